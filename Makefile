@@ -1,0 +1,67 @@
+# Needs Python 3.11 to 3.13 and make; everything else is fetched into .venv by the first target run.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+ARGS ?=
+
+# The lock holds exact versions with hashes. As a constraint it pins whatever is installed, and
+# what is not asked for (test tools, for `make serve`) stays away.
+INSTALL := $(BIN)/uv pip install --quiet --constraint requirements.lock --python $(BIN)/python
+
+.DEFAULT_GOAL := check
+
+.PHONY: check serve chat test lint format browser wheel lock clean help
+
+check: lint test  ## Run the linters and the tests
+
+serve: $(VENV)/serve.ready  ## Serve the model in the package and the page: ARGS="--port 0"
+	@$(BIN)/mlx-gateway serve $(ARGS)
+
+chat: $(VENV)/serve.ready  ## Chat in the terminal with a gateway that is running
+	@$(BIN)/mlx-gateway chat $(ARGS)
+
+test: $(VENV)/dev.ready browser  ## Run the tests: ARGS="tests/provider -k cancel"
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/dev.ready  ## Check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev.ready  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+browser: $(VENV)/dev.ready  ## Get a Chromium for the page's tests
+	@PYTHON=$(BIN)/python sh tests/support/get_chromium.sh
+
+wheel: $(VENV)/dev.ready  ## Build dist/*.whl
+	$(BIN)/python -m build --wheel --installer uv
+
+lock: $(VENV)/uv.ready  ## Renew requirements.lock from pyproject.toml
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --group dev --custom-compile-command "make lock" \
+		--output-file requirements.lock pyproject.toml
+
+clean:  ## Remove everything that was made
+	rm -rf $(VENV) .build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+help:  ## Say what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
+
+$(VENV)/uv.ready:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "error: Python 3.11 to 3.13 is needed; set PYTHON=…" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+$(VENV)/serve.ready: $(VENV)/uv.ready pyproject.toml requirements.lock
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/dev.ready: $(VENV)/uv.ready pyproject.toml requirements.lock
+	$(INSTALL) --editable . --group dev
+	@touch $@ $(VENV)/serve.ready
