@@ -1,0 +1,411 @@
+"""The one seam of this project: AbstractLLMInterface, its types and its errors.
+
+Names, signatures, field order and defaults follow the package `abstractllm` 1.1.1, so that a
+provider written for it stands behind the gateway and `MLXProvider` works through its registry.
+What is added here (events in a stream, files as data, health, close) is never required of a
+caller or of another provider.
+
+Rule 1: `generate_async` is a coroutine function; with `stream=True` the awaited value is an async
+generator of deltas. Arguments are checked at the await, before anything runs.
+Rule 2: cancelling is `aclose()` on that generator, or cancelling the task that awaits a whole
+answer. Backpressure is not pulling.
+Rule 3: only plain data crosses, so a provider may live in another process.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Generator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - the contract's own spelling
+
+from provider.errors import (
+    AbstractLLMError,
+    AuthenticationError,
+    ContentFilterError,
+    ContextWindowExceededError,
+    FileProcessingError,
+    GenerationError,
+    ImageProcessingError,
+    InvalidParameterError,
+    InvalidRequestError,
+    MemoryExceededError,
+    ModelLoadingError,
+    ModelNotFoundError,
+    ProviderAPIError,
+    ProviderConnectionError,
+    QuotaExceededError,
+    RequestTimeoutError,
+    ResourceExceededError,
+    UnsupportedFeatureError,
+    UnsupportedModelError,
+    UnsupportedOperationError,
+    UnsupportedProviderError,
+)
+from provider.tool_types import (
+    ToolCall,
+    ToolCallRequest,
+    ToolCallResponse,
+    ToolDefinition,
+    ToolResult,
+)
+
+__all__ = [
+    "AbstractLLMError",
+    "AbstractLLMInterface",
+    "AuthenticationError",
+    "ConfigurationManager",
+    "ContentFilterError",
+    "ContextWindowExceededError",
+    "FileData",
+    "FileProcessingError",
+    "GenerateResponse",
+    "GenerationError",
+    "GenerationStarted",
+    "GenerationTiming",
+    "Health",
+    "ImageProcessingError",
+    "InvalidParameterError",
+    "InvalidRequestError",
+    "MemoryExceededError",
+    "Message",
+    "MessageRole",
+    "ModelCapability",
+    "ModelInfo",
+    "ModelLoadingError",
+    "ModelNotFoundError",
+    "ModelParameter",
+    "PrefillProgress",
+    "ProviderAPIError",
+    "ProviderConnectionError",
+    "QueuePosition",
+    "QuotaExceededError",
+    "RequestTimeoutError",
+    "ResourceExceededError",
+    "ToolCall",
+    "ToolCallRequest",
+    "ToolCallResponse",
+    "ToolDefinition",
+    "ToolResult",
+    "UnsupportedFeatureError",
+    "UnsupportedModelError",
+    "UnsupportedOperationError",
+    "UnsupportedProviderError",
+    "health_of",
+    "models_of",
+]
+
+# Configuration ---------------------------------------------------------------------------------
+
+
+class ModelParameter(StrEnum):
+    """Names of configuration entries; equal to, and hashed like, their text."""
+
+    TEMPERATURE = "temperature"
+    MAX_TOKENS = "max_tokens"
+    SYSTEM_PROMPT = "system_prompt"
+    TOP_P = "top_p"
+    FREQUENCY_PENALTY = "frequency_penalty"
+    PRESENCE_PENALTY = "presence_penalty"
+    STOP = "stop"
+    MODEL = "model"
+    API_KEY = "api_key"
+    BASE_URL = "base_url"
+    TIMEOUT = "timeout"
+    RETRY_COUNT = "retry_count"
+    LOGIT_BIAS = "logit_bias"
+    SEED = "seed"
+    TOP_K = "top_k"
+    REPETITION_PENALTY = "repetition_penalty"
+    MAX_INPUT_TOKENS = "max_input_tokens"
+    MAX_OUTPUT_TOKENS = "max_output_tokens"
+    CONTEXT_WINDOW = "context_window"
+    TRUNCATION_STRATEGY = "truncation_strategy"
+    DEVICE = "device"
+    DEVICE_MAP = "device_map"
+    LOAD_IN_8BIT = "load_in_8bit"
+    LOAD_IN_4BIT = "load_in_4bit"
+    CACHE_DIR = "cache_dir"
+    ORGANIZATION = "organization"
+    USER = "user"
+    PROXY = "proxy"
+    REQUEST_TIMEOUT = "request_timeout"
+    MAX_RETRIES = "max_retries"
+    IMAGE = "image"
+    IMAGES = "images"
+    IMAGE_DETAIL = "image_detail"
+    TOOLS = "tools"
+    TOOL_CHOICE = "tool_choice"
+    CONTENT_FILTER = "content_filter"
+    MODERATION = "moderation"
+    LOGGING_ENABLED = "logging_enabled"
+
+
+class ModelCapability(StrEnum):
+    """Keys of `get_capabilities()`."""
+
+    STREAMING = "streaming"
+    MAX_TOKENS = "max_tokens"
+    SYSTEM_PROMPT = "supports_system_prompt"
+    ASYNC = "supports_async"
+    FUNCTION_CALLING = "supports_function_calling"
+    TOOL_USE = "supports_tool_use"
+    VISION = "supports_vision"
+    FINE_TUNING = "supports_fine_tuning"
+    EMBEDDINGS = "supports_embeddings"
+    MULTILINGUAL = "supports_multilingual"
+    RAG = "supports_rag"
+    MULTI_TURN = "supports_multi_turn"
+    PARALLEL_INFERENCE = "supports_parallel_inference"
+    IMAGE_GENERATION = "supports_image_generation"
+    AUDIO_PROCESSING = "supports_audio_processing"
+    JSON_MODE = "supports_json_mode"
+
+
+class MessageRole(StrEnum):
+    """Who speaks in a message."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+class ConfigurationManager:
+    """A provider's settings; a call's own options never change them."""
+
+    def __init__(self, initial_config: Optional[Dict[Union[str, ModelParameter], Any]] = None):
+        self._config: Dict[Union[str, ModelParameter], Any] = dict(initial_config or {})
+
+    def get_param(self, param: Union[str, ModelParameter], default: Optional[Any] = None) -> Any:
+        """Return what is stored; a stored None counts as stored, as upstream."""
+        return self._config.get(param, default)
+
+    def update_config(self, updates: Dict[Union[str, ModelParameter], Any]) -> None:
+        """Store every entry of `updates`."""
+        self._config.update(updates)
+
+    def get_config(self) -> Dict[Union[str, ModelParameter], Any]:
+        """Return a shallow copy."""
+        return dict(self._config)
+
+    def get_provider_params(
+        self,
+        kwargs: Dict[str, Any],
+        system_prompt: Optional[str] = None,
+        tools: Optional[List[Any]] = None,
+    ) -> Dict[str, Any]:
+        """Return this call's parameters: the stored ones, overridden by `kwargs`."""
+        params: Dict[Any, Any] = {**self._config, **kwargs}
+        if system_prompt is not None:
+            params[ModelParameter.SYSTEM_PROMPT] = system_prompt
+        if tools is not None:
+            params[ModelParameter.TOOLS] = tools
+        return params
+
+
+# Messages, tools and answers -------------------------------------------------------------------
+
+
+@dataclass
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+    name: Optional[str] = None
+    tool_results: Optional[List[Dict[str, Any]]] = None
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Return the dict form, absent fields left out."""
+        fields = {"role": self.role, "content": self.content}
+        optional = {"name": self.name, "tool_results": self.tool_results}
+        return {**fields, **{key: value for key, value in optional.items() if value}}
+
+
+@dataclass
+class GenerateResponse:
+    """A whole answer, or in a stream one delta of it.
+
+    `content` is text of the answer, `reasoning_trace` text of the reasoning channel. The last
+    response of a stream, and no other, has `finish_reason`, `usage` and `tool_calls`.
+    """
+
+    content: Optional[str] = None
+    raw_response: Any = None
+    usage: Optional[Dict[str, int]] = None
+    model: Optional[str] = None
+    finish_reason: Optional[str] = None
+    tool_calls: Optional[List[Dict[str, Any]]] = None
+    image_paths: Optional[List[str]] = None
+    react_cycle_id: Optional[str] = None
+    tools_executed: Optional[List[Dict[str, Any]]] = None
+    facts_extracted: Optional[List[str]] = None
+    reasoning_trace: Optional[str] = None
+    total_reasoning_time: Optional[float] = None
+    scratchpad_file: Optional[str] = None
+    scratchpad_manager: Optional[Any] = None
+
+    def has_tool_calls(self) -> bool:
+        """Whether the answer asks for tools."""
+        return bool(self.tool_calls)
+
+
+# Events in a stream, for callers that pass `events=True` ----------------------------------------
+
+
+@dataclass(frozen=True)
+class QueuePosition:
+    """The place in the queue, 1 for the next to be admitted."""
+
+    position: int
+
+
+@dataclass(frozen=True)
+class GenerationStarted:
+    """The prompt was accepted; once per generation, before any progress or text."""
+
+    model: str
+    prompt_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True)
+class PrefillProgress:
+    """`done` of `total` prompt tokens are read."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class GenerationTiming:
+    """Times of one generation in milliseconds, in `raw_response` of its last response."""
+
+    queue_ms: float
+    prefill_ms: float
+    first_token_ms: float
+    total_ms: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class FileData:
+    """A file as data, where a path would mean nothing to the provider."""
+
+    name: str
+    mime: Optional[str]
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Health:
+    """Whether a generation can be taken now, and if not, why."""
+
+    ready: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model that can be asked for by `id`; `context_window` in tokens, None if unknown."""
+
+    id: str
+    context_window: Optional[int] = None
+
+
+# The interface ---------------------------------------------------------------------------------
+
+
+class AbstractLLMInterface(ABC):
+    """What stands behind the gateway: a way to generate, synchronously and not."""
+
+    def __init__(self, config: Optional[Dict[Union[str, ModelParameter], Any]] = None):
+        self.config_manager = ConfigurationManager(config or {})
+
+    @abstractmethod
+    def generate(
+        self,
+        prompt: str,
+        system_prompt: Optional[str] = None,
+        files: Optional[List[Union[str, Path]]] = None,
+        stream: bool = False,
+        tools: Optional[List[Union[Dict[str, Any], Callable[..., Any]]]] = None,
+        **kwargs: Any,
+    ) -> Union[GenerateResponse, Generator[GenerateResponse, None, None]]:
+        """Generate an answer, or with `stream=True` a generator of its deltas.
+
+        `kwargs` override the configuration for this call alone. Raises an `AbstractLLMError`.
+        """
+
+    @abstractmethod
+    async def generate_async(
+        self,
+        prompt: str,
+        system_prompt: Optional[str] = None,
+        files: Optional[List[Union[str, Path]]] = None,
+        stream: bool = False,
+        tools: Optional[List[Union[Dict[str, Any], Callable[..., Any]]]] = None,
+        **kwargs: Any,
+    ) -> Union[GenerateResponse, AsyncGenerator[GenerateResponse, None]]:
+        """Await an answer, or with `stream=True` an async generator of its deltas.
+
+        Cancelling the awaiting task, or closing the generator, ends the generation.
+        """
+
+    def get_capabilities(self) -> Dict[Union[str, ModelCapability], Any]:
+        """Return what this provider can do; nothing, until it says otherwise."""
+        return {
+            ModelCapability.STREAMING: False,
+            ModelCapability.MAX_TOKENS: 2048,
+            ModelCapability.SYSTEM_PROMPT: False,
+            ModelCapability.ASYNC: False,
+            ModelCapability.FUNCTION_CALLING: False,
+            ModelCapability.TOOL_USE: False,
+            ModelCapability.VISION: False,
+        }
+
+    def set_config(self, **kwargs: Any) -> None:
+        """Store settings given by name."""
+        self.config_manager.update_config(dict(kwargs))
+
+    def update_config(self, config: Dict[Union[str, ModelParameter], Any]) -> None:
+        """Store settings given as a dict."""
+        self.config_manager.update_config(config)
+
+    def get_config(self) -> Dict[Union[str, ModelParameter], Any]:
+        """Return a shallow copy of the settings."""
+        return self.config_manager.get_config()
+
+    def get_param(self, param: Union[str, ModelParameter], default: Optional[Any] = None) -> Any:
+        """Return one setting, or `default` if it was never stored."""
+        return self.config_manager.get_param(param, default)
+
+    def get_provider_params(
+        self,
+        kwargs: Dict[str, Any],
+        system_prompt: Optional[str] = None,
+        tools: Optional[List[Any]] = None,
+    ) -> Dict[str, Any]:
+        """Return this call's parameters: the stored ones, overridden by the call's."""
+        return self.config_manager.get_provider_params(kwargs, system_prompt, tools)
+
+
+# Optional abilities of a provider --------------------------------------------------------------
+
+
+def health_of(provider: AbstractLLMInterface) -> Health:
+    """Return what the provider's own `health()` says; one without it counts as ready."""
+    health = getattr(provider, "health", None)
+    return health() if callable(health) else Health(ready=True)
+
+
+def models_of(provider: AbstractLLMInterface) -> List[ModelInfo]:
+    """Return what the provider's own `models()` says, or the one model of its configuration."""
+    models = getattr(provider, "models", None)
+    if callable(models):
+        return list(models())
+    name = provider.get_param(ModelParameter.MODEL)
+    return [ModelInfo(str(name) if name else "default")]
