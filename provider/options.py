@@ -1,0 +1,193 @@
+"""What a call may ask for, checked in one place before anything runs.
+
+Every option is one field of `GenerationOptions` with its default, its range and its unit. The
+command line, the wire and `generate_async(**kwargs)` all end here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from provider.interface import InvalidParameterError
+
+__all__ = ["NOT_YET", "GenerationOptions", "parse_options"]
+
+MAX_STOP_STRINGS = 16  # each costs a state machine per stream; OpenAI's interface allows 4
+MAX_STOP_LENGTH = 256  # characters; a partial match is held back from the reader
+MAX_SEED = 2**64 - 1  # what mlx.random.key takes
+MAX_TOKENS = 1_000_000  # a bound on nonsense; the context window is the real one
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationOptions:
+    """The checked options of one generation."""
+
+    messages: tuple[dict[str, Any], ...] | None = None
+    model: str | None = None
+    events: bool = False
+    enable_thinking: bool = False
+    temperature: float = 0.7
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    max_tokens: int = 2048
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    repetition_penalty: float | None = None
+
+
+# Options of the wire that later versions carry out; refused by name, not taken for a typing error.
+NOT_YET = frozenset(
+    {
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "presence_penalty",
+        "response_format",
+        "tool_choice",
+        "top_logprobs",
+    }
+)
+
+
+def parse_options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> GenerationOptions:
+    """Return the options of one call: what is `given`, else the provider's `defaults`.
+
+    A given None means the default. Raises InvalidParameterError, which names the option, for one
+    that is unknown or out of its range.
+    """
+    known = {field.name for field in fields(GenerationOptions)}
+    values = {}
+    for name, value in given.items():
+        if name not in known:
+            raise InvalidParameterError(name, value, _unknown(name, known))
+        if value is not None:
+            values[name] = CHECKS[name](name, value)
+    for name in known - values.keys():
+        if defaults.get(name) is not None and name in CHECKS and name not in NOT_DEFAULTS:
+            values[name] = CHECKS[name](name, defaults[name])
+    return GenerationOptions(**values)
+
+
+NOT_DEFAULTS = frozenset({"messages", "model", "events"})  # of a call, never of a configuration
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    if name in NOT_YET:
+        return f"option `{name}` is not supported yet"
+    near = difflib.get_close_matches(name, known, 1)
+    return f"unknown option `{name}`" + (f"; did you mean `{near[0]}`?" if near else "")
+
+
+# Checks: each takes the option's name and value and returns the value to use. ------------------
+
+
+def _number(low: float, high: float, *, open_low: bool = False) -> Callable[[str, Any], float]:
+    sign = "(" if open_low else "["
+
+    def check(name: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _wrong(name, value, "a number")
+        inside = (low < value if open_low else low <= value) and value <= high
+        if not math.isfinite(value) or not inside:
+            raise _wrong(name, value, f"in {sign}{low:g}, {high:g}]")
+        return float(value)
+
+    return check
+
+
+def _integer(low: int, high: int) -> Callable[[str, Any], int]:
+    def check(name: str, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise _wrong(name, value, "a whole number")
+        if not low <= value <= high:
+            raise _wrong(name, value, f"from {low} to {high}")
+        return value
+
+    return check
+
+
+def _boolean(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(name, value, "true or false")
+    return value
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise _wrong(name, value, "a text that is not empty")
+    return value
+
+
+def _stop(name: str, value: Any) -> tuple[str, ...]:
+    words = (value,) if isinstance(value, str) else value
+    if not isinstance(words, list | tuple) or not all(isinstance(w, str) and w for w in words):
+        raise _wrong(name, value, "a text or a list of texts, none empty")
+    if len(words) > MAX_STOP_STRINGS or any(len(w) > MAX_STOP_LENGTH for w in words):
+        limit = f"at most {MAX_STOP_STRINGS} texts of at most {MAX_STOP_LENGTH} characters"
+        raise _wrong(name, value, limit)
+    return tuple(words)
+
+
+def _messages(name: str, value: Any) -> tuple[dict[str, Any], ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise _wrong(name, value, "a list of messages that is not empty")
+    return tuple(_message(f"{name}[{i}]", message) for i, message in enumerate(value))
+
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+def _message(path: str, value: Any) -> dict[str, Any]:
+    """Return a message as a plain dict; content given in text parts is joined."""
+    message = value.to_dict() if hasattr(value, "to_dict") else value
+    if not isinstance(message, Mapping):
+        raise _wrong(path, value, "a message with `role` and `content`")
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+        raise _wrong(f"{path}.role", role, "one of " + ", ".join(ROLES))
+    if isinstance(content, list | tuple):
+        content = "".join(_part(f"{path}.content[{i}]", part) for i, part in enumerate(content))
+    if content is None and role == "assistant" and message.get("tool_calls"):
+        content = ""
+    if not isinstance(content, str):
+        raise _wrong(f"{path}.content", content, "a text, or a list of text parts")
+    return {**message, "role": str(role), "content": content}
+
+
+def _part(path: str, part: Any) -> str:
+    if isinstance(part, Mapping) and part.get("type") == "text":
+        return _plain(f"{path}.text", part.get("text"))
+    raise _wrong(path, part, 'a part {"type": "text", "text": …}')
+
+
+def _plain(path: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _wrong(path, value, "a text")
+    return value
+
+
+def _wrong(name: str, value: Any, expected: str) -> InvalidParameterError:
+    shown = repr(value)
+    shown = shown if len(shown) <= 40 else shown[:40] + "…"
+    return InvalidParameterError(name, value, f"`{name}` must be {expected}, not {shown}")
+
+
+CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "messages": _messages,
+    "model": _text,
+    "events": _boolean,
+    "enable_thinking": _boolean,
+    "temperature": _number(0, 2),
+    "top_p": _number(0, 1, open_low=True),
+    "top_k": _integer(0, 1_000_000),
+    "min_p": _number(0, 1),
+    "max_tokens": _integer(1, MAX_TOKENS),
+    "seed": _integer(0, MAX_SEED),
+    "stop": _stop,
+    "repetition_penalty": _number(0, 10, open_low=True),
+}

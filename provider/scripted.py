@@ -1,0 +1,336 @@
+"""A provider that follows a script: deterministic, without a model, for tests and front ends.
+
+Rule 1: it keeps every rule of provider.interface: arguments are checked at the await, resources
+are taken at the first pull, and one `finally` serves every way out.
+Rule 2: it records what was asked (`requests`) and what is running (`live`), so that a test can
+see that a stream was closed instead of guessing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - the contract's own spelling
+
+from provider.interface import (
+    AbstractLLMInterface,
+    GenerateResponse,
+    GenerationStarted,
+    GenerationTiming,
+    InvalidParameterError,
+    ModelCapability,
+    ModelInfo,
+    ModelParameter,
+    PrefillProgress,
+    QueuePosition,
+)
+from provider.options import NOT_YET, GenerationOptions
+
+__all__ = [
+    "Call",
+    "Fail",
+    "Gate",
+    "Pause",
+    "Prefill",
+    "Queue",
+    "Reason",
+    "Request",
+    "Say",
+    "ScriptedProvider",
+    "Step",
+    "default_script",
+]
+
+MODEL_NAME = "scripted"
+CONTEXT_WINDOW = 8192
+DEFAULT_TOKENS_PER_SECOND = 60.0  # about what a mid-sized model gives on a laptop
+OPTIONS = {field.name for field in dataclasses.fields(GenerationOptions)} | NOT_YET
+
+
+@dataclass(frozen=True)
+class Say:
+    """Put out text, one delta a word."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Put out text on the reasoning channel, one delta a word."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """Ask for a tool."""
+
+    name: str
+    arguments: Dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Take `seconds` before the next step."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Wait until somebody sets `event`."""
+
+    event: asyncio.Event
+
+
+@dataclass(frozen=True)
+class Fail:
+    """Raise `error` at this place."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Report a place in the queue."""
+
+    position: int
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """Report `done` of `total` prompt tokens as read."""
+
+    done: int
+    total: int
+
+
+Step = Say | Reason | Call | Pause | Gate | Fail | Queue | Prefill
+
+
+@dataclass
+class Request:
+    """What one call asked for, and how far it got."""
+
+    prompt: str
+    system_prompt: Optional[str]
+    files: List[Any]
+    tools: List[Any]
+    options: Dict[str, Any]
+    produced: int = 0
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def last_user_text(self) -> str:
+        """The prompt, or the text of the last user message."""
+        users = [m for m in self.options.get("messages") or [] if m.get("role") == "user"]
+        return self.prompt or (str(users[-1].get("content")) if users else "")
+
+
+def default_script(request: Request) -> List[Step]:
+    """Answer with a story of about 150 words on what was asked, for work on a front end."""
+    subject = request.last_user_text.strip() or "nothing at all"
+    lines = [
+        f"You said: {subject}\n\n",
+        "This text comes from a script and not from a model. ",
+        "It is long enough to be watched, and to be stopped in the middle. ",
+    ]
+    counted = [f"Sentence {n} of the script is on its way to you. " for n in range(1, 17)]
+    return [Prefill(8, 16), Prefill(16, 16), Say("".join([*lines, *counted]) + "The end.")]
+
+
+class ScriptedProvider(AbstractLLMInterface):
+    """An AbstractLLMInterface that answers from a script.
+
+    `script` is a list of steps that every call follows, or a function from the Request to such a
+    list. `tokens_per_second` paces the words; None puts them out as fast as they are pulled.
+    """
+
+    def __init__(
+        self,
+        config: Optional[Dict[Union[str, ModelParameter], Any]] = None,
+        *,
+        script: Sequence[Step] | Callable[[Request], Sequence[Step]] = default_script,
+        tokens_per_second: Optional[float] = DEFAULT_TOKENS_PER_SECOND,
+    ):
+        super().__init__(config)
+        self.script = script
+        self.tokens_per_second = tokens_per_second
+        self.requests: List[Request] = []  # every accepted call, in order
+        self.live: List[Request] = []  # those whose stream is open
+
+    # What the gateway's command line expects of a provider that it opens.
+
+    async def load(self) -> None:
+        """There is nothing to load."""
+
+    async def aclose(self) -> None:
+        """There is nothing to free."""
+
+    def models(self) -> List[ModelInfo]:
+        """Return the one model that this is."""
+        return [ModelInfo(MODEL_NAME, CONTEXT_WINDOW)]
+
+    def get_capabilities(self) -> Dict[Union[str, ModelCapability], Any]:
+        """Return what the script can play."""
+        able = (
+            ModelCapability.STREAMING,
+            ModelCapability.SYSTEM_PROMPT,
+            ModelCapability.ASYNC,
+            ModelCapability.TOOL_USE,
+            ModelCapability.MULTI_TURN,
+        )
+        return {**super().get_capabilities(), **dict.fromkeys(able, True)}
+
+    def generate(
+        self,
+        prompt: str,
+        system_prompt: Optional[str] = None,
+        files: Optional[List[Union[str, Path]]] = None,
+        stream: bool = False,
+        tools: Optional[List[Union[Dict[str, Any], Callable[..., Any]]]] = None,
+        **kwargs: Any,
+    ) -> Union[GenerateResponse, Generator[GenerateResponse, None, None]]:
+        """Play the script to its end; with `stream=True` hand out the deltas after that."""
+
+        async def collect() -> List[GenerateResponse]:
+            deltas = await self.generate_async(
+                prompt, system_prompt, files, stream=True, tools=tools, **kwargs
+            )
+            assert isinstance(deltas, AsyncGenerator)
+            return [delta async for delta in deltas]
+
+        deltas = asyncio.run(collect())
+        return (delta for delta in deltas) if stream else _join(deltas)
+
+    async def generate_async(
+        self,
+        prompt: str,
+        system_prompt: Optional[str] = None,
+        files: Optional[List[Union[str, Path]]] = None,
+        stream: bool = False,
+        tools: Optional[List[Union[Dict[str, Any], Callable[..., Any]]]] = None,
+        **kwargs: Any,
+    ) -> Union[GenerateResponse, AsyncGenerator[GenerateResponse, None]]:
+        """Play the script; cancelling stops it before its next step."""
+        for name, value in kwargs.items():
+            if name not in OPTIONS:
+                raise InvalidParameterError(name, value, f"unknown option `{name}`")
+        request = Request(prompt, system_prompt, list(files or []), list(tools or []), kwargs)
+        self.requests.append(request)
+        deltas = self._play(request)
+        if stream:
+            return deltas
+        return _join([delta async for delta in deltas])
+
+    async def _play(self, request: Request) -> AsyncGenerator[GenerateResponse, None]:
+        script = self.script(request) if callable(self.script) else self.script
+        limit = request.options.get("max_tokens") or 10**9
+        calls: List[Dict[str, Any]] = []
+        finish = "stop"
+        begin = time.perf_counter()
+        self.live.append(request)
+        try:
+            async for response in self._events(request, script, calls):
+                if response.content or response.reasoning_trace:
+                    if request.produced >= limit:
+                        finish = "length"
+                        break
+                    request.produced += 1
+                    await self._pace()
+                yield response
+            yield self._last(request, finish, calls, begin)
+        finally:
+            self.live.remove(request)
+            request.ended.set()
+
+    async def _events(
+        self, request: Request, script: Sequence[Step], calls: List[Dict[str, Any]]
+    ) -> AsyncGenerator[GenerateResponse, None]:
+        started = GenerationStarted(MODEL_NAME, _count_words(request.last_user_text), 0)
+        announced = not request.options.get("events")
+        for step in script:
+            if not announced and not isinstance(step, Queue):
+                announced = True
+                yield GenerateResponse(raw_response=started)
+            match step:
+                case Call(name, arguments):
+                    call_id = f"call_{len(calls)}"
+                    calls.append({"id": call_id, "name": name, "arguments": arguments})
+                case Pause(seconds):
+                    await asyncio.sleep(seconds)
+                case Gate(event):
+                    await event.wait()
+                case Fail(error):
+                    raise error
+                case _:
+                    for response in _responses(step, events=bool(request.options.get("events"))):
+                        yield response
+
+    async def _pace(self) -> None:
+        # Without a rate there is still one turn of the loop, as with any real provider.
+        await asyncio.sleep(1 / self.tokens_per_second if self.tokens_per_second else 0)
+
+    def _last(
+        self, request: Request, finish: str, calls: List[Dict[str, Any]], begin: float
+    ) -> GenerateResponse:
+        prompt_tokens = _count_words(request.last_user_text)
+        total_s = max(time.perf_counter() - begin, 1e-9)
+        return GenerateResponse(
+            model=MODEL_NAME,
+            finish_reason="tool_calls" if calls else finish,
+            tool_calls=calls or None,
+            usage={
+                "prompt_tokens": prompt_tokens,
+                "completion_tokens": request.produced,
+                "total_tokens": prompt_tokens + request.produced,
+                "cached_tokens": 0,
+                "reasoning_tokens": 0,
+            },
+            raw_response=GenerationTiming(
+                0.0, 0.0, 0.0, total_s * 1000, request.produced / total_s
+            ),
+        )
+
+
+def _responses(step: Step, *, events: bool) -> List[GenerateResponse]:
+    """Return what a step puts out, of those that put out anything."""
+    match step:
+        case Say(text):
+            return [GenerateResponse(content=word) for word in _words(text)]
+        case Reason(text):
+            return [GenerateResponse(reasoning_trace=word) for word in _words(text)]
+        case Queue(position) if events:
+            return [GenerateResponse(raw_response=QueuePosition(position))]
+        case Prefill(done, total) if events:
+            return [GenerateResponse(raw_response=PrefillProgress(done, total))]
+        case _:
+            return []
+
+
+def _words(text: str) -> List[str]:
+    """Split so that the pieces join to the same text."""
+    return re.findall(r"\S+\s*|\s+", text)
+
+
+def _count_words(text: str) -> int:
+    return len(text.split())
+
+
+def _join(deltas: List[GenerateResponse]) -> GenerateResponse:
+    """Return the whole answer that the deltas make up."""
+    last = deltas[-1]
+    return GenerateResponse(
+        content="".join(d.content or "" for d in deltas),
+        reasoning_trace="".join(d.reasoning_trace or "" for d in deltas) or None,
+        usage=last.usage,
+        model=last.model,
+        finish_reason=last.finish_reason,
+        tool_calls=last.tool_calls,
+        raw_response=last.raw_response,
+    )

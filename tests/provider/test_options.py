@@ -1,0 +1,90 @@
+import math
+
+import pytest
+
+from provider.interface import InvalidParameterError, Message
+from provider.options import NOT_YET, GenerationOptions, parse_options
+
+
+def test_nothing_given_gives_the_defaults():
+    assert parse_options({}, {}) == GenerationOptions()
+
+
+def test_a_call_overrides_the_configuration_and_none_means_the_default():
+    options = parse_options({"temperature": 0, "top_p": None}, {"temperature": 1.5, "top_p": 0.5})
+    assert (options.temperature, options.top_p) == (0.0, 0.5)
+
+
+def test_a_configuration_gives_no_messages_and_no_model():
+    options = parse_options({}, {"model": "a/b", "messages": [], "events": True, "api_key": "x"})
+    assert options == GenerationOptions()
+
+
+BAD = [
+    ("temperature", 2.1), ("temperature", -0.1), ("temperature", "hot"), ("temperature", True),
+    ("temperature", math.nan), ("temperature", math.inf), ("top_p", 0), ("top_p", 1.01),
+    ("top_k", -1), ("top_k", 1.5), ("min_p", 2), ("max_tokens", 0), ("max_tokens", True),
+    ("max_tokens", 10**9), ("seed", -1), ("seed", 2**64), ("stop", ""), ("stop", [""]),
+    ("stop", ["x"] * 17), ("stop", "x" * 257), ("stop", 3), ("repetition_penalty", 0),
+    ("events", 1), ("enable_thinking", "yes"), ("model", ""), ("messages", []),
+    ("messages", "hi"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_a_bad_value_is_an_error_that_names_the_option(name, value):
+    with pytest.raises(InvalidParameterError, match=f"`{name}` must be") as caught:
+        parse_options({name: value}, {})
+    assert caught.value.parameter == name
+    assert caught.value.value is value
+
+
+@pytest.mark.parametrize(
+    ("messages", "path"),
+    [
+        (["hi"], "messages[0]"),
+        ([{"role": "user", "content": "a"}, {"role": "robot", "content": "b"}], "messages[1].role"),
+        ([{"role": "user"}], "messages[0].content"),
+        ([{"role": "user", "content": 3}], "messages[0].content"),
+        ([{"role": "user", "content": [{"type": "image"}]}], "messages[0].content[0]"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0].text"),
+    ],
+)
+def test_a_bad_message_is_named_by_its_path(messages, path):
+    with pytest.raises(InvalidParameterError) as caught:
+        parse_options({"messages": messages}, {})
+    assert caught.value.parameter == path
+
+
+def test_an_unknown_option_names_the_nearest():
+    with pytest.raises(InvalidParameterError, match="did you mean `temperature`"):
+        parse_options({"temprature": 1}, {})
+
+
+@pytest.mark.parametrize("name", sorted(NOT_YET))
+def test_an_option_that_is_not_there_yet_says_so(name):
+    with pytest.raises(InvalidParameterError, match="not supported yet"):
+        parse_options({name: 1}, {})
+
+
+def test_text_parts_are_joined_and_message_objects_taken():
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    options = parse_options(
+        {"messages": [{"role": "user", "content": parts}, Message("assistant", "c")]}, {}
+    )
+    assert [m["content"] for m in options.messages] == ["ab", "c"]
+
+
+def test_an_assistant_that_only_calls_tools_needs_no_content():
+    call = {"role": "assistant", "content": None, "tool_calls": [{"name": "a", "arguments": {}}]}
+    assert parse_options({"messages": [call]}, {}).messages[0]["content"] == ""
+
+
+def test_one_stop_string_is_a_list_of_one():
+    assert parse_options({"stop": "END"}, {}).stop == ("END",)
+
+
+def test_a_long_bad_value_is_shown_cut():
+    with pytest.raises(InvalidParameterError) as caught:
+        parse_options({"temperature": "x" * 1000}, {})
+    assert len(str(caught.value)) < 120
