@@ -1,0 +1,70 @@
+"""Files that a prompt brings along: read, checked, and put into the text under their names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+from provider.interface import FileData, FileProcessingError, UnsupportedFeatureError
+
+__all__ = ["MAX_FILES", "MAX_FILE_BYTES", "files_to_text"]
+
+MAX_FILES = 16  # more is a folder, and wants a search and not a prompt
+MAX_FILE_BYTES = 1024 * 1024  # about 250,000 tokens, beyond most context windows
+
+TEXT_SUFFIXES = {".txt", ".text", ".md", ".markdown", ".csv", ".tsv"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".heic"}
+
+
+def files_to_text(files: Sequence[str | Path | FileData]) -> str:
+    """Return the files' texts, each under its name, ready to stand before a prompt.
+
+    Raises FileProcessingError for a file that is missing, too large, not text, or one too many,
+    and UnsupportedFeatureError for an image.
+    """
+    if len(files) > MAX_FILES:
+        raise FileProcessingError(f"{len(files)} files given, at most {MAX_FILES} are taken")
+    return "".join(_block(file) for file in files)
+
+
+def _block(file: str | Path | FileData) -> str:
+    name = PurePath(file.name).name if isinstance(file, FileData) else Path(file).name
+    suffix = PurePath(name).suffix.lower()
+    mime = (file.mime or "") if isinstance(file, FileData) else ""
+    if suffix in IMAGE_SUFFIXES or mime.startswith("image/"):
+        raise UnsupportedFeatureError("vision", f"`{name}` is an image, and this model reads text")
+    if suffix not in TEXT_SUFFIXES and not mime.startswith("text/"):
+        known = ", ".join(sorted(TEXT_SUFFIXES))
+        raise FileProcessingError(
+            f"`{name}` is of an unknown type; known are {known}", file_path=name, file_type=suffix
+        )
+    data = file.data if isinstance(file, FileData) else _read(Path(file))
+    if len(data) > MAX_FILE_BYTES:
+        raise FileProcessingError(
+            f"`{name}` has more than {MAX_FILE_BYTES} bytes", file_path=name, file_type=suffix
+        )
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FileProcessingError(
+            f"`{name}` is not UTF-8 text: byte {error.start} does not fit",
+            original_exception=error,
+            file_path=name,
+            file_type=suffix,
+        ) from error
+    return f"{name}:\n{text.rstrip()}\n\n"
+
+
+def _read(path: Path) -> bytes:
+    """Read at most one byte over the limit, so that a huge file costs nothing."""
+    if "://" in str(path) or str(path).startswith(("http:/", "https:/")):
+        raise FileProcessingError(f"`{path}` is a URL; only local files are read")
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise FileProcessingError(
+            f"`{path.name}` cannot be read: {error.strerror}",
+            original_exception=error,
+            file_path=str(path),
+        ) from error

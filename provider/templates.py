@@ -1,0 +1,114 @@
+"""From what a caller says to the tokens that the model reads.
+
+One `ChatTemplate` belongs to one thread: Hugging Face's fast tokenizers must not be shared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+
+from provider.interface import InvalidRequestError
+
+__all__ = ["ChatTemplate", "conversation"]
+
+
+def conversation(
+    prompt: str,
+    system_prompt: str | None,
+    messages: Sequence[Mapping[str, Any]] | None,
+    attachments: str = "",
+) -> list[dict[str, Any]]:
+    """Return the whole conversation as messages, `attachments` before the last user's text.
+
+    `messages` are the turns so far; a `prompt` that is not already the last of them is added as
+    the user's next turn. A `system_prompt` goes first, before any that `messages` begin with.
+    Raises InvalidRequestError if there is nothing to answer.
+    """
+    turns = [dict(message) for message in messages or ()]
+    last = turns[-1] if turns else None
+    if prompt and not (last and last["role"] == "user" and last["content"] == prompt):
+        turns.append({"role": "user", "content": prompt})
+    if not turns:
+        raise InvalidRequestError("there is nothing to answer: give a prompt or messages")
+    if system_prompt:
+        if turns[0]["role"] == "system":
+            system_prompt = f"{system_prompt}\n\n{turns.pop(0)['content']}"
+        turns.insert(0, {"role": "system", "content": system_prompt})
+    if attachments:
+        _attach(turns, attachments)
+    return [_with_nested_calls(turn) for turn in turns]
+
+
+def _attach(turns: list[dict[str, Any]], attachments: str) -> None:
+    users = [turn for turn in turns if turn["role"] == "user"]
+    if users:
+        users[-1]["content"] = attachments + users[-1]["content"]
+    else:
+        turns.append({"role": "user", "content": attachments.rstrip()})
+
+
+def _with_nested_calls(turn: dict[str, Any]) -> dict[str, Any]:
+    """Bring an assistant's tool calls into the form that templates read: arguments as a dict."""
+    if not turn.get("tool_calls"):
+        return turn
+    calls = []
+    for call in turn["tool_calls"]:
+        function = dict(call.get("function") or call)
+        arguments = function.get("arguments")
+        if isinstance(arguments, str):
+            arguments = _loads(arguments)
+        inner = {"name": function.get("name"), "arguments": arguments or {}}
+        calls.append({"type": "function", "id": call.get("id"), "function": inner})
+    return {**turn, "tool_calls": calls}
+
+
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+class ChatTemplate:
+    """A model's chat template and tokenizer, on the thread that made them."""
+
+    def __init__(self, tokenizer: Any):
+        self._tokenizer = tokenizer
+
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the template has a place for tools."""
+        return "tools" in str(self._tokenizer.chat_template) or self._tokenizer.has_tool_calling
+
+    def tokens(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]],
+        *,
+        enable_thinking: bool,
+    ) -> list[int]:
+        """Return the prompt's tokens, up to where the assistant's turn begins.
+
+        A model without a template gets the contents, a line each. Raises InvalidRequestError with
+        the template's own reason if it refuses the messages.
+        """
+        if not self._tokenizer.has_chat_template:
+            text = "".join(f"{message['content']}\n" for message in messages)
+            return list(self._tokenizer.encode(text))
+        try:
+            tokens = self._tokenizer.apply_chat_template(
+                list(messages),
+                tools=list(tools) or None,
+                add_generation_prompt=True,
+                enable_thinking=enable_thinking,
+            )
+        except (jinja2.TemplateError, TypeError, KeyError, ValueError) as error:
+            raise InvalidRequestError(
+                f"the model's chat template refuses these messages: {error}",
+                original_exception=error,
+            ) from error
+        return list(tokens)

@@ -1,0 +1,98 @@
+import pytest
+
+from provider.embedded import MODEL_PATH
+from provider.interface import InvalidRequestError
+from provider.models import tokenizer_of
+from provider.templates import ChatTemplate, conversation
+
+
+def roles(turns):
+    return [(turn["role"], turn["content"]) for turn in turns]
+
+
+def test_a_prompt_alone_is_one_user_turn():
+    assert roles(conversation("Hi", None, None)) == [("user", "Hi")]
+
+
+def test_the_system_prompt_comes_first():
+    assert roles(conversation("Hi", "Be brief.", None))[0] == ("system", "Be brief.")
+
+
+def test_a_system_prompt_goes_before_one_in_the_messages():
+    messages = [{"role": "system", "content": "B"}, {"role": "user", "content": "Hi"}]
+    assert roles(conversation("", "A", messages)) == [("system", "A\n\nB"), ("user", "Hi")]
+    assert messages[0]["content"] == "B"
+
+
+def test_a_prompt_follows_the_messages_unless_it_is_their_last():
+    messages = [{"role": "user", "content": "Hi"}]
+    assert roles(conversation("Hi", None, messages)) == [("user", "Hi")]
+    assert roles(conversation("You", None, messages)) == [("user", "Hi"), ("user", "You")]
+
+
+def test_files_stand_before_the_last_users_text():
+    messages = [{"role": "user", "content": "Sum up"}, {"role": "assistant", "content": "Yes?"}]
+    turns = conversation("", None, messages, "a.txt:\nx\n\n")
+    assert roles(turns)[0] == ("user", "a.txt:\nx\n\nSum up")
+
+
+def test_nothing_to_answer_is_an_error():
+    with pytest.raises(InvalidRequestError, match="nothing to answer"):
+        conversation("", None, None)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"id": "1", "name": "add", "arguments": {"a": 1}},
+        {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}},
+    ],
+)
+def test_tool_calls_reach_the_template_in_one_form(call):
+    messages = [{"role": "assistant", "content": "", "tool_calls": [call]}]
+    (turn,) = conversation("", None, messages)
+    inner = {"name": "add", "arguments": {"a": 1}}
+    assert turn["tool_calls"] == [{"type": "function", "id": "1", "function": inner}]
+
+
+def test_the_embedded_template_opens_the_assistants_turn():
+    tokenizer = tokenizer_of(MODEL_PATH)
+    template = ChatTemplate(tokenizer)
+    tokens = template.tokens([{"role": "user", "content": "Hi"}], [], enable_thinking=False)
+    text = tokenizer.decode(tokens)
+    assert text.index("Hi") < text.index("assistant")
+    assert template.knows_tools
+
+
+class Refusing:
+    """A tokenizer whose template refuses, as some do for a system role."""
+
+    has_chat_template = True
+
+    def apply_chat_template(self, messages, **options):
+        import jinja2
+
+        raise jinja2.TemplateError("System role not supported")
+
+
+def test_a_template_that_refuses_gives_its_reason():
+    with pytest.raises(InvalidRequestError, match="System role not supported"):
+        ChatTemplate(Refusing()).tokens([], [], enable_thinking=False)
+
+
+class Plain:
+    """A tokenizer of a base model: no template."""
+
+    has_chat_template = False
+
+    def encode(self, text):
+        return list(text.encode())
+
+
+def test_a_model_without_a_template_reads_the_contents_a_line_each():
+    tokens = ChatTemplate(Plain()).tokens(
+        [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}],
+        [],
+        enable_thinking=False,
+    )
+    assert bytes(tokens) == b"S\nU\n"
