@@ -1,0 +1,50 @@
+"""Where mlx enters the process: a fast BLAS first, then mlx itself.
+
+On a Linux CPU the mlx wheel links the reference BLAS, about thirty times slower than OpenBLAS at
+the matrix products of a transformer. A library loaded globally before mlx takes precedence, so
+this module loads OpenBLAS where the system has it, and every file that uses mlx imports this one
+first. On macOS (Accelerate, Metal) and CUDA nothing needs to be done.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from typing import Final
+
+OPENBLAS_NAMES = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas.so")
+
+
+def _load_openblas() -> str | None:
+    """Load OpenBLAS for the whole process; return its name, None where it is not to be had."""
+    if sys.platform != "linux" or "mlx.core" in sys.modules:
+        return None
+    for name in OPENBLAS_NAMES:
+        try:
+            ctypes.CDLL(name, mode=os.RTLD_NOW | os.RTLD_GLOBAL)
+        except OSError:
+            continue
+        return name
+    return None
+
+
+OPENBLAS: Final = _load_openblas()
+
+import mlx.core as mx  # noqa: E402 - the order is this module's whole purpose
+
+__all__ = ["OPENBLAS", "describe", "mx", "on_cpu"]
+
+
+def on_cpu() -> bool:
+    """Whether mlx computes on the CPU, where float32 is the fast type and 16 bits are slow."""
+    return bool(mx.default_device().type == mx.DeviceType.cpu)
+
+
+def describe() -> str:
+    """Return one phrase for the log: the device, and on a CPU which BLAS serves it."""
+    if not on_cpu():
+        return "GPU"
+    if sys.platform != "linux":
+        return "CPU"
+    return f"CPU, float32, {OPENBLAS}" if OPENBLAS else "CPU, float32, mlx's own BLAS (slow)"

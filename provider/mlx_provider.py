@@ -1,0 +1,338 @@
+"""MLXProvider: AbstractLLMInterface over the engine.
+
+Streaming or not, with an event loop or without, every generation goes the same way through the
+engine, so all four give the same text for greedy decoding and for a fixed seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - the contract's own spelling
+
+from provider.backend import describe
+from provider import models
+from provider.engine import DEFAULT_MAX_BATCH, Engine
+from provider.files import files_to_text
+from provider.interface import (
+    AbstractLLMInterface,
+    ContextWindowExceededError,
+    FileData,
+    GenerateResponse,
+    GenerationError,
+    Health,
+    InvalidParameterError,
+    InvalidRequestError,
+    ModelCapability,
+    ModelInfo,
+    ModelParameter,
+    UnsupportedFeatureError,
+    UnsupportedModelError,
+)
+from provider.options import GenerationOptions, parse_options
+from provider.runs import (
+    AsyncInbox,
+    RunEvent,
+    RunFailed,
+    RunFinished,
+    RunRequest,
+    SyncInbox,
+    TextDelta,
+)
+from provider.templates import ChatTemplate, conversation
+from provider.tools import normalise_tools
+
+__all__ = ["MLXProvider"]
+
+log = logging.getLogger(__name__)
+
+Files = Optional[List[Union[str, Path]]]
+Tools = Optional[List[Union[Dict[str, Any], Callable[..., Any]]]]
+
+
+class ToolsUnsupportedError(UnsupportedFeatureError, ValueError):
+    """The model's template knows no tools; a ValueError too, as the interface documents."""
+
+
+class MLXProvider(AbstractLLMInterface):
+    """Generates with a model that runs on MLX, many generations in one batch.
+
+    `config` takes `model` (a folder or a hub id; absent, the model in the package), `max_batch`
+    (runs that decode together), and defaults for the options of a call: `temperature`, `top_p`,
+    `top_k`, `min_p`, `max_tokens`, `seed`, `stop`, `repetition_penalty`, `system_prompt`,
+    `enable_thinking`.
+
+    Making one is cheap; the model is loaded by `load`, or by the first generation. Any thread and
+    any number of event loops may use one. `close` frees it; so does the end of the program.
+    """
+
+    def __init__(self, config: Optional[Dict[Union[str, ModelParameter], Any]] = None):
+        super().__init__(config)
+        model = self.get_param(ModelParameter.MODEL)
+        self._source: Optional[str] = None if model is None else str(model)
+        self._name = models.model_name(self._source)
+        max_batch = int(self.get_param("max_batch") or DEFAULT_MAX_BATCH)
+        self._engine = Engine(self._name, self._load_weights, max_batch)
+        # The tokenizer that makes prompts has a thread of its own: a long prompt must hold up
+        # neither the event loop nor a decode step, and tokenizers are not shared between threads.
+        self._text_worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlx-prompt")
+        self._preparing: Optional[Future[_Ready]] = None
+        self._preparing_lock = threading.Lock()
+        self._path: Optional[Path] = None
+
+    # Loading and closing.
+
+    async def load(self) -> None:
+        """Load the model, or wait until it is loaded.
+
+        Raises ModelNotFoundError or ModelLoadingError. Cancelling leaves the loading going on.
+        """
+        await asyncio.shield(asyncio.wrap_future(self._ready()))
+
+    def close(self) -> None:
+        """End every generation with an error, free the model, join both threads. Idempotent."""
+        self._text_worker.shutdown(wait=True)
+        self._engine.close()
+
+    async def aclose(self) -> None:
+        """Do what `close` does without blocking the event loop."""
+        await asyncio.to_thread(self.close)
+
+    def health(self) -> Health:
+        """Return whether a generation can be taken now."""
+        if self._engine.closed:
+            return Health(ready=False, reason="closed")
+        if self._loaded() is not None:
+            return Health(ready=True)
+        loading = self._preparing
+        failed = loading is not None and loading.done()
+        return Health(ready=False, reason="no model" if failed else "loading the model")
+
+    def models(self) -> List[ModelInfo]:
+        """Return the one model that is served."""
+        ready = self._loaded()
+        return [ModelInfo(self._name, ready.context_window if ready else None)]
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, for its counters."""
+        return self._engine
+
+    def get_capabilities(self) -> Dict[Union[str, ModelCapability], Any]:
+        """Return what this provider can do with any model."""
+        able = (
+            ModelCapability.STREAMING,
+            ModelCapability.SYSTEM_PROMPT,
+            ModelCapability.ASYNC,
+            ModelCapability.FUNCTION_CALLING,
+            ModelCapability.TOOL_USE,
+            ModelCapability.MULTI_TURN,
+            ModelCapability.PARALLEL_INFERENCE,
+        )
+        limit = self.get_param(ModelParameter.MAX_TOKENS) or GenerationOptions().max_tokens
+        return {
+            **super().get_capabilities(),
+            **dict.fromkeys(able, True),
+            ModelCapability.MAX_TOKENS: limit,
+        }
+
+    # Generating.
+
+    def generate(
+        self,
+        prompt: str,
+        system_prompt: Optional[str] = None,
+        files: Files = None,
+        stream: bool = False,
+        tools: Tools = None,
+        **kwargs: Any,
+    ) -> Union[GenerateResponse, Generator[GenerateResponse, None, None]]:
+        """Generate while the calling thread waits, which must not be an event loop's.
+
+        With `stream=True` returns a generator of deltas; closing it ends the generation. Takes
+        the options of `generate_async` and raises the same errors.
+        """
+        call = self._call(prompt, system_prompt, files, tools, kwargs)
+        request = self._text_worker.submit(self._ready().result().request, call).result()
+        deltas = self._deltas(request)
+        return deltas if stream else _join(list(deltas))
+
+    async def generate_async(
+        self,
+        prompt: str,
+        system_prompt: Optional[str] = None,
+        files: Files = None,
+        stream: bool = False,
+        tools: Tools = None,
+        **kwargs: Any,
+    ) -> Union[GenerateResponse, AsyncGenerator[GenerateResponse, None]]:
+        """Generate without ever blocking the event loop.
+
+        With `stream=True` the awaited value is an async generator of deltas. Closing it, leaving
+        its loop, or cancelling the task that awaits takes the run out of the batch before the
+        model's next forward pass. Options beyond the named ones: `messages` (turns so far),
+        `events` (responses without text for queue, start and prefill), `enable_thinking`, and the
+        sampling options that the class names.
+
+        Raises InvalidParameterError, FileProcessingError, UnsupportedFeatureError,
+        ContextWindowExceededError and the errors of `load` at the await, GenerationError later.
+        """
+        call = self._call(prompt, system_prompt, files, tools, kwargs)
+        await self.load()
+        preparing = self._text_worker.submit(self._ready().result().request, call)
+        deltas = self._deltas_async(await asyncio.wrap_future(preparing))
+        if stream:
+            return deltas
+        async with aclosing(deltas):
+            return _join([delta async for delta in deltas])
+
+    def _call(
+        self,
+        prompt: str,
+        system_prompt: Optional[str],
+        files: Files,
+        tools: Tools,
+        kwargs: Dict[str, Any],
+    ) -> _Call:
+        """Check what can be checked without the model."""
+        options = parse_options(kwargs, self.get_config())
+        if options.model not in {None, self._name, self._source}:
+            raise UnsupportedModelError(f"`{options.model}` is not served; `{self._name}` is")
+        if not isinstance(prompt, str):
+            raise InvalidParameterError("prompt", prompt, "`prompt` must be a text")
+        return _Call(
+            prompt=prompt,
+            system_prompt=system_prompt or self.get_param(ModelParameter.SYSTEM_PROMPT),
+            files=list(files or []),
+            tools=normalise_tools(tools or []),
+            options=options,
+        )
+
+    def _deltas(self, request: RunRequest) -> Generator[GenerateResponse, None, None]:
+        inbox = SyncInbox()
+        run = self._engine.submit(request, inbox)
+        try:
+            while True:
+                event = inbox.get()
+                if (response := self._response(event, request)) is not None:
+                    yield response
+                if isinstance(event, RunFinished):
+                    return
+        finally:
+            self._engine.cancel(run)
+
+    async def _deltas_async(self, request: RunRequest) -> AsyncGenerator[GenerateResponse, None]:
+        inbox = AsyncInbox()
+        run = self._engine.submit(request, inbox)
+        try:
+            while True:
+                event = await inbox.get()
+                if (response := self._response(event, request)) is not None:
+                    yield response
+                if isinstance(event, RunFinished):
+                    return
+        finally:
+            self._engine.cancel(run)
+
+    def _response(self, event: RunEvent, request: RunRequest) -> Optional[GenerateResponse]:
+        """Return what the caller gets for an event, None for nothing; raise a run's error."""
+        match event:
+            case TextDelta(text, reasoning=True):
+                return GenerateResponse(content="", reasoning_trace=text, model=self._name)
+            case TextDelta(text):
+                return GenerateResponse(content=text, model=self._name)
+            case RunFinished(reason, usage, timing, calls):
+                return GenerateResponse(
+                    content="",
+                    raw_response=timing,
+                    usage=usage,
+                    model=self._name,
+                    finish_reason=reason,
+                    tool_calls=list(calls) or None,
+                )
+            case RunFailed(error):
+                raise error
+            case _:
+                return GenerateResponse(raw_response=event) if request.options.events else None
+
+    # Preparing.
+
+    def _ready(self) -> Future[_Ready]:
+        """Return the loading of the model, begun now if it has not been or has failed."""
+        if self._engine.closed:
+            raise GenerationError("the provider is closed")
+        with self._preparing_lock:
+            loading = self._preparing
+            if loading is None or (loading.done() and loading.exception() is not None):
+                loading = self._preparing = self._text_worker.submit(self._prepare)
+            return loading
+
+    def _prepare(self) -> _Ready:
+        """Find the model, then load the weights on the MLX thread, the tokenizer on this one."""
+        log.info("mlx on %s", describe())
+        self._path = models.resolve(self._source)
+        weights = self._engine.load()
+        template = ChatTemplate(models.tokenizer_of(self._path))
+        return _Ready(template, weights.result().context_window)
+
+    def _load_weights(self) -> models.LoadedModel:
+        assert self._path is not None
+        return models.load(self._path)
+
+    def _loaded(self) -> Optional[_Ready]:
+        loading = self._preparing
+        if loading is None or not loading.done() or loading.exception() is not None:
+            return None
+        return loading.result()
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call's arguments, checked as far as they can be without a model."""
+
+    prompt: str
+    system_prompt: Optional[str]
+    files: List[Union[str, Path, FileData]]
+    tools: List[Dict[str, Any]]
+    options: GenerationOptions
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """What makes requests of calls once the model is there; for the prompt thread."""
+
+    template: ChatTemplate
+    context_window: Optional[int]
+
+    def request(self, call: _Call) -> RunRequest:
+        """Turn a call into tokens; raises what `generate_async` documents."""
+        options = call.options
+        if call.tools and not self.template.knows_tools:
+            raise ToolsUnsupportedError("tool_use", "this model's chat template knows no tools")
+        turns = conversation(
+            call.prompt, call.system_prompt, options.messages, files_to_text(call.files)
+        )
+        prompt = self.template.tokens(turns, call.tools, enable_thinking=options.enable_thinking)
+        if not prompt:
+            raise InvalidRequestError("the prompt is empty")
+        window = self.context_window
+        if window is not None:
+            if len(prompt) >= window:
+                raise ContextWindowExceededError(window, len(prompt))
+            options = replace(options, max_tokens=min(options.max_tokens, window - len(prompt)))
+        return RunRequest(prompt, options, call.tools)
+
+
+def _join(deltas: List[GenerateResponse]) -> GenerateResponse:
+    """Return the whole answer that a stream's deltas make up."""
+    return replace(
+        deltas[-1],
+        content="".join(delta.content or "" for delta in deltas),
+        reasoning_trace="".join(delta.reasoning_trace or "" for delta in deltas) or None,
+    )

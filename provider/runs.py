@@ -1,0 +1,117 @@
+"""One generation on its way between a caller and the engine.
+
+The caller's side submits a `RunRequest` and reads events from its inbox; the engine's side posts
+them. Only these typed messages cross between the threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from provider.interface import (
+    GenerationStarted,
+    GenerationTiming,
+    PrefillProgress,
+    QueuePosition,
+)
+from provider.options import GenerationOptions
+
+__all__ = [
+    "AsyncInbox",
+    "Inbox",
+    "RunEvent",
+    "RunFailed",
+    "RunFinished",
+    "RunRequest",
+    "SyncInbox",
+    "TextDelta",
+]
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What the engine needs to know of one generation."""
+
+    prompt: Sequence[int]
+    options: GenerationOptions
+    tools: Sequence[dict[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """Text that one step made known, of one channel."""
+
+    text: str
+    reasoning: bool = False
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """The end of a run that was neither cancelled nor failed."""
+
+    finish_reason: str  # "stop", "length" or "tool_calls"
+    usage: dict[str, int]
+    timing: GenerationTiming
+    tool_calls: Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class RunFailed:
+    """The end of a run by an error, which its reader raises."""
+
+    error: Exception
+
+
+RunEvent = QueuePosition | GenerationStarted | PrefillProgress | TextDelta | RunFinished | RunFailed
+
+
+class Inbox(Protocol):
+    """Where the engine leaves a run's events; `loop` is None for a reader that is a thread."""
+
+    loop: asyncio.AbstractEventLoop | None
+
+    def put(self, events: Sequence[RunEvent]) -> None:
+        """Append events, in order; on the loop's thread if there is a loop."""
+
+
+class AsyncInbox:
+    """Events for a reader on an event loop."""
+
+    def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        self._events: deque[RunEvent] = deque()
+        self._arrived = asyncio.Event()
+
+    def put(self, events: Sequence[RunEvent]) -> None:
+        """Append events and wake the reader."""
+        self._events.extend(events)
+        self._arrived.set()
+
+    async def get(self) -> RunEvent:
+        """Wait for the next event; cancelling loses none."""
+        while not self._events:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._events.popleft()
+
+
+class SyncInbox:
+    """Events for a reader that blocks its thread."""
+
+    def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._events: queue.SimpleQueue[RunEvent] = queue.SimpleQueue()
+
+    def put(self, events: Sequence[RunEvent]) -> None:
+        """Append events and wake the reader."""
+        for event in events:
+            self._events.put(event)
+
+    def get(self) -> RunEvent:
+        """Wait for the next event."""
+        return self._events.get()

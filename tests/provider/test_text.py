@@ -1,0 +1,118 @@
+"""Text, channels, stops and calls, on the embedded model's own tokenizer."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provider.embedded import MODEL_PATH
+from provider.models import tokenizer_of
+from provider.text import Channel, Piece, TextFormat, TextStream
+
+TOKENIZER = tokenizer_of(MODEL_PATH)
+FORMAT = TextFormat(TOKENIZER)
+CALL = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
+
+
+def encode(text):
+    return TOKENIZER.encode(text, add_special_tokens=False)
+
+
+def run(text, *, prompt=(), finish=True, **options):
+    stream = TextStream(FORMAT, list(prompt), **options)
+    pieces = []
+    for token in encode(text):
+        if stream.stopped:
+            break
+        pieces += stream.add(token)
+    return stream, pieces + (stream.finish() if finish else [])
+
+
+def text_of(pieces, channel=Channel.ANSWER):
+    return "".join(piece.text for piece in pieces if piece.channel is channel)
+
+
+@pytest.mark.parametrize("text", ["Once upon a time.", "Zürich, 東京, 🦊🦊!", "a\n\nb  c", "x < y <"])
+def test_the_pieces_join_to_the_text(text):
+    assert text_of(run(text)[1]) == text
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
+def test_any_text_comes_out_as_it_went_in(text):
+    text = "." + text.replace("<", "(")  # a marker is no text; one leading space is the format's
+    assert text_of(run(text)[1]) == text
+
+
+@given(st.text("aé東🦊 ", min_size=1))
+def test_no_piece_ever_holds_a_broken_character(text):
+    assert all("�" not in piece.text for piece in run("." + text)[1])
+
+
+def test_reasoning_is_a_channel_of_its_own():
+    stream, pieces = run("<think>I plan.</think>The answer.")
+    assert text_of(pieces, Channel.REASONING) == "I plan."
+    assert text_of(pieces) == "The answer."
+    assert stream.reasoning_tokens > 0
+
+
+def test_a_prompt_that_opens_the_thinking_begins_in_reasoning():
+    stream, pieces = run("I plan.</think>Yes.", prompt=encode("Hi<think>"))
+    assert text_of(pieces, Channel.REASONING) == "I plan."
+    assert text_of(pieces) == "Yes."
+
+
+def test_a_call_is_read_and_not_shown():
+    stream, pieces = run("Wait. " + CALL)
+    assert text_of(pieces).strip() == "Wait."
+    assert stream.calls == [{"id": "call_0", "name": "add", "arguments": {"a": 1}}]
+
+
+def test_several_calls_are_numbered_in_order():
+    stream, _ = run(CALL + CALL)
+    assert [call["id"] for call in stream.calls] == ["call_0", "call_1"]
+
+
+def test_a_call_cut_off_by_the_end_is_read_if_it_is_whole():
+    stream, pieces = run(CALL.removesuffix("</tool_call>"))
+    assert [call["name"] for call in stream.calls] == ["add"]
+    assert text_of(pieces) == ""
+
+
+@pytest.mark.parametrize("bad", ["<tool_call>{no json}</tool_call>", '<tool_call>{"name": "ad'])
+def test_a_call_that_cannot_be_read_is_shown_as_it_came(bad):
+    stream, pieces = run("A" + bad)
+    assert stream.calls == []
+    assert text_of(pieces) == "A" + bad
+
+
+@pytest.mark.parametrize("stop", [["END"], ["upon a"], ["xyz", "time"], ["."]])
+def test_nothing_of_a_stop_string_or_after_it_is_shown(stop):
+    text = "Once upon a time. THE END of it"
+    stream, pieces = run(text, stop=stop)
+    where = min(text.index(word) for word in stop if word in text)
+    assert text_of(pieces) == text[:where]
+    assert stream.stopped
+    assert stream.add(encode("more")[0]) == []
+
+
+@given(st.text("ab ", max_size=30), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
+def test_any_stop_string_cuts_where_it_first_ends(text, stop):
+    text = "." + text
+    ends = [text.index(word) + len(word) for word in stop if word in text]
+    shown = text_of(run(text, stop=stop)[1])
+    if not ends:
+        assert shown == text
+    else:
+        end = min(ends)
+        assert shown in {text[: end - len(word)] for word in stop if text[:end].endswith(word)}
+
+
+def test_a_partial_stop_string_is_held_back_and_given_at_the_end():
+    stream, pieces = run("It is E", stop=["END"], finish=False)
+    assert text_of(pieces) == "It is "
+    assert stream.finish() == [Piece("E")]
+
+
+def test_a_stop_string_in_the_reasoning_does_not_end_the_answer():
+    stream, pieces = run("<think>END</think>Go.", stop=["END"])
+    assert text_of(pieces) == "Go."
+    assert not stream.stopped
