@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - the contract's own spelling
 
 from provider.backend import describe
-from provider import models
 from provider.engine import DEFAULT_MAX_BATCH, Engine
 from provider.files import files_to_text
 from provider.interface import (
@@ -35,6 +34,7 @@ from provider.interface import (
     UnsupportedFeatureError,
     UnsupportedModelError,
 )
+from provider.models import LoadedModel, load, model_name, resolve, tokenizer_of
 from provider.options import GenerationOptions, parse_options
 from provider.runs import (
     AsyncInbox,
@@ -76,7 +76,7 @@ class MLXProvider(AbstractLLMInterface):
         super().__init__(config)
         model = self.get_param(ModelParameter.MODEL)
         self._source: Optional[str] = None if model is None else str(model)
-        self._name = models.model_name(self._source)
+        self._name = model_name(self._source)
         max_batch = int(self.get_param("max_batch") or DEFAULT_MAX_BATCH)
         self._engine = Engine(self._name, self._load_weights, max_batch)
         # The tokenizer that makes prompts has a thread of its own: a long prompt must hold up
@@ -276,14 +276,14 @@ class MLXProvider(AbstractLLMInterface):
     def _prepare(self) -> _Ready:
         """Find the model, then load the weights on the MLX thread, the tokenizer on this one."""
         log.info("mlx on %s", describe())
-        self._path = models.resolve(self._source)
+        self._path = resolve(self._source)
         weights = self._engine.load()
-        template = ChatTemplate(models.tokenizer_of(self._path))
+        template = ChatTemplate(tokenizer_of(self._path))
         return _Ready(template, weights.result().context_window)
 
-    def _load_weights(self) -> models.LoadedModel:
+    def _load_weights(self) -> LoadedModel:
         assert self._path is not None
-        return models.load(self._path)
+        return load(self._path)
 
     def _loaded(self) -> Optional[_Ready]:
         loading = self._preparing

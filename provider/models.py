@@ -92,7 +92,7 @@ def load(path: Path) -> LoadedModel:
         mx.eval(model.parameters())
     except Exception as error:
         raise ModelLoadingError(
-            f"`{path.name}` cannot be loaded: {error}",
+            f"`{path.name}` cannot be loaded: {_first_line(error)}",
             model_name=path.name,
             original_exception=error,
         ) from error
@@ -103,3 +103,7 @@ def load(path: Path) -> LoadedModel:
         context_window=text_config.get("max_position_embeddings"),
         vocabulary=int(text_config.get("vocab_size") or len(tokenizer)),
     )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(": ")

@@ -1,0 +1,252 @@
+"""The asyncio shell of a session: one reader, one writer, one task a generation.
+
+Rule 1: the task that pulls a generator is the task that closes it; to stop one, its task is
+cancelled and awaited.
+Rule 2: while more than `outbox_bytes` of text wait for the client, no generator is pulled.
+Rule 3: a client that takes nothing for `write_timeout_s` is aborted, not closed politely: a close
+would wait behind the bytes that it does not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
+
+from gateway.frames import (
+    BadFrame,
+    CloseCode,
+    ErrorCode,
+    Generate,
+    NotAFrame,
+    Ready,
+    codec_for,
+)
+from gateway.session import Begin, Command, Session, Stop
+from gateway.settings import Settings
+from provider import interface
+from provider.interface import AbstractLLMInterface, FileData, GenerateResponse
+
+__all__ = ["Connection"]
+
+log = logging.getLogger(__name__)
+
+SAMPLING = (
+    "enable_thinking",
+    "frequency_penalty",
+    "logit_bias",
+    "logprobs",
+    "max_tokens",
+    "messages",
+    "min_p",
+    "model",
+    "presence_penalty",
+    "repetition_penalty",
+    "response_format",
+    "seed",
+    "stop",
+    "temperature",
+    "tool_choice",
+    "top_k",
+    "top_logprobs",
+    "top_p",
+)
+
+# The first class that fits gives the code; what fits none is our own fault.
+CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
+    (interface.ContextWindowExceededError, ErrorCode.CONTEXT_TOO_LONG),
+    (interface.InvalidRequestError, ErrorCode.INVALID_REQUEST),
+    (interface.FileProcessingError, ErrorCode.INVALID_REQUEST),
+    (interface.UnsupportedFeatureError, ErrorCode.UNSUPPORTED),
+    (interface.UnsupportedModelError, ErrorCode.UNKNOWN_MODEL),
+    (interface.ModelNotFoundError, ErrorCode.UNKNOWN_MODEL),
+    (interface.ResourceExceededError, ErrorCode.OVERLOADED),
+    (interface.GenerationError, ErrorCode.MODEL_ERROR),
+)
+
+
+class Connection:
+    """One client, from its `ready` to its end."""
+
+    def __init__(
+        self,
+        socket: ServerConnection,
+        provider: AbstractLLMInterface,
+        ready: Ready,
+        settings: Settings,
+    ):
+        self._socket = socket
+        self._provider = provider
+        self._settings = settings
+        self._codec = codec_for(socket.subprotocol)
+        self._session = Session(ready, max_generations=settings.max_generations)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._wake_writer = asyncio.Event()
+        self._room = asyncio.Event()  # set while generators may be pulled
+        self._room.set()
+        self._wake_writer.set()  # `ready` waits already
+        self._flushed = asyncio.Event()  # set when everything queued has been written
+        self._draining = False
+
+    async def run(self) -> None:
+        """Serve the client until it leaves. Cancelling ends every generation of it."""
+        writer = asyncio.create_task(self._write())
+        try:
+            await self._read()
+        finally:
+            writer.cancel()
+            await self._stop_all()
+            await asyncio.gather(writer, return_exceptions=True)
+
+    async def drain(self) -> None:
+        """Stop every generation, let the client have its `done` frames, close with 1001.
+
+        Bounded by `close_timeout_s`; a client that does not take them is aborted.
+        """
+        self._draining = True
+        try:
+            async with asyncio.timeout(self._settings.close_timeout_s):
+                for frame_id in list(self._tasks):
+                    await self._carry_out(self._session.cancel(frame_id))
+                if self._session.has_frames:
+                    self._flushed.clear()
+                    self._wake_writer.set()
+                    await self._flushed.wait()
+                await self._socket.close(CloseCode.GOING_AWAY, "the gateway is stopping")
+        except TimeoutError:
+            self._socket.transport.abort()
+
+    # Reading.
+
+    async def _read(self) -> None:
+        try:
+            async for message in self._socket:
+                if not await self._receive(message):
+                    return
+        except ConnectionClosed:
+            pass  # without a close frame, or with an error code: the end all the same
+
+    async def _receive(self, message: str | bytes) -> bool:
+        """Act on one message; return False if the connection is to end."""
+        try:
+            frame = self._codec.decode(message)
+        except NotAFrame as error:
+            await self._socket.close(CloseCode.NOT_A_FRAME, str(error))
+            return False
+        except BadFrame as error:
+            self._session.reject(error)
+        else:
+            if isinstance(frame, Generate) and self._draining:
+                self._session.refuse(frame.id, ErrorCode.SHUTTING_DOWN, "the gateway is stopping")
+            else:
+                await self._carry_out(self._session.receive(frame, time.monotonic()))
+        self._wake_writer.set()
+        return True
+
+    async def _carry_out(self, commands: list[Command]) -> None:
+        for command in commands:
+            match command:
+                case Begin(frame):
+                    task = asyncio.create_task(self._generate(frame))
+                    self._tasks[frame.id] = task
+                case Stop(frame_id):
+                    await self._stop(frame_id)
+
+    async def _stop(self, frame_id: str) -> None:
+        task = self._tasks.pop(frame_id, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self._session.stopped(frame_id, time.monotonic())
+        self._wake_writer.set()
+
+    async def _stop_all(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Generating.
+
+    async def _generate(self, frame: Generate) -> None:
+        begin = time.monotonic()
+        try:
+            async with aclosing(await self._call(frame)) as responses:
+                async for response in responses:
+                    self._session.respond(frame.id, response, time.monotonic())
+                    self._wake_writer.set()
+                    if self._session.waiting_bytes > self._settings.outbox_bytes:
+                        self._room.clear()
+                        await self._room.wait()  # not pulling is the backpressure
+            end = "done"
+        except Exception as error:  # noqa: BLE001 - a generation's fault ends that generation alone
+            code, message = _describe(error)
+            self._session.failed(frame.id, code, message, time.monotonic())
+            end = code
+        self._tasks.pop(frame.id, None)
+        self._wake_writer.set()
+        log.info(
+            "generation %s: %s after %.0f ms", frame.id, end, (time.monotonic() - begin) * 1000
+        )
+
+    async def _call(self, frame: Generate) -> AsyncGenerator[GenerateResponse, None]:
+        """Call the provider with what the frame says and nothing else."""
+        given = {name: getattr(frame, name) for name in SAMPLING}
+        files: list[Any] = [FileData(f.name, f.mime, f.data) for f in frame.files or ()]
+        responses = await self._provider.generate_async(
+            frame.prompt or "",
+            frame.system_prompt,
+            files or None,
+            stream=True,
+            tools=list(frame.tools) if frame.tools else None,
+            events=True,
+            **{name: value for name, value in given.items() if value is not None},
+        )
+        assert isinstance(responses, AsyncGenerator), "stream=True gives an async generator"
+        return responses
+
+    # Writing.
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._wake_writer.wait()
+                self._wake_writer.clear()
+                frames = self._session.take()
+                for frame in frames:
+                    data = self._codec.encode(frame)
+                    async with asyncio.timeout(self._settings.write_timeout_s):
+                        await self._socket.send(data, text=self._codec.text)
+                self._room.set()
+                if not self._session.has_frames:
+                    self._flushed.set()
+                await asyncio.sleep(0)  # `send` may never yield; others want their turn
+        except TimeoutError:
+            log.info("a client took nothing for %g s", self._settings.write_timeout_s)
+            self._socket.transport.abort()
+        except ConnectionClosed:
+            pass  # the reader sees it too, and ends everything
+
+
+def _describe(error: Exception) -> tuple[ErrorCode, str]:
+    """Return the code and the message that the client may see of a provider's error."""
+    for kind, code in CODES:
+        if isinstance(error, kind):
+            path = _path(error)
+            return code, f"`{path}`: {error}" if path else str(error)
+    request = uuid.uuid4().hex[:12]
+    log.error("internal error %s", request, exc_info=error)
+    return ErrorCode.INTERNAL, f"internal error {request}"
+
+
+def _path(error: Exception) -> str | None:
+    if isinstance(error, interface.InvalidParameterError):
+        return f"$.{error.parameter}"
+    return "$.files" if isinstance(error, interface.FileProcessingError) else None

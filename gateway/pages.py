@@ -1,0 +1,116 @@
+"""The plain GET answers: the demo page, health, models, the protocol's text.
+
+Every answer is small and complete; nothing here streams or takes a body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+import msgspec
+
+from provider.interface import AbstractLLMInterface, health_of, models_of
+
+__all__ = ["Page", "page_for", "web_root"]
+
+PACKAGE = Path(__file__).parent
+TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+}
+# The page loads nothing from elsewhere and runs nothing that is not in its files.
+SECURITY = {
+    "Content-Security-Policy": (
+        "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'self'; object-src 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """An answer to a GET."""
+
+    status: HTTPStatus
+    type: str
+    body: bytes
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers, the length among them."""
+        return {"Content-Type": self.type, "Content-Length": str(len(self.body)), **SECURITY}
+
+
+def web_root() -> Path:
+    """Return the folder of the demo page: in the installed package, or beside it in the tree."""
+    installed = PACKAGE / "_web_demo"
+    return installed if installed.is_dir() else PACKAGE.parent / "web_demo"
+
+
+def page_for(path: str, provider: AbstractLLMInterface) -> Page:
+    """Return the answer to a GET of `path`, 404 if there is nothing there."""
+    made = ROUTES.get(path)
+    if made is not None:
+        return made(provider)
+    return _static("index.html" if path == "/" else path.removeprefix("/"))
+
+
+def _static(name: str) -> Page:
+    # Only plain names of known types: no folders, no dot files, so no way out of the folder.
+    suffix = Path(name).suffix
+    file = web_root() / name
+    if "/" in name or name.startswith(".") or suffix not in TYPES or not file.is_file():
+        return _text(HTTPStatus.NOT_FOUND, "not found\n")
+    return Page(HTTPStatus.OK, TYPES[suffix], file.read_bytes())
+
+
+def _healthz(provider: AbstractLLMInterface) -> Page:
+    return _text(HTTPStatus.OK, "ok\n")
+
+
+def _readyz(provider: AbstractLLMInterface) -> Page:
+    health = health_of(provider)
+    if health.ready:
+        return _text(HTTPStatus.OK, "ready\n")
+    return _text(HTTPStatus.SERVICE_UNAVAILABLE, f"{health.reason}\n")
+
+
+def _models(provider: AbstractLLMInterface) -> Page:
+    listed = [
+        {
+            "id": model.id,
+            "object": "model",
+            "created": 0,
+            "owned_by": "mlx-gateway",
+            "context_window": model.context_window,
+        }
+        for model in models_of(provider)
+    ]
+    body = msgspec.json.encode({"object": "list", "data": listed})
+    return Page(HTTPStatus.OK, "application/json", body)
+
+
+def _protocol(provider: AbstractLLMInterface) -> Page:
+    body = (PACKAGE / "PROTOCOL.md").read_bytes()
+    return Page(HTTPStatus.OK, "text/markdown; charset=utf-8", body)
+
+
+def _text(status: HTTPStatus, text: str) -> Page:
+    return Page(status, "text/plain; charset=utf-8", text.encode())
+
+
+ROUTES: dict[str, Callable[[AbstractLLMInterface], Page]] = {
+    "/healthz": _healthz,
+    "/protocol": _protocol,
+    "/readyz": _readyz,
+    "/v1/models": _models,
+}

@@ -1,0 +1,176 @@
+"""Listen, route, admit, drain, stop.
+
+Shutdown, in order: stop accepting; refuse new generations; cancel those that run and let clients
+have their `done`; close with 1001; abort whatever is left. Each part is bounded in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+import sys
+from collections.abc import Sequence
+from http import HTTPStatus
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from gateway import __version__
+from gateway.auth import host_allowed, origin_allowed
+from gateway.connection import Connection
+from gateway.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Ready
+from gateway.pages import Page, page_for
+from gateway.settings import Settings
+from provider.interface import AbstractLLMInterface, models_of
+
+__all__ = ["Gateway"]
+
+log = logging.getLogger(__name__)
+
+STREAM_PATH = "/v1/stream"
+TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}  # socket has no name for it
+
+
+class Gateway:
+    """A provider behind a WebSocket; an async context manager that listens while it is open."""
+
+    def __init__(self, provider: AbstractLLMInterface, settings: Settings | None = None):
+        self.settings = settings or Settings()
+        self._provider = provider
+        self._epoch = secrets.token_hex(8)  # another one after each start
+        self._connections: set[Connection] = set()
+        self._server: Server | None = None
+
+    async def __aenter__(self) -> Self:
+        """Listen. Raises OSError if the address cannot be had."""
+        settings = self.settings
+        self._server = await serve(
+            self._handle,
+            settings.host,
+            settings.port,
+            process_request=self._process_request,
+            select_subprotocol=_select_subprotocol,
+            compression=None,
+            server_header=None,
+            max_size=settings.max_frame_bytes,
+            ping_interval=settings.ping_interval_s,
+            ping_timeout=settings.ping_timeout_s,
+            close_timeout=settings.close_timeout_s,
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        assert self._server is not None, "not listening"
+        return int(next(iter(self._server.sockets)).getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        """The address to open in a browser."""
+        host = self.settings.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+
+    async def close(self) -> None:
+        """Stop, as the module says. May be called twice."""
+        server = self._server
+        if server is None:
+            return
+        server.close(close_connections=False)
+        await asyncio.gather(*(connection.drain() for connection in list(self._connections)))
+        try:
+            async with asyncio.timeout(self.settings.close_timeout_s):
+                await server.wait_closed()
+        except TimeoutError:
+            for left in server.all_connections:
+                left.transport.abort()
+            await server.wait_closed()
+
+    # One connection.
+
+    async def _handle(self, client: ServerConnection) -> None:
+        self._bound_kernel_buffer(client)
+        name = secrets.token_hex(4)
+        log.info("connection %s: opened, %s", name, client.subprotocol or JSON_PROTOCOL)
+        connection = Connection(client, self._provider, self._ready(name), self.settings)
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+            log.info("connection %s: closed, %s", name, client.close_code)
+
+    def _ready(self, connection: str) -> Ready:
+        return Ready(
+            protocol="mlx-gateway.v1",
+            server=f"mlx-gateway/{__version__}",
+            epoch=self._epoch,
+            connection=connection,
+            models=[model.id for model in models_of(self._provider)],
+            limits={
+                "max_frame_bytes": self.settings.max_frame_bytes,
+                "max_generations": self.settings.max_generations,
+            },
+        )
+
+    def _bound_kernel_buffer(self, client: ServerConnection) -> None:
+        """Let unsent bytes wait here, where they merge and hold the model up, not in the kernel."""
+        option = TCP_NOTSENT_LOWAT.get(sys.platform)
+        raw = client.transport.get_extra_info("socket")
+        if (
+            option is not None
+            and raw is not None
+            and raw.family in {socket.AF_INET, socket.AF_INET6}
+        ):
+            raw.setsockopt(socket.IPPROTO_TCP, option, self.settings.kernel_buffer_bytes)
+
+    # The handshake.
+
+    def _process_request(self, client: ServerConnection, request: Request) -> Response | None:
+        """Answer a plain GET, refuse who may not come in, let a WebSocket through."""
+        host = request.headers.get("Host")
+        if not host_allowed(host, self.settings.host):
+            return _refusal(HTTPStatus.FORBIDDEN, "this Host is not served here")
+        path = urlsplit(request.path).path
+        if path == STREAM_PATH:
+            if not origin_allowed(request.headers.get("Origin"), host):
+                return _refusal(HTTPStatus.FORBIDDEN, "pages of this origin may not connect")
+            return None
+        if request.method not in {"GET", "HEAD"}:
+            response = _refusal(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered here")
+            response.headers["Allow"] = "GET, HEAD"
+            return response
+        return _response(page_for(path, self._provider), head=request.method == "HEAD")
+
+
+def _select_subprotocol(
+    client: ServerConnection, offered: Sequence[Subprotocol]
+) -> Subprotocol | None:
+    """Take the first codec that the client offers; a token among the offers is never echoed."""
+    return next((name for name in offered if name in {JSON_PROTOCOL, MSGPACK_PROTOCOL}), None)
+
+
+def _response(page: Page, *, head: bool = False) -> Response:
+    headers = Headers(page.headers())
+    headers["Connection"] = "close"
+    body = b"" if head else page.body
+    return Response(page.status.value, page.status.phrase, headers, body)
+
+
+def _refusal(status: HTTPStatus, reason: str) -> Response:
+    return _response(Page(status, "text/plain; charset=utf-8", f"{reason}\n".encode()))

@@ -1,0 +1,440 @@
+// @ts-check
+/**
+ * A client for mlx-gateway: no dependencies, no build step.
+ *
+ *     const client = connect();
+ *     const run = client.generate({messages: [{role: "user", content: "Hello"}]});
+ *     for await (const chunk of run) show(chunk.text);
+ *     const result = await run.result;
+ *
+ * Leaving the loop, `run.cancel()` and an AbortSignal each stop the model at once. A connection
+ * that is lost is made again for new runs; a run that was on its way ends with ConnectionLostError
+ * and the text so far. A prompt is never sent twice on its own account.
+ */
+
+/**
+ * @typedef {{role: string, content: string}} Message
+ * @typedef {{
+ *   messages?: Message[], prompt?: string, system_prompt?: string, model?: string,
+ *   temperature?: number, top_p?: number, top_k?: number, min_p?: number, max_tokens?: number,
+ *   seed?: number, stop?: string | string[], repetition_penalty?: number, tools?: object[],
+ *   files?: {name: string, mime?: string, data: string}[], enable_thinking?: boolean,
+ *   signal?: AbortSignal, onprogress?: (progress: Progress) => void,
+ * }} GenerateOptions
+ * @typedef {{text: string, channel: "answer" | "reasoning"}} Chunk
+ * @typedef {{queued: number} | {done: number, total: number} | {started: object}} Progress
+ * @typedef {{index: number, id: string, name: string, arguments: string}} ToolCall
+ * @typedef {{
+ *   text: string, reasoning: string, model: string, toolCalls: ToolCall[],
+ *   finishReason: "stop" | "length" | "tool_calls" | "cancelled",
+ *   usage: Record<string, number>, timing: Record<string, number>,
+ * }} Result
+ * @typedef {"connecting" | "open" | "waiting" | "closed"} ConnectionState
+ * @typedef {{
+ *   token?: string | (() => string | Promise<string>),
+ *   WebSocket?: typeof WebSocket,
+ *   onstate?: (state: ConnectionState) => void,
+ * }} ConnectOptions
+ */
+
+export const PROTOCOL = "mlx-gateway.v1.json";
+
+/** Whether the same request may succeed later; the server's table. */
+export const RETRYABLE = Object.freeze({
+  invalid_frame: false,
+  unauthorized: false,
+  forbidden: false,
+  duplicate_id: false,
+  invalid_request: false,
+  unknown_model: false,
+  context_too_long: false,
+  unsupported: false,
+  overloaded: true,
+  rate_limited: true,
+  slow_client: true,
+  not_resumable: false,
+  model_error: false,
+  shutting_down: true,
+  internal: false,
+});
+
+/** Closes after which connecting again would only be refused again. */
+const FATAL_CLOSES = new Set([4400, 4401, 4403]);
+const BACKOFF_FIRST_MS = 250;
+const BACKOFF_MOST_MS = 10_000;
+/** Frames that may wait for a connection; a caller that goes on beyond is told so. */
+const MOST_WAITING = 64;
+
+/** The gateway refused a request or ended a generation. */
+export class GatewayError extends Error {
+  /**
+   * @param {string} code
+   * @param {string} message
+   * @param {{retryable?: boolean, retryAfter?: number, text?: string}} [details]
+   */
+  constructor(code, message, { retryable = false, retryAfter, text = "" } = {}) {
+    super(message);
+    this.name = "GatewayError";
+    this.code = code;
+    this.retryable = retryable;
+    /** Seconds to wait before trying again, where the gateway says so. */
+    this.retryAfter = retryAfter;
+    /** The answer's text so far. */
+    this.text = text;
+  }
+}
+
+/** The connection ended before the generation did. */
+export class ConnectionLostError extends GatewayError {
+  /** @param {string} text */
+  constructor(text) {
+    super("connection_lost", "the connection to the gateway was lost", { retryable: true, text });
+    this.name = "ConnectionLostError";
+  }
+}
+
+/**
+ * Connect to a gateway. Returns at once; `client.ready` settles when it is there.
+ *
+ * @param {string} [url] ws://, wss://, http://, https://, or nothing for the page's own origin
+ * @param {ConnectOptions} [options]
+ */
+export function connect(url, options = {}) {
+  const Socket = options.WebSocket ?? globalThis.WebSocket;
+  const target = streamUrl(url);
+  /** @type {Map<string, ReturnType<typeof createRun>>} */
+  const runs = new Map();
+  /** @type {string[]} */
+  let waiting = [];
+  /** @type {WebSocket | null} */
+  let socket = null;
+  /** @type {ConnectionState} */
+  let state = "connecting";
+  let attempts = 0;
+  let lastId = 0;
+  let closedByCaller = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  const events = new EventTarget();
+  let ready = deferred();
+
+  /** @param {ConnectionState} next */
+  function become(next) {
+    if (state === next) return;
+    state = next;
+    options.onstate?.(state);
+    events.dispatchEvent(new Event("state"));
+  }
+
+  async function open() {
+    timer = undefined;
+    become("connecting");
+    const protocols = [PROTOCOL];
+    if (options.token !== undefined) {
+      const token = typeof options.token === "function" ? await options.token() : options.token;
+      protocols.push(`mlx-gateway.bearer.${base64url(token)}`);
+    }
+    if (closedByCaller) return;
+    const current = new Socket(target, protocols);
+    socket = current;
+    current.onmessage = (event) => receive(JSON.parse(event.data));
+    current.onclose = (event) => lost(current, event.code);
+  }
+
+  /** @param {any} frame */
+  function receive(frame) {
+    if (frame.type === "ready") {
+      attempts = 0;
+      become("open");
+      ready.resolve(frame);
+      const frames = waiting;
+      waiting = [];
+      for (const text of frames) socket?.send(text);
+      return;
+    }
+    // A finished generation's frames, and frames of a later version, are nobody's: ignored.
+    runs.get(frame.id)?.receive(frame);
+  }
+
+  /**
+   * @param {WebSocket} which
+   * @param {number} code
+   */
+  function lost(which, code) {
+    if (which !== socket) return;
+    socket = null;
+    // Frames that never left keep waiting; runs whose frame was sent can't be finished.
+    const unsent = new Set(waiting.map((text) => JSON.parse(text).id));
+    const over = closedByCaller || FATAL_CLOSES.has(code);
+    for (const [id, run] of [...runs]) {
+      if (over || !unsent.has(id)) run.fail((text) => new ConnectionLostError(text));
+    }
+    if (over) {
+      become("closed");
+      ready.reject(new ConnectionLostError(""));
+      return;
+    }
+    ready.reject(new ConnectionLostError(""));
+    ready = deferred();
+    become("waiting");
+    retry();
+  }
+
+  function retry() {
+    // A hidden page has nobody to show anything to; it connects when it is looked at again.
+    if (globalThis.document?.hidden) {
+      document.addEventListener("visibilitychange", retry, { once: true });
+      return;
+    }
+    const most = Math.min(BACKOFF_MOST_MS, BACKOFF_FIRST_MS * 2 ** attempts);
+    attempts += 1;
+    timer = setTimeout(open, Math.random() * most); // full jitter: nobody comes in step
+  }
+
+  /** @param {{type: string, id?: string}} frame */
+  function send(frame) {
+    const text = JSON.stringify(frame);
+    if (state === "open" && socket?.readyState === 1) socket.send(text);
+    else if (state === "closed") throw new ConnectionLostError("");
+    else if (waiting.length >= MOST_WAITING) {
+      throw new GatewayError("overloaded", "too many requests wait for a connection", {
+        retryable: true,
+      });
+    } else waiting.push(text);
+  }
+
+  /** @param {string} id */
+  function cancel(id) {
+    const index = waiting.findIndex((text) => JSON.parse(text).id === id);
+    if (index < 0) {
+      if (state === "open") send({ type: "cancel", id });
+      return;
+    }
+    waiting.splice(index, 1); // it was never sent: there is nothing to stop but this
+    runs.get(id)?.receive({ type: "done", finish_reason: "cancelled", usage: {}, timing: {} });
+  }
+
+  open();
+  return {
+    /** The connection's `ready` frame; another promise after each loss. */
+    get ready() {
+      return ready.promise;
+    },
+    get state() {
+      return state;
+    },
+    /** Dispatches "state" whenever `state` changes. */
+    events,
+    /**
+     * Start a generation.
+     * @param {GenerateOptions} request
+     */
+    generate({ signal, onprogress, ...fields }) {
+      lastId += 1;
+      const id = `g${lastId}`;
+      const run = createRun(id, {
+        onprogress,
+        cancel: () => cancel(id),
+        ended: () => runs.delete(id),
+      });
+      if (signal?.aborted) {
+        run.fail(() => abortError(signal));
+        return run.handle;
+      }
+      signal?.addEventListener("abort", () => run.abort(abortError(signal)), { once: true });
+      runs.set(id, run);
+      try {
+        send({ type: "generate", id, ...fields });
+      } catch (error) {
+        run.fail(() => /** @type {Error} */ (error));
+      }
+      return run.handle;
+    },
+    /** End every run, close the connection, and stay closed. */
+    close() {
+      closedByCaller = true;
+      clearTimeout(timer);
+      globalThis.document?.removeEventListener("visibilitychange", retry);
+      const current = socket;
+      if (current) {
+        current.close(1000);
+        lost(current, 1000);
+      } else {
+        for (const run of [...runs.values()]) run.fail((text) => new ConnectionLostError(text));
+        become("closed");
+        ready.reject(new ConnectionLostError(""));
+      }
+    },
+  };
+}
+
+/**
+ * One generation: its frames in, chunks and a result out.
+ *
+ * @param {string} id
+ * @param {{onprogress?: (progress: Progress) => void, cancel: () => void, ended: () => void}} hooks
+ */
+function createRun(id, hooks) {
+  /** @type {Chunk[]} */
+  const chunks = [];
+  /** @type {ToolCall[]} */
+  const toolCalls = [];
+  let text = "";
+  let reasoning = "";
+  let model = "";
+  let over = false;
+  /** @type {Error | null} */
+  let failure = null;
+  /** @type {Error | null} */
+  let aborted = null;
+  let wake = () => {};
+  const result = deferred();
+
+  function end() {
+    over = true;
+    hooks.ended();
+    wake();
+  }
+
+  /** @param {(text: string) => Error} make */
+  function fail(make) {
+    if (over) return;
+    failure = aborted ?? make(text);
+    end();
+    result.reject(failure);
+  }
+
+  /** @param {any} frame */
+  function receive(frame) {
+    if (over) return;
+    switch (frame.type) {
+      case "queued":
+        hooks.onprogress?.({ queued: frame.position });
+        break;
+      case "started":
+        model = frame.model;
+        hooks.onprogress?.({ started: frame });
+        break;
+      case "progress":
+        hooks.onprogress?.({ done: frame.done, total: frame.total });
+        break;
+      case "chunk": {
+        const channel = frame.channel ?? "answer";
+        if (channel === "reasoning") reasoning += frame.text;
+        else text += frame.text;
+        chunks.push({ text: frame.text, channel });
+        wake();
+        break;
+      }
+      case "tool_call":
+        toolCalls.push({
+          index: frame.index,
+          id: frame.call_id,
+          name: frame.name ?? "",
+          arguments: frame.arguments ?? "",
+        });
+        break;
+      case "done":
+        if (aborted) return fail(() => /** @type {Error} */ (aborted));
+        end();
+        result.resolve({
+          text: frame.text ?? text,
+          reasoning: frame.reasoning ?? reasoning,
+          model,
+          toolCalls,
+          finishReason: frame.finish_reason,
+          usage: frame.usage,
+          timing: frame.timing,
+        });
+        break;
+      case "error":
+        fail(
+          (soFar) =>
+            new GatewayError(frame.code, frame.message, {
+              retryable: frame.retryable,
+              retryAfter: frame.retry_after,
+              text: soFar,
+            }),
+        );
+        break;
+    }
+  }
+
+  /** @returns {AsyncGenerator<Chunk, void, void>} */
+  async function* iterate() {
+    try {
+      for (;;) {
+        const chunk = chunks.shift();
+        if (chunk) yield chunk;
+        else if (failure) throw failure;
+        else if (over) return;
+        else await new Promise((resolve) => (wake = () => resolve(undefined)));
+      }
+    } finally {
+      if (!over) hooks.cancel(); // the loop was left: nobody wants the rest
+    }
+  }
+
+  return {
+    receive,
+    fail,
+    /** @param {Error} reason */
+    abort(reason) {
+      if (over) return;
+      aborted = reason;
+      hooks.cancel();
+      fail(() => reason);
+    },
+    handle: {
+      id,
+      /** The whole answer, once it is there. Rejects with a GatewayError or an AbortError. */
+      result: /** @type {Promise<Result>} */ (result.promise),
+      /** The answer's text so far. */
+      get text() {
+        return text;
+      },
+      /** Stop the model. Iteration ends in order, `result` has finishReason "cancelled". */
+      cancel() {
+        if (!over) hooks.cancel();
+      },
+      [Symbol.asyncIterator]: iterate,
+    },
+  };
+}
+
+/** @param {string} [url] */
+function streamUrl(url) {
+  const base = globalThis.location?.href;
+  const full = new URL(url ?? "/v1/stream", base);
+  full.protocol = full.protocol.replace("http", "ws");
+  if (full.pathname === "/") full.pathname = "/v1/stream";
+  return full.href;
+}
+
+/** @param {string} text */
+function base64url(text) {
+  const bytes = new TextEncoder().encode(text);
+  const base64 = btoa(String.fromCharCode(...bytes));
+  return base64.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}
+
+/** @param {AbortSignal} signal */
+function abortError(signal) {
+  return signal.reason instanceof Error
+    ? signal.reason
+    : new DOMException("The generation was aborted", "AbortError");
+}
+
+/** A promise with its handles, whose rejection nobody needs to handle. */
+function deferred() {
+  /** @type {(value: any) => void} */
+  let resolve = () => {};
+  /** @type {(reason: Error) => void} */
+  let reject = () => {};
+  const promise = new Promise((yes, no) => {
+    resolve = yes;
+    reject = no;
+  });
+  promise.catch(() => {});
+  return { promise, resolve, reject };
+}
