@@ -427,7 +427,7 @@ class MsgpackCodec:
         number, *rest = values
         kind = BY_NUMBER.get(number) if type(number) is int else None
         if kind is None:
-            return {"type": number}
+            return {"type": None}
         names = kind.__struct_fields__
         extra = {f"[{i}]": value for i, value in enumerate(rest) if i >= len(names)}
         return {"type": name_of(kind), **dict(zip(names, rest, strict=False)), **extra}

@@ -1,0 +1,160 @@
+"""The command line as a user meets it: in processes of its own."""
+
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from gateway.cli import ExitStatus
+from tests.support.servers import TIMEOUT, Command, served
+
+
+def run(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT * 2,
+        env={**os.environ, "NO_COLOR": "1"},
+        check=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_prints_one_address_and_ends_cleanly_on_a_signal(number):
+    command = Command("--port", "0", "--provider", "scripted")
+    address = command.wait_for_address()
+    with urllib.request.urlopen(f"{address}readyz", timeout=TIMEOUT) as response:
+        assert response.read() == b"ready\n"
+    status, out, err = command.finish(number)
+    assert (status, out) == (ExitStatus.OK, "")
+    assert "Traceback" not in err
+
+
+def test_a_busy_port_is_one_clear_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, out, err = Command("--port", str(port), "--provider", "scripted").finish()
+    assert (status, out) == (ExitStatus.ADDRESS_IN_USE, "")
+    assert err.startswith(f"error: port already in use: `127.0.0.1:{port}`\n\nhint: ")
+
+
+def test_an_address_of_another_machine_is_one_clear_line():
+    status, _, err = Command("--host", "203.0.113.1", "--provider", "scripted").finish()
+    assert status == ExitStatus.FAILED
+    assert err.startswith("error: cannot listen on `203.0.113.1:8765`")
+
+
+def test_a_model_that_is_not_there_is_one_clear_line():
+    status, out, err = Command("--port", "0", "--model", "./no/such/model").finish()
+    assert (status, out) == (ExitStatus.NO_MODEL, "")
+    assert "error: Model './no/such/model' not found" in err
+    assert "hint: " in err
+    assert "Traceback" not in err
+
+
+def test_a_folder_that_is_no_model_is_one_clear_line(tmp_path):
+    status, _, err = Command("--port", "0", "--model", str(tmp_path)).finish()
+    assert status == ExitStatus.NO_MODEL
+    assert "is no model: it has no config.json" in err
+    assert "Traceback" not in err
+
+
+def test_a_broken_model_is_one_clear_line(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "no_such_type"}')
+    (tmp_path / "model.safetensors").write_bytes(b"nonsense")
+    status, _, err = Command("--port", "0", "--model", str(tmp_path)).finish()
+    assert status == ExitStatus.NO_MODEL
+    assert "cannot be loaded" in err
+    assert "Traceback" not in err
+
+
+def test_chat_answers_each_piped_line_on_standard_output():
+    with served("--provider", "scripted") as address:
+        done = run("chat", "--url", address, input="Foxes?\n\nBears?\n")
+    assert done.returncode == 0
+    assert done.stdout.count("You said: ") == 2
+    assert "You said: Bears?" in done.stdout
+    assert done.stderr == ""
+
+
+def test_chat_without_a_gateway_is_one_clear_line():
+    done = run("chat", "--url", "http://127.0.0.1:9", input="Hi\n")
+    assert done.returncode == ExitStatus.NO_GATEWAY
+    assert done.stderr.startswith("error: no gateway at `http://127.0.0.1:9`\n\nhint: ")
+
+
+def test_an_unknown_option_is_a_usage_error():
+    assert run("serve", "--colour", "red").returncode == ExitStatus.USAGE
+    assert run("serve", "--log-level", "loud").returncode == ExitStatus.USAGE
+
+
+def test_the_version_is_data():
+    assert run("--version").stdout.startswith("mlx-gateway ")
+
+
+class Terminal:
+    """`mlx-gateway chat` on a terminal of its own."""
+
+    def __init__(self, *arguments):
+        self.screen = ""
+        parent, child = pty.openpty()
+        self._parent = parent
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gateway", "chat", *arguments],
+            stdin=child,
+            stdout=child,
+            stderr=child,
+            start_new_session=True,
+            preexec_fn=_take_terminal,
+        )
+        os.close(child)
+
+    def type(self, text):
+        os.write(self._parent, text.encode())
+
+    def wait_for(self, text, since=0):
+        deadline = time.monotonic() + TIMEOUT
+        while text not in self.screen[since:]:
+            assert time.monotonic() < deadline, self.screen
+            try:
+                self.screen += os.read(self._parent, 4096).decode("utf-8", "replace")
+            except OSError:  # the other end is closed
+                assert text in self.screen[since:], self.screen
+        return self.screen.index(text, since)
+
+    def close(self):
+        status = self.process.wait(TIMEOUT)
+        os.close(self._parent)
+        return status
+
+
+def _take_terminal():
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program():
+    with served("--provider", "scripted") as address:
+        terminal = Terminal("--url", address)
+        terminal.wait_for("you >")
+        terminal.type("Foxes?\n")
+        terminal.wait_for("Sentence 1 ")
+        terminal.type("\x03")
+        at = terminal.wait_for("stopped by you")
+        assert "The end." not in terminal.screen
+        terminal.wait_for("you >", at)
+        terminal.type("Bears?\n")
+        at = terminal.wait_for("You said: Bears?", at)
+        terminal.wait_for("tokens", terminal.wait_for("The end.", at))
+        terminal.type("\x04")
+        assert terminal.close() == 0

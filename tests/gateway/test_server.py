@@ -1,0 +1,310 @@
+"""The gateway over real sockets, with the scripted provider behind it."""
+
+import asyncio
+import json
+import socket
+import urllib.error
+import urllib.request
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import CloseCode
+
+from gateway.frames import MSGPACK_PROTOCOL, Cancel, File, Generate, Ping
+from provider.interface import (
+    ContextWindowExceededError,
+    GenerationError,
+    InvalidParameterError,
+    ResourceExceededError,
+    UnsupportedModelError,
+)
+from provider.scripted import Call, Fail, Gate, Pause, Prefill, Queue, Say, ScriptedProvider
+from tests.support.servers import eventually, running, stream_url, wired
+
+
+def scripted(*script):
+    return ScriptedProvider(script=script, tokens_per_second=None)
+
+
+def text_of(frames):
+    return "".join(f["text"] for f in frames if f["type"] == "chunk")
+
+
+async def get(gateway, path, **headers):
+    def fetch():
+        request = urllib.request.Request(f"http://127.0.0.1:{gateway.port}{path}", headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                return response.status, response.read(), dict(response.headers)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read(), dict(error.headers)
+
+    return await asyncio.to_thread(fetch)
+
+
+@pytest.mark.parametrize("protocol", [None, "mlx-gateway.v1.json", MSGPACK_PROTOCOL])
+async def test_a_generation_streams_from_started_to_done(protocol):
+    provider = scripted(Queue(2), Prefill(1, 2), Say("Hello to you."))
+    async with running(provider) as gateway, wired(gateway, protocol) as wire:
+        await wire.send(Generate(id="a", prompt="hi"))
+        frames = await wire.until("done")
+    kinds = [frame["type"] for frame in frames]
+    assert kinds[:3] == ["queued", "started", "progress"]
+    assert text_of(frames) == "Hello to you."
+    numbered = [frame["seq"] for frame in frames if "seq" in frame]
+    assert numbered == list(range(len(numbered)))
+    assert frames[-1]["usage"]["completion_tokens"] == 3
+
+
+async def test_many_generations_interleave_on_one_connection():
+    gate = asyncio.Event()
+    provider = ScriptedProvider(
+        script=lambda request: [Say(request.prompt), Gate(gate), Say(" end")],
+        tokens_per_second=None,
+    )
+    async with running(provider) as gateway, wired(gateway) as wire:
+        for n in range(8):
+            await wire.send(Generate(id=f"g{n}", prompt=f"text{n}"))
+        await eventually(lambda: len(provider.live) == 8)
+        gate.set()
+        frames, done = [], 0
+        while done < 8:
+            frames.append(await wire.receive())
+            done += frames[-1]["type"] == "done"
+    for n in range(8):
+        assert text_of([f for f in frames if f.get("id") == f"g{n}"]) == f"text{n} end"
+
+
+async def test_a_cancel_ends_one_and_leaves_the_other():
+    gate = asyncio.Event()
+    provider = scripted(Say("a "), Gate(gate), Say("b"))
+    async with running(provider) as gateway, wired(gateway) as wire:
+        await wire.send(Generate(id="x", prompt="hi"))
+        await wire.until("chunk")
+        await wire.send(Generate(id="y", prompt="hi"))
+        await wire.until("chunk")
+        await wire.send(Cancel(id="x"))
+        done = (await wire.until("done"))[-1]
+        assert (done["id"], done["finish_reason"]) == ("x", "cancelled")
+        assert provider.requests[0].ended.is_set()
+        assert len(provider.live) == 1
+        gate.set()
+        assert (await wire.until("done"))[-1]["finish_reason"] == "stop"
+
+
+async def test_an_id_can_be_used_again_after_its_end():
+    async with running(scripted(Say("x"))) as gateway, wired(gateway) as wire:
+        for _ in range(3):
+            await wire.send(Generate(id="a", prompt="hi"))
+            assert text_of(await wire.until("done")) == "x"
+
+
+async def test_a_lost_connection_closes_its_generators():
+    provider = scripted(Say("a"), Pause(3600))
+    async with running(provider) as gateway:
+        async with wired(gateway) as wire:
+            for n in range(3):
+                await wire.send(Generate(id=f"g{n}", prompt="hi"))
+            await eventually(lambda: len(provider.live) == 3)
+            wire.socket.transport.abort()
+            await eventually(lambda: not provider.live)
+
+
+async def test_the_options_reach_the_provider_and_no_others():
+    provider = scripted(Say("x"))
+    async with running(provider) as gateway, wired(gateway, MSGPACK_PROTOCOL) as wire:
+        messages = [{"role": "user", "content": "hi"}]
+        await wire.send(
+            Generate(
+                id="a",
+                messages=messages,
+                system_prompt="Be brief.",
+                temperature=0.0,
+                stop=["END"],
+                files=[File(name="a.txt", data=b"\x00\xff")],
+                tools=[{"name": "add"}],
+            )
+        )
+        await wire.until("done")
+    (request,) = provider.requests
+    assert request.options == {
+        "messages": messages,
+        "temperature": 0.0,
+        "stop": ["END"],
+        "events": True,
+    }
+    assert request.system_prompt == "Be brief."
+    assert request.files[0].data == b"\x00\xff"
+    assert request.tools == [{"name": "add"}]
+
+
+async def test_tool_calls_are_frames():
+    async with running(scripted(Call("add", {"a": 1}))) as gateway, wired(gateway) as wire:
+        await wire.send(Generate(id="a", prompt="hi"))
+        *_, call, done = await wire.until("done")
+    assert (call["name"], json.loads(call["arguments"]), call["complete"]) == ("add", {"a": 1}, True)
+    assert done["finish_reason"] == "tool_calls"
+
+
+ERRORS = [
+    (InvalidParameterError("temperature", 9), "invalid_request", "`$.temperature`", False),
+    (ContextWindowExceededError(8, 9), "context_too_long", "9", False),
+    (UnsupportedModelError("no such model"), "unknown_model", "no such model", False),
+    (ResourceExceededError("full"), "overloaded", "full", True),
+    (GenerationError("broken"), "model_error", "broken", False),
+    (RuntimeError("a secret"), "internal", "internal error", False),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "message", "retryable"), ERRORS)
+async def test_a_providers_error_becomes_one_error_frame(error, code, message, retryable):
+    async with running(scripted(Say("x"), Fail(error))) as gateway, wired(gateway) as wire:
+        await wire.send(Generate(id="a", prompt="hi"))
+        frame = (await wire.until("error"))[-1]
+        assert (frame["id"], frame["code"], frame["retryable"]) == ("a", code, retryable)
+        assert message in frame["message"]
+        assert "secret" not in frame["message"]
+        await wire.send(Ping(nonce="still here"))
+        assert (await wire.receive())["nonce"] == "still here"
+
+
+async def test_a_bad_option_is_named_on_the_wire():
+    async with running(scripted(Say("x"))) as gateway, wired(gateway) as wire:
+        await wire.socket.send('{"type": "generate", "id": "a", "prompt": "x", "temprature": 1}')
+        frame = await wire.receive()
+    assert (frame["id"], frame["code"]) == ("a", "invalid_request")
+    assert "temprature" in frame["message"]
+
+
+@pytest.mark.parametrize("message", ["nonsense", "[]", "[" * 50_000, b"\x00"])
+async def test_what_is_no_frame_closes_with_4400(message):
+    async with running(scripted()) as gateway, wired(gateway) as wire:
+        await wire.socket.send(message)
+        await wire.socket.wait_closed()
+        assert wire.socket.close_code == 4400
+
+
+async def test_a_frame_over_the_limit_closes_with_1009():
+    async with running(scripted(), max_frame_bytes=1000) as gateway, wired(gateway) as wire:
+        await wire.socket.send("x" * 2000)
+        await wire.socket.wait_closed()
+        assert wire.socket.close_code == CloseCode.MESSAGE_TOO_BIG
+
+
+async def test_a_client_that_reads_slowly_gets_merged_chunks_and_every_word():
+    words = "".join(f"word{n} " for n in range(60_000))
+    provider = scripted(Say(words))
+    small = {"kernel_buffer_bytes": 4096, "outbox_bytes": 8192}
+    async with running(provider, **small) as gateway:
+        async with wired(gateway, max_queue=1) as wire:
+            await wire.send(Generate(id="a", prompt="hi"))
+            produced = -1
+            while produced != provider.requests[0].produced if provider.requests else True:
+                produced = provider.requests[0].produced if provider.requests else -1
+                await asyncio.sleep(0.2)
+            assert produced < 60_000, "the model went on for a client that did not read"
+            frames = await wire.until("done")
+    assert text_of(frames) == words
+    chunks = [f for f in frames if f["type"] == "chunk"]
+    assert any(" " in f["text"].strip() for f in chunks)
+    assert [f["seq"] for f in frames if "seq" in f] == list(range(len(chunks) + 2))
+
+
+async def test_a_client_that_takes_nothing_is_cut_off_and_its_generator_closed():
+    provider = scripted(Say("word " * 2_000_000))
+    async with running(provider, write_timeout_s=0.5, kernel_buffer_bytes=4096) as gateway:
+        async with wired(gateway, max_queue=1, close_timeout=0.1) as wire:
+            await wire.send(Generate(id="a", prompt="hi"))
+            await eventually(lambda: provider.requests and provider.requests[0].ended.is_set())
+            assert provider.requests[0].produced < 2_000_000
+
+
+async def test_closing_the_gateway_ends_generations_in_order():
+    provider = scripted(Say("a"), Pause(3600))
+    async with running(provider) as gateway, wired(gateway) as wire:
+        await wire.send(Generate(id="a", prompt="hi"))
+        await wire.until("chunk")
+        await gateway.close()
+        assert (await wire.receive())["finish_reason"] == "cancelled"
+        await wire.socket.wait_closed()
+        assert wire.socket.close_code == CloseCode.GOING_AWAY
+        assert not provider.live
+        await gateway.close()
+
+
+async def test_closing_is_bounded_whatever_a_client_does():
+    provider = scripted(Say("word " * 2_000_000))
+    async with running(provider, close_timeout_s=0.3, kernel_buffer_bytes=4096) as gateway:
+        async with wired(gateway, max_queue=1, close_timeout=0.1) as wire:
+            await wire.send(Generate(id="a", prompt="hi"))
+            await eventually(lambda: provider.live)
+            async with asyncio.timeout(10):
+                await gateway.close()
+    assert not provider.live
+
+
+# The door. --------------------------------------------------------------------------------------
+
+
+async def test_a_page_of_another_origin_is_refused():
+    async with running(scripted()) as gateway:
+        with pytest.raises(InvalidStatus) as caught:
+            async with connect(stream_url(gateway), origin="http://evil.example"):
+                pass
+        assert caught.value.response.status_code == 403
+        async with connect(stream_url(gateway), origin=f"http://127.0.0.1:{gateway.port}"):
+            pass
+
+
+async def test_a_foreign_host_is_refused_on_every_path():
+    async with running(scripted()) as gateway:
+        for path in ("/", "/v1/stream", "/healthz"):
+            assert (await get(gateway, path, Host="evil.example"))[0] == 403
+
+
+async def test_a_token_among_the_subprotocols_is_not_echoed():
+    offered = ["mlx-gateway.bearer.c2VjcmV0", "mlx-gateway.v1.json"]
+    async with running(scripted()) as gateway:
+        async with connect(stream_url(gateway), subprotocols=offered) as socket:
+            assert socket.subprotocol == "mlx-gateway.v1.json"
+
+
+async def test_plain_gets_are_answered():
+    async with running(scripted()) as gateway:
+        status, body, headers = await get(gateway, "/")
+        assert status == 200
+        assert b"<!doctype html>" in body
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert (await get(gateway, "/healthz?x=1"))[0] == 200
+        assert (await get(gateway, "/nope"))[0] == 404
+        assert (await get(gateway, "/v1/stream"))[0] == 426
+
+
+async def test_other_methods_are_refused_and_head_has_no_body():
+    async with running(scripted()) as gateway:
+        for method, status in (("HEAD", b"200"), ("DELETE", b"405")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            writer.write(f"{method} / HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            assert status in head.splitlines()[0]
+            assert body == b"" or method != "HEAD"
+            writer.close()
+
+
+async def test_the_kernel_holds_back_little_for_a_client():
+    async with running(scripted()) as gateway, wired(gateway) as wire:
+        assert wire.socket.transport.get_extra_info("socket").family == socket.AF_INET
+
+
+async def test_a_client_that_vanishes_in_the_middle_of_a_frame_harms_nobody():
+    async with running(scripted(Say("x"))) as gateway:
+        async with wired(gateway) as wire:
+            wire.socket.transport.write(b"\x81\xfe\x10")
+            wire.socket.transport.abort()
+            with pytest.raises(ConnectionClosed):
+                await wire.socket.recv()
+        async with wired(gateway) as wire:
+            await wire.send(Generate(id="a", prompt="hi"))
+            assert text_of(await wire.until("done")) == "x"

@@ -1,0 +1,106 @@
+"""Gateways for tests: in this process over real sockets, or as the command in its own process."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager, contextmanager
+
+from websockets.asyncio.client import connect
+
+from gateway.frames import JSON_PROTOCOL, codec_for
+from gateway.server import Gateway
+from gateway.settings import Settings
+
+TIMEOUT = 20.0  # seconds for anything that happens at all; waits are for conditions, not for time
+
+
+def settings(**changes):
+    return Settings(port=0, **changes)
+
+
+@asynccontextmanager
+async def running(provider, **changes):
+    async with Gateway(provider, settings(**changes)) as gateway:
+        yield gateway
+
+
+def stream_url(gateway):
+    return f"ws://127.0.0.1:{gateway.port}/v1/stream"
+
+
+class Wire:
+    """A client that sees every frame, as dicts."""
+
+    def __init__(self, socket):
+        self.socket = socket
+        self.codec = codec_for(socket.subprotocol)
+
+    async def send(self, frame):
+        await self.socket.send(self.codec.encode(frame), text=self.codec.text)
+
+    async def receive(self):
+        async with asyncio.timeout(TIMEOUT):
+            return self.codec.decode_fields(await self.socket.recv())
+
+    async def until(self, *kinds):
+        """Return the frames up to and with the first of these types."""
+        frames = [await self.receive()]
+        while frames[-1]["type"] not in kinds:
+            frames.append(await self.receive())
+        return frames
+
+
+@asynccontextmanager
+async def wired(gateway, protocol=JSON_PROTOCOL, **options):
+    async with connect(
+        stream_url(gateway), subprotocols=[protocol] if protocol else None, **options
+    ) as socket:
+        wire = Wire(socket)
+        assert (await wire.receive())["type"] == "ready"
+        yield wire
+
+
+async def eventually(condition):
+    """Wait until `condition()` is true."""
+    async with asyncio.timeout(TIMEOUT):
+        while not condition():  # noqa: ASYNC110 - conditions of other tasks have no event
+            await asyncio.sleep(0.005)
+
+
+class Command:
+    """`mlx-gateway serve` in a process of its own."""
+
+    def __init__(self, *arguments):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gateway", "serve", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "NO_COLOR": "1"},
+        )
+
+    def wait_for_address(self):
+        line = self.process.stdout.readline()
+        found = re.search(r"http://\S+", line)
+        assert found, f"no address: {line!r} {self.finish()}"
+        return found[0]
+
+    def finish(self, number=None):
+        """Send a signal, if any, and return status, standard output and standard error."""
+        if number is not None:
+            self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=TIMEOUT)
+        return self.process.returncode, out, err
+
+
+@contextmanager
+def served(*arguments):
+    command = Command("--port", "0", *arguments)
+    try:
+        yield command.wait_for_address()
+    finally:
+        if command.process.poll() is None:
+            command.finish(signal.SIGTERM)
