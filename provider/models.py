@@ -74,8 +74,11 @@ def _from_hub(model: str) -> Path:
 
 
 def tokenizer_of(path: Path) -> Any:
-    """Return a tokenizer for the calling thread."""
-    return load_tokenizer(path, eos_token_ids=load_config(path).get("eos_token_id"))
+    """Return a tokenizer for the calling thread. Raises ModelLoadingError."""
+    try:
+        return load_tokenizer(path, eos_token_ids=load_config(path).get("eos_token_id"))
+    except Exception as error:
+        raise _loading_error(path, error) from error
 
 
 def load(path: Path) -> LoadedModel:
@@ -90,12 +93,10 @@ def load(path: Path) -> LoadedModel:
         if on_cpu():
             model.set_dtype(mx.float32)
         mx.eval(model.parameters())
+    except ModelLoadingError:
+        raise
     except Exception as error:
-        raise ModelLoadingError(
-            f"`{path.name}` cannot be loaded: {_first_line(error)}",
-            model_name=path.name,
-            original_exception=error,
-        ) from error
+        raise _loading_error(path, error) from error
     text_config = config.get("text_config") or config
     return LoadedModel(
         model=model,
@@ -105,5 +106,10 @@ def load(path: Path) -> LoadedModel:
     )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(": ")
+def _loading_error(path: Path, error: Exception) -> ModelLoadingError:
+    reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(": ")
+    return ModelLoadingError(
+        f"`{path.name}` cannot be loaded: {reason}",
+        model_name=path.name,
+        original_exception=error,
+    )

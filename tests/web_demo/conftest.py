@@ -1,0 +1,70 @@
+"""A real Chromium, driven by Playwright, and a gateway to point it at."""
+
+import os
+import shutil
+from contextlib import asynccontextmanager
+
+import pytest
+from playwright.async_api import Error, async_playwright
+
+from provider.scripted import ScriptedProvider
+from tests.support.servers import running
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+TIMEOUT_MS = 20_000
+
+
+def find_chromium():
+    """Return a path, or None for Playwright's own."""
+    named = os.environ.get("MLX_GATEWAY_CHROMIUM")
+    return named or next((path for path in map(shutil.which, NAMES) if path), None)
+
+
+@pytest.fixture
+async def browser():
+    async with async_playwright() as playwright:
+        try:
+            browser = await playwright.chromium.launch(
+                executable_path=find_chromium(), args=ARGUMENTS
+            )
+        except Error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip("no Chromium: `make browser` gets one")
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def new_page(browser):
+    """Open pages; what goes wrong inside one fails the test."""
+    problems = []
+
+    async def open_page(url, **options):
+        page = await browser.new_page(**{"viewport": {"width": 1280, "height": 800}, **options})
+        page.set_default_timeout(TIMEOUT_MS)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        await page.goto(url)
+        await page.wait_for_selector('#state[data-state="open"]')
+        return page
+
+    yield open_page
+    assert problems == []
+
+
+@asynccontextmanager
+async def scripted_gateway(*script, tokens_per_second=None, **changes):
+    """A gateway in this process whose answers are a script, or the default one."""
+    options = {"script": script} if script else {}
+    provider = ScriptedProvider(tokens_per_second=tokens_per_second, **options)
+    async with running(provider, **changes) as gateway:
+        gateway.provider = provider
+        yield gateway

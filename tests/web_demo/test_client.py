@@ -1,0 +1,191 @@
+"""client.js by its public interface, run in a real page."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from gateway.frames import RETRYABLE
+from gateway.pages import web_root
+from provider.interface import GenerationError
+from provider.scripted import Call, Fail, Pause, Reason, Say
+from tests.support.servers import eventually
+from tests.web_demo.conftest import scripted_gateway
+
+pytestmark = pytest.mark.browser
+
+
+async def evaluate(page, body):
+    """Run a piece of JavaScript that has `client` and `m`, client.js's exports."""
+    code = "async () => { const m = await import('/client.js'); const client = m.connect(); %s }"
+    return await page.evaluate(code % body)
+
+
+async def test_chunks_join_to_the_result(new_page):
+    async with scripted_gateway(Reason("hm"), Say("a b c"), Call("add", {"a": 1})) as gateway:
+        page = await new_page(gateway.url)
+        result = await evaluate(
+            page,
+            """
+            const run = client.generate({prompt: "hi"});
+            let text = "", channels = [];
+            for await (const chunk of run) {
+                channels.push(chunk.channel);
+                if (chunk.channel === "answer") text += chunk.text;
+            }
+            return {text, channels, ...(await run.result)};
+            """,
+        )
+    assert result["text"] == "a b c"
+    assert (result["channels"][0], result["reasoning"]) == ("reasoning", "hm")
+    assert result["finishReason"] == "tool_calls"
+    assert result["toolCalls"] == [
+        {"index": 0, "id": "call_0", "name": "add", "arguments": '{"a":1}'}
+    ]
+    assert (result["model"], result["usage"]["completion_tokens"]) == ("scripted", 4)
+
+
+@pytest.mark.parametrize(
+    ("leave", "expected"),
+    [
+        ("run.cancel();", "cancelled"),
+        ("break;", "cancelled"),
+        ("throw new Error('mine');", "cancelled"),
+        ("controller.abort();", "AbortError"),
+        ("controller.abort(new Error('enough'));", "enough"),
+    ],
+)
+async def test_every_way_to_leave_stops_the_model(new_page, leave, expected):
+    async with scripted_gateway(Say("a "), Pause(0.05), Say("b "), Pause(3600)) as gateway:
+        page = await new_page(gateway.url)
+        result = await evaluate(
+            page,
+            """
+            const controller = new AbortController();
+            const run = client.generate({prompt: "hi", signal: controller.signal});
+            try { for await (const chunk of run) { %s } } catch (error) {}
+            return run.result.then((r) => r.finishReason,
+                                   (e) => e.name === "AbortError" ? e.name : e.message);
+            """
+            % leave,
+        )
+        assert result == expected
+        await eventually(lambda: not gateway.provider.live)
+
+
+async def test_an_aborted_signal_never_sends(new_page):
+    async with scripted_gateway(Say("a")) as gateway:
+        page = await new_page(gateway.url)
+        name = await evaluate(
+            page,
+            """const run = client.generate({prompt: "hi", signal: AbortSignal.abort()});
+            return run.result.catch((error) => error.name);""",
+        )
+        assert name == "AbortError"
+    assert gateway.provider.requests == []
+
+
+async def test_errors_are_typed_and_hold_the_text_so_far(new_page):
+    async with scripted_gateway(Say("so far"), Fail(GenerationError("broken"))) as gateway:
+        page = await new_page(gateway.url)
+        error = await evaluate(
+            page,
+            """return client.generate({prompt: "hi"}).result.catch((e) => (
+                {is: e instanceof m.GatewayError, code: e.code, retryable: e.retryable,
+                 message: e.message, text: e.text}));""",
+        )
+    assert error == {
+        "is": True,
+        "code": "model_error",
+        "retryable": False,
+        "message": "broken",
+        "text": "so far",
+    }
+
+
+async def test_a_bad_field_is_an_error_with_its_path(new_page):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url)
+        error = await evaluate(
+            page,
+            """return client.generate({prompt: "hi", temperature: "hot"}).result.catch(
+                (e) => [e.code, e.message]);""",
+        )
+    assert error[0] == "invalid_request"
+    assert "$.temperature" in error[1]
+
+
+async def test_a_lost_link_is_one_error_and_new_runs_go_on(new_page):
+    async with scripted_gateway(Say("a "), Pause(0.3), Say("b")) as gateway:
+        page = await new_page(gateway.url)
+        asking = asyncio.ensure_future(
+            evaluate(
+                page,
+                """
+                const states = [];
+                client.events.addEventListener("state", () => states.push(client.state));
+                const run = client.generate({prompt: "first"});
+                let text = "";
+                try { for await (const chunk of run) text += chunk.text; }
+                catch (error) { text += error.name; }
+                const later = await client.generate({prompt: "second"}).result;
+                return [text, later.text, states];
+                """,
+            )
+        )
+        await eventually(lambda: gateway.provider.requests and gateway.provider.requests[0].produced)
+        for connection in list(gateway._connections):
+            connection._socket.transport.abort()
+        first, second, states = await asking
+    assert first == "a ConnectionLostError"
+    assert second == "a b"
+    assert states[0:1] == ["open"]
+    assert "waiting" in states
+    prompts = [request.prompt for request in gateway.provider.requests]
+    assert prompts == ["first", "second"], "a prompt was sent twice"
+
+
+async def test_close_ends_runs_and_stays_closed(new_page):
+    async with scripted_gateway(Say("a"), Pause(3600)) as gateway:
+        page = await new_page(gateway.url)
+        result = await evaluate(
+            page,
+            """
+            await client.ready;
+            const run = client.generate({prompt: "hi"});
+            for await (const chunk of run) { client.close(); break; }
+            const first = await run.result.catch((e) => e.name);
+            const second = await client.generate({prompt: "hi"}).result.catch((e) => e.name);
+            return [first, second, client.state];
+            """,
+        )
+        assert result == ["ConnectionLostError", "ConnectionLostError", "closed"]
+        await eventually(lambda: not gateway.provider.live)
+
+
+async def test_what_waits_for_a_connection_is_bounded(new_page):
+    async with scripted_gateway(Say("a")) as gateway:
+        page = await new_page(gateway.url)
+        codes = await evaluate(
+            page,
+            """
+            const offline = m.connect("ws://127.0.0.1:9/v1/stream");
+            const runs = Array.from({length: 70}, () => offline.generate({prompt: "hi"}));
+            const late = await Promise.all(runs.slice(64).map((r) => r.result.catch((e) => e.code)));
+            runs[0].cancel();
+            const first = (await runs[0].result).finishReason;
+            offline.close();
+            return [first, ...late];
+            """,
+        )
+    assert codes == ["cancelled"] + ["overloaded"] * 6
+
+
+def test_the_retry_table_is_the_servers():
+    source = Path(web_root() / "client.js").read_text(encoding="utf-8")
+    table = re.search(r"RETRYABLE = Object\.freeze\(\{(.*?)\}\)", source, re.DOTALL)[1]
+    found = dict(re.findall(r"(\w+): (true|false)", table))
+    assert {name: value == "true" for name, value in found.items()} == {
+        str(code): retryable for code, retryable in RETRYABLE.items()
+    }

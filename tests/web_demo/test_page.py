@@ -1,0 +1,190 @@
+"""The demo page in a real Chromium."""
+
+import asyncio
+import re
+
+import pytest
+
+from gateway.server import Gateway
+from gateway.settings import Settings
+from provider.interface import GenerationError
+from provider.scripted import Call, Fail, Gate, Pause, Prefill, Queue, Reason, Say, ScriptedProvider
+from tests.support.servers import eventually, running
+from tests.web_demo.conftest import scripted_gateway
+
+pytestmark = pytest.mark.browser
+
+ANSWER = ".assistant .text"
+FIGURES = ".assistant .figures"
+
+
+async def ask(page, text, pane=0):
+    box = page.get_by_label("Message").nth(pane)
+    await box.fill(text)
+    await box.press("Enter")
+
+
+async def wait_for_text(page, selector, text, which=0):
+    await page.locator(selector, has_text=text).nth(which).wait_for()
+
+
+async def lengths(page, times=6):
+    """Watch the answers' lengths at the page's own frames, each time that they change."""
+    return await page.evaluate(
+        """async ([selector, times]) => {
+            const seen = [];
+            while (seen.length < times) {
+                const now = [...document.querySelectorAll(selector)].map((e) => e.textContent.length);
+                if (JSON.stringify(now) !== JSON.stringify(seen.at(-1))) seen.push(now);
+                await new Promise(requestAnimationFrame);
+            }
+            return seen;
+        }""",
+        [ANSWER, times],
+    )
+
+
+async def test_a_message_streams_in_and_does_not_appear_whole(new_page):
+    async with scripted_gateway(tokens_per_second=60) as gateway:
+        page = await new_page(gateway.url)
+        assert await page.title() == "mlx-gateway"
+        assert await page.locator("#model").text_content() == "scripted"
+        await ask(page, "Tell me a story")
+        seen = [sum(now) for now in await lengths(page)]
+        assert seen == sorted(seen)
+        await wait_for_text(page, ANSWER, "The end.")
+        whole = len(await page.locator(ANSWER).text_content())
+        assert seen[-1] < whole / 2
+        assert re.search(r"\d+ tokens · \d+ tokens/s · first after", await page.locator(FIGURES).text_content())
+
+
+@pytest.mark.parametrize("how", ["button", "escape"])
+async def test_stop_keeps_the_text_and_the_next_message_works(new_page, how):
+    async with scripted_gateway(tokens_per_second=40) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "First")
+        await wait_for_text(page, ANSWER, "Sentence 1 ")
+        if how == "button":
+            await page.get_by_role("button", name="Stop").click()
+        else:
+            await page.keyboard.press("Escape")
+        await wait_for_text(page, FIGURES, "stopped by you after")
+        kept = await page.locator(ANSWER).text_content()
+        assert "Sentence 1 " in kept
+        assert "The end." not in kept
+        assert not gateway.provider.live
+        await ask(page, "Second")
+        await wait_for_text(page, ANSWER, "You said: Second")
+        messages = gateway.provider.requests[1].options["messages"]
+        assert [m["content"] for m in messages] == ["First", kept, "Second"]
+
+
+async def test_two_prompts_stream_side_by_side(new_page):
+    async with scripted_gateway(tokens_per_second=40) as gateway:
+        page = await new_page(gateway.url)
+        await page.get_by_role("button", name="Side by side").click()
+        await ask(page, "Left", 0)
+        await ask(page, "Right", 1)
+        await page.locator(ANSWER).nth(1).wait_for(state="attached")
+        seen = await lengths(page, 12)
+        left, right = zip(*seen[-8:], strict=True)
+        assert left[0] < left[-1], "the left one did not move while the right one did"
+        assert right[0] < right[-1]
+        await page.keyboard.press("Escape")  # where the focus is: the right one alone
+        await wait_for_text(page, FIGURES, "stopped by you")
+        assert [r.prompt or r.last_user_text for r in gateway.provider.live] == ["Left"]
+        await wait_for_text(page, ANSWER, "The end.")
+
+
+async def test_a_server_that_goes_away_is_said_and_the_text_is_kept(new_page):
+    provider = ScriptedProvider(script=[Say("Half of it"), Pause(3600)], tokens_per_second=None)
+    async with running(provider) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "Hi")
+        await wait_for_text(page, ANSWER, "Half of it")
+        port = gateway.port
+        for connection in list(gateway._connections):
+            connection._socket.transport.abort()
+        await gateway.close()
+    await wait_for_text(page, ".note", "The connection to the gateway was lost. What came so far")
+    assert await page.locator(ANSWER).text_content() == "Half of it"
+    await page.locator('#state:not([data-state="open"])', has_text="conn").wait_for()
+    again = ScriptedProvider(script=[Say("Here again")], tokens_per_second=None)
+    async with Gateway(again, Settings(port=port)):
+        await page.wait_for_selector('#state[data-state="open"]')
+        await ask(page, "And now?")
+        await wait_for_text(page, ANSWER, "Here again")
+
+
+async def test_an_error_is_shown_and_the_conversation_goes_on(new_page):
+    error = GenerationError("the model is out of breath")
+    async with scripted_gateway(Say("So far"), Fail(error)) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "Hi")
+        await wait_for_text(page, ".note", "the model is out of breath")
+        assert await page.locator(ANSWER).text_content() == "So far"
+        await ask(page, "Again")
+        await eventually(lambda: len(gateway.provider.requests) == 2)
+
+
+async def test_the_queue_and_the_prefill_are_shown_before_the_text(new_page):
+    gates = [asyncio.Event() for _ in range(2)]
+    script = [Queue(3), Gate(gates[0]), Prefill(100, 400), Gate(gates[1]), Say("There.")]
+    async with scripted_gateway(*script) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "Hi")
+        await wait_for_text(page, FIGURES, "number 3 in the queue")
+        gates[0].set()
+        await wait_for_text(page, FIGURES, "reading the prompt: 100 of 400 tokens")
+        gates[1].set()
+        await wait_for_text(page, ANSWER, "There.")
+
+
+async def test_reasoning_is_apart_and_tool_calls_are_shown(new_page):
+    async with scripted_gateway(Reason("Hm."), Say("Yes. "), Call("add", {"a": 1})) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "Hi")
+        await wait_for_text(page, ANSWER, 'add({"a":1})')
+        assert await page.locator(".reasoning div").text_content() == "Hm."
+
+
+async def test_the_settings_reach_the_model(new_page):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url)
+        await page.get_by_role("button", name="Settings").click()
+        await page.get_by_label("Seed").fill("7")
+        await page.get_by_label("System prompt").fill("Your name is Marlo.")
+        await page.get_by_label("Think before answering").check()
+        await page.keyboard.press("Escape")
+        await ask(page, "Hi")
+        await eventually(lambda: gateway.provider.requests)
+    (request,) = gateway.provider.requests
+    assert (request.options["seed"], request.options["enable_thinking"]) == (7, True)
+    assert request.system_prompt == "Your name is Marlo."
+
+
+async def test_model_text_is_text_and_never_markup(new_page):
+    evil = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
+    async with scripted_gateway(Say(evil)) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "Hi")
+        await wait_for_text(page, ANSWER, "<script>")
+        assert await page.evaluate("window.hacked") is None
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1280])
+async def test_nothing_is_cut_off_at_any_width(new_page, width):
+    async with scripted_gateway(Say("word " * 30 + "x" * 200)) as gateway:
+        page = await new_page(gateway.url, viewport={"width": width, "height": 800})
+        await ask(page, "y" * 200)
+        await wait_for_text(page, ANSWER, "xxx")
+        await page.get_by_role("button", name="Side by side").click()
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+async def test_an_example_is_one_click(new_page):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url)
+        await page.get_by_role("button", name="What is this gateway?").click()
+        await wait_for_text(page, ANSWER, "x")
+    assert gateway.provider.requests[0].last_user_text == "What is this gateway?"
