@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 from typing import Final
 
 OPENBLAS_NAMES = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas.so")
@@ -33,7 +34,7 @@ OPENBLAS: Final = _load_openblas()
 
 import mlx.core as mx  # noqa: E402 - the order is this module's whole purpose
 
-__all__ = ["OPENBLAS", "describe", "mx", "on_cpu"]
+__all__ = ["OPENBLAS", "clear_streams_at_thread_end", "describe", "mx", "on_cpu"]
 
 
 def on_cpu() -> bool:
@@ -48,3 +49,22 @@ def describe() -> str:
     if sys.platform != "linux":
         return "CPU"
     return f"CPU, float32, {OPENBLAS}" if OPENBLAS else "CPU, float32, mlx's own BLAS (slow)"
+
+
+class _StreamGuard:
+    """Destroys the mlx streams of the thread whose local storage it is dropped from."""
+
+    def __del__(self) -> None:
+        mx.clear_streams()
+
+
+_local = threading.local()
+
+
+def clear_streams_at_thread_end() -> None:
+    """Make the calling thread destroy its mlx streams when it ends.
+
+    A thread that used mlx and does not may abort the process at its exit (mlx issue 3126). The
+    thread's local storage is dropped by the thread itself, before whoever joins it goes on.
+    """
+    _local.guard = _StreamGuard()

@@ -13,6 +13,8 @@ from typing import Any
 
 from mlx_lm.generate import BatchGenerator, StopSequences
 
+from provider.backend import mx
+
 __all__ = ["Batch", "Row", "StepResult", "Token"]
 
 PREFILL_STEP = 2048  # tokens a chunk while nothing decodes: the fastest way through a prompt
@@ -94,8 +96,16 @@ class Batch:
         self._forget([a.uid for a in answers if a.finish_reason])
         return StepResult(tokens, progress)
 
+    def settle(self) -> None:
+        """Wait for what a removed row's last step still computes.
+
+        A program that ends meanwhile would be aborted by mlx's own threads.
+        """
+        mx.synchronize(self._generator.stream)
+
     def close(self) -> None:
         """Free what the generator holds."""
+        self.settle()
         self._generator.close()
         self._keys.clear()
         self._uids.clear()

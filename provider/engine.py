@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from provider.backend import clear_streams_at_thread_end
 from provider.batch import Batch, Row, StepResult, Token
 from provider.interface import (
     GenerationError,
@@ -30,6 +31,7 @@ from provider.interface import (
     QueuePosition,
 )
 from provider.models import LoadedModel
+from provider.options import GenerationOptions
 from provider.runs import Inbox, RunEvent, RunFailed, RunFinished, RunRequest, TextDelta
 from provider.sampling import processors_for, sampler_for
 from provider.scheduler import Scheduler
@@ -74,7 +76,11 @@ class Engine:
         self.failures = 0  # steps that raised
         self._loader = loader
         self._max_batch = max_batch
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlx-engine")
+        self._executor = ThreadPoolExecutor(
+            max_workers=1,
+            thread_name_prefix="mlx-engine",
+            initializer=clear_streams_at_thread_end,
+        )
         self._lock = threading.Lock()  # guards _working, _closed and the loading
         self._working = False
         self._closed = False
@@ -95,6 +101,16 @@ class Engine:
     def closed(self) -> bool:
         """Whether `close` has been called."""
         return self._closed
+
+    @property
+    def busy(self) -> bool:
+        """Whether the thread has anything to do."""
+        return self._working
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs that have not ended, as of now."""
+        return list(self._runs.values())
 
     def load(self) -> Future[LoadedModel]:
         """Load the model, once; the future raises what the loader raised."""
@@ -147,8 +163,17 @@ class Engine:
         begin = time.perf_counter()
         self._model = self._loader()
         self._format = TextFormat(self._model.tokenizer)
+        self._warm_up()
         log.info("loaded `%s` in %.2f s", self.name, time.perf_counter() - begin)
         return self._model
+
+    def _warm_up(self) -> None:
+        """Make two tokens, so that no reader waits while mlx compiles its kernels."""
+        batch = self._make_batch()
+        batch.add([Row(0, [0, 0], 2, sampler_for(GenerationOptions(), 1), [])])
+        while len(batch):
+            batch.step()
+        batch.close()
 
     def _work(self) -> None:
         """Turn until there is nothing left to do, the engine is closed or the program ends."""
@@ -157,11 +182,14 @@ class Engine:
             if len(self._scheduler):
                 self._turn()
                 self._flush()
+            elif self._batch is not None:
+                self._batch.settle()
             with self._lock:
                 idle = not self._mailbox and not len(self._scheduler)
                 if idle or self._closed:
                     self._working = False
                     return
+        self._free()  # the program is ending with runs on their way
 
     def _turn(self) -> None:
         try:

@@ -15,6 +15,7 @@ from typing import Any
 
 from mlx_lm.generate import TextStateMachine, make_text_state_machine
 
+import provider.backend  # noqa: F401 - a fast BLAS must be there before mlx_lm brings mlx
 from provider.tools import parse_calls
 
 __all__ = ["Channel", "Piece", "TextFormat", "TextStream"]

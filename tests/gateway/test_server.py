@@ -103,13 +103,12 @@ async def test_an_id_can_be_used_again_after_its_end():
 
 async def test_a_lost_connection_closes_its_generators():
     provider = scripted(Say("a"), Pause(3600))
-    async with running(provider) as gateway:
-        async with wired(gateway) as wire:
-            for n in range(3):
-                await wire.send(Generate(id=f"g{n}", prompt="hi"))
-            await eventually(lambda: len(provider.live) == 3)
-            wire.socket.transport.abort()
-            await eventually(lambda: not provider.live)
+    async with running(provider) as gateway, wired(gateway) as wire:
+        for n in range(3):
+            await wire.send(Generate(id=f"g{n}", prompt="hi"))
+        await eventually(lambda: len(provider.live) == 3)
+        wire.socket.transport.abort()
+        await eventually(lambda: not provider.live)
 
 
 async def test_the_options_reach_the_provider_and_no_others():
@@ -144,7 +143,11 @@ async def test_tool_calls_are_frames():
     async with running(scripted(Call("add", {"a": 1}))) as gateway, wired(gateway) as wire:
         await wire.send(Generate(id="a", prompt="hi"))
         *_, call, done = await wire.until("done")
-    assert (call["name"], json.loads(call["arguments"]), call["complete"]) == ("add", {"a": 1}, True)
+    assert (call["name"], json.loads(call["arguments"]), call["complete"]) == (
+        "add",
+        {"a": 1},
+        True,
+    )
     assert done["finish_reason"] == "tool_calls"
 
 
@@ -197,15 +200,14 @@ async def test_a_client_that_reads_slowly_gets_merged_chunks_and_every_word():
     words = "".join(f"word{n} " for n in range(60_000))
     provider = scripted(Say(words))
     small = {"kernel_buffer_bytes": 4096, "outbox_bytes": 8192}
-    async with running(provider, **small) as gateway:
-        async with wired(gateway, max_queue=1) as wire:
-            await wire.send(Generate(id="a", prompt="hi"))
-            produced = -1
-            while produced != provider.requests[0].produced if provider.requests else True:
-                produced = provider.requests[0].produced if provider.requests else -1
-                await asyncio.sleep(0.2)
-            assert produced < 60_000, "the model went on for a client that did not read"
-            frames = await wire.until("done")
+    async with running(provider, **small) as gateway, wired(gateway, max_queue=1) as wire:
+        await wire.send(Generate(id="a", prompt="hi"))
+        produced = -1
+        while produced != provider.requests[0].produced if provider.requests else True:
+            produced = provider.requests[0].produced if provider.requests else -1
+            await asyncio.sleep(0.2)
+        assert produced < 60_000, "the model went on for a client that did not read"
+        frames = await wire.until("done")
     assert text_of(frames) == words
     chunks = [f for f in frames if f["type"] == "chunk"]
     assert any(" " in f["text"].strip() for f in chunks)

@@ -259,7 +259,19 @@ def test_every_state_can_end_and_no_end_goes_on():
 EVENTS = st.lists(
     st.tuples(
         st.sampled_from(
-            "generate cancel stopped started text last fail queued take ack bad".split()
+            [
+                "generate",
+                "cancel",
+                "stopped",
+                "started",
+                "text",
+                "last",
+                "fail",
+                "queued",
+                "take",
+                "ack",
+                "bad",
+            ]
         ),
         st.sampled_from("ab"),
     ),

@@ -31,7 +31,9 @@ def text_of(pieces, channel=Channel.ANSWER):
     return "".join(piece.text for piece in pieces if piece.channel is channel)
 
 
-@pytest.mark.parametrize("text", ["Once upon a time.", "Zürich, 東京, 🦊🦊!", "a\n\nb  c", "x < y <"])
+@pytest.mark.parametrize(
+    "text", ["Once upon a time.", "Zürich, 東京, 🦊🦊!", "a\n\nb  c", "x < y <"]
+)
 def test_the_pieces_join_to_the_text(text):
     assert text_of(run(text)[1]) == text
 
@@ -55,7 +57,7 @@ def test_reasoning_is_a_channel_of_its_own():
 
 
 def test_a_prompt_that_opens_the_thinking_begins_in_reasoning():
-    stream, pieces = run("I plan.</think>Yes.", prompt=encode("Hi<think>"))
+    _, pieces = run("I plan.</think>Yes.", prompt=encode("Hi<think>"))
     assert text_of(pieces, Channel.REASONING) == "I plan."
     assert text_of(pieces) == "Yes."
 

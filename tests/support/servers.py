@@ -66,7 +66,7 @@ async def wired(gateway, protocol=JSON_PROTOCOL, **options):
 async def eventually(condition):
     """Wait until `condition()` is true."""
     async with asyncio.timeout(TIMEOUT):
-        while not condition():  # noqa: ASYNC110 - conditions of other tasks have no event
+        while not condition():
             await asyncio.sleep(0.005)
 
 

@@ -1,7 +1,5 @@
 """Small models with random weights, in the layout that mlx-lm loads: real code, no download."""
 
-from provider.backend import mx
-
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +7,7 @@ from pathlib import Path
 from mlx.utils import tree_flatten
 from mlx_lm.utils import _get_classes
 
+from provider.backend import mx
 from provider.embedded import MODEL_PATH
 
 LLAMA = {

@@ -134,7 +134,9 @@ async def test_a_lost_link_is_one_error_and_new_runs_go_on(new_page):
                 """,
             )
         )
-        await eventually(lambda: gateway.provider.requests and gateway.provider.requests[0].produced)
+        await eventually(
+            lambda: gateway.provider.requests and gateway.provider.requests[0].produced
+        )
         for connection in list(gateway._connections):
             connection._socket.transport.abort()
         first, second, states = await asking
@@ -172,7 +174,8 @@ async def test_what_waits_for_a_connection_is_bounded(new_page):
             """
             const offline = m.connect("ws://127.0.0.1:9/v1/stream");
             const runs = Array.from({length: 70}, () => offline.generate({prompt: "hi"}));
-            const late = await Promise.all(runs.slice(64).map((r) => r.result.catch((e) => e.code)));
+            const code = (run) => run.result.catch((error) => error.code);
+            const late = await Promise.all(runs.slice(64).map(code));
             runs[0].cancel();
             const first = (await runs[0].result).finishReason;
             offline.close();

@@ -34,7 +34,8 @@ async def lengths(page, times=6):
         """async ([selector, times]) => {
             const seen = [];
             while (seen.length < times) {
-                const now = [...document.querySelectorAll(selector)].map((e) => e.textContent.length);
+                const shown = [...document.querySelectorAll(selector)];
+                const now = shown.map((element) => element.textContent.length);
                 if (JSON.stringify(now) !== JSON.stringify(seen.at(-1))) seen.push(now);
                 await new Promise(requestAnimationFrame);
             }
@@ -55,7 +56,9 @@ async def test_a_message_streams_in_and_does_not_appear_whole(new_page):
         await wait_for_text(page, ANSWER, "The end.")
         whole = len(await page.locator(ANSWER).text_content())
         assert seen[-1] < whole / 2
-        assert re.search(r"\d+ tokens · \d+ tokens/s · first after", await page.locator(FIGURES).text_content())
+        assert re.search(
+            r"\d+ tokens · \d+ tokens/s · first after", await page.locator(FIGURES).text_content()
+        )
 
 
 @pytest.mark.parametrize("how", ["button", "escape"])

@@ -1,0 +1,45 @@
+"""One training document: a conversation in the form that the chat template takes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Document"]
+
+
+@dataclass
+class Document:
+    """A conversation; with `thinking`, the last answer begins inside the thinking."""
+
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    thinking: bool = False
+
+    def system(self, text: str) -> Document:
+        """Set the system prompt; goes first."""
+        self.messages.insert(0, {"role": "system", "content": text})
+        return self
+
+    def user(self, text: str) -> Document:
+        """Add a user's turn."""
+        self.messages.append({"role": "user", "content": text})
+        return self
+
+    def assistant(self, text: str) -> Document:
+        """Add an answer."""
+        self.messages.append({"role": "assistant", "content": text})
+        return self
+
+    def call(self, name: str, arguments: dict[str, Any]) -> Document:
+        """Add an answer that calls a tool."""
+        inner = {"name": name, "arguments": arguments}
+        call = {"type": "function", "function": inner}
+        self.messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
+        return self
+
+    def result(self, value: Any) -> Document:
+        """Add a tool's result."""
+        self.messages.append({"role": "tool", "content": json.dumps(value)})
+        return self

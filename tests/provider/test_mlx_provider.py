@@ -1,0 +1,461 @@
+"""The real engine on the embedded model, through AbstractLLMInterface alone."""
+
+import asyncio
+import collections.abc
+import subprocess
+import sys
+import threading
+import time
+from contextlib import aclosing
+
+import pytest
+
+from provider import MLXProvider
+from provider.interface import (
+    ContextWindowExceededError,
+    FileData,
+    FileProcessingError,
+    GenerationError,
+    GenerationStarted,
+    GenerationTiming,
+    Health,
+    InvalidParameterError,
+    InvalidRequestError,
+    ModelCapability,
+    ModelNotFoundError,
+    PrefillProgress,
+    QueuePosition,
+    UnsupportedFeatureError,
+    UnsupportedModelError,
+)
+from provider.models import EMBEDDED
+
+STORY = "Tell me a story about a fox named Zorvan."
+COUNT = "Count from 3 to 40"
+
+
+async def stream(provider, prompt=STORY, **options):
+    return await provider.generate_async(prompt, stream=True, **options)
+
+
+async def deltas(provider, prompt=STORY, **options):
+    return [delta async for delta in await stream(provider, prompt, **options)]
+
+
+def text_of(responses):
+    return "".join(response.content or "" for response in responses)
+
+
+async def drained(provider):
+    """Wait until the engine has nothing left to do."""
+    while provider.engine.busy:
+        await asyncio.sleep(0.002)
+
+
+# What a call gives. -----------------------------------------------------------------------------
+
+
+async def test_a_stream_is_an_async_generator_of_deltas_with_one_last(provider):
+    generator = await stream(provider)
+    assert isinstance(generator, collections.abc.AsyncGenerator)
+    responses = [response async for response in generator]
+    *texts, last = responses
+    assert all(r.finish_reason is None and r.usage is None for r in texts)
+    assert len(texts) > 20
+    assert last.finish_reason == "length"
+    assert last.usage["completion_tokens"] == 64
+    assert last.usage["total_tokens"] == last.usage["prompt_tokens"] + 64
+    assert isinstance(last.raw_response, GenerationTiming)
+    assert last.model == EMBEDDED
+
+
+async def test_whole_and_streamed_async_and_sync_give_the_same(provider):
+    streamed = text_of(await deltas(provider))
+    whole = await provider.generate_async(STORY)
+    sync = await asyncio.to_thread(provider.generate, STORY)
+    sync_streamed = await asyncio.to_thread(lambda: list(provider.generate(STORY, stream=True)))
+    assert streamed == whole.content == sync.content == text_of(sync_streamed)
+    assert whole.usage == sync.usage
+    assert whole.finish_reason == sync.finish_reason == "length"
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": 1.0, "seed": 7}])
+async def test_alone_and_in_a_batch_of_eight_give_the_same(provider, options):
+    prompts = [COUNT, STORY] * 4
+    alone = [text_of(await deltas(provider, prompt, **options)) for prompt in prompts[:2]]
+    together = await asyncio.gather(*(deltas(provider, p, **options) for p in prompts))
+    assert [text_of(responses) for responses in together] == alone * 4
+
+
+async def test_a_seeded_run_is_the_same_among_unseeded_ones(provider):
+    hot = {"temperature": 1.2, "top_p": 0.95, "top_k": 50, "min_p": 0.01}
+    alone = text_of(await deltas(provider, seed=3, **hot))
+    mixed = await asyncio.gather(
+        deltas(provider, seed=3, **hot), *(deltas(provider, **hot) for _ in range(3))
+    )
+    assert text_of(mixed[0]) == alone
+    assert len({text_of(responses) for responses in mixed}) > 1
+    assert text_of(await deltas(provider, seed=4, **hot)) != alone
+
+
+async def test_events_come_only_when_asked_for(provider):
+    plain = await deltas(provider)
+    assert all(isinstance(r.content, str) for r in plain)
+    events = [r.raw_response for r in await deltas(provider, events=True) if r.content is None]
+    assert isinstance(events[0], GenerationStarted)
+    assert events[0].prompt_tokens == plain[-1].usage["prompt_tokens"]
+    progress = [event for event in events if isinstance(event, PrefillProgress)]
+    assert progress[-1].done == progress[-1].total == events[0].prompt_tokens
+
+
+async def test_the_queue_is_reported_and_first_come_is_first_served():
+    provider = MLXProvider({"temperature": 0.0, "max_tokens": 12, "max_batch": 2})
+    order = []
+
+    async def run(n):
+        async for response in await stream(provider, COUNT, events=True):
+            if isinstance(response.raw_response, QueuePosition):
+                order.append((n, response.raw_response.position))
+            elif response.finish_reason:
+                order.append((n, "done"))
+
+    try:
+        await provider.load()
+        await asyncio.gather(*(run(n) for n in range(4)))
+    finally:
+        provider.close()
+    positions = [entry for entry in order if entry[1] != "done"]
+    assert positions[:2] == [(2, 1), (3, 2)]
+    assert {n for n, end in order[-2:] if end == "done"} == {2, 3}
+
+
+async def test_a_stop_string_ends_the_answer_and_is_not_shown(provider):
+    whole = await provider.generate_async(COUNT, stop=[", 7"])
+    assert whole.content == "3, 4, 5, 6"
+    assert whole.finish_reason == "stop"
+    await drained(provider)
+
+
+async def test_messages_carry_the_turns_before(provider):
+    messages = [
+        {"role": "user", "content": "Count from 3 to 6"},
+        {"role": "assistant", "content": "3, 4, 5, 6."},
+        {"role": "user", "content": "And from 7 to 9?"},
+    ]
+    whole = await provider.generate_async("", messages=messages)
+    assert whole.usage["prompt_tokens"] > 25
+    same = await provider.generate_async("And from 7 to 9?", messages=messages[:2])
+    assert same.content == whole.content
+
+
+async def test_files_are_read_into_the_prompt(provider, tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("one two three")
+    without = await provider.generate_async("Hello")
+    with_file = await provider.generate_async("Hello", files=[path])
+    as_data = await provider.generate_async(
+        "Hello", files=[FileData("notes.txt", None, b"one two three")]
+    )
+    assert with_file.usage["prompt_tokens"] > without.usage["prompt_tokens"]
+    assert with_file.usage == as_data.usage
+
+
+async def test_thinking_is_a_channel_of_its_own(provider):
+    whole = await provider.generate_async(COUNT, enable_thinking=True)
+    assert whole.reasoning_trace
+    assert whole.usage["reasoning_tokens"] > 0
+    assert "think>" not in whole.content + whole.reasoning_trace
+
+
+async def test_a_tool_that_fits_is_called(provider):
+    def get_weather(city: str) -> str:
+        """Tell the weather in a city."""
+
+    whole = await provider.generate_async("What is the weather in Paris?", tools=[get_weather])
+    assert whole.finish_reason == "tool_calls"
+    (call,) = whole.tool_calls
+    assert (call["name"], call["arguments"]) == ("get_weather", {"city": "Paris"})
+    assert "tool_call" not in whole.content
+
+
+# Bad arguments are errors at the await, before anything runs. -----------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"prompt": "x", "temprature": 1}, InvalidParameterError),
+        ({"prompt": "x", "temperature": 3}, InvalidParameterError),
+        ({"prompt": "x", "tools": [3]}, InvalidParameterError),
+        ({"prompt": 3}, InvalidParameterError),
+        ({"prompt": ""}, InvalidRequestError),
+        ({"prompt": "x", "model": "another"}, UnsupportedModelError),
+        ({"prompt": "x", "files": ["missing.txt"]}, FileProcessingError),
+        ({"prompt": "x", "files": ["picture.png"]}, UnsupportedFeatureError),
+        ({"prompt": "word " * 9000}, ContextWindowExceededError),
+    ],
+)
+async def test_a_bad_argument_is_an_error_at_the_await(provider, arguments, error):
+    steps = provider.engine.steps
+    with pytest.raises(error):
+        await provider.generate_async(stream=True, **arguments)
+    with pytest.raises(error):
+        await asyncio.to_thread(provider.generate, stream=True, **arguments)
+    assert provider.engine.steps == steps
+
+
+async def test_a_prompt_that_is_too_long_says_both_lengths(provider):
+    with pytest.raises(ContextWindowExceededError) as caught:
+        await provider.generate_async("word " * 9000)
+    assert caught.value.context_window == 8192
+    assert caught.value.content_length > 9000
+
+
+async def test_a_calls_options_do_not_leak_into_the_next(provider):
+    before = provider.get_config()
+    await provider.generate_async(STORY, max_tokens=3, temperature=1.0)
+    assert provider.get_config() == before
+    assert (await provider.generate_async(STORY)).usage["completion_tokens"] == 64
+
+
+async def test_max_tokens_never_goes_beyond_the_context(provider):
+    prompt = "word " * 8150
+    whole = await provider.generate_async(prompt, max_tokens=5000, stop=["never said"])
+    assert whole.usage["total_tokens"] <= 8192
+
+
+# It never blocks. ---------------------------------------------------------------------------------
+
+
+class Heartbeat:
+    """Measures the longest time for which the event loop did not turn."""
+
+    async def __aenter__(self):
+        self.longest = 0.0
+        self._task = asyncio.create_task(self._beat())
+        await asyncio.sleep(0)
+        return self
+
+    async def _beat(self):
+        while True:
+            begin = time.perf_counter()
+            await asyncio.sleep(0)
+            self.longest = max(self.longest, time.perf_counter() - begin)
+
+    async def __aexit__(self, *details):
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+async def test_chunks_arrive_while_the_model_still_works(provider):
+    steps = []
+    async for _ in await stream(provider):
+        steps.append(provider.engine.steps)
+    assert len(set(steps)) > 20, "the chunks came in a heap"
+    assert steps == sorted(steps)
+
+
+async def test_eight_streams_cost_far_less_than_eight_times_one(provider):
+    await deltas(provider)
+    begin = provider.engine.steps
+    await deltas(provider)
+    one = provider.engine.steps - begin
+    begin = provider.engine.steps
+    await asyncio.gather(*(deltas(provider) for _ in range(8)))
+    assert provider.engine.steps - begin < 2 * one, "the streams did not share their steps"
+    times = []
+    for count in (1, 8):
+        begin_s = time.perf_counter()
+        await asyncio.gather(*(deltas(provider) for _ in range(count)))
+        times.append(time.perf_counter() - begin_s)
+    assert times[1] < 5 * times[0]
+
+
+async def test_the_loop_is_never_held_for_the_time_of_a_step():
+    """Eight streams on a model whose step is slow: the loop turns in a fraction of one step."""
+    provider = slow_provider()
+    try:
+        await provider.load()
+        await deltas(provider, max_tokens=4)
+        async with Heartbeat() as heart:
+            begin, steps = time.perf_counter(), provider.engine.steps
+            await asyncio.gather(*(deltas(provider, max_tokens=8) for _ in range(8)))
+            step_s = (time.perf_counter() - begin) / (provider.engine.steps - steps)
+    finally:
+        await provider.aclose()
+    assert heart.longest < 0.25 * step_s, f"{heart.longest:.4f} s of {step_s:.4f} s"
+
+
+def slow_provider():
+    """The embedded model's shape, much larger, with random weights: a step takes long."""
+    import tempfile
+    from pathlib import Path
+
+    from tests.support.tiny_models import LLAMA, write_model
+
+    large = {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 4}
+    heads = {"num_attention_heads": 16, "num_key_value_heads": 16}
+    folder = Path(tempfile.mkdtemp())
+    return MLXProvider({"model": str(write_model(folder, {**LLAMA, **large, **heads}))})
+
+
+# It stops at once. ------------------------------------------------------------------------------
+
+
+async def run_of(provider):
+    """Return the engine's run of a stream that has given its first text, and the stream."""
+    generator = await stream(provider, max_tokens=2000)
+    await anext(generator)
+    (run,) = provider.engine.runs
+    return run, generator
+
+
+@pytest.mark.parametrize("after", [1, 5, 20])
+async def test_closing_lets_the_run_take_part_in_one_more_step_at_most(provider, after):
+    await drained(provider)
+    run, generator = await run_of(provider)
+    for _ in range(after):
+        await anext(generator)
+    steps = provider.engine.steps
+    await generator.aclose()
+    await drained(provider)
+    assert run.last_step - steps <= 1
+    assert not provider.engine.runs
+
+
+async def test_breaking_out_of_the_loop_stops_the_model(provider):
+    async with aclosing(await stream(provider, max_tokens=2000)) as generator:
+        async for _ in generator:
+            break
+    await drained(provider)
+    assert not provider.engine.runs
+
+
+async def test_cancelling_the_task_stops_the_model_streamed_and_whole(provider):
+    for work in (
+        deltas(provider, max_tokens=2000),
+        provider.generate_async(STORY, max_tokens=2000),
+    ):
+        task = asyncio.ensure_future(work)
+        steps = provider.engine.steps
+        while provider.engine.steps < steps + 3:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await drained(provider)
+        assert not provider.engine.runs
+
+
+async def test_a_generator_that_is_never_pulled_costs_nothing(provider):
+    await drained(provider)
+    steps = provider.engine.steps
+    generator = await stream(provider)
+    await generator.aclose()
+    await drained(provider)
+    assert provider.engine.steps == steps
+
+
+async def test_a_cancel_in_a_batch_leaves_the_others_alone(provider):
+    expected = text_of(await deltas(provider))
+    cancelled = await stream(provider, COUNT, max_tokens=2000)
+    others = asyncio.gather(*(deltas(provider) for _ in range(3)))
+    for _ in range(5):
+        await anext(cancelled)
+    await cancelled.aclose()
+    assert [text_of(responses) for responses in await others] == [expected] * 3
+
+
+def test_closing_a_synchronous_generator_stops_the_model(provider):
+    generator = provider.generate(STORY, stream=True, max_tokens=2000)
+    next(generator)
+    generator.close()
+    while provider.engine.busy:
+        time.sleep(0.002)
+    assert not provider.engine.runs
+
+
+# It ends without a trace. -----------------------------------------------------------------------
+
+
+async def test_close_ends_runs_with_an_error_and_leaves_no_thread():
+    before = set(threading.enumerate())
+    provider = MLXProvider({"max_tokens": 2000})
+    assert provider.health() == Health(ready=False, reason="loading the model")
+    generator = await stream(provider)
+    await anext(generator)
+    assert provider.health() == Health(ready=True)
+    closing = asyncio.create_task(provider.aclose())
+    with pytest.raises(GenerationError, match="closed"):
+        async for _ in generator:
+            pass
+    await closing
+    left = set(threading.enumerate()) - before
+    assert not [thread for thread in left if thread.name.startswith("mlx-")]
+    assert provider.health() == Health(ready=False, reason="closed")
+    provider.close()
+    with pytest.raises(GenerationError, match="closed"):
+        await provider.generate_async("hi")
+
+
+async def test_a_model_that_is_not_there_is_an_error_of_every_call_and_of_load():
+    provider = MLXProvider({"model": "no/such/model/at/all"})
+    for call in (provider.load(), provider.generate_async("hi")):
+        with pytest.raises(ModelNotFoundError):
+            await call
+    assert provider.health() == Health(ready=False, reason="no model")
+    provider.close()
+
+
+def test_capabilities(provider):
+    able = provider.get_capabilities()
+    for name in ("STREAMING", "ASYNC", "SYSTEM_PROMPT", "TOOL_USE"):
+        assert able[ModelCapability[name]] is True
+    assert able[ModelCapability.VISION] is False
+    assert able[ModelCapability.MAX_TOKENS] == 64
+
+
+APPLICATION = """
+import asyncio, threading
+from provider import MLXProvider
+
+async def main():
+    provider = MLXProvider({"max_tokens": 500})
+    stream = await provider.generate_async("Tell me a story about a bear", stream=True)
+    async for delta in stream:
+        print(delta.content, end="", flush=True)
+        break
+    %s
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["", "await stream.aclose()", "raise SystemExit", "globals().update(keep=(provider, stream))"],
+)
+def test_an_application_ends_whatever_it_left_open(end):
+    done = subprocess.run(
+        [sys.executable, "-c", APPLICATION % end],
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_synchronous_generator_left_open_does_not_keep_the_interpreter():
+    code = (
+        "from provider import MLXProvider\n"
+        "p = MLXProvider({'max_tokens': 5000})\n"
+        "g = p.generate('Tell me a story about a bear', stream=True)\n"
+        "print(next(g).content)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=40, check=False
+    )
+    assert done.returncode == 0, done.stderr
