@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from provider.embedded.corpus import counting, stories, talk, tool_calls
 from provider.embedded.corpus.document import Document
@@ -12,17 +12,17 @@ __all__ = ["Document", "documents"]
 
 # Shares of documents, not of tokens: a story is five times as long as a count. Copying arguments
 # to the letter and counting come late in training and take the largest parts.
-MIX = (
-    (counting.document, 0.30),
-    (tool_calls.document, 0.38),
-    (stories.document, 0.17),
-    (talk.document, 0.15),
-)
+MIX: dict[Callable[[random.Random], Document], float] = {
+    counting.document: 0.30,
+    tool_calls.document: 0.38,
+    stories.document: 0.17,
+    talk.document: 0.15,
+}
 
 
 def documents(seed: int) -> Iterator[Document]:
     """Yield documents without end."""
     rng = random.Random(seed)
-    makers, weights = zip(*MIX, strict=True)
+    makers, weights = list(MIX), list(MIX.values())
     while True:
         yield rng.choices(makers, weights)[0](rng)

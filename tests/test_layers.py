@@ -1,0 +1,128 @@
+"""Who may import whom: the arrows of the design, held against the code's own imports."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MLX = {"mlx", "mlx_lm"}
+
+# The files of provider/ that may import mlx; a new one wants a reason.
+MLX_FILES = {
+    "backend.py",  # loads the BLAS, then mlx
+    "batch.py",  # the batch generator
+    "models.py",  # loading
+    "sampling.py",  # samplers and processors
+    "text.py",  # mlx-lm's text state machine
+}
+
+# Modules that are pure: no I/O, no event loop, no thread.
+PURE = {
+    "gateway/frames.py",
+    "gateway/session.py",
+    "gateway/auth.py",
+    "gateway/settings.py",
+    "provider/interface.py",
+    "provider/errors.py",
+    "provider/tool_types.py",
+    "provider/options.py",
+    "provider/scheduler.py",
+    "provider/tools.py",
+}
+IMPURE = {"asyncio", "threading", "socket", "websockets", "concurrent", "subprocess"}
+
+# What each module of the gateway may import of the gateway.
+ARROWS = {
+    "__init__": set(),
+    "__main__": {"cli"},
+    "auth": set(),
+    "chat": {"client"},
+    "cli": {"", "chat", "server", "settings"},
+    "client": {"frames"},
+    "connection": {"frames", "session", "settings"},
+    "frames": set(),
+    "pages": set(),
+    "server": {"", "auth", "connection", "frames", "pages", "settings"},
+    "session": {"frames"},
+    "settings": set(),
+}
+
+
+def imports(path):
+    """Return the dotted names that a file imports anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def roots(path):
+    return {name.partition(".")[0] for name in imports(path)}
+
+
+GATEWAY = sorted((ROOT / "gateway").glob("*.py"))
+PROVIDER = sorted((ROOT / "provider").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", GATEWAY, ids=lambda path: path.stem)
+def test_the_gateway_knows_no_model(path):
+    assert not roots(path) & MLX
+    of_provider = {name for name in imports(path) if name.startswith("provider.")}
+    allowed = ("provider.interface", "provider.MLXProvider", "provider.scripted")
+    only_interface = {n for n in of_provider if not n.startswith(allowed[:1])}
+    assert not only_interface or path.stem == "cli"
+    assert all(name.startswith(allowed) for name in of_provider)
+
+
+@pytest.mark.parametrize("path", GATEWAY, ids=lambda path: path.stem)
+def test_the_gateways_modules_keep_their_arrows(path):
+    own = {
+        name.removeprefix("gateway").removeprefix(".").partition(".")[0]
+        for name in imports(path)
+        if name == "gateway" or name.startswith("gateway.")
+    } - {"__version__"}
+    assert own <= ARROWS[path.stem]
+
+
+@pytest.mark.parametrize("path", PROVIDER, ids=lambda path: path.stem)
+def test_the_provider_knows_no_socket_and_no_gateway(path):
+    assert not roots(path) & {"gateway", "websockets", "socket"}
+
+
+def test_mlx_is_imported_in_few_files():
+    assert {path.name for path in PROVIDER if roots(path) & MLX} == MLX_FILES
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_pure_modules_are_pure(name):
+    assert not roots(ROOT / name) & (IMPURE | MLX)
+
+
+def test_every_module_of_the_gateway_has_its_arrows():
+    assert {path.stem for path in GATEWAY} == set(ARROWS)
+
+
+def test_the_top_level_holds_what_it_should():
+    import subprocess
+
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    if not tracked:
+        pytest.skip("not a git checkout")
+    top = {name.split("/")[0] for name in tracked if not name.startswith(".")}
+    assert top == {
+        "LICENSE",
+        "Makefile",
+        "README.md",
+        "gateway",
+        "provider",
+        "pyproject.toml",
+        "requirements.lock",
+        "tests",
+        "web_demo",
+    }

@@ -1,0 +1,94 @@
+"""The README's code works as pasted, and what it says of the tree is so."""
+
+import asyncio
+import re
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
+
+import pytest
+
+from provider import MLXProvider
+from tests.support.servers import running
+from tests.web_demo.conftest import browser  # noqa: F401 - a fixture
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def lines_of(code):
+    return len([line for line in code.splitlines() if line.strip()])
+
+
+async def run_python(code):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, cwd=ROOT, stdout=PIPE, stderr=PIPE
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 40)
+    assert process.returncode == 0, err.decode()
+    return out.decode()
+
+
+async def test_the_python_of_one_process_works_as_pasted():
+    code = blocks("python")[0]
+    assert lines_of(code) <= 12
+    assert "fox" in await run_python(code)
+
+
+async def test_the_python_client_works_as_pasted():
+    code = blocks("python")[1]
+    assert lines_of(code) <= 12
+    provider = MLXProvider({"temperature": 0.0})
+    try:
+        async with running(provider) as gateway:
+            out = await run_python(code.replace("8765", str(gateway.port)))
+    finally:
+        await provider.aclose()
+    assert "3, 4, 5, 6" in out
+    assert "'completion_tokens'" in out
+
+
+@pytest.mark.browser
+async def test_the_javascript_works_as_pasted(browser):  # noqa: F811
+    (code,) = blocks("js")
+    assert lines_of(code) <= 12
+    provider = MLXProvider({"temperature": 0.0})
+    try:
+        async with running(provider) as gateway:
+            page = await browser.new_page(bypass_csp=True)  # pasted: not one of its files
+            said = asyncio.get_running_loop().create_future()
+            page.on("console", lambda message: said.done() or said.set_result(message.text))
+            page.on("pageerror", lambda error: said.done() or said.set_exception(error))
+            await page.goto(gateway.url + "healthz")
+            await page.add_script_tag(content=code, type="module")
+            text = await asyncio.wait_for(said, 40)
+    finally:
+        await provider.aclose()
+    assert text.startswith("3, 4, 5")
+    assert "cancelled" in text
+
+
+def test_the_tree_names_files_that_are_there():
+    tree = re.search(r"## The tree\n\n```\n(.*?)```", README, re.DOTALL)[1]
+    folder = ""
+    for line in tree.splitlines():
+        if not line.startswith(" "):
+            folder = line.split()[0]
+        for name in re.findall(r"[\w_]+\.(?:py|md|js)\b", line):
+            base = ROOT / folder
+            assert (base / name).exists(), f"{folder}{name}"
+
+
+def test_every_module_is_in_the_tree():
+    for package in ("gateway", "provider"):
+        for path in (ROOT / package).glob("*.py"):
+            assert path.name.startswith("__") or path.name in README, path
+
+
+def test_the_picture_is_there():
+    for name in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (ROOT / name).is_file()

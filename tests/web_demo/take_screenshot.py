@@ -1,0 +1,46 @@
+"""Take the README's picture: `python -m tests.web_demo.take_screenshot`.
+
+Two answers of the embedded model, side by side and in the middle of their streams.
+"""
+
+import asyncio
+
+from playwright.async_api import async_playwright
+
+from gateway.pages import web_root
+from provider import MLXProvider
+from tests.support.servers import running
+from tests.web_demo.conftest import ARGUMENTS, find_chromium
+
+PROMPTS = ["Tell me a story about a lighthouse keeper", "Tell me a story about a fox named Zorvan"]
+TEXT_ENOUGH = 620  # characters in each pane
+
+
+async def main():
+    provider = MLXProvider({"seed": 4})
+    await provider.load()
+    async with async_playwright() as playwright, running(provider) as gateway:
+        browser = await playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
+        page = await browser.new_page(
+            viewport={"width": 1180, "height": 620}, device_scale_factor=1.5
+        )
+        await page.goto(gateway.url)
+        await page.wait_for_selector('#state[data-state="open"]')
+        await page.get_by_role("button", name="Side by side").click()
+        for pane, prompt in enumerate(PROMPTS):
+            box = page.get_by_label("Message").nth(pane)
+            await box.fill(prompt)
+            await box.press("Enter")
+        await page.wait_for_function(
+            """(enough) => [...document.querySelectorAll(".assistant .text")]
+                .every((element) => element.textContent.length > enough)""",
+            arg=TEXT_ENOUGH,
+            polling=20,
+        )
+        await page.screenshot(path=web_root() / "screenshot.png")
+        await browser.close()
+    await provider.aclose()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
