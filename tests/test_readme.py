@@ -61,7 +61,7 @@ async def test_the_javascript_works_as_pasted(browser):  # noqa: F811
         async with running(provider) as gateway:
             page = await browser.new_page(bypass_csp=True)  # pasted: not one of its files
             said = asyncio.get_running_loop().create_future()
-            page.on("console", lambda message: said.done() or said.set_result(message.text))
+            page.on("console", lambda m: m.type != "log" or said.done() or said.set_result(m.text))
             page.on("pageerror", lambda error: said.done() or said.set_exception(error))
             await page.goto(gateway.url + "healthz")
             await page.add_script_tag(content=code, type="module")

@@ -181,7 +181,10 @@ ROLES = [
     "carpenter",
     "singer",
     "astronaut",
-] + ["lighthouse keeper", "train driver", "bridge builder"]
+    "lighthouse keeper",
+    "train driver",
+    "bridge builder",
+]
 THINGS = [
     "key",
     "clock",
