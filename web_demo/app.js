@@ -90,6 +90,7 @@ function addPane() {
   let messages = [];
   /** @type {ReturnType<typeof client.generate> | null} */
   let run = null;
+  let stopped = false;
 
   for (const example of EXAMPLES) {
     const button = document.createElement("button");
@@ -134,11 +135,12 @@ function addPane() {
     run = client.generate({ messages: asked, ...settings(), onprogress: answer.progress });
     show(true);
     let said = "";
+    stopped = false;
     try {
       for await (const chunk of run) answer.add(chunk);
       const result = await run.result;
       said = result.text;
-      answer.finish(result);
+      answer.finish(result, stopped);
     } catch (error) {
       said = run.text;
       answer.fail(/** @type {Error} */ (error), said);
@@ -158,6 +160,7 @@ function addPane() {
   }
 
   function stop() {
+    stopped = true;
     run?.cancel();
   }
 
@@ -240,14 +243,14 @@ function addAnswer(turns, scroll) {
       showLive();
       schedule();
     },
-    /** @param {import("./client.js").Result} result */
-    finish(result) {
+    /** @param {import("./client.js").Result} result @param {boolean} stopped */
+    finish(result, stopped) {
       settle();
       for (const call of result.toolCalls) text.append(`${call.name}(${call.arguments})`);
       const tokens = result.usage.completion_tokens ?? pieces;
       const rate = result.timing.tokens_per_second;
       const parts = [`${tokens} tokens`];
-      if (result.finishReason === "cancelled") parts[0] = `stopped by you after ${tokens} tokens`;
+      if (result.finishReason === "cancelled") parts[0] = `stopped by ${stopped ? "you" : "the gateway"} after ${tokens} tokens`;
       if (result.finishReason === "length") parts[0] = `cut off at ${tokens} tokens`;
       if (rate) parts.push(`${Math.round(rate)} tokens/s`);
       if (firstAt) parts.push(`first after ${Math.round(firstAt - begin)} ms`);

@@ -183,6 +183,18 @@ async def test_nothing_is_cut_off_at_any_width(new_page, width):
         await wait_for_text(page, ANSWER, "xxx")
         await page.get_by_role("button", name="Side by side").click()
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
+        for pane in range(2):
+            box = await page.get_by_label("Message").nth(pane).bounding_box()
+            assert box["y"] + box["height"] <= 800, "a pane is off the screen"
+
+
+async def test_a_gateway_that_stops_says_that_it_did(new_page):
+    async with scripted_gateway(Say("Half"), Pause(3600)) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "Hi")
+        await wait_for_text(page, ANSWER, "Half")
+        await gateway.close()
+        await wait_for_text(page, FIGURES, "stopped by the gateway after 1 tokens")
 
 
 async def test_an_example_is_one_click(new_page):
