@@ -1,9 +1,10 @@
 """The asyncio shell of a session: one reader, one writer, one task a generation.
 
 Rule 1: the task that pulls a generator is the task that closes it; to stop one, its task is
-cancelled and awaited.
+cancelled, and awaited before the connection ends. A slow close holds up nobody.
 Rule 2: while more than `outbox_bytes` of text wait for the client, no generator is pulled.
-Rule 3: a client that takes nothing for `write_timeout_s` is aborted, not closed politely: a close
+Rule 3: while more than MOST_WAITING frames wait for the client, nothing more is read from it.
+Rule 4: a client that takes nothing for `write_timeout_s` is aborted, not closed politely: a close
 would wait behind the bytes that it does not read.
 """
 
@@ -37,6 +38,8 @@ from provider.interface import AbstractLLMInterface, FileData, GenerateResponse
 __all__ = ["Connection"]
 
 log = logging.getLogger(__name__)
+
+MOST_WAITING = 256  # frames; a client that asks and never reads is not to fill the memory
 
 SAMPLING = (
     "enable_thinking",
@@ -87,12 +90,14 @@ class Connection:
         self._settings = settings
         self._codec = codec_for(socket.subprotocol)
         self._session = Session(ready, max_generations=settings.max_generations)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # of live generations, by id
+        self._closing: set[asyncio.Task[None]] = set()  # cancelled, not yet gone
         self._wake_writer = asyncio.Event()
         self._room = asyncio.Event()  # set while generators may be pulled
         self._room.set()
         self._wake_writer.set()  # `ready` waits already
         self._flushed = asyncio.Event()  # set when everything queued has been written
+        self._writing = True  # until the writer is gone
         self._draining = False
 
     async def run(self) -> None:
@@ -114,11 +119,8 @@ class Connection:
         try:
             async with asyncio.timeout(self._settings.close_timeout_s):
                 for frame_id in list(self._tasks):
-                    await self._carry_out(self._session.cancel(frame_id))
-                if self._session.has_frames:
-                    self._flushed.clear()
-                    self._wake_writer.set()
-                    await self._flushed.wait()
+                    self._carry_out(self._session.cancel(frame_id, time.monotonic()))
+                await self._flush()
                 await self._socket.close(CloseCode.GOING_AWAY, "the gateway is stopping")
         except TimeoutError:
             self._socket.transport.abort()
@@ -138,7 +140,7 @@ class Connection:
         try:
             frame = self._codec.decode(message)
         except NotAFrame as error:
-            await self._socket.close(CloseCode.NOT_A_FRAME, str(error))
+            await self._close(CloseCode.NOT_A_FRAME, str(error))
             return False
         except BadFrame as error:
             self._session.reject(error)
@@ -146,32 +148,46 @@ class Connection:
             if isinstance(frame, Generate) and self._draining:
                 self._session.refuse(frame.id, ErrorCode.SHUTTING_DOWN, "the gateway is stopping")
             else:
-                await self._carry_out(self._session.receive(frame, time.monotonic()))
+                self._carry_out(self._session.receive(frame, time.monotonic()))
         self._wake_writer.set()
+        if self._session.waiting_frames > MOST_WAITING:
+            await self._flush()
         return True
 
-    async def _carry_out(self, commands: list[Command]) -> None:
+    async def _close(self, code: CloseCode, reason: str) -> None:
+        try:
+            async with asyncio.timeout(self._settings.close_timeout_s):
+                await self._socket.close(code, reason)
+        except TimeoutError:
+            self._socket.transport.abort()
+
+    async def _flush(self) -> None:
+        """Wait until everything that is queued now has been written, or can't be any more."""
+        if self._writing:
+            self._flushed.clear()
+            self._wake_writer.set()
+            await self._flushed.wait()
+
+    def _carry_out(self, commands: list[Command]) -> None:
         for command in commands:
             match command:
                 case Begin(frame):
-                    task = asyncio.create_task(self._generate(frame))
-                    self._tasks[frame.id] = task
+                    self._tasks[frame.id] = asyncio.create_task(self._generate(frame))
                 case Stop(frame_id):
-                    await self._stop(frame_id)
-
-    async def _stop(self, frame_id: str) -> None:
-        task = self._tasks.pop(frame_id, None)
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        self._session.stopped(frame_id, time.monotonic())
+                    self._stop(frame_id)
         self._wake_writer.set()
 
-    async def _stop_all(self) -> None:
-        tasks = list(self._tasks.values())
-        for task in tasks:
+    def _stop(self, frame_id: str) -> None:
+        task = self._tasks.pop(frame_id, None)
+        if task is not None:
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _stop_all(self) -> None:
+        for frame_id in list(self._tasks):
+            self._stop(frame_id)
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     # Generating.
 
@@ -185,10 +201,11 @@ class Connection:
                     if self._session.waiting_bytes > self._settings.outbox_bytes:
                         self._room.clear()
                         await self._room.wait()  # not pulling is the backpressure
+            self._session.ended(frame.id, time.monotonic())
             end = "done"
         except Exception as error:  # noqa: BLE001 - a generation's fault ends that generation alone
             code, message = _describe(error)
-            self._session.failed(frame.id, code, message, time.monotonic())
+            self._session.failed(frame.id, code, message)
             end = code
         self._tasks.pop(frame.id, None)
         self._wake_writer.set()
@@ -209,8 +226,7 @@ class Connection:
             events=True,
             **{name: value for name, value in given.items() if value is not None},
         )
-        assert isinstance(responses, AsyncGenerator), "stream=True gives an async generator"
-        return responses
+        return responses if isinstance(responses, AsyncGenerator) else _as_stream(responses)
 
     # Writing.
 
@@ -225,7 +241,7 @@ class Connection:
                     async with asyncio.timeout(self._settings.write_timeout_s):
                         await self._socket.send(data, text=self._codec.text)
                 self._room.set()
-                if not self._session.has_frames:
+                if not self._session.waiting_frames:
                     self._flushed.set()
                 await asyncio.sleep(0)  # `send` may never yield; others want their turn
         except TimeoutError:
@@ -233,6 +249,18 @@ class Connection:
             self._socket.transport.abort()
         except ConnectionClosed:
             pass  # the reader sees it too, and ends everything
+        except Exception:
+            log.exception("cannot write to a client")
+            self._socket.transport.abort()
+        finally:
+            self._writing = False  # nobody is to wait for a writer that is gone
+            self._flushed.set()
+            self._room.set()
+
+
+async def _as_stream(whole: GenerateResponse) -> AsyncGenerator[GenerateResponse, None]:
+    """Take a provider that gives a whole answer, streaming or not, as it is."""
+    yield whole
 
 
 def _describe(error: Exception) -> tuple[ErrorCode, str]:

@@ -12,6 +12,8 @@ Source: PROTOCOL.md, sections "Frames" and "Codecs".
 
 from __future__ import annotations
 
+import difflib
+import re
 from enum import IntEnum, StrEnum
 from typing import Annotated, Any, Literal
 
@@ -463,7 +465,22 @@ def _client_frame(fields: dict[str, Any], *, bytes_in: type) -> ClientFrame:
         return msgspec.convert(fields, BY_NAME[name], builtin_types=builtin)
     except (*MALFORMED, TypeError, ValueError) as error:
         code = ErrorCode.INVALID_REQUEST if name == "generate" else ErrorCode.INVALID_FRAME
-        raise BadFrame(str(error), known_id, code=code) from error
+        raise BadFrame(_explain(str(error), BY_NAME[name]), known_id, code=code) from error
+
+
+def _explain(message: str, kind: type[Struct]) -> str:
+    """Put the path of the field first: `$.temperature`: what is wrong with it."""
+    what, _, path = message.partition(" - at `")
+    path = path.rstrip("`") or "$"
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL)
+    missing = re.fullmatch(r"Object missing required field `(.*)`", what)
+    if missing:
+        return f"`{path}.{missing[1]}`: missing"
+    if unknown:
+        near = difflib.get_close_matches(unknown[1], kind.__struct_fields__, 1)
+        hint = f"; did you mean `{near[0]}`?" if near and path == "$" else ""
+        return f"`{path}.{unknown[1][:64]}`: unknown field{hint}"
+    return f"`{path}`: {what[:1].lower()}{what[1:]}"
 
 
 def _without_surrogates(value: Any) -> Any:

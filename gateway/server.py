@@ -143,12 +143,13 @@ class Gateway:
 
     def _process_request(self, client: ServerConnection, request: Request) -> Response | None:
         """Answer a plain GET, refuse who may not come in, let a WebSocket through."""
-        host = request.headers.get("Host")
+        host = _only(request.headers.get_all("Host"))
         if not host_allowed(host, self.settings.host):
             return _refusal(HTTPStatus.FORBIDDEN, "this Host is not served here")
         path = urlsplit(request.path).path
         if path == STREAM_PATH:
-            if not origin_allowed(request.headers.get("Origin"), host):
+            origins = request.headers.get_all("Origin")
+            if origins and not origin_allowed(_only(origins), host):
                 return _refusal(HTTPStatus.FORBIDDEN, "pages of this origin may not connect")
             return None
         if request.method not in {"GET", "HEAD"}:
@@ -163,6 +164,11 @@ def _select_subprotocol(
 ) -> Subprotocol | None:
     """Take the first codec that the client offers; a token among the offers is never echoed."""
     return next((name for name in offered if name in {JSON_PROTOCOL, MSGPACK_PROTOCOL}), None)
+
+
+def _only(values: Sequence[str]) -> str | None:
+    """Return a header that is there once; one that is there twice names nothing."""
+    return values[0] if len(values) == 1 else "" if values else None
 
 
 def _response(page: Page, *, head: bool = False) -> Response:

@@ -62,7 +62,6 @@ class State(Enum):
 
     QUEUED = auto()  # accepted; the provider has not begun
     RUNNING = auto()  # `started` is on its way
-    STOPPING = auto()  # cancelled; its generator is being closed
     DONE = auto()
     CANCELLED = auto()
     FAILED = auto()
@@ -70,9 +69,8 @@ class State(Enum):
 
 TERMINAL = frozenset({State.DONE, State.CANCELLED, State.FAILED})
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.QUEUED: frozenset({State.RUNNING, State.STOPPING, State.CANCELLED, State.FAILED}),
-    State.RUNNING: frozenset({State.STOPPING, State.DONE, State.CANCELLED, State.FAILED}),
-    State.STOPPING: frozenset({State.CANCELLED}),
+    State.QUEUED: frozenset({State.RUNNING, State.CANCELLED, State.FAILED}),
+    State.RUNNING: frozenset({State.DONE, State.CANCELLED, State.FAILED}),
     State.DONE: frozenset(),
     State.CANCELLED: frozenset(),
     State.FAILED: frozenset(),
@@ -88,7 +86,7 @@ class Begin:
 
 @dataclass(frozen=True)
 class Stop:
-    """Command: stop pulling this generation, close it, then say `stopped`."""
+    """Command: stop pulling this generation and close it; its `done` is queued already."""
 
     id: str
 
@@ -134,13 +132,14 @@ class _Tail:
 class Session:
     """The rules of one connection.
 
-    `receive`, `reject`, `respond`, `failed` and `stopped` take what happened and queue frames;
-    `take` hands them out, numbered, in order.
+    `receive`, `reject`, `respond`, `ended` and `failed` take what happened and queue frames; `take`
+    hands them out, numbered, in order. What comes for a generation that has ended is ignored.
     """
 
     def __init__(self, ready: Ready, *, max_generations: int):
         self.waiting_bytes = 0  # of text, in UTF-8, that nobody has taken yet
         self._max_generations = max_generations
+        self._default_model = ready.models[0] if ready.models else ""
         self._live: dict[str, _Generation] = {}
         self._outbox: deque[ServerFrame | _Tail] = deque()
         self._tails: dict[str, _Tail] = {}  # the chunk that the next text of an id may join
@@ -154,9 +153,9 @@ class Session:
         return list(self._live)
 
     @property
-    def has_frames(self) -> bool:
-        """Whether `take` would return anything."""
-        return bool(self._outbox)
+    def waiting_frames(self) -> int:
+        """How many frames `take` would return."""
+        return len(self._outbox)
 
     def take(self) -> list[ServerFrame]:
         """Return what is to be sent now."""
@@ -173,7 +172,7 @@ class Session:
             case Generate():
                 return self._generate(frame, now)
             case Cancel(id=frame_id):
-                return self.cancel(frame_id)
+                return self.cancel(frame_id, now)
             case Ping(nonce=nonce):
                 self._put(Pong(nonce=nonce))
             case Hello():
@@ -210,12 +209,14 @@ class Session:
             return ErrorCode.OVERLOADED, limit
         return None
 
-    def cancel(self, frame_id: str) -> list[Command]:
-        """Begin to stop a generation; return what has to be done for it, nothing if it ended."""
+    def cancel(self, frame_id: str, now: float) -> list[Command]:
+        """End a generation at once; return what has to be done for it, nothing if it ended."""
         generation = self._live.get(frame_id)
-        if generation is None or generation.state is State.STOPPING:
+        if generation is None:
             return []
-        generation.become(State.STOPPING)
+        generation.become(State.CANCELLED)
+        timing = _timing(generation, None, now)
+        self._end(self._done(generation, "cancelled", _counted(generation), timing))
         return [Stop(frame_id)]
 
     # What the provider gives.
@@ -223,8 +224,8 @@ class Session:
     def respond(self, frame_id: str, response: GenerateResponse, now: float) -> None:
         """Take one response of a generation's stream."""
         generation = self._live.get(frame_id)
-        if generation is None or generation.state is State.STOPPING:
-            return  # it came while the generator was being closed
+        if generation is None:
+            return
         match response.raw_response:
             case QueuePosition(position):
                 self._put(Queued(id=frame_id, position=position))
@@ -244,34 +245,26 @@ class Session:
         if response.finish_reason is not None:
             self._finish(generation, response, now)
 
-    def failed(self, frame_id: str, code: ErrorCode, message: str, now: float) -> None:
+    def ended(self, frame_id: str, now: float) -> None:
+        """End a generation whose stream is over without having said why, as some providers' are."""
+        generation = self._live.get(frame_id)
+        if generation is not None:
+            self._begin(generation, now)
+            last = GenerateResponse(
+                finish_reason="stop", usage=msgspec.structs.asdict(_counted(generation))
+            )
+            self._finish(generation, last, now)
+
+    def failed(self, frame_id: str, code: ErrorCode, message: str) -> None:
         """End a generation whose provider raised."""
         generation = self._live.get(frame_id)
         if generation is None:
             return
-        if generation.state is State.STOPPING:  # the client has had enough; so have we
-            self.stopped(frame_id, now)
-            return
-        numbered = generation.state is State.RUNNING
+        seq = self._number(generation) if generation.state is State.RUNNING else None
         generation.become(State.FAILED)
-        seq = self._number(generation) if numbered else None
         self._end(
             Error(id=frame_id, seq=seq, code=code, message=message, retryable=RETRYABLE[code])
         )
-
-    def stopped(self, frame_id: str, now: float) -> None:
-        """End a generation whose generator is closed before its end."""
-        generation = self._live.get(frame_id)
-        if generation is None:
-            return
-        generation.become(State.CANCELLED)
-        usage = Usage(
-            prompt_tokens=generation.prompt_tokens,
-            completion_tokens=generation.deltas,
-            total_tokens=generation.prompt_tokens + generation.deltas,
-            cached_tokens=generation.cached_tokens,
-        )
-        self._end(self._done(generation, "cancelled", usage, _timing(generation, None, now)))
 
     def _begin(self, generation: _Generation, now: float) -> None:
         if generation.state is not State.QUEUED:
@@ -282,7 +275,7 @@ class Session:
             Started(
                 id=generation.frame.id,
                 seq=self._number(generation),
-                model=generation.model,
+                model=generation.model or self._default_model,
                 prompt_tokens=generation.prompt_tokens,
                 cached_tokens=generation.cached_tokens,
             )
@@ -374,6 +367,16 @@ class Session:
     def refuse(self, frame_id: str | None, code: ErrorCode, message: str) -> None:
         """Say that a frame is not accepted; this ends no generation that is live."""
         self._put(Error(id=frame_id, code=code, message=message, retryable=RETRYABLE[code]))
+
+
+def _counted(generation: _Generation) -> Usage:
+    """Return the usage as far as the session itself can tell."""
+    return Usage(
+        prompt_tokens=generation.prompt_tokens,
+        completion_tokens=generation.deltas,
+        total_tokens=generation.prompt_tokens + generation.deltas,
+        cached_tokens=generation.cached_tokens,
+    )
 
 
 def _tool_call(frame_id: str, seq: int, index: int, call: dict[str, Any]) -> ToolCall:

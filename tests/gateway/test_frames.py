@@ -153,17 +153,19 @@ def _pack(values):
     ("fields", "path", "frame_id"),
     [
         ({"id": "a", "temperature": "hot"}, "$.temperature", "a"),
-        ({"id": "a", "temprature": 1}, "temprature", "a"),
+        ({"id": "a", "temprature": 1}, "`$.temprature`: unknown field; did you mean", "a"),
+        ({}, "`$.id`: missing", None),
         ({"id": ""}, "$.id", None),
         ({"id": "x" * 65}, "$.id", None),
         ({"id": "a", "files": [{"name": "a", "data": "%"}]}, "$.files[0].data", "a"),
-        ({"id": "a", "files": [{"name": "a", "path": "/x"}]}, "$.files[0]", "a"),
+        ({"id": "a", "files": [{"name": "a", "path": "/x"}]}, "`$.files[0].path`: unknown", "a"),
         ({"id": "a", "messages": [3]}, "$.messages[0]", "a"),
     ],
 )
 def test_a_bad_field_is_named_by_its_path(fields, path, frame_id):
     with pytest.raises(BadFrame, match=re.escape(path)) as caught:
         JsonCodec().decode(json.dumps({"type": "generate", **fields}))
+    assert str(caught.value).startswith("`$")
     assert caught.value.frame_id == frame_id
     assert caught.value.code is ErrorCode.INVALID_REQUEST
 

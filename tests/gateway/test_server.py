@@ -11,9 +11,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import CloseCode
 
+from gateway.connection import MOST_WAITING
 from gateway.frames import MSGPACK_PROTOCOL, Cancel, File, Generate, Ping
 from provider.interface import (
     ContextWindowExceededError,
+    GenerateResponse,
     GenerationError,
     InvalidParameterError,
     ResourceExceededError,
@@ -92,6 +94,87 @@ async def test_a_cancel_ends_one_and_leaves_the_other():
         assert len(provider.live) == 1
         gate.set()
         assert (await wire.until("done"))[-1]["finish_reason"] == "stop"
+
+
+class SlowToClose(ScriptedProvider):
+    """A provider whose streams take their time to close."""
+
+    def __init__(self, closing, **options):
+        super().__init__(**options)
+        self.closing = closing
+
+    async def generate_async(self, *arguments, **options):
+        stream = await super().generate_async(*arguments, **options)
+
+        async def slow():
+            try:
+                async for response in stream:
+                    yield response
+            finally:
+                await self.closing.wait()
+
+        return slow()
+
+
+async def test_a_slow_close_holds_up_neither_the_done_nor_anything_else():
+    closing = asyncio.Event()
+    provider = SlowToClose(closing, script=[Say("a"), Pause(3600)], tokens_per_second=None)
+    async with running(provider) as gateway, wired(gateway) as wire:
+        await wire.send(Generate(id="x", prompt="hi"))
+        await wire.until("chunk")
+        await wire.send(Cancel(id="x"))
+        assert (await wire.receive())["finish_reason"] == "cancelled"
+        await wire.send(Ping(nonce="n"))
+        assert (await wire.receive())["nonce"] == "n"
+        await wire.send(Generate(id="x", prompt="again"))
+        assert (await wire.until("chunk"))[-1]["text"] == "a"
+        closing.set()
+
+
+class Unreasoned(ScriptedProvider):
+    """A provider that gives no finish_reason, or a whole answer where a stream was asked for."""
+
+    whole = False
+
+    async def generate_async(self, *arguments, **options):
+        if self.whole:
+            return GenerateResponse(content="whole", finish_reason="stop")
+
+        async def stream():
+            yield GenerateResponse(content="half")
+
+        return stream()
+
+
+@pytest.mark.parametrize(("whole", "text"), [(False, "half"), (True, "whole")])
+async def test_a_provider_of_older_manners_is_served_all_the_same(whole, text):
+    provider = Unreasoned()
+    provider.whole = whole
+    async with running(provider) as gateway, wired(gateway) as wire:
+        await wire.send(Generate(id="a", prompt="hi"))
+        frames = await wire.until("done")
+    assert text_of(frames) == text
+    assert frames[-1]["finish_reason"] == "stop"
+
+
+async def test_a_client_that_only_asks_is_not_read_from_for_ever():
+    settings = {"write_timeout_s": 60.0, "kernel_buffer_bytes": 4096}
+    async with running(scripted(), **settings) as gateway:
+        async with wired(gateway, max_queue=1, close_timeout=0.1) as wire:
+            ping = wire.codec.encode(Ping(nonce="x" * 20_000))
+
+            async def flood():
+                while True:
+                    await wire.socket.send(ping, text=True)
+
+            flooding = asyncio.create_task(flood())
+            (connection,) = gateway._connections
+            await eventually(lambda: connection._session.waiting_frames > MOST_WAITING)
+            for _ in range(20):
+                await asyncio.sleep(0.02)
+                assert connection._session.waiting_frames <= MOST_WAITING + 1
+            flooding.cancel()
+            wire.socket.transport.abort()
 
 
 async def test_an_id_can_be_used_again_after_its_end():
@@ -282,6 +365,15 @@ async def test_plain_gets_are_answered():
         assert (await get(gateway, "/healthz?x=1"))[0] == 200
         assert (await get(gateway, "/nope"))[0] == 404
         assert (await get(gateway, "/v1/stream"))[0] == 426
+
+
+@pytest.mark.parametrize("headers", ["", "Host: localhost\r\nHost: localhost\r\n"])
+async def test_no_host_and_two_hosts_are_refused(headers):
+    async with running(scripted()) as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(f"GET / HTTP/1.1\r\n{headers}\r\n".encode())
+        assert b"403" in (await reader.read()).splitlines()[0]
+        writer.close()
 
 
 async def test_other_methods_are_refused_and_head_has_no_body():

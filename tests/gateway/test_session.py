@@ -152,19 +152,40 @@ def test_tool_calls_come_before_done():
     assert done.finish_reason == "tool_calls"
 
 
-def test_a_cancel_stops_and_then_ends_with_one_done():
+def test_a_cancel_ends_with_one_done_at_once():
     made = generating()
     made.respond("a", text("x"), 11.0)
     assert made.receive(Cancel(id="a"), 11.0) == [Stop("a")]
-    assert made.receive(Cancel(id="a"), 11.0) == []
-    made.respond("a", text("late"), 11.0)
-    made.respond("a", LAST, 11.0)
-    made.stopped("a", 12.0)
     frames = made.take()
     assert [f.text for f in frames if isinstance(f, Chunk)] == ["x"]
     assert (frames[-1].finish_reason, frames[-1].usage.completion_tokens) == ("cancelled", 1)
-    made.stopped("a", 12.0)
+    assert made.receive(Cancel(id="a"), 11.0) == []
+    made.respond("a", text("late"), 11.0)
+    made.respond("a", LAST, 11.0)
+    made.ended("a", 11.0)
+    made.failed("a", ErrorCode.MODEL_ERROR, "late")
     assert made.take() == []
+
+
+@pytest.mark.parametrize("words", [[], ["a", "b"]])
+def test_a_stream_that_ends_without_a_reason_is_done_all_the_same(words):
+    made = session()
+    made.receive(Generate(id="a", prompt="hi"), 0.0)
+    for word in words:
+        made.respond("a", text(word), 1.0)
+    made.ended("a", 2.0)
+    started, *_, done = made.take()
+    assert isinstance(started, Started)
+    assert (done.finish_reason, done.usage.completion_tokens) == ("stop", len(words))
+    assert made.live == []
+
+
+def test_started_names_the_served_model_where_the_provider_does_not():
+    ready = Ready(protocol="p", server="s", epoch="e", connection="c", models=["m"], limits={})
+    made = Session(ready, max_generations=1)
+    made.receive(Generate(id="a", prompt="hi"), 0.0)
+    made.respond("a", text("x"), 1.0)
+    assert made.take()[1].model == "m"
 
 
 def test_a_cancel_of_nothing_is_ignored():
@@ -175,18 +196,11 @@ def test_a_cancel_of_nothing_is_ignored():
 
 def test_a_failure_is_one_error():
     made = generating()
-    made.failed("a", ErrorCode.MODEL_ERROR, "broken", 11.0)
-    made.failed("a", ErrorCode.MODEL_ERROR, "broken", 11.0)
+    made.failed("a", ErrorCode.MODEL_ERROR, "broken")
+    made.failed("a", ErrorCode.MODEL_ERROR, "broken")
     error = made.take()[-1]
     assert (error.id, error.seq, error.code, error.message) == ("a", 1, "model_error", "broken")
     assert made.take() == []
-
-
-def test_a_failure_while_stopping_is_a_cancel():
-    made = generating()
-    made.receive(Cancel(id="a"), 11.0)
-    made.failed("a", ErrorCode.MODEL_ERROR, "broken", 11.0)
-    assert made.take()[-1].finish_reason == "cancelled"
 
 
 def test_a_duplicate_id_leaves_the_first_alone():
@@ -262,7 +276,7 @@ EVENTS = st.lists(
             [
                 "generate",
                 "cancel",
-                "stopped",
+                "ended",
                 "started",
                 "text",
                 "last",
@@ -284,15 +298,13 @@ def test_every_order_of_events_ends_each_generation_exactly_once(events):
     made, frames = session(), []
     accepted = dict.fromkeys("ab", 0)
     for kind, frame_id in events:
-        live = frame_id in made.live
         match kind:
             case "generate":
                 accepted[frame_id] += len(made.receive(Generate(id=frame_id, prompt="x"), 0.0))
             case "cancel":
                 made.receive(Cancel(id=frame_id), 0.0)
-            case "stopped" if live:
-                made.receive(Cancel(id=frame_id), 0.0)
-                made.stopped(frame_id, 0.0)
+            case "ended":
+                made.ended(frame_id, 0.0)
             case "started":
                 made.respond(frame_id, STARTED, 0.0)
             case "text":
@@ -302,7 +314,7 @@ def test_every_order_of_events_ends_each_generation_exactly_once(events):
             case "queued":
                 made.respond(frame_id, GenerateResponse(raw_response=QueuePosition(1)), 0.0)
             case "fail":
-                made.failed(frame_id, ErrorCode.INTERNAL, "x", 0.0)
+                made.failed(frame_id, ErrorCode.INTERNAL, "x")
             case "ack":
                 made.receive(Ack(id=frame_id, seq=0), 0.0)
             case "bad":
@@ -311,7 +323,6 @@ def test_every_order_of_events_ends_each_generation_exactly_once(events):
                 frames += made.take()
     for frame_id in list(made.live):
         made.receive(Cancel(id=frame_id), 0.0)
-        made.stopped(frame_id, 0.0)
     frames += made.take()
     for frame_id in "ab":
         assert_well_formed([f for f in frames if getattr(f, "id", None) == frame_id], accepted)
