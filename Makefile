@@ -25,10 +25,11 @@ chat: $(VENV)/serve.ready  ## Chat in the terminal with a gateway that is runnin
 test: $(VENV)/dev.ready browser  ## Run the tests: ARGS="tests/provider -k cancel"
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(VENV)/dev.ready  ## Check style, formatting and types
+lint: $(VENV)/dev.ready $(VENV)/tsc.ready  ## Check style, formatting and types, the page's too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/node $(VENV)/typecheck/node_modules/typescript/bin/tsc --project web_demo/jsconfig.json
 
 format: $(VENV)/dev.ready  ## Format the code
 	$(BIN)/ruff check --fix .
@@ -65,3 +66,10 @@ $(VENV)/serve.ready: $(VENV)/uv.ready pyproject.toml requirements.lock
 $(VENV)/dev.ready: $(VENV)/uv.ready pyproject.toml requirements.lock
 	$(INSTALL) --editable . --group dev
 	@touch $@ $(VENV)/serve.ready
+
+# The page needs no build and no npm; only the check of its JSDoc types does, with a Node from PyPI.
+$(VENV)/tsc.ready: $(VENV)/dev.ready $(wildcard tests/web_demo/typecheck/*.json)
+	@mkdir -p $(VENV)/typecheck
+	cp tests/web_demo/typecheck/*.json $(VENV)/typecheck
+	$(BIN)/npm ci --prefix $(VENV)/typecheck --silent --no-audit --no-fund
+	@touch $@

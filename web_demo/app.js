@@ -29,7 +29,7 @@ find("#temperature").addEventListener("input", showTemperature);
 document.addEventListener("keydown", onKey);
 panes[0].focus();
 
-/** @param {keyof STATES} state */
+/** @param {import("./client.js").ConnectionState} state */
 function showState(state) {
   const shown = find("#state");
   shown.textContent = STATES[state];
