@@ -39,7 +39,7 @@ browser: $(VENV)/dev.ready  ## Get a Chromium for the page's tests
 	@PYTHON=$(BIN)/python sh tests/support/get_chromium.sh
 
 wheel: $(VENV)/dev.ready  ## Build dist/*.whl
-	$(BIN)/python -m build --wheel --installer uv
+	$(BIN)/python -m build --wheel --no-isolation
 
 lock: $(VENV)/uv.ready  ## Renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

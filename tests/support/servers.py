@@ -73,13 +73,15 @@ async def eventually(condition):
 class Command:
     """`mlx-gateway serve` in a process of its own."""
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments, program=(sys.executable, "-m", "gateway"), **options):
+        options = {"env": os.environ, **options}
+        options["env"] = {**options["env"], "NO_COLOR": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", "serve", *arguments],
+            [*program, "serve", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "NO_COLOR": "1"},
+            **options,
         )
 
     def wait_for_address(self):
@@ -97,8 +99,8 @@ class Command:
 
 
 @contextmanager
-def served(*arguments):
-    command = Command("--port", "0", *arguments)
+def served(*arguments, **options):
+    command = Command("--port", "0", *arguments, **options)
     try:
         yield command.wait_for_address()
     finally:

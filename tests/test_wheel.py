@@ -1,0 +1,65 @@
+"""The wheel, in an environment of its own and run from elsewhere, is the same program."""
+
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from gateway.client import connect
+from tests.support.servers import TIMEOUT, served
+
+ROOT = Path(__file__).parent.parent
+UV = Path(sys.executable).parent / "uv"
+ELSEWHERE = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+def run(*arguments, **options):
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def installed(tmp_path_factory):
+    """The commands of an environment that holds the wheel and what it needs, no more."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT)
+    (wheel,) = folder.glob("*.whl")
+    commands = folder / "environment" / "bin"
+    run(UV, "venv", "--python", sys.executable, commands.parent)
+    lock = ROOT / "requirements.lock"
+    run(UV, "pip", "install", "--constraint", lock, "--python", commands / "python", wheel)
+    yield commands
+    shutil.rmtree(folder)
+
+
+def get(url):
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
+        return answer.read()
+
+
+async def answer_of(url):
+    async with connect(f"{url.replace('http', 'ws')}v1/stream") as client:
+        async with client.generate(prompt="Count from 3 to 9", temperature=0.0) as running:
+            return "".join([chunk["text"] async for chunk in running])
+
+
+@pytest.mark.timeout(600)  # it installs some hundred megabytes, from uv's cache if it can
+async def test_an_installed_wheel_serves_the_same_page_and_the_same_model(installed, tmp_path):
+    where = run(
+        installed / "python",
+        "-c",
+        "import gateway, provider; print(gateway.__file__, provider.__file__)",
+        cwd=tmp_path,
+        env=ELSEWHERE,
+    )
+    assert str(ROOT) not in where
+    with served(program=[installed / "mlx-gateway"], cwd=tmp_path, env=ELSEWHERE) as url:
+        for path, name in (("", "index.html"), ("client.js", "client.js"), ("app.js", "app.js")):
+            assert get(url + path) == (ROOT / "web_demo" / name).read_bytes()
+        assert get(f"{url}protocol") == (ROOT / "gateway" / "PROTOCOL.md").read_bytes()
+        assert await answer_of(url) == "3, 4, 5, 6, 7, 8, 9."
