@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - the contract's own spelling
 
 from provider.backend import describe
-from provider.engine import DEFAULT_MAX_BATCH, Engine
+from provider.engine import Engine
 from provider.files import files_to_text
 from provider.interface import (
     AbstractLLMInterface,
@@ -45,6 +45,7 @@ from provider.runs import (
     SyncInbox,
     TextDelta,
 )
+from provider.settings import parse_settings
 from provider.templates import ChatTemplate, conversation
 from provider.tools import normalise_tools
 
@@ -77,8 +78,7 @@ class MLXProvider(AbstractLLMInterface):
         model = self.get_param(ModelParameter.MODEL)
         self._source: Optional[str] = None if model is None else str(model)
         self._name = model_name(self._source)
-        max_batch = int(self.get_param("max_batch") or DEFAULT_MAX_BATCH)
-        self._engine = Engine(self._name, self._load_weights, max_batch)
+        self._engine = Engine(self._name, self._load_weights, parse_settings(self.get_config()))
         # The tokenizer that makes prompts has a thread of its own: a long prompt must hold up
         # neither the event loop nor a decode step, and tokenizers are not shared between threads.
         self._text_worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlx-prompt")
@@ -220,6 +220,8 @@ class MLXProvider(AbstractLLMInterface):
         try:
             while True:
                 event = inbox.get()
+                if inbox.parked:
+                    self._engine.resume(run)
                 if (response := self._response(event, request)) is not None:
                     yield response
                 if isinstance(event, RunFinished):
@@ -233,6 +235,8 @@ class MLXProvider(AbstractLLMInterface):
         try:
             while True:
                 event = await inbox.get()
+                if inbox.parked:
+                    self._engine.resume(run)
                 if (response := self._response(event, request)) is not None:
                     yield response
                 if isinstance(event, RunFinished):

@@ -71,9 +71,15 @@ RunEvent = QueuePosition | GenerationStarted | PrefillProgress | TextDelta | Run
 
 
 class Inbox(Protocol):
-    """Where the engine leaves a run's events; `loop` is None for a reader that is a thread."""
+    """Where the engine leaves a run's events; `loop` is None for a reader that is a thread.
+
+    `taken` counts the deltas that the reader has got; the engine sets `parked` while the run waits
+    for the reader to catch up.
+    """
 
     loop: asyncio.AbstractEventLoop | None
+    taken: int
+    parked: bool
 
     def put(self, events: Sequence[RunEvent]) -> None:
         """Append events, in order; on the loop's thread if there is a loop."""
@@ -84,6 +90,8 @@ class AsyncInbox:
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        self.taken = 0
+        self.parked = False
         self._events: deque[RunEvent] = deque()
         self._arrived = asyncio.Event()
 
@@ -97,7 +105,9 @@ class AsyncInbox:
         while not self._events:
             self._arrived.clear()
             await self._arrived.wait()
-        return self._events.popleft()
+        event = self._events.popleft()
+        self.taken += isinstance(event, TextDelta)
+        return event
 
 
 class SyncInbox:
@@ -105,6 +115,8 @@ class SyncInbox:
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.taken = 0
+        self.parked = False
         self._events: queue.SimpleQueue[RunEvent] = queue.SimpleQueue()
 
     def put(self, events: Sequence[RunEvent]) -> None:
@@ -114,4 +126,6 @@ class SyncInbox:
 
     def get(self) -> RunEvent:
         """Wait for the next event."""
-        return self._events.get()
+        event = self._events.get()
+        self.taken += isinstance(event, TextDelta)
+        return event

@@ -9,26 +9,29 @@ from collections import deque
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-__all__ = ["Scheduler"]
+__all__ = ["LEAST_CHUNK", "MOST_CHUNK", "Pace", "Scheduler"]
 
-IDLE_CHUNK = 2048  # tokens; alone, a prompt is read as fast as the machine can
-BUSY_CHUNK = 128  # tokens; beside running streams, each chunk is a gap in all of them
+MOST_CHUNK = 2048  # tokens; alone, a prompt is read as fast as the machine can
+LEAST_CHUNK = 16  # tokens; smaller ones would hardly move
+FIRST_CHUNK = 64  # tokens; beside running streams, where nothing has been measured yet
+MOST_PADDING = 32  # tokens a prompt, on average; about what a forward pass of its own would cost
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 class Scheduler(Generic[Key]):
-    """A queue, and the set of those that are in the batch."""
+    """A queue, the prompts that are being read, and the runs that decode."""
 
     def __init__(self, max_batch: int):
         self.max_batch = max_batch
         self._waiting: deque[Key] = deque()
-        self._prefilling: set[Key] = set()
+        self._prefilling: dict[Key, int] = {}  # prompt tokens left, in order of admission
         self._decoding: set[Key] = set()
         self._told: dict[Key, int] = {}  # the last position reported
+        self._short_turn = False  # whether short prompts go next, beside a long one
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._prefilling) + len(self._decoding)
+        return len(self._waiting) + self.running
 
     @property
     def running(self) -> int:
@@ -40,35 +43,59 @@ class Scheduler(Generic[Key]):
         """How many are in the queue."""
         return len(self._waiting)
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything decodes, so that a long chunk would be felt."""
+        return bool(self._decoding)
+
+    @property
+    def oldest(self) -> Key | None:
+        """The run whose prompt has been read longest, None if no prompt is being read."""
+        return next(iter(self._prefilling), None)
+
     def submit(self, key: Key) -> None:
         """Put at the end of the queue."""
         self._waiting.append(key)
 
+    def park(self, key: Key) -> None:
+        """Take out of the batch a run that waits for its reader."""
+        self._decoding.discard(key)
+
+    def resume(self, key: Key) -> None:
+        """Put a parked run at the head of the queue: it has waited its turn already."""
+        if key not in self._waiting:
+            self._waiting.appendleft(key)
+
     def admit(self) -> list[Key]:
-        """Move into the batch as many as fit, in order, and return them."""
+        """Move into the batch as many as fit, in order, and return them.
+
+        The caller says by `read` how many tokens of each prompt are left.
+        """
         free = self.max_batch - self.running
         admitted = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
-        self._prefilling.update(admitted)
         for key in admitted:
+            self._prefilling[key] = 0
             self._told.pop(key, None)
         return admitted
 
-    def decoding(self, key: Key) -> None:
-        """Note that a run's prompt is read and its tokens come."""
-        if key in self._prefilling:
-            self._prefilling.discard(key)
+    def read(self, key: Key, left: int) -> None:
+        """Note how many tokens of a prompt are left to be read; with none, the run decodes."""
+        if key not in self._prefilling and key not in self._decoding:
+            return
+        if left:
+            self._decoding.discard(key)
+            self._prefilling[key] = left
+        else:
+            self._prefilling.pop(key, None)
             self._decoding.add(key)
 
-    def remove(self, key: Key) -> bool:
-        """Forget a run that has ended; return whether it was in the batch."""
+    def remove(self, key: Key) -> None:
+        """Forget a run that has ended, wherever it is."""
         if key in self._waiting:
             self._waiting.remove(key)
-            self._told.pop(key, None)
-            return False
-        was_running = key in self._prefilling or key in self._decoding
-        self._prefilling.discard(key)
+        self._told.pop(key, None)
+        self._prefilling.pop(key, None)
         self._decoding.discard(key)
-        return was_running
 
     def moved(self) -> list[tuple[Key, int]]:
         """Return those whose place in the queue has changed, with the new one, from 1."""
@@ -77,6 +104,67 @@ class Scheduler(Generic[Key]):
         self._told.update(changed)
         return changed
 
-    def prefill_chunk(self) -> int:
-        """Return how many prompt tokens the next step may read."""
-        return BUSY_CHUNK if self._decoding else IDLE_CHUNK
+    def plan(self, budget: int, *, together: bool = True) -> list[tuple[Key, int]]:
+        """Return what the next step reads: `(key, tokens)`, at most `budget` with the padding.
+
+        Either several prompts to their ends, or one chunk of one. A prompt longer than the budget
+        and those short enough to be read at once take turns, so that neither waits for the other.
+        """
+        short = self._short(budget, together=together)
+        first = next(iter(self._prefilling), None)
+        if first is None:
+            return []
+        left = self._prefilling[first]
+        if short and (left <= budget or self._short_turn):
+            self._short_turn = False
+            return short
+        self._short_turn = True
+        return [(first, min(left, budget))]
+
+    def _short(self, budget: int, *, together: bool) -> list[tuple[Key, int]]:
+        """Return the prompts, oldest first, that one forward pass can read to their ends."""
+        chosen: list[tuple[Key, int]] = []
+        widest = real = 0
+        for key, left in self._prefilling.items():
+            padded = max(widest, left) * (len(chosen) + 1)
+            if padded > budget or padded - real - left > MOST_PADDING * (len(chosen) + 1):
+                continue
+            chosen.append((key, left))
+            widest, real = max(widest, left), real + left
+            if not together:
+                break
+        return chosen
+
+
+class Pace:
+    """How large a chunk of a prompt may be, from how long chunks and steps have taken.
+
+    Reading costs more the longer the context is, so speeds are kept by the context's magnitude.
+    """
+
+    def __init__(self, max_token_gap_s: float):
+        self._gap_s = max_token_gap_s
+        self._step_s = 0.0  # a decode step's time
+        self._last = FIRST_CHUNK
+        self._speeds: dict[int, float] = {}  # tokens a second, by the context's bit length
+
+    def decoded(self, seconds: float) -> None:
+        """Take the time of a decode step without a chunk beside it."""
+        self._step_s += 0.2 * (seconds - self._step_s) if self._step_s else seconds
+
+    def prefilled(self, tokens: int, context: int, seconds: float) -> None:
+        """Take the time that a chunk of `tokens` took after `context` tokens."""
+        self._last = max(tokens, LEAST_CHUNK)
+        if seconds > 0:
+            self._speeds[context.bit_length()] = tokens / seconds
+
+    def budget(self, context: int) -> int:
+        """Return how many tokens a chunk after `context` tokens may have while others decode."""
+        size = context.bit_length()
+        known = [bits for bits in self._speeds if bits <= size]
+        if not known:
+            return FIRST_CHUNK
+        nearest = max(known)
+        speed = self._speeds[nearest] * (1.0 if nearest == size else 0.5)
+        room = int(speed * (self._gap_s - self._step_s))
+        return max(LEAST_CHUNK, min(room, 2 * self._last, MOST_CHUNK))

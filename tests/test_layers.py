@@ -11,7 +11,8 @@ MLX = {"mlx", "mlx_lm"}
 # The files of provider/ that may import mlx; a new one wants a reason.
 MLX_FILES = {
     "backend.py",  # loads the BLAS, then mlx
-    "batch.py",  # the batch generator
+    "batch.py",  # forward passes
+    "caches.py",  # KV caches
     "models.py",  # loading
     "sampling.py",  # samplers and processors
     "text.py",  # mlx-lm's text state machine
@@ -28,6 +29,7 @@ PURE = {
     "provider/tool_types.py",
     "provider/options.py",
     "provider/scheduler.py",
+    "provider/settings.py",
     "provider/tools.py",
 }
 IMPURE = {"asyncio", "threading", "socket", "websockets", "concurrent", "subprocess"}

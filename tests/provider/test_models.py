@@ -11,45 +11,7 @@ from provider.backend import mx
 from provider.embedded import MODEL_PATH
 from provider.interface import ModelLoadingError, ModelNotFoundError
 from provider.models import EMBEDDED, load, model_name, resolve
-from tests.support.tiny_models import LLAMA, write_model
-
-MAMBA = {
-    "model_type": "mamba2",
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_heads": 4,
-    "head_dim": 32,
-    "intermediate_size": 128,
-    "state_size": 16,
-    "conv_kernel": 4,
-    "n_groups": 1,
-    "use_bias": False,
-    "use_conv_bias": True,
-    "layer_norm_epsilon": 1e-5,
-    "residual_in_fp32": False,
-    "rms_norm": True,
-    "chunk_size": 64,
-    "tie_word_embeddings": True,
-    "time_step_limit": [0.0, 100.0],
-    "time_step_rank": 4,
-}
-GEMMA = {
-    "model_type": "gemma3_text",
-    "hidden_size": 64,
-    "num_hidden_layers": 4,
-    "intermediate_size": 128,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 1,
-    "head_dim": 16,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 1000000.0,
-    "rope_local_base_freq": 10000.0,
-    "query_pre_attn_scalar": 16,
-    "sliding_window": 32,
-    "sliding_window_pattern": 2,
-    "max_position_embeddings": 2048,
-}
-ARCHITECTURES = {"llama": LLAMA, "mamba2": MAMBA, "gemma3": GEMMA}
+from tests.support.tiny_models import ARCHITECTURES, LLAMA, write_model
 
 
 async def story(model, **options):

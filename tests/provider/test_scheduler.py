@@ -1,7 +1,16 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provider.scheduler import BUSY_CHUNK, IDLE_CHUNK, Scheduler
+from provider.scheduler import FIRST_CHUNK, LEAST_CHUNK, MOST_CHUNK, MOST_PADDING, Pace, Scheduler
+
+
+def with_prompts(lengths, max_batch=64):
+    scheduler = Scheduler(max_batch)
+    for key in lengths:
+        scheduler.submit(key)
+    for key in scheduler.admit():
+        scheduler.read(key, lengths[key])
+    return scheduler
 
 
 def test_first_come_first_served_up_to_the_batch():
@@ -26,29 +35,93 @@ def test_a_position_is_told_once_and_again_when_it_changes():
     assert scheduler.moved() == [("c", 1), ("d", 2)]
 
 
-def test_chunks_are_small_only_while_something_decodes():
-    scheduler = Scheduler(4)
-    scheduler.submit("a")
-    scheduler.admit()
-    assert scheduler.prefill_chunk() == IDLE_CHUNK
-    scheduler.decoding("a")
-    assert scheduler.prefill_chunk() == BUSY_CHUNK
-    scheduler.remove("a")
-    assert scheduler.prefill_chunk() == IDLE_CHUNK
-
-
-def test_removing_tells_whether_it_ran_and_twice_does_no_harm():
-    scheduler = Scheduler(1)
-    scheduler.submit("a")
-    scheduler.submit("b")
-    scheduler.admit()
-    assert scheduler.remove("a")
-    assert not scheduler.remove("a")
-    assert not scheduler.remove("b")
+def test_removing_twice_does_no_harm():
+    scheduler = with_prompts({"a": 5, "b": 0})
+    for _ in range(2):
+        scheduler.remove("a")
+        scheduler.remove("b")
     assert len(scheduler) == 0
+    assert scheduler.plan(MOST_CHUNK) == []
 
 
-@given(st.integers(1, 4), st.lists(st.sampled_from(["submit", "admit", "first", "last"])))
+def test_a_parked_run_gives_its_slot_away_and_comes_back_first():
+    scheduler = with_prompts({"a": 0, "b": 0}, max_batch=2)
+    scheduler.submit("c")
+    scheduler.submit("d")
+    scheduler.park("a")
+    assert scheduler.admit() == ["c"]
+    scheduler.resume("a")
+    scheduler.resume("a")
+    scheduler.remove("b")
+    assert scheduler.admit() == ["a"]
+    assert scheduler.waiting == 1
+
+
+def test_busy_means_that_something_decodes():
+    scheduler = with_prompts({"a": 10})
+    assert not scheduler.busy
+    scheduler.read("a", 0)
+    assert scheduler.busy
+    scheduler.read("a", 7)  # its forward pass failed: it is read again
+    assert not scheduler.busy
+    assert scheduler.plan(MOST_CHUNK) == [("a", 7)]
+
+
+def test_short_prompts_are_read_together_and_to_their_ends():
+    scheduler = with_prompts({"a": 10, "b": 12, "c": 11})
+    assert scheduler.plan(40) == [("a", 10), ("b", 12), ("c", 11)]
+    assert scheduler.plan(30) == [("a", 10), ("b", 12)]
+    assert scheduler.plan(40, together=False) == [("a", 10)]
+
+
+def test_a_long_prompt_is_read_by_chunks_in_turn_with_short_ones():
+    scheduler = with_prompts({"long": 100, "b": 5, "c": 6})
+    assert scheduler.plan(20) == [("long", 20)]
+    assert scheduler.plan(20) == [("b", 5), ("c", 6)]
+    assert scheduler.plan(20) == [("long", 20)]
+
+
+def test_prompts_of_very_different_lengths_are_not_padded_to_each_other():
+    scheduler = with_prompts({"a": 1000, "b": 5, "c": 5})
+    assert scheduler.plan(MOST_CHUNK) == [("a", 1000)]
+
+
+LENGTHS = st.dictionaries(st.integers(0, 30), st.integers(1, 3000), min_size=1)
+
+
+@given(LENGTHS, st.integers(LEAST_CHUNK, MOST_CHUNK), st.booleans())
+def test_every_prompt_is_read_within_the_budget(lengths, budget, together):
+    scheduler = with_prompts(dict(lengths))
+    left = dict(lengths)
+    for _ in range(10_000):
+        plan = scheduler.plan(budget, together=together)
+        if not plan:
+            break
+        padded = max(n for _, n in plan) * len(plan)
+        assert padded <= budget
+        assert padded - sum(n for _, n in plan) <= MOST_PADDING * len(plan)
+        assert len(plan) == 1 or all(left[key] == n for key, n in plan)
+        for key, n in plan:
+            assert 0 < n <= left[key]
+            left[key] -= n
+            scheduler.read(key, left[key])
+    assert not any(left.values())
+
+
+@given(LENGTHS, st.integers(LEAST_CHUNK, MOST_CHUNK))
+def test_a_short_prompt_waits_for_one_chunk_of_a_long_one_at_most(lengths, budget):
+    left = {"long": 20 * budget, **lengths, "short": 1}
+    scheduler = with_prompts(dict(left))
+    chunks = dict.fromkeys(left, 0)
+    while left["short"]:
+        for key, n in scheduler.plan(budget):
+            left[key] -= n
+            chunks[key] += 1
+            scheduler.read(key, left[key])
+    assert chunks["long"] <= len(lengths) + 1
+
+
+@given(st.integers(1, 4), st.lists(st.sampled_from(["submit", "admit", "first", "last", "park"])))
 def test_the_batch_is_never_overfull_and_order_is_kept(max_batch, actions):
     scheduler: Scheduler[int] = Scheduler(max_batch)
     submitted, admitted, live = 0, [], []
@@ -59,8 +132,37 @@ def test_the_batch_is_never_overfull_and_order_is_kept(max_batch, actions):
             submitted += 1
         elif action == "admit":
             admitted += scheduler.admit()
+            for key in admitted:
+                scheduler.read(key, 0)
         elif live:
-            scheduler.remove(live.pop(0 if action == "first" else -1))
+            key = live.pop(0 if action == "first" else -1)
+            (scheduler.park if action == "park" else scheduler.remove)(key)
+            scheduler.remove(key)
         assert scheduler.running <= max_batch
         assert len(scheduler) == len(live)
     assert admitted == sorted(admitted)
+
+
+def test_a_chunk_fills_the_gap_that_a_step_leaves():
+    pace = Pace(0.1)
+    pace.decoded(0.02)
+    assert pace.budget(0) == FIRST_CHUNK
+    pace.prefilled(1000, 0, 1.0)
+    assert pace.budget(0) == 80  # 1,000 tokens a second for 80 ms
+
+
+def test_a_chunk_is_never_smaller_than_the_least_nor_twice_the_last():
+    pace = Pace(0.1)
+    pace.prefilled(100, 0, 100.0)
+    assert pace.budget(0) == LEAST_CHUNK
+    pace.prefilled(16, 0, 1e-6)
+    assert pace.budget(0) == 32
+
+
+def test_speeds_are_kept_by_the_length_of_the_context():
+    pace = Pace(0.1)
+    pace.prefilled(1000, 0, 1.0)
+    pace.prefilled(200, 4000, 1.0)
+    assert pace.budget(0) == 100
+    assert pace.budget(4090) == 20
+    assert pace.budget(9000) == LEAST_CHUNK  # longer than anything measured: carefully

@@ -1,0 +1,45 @@
+"""The settings of the engine, each once, with its default, its unit and its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from provider.interface import InvalidParameterError
+
+__all__ = ["EngineSettings", "parse_settings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """How the engine shares itself out."""
+
+    max_batch: int = 32  # runs that decode together; beyond it throughput gains little
+    max_queue: int = 1024  # runs that wait; beyond it one is told to come back later
+    max_token_gap: float = 0.1  # seconds between a stream's tokens while a prompt is read
+    max_unread: int = 256  # deltas that wait for a reader before its run is parked
+
+
+LEAST: dict[str, float] = {"max_batch": 1, "max_queue": 0, "max_token_gap": 0.001, "max_unread": 2}
+
+
+def parse_settings(config: Mapping[Any, Any]) -> EngineSettings:
+    """Return the engine's settings out of a provider's configuration.
+
+    Raises InvalidParameterError, which names the setting, for one that is no number or too small.
+    """
+    values = {}
+    for setting in fields(EngineSettings):
+        value = config.get(setting.name)
+        if value is None:
+            continue
+        whole = isinstance(setting.default, int)
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+            kind = "a whole number" if whole else "a number"
+            raise InvalidParameterError(setting.name, value, f"`{setting.name}` must be {kind}")
+        if value < LEAST[setting.name]:
+            least = f"`{setting.name}` must be at least {LEAST[setting.name]:g}"
+            raise InvalidParameterError(setting.name, value, least)
+        values[setting.name] = value
+    return EngineSettings(**values)

@@ -1,0 +1,323 @@
+"""What the MLX thread does, turn by turn: admit, decode, read a chunk, hand over.
+
+Rule 1: every method is called on the MLX thread, and every MLX call is made here or below.
+Rule 2: each turn is one decode step for all and at most one chunk of prefill; what was posted
+since the last one, cancels first, is applied before it.
+Rule 3: a run ends with exactly one RunFinished or RunFailed, or by a cancel and nothing more.
+Rule 4: a run whose reader has `max_unread` deltas waiting is parked: out of the batch, its KV cache
+kept, its slot free. It goes on, with the same text, when the reader has caught up.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from provider.batch import Batch, Parked, Row, StepResult, Token
+from provider.handover import Handover
+from provider.interface import (
+    GenerationError,
+    GenerationStarted,
+    GenerationTiming,
+    PrefillProgress,
+    QueuePosition,
+)
+from provider.models import LoadedModel
+from provider.options import GenerationOptions
+from provider.runs import Inbox, RunEvent, RunFailed, RunFinished, RunRequest, TextDelta
+from provider.sampling import processors_for, sampler_for
+from provider.scheduler import MOST_CHUNK, Pace, Scheduler
+from provider.settings import EngineSettings
+from provider.text import Channel, Piece, TextFormat, TextStream
+
+__all__ = ["Run", "Worker"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Run:
+    """One generation inside the engine. Once submitted, only the MLX thread writes to it."""
+
+    key: int
+    name: str  # of the model
+    request: RunRequest
+    inbox: Inbox
+    text: TextStream | None = None
+    row: Row | None = None  # its part in the batch, while it has one
+    parked: Parked | None = None  # what it left the batch with, while it waits for its reader
+    ended: bool = False
+    tokens: int = 0  # decoded so far, the end token counted
+    sent: int = 0  # deltas handed over
+    last_step: int = 0  # the worker's step in which the run last took part
+    submitted: float = field(default_factory=time.perf_counter)
+    admitted: float = 0.0
+    first_token: float = 0.0
+
+    @property
+    def unread(self) -> int:
+        """How many deltas wait for the reader."""
+        return self.sent - self.inbox.taken
+
+
+class Worker:
+    """A model, the runs on it, and the batch that they share."""
+
+    def __init__(self, name: str, loader: Callable[[], LoadedModel], settings: EngineSettings):
+        self.name = name
+        self.steps = 0  # turns in which anything ran
+        self.faults = 0  # runs that an error ended
+        self.runs: dict[int, Run] = {}
+        self._loader = loader
+        self._settings = settings
+        self._model: LoadedModel | None = None
+        self._format: TextFormat | None = None
+        self._batch: Batch | None = None
+        self._scheduler: Scheduler[int] = Scheduler(settings.max_batch)
+        self._pace = Pace(settings.max_token_gap)
+        self._handover: Handover[Run] = Handover()
+
+    # What the thread is told.
+
+    def load(self) -> LoadedModel:
+        """Load the model. Raises what the loader raises."""
+        begin = time.perf_counter()
+        self._model = self._loader()
+        self._format = TextFormat(self._model.tokenizer)
+        self._batch = Batch(self._model.model, self._model.tokenizer.eos_token_ids)
+        self._warm_up()
+        log.info("loaded `%s` in %.2f s", self.name, time.perf_counter() - begin)
+        return self._model
+
+    def submit(self, run: Run) -> None:
+        """Put a run into the queue."""
+        self.runs[run.key] = run
+        self._scheduler.submit(run.key)
+
+    def cancel(self, run: Run) -> None:
+        """Take a run out, wherever it is; one that has ended already is left alone."""
+        if not run.ended:
+            self._forget(run)
+
+    def resume(self, run: Run) -> None:
+        """Let a parked run go on, if its reader has caught up."""
+        if run.parked is not None and run.unread <= self._settings.max_unread // 2:
+            self._scheduler.resume(run.key)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn would do anything."""
+        return len(self._scheduler) > 0
+
+    def turn(self) -> None:
+        """Make one step and hand over what it gave."""
+        assert self._batch is not None
+        self.steps += 1
+        begin = time.perf_counter()
+        self._admit()
+        self._receive(self._batch.decode())
+        self._flush()
+        decoded = time.perf_counter()
+        if not self._prefill() and self._scheduler.busy:
+            self._pace.decoded(decoded - begin)
+        self._flush()
+
+    def rest(self) -> None:
+        """Wait for what is still being computed for runs that have ended."""
+        if self._batch is not None:
+            self._batch.settle()
+
+    def fail_all(self, error: Exception) -> None:
+        """End every run with an error, and begin with an empty batch."""
+        for run in list(self.runs.values()):
+            self._fail(run, error)
+        self._flush()
+        if self._batch is not None and self._model is not None:
+            self._batch.close()
+            self._batch = Batch(self._model.model, self._model.tokenizer.eos_token_ids)
+
+    def free(self) -> None:
+        """Free the model and everything made with it."""
+        if self._batch is not None:
+            self._batch.close()
+        self._batch = self._model = self._format = None
+
+    # A turn.
+
+    def _warm_up(self) -> None:
+        """Run a little, so that no reader waits while mlx compiles, and the pace is known."""
+        assert self._batch is not None
+        sampler = sampler_for(GenerationOptions(), 1)
+        for length in (2, 65, 65):
+            row = Row(0, [0] * length, length, 2, sampler)
+            left = self._batch.add(row)
+            begin = time.perf_counter()
+            self._batch.prefill([(0, left)] if left else [])
+            self._pace.prefilled(left, 0, time.perf_counter() - begin)
+            while len(self._batch):
+                begin = time.perf_counter()
+                self._batch.decode()
+                self._pace.decoded(time.perf_counter() - begin)
+
+    def _admit(self) -> None:
+        for key in self._scheduler.admit():
+            run = self.runs[key]
+            try:
+                self._begin(run)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
+                self._fail(run, error)
+        for key, position in self._scheduler.moved():
+            self._tell(self.runs[key], QueuePosition(position))
+
+    def _begin(self, run: Run) -> None:
+        """Give a run, new or parked, its place in the batch."""
+        assert self._model is not None
+        assert self._format is not None
+        assert self._batch is not None
+        options, prompt = run.request.options, run.request.prompt
+        if run.parked is not None:
+            self._continue(run, run.parked)
+            return
+        run.text = TextStream(self._format, prompt, stop=options.stop, tools=run.request.tools)
+        run.row = Row(
+            run.key,
+            list(prompt),
+            len(prompt),
+            options.max_tokens,
+            sampler_for(options, self._model.vocabulary),
+            processors_for(options),
+        )
+        run.admitted = time.perf_counter()
+        self._tell(run, GenerationStarted(run.name, len(prompt), 0))
+        self._scheduler.read(run.key, self._batch.add(run.row))
+
+    def _continue(self, run: Run, parked: Parked) -> None:
+        assert self._batch is not None
+        run.parked, run.row = None, parked.row
+        if parked.pending is not None:  # sampled before it was parked, and not shown yet
+            token = self._batch.deliver(parked)
+            self._advance(token)
+            if run.ended:
+                return
+        self._scheduler.read(run.key, self._batch.add(parked.row))
+
+    def _prefill(self) -> bool:
+        """Read one chunk, if a prompt waits; return whether there was one."""
+        assert self._batch is not None
+        oldest = self._scheduler.oldest
+        if oldest is None:
+            return False
+        row = self.runs[oldest].row
+        assert row is not None
+        context = row.done
+        budget = self._pace.budget(context) if self._scheduler.busy else MOST_CHUNK
+        plan = self._scheduler.plan(budget, together=self._batch.together)
+        begin = time.perf_counter()
+        self._receive(self._batch.prefill(plan))
+        seconds = time.perf_counter() - begin
+        tokens = len(plan) * max(n for _, n in plan)
+        if len(plan) > 1 or plan[0][0] == oldest:
+            self._pace.prefilled(tokens, context, seconds)
+        return True
+
+    def _receive(self, result: StepResult) -> None:
+        for key, error in result.faults:
+            self._fail(self.runs[key], error)
+        for chunk in result.chunks:
+            run = self.runs[chunk.key]
+            self._scheduler.read(chunk.key, chunk.left)
+            assert run.row is not None
+            if not run.row.generated:
+                total = len(run.request.prompt)
+                done = total if chunk.left == 0 else run.row.done
+                self._tell(run, PrefillProgress(done, total))
+        for token in result.tokens:
+            if token.key in self.runs:
+                self._advance(token)
+
+    def _advance(self, token: Token) -> None:
+        """Give a run its token."""
+        run = self.runs[token.key]
+        run.last_step = self.steps
+        run.tokens += 1
+        if not run.first_token:
+            run.first_token = time.perf_counter()
+        assert run.text is not None
+        try:
+            # The end token itself has no text.
+            pieces = [] if token.finish == "stop" else run.text.add(token.token)
+            if token.finish and not run.text.stopped:
+                pieces += run.text.finish()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
+            self._fail(run, error)
+            return
+        run.sent += len(pieces)
+        self._tell(run, *map(_delta, pieces))
+        if token.finish or run.text.stopped:
+            self._finish(run, "stop" if run.text.stopped else token.finish or "stop")
+        elif run.unread >= self._settings.max_unread:
+            self._park(run)
+
+    def _park(self, run: Run) -> None:
+        assert self._batch is not None
+        run.parked = self._batch.park(run.key)
+        self._scheduler.park(run.key)
+        run.inbox.parked = True
+        self.resume(run)  # the reader may have caught up without having seen the flag
+
+    # Ends.
+
+    def _finish(self, run: Run, reason: str) -> None:
+        assert run.text is not None
+        now = time.perf_counter()
+        decode_s = now - run.first_token
+        timing = GenerationTiming(
+            queue_ms=(run.admitted - run.submitted) * 1000,
+            prefill_ms=(run.first_token - run.admitted) * 1000,
+            first_token_ms=(run.first_token - run.submitted) * 1000,
+            total_ms=(now - run.submitted) * 1000,
+            tokens_per_second=(run.tokens - 1) / decode_s if decode_s > 0 else 0.0,
+        )
+        prompt_tokens = len(run.request.prompt)
+        usage = {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": run.tokens,
+            "total_tokens": prompt_tokens + run.tokens,
+            "cached_tokens": 0,
+            "reasoning_tokens": run.text.reasoning_tokens,
+        }
+        calls = run.text.calls
+        reason = "tool_calls" if calls and reason == "stop" else reason
+        self._tell(run, RunFinished(reason, usage, timing, calls))
+        self._forget(run)
+
+    def _fail(self, run: Run, error: Exception) -> None:
+        if not isinstance(error, GenerationError):
+            log.error("run %d failed", run.key, exc_info=error)
+            error = GenerationError(
+                f"the generation failed: {type(error).__name__}", original_exception=error
+            )
+        self.faults += 1
+        self._tell(run, RunFailed(error))
+        self._forget(run)
+
+    def _forget(self, run: Run) -> None:
+        run.ended, run.parked, run.row = True, None, None
+        if self._batch is not None:
+            self._batch.remove([run.key])
+        self._scheduler.remove(run.key)
+        self.runs.pop(run.key, None)
+
+    def _tell(self, run: Run, *events: RunEvent) -> None:
+        if not run.ended:
+            self._handover.add(run, events)
+
+    def _flush(self) -> None:
+        for run in self._handover.flush():  # their event loop is gone, and their reader with it
+            self.cancel(run)
+
+
+def _delta(piece: Piece) -> TextDelta:
+    return TextDelta(piece.text, reasoning=piece.channel is Channel.REASONING)
