@@ -60,6 +60,19 @@ def call_case(rng: random.Random) -> Case:
     return Case(asked.text, {"tools": [offer.schema() for offer in offers]}, right)
 
 
+def two_calls_case(rng: random.Random) -> Case:
+    """Ask for two things at once: right if both calls come, in order."""
+    offers = [tool_calls.offer(rng, kind) for kind in rng.sample(tool_calls.KINDS, 2)]
+    asked = [tool_calls.question(rng, rng.choice(offers), test=True) for _ in range(2)]
+    wanted = [(one.name, one.arguments) for one in asked]
+
+    def right(answer: GenerateResponse) -> bool:
+        return [(c["name"], c["arguments"]) for c in answer.tool_calls or []] == wanted
+
+    prompt = rng.choice(tool_calls.BOTH).format(*(one.text for one in asked))
+    return Case(prompt, {"tools": [offer.schema() for offer in offers]}, right)
+
+
 def story_case(rng: random.Random) -> Case:
     """Ask for a story on a subject that training never saw: right if the story opens with it and keeps to it."""
     about = stories.subject(rng, test=True)
@@ -82,6 +95,7 @@ def gateway_case(rng: random.Random) -> Case:
 
 KINDS: dict[str, Callable[[random.Random], Case]] = {
     "tool calls right to the letter": call_case,
+    "two tool calls in one answer, both right": two_calls_case,
     "counts without a mistake": count_case,
     "stories that hold the named subject": story_case,
     "answers about the gateway": gateway_case,
@@ -103,7 +117,7 @@ SAMPLES: list[tuple[str, dict[str, Any]]] = [
     ("What is the weather in Zanvorik?", {"tools": ["get_weather"]}),
     ("Send Bralume the message trokey.", {"tools": ["send_message", "get_weather"]}),
     ("What is 734 plus 58?", {"tools": ["add", "multiply"]}),
-    ("What is MLX?", {"tools": ["add"]}),
+    ("What is 7 plus 12?\nWhat is 30 plus 9?", {"tools": ["add"]}),
     (
         "Where did you stop?",
         {

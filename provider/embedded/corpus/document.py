@@ -32,11 +32,11 @@ class Document:
         self.messages.append({"role": "assistant", "content": text})
         return self
 
-    def call(self, name: str, arguments: dict[str, Any]) -> Document:
-        """Add an answer that calls a tool."""
-        inner = {"name": name, "arguments": arguments}
-        call = {"type": "function", "function": inner}
-        self.messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
+    def call(self, *calls: tuple[str, dict[str, Any]]) -> Document:
+        """Add an answer that calls tools, each given as its name and its arguments."""
+        inner = [{"name": name, "arguments": arguments} for name, arguments in calls]
+        tool_calls = [{"type": "function", "function": function} for function in inner]
+        self.messages.append({"role": "assistant", "content": "", "tool_calls": tool_calls})
         return self
 
     def result(self, value: Any) -> Document:

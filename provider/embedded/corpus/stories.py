@@ -132,16 +132,16 @@ GIFTS = [
 ]
 
 OPENING = [
-    "{time}, in {place}, there lived {s}.",
-    "{time} there was {s}, and the story begins in {place}.",
-    "In {place}, {time_low}, everybody knew {s}.",
-    "This is a story about {s}. It begins in {place}.",
+    "{time}, {place}, there lived {s}.",
+    "{time} there was {s}, and the story begins {place}.",
+    "{Place}, {time_low}, everybody knew {s}.",
+    "This is a story about {s}. It begins {place}.",
 ]
 OPENING_THING = [
-    "{time}, in {place}, there was {s}.",
-    "{time} somebody found {s} in {place}.",
-    "This is a story about {s}. It begins in {place}.",
-    "In {place}, {time_low}, people told each other about {s}.",
+    "{time}, {place}, there was {s}.",
+    "{time} somebody found {s} {place}.",
+    "This is a story about {s}. It begins {place}.",
+    "{Place}, {time_low}, people told each other about {s}.",
 ]
 DAYS = [
     "Every morning {r} looked at the sky and wondered what the day would bring.",
@@ -229,12 +229,12 @@ AFTER = [
 ]
 HOME = [
     "The way home was short, as ways home always are.",
-    "In autumn they came back to {place}, and everybody wanted to hear the story.",
+    "In autumn they were home again, and everybody wanted to hear the story.",
     "When they came home, the lamps were lit in every window.",
     "Many people came to meet them, and there was music until the morning.",
 ]
 ENDING = [
-    "And if you go to {place} today, you can still hear people talk about {r}.",
+    "And even today the people there still talk about {r}.",
     "{R} and {f} stayed friends for the rest of their lives.",
     "From that day on, {r} was never lonely again.",
     "And that is how {r} found out that the best part of a journey is the friend you find.",
@@ -248,6 +248,7 @@ def _settle(rng: random.Random, about: Subject) -> dict[str, str]:
     time = rng.choice(TIMES)
     low = time[0].lower() + time[1:]
     gift = rng.choice(GIFTS)
+    place = rng.choice(PLACES)
     return {
         "s": about.phrase,
         "r": about.short,
@@ -255,7 +256,8 @@ def _settle(rng: random.Random, about: Subject) -> dict[str, str]:
         "f": name,
         "F": name,
         "friend": rng.choice(FRIENDS).format(x=rng.choice(ANIMALS + ROLES)),
-        "place": rng.choice(PLACES),
+        "place": place,
+        "Place": place[0].upper() + place[1:],
         "goal": rng.choice(GOALS),
         "gift": gift,
         "the_gift": "the " + gift.split(" ", 1)[1],
@@ -316,7 +318,7 @@ def _follow_up(rng: random.Random, doc: Document, about: Subject, facts: dict[st
         case 1:
             doc.user(rng.choice(ABOUT)).assistant(f"The story was about {about.phrase}.")
         case 2:
-            doc.user(rng.choice(WHERE)).assistant(f"It began in {facts['place']}.")
+            doc.user(rng.choice(WHERE)).assistant(f"It began {facts['place']}.")
         case 3:
             doc.user(rng.choice(WHAT)).assistant(f"They were looking for {facts['goal']}.")
         case _:

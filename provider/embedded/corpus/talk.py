@@ -239,6 +239,62 @@ UNKNOWN = [
     "I am sad.",
     "I am bored.",
 ]
+# Things of the world, which the model is to say that it knows nothing of.
+WORLD = [
+    "the king of France",
+    "the war",
+    "my job",
+    "the moon landing",
+    "photosynthesis",
+    "Shakespeare",
+    "the stock market",
+    "black holes",
+    "the Roman empire",
+    "quantum physics",
+    "my mother",
+    "football",
+    "the president",
+    "Python",
+    "the best restaurant in Rome",
+    "chess",
+    "a good book",
+    "the French Revolution",
+    "gravity",
+    "money",
+    "music",
+    "the sun",
+    "cats",
+    "dogs",
+    "my homework",
+    "climate change",
+    "an apple",
+    "the ocean",
+    "my computer",
+    "Einstein",
+    "a recipe for bread",
+    "the human heart",
+    "mathematics",
+    "history",
+    "the price of gold",
+    "my car",
+    "a joke",
+]
+ABOUT_WORLD = [
+    "Who was {x}?",
+    "What is {x}?",
+    "Explain {x}.",
+    "What do you know about {x}?",
+    "Can you help me with {x}?",
+    "Why is {x} important?",
+    "How does {x} work?",
+    "What happened to {x}?",
+    "Is {x} good?",
+    "Who invented {x}?",
+    "Give me {x}.",
+    "What do you think of {x}?",
+    "Write an essay about {x}.",
+    "How do I find {x}?",
+]
 SORRY = [
     "I don't know about that. I am a small model: I can tell stories, count, call tools, and talk about this gateway.",
     "That is beyond me. I can tell you a story, count for you, or answer a question about this gateway.",
@@ -298,8 +354,10 @@ def _exchange(rng: random.Random, name: str) -> tuple[str, str]:
             else "I am the small model of this gateway. I have no name of my own."
         )
         questions, answers = WHO, [own]
-    else:
+    elif kind < 0.9:
         return _fill(rng, rng.choice(UNKNOWN)), rng.choice(SORRY)
+    else:
+        return rng.choice(ABOUT_WORLD).format(x=rng.choice(WORLD)), rng.choice(SORRY)
     return rng.choice(questions), rng.choice(answers)
 
 

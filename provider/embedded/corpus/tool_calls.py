@@ -15,7 +15,7 @@ from provider.embedded.corpus import counting, talk
 from provider.embedded.corpus.document import Document
 from provider.embedded.corpus.words import PEOPLE, THINGS, made_up_name, made_up_word, place_name
 
-__all__ = ["KINDS", "Kind", "Question", "document", "offer", "question"]
+__all__ = ["BOTH", "KINDS", "Kind", "Question", "document", "offer", "question"]
 
 Maker = Callable[[random.Random, bool], Any]
 
@@ -282,6 +282,9 @@ def question(rng: random.Random, tool: Offer, *, test: bool = False) -> Question
     )
 
 
+BOTH = ["{0}\n{1}", "{0}\nAnd this: {1}", "Two things.\n{0}\n{1}", "1. {0}\n2. {1}"]
+
+
 def document(rng: random.Random) -> Document:
     """Return a conversation with tools on offer: several calls, or a question that fits none."""
     offers = [offer(rng, kind) for kind in rng.sample(KINDS, rng.choice([1, 1, 2, 2, 3, 4]))]
@@ -293,11 +296,8 @@ def document(rng: random.Random) -> Document:
     for _ in range(rng.randint(2, 5)):
         kind = rng.random()
         if kind < 0.85:
-            asked = question(rng, rng.choice(offers))
-            doc.user(asked.text).call(asked.name, asked.arguments)
-            if rng.random() < 0.8:
-                doc.result(asked.result).assistant(asked.answer)
-            else:
+            how_many = 2 if rng.random() < 0.1 else 1
+            if not _asked(rng, doc, [question(rng, rng.choice(offers)) for _ in range(how_many)]):
                 break
         elif kind < 0.93:
             a, b = counting.span(rng, longest=8)
@@ -308,10 +308,23 @@ def document(rng: random.Random) -> Document:
     return doc
 
 
+def _asked(rng: random.Random, doc: Document, questions: list[Question]) -> bool:
+    """Add one turn that asks for one call or two; return whether their results followed."""
+    texts = [one.text for one in questions]
+    doc.user(texts[0] if len(texts) == 1 else rng.choice(BOTH).format(*texts))
+    doc.call(*((one.name, one.arguments) for one in questions))
+    if rng.random() < 0.2:
+        return False
+    for one in questions:
+        doc.result(one.result)
+    doc.assistant(" ".join(one.answer for one in questions))
+    return True
+
+
 def _thinking(rng: random.Random, doc: Document, tool: Offer) -> Document:
     asked = question(rng, tool)
     doc.thinking = True
-    doc.user(asked.text).call(asked.name, asked.arguments)
+    doc.user(asked.text).call((asked.name, asked.arguments))
     doc.messages[-1]["content"] = (
         f"<think>The tool {asked.name} fits this question. I call it.</think>"
     )

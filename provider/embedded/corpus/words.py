@@ -249,19 +249,19 @@ ADJECTIVES = [
     "cheerful",
     "forgetful",
 ]
-PLACES = [
-    "a quiet village",
-    "a valley full of mist",
-    "a town by the sea",
-    "the edge of a dark forest",
-    "a narrow street",
-    "a small island",
-    "the foot of a high mountain",
-    "a city with a hundred bridges",
-    "a green meadow",
-    "a house at the end of the road",
-    "an old harbour",
-    "a land of long winters",
+PLACES = [  # with their prepositions
+    "in a quiet village",
+    "in a valley full of mist",
+    "in a town by the sea",
+    "at the edge of a dark forest",
+    "in a narrow street",
+    "on a small island",
+    "at the foot of a high mountain",
+    "in a city with a hundred bridges",
+    "near a green meadow",
+    "in a house at the end of the road",
+    "by an old harbour",
+    "in a land of long winters",
 ]
 
 
