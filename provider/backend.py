@@ -34,7 +34,14 @@ OPENBLAS: Final = _load_openblas()
 
 import mlx.core as mx  # noqa: E402 - the order is this module's whole purpose
 
-__all__ = ["OPENBLAS", "clear_streams_at_thread_end", "describe", "mx", "on_cpu"]
+__all__ = [
+    "OPENBLAS",
+    "clear_streams_at_thread_end",
+    "describe",
+    "mx",
+    "on_cpu",
+    "usable_memory",
+]
 
 
 def on_cpu() -> bool:
@@ -49,6 +56,12 @@ def describe() -> str:
     if sys.platform != "linux":
         return "CPU"
     return f"CPU, float32, {OPENBLAS}" if OPENBLAS else "CPU, float32, mlx's own BLAS (slow)"
+
+
+def usable_memory() -> int:
+    """Return how many bytes mlx may use: what Metal recommends, or the machine's memory."""
+    recommended = 0 if on_cpu() else mx.device_info().get("max_recommended_working_set_size", 0)
+    return int(recommended) or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class _StreamGuard:

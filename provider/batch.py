@@ -28,6 +28,7 @@ __all__ = ["Batch", "Chunk", "Parked", "Row", "StepResult", "Token"]
 log = logging.getLogger(__name__)
 
 MOST_DEAD = 0.25  # share of a group's rows that may be dead before it is made smaller
+Keep = Callable[["Row", list[Any], int], None]
 Together = Callable[[Sequence[list[Any]]], SlotCaches | MergedCaches]
 
 CLEAR_EVERY = 512  # steps after which mlx gives back the buffers that it has kept for reuse
@@ -45,6 +46,7 @@ class Row:
     processors: Sequence[Processor] = ()
     caches: list[Any] | None = None  # while its sequence is read: of this row alone
     done: int = 0  # tokens of the sequence in these caches
+    fed: int = 0  # tokens of the sequence in the batch's caches, while it decodes
     drawn: int = 0  # tokens sampled, of which the last may not be read yet
     suspect: bool = False  # was in a forward pass that failed
     gone: bool = False
@@ -98,9 +100,10 @@ class StepResult:
 class Batch:
     """All rows of one model."""
 
-    def __init__(self, model: Any, ends: Iterable[int]):
+    def __init__(self, model: Any, ends: Iterable[int], keep: Keep | None = None):
         self._model = model
         self._ends = frozenset(ends)
+        self._keep = keep  # gets the caches of a row that leaves, and how many tokens they hold
         self._batching = batching_of(model)
         self._rows: dict[int, Row] = {}
         self._groups: list[_Group] = []
@@ -128,14 +131,20 @@ class Batch:
             self._start([row], self._caches_of([row]))
         return row.left
 
-    def remove(self, keys: Iterable[int]) -> None:
-        """Take rows out before the next forward pass; unknown keys are ignored."""
+    def remove(self, keys: Iterable[int], *, faulty: bool = False) -> None:
+        """Take rows out before the next forward pass; unknown keys are ignored.
+
+        What they have read is kept for others, unless they are `faulty`.
+        """
         for key in keys:
             row = self._rows.pop(key, None)
-            if row is not None:
-                row.gone = True
-                for group in self._groups:
-                    group.leave(row)
+            if row is None:
+                continue
+            row.gone = True
+            for group in self._groups:
+                group.leave(row, keep=not faulty)
+            if row.caches is not None and row.done and self._keep is not None and not faulty:
+                self._keep(row, row.caches, row.done)
         self._drop_empty()
 
     def park(self, key: int) -> Parked:
@@ -145,7 +154,7 @@ class Batch:
         caches, pending = group.extract(row)
         mx.eval([_state(layer) for layer in caches or []])
         row.gone = True
-        group.leave(row)
+        group.leave(row, keep=False)
         self._drop_empty()
         done = len(row.sequence) - (pending is None)
         return Parked(replace(row, caches=caches, done=done, gone=False), pending)
@@ -170,7 +179,7 @@ class Batch:
         for token in result.tokens:
             if token.finish:
                 self._rows.pop(token.key, None)
-        self.remove([key for key, _ in result.faults])
+        self.remove([key for key, _ in result.faults], faulty=True)
         self._drop_empty()
         self._steps += 1
         if self._steps % CLEAR_EVERY == 0:
@@ -217,7 +226,7 @@ class Batch:
         rows = [row for row in rows if not row.gone]
         if len(rows) == 1:
             result.faults.append((rows[0].key, error))
-            self.remove([rows[0].key])
+            self.remove([rows[0].key], faulty=True)
             return
         log.warning(
             "a forward pass of %d runs failed; each goes on alone", len(rows), exc_info=error
@@ -249,8 +258,8 @@ class Batch:
     def _start(self, rows: Sequence[Row], caches: RowCaches) -> None:
         """Let rows decode whose sequences are read but for the last token."""
         for row in rows:
-            row.caches = None
-        self._groups.append(_Group(self._model, self._ends, rows, caches))
+            row.caches, row.fed = None, row.done
+        self._groups.append(_Group(self._model, self._ends, rows, caches, self._keep))
 
     def _merge(self) -> None:
         """Make one group of all those that may run together."""
@@ -268,10 +277,18 @@ class Batch:
 class _Group:
     """Rows that decode in one forward pass."""
 
-    def __init__(self, model: Any, ends: frozenset[int], rows: Sequence[Row], caches: RowCaches):
+    def __init__(
+        self,
+        model: Any,
+        ends: frozenset[int],
+        rows: Sequence[Row],
+        caches: RowCaches,
+        keep: Keep | None,
+    ):
         self._model = model
         self._ends = ends
         self._caches = caches
+        self._keep = keep
         self._rows: list[Row | None] = list(rows)  # by slot; None is dead
         self._next: Any = mx.zeros((len(rows),), mx.uint32)  # by slot: sampled last, to be fed next
         self._flying: tuple[Any, list[Row | None]] | None = None  # launched, not read
@@ -331,10 +348,15 @@ class _Group:
         self._compact(0.0)
         return mine.join(theirs)
 
-    def leave(self, row: Row) -> None:
+    def leave(self, row: Row, *, keep: bool = True) -> None:
         """Free a row's slot, if it is one of this group's."""
         if row in self._rows:
             slot = self._rows.index(row)
+            if keep and self._keep is not None:
+                caches = self._caches.extract(slot)
+                # At once: unevaluated, a copy of one row holds on to the memory of all.
+                mx.async_eval([_state(layer) for layer in caches])  # type: ignore[no-untyped-call]
+                self._keep(row, caches, row.fed)
             self._rows[slot] = None
             self._fresh.pop(slot, None)
             if isinstance(self._caches, SlotCaches):
@@ -383,6 +405,7 @@ class _Group:
         for row in rows:
             if row is not None:
                 row.drawn += 1
+                row.fed += 1
         faults += [(rows[slot].key, error) for slot, error in failed]  # type: ignore[union-attr]
         return self._next, rows
 

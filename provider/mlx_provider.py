@@ -283,7 +283,8 @@ class MLXProvider(AbstractLLMInterface):
         self._path = resolve(self._source)
         weights = self._engine.load()
         template = ChatTemplate(tokenizer_of(self._path))
-        return _Ready(template, weights.result().context_window)
+        model = weights.result()
+        return _Ready(template, model.context_window, keep_boundaries=not model.trimmable)
 
     def _load_weights(self) -> LoadedModel:
         assert self._path is not None
@@ -313,6 +314,7 @@ class _Ready:
 
     template: ChatTemplate
     context_window: Optional[int]
+    keep_boundaries: bool
 
     def request(self, call: _Call) -> RunRequest:
         """Turn a call into tokens; raises what `generate_async` documents."""
@@ -330,7 +332,10 @@ class _Ready:
             if len(prompt) >= window:
                 raise ContextWindowExceededError(window, len(prompt))
             options = replace(options, max_tokens=min(options.max_tokens, window - len(prompt)))
-        return RunRequest(prompt, options, call.tools)
+        boundaries = (
+            self.template.boundaries(turns, call.tools, prompt) if self.keep_boundaries else ()
+        )
+        return RunRequest(prompt, options, call.tools, boundaries)
 
 
 def _join(deltas: List[GenerateResponse]) -> GenerateResponse:

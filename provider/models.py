@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import errors as hub_errors
+from mlx_lm.models.cache import KVCache, make_prompt_cache
 from mlx_lm.utils import _download, load_config, load_model, load_tokenizer
 
 from provider.backend import mx, on_cpu
@@ -28,6 +29,7 @@ class LoadedModel:
     tokenizer: Any
     context_window: int | None  # tokens, None if the model's configuration does not say
     vocabulary: int  # entries
+    trimmable: bool  # whether a cache can be cut back to any of its beginnings
 
 
 def model_name(model: str | None) -> str:
@@ -103,6 +105,7 @@ def load(path: Path) -> LoadedModel:
         tokenizer=tokenizer,
         context_window=text_config.get("max_position_embeddings"),
         vocabulary=int(text_config.get("vocab_size") or len(tokenizer)),
+        trimmable=all(type(cache) is KVCache for cache in make_prompt_cache(model)),
     )
 
 

@@ -35,11 +35,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What the engine needs to know of one generation."""
+    """What the engine needs to know of one generation.
+
+    `boundaries` are lengths of beginnings of the prompt that other prompts are likely to share;
+    only models whose caches can't be cut back need them.
+    """
 
     prompt: Sequence[int]
     options: GenerationOptions
     tools: Sequence[dict[str, Any]] = ()
+    boundaries: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,16 @@ class EngineSettings:
     max_queue: int = 1024  # runs that wait; beyond it one is told to come back later
     max_token_gap: float = 0.1  # seconds between a stream's tokens while a prompt is read
     max_unread: int = 256  # deltas that wait for a reader before its run is parked
+    prefix_cache_bytes: int | None = None  # for what was read; absent, an eighth of the memory
 
 
-LEAST: dict[str, float] = {"max_batch": 1, "max_queue": 0, "max_token_gap": 0.001, "max_unread": 2}
+LEAST: dict[str, float] = {
+    "max_batch": 1,
+    "max_queue": 0,
+    "max_token_gap": 0.001,
+    "max_unread": 2,
+    "prefix_cache_bytes": 0,
+}
 
 
 def parse_settings(config: Mapping[Any, Any]) -> EngineSettings:
@@ -34,7 +41,7 @@ def parse_settings(config: Mapping[Any, Any]) -> EngineSettings:
         value = config.get(setting.name)
         if value is None:
             continue
-        whole = isinstance(setting.default, int)
+        whole = not isinstance(setting.default, float)
         if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
             kind = "a whole number" if whole else "a number"
             raise InvalidParameterError(setting.name, value, f"`{setting.name}` must be {kind}")

@@ -15,6 +15,8 @@ from provider.interface import InvalidRequestError
 
 __all__ = ["ChatTemplate", "conversation"]
 
+REFUSALS = (jinja2.TemplateError, TypeError, KeyError, ValueError)  # what templates raise
+
 
 def conversation(
     prompt: str,
@@ -96,19 +98,53 @@ class ChatTemplate:
         A model without a template gets the contents, a line each. Raises InvalidRequestError with
         the template's own reason if it refuses the messages.
         """
-        if not self._tokenizer.has_chat_template:
-            text = "".join(f"{message['content']}\n" for message in messages)
-            return list(self._tokenizer.encode(text))
         try:
-            tokens = self._tokenizer.apply_chat_template(
-                list(messages),
-                tools=list(tools) or None,
-                add_generation_prompt=True,
-                enable_thinking=enable_thinking,
-            )
-        except (jinja2.TemplateError, TypeError, KeyError, ValueError) as error:
+            return self._render(messages, tools, enable_thinking, answer=True)
+        except REFUSALS as error:
             raise InvalidRequestError(
                 f"the model's chat template refuses these messages: {error}",
                 original_exception=error,
             ) from error
+
+    def boundaries(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]],
+        prompt: Sequence[int],
+    ) -> list[int]:
+        """Return where the system prompt and the last turn end in `prompt`, in tokens.
+
+        Both are beginnings that a later prompt is likely to share: another question under the same
+        system prompt, and the next turn of this conversation.
+        """
+        beginnings = [list(messages)]
+        if messages[0]["role"] == "system":
+            beginnings.insert(0, list(messages[:1]))
+        found = []
+        for beginning in beginnings:
+            try:
+                tokens = self._render(beginning, tools, thinking=False, answer=False)
+            except REFUSALS:  # a template may insist on a user's turn
+                continue
+            if len(tokens) < len(prompt) and tokens == list(prompt[: len(tokens)]):
+                found.append(len(tokens))
+        return found
+
+    def _render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]],
+        thinking: bool,
+        *,
+        answer: bool,
+    ) -> list[int]:
+        if not self._tokenizer.has_chat_template:
+            text = "".join(f"{message['content']}\n" for message in messages)
+            return list(self._tokenizer.encode(text))
+        tokens = self._tokenizer.apply_chat_template(
+            list(messages),
+            tools=list(tools) or None,
+            add_generation_prompt=answer,
+            enable_thinking=thinking,
+        )
         return list(tokens)

@@ -10,11 +10,14 @@ kept, its slot free. It goes on, with the same text, when the reader has caught 
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+from provider.backend import usable_memory
 from provider.batch import Batch, Parked, Row, StepResult, Token
 from provider.handover import Handover
 from provider.interface import (
@@ -26,6 +29,7 @@ from provider.interface import (
 )
 from provider.models import LoadedModel
 from provider.options import GenerationOptions
+from provider.prefix_cache import LEAST_TOKENS, PrefixCache
 from provider.runs import Inbox, RunEvent, RunFailed, RunFinished, RunRequest, TextDelta
 from provider.sampling import processors_for, sampler_for
 from provider.scheduler import MOST_CHUNK, Pace, Scheduler
@@ -33,6 +37,8 @@ from provider.settings import EngineSettings
 from provider.text import Channel, Piece, TextFormat, TextStream
 
 __all__ = ["Run", "Worker"]
+
+PREFIX_SHARE = 8  # the prefix cache's part of the usable memory, as a divisor
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +56,7 @@ class Run:
     parked: Parked | None = None  # what it left the batch with, while it waits for its reader
     ended: bool = False
     tokens: int = 0  # decoded so far, the end token counted
+    cached: int = 0  # tokens of the prompt that others had read
     sent: int = 0  # deltas handed over
     last_step: int = 0  # the worker's step in which the run last took part
     submitted: float = field(default_factory=time.perf_counter)
@@ -77,6 +84,8 @@ class Worker:
         self._batch: Batch | None = None
         self._scheduler: Scheduler[int] = Scheduler(settings.max_batch)
         self._pace = Pace(settings.max_token_gap)
+        size = settings.prefix_cache_bytes
+        self.prefixes = PrefixCache(usable_memory() // PREFIX_SHARE if size is None else size)
         self._handover: Handover[Run] = Handover()
 
     # What the thread is told.
@@ -86,8 +95,9 @@ class Worker:
         begin = time.perf_counter()
         self._model = self._loader()
         self._format = TextFormat(self._model.tokenizer)
-        self._batch = Batch(self._model.model, self._model.tokenizer.eos_token_ids)
+        self._batch = self._new_batch()
         self._warm_up()
+        self.prefixes.clear()
         log.info("loaded `%s` in %.2f s", self.name, time.perf_counter() - begin)
         return self._model
 
@@ -136,15 +146,32 @@ class Worker:
         self._flush()
         if self._batch is not None and self._model is not None:
             self._batch.close()
-            self._batch = Batch(self._model.model, self._model.tokenizer.eos_token_ids)
+            self._batch = self._new_batch()
 
     def free(self) -> None:
         """Free the model and everything made with it."""
         if self._batch is not None:
             self._batch.close()
+        self.prefixes.clear()
         self._batch = self._model = self._format = None
 
     # A turn.
+
+    def _new_batch(self) -> Batch:
+        assert self._model is not None
+        return Batch(self._model.model, self._model.tokenizer.eos_token_ids, self._keep)
+
+    def _keep(self, row: Row, caches: list[Any], tokens: int) -> None:
+        """Keep what a row that leaves the batch has read, for prompts that begin alike."""
+        self.prefixes.put(self.name, row.sequence[:tokens], caches)
+
+    def _find(self, row: Row) -> int:
+        """Give a row what others have read of its sequence; return how many tokens that is."""
+        hit = self.prefixes.find(self.name, row.sequence)
+        if hit is None:
+            return 0
+        row.caches, row.done = hit.caches, hit.length
+        return hit.length
 
     def _warm_up(self) -> None:
         """Run a little, so that no reader waits while mlx compiles, and the pace is known."""
@@ -190,7 +217,8 @@ class Worker:
             processors_for(options),
         )
         run.admitted = time.perf_counter()
-        self._tell(run, GenerationStarted(run.name, len(prompt), 0))
+        run.cached = self._find(run.row)
+        self._tell(run, GenerationStarted(run.name, len(prompt), run.cached))
         self._scheduler.read(run.key, self._batch.add(run.row))
 
     def _continue(self, run: Run, parked: Parked) -> None:
@@ -201,6 +229,8 @@ class Worker:
             self._advance(token)
             if run.ended:
                 return
+        if parked.row.caches is None:  # they had to make room
+            self._find(parked.row)
         self._scheduler.read(run.key, self._batch.add(parked.row))
 
     def _prefill(self) -> bool:
@@ -209,18 +239,43 @@ class Worker:
         oldest = self._scheduler.oldest
         if oldest is None:
             return False
-        row = self.runs[oldest].row
-        assert row is not None
-        context = row.done
+        context = self._row(oldest).done
         budget = self._pace.budget(context) if self._scheduler.busy else MOST_CHUNK
         plan = self._scheduler.plan(budget, together=self._batch.together)
+        plan = self._up_to_boundary(plan)
         begin = time.perf_counter()
-        self._receive(self._batch.prefill(plan))
+        result = self._batch.prefill(plan)
         seconds = time.perf_counter() - begin
-        tokens = len(plan) * max(n for _, n in plan)
         if len(plan) > 1 or plan[0][0] == oldest:
-            self._pace.prefilled(tokens, context, seconds)
+            self._pace.prefilled(len(plan) * max(n for _, n in plan), context, seconds)
+        self._keep_boundary(plan)
+        self._receive(result)
         return True
+
+    def _row(self, key: int) -> Row:
+        row = self.runs[key].row
+        assert row is not None
+        return row
+
+    def _boundary(self, key: int) -> int | None:
+        """Return where the next beginning worth keeping ends in a run's prompt, if there is one."""
+        done = self._row(key).done
+        ends = [end for end in self.runs[key].request.boundaries if end - done >= LEAST_TOKENS]
+        return min(ends, default=None)
+
+    def _up_to_boundary(self, plan: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Let a prompt that has a boundary be read alone, up to it at most."""
+        for key, n in plan:
+            end = self._boundary(key)
+            if end is not None:
+                return [(key, min(n, end - self._row(key).done))]
+        return plan
+
+    def _keep_boundary(self, plan: list[tuple[int, int]]) -> None:
+        for key, _ in plan:
+            row = self._row(key)
+            if row.caches is not None and row.done in self.runs[key].request.boundaries:
+                self._keep(row, copy.deepcopy(row.caches), row.done)
 
     def _receive(self, result: StepResult) -> None:
         for key, error in result.faults:
@@ -285,7 +340,7 @@ class Worker:
             "prompt_tokens": prompt_tokens,
             "completion_tokens": run.tokens,
             "total_tokens": prompt_tokens + run.tokens,
-            "cached_tokens": 0,
+            "cached_tokens": run.cached,
             "reasoning_tokens": run.text.reasoning_tokens,
         }
         calls = run.text.calls
@@ -301,12 +356,12 @@ class Worker:
             )
         self.faults += 1
         self._tell(run, RunFailed(error))
-        self._forget(run)
+        self._forget(run, faulty=True)
 
-    def _forget(self, run: Run) -> None:
+    def _forget(self, run: Run, *, faulty: bool = False) -> None:
         run.ended, run.parked, run.row = True, None, None
         if self._batch is not None:
-            self._batch.remove([run.key])
+            self._batch.remove([run.key], faulty=faulty)
         self._scheduler.remove(run.key)
         self.runs.pop(run.key, None)
 

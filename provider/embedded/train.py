@@ -204,7 +204,7 @@ def main() -> None:
     """Make the tokenizer, train, and write what the model card says of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=MODEL_PATH, help="with the chat template")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--log", type=Path, default=Path(".build/train.jsonl"))
     options = parser.parse_args()
     train_tokenizer(options.folder, SEED)

@@ -114,3 +114,33 @@ async def test_after_parking(provider, expected, kind):
         async for delta in stream:
             texts[index] += delta.content
     assert texts == expected[kind]
+
+
+SYSTEM = "You are a patient assistant who answers in full sentences and never hurries. " * 2
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+async def test_with_a_prefix_hit(folder, kind):
+    """Another question under the same system prompt, the same one again, and a next turn."""
+    options = {**OPTIONS[kind], "system_prompt": SYSTEM}
+    turns = [
+        {"role": "user", "content": PROMPTS[1]},
+        {"role": "assistant", "content": "Once upon a time."},
+    ]
+    calls = [
+        (PROMPTS[1], options),
+        (PROMPTS[2], options),
+        (PROMPTS[1], options),
+        (PROMPTS[4], {**options, "messages": turns}),
+    ]
+    answers = {}
+    for name, size in (("cold", 0), ("warm", 1 << 30)):
+        config = {"model": str(folder), "max_tokens": TOKENS, "prefix_cache_bytes": size}
+        provider = MLXProvider(config)
+        answers[name] = [await provider.generate_async(p, **given) for p, given in calls]
+        await provider.aclose()
+    cached = {name: [a.usage["cached_tokens"] for a in answers[name]] for name in answers}
+    assert cached["cold"] == [0, 0, 0, 0]
+    assert cached["warm"][0] == 0
+    assert all(n > 20 for n in cached["warm"][1:])
+    assert [a.content for a in answers["warm"]] == [a.content for a in answers["cold"]]

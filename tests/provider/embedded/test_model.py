@@ -35,7 +35,9 @@ def test_the_card_claims_enough_and_shows_twenty_samples():
         assert fact in measured[0]
 
 
-@pytest.mark.parametrize(("kind", "count"), [(kind, 24 if "stories" in kind else 80) for kind in KINDS])
+@pytest.mark.parametrize(
+    ("kind", "count"), [(kind, 24 if "stories" in kind else 80) for kind in KINDS]
+)
 async def test_held_out_prompts_are_answered(provider, kind, count):
     rng = random.Random(2)
     share, wrong = await share_right(provider, [KINDS[kind](rng) for _ in range(count)])
