@@ -219,7 +219,10 @@ class Worker:
         run.admitted = time.perf_counter()
         run.cached = self._find(run.row)
         self._tell(run, GenerationStarted(run.name, len(prompt), run.cached))
-        self._scheduler.read(run.key, self._batch.add(run.row))
+        left = self._batch.add(run.row)
+        self._scheduler.read(run.key, left)
+        if left == 0:
+            self._tell(run, PrefillProgress(len(prompt), len(prompt)))
 
     def _continue(self, run: Run, parked: Parked) -> None:
         assert self._batch is not None
