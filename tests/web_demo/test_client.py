@@ -127,16 +127,14 @@ async def test_a_lost_link_is_one_error_and_new_runs_go_on(new_page):
                 client.events.addEventListener("state", () => states.push(client.state));
                 const run = client.generate({prompt: "first"});
                 let text = "";
-                try { for await (const chunk of run) text += chunk.text; }
+                try { for await (const chunk of run) globalThis.seen = text += chunk.text; }
                 catch (error) { text += error.name; }
                 const later = await client.generate({prompt: "second"}).result;
                 return [text, later.text, states];
                 """,
             )
         )
-        await eventually(
-            lambda: gateway.provider.requests and gateway.provider.requests[0].produced
-        )
+        await page.wait_for_function("() => globalThis.seen === 'a '")
         for connection in list(gateway._connections):
             connection._socket.transport.abort()
         first, second, states = await asking
