@@ -4,6 +4,7 @@ import asyncio
 import re
 import sys
 from asyncio.subprocess import PIPE
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -52,11 +53,26 @@ async def test_the_python_client_works_as_pasted():
     assert "'completion_tokens'" in out
 
 
+class Unhurried(MLXProvider):
+    """Hands its words on no faster than a large model would, so that a page can still stop it."""
+
+    async def generate_async(self, *arguments, **options):
+        deltas = await super().generate_async(*arguments, **options)
+
+        async def slowly():
+            async with aclosing(deltas):
+                async for delta in deltas:
+                    yield delta
+                    await asyncio.sleep(0.05)
+
+        return slowly()
+
+
 @pytest.mark.browser
 async def test_the_javascript_works_as_pasted(browser):  # noqa: F811
     (code,) = blocks("js")
     assert lines_of(code) <= 12
-    provider = MLXProvider({"temperature": 0.0})
+    provider = Unhurried({"temperature": 0.0})
     try:
         async with running(provider) as gateway:
             page = await browser.new_page(bypass_csp=True)  # pasted: not one of its files
