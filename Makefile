@@ -12,7 +12,7 @@ INSTALL := $(BIN)/uv pip install --quiet --constraint requirements.lock --python
 
 .DEFAULT_GOAL := check
 
-.PHONY: check serve chat test lint format browser wheel lock clean help
+.PHONY: check serve chat test lint format bench-engine browser wheel lock clean help
 
 check: lint test  ## Run the linters and the tests
 
@@ -35,6 +35,9 @@ format: $(VENV)/dev.ready  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench-engine: $(VENV)/dev.ready  ## Measure the engine beside mlx-lm: ARGS="--quick"
+	$(BIN)/python -m tests.bench.engine --json .build/bench-engine.json $(ARGS)
+
 browser: $(VENV)/dev.ready  ## Get a Chromium for the page's tests
 	@PYTHON=$(BIN)/python sh tests/support/get_chromium.sh
 
@@ -50,7 +53,7 @@ clean:  ## Remove everything that was made
 	rm -rf $(VENV) .build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 help:  ## Say what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 $(VENV)/uv.ready:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \

@@ -1,0 +1,409 @@
+"""The engine's benchmark: `make bench-engine`.
+
+Everything that is compared is measured in one run, in turns, on the same prompts. Ratios are what
+counts; absolute times are this machine's.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import tempfile
+import time
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from provider import MLXProvider
+from provider.backend import describe
+from provider.embedded import MODEL_PATH
+from provider.embedded.corpus.stories import subject
+from provider.models import load, tokenizer_of
+from provider.templates import ChatTemplate, conversation
+from tests.bench import peers
+from tests.support.tiny_models import LLAMA, write_model
+
+LARGE = {
+    **LLAMA,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "intermediate_size": 2048,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 8192,
+    "vocab_size": 8192,
+}  # about 90 M parameters
+
+
+@dataclass
+class Figure:
+    """One line of the result."""
+
+    what: str
+    value: float
+    unit: str
+    bound: str = ""  # what is asked for
+    holds: bool | None = None  # whether it is met
+    detail: str = ""
+
+
+class Prompts:
+    """Stories about subjects that never repeat, so that nothing is read from a cache unmeant."""
+
+    def __init__(self, seed):
+        self._random = random.Random(seed)
+
+    def texts(self, count):
+        return [f"Tell me a long story about {subject(self._random).phrase}." for _ in range(count)]
+
+    def long(self, tokens):
+        words = [subject(self._random).phrase.split()[-1] for _ in range(tokens // 2)]
+        return " ".join(words)
+
+
+class Bench:
+    """Measures, one after the other, and what they found."""
+
+    def __init__(self, quick, folder):
+        self.quick = quick
+        self.folder = folder
+        self.figures = []
+        self.prompts = Prompts(1)
+        self.console = Console(stderr=True)
+
+    def add(self, *arguments, **options):
+        figure = Figure(*arguments, **options)
+        self.figures.append(figure)
+        self.console.print(f"  {figure.what}: {figure.value:.4g} {figure.unit} {figure.detail}")
+
+    # 1. Throughput.
+
+    async def throughput(self):
+        await self.rates("embedded", MODEL_PATH, 150, 7)
+        await self.rates("90 M", write_model(self.folder / "large", LARGE), 40, 3)
+
+    async def rates(self, name, path, max_tokens, rounds):
+        loaded = load(path)
+        template = ChatTemplate(tokenizer_of(path))
+        provider = MLXProvider({"model": str(path), "temperature": 0.0, "max_tokens": max_tokens})
+        await provider.load()
+        for rows in (1, 8, 32):
+            rates = {"ours": [], "batch generator": [], "bare loop": []}
+            for _ in range(1 if self.quick else rounds):
+                texts = self.prompts.texts(rows)
+                tokens = [
+                    template.tokens(conversation(t, None, None), [], enable_thinking=False)
+                    for t in texts
+                ]
+                rates["ours"].append(await self.ours(provider, texts))
+                rates["batch generator"].append(peers.batch_generator(loaded, tokens, max_tokens))
+                rates["bare loop"].append(peers.bare_loop(loaded, tokens, max_tokens))
+            median = {who: statistics.median(all_of) for who, all_of in rates.items()}
+            least = 1.15 if rows == 32 else 1.0
+            beside = median["ours"] / median["batch generator"]
+            self.add(
+                f"throughput, {name}, {rows} runs",
+                beside,
+                "of BatchGenerator",
+                f">= {least}",
+                beside >= least,
+                f"{median['ours']:.0f} tokens/s; BatchGenerator {median['batch generator']:.0f}, "
+                f"bare loop {median['bare loop']:.0f}",
+            )
+        await provider.aclose()
+
+    async def ours(self, provider, texts):
+        async def one(text):
+            count = 0
+            async for delta in await provider.generate_async(text, stream=True):
+                count = (delta.usage or {}).get("completion_tokens", count)
+            return count
+
+        begin = time.perf_counter()
+        counts = await asyncio.gather(*map(one, texts))
+        return sum(counts) / (time.perf_counter() - begin)
+
+    # 2. Cancelling.
+
+    async def cancelling(self):
+        provider = MLXProvider({"max_tokens": 500})
+        late = []
+        rng = random.Random(2)
+        for _ in range(5 if self.quick else 40):
+            (text,) = self.prompts.texts(1)
+            stream = await provider.generate_async(text, stream=True)
+            for _ in range(rng.randrange(1, 20)):
+                await anext(stream)
+            (run,) = provider.engine.runs
+            steps = provider.engine.steps
+            await stream.aclose()
+            await idle(provider)
+            late.append(max(0, run.last_step - steps))
+        self.add("cancel: later decode steps, at most", max(late), "steps", "<= 1", max(late) <= 1)
+        beside = await provider.generate_async(self.prompts.texts(1)[0], stream=True)
+        await anext(beside)
+        late = []
+        for _ in range(2 if self.quick else 8):
+            asked = {"stream": True, "events": True}
+            stream = await provider.generate_async(self.prompts.long(3000), **asked)
+            chunks = 0
+            while chunks < 3:
+                chunks += hasattr((await anext(stream)).raw_response, "done")
+            run = provider.engine.runs[-1]
+            done = run.row.done
+            await stream.aclose()
+            row = run.row
+            while not run.ended:
+                await asyncio.sleep(0.001)
+                row = run.row or row
+            late.append(row is not None and row.done > done)
+            await anext(beside)
+        self.add(
+            "cancel in prefill: later chunks, at most", max(late), "chunks", "<= 1", max(late) <= 1
+        )
+        await beside.aclose()
+        await provider.aclose()
+
+    # 3. Admission.
+
+    async def admission(self):
+        provider = MLXProvider({"temperature": 0.0, "max_tokens": 2000})
+        await provider.load()
+
+        async def brief():
+            begin = time.perf_counter()
+            (text,) = self.prompts.texts(1)
+            await provider.generate_async(text, max_tokens=1)
+            return time.perf_counter() - begin
+
+        times = 5 if self.quick else 25
+        alone = statistics.median([await brief() for _ in range(times)])
+        for others in (1, 31):
+            texts = [
+                f"Count from {n} to {n + 30}. {t}" for n, t in enumerate(self.prompts.texts(others))
+            ]
+            tasks = [asyncio.create_task(self.endless(provider, text)) for text in texts]
+            while len(provider.engine.runs) < others or not all(
+                r.tokens for r in provider.engine.runs
+            ):
+                await asyncio.sleep(0.005)
+            begin, steps = time.perf_counter(), provider.engine.steps
+            await asyncio.sleep(0.5)
+            step = (time.perf_counter() - begin) / (provider.engine.steps - steps)
+            beside = []
+            for _ in range(times):
+                beside.append(await brief())
+                await asyncio.sleep(random.random() * 0.05)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await idle(provider)
+            extra = (statistics.median(beside) - alone) / step
+            self.add(
+                f"admission of one token beside {others}",
+                extra,
+                "steps more than idle",
+                "<= 3",
+                extra <= 3,
+                f"step {step * 1000:.1f} ms, idle {alone * 1000:.1f} ms, "
+                f"beside {statistics.median(beside) * 1000:.1f} ms",
+            )
+        await provider.aclose()
+
+    async def endless(self, provider, text):
+        while True:
+            async for _ in await provider.generate_async(text, stream=True):
+                pass
+
+    async def burst(self):
+        provider = MLXProvider({"temperature": 0.0, "max_tokens": 32})
+        await provider.load()
+
+        async def first(text):
+            begin, at = time.perf_counter(), None
+            async for _ in await provider.generate_async(text, stream=True):
+                at = at or time.perf_counter() - begin
+            return at
+
+        served = peers.in_float32(MODEL_PATH, self.folder / "float32")
+        ours, theirs = [], []
+        async with peers.mlx_lm_server(served) as port:
+            for _ in range(1 if self.quick else 3):
+                texts = self.prompts.texts(32)
+                ours += await asyncio.gather(*map(first, texts))
+                theirs += await asyncio.gather(
+                    *(peers.time_to_first_token(port, served, text) for text in texts)
+                )
+        share = statistics.median(ours) / statistics.median(theirs)
+        self.add(
+            "time to first token, 32 at once",
+            share,
+            "of mlx_lm.server",
+            "<= 0.125",
+            share <= 0.125,
+            f"{statistics.median(ours) * 1000:.0f} ms, {statistics.median(theirs) * 1000:.0f} ms",
+        )
+        await provider.aclose()
+
+    # 4. The gap.
+
+    async def gap(self):
+        for gap, name in ((0.1, "adaptive chunks"), (1e6, "chunks of 2048")):
+            provider = MLXProvider({"temperature": 0.0, "max_tokens": 4000, "max_token_gap": gap})
+            await provider.generate_async(self.prompts.long(4000), max_tokens=1)
+            longest, step, ttft = await self.longest_gap(provider)
+            await provider.aclose()
+            fixed = gap > 1
+            self.add(
+                f"longest gap beside a prompt of 4,000 tokens, {name}",
+                longest * 1000,
+                "ms",
+                "" if fixed else f"<= {(gap + step) * 1000:.0f}",
+                None if fixed else longest <= gap + step,
+                f"a step takes {step * 1000:.1f} ms, the prompt {ttft:.2f} s",
+            )
+
+    async def longest_gap(self, provider):
+        times = []
+
+        async def watch():
+            while True:
+                (text,) = self.prompts.texts(1)
+                async for _ in await provider.generate_async(text, stream=True, temperature=1.0):
+                    times.append(time.perf_counter())
+
+        watcher = asyncio.create_task(watch())
+        while len(times) < 60:
+            await asyncio.sleep(0.01)
+        step = statistics.median(b - a for a, b in pairwise(times[5:]))
+        begin = time.perf_counter()
+        await provider.generate_async(self.prompts.long(4000), max_tokens=1)
+        end = time.perf_counter()
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
+        during = [begin, *(at for at in times if begin < at < end), end]
+        return max(b - a for a, b in pairwise(during)), step, end - begin
+
+    # 5. The second turn.
+
+    async def second_turn(self):
+        history = [
+            {"role": "user", "content": self.prompts.long(4000)},
+            {"role": "assistant", "content": "I have read it."},
+        ]
+        found = {}
+        for name, size in (("cold", 0), ("warm", None)):
+            config = {"temperature": 0.0, "max_tokens": 24}
+            provider = MLXProvider(
+                config if size is None else {**config, "prefix_cache_bytes": size}
+            )
+            await provider.generate_async("", messages=history[:1], max_tokens=1)
+            begin, first, said = time.perf_counter(), None, []
+            stream = await provider.generate_async(
+                "Count from 3 to 9", messages=history, stream=True
+            )
+            async for delta in stream:
+                first = first or time.perf_counter() - begin
+                said.append(delta.content)
+            found[name] = (first, "".join(said))
+            await provider.aclose()
+        share = found["warm"][0] / found["cold"][0]
+        same = found["warm"][1] == found["cold"][1]
+        self.add(
+            "second turn on 4,000 tokens: time to first token",
+            share,
+            "of cold",
+            "<= 0.1, same text",
+            share <= 0.1 and same,
+            f"{found['warm'][0] * 1000:.0f} ms, cold {found['cold'][0] * 1000:.0f} ms, "
+            f"{'the same' if same else 'ANOTHER'} text",
+        )
+
+    # 6. A stalled reader.
+
+    async def stalled(self):
+        provider = MLXProvider({"temperature": 0.0, "max_tokens": 1000, "max_unread": 64})
+        rates, same = {False: [], True: []}, True
+        for _ in range(1 if self.quick else 5):
+            for stall in (False, True):
+                (text,) = self.prompts.texts(1)
+                stream = await provider.generate_async(text, stream=True)
+                begun = [await anext(stream)]
+                if not stall:
+                    await stream.aclose()
+                rates[stall].append(await self.ours(provider, self.prompts.texts(7)))
+                if stall:
+                    (run,) = provider.engine.runs
+                    produced = run.tokens
+                    async with aclosing(stream):
+                        begun += [delta async for delta in stream]
+                    whole = await provider.generate_async(text)
+                    same &= "".join(d.content for d in begun) == whole.content and produced <= 65
+        share = statistics.median(rates[True]) / statistics.median(rates[False])
+        self.add(
+            "a stalled reader beside 7: their throughput",
+            share,
+            "of that without it",
+            ">= 0.95, bounded, same text",
+            share >= 0.95 and same,
+            f"it produced {produced} tokens of at most 64 unread and one read",
+        )
+        await provider.aclose()
+
+
+MEASURES = (
+    Bench.throughput,
+    Bench.cancelling,
+    Bench.admission,
+    Bench.burst,
+    Bench.gap,
+    Bench.second_turn,
+    Bench.stalled,
+)
+
+
+async def measure(bench, only):
+    for one in MEASURES:
+        if only in (None, one.__name__):
+            await one(bench)
+
+
+async def idle(provider):
+    while provider.engine.busy:
+        await asyncio.sleep(0.001)
+
+
+def show(figures):
+    table = Table(title=f"mlx-gateway's engine on {describe()}")
+    for column in ("what", "value", "asked for", "", "detail"):
+        table.add_column(column)
+    for figure in figures:
+        mark = {True: "yes", False: "NO", None: ""}[figure.holds]
+        value = f"{figure.value:.3g} {figure.unit}"
+        table.add_row(figure.what, value, figure.bound, mark, figure.detail)
+    Console(width=150).print(table)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one round each, to see that it runs")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    names = [one.__name__ for one in MEASURES]
+    parser.add_argument("--only", choices=names, help="one measure")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(options.quick, Path(folder))
+        asyncio.run(measure(bench, options.only))
+    show(bench.figures)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps([asdict(f) for f in bench.figures], indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
