@@ -4,9 +4,11 @@ Rule 1: every MLX call is made on the executor's one worker thread, by `Worker`.
 post to the mailbox and read inboxes.
 Rule 2: before every turn the whole mailbox is taken. A cancel or a new run waits for one step,
 never for a tick.
-Rule 3: the thread works only while there is work; idle, it waits in its executor, so that the
+Rule 3: while nobody streams, and prompts are known to be on their way, a turn waits a moment for
+them: read together they cost little more than one.
+Rule 4: the thread works only while there is work; idle, it waits in its executor, so that the
 interpreter can end at any time.
-Rule 4: the thread outlives whatever a run does. What no run can be blamed for ends the runs that
+Rule 5: the thread outlives whatever a run does. What no run can be blamed for ends the runs that
 are there, one error each, and the next ones find an empty batch.
 """
 
@@ -14,9 +16,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 from provider.backend import clear_streams_at_thread_end
 from provider.interface import GenerationError, ResourceExceededError
@@ -28,6 +32,8 @@ from provider.worker import Run, Worker
 __all__ = ["Engine"]
 
 log = logging.getLogger(__name__)
+
+GATHER_S = 0.005  # the most that a turn waits for prompts on their way
 
 
 class Engine:
@@ -49,11 +55,13 @@ class Engine:
             thread_name_prefix="mlx-engine",
             initializer=clear_streams_at_thread_end,
         )
-        self._lock = threading.Lock()  # guards _working, _closed, _next_key and _loading
+        self._lock = threading.Lock()  # guards what follows, but for the mailbox
         self._working = False
         self._closed = False
         self._next_key = 0
         self._loading: Future[LoadedModel] | None = None
+        self._coming = 0  # runs whose prompts are being made
+        self._arrived = threading.Event()  # something came into the mailbox
         self._mailbox: deque[Callable[[], None]] = deque()  # what to tell the worker, in order
 
     @property
@@ -84,6 +92,18 @@ class Engine:
             if loading is None or (loading.done() and loading.exception() is not None):
                 loading = self._loading = self._executor.submit(self._worker.load)
             return loading
+
+    @contextmanager
+    def coming(self) -> Iterator[None]:
+        """Announce, around the making of its prompt, that a run is going to be submitted."""
+        with self._lock:
+            self._coming += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._coming -= 1
+            self._arrived.set()
 
     def submit(self, request: RunRequest, inbox: Inbox) -> Run:
         """Enter a run; its events come to `inbox`.
@@ -121,6 +141,7 @@ class Engine:
 
     def _post(self, message: Callable[[], None]) -> None:
         self._mailbox.append(message)
+        self._arrived.set()
         with self._lock:
             if self._working or self._closed:
                 return
@@ -147,6 +168,7 @@ class Engine:
     def _turn(self) -> None:
         try:
             self._take_mailbox()
+            self._gather()
             if self._worker.busy:
                 self._worker.turn()
             else:
@@ -160,6 +182,16 @@ class Engine:
     def _take_mailbox(self) -> None:
         while self._mailbox:
             self._mailbox.popleft()()
+
+    def _gather(self) -> None:
+        latest = time.monotonic() + GATHER_S
+        while self._coming and self._worker.busy and not self._worker.streaming:
+            left = latest - time.monotonic()
+            if left <= 0:
+                return
+            self._arrived.wait(left)
+            self._arrived.clear()
+            self._take_mailbox()
 
     def _free(self) -> None:
         self._take_mailbox()

@@ -159,7 +159,9 @@ class MLXProvider(AbstractLLMInterface):
         the options of `generate_async` and raises the same errors.
         """
         call = self._call(prompt, system_prompt, files, tools, kwargs)
-        request = self._text_worker.submit(self._ready().result().request, call).result()
+        ready = self._ready().result()
+        with self._engine.coming():
+            request = self._text_worker.submit(ready.request, call).result()
         deltas = self._deltas(request)
         return deltas if stream else _join(list(deltas))
 
@@ -184,9 +186,13 @@ class MLXProvider(AbstractLLMInterface):
         ContextWindowExceededError and the errors of `load` at the await, GenerationError later.
         """
         call = self._call(prompt, system_prompt, files, tools, kwargs)
-        await self.load()
-        preparing = self._text_worker.submit(self._ready().result().request, call)
-        deltas = self._deltas_async(await asyncio.wrap_future(preparing))
+        ready = self._loaded()
+        if ready is None or self._engine.closed:
+            await self.load()
+            ready = self._ready().result()
+        with self._engine.coming():
+            preparing = self._text_worker.submit(ready.request, call)
+            deltas = self._deltas_async(await asyncio.wrap_future(preparing))
         if stream:
             return deltas
         async with aclosing(deltas):
