@@ -32,6 +32,7 @@ Keep = Callable[["Row", list[Any], int], None]
 Together = Callable[[Sequence[list[Any]]], SlotCaches | MergedCaches]
 
 CLEAR_EVERY = 512  # steps after which mlx gives back the buffers that it has kept for reuse
+MOST_KEPT = 1 << 30  # bytes of such buffers after a chunk; the next steps can use that many
 
 
 @dataclass(eq=False)
@@ -166,13 +167,29 @@ class Batch:
         row.sequence.append(token)
         return Token(row.key, token, _finish(row, token, self._ends))
 
+    @property
+    def first_token_flies(self) -> bool:
+        """Whether a row's first token is on its way, which is better not kept waiting."""
+        return any(group.first_token_flies for group in self._groups)
+
+    def collect(self) -> StepResult:
+        """Wait for the forward passes on their way, launch none, and return their tokens."""
+        return self._each(_Group.collect)
+
     def decode(self) -> StepResult:
         """Launch a forward pass for every decoding row, and return the tokens of the last one."""
-        result = StepResult()
         self._merge()
+        result = self._each(_Group.step)
+        self._steps += 1
+        if self._steps % CLEAR_EVERY == 0:
+            mx.clear_cache()
+        return result
+
+    def _each(self, do: Callable[[_Group, StepResult], None]) -> StepResult:
+        result = StepResult()
         for group in list(self._groups):
             try:
-                group.step(result)
+                do(group, result)
             except Exception as error:  # noqa: BLE001 - a model may raise anything
                 self._groups.remove(group)
                 self._suspect(group.members, error, result)
@@ -181,9 +198,6 @@ class Batch:
                 self._rows.pop(token.key, None)
         self.remove([key for key, _ in result.faults], faulty=True)
         self._drop_empty()
-        self._steps += 1
-        if self._steps % CLEAR_EVERY == 0:
-            mx.clear_cache()
         return result
 
     def prefill(self, plan: Sequence[tuple[int, int]]) -> StepResult:
@@ -253,7 +267,8 @@ class Batch:
         self._model(mx.array(chunks), cache=caches.layers)  # the logits are never computed
         caches.end()
         mx.eval([_state(layer) for layer in caches.layers])
-        mx.clear_cache()
+        if mx.get_cache_memory() > MOST_KEPT:
+            mx.clear_cache()
 
     def _start(self, rows: Sequence[Row], caches: RowCaches) -> None:
         """Let rows decode whose sequences are read but for the last token."""
@@ -370,6 +385,19 @@ class _Group:
         if row not in self._rows:
             return None, pending
         return self._caches.extract(self._rows.index(row)), pending
+
+    @property
+    def first_token_flies(self) -> bool:
+        """Whether a row's first token was launched and not read."""
+        return self._flying is not None and any(
+            row is not None and not row.generated for row in self._flying[1]
+        )
+
+    def collect(self, result: StepResult) -> None:
+        """Read what was launched last."""
+        flying, self._flying = self._flying, None
+        if flying is not None:
+            result.tokens += self._take(*flying)
 
     def step(self, result: StepResult) -> None:
         """Launch the next forward pass, then read what the one before has sampled."""

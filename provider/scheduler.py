@@ -27,6 +27,7 @@ class Scheduler(Generic[Key]):
         self._waiting: deque[Key] = deque()
         self._prefilling: dict[Key, int] = {}  # prompt tokens left, in order of admission
         self._decoding: set[Key] = set()
+        self._streaming: set[Key] = set()  # decoding, and their readers have seen something
         self._told: dict[Key, int] = {}  # the last position reported
         self._short_turn = False  # whether short prompts go next, beside a long one
 
@@ -44,9 +45,9 @@ class Scheduler(Generic[Key]):
         return len(self._waiting)
 
     @property
-    def busy(self) -> bool:
-        """Whether anything decodes, so that a long chunk would be felt."""
-        return bool(self._decoding)
+    def streaming(self) -> bool:
+        """Whether a reader has seen tokens and wants more, so that a long chunk would be felt."""
+        return bool(self._streaming)
 
     @property
     def oldest(self) -> Key | None:
@@ -57,9 +58,15 @@ class Scheduler(Generic[Key]):
         """Put at the end of the queue."""
         self._waiting.append(key)
 
+    def stream(self, key: Key) -> None:
+        """Note that a run's first token was handed over."""
+        if key in self._decoding:
+            self._streaming.add(key)
+
     def park(self, key: Key) -> None:
         """Take out of the batch a run that waits for its reader."""
         self._decoding.discard(key)
+        self._streaming.discard(key)
 
     def resume(self, key: Key) -> None:
         """Put a parked run at the head of the queue: it has waited its turn already."""
@@ -95,7 +102,7 @@ class Scheduler(Generic[Key]):
             self._waiting.remove(key)
         self._told.pop(key, None)
         self._prefilling.pop(key, None)
-        self._decoding.discard(key)
+        self.park(key)
 
     def moved(self) -> list[tuple[Key, int]]:
         """Return those whose place in the queue has changed, with the new one, from 1."""

@@ -1,8 +1,8 @@
 """What the MLX thread does, turn by turn: admit, decode, read a chunk, hand over.
 
 Rule 1: every method is called on the MLX thread, and every MLX call is made here or below.
-Rule 2: each turn is one decode step for all and at most one chunk of prefill; what was posted
-since the last one, cancels first, is applied before it.
+Rule 2: each turn is at most one chunk of prefill and one decode step for all, those whose prompt
+was read just now among them; what was posted since the last turn is applied before it.
 Rule 3: a run ends with exactly one RunFinished or RunFailed, or by a cancel and nothing more.
 Rule 4: a run whose reader has `max_unread` deltas waiting is parked: out of the batch, its KV cache
 kept, its slot free. It goes on, with the same text, when the reader has caught up.
@@ -121,17 +121,26 @@ class Worker:
         """Whether a turn would do anything."""
         return len(self._scheduler) > 0
 
+    @property
+    def streaming(self) -> bool:
+        """Whether a reader waits for its next token."""
+        return self._scheduler.streaming
+
     def turn(self) -> None:
         """Make one step and hand over what it gave."""
         assert self._batch is not None
         self.steps += 1
-        begin = time.perf_counter()
         self._admit()
+        # What flies is done before a chunk could begin; and first tokens are waited for.
+        first = self._scheduler.oldest is not None or self._batch.first_token_flies
+        if first:
+            self._receive(self._batch.collect())
+            self._flush()
+            self._prefill()
+        begin = time.perf_counter()
         self._receive(self._batch.decode())
-        self._flush()
-        decoded = time.perf_counter()
-        if not self._prefill() and self._scheduler.busy:
-            self._pace.decoded(decoded - begin)
+        if self._scheduler.streaming and not first:
+            self._pace.decoded(time.perf_counter() - begin)
         self._flush()
 
     def rest(self) -> None:
@@ -236,14 +245,14 @@ class Worker:
             self._find(parked.row)
         self._scheduler.read(run.key, self._batch.add(parked.row))
 
-    def _prefill(self) -> bool:
-        """Read one chunk, if a prompt waits; return whether there was one."""
+    def _prefill(self) -> None:
+        """Read one chunk, if a prompt waits."""
         assert self._batch is not None
         oldest = self._scheduler.oldest
         if oldest is None:
-            return False
+            return
         context = self._row(oldest).done
-        budget = self._pace.budget(context) if self._scheduler.busy else MOST_CHUNK
+        budget = self._pace.budget(context) if self._scheduler.streaming else MOST_CHUNK
         plan = self._scheduler.plan(budget, together=self._batch.together)
         plan = self._up_to_boundary(plan)
         begin = time.perf_counter()
@@ -253,7 +262,6 @@ class Worker:
             self._pace.prefilled(len(plan) * max(n for _, n in plan), context, seconds)
         self._keep_boundary(plan)
         self._receive(result)
-        return True
 
     def _row(self, key: int) -> Row:
         row = self.runs[key].row
@@ -302,6 +310,7 @@ class Worker:
         run.tokens += 1
         if not run.first_token:
             run.first_token = time.perf_counter()
+        self._scheduler.stream(run.key)
         assert run.text is not None
         try:
             # The end token itself has no text.

@@ -57,13 +57,23 @@ def test_a_parked_run_gives_its_slot_away_and_comes_back_first():
     assert scheduler.waiting == 1
 
 
-def test_busy_means_that_something_decodes():
+def test_streaming_means_that_a_reader_has_seen_something():
     scheduler = with_prompts({"a": 10})
-    assert not scheduler.busy
+    scheduler.stream("a")
+    assert not scheduler.streaming  # its prompt is still being read
     scheduler.read("a", 0)
-    assert scheduler.busy
-    scheduler.read("a", 7)  # its forward pass failed: it is read again
-    assert not scheduler.busy
+    assert not scheduler.streaming
+    scheduler.stream("a")
+    assert scheduler.streaming
+    scheduler.park("a")
+    assert not scheduler.streaming
+
+
+def test_a_run_whose_forward_pass_failed_is_read_again():
+    scheduler = with_prompts({"a": 10})
+    scheduler.read("a", 0)
+    assert scheduler.plan(MOST_CHUNK) == []
+    scheduler.read("a", 7)
     assert scheduler.plan(MOST_CHUNK) == [("a", 7)]
 
 
