@@ -9,33 +9,17 @@ Rule 3: texts come out in the order in which the model wrote them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from mlx_lm.generate import TextStateMachine, make_text_state_machine
 
 import provider.backend  # noqa: F401 - a fast BLAS must be there before mlx_lm brings mlx
+from provider.runs import TextDelta
 from provider.tools import parse_calls
 
-__all__ = ["Channel", "Piece", "TextFormat", "TextStream"]
+__all__ = ["TextFormat", "TextStream"]
 
 ANSWER_STATE, REASONING_STATE, TOOL_STATE = "normal", "reasoning", "tool"
-
-
-class Channel(StrEnum):
-    """What a piece of text is part of."""
-
-    ANSWER = "answer"
-    REASONING = "reasoning"
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some text of one channel."""
-
-    text: str
-    channel: Channel = Channel.ANSWER
 
 
 class TextFormat:
@@ -78,54 +62,54 @@ class TextStream:
         self._stop_state = self._stops.make_state()
         self._tool_text: list[str] = []
 
-    def add(self, token: int) -> list[Piece]:
+    def add(self, token: int) -> list[TextDelta]:
         """Take one token; return the text that it makes known."""
         self._detokenizer.add_token(token)
-        pieces = self._split(self._detokenizer.last_segment)
+        deltas = self._split(self._detokenizer.last_segment)
         self.reasoning_tokens += self._markers[0] == REASONING_STATE
-        return pieces
+        return deltas
 
-    def finish(self) -> list[Piece]:
+    def finish(self) -> list[TextDelta]:
         """Return what was held back, now that nothing more comes."""
         if self.stopped:
             return []
         self._detokenizer.finalize()
-        pieces = self._split(self._detokenizer.last_segment)
+        deltas = self._split(self._detokenizer.last_segment)
         self._markers, rest, state = TextStateMachine.flush(self._markers)
-        pieces += self._route(state, rest)
-        pieces += self._close_call(cut=True)
+        deltas += self._route(state, rest)
+        deltas += self._close_call(cut=True)
         if not self.stopped:
             self._stop_state, held, _ = TextStateMachine.flush(self._stop_state)
-            pieces += _pieces(held, Channel.ANSWER)
-        return pieces
+            deltas += _deltas(held)
+        return deltas
 
-    def _split(self, text: str) -> list[Piece]:
+    def _split(self, text: str) -> list[TextDelta]:
         if not text or self.stopped:
             return []
-        self._markers, segments = TextStateMachine.split(self._markers, text)
-        pieces: list[Piece] = []
+        self._markers, segments = _split(self._markers, text)
+        deltas: list[TextDelta] = []
         for state, part in segments:
-            if state != TOOL_STATE:
-                pieces += self._close_call()
-            pieces += self._route(state, part)
-        return pieces
+            if self._tool_text and state != TOOL_STATE:
+                deltas += self._close_call()
+            deltas += self._route(state, part)
+        return deltas
 
-    def _route(self, state: str, text: str) -> list[Piece]:
+    def _route(self, state: str, text: str) -> list[TextDelta]:
         if state == TOOL_STATE:
             self._tool_text.append(text)
             return []
         if state == REASONING_STATE:
-            return _pieces(text, Channel.REASONING)
+            return _deltas(text, reasoning=True)
         return self._until_stop(text)
 
-    def _until_stop(self, text: str) -> list[Piece]:
+    def _until_stop(self, text: str) -> list[TextDelta]:
         if self.stopped or not text:
             return []
-        self._stop_state, segments = TextStateMachine.split(self._stop_state, text)
+        self._stop_state, segments = _split(self._stop_state, text)
         self.stopped = self._stop_state[0] is None
-        return _pieces("".join(part for _, part in segments), Channel.ANSWER)
+        return _deltas("".join(part for _, part in segments))
 
-    def _close_call(self, *, cut: bool = False) -> list[Piece]:
+    def _close_call(self, *, cut: bool = False) -> list[TextDelta]:
         """Read the tool text that has come to its end; what can't be read is shown as it came."""
         text, self._tool_text = "".join(self._tool_text), []
         if not text:
@@ -139,5 +123,13 @@ class TextStream:
         return self._until_stop(f"{tokenizer.tool_call_start}{text}{end}")
 
 
-def _pieces(text: str, channel: Channel) -> list[Piece]:
-    return [Piece(text, channel)] if text else []
+def _split(state: Any, text: str) -> tuple[Any, list[tuple[str, str]]]:
+    """Do what TextStateMachine.split does, at once where no character can begin a marker."""
+    name, node, _, held = state
+    if not held and node.keys().isdisjoint(text):
+        return state, [(name, text)]
+    return TextStateMachine.split(state, text)  # type: ignore[no-any-return]
+
+
+def _deltas(text: str, *, reasoning: bool = False) -> list[TextDelta]:
+    return [TextDelta(text, reasoning)] if text else []

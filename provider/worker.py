@@ -30,11 +30,11 @@ from provider.interface import (
 from provider.models import LoadedModel
 from provider.options import GenerationOptions
 from provider.prefix_cache import LEAST_TOKENS, PrefixCache
-from provider.runs import Inbox, RunEvent, RunFailed, RunFinished, RunRequest, TextDelta
+from provider.runs import Inbox, RunEvent, RunFailed, RunFinished, RunRequest
 from provider.sampling import processors_for, sampler_for
 from provider.scheduler import MOST_CHUNK, Pace, Scheduler
 from provider.settings import EngineSettings
-from provider.text import Channel, Piece, TextFormat, TextStream
+from provider.text import TextFormat, TextStream
 
 __all__ = ["Run", "Worker"]
 
@@ -314,14 +314,14 @@ class Worker:
         assert run.text is not None
         try:
             # The end token itself has no text.
-            pieces = [] if token.finish == "stop" else run.text.add(token.token)
+            deltas = [] if token.finish == "stop" else run.text.add(token.token)
             if token.finish and not run.text.stopped:
-                pieces += run.text.finish()
+                deltas += run.text.finish()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
             self._fail(run, error)
             return
-        run.sent += len(pieces)
-        self._tell(run, *map(_delta, pieces))
+        run.sent += len(deltas)
+        self._tell(run, *deltas)
         if token.finish or run.text.stopped:
             self._finish(run, "stop" if run.text.stopped else token.finish or "stop")
         elif run.unread >= self._settings.max_unread:
@@ -384,7 +384,3 @@ class Worker:
     def _flush(self) -> None:
         for run in self._handover.flush():  # their event loop is gone, and their reader with it
             self.cancel(run)
-
-
-def _delta(piece: Piece) -> TextDelta:
-    return TextDelta(piece.text, reasoning=piece.channel is Channel.REASONING)

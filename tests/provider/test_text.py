@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from provider.embedded import MODEL_PATH
 from provider.models import tokenizer_of
-from provider.text import Channel, Piece, TextFormat, TextStream
+from provider.runs import TextDelta
+from provider.text import TextFormat, TextStream
 
 TOKENIZER = tokenizer_of(MODEL_PATH)
 FORMAT = TextFormat(TOKENIZER)
@@ -27,8 +28,8 @@ def run(text, *, prompt=(), finish=True, **options):
     return stream, pieces + (stream.finish() if finish else [])
 
 
-def text_of(pieces, channel=Channel.ANSWER):
-    return "".join(piece.text for piece in pieces if piece.channel is channel)
+def text_of(pieces, *, reasoning=False):
+    return "".join(piece.text for piece in pieces if piece.reasoning == reasoning)
 
 
 @pytest.mark.parametrize(
@@ -51,14 +52,14 @@ def test_no_piece_ever_holds_a_broken_character(text):
 
 def test_reasoning_is_a_channel_of_its_own():
     stream, pieces = run("<think>I plan.</think>The answer.")
-    assert text_of(pieces, Channel.REASONING) == "I plan."
+    assert text_of(pieces, reasoning=True) == "I plan."
     assert text_of(pieces) == "The answer."
     assert stream.reasoning_tokens > 0
 
 
 def test_a_prompt_that_opens_the_thinking_begins_in_reasoning():
     _, pieces = run("I plan.</think>Yes.", prompt=encode("Hi<think>"))
-    assert text_of(pieces, Channel.REASONING) == "I plan."
+    assert text_of(pieces, reasoning=True) == "I plan."
     assert text_of(pieces) == "Yes."
 
 
@@ -111,7 +112,7 @@ def test_any_stop_string_cuts_where_it_first_ends(text, stop):
 def test_a_partial_stop_string_is_held_back_and_given_at_the_end():
     stream, pieces = run("It is E", stop=["END"], finish=False)
     assert text_of(pieces) == "It is "
-    assert stream.finish() == [Piece("E")]
+    assert stream.finish() == [TextDelta("E")]
 
 
 def test_a_stop_string_in_the_reasoning_does_not_end_the_answer():
