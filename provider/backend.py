@@ -17,29 +17,38 @@ from typing import Final
 OPENBLAS_NAMES = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas.so")
 
 
-def _load_openblas() -> str | None:
-    """Load OpenBLAS for the whole process; return its name, None where it is not to be had."""
+def _load_openblas() -> tuple[str, ctypes.CDLL] | tuple[None, None]:
+    """Load OpenBLAS for the whole process, where it is to be had."""
     if sys.platform != "linux" or "mlx.core" in sys.modules:
-        return None
+        return None, None
     for name in OPENBLAS_NAMES:
         try:
-            ctypes.CDLL(name, mode=os.RTLD_NOW | os.RTLD_GLOBAL)
+            return name, ctypes.CDLL(name, mode=os.RTLD_NOW | os.RTLD_GLOBAL)
         except OSError:
             continue
-        return name
-    return None
+    return None, None
 
 
-OPENBLAS: Final = _load_openblas()
+OPENBLAS, _openblas = _load_openblas()
+BLAS_THREADS: Final[int] = _openblas.openblas_get_num_threads() if _openblas else 1
+
+
+def set_blas_threads(threads: int) -> None:
+    """Let matrix products use up to `threads` threads, in the whole process; 1 to BLAS_THREADS."""
+    if _openblas is not None:
+        _openblas.openblas_set_num_threads(threads)
+
 
 import mlx.core as mx  # noqa: E402 - the order is this module's whole purpose
 
 __all__ = [
+    "BLAS_THREADS",
     "OPENBLAS",
     "clear_streams_at_thread_end",
     "describe",
     "mx",
     "on_cpu",
+    "set_blas_threads",
     "usable_memory",
 ]
 

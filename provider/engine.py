@@ -171,7 +171,7 @@ class Engine:
             self._gather()
             if self._worker.busy:
                 self._worker.turn()
-            else:
+            if not self._worker.busy:
                 self._worker.rest()
         except Exception as error:
             log.exception("the engine lost its batch")

@@ -40,6 +40,11 @@ class Scheduler(Generic[Key]):
         return len(self._prefilling) + len(self._decoding)
 
     @property
+    def decoding(self) -> int:
+        """How many take part in a decode step."""
+        return len(self._decoding)
+
+    @property
     def waiting(self) -> int:
         """How many are in the queue."""
         return len(self._waiting)

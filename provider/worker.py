@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from provider.backend import usable_memory
+from provider.backend import BLAS_THREADS, set_blas_threads, usable_memory
 from provider.batch import Batch, Parked, Row, StepResult, Token
 from provider.handover import Handover
 from provider.interface import (
@@ -35,6 +35,7 @@ from provider.sampling import processors_for, sampler_for
 from provider.scheduler import MOST_CHUNK, Pace, Scheduler
 from provider.settings import EngineSettings
 from provider.text import TextFormat, TextStream
+from provider.tuning import ThreadTuner
 
 __all__ = ["Run", "Worker"]
 
@@ -87,6 +88,8 @@ class Worker:
         size = settings.prefix_cache_bytes
         self.prefixes = PrefixCache(usable_memory() // PREFIX_SHARE if size is None else size)
         self._handover: Handover[Run] = Handover()
+        self._tuner = ThreadTuner((1, BLAS_THREADS))
+        self._threads = BLAS_THREADS
 
     # What the thread is told.
 
@@ -137,16 +140,14 @@ class Worker:
             self._receive(self._batch.collect())
             self._flush()
             self._prefill()
-        begin = time.perf_counter()
-        self._receive(self._batch.decode())
-        if self._scheduler.streaming and not first:
-            self._pace.decoded(time.perf_counter() - begin)
+        self._decode(alone=not first)
         self._flush()
 
     def rest(self) -> None:
-        """Wait for what is still being computed for runs that have ended."""
+        """Wait for what is still being computed, and leave the process as it was found."""
         if self._batch is not None:
             self._batch.settle()
+        self._use_threads(BLAS_THREADS)
 
     def fail_all(self, error: Exception) -> None:
         """End every run with an error, and begin with an empty batch."""
@@ -255,6 +256,7 @@ class Worker:
         budget = self._pace.budget(context) if self._scheduler.streaming else MOST_CHUNK
         plan = self._scheduler.plan(budget, together=self._batch.together)
         plan = self._up_to_boundary(plan)
+        self._use_threads(BLAS_THREADS)
         begin = time.perf_counter()
         result = self._batch.prefill(plan)
         seconds = time.perf_counter() - begin
@@ -287,6 +289,23 @@ class Worker:
             row = self._row(key)
             if row.caches is not None and row.done in self.runs[key].request.boundaries:
                 self._keep(row, copy.deepcopy(row.caches), row.done)
+
+    def _decode(self, *, alone: bool) -> None:
+        """Make a decode step; `alone` if nothing else is done in this turn."""
+        assert self._batch is not None
+        rows = self._scheduler.decoding
+        self._use_threads(self._tuner.choose(rows))
+        begin = time.perf_counter()
+        self._receive(self._batch.decode())
+        if alone and self._scheduler.streaming:
+            seconds = time.perf_counter() - begin
+            self._pace.decoded(seconds)
+            self._tuner.took(rows, seconds)
+
+    def _use_threads(self, threads: int) -> None:
+        if threads != self._threads:
+            set_blas_threads(threads)
+            self._threads = threads
 
     def _receive(self, result: StepResult) -> None:
         for key, error in result.faults:

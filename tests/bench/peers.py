@@ -15,12 +15,13 @@ from mlx.utils import tree_flatten
 from mlx_lm.generate import BatchGenerator, StopSequences
 from mlx_lm.models.cache import BatchKVCache
 
-from provider.backend import OPENBLAS, mx
+from provider.backend import BLAS_THREADS, OPENBLAS, mx, set_blas_threads
 from provider.models import load
 
 
 def batch_generator(loaded, prompts, max_tokens):
     """Return tokens a second of mlx-lm's BatchGenerator, greedy, with its defaults."""
+    set_blas_threads(BLAS_THREADS)  # what it has when nobody chooses
     stops = StopSequences([(token,) for token in loaded.tokenizer.eos_token_ids])
     generator = BatchGenerator(loaded.model)
     begin, count = time.perf_counter(), 0
@@ -41,6 +42,7 @@ def batch_generator(loaded, prompts, max_tokens):
 
 def bare_loop(loaded, prompts, max_tokens):
     """Return tokens a second of the model alone: one batch, argmax, no ends, nothing read twice."""
+    set_blas_threads(BLAS_THREADS)
     width = max(map(len, prompts))
     padding = [width - len(prompt) for prompt in prompts]
     rows = mx.array([[0] * pad + list(p) for pad, p in zip(padding, prompts, strict=True)])
