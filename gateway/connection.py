@@ -70,6 +70,7 @@ CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
     (interface.UnsupportedFeatureError, ErrorCode.UNSUPPORTED),
     (interface.UnsupportedModelError, ErrorCode.UNKNOWN_MODEL),
     (interface.ModelNotFoundError, ErrorCode.UNKNOWN_MODEL),
+    (interface.MemoryExceededError, ErrorCode.INVALID_REQUEST),  # later is no better
     (interface.ResourceExceededError, ErrorCode.OVERLOADED),
     (interface.GenerationError, ErrorCode.MODEL_ERROR),
 )
@@ -205,7 +206,7 @@ class Connection:
             end = "done"
         except Exception as error:  # noqa: BLE001 - a generation's fault ends that generation alone
             code, message = _describe(error)
-            self._session.failed(frame.id, code, message)
+            self._session.failed(frame.id, code, message, _retry_after(error))
             end = code
         self._tasks.pop(frame.id, None)
         self._wake_writer.set()
@@ -272,6 +273,12 @@ def _describe(error: Exception) -> tuple[ErrorCode, str]:
     request = uuid.uuid4().hex[:12]
     log.error("internal error %s", request, exc_info=error)
     return ErrorCode.INTERNAL, f"internal error {request}"
+
+
+def _retry_after(error: Exception) -> float | None:
+    details = getattr(error, "details", None)
+    seconds = details.get("retry_after") if isinstance(details, dict) else None
+    return float(seconds) if isinstance(seconds, int | float) else None
 
 
 def _path(error: Exception) -> str | None:

@@ -255,15 +255,24 @@ class Session:
             )
             self._finish(generation, last, now)
 
-    def failed(self, frame_id: str, code: ErrorCode, message: str) -> None:
-        """End a generation whose provider raised."""
+    def failed(
+        self, frame_id: str, code: ErrorCode, message: str, retry_after: float | None = None
+    ) -> None:
+        """End a generation whose provider raised; `retry_after` in seconds, if it said so."""
         generation = self._live.get(frame_id)
         if generation is None:
             return
         seq = self._number(generation) if generation.state is State.RUNNING else None
         generation.become(State.FAILED)
         self._end(
-            Error(id=frame_id, seq=seq, code=code, message=message, retryable=RETRYABLE[code])
+            Error(
+                id=frame_id,
+                seq=seq,
+                code=code,
+                message=message,
+                retryable=RETRYABLE[code],
+                retry_after=retry_after,
+            )
         )
 
     def _begin(self, generation: _Generation, now: float) -> None:

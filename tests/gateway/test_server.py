@@ -18,6 +18,7 @@ from provider.interface import (
     GenerateResponse,
     GenerationError,
     InvalidParameterError,
+    MemoryExceededError,
     ResourceExceededError,
     UnsupportedModelError,
 )
@@ -239,9 +240,18 @@ ERRORS = [
     (ContextWindowExceededError(8, 9), "context_too_long", "9", False),
     (UnsupportedModelError("no such model"), "unknown_model", "no such model", False),
     (ResourceExceededError("full"), "overloaded", "full", True),
+    (MemoryExceededError("too large"), "invalid_request", "too large", False),
     (GenerationError("broken"), "model_error", "broken", False),
     (RuntimeError("a secret"), "internal", "internal error", False),
 ]
+
+
+async def test_a_provider_that_knows_when_to_come_back_is_passed_on():
+    error = ResourceExceededError("full", details={"retry_after": 2.5})
+    async with running(scripted(Fail(error))) as gateway, wired(gateway) as wire:
+        await wire.send(Generate(id="a", prompt="hi"))
+        frame = (await wire.until("error"))[-1]
+    assert (frame["code"], frame["retry_after"]) == ("overloaded", 2.5)
 
 
 @pytest.mark.parametrize(("error", "code", "message", "retryable"), ERRORS)
