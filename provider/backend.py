@@ -44,6 +44,7 @@ import mlx.core as mx  # noqa: E402 - the order is this module's whole purpose
 __all__ = [
     "BLAS_THREADS",
     "OPENBLAS",
+    "active_memory",
     "clear_streams_at_thread_end",
     "describe",
     "mx",
@@ -71,6 +72,11 @@ def usable_memory() -> int:
     """Return how many bytes mlx may use: what Metal recommends, or the machine's memory."""
     recommended = 0 if on_cpu() else mx.device_info().get("max_recommended_working_set_size", 0)
     return int(recommended) or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def active_memory() -> int:
+    """Return how many bytes mlx's arrays hold in this process."""
+    return int(mx.get_active_memory())
 
 
 class _StreamGuard:

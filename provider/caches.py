@@ -16,11 +16,26 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Any, Protocol
 
-from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, make_prompt_cache
+from mlx_lm.models.cache import (
+    ArraysCache,
+    CacheList,
+    KVCache,
+    RotatingKVCache,
+    make_prompt_cache,
+)
 
 from provider.backend import mx
 
-__all__ = ["Batching", "LoneCaches", "MergedCaches", "RowCaches", "SlotCaches", "batching_of"]
+__all__ = [
+    "Batching",
+    "LoneCaches",
+    "MergedCaches",
+    "RowCaches",
+    "SlotCaches",
+    "batching_of",
+    "cost_of",
+    "size_of",
+]
 
 GROWTH = 256  # positions that a slot grows by
 
@@ -45,6 +60,32 @@ def _merges(cache: Any) -> bool:
     if isinstance(cache, CacheList):
         return all(map(_merges, cache.caches))
     return hasattr(cache, "merge")
+
+
+def size_of(caches: Sequence[Any]) -> int:
+    """Return how many bytes one sequence's caches take."""
+    return sum(int(cache.nbytes) for cache in caches)
+
+
+def cost_of(caches: Sequence[Any], tokens: int) -> tuple[int, float]:
+    """Return what a sequence takes: bytes however long it is, and bytes a token.
+
+    `caches` hold `tokens` tokens. Caches of a window or a state never grow beyond it.
+    """
+    fixed, per_token = 0, 0.0
+    for cache in caches:
+        if isinstance(cache, CacheList):
+            inner_fixed, inner_per_token = cost_of(cache.caches, tokens)
+            fixed, per_token = fixed + inner_fixed, per_token + inner_per_token
+        elif isinstance(cache, RotatingKVCache) and cache.keys is not None:
+            fixed += int(cache.nbytes / cache.keys.shape[2] * cache.max_size)
+        elif isinstance(cache, KVCache) and cache.keys is not None:
+            per_token += cache.nbytes / cache.keys.shape[2]
+        elif isinstance(cache, ArraysCache):
+            fixed += int(cache.nbytes)
+        else:
+            per_token += cache.nbytes / max(tokens, 1)
+    return fixed, per_token
 
 
 class RowCaches(Protocol):

@@ -27,6 +27,7 @@ from provider.interface import GenerationError, ResourceExceededError
 from provider.models import LoadedModel
 from provider.runs import Inbox, RunRequest
 from provider.settings import EngineSettings
+from provider.statistics import EngineStatistics
 from provider.worker import Run, Worker
 
 __all__ = ["Engine"]
@@ -57,17 +58,26 @@ class Engine:
         )
         self._lock = threading.Lock()  # guards what follows, but for the mailbox
         self._working = False
-        self._closed = False
+        self._closed = False  # takes no new runs
+        self._ending = False  # the runs that are there are ended too
         self._next_key = 0
         self._loading: Future[LoadedModel] | None = None
         self._coming = 0  # runs whose prompts are being made
         self._arrived = threading.Event()  # something came into the mailbox
+        self._drained = threading.Event()  # there are no runs
+        self._drained.set()
+        self._trouble: str | None = None  # why no run can go on, until the thread has recovered
         self._mailbox: deque[Callable[[], None]] = deque()  # what to tell the worker, in order
 
     @property
     def closed(self) -> bool:
         """Whether `close` has been called."""
         return self._closed
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the engine can't be used, None if it can; the next run makes it try again."""
+        return self._trouble
 
     @property
     def busy(self) -> bool:
@@ -77,12 +87,16 @@ class Engine:
     @property
     def steps(self) -> int:
         """How many turns the thread has made."""
-        return self._worker.steps
+        return self._worker.counters.steps
 
     @property
     def runs(self) -> list[Run]:
         """The runs that have not ended, as of now."""
         return list(self._worker.runs.values())
+
+    def statistics(self) -> EngineStatistics:
+        """Return one look at the engine's numbers; never waits for the MLX thread."""
+        return self._worker.statistics(self.restarts)
 
     def load(self) -> Future[LoadedModel]:
         """Load the model, once; the future raises what the loader raised."""
@@ -108,15 +122,20 @@ class Engine:
     def submit(self, request: RunRequest, inbox: Inbox) -> Run:
         """Enter a run; its events come to `inbox`.
 
-        Raises GenerationError once closed, ResourceExceededError if the queue is full.
+        Raises GenerationError once closed, ResourceExceededError if the queue is full (with the
+        seconds after which to try again in its details, `retry_after`), MemoryExceededError if the
+        run could never fit.
         """
+        self._worker.refuse_if_too_large(request)
         with self._lock:
             self._refuse_if_closed()
             if len(self._worker.runs) >= self.settings.max_batch + self.settings.max_queue:
                 raise ResourceExceededError(
-                    f"{self.settings.max_queue} generations are waiting already; try again later"
+                    f"{self.settings.max_queue} generations are waiting already; try again later",
+                    details={"retry_after": self._worker.retry_after_s()},
                 )
             self._next_key += 1
+            self._drained.clear()
             run = Run(self._next_key, self.name, request, inbox)
         self._post(lambda: self._worker.submit(run))
         return run
@@ -130,12 +149,18 @@ class Engine:
         """Say that a parked run's reader has read; see `Run.unread`."""
         self._post(lambda: self._worker.resume(run))
 
-    def close(self) -> None:
-        """End every run with an error, free the model on its thread, and join the thread."""
+    def close(self, grace_s: float | None = None) -> None:
+        """Take no new runs, and end the thread, with the model freed on it.
+
+        Runs that are there have `grace_s` seconds to come to their ends, by default the setting
+        `close_grace`; then they get one error each. Idempotent.
+        """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
+        self._drained.wait(self.settings.close_grace if grace_s is None else grace_s)
+        self._ending = True
         self._executor.submit(self._free)
         self._executor.shutdown(wait=True)
 
@@ -143,7 +168,7 @@ class Engine:
         self._mailbox.append(message)
         self._arrived.set()
         with self._lock:
-            if self._working or self._closed:
+            if self._working or self._ending:
                 return
             self._working = True
             self._executor.submit(self._work)
@@ -159,8 +184,10 @@ class Engine:
         while threading.main_thread().is_alive():
             self._turn()
             with self._lock:
+                if not self._worker.runs and not self._mailbox:
+                    self._drained.set()
                 idle = not self._mailbox and not self._worker.busy
-                if idle or self._closed:
+                if idle or self._ending:
                     self._working = False
                     return
         self._free()  # the program is ending with runs on their way
@@ -169,15 +196,29 @@ class Engine:
         try:
             self._take_mailbox()
             self._gather()
+            if self._trouble is not None:
+                self._worker.revive()
+                self._trouble = None
             if self._worker.busy:
                 self._worker.turn()
             if not self._worker.busy:
                 self._worker.rest()
-        except Exception as error:
-            log.exception("the engine lost its batch")
-            self.restarts += 1
-            failure = GenerationError("the engine failed", original_exception=error)
-            self._worker.fail_all(failure)
+        except BaseException as error:  # noqa: BLE001 - the thread has nobody to raise it to
+            self._recover(error)
+
+    def _recover(self, error: BaseException) -> None:
+        log.error("the engine lost its batch", exc_info=error)
+        self.restarts += 1
+        self._trouble = "recovering from an error"
+        cause = error if isinstance(error, Exception) else RuntimeError(repr(error))
+        self._worker.fail_all(GenerationError("the engine failed", original_exception=cause))
+        try:
+            self._worker.revive()
+        except BaseException as again:
+            log.exception("the engine cannot recover; it tries again with the next run")
+            self._trouble = f"the engine failed: {type(again).__name__}"
+        else:
+            self._trouble = None
 
     def _take_mailbox(self) -> None:
         while self._mailbox:

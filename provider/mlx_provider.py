@@ -46,6 +46,7 @@ from provider.runs import (
     TextDelta,
 )
 from provider.settings import parse_settings
+from provider.statistics import EngineStatistics
 from provider.templates import ChatTemplate, conversation
 from provider.tools import normalise_tools
 
@@ -64,10 +65,10 @@ class ToolsUnsupportedError(UnsupportedFeatureError, ValueError):
 class MLXProvider(AbstractLLMInterface):
     """Generates with a model that runs on MLX, many generations in one batch.
 
-    `config` takes `model` (a folder or a hub id; absent, the model in the package), `max_batch`
-    (runs that decode together), and defaults for the options of a call: `temperature`, `top_p`,
-    `top_k`, `min_p`, `max_tokens`, `seed`, `stop`, `repetition_penalty`, `system_prompt`,
-    `enable_thinking`.
+    `config` takes `model` (a folder or a hub id; absent, the model in the package), the engine's
+    settings (see `EngineSettings`, such as `max_batch`, the runs that decode together), and
+    defaults for the options of a call: `temperature`, `top_p`, `top_k`, `min_p`, `max_tokens`,
+    `seed`, `stop`, `repetition_penalty`, `system_prompt`, `enable_thinking`.
 
     Making one is cheap; the model is loaded by `load`, or by the first generation. Any thread and
     any number of event loops may use one. `close` frees it; so does the end of the program.
@@ -95,19 +96,29 @@ class MLXProvider(AbstractLLMInterface):
         """
         await asyncio.shield(asyncio.wrap_future(self._ready()))
 
-    def close(self) -> None:
-        """End every generation with an error, free the model, join both threads. Idempotent."""
-        self._text_worker.shutdown(wait=True)
-        self._engine.close()
+    def close(self, grace_s: Optional[float] = None) -> None:
+        """Refuse new generations, free the model, join both threads. Idempotent.
 
-    async def aclose(self) -> None:
+        Generations that are there have `grace_s` seconds to come to their ends, by default the
+        setting `close_grace`; then they end with a GenerationError.
+        """
+        self._text_worker.shutdown(wait=True)
+        self._engine.close(grace_s)
+
+    async def aclose(self, grace_s: Optional[float] = None) -> None:
         """Do what `close` does without blocking the event loop."""
-        await asyncio.to_thread(self.close)
+        await asyncio.to_thread(self.close, grace_s)
+
+    def statistics(self) -> EngineStatistics:
+        """Return one look at the engine's numbers; never waits."""
+        return self._engine.statistics()
 
     def health(self) -> Health:
         """Return whether a generation can be taken now."""
         if self._engine.closed:
             return Health(ready=False, reason="closed")
+        if self._engine.trouble is not None:
+            return Health(ready=False, reason=self._engine.trouble)
         if self._loaded() is not None:
             return Health(ready=True)
         loading = self._preparing

@@ -6,7 +6,7 @@ Pure policy: no thread, no clock, no tensor. The engine asks it before every ste
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 __all__ = ["LEAST_CHUNK", "MOST_CHUNK", "Pace", "Scheduler"]
@@ -78,16 +78,18 @@ class Scheduler(Generic[Key]):
         if key not in self._waiting:
             self._waiting.appendleft(key)
 
-    def admit(self) -> list[Key]:
+    def admit(self, fits: Callable[[Key], bool] = lambda key: True) -> list[Key]:
         """Move into the batch as many as fit, in order, and return them.
 
-        The caller says by `read` how many tokens of each prompt are left.
+        The first that does not fit keeps those behind it waiting too. The caller says by `read`
+        how many tokens of each prompt are left.
         """
-        free = self.max_batch - self.running
-        admitted = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
-        for key in admitted:
+        admitted = []
+        while self._waiting and self.running < self.max_batch and fits(self._waiting[0]):
+            key = self._waiting.popleft()
             self._prefilling[key] = 0
             self._told.pop(key, None)
+            admitted.append(key)
         return admitted
 
     def read(self, key: Key, left: int) -> None:

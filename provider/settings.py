@@ -19,6 +19,8 @@ class EngineSettings:
     max_queue: int = 1024  # runs that wait; beyond it one is told to come back later
     max_token_gap: float = 0.1  # seconds between a stream's tokens while a prompt is read
     max_unread: int = 256  # deltas that wait for a reader before its run is parked
+    close_grace: float = 5.0  # seconds that runs have to come to their ends at `close`
+    memory_bytes: int | None = None  # for weights and KV caches; absent, 0.9 of what MLX may use
     prefix_cache_bytes: int | None = None  # for what was read; absent, an eighth of the memory
 
 
@@ -27,6 +29,8 @@ LEAST: dict[str, float] = {
     "max_queue": 0,
     "max_token_gap": 0.001,
     "max_unread": 2,
+    "close_grace": 0,
+    "memory_bytes": 1,
     "prefix_cache_bytes": 0,
 }
 

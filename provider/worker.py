@@ -17,16 +17,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from provider.backend import BLAS_THREADS, set_blas_threads, usable_memory
+from provider.backend import BLAS_THREADS, active_memory, set_blas_threads, usable_memory
 from provider.batch import Batch, Parked, Row, StepResult, Token
+from provider.caches import cost_of, size_of
 from provider.handover import Handover
 from provider.interface import (
     GenerationError,
     GenerationStarted,
     GenerationTiming,
+    MemoryExceededError,
     PrefillProgress,
     QueuePosition,
 )
+from provider.memory import MemoryBudget
 from provider.models import LoadedModel
 from provider.options import GenerationOptions
 from provider.prefix_cache import LEAST_TOKENS, PrefixCache
@@ -34,11 +37,14 @@ from provider.runs import Inbox, RunEvent, RunFailed, RunFinished, RunRequest
 from provider.sampling import processors_for, sampler_for
 from provider.scheduler import MOST_CHUNK, Pace, Scheduler
 from provider.settings import EngineSettings
+from provider.statistics import Counters, EngineStatistics
 from provider.text import TextFormat, TextStream
 from provider.tuning import ThreadTuner
 
 __all__ = ["Run", "Worker"]
 
+SUSPICIOUS = 3  # faults in a row after which the model itself is tried out
+USABLE = 0.9  # of the memory; the rest is for what a step needs
 PREFIX_SHARE = 8  # the prefix cache's part of the usable memory, as a divisor
 
 log = logging.getLogger(__name__)
@@ -75,8 +81,7 @@ class Worker:
 
     def __init__(self, name: str, loader: Callable[[], LoadedModel], settings: EngineSettings):
         self.name = name
-        self.steps = 0  # turns in which anything ran
-        self.faults = 0  # runs that an error ended
+        self.counters = Counters()
         self.runs: dict[int, Run] = {}
         self._loader = loader
         self._settings = settings
@@ -90,6 +95,9 @@ class Worker:
         self._handover: Handover[Run] = Handover()
         self._tuner = ThreadTuner((1, BLAS_THREADS))
         self._threads = BLAS_THREADS
+        self._faults_in_a_row = 0
+        self._memory: MemoryBudget[int] = MemoryBudget(0)
+        self._seconds_in_batch = 0.0  # of a run, about
 
     # What the thread is told.
 
@@ -99,10 +107,27 @@ class Worker:
         self._model = self._loader()
         self._format = TextFormat(self._model.tokenizer)
         self._batch = self._new_batch()
-        self._warm_up()
-        self.prefixes.clear()
+        usable = usable_memory() * USABLE if self._settings.memory_bytes is None else 0
+        limit = int(usable) or self._settings.memory_bytes or 0
+        self._memory = MemoryBudget(max(0, limit - active_memory()))
+        self._try_out()
         log.info("loaded `%s` in %.2f s", self.name, time.perf_counter() - begin)
         return self._model
+
+    def refuse_if_too_large(self, request: RunRequest) -> None:
+        """Raise MemoryExceededError if a run could never fit; from any thread."""
+        need, limit = self._memory.need(_most_tokens(request)), self._memory.limit
+        if need > limit:
+            raise MemoryExceededError(
+                f"the prompt and `max_tokens` need up to {need >> 20} MiB of cache, and there are "
+                f"{limit >> 20} MiB; a lower `max_tokens` needs less",
+                required_memory=need,
+                available_memory=limit,
+            )
+
+    def retry_after_s(self) -> float:
+        """Return about when the queue will have moved by one; from any thread."""
+        return max(1.0, self._seconds_in_batch / self._settings.max_batch)
 
     def submit(self, run: Run) -> None:
         """Put a run into the queue."""
@@ -112,6 +137,7 @@ class Worker:
     def cancel(self, run: Run) -> None:
         """Take a run out, wherever it is; one that has ended already is left alone."""
         if not run.ended:
+            self.counters.cancelled += 1
             self._forget(run)
 
     def resume(self, run: Run) -> None:
@@ -132,7 +158,8 @@ class Worker:
     def turn(self) -> None:
         """Make one step and hand over what it gave."""
         assert self._batch is not None
-        self.steps += 1
+        begin = time.perf_counter()
+        self.counters.steps += 1
         self._admit()
         # What flies is done before a chunk could begin; and first tokens are waited for.
         first = self._scheduler.oldest is not None or self._batch.first_token_flies
@@ -142,6 +169,10 @@ class Worker:
             self._prefill()
         self._decode(alone=not first)
         self._flush()
+        self.counters.step_seconds.add(time.perf_counter() - begin)
+        if self._faults_in_a_row >= SUSPICIOUS:
+            self._faults_in_a_row = 0
+            self._try_out()
 
     def rest(self) -> None:
         """Wait for what is still being computed, and leave the process as it was found."""
@@ -150,13 +181,55 @@ class Worker:
         self._use_threads(BLAS_THREADS)
 
     def fail_all(self, error: Exception) -> None:
-        """End every run with an error, and begin with an empty batch."""
+        """End every run with an error, and give the batch up."""
         for run in list(self.runs.values()):
             self._fail(run, error)
         self._flush()
-        if self._batch is not None and self._model is not None:
-            self._batch.close()
-            self._batch = self._new_batch()
+        self._batch = None
+        self._handover = Handover()
+
+    def revive(self) -> None:
+        """Begin with an empty batch; load the model again if it can't be used any more.
+
+        Raises what the loader raises, and whatever the model raises that was loaded anew.
+        """
+        if self._model is None:
+            self.load()
+            return
+        self._batch = self._new_batch()
+        try:
+            self._try_out()
+        except BaseException:
+            log.exception("the model is broken and is loaded again")
+            self.free()
+            self.load()
+
+    def statistics(self, restarts: int) -> EngineStatistics:
+        """Return a snapshot; from any thread."""
+        count, prefixes, scheduler = self.counters, self.prefixes, self._scheduler
+        parked = [run.parked for run in list(self.runs.values()) if run.parked is not None]
+        return EngineStatistics(
+            decoding=scheduler.decoding,
+            prefilling=scheduler.running - scheduler.decoding,
+            waiting=scheduler.waiting,
+            parked=len(parked),
+            committed_bytes=self._memory.committed,
+            parked_bytes=sum(size_of(one.row.caches or []) for one in parked),
+            prefix_bytes=prefixes.nbytes,
+            prefix_entries=len(prefixes),
+            prefix_hits=prefixes.hits,
+            prefix_misses=prefixes.misses,
+            prefill_tokens=count.prefill_tokens,
+            cached_tokens=count.cached_tokens,
+            decode_tokens=count.decode_tokens,
+            finished=count.finished,
+            cancelled=count.cancelled,
+            faults=count.faults,
+            parkings=count.parkings,
+            restarts=restarts,
+            steps=count.steps,
+            step_seconds=count.step_seconds.snapshot(),
+        )
 
     def free(self) -> None:
         """Free the model and everything made with it."""
@@ -164,12 +237,14 @@ class Worker:
             self._batch.close()
         self.prefixes.clear()
         self._batch = self._model = self._format = None
+        self._use_threads(BLAS_THREADS)
 
     # A turn.
 
-    def _new_batch(self) -> Batch:
+    def _new_batch(self, *, keep: bool = True) -> Batch:
         assert self._model is not None
-        return Batch(self._model.model, self._model.tokenizer.eos_token_ids, self._keep)
+        ends = self._model.tokenizer.eos_token_ids
+        return Batch(self._model.model, ends, self._keep if keep else None)
 
     def _keep(self, row: Row, caches: list[Any], tokens: int) -> None:
         """Keep what a row that leaves the batch has read, for prompts that begin alike."""
@@ -183,23 +258,25 @@ class Worker:
         row.caches, row.done = hit.caches, hit.length
         return hit.length
 
-    def _warm_up(self) -> None:
-        """Run a little, so that no reader waits while mlx compiles, and the pace is known."""
-        assert self._batch is not None
+    def _try_out(self) -> None:
+        """Run a little: raises what a broken model raises, and no reader waits for a first time."""
+        batch = self._new_batch(keep=False)
         sampler = sampler_for(GenerationOptions(), 1)
-        for length in (2, 65, 65):
+        for length in (3, 66, 66):
             row = Row(0, [0] * length, length, 2, sampler)
-            left = self._batch.add(row)
+            left = batch.add(row)
             begin = time.perf_counter()
-            self._batch.prefill([(0, left)] if left else [])
-            self._pace.prefilled(left, 0, time.perf_counter() - begin)
-            while len(self._batch):
+            _raise_fault(batch.prefill([(0, left - 1)]))
+            self._pace.prefilled(left - 1, 0, time.perf_counter() - begin)
+            self._memory.learn(*cost_of(row.caches or [], row.done))
+            _raise_fault(batch.prefill([(0, 1)]))
+            while len(batch):
                 begin = time.perf_counter()
-                self._batch.decode()
+                _raise_fault(batch.decode())
                 self._pace.decoded(time.perf_counter() - begin)
 
     def _admit(self) -> None:
-        for key in self._scheduler.admit():
+        for key in self._scheduler.admit(self._make_room):
             run = self.runs[key]
             try:
                 self._begin(run)
@@ -207,6 +284,34 @@ class Worker:
                 self._fail(run, error)
         for key, position in self._scheduler.moved():
             self._tell(self.runs[key], QueuePosition(position))
+
+    def _make_room(self, key: int) -> bool:
+        """Promise a run the memory that it may need, if there is enough.
+
+        What is kept for prompts to come goes first, parked runs' caches among it: such a run is
+        read again from its tokens.
+        """
+        need, prefixes = self._memory.need(_most_tokens(self.runs[key].request)), self.prefixes
+        waiting = [run for run in self.runs.values() if run.parked is not None and run.key != key]
+        while True:
+            parked = sum(size_of(run.parked.row.caches or []) for run in waiting if run.parked)
+            lacking = self._memory.lacking(need, parked + prefixes.nbytes)
+            if not lacking:
+                self._memory.commit(key, need)
+                return True
+            if waiting:
+                self._give_up_caches(waiting.pop(0))
+            elif prefixes.nbytes:
+                prefixes.shrink(max(0, prefixes.nbytes - lacking))
+            else:
+                return False
+
+    def _give_up_caches(self, run: Run) -> None:
+        assert run.parked is not None
+        row = run.parked.row
+        if row.caches is not None:
+            self._keep(row, row.caches, row.done)
+            row.caches, row.done = None, 0
 
     def _begin(self, run: Run) -> None:
         """Give a run, new or parked, its place in the batch."""
@@ -228,6 +333,7 @@ class Worker:
         )
         run.admitted = time.perf_counter()
         run.cached = self._find(run.row)
+        self.counters.cached_tokens += run.cached
         self._tell(run, GenerationStarted(run.name, len(prompt), run.cached))
         left = self._batch.add(run.row)
         self._scheduler.read(run.key, left)
@@ -263,6 +369,7 @@ class Worker:
         if len(plan) > 1 or plan[0][0] == oldest:
             self._pace.prefilled(len(plan) * max(n for _, n in plan), context, seconds)
         self._keep_boundary(plan)
+        self.counters.prefill_tokens += sum(n for _, n in plan)
         self._receive(result)
 
     def _row(self, key: int) -> Row:
@@ -308,6 +415,8 @@ class Worker:
             self._threads = threads
 
     def _receive(self, result: StepResult) -> None:
+        self.counters.decode_tokens += len(result.tokens)
+        self._faults_in_a_row = 0 if result.tokens else self._faults_in_a_row + len(result.faults)
         for key, error in result.faults:
             self._fail(self.runs[key], error)
         for chunk in result.chunks:
@@ -325,7 +434,7 @@ class Worker:
     def _advance(self, token: Token) -> None:
         """Give a run its token."""
         run = self.runs[token.key]
-        run.last_step = self.steps
+        run.last_step = self.counters.steps
         run.tokens += 1
         if not run.first_token:
             run.first_token = time.perf_counter()
@@ -349,6 +458,8 @@ class Worker:
     def _park(self, run: Run) -> None:
         assert self._batch is not None
         run.parked = self._batch.park(run.key)
+        self._memory.release(run.key)
+        self.counters.parkings += 1
         self._scheduler.park(run.key)
         run.inbox.parked = True
         self.resume(run)  # the reader may have caught up without having seen the flag
@@ -374,6 +485,8 @@ class Worker:
             "cached_tokens": run.cached,
             "reasoning_tokens": run.text.reasoning_tokens,
         }
+        self.counters.finished += 1
+        self._seconds_in_batch += 0.1 * (now - run.admitted - self._seconds_in_batch)
         calls = run.text.calls
         reason = "tool_calls" if calls and reason == "stop" else reason
         self._tell(run, RunFinished(reason, usage, timing, calls))
@@ -385,7 +498,7 @@ class Worker:
             error = GenerationError(
                 f"the generation failed: {type(error).__name__}", original_exception=error
             )
-        self.faults += 1
+        self.counters.faults += 1
         self._tell(run, RunFailed(error))
         self._forget(run, faulty=True)
 
@@ -393,6 +506,7 @@ class Worker:
         run.ended, run.parked, run.row = True, None, None
         if self._batch is not None:
             self._batch.remove([run.key], faulty=faulty)
+        self._memory.release(run.key)
         self._scheduler.remove(run.key)
         self.runs.pop(run.key, None)
 
@@ -403,3 +517,12 @@ class Worker:
     def _flush(self) -> None:
         for run in self._handover.flush():  # their event loop is gone, and their reader with it
             self.cancel(run)
+
+
+def _most_tokens(request: RunRequest) -> int:
+    return len(request.prompt) + request.options.max_tokens
+
+
+def _raise_fault(result: StepResult) -> None:
+    for _, error in result.faults:
+        raise error

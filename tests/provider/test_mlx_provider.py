@@ -387,7 +387,7 @@ async def test_close_ends_runs_with_an_error_and_leaves_no_thread():
     generator = await stream(provider)
     await anext(generator)
     assert provider.health() == Health(ready=True)
-    closing = asyncio.create_task(provider.aclose())
+    closing = asyncio.create_task(provider.aclose(grace_s=0))
     with pytest.raises(GenerationError, match="closed"):
         async for _ in generator:
             pass

@@ -1,0 +1,48 @@
+"""Memory is admitted, not hoped for: what a run may come to need is known before it begins.
+
+Pure policy: no tensor. What a token costs is learned from the model's own caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+__all__ = ["MemoryBudget"]
+
+STEP = 256  # tokens; caches grow by so many at a time
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class MemoryBudget(Generic[Key]):
+    """What KV caches may take, and what is promised of it to runs in the batch; all in bytes."""
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self.fixed = 0  # of a run, however long it is
+        self.per_token = 0.0
+        self.committed = 0
+        self._commitments: dict[Key, int] = {}
+
+    def learn(self, fixed: int, per_token: float) -> None:
+        """Take what the caches of a sequence cost."""
+        self.fixed, self.per_token = fixed, per_token
+
+    def need(self, tokens: int) -> int:
+        """Return what a sequence that grows to `tokens` tokens takes at most."""
+        return self.fixed + int(self.per_token * -(-tokens // STEP) * STEP)
+
+    def lacking(self, need: int, others: int) -> int:
+        """Return how much too much `need` would be, beside `others` that nothing is promised to."""
+        return max(0, self.committed + others + need - self.limit)
+
+    def commit(self, key: Key, need: int) -> None:
+        """Promise memory to a run."""
+        self.release(key)
+        self._commitments[key] = need
+        self.committed += need
+
+    def release(self, key: Key) -> None:
+        """Take a promise back, if there is one."""
+        self.committed -= self._commitments.pop(key, 0)

@@ -1,0 +1,88 @@
+"""What the engine has done and is doing, as numbers.
+
+The MLX thread counts in plain attributes, which no one else writes; a snapshot reads them from any
+thread without a lock. Each number is exact, though a step may fall between two of them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+
+__all__ = ["Counters", "EngineStatistics", "Histogram", "HistogramSnapshot"]
+
+# Seconds; each twice the one before.
+STEP_BOUNDS = tuple(0.0005 * 2**power for power in range(14))
+
+
+@dataclass(frozen=True)
+class HistogramSnapshot:
+    """How many values were at most each bound; the last count is of those above all bounds."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]  # one more than bounds; not cumulated
+    total: float  # the sum of all values
+
+    @property
+    def count(self) -> int:
+        """How many values there were."""
+        return sum(self.counts)
+
+
+class Histogram:
+    """Counts values by magnitude."""
+
+    def __init__(self, bounds: tuple[float, ...]):
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._total = 0.0
+
+    def add(self, value: float) -> None:
+        """Count a value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._total += value
+
+    def snapshot(self) -> HistogramSnapshot:
+        """Return the counts as of now."""
+        return HistogramSnapshot(self._bounds, tuple(self._counts), self._total)
+
+
+@dataclass
+class Counters:
+    """What only ever grows."""
+
+    prefill_tokens: int = 0  # read by the model
+    cached_tokens: int = 0  # of prompts, that the model had read before
+    decode_tokens: int = 0
+    finished: int = 0  # runs that came to their end
+    cancelled: int = 0
+    faults: int = 0  # runs that an error ended
+    parkings: int = 0  # times that a run was parked
+    steps: int = 0  # turns in which anything ran
+    step_seconds: Histogram = field(default_factory=lambda: Histogram(STEP_BOUNDS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineStatistics:
+    """One look at the engine."""
+
+    decoding: int  # runs in the batch
+    prefilling: int  # runs whose prompts are being read
+    waiting: int  # runs in the queue
+    parked: int  # runs out of the batch until their readers catch up
+    committed_bytes: int  # the most that the KV caches of runs in the batch may grow to
+    parked_bytes: int  # in KV caches of parked runs
+    prefix_bytes: int  # in KV caches kept for prompts that begin alike
+    prefix_entries: int
+    prefix_hits: int
+    prefix_misses: int
+    prefill_tokens: int
+    cached_tokens: int
+    decode_tokens: int
+    finished: int
+    cancelled: int
+    faults: int
+    parkings: int
+    restarts: int  # times the batch was lost to an error that was no run's
+    steps: int
+    step_seconds: HistogramSnapshot
