@@ -35,6 +35,7 @@ __all__ = [
     "batching_of",
     "cost_of",
     "size_of",
+    "state_of",
 ]
 
 GROWTH = 256  # positions that a slot grows by
@@ -60,6 +61,12 @@ def _merges(cache: Any) -> bool:
     if isinstance(cache, CacheList):
         return all(map(_merges, cache.caches))
     return hasattr(cache, "merge")
+
+
+def state_of(cache: Any) -> Any:
+    """Return the arrays of a cache that a forward pass has changed."""
+    keys = getattr(cache, "keys", None)
+    return [keys, cache.values] if keys is not None else cache.state
 
 
 def size_of(caches: Sequence[Any]) -> int:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from provider.backend import BLAS_THREADS, active_memory, set_blas_threads, usable_memory
-from provider.batch import Batch, Parked, Row, StepResult, Token
+from provider.batch import Batch
 from provider.caches import cost_of, size_of
 from provider.handover import Handover
 from provider.interface import (
@@ -33,6 +33,7 @@ from provider.memory import MemoryBudget
 from provider.models import LoadedModel
 from provider.options import GenerationOptions
 from provider.prefix_cache import LEAST_TOKENS, PrefixCache
+from provider.rows import Parked, Row, StepResult, Token
 from provider.runs import Inbox, RunEvent, RunFailed, RunFinished, RunRequest
 from provider.sampling import processors_for, sampler_for
 from provider.scheduler import MOST_CHUNK, Pace, Scheduler

@@ -11,8 +11,9 @@ MLX = {"mlx", "mlx_lm"}
 # The files of provider/ that may import mlx; a new one wants a reason.
 MLX_FILES = {
     "backend.py",  # loads the BLAS, then mlx
-    "batch.py",  # forward passes
+    "batch.py",  # prompts, read in chunks
     "caches.py",  # KV caches
+    "group.py",  # decode steps
     "models.py",  # loading
     "sampling.py",  # samplers and processors
     "text.py",  # mlx-lm's text state machine
@@ -28,9 +29,12 @@ PURE = {
     "provider/errors.py",
     "provider/tool_types.py",
     "provider/options.py",
+    "provider/memory.py",
     "provider/scheduler.py",
     "provider/settings.py",
+    "provider/statistics.py",
     "provider/tools.py",
+    "provider/tuning.py",
 }
 IMPURE = {"asyncio", "threading", "socket", "websockets", "concurrent", "subprocess"}
 

@@ -8,7 +8,8 @@ from mlx_lm.sample_utils import greedy_sampler
 from mlx_lm.utils import load_model
 
 from provider.backend import mx
-from provider.batch import Batch, Row
+from provider.batch import Batch
+from provider.rows import Row
 from provider.sampling import SeededSampler
 from tests.support.tiny_models import ARCHITECTURES, write_model
 
