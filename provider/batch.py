@@ -31,6 +31,7 @@ from provider.caches import (
 )
 from provider.group import Group
 from provider.rows import Chunk, Keep, Parked, Row, StepResult, Token, finish_of
+from provider.speculative import Drafted, Lone, LoneCachesOf, SpeculativeGroup
 
 __all__ = ["Batch"]
 
@@ -40,16 +41,26 @@ CLEAR_EVERY = 512  # steps after which mlx gives back the buffers that it has ke
 MOST_KEPT = 1 << 30  # bytes of such buffers after a chunk; the next steps can use that many
 
 
+Decoding = Group | SpeculativeGroup
+
+
 class Batch:
     """All rows of one model."""
 
-    def __init__(self, model: Any, ends: Iterable[int], keep: Keep | None = None):
-        self._model = model
+    def __init__(
+        self,
+        model: Any,
+        ends: Iterable[int],
+        keep: Keep | None = None,
+        lone: Lone | None = None,
+    ):
+        self._lone = lone or Lone()
+        self._model = model if self._lone.draft is None else Drafted(model, self._lone.draft)
         self._ends = frozenset(ends)
         self._keep = keep  # gets the caches of a row that leaves, and how many tokens they hold
-        self._batching = batching_of(model)
+        self._batching = Batching.ALONE if self._lone.needed else batching_of(model)
         self._rows: dict[int, Row] = {}
-        self._groups: list[Group] = []
+        self._groups: list[Decoding] = []
         self._steps = 0
 
     def __len__(self) -> int:
@@ -116,18 +127,18 @@ class Batch:
 
     def collect(self) -> StepResult:
         """Wait for the forward passes on their way, launch none, and return their tokens."""
-        return self._each(Group.collect)
+        return self._each(lambda group, result: group.collect(result))
 
     def decode(self) -> StepResult:
         """Launch a forward pass for every decoding row, and return the tokens of the last one."""
         self._merge()
-        result = self._each(Group.step)
+        result = self._each(lambda group, result: group.step(result))
         self._steps += 1
         if self._steps % CLEAR_EVERY == 0:
             mx.clear_cache()
         return result
 
-    def _each(self, do: Callable[[Group, StepResult], None]) -> StepResult:
+    def _each(self, do: Callable[[Decoding, StepResult], None]) -> StepResult:
         result = StepResult()
         for group in list(self._groups):
             try:
@@ -193,6 +204,8 @@ class Batch:
 
     def _caches_of(self, rows: Sequence[Row]) -> RowCaches:
         alone = [row.caches or [] for row in rows]
+        if self._lone.needed:
+            return LoneCachesOf(alone[0], self._lone)
         return LoneCaches(alone[0]) if len(rows) == 1 else self._together(alone)
 
     def _together(self, rows: Sequence[list[Any]]) -> SlotCaches | MergedCaches:
@@ -216,13 +229,20 @@ class Batch:
         """Let rows decode whose sequences are read but for the last token."""
         for row in rows:
             row.caches, row.fed = None, row.done
-        self._groups.append(Group(self._model, self._ends, rows, caches, self._keep))
+        if isinstance(self._model, Drafted):
+            assert isinstance(caches, LoneCachesOf)
+            (row,) = rows
+            self._groups.append(
+                SpeculativeGroup(self._model, self._lone, self._ends, row, caches, self._keep)
+            )
+        else:
+            self._groups.append(Group(self._model, self._ends, rows, caches, self._keep))
 
     def _merge(self) -> None:
         """Make one group of all those that may run together."""
         if self._batching is Batching.ALONE or len(self._groups) == 1:
             return
-        sound = [group for group in self._groups if not group.suspect]
+        sound = [g for g in self._groups if isinstance(g, Group) and not g.suspect]
         for group in sound[1:]:
             sound[0].join(group, self._together)
             self._groups.remove(group)

@@ -20,6 +20,7 @@ from mlx_lm.models.cache import (
     ArraysCache,
     CacheList,
     KVCache,
+    QuantizedKVCache,
     RotatingKVCache,
     make_prompt_cache,
 )
@@ -88,6 +89,8 @@ def cost_of(caches: Sequence[Any], tokens: int) -> tuple[int, float]:
             fixed += int(cache.nbytes / cache.keys.shape[2] * cache.max_size)
         elif isinstance(cache, KVCache) and cache.keys is not None:
             per_token += cache.nbytes / cache.keys.shape[2]
+        elif isinstance(cache, QuantizedKVCache) and cache.keys is not None:
+            per_token += cache.nbytes / cache.keys[0].shape[2]
         elif isinstance(cache, ArraysCache):
             fixed += int(cache.nbytes)
         else:

@@ -66,9 +66,10 @@ class MLXProvider(AbstractLLMInterface):
     """Generates with a model that runs on MLX, many generations in one batch.
 
     `config` takes `model` (a folder or a hub id; absent, the model in the package), the engine's
-    settings (see `EngineSettings`, such as `max_batch`, the runs that decode together), and
-    defaults for the options of a call: `temperature`, `top_p`, `top_k`, `min_p`, `max_tokens`,
-    `seed`, `stop`, `repetition_penalty`, `system_prompt`, `enable_thinking`.
+    settings (see `EngineSettings`, such as `max_batch`, the runs that decode together),
+    `draft_model` (a smaller model that proposes tokens; runs then go one by one), and defaults for
+    the options of a call: `temperature`, `top_p`, `top_k`, `min_p`, `max_tokens`, `seed`, `stop`,
+    `repetition_penalty`, `system_prompt`, `enable_thinking`.
 
     Making one is cheap; the model is loaded by `load`, or by the first generation. Any thread and
     any number of event loops may use one. `close` frees it; so does the end of the program.
@@ -86,6 +87,7 @@ class MLXProvider(AbstractLLMInterface):
         self._preparing: Optional[Future[_Ready]] = None
         self._preparing_lock = threading.Lock()
         self._path: Optional[Path] = None
+        self._draft: Optional[Path] = None
 
     # Loading and closing.
 
@@ -297,6 +299,8 @@ class MLXProvider(AbstractLLMInterface):
     def _prepare(self) -> _Ready:
         """Find the model, then load the weights on the MLX thread, the tokenizer on this one."""
         log.info("mlx on %s", describe())
+        draft = self.get_config().get("draft_model")
+        self._draft = None if draft is None else resolve(str(draft))
         self._path = resolve(self._source)
         weights = self._engine.load()
         template = ChatTemplate(tokenizer_of(self._path))
@@ -305,7 +309,7 @@ class MLXProvider(AbstractLLMInterface):
 
     def _load_weights(self) -> LoadedModel:
         assert self._path is not None
-        return load(self._path)
+        return load(self._path, self._draft)
 
     def _loaded(self) -> Optional[_Ready]:
         loading = self._preparing

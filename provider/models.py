@@ -30,6 +30,7 @@ class LoadedModel:
     context_window: int | None  # tokens, None if the model's configuration does not say
     vocabulary: int  # entries
     trimmable: bool  # whether a cache can be cut back to any of its beginnings
+    draft: Any = None  # a smaller model that proposes tokens
 
 
 def model_name(model: str | None) -> str:
@@ -83,12 +84,27 @@ def tokenizer_of(path: Path) -> Any:
         raise _loading_error(path, error) from error
 
 
-def load(path: Path) -> LoadedModel:
+def load(path: Path, draft: Path | None = None) -> LoadedModel:
     """Load the weights on the calling thread, which must be the one that will use them.
 
-    On a CPU they become float32: 16 bits are more than ten times slower there.
+    On a CPU they become float32: 16 bits are more than ten times slower there. A `draft` is loaded
+    too; its tokens must be the model's.
     Raises ModelLoadingError.
     """
+    loaded = _load(path)
+    if draft is not None:
+        second = _load(draft)
+        if second.vocabulary != loaded.vocabulary:
+            raise ModelLoadingError(
+                f"`{draft.name}` cannot draft for `{path.name}`: it knows {second.vocabulary} "
+                f"tokens, and not {loaded.vocabulary}",
+                model_name=draft.name,
+            )
+        loaded.draft = second.model
+    return loaded
+
+
+def _load(path: Path) -> LoadedModel:
     try:
         model, config = load_model(path)
         tokenizer = tokenizer_of(path)

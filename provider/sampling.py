@@ -7,6 +7,7 @@ in any batch. All of it belongs to the MLX thread.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
@@ -23,7 +24,9 @@ from mlx_lm.sample_utils import (
 from provider.backend import mx
 from provider.options import GenerationOptions
 
-__all__ = ["Draws", "Processor", "Sampler", "choose", "processors_for", "sampler_for"]
+__all__ = ["Draws", "Processor", "Sampler", "choose", "draw", "processors_for", "sampler_for"]
+
+KEYS = 16  # draws that a seeded sampler can go back at once; as many as a draft proposes
 
 Sampler = Callable[[mx.array], mx.array]  # log-probabilities (batch, vocabulary) -> (batch,)
 Processor = Callable[[mx.array, mx.array], mx.array]  # context (n,), logits (1, vocabulary)
@@ -57,6 +60,7 @@ class SeededSampler:
         self._seed = seed
         self._key = mx.random.key(seed)
         self._drawn = 0
+        self._keys: deque[tuple[int, mx.array]] = deque(maxlen=KEYS)  # before the last draws
         self._temperature = temperature
         self._top_p = top_p
         self._min_p = min_p
@@ -66,10 +70,12 @@ class SeededSampler:
         """Go to where `drawn` tokens have been drawn, as after a draw that was thrown away."""
         if drawn == self._drawn:
             return
-        self._key = mx.random.key(self._seed)
-        for _ in range(drawn):
+        known = next((key for at, key in self._keys if at == drawn), None)
+        self._key = mx.random.key(self._seed) if known is None else known
+        for _ in range(drawn if known is None else 0):
             self._key, _draw = mx.random.split(self._key)
         self._drawn = drawn
+        self._keys.clear()
 
     def __call__(self, logprobs: mx.array) -> mx.array:
         """Map log-probabilities `(1, vocabulary)` to a token `(1,)`."""
@@ -79,6 +85,7 @@ class SeededSampler:
             logprobs = apply_min_p(logprobs, self._min_p, 1)
         if self._top_k > 0:
             logprobs = apply_top_k(logprobs, self._top_k)
+        self._keys.append((self._drawn, self._key))
         self._key, draw = mx.random.split(self._key)
         self._drawn += 1
         noise = mx.random.gumbel(logprobs.shape, key=draw)
@@ -138,16 +145,21 @@ def choose(
     return chosen, failures
 
 
+def draw(logits: mx.array, sampler: Sampler) -> mx.array:
+    """Return the tokens `(rows,)` that one sampler draws; raises what it raises."""
+    if sampler is greedy_sampler:
+        return mx.argmax(logits, axis=-1)
+    return sampler(logits - mx.logsumexp(logits, axis=-1, keepdims=True)).astype(mx.uint32)
+
+
 def _draw(
     sampler: Sampler, logits: mx.array, indices: Sequence[int], failures: Failures
 ) -> mx.array:
-    if sampler is not greedy_sampler:
-        try:
-            normal = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-            return sampler(normal).astype(mx.uint32)
-        except Exception as error:  # noqa: BLE001 - a sampler's fault is its rows' alone
-            failures += [(index, error) for index in indices]
-    return mx.argmax(logits, axis=-1)
+    try:
+        return draw(logits, sampler)
+    except Exception as error:  # noqa: BLE001 - a sampler's fault is its rows' alone
+        failures += [(index, error) for index in indices]
+        return mx.argmax(logits, axis=-1)
 
 
 def _processed(

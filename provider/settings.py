@@ -22,6 +22,10 @@ class EngineSettings:
     close_grace: float = 5.0  # seconds that runs have to come to their ends at `close`
     memory_bytes: int | None = None  # for weights and KV caches; absent, 0.9 of what MLX may use
     prefix_cache_bytes: int | None = None  # for what was read; absent, an eighth of the memory
+    draft_tokens: int = 3  # that the draft model proposes a step, if there is one
+    kv_bits: int | None = None  # quantises KV caches; runs then go one by one
+    kv_group_size: int = 64  # values that share a scale
+    quantized_kv_start: int = 0  # tokens before a cache is quantised
 
 
 LEAST: dict[str, float] = {
@@ -32,7 +36,13 @@ LEAST: dict[str, float] = {
     "close_grace": 0,
     "memory_bytes": 1,
     "prefix_cache_bytes": 0,
+    "draft_tokens": 1,
+    "kv_bits": 2,
+    "kv_group_size": 32,
+    "quantized_kv_start": 0,
 }
+CHOICES: dict[str, tuple[int, ...]] = {"kv_bits": (2, 4, 8), "kv_group_size": (32, 64, 128)}
+MOST: dict[str, float] = {"draft_tokens": 15}  # seeded samplers go back so far at once
 
 
 def parse_settings(config: Mapping[Any, Any]) -> EngineSettings:
@@ -52,5 +62,12 @@ def parse_settings(config: Mapping[Any, Any]) -> EngineSettings:
         if value < LEAST[setting.name]:
             least = f"`{setting.name}` must be at least {LEAST[setting.name]:g}"
             raise InvalidParameterError(setting.name, value, least)
+        if value > MOST.get(setting.name, value):
+            most = f"`{setting.name}` must be at most {MOST[setting.name]:g}"
+            raise InvalidParameterError(setting.name, value, most)
+        if value not in CHOICES.get(setting.name, (value,)):
+            choices = ", ".join(map(str, CHOICES[setting.name]))
+            one = f"`{setting.name}` must be one of {choices}"
+            raise InvalidParameterError(setting.name, value, one)
         values[setting.name] = value
     return EngineSettings(**values)

@@ -26,6 +26,7 @@ from provider.interface import (
     GenerationStarted,
     GenerationTiming,
     MemoryExceededError,
+    ModelLoadingError,
     PrefillProgress,
     QueuePosition,
 )
@@ -38,6 +39,7 @@ from provider.runs import Inbox, RunEvent, RunFailed, RunFinished, RunRequest
 from provider.sampling import processors_for, sampler_for
 from provider.scheduler import MOST_CHUNK, Pace, Scheduler
 from provider.settings import EngineSettings
+from provider.speculative import Lone
 from provider.statistics import Counters, EngineStatistics
 from provider.text import TextFormat, TextStream
 from provider.tuning import ThreadTuner
@@ -98,20 +100,37 @@ class Worker:
         self._threads = BLAS_THREADS
         self._faults_in_a_row = 0
         self._memory: MemoryBudget[int] = MemoryBudget(0)
+        self._lone = Lone()
         self._seconds_in_batch = 0.0  # of a run, about
 
     # What the thread is told.
 
     def load(self) -> LoadedModel:
-        """Load the model. Raises what the loader raises."""
+        """Load the model. Raises what the loader raises, ModelLoadingError if it can't run."""
         begin = time.perf_counter()
         self._model = self._loader()
         self._format = TextFormat(self._model.tokenizer)
+        settings = self._settings
+        self._lone = Lone(
+            draft=self._model.draft,
+            draft_tokens=settings.draft_tokens,
+            kv_bits=settings.kv_bits,
+            kv_group_size=settings.kv_group_size,
+            quantized_kv_start=settings.quantized_kv_start,
+        )
         self._batch = self._new_batch()
-        usable = usable_memory() * USABLE if self._settings.memory_bytes is None else 0
-        limit = int(usable) or self._settings.memory_bytes or 0
+        usable = usable_memory() * USABLE if settings.memory_bytes is None else 0
+        limit = int(usable) or settings.memory_bytes or 0
         self._memory = MemoryBudget(max(0, limit - active_memory()))
-        self._try_out()
+        why_not = self._lone.why_not(self._model.model) if self._lone.needed else None
+        if why_not is not None:
+            raise ModelLoadingError(f"`{self.name}` can't run so: {why_not}", model_name=self.name)
+        try:
+            self._try_out()
+        except Exception as error:
+            raise ModelLoadingError(
+                f"`{self.name}` can't run: {error}", model_name=self.name, original_exception=error
+            ) from error
         log.info("loaded `%s` in %.2f s", self.name, time.perf_counter() - begin)
         return self._model
 
@@ -245,7 +264,7 @@ class Worker:
     def _new_batch(self, *, keep: bool = True) -> Batch:
         assert self._model is not None
         ends = self._model.tokenizer.eos_token_ids
-        return Batch(self._model.model, ends, self._keep if keep else None)
+        return Batch(self._model.model, ends, self._keep if keep else None, self._lone)
 
     def _keep(self, row: Row, caches: list[Any], tokens: int) -> None:
         """Keep what a row that leaves the batch has read, for prompts that begin alike."""
@@ -428,9 +447,13 @@ class Worker:
                 total = len(run.request.prompt)
                 done = total if chunk.left == 0 else run.row.done
                 self._tell(run, PrefillProgress(done, total))
+        advanced = [self.runs[token.key] for token in result.tokens if token.key in self.runs]
         for token in result.tokens:
             if token.key in self.runs:
                 self._advance(token)
+        for run in advanced:
+            if run.unread >= self._settings.max_unread and not (run.ended or run.parked):
+                self._park(run)
 
     def _advance(self, token: Token) -> None:
         """Give a run its token."""
@@ -453,8 +476,6 @@ class Worker:
         self._tell(run, *deltas)
         if token.finish or run.text.stopped:
             self._finish(run, "stop" if run.text.stopped else token.finish or "stop")
-        elif run.unread >= self._settings.max_unread:
-            self._park(run)
 
     def _park(self, run: Run) -> None:
         assert self._batch is not None

@@ -16,6 +16,7 @@ MLX_FILES = {
     "group.py",  # decode steps
     "models.py",  # loading
     "sampling.py",  # samplers and processors
+    "speculative.py",  # drafts, quantised caches
     "text.py",  # mlx-lm's text state machine
 }
 
