@@ -203,6 +203,8 @@ class Engine:
                 self._worker.turn()
             if not self._worker.busy:
                 self._worker.rest()
+                while not self._mailbox and self._worker.save_one():
+                    pass
         except BaseException as error:  # noqa: BLE001 - the thread has nobody to raise it to
             self._recover(error)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import errors as hub_errors
+from mlx_lm import __version__ as mlx_lm_version
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 from mlx_lm.utils import _download, load_config, load_model, load_tokenizer
 
@@ -17,6 +19,7 @@ from provider.interface import ModelLoadingError, ModelNotFoundError
 
 __all__ = ["EMBEDDED", "LoadedModel", "load", "model_name", "resolve", "tokenizer_of"]
 
+SAMPLE = 1 << 20  # bytes of weights that tell two models apart
 EMBEDDED = "embedded"  # the name of the model in the package
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -30,6 +33,7 @@ class LoadedModel:
     context_window: int | None  # tokens, None if the model's configuration does not say
     vocabulary: int  # entries
     trimmable: bool  # whether a cache can be cut back to any of its beginnings
+    identity: str = ""  # of the weights and what else decides what a KV cache holds
     draft: Any = None  # a smaller model that proposes tokens
 
 
@@ -101,6 +105,7 @@ def load(path: Path, draft: Path | None = None) -> LoadedModel:
                 model_name=draft.name,
             )
         loaded.draft = second.model
+        loaded.identity += second.identity
     return loaded
 
 
@@ -122,7 +127,22 @@ def _load(path: Path) -> LoadedModel:
         context_window=text_config.get("max_position_embeddings"),
         vocabulary=int(text_config.get("vocab_size") or len(tokenizer)),
         trimmable=all(type(cache) is KVCache for cache in make_prompt_cache(model)),
+        identity=_identity(path),
     )
+
+
+def _identity(path: Path) -> str:
+    """Return a digest of a model's configuration, and of its weights by samples of each file."""
+    digest = hashlib.sha256(f"{mlx_lm_version} {on_cpu()}".encode())
+    digest.update((path / "config.json").read_bytes())
+    for weights in sorted(path.glob("model*.safetensors")):
+        size = weights.stat().st_size
+        digest.update(f"{weights.name} {size}".encode())
+        with weights.open("rb") as file:
+            for start in (0, size // 2, max(0, size - SAMPLE)):
+                file.seek(start)
+                digest.update(file.read(SAMPLE))
+    return digest.hexdigest()
 
 
 def _loading_error(path: Path, error: Exception) -> ModelLoadingError:

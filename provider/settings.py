@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
+from os import PathLike
 from typing import Any
 
 from provider.interface import InvalidParameterError
@@ -22,6 +23,8 @@ class EngineSettings:
     close_grace: float = 5.0  # seconds that runs have to come to their ends at `close`
     memory_bytes: int | None = None  # for weights and KV caches; absent, 0.9 of what MLX may use
     prefix_cache_bytes: int | None = None  # for what was read; absent, an eighth of the memory
+    prefix_cache_dir: str | None = None  # a folder where it survives a restart
+    prefix_disk_bytes: int = 4 << 30  # in that folder, over all models
     draft_tokens: int = 3  # that the draft model proposes a step, if there is one
     kv_bits: int | None = None  # quantises KV caches; runs then go one by one
     kv_group_size: int = 64  # values that share a scale
@@ -36,12 +39,14 @@ LEAST: dict[str, float] = {
     "close_grace": 0,
     "memory_bytes": 1,
     "prefix_cache_bytes": 0,
+    "prefix_disk_bytes": 0,
     "draft_tokens": 1,
     "kv_bits": 2,
     "kv_group_size": 32,
     "quantized_kv_start": 0,
 }
 CHOICES: dict[str, tuple[int, ...]] = {"kv_bits": (2, 4, 8), "kv_group_size": (32, 64, 128)}
+FOLDERS = {"prefix_cache_dir"}
 MOST: dict[str, float] = {"draft_tokens": 15}  # seeded samplers go back so far at once
 
 
@@ -50,24 +55,28 @@ def parse_settings(config: Mapping[Any, Any]) -> EngineSettings:
 
     Raises InvalidParameterError, which names the setting, for one that is no number or too small.
     """
-    values = {}
-    for setting in fields(EngineSettings):
-        value = config.get(setting.name)
-        if value is None:
-            continue
-        whole = not isinstance(setting.default, float)
-        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-            kind = "a whole number" if whole else "a number"
-            raise InvalidParameterError(setting.name, value, f"`{setting.name}` must be {kind}")
-        if value < LEAST[setting.name]:
-            least = f"`{setting.name}` must be at least {LEAST[setting.name]:g}"
-            raise InvalidParameterError(setting.name, value, least)
-        if value > MOST.get(setting.name, value):
-            most = f"`{setting.name}` must be at most {MOST[setting.name]:g}"
-            raise InvalidParameterError(setting.name, value, most)
-        if value not in CHOICES.get(setting.name, (value,)):
-            choices = ", ".join(map(str, CHOICES[setting.name]))
-            one = f"`{setting.name}` must be one of {choices}"
-            raise InvalidParameterError(setting.name, value, one)
-        values[setting.name] = value
-    return EngineSettings(**values)
+    given = ((setting, config.get(setting.name)) for setting in fields(EngineSettings))
+    return EngineSettings(
+        **{setting.name: _checked(setting, value) for setting, value in given if value is not None}
+    )
+
+
+def _checked(setting: Field[Any], value: Any) -> Any:
+    if setting.name in FOLDERS:
+        if not isinstance(value, str | PathLike):
+            raise _unlike(setting, value, "must be a folder's path")
+        return str(value)
+    whole = not isinstance(setting.default, float)
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        raise _unlike(setting, value, "must be a whole number" if whole else "must be a number")
+    if value < LEAST[setting.name]:
+        raise _unlike(setting, value, f"must be at least {LEAST[setting.name]:g}")
+    if value > MOST.get(setting.name, value):
+        raise _unlike(setting, value, f"must be at most {MOST[setting.name]:g}")
+    if value not in CHOICES.get(setting.name, (value,)):
+        raise _unlike(setting, value, f"must be one of {str(CHOICES[setting.name])[1:-1]}")
+    return value
+
+
+def _unlike(setting: Field[Any], value: Any, demand: str) -> InvalidParameterError:
+    return InvalidParameterError(setting.name, value, f"`{setting.name}` {demand}")

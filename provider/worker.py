@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from provider.backend import BLAS_THREADS, active_memory, set_blas_threads, usable_memory
@@ -34,6 +35,7 @@ from provider.memory import MemoryBudget
 from provider.models import LoadedModel
 from provider.options import GenerationOptions
 from provider.prefix_cache import LEAST_TOKENS, PrefixCache
+from provider.prefix_store import PrefixStore
 from provider.rows import Parked, Row, StepResult, Token
 from provider.runs import Inbox, RunEvent, RunFailed, RunFinished, RunRequest
 from provider.sampling import processors_for, sampler_for
@@ -131,8 +133,21 @@ class Worker:
             raise ModelLoadingError(
                 f"`{self.name}` can't run: {error}", model_name=self.name, original_exception=error
             ) from error
+        self.prefixes.store = self._store(self._model)
         log.info("loaded `%s` in %.2f s", self.name, time.perf_counter() - begin)
         return self._model
+
+    def _store(self, model: LoadedModel) -> PrefixStore | None:
+        settings = self._settings
+        if settings.prefix_cache_dir is None:
+            return None
+        kind = f"{model.identity} {settings.kv_bits} {settings.kv_group_size}"
+        folder = Path(settings.prefix_cache_dir).expanduser()
+        return PrefixStore(folder, settings.prefix_disk_bytes, kind)
+
+    def save_one(self) -> bool:
+        """Write something of what was read to disk; return whether there may be more."""
+        return self.prefixes.save_one()
 
     def refuse_if_too_large(self, request: RunRequest) -> None:
         """Raise MemoryExceededError if a run could never fit; from any thread."""
@@ -252,7 +267,9 @@ class Worker:
         )
 
     def free(self) -> None:
-        """Free the model and everything made with it."""
+        """Free the model and everything made with it, once what was read is written to disk."""
+        while self.prefixes.save_one():
+            pass
         if self._batch is not None:
             self._batch.close()
         self.prefixes.clear()

@@ -15,6 +15,7 @@ MLX_FILES = {
     "caches.py",  # KV caches
     "group.py",  # decode steps
     "models.py",  # loading
+    "prefix_store.py",  # mlx-lm's files of caches
     "sampling.py",  # samplers and processors
     "speculative.py",  # drafts, quantised caches
     "text.py",  # mlx-lm's text state machine
