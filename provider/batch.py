@@ -13,6 +13,7 @@ fails alone, the others go on with the same text.
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -198,6 +199,7 @@ class Batch:
         log.warning(
             "a forward pass of %d runs failed; each goes on alone", len(rows), exc_info=error
         )
+        traceback.clear_frames(error.__traceback__)  # they hold on to that pass's arrays
         for row in rows:
             row.suspect, row.caches = True, None
             result.chunks.append(Chunk(row.key, self.add(row)))

@@ -26,6 +26,7 @@ from provider.backend import clear_streams_at_thread_end
 from provider.interface import GenerationError, ResourceExceededError
 from provider.models import LoadedModel
 from provider.runs import Inbox, RunRequest
+from provider.sampling import Sampling
 from provider.settings import EngineSettings
 from provider.statistics import EngineStatistics
 from provider.worker import Run, Worker
@@ -45,12 +46,16 @@ class Engine:
     """
 
     def __init__(
-        self, name: str, loader: Callable[[], LoadedModel], settings: EngineSettings | None = None
+        self,
+        name: str,
+        loader: Callable[[], LoadedModel],
+        settings: EngineSettings | None = None,
+        sampling: Sampling | None = None,
     ):
         self.name = name
         self.settings = settings or EngineSettings()
         self.restarts = 0  # times the batch was lost to an error that was no run's
-        self._worker = Worker(name, loader, self.settings)
+        self._worker = Worker(name, loader, self.settings, sampling or Sampling())
         self._executor = ThreadPoolExecutor(
             max_workers=1,
             thread_name_prefix="mlx-engine",

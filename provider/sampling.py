@@ -24,7 +24,16 @@ from mlx_lm.sample_utils import (
 from provider.backend import mx
 from provider.options import GenerationOptions
 
-__all__ = ["Draws", "Processor", "Sampler", "choose", "draw", "processors_for", "sampler_for"]
+__all__ = [
+    "Draws",
+    "Processor",
+    "Sampler",
+    "Sampling",
+    "choose",
+    "draw",
+    "processors_for",
+    "sampler_for",
+]
 
 KEYS = 16  # draws that a seeded sampler can go back at once; as many as a draft proposes
 
@@ -95,6 +104,18 @@ class SeededSampler:
 def processors_for(options: GenerationOptions) -> list[Processor]:
     """Return the logits processors of one run; an empty list costs its batch nothing."""
     return make_logits_processors(repetition_penalty=options.repetition_penalty)  # type: ignore[no-any-return]
+
+
+class Sampling:
+    """Where the engine gets a run's sampler and processors from."""
+
+    def sampler(self, options: GenerationOptions, vocabulary: int) -> Sampler:
+        """Return the sampler of one run."""
+        return sampler_for(options, vocabulary)
+
+    def processors(self, options: GenerationOptions) -> Sequence[Processor]:
+        """Return the logits processors of one run."""
+        return processors_for(options)
 
 
 class Draws(Protocol):

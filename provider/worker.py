@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,7 @@ from provider.prefix_cache import LEAST_TOKENS, PrefixCache
 from provider.prefix_store import PrefixStore
 from provider.rows import Parked, Row, StepResult, Token
 from provider.runs import Inbox, RunEvent, RunFailed, RunFinished, RunRequest
-from provider.sampling import processors_for, sampler_for
+from provider.sampling import Sampling, sampler_for
 from provider.scheduler import MOST_CHUNK, Pace, Scheduler
 from provider.settings import EngineSettings
 from provider.speculative import Lone
@@ -84,8 +85,15 @@ class Run:
 class Worker:
     """A model, the runs on it, and the batch that they share."""
 
-    def __init__(self, name: str, loader: Callable[[], LoadedModel], settings: EngineSettings):
+    def __init__(
+        self,
+        name: str,
+        loader: Callable[[], LoadedModel],
+        settings: EngineSettings,
+        sampling: Sampling,
+    ):
         self.name = name
+        self._sampling = sampling
         self.counters = Counters()
         self.runs: dict[int, Run] = {}
         self._loader = loader
@@ -365,8 +373,8 @@ class Worker:
             list(prompt),
             len(prompt),
             options.max_tokens,
-            sampler_for(options, self._model.vocabulary),
-            processors_for(options),
+            self._sampling.sampler(options, self._model.vocabulary),
+            self._sampling.processors(options),
         )
         run.admitted = time.perf_counter()
         run.cached = self._find(run.row)
@@ -534,6 +542,8 @@ class Worker:
     def _fail(self, run: Run, error: Exception) -> None:
         if not isinstance(error, GenerationError):
             log.error("run %d failed", run.key, exc_info=error)
+            # Its frames would hold on to the arrays of a step for as long as anyone has the error.
+            traceback.clear_frames(error.__traceback__)
             error = GenerationError(
                 f"the generation failed: {type(error).__name__}", original_exception=error
             )

@@ -7,11 +7,14 @@ counts; absolute times are this machine's.
 import argparse
 import asyncio
 import json
+import logging
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,13 +23,14 @@ from rich.console import Console
 from rich.table import Table
 
 from provider import MLXProvider
-from provider.backend import describe
+from provider.backend import active_memory, describe, mx
 from provider.embedded import MODEL_PATH
 from provider.embedded.corpus.stories import subject
 from provider.models import load, tokenizer_of
 from provider.templates import ChatTemplate, conversation
 from tests.bench import peers
-from tests.support.tiny_models import LLAMA, write_model
+from tests.support.faults import FaultyEngine
+from tests.support.tiny_models import ARCHITECTURES, LLAMA, write_model
 
 LARGE = {
     **LLAMA,
@@ -355,6 +359,52 @@ class Bench:
         )
         await provider.aclose()
 
+    # 7. Faults.
+
+    async def faults(self):
+        faulty = FaultyEngine(7)
+        await faulty.expected()
+        mx.clear_cache()
+        before, count = active_memory(), 100 if self.quick else 1000
+        with silenced("provider"):
+            outcome = await faulty.run(count)
+        while faulty.engine.busy:
+            await asyncio.sleep(0.01)
+        grown = active_memory() - before
+        alive = faulty.engine.trouble is None and not faulty.engine.runs
+        await asyncio.to_thread(faulty.engine.close)
+        ended = outcome.finished + outcome.cancelled + sum(outcome.failed.values())
+        good = ended == count and not outcome.wrong and alive and abs(grown) < 1 << 20
+        thrown = ", ".join(f"{n} {place}" for place, n in faulty.dice.thrown.items())
+        self.add(
+            f"{count} runs with faults: those with a wrong end or text",
+            len(outcome.wrong) + count - ended,
+            "runs",
+            "0, same memory",
+            good,
+            f"thrown: {thrown}; {outcome.finished} finished, {outcome.cancelled} cancelled, "
+            f"{sum(outcome.failed.values())} failed; memory {grown / 1024:+.0f} KiB",
+        )
+
+    # 8. Parity.
+
+    async def parity(self):
+        file = Path(__file__).parent.parent / "provider" / "test_parity.py"
+        command = [sys.executable, "-m", "pytest", "-q", str(file)]
+        result = await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, check=False
+        )
+        last = result.stdout.strip().splitlines()[-1]
+        self.add(
+            "parity with stream_generate: architectures",
+            len(ARCHITECTURES),
+            "kinds of cache",
+            "the same text",
+            result.returncode == 0,
+            f"{', '.join(ARCHITECTURES)}: alone, at once, joined and left, parked, "
+            f"with a prefix hit; {last}",
+        )
+
 
 MEASURES = (
     Bench.throughput,
@@ -364,6 +414,8 @@ MEASURES = (
     Bench.gap,
     Bench.second_turn,
     Bench.stalled,
+    Bench.faults,
+    Bench.parity,
 )
 
 
@@ -371,6 +423,18 @@ async def measure(bench, only):
     for one in MEASURES:
         if only in (None, one.__name__):
             await one(bench)
+
+
+@contextmanager
+def silenced(name):
+    """Keep what is logged of faults that were meant out of the table."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 async def idle(provider):
