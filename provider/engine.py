@@ -35,7 +35,8 @@ __all__ = ["Engine"]
 
 log = logging.getLogger(__name__)
 
-GATHER_S = 0.005  # the most that a turn waits for prompts on their way
+GATHER_S = 0.005  # that a turn waits for the next of the prompts on their way
+GATHER_ALL_S = 0.05  # that it waits for all of them
 
 
 class Engine:
@@ -232,14 +233,14 @@ class Engine:
             self._mailbox.popleft()()
 
     def _gather(self) -> None:
-        latest = time.monotonic() + GATHER_S
+        latest = time.monotonic() + GATHER_ALL_S
         while self._coming and self._worker.busy and not self._worker.streaming:
-            left = latest - time.monotonic()
-            if left <= 0:
-                return
-            self._arrived.wait(left)
             self._arrived.clear()
+            if not self._mailbox and not self._arrived.wait(GATHER_S):
+                return
             self._take_mailbox()
+            if time.monotonic() > latest:
+                return
 
     def _free(self) -> None:
         self._take_mailbox()

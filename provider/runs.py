@@ -52,6 +52,7 @@ class TextDelta(NamedTuple):  # made faster than a dataclass, and there is one a
 
     text: str
     reasoning: bool = False
+    tokens: int = 1  # that it took since the delta before; 0 for the second of one step
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ RunEvent = QueuePosition | GenerationStarted | PrefillProgress | TextDelta | Run
 class Inbox(Protocol):
     """Where the engine leaves a run's events; `loop` is None for a reader that is a thread.
 
-    `taken` counts the deltas that the reader has got; the engine sets `parked` while the run waits
-    for the reader to catch up.
+    `taken` counts the tokens whose text the reader has got; the engine sets `parked` while the run
+    waits for the reader to catch up.
     """
 
     loop: asyncio.AbstractEventLoop | None
@@ -111,7 +112,8 @@ class AsyncInbox:
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
         event = self._events.popleft()
-        self.taken += isinstance(event, TextDelta)
+        if isinstance(event, TextDelta):
+            self.taken += event.tokens
         return event
 
 
@@ -132,5 +134,6 @@ class SyncInbox:
     def get(self) -> RunEvent:
         """Wait for the next event."""
         event = self._events.get()
-        self.taken += isinstance(event, TextDelta)
+        if isinstance(event, TextDelta):
+            self.taken += event.tokens
         return event

@@ -13,6 +13,7 @@ __all__ = ["LEAST_CHUNK", "MOST_CHUNK", "Pace", "Scheduler"]
 
 MOST_CHUNK = 2048  # tokens; alone, a prompt is read as fast as the machine can
 LEAST_CHUNK = 16  # tokens; smaller ones would hardly move
+MARGIN = 0.6  # of the gap that chunks aim at: a chunk may take longer than the one before
 FIRST_CHUNK = 64  # tokens; beside running streams, where nothing has been measured yet
 MOST_PADDING = 32  # tokens a prompt, on average; about what a forward pass of its own would cost
 
@@ -180,5 +181,5 @@ class Pace:
             return FIRST_CHUNK
         nearest = max(known)
         speed = self._speeds[nearest] * (1.0 if nearest == size else 0.5)
-        room = int(speed * (self._gap_s - self._step_s))
+        room = int(speed * (MARGIN * self._gap_s - self._step_s))
         return max(LEAST_CHUNK, min(room, 2 * self._last, MOST_CHUNK))

@@ -19,7 +19,7 @@ class EngineSettings:
     max_batch: int = 32  # runs that decode together; beyond it throughput gains little
     max_queue: int = 1024  # runs that wait; beyond it one is told to come back later
     max_token_gap: float = 0.1  # seconds between a stream's tokens while a prompt is read
-    max_unread: int = 256  # deltas that wait for a reader before its run is parked
+    max_unread: int = 256  # tokens whose text waits for a reader before its run is parked
     close_grace: float = 5.0  # seconds that runs have to come to their ends at `close`
     memory_bytes: int | None = None  # for weights and KV caches; absent, 0.9 of what MLX may use
     prefix_cache_bytes: int | None = None  # for what was read; absent, an eighth of the memory

@@ -4,8 +4,9 @@ Rule 1: every method is called on the MLX thread, and every MLX call is made her
 Rule 2: each turn is at most one chunk of prefill and one decode step for all, those whose prompt
 was read just now among them; what was posted since the last turn is applied before it.
 Rule 3: a run ends with exactly one RunFinished or RunFailed, or by a cancel and nothing more.
-Rule 4: a run whose reader has `max_unread` deltas waiting is parked: out of the batch, its KV cache
-kept, its slot free. It goes on, with the same text, when the reader has caught up.
+Rule 4: a run whose reader leaves the text of `max_unread` tokens waiting is parked: out of the
+batch, its KV cache kept, its slot free. It goes on, with the same text, when the reader has caught
+up.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Run:
     ended: bool = False
     tokens: int = 0  # decoded so far, the end token counted
     cached: int = 0  # tokens of the prompt that others had read
-    sent: int = 0  # deltas handed over
+    sent: int = 0  # tokens whose text was handed over
     last_step: int = 0  # the worker's step in which the run last took part
     submitted: float = field(default_factory=time.perf_counter)
     admitted: float = 0.0
@@ -78,8 +79,13 @@ class Run:
 
     @property
     def unread(self) -> int:
-        """How many deltas wait for the reader."""
-        return self.sent - self.inbox.taken
+        """How many tokens the reader has not got the text of."""
+        return self.tokens - self.inbox.taken
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the reader has got all there is; what is held back can't be waited for."""
+        return self.sent <= self.inbox.taken
 
 
 class Worker:
@@ -185,7 +191,9 @@ class Worker:
 
     def resume(self, run: Run) -> None:
         """Let a parked run go on, if its reader has caught up."""
-        if run.parked is not None and run.unread <= self._settings.max_unread // 2:
+        if run.parked is None:
+            return
+        if run.caught_up or run.unread <= self._settings.max_unread // 2:
             self._scheduler.resume(run.key)
 
     @property
@@ -477,7 +485,8 @@ class Worker:
             if token.key in self.runs:
                 self._advance(token)
         for run in advanced:
-            if run.unread >= self._settings.max_unread and not (run.ended or run.parked):
+            full = run.unread >= self._settings.max_unread and not run.caught_up
+            if full and not (run.ended or run.parked):
                 self._park(run)
 
     def _advance(self, token: Token) -> None:
@@ -497,8 +506,13 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
             self._fail(run, error)
             return
-        run.sent += len(deltas)
-        self._tell(run, *deltas)
+        if deltas:
+            if run.tokens - run.sent > 1:
+                deltas[0] = deltas[0]._replace(tokens=run.tokens - run.sent)
+            if len(deltas) > 1:
+                deltas[1:] = [delta._replace(tokens=0) for delta in deltas[1:]]
+            run.sent = run.tokens
+            self._tell(run, *deltas)
         if token.finish or run.text.stopped:
             self._finish(run, "stop" if run.text.stopped else token.finish or "stop")
 
