@@ -16,7 +16,6 @@ import tempfile
 import time
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Console
@@ -27,6 +26,8 @@ from provider.backend import active_memory, describe, mx
 from provider.embedded import MODEL_PATH
 from provider.embedded.corpus.stories import subject
 from provider.models import load, tokenizer_of
+from provider.options import GenerationOptions
+from provider.runs import AsyncInbox, RunFinished, RunRequest, TextDelta
 from provider.templates import ChatTemplate, conversation
 from tests.bench import peers
 from tests.support.faults import FaultyEngine
@@ -279,25 +280,37 @@ class Bench:
             )
 
     async def longest_gap(self, provider):
-        times = []
+        gaps = []  # (begin, end, time a token); a delta may bring two: one without text of its own
+        template = ChatTemplate(tokenizer_of(MODEL_PATH))
 
         async def watch():
             while True:
-                (text,) = self.prompts.texts(1)
-                async for _ in await provider.generate_async(text, stream=True, temperature=1.0):
-                    times.append(time.perf_counter())
+                turns = conversation(self.prompts.texts(1)[0], None, None)
+                prompt = template.tokens(turns, [], enable_thinking=False)
+                inbox, last = AsyncInbox(), None
+                run = provider.engine.submit(RunRequest(prompt, options), inbox)
+                try:
+                    while not isinstance(event := await inbox.get(), RunFinished):
+                        if isinstance(event, TextDelta) and event.tokens:
+                            now = time.perf_counter()
+                            gaps.append((last or now, now, (now - (last or now)) / event.tokens))
+                            last = now
+                finally:
+                    provider.engine.cancel(run)
 
+        options = GenerationOptions(temperature=1.0, max_tokens=1000)
         watcher = asyncio.create_task(watch())
-        while len(times) < 60:
+        while len(gaps) < 60:
             await asyncio.sleep(0.01)
-        step = statistics.median(b - a for a, b in pairwise(times[5:]))
         begin = time.perf_counter()
+        step = statistics.median(gap for _, _, gap in gaps)
         await provider.generate_async(self.prompts.long(4000), max_tokens=1)
         end = time.perf_counter()
+        await asyncio.sleep(0.5)
         watcher.cancel()
         await asyncio.gather(watcher, return_exceptions=True)
-        during = [begin, *(at for at in times if begin < at < end), end]
-        return max(b - a for a, b in pairwise(during)), step, end - begin
+        longest = max(gap for a, b, gap in gaps if begin < b and a < end)
+        return longest, step, end - begin
 
     # 5. The second turn.
 
