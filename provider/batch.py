@@ -13,7 +13,6 @@ fails alone, the others go on with the same text.
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -31,7 +30,16 @@ from provider.caches import (
     state_of,
 )
 from provider.group import Group
-from provider.rows import Chunk, Keep, Parked, Row, StepResult, Token, finish_of
+from provider.rows import (
+    Chunk,
+    Keep,
+    Parked,
+    Row,
+    StepResult,
+    Token,
+    finish_of,
+    without_frames,
+)
 from provider.speculative import Drafted, Lone, LoneCachesOf, SpeculativeGroup
 
 __all__ = ["Batch"]
@@ -199,7 +207,7 @@ class Batch:
         log.warning(
             "a forward pass of %d runs failed; each goes on alone", len(rows), exc_info=error
         )
-        traceback.clear_frames(error.__traceback__)  # they hold on to that pass's arrays
+        without_frames(error)
         for row in rows:
             row.suspect, row.caches = True, None
             result.chunks.append(Chunk(row.key, self.add(row)))

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 
 from provider.backend import clear_streams_at_thread_end
 from provider.interface import GenerationError, ResourceExceededError
-from provider.models import LoadedModel
+from provider.models import LoadedModel, ModelFacts
 from provider.runs import Inbox, RunRequest
 from provider.sampling import Sampling
 from provider.settings import EngineSettings
@@ -67,7 +67,7 @@ class Engine:
         self._closed = False  # takes no new runs
         self._ending = False  # the runs that are there are ended too
         self._next_key = 0
-        self._loading: Future[LoadedModel] | None = None
+        self._loading: Future[ModelFacts] | None = None
         self._coming = 0  # runs whose prompts are being made
         self._arrived = threading.Event()  # something came into the mailbox
         self._drained = threading.Event()  # there are no runs
@@ -104,7 +104,7 @@ class Engine:
         """Return one look at the engine's numbers; never waits for the MLX thread."""
         return self._worker.statistics(self.restarts)
 
-    def load(self) -> Future[LoadedModel]:
+    def load(self) -> Future[ModelFacts]:
         """Load the model, once; the future raises what the loader raised."""
         with self._lock:
             self._refuse_if_closed()

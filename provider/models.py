@@ -17,11 +17,19 @@ from provider.backend import mx, on_cpu
 from provider.embedded import MODEL_PATH
 from provider.interface import ModelLoadingError, ModelNotFoundError
 
-__all__ = ["EMBEDDED", "LoadedModel", "load", "model_name", "resolve", "tokenizer_of"]
+__all__ = ["EMBEDDED", "LoadedModel", "ModelFacts", "load", "model_name", "resolve", "tokenizer_of"]
 
 SAMPLE = 1 << 20  # bytes of weights that tell two models apart
 EMBEDDED = "embedded"  # the name of the model in the package
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What other threads need to know of a model; it holds no weights."""
+
+    context_window: int | None  # tokens, None if the model's configuration does not say
+    trimmable: bool  # whether a cache can be cut back to any of its beginnings
 
 
 @dataclass
@@ -35,6 +43,11 @@ class LoadedModel:
     trimmable: bool  # whether a cache can be cut back to any of its beginnings
     identity: str = ""  # of the weights and what else decides what a KV cache holds
     draft: Any = None  # a smaller model that proposes tokens
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What other threads may know."""
+        return ModelFacts(self.context_window, self.trimmable)
 
 
 def model_name(model: str | None) -> str:

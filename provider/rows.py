@@ -8,7 +8,16 @@ from typing import Any
 
 from provider.sampling import Processor, Sampler
 
-__all__ = ["Chunk", "Keep", "Parked", "Row", "StepResult", "Token", "finish_of"]
+__all__ = [
+    "Chunk",
+    "Keep",
+    "Parked",
+    "Row",
+    "StepResult",
+    "Token",
+    "finish_of",
+    "without_frames",
+]
 
 
 @dataclass(eq=False)
@@ -83,3 +92,14 @@ def finish_of(row: Row, token: int, ends: frozenset[int]) -> str | None:
     if token in ends:
         return "stop"
     return "length" if row.generated >= row.max_tokens else None
+
+
+def without_frames(error: BaseException) -> None:
+    """Drop an error's tracebacks, once they are logged.
+
+    Their frames hold on to the arrays of the step that failed, for as long as anyone has the error.
+    """
+    found: BaseException | None = error
+    while found is not None and found.__traceback__ is not None:
+        found.__traceback__ = None
+        found = found.__cause__ or found.__context__

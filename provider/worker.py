@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import logging
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,11 +33,11 @@ from provider.interface import (
     QueuePosition,
 )
 from provider.memory import MemoryBudget
-from provider.models import LoadedModel
+from provider.models import LoadedModel, ModelFacts
 from provider.options import GenerationOptions
 from provider.prefix_cache import LEAST_TOKENS, PrefixCache
 from provider.prefix_store import PrefixStore
-from provider.rows import Parked, Row, StepResult, Token
+from provider.rows import Parked, Row, StepResult, Token, without_frames
 from provider.runs import Inbox, RunEvent, RunFailed, RunFinished, RunRequest
 from provider.sampling import Sampling, sampler_for
 from provider.scheduler import MOST_CHUNK, Pace, Scheduler
@@ -121,7 +120,7 @@ class Worker:
 
     # What the thread is told.
 
-    def load(self) -> LoadedModel:
+    def load(self) -> ModelFacts:
         """Load the model. Raises what the loader raises, ModelLoadingError if it can't run."""
         begin = time.perf_counter()
         self._model = self._loader()
@@ -149,7 +148,7 @@ class Worker:
             ) from error
         self.prefixes.store = self._store(self._model)
         log.info("loaded `%s` in %.2f s", self.name, time.perf_counter() - begin)
-        return self._model
+        return self._model.facts
 
     def _store(self, model: LoadedModel) -> PrefixStore | None:
         settings = self._settings
@@ -556,8 +555,7 @@ class Worker:
     def _fail(self, run: Run, error: Exception) -> None:
         if not isinstance(error, GenerationError):
             log.error("run %d failed", run.key, exc_info=error)
-            # Its frames would hold on to the arrays of a step for as long as anyone has the error.
-            traceback.clear_frames(error.__traceback__)
+            without_frames(error)
             error = GenerationError(
                 f"the generation failed: {type(error).__name__}", original_exception=error
             )

@@ -1,11 +1,13 @@
 """The engine by itself: its thread, its queue, its memory, its numbers and its end."""
 
 import asyncio
+import gc
 import threading
 import time
 
 import pytest
 
+from provider.backend import active_memory
 from provider.embedded import MODEL_PATH
 from provider.engine import Engine
 from provider.interface import GenerationError, MemoryExceededError, ResourceExceededError
@@ -267,6 +269,25 @@ async def test_statistics_count_what_happened(made):
     await until(lambda: not engine.runs)
     assert engine.statistics().cancelled == 1
     assert engine.statistics().committed_bytes == 0
+
+
+async def test_nothing_is_held_after_a_recovery_nor_at_the_end():
+    gc.collect()
+    before = active_memory()
+    engine = Engine("m", lambda: load(MODEL_PATH), EngineSettings(close_grace=0))
+    engine.load().result()
+    await whole(engine)
+    with_one = active_memory()
+    engine._worker._batch = None  # whatever comes next finds no batch: no run's fault
+    *_, last = await whole(engine)
+    assert isinstance(last, RunFailed)
+    assert engine.restarts == 1
+    await whole(engine)
+    gc.collect()
+    assert active_memory() < with_one + (1 << 20)
+    engine.close()
+    gc.collect()
+    assert active_memory() < before + (1 << 20)
 
 
 # Its end. ---------------------------------------------------------------------------------------
