@@ -19,7 +19,8 @@ from typing import Any
 
 from mlx_lm.models.cache import make_prompt_cache
 
-from provider.backend import mx
+from provider.attention import let_caches_attend
+from provider.backend import mx, on_cpu
 from provider.caches import (
     Batching,
     LoneCaches,
@@ -68,6 +69,8 @@ class Batch:
         self._ends = frozenset(ends)
         self._keep = keep  # gets the caches of a row that leaves, and how many tokens they hold
         self._batching = Batching.ALONE if self._lone.needed else batching_of(model)
+        if on_cpu():
+            let_caches_attend(model)
         self._rows: dict[int, Row] = {}
         self._groups: list[Decoding] = []
         self._steps = 0

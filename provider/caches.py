@@ -25,6 +25,7 @@ from mlx_lm.models.cache import (
     make_prompt_cache,
 )
 
+from provider.attention import attend
 from provider.backend import mx
 
 __all__ = [
@@ -227,8 +228,11 @@ class _Places:
 class _SlotKVCache:
     """One layer's keys and values, `(rows, heads, positions, dimension)`, each row from position 0.
 
-    Has what mlx-lm's models ask of a cache: `offset`, `make_mask`, `update_and_fetch`.
+    Has what mlx-lm's models ask of a cache: `offset`, `make_mask`, `update_and_fetch`. It has
+    `attend` besides, see provider/attention.py.
     """
+
+    attend = staticmethod(attend)
 
     def __init__(self, places: _Places):
         self.places = places
