@@ -4,6 +4,10 @@ Many small products are done sooner by one thread than by several that wait for 
 leave the other processors to Python; few large ones are not. Where the border lies depends on the
 model, the rows and the machine, so both are tried in turn and the faster one is kept.
 
+A BLAS's threads go on spinning for some tens of milliseconds after their last product. What a step
+of one thread takes meanwhile says nothing: it has a processor less. So a trial waits after each
+change until they sleep.
+
 Pure policy: no clock, no library. The worker asks before each step and tells what it took.
 """
 
@@ -14,9 +18,10 @@ from statistics import median
 
 __all__ = ["ThreadTuner"]
 
-BLOCK = 5  # steps with one choice before the next is tried; the first of them is not counted
+SETTLE_S = 0.12  # OpenBLAS spins for 2^28 cycles, about 0.1 s
+BLOCK = 8  # steps that count with one choice before the next is tried
 BLOCKS = 2  # that each choice is tried for
-AGAIN = 4096  # steps after which a decision is made anew
+AGAIN = 2048  # steps after which a decision is made anew
 BIAS = 0.97  # fewer threads win unless more are faster by this factor: they leave room for others
 
 
@@ -26,18 +31,31 @@ class ThreadTuner:
     def __init__(self, choices: Sequence[int]):
         self._choices = sorted(set(choices))
         self._trials: dict[int, _Trial] = {}  # by the bit length of the number of rows
+        self._settling_s = SETTLE_S  # of steps that don't count
+        self._last: int | None = None
 
     def choose(self, rows: int) -> int:
         """Return how many threads the next step of `rows` rows should have."""
         if len(self._choices) == 1:
             return self._choices[0]
-        return self._trial(rows).choice
+        choice = self._trial(rows).choice
+        if choice != self._last:
+            self._last = choice
+            self.disturbed()
+        return choice
+
+    def disturbed(self) -> None:
+        """Take note that something ran with other numbers of threads."""
+        self._settling_s = SETTLE_S
 
     def took(self, rows: int, seconds: float) -> None:
-        """Take the time of a step that ran as `choose` said."""
+        """Take the time of a step that ran as `choose` said, and of what came with it."""
         if len(self._choices) == 1:
             return
         trial = self._trial(rows)
+        if self._settling_s > 0:
+            self._settling_s -= seconds
+            return
         trial.took(seconds)
         if trial.steps >= AGAIN:
             del self._trials[rows.bit_length()]
@@ -60,8 +78,7 @@ class _Trial:
         self.steps += 1
         if self.steps > trying:
             return
-        if self.steps % BLOCK != 1:
-            self._seconds[self.choice].append(seconds)
+        self._seconds[self.choice].append(seconds)
         self.choice = self._choices[self.steps // BLOCK % len(self._choices)]
         if self.steps == trying:
             self.choice = self._fastest()

@@ -217,9 +217,15 @@ class Worker:
             self._receive(self._batch.collect())
             self._flush()
             self._prefill()
-        self._decode(alone=not first)
+        rows = self._scheduler.decoding
+        self._decode(rows, alone=not first)
         self._flush()
-        self.counters.step_seconds.add(time.perf_counter() - begin)
+        seconds = time.perf_counter() - begin
+        self.counters.step_seconds.add(seconds)
+        if first:
+            self._tuner.disturbed()
+        elif self._scheduler.streaming:
+            self._tuner.took(rows, seconds)
         if self._faults_in_a_row >= SUSPICIOUS:
             self._faults_in_a_row = 0
             self._try_out()
@@ -449,17 +455,14 @@ class Worker:
             if row.caches is not None and row.done in self.runs[key].request.boundaries:
                 self._keep(row, copy.deepcopy(row.caches), row.done)
 
-    def _decode(self, *, alone: bool) -> None:
-        """Make a decode step; `alone` if nothing else is done in this turn."""
+    def _decode(self, rows: int, *, alone: bool) -> None:
+        """Make a decode step of `rows` rows; `alone` if nothing else is done in this turn."""
         assert self._batch is not None
-        rows = self._scheduler.decoding
         self._use_threads(self._tuner.choose(rows))
         begin = time.perf_counter()
         self._receive(self._batch.decode())
         if alone and self._scheduler.streaming:
-            seconds = time.perf_counter() - begin
-            self._pace.decoded(seconds)
-            self._tuner.took(rows, seconds)
+            self._pace.decoded(time.perf_counter() - begin)
 
     def _use_threads(self, threads: int) -> None:
         if threads != self._threads:

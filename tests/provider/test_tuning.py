@@ -2,7 +2,10 @@
 
 import pytest
 
-from provider.tuning import AGAIN, BLOCK, BLOCKS, ThreadTuner
+from provider.tuning import AGAIN, BLOCK, BLOCKS, SETTLE_S, ThreadTuner
+
+STEP_S = SETTLE_S / 2  # two of them settle
+TRIAL = 2 * BLOCKS * (BLOCK + 2)  # steps
 
 
 def run(tuner, rows, seconds, steps):
@@ -11,42 +14,52 @@ def run(tuner, rows, seconds, steps):
     for _ in range(steps):
         threads = tuner.choose(rows)
         chosen.append(threads)
-        tuner.took(rows, seconds(threads))
+        tuner.took(rows, STEP_S * seconds(threads))
     return chosen
 
 
-@pytest.mark.parametrize(("of_two", "best"), [(0.5, 2), (1.5, 1), (0.99, 1)])
+@pytest.mark.parametrize(("of_two", "best"), [(0.9, 2), (1.5, 1), (0.99, 1)])
 def test_the_faster_is_kept_and_fewer_where_it_hardly_matters(of_two, best):
     tuner = ThreadTuner((1, 2))
-    chosen = run(tuner, 8, {1: 1.0, 2: of_two}.__getitem__, 3 * BLOCK * BLOCKS)
-    assert set(chosen[: 2 * BLOCK]) == {1, 2}
-    assert set(chosen[2 * BLOCK * BLOCKS :]) == {best}
+    chosen = run(tuner, 8, {1: 1.0, 2: of_two}.__getitem__, 2 * TRIAL)
+    assert set(chosen[: TRIAL // 2]) == {1, 2}
+    assert set(chosen[TRIAL + 4 :]) == {best}
 
 
-def test_the_first_step_after_a_change_does_not_count():
-    last = []
+def test_steps_beside_threads_that_still_spin_do_not_count():
+    tuner, since = ThreadTuner((1, 2)), [0]
+    last = [None]
 
     def seconds(threads):
-        changed = last[-1:] != [threads]
-        last.append(threads)
-        return 100.0 if changed else {1: 1.0, 2: 0.5}[threads]
+        since[0] = 0 if last[0] != threads else since[0] + 1
+        last[0] = threads
+        return {1: 3.0 if since[0] < 1 else 1.0, 2: 1.5}[threads]
 
+    run(tuner, 8, seconds, TRIAL)
+    assert tuner.choose(8) == 1
+
+
+def test_what_ran_otherwise_makes_a_trial_wait():
     tuner = ThreadTuner((1, 2))
-    run(tuner, 8, seconds, 2 * BLOCK * BLOCKS)
+    for _ in range(200):  # a chunk of a prompt after every step
+        tuner.choose(8)
+        tuner.disturbed()
+        tuner.took(8, STEP_S)
+    assert set(run(tuner, 8, {1: 1.0, 2: 0.5}.__getitem__, TRIAL)) == {1, 2}
     assert tuner.choose(8) == 2
 
 
 def test_each_magnitude_of_rows_is_tried_by_itself():
     tuner = ThreadTuner((1, 2))
-    run(tuner, 1, {1: 1.0, 2: 2.0}.__getitem__, 2 * BLOCK * BLOCKS)
-    run(tuner, 32, {1: 2.0, 2: 1.0}.__getitem__, 2 * BLOCK * BLOCKS)
+    run(tuner, 1, {1: 1.0, 2: 2.0}.__getitem__, 2 * TRIAL)
+    run(tuner, 32, {1: 2.0, 2: 1.0}.__getitem__, 2 * TRIAL)
     assert (tuner.choose(1), tuner.choose(32), tuner.choose(40)) == (1, 2, 2)
 
 
 def test_a_decision_is_made_anew_after_a_while():
     tuner = ThreadTuner((1, 2))
     run(tuner, 8, {1: 1.0, 2: 2.0}.__getitem__, AGAIN)
-    run(tuner, 8, {1: 2.0, 2: 1.0}.__getitem__, 2 * BLOCK * BLOCKS)
+    run(tuner, 8, {1: 2.0, 2: 1.0}.__getitem__, 2 * TRIAL)
     assert tuner.choose(8) == 2
 
 
