@@ -25,11 +25,12 @@ from contextlib import contextmanager
 from provider.backend import clear_streams_at_thread_end
 from provider.interface import GenerationError, ResourceExceededError
 from provider.models import LoadedModel, ModelFacts
+from provider.run import Run
 from provider.runs import Inbox, RunRequest
 from provider.sampling import Sampling
 from provider.settings import EngineSettings
 from provider.statistics import EngineStatistics
-from provider.worker import Run, Worker
+from provider.worker import Worker
 
 __all__ = ["Engine"]
 

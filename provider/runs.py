@@ -46,6 +46,11 @@ class RunRequest:
     tools: Sequence[dict[str, Any]] = ()
     boundaries: Sequence[int] = ()
 
+    @property
+    def most_tokens(self) -> int:
+        """How long the prompt and the answer together may become."""
+        return len(self.prompt) + self.options.max_tokens
+
 
 class TextDelta(NamedTuple):  # made faster than a dataclass, and there is one a token
     """Text that one step made known, of one channel."""

@@ -15,30 +15,28 @@ import copy
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from provider.backend import BLAS_THREADS, active_memory, set_blas_threads, usable_memory
+from provider.backend import BLAS_THREADS, set_blas_threads, usable_memory
 from provider.batch import Batch
-from provider.caches import cost_of, size_of
+from provider.caches import size_of
 from provider.handover import Handover
 from provider.interface import (
     GenerationError,
     GenerationStarted,
-    GenerationTiming,
-    MemoryExceededError,
     ModelLoadingError,
     PrefillProgress,
     QueuePosition,
 )
-from provider.memory import MemoryBudget
 from provider.models import LoadedModel, ModelFacts
 from provider.options import GenerationOptions
 from provider.prefix_cache import LEAST_TOKENS, PrefixCache
 from provider.prefix_store import PrefixStore
+from provider.room import Room
 from provider.rows import Parked, Row, StepResult, Token, without_frames
-from provider.runs import Inbox, RunEvent, RunFailed, RunFinished, RunRequest
+from provider.run import Run
+from provider.runs import RunEvent, RunFailed, RunFinished, RunRequest
 from provider.sampling import Sampling, sampler_for
 from provider.scheduler import MOST_CHUNK, Pace, Scheduler
 from provider.settings import EngineSettings
@@ -47,44 +45,12 @@ from provider.statistics import Counters, EngineStatistics
 from provider.text import TextFormat, TextStream
 from provider.tuning import ThreadTuner
 
-__all__ = ["Run", "Worker"]
+__all__ = ["Worker"]
 
 SUSPICIOUS = 3  # faults in a row after which the model itself is tried out
-USABLE = 0.9  # of the memory; the rest is for what a step needs
 PREFIX_SHARE = 8  # the prefix cache's part of the usable memory, as a divisor
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class Run:
-    """One generation inside the engine. Once submitted, only the MLX thread writes to it."""
-
-    key: int
-    name: str  # of the model
-    request: RunRequest
-    inbox: Inbox
-    text: TextStream | None = None
-    row: Row | None = None  # its part in the batch, while it has one
-    parked: Parked | None = None  # what it left the batch with, while it waits for its reader
-    ended: bool = False
-    tokens: int = 0  # decoded so far, the end token counted
-    cached: int = 0  # tokens of the prompt that others had read
-    sent: int = 0  # tokens whose text was handed over
-    last_step: int = 0  # the worker's step in which the run last took part
-    submitted: float = field(default_factory=time.perf_counter)
-    admitted: float = 0.0
-    first_token: float = 0.0
-
-    @property
-    def unread(self) -> int:
-        """How many tokens the reader has not got the text of."""
-        return self.tokens - self.inbox.taken
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether the reader has got all there is; what is held back can't be waited for."""
-        return self.sent <= self.inbox.taken
 
 
 class Worker:
@@ -114,7 +80,7 @@ class Worker:
         self._tuner = ThreadTuner((1, BLAS_THREADS))
         self._threads = BLAS_THREADS
         self._faults_in_a_row = 0
-        self._memory: MemoryBudget[int] = MemoryBudget(0)
+        self._room = Room(0, self.prefixes, self._keep)
         self._lone = Lone()
         self._seconds_in_batch = 0.0  # of a run, about
 
@@ -134,9 +100,7 @@ class Worker:
             quantized_kv_start=settings.quantized_kv_start,
         )
         self._batch = self._new_batch()
-        usable = usable_memory() * USABLE if settings.memory_bytes is None else 0
-        limit = int(usable) or settings.memory_bytes or 0
-        self._memory = MemoryBudget(max(0, limit - active_memory()))
+        self._room = Room(settings.memory_bytes, self.prefixes, self._keep)
         why_not = self._lone.why_not(self._model.model) if self._lone.needed else None
         if why_not is not None:
             raise ModelLoadingError(f"`{self.name}` can't run so: {why_not}", model_name=self.name)
@@ -164,14 +128,7 @@ class Worker:
 
     def refuse_if_too_large(self, request: RunRequest) -> None:
         """Raise MemoryExceededError if a run could never fit; from any thread."""
-        need, limit = self._memory.need(_most_tokens(request)), self._memory.limit
-        if need > limit:
-            raise MemoryExceededError(
-                f"the prompt and `max_tokens` need up to {need >> 20} MiB of cache, and there are "
-                f"{limit >> 20} MiB; a lower `max_tokens` needs less",
-                required_memory=need,
-                available_memory=limit,
-            )
+        self._room.refuse_if_too_large(request)
 
     def retry_after_s(self) -> float:
         """Return about when the queue will have moved by one; from any thread."""
@@ -269,7 +226,7 @@ class Worker:
             prefilling=scheduler.running - scheduler.decoding,
             waiting=scheduler.waiting,
             parked=len(parked),
-            committed_bytes=self._memory.committed,
+            committed_bytes=self._room.committed,
             parked_bytes=sum(size_of(one.row.caches or []) for one in parked),
             prefix_bytes=prefixes.nbytes,
             prefix_entries=len(prefixes),
@@ -326,7 +283,7 @@ class Worker:
             begin = time.perf_counter()
             _raise_fault(batch.prefill([(0, left - 1)]))
             self._pace.prefilled(left - 1, 0, time.perf_counter() - begin)
-            self._memory.learn(*cost_of(row.caches or [], row.done))
+            self._room.learn(row)
             _raise_fault(batch.prefill([(0, 1)]))
             while len(batch):
                 begin = time.perf_counter()
@@ -334,7 +291,7 @@ class Worker:
                 self._pace.decoded(time.perf_counter() - begin)
 
     def _admit(self) -> None:
-        for key in self._scheduler.admit(self._make_room):
+        for key in self._scheduler.admit(self._has_room):
             run = self.runs[key]
             try:
                 self._begin(run)
@@ -343,33 +300,9 @@ class Worker:
         for key, position in self._scheduler.moved():
             self._tell(self.runs[key], QueuePosition(position))
 
-    def _make_room(self, key: int) -> bool:
-        """Promise a run the memory that it may need, if there is enough.
-
-        What is kept for prompts to come goes first, parked runs' caches among it: such a run is
-        read again from its tokens.
-        """
-        need, prefixes = self._memory.need(_most_tokens(self.runs[key].request)), self.prefixes
+    def _has_room(self, key: int) -> bool:
         waiting = [run for run in self.runs.values() if run.parked is not None and run.key != key]
-        while True:
-            parked = sum(size_of(run.parked.row.caches or []) for run in waiting if run.parked)
-            lacking = self._memory.lacking(need, parked + prefixes.nbytes)
-            if not lacking:
-                self._memory.commit(key, need)
-                return True
-            if waiting:
-                self._give_up_caches(waiting.pop(0))
-            elif prefixes.nbytes:
-                prefixes.shrink(max(0, prefixes.nbytes - lacking))
-            else:
-                return False
-
-    def _give_up_caches(self, run: Run) -> None:
-        assert run.parked is not None
-        row = run.parked.row
-        if row.caches is not None:
-            self._keep(row, row.caches, row.done)
-            row.caches, row.done = None, 0
+        return self._room.make(self.runs[key], waiting)
 
     def _begin(self, run: Run) -> None:
         """Give a run, new or parked, its place in the batch."""
@@ -494,34 +427,21 @@ class Worker:
     def _advance(self, token: Token) -> None:
         """Give a run its token."""
         run = self.runs[token.key]
-        run.last_step = self.counters.steps
-        run.tokens += 1
-        if not run.first_token:
-            run.first_token = time.perf_counter()
         self._scheduler.stream(run.key)
-        assert run.text is not None
         try:
-            # The end token itself has no text.
-            deltas = [] if token.finish == "stop" else run.text.add(token.token)
-            if token.finish and not run.text.stopped:
-                deltas += run.text.finish()
+            deltas = run.take(token, self.counters.steps)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
             self._fail(run, error)
             return
-        if deltas:
-            if run.tokens - run.sent > 1:
-                deltas[0] = deltas[0]._replace(tokens=run.tokens - run.sent)
-            if len(deltas) > 1:
-                deltas[1:] = [delta._replace(tokens=0) for delta in deltas[1:]]
-            run.sent = run.tokens
-            self._tell(run, *deltas)
+        self._tell(run, *deltas)
+        assert run.text is not None
         if token.finish or run.text.stopped:
             self._finish(run, "stop" if run.text.stopped else token.finish or "stop")
 
     def _park(self, run: Run) -> None:
         assert self._batch is not None
         run.parked = self._batch.park(run.key)
-        self._memory.release(run.key)
+        self._room.release(run.key)
         self.counters.parkings += 1
         self._scheduler.park(run.key)
         run.inbox.parked = True
@@ -532,27 +452,11 @@ class Worker:
     def _finish(self, run: Run, reason: str) -> None:
         assert run.text is not None
         now = time.perf_counter()
-        decode_s = now - run.first_token
-        timing = GenerationTiming(
-            queue_ms=(run.admitted - run.submitted) * 1000,
-            prefill_ms=(run.first_token - run.admitted) * 1000,
-            first_token_ms=(run.first_token - run.submitted) * 1000,
-            total_ms=(now - run.submitted) * 1000,
-            tokens_per_second=(run.tokens - 1) / decode_s if decode_s > 0 else 0.0,
-        )
-        prompt_tokens = len(run.request.prompt)
-        usage = {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": run.tokens,
-            "total_tokens": prompt_tokens + run.tokens,
-            "cached_tokens": run.cached,
-            "reasoning_tokens": run.text.reasoning_tokens,
-        }
         self.counters.finished += 1
         self._seconds_in_batch += 0.1 * (now - run.admitted - self._seconds_in_batch)
         calls = run.text.calls
         reason = "tool_calls" if calls and reason == "stop" else reason
-        self._tell(run, RunFinished(reason, usage, timing, calls))
+        self._tell(run, RunFinished(reason, run.usage(), run.timing(now), calls))
         self._forget(run)
 
     def _fail(self, run: Run, error: Exception) -> None:
@@ -570,7 +474,7 @@ class Worker:
         run.ended, run.parked, run.row = True, None, None
         if self._batch is not None:
             self._batch.remove([run.key], faulty=faulty)
-        self._memory.release(run.key)
+        self._room.release(run.key)
         self._scheduler.remove(run.key)
         self.runs.pop(run.key, None)
 
@@ -581,10 +485,6 @@ class Worker:
     def _flush(self) -> None:
         for run in self._handover.flush():  # their event loop is gone, and their reader with it
             self.cancel(run)
-
-
-def _most_tokens(request: RunRequest) -> int:
-    return len(request.prompt) + request.options.max_tokens
 
 
 def _raise_fault(result: StepResult) -> None:
