@@ -1,9 +1,13 @@
-"""The settings of the engine, each once, with its default, its unit and its reason."""
+"""The settings of the engine, each once, with its default, its unit and its reason.
+
+A field's metadata is what a command line, a file and a check need: `why` (one line), and where they
+apply `least`, `most`, `choices`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, dataclass, field, fields
 from os import PathLike
 from typing import Any
 
@@ -12,42 +16,50 @@ from provider.interface import InvalidParameterError
 __all__ = ["EngineSettings", "parse_settings"]
 
 
+def _setting(default: Any, why: str, **bounds: Any) -> Any:
+    return field(default=default, metadata={"why": why, "group": "Engine", **bounds})
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
     """How the engine shares itself out."""
 
-    max_batch: int = 32  # runs that decode together; beyond it throughput gains little
-    max_queue: int = 1024  # runs that wait; beyond it one is told to come back later
-    max_token_gap: float = 0.1  # seconds between a stream's tokens while a prompt is read
-    max_unread: int = 256  # tokens whose text waits for a reader before its run is parked
-    close_grace: float = 5.0  # seconds that runs have to come to their ends at `close`
-    memory_bytes: int | None = None  # for weights and KV caches; absent, 0.9 of what MLX may use
-    prefix_cache_bytes: int | None = None  # for what was read; absent, an eighth of the memory
-    prefix_cache_dir: str | None = None  # a folder where it survives a restart
-    prefix_disk_bytes: int = 4 << 30  # in that folder, over all models
-    draft_tokens: int = 3  # that the draft model proposes a step, if there is one
-    kv_bits: int | None = None  # quantises KV caches; runs then go one by one
-    kv_group_size: int = 64  # values that share a scale
-    quantized_kv_start: int = 0  # tokens before a cache is quantised
-
-
-LEAST: dict[str, float] = {
-    "max_batch": 1,
-    "max_queue": 0,
-    "max_token_gap": 0.001,
-    "max_unread": 2,
-    "close_grace": 0,
-    "memory_bytes": 1,
-    "prefix_cache_bytes": 0,
-    "prefix_disk_bytes": 0,
-    "draft_tokens": 1,
-    "kv_bits": 2,
-    "kv_group_size": 32,
-    "quantized_kv_start": 0,
-}
-CHOICES: dict[str, tuple[int, ...]] = {"kv_bits": (2, 4, 8), "kv_group_size": (32, 64, 128)}
-FOLDERS = {"prefix_cache_dir"}
-MOST: dict[str, float] = {"draft_tokens": 15}  # seeded samplers go back so far at once
+    max_batch: int = _setting(
+        32, "runs that decode together; beyond it throughput gains little", least=1
+    )
+    max_queue: int = _setting(
+        1024, "runs that wait; beyond it one is told to come back later", least=0
+    )
+    max_token_gap: float = _setting(
+        0.1, "seconds between a stream's tokens while a prompt is read", least=0.001
+    )
+    max_unread: int = _setting(
+        256, "tokens whose text waits for a reader before its run is parked", least=2
+    )
+    close_grace: float = _setting(
+        5.0, "seconds that runs have to come to their ends at shutdown", least=0
+    )
+    memory_bytes: int | None = _setting(
+        None, "for weights and KV caches; absent, 0.9 of what MLX may use", least=1
+    )
+    prefix_cache_bytes: int | None = _setting(
+        None, "for what was read; absent, an eighth of the memory", least=0
+    )
+    prefix_cache_dir: str | None = _setting(None, "a folder where what was read survives a restart")
+    prefix_disk_bytes: int = _setting(4 << 30, "in that folder, over all models", least=0)
+    draft_tokens: int = _setting(
+        3,
+        "tokens that the draft model proposes a step, if there is one",
+        least=1,
+        most=15,  # seeded samplers go back so far at once
+    )
+    kv_bits: int | None = _setting(
+        None, "quantises KV caches; runs then go one by one", choices=(2, 4, 8)
+    )
+    kv_group_size: int = _setting(
+        64, "values of a quantised cache that share a scale", choices=(32, 64, 128)
+    )
+    quantized_kv_start: int = _setting(0, "tokens before a cache is quantised", least=0)
 
 
 def parse_settings(config: Mapping[Any, Any]) -> EngineSettings:
@@ -62,19 +74,20 @@ def parse_settings(config: Mapping[Any, Any]) -> EngineSettings:
 
 
 def _checked(setting: Field[Any], value: Any) -> Any:
-    if setting.name in FOLDERS:
+    bounds = setting.metadata
+    if str(setting.type).startswith("str"):
         if not isinstance(value, str | PathLike):
             raise _unlike(setting, value, "must be a folder's path")
         return str(value)
     whole = not isinstance(setting.default, float)
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         raise _unlike(setting, value, "must be a whole number" if whole else "must be a number")
-    if value < LEAST[setting.name]:
-        raise _unlike(setting, value, f"must be at least {LEAST[setting.name]:g}")
-    if value > MOST.get(setting.name, value):
-        raise _unlike(setting, value, f"must be at most {MOST[setting.name]:g}")
-    if value not in CHOICES.get(setting.name, (value,)):
-        raise _unlike(setting, value, f"must be one of {str(CHOICES[setting.name])[1:-1]}")
+    if value < bounds.get("least", value):
+        raise _unlike(setting, value, f"must be at least {bounds['least']:g}")
+    if value > bounds.get("most", value):
+        raise _unlike(setting, value, f"must be at most {bounds['most']:g}")
+    if value not in bounds.get("choices", (value,)):
+        raise _unlike(setting, value, f"must be one of {str(bounds['choices'])[1:-1]}")
     return value
 
 
