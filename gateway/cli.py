@@ -1,4 +1,4 @@
-"""The command line: `serve` and `chat`.
+"""The command line: `serve`, `config` and `chat`.
 
 Standard output is data, everything said about it goes to standard error. An error is one line
 that says what failed, then a hint that says what to do.
@@ -8,27 +8,38 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import inspect
 import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from dataclasses import fields
 from enum import IntEnum
+from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from gateway import __version__
+from gateway import __version__, configuration
 from gateway.chat import chat_with
+from gateway.configuration import BadSetting, Setting, Value
 from gateway.server import Gateway
-from gateway.settings import Settings
+from gateway.settings import ServeSettings, Settings
 from provider.interface import AbstractLLMError, ModelLoadingError, ModelNotFoundError
+from provider.settings import EngineSettings
 
 __all__ = ["ExitStatus", "main"]
 
 DEFAULTS = Settings()
+SETTINGS = configuration.settings(ServeSettings, Settings, EngineSettings)
+EPILOG = (
+    "Every setting is also a variable, `--write-timeout` as `MLX_GATEWAY_WRITE_TIMEOUT`, and a "
+    "line of the file, as `write_timeout = 30`. A flag wins over a variable, a variable over the "
+    "file. Bytes may be given as `512MiB`."
+)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 app = typer.Typer(
     name="mlx-gateway",
@@ -36,7 +47,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
 )
 
 
@@ -71,23 +82,89 @@ def options(
         raise typer.Exit
 
 
-@app.command()
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a flag for every setting; it gets what was given as `flags`, unchecked."""
+
+    def flagged(**given: Any) -> None:
+        own = {
+            name: given.pop(name) for name in inspect.signature(command).parameters if name in given
+        }
+        command(flags=given, **own)
+
+    parameters = [
+        parameter
+        for parameter in inspect.signature(command, eval_str=True).parameters.values()
+        if parameter.name != "flags"
+    ]
+    parameters += [_flag(setting) for setting in SETTINGS]
+    flagged.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flagged.__annotations__ = {one.name: one.annotation for one in parameters}
+    flagged.__name__, flagged.__doc__ = command.__name__, command.__doc__
+    return flagged
+
+
+def _flag(setting: Setting) -> inspect.Parameter:
+    choices = setting.field.metadata.get("choices")
+    said = f" [default: {setting.default}]" if setting.default else ""
+    option = typer.Option(
+        setting.flag,
+        metavar="|".join(map(str, choices)) if choices else setting.kind,
+        help=escape(f"{setting.why[0].upper()}{setting.why[1:]}.{said}"),
+        rich_help_panel=setting.group,
+        show_default=False,
+    )
+    return inspect.Parameter(
+        setting.field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[Optional[str], option],
+    )
+
+
+ConfigFile = Annotated[
+    Optional[Path],
+    typer.Option("--config", metavar="file", help="A TOML file of settings.", show_default=False),
+]
+
+
+@app.command(epilog=EPILOG)
+@_with_settings
 def serve(
-    model: Annotated[
-        Optional[str],
-        typer.Option(help="A folder or a hub id. Default: the small model in the package."),
-    ] = None,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = DEFAULTS.host,
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")
-    ] = DEFAULTS.port,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    *,
+    config_file: ConfigFile = None,
     provider: Annotated[str, typer.Option(help="mlx, or scripted: no model.", hidden=True)] = "mlx",
+    flags: dict[str, Any],
 ) -> None:
     """Serve a model, and a page to talk to it."""
-    _set_up_logging(log_level)
-    settings = Settings(host=host, port=port)
-    _run(_serve(settings, _open_provider(provider, model), model))
+    values = _in_force(flags, config_file)
+    _set_up_logging(values["log_level"].value)
+    settings = configuration.build(Settings, values)
+    _run(_serve(settings, _open_provider(provider, values), values["model"].value))
+
+
+@app.command(epilog=EPILOG)
+@_with_settings
+def config(*, config_file: ConfigFile = None, flags: dict[str, Any]) -> None:
+    """Print the settings in force, and where each comes from, as a file for `--config`."""
+    for line in configuration.as_toml(SETTINGS, _in_force(flags, config_file)):
+        print(line)  # noqa: T201 - this is the data
+
+
+def _in_force(flags: dict[str, Any], config_file: Path | None) -> dict[str, Value]:
+    given = config_file or os.environ.get(configuration.CONFIG_VARIABLE) or None
+    name = "" if given is None else str(given)
+    try:
+        file = configuration.read_file(Path(name).read_text("utf-8"), name) if name else {}
+        return configuration.resolve(
+            SETTINGS, flags=flags, environment=os.environ, file=file, file_name=name
+        )
+    except BadSetting as error:
+        hint = "`mlx-gateway config` prints the settings in force"
+        raise _tell(Failure(str(error), hint, ExitStatus.USAGE)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        hint = "give `--config` a TOML file that can be read"
+        raise _tell(Failure(f"`{name}`: {reason}", hint, ExitStatus.USAGE)) from None
 
 
 @app.command()
@@ -141,7 +218,7 @@ def _tell(failure: Failure) -> typer.Exit:
 # serve -----------------------------------------------------------------------------------------
 
 
-def _open_provider(kind: str, model: str | None) -> Any:
+def _open_provider(kind: str, values: dict[str, Value]) -> Any:
     if kind == "scripted":
         from provider.scripted import ScriptedProvider  # noqa: PLC0415
 
@@ -150,7 +227,9 @@ def _open_provider(kind: str, model: str | None) -> Any:
     with errors.status("starting mlx"):
         from provider import MLXProvider  # noqa: PLC0415
 
-    return MLXProvider({"model": model} if model else {})
+    names = ["model", "draft_model", *(field.name for field in fields(EngineSettings))]
+    given = {name: values[name].value for name in names}
+    return MLXProvider({name: value for name, value in given.items() if value is not None})
 
 
 async def _serve(settings: Settings, provider: Any, model: str | None) -> None:
@@ -218,10 +297,7 @@ def _address_failure(settings: Settings, error: OSError) -> Failure:
 
 
 def _set_up_logging(level: str) -> None:
-    number = logging.getLevelNamesMapping().get(level.upper())
-    if number is None:
-        raise typer.BadParameter("must be debug, info, warning or error", param_hint="--log-level")
     form = "%(asctime)s %(levelname)s %(message)s"
     logging.basicConfig(level=logging.WARNING, format=form, stream=sys.stderr)
     for name in ("gateway", "provider"):
-        logging.getLogger(name).setLevel(number)
+        logging.getLogger(name).setLevel(level.upper())

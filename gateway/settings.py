@@ -1,23 +1,69 @@
-"""Every setting once, with its default, its unit and its reason."""
+"""Every setting of the gateway once, with its default, its unit and its reason.
+
+A field's metadata is what a command line, a file and a check need: `why` (one line), `group`, and
+where they apply `least`, `most`, `choices`. A name that ends in `_s` is in seconds and is shown
+without it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-__all__ = ["Settings"]
+__all__ = ["ServeSettings", "Settings"]
+
+
+def _setting(default: Any, why: str, group: str, **bounds: Any) -> Any:
+    return field(default=default, metadata={"why": why, "group": group, **bounds})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings:
+    """What is served, and what is said about it."""
+
+    model: str | None = _setting(
+        None, "a folder or a hub id; absent, the small model in the package", "Model"
+    )
+    draft_model: str | None = _setting(
+        None, "a smaller one that proposes tokens; runs then go one by one", "Model"
+    )
+    log_level: str = _setting(
+        "info",
+        "how much is said on standard error",
+        "Server",
+        choices=("debug", "info", "warning", "error"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """How the gateway listens and what it bounds."""
 
-    host: str = "127.0.0.1"  # nobody else's business until it is asked for
-    port: int = 8765  # 0 takes a free one
-    max_frame_bytes: int = 8 * 1024 * 1024  # a few files of 1 MiB, in base64
-    max_generations: int = 64  # live on one connection: twice the largest batch
-    outbox_bytes: int = 64 * 1024  # text that waits for one slow client before the model does
-    kernel_buffer_bytes: int = 16 * 1024  # unsent bytes in the kernel, else megabytes hide there
-    write_timeout_s: float = 30.0  # a client that takes nothing for so long is gone
-    ping_interval_s: float = 20.0  # finds half-open connections
-    ping_timeout_s: float = 20.0
-    close_timeout_s: float = 5.0  # for clients to take their last frames at shutdown
+    host: str = _setting(
+        "127.0.0.1", "the address to listen on: nobody else's business until asked for", "Server"
+    )
+    port: int = _setting(8765, "the port; 0 takes a free one", "Server", least=0, most=65535)
+    max_frame_bytes: int = _setting(
+        8 * 1024 * 1024, "the largest frame: a few files of 1 MiB, in base64", "Limits", least=1024
+    )
+    max_generations: int = _setting(
+        64, "live ones on one connection: twice the largest batch", "Limits", least=1
+    )
+    outbox_bytes: int = _setting(
+        64 * 1024, "text that waits for a slow client before the model does", "Limits", least=1
+    )
+    kernel_buffer_bytes: int = _setting(
+        16 * 1024, "unsent bytes in the kernel, where megabytes would hide", "Limits", least=1
+    )
+    write_timeout_s: float = _setting(
+        30.0, "seconds after which a client that takes nothing is gone", "Timeouts", least=0.1
+    )
+    ping_interval_s: float = _setting(
+        20.0, "seconds between pings, which find half-open connections", "Timeouts", least=0.1
+    )
+    ping_timeout_s: float = _setting(
+        20.0, "seconds that a client has to answer a ping", "Timeouts", least=0.1
+    )
+    close_timeout_s: float = _setting(
+        5.0, "seconds that clients have at shutdown to take their last frames", "Timeouts", least=0
+    )

@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from gateway.cli import ExitStatus
+from gateway.cli import SETTINGS, ExitStatus
 from tests.support.servers import TIMEOUT, Command, served
 
 
@@ -94,6 +94,41 @@ def test_chat_without_a_gateway_is_one_clear_line():
 def test_an_unknown_option_is_a_usage_error():
     assert run("serve", "--colour", "red").returncode == ExitStatus.USAGE
     assert run("serve", "--log-level", "loud").returncode == ExitStatus.USAGE
+
+
+def test_a_setting_may_come_from_a_file_a_variable_or_a_flag(tmp_path):
+    file = tmp_path / "gateway.toml"
+    file.write_text('port = 0\nmax_generations = 7\nlog_level = "warning"\n')
+    printed = run("config", "--config", str(file), "--max-batch", "4")
+    assert printed.returncode == ExitStatus.OK
+    assert f"max_generations = 7  # {file}\n" in printed.stdout
+    assert "max_batch = 4  # --max-batch\n" in printed.stdout
+    assert "max_queue = 1024  # default\n" in printed.stdout
+    environment = {**os.environ, "MLX_GATEWAY_CONFIG": str(file)}
+    command = Command("--provider", "scripted", env=environment)
+    assert command.wait_for_address() != "http://127.0.0.1:8765/"
+    assert command.finish(signal.SIGTERM) == (ExitStatus.OK, "", "")
+
+
+def test_a_setting_that_is_wrong_is_one_clear_line(tmp_path):
+    file = tmp_path / "gateway.toml"
+    file.write_text("prot = 0\n")
+    wrong = run("serve", "--config", str(file))
+    assert wrong.returncode == ExitStatus.USAGE
+    assert wrong.stderr.startswith(f"error: `prot` in `{file}` is no setting; did you mean `port`?")
+    wrong = run("serve", "--port", "70000")
+    assert wrong.returncode == ExitStatus.USAGE
+    assert wrong.stderr.startswith("error: `--port` must be at most 65535\n\nhint: ")
+    wrong = run("serve", "--config", str(tmp_path / "none.toml"))
+    assert wrong.returncode == ExitStatus.USAGE
+    assert wrong.stderr.startswith(f"error: `{tmp_path / 'none.toml'}`: No such file")
+
+
+def test_help_shows_every_setting_in_its_group():
+    shown = run("serve", "--help").stdout
+    for setting in SETTINGS:
+        assert setting.flag in shown
+        assert setting.group in shown
 
 
 def test_the_version_is_data():
