@@ -114,9 +114,16 @@ class Batch:
         self._drop_empty()
 
     def park(self, key: int) -> Parked:
-        """Take a decoding row out with its caches, evaluated, and the token that is on its way."""
+        """Take a row out with its caches, evaluated, and the token that is on its way.
+
+        One whose forward pass has just failed has neither: it is read again when it comes back.
+        """
         row = self._rows.pop(key)
-        (group,) = (group for group in self._groups if row in group.members)
+        group = next((group for group in self._groups if row in group.members), None)
+        if group is None:
+            row.gone = True
+            caches, done = (row.caches, row.done) if row.done else (None, 0)
+            return Parked(replace(row, caches=caches, done=done, gone=False), None)
         caches, pending = group.extract(row)
         mx.eval([state_of(layer) for layer in caches or []])
         row.gone = True

@@ -71,6 +71,7 @@ class Scheduler(Generic[Key]):
 
     def park(self, key: Key) -> None:
         """Take out of the batch a run that waits for its reader."""
+        self._prefilling.pop(key, None)  # a pass of its that failed, and it was to be read again
         self._decoding.discard(key)
         self._streaming.discard(key)
 
@@ -109,7 +110,6 @@ class Scheduler(Generic[Key]):
         if key in self._waiting:
             self._waiting.remove(key)
         self._told.pop(key, None)
-        self._prefilling.pop(key, None)
         self.park(key)
 
     def moved(self) -> list[tuple[Key, int]]:

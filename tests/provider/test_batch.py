@@ -238,6 +238,26 @@ def test_a_pass_that_fails_once_harms_nobody(model, alone, passes):
     assert scene.tokens == alone
 
 
+def test_rows_whose_pass_has_failed_can_be_parked_and_are_read_again(model, alone):
+    """The token of the pass before is delivered beside the fault, and may be one too many."""
+    flaky = Flaky(model, [])
+    scene = Scene(flaky)
+    scene.add(*map(row, alone))
+    while len(scene.tokens[3]) < 5:
+        scene.step()
+    flaky.passes = {flaky.count + 1}
+    scene.take(scene.batch.decode())
+    assert all(scene.left[key] > 0 for key in (0, 3, 6))
+    parked = [scene.batch.park(key) for key in (0, 3, 6)]
+    for one in parked:
+        assert one.pending is None
+        scene.left.pop(one.row.key)
+    scene.step()
+    for one in parked:
+        scene.left[one.row.key] = scene.batch.add(one.row)
+    assert scene.finish() == alone
+
+
 def test_the_row_that_breaks_a_prefill_fails_alone(model, alone):
     scene = Scene(Poisoned(model, 1501))
     scene.add(*map(row, alone), row(50, text=[30, 1501, 31, 32]))

@@ -53,6 +53,19 @@ def test_removing_twice_does_no_harm():
     assert scheduler.plan(MOST_CHUNK) == []
 
 
+def test_a_run_that_is_read_again_can_be_parked():
+    scheduler = Scheduler(1)
+    scheduler.submit("first")
+    scheduler.admit()
+    scheduler.read("first", 0)
+    scheduler.read("first", 9)
+    scheduler.park("first")
+    assert scheduler.running == 0
+    assert scheduler.plan(100) == []
+    scheduler.resume("first")
+    assert scheduler.admit() == ["first"]
+
+
 def test_a_parked_run_gives_its_slot_away_and_comes_back_first():
     scheduler = with_prompts({"a": 0, "b": 0}, max_batch=2)
     scheduler.submit("c")
