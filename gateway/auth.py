@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import urlsplit
 
-__all__ = ["host_allowed", "origin_allowed"]
+__all__ = ["host_allowed", "is_loopback", "origin_allowed"]
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -25,7 +25,7 @@ def host_allowed(host: str | None, bound: str) -> bool:
         return False
     if name in LOOPBACK_NAMES or name == bound.lower():
         return True
-    return not _is_loopback(bound) and _is_address(name)
+    return not is_loopback(bound) and _is_address(name)
 
 
 def origin_allowed(origin: str | None, host: str | None) -> bool:
@@ -54,7 +54,8 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _is_loopback(bound: str) -> bool:
+def is_loopback(bound: str) -> bool:
+    """Return whether an address to listen on is reached from this machine only."""
     return bound in LOOPBACK_NAMES or (
         _is_address(bound) and ipaddress.ip_address(bound).is_loopback
     )

@@ -35,13 +35,16 @@ def stream_url(url: str) -> str:
     return f"{scheme}://{parts.netloc}{path}"
 
 
-def chat_with(url: str, system: str | None, sampling: dict[str, Any]) -> None:
-    """Chat until the input ends. Raises OSError if there is no gateway at `url`.
+def chat_with(
+    url: str, system: str | None, sampling: dict[str, Any], token: str | None = None
+) -> None:
+    """Chat until the input ends.
 
-    The connection lives on a thread of its own, so that it answers pings while the user thinks.
+    Raises OSError if there is no gateway at `url`, UnauthorizedError if it wants another token. The
+    connection lives on a thread of its own, so that it answers pings while the user thinks.
     """
     with _LoopThread() as loop:
-        connection = connect(stream_url(url))
+        connection = connect(stream_url(url), token=token)
         try:
             client = loop.wait(connection.__aenter__())
         except (InvalidHandshake, InvalidURI, ConnectionClosed, TimeoutError) as error:

@@ -1,4 +1,4 @@
-"""The command line: `serve`, `config` and `chat`.
+"""The command line: `serve`, `config`, `token` and `chat`.
 
 Standard output is data, everything said about it goes to standard error. An error is one line
 that says what failed, then a hint that says what to do.
@@ -6,16 +6,10 @@ that says what failed, then a hint that says what to do.
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import inspect
-import logging
 import os
-import signal
-import sys
-from collections.abc import Callable, Coroutine
-from dataclasses import fields
-from enum import IntEnum
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -23,15 +17,16 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from gateway import __version__, configuration
+from gateway import __version__, configuration, serving
+from gateway import tokens as bearer
 from gateway.chat import chat_with
+from gateway.client import UnauthorizedError
 from gateway.configuration import BadSetting, Setting, Value
-from gateway.server import Gateway
+from gateway.failure import ExitStatus, Failure
 from gateway.settings import ServeSettings, Settings
-from provider.interface import AbstractLLMError, ModelLoadingError, ModelNotFoundError
 from provider.settings import EngineSettings
 
-__all__ = ["ExitStatus", "main"]
+__all__ = ["main"]
 
 DEFAULTS = Settings()
 SETTINGS = configuration.settings(ServeSettings, Settings, EngineSettings)
@@ -49,27 +44,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-
-
-class ExitStatus(IntEnum):
-    """How the program ended."""
-
-    OK = 0
-    FAILED = 1
-    USAGE = 2
-    ADDRESS_IN_USE = 3
-    NO_MODEL = 4
-    NO_GATEWAY = 5
-    INTERRUPTED = 130
-
-
-class Failure(Exception):  # noqa: N818 - what the user is told, not an error of ours
-    """Something that ends the program with a line, a hint and a status."""
-
-    def __init__(self, message: str, hint: str, status: ExitStatus):
-        super().__init__(message)
-        self.hint = hint
-        self.status = status
 
 
 @app.callback(invoke_without_command=True)
@@ -106,9 +80,10 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
 def _flag(setting: Setting) -> inspect.Parameter:
     choices = setting.field.metadata.get("choices")
     said = f" [default: {setting.default}]" if setting.default else ""
+    switch = setting.kind == "bool"
     option = typer.Option(
         setting.flag,
-        metavar="|".join(map(str, choices)) if choices else setting.kind,
+        metavar="|".join(map(str, choices)) if choices else None if switch else setting.kind,
         help=escape(f"{setting.why[0].upper()}{setting.why[1:]}.{said}"),
         rich_help_panel=setting.group,
         show_default=False,
@@ -117,7 +92,7 @@ def _flag(setting: Setting) -> inspect.Parameter:
         setting.field.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[Optional[str], option],
+        annotation=Annotated[Optional[bool if switch else str], option],
     )
 
 
@@ -136,10 +111,12 @@ def serve(
     flags: dict[str, Any],
 ) -> None:
     """Serve a model, and a page to talk to it."""
-    values = _in_force(flags, config_file)
-    _set_up_logging(values["log_level"].value)
-    settings = configuration.build(Settings, values)
-    _run(_serve(settings, _open_provider(provider, values), values["model"].value))
+    try:
+        serving.serve(_in_force(flags, config_file), provider, errors)
+    except Failure as failure:
+        raise _tell(failure) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitStatus.INTERRUPTED) from None
 
 
 @app.command(epilog=EPILOG)
@@ -188,12 +165,65 @@ def chat(
     """Chat with a gateway that is running. Ctrl-C stops the answer, Ctrl-D ends the chat."""
     sampling = {"temperature": temperature, "max_tokens": max_tokens}
     given = {name: value for name, value in sampling.items() if value is not None}
+    token = os.environ.get(configuration.TOKEN_VARIABLE) or None
     try:
-        chat_with(url, system, given)
+        chat_with(url, system, given, token)
+    except UnauthorizedError:
+        what = "another token" if token else "a token"
+        hint = f"put it into the variable `{configuration.TOKEN_VARIABLE}`"
+        failure = Failure(f"`{url}` wants {what}", hint, ExitStatus.UNAUTHORIZED)
+        raise _tell(failure) from None
     except OSError:
         hint = "start one with `mlx-gateway serve`, or pass its address with `--url`"
         failure = Failure(f"no gateway at `{url}`", hint, ExitStatus.NO_GATEWAY)
         raise _tell(failure) from None
+
+
+token_app = typer.Typer(no_args_is_help=True, help="Make tokens.", rich_markup_mode="rich")
+app.add_typer(token_app, name="token")
+
+
+@token_app.callback()
+def token() -> None:
+    """Make tokens that a gateway lets in."""
+
+
+@token_app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Whose it is.", show_default=False)],
+    file: Annotated[
+        Path, typer.Option(help="The file that gets its digest, for `--token-file`.")
+    ] = Path("tokens.toml"),
+    days: Annotated[
+        Optional[float], typer.Option(min=0.001, max=36500, help="After which it expires.")
+    ] = None,
+) -> None:
+    """Make a token: print it, once, and add its digest to a file.
+
+    A gateway that runs takes the file anew on SIGHUP.
+    """
+    secret = bearer.new_secret()
+    expires = None if days is None else datetime.now(UTC) + timedelta(days=days)
+    try:
+        before = file.read_text("utf-8") if file.exists() else ""
+        after = f"{before.rstrip()}\n\n{bearer.as_toml(name, secret, expires)}".lstrip()
+        bearer.Tokens(bearer.from_file(after, str(file)))
+        _write_private(file, after)
+    except bearer.BadTokens as error:
+        hint = "give it another name, or mend the file"
+        raise _tell(Failure(str(error), hint, ExitStatus.USAGE)) from None
+    except OSError as error:
+        hint = "give `--file` a place that you may write to"
+        raise _tell(Failure(f"`{file}`: {error.strerror}", hint, ExitStatus.FAILED)) from None
+    print(secret)  # noqa: T201 - this is the data
+
+
+def _write_private(file: Path, text: str) -> None:
+    """Write a file that only its owner reads, all of it or nothing."""
+    beside = file.with_name(f".{file.name}.new")
+    beside.touch(mode=0o600)
+    beside.write_text(text, "utf-8")
+    beside.replace(file)
 
 
 def main() -> None:
@@ -201,103 +231,6 @@ def main() -> None:
     app()
 
 
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        asyncio.run(work)
-    except Failure as failure:
-        raise _tell(failure) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(ExitStatus.INTERRUPTED) from None
-
-
 def _tell(failure: Failure) -> typer.Exit:
     errors.print(f"[bold red]error:[/] {escape(str(failure))}\n\n[dim]hint:[/] {failure.hint}")
     return typer.Exit(failure.status)
-
-
-# serve -----------------------------------------------------------------------------------------
-
-
-def _open_provider(kind: str, values: dict[str, Value]) -> Any:
-    if kind == "scripted":
-        from provider.scripted import ScriptedProvider  # noqa: PLC0415
-
-        return ScriptedProvider()
-    # mlx takes a second to import; nothing but serving needs it.
-    with errors.status("starting mlx"):
-        from provider import MLXProvider  # noqa: PLC0415
-
-    names = ["model", "draft_model", *(field.name for field in fields(EngineSettings))]
-    given = {name: values[name].value for name in names}
-    return MLXProvider({name: value for name, value in given.items() if value is not None})
-
-
-async def _serve(settings: Settings, provider: Any, model: str | None) -> None:
-    """Listen, load, say where, wait for a signal, stop."""
-    stop = _stop_on_signals()
-    gateway = Gateway(provider, settings)
-    try:
-        await gateway.__aenter__()
-    except OSError as error:
-        raise _address_failure(settings, error) from error
-    try:
-        with errors.status(f"loading {model or 'the model in the package'}"):
-            await _load_or_stop(provider, stop)
-        if not stop.is_set():
-            print(f"Open {gateway.url}", flush=True)  # noqa: T201 - this is the data
-        await stop.wait()
-    finally:
-        await gateway.close()
-        await provider.aclose()
-
-
-async def _load_or_stop(provider: Any, stop: asyncio.Event) -> None:
-    loading = asyncio.ensure_future(provider.load())
-    stopping = asyncio.ensure_future(stop.wait())
-    await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not loading.done():
-        loading.cancel()
-        return
-    try:
-        loading.result()
-    except ModelNotFoundError as error:
-        hint = "give `--model` a folder, or the OWNER/NAME of a model on the hub"
-        raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
-    except ModelLoadingError as error:
-        hint = "the folder must hold config.json, *.safetensors and tokenizer.json for mlx-lm"
-        raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
-    except AbstractLLMError as error:
-        raise Failure(str(error), "see the log above", ExitStatus.FAILED) from error
-
-
-def _stop_on_signals() -> asyncio.Event:
-    """Return an event that the first SIGINT or SIGTERM sets; a second one ends at once."""
-    stop = asyncio.Event()
-
-    def handle() -> None:
-        if stop.is_set():
-            os._exit(ExitStatus.INTERRUPTED)
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, handle)
-    return stop
-
-
-def _address_failure(settings: Settings, error: OSError) -> Failure:
-    address = f"`{settings.host}:{settings.port}`"
-    if error.errno == errno.EADDRINUSE:
-        hint = "stop the other process, or pass `--port 0` to take a free one"
-        return Failure(f"port already in use: {address}", hint, ExitStatus.ADDRESS_IN_USE)
-    hint = "pass an address of this machine with `--host`, and a port that you may use"
-    reason = error.strerror or str(error)
-    return Failure(f"cannot listen on {address}: {reason}", hint, ExitStatus.FAILED)
-
-
-def _set_up_logging(level: str) -> None:
-    form = "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(level=logging.WARNING, format=form, stream=sys.stderr)
-    for name in ("gateway", "provider"):
-        logging.getLogger(name).setLevel(level.upper())

@@ -14,17 +14,35 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_socket
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from gateway.frames import JSON_PROTOCOL, Cancel, ClientFrame, Codec, Generate, Ping, codec_for
+from gateway.frames import (
+    JSON_PROTOCOL,
+    Cancel,
+    ClientFrame,
+    CloseCode,
+    Codec,
+    Generate,
+    Hello,
+    Ping,
+    codec_for,
+)
 
-__all__ = ["ConnectionLostError", "GatewayClient", "GatewayError", "Run", "connect"]
+__all__ = [
+    "ConnectionLostError",
+    "GatewayClient",
+    "GatewayError",
+    "Run",
+    "UnauthorizedError",
+    "connect",
+]
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024  # of a server that the user chose; a bound all the same
 
@@ -36,6 +54,13 @@ class GatewayError(Exception):
         super().__init__(frame.get("message", "unknown error"))
         self.code: str = frame.get("code", "internal")
         self.retryable: bool = bool(frame.get("retryable"))
+
+
+class UnauthorizedError(GatewayError):
+    """The gateway wants a token, or another one."""
+
+    def __init__(self) -> None:
+        super().__init__({"message": "the gateway wants a token", "code": "unauthorized"})
 
 
 class ConnectionLostError(GatewayError):
@@ -127,6 +152,10 @@ class GatewayClient:
         """Send one frame. Raises websockets' ConnectionClosed."""
         await self._socket.send(self._codec.encode(frame), text=self._codec.text)
 
+    async def first(self) -> dict[str, Any]:
+        """Return the first frame. Raises websockets' ConnectionClosed."""
+        return self._codec.decode_fields(await self._socket.recv())
+
     async def read(self) -> None:
         """Give each generation its frames until the connection ends."""
         reason = "the connection was closed"
@@ -144,20 +173,45 @@ class GatewayClient:
 
 
 @asynccontextmanager
-async def connect(url: str, protocol: str = JSON_PROTOCOL) -> AsyncIterator[GatewayClient]:
-    """Connect to a gateway; the first frame, `ready`, is in `client.ready`.
+async def connect(
+    url: str, protocol: str = JSON_PROTOCOL, token: str | None = None
+) -> AsyncIterator[GatewayClient]:
+    """Connect to a gateway, with a token if it wants one; `ready` is in `client.ready`.
 
-    Raises OSError or websockets' InvalidHandshake if there is no gateway at `url`.
+    Raises OSError or websockets' InvalidHandshake if there is no gateway at `url`,
+    UnauthorizedError if it wants another token.
     """
-    async with connect_socket(
-        url, subprotocols=[Subprotocol(protocol)], compression=None, max_size=MAX_FRAME_BYTES
-    ) as socket:
-        codec = codec_for(socket.subprotocol)
-        client = GatewayClient(socket, codec)
-        client.ready = codec.decode_fields(await socket.recv())
+    opening = connect_socket(
+        url,
+        subprotocols=[Subprotocol(protocol)],
+        additional_headers={"Authorization": f"Bearer {token}"} if token else None,
+        compression=None,
+        max_size=MAX_FRAME_BYTES,
+    )
+    async with AsyncExitStack() as stack:
+        client = await _open(stack, opening, token)
         reader = asyncio.create_task(client.read())
         try:
             yield client
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
+
+
+async def _open(stack: AsyncExitStack, opening: connect_socket, token: str | None) -> GatewayClient:
+    """Return a client that has its `ready`. Raises UnauthorizedError."""
+    try:
+        socket = await stack.enter_async_context(opening)
+        client = GatewayClient(socket, codec_for(socket.subprotocol))
+        if token is None:  # a gateway that wants one says so now, and not after a while
+            await client.send(Hello())
+        client.ready = await client.first()
+    except InvalidStatus as error:
+        if error.response.status_code == HTTPStatus.UNAUTHORIZED:
+            raise UnauthorizedError from error
+        raise
+    except ConnectionClosed as error:
+        if error.rcvd is not None and error.rcvd.code == CloseCode.NOT_AUTHENTICATED:
+            raise UnauthorizedError from error
+        raise
+    return client

@@ -20,9 +20,13 @@ from typing import Any, TypeVar
 __all__ = ["BadSetting", "Setting", "Value", "as_toml", "build", "read_file", "resolve", "settings"]
 
 PREFIX = "MLX_GATEWAY_"
-CONFIG_VARIABLE = f"{PREFIX}CONFIG"  # names the file; the one variable that is no setting
+CONFIG_VARIABLE = f"{PREFIX}CONFIG"  # names the file
+TOKENS_VARIABLE = f"{PREFIX}TOKENS"  # tokens that are let in: no flag, which others could see
+TOKEN_VARIABLE = f"{PREFIX}TOKEN"  # the one that a client shows
+NO_SETTINGS = (CONFIG_VARIABLE, TOKENS_VARIABLE, TOKEN_VARIABLE)
 UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
-KINDS = {"int": "a whole number", "float": "a number", "str": "a text"}
+KINDS = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
+SWITCHES = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
 
 Built = TypeVar("Built")
 
@@ -54,7 +58,7 @@ class Setting:
 
     @property
     def kind(self) -> str:
-        """What its values are: int, float or str."""
+        """What its values are: int, float, str or bool."""
         return str(self.field.type).partition(" ")[0]
 
     @property
@@ -71,7 +75,7 @@ class Setting:
     def default(self) -> str:
         """Its default as one would write it, "" if there is none."""
         value: Any = self.field.default
-        if value is None:
+        if value is None or value is False:
             return ""
         if self.name.endswith("_bytes"):
             for unit in ("GiB", "MiB", "KiB"):
@@ -97,6 +101,11 @@ class Setting:
         if self.kind == "str":
             if isinstance(given, str) and given:
                 return given
+            raise ValueError(expected)
+        if self.kind == "bool":
+            switch = SWITCHES.get(given.lower()) if isinstance(given, str) else given
+            if isinstance(switch, bool):
+                return switch
             raise ValueError(expected)
         number = self._parsed(given, expected) if isinstance(given, str) else given
         allowed = int if self.kind == "int" else int | float
@@ -185,7 +194,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, str):
         escaped = re.sub(r'["\\\x00-\x1f\x7f]', lambda found: f"\\u{ord(found[0]):04x}", value)
         return f'"{escaped}"'
-    return repr(value)
+    return str(value).lower()
 
 
 def _given(
@@ -223,7 +232,7 @@ def _refuse_unknown(
     file_name: str,
 ) -> None:
     names = [setting.name for setting in known]
-    variables = [f"{PREFIX}{name.upper()}" for name in names] + [CONFIG_VARIABLE]
+    variables = [f"{PREFIX}{name.upper()}" for name in names] + list(NO_SETTINGS)
     for name in file:
         if name not in names:
             raise BadSetting(f"`{name}` in `{file_name}` is no setting{_nearest(name, names)}")

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -26,6 +26,7 @@ from gateway.frames import (
     CloseCode,
     ErrorCode,
     Generate,
+    Hello,
     NotAFrame,
     Ready,
     codec_for,
@@ -85,7 +86,9 @@ class Connection:
         provider: AbstractLLMInterface,
         ready: Ready,
         settings: Settings,
+        authenticate: Callable[[str | None], object | None] | None = None,
     ):
+        self._authenticate = authenticate  # None: nothing has to be shown any more
         self._socket = socket
         self._provider = provider
         self._settings = settings
@@ -98,11 +101,14 @@ class Connection:
         self._room.set()
         self._wake_writer.set()  # `ready` waits already
         self._flushed = asyncio.Event()  # set when everything queued has been written
-        self._writing = True  # until the writer is gone
+        self._writing = False  # while there is a writer
         self._draining = False
 
     async def run(self) -> None:
         """Serve the client until it leaves. Cancelling ends every generation of it."""
+        if not await self._admit():
+            return
+        self._writing = True
         writer = asyncio.create_task(self._write())
         try:
             await self._read()
@@ -125,6 +131,26 @@ class Connection:
                 await self._socket.close(CloseCode.GOING_AWAY, "the gateway is stopping")
         except TimeoutError:
             self._socket.transport.abort()
+
+    async def _admit(self) -> bool:
+        """Let in who has shown a token, or does so in a first `hello`; close for all others."""
+        if self._authenticate is None:
+            return True
+        try:
+            async with asyncio.timeout(self._settings.hello_timeout_s):
+                frame = self._codec.decode(await self._socket.recv())
+        except TimeoutError:
+            await self._close(CloseCode.NO_HELLO, "no `hello` with a token came in time")
+            return False
+        except NotAFrame as error:
+            await self._close(CloseCode.NOT_A_FRAME, str(error))
+            return False
+        except (BadFrame, ConnectionClosed):
+            frame = None
+        if isinstance(frame, Hello) and self._authenticate(frame.token) is not None:
+            return True
+        await self._close(CloseCode.NOT_AUTHENTICATED, "a token is needed, in the first frame")
+        return False
 
     # Reading.
 

@@ -12,6 +12,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
@@ -25,9 +26,10 @@ from websockets.typing import Subprotocol
 from gateway import __version__
 from gateway.auth import host_allowed, origin_allowed
 from gateway.connection import Connection
-from gateway.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Ready
+from gateway.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, CloseCode, Ready
 from gateway.pages import Page, page_for
 from gateway.settings import Settings
+from gateway.tokens import Token, Tokens, from_header, from_subprotocols
 from provider.interface import AbstractLLMInterface, models_of
 
 __all__ = ["Gateway"]
@@ -35,15 +37,22 @@ __all__ = ["Gateway"]
 log = logging.getLogger(__name__)
 
 STREAM_PATH = "/v1/stream"
+GUARDED = frozenset({"/v1/models"})  # plain answers that say something about what is served
 TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}  # socket has no name for it
 
 
 class Gateway:
     """A provider behind a WebSocket; an async context manager that listens while it is open."""
 
-    def __init__(self, provider: AbstractLLMInterface, settings: Settings | None = None):
+    def __init__(
+        self,
+        provider: AbstractLLMInterface,
+        settings: Settings | None = None,
+        tokens: Tokens | None = None,
+    ):
         self.settings = settings or Settings()
-        self._provider = provider
+        self.tokens = tokens or Tokens()  # another one may take its place; who is in stays in
+        self.provider = provider
         self._epoch = secrets.token_hex(8)  # another one after each start
         self._connections: set[Connection] = set()
         self._server: Server | None = None
@@ -107,7 +116,17 @@ class Gateway:
         self._bound_kernel_buffer(client)
         name = secrets.token_hex(4)
         log.info("connection %s: opened, %s", name, client.subprotocol or JSON_PROTOCOL)
-        connection = Connection(client, self._provider, self._ready(name), self.settings)
+        secret = _secret(client.request) if client.request else None
+        if self._is_wrong(secret):  # a browser's: it can read a close code and no HTTP status
+            await client.close(CloseCode.NOT_AUTHENTICATED, "this token will not do")
+            return
+        connection = Connection(
+            client,
+            self.provider,
+            self._ready(name),
+            self.settings,
+            authenticate=self._token if self.tokens and secret is None else None,
+        )
         self._connections.add(connection)
         try:
             await connection.run()
@@ -115,13 +134,16 @@ class Gateway:
             self._connections.discard(connection)
             log.info("connection %s: closed, %s", name, client.close_code)
 
+    def _token(self, secret: str | None) -> Token | None:
+        return self.tokens.find(secret, datetime.now(UTC))
+
     def _ready(self, connection: str) -> Ready:
         return Ready(
             protocol="mlx-gateway.v1",
             server=f"mlx-gateway/{__version__}",
             epoch=self._epoch,
             connection=connection,
-            models=[model.id for model in models_of(self._provider)],
+            models=[model.id for model in models_of(self.provider)],
             limits={
                 "max_frame_bytes": self.settings.max_frame_bytes,
                 "max_generations": self.settings.max_generations,
@@ -151,12 +173,19 @@ class Gateway:
             origins = request.headers.get_all("Origin")
             if origins and not origin_allowed(_only(origins), host):
                 return _refusal(HTTPStatus.FORBIDDEN, "pages of this origin may not connect")
-            return None
+            # Who shows none may still do so in a first frame.
+            shown = from_header(request.headers.get_all("Authorization"))
+            return _unauthorized() if self._is_wrong(shown) else None
         if request.method not in {"GET", "HEAD"}:
             response = _refusal(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered here")
             response.headers["Allow"] = "GET, HEAD"
             return response
-        return _response(page_for(path, self._provider), head=request.method == "HEAD")
+        if path in GUARDED and self.tokens and self._token(_secret(request)) is None:
+            return _unauthorized()
+        return _response(page_for(path, self.provider), head=request.method == "HEAD")
+
+    def _is_wrong(self, secret: str | None) -> bool:
+        return bool(self.tokens) and secret is not None and self._token(secret) is None
 
 
 def _select_subprotocol(
@@ -164,6 +193,21 @@ def _select_subprotocol(
 ) -> Subprotocol | None:
     """Take the first codec that the client offers; a token among the offers is never echoed."""
     return next((name for name in offered if name in {JSON_PROTOCOL, MSGPACK_PROTOCOL}), None)
+
+
+def _secret(request: Request) -> str | None:
+    """Return the token that a request shows, "" for one that can't be read, None for none."""
+    secret = from_header(request.headers.get_all("Authorization"))
+    if secret is not None:
+        return secret
+    offers = request.headers.get_all("Sec-WebSocket-Protocol")
+    return from_subprotocols(name.strip() for offer in offers for name in offer.split(","))
+
+
+def _unauthorized() -> Response:
+    response = _refusal(HTTPStatus.UNAUTHORIZED, "a token is needed, and this one will not do")
+    response.headers["WWW-Authenticate"] = "Bearer"
+    return response
 
 
 def _only(values: Sequence[str]) -> str | None:

@@ -176,7 +176,7 @@ class Session:
             case Ping(nonce=nonce):
                 self._put(Pong(nonce=nonce))
             case Hello():
-                pass  # nobody has to authenticate, so there is nothing to check
+                pass  # who is here is let in already
             case Ack(id=frame_id) | Resume(id=frame_id):
                 name = "ack" if isinstance(frame, Ack) else "resume"
                 # Said without the id: an error with a live one would end its generation.

@@ -34,6 +34,13 @@ class ServeSettings:
         choices=("debug", "info", "warning", "error"),
     )
 
+    token_file: str | None = _setting(
+        None, "digests of the tokens that are let in; see `mlx-gateway token new`", "Access"
+    )
+    insecure: bool = _setting(
+        default=False, why="listens beyond this machine without tokens", group="Access"
+    )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -57,6 +64,9 @@ class Settings:
     )
     write_timeout_s: float = _setting(
         30.0, "seconds after which a client that takes nothing is gone", "Timeouts", least=0.1
+    )
+    hello_timeout_s: float = _setting(
+        10.0, "seconds that a client has to show its token in a `hello`", "Timeouts", least=0.1
     )
     ping_interval_s: float = _setting(
         20.0, "seconds between pings, which find half-open connections", "Timeouts", least=0.1

@@ -10,6 +10,7 @@ const EXAMPLES = [
   "Tell me a story about a fox named Zorvan",
   "How do I stop a generation?",
 ];
+const NOT_AUTHENTICATED = 4401;
 const STATES = {
   connecting: "connecting",
   open: "connected",
@@ -21,20 +22,48 @@ const STATES = {
 const find = (selector, inside = document) =>
   /** @type {any} */ (inside.querySelector(selector));
 
-const client = connect(undefined, { onstate: showState });
+const token = takeToken();
+const client = connect(undefined, { onstate: showState, ...(token ? { token } : {}) });
 const panes = [addPane()];
 showReady();
 find("#split").addEventListener("click", toggleSplit);
 find("#temperature").addEventListener("input", showTemperature);
+find("#door form").addEventListener("submit", useToken);
 document.addEventListener("keydown", onKey);
 panes[0].focus();
 
-/** @param {import("./client.js").ConnectionState} state */
-function showState(state) {
+/** The token of this tab: out of the address, which forgets it, or what was typed in before. */
+function takeToken() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (given) {
+    sessionStorage.setItem("token", given);
+    history.replaceState(null, "", location.pathname + location.search);
+  }
+  return sessionStorage.getItem("token");
+}
+
+/** @param {Event} event */
+function useToken(event) {
+  event.preventDefault();
+  sessionStorage.setItem("token", find("#token").value.trim());
+  location.reload();
+}
+
+/** @param {import("./client.js").ConnectionState} state @param {number} [closeCode] */
+function showState(state, closeCode) {
   const shown = find("#state");
   shown.textContent = STATES[state];
   shown.dataset.state = state;
   if (state === "open") showReady();
+  if (closeCode === NOT_AUTHENTICATED) askForToken();
+}
+
+function askForToken() {
+  find("#state").textContent = "locked";
+  find("#door-reason").textContent = token
+    ? "This token will not do. It may have expired."
+    : "This gateway lets in who has a token.";
+  find("#door").showModal();
 }
 
 async function showReady() {

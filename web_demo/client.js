@@ -33,7 +33,7 @@
  * @typedef {{
  *   token?: string | (() => string | Promise<string>),
  *   WebSocket?: typeof WebSocket,
- *   onstate?: (state: ConnectionState) => void,
+ *   onstate?: (state: ConnectionState, closeCode?: number) => void,
  * }} ConnectOptions
  */
 
@@ -118,11 +118,14 @@ export function connect(url, options = {}) {
   const events = new EventTarget();
   let ready = deferred();
 
-  /** @param {ConnectionState} next */
-  function become(next) {
+  /**
+   * @param {ConnectionState} next
+   * @param {number} [closeCode]
+   */
+  function become(next, closeCode) {
     if (state === next) return;
     state = next;
-    options.onstate?.(state);
+    options.onstate?.(state, closeCode);
     events.dispatchEvent(new Event("state"));
   }
 
@@ -137,6 +140,8 @@ export function connect(url, options = {}) {
     if (closedByCaller) return;
     const current = new Socket(target, protocols);
     socket = current;
+    // Without a token, a gateway that wants one says so now, and not after a while.
+    if (options.token === undefined) current.onopen = () => current.send('{"type":"hello"}');
     current.onmessage = (event) => receive(JSON.parse(event.data));
     current.onclose = (event) => lost(current, event.code);
   }
@@ -170,7 +175,7 @@ export function connect(url, options = {}) {
       if (over || !unsent.has(id)) run.fail((text) => new ConnectionLostError(text));
     }
     if (over) {
-      become("closed");
+      become("closed", code);
       ready.reject(new ConnectionLostError(""));
       return;
     }

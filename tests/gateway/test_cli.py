@@ -11,7 +11,8 @@ import urllib.request
 
 import pytest
 
-from gateway.cli import SETTINGS, ExitStatus
+from gateway.cli import SETTINGS
+from gateway.failure import ExitStatus
 from tests.support.servers import TIMEOUT, Command, served
 
 
@@ -47,7 +48,9 @@ def test_a_busy_port_is_one_clear_line():
 
 
 def test_an_address_of_another_machine_is_one_clear_line():
-    status, _, err = Command("--host", "203.0.113.1", "--provider", "scripted").finish()
+    status, _, err = Command(
+        "--host", "203.0.113.1", "--insecure", "--provider", "scripted"
+    ).finish()
     assert status == ExitStatus.FAILED
     assert err.startswith("error: cannot listen on `203.0.113.1:8765`")
 
@@ -83,6 +86,64 @@ def test_chat_answers_each_piped_line_on_standard_output():
     assert done.stdout.count("You said: ") == 2
     assert "You said: Bears?" in done.stdout
     assert done.stderr == ""
+
+
+def test_listening_to_other_machines_without_tokens_is_refused():
+    status, _, err = Command("--host", "0.0.0.0", "--provider", "scripted").finish()
+    assert status == ExitStatus.USAGE
+    assert err.startswith("error: `0.0.0.0` is reached from other machines, and there are no token")
+
+
+def test_a_new_token_is_printed_once_and_lets_in_after_a_hangup_signal(tmp_path):
+    file = tmp_path / "tokens.toml"
+    first = run("token", "new", "alice", "--file", str(file)).stdout.strip()
+    assert first not in file.read_text()
+    assert file.stat().st_mode & 0o077 == 0
+    command = Command("--port", "0", "--provider", "scripted", "--token-file", str(file))
+    try:
+        address = command.wait_for_address()
+        assert chat(address, first).returncode == ExitStatus.OK
+        assert chat(address, "").returncode == ExitStatus.UNAUTHORIZED
+        made = run("token", "new", "bob", "--file", str(file), "--days", "1")
+        second = made.stdout.strip()
+        assert chat(address, second).returncode == ExitStatus.UNAUTHORIZED
+        command.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + TIMEOUT
+        while chat(address, second).returncode != ExitStatus.OK:
+            assert time.monotonic() < deadline
+        file.write_text("[tokens.alice]\nsha256 = 'no'\n")
+        command.process.send_signal(signal.SIGHUP)
+        assert chat(address, first).returncode == ExitStatus.OK
+    finally:
+        command.finish(signal.SIGTERM)
+
+
+def test_a_file_of_tokens_that_is_wrong_is_one_clear_line(tmp_path):
+    file = tmp_path / "tokens.toml"
+    missing = run("serve", "--token-file", str(file))
+    assert missing.returncode == ExitStatus.USAGE
+    assert missing.stderr.startswith(f"error: `{file}`: No such file")
+    assert run("token", "new", "alice", "--file", str(file)).returncode == ExitStatus.OK
+    again = run("token", "new", "alice", "--file", str(file))
+    assert again.returncode == ExitStatus.USAGE
+    assert again.stdout == ""
+    file.write_text("[tokens.alice]\nsha256 = 'no'\n")
+    wrong = run("serve", "--token-file", str(file))
+    assert wrong.returncode == ExitStatus.USAGE
+    assert "`tokens.alice`" in wrong.stderr
+
+
+def chat(address, token):
+    environment = {**os.environ, "NO_COLOR": "1", "MLX_GATEWAY_TOKEN": token}
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", "chat", "--url", address],
+        input="Hi\n",
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env=environment,
+        check=False,
+    )
 
 
 def test_chat_without_a_gateway_is_one_clear_line():

@@ -3,12 +3,9 @@
 import asyncio
 import json
 import socket
-import urllib.error
-import urllib.request
 
 import pytest
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from gateway.connection import MOST_WAITING
@@ -23,7 +20,7 @@ from provider.interface import (
     UnsupportedModelError,
 )
 from provider.scripted import Call, Fail, Gate, Pause, Prefill, Queue, Say, ScriptedProvider
-from tests.support.servers import eventually, running, stream_url, wired
+from tests.support.servers import eventually, running, wired
 
 
 def scripted(*script):
@@ -32,19 +29,6 @@ def scripted(*script):
 
 def text_of(frames):
     return "".join(f["text"] for f in frames if f["type"] == "chunk")
-
-
-async def get(gateway, path, **headers):
-    def fetch():
-        request = urllib.request.Request(f"http://127.0.0.1:{gateway.port}{path}", headers=headers)
-        try:
-            with urllib.request.urlopen(request, timeout=10) as response:
-                return response.status, response.read(), dict(response.headers)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read(), dict(error.headers)
-
-    return await asyncio.to_thread(fetch)
 
 
 @pytest.mark.parametrize("protocol", [None, "mlx-gateway.v1.json", MSGPACK_PROTOCOL])
@@ -338,63 +322,6 @@ async def test_closing_is_bounded_whatever_a_client_does():
             async with asyncio.timeout(10):
                 await gateway.close()
     assert not provider.live
-
-
-# The door. --------------------------------------------------------------------------------------
-
-
-async def test_a_page_of_another_origin_is_refused():
-    async with running(scripted()) as gateway:
-        with pytest.raises(InvalidStatus) as caught:
-            async with connect(stream_url(gateway), origin="http://evil.example"):
-                pass
-        assert caught.value.response.status_code == 403
-        async with connect(stream_url(gateway), origin=f"http://127.0.0.1:{gateway.port}"):
-            pass
-
-
-async def test_a_foreign_host_is_refused_on_every_path():
-    async with running(scripted()) as gateway:
-        for path in ("/", "/v1/stream", "/healthz"):
-            assert (await get(gateway, path, Host="evil.example"))[0] == 403
-
-
-async def test_a_token_among_the_subprotocols_is_not_echoed():
-    offered = ["mlx-gateway.bearer.c2VjcmV0", "mlx-gateway.v1.json"]
-    async with running(scripted()) as gateway:
-        async with connect(stream_url(gateway), subprotocols=offered) as socket:
-            assert socket.subprotocol == "mlx-gateway.v1.json"
-
-
-async def test_plain_gets_are_answered():
-    async with running(scripted()) as gateway:
-        status, body, headers = await get(gateway, "/")
-        assert status == 200
-        assert b"<!doctype html>" in body
-        assert headers["X-Content-Type-Options"] == "nosniff"
-        assert (await get(gateway, "/healthz?x=1"))[0] == 200
-        assert (await get(gateway, "/nope"))[0] == 404
-        assert (await get(gateway, "/v1/stream"))[0] == 426
-
-
-@pytest.mark.parametrize("headers", ["", "Host: localhost\r\nHost: localhost\r\n"])
-async def test_no_host_and_two_hosts_are_refused(headers):
-    async with running(scripted()) as gateway:
-        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-        writer.write(f"GET / HTTP/1.1\r\n{headers}\r\n".encode())
-        assert b"403" in (await reader.read()).splitlines()[0]
-        writer.close()
-
-
-async def test_other_methods_are_refused_and_head_has_no_body():
-    async with running(scripted()) as gateway:
-        for method, status in (("HEAD", b"200"), ("DELETE", b"405")):
-            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-            writer.write(f"{method} / HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-            assert status in head.splitlines()[0]
-            assert body == b"" or method != "HEAD"
-            writer.close()
 
 
 async def test_the_kernel_holds_back_little_for_a_client():

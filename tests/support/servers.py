@@ -6,6 +6,8 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from contextlib import asynccontextmanager, contextmanager
 
 from websockets.asyncio.client import connect
@@ -22,13 +24,28 @@ def settings(**changes):
 
 
 @asynccontextmanager
-async def running(provider, **changes):
-    async with Gateway(provider, settings(**changes)) as gateway:
+async def running(provider, tokens=None, **changes):
+    async with Gateway(provider, settings(**changes), tokens) as gateway:
         yield gateway
 
 
 def stream_url(gateway):
     return f"ws://127.0.0.1:{gateway.port}/v1/stream"
+
+
+async def get(gateway, path, **headers):
+    """Return status, body and headers of a plain GET."""
+
+    def fetch():
+        request = urllib.request.Request(f"http://127.0.0.1:{gateway.port}{path}", headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                return response.status, response.read(), dict(response.headers)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read(), dict(error.headers)
+
+    return await asyncio.to_thread(fetch)
 
 
 class Wire:

@@ -48,12 +48,13 @@ async def new_page(browser):
     """Open pages; what goes wrong inside one fails the test."""
     problems = []
 
-    async def open_page(url, **options):
+    async def open_page(url, *, ready=True, **options):
         page = await browser.new_page(**{"viewport": {"width": 1280, "height": 800}, **options})
         page.set_default_timeout(TIMEOUT_MS)
         page.on("pageerror", lambda error: problems.append(str(error)))
         await page.goto(url)
-        await page.wait_for_selector('#state[data-state="open"]')
+        if ready:
+            await page.wait_for_selector('#state[data-state="open"]')
         return page
 
     yield open_page
@@ -66,5 +67,4 @@ async def scripted_gateway(*script, tokens_per_second=None, **changes):
     options = {"script": script} if script else {}
     provider = ScriptedProvider(tokens_per_second=tokens_per_second, **options)
     async with running(provider, **changes) as gateway:
-        gateway.provider = provider
         yield gateway

@@ -1,12 +1,14 @@
 """The demo page in a real Chromium."""
 
 import asyncio
+import hashlib
 import re
 
 import pytest
 
 from gateway.server import Gateway
 from gateway.settings import Settings
+from gateway.tokens import Token, Tokens
 from provider.interface import GenerationError
 from provider.scripted import Call, Fail, Gate, Pause, Prefill, Queue, Reason, Say, ScriptedProvider
 from tests.support.servers import eventually, running
@@ -43,6 +45,24 @@ async def lengths(page, times=6):
         }""",
         [ANSWER, times],
     )
+
+
+async def test_a_gateway_with_tokens_asks_for_one_and_remembers_it_for_the_tab(new_page):
+    tokens = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
+    provider = ScriptedProvider(tokens_per_second=None)
+    async with running(provider, tokens) as gateway:
+        page = await new_page(gateway.url, ready=False)
+        door = page.get_by_role("dialog")
+        await door.get_by_label("Token").fill("wrong")
+        await door.get_by_role("button", name="Connect").click()
+        await wait_for_text(page, "#door-reason", "This token will not do")
+        await door.get_by_label("Token").fill("sesame")
+        await door.get_by_role("button", name="Connect").click()
+        await wait_for_text(page, "#state", "connected")
+        await page.reload()
+        await wait_for_text(page, "#state", "connected")
+        page = await new_page(f"{gateway.url}#token=sesame")
+        assert "sesame" not in page.url
 
 
 async def test_a_message_streams_in_and_does_not_appear_whole(new_page):

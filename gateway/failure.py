@@ -1,0 +1,29 @@
+"""What ends a command: a line, a hint and an exit status."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = ["ExitStatus", "Failure"]
+
+
+class ExitStatus(IntEnum):
+    """How the program ended."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    ADDRESS_IN_USE = 3
+    NO_MODEL = 4
+    NO_GATEWAY = 5
+    UNAUTHORIZED = 6
+    INTERRUPTED = 130
+
+
+class Failure(Exception):  # noqa: N818 - what the user is told, not an error of ours
+    """Something that ends the program with a line, a hint and a status."""
+
+    def __init__(self, message: str, hint: str, status: ExitStatus):
+        super().__init__(message)
+        self.hint = hint
+        self.status = status

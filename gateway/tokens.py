@@ -1,0 +1,172 @@
+"""Bearer tokens: who has one, until when, and how one is made.
+
+A token is 256 random bits, so its SHA-256 is enough to keep it by: there is nothing to guess, and
+the file that holds the digests lets nobody in. In the file, TOML:
+
+    [tokens.alice]
+    sha256 = "9f86d0…"
+    expires = 2027-01-01T00:00:00Z  # may be left out
+
+Pure: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+import secrets
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+__all__ = [
+    "BEARER_PROTOCOL",
+    "BadTokens",
+    "Token",
+    "Tokens",
+    "as_toml",
+    "from_environment",
+    "from_file",
+    "from_header",
+    "from_subprotocols",
+    "new_secret",
+]
+
+BEARER_PROTOCOL = "mlx-gateway.bearer."
+MOST_CHARS = 1024  # of a secret; nothing longer is hashed
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
+FIELDS = {"sha256", "expires"}
+
+
+class BadTokens(ValueError):  # noqa: N818 - what the user is told, not an error of ours
+    """A list of tokens that can't be used; the message says where and why, and holds no secret."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token, known by its digest."""
+
+    name: str
+    sha256: str  # in lower-case hexadecimal
+    expires: datetime | None = None  # aware
+
+    def valid_at(self, now: datetime) -> bool:
+        """Return whether it has not expired."""
+        return self.expires is None or now < self.expires
+
+
+class Tokens:
+    """The tokens that are let in; without any, everybody is."""
+
+    def __init__(self, tokens: Iterable[Token] = ()):
+        self._tokens = tuple(tokens)
+        names = [token.name for token in self._tokens]
+        for name in names:
+            if names.count(name) > 1:
+                raise BadTokens(f"two tokens have the name `{name}`")
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._tokens)
+
+    def find(self, secret: str | None, now: datetime) -> Token | None:
+        """Return the token with this secret, if there is one and it has not expired.
+
+        Takes as long for a wrong secret as for a right one, whichever it is.
+        """
+        if secret is None or len(secret) > MOST_CHARS:
+            return None
+        digest, found = _digest(secret), None
+        for token in self._tokens:
+            if hmac.compare_digest(token.sha256, digest):
+                found = token
+        return found if found is not None and found.valid_at(now) else None
+
+
+def new_secret() -> str:
+    """Return a secret of 256 random bits, of letters, digits, `-` and `_`."""
+    return secrets.token_urlsafe(32)
+
+
+def as_toml(name: str, secret: str, expires: datetime | None) -> str:
+    """Return the lines of a token's file for a new token. Raises BadTokens for a bad name."""
+    _check_name(name)
+    until = "" if expires is None else f"expires = {expires.isoformat(timespec='seconds')}\n"
+    return f'[tokens."{name}"]\nsha256 = "{_digest(secret)}"\n{until}'
+
+
+def from_file(text: str, file_name: str) -> list[Token]:
+    """Return the tokens of a file. Raises BadTokens."""
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadTokens(f"`{file_name}` is not TOML: {error}") from error
+    entries = content.pop("tokens", {})
+    if content or not isinstance(entries, dict):
+        raise BadTokens(f"`{file_name}` must hold tables `[tokens.NAME]` and nothing else")
+    return [_entry(name, entry, file_name) for name, entry in entries.items()]
+
+
+def from_environment(text: str, variable: str) -> list[Token]:
+    """Return the tokens of a variable, `NAME:SECRET` with spaces between. Raises BadTokens."""
+    tokens = []
+    for place, item in enumerate(text.split(), 1):
+        name, colon, secret = item.partition(":")
+        if not colon or not secret or not NAME.fullmatch(name):
+            raise BadTokens(f"`{variable}`: item {place} must be `NAME:SECRET`")
+        tokens.append(Token(name, _digest(secret)))
+    return tokens
+
+
+def from_header(values: Sequence[str]) -> str | None:
+    """Return the secret of `Authorization: Bearer SECRET`, "" for any other of that name.
+
+    None if there is no such header. Source: RFC 6750, section 2.1.
+    """
+    if not values:
+        return None
+    scheme, _, secret = values[0].partition(" ")
+    return secret.strip() if len(values) == 1 and scheme.lower() == "bearer" else ""
+
+
+def from_subprotocols(offered: Iterable[str]) -> str | None:
+    """Return the secret that a browser offers as a subprotocol, "" if it can't be read."""
+    for name in offered:
+        if name.startswith(BEARER_PROTOCOL):
+            encoded = name.removeprefix(BEARER_PROTOCOL)
+            try:
+                padded = encoded + "=" * (-len(encoded) % 4)
+                return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+            except (binascii.Error, ValueError):
+                return ""
+    return None
+
+
+def _entry(name: str, entry: Any, file_name: str) -> Token:
+    where = f"`tokens.{name}` in `{file_name}`"
+    _check_name(name)
+    if not isinstance(entry, dict) or not set(entry) <= FIELDS:
+        raise BadTokens(f"{where} may have `sha256` and `expires`, and nothing else")
+    digest, expires = entry.get("sha256"), entry.get("expires")
+    if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+        raise BadTokens(f"{where}: `sha256` must be 64 hexadecimal digits, in lower case")
+    if expires is not None and not isinstance(expires, datetime):
+        raise BadTokens(f"{where}: `expires` must be a time, as 2027-01-01T00:00:00Z")
+    if expires is not None and expires.tzinfo is None:
+        expires = expires.replace(tzinfo=UTC)
+    return Token(name, digest, expires)
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise BadTokens("a token's name has 1 to 64 letters, digits, `_`, `.` and `-`")
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,176 @@
+"""Who is let in, and who is told what instead, over real sockets."""
+
+import asyncio
+import base64
+import hashlib
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from gateway.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, CloseCode, Generate, Hello, Ping
+from gateway.tokens import BEARER_PROTOCOL, Token, Tokens
+from provider.scripted import Say, ScriptedProvider
+from tests.support.servers import TIMEOUT, Wire, get, running, stream_url
+
+SECRET = "open sesame"
+DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()
+TOKENS = Tokens([Token("other", "0" * 64), Token("alice", DIGEST)])
+
+
+def scripted(*script):
+    return ScriptedProvider(script=script, tokens_per_second=None)
+
+
+def bearer(secret):
+    return BEARER_PROTOCOL + base64.urlsafe_b64encode(secret.encode()).decode().rstrip("=")
+
+
+async def close_code(socket):
+    async with asyncio.timeout(TIMEOUT):
+        await socket.wait_closed()
+    return socket.close_code
+
+
+async def test_a_page_of_another_origin_is_refused():
+    async with running(scripted()) as gateway:
+        with pytest.raises(InvalidStatus) as caught:
+            async with connect(stream_url(gateway), origin="http://evil.example"):
+                pass
+        assert caught.value.response.status_code == 403
+        async with connect(stream_url(gateway), origin=f"http://127.0.0.1:{gateway.port}"):
+            pass
+
+
+async def test_a_foreign_host_is_refused_on_every_path():
+    async with running(scripted()) as gateway:
+        for path in ("/", "/v1/stream", "/healthz"):
+            assert (await get(gateway, path, Host="evil.example"))[0] == 403
+
+
+async def test_a_token_among_the_subprotocols_is_not_echoed():
+    offered = ["mlx-gateway.bearer.c2VjcmV0", "mlx-gateway.v1.json"]
+    async with running(scripted()) as gateway:
+        async with connect(stream_url(gateway), subprotocols=offered) as socket:
+            assert socket.subprotocol == "mlx-gateway.v1.json"
+
+
+async def test_plain_gets_are_answered():
+    async with running(scripted()) as gateway:
+        status, body, headers = await get(gateway, "/")
+        assert status == 200
+        assert b"<!doctype html>" in body
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert (await get(gateway, "/healthz?x=1"))[0] == 200
+        assert (await get(gateway, "/nope"))[0] == 404
+        assert (await get(gateway, "/v1/stream"))[0] == 426
+
+
+@pytest.mark.parametrize("headers", ["", "Host: localhost\r\nHost: localhost\r\n"])
+async def test_no_host_and_two_hosts_are_refused(headers):
+    async with running(scripted()) as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(f"GET / HTTP/1.1\r\n{headers}\r\n".encode())
+        assert b"403" in (await reader.read()).splitlines()[0]
+        writer.close()
+
+
+async def test_other_methods_are_refused_and_head_has_no_body():
+    async with running(scripted()) as gateway:
+        for method, status in (("HEAD", b"200"), ("DELETE", b"405")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            writer.write(f"{method} / HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            assert status in head.splitlines()[0]
+            assert body == b"" or method != "HEAD"
+            writer.close()
+
+
+# Tokens. ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", [JSON_PROTOCOL, MSGPACK_PROTOCOL])
+@pytest.mark.parametrize("way", ["header", "subprotocol", "hello"])
+async def test_a_token_lets_in_by_each_of_the_three_ways(way, protocol):
+    offered = [protocol, *([bearer(SECRET)] if way == "subprotocol" else [])]
+    headers = {"Authorization": f"Bearer {SECRET}"} if way == "header" else None
+    async with (
+        running(scripted(Say("x")), TOKENS) as gateway,
+        connect(stream_url(gateway), subprotocols=offered, additional_headers=headers) as socket,
+    ):
+        assert socket.subprotocol == protocol
+        wire = Wire(socket)
+        if way == "hello":
+            await wire.send(Hello(token=SECRET))
+        assert (await wire.receive())["type"] == "ready"
+        await wire.send(Generate(id="a", prompt="hi"))
+        assert (await wire.until("done"))[-1]["finish_reason"] == "stop"
+
+
+async def test_a_wrong_token_in_the_header_is_refused_before_the_connection_is_made():
+    async with running(scripted(), TOKENS) as gateway:
+        for shown in ("Bearer wrong", "Basic abc"):
+            with pytest.raises(InvalidStatus) as caught:
+                async with connect(
+                    stream_url(gateway), additional_headers={"Authorization": shown}
+                ):
+                    pass
+            assert caught.value.response.status_code == 401
+            assert caught.value.response.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("first", [Hello(token="wrong"), Hello(), Ping(), "nonsense frame"])
+async def test_a_first_frame_without_the_token_ends_the_connection(first):
+    async with running(scripted(), TOKENS) as gateway, connect(stream_url(gateway)) as socket:
+        if isinstance(first, str):
+            await socket.send('{"type": "nonsense"}')
+        else:
+            await Wire(socket).send(first)
+        assert await close_code(socket) == CloseCode.NOT_AUTHENTICATED
+        with pytest.raises(ConnectionClosed):
+            await socket.recv()  # no `ready` came before
+
+
+async def test_a_wrong_token_among_the_subprotocols_is_told_by_a_close_code():
+    """A browser can read a close code, but no HTTP status."""
+    async with running(scripted(), TOKENS) as gateway:
+        for offer in (bearer("wrong"), f"{BEARER_PROTOCOL}!!"):
+            async with connect(stream_url(gateway), subprotocols=[JSON_PROTOCOL, offer]) as socket:
+                assert await close_code(socket) == CloseCode.NOT_AUTHENTICATED
+
+
+async def test_no_hello_in_time_and_what_is_no_frame_have_their_own_codes():
+    async with running(scripted(), TOKENS, hello_timeout_s=0.1) as gateway:
+        async with connect(stream_url(gateway)) as socket:
+            assert await close_code(socket) == CloseCode.NO_HELLO
+        async with connect(stream_url(gateway)) as socket:
+            await socket.send("{")
+            assert await close_code(socket) == CloseCode.NOT_A_FRAME
+
+
+async def test_an_expired_token_is_no_token():
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    async with running(scripted(), Tokens([Token("alice", DIGEST, past)])) as gateway:
+        with pytest.raises(InvalidStatus):
+            async with connect(
+                stream_url(gateway), additional_headers={"Authorization": f"Bearer {SECRET}"}
+            ):
+                pass
+
+
+async def test_what_is_served_is_said_to_those_with_a_token_only():
+    async with running(scripted(), TOKENS) as gateway:
+        assert (await get(gateway, "/v1/models"))[0] == 401
+        authorized = {"Authorization": f"Bearer {SECRET}"}
+        assert (await get(gateway, "/v1/models", **authorized))[0] == 200
+        for path in ("/", "/client.js", "/healthz", "/readyz", "/protocol"):
+            assert (await get(gateway, path))[0] == 200
+
+
+async def test_new_tokens_take_the_place_of_the_old_ones():
+    async with running(scripted(), TOKENS) as gateway:
+        gateway.tokens = Tokens([Token("bob", hashlib.sha256(b"new").hexdigest())])
+        authorized = {"Authorization": f"Bearer {SECRET}"}
+        assert (await get(gateway, "/v1/models", **authorized))[0] == 401
+        assert (await get(gateway, "/v1/models", Authorization="Bearer new"))[0] == 200
