@@ -1,22 +1,20 @@
-"""The asyncio shell of a session: one reader, one writer, one task a generation.
+"""The asyncio shell of a session: one reader, one writer.
 
-Rule 1: the task that pulls a generator is the task that closes it; to stop one, its task is
-cancelled, and awaited before the connection ends. A slow close holds up nobody.
-Rule 2: while more than `outbox_bytes` of text wait for the client, no generator is pulled.
-Rule 3: while more than MOST_WAITING frames wait for the client, nothing more is read from it.
-Rule 4: a client that takes nothing for `write_timeout_s` is aborted, not closed politely: a close
+Rule 1: while a generation's share of `outbox_bytes` of text waits for the client, or its window is
+closed, its generator is not pulled.
+Rule 2: while more than MOST_WAITING frames wait for the client, nothing more is read from it.
+Rule 3: a client that takes nothing for `write_timeout_s` is aborted, not closed politely: a close
 would wait behind the bytes that it does not read.
+Rule 4: when a connection ends, its generations end with it, but for the resumable ones.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
-import uuid
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
-from typing import Any
+from collections.abc import Callable
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
@@ -25,55 +23,27 @@ from gateway.frames import (
     BadFrame,
     CloseCode,
     ErrorCode,
-    Generate,
     Hello,
     NotAFrame,
     Ready,
+    Resume,
+    ServerFrame,
     codec_for,
 )
-from gateway.session import Begin, Command, Session, Stop
-from gateway.settings import Settings
-from provider import interface
-from provider.interface import AbstractLLMInterface, FileData, GenerateResponse
+from gateway.generation import Generation
+from gateway.hub import Hub
+from gateway.pull import Pull
+from gateway.session import Begin, Command, Refusal, Session, Stop, TakeOver
+from gateway.tokens import Token
 
 __all__ = ["Connection"]
 
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 256  # frames; a client that asks and never reads is not to fill the memory
-
-SAMPLING = (
-    "enable_thinking",
-    "frequency_penalty",
-    "logit_bias",
-    "logprobs",
-    "max_tokens",
-    "messages",
-    "min_p",
-    "model",
-    "presence_penalty",
-    "repetition_penalty",
-    "response_format",
-    "seed",
-    "stop",
-    "temperature",
-    "tool_choice",
-    "top_k",
-    "top_logprobs",
-    "top_p",
-)
-
-# The first class that fits gives the code; what fits none is our own fault.
-CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
-    (interface.ContextWindowExceededError, ErrorCode.CONTEXT_TOO_LONG),
-    (interface.InvalidRequestError, ErrorCode.INVALID_REQUEST),
-    (interface.FileProcessingError, ErrorCode.INVALID_REQUEST),
-    (interface.UnsupportedFeatureError, ErrorCode.UNSUPPORTED),
-    (interface.UnsupportedModelError, ErrorCode.UNKNOWN_MODEL),
-    (interface.ModelNotFoundError, ErrorCode.UNKNOWN_MODEL),
-    (interface.MemoryExceededError, ErrorCode.INVALID_REQUEST),  # later is no better
-    (interface.ResourceExceededError, ErrorCode.OVERLOADED),
-    (interface.GenerationError, ErrorCode.MODEL_ERROR),
+LEAST_SHARE = 1024  # bytes of text that a generation may let wait, however many there are
+NO_TICKET = (
+    "no such ticket: it has expired, or the gateway was started anew (`epoch` in `ready` says)"
 )
 
 
@@ -83,52 +53,64 @@ class Connection:
     def __init__(
         self,
         socket: ServerConnection,
-        provider: AbstractLLMInterface,
+        hub: Hub,
         ready: Ready,
-        settings: Settings,
-        authenticate: Callable[[str | None], object | None] | None = None,
+        *,
+        token: Token | None = None,
+        authenticate: Callable[[str | None], Token | None] | None = None,
     ):
+        self._token = token
         self._authenticate = authenticate  # None: nothing has to be shown any more
         self._socket = socket
-        self._provider = provider
-        self._settings = settings
+        self._hub = hub
+        self._settings = hub.settings
         self._codec = codec_for(socket.subprotocol)
-        self._session = Session(ready, max_generations=settings.max_generations)
-        self._tasks: dict[str, asyncio.Task[None]] = {}  # of live generations, by id
-        self._closing: set[asyncio.Task[None]] = set()  # cancelled, not yet gone
+        self._session = Session(
+            ready,
+            max_generations=self._settings.max_generations,
+            new_ticket=lambda: secrets.token_urlsafe(16),
+            keep_bytes=self._settings.resume_bytes,
+            admit=lambda frame: hub.refusal(),
+        )
+        self._pulls: dict[Generation, Pull] = {}  # until their terminal frames have left
+        self._stopped: set[Pull] = set()  # cancelled, and maybe not yet closed
         self._wake_writer = asyncio.Event()
-        self._room = asyncio.Event()  # set while generators may be pulled
-        self._room.set()
         self._wake_writer.set()  # `ready` waits already
         self._flushed = asyncio.Event()  # set when everything queued has been written
         self._writing = False  # while there is a writer
-        self._draining = False
+        self._sending_since: float | None = None  # on the loop's clock
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._last_busy = asyncio.get_running_loop().time()
 
     async def run(self) -> None:
-        """Serve the client until it leaves. Cancelling ends every generation of it."""
+        """Serve the client until it leaves."""
         if not await self._admit():
             return
         self._writing = True
-        writer = asyncio.create_task(self._write())
+        tasks = [asyncio.create_task(self._write())]
+        if self._settings.idle_timeout_s is not None:
+            tasks.append(asyncio.create_task(self._end_when_idle(self._settings.idle_timeout_s)))
         try:
             await self._read()
         finally:
-            writer.cancel()
-            await self._stop_all()
-            await asyncio.gather(writer, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await self._let_go()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._watchdog is not None:
+                self._watchdog.cancel()
 
-    async def drain(self) -> None:
-        """Stop every generation, let the client have its `done` frames, close with 1001.
+    async def drain(self, code: CloseCode) -> None:
+        """Stop every generation, let the client have its `done` frames, close.
 
         Bounded by `close_timeout_s`; a client that does not take them is aborted.
         """
-        self._draining = True
         try:
             async with asyncio.timeout(self._settings.close_timeout_s):
-                for frame_id in list(self._tasks):
-                    self._carry_out(self._session.cancel(frame_id, time.monotonic()))
+                for generation in list(self._session.generations):
+                    self._carry_out(self._session.cancel(generation, time.monotonic()))
                 await self._flush()
-                await self._socket.close(CloseCode.GOING_AWAY, "the gateway is stopping")
+                await self._socket.close(code, "the gateway is stopping")
         except TimeoutError:
             self._socket.transport.abort()
 
@@ -147,10 +129,19 @@ class Connection:
             return False
         except (BadFrame, ConnectionClosed):
             frame = None
-        if isinstance(frame, Hello) and self._authenticate(frame.token) is not None:
-            return True
-        await self._close(CloseCode.NOT_AUTHENTICATED, "a token is needed, in the first frame")
-        return False
+        self._token = self._authenticate(frame.token) if isinstance(frame, Hello) else None
+        if self._token is None:
+            await self._close(CloseCode.NOT_AUTHENTICATED, "a token is needed, in the first frame")
+        return self._token is not None
+
+    async def _end_when_idle(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            left = self._last_busy + seconds - loop.time()
+            if left <= 0 and not self._pulls:
+                break
+            await asyncio.sleep(max(left, seconds / 10))
+        await self._close(CloseCode.NORMAL, f"nothing asked for {seconds:g} s")
 
     # Reading.
 
@@ -172,12 +163,10 @@ class Connection:
         except BadFrame as error:
             self._session.reject(error)
         else:
-            if isinstance(frame, Generate) and self._draining:
-                self._session.refuse(frame.id, ErrorCode.SHUTTING_DOWN, "the gateway is stopping")
-            else:
-                self._carry_out(self._session.receive(frame, time.monotonic()))
+            self._carry_out(self._session.receive(frame, time.monotonic()))
+        self._last_busy = asyncio.get_running_loop().time()
         self._wake_writer.set()
-        if self._session.waiting_frames > MOST_WAITING:
+        if self._session.waiting > MOST_WAITING:
             await self._flush()
         return True
 
@@ -196,64 +185,76 @@ class Connection:
             await self._flushed.wait()
 
     def _carry_out(self, commands: list[Command]) -> None:
+        owner = self._token.name if self._token else None
         for command in commands:
             match command:
-                case Begin(frame):
-                    self._tasks[frame.id] = asyncio.create_task(self._generate(frame))
-                case Stop(frame_id):
-                    self._stop(frame_id)
+                case Begin(generation, frame):
+                    self._pulls[generation] = self._hub.begin(generation, frame, self, owner)
+                case Stop(generation):
+                    self._stop(self._pulls[generation])
+                case TakeOver(frame):
+                    self._take_over(frame, owner)
         self._wake_writer.set()
 
-    def _stop(self, frame_id: str) -> None:
-        task = self._tasks.pop(frame_id, None)
-        if task is not None:
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
-            task.cancel()
+    def _stop(self, pull: Pull) -> None:
+        self._stopped.add(pull)
+        if pull.task is not None:
+            pull.task.add_done_callback(lambda task: self._stopped.discard(pull))
+        pull.stop()
 
-    async def _stop_all(self) -> None:
-        for frame_id in list(self._tasks):
-            self._stop(frame_id)
-        await asyncio.gather(*self._closing, return_exceptions=True)
+    # Resuming.
 
-    # Generating.
+    def _take_over(self, frame: Resume, owner: str | None) -> None:
+        pull = self._hub.shelf.find(frame.ticket, frame.id, owner)
+        if pull is None:
+            refusal: Refusal | None = Refusal(ErrorCode.NOT_RESUMABLE, NO_TICKET)
+        else:
+            refusal = self._session.adopt(pull.generation, frame.after)
+        if refusal is not None or pull is None:
+            known = any(one.id == frame.id for one in self._session.generations)
+            assert refusal is not None
+            self._session.refuse(None if known else frame.id, refusal)
+            return
+        if pull.audience is not self:
+            pull.audience.lose(pull)
+            pull.audience = self
+        self._pulls[pull.generation] = pull
+        pull.look()
 
-    async def _generate(self, frame: Generate) -> None:
-        begin = time.monotonic()
-        try:
-            async with aclosing(await self._call(frame)) as responses:
-                async for response in responses:
-                    self._session.respond(frame.id, response, time.monotonic())
-                    self._wake_writer.set()
-                    if self._session.waiting_bytes > self._settings.outbox_bytes:
-                        self._room.clear()
-                        await self._room.wait()  # not pulling is the backpressure
-            self._session.ended(frame.id, time.monotonic())
-            end = "done"
-        except Exception as error:  # noqa: BLE001 - a generation's fault ends that generation alone
-            code, message = _describe(error)
-            self._session.failed(frame.id, code, message, _retry_after(error))
-            end = code
-        self._tasks.pop(frame.id, None)
+    def lose(self, pull: Pull) -> None:
+        """Let go of a generation that another connection has taken over."""
+        self._pulls.pop(pull.generation, None)
+        why = Refusal(ErrorCode.NOT_RESUMABLE, "another connection has taken it over")
+        self._session.lose(pull.generation, why)
         self._wake_writer.set()
-        log.info(
-            "generation %s: %s after %.0f ms", frame.id, end, (time.monotonic() - begin) * 1000
-        )
 
-    async def _call(self, frame: Generate) -> AsyncGenerator[GenerateResponse, None]:
-        """Call the provider with what the frame says and nothing else."""
-        given = {name: getattr(frame, name) for name in SAMPLING}
-        files: list[Any] = [FileData(f.name, f.mime, f.data) for f in frame.files or ()]
-        responses = await self._provider.generate_async(
-            frame.prompt or "",
-            frame.system_prompt,
-            files or None,
-            stream=True,
-            tools=list(frame.tools) if frame.tools else None,
-            events=True,
-            **{name: value for name, value in given.items() if value is not None},
-        )
-        return responses if isinstance(responses, AsyncGenerator) else _as_stream(responses)
+    async def _let_go(self) -> None:
+        """Leave resumable generations on the shelf; stop the others and wait for their end."""
+        for pull in list(self._pulls.values()):
+            generation = pull.generation
+            if generation.resumable and not self._hub.draining:
+                self._hub.shelf.keep(pull)
+            else:
+                generation.cancel(time.monotonic())
+                self._hub.shelf.drop(pull)
+                self._stop(pull)
+        self._pulls.clear()
+        tasks = [pull.task for pull in self._stopped if pull.task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # An audience.
+
+    def heard(self, pull: Pull) -> None:
+        """Let a generation leave what it has."""
+        self._session.heard(pull.generation)
+        self._wake_writer.set()
+
+    def has_enough(self, generation: Generation) -> bool:
+        """Return whether the client has not taken what this generation has said."""
+        if generation.window_closed:
+            return True
+        share = self._settings.outbox_bytes // max(1, len(self._pulls))
+        return generation.waiting_bytes > max(LEAST_SHARE, share)
 
     # Writing.
 
@@ -262,18 +263,10 @@ class Connection:
             while True:
                 await self._wake_writer.wait()
                 self._wake_writer.clear()
-                frames = self._session.take()
-                for frame in frames:
-                    data = self._codec.encode(frame)
-                    async with asyncio.timeout(self._settings.write_timeout_s):
-                        await self._socket.send(data, text=self._codec.text)
-                self._room.set()
-                if not self._session.waiting_frames:
-                    self._flushed.set()
+                while self._session.waiting:
+                    await self._send(*self._session.take())
+                self._flushed.set()
                 await asyncio.sleep(0)  # `send` may never yield; others want their turn
-        except TimeoutError:
-            log.info("a client took nothing for %g s", self._settings.write_timeout_s)
-            self._socket.transport.abort()
         except ConnectionClosed:
             pass  # the reader sees it too, and ends everything
         except Exception:
@@ -282,32 +275,38 @@ class Connection:
         finally:
             self._writing = False  # nobody is to wait for a writer that is gone
             self._flushed.set()
-            self._room.set()
 
+    async def _send(self, frames: list[ServerFrame], generation: Generation | None) -> None:
+        """Write frames, all of one generation if it is given, and let it go on."""
+        for frame in frames:
+            self._sending_since = asyncio.get_running_loop().time()
+            self._watch()
+            await self._socket.send(self._codec.encode(frame), text=self._codec.text)
+        self._sending_since = None
+        pull = self._pulls.get(generation) if generation is not None else None
+        if pull is None:
+            return
+        if pull.generation.over:
+            del self._pulls[pull.generation]
+            self._hub.shelf.keep(pull)
+            self._last_busy = asyncio.get_running_loop().time()
+        else:
+            pull.look()
 
-async def _as_stream(whole: GenerateResponse) -> AsyncGenerator[GenerateResponse, None]:
-    """Take a provider that gives a whole answer, streaming or not, as it is."""
-    yield whole
+    def _watch(self) -> None:
+        """See to it that a write does not take for ever; one timer serves many writes."""
+        if self._watchdog is None:
+            loop = asyncio.get_running_loop()
+            self._watchdog = loop.call_later(self._settings.write_timeout_s, self._look_after)
 
-
-def _describe(error: Exception) -> tuple[ErrorCode, str]:
-    """Return the code and the message that the client may see of a provider's error."""
-    for kind, code in CODES:
-        if isinstance(error, kind):
-            path = _path(error)
-            return code, f"`{path}`: {error}" if path else str(error)
-    request = uuid.uuid4().hex[:12]
-    log.error("internal error %s", request, exc_info=error)
-    return ErrorCode.INTERNAL, f"internal error {request}"
-
-
-def _retry_after(error: Exception) -> float | None:
-    details = getattr(error, "details", None)
-    seconds = details.get("retry_after") if isinstance(details, dict) else None
-    return float(seconds) if isinstance(seconds, int | float) else None
-
-
-def _path(error: Exception) -> str | None:
-    if isinstance(error, interface.InvalidParameterError):
-        return f"$.{error.parameter}"
-    return "$.files" if isinstance(error, interface.FileProcessingError) else None
+    def _look_after(self) -> None:
+        self._watchdog = None
+        if self._sending_since is None:
+            return
+        loop = asyncio.get_running_loop()
+        left = self._sending_since + self._settings.write_timeout_s - loop.time()
+        if left <= 0:
+            log.info("a client took nothing for %g s", self._settings.write_timeout_s)
+            self._socket.transport.abort()
+        else:
+            self._watchdog = loop.call_later(left, self._look_after)

@@ -27,6 +27,7 @@ from gateway import __version__
 from gateway.auth import host_allowed, origin_allowed
 from gateway.connection import Connection
 from gateway.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, CloseCode, Ready
+from gateway.hub import Hub
 from gateway.pages import Page, page_for
 from gateway.settings import Settings
 from gateway.tokens import Token, Tokens, from_header, from_subprotocols
@@ -53,6 +54,7 @@ class Gateway:
         self.settings = settings or Settings()
         self.tokens = tokens or Tokens()  # another one may take its place; who is in stays in
         self.provider = provider
+        self._hub = Hub(provider, self.settings)
         self._epoch = secrets.token_hex(8)  # another one after each start
         self._connections: set[Connection] = set()
         self._server: Server | None = None
@@ -100,8 +102,10 @@ class Gateway:
         server = self._server
         if server is None:
             return
+        self._hub.draining = True
         server.close(close_connections=False)
-        await asyncio.gather(*(connection.drain() for connection in list(self._connections)))
+        await asyncio.gather(*(one.drain(CloseCode.RESTART) for one in list(self._connections)))
+        await self._hub.close()
         try:
             async with asyncio.timeout(self.settings.close_timeout_s):
                 await server.wait_closed()
@@ -122,9 +126,9 @@ class Gateway:
             return
         connection = Connection(
             client,
-            self.provider,
+            self._hub,
             self._ready(name),
-            self.settings,
+            token=self._token(secret),
             authenticate=self._token if self.tokens and secret is None else None,
         )
         self._connections.add(connection)

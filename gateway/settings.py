@@ -56,6 +56,12 @@ class Settings:
     max_generations: int = _setting(
         64, "live ones on one connection: twice the largest batch", "Limits", least=1
     )
+    resume_bytes: int = _setting(
+        1 << 20, "of a resumable generation that are kept to be sent again", "Limits", least=1024
+    )
+    resume_total_bytes: int = _setting(
+        64 << 20, "of ended generations that are kept to be sent again, in all", "Limits", least=0
+    )
     outbox_bytes: int = _setting(
         64 * 1024, "text that waits for a slow client before the model does", "Limits", least=1
     )
@@ -73,6 +79,18 @@ class Settings:
     )
     ping_timeout_s: float = _setting(
         20.0, "seconds that a client has to answer a ping", "Timeouts", least=0.1
+    )
+    resume_ttl_s: float = _setting(
+        60.0, "seconds that a lost client has to come back for a generation", "Timeouts", least=0
+    )
+    generation_timeout_s: float = _setting(
+        600.0,
+        "seconds that one generation may take, its place in the queue included",
+        "Timeouts",
+        least=0.1,
+    )
+    idle_timeout_s: float | None = _setting(
+        None, "seconds without a generation after which a connection ends", "Timeouts", least=0.1
     )
     close_timeout_s: float = _setting(
         5.0, "seconds that clients have at shutdown to take their last frames", "Timeouts", least=0

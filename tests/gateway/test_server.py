@@ -154,10 +154,10 @@ async def test_a_client_that_only_asks_is_not_read_from_for_ever():
 
             flooding = asyncio.create_task(flood())
             (connection,) = gateway._connections
-            await eventually(lambda: connection._session.waiting_frames > MOST_WAITING)
+            await eventually(lambda: connection._session.waiting > MOST_WAITING)
             for _ in range(20):
                 await asyncio.sleep(0.02)
-                assert connection._session.waiting_frames <= MOST_WAITING + 1
+                assert connection._session.waiting <= MOST_WAITING + 1
             flooding.cancel()
             wire.socket.transport.abort()
 
@@ -308,7 +308,7 @@ async def test_closing_the_gateway_ends_generations_in_order():
         await gateway.close()
         assert (await wire.receive())["finish_reason"] == "cancelled"
         await wire.socket.wait_closed()
-        assert wire.socket.close_code == CloseCode.GOING_AWAY
+        assert wire.socket.close_code == CloseCode.SERVICE_RESTART
         assert not provider.live
         await gateway.close()
 

@@ -1,0 +1,191 @@
+"""The task that pulls one generation's stream from the provider, and closes it.
+
+Rule 1: the task that pulls a generator is the task that closes it; to stop one, its task is
+cancelled. A slow close holds up nobody.
+Rule 2: a generator is not pulled while its audience has enough: not pulling is the backpressure.
+Rule 3: it outlives its connection if it is resumable; then the shelf is its audience.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+import uuid
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from gateway.frames import ErrorCode, Generate
+from gateway.generation import Generation
+from provider import interface
+from provider.interface import AbstractLLMInterface, FileData, GenerateResponse
+
+__all__ = ["Audience", "Pull"]
+
+log = logging.getLogger(__name__)
+
+SAMPLING = (
+    "enable_thinking",
+    "frequency_penalty",
+    "logit_bias",
+    "logprobs",
+    "max_tokens",
+    "messages",
+    "min_p",
+    "model",
+    "presence_penalty",
+    "repetition_penalty",
+    "response_format",
+    "seed",
+    "stop",
+    "temperature",
+    "tool_choice",
+    "top_k",
+    "top_logprobs",
+    "top_p",
+)
+
+# The first class that fits gives the code; what fits none is our own fault.
+CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
+    (interface.ContextWindowExceededError, ErrorCode.CONTEXT_TOO_LONG),
+    (interface.InvalidRequestError, ErrorCode.INVALID_REQUEST),
+    (interface.FileProcessingError, ErrorCode.INVALID_REQUEST),
+    (interface.UnsupportedFeatureError, ErrorCode.UNSUPPORTED),
+    (interface.UnsupportedModelError, ErrorCode.UNKNOWN_MODEL),
+    (interface.ModelNotFoundError, ErrorCode.UNKNOWN_MODEL),
+    (interface.MemoryExceededError, ErrorCode.INVALID_REQUEST),  # later is no better
+    (interface.ResourceExceededError, ErrorCode.OVERLOADED),
+    (interface.GenerationError, ErrorCode.MODEL_ERROR),
+)
+
+
+class Audience(Protocol):
+    """Who gets what a generation says: a connection, or the shelf."""
+
+    def heard(self, pull: Pull) -> None:
+        """Take note that the generation has something to say, or has ended."""
+
+    def has_enough(self, generation: Generation) -> bool:
+        """Return whether the provider is to wait."""
+
+    def lose(self, pull: Pull) -> None:
+        """Let go of a generation that another audience has taken over."""
+
+
+class Pull:
+    """One generation's task; `audience` may change while it runs."""
+
+    def __init__(
+        self,
+        generation: Generation,
+        audience: Audience,
+        *,
+        owner: str | None = None,
+        most_seconds: float | None = None,
+    ):
+        self.generation = generation
+        self.audience = audience
+        self.owner = owner  # the name of the token that started it
+        self.task: asyncio.Task[None] | None = None
+        self._most_seconds = most_seconds
+        self._room = asyncio.Event()  # set while the generator may be pulled
+        self._room.set()
+
+    def start(
+        self,
+        provider: AbstractLLMInterface,
+        frame: Generate,
+        on_end: Callable[[Pull], None],
+    ) -> None:
+        """Begin; `on_end` is called once the generator is closed."""
+        self.task = asyncio.create_task(self._run(provider, frame))
+        self.task.add_done_callback(lambda task: on_end(self))
+
+    def stop(self) -> None:
+        """Close the generator, without waiting until it is closed."""
+        if self.task is not None:
+            self.task.cancel()
+
+    def look(self) -> None:
+        """Go on if the audience has not enough any more."""
+        if not self._room.is_set() and not self.audience.has_enough(self.generation):
+            self._room.set()
+
+    async def _run(self, provider: AbstractLLMInterface, frame: Generate) -> None:
+        generation = self.generation
+        try:
+            async with asyncio.timeout(self._most_seconds) as limit:
+                async with aclosing(await _call(provider, frame)) as responses:
+                    async for response in responses:
+                        generation.respond(response, time.monotonic())
+                        self.audience.heard(self)
+                        if self.audience.has_enough(generation):
+                            self._room.clear()
+                            await self._room.wait()
+            generation.ended(time.monotonic())
+        except Exception as error:  # noqa: BLE001 - a generation's fault ends that generation alone
+            if isinstance(error, TimeoutError) and limit.expired():
+                self._cut()
+            else:
+                code, message = _describe(error)
+                generation.failed(code, message, _retry_after(error))
+        self.audience.heard(self)
+
+    def _cut(self) -> None:
+        """End what has taken too long: the client's doing if it did not read, else a length."""
+        if self._room.is_set():
+            self.generation.ended(time.monotonic(), "length")
+        else:
+            message = f"not read within the {self._most_seconds:g} s that a generation may take"
+            self.generation.failed(ErrorCode.SLOW_CLIENT, message)
+
+
+async def _call(
+    provider: AbstractLLMInterface, frame: Generate
+) -> AsyncGenerator[GenerateResponse, None]:
+    """Call the provider with what the frame says and nothing else."""
+    given = {name: getattr(frame, name) for name in SAMPLING}
+    files: list[Any] = [FileData(f.name, f.mime, f.data) for f in frame.files or ()]
+    responses = await provider.generate_async(
+        frame.prompt or "",
+        frame.system_prompt,
+        files or None,
+        stream=True,
+        tools=list(frame.tools) if frame.tools else None,
+        events=True,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    return responses if isinstance(responses, AsyncGenerator) else _as_stream(responses)
+
+
+async def _as_stream(whole: GenerateResponse) -> AsyncGenerator[GenerateResponse, None]:
+    """Take a provider that gives a whole answer, streaming or not, as it is."""
+    yield whole
+
+
+def _describe(error: Exception) -> tuple[ErrorCode, str]:
+    """Return the code and the message that the client may see of a provider's error."""
+    for kind, code in CODES:
+        if isinstance(error, kind):
+            path = _path(error)
+            return code, f"`{path}`: {error}" if path else str(error)
+    request = uuid.uuid4().hex[:12]
+    # An error's own words may hold a prompt: they are not for a log that others read.
+    trace = "".join(traceback.format_tb(error.__traceback__))
+    log.error("internal error %s: %s\n%s", request, type(error).__name__, trace)
+    log.debug("internal error %s", request, exc_info=error)
+    return ErrorCode.INTERNAL, f"internal error {request}"
+
+
+def _retry_after(error: Exception) -> float | None:
+    details = getattr(error, "details", None)
+    seconds = details.get("retry_after") if isinstance(details, dict) else None
+    return float(seconds) if isinstance(seconds, int | float) else None
+
+
+def _path(error: Exception) -> str | None:
+    if isinstance(error, interface.InvalidParameterError):
+        return f"$.{error.parameter}"
+    return "$.files" if isinstance(error, interface.FileProcessingError) else None
