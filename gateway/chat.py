@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
-from collections.abc import Callable, Coroutine
-from typing import Any, Self, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from rich.console import Console
@@ -19,11 +17,12 @@ from rich.markup import escape
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from gateway.client import ConnectionLostError, GatewayClient, GatewayError, Run, connect
+from gateway.frames import Done
+from gateway.sync_client import LoopThread
 
 __all__ = ["chat_with", "stream_url"]
 
-T = TypeVar("T")
-
+GIVE_UP_S = 10.0  # after which a user is told that the connection is lost
 notes = Console(stderr=True, highlight=False)
 
 
@@ -43,8 +42,8 @@ def chat_with(
     Raises OSError if there is no gateway at `url`, UnauthorizedError if it wants another token. The
     connection lives on a thread of its own, so that it answers pings while the user thinks.
     """
-    with _LoopThread() as loop:
-        connection = connect(stream_url(url), token=token)
+    with LoopThread() as loop:
+        connection = connect(stream_url(url), token=token, give_up_s=GIVE_UP_S)
         try:
             client = loop.wait(connection.__aenter__())
         except (InvalidHandshake, InvalidURI, ConnectionClosed, TimeoutError) as error:
@@ -55,38 +54,12 @@ def chat_with(
             loop.wait(connection.__aexit__(None, None, None))
 
 
-class _LoopThread:
-    """An event loop on a thread of its own; `wait` runs a coroutine there."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name="chat-loop")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()
-
-    def wait(self, work: Coroutine[Any, Any, T], on_interrupt: Callable[[], object] = bool) -> T:
-        """Run to the end; each Ctrl-C meanwhile calls `on_interrupt` and goes on waiting."""
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
-        while True:
-            try:
-                return future.result()
-            except KeyboardInterrupt:
-                self.loop.call_soon_threadsafe(on_interrupt)
-
-
 def _converse(
-    loop: _LoopThread, client: GatewayClient, system: str | None, sampling: dict[str, Any]
+    loop: LoopThread, client: GatewayClient, system: str | None, sampling: dict[str, Any]
 ) -> None:
     interactive = sys.stdin.isatty()
     if interactive:
-        models = ", ".join(client.ready.get("models") or ["?"])
+        models = ", ".join(client.ready.models or ["?"])
         notes.print(f"[dim]{models} · Ctrl-C stops an answer · Ctrl-D ends the chat[/]\n")
     turns: list[dict[str, Any]] = []
     while (text := _next_turn(interactive=interactive)) is not None:
@@ -144,28 +117,27 @@ class _Answer:
 async def _print_chunks(run: Run) -> str:
     text: list[str] = []
     async for chunk in run:
-        if chunk.get("channel") == "reasoning":
-            notes.print(chunk["text"], style="dim italic", end="", markup=False)
+        if chunk.channel == "reasoning":
+            notes.print(chunk.text, style="dim italic", end="", markup=False)
             continue
-        text.append(chunk["text"])
-        sys.stdout.write(chunk["text"])
+        text.append(chunk.text)
+        sys.stdout.write(chunk.text)
         sys.stdout.flush()
     sys.stdout.write("\n")
     sys.stdout.flush()
     for call in run.tool_calls:
-        notes.print(f"tool call: {call.get('name')} {call.get('arguments')}", markup=False)
+        notes.print(f"tool call: {call.name} {call.arguments}", markup=False)
     if run.done is not None and sys.stdin.isatty():
         notes.print(f"[dim]{_footer(run.done)}[/]\n")
     return "".join(text)
 
 
-def _footer(done: dict[str, Any]) -> str:
-    timing, usage = done.get("timing") or {}, done.get("usage") or {}
-    parts = [f"{usage.get('completion_tokens', 0)} tokens"]
-    if timing.get("tokens_per_second"):
-        parts.append(f"{timing['tokens_per_second']:.0f} a second")
-    if timing.get("first_token"):
-        parts.append(f"first after {timing['first_token']:.0f} ms")
-    if done.get("finish_reason") in {"cancelled", "length"}:
-        parts.append({"cancelled": "stopped by you", "length": "cut off"}[done["finish_reason"]])
+def _footer(done: Done) -> str:
+    parts = [f"{done.usage.completion_tokens} tokens"]
+    if done.timing.tokens_per_second:
+        parts.append(f"{done.timing.tokens_per_second:.0f} a second")
+    if done.timing.first_token:
+        parts.append(f"first after {done.timing.first_token:.0f} ms")
+    if done.finish_reason in {"cancelled", "length"}:
+        parts.append({"cancelled": "stopped by you", "length": "cut off"}[done.finish_reason])
     return " · ".join(parts)

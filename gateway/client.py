@@ -3,36 +3,53 @@
     async with connect("ws://127.0.0.1:8765/v1/stream") as client:
         async with client.generate(messages=[{"role": "user", "content": "Hello"}]) as run:
             async for chunk in run:
-                print(chunk["text"], end="")
-        print(run.done["usage"])
+                print(chunk.text, end="")
+        print(run.done.usage)
 
-Leaving the inner block before the end cancels that generation, and waits for its `done`.
+Leaving the inner block before the end cancels that generation. A connection that is lost is made
+again, and every generation that has its ticket goes on where it was, each frame exactly once; one
+whose ticket was still on its way ends with ConnectionLostError. A prompt is never sent twice.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import random
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_socket
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.typing import Subprotocol
 
 from gateway.frames import (
     JSON_PROTOCOL,
+    RETRYABLE,
+    Ack,
     Cancel,
+    Chunk,
     ClientFrame,
     CloseCode,
-    Codec,
+    Done,
+    Error,
+    ErrorCode,
     Generate,
     Hello,
+    NotAFrame,
     Ping,
+    Progress,
+    Queued,
+    Ready,
+    Resume,
+    ServerFrame,
+    Started,
+    ToolCall,
     codec_for,
+    server_frame,
 )
 
 __all__ = [
@@ -45,173 +62,377 @@ __all__ = [
 ]
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024  # of a server that the user chose; a bound all the same
+GIVE_UP_S = 60.0  # as long as a server keeps a generation whose client is lost
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0  # between attempts to connect again
+ENDS_FOR_GOOD = {CloseCode.NOT_A_FRAME, CloseCode.NOT_AUTHENTICATED, CloseCode.FORBIDDEN}
 
 
 class GatewayError(Exception):
     """The gateway refused a request or ended a generation with an error."""
 
-    def __init__(self, frame: dict[str, Any]):
-        super().__init__(frame.get("message", "unknown error"))
-        self.code: str = frame.get("code", "internal")
-        self.retryable: bool = bool(frame.get("retryable"))
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        retryable: bool = False,
+        retry_after: float | None = None,
+    ):
+        super().__init__(message)
+        self.code = code
+        self.retryable = retryable
+        self.retry_after = retry_after  # seconds, if the gateway said so
 
 
 class UnauthorizedError(GatewayError):
     """The gateway wants a token, or another one."""
 
     def __init__(self) -> None:
-        super().__init__({"message": "the gateway wants a token", "code": "unauthorized"})
+        super().__init__("unauthorized", "the gateway wants a token")
 
 
 class ConnectionLostError(GatewayError):
-    """The connection ended before the generation did."""
+    """The connection ended before the generation did, and it can't be taken up again."""
 
     def __init__(self, reason: str):
-        super().__init__({"message": reason, "code": "connection_lost", "retryable": True})
+        super().__init__("connection_lost", reason, retryable=True)
 
 
 class Run:
-    """One generation: an async iterator of its chunks, as dicts with `text` and maybe `channel`."""
+    """One generation: an async iterator of its chunks.
+
+    `text` and `reasoning` are what has come so far; `queued` and `progress` the newest of their
+    kind; `done` is the last frame, once it is there.
+    """
 
     def __init__(self, client: GatewayClient, frame: Generate):
         self.id = frame.id
-        self.started: dict[str, Any] | None = None
-        self.done: dict[str, Any] | None = None  # the last frame, once it is there
-        self.tool_calls: list[dict[str, Any]] = []
+        self.text = ""
+        self.reasoning = ""
+        self.queued: Queued | None = None
+        self.started: Started | None = None
+        self.progress: Progress | None = None
+        self.tool_calls: list[ToolCall] = []
+        self.done: Done | None = None
+        self.last = -1  # the newest number that has come
+        self.over = False
         self._client = client
-        self._frames: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.ticket: str | None = None  # known once it has started
+        self.windowed = frame.window is not None
+        self._frames: asyncio.Queue[ServerFrame | GatewayError] = asyncio.Queue()
 
-    def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
-        """Iterate over the chunks. Raises GatewayError, ConnectionLostError."""
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        """Iterate over the chunks. Raises GatewayError."""
         return self._chunks()
+
+    async def result(self) -> Done:
+        """Wait for the end. Raises GatewayError."""
+        async for _ in self:
+            pass
+        assert self.done is not None
+        return self.done
 
     async def cancel(self) -> None:
         """Ask the gateway to stop; the iteration ends with its `done`."""
-        await self._client.send(Cancel(id=self.id))
+        await self._client.cancel(self)
 
-    async def _chunks(self) -> AsyncIterator[dict[str, Any]]:
+    async def _chunks(self) -> AsyncIterator[Chunk]:
         while self.done is None:
             frame = await self._frames.get()
-            match frame.get("type"):
-                case "chunk":
-                    yield frame
-                case "started":
-                    self.started = frame
-                case "tool_call":
-                    self.tool_calls.append(frame)
-                case "done":
-                    self.done = frame
-                case "error":
-                    self.done = frame
-                    if frame["code"] == "connection_lost":
-                        raise ConnectionLostError(frame["message"])
-                    raise GatewayError(frame)
+            if isinstance(frame, GatewayError):
+                raise frame
+            if isinstance(frame, Chunk):
+                yield frame
+            self._use(frame)
+            await self._client.acknowledge(self, frame)
 
-    async def finish(self) -> None:
-        """Cancel if it still runs, and take what is left."""
-        if self.done is None:
-            try:
-                await self.cancel()
-                async for _ in self:
-                    pass
-            except (GatewayError, ConnectionClosed):
-                return
+    def _use(self, frame: ServerFrame) -> None:
+        match frame:
+            case Queued():
+                self.queued = frame
+            case Started():
+                self.started = frame
+            case Progress():
+                self.progress = frame
+            case ToolCall():
+                self.tool_calls.append(frame)
+            case Done():
+                self.done = frame
+                self.text, self.reasoning = (
+                    frame.text or self.text,
+                    frame.reasoning or self.reasoning,
+                )
 
-    def receive(self, frame: dict[str, Any]) -> None:
-        """Take a frame of this generation."""
-        self._frames.put_nowait(frame)
+    def receive(self, frame: ServerFrame) -> None:
+        """Take a frame of this generation; one that came before is ignored."""
+        seq = getattr(frame, "seq", None)
+        if self.over or (seq is not None and seq <= self.last):
+            return
+        self.last = self.last if seq is None else seq
+        self.over = isinstance(frame, Done | Error)
+        if isinstance(frame, Started):
+            self.ticket = frame.ticket
+        if isinstance(frame, Chunk):
+            if frame.channel is None:
+                self.text += frame.text
+            else:
+                self.reasoning += frame.text
+        if isinstance(frame, Error):
+            self._frames.put_nowait(_raised(frame))
+        else:
+            self._frames.put_nowait(frame)
+
+    def fail(self, error: GatewayError) -> None:
+        """End it with an error of the client's own."""
+        if not self.over:
+            self.over = True
+            self._frames.put_nowait(error)
 
 
 class GatewayClient:
-    """One connection, many generations. Made by `connect`."""
+    """One gateway, one connection at a time, many generations. Made by `connect`."""
 
-    def __init__(self, socket: ClientConnection, codec: Codec):
-        self.ready: dict[str, Any] = {}
-        self._socket = socket
-        self._codec = codec
+    def __init__(self, url: str, *, protocol: str, token: str | None, give_up_s: float):
+        self.ready = Ready(protocol="", server="", epoch="", connection="", models=[], limits={})
+        self.connections = 0  # how many were made
+        self.resumed = 0  # how often a generation was taken up again
+        self._url = url
+        self._protocol = protocol
+        self._token = token
+        self._give_up_s = give_up_s
+        self._codec = codec_for(protocol)
+        self._socket: ClientConnection | None = None
+        self._open = asyncio.Event()
+        self._down = asyncio.Event()  # set while there is none
+        self._failure: GatewayError | None = None  # why there will be no connection any more
         self._runs: dict[str, Run] = {}
+        self._left: set[str] = set()  # generations that are to be cancelled when there is a way
         self._ids = itertools.count(1)
 
     @asynccontextmanager
-    async def generate(self, **fields: Any) -> AsyncIterator[Run]:
-        """Start a generation with the fields of a `generate` frame; leaving the block ends it."""
-        frame = Generate(id=fields.pop("id", None) or f"g{next(self._ids)}", **fields)
+    async def generate(self, *, resumable: bool = True, **fields: Any) -> AsyncIterator[Run]:
+        """Start a generation with the fields of a `generate` frame; leaving the block ends it.
+
+        While there is no connection it waits for one. Raises ConnectionLostError.
+        """
+        number = f"g{next(self._ids)}"
+        frame = Generate(id=fields.pop("id", None) or number, resumable=resumable, **fields)
         run = self._runs[frame.id] = Run(self, frame)
-        await self.send(frame)
         try:
+            await self.send(frame)
             yield run
         finally:
-            await run.finish()
-            self._runs.pop(run.id, None)
+            await self._leave(run)
 
     async def ping(self, nonce: str) -> None:
         """Send a ping; the connection answers it in order with everything else."""
         await self.send(Ping(nonce=nonce))
 
+    async def cancel(self, run: Run) -> None:
+        """Stop a generation; without a connection, as soon as there is one again."""
+        self._left.add(run.id)
+        socket = self._socket
+        if not run.over and socket is not None:
+            with suppress(ConnectionClosed):
+                await self._write(socket, Cancel(id=run.id))
+
+    async def acknowledge(self, run: Run, frame: ServerFrame) -> None:
+        """Say that a generation's frames up to this one are used, if it has a window."""
+        socket, seq = self._socket, getattr(frame, "seq", None)
+        if socket is not None and run.windowed and seq is not None:
+            with suppress(ConnectionClosed):
+                await self._write(socket, Ack(id=run.id, seq=seq))
+
     async def send(self, frame: ClientFrame) -> None:
-        """Send one frame. Raises websockets' ConnectionClosed."""
-        await self._socket.send(self._codec.encode(frame), text=self._codec.text)
-
-    async def first(self) -> dict[str, Any]:
-        """Return the first frame. Raises websockets' ConnectionClosed."""
-        return self._codec.decode_fields(await self._socket.recv())
-
-    async def read(self) -> None:
-        """Give each generation its frames until the connection ends."""
-        reason = "the connection was closed"
+        """Send one frame, once there is a connection. Raises ConnectionLostError."""
+        await self._open.wait()
+        socket = self._socket
+        if socket is None or self._failure is not None:
+            raise self._failure or ConnectionLostError("the connection was lost")
         try:
-            async for message in self._socket:
-                frame = self._codec.decode_fields(message)
-                run = self._runs.get(frame.get("id") or "")
-                if run is not None:
-                    run.receive(frame)
+            await self._write(socket, frame)
         except ConnectionClosed as error:
-            reason = f"the connection was lost: {error}"
-        lost = {"type": "error", "code": "connection_lost", "message": reason, "retryable": True}
-        for run in self._runs.values():
-            run.receive(lost)
+            raise ConnectionLostError(f"the connection was lost: {error}") from error
+
+    async def _write(self, socket: ClientConnection, frame: ClientFrame) -> None:
+        await socket.send(self._codec.encode(frame), text=self._codec.text)
+
+    async def _leave(self, run: Run) -> None:
+        """Cancel a generation if it still runs, and take what is left while there is a connection.
+
+        Without one it is cancelled as soon as there is one again.
+        """
+        try:
+            if not run.over:
+                await self.cancel(run)
+                await _first_of(run.result(), self._down.wait())
+        finally:
+            if run.over or run.ticket is None:
+                self._forget(run)
+
+    def _forget(self, run: Run) -> None:
+        self._runs.pop(run.id, None)
+        self._left.discard(run.id)
+
+    # The connection.
+
+    async def open(self) -> None:
+        """Connect. Raises OSError, InvalidHandshake, UnauthorizedError."""
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else None
+        try:
+            socket = await connect_socket(
+                self._url,
+                subprotocols=[Subprotocol(self._protocol)],
+                additional_headers=headers,
+                compression=None,
+                max_size=MAX_FRAME_BYTES,
+            )
+        except InvalidStatus as error:
+            if error.response.status_code == HTTPStatus.UNAUTHORIZED:
+                raise UnauthorizedError from error
+            raise
+        try:
+            await self._greet(socket)
+        except BaseException:
+            socket.transport.abort()
+            raise
+
+    async def _greet(self, socket: ClientConnection) -> None:
+        """Take the `ready`, and take up what was lost."""
+        self._codec = codec_for(socket.subprotocol)
+        try:
+            if self._token is None:  # a gateway that wants one says so now, and not after a while
+                await self._write(socket, Hello())
+            ready = server_frame(self._codec.decode_fields(await socket.recv()))
+            if not isinstance(ready, Ready):
+                raise NotAFrame("what speaks there is no mlx-gateway")
+            same = ready.epoch == self.ready.epoch
+            self.ready = ready
+            for run in list(self._runs.values()):
+                await self._resume(socket, run, same=same)
+        except ConnectionClosed as error:
+            if error.rcvd is not None and error.rcvd.code == CloseCode.NOT_AUTHENTICATED:
+                raise UnauthorizedError from error
+            raise
+        self._socket = socket
+        self.connections += 1
+        self._down.clear()
+        self._open.set()
+
+    async def _resume(self, socket: ClientConnection, run: Run, *, same: bool) -> None:
+        if run.over or run.ticket is None:
+            return
+        if not same:
+            run.fail(ConnectionLostError("the gateway was started anew meanwhile"))
+            return
+        await self._write(socket, Resume(id=run.id, ticket=run.ticket, after=run.last))
+        self.resumed += 1
+        if run.id in self._left:
+            await self._write(socket, Cancel(id=run.id))
+
+    async def live(self) -> None:
+        """Read from the connection, and from the next one, until there can't be one."""
+        while True:
+            assert self._socket is not None
+            reason, code = await self._read(self._socket)
+            self._socket = None
+            self._open.clear()
+            self._down.set()
+            for run in list(self._runs.values()):
+                if run.ticket is None:
+                    run.fail(ConnectionLostError(reason))
+            if code in ENDS_FOR_GOOD or not await self._open_again():
+                break
+        self._failure = self._failure or ConnectionLostError(reason)
+        self._open.set()
+        for run in list(self._runs.values()):
+            run.fail(self._failure)
+
+    async def _read(self, socket: ClientConnection) -> tuple[str, int | None]:
+        """Give each generation its frames until the connection ends; return why it did."""
+        try:
+            async for message in socket:
+                frame = server_frame(self._codec.decode_fields(message))
+                run = self._runs.get(getattr(frame, "id", None) or "")
+                if run is not None and frame is not None:
+                    run.receive(frame)
+                    if run.id in self._left:
+                        await self.acknowledge(run, frame)
+                        if run.over:
+                            self._forget(run)
+        except NotAFrame as error:
+            socket.transport.abort()
+            return f"the connection broke: {error}", None
+        except ConnectionClosed:
+            pass
+        return f"the connection was lost, code {socket.close_code}", socket.close_code
+
+    async def _open_again(self) -> bool:
+        """Try until it works, or for `give_up_s`; return whether it worked."""
+        try:
+            async with asyncio.timeout(self._give_up_s):
+                for attempt in itertools.count():
+                    most = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt)
+                    await asyncio.sleep(random.uniform(0, most))  # noqa: S311 - nobody comes in step
+                    try:
+                        await self.open()
+                    except (OSError, InvalidHandshake, ConnectionClosed, NotAFrame):
+                        continue
+                    return True
+        except UnauthorizedError as error:
+            self._failure = error
+        except TimeoutError:
+            pass
+        return False
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._socket is not None:
+            await self._socket.close()
 
 
 @asynccontextmanager
 async def connect(
-    url: str, protocol: str = JSON_PROTOCOL, token: str | None = None
+    url: str,
+    protocol: str = JSON_PROTOCOL,
+    token: str | None = None,
+    *,
+    give_up_s: float = GIVE_UP_S,
 ) -> AsyncIterator[GatewayClient]:
     """Connect to a gateway, with a token if it wants one; `ready` is in `client.ready`.
 
-    Raises OSError or websockets' InvalidHandshake if there is no gateway at `url`,
-    UnauthorizedError if it wants another token.
+    A connection that is lost is made again, for up to `give_up_s` seconds; 0 lets it be. Raises
+    OSError or websockets' InvalidHandshake if there is no gateway at `url`, UnauthorizedError if
+    it wants another token.
     """
-    opening = connect_socket(
-        url,
-        subprotocols=[Subprotocol(protocol)],
-        additional_headers={"Authorization": f"Bearer {token}"} if token else None,
-        compression=None,
-        max_size=MAX_FRAME_BYTES,
-    )
+    client = GatewayClient(url, protocol=protocol, token=token, give_up_s=give_up_s)
+    await client.open()
     async with AsyncExitStack() as stack:
-        client = await _open(stack, opening, token)
-        reader = asyncio.create_task(client.read())
+        stack.push_async_callback(client.close)
+        living = asyncio.create_task(client.live())
         try:
             yield client
         finally:
-            reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
+            living.cancel()
+            await asyncio.gather(living, return_exceptions=True)
 
 
-async def _open(stack: AsyncExitStack, opening: connect_socket, token: str | None) -> GatewayClient:
-    """Return a client that has its `ready`. Raises UnauthorizedError."""
+async def _first_of(*works: Coroutine[Any, Any, Any]) -> None:
+    """Wait for the first of some works to end, however it does, and stop the others."""
+    tasks = [asyncio.ensure_future(work) for work in works]
     try:
-        socket = await stack.enter_async_context(opening)
-        client = GatewayClient(socket, codec_for(socket.subprotocol))
-        if token is None:  # a gateway that wants one says so now, and not after a while
-            await client.send(Hello())
-        client.ready = await client.first()
-    except InvalidStatus as error:
-        if error.response.status_code == HTTPStatus.UNAUTHORIZED:
-            raise UnauthorizedError from error
-        raise
-    except ConnectionClosed as error:
-        if error.rcvd is not None and error.rcvd.code == CloseCode.NOT_AUTHENTICATED:
-            raise UnauthorizedError from error
-        raise
-    return client
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _raised(frame: Error) -> GatewayError:
+    retryable = frame.retryable or RETRYABLE.get(frame.code, False)
+    return GatewayError(
+        frame.code.value if isinstance(frame.code, ErrorCode) else str(frame.code),
+        frame.message,
+        retryable=retryable,
+        retry_after=frame.retry_after,
+    )

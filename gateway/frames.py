@@ -54,6 +54,7 @@ __all__ = [
     "Usage",
     "codec_for",
     "name_of",
+    "server_frame",
 ]
 
 JSON_PROTOCOL = "mlx-gateway.v1.json"
@@ -332,6 +333,7 @@ ServerFrame = Ready | Queued | Started | Progress | Chunk | ToolCall | Done | Er
 
 # Codecs ----------------------------------------------------------------------------------------
 
+FIRST_OF_SERVER = 16
 NUMBERS: dict[type[Struct], int] = {
     Hello: 1,
     Generate: 2,
@@ -438,6 +440,23 @@ class MsgpackCodec:
 Codec = JsonCodec | MsgpackCodec
 
 
+def server_frame(fields: dict[str, Any]) -> ServerFrame | None:
+    """Turn a dict into the server's frame that it says it is.
+
+    None for a type of a later version; an error's code of a later version becomes `internal`, but
+    what it says of itself stays. Raises NotAFrame.
+    """
+    kind = SERVER_FRAMES.get(str(fields.get("type")))
+    if kind is None:
+        return None
+    if kind is Error and fields.get("code") not in set(ErrorCode):
+        fields = {**fields, "code": ErrorCode.INTERNAL}
+    try:
+        return msgspec.convert(fields, kind, strict=False)
+    except MALFORMED as error:
+        raise NotAFrame(str(error)) from error
+
+
 def codec_for(protocol: str | None) -> Codec:
     """Return the codec of a subprotocol; JSON where none was agreed."""
     return MsgpackCodec() if protocol == MSGPACK_PROTOCOL else JsonCodec()
@@ -449,6 +468,9 @@ def name_of(kind: type[Struct]) -> str:
 
 
 BY_NUMBER = {number: kind for kind, number in NUMBERS.items()}
+SERVER_FRAMES: dict[str, Any] = {
+    name_of(kind): kind for kind, number in NUMBERS.items() if number >= FIRST_OF_SERVER
+}
 BY_NAME: dict[str, type[ClientFrame]] = {name_of(kind): kind for kind in CLIENT_FRAMES}
 DEFAULTS = {kind: tuple(info.default for info in msgspec.structs.fields(kind)) for kind in NUMBERS}
 

@@ -97,6 +97,11 @@ class Gateway:
         host = self.settings.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
 
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
     async def close(self) -> None:
         """Stop, as the module says. May be called twice."""
         server = self._server

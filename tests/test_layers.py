@@ -48,7 +48,7 @@ ARROWS = {
     "__init__": set(),
     "__main__": {"cli"},
     "auth": set(),
-    "chat": {"client"},
+    "chat": {"client", "frames", "sync_client"},
     "cli": {"", "chat", "client", "configuration", "failure", "serving", "settings", "tokens"},
     "client": {"frames"},
     "configuration": set(),
@@ -64,6 +64,7 @@ ARROWS = {
     "session": {"frames", "generation"},
     "settings": set(),
     "shelf": {"generation", "pull"},
+    "sync_client": {"client", "frames"},
     "tokens": set(),
 }
 
