@@ -230,9 +230,11 @@ class Connection:
 
     async def _let_go(self) -> None:
         """Leave resumable generations on the shelf; stop the others and wait for their end."""
+        # A page that is left says so with 1001, and can't come back: its tickets are gone.
+        gone = self._hub.draining or self._socket.close_code == CloseCode.GOING_AWAY
         for pull in list(self._pulls.values()):
             generation = pull.generation
-            if generation.resumable and not self._hub.draining:
+            if generation.resumable and not gone:
                 self._hub.shelf.keep(pull)
             else:
                 generation.cancel(time.monotonic())

@@ -8,8 +8,9 @@
  *     const result = await run.result;
  *
  * Leaving the loop, `run.cancel()` and an AbortSignal each stop the model at once. A connection
- * that is lost is made again for new runs; a run that was on its way ends with ConnectionLostError
- * and the text so far. A prompt is never sent twice on its own account.
+ * that is lost is made again, and a run goes on where it was, each chunk once. A run that can't go on
+ * (the gateway was started anew, or had not begun it, or stayed away for a minute) ends with
+ * ConnectionLostError and the text so far. A prompt is never sent twice on its own account.
  */
 
 /**
@@ -19,6 +20,7 @@
  *   temperature?: number, top_p?: number, top_k?: number, min_p?: number, max_tokens?: number,
  *   seed?: number, stop?: string | string[], repetition_penalty?: number, tools?: object[],
  *   files?: {name: string, mime?: string, data: string}[], enable_thinking?: boolean,
+ *   resumable?: boolean,
  *   signal?: AbortSignal, onprogress?: (progress: Progress) => void,
  * }} GenerateOptions
  * @typedef {{text: string, channel: "answer" | "reasoning"}} Chunk
@@ -62,6 +64,8 @@ export const RETRYABLE = Object.freeze({
 const FATAL_CLOSES = new Set([4400, 4401, 4403]);
 const BACKOFF_FIRST_MS = 250;
 const BACKOFF_MOST_MS = 10_000;
+/** As long as a gateway keeps a run whose client is lost. */
+const GIVE_UP_MS = 60_000;
 /** Frames that may wait for a connection; a caller that goes on beyond is told so. */
 const MOST_WAITING = 64;
 
@@ -106,6 +110,9 @@ export function connect(url, options = {}) {
   const runs = new Map();
   /** @type {string[]} */
   let waiting = [];
+  /** Runs that were stopped while there was no connection. @type {{type: string, id: string}[]} */
+  let orphans = [];
+  let epoch = "";
   /** @type {WebSocket | null} */
   let socket = null;
   /** @type {ConnectionState} */
@@ -115,6 +122,8 @@ export function connect(url, options = {}) {
   let closedByCaller = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let givingUp;
   const events = new EventTarget();
   let ready = deferred();
 
@@ -150,8 +159,11 @@ export function connect(url, options = {}) {
   function receive(frame) {
     if (frame.type === "ready") {
       attempts = 0;
+      clearTimeout(givingUp);
       become("open");
       ready.resolve(frame);
+      takeUp(frame.epoch === epoch);
+      epoch = frame.epoch;
       const frames = waiting;
       waiting = [];
       for (const text of frames) socket?.send(text);
@@ -161,6 +173,27 @@ export function connect(url, options = {}) {
     runs.get(frame.id)?.receive(frame);
   }
 
+  /** Go on with what was lost, if it is the same gateway. @param {boolean} same */
+  function takeUp(same) {
+    for (const run of [...runs.values()]) {
+      const resume = run.resume();
+      if (resume && same) send(resume);
+      else if (resume) run.fail((text) => new ConnectionLostError(text));
+    }
+    for (const resume of same ? orphans : []) {
+      send(resume);
+      send({ type: "cancel", id: resume.id });
+    }
+    orphans = [];
+  }
+
+  /** End the runs that can't go on. @param {(run: ReturnType<typeof createRun>) => boolean} which */
+  function failRuns(which) {
+    for (const run of [...runs.values()]) {
+      if (which(run)) run.fail((text) => new ConnectionLostError(text));
+    }
+  }
+
   /**
    * @param {WebSocket} which
    * @param {number} code
@@ -168,12 +201,10 @@ export function connect(url, options = {}) {
   function lost(which, code) {
     if (which !== socket) return;
     socket = null;
-    // Frames that never left keep waiting; runs whose frame was sent can't be finished.
+    // Frames that never left keep waiting, runs with a ticket are taken up again.
     const unsent = new Set(waiting.map((text) => JSON.parse(text).id));
     const over = closedByCaller || FATAL_CLOSES.has(code);
-    for (const [id, run] of [...runs]) {
-      if (over || !unsent.has(id)) run.fail((text) => new ConnectionLostError(text));
-    }
+    failRuns((run) => over || !(unsent.has(run.handle.id) || run.resume()));
     if (over) {
       become("closed", code);
       ready.reject(new ConnectionLostError(""));
@@ -182,6 +213,8 @@ export function connect(url, options = {}) {
     ready.reject(new ConnectionLostError(""));
     ready = deferred();
     become("waiting");
+    clearTimeout(givingUp);
+    givingUp = setTimeout(() => failRuns((run) => run.resume() !== null), GIVE_UP_MS);
     retry();
   }
 
@@ -196,7 +229,7 @@ export function connect(url, options = {}) {
     timer = setTimeout(open, Math.random() * most); // full jitter: nobody comes in step
   }
 
-  /** @param {{type: string, id?: string}} frame */
+  /** @param {{type: string, [field: string]: any}} frame */
   function send(frame) {
     const text = JSON.stringify(frame);
     if (state === "open" && socket?.readyState === 1) socket.send(text);
@@ -210,12 +243,14 @@ export function connect(url, options = {}) {
 
   /** @param {string} id */
   function cancel(id) {
-    const index = waiting.findIndex((text) => JSON.parse(text).id === id);
-    if (index < 0) {
-      if (state === "open") send({ type: "cancel", id });
+    if (state === "open") {
+      send({ type: "cancel", id });
       return;
     }
-    waiting.splice(index, 1); // it was never sent: there is nothing to stop but this
+    const index = waiting.findIndex((text) => JSON.parse(text).id === id);
+    const resume = runs.get(id)?.resume();
+    if (index >= 0) waiting.splice(index, 1); // it was never sent: there is nothing else to stop
+    else if (resume) orphans.push(resume);
     runs.get(id)?.receive({ type: "done", finish_reason: "cancelled", usage: {}, timing: {} });
   }
 
@@ -234,7 +269,7 @@ export function connect(url, options = {}) {
      * Start a generation.
      * @param {GenerateOptions} request
      */
-    generate({ signal, onprogress, ...fields }) {
+    generate({ signal, onprogress, resumable = true, ...fields }) {
       lastId += 1;
       const id = `g${lastId}`;
       const run = createRun(id, {
@@ -249,7 +284,7 @@ export function connect(url, options = {}) {
       signal?.addEventListener("abort", () => run.abort(abortError(signal)), { once: true });
       runs.set(id, run);
       try {
-        send({ type: "generate", id, ...fields });
+        send({ type: "generate", id, resumable, ...fields });
       } catch (error) {
         run.fail(() => /** @type {Error} */ (error));
       }
@@ -259,9 +294,11 @@ export function connect(url, options = {}) {
     close() {
       closedByCaller = true;
       clearTimeout(timer);
+      clearTimeout(givingUp);
       globalThis.document?.removeEventListener("visibilitychange", retry);
       const current = socket;
       if (current) {
+        if (state === "open") for (const id of runs.keys()) send({ type: "cancel", id });
         current.close(1000);
         lost(current, 1000);
       } else {
@@ -288,6 +325,9 @@ function createRun(id, hooks) {
   let reasoning = "";
   let model = "";
   let over = false;
+  let last = -1; // the newest number that has come
+  /** @type {string | undefined} */
+  let ticket;
   /** @type {Error | null} */
   let failure = null;
   /** @type {Error | null} */
@@ -311,13 +351,15 @@ function createRun(id, hooks) {
 
   /** @param {any} frame */
   function receive(frame) {
-    if (over) return;
+    if (over || frame.seq <= last) return;
+    last = frame.seq ?? last;
     switch (frame.type) {
       case "queued":
         hooks.onprogress?.({ queued: frame.position });
         break;
       case "started":
         model = frame.model;
+        ticket = frame.ticket;
         hooks.onprogress?.({ started: frame });
         break;
       case "progress":
@@ -383,6 +425,8 @@ function createRun(id, hooks) {
   return {
     receive,
     fail,
+    /** The frame that takes it up again on another connection; null if that can't be. */
+    resume: () => (ticket && !over ? { type: "resume", id, ticket, after: last } : null),
     /** @param {Error} reason */
     abort(reason) {
       if (over) return;

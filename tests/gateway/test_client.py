@@ -131,7 +131,7 @@ async def test_a_generation_left_while_there_is_no_connection_is_cancelled_after
                 proxy.cut()
                 await eventually(lambda: client._socket is None)
             await eventually(lambda: not provider.live)
-            assert client._runs == {}
+            await eventually(lambda: client._runs == {})
 
 
 async def test_a_gateway_that_stays_away_is_given_up():

@@ -116,8 +116,8 @@ async def test_a_bad_field_is_an_error_with_its_path(new_page):
     assert "$.temperature" in error[1]
 
 
-async def test_a_lost_link_is_one_error_and_new_runs_go_on(new_page):
-    async with scripted_gateway(Say("a "), Pause(0.3), Say("b")) as gateway:
+async def test_a_lost_link_is_made_again_and_the_run_goes_on(new_page):
+    async with scripted_gateway(Say("a "), Pause(0.3), Say("b"), Call("f", {})) as gateway:
         page = await new_page(gateway.url)
         asking = asyncio.ensure_future(
             evaluate(
@@ -130,20 +130,61 @@ async def test_a_lost_link_is_one_error_and_new_runs_go_on(new_page):
                 try { for await (const chunk of run) globalThis.seen = text += chunk.text; }
                 catch (error) { text += error.name; }
                 const later = await client.generate({prompt: "second"}).result;
-                return [text, later.text, states];
+                return [text, (await run.result).toolCalls.length, later.text, states];
                 """,
             )
         )
         await page.wait_for_function("() => globalThis.seen === 'a '")
         for connection in list(gateway._connections):
             connection._socket.transport.abort()
-        first, second, states = await asking
-    assert first == "a ConnectionLostError"
+        first, calls, second, states = await asking
+    assert (first, calls) == ("a b", 1)
     assert second == "a b"
     assert states[0:1] == ["open"]
     assert "waiting" in states
     prompts = [request.prompt for request in gateway.provider.requests]
     assert prompts == ["first", "second"], "a prompt was sent twice"
+
+
+async def test_a_run_that_was_stopped_offline_is_stopped_at_the_gateway_too(new_page):
+    async with scripted_gateway(Say("a "), Pause(3600)) as gateway:
+        page = await new_page(gateway.url)
+        asking = asyncio.ensure_future(
+            evaluate(
+                page,
+                """
+                const lost = new Promise((done) => {
+                    const look = () => client.state === "waiting" && done();
+                    client.events.addEventListener("state", look);
+                });
+                const run = client.generate({prompt: "first"});
+                for await (const chunk of run) {
+                    globalThis.seen = chunk.text;
+                    await lost;
+                    run.cancel();
+                }
+                return (await run.result).finishReason;
+                """,
+            )
+        )
+        await page.wait_for_function("() => globalThis.seen === 'a '")
+        assert gateway.provider.live
+        for connection in list(gateway._connections):
+            connection._socket.transport.abort()
+        assert await asking == "cancelled"
+        await eventually(lambda: not gateway.provider.live)
+
+
+async def test_a_page_that_is_left_stops_its_runs(new_page):
+    async with scripted_gateway(Say("a "), Pause(3600)) as gateway:
+        page = await new_page(gateway.url)
+        await evaluate(page, "for await (const _ of client.generate({prompt: 'hi'})) return;")
+        await evaluate(
+            page, "const run = client.generate({prompt: 'hi'}); run.result.catch(() => {});"
+        )
+        await eventually(lambda: gateway.provider.live)
+        await page.goto("about:blank")
+        await eventually(lambda: not gateway.provider.live)
 
 
 async def test_close_ends_runs_and_stays_closed(new_page):
