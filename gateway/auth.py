@@ -7,36 +7,87 @@ away. A name of its own that it lets point here does too: the Host header then i
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Collection, Sequence
 from urllib.parse import urlsplit
 
-__all__ = ["host_allowed", "is_loopback", "origin_allowed"]
+__all__ = [
+    "Proxies",
+    "client_address",
+    "host_allowed",
+    "is_loopback",
+    "listed",
+    "origin_allowed",
+    "proxies",
+]
+
+UNIX = "unix"  # stands for whoever connects over a socket file
+Proxies = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network | str, ...]
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def host_allowed(host: str | None, bound: str) -> bool:
+def listed(text: str | None) -> frozenset[str]:
+    """Return the items of a setting that has commas between them, in lower case."""
+    return frozenset(item.strip().lower() for item in (text or "").split(",") if item.strip())
+
+
+def host_allowed(host: str | None, bound: str, hosts: Collection[str] = ()) -> bool:
     """Return whether a Host header names this server, which is bound to the address `bound`.
 
-    Bound to loopback, only its names will do; else also any literal address, which no rebinding
-    can forge, and the name it was bound by.
+    Bound to loopback, only its names and those in `hosts` will do; else also any literal address,
+    which no rebinding can forge, and the name it was bound by.
     """
     name = _hostname(host)
     if name is None:
         return False
-    if name in LOOPBACK_NAMES or name == bound.lower():
+    if name in LOOPBACK_NAMES or name == bound.lower() or name in hosts:
         return True
     return not is_loopback(bound) and _is_address(name)
 
 
-def origin_allowed(origin: str | None, host: str | None) -> bool:
-    """Return whether a page of this origin may connect: only our own, or no page at all."""
-    if origin is None:
+def origin_allowed(origin: str | None, host: str | None, origins: Collection[str] = ()) -> bool:
+    """Return whether a page of this origin may connect: our own, a listed one, or no page."""
+    if origin is None or origin.lower() in origins:
         return True
     try:
         parts = urlsplit(origin)
     except ValueError:
         return False
     return parts.scheme in {"http", "https"} and parts.netloc.lower() == (host or "").lower()
+
+
+def proxies(text: str | None) -> Proxies:
+    """Return the proxies of a setting. Raises ValueError with what is wrong."""
+    return tuple(
+        item if item == UNIX else ipaddress.ip_network(item, strict=False)
+        for item in sorted(listed(text))
+    )
+
+
+def client_address(peer: str, forwarded: Sequence[str], trusted: Proxies) -> str:
+    """Return the address of the client, "" for a socket file without a proxy's word.
+
+    `peer` is who is connected, "" for a socket file; `forwarded` the values of X-Forwarded-For.
+    Only what a trusted proxy has added counts: from the right, up to the first address that is
+    not a trusted proxy's.
+    """
+    address = peer
+    hops = [hop.strip() for value in forwarded for hop in value.split(",")]
+    while hops and _is_trusted(address, trusted):
+        hop = hops.pop()
+        if not _is_address(hop):
+            break
+        address = hop
+    return address
+
+
+def _is_trusted(address: str, trusted: Proxies) -> bool:
+    if not address:
+        return UNIX in trusted
+    if not _is_address(address):
+        return False
+    parsed = ipaddress.ip_address(address)
+    return any(not isinstance(network, str) and parsed in network for network in trusted)
 
 
 def _hostname(host: str | None) -> str | None:

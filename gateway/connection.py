@@ -32,6 +32,7 @@ from gateway.frames import (
 )
 from gateway.generation import Generation
 from gateway.hub import Hub
+from gateway.limits import Rate
 from gateway.pull import Pull
 from gateway.session import Begin, Command, Refusal, Session, Stop, TakeOver
 from gateway.tokens import Token
@@ -41,6 +42,7 @@ __all__ = ["Connection"]
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 256  # frames; a client that asks and never reads is not to fill the memory
+BURST = 10  # seconds' worth of frames and bytes that may come at once
 LEAST_SHARE = 1024  # bytes of text that a generation may let wait, however many there are
 NO_TICKET = (
     "no such ticket: it has expired, or the gateway was started anew (`epoch` in `ready` says)"
@@ -59,18 +61,21 @@ class Connection:
         token: Token | None = None,
         authenticate: Callable[[str | None], Token | None] | None = None,
     ):
-        self._token = token
+        self.token = token  # who it is, once it is admitted
         self._authenticate = authenticate  # None: nothing has to be shown any more
         self._socket = socket
         self._hub = hub
         self._settings = hub.settings
-        self._codec = codec_for(socket.subprotocol)
+        self._codec = codec_for(socket.subprotocol, self._settings.max_depth)
+        now, settings = asyncio.get_running_loop().time(), self._settings
+        self._frames = Rate(settings.frames_per_second, settings.frames_per_second * BURST, now)
+        self._bytes = Rate(settings.bytes_per_second, settings.bytes_per_second * BURST, now)
         self._session = Session(
             ready,
             max_generations=self._settings.max_generations,
             new_ticket=lambda: secrets.token_urlsafe(16),
             keep_bytes=self._settings.resume_bytes,
-            admit=lambda frame: hub.refusal(),
+            admit=lambda frame: hub.refusal(frame, self.token),
         )
         self._pulls: dict[Generation, Pull] = {}  # until their terminal frames have left
         self._stopped: set[Pull] = set()  # cancelled, and maybe not yet closed
@@ -84,8 +89,6 @@ class Connection:
 
     async def run(self) -> None:
         """Serve the client until it leaves."""
-        if not await self._admit():
-            return
         self._writing = True
         tasks = [asyncio.create_task(self._write())]
         if self._settings.idle_timeout_s is not None:
@@ -114,7 +117,7 @@ class Connection:
         except TimeoutError:
             self._socket.transport.abort()
 
-    async def _admit(self) -> bool:
+    async def admit(self) -> bool:
         """Let in who has shown a token, or does so in a first `hello`; close for all others."""
         if self._authenticate is None:
             return True
@@ -129,10 +132,10 @@ class Connection:
             return False
         except (BadFrame, ConnectionClosed):
             frame = None
-        self._token = self._authenticate(frame.token) if isinstance(frame, Hello) else None
-        if self._token is None:
+        self.token = self._authenticate(frame.token) if isinstance(frame, Hello) else None
+        if self.token is None:
             await self._close(CloseCode.NOT_AUTHENTICATED, "a token is needed, in the first frame")
-        return self._token is not None
+        return self.token is not None
 
     async def _end_when_idle(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -155,6 +158,13 @@ class Connection:
 
     async def _receive(self, message: str | bytes) -> bool:
         """Act on one message; return False if the connection is to end."""
+        self._last_busy = asyncio.get_running_loop().time()
+        if not (
+            self._frames.take(1, self._last_busy)
+            and self._bytes.take(len(message), self._last_busy)
+        ):
+            await self._close(CloseCode.TOO_MANY, "too many frames or bytes a second")
+            return False
         try:
             frame = self._codec.decode(message)
         except NotAFrame as error:
@@ -164,7 +174,6 @@ class Connection:
             self._session.reject(error)
         else:
             self._carry_out(self._session.receive(frame, time.monotonic()))
-        self._last_busy = asyncio.get_running_loop().time()
         self._wake_writer.set()
         if self._session.waiting > MOST_WAITING:
             await self._flush()
@@ -185,7 +194,7 @@ class Connection:
             await self._flushed.wait()
 
     def _carry_out(self, commands: list[Command]) -> None:
-        owner = self._token.name if self._token else None
+        owner = self.token
         for command in commands:
             match command:
                 case Begin(generation, frame):
@@ -204,8 +213,8 @@ class Connection:
 
     # Resuming.
 
-    def _take_over(self, frame: Resume, owner: str | None) -> None:
-        pull = self._hub.shelf.find(frame.ticket, frame.id, owner)
+    def _take_over(self, frame: Resume, owner: Token | None) -> None:
+        pull = self._hub.shelf.find(frame.ticket, frame.id, owner.name if owner else None)
         if pull is None:
             refusal: Refusal | None = Refusal(ErrorCode.NOT_RESUMABLE, NO_TICKET)
         else:

@@ -352,6 +352,7 @@ NUMBERS: dict[type[Struct], int] = {
     Pong: 24,
 }
 CLIENT_FRAMES: tuple[type[ClientFrame], ...] = (Hello, Generate, Cancel, Ack, Resume, Ping)
+MAX_DEPTH = 64  # of what a client sends; JSON Schemas of tools need a dozen
 MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
@@ -368,7 +369,19 @@ class BadFrame(Exception):  # noqa: N818
         self.code = code
 
 
-class JsonCodec:
+class _Codec:
+    def __init__(self, max_depth: int = MAX_DEPTH):
+        self._max_depth = max_depth  # of a client's frame
+
+    def decode_fields(self, data: bytes | str) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _client_frame(self, data: bytes | str, *, bytes_in: type) -> ClientFrame:
+        fields = self.decode_fields(data)
+        return _client_frame(fields, bytes_in=bytes_in, max_depth=self._max_depth)
+
+
+class JsonCodec(_Codec):
     """Text frames, one JSON object each: `{"type": …, fields}`; defaults are left out."""
 
     name = JSON_PROTOCOL
@@ -383,7 +396,7 @@ class JsonCodec:
 
     def decode(self, data: bytes | str) -> ClientFrame:
         """Return a client's frame. Raises NotAFrame or BadFrame."""
-        return _client_frame(self.decode_fields(data), bytes_in=str)
+        return self._client_frame(data, bytes_in=str)
 
     def decode_fields(self, data: bytes | str) -> dict[str, Any]:
         """Return any frame as a dict with `type`. Raises NotAFrame."""
@@ -396,7 +409,7 @@ class JsonCodec:
         return fields
 
 
-class MsgpackCodec:
+class MsgpackCodec(_Codec):
     """Binary frames, one array each: `[number, fields in order]`; trailing defaults left out."""
 
     name = MSGPACK_PROTOCOL
@@ -416,7 +429,7 @@ class MsgpackCodec:
 
     def decode(self, data: bytes | str) -> ClientFrame:
         """Return a client's frame. Raises NotAFrame or BadFrame."""
-        return _client_frame(self.decode_fields(data), bytes_in=bytes)
+        return self._client_frame(data, bytes_in=bytes)
 
     def decode_fields(self, data: bytes | str) -> dict[str, Any]:
         """Return any frame as a dict with `type`. Raises NotAFrame."""
@@ -457,9 +470,9 @@ def server_frame(fields: dict[str, Any]) -> ServerFrame | None:
         raise NotAFrame(str(error)) from error
 
 
-def codec_for(protocol: str | None) -> Codec:
+def codec_for(protocol: str | None, max_depth: int = MAX_DEPTH) -> Codec:
     """Return the codec of a subprotocol; JSON where none was agreed."""
-    return MsgpackCodec() if protocol == MSGPACK_PROTOCOL else JsonCodec()
+    return (MsgpackCodec if protocol == MSGPACK_PROTOCOL else JsonCodec)(max_depth)
 
 
 def name_of(kind: type[Struct]) -> str:
@@ -475,19 +488,37 @@ BY_NAME: dict[str, type[ClientFrame]] = {name_of(kind): kind for kind in CLIENT_
 DEFAULTS = {kind: tuple(info.default for info in msgspec.structs.fields(kind)) for kind in NUMBERS}
 
 
-def _client_frame(fields: dict[str, Any], *, bytes_in: type) -> ClientFrame:
+def _client_frame(fields: dict[str, Any], *, bytes_in: type, max_depth: int) -> ClientFrame:
     """Turn a dict into the client's frame that it says it is. Raises BadFrame."""
     name, frame_id = fields.get("type"), fields.get("id")
     known_id = frame_id if isinstance(frame_id, str) and 1 <= len(frame_id) <= 64 else None
     if not isinstance(name, str) or name not in BY_NAME:
         message = f"`$.type` must be one of {', '.join(BY_NAME)}"
         raise BadFrame(message, known_id, code=ErrorCode.INVALID_FRAME)
+    deep = _too_deep(fields, max_depth)
+    if deep is not None:
+        message = f"`{deep}`: nested deeper than {max_depth}"
+        raise BadFrame(message, known_id, code=ErrorCode.INVALID_REQUEST)
     try:
         builtin = (bytes,) if bytes_in is bytes else ()  # else base64 text becomes bytes
         return msgspec.convert(fields, BY_NAME[name], builtin_types=builtin)
     except (*MALFORMED, TypeError, ValueError) as error:
         code = ErrorCode.INVALID_REQUEST if name == "generate" else ErrorCode.INVALID_FRAME
         raise BadFrame(_explain(str(error), BY_NAME[name]), known_id, code=code) from error
+
+
+def _too_deep(fields: dict[str, Any], most: int) -> str | None:
+    """Return the path of the first field that is nested too deep."""
+    for name, value in fields.items():
+        level = [value] if isinstance(value, dict | list) else []
+        depth = 1
+        while level:
+            if depth > most:
+                return f"$.{name}"
+            inner = (one.values() if isinstance(one, dict) else one for one in level)
+            level = [x for items in inner for x in items if isinstance(x, dict | list)]
+            depth += 1
+    return None
 
 
 def _explain(message: str, kind: type[Struct]) -> str:

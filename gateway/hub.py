@@ -7,15 +7,19 @@ import logging
 
 from gateway.frames import ErrorCode, Generate
 from gateway.generation import Generation
+from gateway.limits import Counts
 from gateway.pull import Audience, Pull
 from gateway.session import Refusal
 from gateway.settings import Settings
 from gateway.shelf import Shelf
+from gateway.tokens import Token
 from provider.interface import AbstractLLMInterface
 
 __all__ = ["Hub"]
 
 log = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1.0  # for who is one generation over a limit: they end all the time
 
 
 class Hub:
@@ -27,23 +31,47 @@ class Hub:
         self.shelf = Shelf(settings.resume_ttl_s, settings.resume_total_bytes)
         self.draining = False
         self._pulls: set[Pull] = set()  # whose generator is not closed yet
+        self._by_token = Counts()
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def refusal(self) -> Refusal | None:
-        """Return why no generation may begin now, None if one may."""
+    @property
+    def live(self) -> int:
+        """How many generations are under way."""
+        return len(self._pulls)
+
+    def refusal(self, frame: Generate, token: Token | None) -> Refusal | None:
+        """Return why a generation may not begin now, None if it may."""
+        settings = self.settings
         if self.draining:
             return Refusal(ErrorCode.SHUTTING_DOWN, "the gateway is stopping")
+        most = settings.max_answer_tokens
+        if most is not None and frame.max_tokens is not None and frame.max_tokens > most:
+            return Refusal(ErrorCode.INVALID_REQUEST, f"`$.max_tokens`: must be at most {most}")
+        if token is not None:
+            most = token.max_generations or settings.max_generations_per_token
+            if self._by_token[token.name] >= most:
+                limit = f"at most {most} generations run with one token"
+                return Refusal(ErrorCode.RATE_LIMITED, limit, RETRY_AFTER_S)
+        if self.live >= settings.max_generations_in_all:
+            limit = f"at most {settings.max_generations_in_all} generations run in all"
+            return Refusal(ErrorCode.OVERLOADED, limit, RETRY_AFTER_S)
         return None
 
     def begin(
-        self, generation: Generation, frame: Generate, audience: Audience, owner: str | None
+        self, generation: Generation, frame: Generate, audience: Audience, token: Token | None
     ) -> Pull:
         """Start a generation's task."""
         pull = Pull(
-            generation, audience, owner=owner, most_seconds=self.settings.generation_timeout_s
+            generation,
+            audience,
+            owner=token.name if token else None,
+            most_seconds=self.settings.generation_timeout_s,
+            most_prompt=self.settings.max_prompt_tokens,
         )
         self._pulls.add(pull)
+        if pull.owner is not None:
+            self._by_token.add(pull.owner)
         self._idle.clear()
         self.shelf.add(pull)
         pull.start(self.provider, frame, self._ended)
@@ -63,6 +91,8 @@ class Hub:
 
     def _ended(self, pull: Pull) -> None:
         self._pulls.discard(pull)
+        if pull.owner is not None:
+            self._by_token.remove(pull.owner)
         if not self._pulls:
             self._idle.set()
         one = pull.generation

@@ -5,16 +5,17 @@ Every answer is small and complete; nothing here streams or takes a body.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 
 import msgspec
 
-from provider.interface import AbstractLLMInterface, health_of, models_of
+from gateway.hub import Hub
+from provider.interface import health_of, models_of
 
-__all__ = ["Page", "page_for", "web_root"]
+__all__ = ["Page", "page_for", "text_page", "web_root"]
 
 PACKAGE = Path(__file__).parent
 TYPES = {
@@ -44,10 +45,17 @@ class Page:
     status: HTTPStatus
     type: str
     body: bytes
+    more: Mapping[str, str] = field(default_factory=dict)  # headers of this answer alone
 
     def headers(self) -> dict[str, str]:
         """Return the headers, the length among them."""
-        return {"Content-Type": self.type, "Content-Length": str(len(self.body)), **SECURITY}
+        length = {"Content-Length": str(len(self.body))}
+        return {"Content-Type": self.type, **length, **SECURITY, **self.more}
+
+
+def text_page(status: HTTPStatus, text: str, more: Mapping[str, str] = {}) -> Page:
+    """Return a line of text as an answer."""
+    return Page(status, "text/plain; charset=utf-8", f"{text}\n".encode(), more)
 
 
 def web_root() -> Path:
@@ -56,11 +64,11 @@ def web_root() -> Path:
     return installed if installed.is_dir() else PACKAGE.parent / "web_demo"
 
 
-def page_for(path: str, provider: AbstractLLMInterface) -> Page:
+def page_for(path: str, hub: Hub) -> Page:
     """Return the answer to a GET of `path`, 404 if there is nothing there."""
     made = ROUTES.get(path)
     if made is not None:
-        return made(provider)
+        return made(hub)
     return _static("index.html" if path == "/" else path.removeprefix("/"))
 
 
@@ -69,22 +77,24 @@ def _static(name: str) -> Page:
     suffix = Path(name).suffix
     file = web_root() / name
     if "/" in name or name.startswith(".") or suffix not in TYPES or not file.is_file():
-        return _text(HTTPStatus.NOT_FOUND, "not found\n")
+        return text_page(HTTPStatus.NOT_FOUND, "not found")
     return Page(HTTPStatus.OK, TYPES[suffix], file.read_bytes())
 
 
-def _healthz(provider: AbstractLLMInterface) -> Page:
-    return _text(HTTPStatus.OK, "ok\n")
+def _healthz(hub: Hub) -> Page:
+    return text_page(HTTPStatus.OK, "ok")
 
 
-def _readyz(provider: AbstractLLMInterface) -> Page:
-    health = health_of(provider)
+def _readyz(hub: Hub) -> Page:
+    if hub.draining:
+        return text_page(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway is stopping")
+    health = health_of(hub.provider)
     if health.ready:
-        return _text(HTTPStatus.OK, "ready\n")
-    return _text(HTTPStatus.SERVICE_UNAVAILABLE, f"{health.reason}\n")
+        return text_page(HTTPStatus.OK, "ready")
+    return text_page(HTTPStatus.SERVICE_UNAVAILABLE, health.reason)
 
 
-def _models(provider: AbstractLLMInterface) -> Page:
+def _models(hub: Hub) -> Page:
     listed = [
         {
             "id": model.id,
@@ -93,22 +103,18 @@ def _models(provider: AbstractLLMInterface) -> Page:
             "owned_by": "mlx-gateway",
             "context_window": model.context_window,
         }
-        for model in models_of(provider)
+        for model in models_of(hub.provider)
     ]
     body = msgspec.json.encode({"object": "list", "data": listed})
     return Page(HTTPStatus.OK, "application/json", body)
 
 
-def _protocol(provider: AbstractLLMInterface) -> Page:
+def _protocol(hub: Hub) -> Page:
     body = (PACKAGE / "PROTOCOL.md").read_bytes()
     return Page(HTTPStatus.OK, "text/markdown; charset=utf-8", body)
 
 
-def _text(status: HTTPStatus, text: str) -> Page:
-    return Page(status, "text/plain; charset=utf-8", text.encode())
-
-
-ROUTES: dict[str, Callable[[AbstractLLMInterface], Page]] = {
+ROUTES: dict[str, Callable[[Hub], Page]] = {
     "/healthz": _healthz,
     "/protocol": _protocol,
     "/readyz": _readyz,

@@ -84,12 +84,14 @@ class Pull:
         *,
         owner: str | None = None,
         most_seconds: float | None = None,
+        most_prompt: int | None = None,
     ):
         self.generation = generation
         self.audience = audience
         self.owner = owner  # the name of the token that started it
         self.task: asyncio.Task[None] | None = None
         self._most_seconds = most_seconds
+        self._most_prompt = most_prompt  # tokens
         self._room = asyncio.Event()  # set while the generator may be pulled
         self._room.set()
 
@@ -119,6 +121,7 @@ class Pull:
             async with asyncio.timeout(self._most_seconds) as limit:
                 async with aclosing(await _call(provider, frame)) as responses:
                     async for response in responses:
+                        self._check(response)
                         generation.respond(response, time.monotonic())
                         self.audience.heard(self)
                         if self.audience.has_enough(generation):
@@ -132,6 +135,15 @@ class Pull:
                 code, message = _describe(error)
                 generation.failed(code, message, _retry_after(error))
         self.audience.heard(self)
+
+    def _check(self, response: GenerateResponse) -> None:
+        """Refuse a prompt that is too long, once its length is known and before it is read."""
+        event = response.raw_response
+        most = self._most_prompt
+        if most is None or not isinstance(event, interface.GenerationStarted):
+            return
+        if event.prompt_tokens > most:
+            raise interface.ContextWindowExceededError(most, event.prompt_tokens)
 
     def _cut(self) -> None:
         """End what has taken too long: the client's doing if it did not read, else a length."""

@@ -1,36 +1,37 @@
 """Listen, route, admit, drain, stop.
 
-Shutdown, in order: stop accepting; refuse new generations; cancel those that run and let clients
-have their `done`; close with 1001; abort whatever is left. Each part is bounded in time.
+Shutdown, in order: `drain` refuses new generations and connections and lets those that run finish,
+for `shutdown_grace_s`; `close` stops accepting, cancels what is left, lets clients have their
+`done`, closes with 1012, and aborts whoever is left. Each part is bounded in time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import socket
+import ssl
 import sys
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from contextlib import suppress
 from http import HTTPStatus
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import Server, ServerConnection, serve, unix_serve
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
-from websockets.typing import Subprotocol
 
 from gateway import __version__
-from gateway.auth import host_allowed, origin_allowed
 from gateway.connection import Connection
-from gateway.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, CloseCode, Ready
+from gateway.door import Door, secret_of, select_subprotocol, unauthorized
+from gateway.frames import JSON_PROTOCOL, CloseCode, Ready
 from gateway.hub import Hub
-from gateway.pages import Page, page_for
+from gateway.pages import Page, page_for, text_page
 from gateway.settings import Settings
-from gateway.tokens import Token, Tokens, from_header, from_subprotocols
+from gateway.tokens import Token, Tokens
 from provider.interface import AbstractLLMInterface, models_of
 
 __all__ = ["Gateway"]
@@ -51,10 +52,12 @@ class Gateway:
         settings: Settings | None = None,
         tokens: Tokens | None = None,
     ):
+        """Listen to nobody yet. Raises ValueError, or OSError if a certificate can't be read."""
         self.settings = settings or Settings()
-        self.tokens = tokens or Tokens()  # another one may take its place; who is in stays in
         self.provider = provider
+        self._door = Door(self.settings, tokens or Tokens())
         self._hub = Hub(provider, self.settings)
+        self._tls = _tls_context(self.settings)
         self._epoch = secrets.token_hex(8)  # another one after each start
         self._connections: set[Connection] = set()
         self._server: Server | None = None
@@ -62,19 +65,21 @@ class Gateway:
     async def __aenter__(self) -> Self:
         """Listen. Raises OSError if the address cannot be had."""
         settings = self.settings
-        self._server = await serve(
-            self._handle,
-            settings.host,
-            settings.port,
-            process_request=self._process_request,
-            select_subprotocol=_select_subprotocol,
-            compression=None,
-            server_header=None,
-            max_size=settings.max_frame_bytes,
-            ping_interval=settings.ping_interval_s,
-            ping_timeout=settings.ping_timeout_s,
-            close_timeout=settings.close_timeout_s,
-        )
+        options: dict[str, Any] = {
+            "process_request": self._process_request,
+            "select_subprotocol": select_subprotocol,
+            "compression": "deflate" if settings.compression else None,
+            "server_header": None,
+            "max_size": settings.max_frame_bytes,
+            "ping_interval": settings.ping_interval_s,
+            "ping_timeout": settings.ping_timeout_s,
+            "close_timeout": settings.close_timeout_s,
+            "ssl": self._tls,
+        }
+        if settings.unix is not None:
+            self._server = await unix_serve(self._handle, settings.unix, **options)
+        else:
+            self._server = await serve(self._handle, settings.host, settings.port, **options)
         return self
 
     async def __aexit__(
@@ -93,21 +98,46 @@ class Gateway:
 
     @property
     def url(self) -> str:
-        """The address to open in a browser."""
-        host = self.settings.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+        """The address to open in a browser, or the path of the socket file."""
+        if self.settings.unix is not None:
+            return f"unix:{self.settings.unix}"
+        host, scheme = self.settings.host, "http" if self._tls is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}/"
 
     @property
     def connections(self) -> int:
         """How many clients are connected."""
         return len(self._connections)
 
+    @property
+    def tokens(self) -> Tokens:
+        """Who is let in. Another list may take its place; who is in stays in."""
+        return self._door.tokens
+
+    @tokens.setter
+    def tokens(self, tokens: Tokens) -> None:
+        self._door.tokens = tokens
+
+    def renew_certificate(self) -> None:
+        """Read the certificate's files again, for connections to come. Raises OSError."""
+        if self._tls is not None and self.settings.tls_cert is not None:
+            self._tls.load_cert_chain(self.settings.tls_cert, self.settings.tls_key)
+
+    async def drain(self) -> None:
+        """Refuse what is new, and wait for generations to end, `shutdown_grace_s` at most."""
+        self._hub.draining = self._door.draining = True
+        try:
+            async with asyncio.timeout(self.settings.shutdown_grace_s):
+                await self._hub.idle()
+        except TimeoutError:
+            log.info("%d generations are not finished in time", self._hub.live)
+
     async def close(self) -> None:
         """Stop, as the module says. May be called twice."""
         server = self._server
         if server is None:
             return
-        self._hub.draining = True
+        self._hub.draining = self._door.draining = True
         server.close(close_connections=False)
         await asyncio.gather(*(one.drain(CloseCode.RESTART) for one in list(self._connections)))
         await self._hub.close()
@@ -118,45 +148,77 @@ class Gateway:
             for left in server.all_connections:
                 left.transport.abort()
             await server.wait_closed()
+        if self.settings.unix is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(self.settings.unix)  # noqa: PTH108 - nothing to wait for
 
     # One connection.
 
     async def _handle(self, client: ServerConnection) -> None:
-        self._bound_kernel_buffer(client)
-        name = secrets.token_hex(4)
-        log.info("connection %s: opened, %s", name, client.subprotocol or JSON_PROTOCOL)
-        secret = _secret(client.request) if client.request else None
-        if self._is_wrong(secret):  # a browser's: it can read a close code and no HTTP status
+        assert client.request is not None
+        secret = secret_of(client.request)
+        if self._door.is_wrong(secret):
             await client.close(CloseCode.NOT_AUTHENTICATED, "this token will not do")
             return
+        address = self._door.address(client.request, _peer(client))
+        full = self._door.enter(address)
+        if full is not None:
+            await client.close(full, "there are too many connections")
+            return
+        try:
+            await self._serve(client, address, secret)
+        finally:
+            self._door.leave(address)
+
+    async def _serve(self, client: ServerConnection, address: str, secret: str | None) -> None:
+        self._bound_kernel_buffer(client)
+        name = secrets.token_hex(4)
+        codec = client.subprotocol or JSON_PROTOCOL
+        log.info("connection %s: opened from %s, %s", name, address or "a socket file", codec)
         connection = Connection(
             client,
             self._hub,
             self._ready(name),
-            token=self._token(secret),
-            authenticate=self._token if self.tokens and secret is None else None,
+            token=self._door.token(secret),
+            authenticate=self._door.token if self.tokens and secret is None else None,
         )
         self._connections.add(connection)
         try:
-            await connection.run()
+            if await connection.admit():
+                await self._serve_token(client, connection, connection.token)
         finally:
             self._connections.discard(connection)
             log.info("connection %s: closed, %s", name, client.close_code)
 
-    def _token(self, secret: str | None) -> Token | None:
-        return self.tokens.find(secret, datetime.now(UTC))
+    async def _serve_token(
+        self, client: ServerConnection, connection: Connection, token: Token | None
+    ) -> None:
+        if token is None:
+            await connection.run()
+        elif self._door.enter_with(token):
+            try:
+                await connection.run()
+            finally:
+                self._door.leave_with(token)
+        else:
+            await client.close(CloseCode.TOO_MANY, "there are too many with this token")
 
     def _ready(self, connection: str) -> Ready:
+        settings = self.settings
+        limits = {
+            "max_frame_bytes": settings.max_frame_bytes,
+            "max_generations": settings.max_generations,
+            "max_prompt_tokens": settings.max_prompt_tokens,
+            "max_answer_tokens": settings.max_answer_tokens,
+            "resume_ttl": round(settings.resume_ttl_s),
+        }
         return Ready(
             protocol="mlx-gateway.v1",
             server=f"mlx-gateway/{__version__}",
             epoch=self._epoch,
             connection=connection,
             models=[model.id for model in models_of(self.provider)],
-            limits={
-                "max_frame_bytes": self.settings.max_frame_bytes,
-                "max_generations": self.settings.max_generations,
-            },
+            limits={name: limit for name, limit in limits.items() if limit is not None},
         )
 
     def _bound_kernel_buffer(self, client: ServerConnection) -> None:
@@ -174,54 +236,36 @@ class Gateway:
 
     def _process_request(self, client: ServerConnection, request: Request) -> Response | None:
         """Answer a plain GET, refuse who may not come in, let a WebSocket through."""
-        host = _only(request.headers.get_all("Host"))
-        if not host_allowed(host, self.settings.host):
-            return _refusal(HTTPStatus.FORBIDDEN, "this Host is not served here")
         path = urlsplit(request.path).path
-        if path == STREAM_PATH:
-            origins = request.headers.get_all("Origin")
-            if origins and not origin_allowed(_only(origins), host):
-                return _refusal(HTTPStatus.FORBIDDEN, "pages of this origin may not connect")
-            # Who shows none may still do so in a first frame.
-            shown = from_header(request.headers.get_all("Authorization"))
-            return _unauthorized() if self._is_wrong(shown) else None
+        upgrade = path == STREAM_PATH
+        refusal = self._door.refusal(request, _peer(client), upgrade=upgrade)
+        if refusal is not None:
+            return _response(refusal)
+        if upgrade:
+            return None
         if request.method not in {"GET", "HEAD"}:
-            response = _refusal(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered here")
-            response.headers["Allow"] = "GET, HEAD"
-            return response
-        if path in GUARDED and self.tokens and self._token(_secret(request)) is None:
-            return _unauthorized()
-        return _response(page_for(path, self.provider), head=request.method == "HEAD")
-
-    def _is_wrong(self, secret: str | None) -> bool:
-        return bool(self.tokens) and secret is not None and self._token(secret) is None
+            allow = {"Allow": "GET, HEAD"}
+            page = text_page(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered here", allow)
+            return _response(page)
+        if path in GUARDED and self.tokens and self._door.token(secret_of(request)) is None:
+            return _response(unauthorized())
+        return _response(page_for(path, self._hub), head=request.method == "HEAD")
 
 
-def _select_subprotocol(
-    client: ServerConnection, offered: Sequence[Subprotocol]
-) -> Subprotocol | None:
-    """Take the first codec that the client offers; a token among the offers is never echoed."""
-    return next((name for name in offered if name in {JSON_PROTOCOL, MSGPACK_PROTOCOL}), None)
+def _tls_context(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None:
+        if settings.tls_key is not None:
+            raise ValueError("`tls_key` without `tls_cert`")
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    return context
 
 
-def _secret(request: Request) -> str | None:
-    """Return the token that a request shows, "" for one that can't be read, None for none."""
-    secret = from_header(request.headers.get_all("Authorization"))
-    if secret is not None:
-        return secret
-    offers = request.headers.get_all("Sec-WebSocket-Protocol")
-    return from_subprotocols(name.strip() for offer in offers for name in offer.split(","))
-
-
-def _unauthorized() -> Response:
-    response = _refusal(HTTPStatus.UNAUTHORIZED, "a token is needed, and this one will not do")
-    response.headers["WWW-Authenticate"] = "Bearer"
-    return response
-
-
-def _only(values: Sequence[str]) -> str | None:
-    """Return a header that is there once; one that is there twice names nothing."""
-    return values[0] if len(values) == 1 else "" if values else None
+def _peer(client: ServerConnection) -> str:
+    """Return the address of who is connected, "" for a socket file."""
+    address = client.remote_address
+    return str(address[0]) if isinstance(address, tuple) and address else ""
 
 
 def _response(page: Page, *, head: bool = False) -> Response:
@@ -229,7 +273,3 @@ def _response(page: Page, *, head: bool = False) -> Response:
     headers["Connection"] = "close"
     body = b"" if head else page.body
     return Response(page.status.value, page.status.phrase, headers, body)
-
-
-def _refusal(status: HTTPStatus, reason: str) -> Response:
-    return _response(Page(status, "text/plain; charset=utf-8", f"{reason}\n".encode()))

@@ -43,7 +43,8 @@ def serve(values: Mapping[str, Value], kind: str, errors: Console) -> None:
     _set_up_logging(values["log_level"].value)
     settings = configuration.build(Settings, values)
     tokens = _tokens_at_start(values["token_file"].value)
-    if not (tokens or is_loopback(settings.host) or values["insecure"].value):
+    local = settings.unix is not None or is_loopback(settings.host)
+    if not (tokens or local or values["insecure"].value):
         raise Failure(
             f"`{settings.host}` is reached from other machines, and there are no tokens",
             "make one with `mlx-gateway token new NAME`, or pass `--insecure`",
@@ -51,7 +52,12 @@ def serve(values: Mapping[str, Value], kind: str, errors: Console) -> None:
         )
     with errors.status("starting mlx"):
         provider = _open_provider(kind, values)
-    asyncio.run(_Service(Gateway(provider, settings, tokens), values, errors).run())
+    try:
+        gateway = Gateway(provider, settings, tokens)
+    except (ValueError, OSError) as error:
+        hint = "see the settings of TLS and of access in `mlx-gateway serve --help`"
+        raise Failure(str(error), hint, ExitStatus.USAGE) from error
+    asyncio.run(_Service(gateway, values, errors).run())
 
 
 class _Service:
@@ -77,6 +83,7 @@ class _Service:
             if not self._stop.is_set():
                 print(f"Open {self._gateway.url}", flush=True)  # noqa: T201 - this is the data
             await self._stop.wait()
+            await self._gateway.drain()
         finally:
             await self._gateway.close()
             await _call(self._gateway.provider, "aclose")
@@ -93,13 +100,14 @@ class _Service:
         self._stop.set()
 
     def _reload(self) -> None:
-        """Read the tokens again; keep the old ones if the new ones can't be read."""
+        """Read tokens and certificate again; keep the old ones if the new ones can't be read."""
         try:
             self._gateway.tokens = _read_tokens(self._token_file)
+            self._gateway.renew_certificate()
         except (BadTokens, OSError) as error:
-            log.error("the tokens stay as they were: %s", error)  # noqa: TRY400 - said, not traced
+            log.error("not all could be read anew: %s", error)  # noqa: TRY400 - said, not traced
         else:
-            log.info("tokens read anew: %d are let in", len(self._gateway.tokens))
+            log.info("read anew: %d tokens are let in", len(self._gateway.tokens))
 
     async def _load_or_stop(self) -> None:
         loading = asyncio.ensure_future(_call(self._gateway.provider, "load"))
@@ -162,6 +170,9 @@ def _read_tokens(token_file: str | None) -> Tokens:
 
 
 def _address_failure(settings: Settings, error: OSError) -> Failure:
+    if settings.unix is not None:
+        hint = "give `--unix` a path in a folder that you may write to"
+        return Failure(f"cannot listen on `{settings.unix}`: {error}", hint, ExitStatus.FAILED)
     address = f"`{settings.host}:{settings.port}`"
     if error.errno == errno.EADDRINUSE:
         hint = "stop the other process, or pass `--port 0` to take a free one"

@@ -50,6 +50,36 @@ class Settings:
         "127.0.0.1", "the address to listen on: nobody else's business until asked for", "Server"
     )
     port: int = _setting(8765, "the port; 0 takes a free one", "Server", least=0, most=65535)
+    unix: str | None = _setting(
+        None, "a path: listen on this socket file instead, for a proxy on this machine", "Server"
+    )
+    tls_cert: str | None = _setting(
+        None, "a file with the certificate and its chain, for wss://; read anew on SIGHUP", "Server"
+    )
+    tls_key: str | None = _setting(None, "a file with the certificate's key", "Server")
+    hosts: str | None = _setting(
+        None, "names that a `Host` may have beside the address, with commas between", "Access"
+    )
+    origins: str | None = _setting(
+        None, "pages that may connect, as `https://app.example`, with commas between", "Access"
+    )
+    trusted_proxies: str | None = _setting(
+        None, "addresses or networks whose `X-Forwarded-For` is believed, or `unix`", "Access"
+    )
+    compression: bool = _setting(
+        default=False,
+        why="deflates messages, if the client asks: 35 KiB a connection",
+        group="Server",
+    )
+    max_connections: int = _setting(
+        4096, "connections in all: each is a file, and 20 KiB", "Limits", least=1
+    )
+    max_connections_per_address: int = _setting(
+        1024, "connections from one address: whole offices have one", "Limits", least=1
+    )
+    max_connections_per_token: int = _setting(
+        1024, "connections with one token; a token may have its own limit", "Limits", least=1
+    )
     max_frame_bytes: int = _setting(
         8 * 1024 * 1024, "the largest frame: a few files of 1 MiB, in base64", "Limits", least=1024
     )
@@ -61,6 +91,33 @@ class Settings:
     )
     resume_total_bytes: int = _setting(
         64 << 20, "of ended generations that are kept to be sent again, in all", "Limits", least=0
+    )
+    max_generations_per_token: int = _setting(
+        256, "live ones with one token; a token may have its own limit", "Limits", least=1
+    )
+    max_generations_in_all: int = _setting(
+        2048,
+        "live ones in all, queued ones among them: who comes later waits elsewhere",
+        "Limits",
+        least=1,
+    )
+    max_prompt_tokens: int | None = _setting(
+        None, "tokens of one prompt; the model's context is a bound of its own", "Limits", least=1
+    )
+    max_answer_tokens: int | None = _setting(
+        None, "the largest `max_tokens` that may be asked for", "Limits", least=1
+    )
+    max_depth: int = _setting(
+        64, "nesting of a frame: JSON Schemas of tools need a dozen", "Limits", least=4, most=500
+    )
+    frames_per_second: float = _setting(
+        1000.0, "frames a second of one client, ten times as many at once", "Limits", least=1
+    )
+    bytes_per_second: float = _setting(
+        4.0 * 1024 * 1024,
+        "bytes a second of one client, ten times as many at once",
+        "Limits",
+        least=1024,
     )
     outbox_bytes: int = _setting(
         64 * 1024, "text that waits for a slow client before the model does", "Limits", least=1
@@ -79,6 +136,9 @@ class Settings:
     )
     ping_timeout_s: float = _setting(
         20.0, "seconds that a client has to answer a ping", "Timeouts", least=0.1
+    )
+    shutdown_grace_s: float = _setting(
+        30.0, "seconds that generations have to finish after SIGTERM", "Timeouts", least=0
     )
     resume_ttl_s: float = _setting(
         60.0, "seconds that a lost client has to come back for a generation", "Timeouts", least=0

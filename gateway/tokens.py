@@ -5,7 +5,9 @@ the file that holds the digests lets nobody in. In the file, TOML:
 
     [tokens.alice]
     sha256 = "9f86d0…"
-    expires = 2027-01-01T00:00:00Z  # may be left out
+    expires = 2027-01-01T00:00:00Z  # this and what follows may be left out
+    max_connections = 10
+    max_generations = 20
 
 Pure: no I/O, no clock.
 """
@@ -41,7 +43,8 @@ BEARER_PROTOCOL = "mlx-gateway.bearer."
 MOST_CHARS = 1024  # of a secret; nothing longer is hashed
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
-FIELDS = {"sha256", "expires"}
+LIMITS = ("max_connections", "max_generations")
+FIELDS = {"sha256", "expires", *LIMITS}
 
 
 class BadTokens(ValueError):  # noqa: N818 - what the user is told, not an error of ours
@@ -55,6 +58,8 @@ class Token:
     name: str
     sha256: str  # in lower-case hexadecimal
     expires: datetime | None = None  # aware
+    max_connections: int | None = None  # None: the gateway's own limit
+    max_generations: int | None = None
 
     def valid_at(self, now: datetime) -> bool:
         """Return whether it has not expired."""
@@ -152,7 +157,7 @@ def _entry(name: str, entry: Any, file_name: str) -> Token:
     where = f"`tokens.{name}` in `{file_name}`"
     _check_name(name)
     if not isinstance(entry, dict) or not set(entry) <= FIELDS:
-        raise BadTokens(f"{where} may have `sha256` and `expires`, and nothing else")
+        raise BadTokens(f"{where} may have {', '.join(sorted(FIELDS))}, and nothing else")
     digest, expires = entry.get("sha256"), entry.get("expires")
     if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
         raise BadTokens(f"{where}: `sha256` must be 64 hexadecimal digits, in lower case")
@@ -160,7 +165,11 @@ def _entry(name: str, entry: Any, file_name: str) -> Token:
         raise BadTokens(f"{where}: `expires` must be a time, as 2027-01-01T00:00:00Z")
     if expires is not None and expires.tzinfo is None:
         expires = expires.replace(tzinfo=UTC)
-    return Token(name, digest, expires)
+    limits = {name: entry.get(name) for name in LIMITS}
+    for limit, value in limits.items():
+        if value is not None and (type(value) is not int or value < 1):
+            raise BadTokens(f"{where}: `{limit}` must be a whole number of at least 1")
+    return Token(name, digest, expires, **limits)
 
 
 def _check_name(name: str) -> None:

@@ -3,13 +3,17 @@
 import asyncio
 import base64
 import hashlib
+import ssl
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from websockets.asyncio.client import connect
+import trustme
+from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, CloseCode, Generate, Hello, Ping
+from gateway.server import Gateway
+from gateway.settings import Settings
 from gateway.tokens import BEARER_PROTOCOL, Token, Tokens
 from provider.scripted import Say, ScriptedProvider
 from tests.support.servers import TIMEOUT, Wire, get, running, stream_url
@@ -85,6 +89,71 @@ async def test_other_methods_are_refused_and_head_has_no_body():
             assert status in head.splitlines()[0]
             assert body == b"" or method != "HEAD"
             writer.close()
+
+
+async def test_listed_pages_and_names_are_let_in():
+    options = {"origins": "https://app.example", "hosts": "chat.example"}
+    async with running(scripted(), **options) as gateway:
+        async with connect(stream_url(gateway), origin="https://app.example"):
+            pass
+        assert (await get(gateway, "/healthz", Host="chat.example:8765"))[0] == 200
+        assert (await get(gateway, "/healthz", Host="evil.example"))[0] == 403
+
+
+# Other ways to listen. --------------------------------------------------------------------------
+
+
+async def test_tls_and_a_new_certificate_without_a_restart(tmp_path):
+    authority, later = trustme.CA(), trustme.CA()
+    files = {"tls_cert": str(tmp_path / "cert.pem"), "tls_key": str(tmp_path / "key.pem")}
+
+    def write(of):
+        issued = of.issue_cert("127.0.0.1")
+        issued.cert_chain_pems[0].write_to_path(files["tls_cert"])
+        issued.private_key_pem.write_to_path(files["tls_key"])
+
+    async def greet(gateway, trusted):
+        context = ssl.create_default_context()
+        trusted.configure_trust(context)
+        url = stream_url(gateway).replace("ws:", "wss:")
+        async with connect(url, ssl=context) as socket:
+            return (await Wire(socket).receive())["type"]
+
+    write(authority)
+    async with running(scripted(), **files) as gateway:
+        assert gateway.url.startswith("https://")
+        assert await greet(gateway, authority) == "ready"
+        write(later)
+        gateway.renew_certificate()
+        assert await greet(gateway, later) == "ready"
+        with pytest.raises(ssl.SSLError):
+            await greet(gateway, authority)
+
+
+def test_a_certificate_that_cannot_be_read_is_an_error_before_listening(tmp_path):
+    with pytest.raises(OSError, match="No such file"):
+        Gateway(scripted(), Settings(tls_cert=str(tmp_path / "none.pem")))
+    with pytest.raises(ValueError, match="`tls_key` without `tls_cert`"):
+        Gateway(scripted(), Settings(tls_key="key.pem"))
+
+
+async def test_a_socket_file_is_listened_on_and_taken_away(tmp_path):
+    path = tmp_path / "gateway.sock"
+    async with running(scripted(Say("x")), unix=str(path)) as gateway:
+        assert gateway.url == f"unix:{path}"
+        async with unix_connect(str(path), uri="ws://chat.example/v1/stream") as socket:
+            wire = Wire(socket)
+            assert (await wire.receive())["type"] == "ready"
+            await wire.send(Generate(id="a", prompt="hi"))
+            assert (await wire.until("done"))[-1]["finish_reason"] == "stop"
+    assert not path.exists()
+
+
+async def test_messages_are_compressed_for_who_asks_if_that_is_set():
+    for compression in (False, True):
+        async with running(scripted(), compression=compression) as gateway:
+            async with connect(stream_url(gateway), compression="deflate") as socket:
+                assert bool(socket.protocol.extensions) is compression
 
 
 # Tokens. ----------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ import json
 import socket
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import CloseCode
 
 from gateway.connection import MOST_WAITING
@@ -20,7 +21,7 @@ from provider.interface import (
     UnsupportedModelError,
 )
 from provider.scripted import Call, Fail, Gate, Pause, Prefill, Queue, Say, ScriptedProvider
-from tests.support.servers import eventually, running, wired
+from tests.support.servers import eventually, get, running, stream_url, wired
 
 
 def scripted(*script):
@@ -311,6 +312,40 @@ async def test_closing_the_gateway_ends_generations_in_order():
         assert wire.socket.close_code == CloseCode.SERVICE_RESTART
         assert not provider.live
         await gateway.close()
+
+
+async def test_draining_lets_what_runs_finish_and_takes_nothing_new():
+    gate = asyncio.Event()
+    async with running(scripted(Say("a"), Gate(gate), Say("b"))) as gateway:
+        async with wired(gateway) as wire:
+            await wire.send(Generate(id="a", prompt="hi"))
+            await wire.until("chunk")
+            draining = asyncio.create_task(gateway.drain())
+            await asyncio.sleep(0)
+            await wire.send(Generate(id="b", prompt="hi"))
+            error = await wire.receive()
+            assert (error["id"], error["code"]) == ("b", "shutting_down")
+            assert error["retryable"]
+            status, body, _ = await get(gateway, "/readyz")
+            assert (status, body) == (503, b"the gateway is stopping\n")
+            assert (await get(gateway, "/healthz"))[0] == 200
+            with pytest.raises(InvalidStatus) as caught:
+                async with connect(stream_url(gateway)):
+                    pass
+            assert caught.value.response.status_code == 503
+            gate.set()
+            assert (await wire.until("done"))[-1]["finish_reason"] == "stop"
+            await draining
+
+
+async def test_draining_ends_after_its_grace():
+    provider = scripted(Say("a"), Pause(3600))
+    async with running(provider, shutdown_grace_s=0.1) as gateway, wired(gateway) as wire:
+        await wire.send(Generate(id="a", prompt="hi"))
+        await wire.until("chunk")
+        await gateway.drain()
+        await gateway.close()
+        assert (await wire.receive())["finish_reason"] == "cancelled"
 
 
 async def test_closing_is_bounded_whatever_a_client_does():

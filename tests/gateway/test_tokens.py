@@ -67,6 +67,14 @@ def test_a_file_that_is_wrong_says_where(text, said):
         from_file(text, "t.toml")
 
 
+def test_a_token_may_have_its_own_limits():
+    text = f'[tokens.alice]\nsha256 = "{"a" * 64}"\nmax_connections = 3\nmax_generations = 1'
+    (token,) = from_file(text, "t.toml")
+    assert (token.max_connections, token.max_generations) == (3, 1)
+    with pytest.raises(BadTokens, match="`max_generations` must be a whole number"):
+        from_file(text.replace("= 1", "= true"), "t.toml")
+
+
 def test_two_tokens_of_one_name_are_refused():
     with pytest.raises(BadTokens, match="two tokens have the name `alice`"):
         Tokens([Token("alice", digest("a")), Token("alice", digest("b"))])

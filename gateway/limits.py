@@ -1,0 +1,45 @@
+"""How many, and how fast: counts and rates, without I/O or a clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable
+
+__all__ = ["Counts", "Rate"]
+
+
+class Counts:
+    """How many there are by key; nothing is kept of keys that have none."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[Hashable] = Counter()
+
+    def __getitem__(self, key: Hashable) -> int:
+        return self._counts[key]
+
+    def add(self, key: Hashable) -> None:
+        """Count one more."""
+        self._counts[key] += 1
+
+    def remove(self, key: Hashable) -> None:
+        """Count one less."""
+        self._counts[key] -= 1
+        if self._counts[key] <= 0:
+            del self._counts[key]
+
+
+class Rate:
+    """A token bucket: `per_second` on average, `burst` at once. Times are in seconds."""
+
+    def __init__(self, per_second: float, burst: float, now: float):
+        self._per_second = per_second
+        self._burst = burst
+        self._left = burst
+        self._then = now
+
+    def take(self, amount: float, now: float) -> bool:
+        """Take so much; return False if that is too much by now. What was taken stays taken."""
+        self._left = min(self._burst, self._left + (now - self._then) * self._per_second)
+        self._then = now
+        self._left -= amount
+        return self._left >= 0
