@@ -16,7 +16,7 @@ import secrets
 import time
 from collections.abc import Callable
 
-from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.exceptions import ConnectionClosed
 
 from gateway.frames import (
@@ -67,7 +67,8 @@ class Connection:
         self._hub = hub
         self._settings = hub.settings
         self._codec = codec_for(socket.subprotocol, self._settings.max_depth)
-        now, settings = asyncio.get_running_loop().time(), self._settings
+        self._loop = asyncio.get_running_loop()
+        now, settings = self._loop.time(), self._settings
         self._frames = Rate(settings.frames_per_second, settings.frames_per_second * BURST, now)
         self._bytes = Rate(settings.bytes_per_second, settings.bytes_per_second * BURST, now)
         self._session = Session(
@@ -83,9 +84,10 @@ class Connection:
         self._wake_writer.set()  # `ready` waits already
         self._flushed = asyncio.Event()  # set when everything queued has been written
         self._writing = False  # while there is a writer
+        self._sending = False  # while the writer waits for the client
         self._sending_since: float | None = None  # on the loop's clock
         self._watchdog: asyncio.TimerHandle | None = None
-        self._last_busy = asyncio.get_running_loop().time()
+        self._last_busy = self._loop.time()
 
     async def run(self) -> None:
         """Serve the client until it leaves."""
@@ -138,9 +140,8 @@ class Connection:
         return self.token is not None
 
     async def _end_when_idle(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            left = self._last_busy + seconds - loop.time()
+            left = self._last_busy + seconds - self._loop.time()
             if left <= 0 and not self._pulls:
                 break
             await asyncio.sleep(max(left, seconds / 10))
@@ -158,7 +159,7 @@ class Connection:
 
     async def _receive(self, message: str | bytes) -> bool:
         """Act on one message; return False if the connection is to end."""
-        self._last_busy = asyncio.get_running_loop().time()
+        self._last_busy = self._loop.time()
         if not (
             self._frames.take(1, self._last_busy)
             and self._bytes.take(len(message), self._last_busy)
@@ -258,7 +259,7 @@ class Connection:
     def heard(self, pull: Pull) -> None:
         """Let a generation leave what it has."""
         self._session.heard(pull.generation)
-        self._wake_writer.set()
+        self._write_now()
 
     def has_enough(self, generation: Generation) -> bool:
         """Return whether the client has not taken what this generation has said."""
@@ -269,15 +270,31 @@ class Connection:
 
     # Writing.
 
+    def _write_now(self) -> None:
+        """Write what may leave, as long as the socket takes it at once; the writer does the rest.
+
+        A token then goes from the provider to the socket without another task's turn.
+        """
+        session, socket, codec = self._session, self._socket, self._codec
+        while session.waiting and self._writing and not self._sending:
+            if socket.transport.get_write_buffer_size():
+                self._wake_writer.set()
+                return
+            frames, generation = session.take()
+            for frame in frames:
+                broadcast((socket,), codec.encode(frame), text=codec.text)
+            self._after(generation)
+
     async def _write(self) -> None:
         try:
             while True:
                 await self._wake_writer.wait()
                 self._wake_writer.clear()
                 while self._session.waiting:
-                    await self._send(*self._session.take())
+                    frames, generation = self._session.take()
+                    await self._send(frames)
+                    self._after(generation)
                 self._flushed.set()
-                await asyncio.sleep(0)  # `send` may never yield; others want their turn
         except ConnectionClosed:
             pass  # the reader sees it too, and ends everything
         except Exception:
@@ -287,37 +304,40 @@ class Connection:
             self._writing = False  # nobody is to wait for a writer that is gone
             self._flushed.set()
 
-    async def _send(self, frames: list[ServerFrame], generation: Generation | None) -> None:
-        """Write frames, all of one generation if it is given, and let it go on."""
+    async def _send(self, frames: list[ServerFrame]) -> None:
+        """Write frames, waiting while the client does not take them."""
+        self._sending = True
         for frame in frames:
-            self._sending_since = asyncio.get_running_loop().time()
+            self._sending_since = self._loop.time()
             self._watch()
             await self._socket.send(self._codec.encode(frame), text=self._codec.text)
+        self._sending = False
         self._sending_since = None
+
+    def _after(self, generation: Generation | None) -> None:
+        """Let a generation go on whose frames were written."""
         pull = self._pulls.get(generation) if generation is not None else None
         if pull is None:
             return
         if pull.generation.over:
             del self._pulls[pull.generation]
             self._hub.shelf.keep(pull)
-            self._last_busy = asyncio.get_running_loop().time()
+            self._last_busy = self._loop.time()
         else:
             pull.look()
 
     def _watch(self) -> None:
         """See to it that a write does not take for ever; one timer serves many writes."""
         if self._watchdog is None:
-            loop = asyncio.get_running_loop()
-            self._watchdog = loop.call_later(self._settings.write_timeout_s, self._look_after)
+            self._watchdog = self._loop.call_later(self._settings.write_timeout_s, self._look_after)
 
     def _look_after(self) -> None:
         self._watchdog = None
         if self._sending_since is None:
             return
-        loop = asyncio.get_running_loop()
-        left = self._sending_since + self._settings.write_timeout_s - loop.time()
+        left = self._sending_since + self._settings.write_timeout_s - self._loop.time()
         if left <= 0:
             log.info("a client took nothing for %g s", self._settings.write_timeout_s)
             self._socket.transport.abort()
         else:
-            self._watchdog = loop.call_later(left, self._look_after)
+            self._watchdog = self._loop.call_later(left, self._look_after)

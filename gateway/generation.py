@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Literal
 
@@ -81,7 +81,8 @@ class _Text:
     """Text that waits, which more text of its channel may join."""
 
     channel: Channel
-    parts: list[str] = field(default_factory=list)
+    parts: list[str]
+    size: int  # in bytes of UTF-8
 
 
 @dataclass(eq=False)
@@ -112,6 +113,7 @@ class Generation:
         self.id = frame.id
         self.ticket = ticket
         self.state = State.QUEUED
+        self.live = True  # until its end has come
         self.reason = ""  # why it ended: a finish_reason or an error's code
         self.usage = Usage()  # once it has ended
         self.timing = Timing()
@@ -138,11 +140,6 @@ class Generation:
         self._reasoning: list[str] = []
 
     # What is asked.
-
-    @property
-    def live(self) -> bool:
-        """Whether its end has not come yet."""
-        return self.state not in TERMINAL
 
     @property
     def over(self) -> bool:
@@ -202,27 +199,32 @@ class Generation:
         """Take one response of the stream."""
         if not self.live:
             return
-        match response.raw_response:
-            case QueuePosition(position):
-                self._tell(Queued, position=position)
-                return
-            case PrefillProgress(done, total):
-                self._begin(now)
-                self._tell(Progress, done=done, total=total)
-                return
-            case GenerationStarted(model, prompt_tokens, cached_tokens):
-                self.model = model
-                self.prompt_tokens, self.cached_tokens = prompt_tokens, cached_tokens
-                self._begin(now)
-                return
-            case _:
-                self._begin(now)
+        if response.raw_response is not None and self._take_event(response.raw_response, now):
+            return
+        if self.state is State.QUEUED:
+            self._begin(now)
         if response.reasoning_trace:
             self._take_text(response.reasoning_trace, "reasoning", now)
         if response.content:
             self._take_text(response.content, None, now)
         if response.finish_reason is not None:
             self._finish(response, now)
+
+    def _take_event(self, event: object, now: float) -> bool:
+        """Take what a response without text says; return False if it says nothing of the kind."""
+        match event:
+            case QueuePosition(position):
+                self._tell(Queued, position=position)
+            case PrefillProgress(done, total):
+                self._begin(now)
+                self._tell(Progress, done=done, total=total)
+            case GenerationStarted(model, prompt_tokens, cached_tokens):
+                self.model = model
+                self.prompt_tokens, self.cached_tokens = prompt_tokens, cached_tokens
+                self._begin(now)
+            case _:
+                return False
+        return True
 
     def ended(self, now: float, reason: Literal["stop", "length"] = "stop") -> None:
         """End it without the provider having said why, or because it has taken too long."""
@@ -250,9 +252,7 @@ class Generation:
 
     def take(self) -> list[ServerFrame]:
         """Return what may leave now, numbered, in order."""
-        frames: list[ServerFrame] = []
-        if self._behind:
-            frames += self._again()
+        frames: list[ServerFrame] = self._again() if self._behind else []
         while self._waiting:
             first = self._waiting[0]
             numbered = isinstance(first, _Text) or first.numbered
@@ -273,7 +273,7 @@ class Generation:
     def _leave(self, item: _Text | _Waiting) -> ServerFrame:
         if isinstance(item, _Text):
             text = item.parts[0] if len(item.parts) == 1 else "".join(item.parts)
-            self.waiting_bytes -= _size(text)
+            self.waiting_bytes -= item.size
             frame: Any = Chunk(id=self.id, seq=self._number(), text=text, channel=item.channel)
             self._keep(frame)
             return frame  # type: ignore[no-any-return]
@@ -306,6 +306,7 @@ class Generation:
     def _become(self, state: State) -> None:
         assert state in TRANSITIONS[self.state], f"{self.state} cannot become {state}"
         self.state = state
+        self.live = state not in TERMINAL
 
     def _tell(self, kind: type[Any], **fields: Any) -> None:
         """Let a frame wait that is not numbered; a newer one takes an older one's place."""
@@ -335,13 +336,14 @@ class Generation:
         if not self._streamed:
             (self._reasoning if channel else self._text).append(text)
             return
-        last = self._waiting[-1] if self._waiting else None
+        last, size = self._waiting[-1] if self._waiting else None, _size(text)
         if isinstance(last, _Text) and last.channel == channel:
             last.parts.append(text)
+            last.size += size
             self.merged += 1
         else:
-            self._waiting.append(_Text(channel, [text]))
-        self.waiting_bytes += _size(text)
+            self._waiting.append(_Text(channel, [text], size))
+        self.waiting_bytes += size
 
     def _finish(self, response: GenerateResponse, now: float) -> None:
         calls = response.tool_calls or []

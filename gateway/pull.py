@@ -47,6 +47,8 @@ SAMPLING = (
     "top_p",
 )
 
+TURN = 32  # responses after which others get their turn, whatever the provider does
+
 # The first class that fits gives the code; what fits none is our own fault.
 CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
     (interface.ContextWindowExceededError, ErrorCode.CONTEXT_TOO_LONG),
@@ -116,14 +118,18 @@ class Pull:
             self._room.set()
 
     async def _run(self, provider: AbstractLLMInterface, frame: Generate) -> None:
-        generation = self.generation
+        generation, taken = self.generation, 0
         try:
             async with asyncio.timeout(self._most_seconds) as limit:
                 async with aclosing(await _call(provider, frame)) as responses:
                     async for response in responses:
-                        self._check(response)
+                        taken += 1
+                        if self._most_prompt is not None:
+                            self._check(response, self._most_prompt)
                         generation.respond(response, time.monotonic())
                         self.audience.heard(self)
+                        if taken % TURN == 0:
+                            await asyncio.sleep(0)
                         if self.audience.has_enough(generation):
                             self._room.clear()
                             await self._room.wait()
@@ -136,13 +142,10 @@ class Pull:
                 generation.failed(code, message, _retry_after(error))
         self.audience.heard(self)
 
-    def _check(self, response: GenerateResponse) -> None:
+    def _check(self, response: GenerateResponse, most: int) -> None:
         """Refuse a prompt that is too long, once its length is known and before it is read."""
         event = response.raw_response
-        most = self._most_prompt
-        if most is None or not isinstance(event, interface.GenerationStarted):
-            return
-        if event.prompt_tokens > most:
+        if isinstance(event, interface.GenerationStarted) and event.prompt_tokens > most:
             raise interface.ContextWindowExceededError(most, event.prompt_tokens)
 
     def _cut(self) -> None:

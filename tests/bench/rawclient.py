@@ -1,0 +1,114 @@
+"""A client that costs little: counts frames and bytes of a gateway's answers, on many sockets.
+
+Run as a process of its own, so that what is measured is the server.
+"""
+
+import argparse
+import asyncio
+import base64
+import json
+import os
+import time
+
+
+class Counter(asyncio.Protocol):
+    """One connection: upgrades, sends one message, counts messages until one holds `"done"`."""
+
+    def __init__(self, message, begin, last):
+        self.message = message
+        self.begin = begin  # an event: everybody starts at once
+        self.last = last  # what the last message holds
+        self.open = asyncio.get_running_loop().create_future()
+        self.ended = asyncio.get_running_loop().create_future()
+        self.frames = self.bytes = 0
+        self._buffer = b""
+
+    def connection_made(self, transport):
+        self.transport = transport
+        key = base64.b64encode(os.urandom(16)).decode()
+        host = "{}:{}".format(*transport.get_extra_info("peername"))
+        transport.write(
+            f"GET /v1/stream HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n"
+            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
+            f"Sec-WebSocket-Version: 13\r\n"
+            f"Sec-WebSocket-Protocol: {self.protocol}\r\n\r\n".encode()
+        )
+
+    protocol = "mlx-gateway.v1.json"
+
+    def start(self):
+        body = self.message
+        assert len(body) < 126
+        mask = os.urandom(4)
+        masked = bytes(b ^ mask[i % 4] for i, b in enumerate(body))
+        self.transport.write(bytes([0x81, 0x80 | len(body)]) + mask + masked)
+
+    def data_received(self, data):
+        buffer = self._buffer + data
+        if not self.open.done():
+            head, found, buffer = buffer.partition(b"\r\n\r\n")
+            if not found:
+                self._buffer = head
+                return
+            assert b" 101 " in head.splitlines()[0], head
+            self.open.set_result(None)
+        at, end = 0, len(buffer)
+        frames = 0
+        while end - at >= 2:
+            size, header = buffer[at + 1], 2
+            if size == 126:
+                if end - at < 4:
+                    break
+                size, header = int.from_bytes(buffer[at + 2 : at + 4], "big"), 4
+            elif size == 127:
+                if end - at < 10:
+                    break
+                size, header = int.from_bytes(buffer[at + 2 : at + 10], "big"), 10
+            if end - at < header + size:
+                break
+            last = buffer[at + header : at + header + size]
+            at += header + size
+            self.bytes += size
+            frames += 1
+            if size > 40 and self.last in last and not self.ended.done():
+                self.ended.set_result(None)
+        self.frames += frames
+        self._buffer = buffer[at:]
+
+    def connection_lost(self, error):
+        for future in (self.open, self.ended):
+            if not future.done():
+                future.set_exception(ConnectionError("the server closed"))
+
+
+async def run(port, connections):
+    loop = asyncio.get_running_loop()
+    message = b'{"type":"generate","id":"a","prompt":"x"}'
+    made = []
+    for _ in range(connections):
+        _, one = await loop.create_connection(
+            lambda: Counter(message, None, b'"type":"done"'), "127.0.0.1", port
+        )
+        await one.open
+        made.append(one)
+    begin = time.perf_counter()
+    for one in made:
+        one.start()
+    await asyncio.gather(*(one.ended for one in made))
+    seconds = time.perf_counter() - begin
+    frames, size = sum(one.frames for one in made), sum(one.bytes for one in made)
+    for one in made:
+        one.transport.abort()
+    return {"seconds": seconds, "frames": frames, "bytes": size}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("connections", type=int)
+    given = parser.parse_args()
+    print(json.dumps(asyncio.run(run(given.port, given.connections))))
+
+
+if __name__ == "__main__":
+    main()
