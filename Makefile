@@ -12,7 +12,7 @@ INSTALL := $(BIN)/uv pip install --quiet --constraint requirements.lock --python
 
 .DEFAULT_GOAL := check
 
-.PHONY: check serve chat test lint format bench-engine browser wheel lock clean help
+.PHONY: check serve chat test lint format bench-engine bench-gateway soak browser wheel lock clean help
 
 check: lint test  ## Run the linters and the tests
 
@@ -37,6 +37,12 @@ format: $(VENV)/dev.ready  ## Format the code
 
 bench-engine: $(VENV)/dev.ready  ## Measure the engine beside mlx-lm: ARGS="--quick"
 	$(BIN)/python -m tests.bench.engine --json .build/bench-engine.json $(ARGS)
+
+bench-gateway: $(VENV)/dev.ready  ## Measure the gateway alone, beside a bare loop: ARGS="--quick"
+	$(BIN)/python -m tests.bench.gateway --json .build/bench-gateway.json $(ARGS)
+
+soak: $(VENV)/dev.ready  ## Ten minutes of clients that come, cancel, vanish and come back
+	$(BIN)/python -m tests.bench.soak --json .build/soak.json $(ARGS)
 
 browser: $(VENV)/dev.ready  ## Get a Chromium for the page's tests
 	@PYTHON=$(BIN)/python sh tests/support/get_chromium.sh

@@ -46,6 +46,7 @@ __all__ = ["TERMINAL", "TRANSITIONS", "Generation", "NotResumable", "State"]
 
 REASONS = frozenset({"stop", "length", "tool_calls"})
 USAGE_FIELDS = frozenset(Usage.__struct_fields__)
+MOST_PARTS = 128  # that are kept apart: many short texts cost far more than one long one
 FRAME_BYTES = 128  # what a frame that is kept costs beside its text, about
 
 Channel = Literal["reasoning"] | None
@@ -339,6 +340,8 @@ class Generation:
         last, size = self._waiting[-1] if self._waiting else None, _size(text)
         if isinstance(last, _Text) and last.channel == channel:
             last.parts.append(text)
+            if len(last.parts) == MOST_PARTS:
+                last.parts = ["".join(last.parts)]
             last.size += size
             self.merged += 1
         else:

@@ -12,7 +12,7 @@ import asyncio
 import dataclasses
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - the contract's own spelling
@@ -298,13 +298,13 @@ class ScriptedProvider(AbstractLLMInterface):
         )
 
 
-def _responses(step: Step, *, events: bool) -> List[GenerateResponse]:
-    """Return what a step puts out, of those that put out anything."""
+def _responses(step: Step, *, events: bool) -> Iterable[GenerateResponse]:
+    """Return what a step puts out, of those that put out anything; long texts word by word."""
     match step:
         case Say(text):
-            return [GenerateResponse(content=word) for word in _words(text)]
+            return (GenerateResponse(content=word) for word in _words(text))
         case Reason(text):
-            return [GenerateResponse(reasoning_trace=word) for word in _words(text)]
+            return (GenerateResponse(reasoning_trace=word) for word in _words(text))
         case Queue(position) if events:
             return [GenerateResponse(raw_response=QueuePosition(position))]
         case Prefill(done, total) if events:
@@ -313,9 +313,9 @@ def _responses(step: Step, *, events: bool) -> List[GenerateResponse]:
             return []
 
 
-def _words(text: str) -> List[str]:
+def _words(text: str) -> Iterator[str]:
     """Split so that the pieces join to the same text."""
-    return re.findall(r"\S+\s*|\s+", text)
+    return (found[0] for found in re.finditer(r"\S+\s*|\s+", text))
 
 
 def _count_words(text: str) -> int:

@@ -6,7 +6,6 @@ counts; absolute times are this machine's.
 
 import argparse
 import asyncio
-import json
 import logging
 import random
 import statistics
@@ -15,11 +14,7 @@ import sys
 import tempfile
 import time
 from contextlib import aclosing, contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
 
 from provider import MLXProvider
 from provider.backend import active_memory, describe, mx
@@ -30,6 +25,7 @@ from provider.options import GenerationOptions
 from provider.runs import AsyncInbox, RunFinished, RunRequest, TextDelta
 from provider.templates import ChatTemplate, conversation
 from tests.bench import peers
+from tests.bench.report import Figure, publish, said
 from tests.support.faults import FaultyEngine
 from tests.support.tiny_models import ARCHITECTURES, LLAMA, write_model
 
@@ -43,18 +39,6 @@ LARGE = {
     "max_position_embeddings": 8192,
     "vocab_size": 8192,
 }  # about 90 M parameters
-
-
-@dataclass
-class Figure:
-    """One line of the result."""
-
-    what: str
-    value: float
-    unit: str
-    bound: str = ""  # what is asked for
-    holds: bool | None = None  # whether it is met
-    detail: str = ""
 
 
 class Prompts:
@@ -81,12 +65,9 @@ class Bench:
         self.folder = folder
         self.figures = []
         self.prompts = Prompts(1)
-        self.console = Console(stderr=True)
 
     def add(self, *arguments, **options):
-        figure = Figure(*arguments, **options)
-        self.figures.append(figure)
-        self.console.print(f"  {figure.what}: {figure.value:.4g} {figure.unit} {figure.detail}")
+        self.figures.append(said(Figure(*arguments, **options)))
 
     # 1. Throughput.
 
@@ -465,17 +446,6 @@ async def idle(provider):
         await asyncio.sleep(0.001)
 
 
-def show(figures):
-    table = Table(title=f"mlx-gateway's engine on {describe()}")
-    for column in ("what", "value", "asked for", "", "detail"):
-        table.add_column(column)
-    for figure in figures:
-        mark = {True: "yes", False: "NO", None: ""}[figure.holds]
-        value = f"{figure.value:.3g} {figure.unit}"
-        table.add_row(figure.what, value, figure.bound, mark, figure.detail)
-    Console(width=150).print(table)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round each, to see that it runs")
@@ -486,10 +456,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(options.quick, Path(folder))
         asyncio.run(measure(bench, options.only))
-    show(bench.figures)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps([asdict(f) for f in bench.figures], indent=2) + "\n")
+    publish(f"mlx-gateway's engine on {describe()}", bench.figures, options.json)
 
 
 if __name__ == "__main__":

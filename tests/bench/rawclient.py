@@ -14,9 +14,8 @@ import time
 class Counter(asyncio.Protocol):
     """One connection: upgrades, sends one message, counts messages until one holds `"done"`."""
 
-    def __init__(self, message, begin, last):
+    def __init__(self, message, last):
         self.message = message
-        self.begin = begin  # an event: everybody starts at once
         self.last = last  # what the last message holds
         self.open = asyncio.get_running_loop().create_future()
         self.ended = asyncio.get_running_loop().create_future()
@@ -30,11 +29,8 @@ class Counter(asyncio.Protocol):
         transport.write(
             f"GET /v1/stream HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n"
             f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
-            f"Sec-WebSocket-Version: 13\r\n"
-            f"Sec-WebSocket-Protocol: {self.protocol}\r\n\r\n".encode()
+            f"Sec-WebSocket-Version: 13\r\n\r\n".encode()
         )
-
-    protocol = "mlx-gateway.v1.json"
 
     def start(self):
         body = self.message
@@ -81,13 +77,13 @@ class Counter(asyncio.Protocol):
                 future.set_exception(ConnectionError("the server closed"))
 
 
-async def run(port, connections):
+async def run(port, connections, words):
     loop = asyncio.get_running_loop()
-    message = b'{"type":"generate","id":"a","prompt":"x"}'
+    message = b'{"type":"generate","id":"a","prompt":"%d"}' % words
     made = []
     for _ in range(connections):
         _, one = await loop.create_connection(
-            lambda: Counter(message, None, b'"type":"done"'), "127.0.0.1", port
+            lambda: Counter(message, b'"type":"done"'), "127.0.0.1", port
         )
         await one.open
         made.append(one)
@@ -106,8 +102,9 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("connections", type=int)
+    parser.add_argument("words", type=int)
     given = parser.parse_args()
-    print(json.dumps(asyncio.run(run(given.port, given.connections))))
+    print(json.dumps(asyncio.run(run(given.port, given.connections, given.words))))
 
 
 if __name__ == "__main__":
