@@ -33,6 +33,7 @@ from gateway.frames import (
 from gateway.generation import Generation
 from gateway.hub import Hub
 from gateway.limits import Rate
+from gateway.logs import unexpected
 from gateway.pull import Pull
 from gateway.session import Begin, Command, Refusal, Session, Stop, TakeOver
 from gateway.tokens import Token
@@ -160,6 +161,8 @@ class Connection:
     async def _receive(self, message: str | bytes) -> bool:
         """Act on one message; return False if the connection is to end."""
         self._last_busy = self._loop.time()
+        self._hub.metrics.received_frames += 1
+        self._hub.metrics.received_bytes += len(message)
         if not (
             self._frames.take(1, self._last_busy)
             and self._bytes.take(len(message), self._last_busy)
@@ -225,6 +228,7 @@ class Connection:
             assert refusal is not None
             self._session.refuse(None if known else frame.id, refusal)
             return
+        self._hub.metrics.resumed += 1
         if pull.audience is not self:
             pull.audience.lose(pull)
             pull.audience = self
@@ -276,13 +280,17 @@ class Connection:
         A token then goes from the provider to the socket without another task's turn.
         """
         session, socket, codec = self._session, self._socket, self._codec
+        metrics = self._hub.metrics
         while session.waiting and self._writing and not self._sending:
             if socket.transport.get_write_buffer_size():
                 self._wake_writer.set()
                 return
             frames, generation = session.take()
             for frame in frames:
-                broadcast((socket,), codec.encode(frame), text=codec.text)
+                data = codec.encode(frame)
+                metrics.sent_bytes += len(data)
+                broadcast((socket,), data, text=codec.text)
+            metrics.sent_frames += len(frames)
             self._after(generation)
 
     async def _write(self) -> None:
@@ -297,8 +305,8 @@ class Connection:
                 self._flushed.set()
         except ConnectionClosed:
             pass  # the reader sees it too, and ends everything
-        except Exception:
-            log.exception("cannot write to a client")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the connection is lost
+            unexpected(log, "cannot write to a client", error)
             self._socket.transport.abort()
         finally:
             self._writing = False  # nobody is to wait for a writer that is gone
@@ -310,7 +318,10 @@ class Connection:
         for frame in frames:
             self._sending_since = self._loop.time()
             self._watch()
-            await self._socket.send(self._codec.encode(frame), text=self._codec.text)
+            data = self._codec.encode(frame)
+            self._hub.metrics.sent_bytes += len(data)
+            self._hub.metrics.sent_frames += 1
+            await self._socket.send(data, text=self._codec.text)
         self._sending = False
         self._sending_since = None
 
@@ -337,7 +348,8 @@ class Connection:
             return
         left = self._sending_since + self._settings.write_timeout_s - self._loop.time()
         if left <= 0:
-            log.info("a client took nothing for %g s", self._settings.write_timeout_s)
+            self._hub.metrics.slow_clients += 1
+            log.debug("a client took nothing for %g s", self._settings.write_timeout_s)
             self._socket.transport.abort()
         else:
             self._watchdog = self._loop.call_later(left, self._look_after)

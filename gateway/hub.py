@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+
+import msgspec
 
 from gateway.frames import ErrorCode, Generate
 from gateway.generation import Generation
 from gateway.limits import Counts
+from gateway.logs import fields
+from gateway.metrics import Metrics, exposition
 from gateway.pull import Audience, Pull
 from gateway.session import Refusal
 from gateway.settings import Settings
 from gateway.shelf import Shelf
 from gateway.tokens import Token
-from provider.interface import AbstractLLMInterface
+from provider.interface import AbstractLLMInterface, health_of
 
 __all__ = ["Hub"]
 
@@ -30,6 +35,8 @@ class Hub:
         self.settings = settings
         self.shelf = Shelf(settings.resume_ttl_s, settings.resume_total_bytes)
         self.draining = False
+        self.metrics = Metrics()
+        self.connections = 0
         self._pulls: set[Pull] = set()  # whose generator is not closed yet
         self._by_token = Counts()
         self._idle = asyncio.Event()
@@ -65,6 +72,7 @@ class Hub:
         pull = Pull(
             generation,
             audience,
+            self.metrics,
             owner=token.name if token else None,
             most_seconds=self.settings.generation_timeout_s,
             most_prompt=self.settings.max_prompt_tokens,
@@ -86,6 +94,7 @@ class Hub:
         self.shelf.close()
         tasks = [pull.task for pull in self._pulls if pull.task is not None]
         for pull in self._pulls:
+            pull.generation.cancel(time.monotonic())
             pull.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -95,13 +104,46 @@ class Hub:
             self._by_token.remove(pull.owner)
         if not self._pulls:
             self._idle.set()
-        one = pull.generation
+        self._count(pull)
+
+    def _count(self, pull: Pull) -> None:
+        """Count a generation that has ended, and log its one line; never its text."""
+        one, metrics, now = pull.generation, self.metrics, time.monotonic()
+        metrics.ended[one.reason] += 1
+        metrics.prompt_tokens += one.usage.prompt_tokens
+        metrics.completion_tokens += one.usage.completion_tokens
+        metrics.merged_chunks += one.merged
+        metrics.durations.add(now - one.accepted_at)
+        if one.first_text_at is not None:
+            metrics.first_text.add(one.first_text_at - one.accepted_at)
+        if pull.stopped_at is not None:
+            metrics.cancels.add(now - pull.stopped_at)
         log.info(
-            "generation %s: %s, %d tokens for %d, first after %.0f ms, %.0f ms in all",
+            "generation %r: %s, %d tokens for %d, first after %.0f ms, %.0f ms in all",
             one.id,
             one.reason,
             one.usage.completion_tokens,
             one.usage.prompt_tokens,
             one.timing.first_token,
             one.timing.total,
+            extra=fields(
+                generation=one.id,
+                reason=one.reason,
+                owner=pull.owner,
+                **msgspec.structs.asdict(one.usage),
+                first_token_ms=one.timing.first_token,
+                total_ms=one.timing.total,
+            ),
         )
+
+    def exposition(self) -> bytes:
+        """Return all numbers in Prometheus' text format."""
+        statistics = getattr(self.provider, "statistics", None)
+        now = {
+            "connections": self.connections,
+            "generations": self.live,
+            "tickets": len(self.shelf),
+            "lost_generations": self.shelf.waiting,
+            "ready": int(health_of(self.provider).ready and not self.draining),
+        }
+        return exposition(self.metrics, now, statistics() if callable(statistics) else None)

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.hub import Hub
+from gateway.metrics import CONTENT_TYPE
 from provider.interface import health_of, models_of
 
 __all__ = ["Page", "page_for", "text_page", "web_root"]
@@ -109,6 +110,10 @@ def _models(hub: Hub) -> Page:
     return Page(HTTPStatus.OK, "application/json", body)
 
 
+def _metrics(hub: Hub) -> Page:
+    return Page(HTTPStatus.OK, CONTENT_TYPE, hub.exposition())
+
+
 def _protocol(hub: Hub) -> Page:
     body = (PACKAGE / "PROTOCOL.md").read_bytes()
     return Page(HTTPStatus.OK, "text/markdown; charset=utf-8", body)
@@ -116,6 +121,7 @@ def _protocol(hub: Hub) -> Page:
 
 ROUTES: dict[str, Callable[[Hub], Page]] = {
     "/healthz": _healthz,
+    "/metrics": _metrics,
     "/protocol": _protocol,
     "/readyz": _readyz,
     "/v1/models": _models,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import traceback
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -19,6 +18,8 @@ from typing import Any, Protocol
 
 from gateway.frames import ErrorCode, Generate
 from gateway.generation import Generation
+from gateway.logs import unexpected
+from gateway.metrics import Metrics
 from provider import interface
 from provider.interface import AbstractLLMInterface, FileData, GenerateResponse
 
@@ -83,6 +84,7 @@ class Pull:
         self,
         generation: Generation,
         audience: Audience,
+        metrics: Metrics,
         *,
         owner: str | None = None,
         most_seconds: float | None = None,
@@ -90,6 +92,8 @@ class Pull:
     ):
         self.generation = generation
         self.audience = audience
+        self.stopped_at: float | None = None  # on the monotonic clock, in seconds
+        self._metrics = metrics
         self.owner = owner  # the name of the token that started it
         self.task: asyncio.Task[None] | None = None
         self._most_seconds = most_seconds
@@ -109,7 +113,8 @@ class Pull:
 
     def stop(self) -> None:
         """Close the generator, without waiting until it is closed."""
-        if self.task is not None:
+        if self.task is not None and not self.task.done():
+            self.stopped_at = self.stopped_at or time.monotonic()
             self.task.cancel()
 
     def look(self) -> None:
@@ -118,7 +123,8 @@ class Pull:
             self._room.set()
 
     async def _run(self, provider: AbstractLLMInterface, frame: Generate) -> None:
-        generation, taken = self.generation, 0
+        generation, taken, last = self.generation, 0, None
+        between = self._metrics.between_texts
         try:
             async with asyncio.timeout(self._most_seconds) as limit:
                 async with aclosing(await _call(provider, frame)) as responses:
@@ -126,7 +132,12 @@ class Pull:
                         taken += 1
                         if self._most_prompt is not None:
                             self._check(response, self._most_prompt)
-                        generation.respond(response, time.monotonic())
+                        now = time.monotonic()
+                        if response.content or response.reasoning_trace:
+                            if last is not None:
+                                between.add(now - last)
+                            last = now
+                        generation.respond(response, now)
                         self.audience.heard(self)
                         if taken % TURN == 0:
                             await asyncio.sleep(0)
@@ -187,10 +198,7 @@ def _describe(error: Exception) -> tuple[ErrorCode, str]:
             path = _path(error)
             return code, f"`{path}`: {error}" if path else str(error)
     request = uuid.uuid4().hex[:12]
-    # An error's own words may hold a prompt: they are not for a log that others read.
-    trace = "".join(traceback.format_tb(error.__traceback__))
-    log.error("internal error %s: %s\n%s", request, type(error).__name__, trace)
-    log.debug("internal error %s", request, exc_info=error)
+    unexpected(log, f"internal error {request}", error)
     return ErrorCode.INTERNAL, f"internal error {request}"
 
 

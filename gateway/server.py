@@ -14,6 +14,7 @@ import secrets
 import socket
 import ssl
 import sys
+import time
 from contextlib import suppress
 from http import HTTPStatus
 from types import TracebackType
@@ -29,6 +30,7 @@ from gateway.connection import Connection
 from gateway.door import Door, secret_of, select_subprotocol, unauthorized
 from gateway.frames import JSON_PROTOCOL, CloseCode, Ready
 from gateway.hub import Hub
+from gateway.logs import LIBRARY, fields, unexpected
 from gateway.pages import Page, page_for, text_page
 from gateway.settings import Settings
 from gateway.tokens import Token, Tokens
@@ -39,7 +41,9 @@ __all__ = ["Gateway"]
 log = logging.getLogger(__name__)
 
 STREAM_PATH = "/v1/stream"
-GUARDED = frozenset({"/v1/models"})  # plain answers that say something about what is served
+GUARDED = frozenset(
+    {"/v1/models", "/metrics"}
+)  # plain answers that say something about what is served
 TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}  # socket has no name for it
 
 
@@ -70,6 +74,7 @@ class Gateway:
             "select_subprotocol": select_subprotocol,
             "compression": "deflate" if settings.compression else None,
             "server_header": None,
+            "logger": logging.getLogger(LIBRARY),
             "max_size": settings.max_frame_bytes,
             "ping_interval": settings.ping_interval_s,
             "ping_timeout": settings.ping_timeout_s,
@@ -158,23 +163,35 @@ class Gateway:
         assert client.request is not None
         secret = secret_of(client.request)
         if self._door.is_wrong(secret):
+            self._refused(CloseCode.NOT_AUTHENTICATED)
             await client.close(CloseCode.NOT_AUTHENTICATED, "this token will not do")
             return
         address = self._door.address(client.request, _peer(client))
         full = self._door.enter(address)
         if full is not None:
+            self._refused(full)
             await client.close(full, "there are too many connections")
             return
         try:
             await self._serve(client, address, secret)
+        except Exception as error:  # noqa: BLE001 - said here, without what an error may quote
+            unexpected(log, "a connection failed", error)
+            await client.close(CloseCode.INTERNAL)
         finally:
             self._door.leave(address)
+
+    def _refused(self, code: int) -> None:
+        self._hub.metrics.refused[str(int(code))] += 1
 
     async def _serve(self, client: ServerConnection, address: str, secret: str | None) -> None:
         self._bound_kernel_buffer(client)
         name = secrets.token_hex(4)
         codec = client.subprotocol or JSON_PROTOCOL
-        log.info("connection %s: opened from %s, %s", name, address or "a socket file", codec)
+        where = address or "a socket file"
+        more = fields(connection=name, address=where, codec=codec)
+        log.info("connection %s: opened from %s, %s", name, where, codec, extra=more)
+        self._hub.metrics.opened[codec.rpartition(".")[2]] += 1
+        begin = time.monotonic()
         connection = Connection(
             client,
             self._hub,
@@ -183,12 +200,16 @@ class Gateway:
             authenticate=self._door.token if self.tokens and secret is None else None,
         )
         self._connections.add(connection)
+        self._hub.connections += 1
         try:
             if await connection.admit():
                 await self._serve_token(client, connection, connection.token)
         finally:
             self._connections.discard(connection)
-            log.info("connection %s: closed, %s", name, client.close_code)
+            self._hub.connections -= 1
+            code, seconds = client.close_code, time.monotonic() - begin
+            more = fields(connection=name, code=code, seconds=round(seconds, 3))
+            log.info("connection %s: closed, %s, after %.1f s", name, code, seconds, extra=more)
 
     async def _serve_token(
         self, client: ServerConnection, connection: Connection, token: Token | None
@@ -201,6 +222,7 @@ class Gateway:
             finally:
                 self._door.leave_with(token)
         else:
+            self._refused(CloseCode.TOO_MANY)
             await client.close(CloseCode.TOO_MANY, "there are too many with this token")
 
     def _ready(self, connection: str) -> Ready:
@@ -240,6 +262,7 @@ class Gateway:
         upgrade = path == STREAM_PATH
         refusal = self._door.refusal(request, _peer(client), upgrade=upgrade)
         if refusal is not None:
+            self._refused(refusal.status)
             return _response(refusal)
         if upgrade:
             return None

@@ -10,7 +10,6 @@ import errno
 import logging
 import os
 import signal
-import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from gateway import configuration
+from gateway import configuration, logs
 from gateway.auth import is_loopback
 from gateway.configuration import Value
 from gateway.failure import ExitStatus, Failure
@@ -40,7 +39,7 @@ log = logging.getLogger(__name__)
 
 def serve(values: Mapping[str, Value], kind: str, errors: Console) -> None:
     """Serve until a signal comes. Raises Failure; what is on the way goes to `errors`."""
-    _set_up_logging(values["log_level"].value)
+    logs.set_up(values["log_level"].value, values["log_format"].value)
     settings = configuration.build(Settings, values)
     tokens = _tokens_at_start(values["token_file"].value)
     local = settings.unix is not None or is_loopback(settings.host)
@@ -180,10 +179,3 @@ def _address_failure(settings: Settings, error: OSError) -> Failure:
     hint = "pass an address of this machine with `--host`, and a port that you may use"
     reason = error.strerror or str(error)
     return Failure(f"cannot listen on {address}: {reason}", hint, ExitStatus.FAILED)
-
-
-def _set_up_logging(level: str) -> None:
-    form = "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(level=logging.WARNING, format=form, stream=sys.stderr)
-    for name in ("gateway", "provider"):
-        logging.getLogger(name).setLevel(level.upper())

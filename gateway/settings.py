@@ -34,6 +34,12 @@ class ServeSettings:
         choices=("debug", "info", "warning", "error"),
     )
 
+    log_format: str = _setting(
+        "auto",
+        "lines for people, or JSON; by itself, JSON where there is no terminal",
+        "Server",
+        choices=("auto", "text", "json"),
+    )
     token_file: str | None = _setting(
         None, "digests of the tokens that are let in; see `mlx-gateway token new`", "Access"
     )

@@ -1,6 +1,8 @@
 """The README's code works as pasted, and what it says of the tree is so."""
 
 import asyncio
+import configparser
+import plistlib
 import re
 import sys
 from asyncio.subprocess import PIPE
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.settings import Settings
 from provider import MLXProvider
 from tests.support.servers import running
 from tests.web_demo.conftest import browser  # noqa: F401 - a fixture
@@ -109,3 +112,16 @@ def test_every_module_is_in_the_tree():
 def test_the_picture_is_there():
     for name in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (ROOT / name).is_file()
+
+
+def test_the_recipes_name_flags_and_paths_that_are_right():
+    job = plistlib.loads(blocks("xml")[0].encode())
+    assert job["ProgramArguments"][1:3] == ["serve", "--config"]
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str
+    unit.read_string(blocks("ini")[0])
+    command = unit["Service"]["ExecStart"].split()[1:3]
+    assert command == ["serve", "--config"]
+    longest = Settings().shutdown_grace_s + 2 * Settings().close_timeout_s
+    assert int(unit["Service"]["TimeoutStopSec"]) > longest
+    assert job["ExitTimeOut"] > longest

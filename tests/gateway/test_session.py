@@ -146,7 +146,7 @@ def test_text_that_waits_is_merged_without_a_gap_in_the_numbers():
     made = generating()
     for word in ("a", "b", "c"):
         made.respond("a", text(word), 11.0)
-    assert made.waiting_bytes == 3
+    assert (made.waiting_bytes, made.known["a"].merged) == (3, 2)
     made.respond("a", LAST, 12.0)
     started, chunk, done = made.take()
     assert chunk == Chunk(id="a", seq=1, text="abc")

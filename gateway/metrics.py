@@ -1,0 +1,168 @@
+"""What the gateway counts, and how Prometheus gets it.
+
+Counting is adding to plain numbers, so that it costs a token next to nothing; the families that
+prometheus-client writes out are made when somebody asks.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from itertools import accumulate
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+__all__ = ["CONTENT_TYPE", "Histogram", "Metrics", "exposition"]
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+ENGINE = "mlx_gateway_engine_"
+GROWING = frozenset(  # of an engine's numbers; all others come and go
+    {
+        "prefix_hits",
+        "prefix_misses",
+        "prefill_tokens",
+        "cached_tokens",
+        "decode_tokens",
+        "finished",
+        "cancelled",
+        "faults",
+        "parkings",
+        "restarts",
+        "steps",
+    }
+)
+
+
+class Histogram:
+    """Counts values, in seconds, by magnitude."""
+
+    def __init__(self, bounds: tuple[float, ...]):
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)  # not cumulated
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+@dataclass
+class Metrics:
+    """Everything that a gateway counts of itself."""
+
+    opened: Counter[str] = field(default_factory=Counter)  # connections, by codec
+    refused: Counter[str] = field(default_factory=Counter)  # by status or close code
+    ended: Counter[str] = field(default_factory=Counter)  # generations, by reason
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    sent_bytes: int = 0
+    sent_frames: int = 0
+    received_bytes: int = 0
+    received_frames: int = 0
+    merged_chunks: int = 0  # texts that joined one that waited
+    slow_clients: int = 0  # that took nothing for too long
+    resumed: int = 0  # generations taken up again
+    first_text: Histogram = field(default_factory=lambda: Histogram(SLOW))  # from `generate`
+    between_texts: Histogram = field(default_factory=lambda: Histogram(FAST))
+    cancels: Histogram = field(default_factory=lambda: Histogram(FAST))  # until it was closed
+    durations: Histogram = field(default_factory=lambda: Histogram(SLOW))
+
+
+def exposition(metrics: Metrics, now: dict[str, int], engine: object) -> bytes:
+    """Return all numbers in Prometheus' text format.
+
+    `now` are numbers that come and go, by name; `engine` is a provider's statistics, a dataclass of
+    numbers and of histograms with `bounds`, `counts` and `total`, or None.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(metrics, now, engine))
+    return generate_latest(registry)
+
+
+class _Families(Collector):
+    def __init__(self, metrics: Metrics, now: dict[str, int], engine: object):
+        self._metrics = metrics
+        self._now = now
+        self._engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        """Make the families."""
+        for name, value in self._now.items():
+            yield GaugeMetricFamily(f"mlx_gateway_{name}", NOW[name], value=value)
+        m = self._metrics
+        for name, label, help_text, counts in (
+            ("connections_opened", "codec", "Connections made", m.opened),
+            ("connections_refused", "code", "Connections refused or closed at the door", m.refused),
+            ("generations_ended", "reason", "Generations by how they ended", m.ended),
+        ):
+            family = CounterMetricFamily(f"mlx_gateway_{name}", help_text, labels=[label])
+            for key, count in sorted(counts.items()):
+                family.add_metric([key], count)
+            yield family
+        for name, help_text in TOTALS.items():
+            yield CounterMetricFamily(f"mlx_gateway_{name}", help_text, value=getattr(m, name))
+        for name, (help_text, attribute) in TIMES.items():
+            yield _family(f"mlx_gateway_{name}_seconds", help_text, getattr(m, attribute))
+        if is_dataclass(self._engine):
+            yield from self._engine_families(self._engine)
+
+    def _engine_families(self, engine: Any) -> Iterator[Metric]:
+        for one in fields(engine):
+            value = getattr(engine, one.name)
+            about = f"The engine's {one.name.replace('_', ' ')}"
+            if hasattr(value, "bounds"):
+                yield _family(f"{ENGINE}{one.name}", about, value)
+            elif one.name in GROWING:
+                yield CounterMetricFamily(f"{ENGINE}{one.name}", about, value=value)
+            elif isinstance(value, int | float):
+                yield GaugeMetricFamily(f"{ENGINE}{one.name}", about, value=value)
+
+
+NOW = {
+    "connections": "Clients that are connected",
+    "generations": "Generations under way, queued ones among them",
+    "tickets": "Generations that can be resumed",
+    "lost_generations": "Generations whose client is not there",
+    "ready": "1 if a generation can be taken now",
+}
+TOTALS = {
+    "prompt_tokens": "Tokens of prompts",
+    "completion_tokens": "Tokens of answers",
+    "sent_bytes": "Bytes of frames sent",
+    "sent_frames": "Frames sent",
+    "received_bytes": "Bytes of frames received",
+    "received_frames": "Frames received",
+    "merged_chunks": "Texts that joined one that waited for a slow client",
+    "slow_clients": "Clients cut off because they took nothing",
+    "resumed": "Generations taken up again on another connection",
+}
+TIMES = {
+    "time_to_first_token": ("From `generate` to its first text", "first_text"),
+    "inter_token_latency": ("From one text of a generation to the next", "between_texts"),
+    "cancel_latency": ("From a cancel to the provider's stream being closed", "cancels"),
+    "generation_duration": ("From `generate` to its end", "durations"),
+}
+
+
+def _family(name: str, help_text: str, histogram: Any) -> HistogramMetricFamily:
+    bounds = [*(f"{bound:g}" for bound in histogram.bounds), "+Inf"]
+    cumulated = accumulate(histogram.counts)
+    return HistogramMetricFamily(
+        name,
+        help_text,
+        buckets=list(zip(bounds, cumulated, strict=True)),
+        sum_value=histogram.total,
+    )
