@@ -22,7 +22,7 @@ serve: $(VENV)/serve.ready  ## Serve the model in the package and the page: ARGS
 chat: $(VENV)/serve.ready  ## Chat in the terminal with a gateway that is running
 	@$(BIN)/mlx-gateway chat $(ARGS)
 
-test: $(VENV)/dev.ready browser  ## Run the tests: ARGS="tests/provider -k cancel"
+test: $(VENV)/dev.ready $(VENV)/asyncapi.ready browser  ## Run the tests: ARGS="tests/provider -k cancel"
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/dev.ready $(VENV)/tsc.ready  ## Check style, formatting and types, the page's too
@@ -76,7 +76,13 @@ $(VENV)/dev.ready: $(VENV)/uv.ready pyproject.toml requirements.lock
 	$(INSTALL) --editable . --group dev
 	@touch $@ $(VENV)/serve.ready
 
-# The page needs no build and no npm; only the check of its JSDoc types does, with a Node from PyPI.
+# Only checks need a Node, which comes from PyPI: AsyncAPI's parser, and the types of the page's JSDoc.
+$(VENV)/asyncapi.ready: $(VENV)/dev.ready $(wildcard tests/gateway/asyncapi/*.json)
+	@mkdir -p $(VENV)/asyncapi
+	cp tests/gateway/asyncapi/*.json $(VENV)/asyncapi
+	$(BIN)/npm ci --prefix $(VENV)/asyncapi --silent --no-audit --no-fund
+	@touch $@
+
 $(VENV)/tsc.ready: $(VENV)/dev.ready $(wildcard tests/web_demo/typecheck/*.json)
 	@mkdir -p $(VENV)/typecheck
 	cp tests/web_demo/typecheck/*.json $(VENV)/typecheck

@@ -37,6 +37,7 @@ class Hub:
         self.draining = False
         self.metrics = Metrics()
         self.connections = 0
+        self.authority = f"{settings.host}:{settings.port}"  # where clients reach it, as HOST:PORT
         self._pulls: set[Pull] = set()  # whose generator is not closed yet
         self._by_token = Counts()
         self._idle = asyncio.Event()

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 
+from gateway import __version__
+from gateway.asyncapi import document
 from gateway.hub import Hub
 from gateway.metrics import CONTENT_TYPE
 from provider.interface import health_of, models_of
@@ -114,6 +116,13 @@ def _metrics(hub: Hub) -> Page:
     return Page(HTTPStatus.OK, CONTENT_TYPE, hub.exposition())
 
 
+def _asyncapi(hub: Hub) -> Page:
+    body = msgspec.json.encode(
+        document(hub.authority, __version__, tls=hub.settings.tls_cert is not None)
+    )
+    return Page(HTTPStatus.OK, "application/json", body)
+
+
 def _protocol(hub: Hub) -> Page:
     body = (PACKAGE / "PROTOCOL.md").read_bytes()
     return Page(HTTPStatus.OK, "text/markdown; charset=utf-8", body)
@@ -121,6 +130,7 @@ def _protocol(hub: Hub) -> Page:
 
 ROUTES: dict[str, Callable[[Hub], Page]] = {
     "/healthz": _healthz,
+    "/asyncapi.json": _asyncapi,
     "/metrics": _metrics,
     "/protocol": _protocol,
     "/readyz": _readyz,

@@ -85,6 +85,7 @@ class Gateway:
             self._server = await unix_serve(self._handle, settings.unix, **options)
         else:
             self._server = await serve(self._handle, settings.host, settings.port, **options)
+            self._hub.authority = urlsplit(self.url).netloc
         return self
 
     async def __aexit__(

@@ -26,6 +26,7 @@ MLX_FILES = {
 PURE = {
     "gateway/frames.py",
     "gateway/session.py",
+    "gateway/asyncapi.py",
     "gateway/auth.py",
     "gateway/configuration.py",
     "gateway/generation.py",
@@ -49,6 +50,7 @@ IMPURE = {"asyncio", "threading", "socket", "websockets", "concurrent", "subproc
 ARROWS = {
     "__init__": set(),
     "__main__": {"cli"},
+    "asyncapi": {"frames"},
     "auth": set(),
     "chat": {"client", "frames", "sync_client"},
     "cli": {"", "chat", "client", "configuration", "failure", "serving", "settings", "tokens"},
@@ -74,7 +76,7 @@ ARROWS = {
     "limits": set(),
     "logs": set(),
     "metrics": set(),
-    "pages": {"hub", "metrics"},
+    "pages": {"", "asyncapi", "hub", "metrics"},
     "pull": {"frames", "generation", "logs", "metrics"},
     "server": {"", "connection", "door", "frames", "hub", "logs", "pages", "settings", "tokens"},
     "serving": {"", "auth", "configuration", "failure", "logs", "server", "settings", "tokens"},
