@@ -12,7 +12,7 @@ INSTALL := $(BIN)/uv pip install --quiet --constraint requirements.lock --python
 
 .DEFAULT_GOAL := check
 
-.PHONY: check serve chat test lint format bench-engine bench-gateway soak browser wheel lock clean help
+.PHONY: check serve chat test lint format bench-engine bench-gateway fuzz soak browser wheel lock clean help
 
 check: lint test  ## Run the linters and the tests
 
@@ -40,6 +40,9 @@ bench-engine: $(VENV)/dev.ready  ## Measure the engine beside mlx-lm: ARGS="--qu
 
 bench-gateway: $(VENV)/dev.ready  ## Measure the gateway alone, beside a bare loop: ARGS="--quick"
 	$(BIN)/python -m tests.bench.gateway --json .build/bench-gateway.json $(ARGS)
+
+fuzz: $(VENV)/dev.ready  ## Feed 500,000 inputs to the codecs and a session: ARGS="--inputs 1000000"
+	$(BIN)/python -m tests.gateway.fuzz $(ARGS)
 
 soak: $(VENV)/dev.ready  ## Ten minutes of clients that come, cancel, vanish and come back
 	$(BIN)/python -m tests.bench.soak --json .build/soak.json $(ARGS)
