@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTHON2 ?= python2.7
 UV_VERSION := 0.13.9
 ARGS ?=
 
@@ -12,7 +13,7 @@ INSTALL := $(BIN)/uv pip install --quiet --constraint requirements.lock --python
 
 .DEFAULT_GOAL := check
 
-.PHONY: check serve chat test lint format bench-engine bench-gateway fuzz soak browser wheel lock clean help
+.PHONY: check serve chat test lint format bench-engine bench-gateway autobahn fuzz soak browser wheel lock clean help
 
 check: lint test  ## Run the linters and the tests
 
@@ -40,6 +41,9 @@ bench-engine: $(VENV)/dev.ready  ## Measure the engine beside mlx-lm: ARGS="--qu
 
 bench-gateway: $(VENV)/dev.ready  ## Measure the gateway alone, beside a bare loop: ARGS="--quick"
 	$(BIN)/python -m tests.bench.gateway --json .build/bench-gateway.json $(ARGS)
+
+autobahn: $(VENV)/autobahn.ready  ## Autobahn's fuzzing client, with a Python 2.7: PYTHON2=… ARGS="--all"
+	$(BIN)/python -m tests.gateway.autobahn $(VENV)/autobahn/bin/wstest $(ARGS)
 
 fuzz: $(VENV)/dev.ready  ## Feed 500,000 inputs to the codecs and a session: ARGS="--inputs 1000000"
 	$(BIN)/python -m tests.gateway.fuzz $(ARGS)
@@ -78,6 +82,14 @@ $(VENV)/serve.ready: $(VENV)/uv.ready pyproject.toml requirements.lock
 $(VENV)/dev.ready: $(VENV)/uv.ready pyproject.toml requirements.lock
 	$(INSTALL) --editable . --group dev
 	@touch $@ $(VENV)/serve.ready
+
+# The suite is written for Python 2.7, and these are the last that can still make it an environment.
+$(VENV)/autobahn.ready: $(VENV)/dev.ready
+	$(BIN)/uv venv --quiet --clear $(VENV)/autobahn-maker
+	$(BIN)/uv pip install --quiet --python $(VENV)/autobahn-maker/bin/python 'virtualenv<20.22'
+	$(VENV)/autobahn-maker/bin/virtualenv --quiet --python $(PYTHON2) $(VENV)/autobahn
+	$(VENV)/autobahn/bin/pip install --quiet --disable-pip-version-check autobahntestsuite==25.10.1
+	@touch $@
 
 # Only checks need a Node, which comes from PyPI: AsyncAPI's parser, and the types of the page's JSDoc.
 $(VENV)/asyncapi.ready: $(VENV)/dev.ready $(wildcard tests/gateway/asyncapi/*.json)

@@ -36,7 +36,7 @@ from gateway.settings import Settings
 from gateway.tokens import Token, Tokens
 from provider.interface import AbstractLLMInterface, models_of
 
-__all__ = ["Gateway"]
+__all__ = ["Gateway", "options_of"]
 
 log = logging.getLogger(__name__)
 
@@ -68,19 +68,8 @@ class Gateway:
 
     async def __aenter__(self) -> Self:
         """Listen. Raises OSError if the address cannot be had."""
-        settings = self.settings
-        options: dict[str, Any] = {
-            "process_request": self._process_request,
-            "select_subprotocol": select_subprotocol,
-            "compression": "deflate" if settings.compression else None,
-            "server_header": None,
-            "logger": logging.getLogger(LIBRARY),
-            "max_size": settings.max_frame_bytes,
-            "ping_interval": settings.ping_interval_s,
-            "ping_timeout": settings.ping_timeout_s,
-            "close_timeout": settings.close_timeout_s,
-            "ssl": self._tls,
-        }
+        settings, options = self.settings, options_of(self.settings)
+        options |= {"process_request": self._process_request, "ssl": self._tls}
         if settings.unix is not None:
             self._server = await unix_serve(self._handle, settings.unix, **options)
         else:
@@ -274,6 +263,20 @@ class Gateway:
         if path in GUARDED and self.tokens and self._door.token(secret_of(request)) is None:
             return _response(unauthorized())
         return _response(page_for(path, self._hub), head=request.method == "HEAD")
+
+
+def options_of(settings: Settings) -> dict[str, Any]:
+    """Return what websockets' `serve` gets of the settings."""
+    return {
+        "select_subprotocol": select_subprotocol,
+        "compression": "deflate" if settings.compression else None,
+        "server_header": None,
+        "logger": logging.getLogger(LIBRARY),
+        "max_size": settings.max_frame_bytes,
+        "ping_interval": settings.ping_interval_s,
+        "ping_timeout": settings.ping_timeout_s,
+        "close_timeout": settings.close_timeout_s,
+    }
 
 
 def _tls_context(settings: Settings) -> ssl.SSLContext | None:
