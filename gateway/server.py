@@ -237,11 +237,11 @@ class Gateway:
         """Let unsent bytes wait here, where they merge and hold the model up, not in the kernel."""
         option = TCP_NOTSENT_LOWAT.get(sys.platform)
         raw = client.transport.get_extra_info("socket")
-        if (
-            option is not None
-            and raw is not None
-            and raw.family in {socket.AF_INET, socket.AF_INET6}
-        ):
+        if raw is None:
+            return
+        if raw.family == socket.AF_UNIX:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.settings.kernel_buffer_bytes)
+        elif option is not None:
             raw.setsockopt(socket.IPPROTO_TCP, option, self.settings.kernel_buffer_bytes)
 
     # The handshake.

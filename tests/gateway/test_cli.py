@@ -1,5 +1,6 @@
 """The command line as a user meets it: in processes of its own."""
 
+import json
 import os
 import pty
 import signal
@@ -7,9 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
+from contextlib import contextmanager
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect as sync_connect
 
 from gateway.cli import SETTINGS
 from gateway.failure import ExitStatus
@@ -36,6 +41,77 @@ def test_serve_prints_one_address_and_ends_cleanly_on_a_signal(number):
         assert response.read() == b"ready\n"
     status, out, err = command.finish(number)
     assert (status, out) == (ExitStatus.OK, "")
+    assert "Traceback" not in err
+
+
+@contextmanager
+def a_story(address):
+    """Ask the scripted provider for its story over a socket that has its first words."""
+    with sync_connect(f"{address.replace('http', 'ws')}v1/stream") as socket:
+        socket.recv()
+        socket.send('{"type": "generate", "id": "a", "prompt": "Foxes?"}')
+        while json.loads(socket.recv())["type"] != "chunk":
+            pass
+        yield socket
+
+
+def test_a_signal_lets_answers_finish_and_readyz_says_so():
+    command = Command("--port", "0", "--provider", "scripted")
+    address = command.wait_for_address()
+    with a_story(address) as socket:
+        command.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + TIMEOUT
+        while ready(address) != 503:
+            assert time.monotonic() < deadline
+        while (frame := json.loads(socket.recv()))["type"] != "done":
+            pass
+        assert frame["finish_reason"] == "stop"
+        with pytest.raises(ConnectionClosed, match="1012"):
+            socket.recv()
+    assert command.finish()[0] == ExitStatus.OK
+
+
+@pytest.mark.parametrize("grace", ["0.2", "600"])
+def test_the_end_is_bounded_by_its_grace_or_by_a_second_signal(grace):
+    command = Command("--port", "0", "--provider", "scripted", "--shutdown-grace", grace)
+    address = command.wait_for_address()
+    with a_story(address) as socket:
+        command.process.send_signal(signal.SIGTERM)
+        if grace == "600":
+            while ready(address) != 503:
+                pass
+            assert command.finish(signal.SIGTERM)[0] == ExitStatus.INTERRUPTED
+        else:
+            while (frame := json.loads(socket.recv()))["type"] != "done":
+                pass
+            assert frame["finish_reason"] == "cancelled"
+            assert command.finish()[0] == ExitStatus.OK
+
+
+def ready(address):
+    try:
+        with urllib.request.urlopen(f"{address}readyz", timeout=TIMEOUT) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_a_certificate_that_is_not_there_is_one_clear_line(tmp_path):
+    missing = tmp_path / "cert.pem"
+    status, _, err = Command("--provider", "scripted", "--tls-cert", str(missing)).finish()
+    assert status == ExitStatus.USAGE
+    assert err.startswith("error: ")
+    assert "No such file" in err
+    assert "Traceback" not in err
+
+
+def test_a_socket_file_is_served_and_said(tmp_path):
+    path = tmp_path / "gateway.sock"
+    command = Command("--provider", "scripted", "--unix", str(path))
+    assert command.process.stdout.readline() == f"Open unix:{path}\n"
+    status, _, err = command.finish(signal.SIGTERM)
+    assert (status, path.exists()) == (ExitStatus.OK, False)
     assert "Traceback" not in err
 
 
