@@ -81,6 +81,7 @@ class Connection:
         )
         self._pulls: dict[Generation, Pull] = {}  # until their terminal frames have left
         self._stopped: set[Pull] = set()  # cancelled, and maybe not yet closed
+        self._closing: set[asyncio.Task[None]] = set()
         self._wake_writer = asyncio.Event()
         self._wake_writer.set()  # `ready` waits already
         self._flushed = asyncio.Event()  # set when everything queued has been written
@@ -139,6 +140,14 @@ class Connection:
         if self.token is None:
             await self._close(CloseCode.NOT_AUTHENTICATED, "a token is needed, in the first frame")
         return self.token is not None
+
+    def put_out(self) -> None:
+        """Close: this client's token lets nobody in any more."""
+        closing = asyncio.create_task(
+            self._close(CloseCode.NOT_AUTHENTICATED, "this token will not do any more")
+        )
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     async def _end_when_idle(self, seconds: float) -> None:
         while True:
@@ -245,7 +254,8 @@ class Connection:
     async def _let_go(self) -> None:
         """Leave resumable generations on the shelf; stop the others and wait for their end."""
         # A page that is left says so with 1001, and can't come back: its tickets are gone.
-        gone = self._hub.draining or self._socket.close_code == CloseCode.GOING_AWAY
+        code = self._socket.close_code
+        gone = self._hub.draining or code in {CloseCode.GOING_AWAY, CloseCode.NOT_AUTHENTICATED}
         for pull in list(self._pulls.values()):
             generation = pull.generation
             if generation.resumable and not gone:

@@ -32,7 +32,7 @@ class Door:
 
     def __init__(self, settings: Settings, tokens: Tokens):
         """Take the rules. Raises ValueError if `trusted_proxies` are no addresses."""
-        self.tokens = tokens  # another list may take its place; who is in stays in
+        self.tokens = tokens  # another list may take its place
         self.draining = False
         self._settings = settings
         self._hosts = listed(settings.hosts)

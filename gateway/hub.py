@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -57,6 +58,8 @@ class Hub:
         if most is not None and frame.max_tokens is not None and frame.max_tokens > most:
             return Refusal(ErrorCode.INVALID_REQUEST, f"`$.max_tokens`: must be at most {most}")
         if token is not None:
+            if not token.valid_at(datetime.now(UTC)):
+                return Refusal(ErrorCode.UNAUTHORIZED, "the token has expired")
             most = token.max_generations or settings.max_generations_per_token
             if self._by_token[token.name] >= most:
                 limit = f"at most {most} generations run with one token"

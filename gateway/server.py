@@ -106,12 +106,15 @@ class Gateway:
 
     @property
     def tokens(self) -> Tokens:
-        """Who is let in. Another list may take its place; who is in stays in."""
+        """Who is let in. With another list, those whose token is not in it are closed with 4401."""
         return self._door.tokens
 
     @tokens.setter
     def tokens(self, tokens: Tokens) -> None:
         self._door.tokens = tokens
+        for connection in self._connections:
+            if tokens and connection.token not in tokens:
+                connection.put_out()
 
     def renew_certificate(self) -> None:
         """Read the certificate's files again, for connections to come. Raises OSError."""

@@ -101,7 +101,10 @@ class _Service:
     def _reload(self) -> None:
         """Read tokens and certificate again; keep the old ones if the new ones can't be read."""
         try:
-            self._gateway.tokens = _read_tokens(self._token_file)
+            tokens = _read_tokens(self._token_file)
+            if self._gateway.tokens and not tokens:
+                raise BadTokens("there are none left, and without any everybody would be let in")
+            self._gateway.tokens = tokens
             self._gateway.renew_certificate()
         except (BadTokens, OSError) as error:
             log.error("not all could be read anew: %s", error)  # noqa: TRY400 - said, not traced

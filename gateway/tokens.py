@@ -80,6 +80,12 @@ class Tokens:
         """Return how many there are."""
         return len(self._tokens)
 
+    def __contains__(self, token: object) -> bool:
+        """Return whether a token is one of them, with the same secret."""
+        return isinstance(token, Token) and any(
+            (one.name, one.sha256) == (token.name, token.sha256) for one in self._tokens
+        )
+
     def find(self, secret: str | None, now: datetime) -> Token | None:
         """Return the token with this secret, if there is one and it has not expired.
 

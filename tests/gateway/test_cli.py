@@ -190,6 +190,9 @@ def test_a_new_token_is_printed_once_and_lets_in_after_a_hangup_signal(tmp_path)
         file.write_text("[tokens.alice]\nsha256 = 'no'\n")
         command.process.send_signal(signal.SIGHUP)
         assert chat(address, first).returncode == ExitStatus.OK
+        file.write_text("")
+        command.process.send_signal(signal.SIGHUP)
+        assert chat(address, "").returncode == ExitStatus.UNAUTHORIZED
     finally:
         command.finish(signal.SIGTERM)
 

@@ -15,12 +15,13 @@ from gateway.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, CloseCode, Generate,
 from gateway.server import Gateway
 from gateway.settings import Settings
 from gateway.tokens import BEARER_PROTOCOL, Token, Tokens
-from provider.scripted import Say, ScriptedProvider
-from tests.support.servers import TIMEOUT, Wire, get, running, stream_url
+from provider.scripted import Pause, Say, ScriptedProvider
+from tests.support.servers import TIMEOUT, Wire, eventually, get, running, stream_url, wired
 
 SECRET = "open sesame"
 DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()
-TOKENS = Tokens([Token("other", "0" * 64), Token("alice", DIGEST)])
+BOTH = [Token("other", "0" * 64), Token("alice", DIGEST)]
+TOKENS = Tokens(BOTH)
 
 
 def scripted(*script):
@@ -238,8 +239,35 @@ async def test_what_is_served_is_said_to_those_with_a_token_only():
 
 
 async def test_new_tokens_take_the_place_of_the_old_ones():
-    async with running(scripted(), TOKENS) as gateway:
-        gateway.tokens = Tokens([Token("bob", hashlib.sha256(b"new").hexdigest())])
-        authorized = {"Authorization": f"Bearer {SECRET}"}
+    provider = scripted(Say("x"), Pause(3600))
+    authorized = {"Authorization": f"Bearer {SECRET}"}
+    bob = Token("bob", hashlib.sha256(b"new").hexdigest())
+    tokens = Tokens([*BOTH, bob])
+    async with running(provider, tokens) as gateway:
+        async with (
+            wired(gateway, additional_headers=authorized) as alice,
+            wired(gateway, additional_headers={"Authorization": "Bearer new"}) as other,
+        ):
+            await alice.send(Generate(id="a", prompt="hi"))
+            await alice.until("chunk")
+            gateway.tokens = Tokens([bob])
+            assert await close_code(alice.socket) == CloseCode.NOT_AUTHENTICATED
+            await eventually(lambda: not provider.live)
+            await other.send(Ping(nonce="n"))
+            assert (await other.receive())["nonce"] == "n"
         assert (await get(gateway, "/v1/models", **authorized))[0] == 401
         assert (await get(gateway, "/v1/models", Authorization="Bearer new"))[0] == 200
+
+
+async def test_a_token_that_expires_meanwhile_asks_for_nothing_more():
+    soon = datetime.now(UTC) + timedelta(seconds=0.5)
+    authorized = {"Authorization": f"Bearer {SECRET}"}
+    async with running(scripted(Say("x")), Tokens([Token("alice", DIGEST, soon)])) as gateway:
+        async with wired(gateway, additional_headers=authorized) as wire:
+            while True:
+                await wire.send(Generate(id="a", prompt="hi"))
+                last = (await wire.until("done", "error"))[-1]
+                if last["type"] == "error":
+                    break
+                await asyncio.sleep(0.05)
+            assert (last["code"], last["retryable"]) == ("unauthorized", False)
