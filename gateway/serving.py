@@ -101,15 +101,18 @@ class _Service:
     def _reload(self) -> None:
         """Read tokens and certificate again; keep the old ones if the new ones can't be read."""
         try:
-            tokens = _read_tokens(self._token_file)
-            if self._gateway.tokens and not tokens:
-                raise BadTokens("there are none left, and without any everybody would be let in")
-            self._gateway.tokens = tokens
+            self._gateway.tokens = self._tokens()
             self._gateway.renew_certificate()
         except (BadTokens, OSError) as error:
             log.error("not all could be read anew: %s", error)  # noqa: TRY400 - said, not traced
         else:
             log.info("read anew: %d tokens are let in", len(self._gateway.tokens))
+
+    def _tokens(self) -> Tokens:
+        tokens = _read_tokens(self._token_file)
+        if self._gateway.tokens and not tokens:
+            raise BadTokens("there are none left, and without any everybody would be let in")
+        return tokens
 
     async def _load_or_stop(self) -> None:
         loading = asyncio.ensure_future(_call(self._gateway.provider, "load"))
