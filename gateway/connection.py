@@ -70,8 +70,8 @@ class Connection:
         self._codec = codec_for(socket.subprotocol, self._settings.max_depth)
         self._loop = asyncio.get_running_loop()
         now, settings = self._loop.time(), self._settings
-        self._frames = Rate(settings.frames_per_second, settings.frames_per_second * BURST, now)
-        self._bytes = Rate(settings.bytes_per_second, settings.bytes_per_second * BURST, now)
+        self._frames = Rate(settings.frame_rate, settings.frame_rate * BURST, now)
+        self._bytes = Rate(settings.rate_bytes, settings.rate_bytes * BURST, now)
         self._session = Session(
             ready,
             max_generations=self._settings.max_generations,

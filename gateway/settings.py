@@ -93,10 +93,10 @@ class Settings:
         64, "live ones on one connection: twice the largest batch", "Limits", least=1
     )
     resume_bytes: int = _setting(
-        1 << 20, "of a resumable generation that are kept to be sent again", "Limits", least=1024
+        1 << 20, "what is kept of a resumable generation, to be sent again", "Limits", least=1024
     )
     resume_total_bytes: int = _setting(
-        64 << 20, "of ended generations that are kept to be sent again, in all", "Limits", least=0
+        64 << 20, "what is kept of ended generations, to be sent again, in all", "Limits", least=0
     )
     max_generations_per_token: int = _setting(
         256, "live ones with one token; a token may have its own limit", "Limits", least=1
@@ -116,14 +116,11 @@ class Settings:
     max_depth: int = _setting(
         64, "nesting of a frame: JSON Schemas of tools need a dozen", "Limits", least=4, most=500
     )
-    frames_per_second: float = _setting(
+    frame_rate: float = _setting(
         1000.0, "frames a second of one client, ten times as many at once", "Limits", least=1
     )
-    bytes_per_second: float = _setting(
-        4.0 * 1024 * 1024,
-        "bytes a second of one client, ten times as many at once",
-        "Limits",
-        least=1024,
+    rate_bytes: int = _setting(
+        4 << 20, "bytes a second of one client, ten times as many at once", "Limits", least=1024
     )
     outbox_bytes: int = _setting(
         64 * 1024, "text that waits for a slow client before the model does", "Limits", least=1

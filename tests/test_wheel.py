@@ -45,7 +45,7 @@ def get(url):
 async def answer_of(url):
     async with connect(f"{url.replace('http', 'ws')}v1/stream") as client:
         async with client.generate(prompt="Count from 3 to 9", temperature=0.0) as running:
-            return "".join([chunk["text"] async for chunk in running])
+            return "".join([chunk.text async for chunk in running])
 
 
 @pytest.mark.timeout(600)  # it installs some hundred megabytes, from uv's cache if it can

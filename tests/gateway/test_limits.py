@@ -149,7 +149,7 @@ async def test_a_frame_is_nested_so_deep_and_no_deeper(protocol):
             assert (await wire.until("done", "error"))[-1]["type"] == "done"
 
 
-@pytest.mark.parametrize("limit", [{"frames_per_second": 2.0}, {"bytes_per_second": 1024.0}])
+@pytest.mark.parametrize("limit", [{"frame_rate": 2.0}, {"rate_bytes": 1024}])
 async def test_who_sends_too_fast_is_cut_off_and_told(limit):
     async with running(scripted(), **limit) as gateway:
         async with wired(gateway) as wire, wired(gateway) as other:
