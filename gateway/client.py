@@ -1,14 +1,15 @@
 """An asyncio client of the gateway, for the command line, scripts and tests.
 
-    async with connect("ws://127.0.0.1:8765/v1/stream") as client:
-        async with client.generate(messages=[{"role": "user", "content": "Hello"}]) as run:
-            async for chunk in run:
-                print(chunk.text, end="")
+    async with GatewayClient("ws://127.0.0.1:8765/v1/stream") as client:
+        run = client.generate(messages=[{"role": "user", "content": "Hello"}])
+        async for chunk in run:  # leaving the loop cancels the generation
+            print(chunk.text, end="")
         print(run.done.usage)
 
-Leaving the inner block before the end cancels that generation. A connection that is lost is made
-again, and every generation that has its ticket goes on where it was, each frame exactly once; one
-whose ticket was still on its way ends with ConnectionLostError. A prompt is never sent twice.
+As a context manager, a generation is cancelled at the end of the block, and its `done` awaited. A
+connection that is lost is made again, and every generation that has its ticket goes on where it
+was, each frame exactly once; one whose ticket was still on its way ends with ConnectionLostError. A
+prompt is never sent twice.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import suppress
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Self
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_socket
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from gateway.frames import (
@@ -99,7 +101,7 @@ class ConnectionLostError(GatewayError):
 
 
 class Run:
-    """One generation: an async iterator of its chunks.
+    """One generation: an async iterator of its chunks, and a context manager. Made by `generate`.
 
     `text` and `reasoning` are what has come so far; `queued` and `progress` the newest of their
     kind; `done` is the last frame, once it is there.
@@ -107,6 +109,7 @@ class Run:
 
     def __init__(self, client: GatewayClient, frame: Generate):
         self.id = frame.id
+        self.frame = frame
         self.text = ""
         self.reasoning = ""
         self.queued: Queued | None = None
@@ -119,11 +122,21 @@ class Run:
         self._client = client
         self.ticket: str | None = None  # known once it has started
         self.windowed = frame.window is not None
+        self.started_here = False  # its frame was sent, or is about to be
         self._frames: asyncio.Queue[ServerFrame | GatewayError] = asyncio.Queue()
 
     def __aiter__(self) -> AsyncIterator[Chunk]:
-        """Iterate over the chunks. Raises GatewayError."""
+        """Iterate over the chunks; leaving the loop cancels. Raises GatewayError."""
         return self._chunks()
+
+    async def __aenter__(self) -> Self:
+        """Start. Raises ConnectionLostError."""
+        await self._client.start(self)
+        return self
+
+    async def __aexit__(self, *details: object) -> None:
+        """Cancel it if it still runs, and wait for its end while there is a connection."""
+        await self._client.leave(self)
 
     async def result(self) -> Done:
         """Wait for the end. Raises GatewayError."""
@@ -137,14 +150,19 @@ class Run:
         await self._client.cancel(self)
 
     async def _chunks(self) -> AsyncIterator[Chunk]:
-        while self.done is None:
-            frame = await self._frames.get()
-            if isinstance(frame, GatewayError):
-                raise frame
-            if isinstance(frame, Chunk):
-                yield frame
-            self._use(frame)
-            await self._client.acknowledge(self, frame)
+        await self._client.start(self)
+        try:
+            while self.done is None:
+                frame = await self._frames.get()
+                if isinstance(frame, GatewayError):
+                    raise frame
+                if isinstance(frame, Chunk):
+                    yield frame
+                self._use(frame)
+                await self._client.acknowledge(self, frame)
+        finally:
+            if not self.over:
+                await self._client.cancel(self)
 
     def _use(self, frame: ServerFrame) -> None:
         match frame:
@@ -190,9 +208,20 @@ class Run:
 
 
 class GatewayClient:
-    """One gateway, one connection at a time, many generations. Made by `connect`."""
+    """One gateway, one connection at a time, many generations; a context manager.
 
-    def __init__(self, url: str, *, protocol: str, token: str | None, give_up_s: float):
+    It shows `token` if there is one. A connection that is lost is made again, for up to
+    `give_up_s` seconds; 0 lets it be.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        protocol: str = JSON_PROTOCOL,
+        token: str | None = None,
+        *,
+        give_up_s: float = GIVE_UP_S,
+    ):
         self.ready = Ready(protocol="", server="", epoch="", connection="", models=[], limits={})
         self.connections = 0  # how many were made
         self.resumed = 0  # how often a generation was taken up again
@@ -209,20 +238,41 @@ class GatewayClient:
         self._left: set[str] = set()  # generations that are to be cancelled when there is a way
         self._ids = itertools.count(1)
 
-    @asynccontextmanager
-    async def generate(self, *, resumable: bool = True, **fields: Any) -> AsyncIterator[Run]:
-        """Start a generation with the fields of a `generate` frame; leaving the block ends it.
+    async def __aenter__(self) -> Self:
+        """Connect. Raises OSError, InvalidHandshake, UnauthorizedError."""
+        await self.open()
+        self._living = asyncio.create_task(self._live())
+        return self
 
-        While there is no connection it waits for one. Raises ConnectionLostError.
+    async def __aexit__(self, *details: object) -> None:
+        """Cancel what runs, and close the connection."""
+        self._living.cancel()
+        await asyncio.gather(self._living, return_exceptions=True)
+        if self._socket is not None:
+            await self._socket.close()
+
+    def generate(self, *, resumable: bool = True, **fields: Any) -> Run:
+        """Return a generation with the fields of a `generate` frame.
+
+        It starts when it is iterated over or entered; while there is no connection it waits for
+        one.
         """
         number = f"g{next(self._ids)}"
         frame = Generate(id=fields.pop("id", None) or number, resumable=resumable, **fields)
-        run = self._runs[frame.id] = Run(self, frame)
+        return Run(self, frame)
+
+    async def start(self, run: Run) -> None:
+        """Send a generation's frame, once. Raises ConnectionLostError."""
+        if run.started_here:
+            return
+        run.started_here = True
+        socket = await self._connected()
+        self._runs[run.id] = run  # from now on: what was not sent is not lost with a connection
         try:
-            await self.send(frame)
-            yield run
-        finally:
-            await self._leave(run)
+            await self._write(socket, run.frame)
+        except ConnectionClosed as error:
+            self._forget(run)
+            raise ConnectionLostError(f"the connection was lost: {error}") from error
 
     async def ping(self, nonce: str) -> None:
         """Send a ping; the connection answers it in order with everything else."""
@@ -245,19 +295,26 @@ class GatewayClient:
 
     async def send(self, frame: ClientFrame) -> None:
         """Send one frame, once there is a connection. Raises ConnectionLostError."""
-        await self._open.wait()
-        socket = self._socket
-        if socket is None or self._failure is not None:
-            raise self._failure or ConnectionLostError("the connection was lost")
+        socket = await self._connected()
         try:
             await self._write(socket, frame)
         except ConnectionClosed as error:
             raise ConnectionLostError(f"the connection was lost: {error}") from error
 
+    async def _connected(self) -> ClientConnection:
+        """Wait for a connection that is open. Raises ConnectionLostError."""
+        while True:
+            await self._open.wait()
+            if self._failure is not None:
+                raise self._failure
+            if self._socket is not None and self._socket.state is State.OPEN:
+                return self._socket
+            self._open.clear()  # it is lost, and the reader has not said so yet
+
     async def _write(self, socket: ClientConnection, frame: ClientFrame) -> None:
         await socket.send(self._codec.encode(frame), text=self._codec.text)
 
-    async def _leave(self, run: Run) -> None:
+    async def leave(self, run: Run) -> None:
         """Cancel a generation if it still runs, and take what is left while there is a connection.
 
         Without one it is cancelled as soon as there is one again.
@@ -330,7 +387,7 @@ class GatewayClient:
         if run.id in self._left:
             await self._write(socket, Cancel(id=run.id))
 
-    async def live(self) -> None:
+    async def _live(self) -> None:
         """Read from the connection, and from the next one, until there can't be one."""
         while True:
             assert self._socket is not None
@@ -385,36 +442,12 @@ class GatewayClient:
             pass
         return False
 
-    async def close(self) -> None:
-        """Close the connection."""
-        if self._socket is not None:
-            await self._socket.close()
 
-
-@asynccontextmanager
-async def connect(
-    url: str,
-    protocol: str = JSON_PROTOCOL,
-    token: str | None = None,
-    *,
-    give_up_s: float = GIVE_UP_S,
-) -> AsyncIterator[GatewayClient]:
-    """Connect to a gateway, with a token if it wants one; `ready` is in `client.ready`.
-
-    A connection that is lost is made again, for up to `give_up_s` seconds; 0 lets it be. Raises
-    OSError or websockets' InvalidHandshake if there is no gateway at `url`, UnauthorizedError if
-    it wants another token.
-    """
-    client = GatewayClient(url, protocol=protocol, token=token, give_up_s=give_up_s)
-    await client.open()
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(client.close)
-        living = asyncio.create_task(client.live())
-        try:
-            yield client
-        finally:
-            living.cancel()
-            await asyncio.gather(living, return_exceptions=True)
+def connect(
+    url: str, protocol: str = JSON_PROTOCOL, token: str | None = None, **options: Any
+) -> GatewayClient:
+    """Return a client that connects when it is entered; see GatewayClient."""
+    return GatewayClient(url, protocol, token, **options)
 
 
 async def _first_of(*works: Coroutine[Any, Any, Any]) -> None:

@@ -3,7 +3,13 @@ import hashlib
 
 import pytest
 
-from gateway.client import ConnectionLostError, GatewayError, UnauthorizedError, connect
+from gateway.client import (
+    ConnectionLostError,
+    GatewayClient,
+    GatewayError,
+    UnauthorizedError,
+    connect,
+)
 from gateway.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Chunk, Done, NotAFrame, server_frame
 from gateway.server import Gateway
 from gateway.settings import Settings
@@ -40,6 +46,16 @@ async def test_leaving_the_block_cancels():
                 break
         assert run.done.finish_reason == "cancelled"
         assert not provider.live
+
+
+async def test_leaving_the_loop_cancels_too():
+    provider = scripted(Say("a b c"), Pause(3600))
+    async with running(provider) as gateway, GatewayClient(stream_url(gateway)) as client:
+        async for chunk in client.generate(prompt="hi"):
+            assert chunk.text == "a "
+            break
+        await eventually(lambda: provider.requests and not provider.live)
+        await eventually(lambda: client._runs == {})
 
 
 async def test_two_runs_on_one_connection_keep_apart():
