@@ -19,6 +19,7 @@ from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - the contrac
 from provider.backend import describe
 from provider.engine import Engine
 from provider.files import files_to_text
+from provider.grammar import Forms, Held
 from provider.interface import (
     AbstractLLMInterface,
     ContextWindowExceededError,
@@ -48,6 +49,7 @@ from provider.runs import (
 from provider.settings import parse_settings
 from provider.statistics import EngineStatistics
 from provider.templates import ChatTemplate, conversation
+from provider.text import REASONING_STATE, TextFormat
 from provider.tools import normalise_tools
 
 __all__ = ["MLXProvider"]
@@ -305,7 +307,13 @@ class MLXProvider(AbstractLLMInterface):
         weights = self._engine.load()
         template = ChatTemplate(tokenizer_of(self._path))
         model = weights.result()
-        return _Ready(template, model.context_window, keep_boundaries=not model.trimmable)
+        return _Ready(
+            template,
+            model.context_window,
+            model.vocabulary,
+            Forms(template.tokenizer, model.vocabulary),
+            keep_boundaries=not model.trimmable,
+        )
 
     def _load_weights(self) -> LoadedModel:
         assert self._path is not None
@@ -335,6 +343,8 @@ class _Ready:
 
     template: ChatTemplate
     context_window: Optional[int]
+    vocabulary: int
+    forms: Forms
     keep_boundaries: bool
 
     def request(self, call: _Call) -> RunRequest:
@@ -356,7 +366,27 @@ class _Ready:
         boundaries = (
             self.template.boundaries(turns, call.tools, prompt) if self.keep_boundaries else ()
         )
-        return RunRequest(prompt, options, call.tools, boundaries)
+        return RunRequest(prompt, options, call.tools, boundaries, self._form(call, prompt))
+
+    def _form(self, call: _Call, prompt: List[int]) -> Optional[Held]:
+        """Return what holds an answer to its form. Raises InvalidParameterError."""
+        options, tokenizer = call.options, self.template.tokenizer
+        for token in options.logit_bias or ():
+            if token >= self.vocabulary:
+                said = f"`logit_bias`: the model knows {self.vocabulary} tokens, and no {token}"
+                raise InvalidParameterError("logit_bias", token, said)
+        matcher = self.forms.matcher(options.response_format) if options.response_format else None
+        if matcher is None:
+            return None
+        thinks = tokenizer.has_thinking
+        unasked = thinks and options.enable_thinking
+        return Held(
+            matcher,
+            tokenizer.eos_token_ids,
+            thinking=TextFormat(tokenizer).initial_state(prompt) == REASONING_STATE,
+            think_start=tokenizer.think_start_tokens if unasked else (),
+            think_end=tokenizer.think_end_tokens if thinks else (),
+        )
 
 
 def _join(deltas: List[GenerateResponse]) -> GenerateResponse:

@@ -30,6 +30,7 @@ class ModelFacts:
 
     context_window: int | None  # tokens, None if the model's configuration does not say
     trimmable: bool  # whether a cache can be cut back to any of its beginnings
+    vocabulary: int  # entries
 
 
 @dataclass
@@ -47,7 +48,7 @@ class LoadedModel:
     @property
     def facts(self) -> ModelFacts:
         """What other threads may know."""
-        return ModelFacts(self.context_window, self.trimmable)
+        return ModelFacts(self.context_window, self.trimmable, self.vocabulary)
 
 
 def model_name(model: str | None) -> str:

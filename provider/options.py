@@ -19,6 +19,7 @@ __all__ = ["NOT_YET", "GenerationOptions", "parse_options"]
 MAX_STOP_STRINGS = 16  # each costs a state machine per stream; OpenAI's interface allows 4
 MAX_STOP_LENGTH = 256  # characters; a partial match is held back from the reader
 MAX_SEED = 2**64 - 1  # what mlx.random.key takes
+MAX_BIASES = 1024  # tokens; as many as anybody has asked for, and no more than a prompt costs
 MAX_TOKENS = 1_000_000  # a bound on nonsense; the context window is the real one
 
 
@@ -38,16 +39,16 @@ class GenerationOptions:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: Mapping[int, float] | None = None  # added to the logits, by token
+    response_format: Mapping[str, Any] | None = None  # with `type` and what it needs
 
 
 # Options of the wire that later versions carry out; refused by name, not taken for a typing error.
 NOT_YET = frozenset(
     {
-        "frequency_penalty",
-        "logit_bias",
         "logprobs",
-        "presence_penalty",
-        "response_format",
         "tool_choice",
         "top_logprobs",
     }
@@ -73,7 +74,9 @@ def parse_options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Gene
     return GenerationOptions(**values)
 
 
-NOT_DEFAULTS = frozenset({"messages", "model", "events"})  # of a call, never of a configuration
+NOT_DEFAULTS = frozenset(
+    {"messages", "model", "events", "logit_bias", "response_format"}
+)  # of a call, never of a configuration
 
 
 def _unknown(name: str, known: set[str]) -> str:
@@ -139,6 +142,54 @@ def _messages(name: str, value: Any) -> tuple[dict[str, Any], ...]:
     return tuple(_message(f"{name}[{i}]", message) for i, message in enumerate(value))
 
 
+def _logit_bias(name: str, value: Any) -> dict[int, float]:
+    if not isinstance(value, Mapping) or len(value) > MAX_BIASES:
+        raise _wrong(name, value, f"a map of at most {MAX_BIASES} tokens' numbers to numbers")
+    return {_token(name, key): BIAS(f"{name}.{key}", bias) for key, bias in value.items()}
+
+
+def _token(name: str, key: Any) -> int:
+    """Return a token's number; JSON's keys are texts."""
+    if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 10:
+        return int(key)
+    if isinstance(key, int) and not isinstance(key, bool) and 0 <= key < 10**9:
+        return key
+    raise _wrong(name, key, "a map whose keys are tokens' numbers")
+
+
+FORMATS = {  # the field that each needs, and what it must hold
+    "text": None,
+    "json_object": None,
+    "json_schema": "schema",
+    "regex": "regex",
+    "lark": "grammar",
+    "choice": "choices",
+}
+
+
+def _response_format(name: str, value: Any) -> dict[str, Any]:
+    """Return a format with the field that its type needs; OpenAI's nested form is made flat."""
+    if not isinstance(value, Mapping) or value.get("type") not in FORMATS:
+        raise _wrong(name, value, "an object with a `type` of " + ", ".join(FORMATS))
+    kind = str(value["type"])
+    nested = value.get("json_schema")
+    given = {**value, **nested} if kind == "json_schema" and isinstance(nested, Mapping) else value
+    field = FORMATS[kind]
+    if field is None:
+        return {"type": kind}
+    held, path = given.get(field), f"{name}.{field}"
+    if kind == "json_schema":
+        if not isinstance(held, Mapping | bool):
+            raise _wrong(path, held, "a JSON Schema")
+    elif kind == "choice":
+        if not isinstance(held, list | tuple) or not held:
+            raise _wrong(path, held, "a list of texts that is not empty")
+        held = tuple(_text(path, choice) for choice in held)
+    else:
+        held = _text(path, held)
+    return {"type": kind, field: held}
+
+
 ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -177,6 +228,7 @@ def _wrong(name: str, value: Any, expected: str) -> InvalidParameterError:
     return InvalidParameterError(name, value, f"`{name}` must be {expected}, not {shown}")
 
 
+BIAS = _number(-100, 100)
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "messages": _messages,
     "model": _text,
@@ -190,4 +242,8 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "seed": _integer(0, MAX_SEED),
     "stop": _stop,
     "repetition_penalty": _number(0, 10, open_low=True),
+    "presence_penalty": _number(-2, 2),
+    "frequency_penalty": _number(-2, 2),
+    "logit_bias": _logit_bias,
+    "response_format": _response_format,
 }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from provider.grammar import Held
 from provider.sampling import Processor, Sampler
 
 __all__ = [
@@ -30,6 +31,7 @@ class Row:
     max_tokens: int
     sampler: Sampler
     processors: Sequence[Processor] = ()
+    form: Held | None = None  # what the answer is held to
     caches: list[Any] | None = None  # while its sequence is read: of this row alone
     done: int = 0  # tokens of the sequence in these caches
     fed: int = 0  # tokens of the sequence in the batch's caches, while it decodes
@@ -42,6 +44,16 @@ class Row:
     def generated(self) -> int:
         """How many tokens were generated and read."""
         return len(self.sequence) - self.prompt_tokens
+
+    def follow(self, last: int) -> None:
+        """Tell the form which tokens have come, with `last`, which is being fed."""
+        assert self.form is not None
+        length = self.fed + 1 - self.prompt_tokens
+        self.form.follow(length, last, lambda: self._answer(length, last))
+
+    def _answer(self, length: int, last: int) -> list[int]:
+        read = self.sequence[self.prompt_tokens :][:length]
+        return read if len(read) == length else [*read, last]
 
     @property
     def left(self) -> int:

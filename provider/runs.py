@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from provider.grammar import Held
 from provider.interface import (
     GenerationStarted,
     GenerationTiming,
@@ -45,6 +46,7 @@ class RunRequest:
     options: GenerationOptions
     tools: Sequence[dict[str, Any]] = ()
     boundaries: Sequence[int] = ()
+    form: Held | None = None  # what the answer is held to
 
     @property
     def most_tokens(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from mlx_lm.sample_utils import (
     apply_min_p,
@@ -22,6 +22,7 @@ from mlx_lm.sample_utils import (
 )
 
 from provider.backend import mx
+from provider.grammar import Held, Masks
 from provider.options import GenerationOptions
 
 __all__ = [
@@ -103,7 +104,12 @@ class SeededSampler:
 
 def processors_for(options: GenerationOptions) -> list[Processor]:
     """Return the logits processors of one run; an empty list costs its batch nothing."""
-    return make_logits_processors(repetition_penalty=options.repetition_penalty)  # type: ignore[no-any-return]
+    return make_logits_processors(  # type: ignore[no-any-return]
+        logit_bias=dict(options.logit_bias) if options.logit_bias else None,
+        repetition_penalty=options.repetition_penalty,
+        presence_penalty=options.presence_penalty,
+        frequency_penalty=options.frequency_penalty,
+    )
 
 
 class Sampling:
@@ -130,6 +136,13 @@ class Draws(Protocol):
         """What changes this row's logits, in order."""
 
     @property
+    def form(self) -> Held | None:
+        """What the answer is held to."""
+
+    def follow(self, last: int) -> None:
+        """Tell the form which tokens have come, with `last`, which is being fed."""
+
+    @property
     def context(self) -> Any:
         """A TokenBuffer of what the model has been fed, where there are processors."""
 
@@ -149,6 +162,7 @@ def choose(
     """
     failures: Failures = []
     logits = _processed(logits, rows, fed, failures)
+    logits = _held(logits, rows, fed, failures)
     groups: dict[Sampler, list[int]] = {}
     for index, row in enumerate(rows):
         if row is not None:
@@ -181,6 +195,26 @@ def _draw(
     except Exception as error:  # noqa: BLE001 - a sampler's fault is its rows' alone
         failures += [(index, error) for index in indices]
         return mx.argmax(logits, axis=-1)
+
+
+def _held(
+    logits: mx.array, rows: Sequence[Draws | None], fed: mx.array, failures: Failures
+) -> mx.array:
+    """Leave each row that has a form only the tokens that this allows."""
+    if not any(row is not None and row.form is not None for row in rows):
+        return logits
+    mx.async_eval(logits)  # type: ignore[no-untyped-call] # runs while the masks are made
+    masks, last = Masks(*logits.shape), cast(list[int], fed.tolist())
+    for index, row in enumerate(rows):
+        if row is None or row.form is None:
+            continue
+        try:
+            row.follow(last[index])
+            if row.form.bound:
+                row.form.write(masks.row(index))
+        except Exception as error:  # noqa: BLE001 - a form's fault is its row's alone
+            failures.append((index, error))
+    return masks.apply(logits)
 
 
 def _processed(

@@ -17,6 +17,7 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from provider.backend import mx
 from provider.caches import LoneCaches
+from provider.grammar import Masks
 from provider.rows import Keep, Row, StepResult, Token, finish_of
 from provider.sampling import draw
 
@@ -165,6 +166,13 @@ class SpeculativeGroup:
         row = self._row
         for processor in row.processors:
             logits = processor(mx.array([*row.sequence, *proposed]), logits)
+        if row.form is not None:
+            answer = [*row.sequence[row.prompt_tokens :], *proposed]
+            row.form.follow(len(answer), answer[-1] if answer else 0, lambda: answer)
+            if row.form.bound:
+                masks = Masks(*logits.shape)
+                row.form.write(masks.row(0))
+                logits = masks.apply(logits)
         return draw(logits, row.sampler)
 
     def _take(self, drawn: Sequence[int]) -> list[Token]:

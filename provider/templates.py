@@ -82,6 +82,11 @@ class ChatTemplate:
         self._tokenizer = tokenizer
 
     @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, for this thread."""
+        return self._tokenizer
+
+    @property
     def knows_tools(self) -> bool:
         """Whether the template has a place for tools."""
         return "tools" in str(self._tokenizer.chat_template) or self._tokenizer.has_tool_calling

@@ -17,7 +17,7 @@ import provider.backend  # noqa: F401 - a fast BLAS must be there before mlx_lm 
 from provider.runs import TextDelta
 from provider.tools import parse_calls
 
-__all__ = ["TextFormat", "TextStream"]
+__all__ = ["REASONING_STATE", "TextFormat", "TextStream"]
 
 ANSWER_STATE, REASONING_STATE, TOOL_STATE = "normal", "reasoning", "tool"
 

@@ -321,6 +321,7 @@ class Worker:
             options.max_tokens,
             self._sampling.sampler(options, self._model.vocabulary),
             self._sampling.processors(options),
+            run.request.form,
         )
         run.admitted = time.perf_counter()
         run.cached = self._find(run.row)

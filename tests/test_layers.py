@@ -14,6 +14,7 @@ MLX_FILES = {
     "backend.py",  # loads the BLAS, then mlx
     "batch.py",  # prompts, read in chunks
     "caches.py",  # KV caches
+    "grammar.py",  # masks of what may come next
     "group.py",  # decode steps
     "models.py",  # loading
     "prefix_store.py",  # mlx-lm's files of caches

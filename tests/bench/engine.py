@@ -39,6 +39,18 @@ LARGE = {
     "max_position_embeddings": 8192,
     "vocab_size": 8192,
 }  # about 90 M parameters
+FORM = {
+    "type": "json_schema",
+    "schema": {
+        "type": "array",
+        "minItems": 40,
+        "items": {
+            "type": "object",
+            "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+            "required": ["name", "age"],
+        },
+    },
+}
 
 
 class Prompts:
@@ -363,6 +375,41 @@ class Bench:
         )
         await provider.aclose()
 
+    async def formed(self):
+        """Eight plain rows beside eight that are held to a JSON Schema, and beside eight plain."""
+        provider = MLXProvider({"temperature": 1.0, "max_tokens": 150, "prefix_cache_bytes": 0})
+        await provider.load()
+        rates = {False: [], True: []}
+        for number in range(3 if self.quick else 12):
+            texts = self.prompts.texts(16)
+            for formed in (False, True) if number % 2 else (True, False):
+                form = {"response_format": FORM} if formed else {}
+                others = [
+                    asyncio.create_task(self.again(provider, text, form)) for text in texts[8:]
+                ]
+                while provider.statistics().decoding < 8:
+                    await asyncio.sleep(0.001)
+                rate = await self.ours(provider, texts[:8])
+                for other in others:
+                    other.cancel()
+                await asyncio.gather(*others, return_exceptions=True)
+                await idle(provider)
+                if number:  # the first warms up
+                    rates[formed].append(rate)
+        share = statistics.median(rates[True]) / statistics.median(rates[False])
+        self.add(
+            "8 plain rows beside 8 held to a JSON Schema",
+            share,
+            "of their speed beside 8 plain ones",
+            ">= 0.95",
+            share >= 0.95,
+        )
+        await provider.aclose()
+
+    async def again(self, provider, text, options):
+        while True:
+            await provider.generate_async(text, max_tokens=1000, **options)
+
     # 7. Faults.
 
     async def faults(self):
@@ -418,6 +465,7 @@ MEASURES = (
     Bench.gap,
     Bench.second_turn,
     Bench.stalled,
+    Bench.formed,
     Bench.faults,
     Bench.parity,
 )

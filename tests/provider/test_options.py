@@ -27,7 +27,8 @@ BAD = [
     ("max_tokens", 10**9), ("seed", -1), ("seed", 2**64), ("stop", ""), ("stop", [""]),
     ("stop", ["x"] * 17), ("stop", "x" * 257), ("stop", 3), ("repetition_penalty", 0),
     ("events", 1), ("enable_thinking", "yes"), ("model", ""), ("messages", []),
-    ("messages", "hi"),
+    ("messages", "hi"), ("presence_penalty", 2.1), ("frequency_penalty", "x"),
+    ("logit_bias", [1]), ("response_format", {}),
 ]  # fmt: skip
 
 
@@ -82,6 +83,13 @@ def test_an_assistant_that_only_calls_tools_needs_no_content():
 
 def test_one_stop_string_is_a_list_of_one():
     assert parse_options({"stop": "END"}, {}).stop == ("END",)
+
+
+def test_biases_are_by_tokens_numbers_whichever_way_they_are_written():
+    assert parse_options({"logit_bias": {"7": 1, 8: -2.5}}, {}).logit_bias == {7: 1.0, 8: -2.5}
+    for bad in ({"x": 1}, {-1: 1}, {"1.5": 1}, {1: 101}, {1: None}, {"٣": 1}):
+        with pytest.raises(InvalidParameterError, match="`logit_bias"):
+            parse_options({"logit_bias": bad}, {})
 
 
 def test_a_long_bad_value_is_shown_cut():

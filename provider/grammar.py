@@ -1,0 +1,198 @@
+"""Answers held to a form: JSON that fits a schema, a regular expression, a grammar, choices.
+
+llguidance says which tokens may come next, and sampling leaves only those. What is allowed follows
+from the token before, so that has to be read first; the forward pass runs meanwhile.
+
+Rule 1: a form that can't be compiled is an error before anything runs, with the reason.
+Rule 2: thinking comes first and is not bound. The form begins where it ends.
+Rule 3: what is asked again, after a pass that failed or a proposed token that was thrown away, is
+found by the tokens themselves, not by counting calls.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer
+from llguidance.hf import from_tokenizer
+
+from provider.backend import mx
+from provider.interface import InvalidParameterError
+
+__all__ = ["Forms", "Held", "Masks"]
+
+OPTION = "response_format"
+# Between JSON's tokens: a space, or a new line and its indentation. Any run of white space would be
+# JSON too, and small models lose themselves in it.
+BETWEEN = r"( |\n[ \t]{0,32})?"
+
+
+@dataclass(frozen=True)
+class Form:
+    """What an answer is held to: `grammar` in llguidance's own notation."""
+
+    grammar: str
+
+
+def form_of(response_format: Mapping[str, Any]) -> Form | None:
+    """Return the form that is asked for, None for plain text. Raises InvalidParameterError."""
+    kind, given = response_format["type"], response_format
+    try:
+        match kind:
+            case "text":
+                return None
+            case "json_object":
+                return _json({"type": "object"})
+            case "json_schema":
+                return _json(given["schema"])
+            case "regex":
+                return Form(LLMatcher.grammar_from_regex(given["regex"]))
+            case "lark":
+                return Form(LLMatcher.grammar_from_lark(given["grammar"]))
+            case _:
+                choices = "|".join(re.escape(choice) for choice in given["choices"])
+                return Form(LLMatcher.grammar_from_regex(choices))
+    except ValueError as error:
+        raise _refused(response_format, str(error)) from error
+
+
+def _json(schema: Mapping[str, Any] | bool) -> Form:
+    overrides: Any = {"whitespace_pattern": BETWEEN}
+    return Form(LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=overrides))
+
+
+class Forms:
+    """Compiles forms for one tokenizer; for the thread that prepares prompts."""
+
+    def __init__(self, tokenizer: Any, vocabulary: int):
+        self._wrapped = tokenizer
+        self._vocabulary = vocabulary
+        self._tokenizer: LLTokenizer | None = None  # a second of work: made when it is needed
+        self._compiled = lru_cache(maxsize=64)(self._compile)
+
+    def matcher(self, response_format: Mapping[str, Any]) -> LLMatcher | None:
+        """Return a matcher of one's own, None for plain text. Raises InvalidParameterError."""
+        form = form_of(response_format)
+        if form is None:
+            return None
+        compiled = self._compiled(form)
+        if compiled.is_error():
+            raise _refused(response_format, compiled.get_error())
+        return compiled.deep_copy()
+
+    def _compile(self, form: Form) -> LLMatcher:
+        if self._tokenizer is None:
+            self._tokenizer = from_tokenizer(
+                self._wrapped._tokenizer,  # noqa: SLF001 - mlx-lm has no other way to it
+                n_vocab=self._vocabulary,
+                eos_token=sorted(self._wrapped.eos_token_ids),
+            )
+        return LLMatcher(self._tokenizer, form.grammar, log_level=0)
+
+
+class Held:
+    """What holds one run's answer to its form; on the MLX thread.
+
+    While `thinking` nothing is bound, up to the end of the first `think_end`; `think_start` may
+    come first where the model may think unasked. `ends` may come where the form is full.
+    """
+
+    def __init__(
+        self,
+        matcher: LLMatcher,
+        ends: Iterable[int],
+        *,
+        thinking: bool = False,
+        think_start: Sequence[int] = (),
+        think_end: Sequence[int] = (),
+    ):
+        self._matcher = matcher
+        self._ends = list(ends)
+        self._thinking = thinking
+        self._think_start = list(think_start)
+        self._think_end = list(think_end)
+        self._seen: list[int] = []  # of the answer's tokens, all that were taken
+        self._bound_from: int | None = None if thinking else 0  # in those
+        self._off = False  # the tokens seen are none that the form allows
+
+    @property
+    def bound(self) -> bool:
+        """Whether anything is forbidden after the tokens that were followed last."""
+        return self._bound_from is not None and not self._off
+
+    def follow(self, length: int, last: int, answer: Callable[[], Sequence[int]]) -> None:
+        """Take the answer's tokens so far: `length` of them, the newest `last`.
+
+        `answer` returns all of them; it is asked only if they are not those of before and one more.
+        """
+        if length == len(self._seen) + 1:
+            self._take(last)
+        elif length > 0 or self._seen:
+            tokens = list(answer()) if length > 0 else []
+            if tokens != self._seen:
+                self._restart()
+                for token in tokens:
+                    self._take(token)
+
+    def write(self, mask: Any) -> None:
+        """Set the bits of the tokens that may come next in `mask`, 32 tokens a number."""
+        if self._matcher.is_stopped():  # the form is full
+            mask[:] = 0
+            for token in self._ends:
+                _set(mask, token)
+        else:
+            self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
+            if self._matcher.is_error():
+                raise RuntimeError(self._matcher.get_error())
+        if not self._seen and self._think_start:
+            _set(mask, self._think_start[0])
+
+    def _restart(self) -> None:
+        self._matcher.reset()
+        self._seen, self._off = [], False
+        self._bound_from = None if self._thinking else 0
+
+    def _take(self, token: int) -> None:
+        self._seen.append(token)
+        if self._bound_from is None:
+            end = self._think_end
+            if end and self._seen[-len(end) :] == end:
+                self._bound_from = len(self._seen)
+        elif len(self._seen) == 1 and self._think_start and token == self._think_start[0]:
+            self._bound_from = None
+        elif not self._off and not self._matcher.is_stopped():
+            self._off = not self._matcher.try_consume_tokens([token])
+
+
+class Masks:
+    """The masks of the rows of one step: one bit a token, all of them set to begin with."""
+
+    def __init__(self, rows: int, vocabulary: int):
+        self._vocabulary = vocabulary
+        self._bits = np.full((rows, (vocabulary + 31) // 32), 0xFFFFFFFF, dtype=np.uint32)
+
+    def row(self, index: int) -> Any:
+        """Return the numbers of one row, to write to."""
+        return self._bits[index]
+
+    def apply(self, logits: mx.array) -> mx.array:
+        """Return logits `(rows, vocabulary)` with what is not set at minus infinity."""
+        # The lowest bit first, as llguidance writes them.
+        truths = np.unpackbits(self._bits.view(np.uint8), axis=1, bitorder="little")
+        allowed = mx.array(truths[:, : self._vocabulary].view(np.bool_))
+        return mx.where(allowed, logits, -mx.inf)
+
+
+def _set(mask: Any, token: int) -> None:
+    mask[token // 32] |= np.uint32(1 << (token % 32))
+
+
+def _refused(response_format: Mapping[str, Any], reason: str) -> InvalidParameterError:
+    reason = reason.strip().splitlines()[0] if reason.strip() else "it can't be compiled"
+    return InvalidParameterError(OPTION, response_format, f"`{OPTION}`: {reason[:300]}")
