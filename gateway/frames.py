@@ -180,6 +180,7 @@ class Generate(_FromClient, tag="generate", frozen=True, kw_only=True):
     window: int | None = None
     resumable: bool = False
     enable_thinking: bool | None = None
+    max_reasoning_tokens: int | None = None
 
 
 class Cancel(_FromClient, tag="cancel", frozen=True, kw_only=True):

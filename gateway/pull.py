@@ -32,6 +32,7 @@ SAMPLING = (
     "frequency_penalty",
     "logit_bias",
     "logprobs",
+    "max_reasoning_tokens",
     "max_tokens",
     "messages",
     "min_p",

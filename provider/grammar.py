@@ -97,34 +97,36 @@ class Forms:
 
 
 class Held:
-    """What holds one run's answer to its form; on the MLX thread.
+    """What holds one run's answer to its form, and its thinking to its budget; on the MLX thread.
 
-    While `thinking` nothing is bound, up to the end of the first `think_end`; `think_start` may
-    come first where the model may think unasked. `ends` may come where the form is full.
+    Without a `matcher` only the thinking is held. While the model thinks nothing is bound, until
+    `most_thoughts` tokens have come; then the only way on is `think_end`, token by token.
     """
 
     def __init__(
         self,
-        matcher: LLMatcher,
+        matcher: LLMatcher | None,
         ends: Iterable[int],
         *,
         thinking: bool = False,
         think_start: Sequence[int] = (),
         think_end: Sequence[int] = (),
+        most_thoughts: int | None = None,
     ):
         self._matcher = matcher
-        self._ends = list(ends)
-        self._thinking = thinking
-        self._think_start = list(think_start)
+        self._ends = list(ends)  # may come where the form is full
+        self._thinking = thinking  # whether the prompt opens the thinking
+        self._think_start = list(think_start)  # may come first where the model may think unasked
         self._think_end = list(think_end)
-        self._seen: list[int] = []  # of the answer's tokens, all that were taken
-        self._bound_from: int | None = None if thinking else 0  # in those
-        self._off = False  # the tokens seen are none that the form allows
+        self._most_thoughts = most_thoughts
+        self._restart()
 
     @property
     def bound(self) -> bool:
         """Whether anything is forbidden after the tokens that were followed last."""
-        return self._bound_from is not None and not self._off
+        if self._thoughts is not None:
+            return self._due is not None
+        return self._matcher is not None and not self._off
 
     def follow(self, length: int, last: int, answer: Callable[[], Sequence[int]]) -> None:
         """Take the answer's tokens so far: `length` of them, the newest `last`.
@@ -142,31 +144,47 @@ class Held:
 
     def write(self, mask: Any) -> None:
         """Set the bits of the tokens that may come next in `mask`, 32 tokens a number."""
-        if self._matcher.is_stopped():  # the form is full
-            mask[:] = 0
-            for token in self._ends:
-                _set(mask, token)
+        due = self._due
+        if due is not None:
+            _only(mask, [due])
+        elif self._matcher is None or self._matcher.is_stopped():  # the form is full
+            _only(mask, self._ends)
         else:
             self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
             if self._matcher.is_error():
                 raise RuntimeError(self._matcher.get_error())
-        if not self._seen and self._think_start:
+        if not self._seen and self._think_start and due is None:
             _set(mask, self._think_start[0])
 
+    @property
+    def _due(self) -> int | None:
+        """The token that has to come next to close the thinking, None if it may go on."""
+        most, end = self._most_thoughts, self._think_end
+        if self._thoughts is None or most is None or self._thoughts < most or not end:
+            return None
+        # As much of the end as is there already is not asked for again.
+        there = next(
+            n for n in range(len(end) - 1, -1, -1) if self._seen[len(self._seen) - n :] == end[:n]
+        )
+        return end[there]
+
     def _restart(self) -> None:
-        self._matcher.reset()
-        self._seen, self._off = [], False
-        self._bound_from = None if self._thinking else 0
+        if self._matcher is not None:
+            self._matcher.reset()
+        self._seen: list[int] = []  # of the answer's tokens, all that were taken
+        self._thoughts: int | None = 0 if self._thinking else None  # None: it does not think
+        self._off = False  # the tokens seen are none that the form allows
 
     def _take(self, token: int) -> None:
         self._seen.append(token)
-        if self._bound_from is None:
+        if self._thoughts is not None:
+            self._thoughts += 1
             end = self._think_end
             if end and self._seen[-len(end) :] == end:
-                self._bound_from = len(self._seen)
+                self._thoughts = None
         elif len(self._seen) == 1 and self._think_start and token == self._think_start[0]:
-            self._bound_from = None
-        elif not self._off and not self._matcher.is_stopped():
+            self._thoughts = 0
+        elif self._matcher is not None and not self._off and not self._matcher.is_stopped():
             self._off = not self._matcher.try_consume_tokens([token])
 
 
@@ -187,6 +205,12 @@ class Masks:
         truths = np.unpackbits(self._bits.view(np.uint8), axis=1, bitorder="little")
         allowed = mx.array(truths[:, : self._vocabulary].view(np.bool_))
         return mx.where(allowed, logits, -mx.inf)
+
+
+def _only(mask: Any, tokens: Iterable[int]) -> None:
+    mask[:] = 0
+    for token in tokens:
+        _set(mask, token)
 
 
 def _set(mask: Any, token: int) -> None:

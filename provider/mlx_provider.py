@@ -376,9 +376,10 @@ class _Ready:
                 said = f"`logit_bias`: the model knows {self.vocabulary} tokens, and no {token}"
                 raise InvalidParameterError("logit_bias", token, said)
         matcher = self.forms.matcher(options.response_format) if options.response_format else None
-        if matcher is None:
-            return None
         thinks = tokenizer.has_thinking
+        budget = options.max_reasoning_tokens if thinks else None
+        if matcher is None and budget is None:
+            return None
         unasked = thinks and options.enable_thinking
         return Held(
             matcher,
@@ -386,6 +387,7 @@ class _Ready:
             thinking=TextFormat(tokenizer).initial_state(prompt) == REASONING_STATE,
             think_start=tokenizer.think_start_tokens if unasked else (),
             think_end=tokenizer.think_end_tokens if thinks else (),
+            most_thoughts=budget,
         )
 
 

@@ -31,6 +31,7 @@ class GenerationOptions:
     model: str | None = None
     events: bool = False
     enable_thinking: bool = False
+    max_reasoning_tokens: int | None = None  # then the thinking is closed; the answer begins
     temperature: float = 0.7
     top_p: float = 1.0
     top_k: int = 0
@@ -234,6 +235,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "model": _text,
     "events": _boolean,
     "enable_thinking": _boolean,
+    "max_reasoning_tokens": _integer(0, MAX_TOKENS),
     "temperature": _number(0, 2),
     "top_p": _number(0, 1, open_low=True),
     "top_k": _integer(0, 1_000_000),

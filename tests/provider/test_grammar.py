@@ -111,6 +111,45 @@ async def test_thinking_comes_first_and_is_not_bound(provider):
     assert response.content in {"yes", "no"}
 
 
+@pytest.mark.parametrize("most", [0, 5, 1000])
+async def test_thinking_is_closed_after_its_budget_and_the_answer_begins(provider, most):
+    response = await provider.generate_async(
+        "Tell me a story about a fox",
+        enable_thinking=True,
+        max_reasoning_tokens=most,
+        max_tokens=300,
+        temperature=0.0,
+    )
+    assert response.content
+    assert "<" not in response.content[:20]
+    thoughts = response.usage["reasoning_tokens"]
+    marker = 4  # tokens at most, which mark its end
+    assert thoughts <= most + marker
+    assert (thoughts > 10) is (most == 1000)
+    free = await provider.generate_async(
+        "Tell me a story about a fox", enable_thinking=True, max_tokens=300, temperature=0.0
+    )
+    assert (response.content == free.content) is (most == 1000)
+
+
+async def test_a_budget_for_who_does_not_think_changes_nothing(provider):
+    with_budget = await provider.generate_async("Count from 3 to 9", max_reasoning_tokens=3)
+    assert with_budget.content == (await provider.generate_async("Count from 3 to 9")).content
+
+
+async def test_a_budget_and_a_form_go_together(provider):
+    response = await answer(
+        provider,
+        {"type": "choice", "choices": ["yes", "no"]},
+        "Tell me a story about a fox",
+        enable_thinking=True,
+        max_reasoning_tokens=8,
+        seed=1,
+    )
+    assert response.content in {"yes", "no"}
+    assert 0 < len(response.reasoning_trace) < 80
+
+
 async def test_rows_with_and_without_a_form_run_together_and_keep_their_texts(provider):
     def asks(n):
         form = FORMATS[n % 3][0] if n % 2 else None
