@@ -163,10 +163,9 @@ class Held:
         if self._thoughts is None or most is None or self._thoughts < most or not end:
             return None
         # As much of the end as is there already is not asked for again.
-        there = next(
-            n for n in range(len(end) - 1, -1, -1) if self._seen[len(self._seen) - n :] == end[:n]
-        )
-        return end[there]
+        seen = self._seen
+        there = (n for n in range(len(end) - 1, 0, -1) if seen[-n:] == end[:n])
+        return end[next(there, 0)]
 
     def _restart(self) -> None:
         if self._matcher is not None:

@@ -29,6 +29,7 @@ BAD = [
     ("events", 1), ("enable_thinking", "yes"), ("model", ""), ("messages", []),
     ("messages", "hi"), ("presence_penalty", 2.1), ("frequency_penalty", "x"),
     ("logit_bias", [1]), ("response_format", {}),
+    ("max_reasoning_tokens", -1),
 ]  # fmt: skip
 
 
