@@ -181,6 +181,8 @@ class Generate(_FromClient, tag="generate", frozen=True, kw_only=True):
     resumable: bool = False
     enable_thinking: bool | None = None
     max_reasoning_tokens: int | None = None
+    raw: bool | None = None
+    continue_final_message: bool | None = None
 
 
 class Cancel(_FromClient, tag="cancel", frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ __all__ = ["Audience", "Pull"]
 log = logging.getLogger(__name__)
 
 SAMPLING = (
+    "continue_final_message",
     "enable_thinking",
     "frequency_penalty",
     "logit_bias",
@@ -38,6 +39,7 @@ SAMPLING = (
     "min_p",
     "model",
     "presence_penalty",
+    "raw",
     "repetition_penalty",
     "response_format",
     "seed",

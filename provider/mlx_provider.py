@@ -352,10 +352,16 @@ class _Ready:
         options = call.options
         if call.tools and not self.template.knows_tools:
             raise ToolsUnsupportedError("tool_use", "this model's chat template knows no tools")
-        turns = conversation(
-            call.prompt, call.system_prompt, options.messages, files_to_text(call.files)
-        )
-        prompt = self.template.tokens(turns, call.tools, enable_thinking=options.enable_thinking)
+        turns = self._turns(call)
+        if options.raw:
+            prompt = self.template.raw(call.prompt)
+        else:
+            prompt = self.template.tokens(
+                turns,
+                call.tools,
+                enable_thinking=options.enable_thinking,
+                go_on=options.continue_final_message,
+            )
         if not prompt:
             raise InvalidRequestError("the prompt is empty")
         window = self.context_window
@@ -364,9 +370,28 @@ class _Ready:
                 raise ContextWindowExceededError(window, len(prompt))
             options = replace(options, max_tokens=min(options.max_tokens, window - len(prompt)))
         boundaries = (
-            self.template.boundaries(turns, call.tools, prompt) if self.keep_boundaries else ()
+            self.template.boundaries(turns, call.tools, prompt)
+            if self.keep_boundaries and turns
+            else ()
         )
         return RunRequest(prompt, options, call.tools, boundaries, self._form(call, prompt))
+
+    def _turns(self, call: _Call) -> List[Dict[str, Any]]:
+        """Return the conversation, nothing for a raw prompt. Raises InvalidParameterError."""
+        options = call.options
+        if options.raw:
+            if options.messages or call.system_prompt or call.files or call.tools:
+                said = "`raw` goes with a `prompt` and no messages, system prompt, files or tools"
+                raise InvalidParameterError("raw", options.raw, said)
+            return []
+        turns = conversation(
+            call.prompt, call.system_prompt, options.messages, files_to_text(call.files)
+        )
+        if options.continue_final_message and turns[-1]["role"] != "assistant":
+            said = "`continue_final_message` needs a last message of the assistant's"
+            name = "continue_final_message"
+            raise InvalidParameterError(name, options.continue_final_message, said)
+        return turns
 
     def _form(self, call: _Call, prompt: List[int]) -> Optional[Held]:
         """Return what holds an answer to its form. Raises InvalidParameterError."""

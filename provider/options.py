@@ -30,6 +30,8 @@ class GenerationOptions:
     messages: tuple[dict[str, Any], ...] | None = None
     model: str | None = None
     events: bool = False
+    raw: bool = False  # the prompt as it is, without the model's chat template
+    continue_final_message: bool = False  # the last message is the assistant's, and goes on
     enable_thinking: bool = False
     max_reasoning_tokens: int | None = None  # then the thinking is closed; the answer begins
     temperature: float = 0.7
@@ -76,7 +78,15 @@ def parse_options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Gene
 
 
 NOT_DEFAULTS = frozenset(
-    {"messages", "model", "events", "logit_bias", "response_format"}
+    {
+        "continue_final_message",
+        "events",
+        "logit_bias",
+        "messages",
+        "model",
+        "raw",
+        "response_format",
+    }
 )  # of a call, never of a configuration
 
 
@@ -234,6 +244,8 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "messages": _messages,
     "model": _text,
     "events": _boolean,
+    "raw": _boolean,
+    "continue_final_message": _boolean,
     "enable_thinking": _boolean,
     "max_reasoning_tokens": _integer(0, MAX_TOKENS),
     "temperature": _number(0, 2),

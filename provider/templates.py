@@ -97,14 +97,16 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]],
         *,
         enable_thinking: bool,
+        go_on: bool = False,
     ) -> list[int]:
         """Return the prompt's tokens, up to where the assistant's turn begins.
 
-        A model without a template gets the contents, a line each. Raises InvalidRequestError with
-        the template's own reason if it refuses the messages.
+        With `go_on`, up to where the last message ends, which the assistant has begun. A model
+        without a template gets the contents, a line each. Raises InvalidRequestError with the
+        template's own reason if it refuses the messages.
         """
         try:
-            return self._render(messages, tools, enable_thinking, answer=True)
+            return self._render(messages, tools, enable_thinking, answer=not go_on, go_on=go_on)
         except REFUSALS as error:
             raise InvalidRequestError(
                 f"the model's chat template refuses these messages: {error}",
@@ -142,14 +144,20 @@ class ChatTemplate:
         thinking: bool,
         *,
         answer: bool,
+        go_on: bool = False,
     ) -> list[int]:
         if not self._tokenizer.has_chat_template:
             text = "".join(f"{message['content']}\n" for message in messages)
-            return list(self._tokenizer.encode(text))
+            return self.raw(text.removesuffix("\n") if go_on else text)
         tokens = self._tokenizer.apply_chat_template(
             list(messages),
             tools=list(tools) or None,
             add_generation_prompt=answer,
             enable_thinking=thinking,
+            **({"continue_final_message": True} if go_on else {}),
         )
         return list(tokens)
+
+    def raw(self, text: str) -> list[int]:
+        """Return a text's tokens, with what the tokenizer puts before any text and no more."""
+        return list(self._tokenizer.encode(text))

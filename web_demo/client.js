@@ -20,7 +20,7 @@
  *   temperature?: number, top_p?: number, top_k?: number, min_p?: number, max_tokens?: number,
  *   seed?: number, stop?: string | string[], repetition_penalty?: number, tools?: object[],
  *   files?: {name: string, mime?: string, data: string}[], enable_thinking?: boolean,
- *   max_reasoning_tokens?: number, response_format?: object, logit_bias?: Record<string, number>,
+ *   raw?: boolean, continue_final_message?: boolean, max_reasoning_tokens?: number, response_format?: object, logit_bias?: Record<string, number>,
  *   presence_penalty?: number, frequency_penalty?: number,
  *   resumable?: boolean,
  *   signal?: AbortSignal, onprogress?: (progress: Progress) => void,

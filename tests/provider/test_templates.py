@@ -1,9 +1,17 @@
 import pytest
 
+from provider import MLXProvider
 from provider.embedded import MODEL_PATH
-from provider.interface import InvalidRequestError
+from provider.interface import InvalidParameterError, InvalidRequestError
 from provider.models import tokenizer_of
 from provider.templates import ChatTemplate, conversation
+
+
+@pytest.fixture(scope="module")
+def provider():
+    made = MLXProvider({"temperature": 0.0})
+    yield made
+    made.close()
 
 
 def roles(turns):
@@ -96,3 +104,36 @@ def test_a_model_without_a_template_reads_the_contents_a_line_each():
         enable_thinking=False,
     )
     assert bytes(tokens) == b"S\nU\n"
+
+
+async def test_a_raw_prompt_goes_to_the_model_as_it_is(provider):
+    prompt = tokenizer_of(MODEL_PATH).apply_chat_template(
+        [{"role": "user", "content": "Count from 3 to 9"}],
+        add_generation_prompt=True,
+        enable_thinking=False,
+        tokenize=False,
+    )
+    raw = await provider.generate_async(prompt, raw=True)
+    asked = await provider.generate_async("Count from 3 to 9")
+    assert raw.content == asked.content
+    assert raw.usage["prompt_tokens"] == asked.usage["prompt_tokens"]
+    for more in ({"system_prompt": "x"}, {"tools": [{"name": "f"}]}):
+        with pytest.raises(InvalidParameterError, match="`raw` goes with"):
+            await provider.generate_async("x", raw=True, **more)
+    with pytest.raises(InvalidParameterError, match="`raw` goes with"):
+        await provider.generate_async("", raw=True, messages=[{"role": "user", "content": "x"}])
+
+
+async def test_an_assistants_message_is_gone_on_with(provider):
+    whole = (await provider.generate_async("Count from 3 to 9")).content
+    begun = whole[: whole.index(", 6")]
+    messages = [
+        {"role": "user", "content": "Count from 3 to 9"},
+        {"role": "assistant", "content": begun},
+    ]
+    rest = await provider.generate_async(
+        "", messages=messages, continue_final_message=True, temperature=0.0
+    )
+    assert begun + rest.content == whole
+    with pytest.raises(InvalidParameterError, match="needs a last message of the assistant"):
+        await provider.generate_async("", messages=messages[:1], continue_final_message=True)
