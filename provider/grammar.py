@@ -23,11 +23,12 @@ from llguidance import LLMatcher, LLTokenizer
 from llguidance.hf import from_tokenizer
 
 from provider.backend import mx
-from provider.interface import InvalidParameterError
+from provider.interface import InvalidParameterError, UnsupportedFeatureError
 
 __all__ = ["Forms", "Held", "Masks"]
 
 OPTION = "response_format"
+JSON_CALLS = ".json_tools"  # mlx-lm's parser of calls that are JSON in tags
 # Between JSON's tokens: a space, or a new line and its indentation. Any run of white space would be
 # JSON too, and small models lose themselves in it.
 BETWEEN = r"( |\n[ \t]{0,32})?"
@@ -81,9 +82,30 @@ class Forms:
         form = form_of(response_format)
         if form is None:
             return None
+        return self._copy(form, OPTION, response_format)
+
+    def call_matcher(self, tools: Sequence[Mapping[str, Any]]) -> LLMatcher:
+        """Return a matcher for one call of one of these tools, written as JSON in tags.
+
+        Raises InvalidParameterError if the schema of a tool's arguments can't be compiled,
+        UnsupportedFeatureError if the model writes calls in another way.
+        """
+        wrapped = self._wrapped
+        parser = getattr(wrapped.tool_parser, "__module__", "")
+        if not (wrapped.tool_call_start and wrapped.tool_call_end and parser.endswith(JSON_CALLS)):
+            said = "`tool_choice` is held only for models that write calls as JSON in tags"
+            raise UnsupportedFeatureError("tool_choice", said)
+        calls = [_call_schema(tool["function"]) for tool in tools]
+        schema = json.dumps({"x-guidance": {"whitespace_pattern": BETWEEN}, "anyOf": calls})
+        begin = _literal(wrapped.tool_call_start, wrapped.tool_call_start_tokens)
+        end = _literal(wrapped.tool_call_end, wrapped.tool_call_end_tokens)
+        lark = f"start: {begin} GAP call GAP {end}\ncall: %json {schema}\nGAP: /[ \\n]?/"
+        return self._copy(Form(LLMatcher.grammar_from_lark(lark)), "tools", tools)
+
+    def _copy(self, form: Form, option: str, value: Any) -> LLMatcher:
         compiled = self._compiled(form)
         if compiled.is_error():
-            raise _refused(response_format, compiled.get_error())
+            raise _refused(value, compiled.get_error(), option)
         return compiled.deep_copy()
 
     def _compile(self, form: Form) -> LLMatcher:
@@ -216,6 +238,23 @@ def _set(mask: Any, token: int) -> None:
     mask[token // 32] |= np.uint32(1 << (token % 32))
 
 
-def _refused(response_format: Mapping[str, Any], reason: str) -> InvalidParameterError:
+def _call_schema(function: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {
+            "name": {"const": function["name"]},
+            "arguments": function["parameters"],
+        },
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
+
+
+def _literal(text: str, tokens: Sequence[int]) -> str:
+    """Return a marker as Lark has it: a token of its own, or text."""
+    return f"<[{tokens[0]}]>" if len(tokens) == 1 else json.dumps(text)
+
+
+def _refused(value: Any, reason: str, option: str = OPTION) -> InvalidParameterError:
     reason = reason.strip().splitlines()[0] if reason.strip() else "it can't be compiled"
-    return InvalidParameterError(OPTION, response_format, f"`{OPTION}`: {reason[:300]}")
+    return InvalidParameterError(option, value, f"`{option}`: {reason[:300]}")

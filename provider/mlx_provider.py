@@ -349,6 +349,7 @@ class _Ready:
 
     def request(self, call: _Call) -> RunRequest:
         """Turn a call into tokens; raises what `generate_async` documents."""
+        call = _with_choice(call)
         options = call.options
         if call.tools and not self.template.knows_tools:
             raise ToolsUnsupportedError("tool_use", "this model's chat template knows no tools")
@@ -401,6 +402,8 @@ class _Ready:
                 said = f"`logit_bias`: the model knows {self.vocabulary} tokens, and no {token}"
                 raise InvalidParameterError("logit_bias", token, said)
         matcher = self.forms.matcher(options.response_format) if options.response_format else None
+        if options.tool_choice == "required" or (options.tool_choice or "").startswith("="):
+            matcher = self.forms.call_matcher(call.tools)
         thinks = tokenizer.has_thinking
         budget = options.max_reasoning_tokens if thinks else None
         if matcher is None and budget is None:
@@ -414,6 +417,28 @@ class _Ready:
             think_end=tokenizer.think_end_tokens if thinks else (),
             most_thoughts=budget,
         )
+
+
+def _with_choice(call: _Call) -> _Call:
+    """Return a call with the tools that may be chosen. Raises InvalidParameterError."""
+    choice, options = call.options.tool_choice, call.options
+    if choice in {None, "auto"}:
+        return call
+    if choice == "none":
+        return replace(call, tools=[])
+    if not call.tools:
+        raise InvalidParameterError("tool_choice", choice, "`tool_choice`: there are no `tools`")
+    if options.response_format and options.response_format["type"] != "text":
+        said = "`tool_choice`: a call that has to come leaves no room for a `response_format`"
+        raise InvalidParameterError("tool_choice", choice, said)
+    if choice == "required":
+        return call
+    named = [tool for tool in call.tools if f"={tool['function']['name']}" == choice]
+    if not named:
+        known = ", ".join(f"`{tool['function']['name']}`" for tool in call.tools)
+        said = f"`tool_choice`: no tool is named `{str(choice)[1:]}`; there is {known}"
+        raise InvalidParameterError("tool_choice", choice, said)
+    return replace(call, tools=named)
 
 
 def _join(deltas: List[GenerateResponse]) -> GenerateResponse:

@@ -45,6 +45,7 @@ class GenerationOptions:
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: Mapping[int, float] | None = None  # added to the logits, by token
+    tool_choice: str | None = None  # "auto", "none", "required", or one by name as `=name`
     response_format: Mapping[str, Any] | None = None  # with `type` and what it needs
 
 
@@ -52,7 +53,6 @@ class GenerationOptions:
 NOT_YET = frozenset(
     {
         "logprobs",
-        "tool_choice",
         "top_logprobs",
     }
 )
@@ -86,6 +86,7 @@ NOT_DEFAULTS = frozenset(
         "model",
         "raw",
         "response_format",
+        "tool_choice",
     }
 )  # of a call, never of a configuration
 
@@ -166,6 +167,17 @@ def _token(name: str, key: Any) -> int:
     if isinstance(key, int) and not isinstance(key, bool) and 0 <= key < 10**9:
         return key
     raise _wrong(name, key, "a map whose keys are tokens' numbers")
+
+
+def _tool_choice(name: str, value: Any) -> str:
+    """Return a choice as one text; OpenAI's nested form names a tool, and so does the flat one."""
+    if value in ("auto", "none", "required"):
+        return str(value)
+    inner = value.get("function", value) if isinstance(value, Mapping) else None
+    if isinstance(inner, Mapping) and isinstance(inner.get("name"), str) and inner["name"]:
+        return f"={inner['name']}"
+    form = '"auto", "none", "required", or {"type": "function", "function": {"name": …}}'
+    raise _wrong(name, value, form)
 
 
 FORMATS = {  # the field that each needs, and what it must hold
@@ -260,4 +272,5 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "frequency_penalty": _number(-2, 2),
     "logit_bias": _logit_bias,
     "response_format": _response_format,
+    "tool_choice": _tool_choice,
 }

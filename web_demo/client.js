@@ -19,6 +19,7 @@
  *   messages?: Message[], prompt?: string, system_prompt?: string, model?: string,
  *   temperature?: number, top_p?: number, top_k?: number, min_p?: number, max_tokens?: number,
  *   seed?: number, stop?: string | string[], repetition_penalty?: number, tools?: object[],
+ *   tool_choice?: "auto" | "none" | "required" | object,
  *   files?: {name: string, mime?: string, data: string}[], enable_thinking?: boolean,
  *   raw?: boolean, continue_final_message?: boolean, max_reasoning_tokens?: number, response_format?: object, logit_bias?: Record<string, number>,
  *   presence_penalty?: number, frequency_penalty?: number,

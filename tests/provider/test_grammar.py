@@ -188,6 +188,89 @@ async def test_a_drafted_run_keeps_its_form(tmp_path):
         await provider.aclose()
 
 
+# Tool choice. -----------------------------------------------------------------------------------
+
+TOOLS = [
+    {
+        "name": "get_weather",
+        "description": "The weather of a place",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "place": {"type": "string", "maxLength": 20},
+                "unit": {"enum": ["C", "F"]},
+            },
+            "required": ["place", "unit"],
+            "additionalProperties": False,
+        },
+    },
+    {
+        "name": "add",
+        "description": "Add two numbers",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "a": {"type": "integer", "minimum": 0, "maximum": 99},
+                "b": {"type": "integer", "minimum": 0, "maximum": 99},
+            },
+            "required": ["a", "b"],
+            "additionalProperties": False,
+        },
+    },
+]
+
+
+async def called(provider, choice, prompt="Tell me a story about a fox", **options):
+    given = {"tools": TOOLS, "tool_choice": choice, "max_tokens": 200, **options}
+    return await provider.generate_async(prompt, **given)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_call_that_is_required_comes_and_fits_its_tool(provider, seed):
+    response = await called(provider, "required", temperature=1.0, seed=seed)
+    (call,) = response.tool_calls
+    assert (response.finish_reason, response.content) == ("tool_calls", "")
+    parameters = {tool["name"]: tool["parameters"] for tool in TOOLS}
+    jsonschema.validate(call["arguments"], parameters[call["name"]])
+
+
+@pytest.mark.parametrize(
+    "choice", [{"type": "function", "function": {"name": "add"}}, {"name": "add"}]
+)
+async def test_a_tool_by_name_is_called_whatever_is_asked(provider, choice):
+    response = await called(provider, choice)
+    assert [call["name"] for call in response.tool_calls] == ["add"]
+
+
+async def test_no_tool_is_called_where_none_is_to_be(provider):
+    prompt = "What is the weather in Paris, in C?"
+    assert (await called(provider, "auto", prompt)).tool_calls
+    response = await called(provider, "none", prompt)
+    assert not response.tool_calls
+    assert response.content
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"tool_choice": "always"}, '"auto", "none", "required"'),
+        ({"tool_choice": {"name": "sub"}}, "no tool is named `sub`; there is `get_weather`, `add`"),
+        ({"tool_choice": "required", "tools": []}, "there are no `tools`"),
+        ({"tool_choice": "required", "response_format": {"type": "json_object"}}, "no room"),
+        (
+            {
+                "tool_choice": "required",
+                "tools": [{"name": "f", "parameters": {"type": "nope"}}],
+            },
+            "Invalid type",
+        ),
+    ],
+)
+async def test_a_choice_that_cannot_be_is_an_error_at_once(provider, options, said):
+    with pytest.raises(InvalidParameterError, match=re.escape(said)):
+        await provider.generate_async("x", **{"tools": TOOLS, **options})
+
+
 # Short ones, so that every answer comes to its end.
 LEAVES = st.one_of(
     st.just({"type": "boolean"}),
