@@ -286,7 +286,7 @@ class Chunk(_FromServer, tag="chunk", frozen=True, kw_only=True):
     seq: int
     text: str
     channel: Literal["reasoning"] | None = None
-    logprobs: Any = None
+    logprobs: list[dict[str, Any]] | None = None
 
 
 class ToolCall(_FromServer, tag="tool_call", frozen=True, kw_only=True):
@@ -312,6 +312,7 @@ class Done(_FromServer, tag="done", frozen=True, kw_only=True):
     text: Text = None
     reasoning: Text = None
     tool_calls: list[dict[str, Any]] | None = None
+    logprobs: list[dict[str, Any]] | None = None
 
 
 class Error(_FromServer, tag="error", frozen=True, kw_only=True):

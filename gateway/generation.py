@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Literal
 
@@ -40,6 +40,7 @@ from provider.interface import (
     GenerationTiming,
     PrefillProgress,
     QueuePosition,
+    TokenLogprobs,
 )
 
 __all__ = ["TERMINAL", "TRANSITIONS", "Generation", "NotResumable", "State"]
@@ -47,6 +48,7 @@ __all__ = ["TERMINAL", "TRANSITIONS", "Generation", "NotResumable", "State"]
 REASONS = frozenset({"stop", "length", "tool_calls"})
 USAGE_FIELDS = frozenset(Usage.__struct_fields__)
 MOST_PARTS = 128  # that are kept apart: many short texts cost far more than one long one
+PAIR_BYTES = 64  # a token and its log-probability, on the wire, about
 FRAME_BYTES = 128  # what a frame that is kept costs beside its text, about
 
 Channel = Literal["reasoning"] | None
@@ -83,7 +85,8 @@ class _Text:
 
     channel: Channel
     parts: list[str]
-    size: int  # in bytes of UTF-8
+    size: int  # in bytes of UTF-8, and about what the log-probabilities take
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -139,6 +142,7 @@ class Generation:
         self._kept_bytes = 0
         self._text: list[str] = []  # for stream=false
         self._reasoning: list[str] = []
+        self._logprobs: list[dict[str, Any]] = []
 
     # What is asked.
 
@@ -204,10 +208,14 @@ class Generation:
             return
         if self.state is State.QUEUED:
             self._begin(now)
+        raw = response.raw_response
+        logprobs = raw.tokens if isinstance(raw, TokenLogprobs) else ()
         if response.reasoning_trace:
-            self._take_text(response.reasoning_trace, "reasoning", now)
-        if response.content:
-            self._take_text(response.content, None, now)
+            self._take_text(response.reasoning_trace, "reasoning", now, logprobs)
+        elif response.content:
+            self._take_text(response.content, None, now, logprobs)
+        if response.reasoning_trace and response.content:
+            self._take_text(response.content, None, now, ())
         if response.finish_reason is not None:
             self._finish(response, now)
 
@@ -275,7 +283,13 @@ class Generation:
         if isinstance(item, _Text):
             text = item.parts[0] if len(item.parts) == 1 else "".join(item.parts)
             self.waiting_bytes -= item.size
-            frame: Any = Chunk(id=self.id, seq=self._number(), text=text, channel=item.channel)
+            frame: Any = Chunk(
+                id=self.id,
+                seq=self._number(),
+                text=text,
+                channel=item.channel,
+                logprobs=item.logprobs or None,
+            )
             self._keep(frame)
             return frame  # type: ignore[no-any-return]
         if item.numbered:
@@ -330,22 +344,28 @@ class Generation:
         }
         self._waiting.append(_Waiting(Started, fields))
 
-    def _take_text(self, text: str, channel: Channel, now: float) -> None:
+    def _take_text(
+        self, text: str, channel: Channel, now: float, logprobs: Sequence[dict[str, Any]]
+    ) -> None:
         if self.first_text_at is None:
             self.first_text_at = now
         self.pieces += 1
         if not self._streamed:
             (self._reasoning if channel else self._text).append(text)
+            self._logprobs += logprobs
             return
         last, size = self._waiting[-1] if self._waiting else None, _size(text)
+        if logprobs:
+            size += sum(PAIR_BYTES * (1 + len(one["top_logprobs"])) for one in logprobs)
         if isinstance(last, _Text) and last.channel == channel:
             last.parts.append(text)
             if len(last.parts) == MOST_PARTS:
                 last.parts = ["".join(last.parts)]
             last.size += size
+            last.logprobs += logprobs
             self.merged += 1
         else:
-            self._waiting.append(_Text(channel, [text], size))
+            self._waiting.append(_Text(channel, [text], size, list(logprobs)))
         self.waiting_bytes += size
 
     def _finish(self, response: GenerateResponse, now: float) -> None:
@@ -367,7 +387,8 @@ class Generation:
             fields["text"] = "".join(self._text)
             fields["reasoning"] = "".join(self._reasoning) or None
             fields["tool_calls"] = list(calls) or None
-            self._text, self._reasoning = [], []
+            fields["logprobs"] = self._logprobs or None
+            self._text, self._reasoning, self._logprobs = [], [], []
         self._waiting.append(_Waiting(Done, fields))
 
     def _counted(self) -> Usage:
@@ -405,7 +426,10 @@ def _size(text: str) -> int:
 
 
 def _cost(frame: Numbered) -> int:
-    return FRAME_BYTES + len(getattr(frame, "text", None) or "")
+    size = FRAME_BYTES + len(getattr(frame, "text", None) or "")
+    for one in getattr(frame, "logprobs", None) or ():
+        size += PAIR_BYTES * (1 + len(one["top_logprobs"]))
+    return size
 
 
 def _call_fields(index: int, call: dict[str, Any]) -> dict[str, Any]:

@@ -137,7 +137,7 @@ class Batch:
         assert parked.pending is not None
         row, token = parked.row, parked.pending
         row.sequence.append(token)
-        return Token(row.key, token, finish_of(row, token, self._ends))
+        return row.given(token, finish_of(row, token, self._ends))
 
     @property
     def first_token_flies(self) -> bool:

@@ -177,7 +177,7 @@ class Group:
             if finish:
                 row.gone = True
                 self.leave(row)
-            tokens.append(Token(row.key, token, finish))
+            tokens.append(row.given(token, finish))
         return tokens
 
     def _compact(self, most_dead: float) -> None:

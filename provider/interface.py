@@ -84,6 +84,7 @@ __all__ = [
     "QuotaExceededError",
     "RequestTimeoutError",
     "ResourceExceededError",
+    "TokenLogprobs",
     "ToolCall",
     "ToolCallRequest",
     "ToolCallResponse",
@@ -281,6 +282,17 @@ class PrefillProgress:
 
 
 @dataclass(frozen=True)
+class TokenLogprobs:
+    """In `raw_response` of a delta, if `logprobs` was asked for: those of its tokens, in order.
+
+    Each has `token`, `logprob`, `bytes` (None for a part of a character) and `top_logprobs`, a list
+    of the same without the last.
+    """
+
+    tokens: tuple[Dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
 class GenerationTiming:
     """Times of one generation in milliseconds, in `raw_response` of its last response."""
 
@@ -289,6 +301,7 @@ class GenerationTiming:
     first_token_ms: float
     total_ms: float
     tokens_per_second: float
+    logprobs: Optional[TokenLogprobs] = None  # of a whole answer, if they were asked for
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,14 @@ from provider.interface import (
     FileData,
     GenerateResponse,
     GenerationError,
+    GenerationTiming,
     Health,
     InvalidParameterError,
     InvalidRequestError,
     ModelCapability,
     ModelInfo,
     ModelParameter,
+    TokenLogprobs,
     UnsupportedFeatureError,
     UnsupportedModelError,
 )
@@ -268,10 +270,11 @@ class MLXProvider(AbstractLLMInterface):
     def _response(self, event: RunEvent, request: RunRequest) -> Optional[GenerateResponse]:
         """Return what the caller gets for an event, None for nothing; raise a run's error."""
         match event:
-            case TextDelta(text, reasoning=True):
-                return GenerateResponse(content="", reasoning_trace=text, model=self._name)
-            case TextDelta(text):
-                return GenerateResponse(content=text, model=self._name)
+            case TextDelta(text, reasoning, _, logprobs):
+                given = TokenLogprobs(logprobs) if logprobs else None
+                if reasoning:
+                    return GenerateResponse("", given, None, self._name, reasoning_trace=text)
+                return GenerateResponse(text, given, None, self._name)
             case RunFinished(reason, usage, timing, calls):
                 return GenerateResponse(
                     content="",
@@ -443,8 +446,13 @@ def _with_choice(call: _Call) -> _Call:
 
 def _join(deltas: List[GenerateResponse]) -> GenerateResponse:
     """Return the whole answer that a stream's deltas make up."""
+    last, drawn = deltas[-1], [d.raw_response for d in deltas]
+    tokens = [token for one in drawn if isinstance(one, TokenLogprobs) for token in one.tokens]
+    if tokens and isinstance(last.raw_response, GenerationTiming):
+        timing = replace(last.raw_response, logprobs=TokenLogprobs(tuple(tokens)))
+        last = replace(last, raw_response=timing)
     return replace(
-        deltas[-1],
+        last,
         content="".join(delta.content or "" for delta in deltas),
         reasoning_trace="".join(delta.reasoning_trace or "" for delta in deltas) or None,
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 from provider.interface import InvalidParameterError
 
-__all__ = ["NOT_YET", "GenerationOptions", "parse_options"]
+__all__ = ["GenerationOptions", "parse_options"]
 
 MAX_STOP_STRINGS = 16  # each costs a state machine per stream; OpenAI's interface allows 4
 MAX_STOP_LENGTH = 256  # characters; a partial match is held back from the reader
@@ -46,16 +46,9 @@ class GenerationOptions:
     frequency_penalty: float | None = None
     logit_bias: Mapping[int, float] | None = None  # added to the logits, by token
     tool_choice: str | None = None  # "auto", "none", "required", or one by name as `=name`
+    logprobs: bool = False  # of each token
+    top_logprobs: int = 0  # likeliest tokens beside it
     response_format: Mapping[str, Any] | None = None  # with `type` and what it needs
-
-
-# Options of the wire that later versions carry out; refused by name, not taken for a typing error.
-NOT_YET = frozenset(
-    {
-        "logprobs",
-        "top_logprobs",
-    }
-)
 
 
 def parse_options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> GenerationOptions:
@@ -74,7 +67,11 @@ def parse_options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Gene
     for name in known - values.keys():
         if defaults.get(name) is not None and name in CHECKS and name not in NOT_DEFAULTS:
             values[name] = CHECKS[name](name, defaults[name])
-    return GenerationOptions(**values)
+    options = GenerationOptions(**values)
+    if options.top_logprobs and not options.logprobs:
+        said = "`top_logprobs` needs `logprobs`"
+        raise InvalidParameterError("top_logprobs", options.top_logprobs, said)
+    return options
 
 
 NOT_DEFAULTS = frozenset(
@@ -92,8 +89,6 @@ NOT_DEFAULTS = frozenset(
 
 
 def _unknown(name: str, known: set[str]) -> str:
-    if name in NOT_YET:
-        return f"option `{name}` is not supported yet"
     near = difflib.get_close_matches(name, known, 1)
     return f"unknown option `{name}`" + (f"; did you mean `{near[0]}`?" if near else "")
 
@@ -273,4 +268,6 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "logit_bias": _logit_bias,
     "response_format": _response_format,
     "tool_choice": _tool_choice,
+    "logprobs": _boolean,
+    "top_logprobs": _integer(0, 20),
 }

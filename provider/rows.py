@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from provider.grammar import Held
+from provider.logprobs import Drawn, Watch
 from provider.sampling import Processor, Sampler
 
 __all__ = [
@@ -32,6 +33,7 @@ class Row:
     sampler: Sampler
     processors: Sequence[Processor] = ()
     form: Held | None = None  # what the answer is held to
+    watch: Watch | None = None  # notes log-probabilities
     caches: list[Any] | None = None  # while its sequence is read: of this row alone
     done: int = 0  # tokens of the sequence in these caches
     fed: int = 0  # tokens of the sequence in the batch's caches, while it decodes
@@ -44,6 +46,11 @@ class Row:
     def generated(self) -> int:
         """How many tokens were generated and read."""
         return len(self.sequence) - self.prompt_tokens
+
+    def given(self, token: int, finish: str | None) -> Token:
+        """Return the newest token of the sequence as what a step gives."""
+        drawn = None if self.watch is None else self.watch.read(self.generated - 1)
+        return Token(self.key, token, finish, drawn)
 
     def follow(self, last: int) -> None:
         """Tell the form which tokens have come, with `last`, which is being fed."""
@@ -68,6 +75,7 @@ class Token:
     key: int
     token: int
     finish: str | None
+    drawn: Drawn | None = None  # its log-probability, if the row wants it
 
 
 @dataclass(frozen=True)

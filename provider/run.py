@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from provider.interface import GenerationTiming
 from provider.rows import Parked, Row, Token
@@ -27,6 +28,7 @@ class Run:
     ended: bool = False
     tokens: int = 0  # decoded so far, the end token counted
     cached: int = 0  # tokens of the prompt that others had read
+    drawn: list[dict[str, Any]] = field(default_factory=list)  # whose text was not handed over
     sent: int = 0  # tokens whose text was handed over
     last_step: int = 0  # the worker's step in which the run last took part
     submitted: float = field(default_factory=time.perf_counter)
@@ -53,6 +55,8 @@ class Run:
         self.tokens += 1
         if not self.first_token:
             self.first_token = time.perf_counter()
+        if token.drawn is not None and token.finish != "stop":
+            self.drawn.append(self.text.described(token.token, token.drawn))
         # The end token itself has no text.
         deltas = [] if token.finish == "stop" else self.text.add(token.token)
         if token.finish and not self.text.stopped:
@@ -67,6 +71,9 @@ class Run:
             deltas[0] = deltas[0]._replace(tokens=self.tokens - self.sent)
         if len(deltas) > 1:
             deltas[1:] = [delta._replace(tokens=0) for delta in deltas[1:]]
+        if self.drawn:
+            deltas[0] = deltas[0]._replace(logprobs=tuple(self.drawn))
+            self.drawn = []
         self.sent = self.tokens
 
     def usage(self) -> dict[str, int]:

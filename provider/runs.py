@@ -60,6 +60,7 @@ class TextDelta(NamedTuple):  # made faster than a dataclass, and there is one a
     text: str
     reasoning: bool = False
     tokens: int = 1  # that it took since the delta before; 0 for the second of one step
+    logprobs: tuple[dict[str, Any], ...] = ()  # of those tokens, if they were asked for
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from mlx_lm.sample_utils import (
 
 from provider.backend import mx
 from provider.grammar import Held, Masks
+from provider.logprobs import Watch
 from provider.options import GenerationOptions
 
 __all__ = [
@@ -136,6 +137,14 @@ class Draws(Protocol):
         """What changes this row's logits, in order."""
 
     @property
+    def watch(self) -> Watch | None:
+        """Notes log-probabilities."""
+
+    @property
+    def drawn(self) -> int:
+        """How many tokens were sampled before."""
+
+    @property
     def form(self) -> Held | None:
         """What the answer is held to."""
 
@@ -167,17 +176,27 @@ def choose(
     for index, row in enumerate(rows):
         if row is not None:
             groups.setdefault(row.sampler, []).append(index)
+    chosen = _drawn(logits, groups, failures, len(rows))
+    for index, row in enumerate(rows):
+        if row is not None and row.watch is not None:
+            row.watch.note(row.drawn, logits[index], chosen[index])
+    return chosen, failures
+
+
+def _drawn(
+    logits: mx.array, groups: dict[Sampler, list[int]], failures: Failures, count: int
+) -> mx.array:
     if len(groups) == 1:
         sampler, indices = next(iter(groups.items()))
-        return _draw(sampler, logits, indices, failures), failures
+        return _draw(sampler, logits, indices, failures)
     order = mx.array([index for indices in groups.values() for index in indices])
     drawn = [
         _draw(sampler, logits[mx.array(indices)], indices, failures)
         for sampler, indices in groups.items()
     ]
-    chosen = mx.zeros((len(rows),), mx.uint32)
+    chosen = mx.zeros((count,), mx.uint32)
     chosen[order] = mx.concatenate(drawn)
-    return chosen, failures
+    return chosen
 
 
 def draw(logits: mx.array, sampler: Sampler) -> mx.array:

@@ -29,7 +29,7 @@ from provider.interface import (
     PrefillProgress,
     QueuePosition,
 )
-from provider.options import NOT_YET, GenerationOptions
+from provider.options import GenerationOptions
 
 __all__ = [
     "Call",
@@ -49,7 +49,7 @@ __all__ = [
 MODEL_NAME = "scripted"
 CONTEXT_WINDOW = 8192
 DEFAULT_TOKENS_PER_SECOND = 60.0  # about what a mid-sized model gives on a laptop
-OPTIONS = {field.name for field in dataclasses.fields(GenerationOptions)} | NOT_YET
+OPTIONS = {field.name for field in dataclasses.fields(GenerationOptions)}
 
 
 @dataclass(frozen=True)

@@ -173,14 +173,17 @@ class SpeculativeGroup:
                 masks = Masks(*logits.shape)
                 row.form.write(masks.row(0))
                 logits = masks.apply(logits)
-        return draw(logits, row.sampler)
+        drawn = draw(logits, row.sampler)
+        if row.watch is not None:
+            row.watch.note(row.generated + len(proposed), logits[0], drawn[0])
+        return drawn
 
     def _take(self, drawn: Sequence[int]) -> list[Token]:
         row, tokens = self._row, []
         row.suspect = False
         for token in drawn:
             row.sequence.append(token)
-            tokens.append(Token(row.key, token, finish_of(row, token, self._ends)))
+            tokens.append(row.given(token, finish_of(row, token, self._ends)))
             if tokens[-1].finish:
                 break
         return tokens

@@ -14,6 +14,7 @@ from typing import Any
 from mlx_lm.generate import TextStateMachine, make_text_state_machine
 
 import provider.backend  # noqa: F401 - a fast BLAS must be there before mlx_lm brings mlx
+from provider.logprobs import Drawn
 from provider.runs import TextDelta
 from provider.tools import parse_calls
 
@@ -68,6 +69,18 @@ class TextStream:
         deltas = self._split(self._detokenizer.last_segment)
         self.reasoning_tokens += self._markers[0] == REASONING_STATE
         return deltas
+
+    def described(self, token: int, drawn: Drawn) -> dict[str, Any]:
+        """Return a token's log-probability as OpenAI's interface has it."""
+        top = [self._one(other, logprob) for other, logprob in drawn.top]
+        return {**self._one(token, drawn.logprob), "top_logprobs": top}
+
+    def _one(self, token: int, logprob: float) -> dict[str, Any]:
+        text = self._form.tokenizer.decode([token])
+        # A token may be a part of a character, which is no text by itself.
+        whole = "\ufffd" not in text
+        bytes_of = list(text.encode("utf-8", "surrogatepass")) if whole else None
+        return {"token": text, "logprob": logprob, "bytes": bytes_of}
 
     def finish(self) -> list[TextDelta]:
         """Return what was held back, now that nothing more comes."""

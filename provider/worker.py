@@ -29,6 +29,7 @@ from provider.interface import (
     PrefillProgress,
     QueuePosition,
 )
+from provider.logprobs import Watch
 from provider.models import LoadedModel, ModelFacts
 from provider.options import GenerationOptions
 from provider.prefix_cache import LEAST_TOKENS, PrefixCache
@@ -322,6 +323,7 @@ class Worker:
             self._sampling.sampler(options, self._model.vocabulary),
             self._sampling.processors(options),
             run.request.form,
+            Watch(options.top_logprobs) if options.logprobs else None,
         )
         run.admitted = time.perf_counter()
         run.cached = self._find(run.row)

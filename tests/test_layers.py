@@ -16,6 +16,7 @@ MLX_FILES = {
     "caches.py",  # KV caches
     "grammar.py",  # masks of what may come next
     "group.py",  # decode steps
+    "logprobs.py",  # chances of tokens
     "models.py",  # loading
     "prefix_store.py",  # mlx-lm's files of caches
     "sampling.py",  # samplers and processors

@@ -19,6 +19,7 @@
  *   messages?: Message[], prompt?: string, system_prompt?: string, model?: string,
  *   temperature?: number, top_p?: number, top_k?: number, min_p?: number, max_tokens?: number,
  *   seed?: number, stop?: string | string[], repetition_penalty?: number, tools?: object[],
+ *   logprobs?: boolean, top_logprobs?: number,
  *   tool_choice?: "auto" | "none" | "required" | object,
  *   files?: {name: string, mime?: string, data: string}[], enable_thinking?: boolean,
  *   raw?: boolean, continue_final_message?: boolean, max_reasoning_tokens?: number, response_format?: object, logit_bias?: Record<string, number>,
@@ -26,7 +27,7 @@
  *   resumable?: boolean,
  *   signal?: AbortSignal, onprogress?: (progress: Progress) => void,
  * }} GenerateOptions
- * @typedef {{text: string, channel: "answer" | "reasoning"}} Chunk
+ * @typedef {{text: string, channel: "answer" | "reasoning", logprobs?: object[]}} Chunk
  * @typedef {{queued: number} | {done: number, total: number} | {started: object}} Progress
  * @typedef {{index: number, id: string, name: string, arguments: string}} ToolCall
  * @typedef {{
@@ -372,7 +373,8 @@ function createRun(id, hooks) {
         const channel = frame.channel ?? "answer";
         if (channel === "reasoning") reasoning += frame.text;
         else text += frame.text;
-        chunks.push({ text: frame.text, channel });
+        const { logprobs } = frame;
+        chunks.push({ text: frame.text, channel, ...(logprobs ? { logprobs } : {}) });
         wake();
         break;
       }
