@@ -6,7 +6,9 @@ that says what failed, then a hint that says what to do.
 
 from __future__ import annotations
 
+import difflib
 import inspect
+import json
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -23,6 +25,7 @@ from gateway.chat import chat_with
 from gateway.client import UnauthorizedError
 from gateway.configuration import BadSetting, Setting, Value
 from gateway.failure import ExitStatus, Failure
+from gateway.frames import Generate
 from gateway.settings import ServeSettings, Settings
 from provider.settings import EngineSettings
 
@@ -30,6 +33,11 @@ __all__ = ["main"]
 
 DEFAULTS = Settings()
 SETTINGS = configuration.settings(ServeSettings, Settings, EngineSettings)
+OPTIONS = [  # of `generate`, those that a chat may set
+    name
+    for name in Generate.__struct_fields__
+    if name not in {"id", "prompt", "messages", "system_prompt", "stream", "window", "resumable"}
+]
 EPILOG = (
     "Every setting is also a variable, `--write-timeout` as `MLX_GATEWAY_WRITE_TIMEOUT`, and a "
     "line of the file, as `write_timeout = 30`. A flag wins over a variable, a variable over the "
@@ -161,10 +169,20 @@ def chat(
         Optional[int],
         typer.Option(min=1, help="The longest answer. Default: the gateway's."),
     ] = None,
+    option: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--option",
+            "-o",
+            metavar="NAME=VALUE",
+            help="Any other field of `generate`, as `-o top_p=0.9`; the value is JSON, or a text.",
+        ),
+    ] = None,
 ) -> None:
     """Chat with a gateway that is running. Ctrl-C stops the answer, Ctrl-D ends the chat."""
     sampling = {"temperature": temperature, "max_tokens": max_tokens}
     given = {name: value for name, value in sampling.items() if value is not None}
+    given |= dict(_option(text) for text in option or ())
     token = os.environ.get(configuration.TOKEN_VARIABLE) or None
     try:
         chat_with(url, system, given, token)
@@ -177,6 +195,19 @@ def chat(
         hint = "start one with `mlx-gateway serve`, or pass its address with `--url`"
         failure = Failure(f"no gateway at `{url}`", hint, ExitStatus.NO_GATEWAY)
         raise _tell(failure) from None
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or name not in OPTIONS:
+        near = difflib.get_close_matches(name, OPTIONS, 1)
+        hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(OPTIONS)}"
+        failure = Failure(f"`--option {text}`: no such option", hint, ExitStatus.USAGE)
+        raise _tell(failure)
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 token_app = typer.Typer(no_args_is_help=True, help="Make tokens.", rich_markup_mode="rich")

@@ -225,6 +225,17 @@ def chat(address, token):
     )
 
 
+def test_a_chat_sets_any_option_of_a_generation():
+    with served("--provider", "scripted") as address:
+        done = run("chat", "--url", address, "-o", "max_tokens=3", input="Foxes?\n")
+        assert done.stdout == "You said: Foxes?\n\n\n"
+        form = ["--option", 'stop=["The end."]', "-o", "seed=7"]
+        assert run("chat", "--url", address, *form, input="Hi\n").returncode == ExitStatus.OK
+    wrong = run("chat", "-o", "max_token=3")
+    assert wrong.returncode == ExitStatus.USAGE
+    assert wrong.stderr.startswith("error: `--option max_token=3`: no such option\n\nhint: did you")
+
+
 def test_chat_without_a_gateway_is_one_clear_line():
     done = run("chat", "--url", "http://127.0.0.1:9", input="Hi\n")
     assert done.returncode == ExitStatus.NO_GATEWAY

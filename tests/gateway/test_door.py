@@ -211,7 +211,7 @@ async def test_a_wrong_token_among_the_subprotocols_is_told_by_a_close_code():
 
 
 async def test_no_hello_in_time_and_what_is_no_frame_have_their_own_codes():
-    async with running(scripted(), TOKENS, hello_timeout_s=0.1) as gateway:
+    async with running(scripted(), TOKENS, hello_timeout_s=0.5) as gateway:
         async with connect(stream_url(gateway)) as socket:
             assert await close_code(socket) == CloseCode.NO_HELLO
         async with connect(stream_url(gateway)) as socket:
@@ -260,7 +260,7 @@ async def test_new_tokens_take_the_place_of_the_old_ones():
 
 
 async def test_a_token_that_expires_meanwhile_asks_for_nothing_more():
-    soon = datetime.now(UTC) + timedelta(seconds=0.5)
+    soon = datetime.now(UTC) + timedelta(seconds=3)
     authorized = {"Authorization": f"Bearer {SECRET}"}
     async with running(scripted(Say("x")), Tokens([Token("alice", DIGEST, soon)])) as gateway:
         async with wired(gateway, additional_headers=authorized) as wire:
