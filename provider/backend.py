@@ -93,6 +93,8 @@ def clear_streams_at_thread_end() -> None:
     """Make the calling thread destroy its mlx streams when it ends.
 
     A thread that used mlx and does not may abort the process at its exit (mlx issue 3126). The
-    thread's local storage is dropped by the thread itself, before whoever joins it goes on.
+    thread's local storage is dropped by the thread itself, before whoever joins it goes on. Asked
+    for again it changes nothing: a second guard would drop the first, and the streams with it.
     """
-    _local.guard = _StreamGuard()
+    if not hasattr(_local, "guard"):
+        _local.guard = _StreamGuard()
