@@ -39,6 +39,7 @@ __all__ = [
     "Generate",
     "Hello",
     "JsonCodec",
+    "Loading",
     "MsgpackCodec",
     "NotAFrame",
     "Ping",
@@ -183,6 +184,7 @@ class Generate(_FromClient, tag="generate", frozen=True, kw_only=True):
     max_reasoning_tokens: int | None = None
     raw: bool | None = None
     continue_final_message: bool | None = None
+    n: int | None = None
 
 
 class Cancel(_FromClient, tag="cancel", frozen=True, kw_only=True):
@@ -260,6 +262,15 @@ class Queued(_FromServer, tag="queued", frozen=True, kw_only=True):
     position: int
 
 
+class Loading(_FromServer, tag="loading", frozen=True, kw_only=True):
+    """The model is being loaded: `done` of `total` bytes of its weights are there."""
+
+    id: str
+    model: str
+    done: int = 0
+    total: int = 0
+
+
 class Started(_FromServer, tag="started", frozen=True, kw_only=True):
     """A generation begins; always its frame number 0."""
 
@@ -287,10 +298,11 @@ class Chunk(_FromServer, tag="chunk", frozen=True, kw_only=True):
     text: str
     channel: Literal["reasoning"] | None = None
     logprobs: list[dict[str, Any]] | None = None
+    choice: int = 0
 
 
 class ToolCall(_FromServer, tag="tool_call", frozen=True, kw_only=True):
-    """A call, or a fragment of one."""
+    """A call, or a part of one; with an `error`, what was written of one that can't be read."""
 
     id: str
     seq: int
@@ -299,6 +311,9 @@ class ToolCall(_FromServer, tag="tool_call", frozen=True, kw_only=True):
     name: Text = None
     arguments: Text = None
     complete: bool = False
+    error: Literal["cut_off", "malformed"] | None = None
+    text: Text = None
+    choice: int = 0
 
 
 class Done(_FromServer, tag="done", frozen=True, kw_only=True):
@@ -313,6 +328,8 @@ class Done(_FromServer, tag="done", frozen=True, kw_only=True):
     reasoning: Text = None
     tool_calls: list[dict[str, Any]] | None = None
     logprobs: list[dict[str, Any]] | None = None
+    broken_calls: list[dict[str, Any]] | None = None
+    choices: list[dict[str, Any]] | None = None
 
 
 class Error(_FromServer, tag="error", frozen=True, kw_only=True):
@@ -332,7 +349,7 @@ class Pong(_FromServer, tag="pong", frozen=True, kw_only=True):
     nonce: str | int | None = None
 
 
-ServerFrame = Ready | Queued | Started | Progress | Chunk | ToolCall | Done | Error | Pong
+ServerFrame = Ready | Queued | Started | Progress | Chunk | ToolCall | Done | Error | Pong | Loading
 
 
 # Codecs ----------------------------------------------------------------------------------------
@@ -354,6 +371,7 @@ NUMBERS: dict[type[Struct], int] = {
     Done: 22,
     Error: 23,
     Pong: 24,
+    Loading: 25,
 }
 CLIENT_FRAMES: tuple[type[ClientFrame], ...] = (Hello, Generate, Cancel, Ack, Resume, Ping)
 MAX_DEPTH = 64  # of what a client sends; JSON Schemas of tools need a dozen

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any, Literal
 
@@ -21,38 +21,43 @@ import msgspec
 
 from gateway.frames import (
     RETRYABLE,
-    Chunk,
     Done,
     Error,
     ErrorCode,
     Generate,
+    Loading,
     Progress,
     Queued,
     ServerFrame,
     Started,
     Timing,
-    ToolCall,
     Usage,
+)
+from gateway.outgoing import (
+    Channel,
+    Numbered,
+    Waiting,
+    WaitingCall,
+    WaitingFrame,
+    WaitingText,
+    cost_of,
 )
 from provider.interface import (
     GenerateResponse,
     GenerationStarted,
     GenerationTiming,
+    ModelLoading,
     PrefillProgress,
     QueuePosition,
     TokenLogprobs,
+    ToolCallDelta,
 )
 
 __all__ = ["TERMINAL", "TRANSITIONS", "Generation", "NotResumable", "State"]
 
+MOST_ANSWERS = 1024  # a bound on nonsense; the provider has its own
 REASONS = frozenset({"stop", "length", "tool_calls"})
 USAGE_FIELDS = frozenset(Usage.__struct_fields__)
-MOST_PARTS = 128  # that are kept apart: many short texts cost far more than one long one
-PAIR_BYTES = 64  # a token and its log-probability, on the wire, about
-FRAME_BYTES = 128  # what a frame that is kept costs beside its text, about
-
-Channel = Literal["reasoning"] | None
-Numbered = Started | Chunk | ToolCall | Done | Error
 
 
 class State(Enum):
@@ -80,22 +85,28 @@ class NotResumable(Exception):  # noqa: N818 - what the client is told, not an e
 
 
 @dataclass(eq=False)
-class _Text:
-    """Text that waits, which more text of its channel may join."""
+class Answer:
+    """What has come of one of the answers; its texts only if they are to leave at the end."""
 
-    channel: Channel
-    parts: list[str]
-    size: int  # in bytes of UTF-8, and about what the log-probabilities take
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
     logprobs: list[dict[str, Any]] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)  # the ids of calls whose last part has come
+    calls: int = 0  # that have begun
+    last: GenerateResponse | None = None  # its end
 
-
-@dataclass(eq=False)
-class _Waiting:
-    """A frame that waits. A numbered one is made when it leaves."""
-
-    kind: type[Any]
-    fields: dict[str, Any]
-    numbered: bool = True
+    def fields(self) -> dict[str, Any]:
+        """Return it as `done` says it, if it was not streamed."""
+        raw = None if self.last is None else self.last.raw_response
+        broken = raw.broken_calls if isinstance(raw, GenerationTiming) else ()
+        calls = None if self.last is None else self.last.tool_calls
+        return {
+            "text": "".join(self.text),
+            "reasoning": "".join(self.reasoning) or None,
+            "tool_calls": list(calls or ()) or None,
+            "logprobs": self.logprobs or None,
+            "broken_calls": [_broken(call) for call in broken] or None,
+        }
 
 
 class Generation:
@@ -133,16 +144,14 @@ class Generation:
         self._default_model = default_model
         self._streamed = frame.stream
         self._window = frame.window
-        self._waiting: deque[_Text | _Waiting] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._next_seq = 0
         self._left = -1  # the newest number that has left on this connection
         self._acked = -1
         self._keep_bytes = keep_bytes
         self._kept: deque[Numbered] = deque()  # in order, without a gap, up to `_next_seq`
         self._kept_bytes = 0
-        self._text: list[str] = []  # for stream=false
-        self._reasoning: list[str] = []
-        self._logprobs: list[dict[str, Any]] = []
+        self._answers = [Answer() for _ in range(max(1, min(frame.n or 1, MOST_ANSWERS)))]
 
     # What is asked.
 
@@ -204,29 +213,36 @@ class Generation:
         """Take one response of the stream."""
         if not self.live:
             return
-        if response.raw_response is not None and self._take_event(response.raw_response, now):
+        raw = response.raw_response
+        # Another provider's responses may know of one answer only.
+        choice = min(getattr(response, "choice", 0), len(self._answers) - 1)
+        if raw is not None and self._take_event(raw, choice, now):
             return
         if self.state is State.QUEUED:
             self._begin(now)
-        raw = response.raw_response
         logprobs = raw.tokens if isinstance(raw, TokenLogprobs) else ()
         if response.reasoning_trace:
-            self._take_text(response.reasoning_trace, "reasoning", now, logprobs)
+            self._take_text(response.reasoning_trace, "reasoning", choice, now, logprobs)
         elif response.content:
-            self._take_text(response.content, None, now, logprobs)
+            self._take_text(response.content, None, choice, now, logprobs)
         if response.reasoning_trace and response.content:
-            self._take_text(response.content, None, now, ())
+            self._take_text(response.content, None, choice, now, ())
         if response.finish_reason is not None:
-            self._finish(response, now)
+            self._finish(response, choice, now)
 
-    def _take_event(self, event: object, now: float) -> bool:
+    def _take_event(self, event: object, choice: int, now: float) -> bool:
         """Take what a response without text says; return False if it says nothing of the kind."""
         match event:
+            case ModelLoading(model, done, total):
+                self._tell(Loading, model=model, done=done, total=total)
             case QueuePosition(position):
                 self._tell(Queued, position=position)
             case PrefillProgress(done, total):
                 self._begin(now)
                 self._tell(Progress, done=done, total=total)
+            case ToolCallDelta():
+                self._begin(now)
+                self._take_call(event, choice)
             case GenerationStarted(model, prompt_tokens, cached_tokens):
                 self.model = model
                 self.prompt_tokens, self.cached_tokens = prompt_tokens, cached_tokens
@@ -240,7 +256,11 @@ class Generation:
         if self.live:
             self._begin(now)
             usage = msgspec.structs.asdict(self._counted())
-            self._finish(GenerateResponse(finish_reason=reason, usage=usage), now)
+            for choice, answer in enumerate(list(self._answers)):
+                if answer.last is None:
+                    end = GenerateResponse(finish_reason=reason, usage=usage)
+                    self._finish(end, choice, now)
+                    usage = {}
 
     def failed(self, code: ErrorCode, message: str, retry_after: float | None = None) -> None:
         """End it with an error; `retry_after` in seconds, if the provider said so."""
@@ -255,7 +275,7 @@ class Generation:
         started = self.state is State.RUNNING
         self._become(State.FAILED)
         self.reason, self.usage = code.value, self._counted()
-        self._waiting.append(_Waiting(Error, fields, numbered=started))
+        self._waiting.append(WaitingFrame(Error, fields, numbered=started))
 
     # What leaves.
 
@@ -264,8 +284,7 @@ class Generation:
         frames: list[ServerFrame] = self._again() if self._behind else []
         while self._waiting:
             first = self._waiting[0]
-            numbered = isinstance(first, _Text) or first.numbered
-            if numbered and (self.window_closed or self._behind):
+            if first.numbered and (self.window_closed or self._behind):
                 break
             frames.append(self._leave(self._waiting.popleft()))
         return frames
@@ -279,25 +298,13 @@ class Generation:
             self._left += 1
         return frames
 
-    def _leave(self, item: _Text | _Waiting) -> ServerFrame:
-        if isinstance(item, _Text):
-            text = item.parts[0] if len(item.parts) == 1 else "".join(item.parts)
-            self.waiting_bytes -= item.size
-            frame: Any = Chunk(
-                id=self.id,
-                seq=self._number(),
-                text=text,
-                channel=item.channel,
-                logprobs=item.logprobs or None,
-            )
-            self._keep(frame)
-            return frame  # type: ignore[no-any-return]
-        if item.numbered:
-            frame = item.kind(id=self.id, seq=self._number(), **item.fields)
-            self._keep(frame)
-        else:
-            frame = item.kind(id=self.id, **item.fields)
-        return frame  # type: ignore[no-any-return]
+    def _leave(self, item: Waiting) -> ServerFrame:
+        self.waiting_bytes -= item.size
+        if not item.numbered:
+            return item.frame(self.id, None)
+        frame = item.frame(self.id, self._number())
+        self._keep(frame)  # type: ignore[arg-type]
+        return frame
 
     def _number(self) -> int:
         self._left = self._next_seq
@@ -308,13 +315,13 @@ class Generation:
         if self.ticket is None:
             return
         self._kept.append(frame)
-        self._kept_bytes += _cost(frame)
+        self._kept_bytes += cost_of(frame)
         # Half is room for what comes while the client is away.
         self._drop_kept(lambda first: self._kept_bytes > self._keep_bytes // 2)
 
     def _drop_kept(self, may_go: Callable[[Numbered], bool]) -> None:
         while len(self._kept) > 1 and may_go(self._kept[0]):
-            self._kept_bytes -= _cost(self._kept.popleft())
+            self._kept_bytes -= cost_of(self._kept.popleft())
 
     # What waits.
 
@@ -326,10 +333,10 @@ class Generation:
     def _tell(self, kind: type[Any], **fields: Any) -> None:
         """Let a frame wait that is not numbered; a newer one takes an older one's place."""
         last = self._waiting[-1] if self._waiting else None
-        if isinstance(last, _Waiting) and last.kind is kind:
+        if isinstance(last, WaitingFrame) and last.kind is kind:
             last.fields = fields
         else:
-            self._waiting.append(_Waiting(kind, fields, numbered=False))
+            self._waiting.append(WaitingFrame(kind, fields, numbered=False))
 
     def _begin(self, now: float) -> None:
         if self.state is not State.QUEUED:
@@ -342,54 +349,84 @@ class Generation:
             "cached_tokens": self.cached_tokens,
             "ticket": self.ticket,
         }
-        self._waiting.append(_Waiting(Started, fields))
+        self._waiting.append(WaitingFrame(Started, fields))
 
     def _take_text(
-        self, text: str, channel: Channel, now: float, logprobs: Sequence[dict[str, Any]]
+        self,
+        text: str,
+        channel: Channel,
+        choice: int,
+        now: float,
+        logprobs: Sequence[dict[str, Any]],
     ) -> None:
         if self.first_text_at is None:
             self.first_text_at = now
         self.pieces += 1
         if not self._streamed:
-            (self._reasoning if channel else self._text).append(text)
-            self._logprobs += logprobs
+            answer = self._answers[choice]
+            (answer.reasoning if channel else answer.text).append(text)
+            answer.logprobs += logprobs
             return
-        last, size = self._waiting[-1] if self._waiting else None, _size(text)
-        if logprobs:
-            size += sum(PAIR_BYTES * (1 + len(one["top_logprobs"])) for one in logprobs)
-        if isinstance(last, _Text) and last.channel == channel:
-            last.parts.append(text)
-            if len(last.parts) == MOST_PARTS:
-                last.parts = ["".join(last.parts)]
-            last.size += size
-            last.logprobs += logprobs
+        last = self._waiting[-1] if self._waiting else None
+        if isinstance(last, WaitingText) and (last.channel, last.choice) == (channel, choice):
             self.merged += 1
         else:
-            self._waiting.append(_Text(channel, [text], size, list(logprobs)))
-        self.waiting_bytes += size
+            last = WaitingText(channel, choice)
+            self._waiting.append(last)
+        self.waiting_bytes += last.add(text, logprobs)
 
-    def _finish(self, response: GenerateResponse, now: float) -> None:
-        calls = response.tool_calls or []
-        if self._streamed:
-            for index, call in enumerate(calls):
-                self._waiting.append(_Waiting(ToolCall, _call_fields(index, call)))
-        self._become(State.DONE)
-        usage = Usage(**{k: v for k, v in (response.usage or {}).items() if k in USAGE_FIELDS})
-        reason = response.finish_reason if response.finish_reason in REASONS else "stop"
-        self._wait_done(reason, usage, self._timing(response.raw_response, now), calls)
+    def _take_call(self, part: ToolCallDelta, choice: int) -> None:
+        answer = self._answers[choice]
+        if part.complete:
+            answer.told.add(part.id)
+        answer.calls = max(answer.calls, part.index + 1)
+        if not self._streamed:
+            return
+        last = self._waiting[-1] if self._waiting else None
+        here = isinstance(last, WaitingCall) and (last.index, last.choice) == (part.index, choice)
+        if not isinstance(last, WaitingCall) or not here:
+            last = WaitingCall(part.index, part.id, choice)
+            self._waiting.append(last)
+        self.waiting_bytes += last.add(part)
 
-    def _wait_done(
-        self, reason: Any, usage: Usage, timing: Timing, calls: Sequence[dict[str, Any]] = ()
-    ) -> None:
+    def _finish(self, response: GenerateResponse, choice: int, now: float) -> None:
+        """Take the end of one answer; with the last one the generation ends."""
+        answer, raw = self._answers[choice], response.raw_response
+        broken = raw.broken_calls if isinstance(raw, GenerationTiming) else ()
+        calls = [_whole(n, call) for n, call in enumerate(response.tool_calls or ())]
+        for part in [*calls, *broken]:
+            if part.id not in answer.told:
+                self._take_call(replace(part, index=answer.calls), choice)
+        answer.last = response
+        if all(one.last is not None for one in self._answers):
+            self._become(State.DONE)
+            first = self._answers[0].last or response
+            self._wait_done(_reason(first), self._used(), self._timing(raw, now))
+
+    def _used(self) -> Usage:
+        """Return what the provider counted, the prompt once."""
+        ends = [answer.last.usage or {} for answer in self._answers if answer.last is not None]
+        usage = {name: ends[0].get(name, 0) for name in USAGE_FIELDS}
+        for more in ends[1:]:
+            for name in ("completion_tokens", "reasoning_tokens"):
+                usage[name] += more.get(name, 0)
+        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+        return Usage(**usage)
+
+    def _wait_done(self, reason: Any, usage: Usage, timing: Timing) -> None:
         self.reason, self.usage, self.timing = reason, usage, timing
         fields: dict[str, Any] = {"finish_reason": reason, "usage": usage, "timing": timing}
+        answers = self._answers
         if not self._streamed:
-            fields["text"] = "".join(self._text)
-            fields["reasoning"] = "".join(self._reasoning) or None
-            fields["tool_calls"] = list(calls) or None
-            fields["logprobs"] = self._logprobs or None
-            self._text, self._reasoning, self._logprobs = [], [], []
-        self._waiting.append(_Waiting(Done, fields))
+            fields |= answers[0].fields()
+        if len(answers) > 1:
+            fields["choices"] = [
+                {"finish_reason": _reason(one.last) if one.last else "cancelled"}
+                | ({} if self._streamed else _given(one.fields()))
+                for one in answers
+            ]
+        self._answers = [Answer()]
+        self._waiting.append(WaitingFrame(Done, fields))
 
     def _counted(self) -> Usage:
         """Return the usage as far as can be told from here."""
@@ -421,22 +458,21 @@ class Generation:
         )
 
 
-def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+def _reason(last: GenerateResponse) -> str:
+    return last.finish_reason if last.finish_reason in REASONS else "stop"
 
 
-def _cost(frame: Numbered) -> int:
-    size = FRAME_BYTES + len(getattr(frame, "text", None) or "")
-    for one in getattr(frame, "logprobs", None) or ():
-        size += PAIR_BYTES * (1 + len(one["top_logprobs"]))
-    return size
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def _call_fields(index: int, call: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "index": index,
-        "call_id": str(call.get("id") or f"call_{index}"),
-        "name": call.get("name"),
-        "arguments": msgspec.json.encode(call.get("arguments") or {}).decode(),
-        "complete": True,
-    }
+def _whole(number: int, call: dict[str, Any]) -> ToolCallDelta:
+    """Return a call that comes at once; arguments may be a dict, or JSON text already."""
+    arguments = call.get("arguments") or {}
+    text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+    own = str(call.get("id") or f"call_{number}")
+    return ToolCallDelta(number, own, call.get("name"), text, complete=True)
+
+
+def _broken(call: ToolCallDelta) -> dict[str, Any]:
+    return {"id": call.id, "name": call.name, "error": call.error, "text": call.text}

@@ -56,6 +56,7 @@ __all__ = [
     "AbstractLLMError",
     "AbstractLLMInterface",
     "AuthenticationError",
+    "ChoiceResponse",
     "ConfigurationManager",
     "ContentFilterError",
     "ContextWindowExceededError",
@@ -74,6 +75,7 @@ __all__ = [
     "MessageRole",
     "ModelCapability",
     "ModelInfo",
+    "ModelLoading",
     "ModelLoadingError",
     "ModelNotFoundError",
     "ModelParameter",
@@ -86,6 +88,7 @@ __all__ = [
     "ResourceExceededError",
     "TokenLogprobs",
     "ToolCall",
+    "ToolCallDelta",
     "ToolCallRequest",
     "ToolCallResponse",
     "ToolDefinition",
@@ -254,6 +257,18 @@ class GenerateResponse:
         return bool(self.tool_calls)
 
 
+@dataclass
+class ChoiceResponse(GenerateResponse):
+    """A response where several answers were asked for.
+
+    `choice` says which of them a delta is of; each answer of a stream has a last response. A whole
+    answer is the first one, with all of them in `choices`.
+    """
+
+    choice: int = 0
+    choices: Optional[List[GenerateResponse]] = None
+
+
 # Events in a stream, for callers that pass `events=True` ----------------------------------------
 
 
@@ -262,6 +277,18 @@ class QueuePosition:
     """The place in the queue, 1 for the next to be admitted."""
 
     position: int
+
+
+@dataclass(frozen=True)
+class ModelLoading:
+    """The model is not there yet: `done` of `total` bytes of its weights are, 0 of 0 to begin with.
+
+    Before any other event, and only where the model had to be loaded.
+    """
+
+    model: str
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -282,6 +309,25 @@ class PrefillProgress:
 
 
 @dataclass(frozen=True)
+class ToolCallDelta:
+    """A part of a tool call, as the model writes it.
+
+    `index` counts the answer's calls from 0. `name` comes with the first part, `arguments` are
+    fragments of one JSON text, `complete` comes with the last part. A call that was cut off by the
+    end of the answer, or that can't be read, ends with an `error`, and `text` is what the model
+    wrote; it is not among the answer's `tool_calls`.
+    """
+
+    index: int
+    id: str
+    name: Optional[str] = None
+    arguments: Optional[str] = None
+    complete: bool = False
+    error: Optional[str] = None  # "cut_off" or "malformed"
+    text: Optional[str] = None
+
+
+@dataclass(frozen=True)
 class TokenLogprobs:
     """In `raw_response` of a delta, if `logprobs` was asked for: those of its tokens, in order.
 
@@ -294,14 +340,19 @@ class TokenLogprobs:
 
 @dataclass(frozen=True)
 class GenerationTiming:
-    """Times of one generation in milliseconds, in `raw_response` of its last response."""
+    """Times of one generation in milliseconds, in `raw_response` of its last response.
+
+    With them comes what has no place in a GenerateResponse: the log-probabilities of a whole
+    answer, if they were asked for, and the tool calls that could not be read.
+    """
 
     queue_ms: float
     prefill_ms: float
     first_token_ms: float
     total_ms: float
     tokens_per_second: float
-    logprobs: Optional[TokenLogprobs] = None  # of a whole answer, if they were asked for
+    logprobs: Optional[TokenLogprobs] = None
+    broken_calls: tuple[ToolCallDelta, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -323,10 +374,16 @@ class Health:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model that can be asked for by `id`; `context_window` in tokens, None if unknown."""
+    """A model that can be asked for by `id`; `context_window` in tokens, None if unknown.
+
+    One that is not `loaded` is loaded when it is asked for; `base` is the model that an adapter is
+    for.
+    """
 
     id: str
     context_window: Optional[int] = None
+    loaded: bool = True
+    base: Optional[str] = None
 
 
 # The interface ---------------------------------------------------------------------------------

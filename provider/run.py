@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from provider.interface import GenerationTiming
 from provider.rows import Parked, Row, Token
-from provider.runs import Inbox, RunRequest, TextDelta
+from provider.runs import Delta, Inbox, RunRequest, TextDelta
 from provider.text import TextStream
 
 __all__ = ["Run"]
@@ -36,6 +37,11 @@ class Run:
     first_token: float = 0.0
 
     @property
+    def shared(self) -> int:
+        """How many tokens of its prompt are read once for all answers to it."""
+        return max(0, len(self.request.prompt) - 2)
+
+    @property
     def unread(self) -> int:
         """How many tokens the reader has not got the text of."""
         return self.tokens - self.inbox.taken
@@ -45,8 +51,8 @@ class Run:
         """Whether the reader has got all there is; what is held back can't be waited for."""
         return self.sent <= self.inbox.taken
 
-    def take(self, token: Token, step: int) -> list[TextDelta]:
-        """Take the token that a step gave; return the text that it made known, if any.
+    def take(self, token: Token, step: int) -> list[Delta]:
+        """Take the token that a step gave; return what it made known, if anything.
 
         Raises what the detokenizer or the tool parser raises.
         """
@@ -60,19 +66,22 @@ class Run:
         # The end token itself has no text.
         deltas = [] if token.finish == "stop" else self.text.add(token.token)
         if token.finish and not self.text.stopped:
-            deltas += self.text.finish()
+            deltas += self.text.finish(cut=token.finish == "length")
         if deltas:
             self._count_into(deltas)
         return deltas
 
-    def _count_into(self, deltas: list[TextDelta]) -> None:
+    def _count_into(self, deltas: list[Delta]) -> None:
         """Say of each delta how many tokens it took."""
         if self.tokens - self.sent > 1:
             deltas[0] = deltas[0]._replace(tokens=self.tokens - self.sent)
         if len(deltas) > 1:
             deltas[1:] = [delta._replace(tokens=0) for delta in deltas[1:]]
         if self.drawn:
-            deltas[0] = deltas[0]._replace(logprobs=tuple(self.drawn))
+            # Those of a call's tokens have no text that they could go with.
+            texts = ((i, delta) for i, delta in enumerate(deltas) if isinstance(delta, TextDelta))
+            for i, delta in islice(texts, 1):
+                deltas[i] = delta._replace(logprobs=tuple(self.drawn))
             self.drawn = []
         self.sent = self.tokens
 
@@ -97,4 +106,5 @@ class Run:
             first_token_ms=(self.first_token - self.submitted) * 1000,
             total_ms=(now - self.submitted) * 1000,
             tokens_per_second=(self.tokens - 1) / decode_s if decode_s > 0 else 0.0,
+            broken_calls=() if self.text is None else tuple(self.text.broken),
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -19,11 +19,16 @@ from provider.interface import (
     GenerationTiming,
     PrefillProgress,
     QueuePosition,
+    ToolCallDelta,
 )
 from provider.options import GenerationOptions
 
 __all__ = [
     "AsyncInbox",
+    "Branch",
+    "CallDelta",
+    "Delta",
+    "Fork",
     "Inbox",
     "RunEvent",
     "RunFailed",
@@ -32,6 +37,20 @@ __all__ = [
     "SyncInbox",
     "TextDelta",
 ]
+
+
+@dataclass(eq=False)
+class Fork:
+    """What the runs of one prompt share: the first reads it, the others begin where it has ended.
+
+    The MLX thread's own, once it was submitted.
+    """
+
+    caches: list[Any] | None = None  # of the prompt without its last tokens, for the others
+    length: int = 0  # tokens in them
+    leader: int | None = None  # the key of the run that reads
+    ready: bool = False  # the others may begin
+    others: int = 0  # that have not begun
 
 
 @dataclass(frozen=True)
@@ -47,6 +66,9 @@ class RunRequest:
     tools: Sequence[dict[str, Any]] = ()
     boundaries: Sequence[int] = ()
     form: Held | None = None  # what the answer is held to
+    fork: Fork | None = None  # shared with other answers to the same prompt
+    look: Any = None  # a Look, where the prompt has images
+    kind: str = ""  # of these images; prompts of another kind share nothing
 
     @property
     def most_tokens(self) -> int:
@@ -61,6 +83,13 @@ class TextDelta(NamedTuple):  # made faster than a dataclass, and there is one a
     reasoning: bool = False
     tokens: int = 1  # that it took since the delta before; 0 for the second of one step
     logprobs: tuple[dict[str, Any], ...] = ()  # of those tokens, if they were asked for
+
+
+class CallDelta(NamedTuple):
+    """Part of a tool call that one step made known."""
+
+    call: ToolCallDelta
+    tokens: int = 1  # as a TextDelta's
 
 
 @dataclass(frozen=True)
@@ -80,7 +109,8 @@ class RunFailed:
     error: Exception
 
 
-RunEvent = QueuePosition | GenerationStarted | PrefillProgress | TextDelta | RunFinished | RunFailed
+Delta = TextDelta | CallDelta
+RunEvent = QueuePosition | GenerationStarted | PrefillProgress | Delta | RunFinished | RunFailed
 
 
 class Inbox(Protocol):
@@ -120,7 +150,7 @@ class AsyncInbox:
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
         event = self._events.popleft()
-        if isinstance(event, TextDelta):
+        if isinstance(event, TextDelta | CallDelta):
             self.taken += event.tokens
         return event
 
@@ -142,6 +172,29 @@ class SyncInbox:
     def get(self) -> RunEvent:
         """Wait for the next event."""
         event = self._events.get()
-        if isinstance(event, TextDelta):
+        if isinstance(event, TextDelta | CallDelta):
             self.taken += event.tokens
         return event
+
+
+class Branch:
+    """The inbox of one of several runs that one reader reads, by their common inbox `all_of_them`.
+
+    Its events come there as pairs of the branch and the event; the reader counts what it takes.
+    """
+
+    def __init__(self, index: int, all_of_them: AsyncInbox | SyncInbox):
+        self.index = index
+        self.loop = all_of_them.loop
+        self.taken = 0
+        self.parked = False
+        self._put: Callable[[Any], None] = all_of_them.put
+
+    def put(self, events: Sequence[RunEvent]) -> None:
+        """Append events to those of all."""
+        self._put([(self, event) for event in events])
+
+    def take(self, event: RunEvent) -> None:
+        """Note that the reader has got an event."""
+        if isinstance(event, TextDelta | CallDelta):
+            self.taken += event.tokens

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
@@ -28,6 +29,7 @@ from provider.interface import (
     ModelParameter,
     PrefillProgress,
     QueuePosition,
+    ToolCallDelta,
 )
 from provider.options import GenerationOptions
 
@@ -129,7 +131,14 @@ class Request:
     def last_user_text(self) -> str:
         """The prompt, or the text of the last user message."""
         users = [m for m in self.options.get("messages") or [] if m.get("role") == "user"]
-        return self.prompt or (str(users[-1].get("content")) if users else "")
+        return self.prompt or (_text_of(users[-1].get("content")) if users else "")
+
+
+def _text_of(content: Any) -> str:
+    """Return a message's text, without what else may be among its parts."""
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content or () if "text" in part)
 
 
 def default_script(request: Request) -> List[Step]:
@@ -253,7 +262,8 @@ class ScriptedProvider(AbstractLLMInterface):
         self, request: Request, script: Sequence[Step], calls: List[Dict[str, Any]]
     ) -> AsyncGenerator[GenerateResponse, None]:
         started = GenerationStarted(MODEL_NAME, _count_words(request.last_user_text), 0)
-        announced = not request.options.get("events")
+        events = bool(request.options.get("events"))
+        announced = not events
         for step in script:
             if not announced and not isinstance(step, Queue):
                 announced = True
@@ -261,7 +271,10 @@ class ScriptedProvider(AbstractLLMInterface):
             match step:
                 case Call(name, arguments):
                     call_id = f"call_{len(calls)}"
+                    index = len(calls)
                     calls.append({"id": call_id, "name": name, "arguments": arguments})
+                    for response in _parts(index, calls[-1]) if events else ():
+                        yield response
                 case Pause(seconds):
                     await asyncio.sleep(seconds)
                 case Gate(event):
@@ -269,7 +282,7 @@ class ScriptedProvider(AbstractLLMInterface):
                 case Fail(error):
                     raise error
                 case _:
-                    for response in _responses(step, events=bool(request.options.get("events"))):
+                    for response in _responses(step, events=events):
                         yield response
 
     async def _pace(self) -> None:
@@ -311,6 +324,15 @@ def _responses(step: Step, *, events: bool) -> Iterable[GenerateResponse]:
             return [GenerateResponse(raw_response=PrefillProgress(done, total))]
         case _:
             return []
+
+
+def _parts(index: int, call: Dict[str, Any]) -> Iterator[GenerateResponse]:
+    """Return a call as a model would write it: its name, its arguments word by word, its end."""
+    part = ToolCallDelta(index, call["id"])
+    yield GenerateResponse(raw_response=dataclasses.replace(part, name=call["name"]))
+    for word in _words(json.dumps(call["arguments"], ensure_ascii=False)):
+        yield GenerateResponse(raw_response=dataclasses.replace(part, arguments=word))
+    yield GenerateResponse(raw_response=dataclasses.replace(part, complete=True))
 
 
 def _words(text: str) -> Iterator[str]:

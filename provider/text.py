@@ -14,9 +14,10 @@ from typing import Any
 from mlx_lm.generate import TextStateMachine, make_text_state_machine
 
 import provider.backend  # noqa: F401 - a fast BLAS must be there before mlx_lm brings mlx
+from provider.calls import ToolText
+from provider.interface import ToolCallDelta
 from provider.logprobs import Drawn
-from provider.runs import TextDelta
-from provider.tools import parse_calls
+from provider.runs import CallDelta, Delta, TextDelta
 
 __all__ = ["REASONING_STATE", "TextFormat", "TextStream"]
 
@@ -53,6 +54,7 @@ class TextStream:
         tools: Sequence[dict[str, Any]] = (),
     ):
         self.calls: list[dict[str, Any]] = []  # complete tool calls, in order
+        self.broken: list[ToolCallDelta] = []  # those that could not be read
         self.reasoning_tokens = 0
         self.stopped = False  # whether a stop string has ended the answer
         self._form = form
@@ -61,10 +63,10 @@ class TextStream:
         self._markers = form.markers.make_state(form.initial_state(prompt))
         self._stops = TextStateMachine({ANSWER_STATE: [(word, None) for word in stop]})
         self._stop_state = self._stops.make_state()
-        self._tool_text: list[str] = []
+        self._tool_text: ToolText | None = None  # that has begun and not ended
 
-    def add(self, token: int) -> list[TextDelta]:
-        """Take one token; return the text that it makes known."""
+    def add(self, token: int) -> list[Delta]:
+        """Take one token; return what it makes known."""
         self._detokenizer.add_token(token)
         deltas = self._split(self._detokenizer.last_segment)
         self.reasoning_tokens += self._markers[0] == REASONING_STATE
@@ -82,58 +84,63 @@ class TextStream:
         bytes_of = list(text.encode("utf-8", "surrogatepass")) if whole else None
         return {"token": text, "logprob": logprob, "bytes": bytes_of}
 
-    def finish(self) -> list[TextDelta]:
-        """Return what was held back, now that nothing more comes."""
+    def finish(self, *, cut: bool = False) -> list[Delta]:
+        """Return what was held back, now that nothing more comes; `cut` if it was not let."""
         if self.stopped:
             return []
         self._detokenizer.finalize()
         deltas = self._split(self._detokenizer.last_segment)
         self._markers, rest, state = TextStateMachine.flush(self._markers)
         deltas += self._route(state, rest)
-        deltas += self._close_call(cut=True)
+        deltas += self._close_call(cut=cut)
         if not self.stopped:
             self._stop_state, held, _ = TextStateMachine.flush(self._stop_state)
             deltas += _deltas(held)
         return deltas
 
-    def _split(self, text: str) -> list[TextDelta]:
+    def _split(self, text: str) -> list[Delta]:
         if not text or self.stopped:
             return []
         self._markers, segments = _split(self._markers, text)
-        deltas: list[TextDelta] = []
+        deltas: list[Delta] = []
         for state, part in segments:
-            if self._tool_text and state != TOOL_STATE:
-                deltas += self._close_call()
+            if self._tool_text is not None and state != TOOL_STATE:
+                deltas += self._close_call(self._form.tokenizer.tool_call_end or "")
             deltas += self._route(state, part)
         return deltas
 
-    def _route(self, state: str, text: str) -> list[TextDelta]:
+    def _route(self, state: str, text: str) -> list[Delta]:
         if state == TOOL_STATE:
-            self._tool_text.append(text)
-            return []
+            return self._call(text)
         if state == REASONING_STATE:
             return _deltas(text, reasoning=True)
         return self._until_stop(text)
 
-    def _until_stop(self, text: str) -> list[TextDelta]:
+    def _call(self, text: str) -> list[Delta]:
+        if not text:
+            return []
+        if self._tool_text is None:
+            first = len(self.calls) + len(self.broken)
+            taken = {call["id"] for call in self.calls}
+            self._tool_text = ToolText(self._form.tokenizer, self._tools, first, taken)
+        return _of_calls(self._tool_text.add(text))
+
+    def _until_stop(self, text: str) -> list[Delta]:
         if self.stopped or not text:
             return []
         self._stop_state, segments = _split(self._stop_state, text)
         self.stopped = self._stop_state[0] is None
         return _deltas("".join(part for _, part in segments))
 
-    def _close_call(self, *, cut: bool = False) -> list[TextDelta]:
-        """Read the tool text that has come to its end; what can't be read is shown as it came."""
-        text, self._tool_text = "".join(self._tool_text), []
-        if not text:
+    def _close_call(self, end: str = "", *, cut: bool = False) -> list[Delta]:
+        """Read the tool text that has come to its end."""
+        text, self._tool_text = self._tool_text, None
+        if text is None:
             return []
-        tokenizer = self._form.tokenizer
-        calls = parse_calls(text, tokenizer.tool_parser, self._tools, len(self.calls))
-        self.calls += calls
-        if calls:
-            return []
-        end = "" if cut else tokenizer.tool_call_end or ""
-        return self._until_stop(f"{tokenizer.tool_call_start}{text}{end}")
+        deltas = text.close(end, cut=cut)
+        self.calls += text.calls
+        self.broken += text.broken
+        return _of_calls(deltas)
 
 
 def _split(state: Any, text: str) -> tuple[Any, list[tuple[str, str]]]:
@@ -144,5 +151,9 @@ def _split(state: Any, text: str) -> tuple[Any, list[tuple[str, str]]]:
     return TextStateMachine.split(state, text)  # type: ignore[no-any-return]
 
 
-def _deltas(text: str, *, reasoning: bool = False) -> list[TextDelta]:
+def _deltas(text: str, *, reasoning: bool = False) -> list[Delta]:
     return [TextDelta(text, reasoning)] if text else []
+
+
+def _of_calls(deltas: Sequence[ToolCallDelta]) -> list[Delta]:
+    return [CallDelta(delta) for delta in deltas]

@@ -1,14 +1,15 @@
-"""Tools as the callers give them, and calls as the models write them."""
+"""Tools as the callers give them, in the form that chat templates read."""
 
 from __future__ import annotations
 
-import json
+import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from provider.interface import InvalidParameterError, ToolDefinition
 
-__all__ = ["normalise_tools", "parse_calls"]
+__all__ = ["normalise_tools"]
 
 
 def normalise_tools(
@@ -17,7 +18,9 @@ def normalise_tools(
     """Return the tools in the nested form that chat templates read.
 
     Taken are a function with annotations and a docstring, the flat form
-    `{name, description, parameters}`, and the nested `{"type": "function", "function": {…}}`.
+    `{name, description, parameters}`, and the nested `{"type": "function", "function": {…}}`. A
+    function whose docstring describes each argument, Google's way, is described as transformers
+    does it; any other by its signature and the docstring's first line.
     Raises InvalidParameterError with the tool's index.
     """
     return [_nested(f"tools[{i}]", tool) for i, tool in enumerate(tools)]
@@ -25,48 +28,42 @@ def normalise_tools(
 
 def _nested(path: str, tool: Any) -> dict[str, Any]:
     if callable(tool):
-        return {"type": "function", "function": ToolDefinition.from_function(tool).to_dict()}
+        return {"type": "function", "function": _described(path, tool)}
     if not isinstance(tool, Mapping):
         raise InvalidParameterError(path, tool, f"`{path}` must be a function or a definition")
     inner = tool.get("function") if tool.get("type") == "function" else tool
     if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
         raise InvalidParameterError(path, tool, f"`{path}` must have a `name`")
+    parameters = inner.get("parameters") or {"type": "object", "properties": {}}
+    if not isinstance(parameters, Mapping):
+        path = f"{path}.parameters"
+        raise InvalidParameterError(path, parameters, f"`{path}` must be a JSON Schema")
     function = {
         "name": inner["name"],
         "description": inner.get("description") or "",
-        "parameters": inner.get("parameters") or {"type": "object", "properties": {}},
+        "parameters": parameters,
     }
     return {"type": "function", "function": function}
 
 
-def parse_calls(
-    text: str, parser: Callable[..., Any], tools: Sequence[Mapping[str, Any]], first: int
-) -> list[dict[str, Any]]:
-    """Return the calls in one complete tool text, `[]` if the model wrote none that can be read.
-
-    `first` numbers the calls, so that ids are unique within an answer.
-    """
+def _described(path: str, function: Callable[..., Any]) -> dict[str, Any]:
     try:
-        parsed = parser(text, list(tools) or None)
-    except Exception:  # noqa: BLE001 - parsers raise whatever the bad text makes them raise
-        return []
-    calls = parsed if isinstance(parsed, list) else [parsed]
-    return [
-        {
-            "id": f"call_{first + i}",
-            "name": str(call["name"]),
-            "arguments": _arguments(call.get("arguments")),
-        }
-        for i, call in enumerate(calls)
-        if isinstance(call, Mapping) and "name" in call
-    ]
+        arguments_described = "Args:" in (inspect.getdoc(function) or "")
+        found = _by_transformers(function) if arguments_described else None
+        return found or ToolDefinition.from_function(function).to_dict()
+    except Exception as error:
+        said = f"`{path}` can't be described: {error}"
+        raise InvalidParameterError(path, function, said) from error
 
 
-def _arguments(value: Any) -> dict[str, Any]:
-    """Return the arguments as a dict; some formats carry them as JSON text inside JSON."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return {"value": value}
-    return dict(value) if isinstance(value, Mapping) else {}
+def _by_transformers(function: Callable[..., Any]) -> dict[str, Any] | None:
+    """Return what transformers makes of a function, None if that asks too much of its docstring."""
+    # It takes a second to import, and says what it could do with PyTorch.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    from transformers.utils import chat_template_utils as utils  # noqa: PLC0415
+
+    try:
+        found = utils.get_json_schema(function)["function"]
+    except (utils.DocstringParsingException, utils.TypeHintParsingException):
+        return None
+    return {name: found[name] for name in ("name", "description", "parameters")}

@@ -23,6 +23,7 @@ from gateway.frames import (
     Generate,
     Hello,
     JsonCodec,
+    Loading,
     MsgpackCodec,
     NotAFrame,
     Ping,
@@ -53,6 +54,7 @@ CLIENT = [
 ]
 SERVER = [
     Ready(protocol="p", server="s", epoch="e", connection="c", models=["m"], limits={"x": 1}),
+    Loading(id="a", model="m", done=1, total=2),
     Queued(id="a", position=1),
     Started(id="a", seq=0, model="m", prompt_tokens=3, cached_tokens=0),
     Progress(id="a", done=1, total=2),

@@ -30,6 +30,7 @@ from provider.interface import (
     GenerationStarted,
     PrefillProgress,
     QueuePosition,
+    ToolCallDelta,
 )
 
 READY = Ready(protocol="p", server="s", epoch="e", connection="c", models=[], limits={})
@@ -49,9 +50,9 @@ class Heard:
         self.generation = generation
         self.window = window
         self.said = {"content": "", "reasoning_trace": ""}  # by the provider
-        self.calls = 0
+        self.calls = {}  # by the provider: arguments by index, with a full stop when complete
         self.text = {None: "", "reasoning": ""}  # as it arrived
-        self.called = 0
+        self.called = {}
         self.next = 0
         self.acked = -1
         self.ticket = None
@@ -73,9 +74,16 @@ class Heard:
                 assert frame.text
                 self.text[frame.channel] += frame.text
             case ToolCall():
-                self.called += 1
+                self.hear_call(frame)
             case Done() | Error():
                 self.end = frame
+
+    def hear_call(self, frame):
+        before = self.called.get(frame.index, "")
+        assert not before.endswith("."), "something came after the last part"
+        assert (frame.name is not None) == (before == "")
+        more = f"{frame.name or ''}{frame.arguments or ''}{'.' if frame.complete else ''}"
+        self.called[frame.index] = before + more
 
     def check(self):
         if self.end is not None:
@@ -106,7 +114,7 @@ class Protocol(RuleBasedStateMachine):
         self.tickets += 1
         return f"t{self.tickets}"
 
-    def said(self, frame_id, response, **texts):
+    def said(self, frame_id, response, calls=None, **texts):
         heard = self.running.get(frame_id)
         if heard is None:
             return
@@ -114,7 +122,8 @@ class Protocol(RuleBasedStateMachine):
         if one.live:
             for channel, text in texts.items():
                 heard.said[channel] += text
-            heard.calls += len(response.tool_calls or [])
+            for index, said in (calls or {}).items():
+                heard.calls[index] = heard.calls.get(index, "") + said
         one.respond(response, 1.0)
         if heard not in self.lost:
             self.session.heard(one)
@@ -156,11 +165,33 @@ class Protocol(RuleBasedStateMachine):
         event = PrefillProgress(n, 9) if begun else QueuePosition(n)
         self.said(frame_id, GenerateResponse(raw_response=event))
 
+    @rule(frame_id=ids, parts=st.lists(st.text("x", max_size=99), max_size=3), whole=st.booleans())
+    def call(self, frame_id, parts, whole):
+        heard = self.running.get(frame_id)
+        index = 0 if heard is None else len(heard.calls)
+        if heard is None or any(not said.endswith(".") for said in heard.calls.values()):
+            return  # a model ends a call before it begins the next one
+        own = f"id{index}"
+        deltas = [
+            ToolCallDelta(index, own, "f"),
+            *(ToolCallDelta(index, own, None, p) for p in parts),
+        ]
+        deltas += [ToolCallDelta(index, own, complete=True)] * whole
+        for delta in deltas:
+            said = f"{delta.name or ''}{delta.arguments or ''}{'.' * delta.complete}"
+            self.said(frame_id, GenerateResponse(raw_response=delta), {index: said})
+
     @rule(frame_id=ids, calls=st.integers(0, 2))
     def last(self, frame_id, calls):
-        called = [{"id": str(n), "name": "f", "arguments": {}} for n in range(calls)]
-        reason = "tool_calls" if calls else "stop"
-        self.said(frame_id, GenerateResponse(finish_reason=reason, tool_calls=called or None))
+        heard = self.running.get(frame_id)
+        before = {} if heard is None else heard.calls
+        if any(not said.endswith(".") for said in before.values()):
+            return
+        ids = [*(f"id{n}" for n in before), *(f"new{n}" for n in range(calls))]
+        called = [{"id": one, "name": "f", "arguments": {}} for one in ids]
+        reason = "tool_calls" if called else "stop"
+        response = GenerateResponse(finish_reason=reason, tool_calls=called or None)
+        self.said(frame_id, response, {len(before) + n: "f{}." for n in range(calls)})
 
     @rule(frame_id=ids)
     def fails(self, frame_id):

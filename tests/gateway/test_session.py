@@ -22,11 +22,13 @@ from gateway.frames import (
 from gateway.generation import TERMINAL, TRANSITIONS, State
 from gateway.session import Begin, Refusal, Session, Stop, TakeOver
 from provider.interface import (
+    ChoiceResponse,
     GenerateResponse,
     GenerationStarted,
     GenerationTiming,
     PrefillProgress,
     QueuePosition,
+    ToolCallDelta,
 )
 
 READY = Ready(protocol="p", server="s", epoch="e", connection="c", models=[], limits={})
@@ -195,6 +197,81 @@ def test_tool_calls_come_before_done():
         id="a", seq=1, index=0, call_id="c1", name="add", arguments='{"a":1}', complete=True
     )
     assert done.finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_several_answers_are_one_generation_with_one_end(stream):
+    made = generating(n=2, stream=stream)
+    for content, choice in (("a", 0), ("b", 1), ("c", 1), ("d", 0)):
+        made.respond("a", ChoiceResponse(content=content, choice=choice), 11.0)
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    made.respond("a", ChoiceResponse(finish_reason="length", usage=usage, choice=1), 11.0)
+    assert made.live == ["a"]
+    made.respond("a", GenerateResponse(finish_reason="stop", usage=usage), 12.0)
+    _, *chunks, done = made.take()
+    assert (done.finish_reason, done.usage.completion_tokens) == ("stop", 4)
+    assert (done.usage.prompt_tokens, done.usage.total_tokens) == (5, 9)
+    reasons = [choice["finish_reason"] for choice in done.choices]
+    assert reasons == ["stop", "length"]
+    if stream:
+        assert [(chunk.choice, chunk.text) for chunk in chunks] == [(0, "a"), (1, "bc"), (0, "d")]
+    else:
+        assert (done.text, [choice["text"] for choice in done.choices]) == ("ad", ["ad", "bc"])
+
+
+def said(*parts):
+    return [GenerateResponse(raw_response=ToolCallDelta(*part)) for part in parts]
+
+
+def test_parts_of_a_call_that_wait_become_one_frame():
+    made = generating()
+    for response in said((0, "c1", "add"), (0, "c1", None, '{"a"'), (0, "c1", None, ": 1")):
+        made.respond("a", response, 11.0)
+    _, call = made.take()
+    assert (call.name, call.arguments, call.complete) == ("add", '{"a": 1', False)
+    for response in said((0, "c1", None, "}"), (0, "c1", None, None, True), (1, "c2", "sub")):
+        made.respond("a", response, 11.0)
+    rest, other = made.take()
+    assert (rest.name, rest.arguments, rest.complete) == (None, "}", True)
+    assert (other.index, other.call_id, other.name) == (1, "c2", "sub")
+
+
+def test_a_call_that_was_told_is_not_told_again():
+    made = generating()
+    calls = [{"id": c, "name": "add", "arguments": {}} for c in ("c1", "c2")]
+    for response in said((0, "c1", "add", "{}", True)):
+        made.respond("a", response, 11.0)
+    made.respond("a", GenerateResponse(finish_reason="tool_calls", tool_calls=calls), 11.0)
+    _, first, second, _ = made.take()
+    assert [(call.index, call.call_id) for call in (first, second)] == [(0, "c1"), (1, "c2")]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_call_that_is_broken_is_told_with_its_text(stream):
+    made = generating(stream=stream)
+    part = ToolCallDelta(0, "c1", "add", None, True, "cut_off", "<tool_call>{")
+    made.respond("a", GenerateResponse(raw_response=part), 11.0)
+    timing = GenerationTiming(0, 0, 0, 0, 0, broken_calls=(part,))
+    made.respond("a", GenerateResponse(finish_reason="length", raw_response=timing), 11.0)
+    *_, call, done = made.take()
+    if stream:
+        assert (call.error, call.text, call.complete) == ("cut_off", "<tool_call>{", True)
+        assert done.broken_calls is None
+    else:
+        assert done.broken_calls == [
+            {"id": "c1", "name": "add", "error": "cut_off", "text": "<tool_call>{"}
+        ]
+        assert done.tool_calls is None
+
+
+def test_a_long_call_that_nobody_takes_counts_as_waiting():
+    made = generating()
+    for _ in range(300):
+        (response,) = said((0, "c1", None, "x" * 100))
+        made.respond("a", response, 11.0)
+    assert made.waiting_bytes == 30_000
+    made.take()
+    assert made.waiting_bytes == 0
 
 
 def test_a_cancel_ends_with_one_done_at_once():

@@ -1,12 +1,14 @@
 """Text, channels, stops and calls, on the embedded model's own tokenizer."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from provider.embedded import MODEL_PATH
 from provider.models import tokenizer_of
-from provider.runs import TextDelta
+from provider.runs import CallDelta, TextDelta
 from provider.text import TextFormat, TextStream
 
 TOKENIZER = tokenizer_of(MODEL_PATH)
@@ -29,7 +31,8 @@ def run(text, *, prompt=(), finish=True, **options):
 
 
 def text_of(pieces, *, reasoning=False):
-    return "".join(piece.text for piece in pieces if piece.reasoning == reasoning)
+    texts = (piece for piece in pieces if isinstance(piece, TextDelta))
+    return "".join(piece.text for piece in texts if piece.reasoning == reasoning)
 
 
 @pytest.mark.parametrize(
@@ -81,10 +84,11 @@ def test_a_call_cut_off_by_the_end_is_read_if_it_is_whole():
 
 
 @pytest.mark.parametrize("bad", ["<tool_call>{no json}</tool_call>", '<tool_call>{"name": "ad'])
-def test_a_call_that_cannot_be_read_is_shown_as_it_came(bad):
+def test_a_call_that_cannot_be_read_is_reported_as_it_came(bad):
     stream, pieces = run("A" + bad)
     assert stream.calls == []
-    assert text_of(pieces) == "A" + bad
+    assert text_of(pieces) == "A"
+    assert [broken.text for broken in stream.broken] == [bad]
 
 
 @pytest.mark.parametrize("stop", [["END"], ["upon a"], ["xyz", "time"], ["."]])
@@ -119,3 +123,70 @@ def test_a_stop_string_in_the_reasoning_does_not_end_the_answer():
     stream, pieces = run("<think>END</think>Go.", stop=["END"])
     assert text_of(pieces) == "Go."
     assert not stream.stopped
+
+
+# Any split of a text into tokens gives the same. -------------------------------------------------
+
+VOCABULARY = TOKENIZER.get_vocab()
+
+
+def byte_names():
+    """Return how a byte-level vocabulary writes each byte: visible ones as themselves."""
+    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return {**{b: chr(b) for b in visible}, **{b: chr(256 + i) for i, b in enumerate(hidden)}}
+
+
+BYTES = {byte: VOCABULARY[name] for byte, name in byte_names().items()}
+MARKERS = ["<think>", "</think>", "<tool_call>", "</tool_call>"]
+fragments = st.one_of(
+    st.sampled_from([*MARKERS, CALL, "STOP", "ST", "<", "</", "é", "🦊"]),
+    st.text('aé東🦊 <>/{}"\nSTOP', max_size=8),
+)
+
+
+def tokens_of(text, cuts):
+    """Return a text's tokens, with none across a cut; cuts are of its bytes, in characters too."""
+    data = text.encode()
+    tokens = []
+    for begin, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
+        piece = data[begin:end]
+        try:
+            tokens += encode(piece.decode())
+        except UnicodeDecodeError:
+            tokens += [BYTES[byte] for byte in piece]
+    return tokens
+
+
+def outcome(tokens, **options):
+    """Return everything that is known of an answer in the end, texts joined by channel."""
+    stream = TextStream(FORMAT, [], **options)
+    pieces = []
+    for token in tokens:
+        pieces += [] if stream.stopped else stream.add(token)
+    pieces += stream.finish()
+    said = [(p.reasoning, p.text) for p in pieces if isinstance(p, TextDelta)]
+    assert not any("\ufffd" in text for _, text in said)
+    channels = [
+        (reasoning, "".join(text for _, text in group))
+        for reasoning, group in itertools.groupby(said, key=lambda one: one[0])
+    ]
+    shown = {}
+    for piece in pieces:
+        if isinstance(piece, CallDelta):
+            call = piece.call
+            shown.setdefault(call.index, []).append(
+                (call.name or "", call.arguments or "", call.error or "", call.text or "")
+            )
+    joined = {i: tuple(map("".join, zip(*parts, strict=True))) for i, parts in shown.items()}
+    return channels, joined, stream.calls, stream.broken, stream.stopped
+
+
+@given(st.lists(fragments, max_size=8), st.data())
+def test_any_split_into_tokens_gives_the_same(parts, data):
+    text = "." + "".join(parts)
+    size = len(text.encode())
+    cuts = sorted(data.draw(st.sets(st.integers(0, size), max_size=12)))
+    stop = data.draw(st.lists(st.sampled_from(["STOP", "TOP", "a", "🦊"]), max_size=2))
+    byte_by_byte = outcome([BYTES[byte] for byte in text.encode()], stop=stop)
+    assert outcome(tokens_of(text, cuts), stop=stop) == byte_by_byte

@@ -1,9 +1,10 @@
-import json
+import functools
+from typing import Literal
 
 import pytest
 
 from provider.interface import InvalidParameterError
-from provider.tools import normalise_tools, parse_calls
+from provider.tools import normalise_tools
 
 
 def weather(city: str, days: int = 1) -> str:
@@ -31,6 +32,32 @@ def test_a_function_is_described_by_its_signature():
     }
 
 
+def forecast(city: str, unit: Literal["c", "f"] = "c", days: list[int] | None = None):
+    """Tell how the weather will be.
+
+    Args:
+        city: Where.
+        unit: Celsius or Fahrenheit.
+        days: From today.
+    """
+
+
+def test_a_docstring_that_describes_the_arguments_is_read():
+    (tool,) = normalise_tools([forecast])
+    assert tool["function"]["description"] == "Tell how the weather will be."
+    properties = tool["function"]["parameters"]["properties"]
+    assert properties["city"] == {"type": "string", "description": "Where."}
+    assert properties["unit"]["enum"] == ["c", "f"]
+    assert properties["days"]["items"] == {"type": "integer"}
+    assert tool["function"]["parameters"]["required"] == ["city"]
+
+
+def test_a_callable_that_can_not_be_described_is_named_by_its_index():
+    with pytest.raises(InvalidParameterError) as caught:
+        normalise_tools([functools.partial(weather, "Ulm")])
+    assert caught.value.parameter == "tools[0]"
+
+
 @pytest.mark.parametrize("bad", [3, {}, {"name": 3}, {"type": "function", "function": None}])
 def test_a_bad_tool_is_named_by_its_index(bad):
     with pytest.raises(InvalidParameterError) as caught:
@@ -38,25 +65,7 @@ def test_a_bad_tool_is_named_by_its_index(bad):
     assert caught.value.parameter == "tools[1]"
 
 
-def json_parser(text, tools):
-    return json.loads(text)
-
-
-def test_calls_are_numbered_on_from_the_first():
-    text = '[{"name": "a", "arguments": {"x": 1}}, {"name": "b", "arguments": "{\\"y\\": 2}"}]'
-    assert parse_calls(text, json_parser, [], 3) == [
-        {"id": "call_3", "name": "a", "arguments": {"x": 1}},
-        {"id": "call_4", "name": "b", "arguments": {"y": 2}},
-    ]
-
-
-@pytest.mark.parametrize("text", ["", "{", "3", '{"arguments": {}}'])
-def test_what_is_no_call_gives_none(text):
-    assert parse_calls(text, json_parser, [], 0) == []
-
-
-def test_arguments_that_are_no_object_are_kept_or_dropped():
-    assert parse_calls('{"name": "a", "arguments": "x"}', json_parser, [], 0)[0]["arguments"] == {
-        "value": "x"
-    }
-    assert parse_calls('{"name": "a"}', json_parser, [], 0)[0]["arguments"] == {}
+def test_parameters_that_are_no_schema_are_named_by_their_path():
+    with pytest.raises(InvalidParameterError) as caught:
+        normalise_tools([FLAT, {"name": "tell", "parameters": ["city"]}])
+    assert caught.value.parameter == "tools[1].parameters"

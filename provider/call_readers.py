@@ -1,0 +1,208 @@
+"""The formats of tool calls, followed while a model writes them.
+
+Formats whose text carries the arguments as JSON are shown as they come; others when they are whole.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+__all__ = [
+    "KIMI",
+    "MISTRAL",
+    "HeadedCalls",
+    "JsonCall",
+    "Piece",
+    "Reader",
+    "Waits",
+    "as_json",
+    "format_name",
+    "is_name",
+]
+
+JSON = json.JSONDecoder()
+
+
+def format_name(parser: Callable[..., Any]) -> str:
+    """Return the name of a format: that of its parser's module. Laguna's is GLM's."""
+    return str(getattr(parser, "__module__", "")).rpartition(".")[2]
+
+
+def is_name(value: Any) -> bool:
+    """Whether a value is what a tool may be called."""
+    return isinstance(value, str) and bool(value)
+
+
+def as_json(value: Any) -> str:
+    """Return JSON for whatever a parser may return: a set, which has none, as Python writes it."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text.encode(errors="replace").decode()  # half of a surrogate pair is no character
+
+
+class Piece(NamedTuple):
+    """What a text made known: of the newest call, or with a `name` of the next."""
+
+    name: str | None
+    arguments: str  # a part of them, as JSON
+    id: str | None = None  # the model's own
+
+
+class Reader(Protocol):
+    """Follows one tool text; `whole` is the length of a beginning that is whole calls."""
+
+    whole: int
+
+    def add(self, text: str) -> list[Piece]:
+        """Take more text; return what it makes known."""
+
+    def rest(self, arguments: Mapping[str, Any]) -> str:
+        """Return what completes the newest call's arguments, now that they are known."""
+
+
+class Waits:
+    """A format that is read when it is whole."""
+
+    whole = 0
+
+    def add(self, text: str) -> list[Piece]:
+        """Return nothing."""
+        return []
+
+    def rest(self, arguments: Mapping[str, Any]) -> str:
+        """Return nothing: all of it is missing."""
+        return ""
+
+
+class _Arguments:
+    """Follows a JSON object to its end."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._in_string = self._escaped = False
+
+    def end_in(self, text: str, start: int) -> int | None:
+        """Return where in `text` the object ends, None if it goes on."""
+        for at in range(start, len(text)):
+            char = text[at]
+            if self._in_string:
+                if self._escaped:
+                    self._escaped = False
+                elif char == "\\":
+                    self._escaped = True
+                elif char == '"':
+                    self._in_string = False
+            elif char == '"':
+                self._in_string = True
+            elif char in "{[":
+                self._depth += 1
+            elif char in "}]":
+                self._depth -= 1
+                if self._depth == 0:
+                    return at + 1
+        return None
+
+
+class JsonCall(Waits):
+    """`{"name": …, "arguments": {…}}`, its fields in any order."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._at = 0  # what is before is understood
+        self._name: str | None = None
+        self._began: int | None = None  # where the arguments begin
+        self._ended: int | None = None
+        self._arguments = _Arguments()
+        self._shown = 0  # of the arguments, up to here
+        self._told = False  # whether the name was shown
+
+    def add(self, text: str) -> list[Piece]:
+        """Take more text; return what it makes known."""
+        self._text += text
+        while self._step():
+            pass
+        return self._pieces()
+
+    def _step(self) -> bool:
+        """Understand one field more; return whether that could be."""
+        if self._began is not None and self._ended is None:
+            self._ended = self._arguments.end_in(self._text, self._at)
+            self._at = len(self._text) if self._ended is None else self._ended
+            return self._ended is not None
+        key = (KEY if self._at else OPENING).match(self._text, self._at)
+        if key is None:
+            return False
+        if key[1] == '"arguments"' and self._text[key.end()] == "{" and self._began is None:
+            self._began = self._shown = self._at = key.end()
+            return True
+        return self._skip(key)
+
+    def _skip(self, key: re.Match[str]) -> bool:
+        """Step over a value, and keep the name."""
+        try:
+            value, end = JSON.raw_decode(self._text, key.end())
+        except ValueError:
+            return False
+        if end == len(self._text) and self._text[-1] not in '"}]':  # a number may go on
+            return False
+        if key[1] == '"name"' and is_name(value) and self._name is None:
+            self._name = value
+        self._at = end
+        return True
+
+    def _pieces(self) -> list[Piece]:
+        if self._name is None:
+            return []
+        named, self._told = None if self._told else self._name, True
+        fragment = ""
+        if self._began is not None:
+            end = self._at if self._ended is None else self._ended
+            fragment, self._shown = self._text[self._shown : end], end
+        return [Piece(named, fragment)] if named or fragment else []
+
+
+class HeadedCalls(Waits):
+    """A header with a name, then a JSON object; as often as there are calls.
+
+    The header is a pattern with a group `name`, and one `id` where the model gives one.
+    """
+
+    def __init__(self, header: re.Pattern[str]) -> None:
+        self._header = header
+        self._text = ""
+        self._at = 0
+        self._call: re.Match[str] | None = None  # whose arguments have begun
+        self._arguments = _Arguments()
+
+    def add(self, text: str) -> list[Piece]:
+        """Take more text; return what it makes known."""
+        self._text += text
+        pieces: list[Piece] = []
+        while True:
+            named: dict[str, Any] = {}
+            if self._call is None:
+                self._call = self._header.match(self._text, self._at)
+                if self._call is None:
+                    return pieces
+                named = self._call.groupdict()
+                self._at, self._arguments = self._call.end(), _Arguments()
+            end = self._arguments.end_in(self._text, self._at)
+            fragment = self._text[self._at : end]
+            self._at += len(fragment)
+            if fragment:
+                pieces.append(Piece(named.get("name"), fragment, named.get("id")))
+            if end is None:
+                return pieces
+            self._call, self.whole = None, end
+
+
+STRING = r'"(?:[^"\\]|\\.)*"'
+OPENING = re.compile(rf"\s*\{{\s*({STRING})\s*:\s*(?=\S)")
+KEY = re.compile(rf"\s*,\s*({STRING})\s*:\s*(?=\S)")
+MISTRAL = re.compile(r"\s*(?P<name>[\w-]+)\s*\[ARGS\]\s*(?=\{)")
+KIMI = re.compile(
+    r"\s*(<\|tool_call_end\|>\s*)?<\|tool_call_begin\|>\s*"
+    r"(?P<id>(functions\.)?(?P<name>[^\s:<]+):\d+)\s*<\|tool_call_argument_begin\|>\s*(?=\{)"
+)
