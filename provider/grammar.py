@@ -23,15 +23,13 @@ from llguidance import LLMatcher, LLTokenizer
 from llguidance.hf import from_tokenizer
 
 from provider.backend import mx
-from provider.interface import InvalidParameterError, UnsupportedFeatureError
+from provider.call_grammar import call_lark
+from provider.interface import InvalidParameterError
+from provider.lark import BETWEEN
 
 __all__ = ["Forms", "Held", "Masks"]
 
 OPTION = "response_format"
-JSON_CALLS = ".json_tools"  # mlx-lm's parser of calls that are JSON in tags
-# Between JSON's tokens: a space, or a new line and its indentation. Any run of white space would be
-# JSON too, and small models lose themselves in it.
-BETWEEN = r"( |\n[ \t]{0,32})?"
 
 
 @dataclass(frozen=True)
@@ -85,22 +83,13 @@ class Forms:
         return self._copy(form, OPTION, response_format)
 
     def call_matcher(self, tools: Sequence[Mapping[str, Any]]) -> LLMatcher:
-        """Return a matcher for one call of one of these tools, written as JSON in tags.
+        """Return a matcher for one call of one of these tools, as the model writes calls.
 
         Raises InvalidParameterError if the schema of a tool's arguments can't be compiled,
-        UnsupportedFeatureError if the model writes calls in another way.
+        UnsupportedFeatureError if the model has no way to write such a call.
         """
-        wrapped = self._wrapped
-        parser = getattr(wrapped.tool_parser, "__module__", "")
-        if not (wrapped.tool_call_start and wrapped.tool_call_end and parser.endswith(JSON_CALLS)):
-            said = "`tool_choice` is held only for models that write calls as JSON in tags"
-            raise UnsupportedFeatureError("tool_choice", said)
-        calls = [_call_schema(tool["function"]) for tool in tools]
-        schema = json.dumps({"x-guidance": {"whitespace_pattern": BETWEEN}, "anyOf": calls})
-        begin = _literal(wrapped.tool_call_start, wrapped.tool_call_start_tokens)
-        end = _literal(wrapped.tool_call_end, wrapped.tool_call_end_tokens)
-        lark = f"start: {begin} GAP call GAP {end}\ncall: %json {schema}\nGAP: /[ \\n]?/"
-        return self._copy(Form(LLMatcher.grammar_from_lark(lark)), "tools", tools)
+        grammar = call_lark(self._wrapped, tools)
+        return self._copy(Form(LLMatcher.grammar_from_lark(grammar)), "tools", tools)
 
     def _copy(self, form: Form, option: str, value: Any) -> LLMatcher:
         compiled = self._compiled(form)
@@ -236,23 +225,6 @@ def _only(mask: Any, tokens: Iterable[int]) -> None:
 
 def _set(mask: Any, token: int) -> None:
     mask[token // 32] |= np.uint32(1 << (token % 32))
-
-
-def _call_schema(function: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {
-            "name": {"const": function["name"]},
-            "arguments": function["parameters"],
-        },
-        "required": ["name", "arguments"],
-        "additionalProperties": False,
-    }
-
-
-def _literal(text: str, tokens: Sequence[int]) -> str:
-    """Return a marker as Lark has it: a token of its own, or text."""
-    return f"<[{tokens[0]}]>" if len(tokens) == 1 else json.dumps(text)
 
 
 def _refused(value: Any, reason: str, option: str = OPTION) -> InvalidParameterError:

@@ -51,6 +51,21 @@ FORM = {
         },
     },
 }
+CALL = {  # as long as the answers beside it
+    "tools": [
+        {
+            "name": "send",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "words": {"type": "array", "items": {"type": "string"}, "minItems": 200}
+                },
+                "required": ["words"],
+            },
+        }
+    ],
+    "tool_choice": "required",
+}
 
 
 class Prompts:
@@ -376,16 +391,21 @@ class Bench:
         await provider.aclose()
 
     async def formed(self):
-        """Eight plain rows beside eight that are held to a JSON Schema, and beside eight plain."""
+        """Eight plain rows beside eight held to a JSON Schema or a call, and beside eight plain.
+
+        The plain ones have prompts as long as those with tools: a longer context costs all rows.
+        """
         provider = MLXProvider({"temperature": 1.0, "max_tokens": 150, "prefix_cache_bytes": 0})
         await provider.load()
+        plain = [{}, {"system_prompt": await self.as_long_as_tools(provider)}]
         rates = {False: [], True: []}
         for number in range(3 if self.quick else 12):
             texts = self.prompts.texts(16)
             for formed in (False, True) if number % 2 else (True, False):
-                form = {"response_format": FORM} if formed else {}
+                forms = [{"response_format": FORM}, CALL] if formed else plain
                 others = [
-                    asyncio.create_task(self.again(provider, text, form)) for text in texts[8:]
+                    asyncio.create_task(self.again(provider, text, forms[at % 2]))
+                    for at, text in enumerate(texts[8:])
                 ]
                 while provider.statistics().decoding < 8:
                     await asyncio.sleep(0.001)
@@ -398,13 +418,25 @@ class Bench:
                     rates[formed].append(rate)
         share = statistics.median(rates[True]) / statistics.median(rates[False])
         self.add(
-            "8 plain rows beside 8 held to a JSON Schema",
+            "8 plain rows beside 4 held to a JSON Schema and 4 to a tool call",
             share,
             "of their speed beside 8 plain ones",
             ">= 0.95",
             share >= 0.95,
         )
         await provider.aclose()
+
+    async def as_long_as_tools(self, provider):
+        """Return a system prompt that takes as many tokens as the tools of CALL, about."""
+
+        async def length(**options):
+            whole = await provider.generate_async("Hi", max_tokens=1, **options)
+            return whole.usage["prompt_tokens"]
+
+        wanted, words = await length(**CALL), 1
+        while await length(system_prompt="word " * words) < wanted:
+            words += 1
+        return "word " * words
 
     async def again(self, provider, text, options):
         while True:

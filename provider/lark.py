@@ -1,0 +1,76 @@
+"""A grammar in llguidance's Lark while it is made: rules, and what texts and values may be."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+__all__ = ["BETWEEN", "GAP", "NUMBER", "Lark", "Schema"]
+
+# Between JSON's tokens: a space, or a new line and its indentation. Any run of white space would be
+# JSON too, and small models lose themselves in it.
+BETWEEN = r"( |\n[ \t]{0,32})?"
+GAP, NUMBER = "\0", "\1"  # in a template: a space, a new line or nothing; digits
+CLASSES = {GAP: "GAP", NUMBER: "NUMBER"}
+Schema = Mapping[str, Any]
+
+
+class Lark:
+    """A grammar in the making: its rules, and items for what texts and values may be."""
+
+    def __init__(self, tokenizer: Any):
+        # llguidance keeps every added token apart from text, special or not.
+        added = tokenizer.added_tokens_decoder
+        self.tokens = {str(token): number for number, token in added.items()}
+        self._rules = [r"GAP: /[ \n]?/", "NUMBER: /[0-9]{1,3}/"]
+        known = [*sorted(self.tokens, key=len, reverse=True), *CLASSES]
+        self._known = re.compile(f"({'|'.join(map(re.escape, known))})")
+
+    def grammar(self, start: str) -> str:
+        """Return the whole, that begins with these items."""
+        return "\n".join([f"start: {start}", *self._rules])
+
+    def rule(self, body: str) -> str:
+        """Add a rule; return its name."""
+        name = f"r{len(self._rules)}"
+        self._rules.append(f"{name}: {body}")
+        return name
+
+    def literal(self, text: str) -> str:
+        """Return items for a text or template, in which added tokens stand for themselves."""
+        return " ".join(self._item(piece) for piece in self._split(text))
+
+    def json(self, schema: Schema, whole: Schema) -> str:
+        """Return a rule for JSON that fits `schema`, whose references are into `whole`."""
+        shared = {key: whole[key] for key in ("$defs", "definitions") if key in whole}
+        guided = {**shared, "x-guidance": {"whitespace_pattern": BETWEEN}, **schema}
+        return self.rule(f"%json {json.dumps(guided)}")
+
+    def text(self, end: str, but: Iterable[str] = ()) -> str:
+        """Return items for any text and the `end`, which is not in it; nor does it match `but`."""
+        first, *more = self._split(end)
+        refused = [f"(?s:.*){_as_regex(first.strip())}(?s:.*)", *but]
+        terminal = f"T{len(self._rules)}"
+        body = " & ".join(["/(?s:.*)/", *(f"~/{one}/" for one in refused)])
+        self._rules.append(f"{terminal}: {body}")
+        if first in self.tokens:
+            return f"{terminal} {self.literal(end)}"
+        # The lexer has to stop at the first text that ends it.
+        lazy = f"l{len(self._rules)}"
+        self._rules.append(f"{lazy}[suffix={json.dumps(first)}]: {terminal}")
+        return " ".join([lazy, *map(self._item, more)])
+
+    def _split(self, text: str) -> list[str]:
+        """Return the added tokens and classes in a text, and what is between them."""
+        return [piece for piece in self._known.split(text) if piece]
+
+    def _item(self, piece: str) -> str:
+        if piece in CLASSES:
+            return CLASSES[piece]
+        return f"<[{self.tokens[piece]}]>" if piece in self.tokens else json.dumps(piece)
+
+
+def _as_regex(text: str) -> str:
+    return re.escape(text).replace("/", r"\/")
