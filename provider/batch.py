@@ -42,6 +42,7 @@ from provider.rows import (
     without_frames,
 )
 from provider.speculative import Drafted, Lone, LoneCachesOf, SpeculativeGroup
+from provider.vision import SeeingModel
 
 __all__ = ["Batch"]
 
@@ -239,7 +240,9 @@ class Batch:
             for row, n in zip(rows, counts, strict=True)
         ]
         caches.begin(counts, width)
-        self._model(mx.array(chunks), cache=caches.layers)  # the logits are never computed
+        model = self._model
+        more = model.for_chunks(rows, counts, chunks) if isinstance(model, SeeingModel) else {}
+        model(mx.array(chunks), cache=caches.layers, **more)  # no logits are computed
         caches.end()
         mx.eval([state_of(layer) for layer in caches.layers])
         if mx.get_cache_memory() > MOST_KEPT:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from provider.interface import FileData, FileProcessingError, UnsupportedFeatureError
+from provider.interface import FileData, FileProcessingError
 
-__all__ = ["MAX_FILES", "MAX_FILE_BYTES", "files_to_text"]
+__all__ = ["MAX_FILES", "MAX_FILE_BYTES", "files_to_text", "images_of"]
 
 MAX_FILES = 16  # more is a folder, and wants a search and not a prompt
 MAX_FILE_BYTES = 1024 * 1024  # about 250,000 tokens, beyond most context windows
 
+MAX_IMAGE_BYTES = 16 * 1024 * 1024  # a photograph as a camera writes it
 TEXT_SUFFIXES = {".txt", ".text", ".md", ".markdown", ".csv", ".tsv"}
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".heic"}
 
@@ -19,20 +20,41 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".ti
 def files_to_text(files: Sequence[str | Path | FileData]) -> str:
     """Return the files' texts, each under its name, ready to stand before a prompt.
 
-    Raises FileProcessingError for a file that is missing, too large, not text, or one too many,
-    and UnsupportedFeatureError for an image.
+    Images are left out. Raises FileProcessingError for a file that is missing, too large, not
+    text, or one too many.
     """
     if len(files) > MAX_FILES:
         raise FileProcessingError(f"{len(files)} files given, at most {MAX_FILES} are taken")
-    return "".join(_block(file) for file in files)
+    return "".join(_block(file) for file in files if not _is_image(file))
+
+
+def images_of(files: Sequence[str | Path | FileData]) -> list[bytes]:
+    """Return the data of those files that are images. Raises FileProcessingError."""
+    images = []
+    for file in files:
+        if _is_image(file):
+            data = file.data if isinstance(file, FileData) else _read(Path(file), MAX_IMAGE_BYTES)
+            if len(data) > MAX_IMAGE_BYTES:
+                said = f"`{_name(file)}` has more than {MAX_IMAGE_BYTES} bytes"
+                raise FileProcessingError(said, file_path=_name(file))
+            images.append(data)
+    return images
+
+
+def _name(file: str | Path | FileData) -> str:
+    return PurePath(file.name).name if isinstance(file, FileData) else Path(file).name
+
+
+def _is_image(file: str | Path | FileData) -> bool:
+    mime = (file.mime or "") if isinstance(file, FileData) else ""
+    suffix = PurePath(_name(file)).suffix.lower()
+    return suffix in IMAGE_SUFFIXES or mime.startswith("image/")
 
 
 def _block(file: str | Path | FileData) -> str:
-    name = PurePath(file.name).name if isinstance(file, FileData) else Path(file).name
+    name = _name(file)
     suffix = PurePath(name).suffix.lower()
     mime = (file.mime or "") if isinstance(file, FileData) else ""
-    if suffix in IMAGE_SUFFIXES or mime.startswith("image/"):
-        raise UnsupportedFeatureError("vision", f"`{name}` is an image, and this model reads text")
     if suffix not in TEXT_SUFFIXES and not mime.startswith("text/"):
         known = ", ".join(sorted(TEXT_SUFFIXES))
         raise FileProcessingError(
@@ -55,13 +77,13 @@ def _block(file: str | Path | FileData) -> str:
     return f"{name}:\n{text.rstrip()}\n\n"
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, most: int = MAX_FILE_BYTES) -> bytes:
     """Read at most one byte over the limit, so that a huge file costs nothing."""
     if "://" in str(path) or str(path).startswith(("http:/", "https:/")):
         raise FileProcessingError(f"`{path}` is a URL; only local files are read")
     try:
         with path.open("rb") as file:
-            return file.read(MAX_FILE_BYTES + 1)
+            return file.read(most + 1)
     except OSError as error:
         raise FileProcessingError(
             f"`{path.name}` cannot be read: {error.strerror}",

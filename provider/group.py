@@ -11,6 +11,7 @@ from provider.backend import mx
 from provider.caches import LoneCaches, MergedCaches, RowCaches, SlotCaches, state_of
 from provider.rows import Keep, Row, StepResult, Token, finish_of
 from provider.sampling import choose
+from provider.vision import SeeingModel
 
 __all__ = ["Group", "Together"]
 
@@ -155,7 +156,8 @@ class Group:
             self._next = mx.where(fresh, fed, self._next)
             self._fresh = {}
         self._caches.begin([int(row is not None) for row in rows], 1)
-        logits = self._model(self._next[:, None], cache=self._caches.layers)[:, -1, :]
+        more = self._model.for_step(rows) if isinstance(self._model, SeeingModel) else {}
+        logits = self._model(self._next[:, None], cache=self._caches.layers, **more)[:, -1, :]
         self._caches.end()
         self._next, failed = choose(logits, rows, self._next)
         mx.async_eval(self._next)  # type: ignore[no-untyped-call]

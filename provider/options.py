@@ -12,14 +12,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from provider.images import image_part, is_image_part
 from provider.interface import InvalidParameterError
 
-__all__ = ["GenerationOptions", "parse_options"]
+__all__ = ["MAX_SEED", "GenerationOptions", "parse_options"]
 
 MAX_STOP_STRINGS = 16  # each costs a state machine per stream; OpenAI's interface allows 4
 MAX_STOP_LENGTH = 256  # characters; a partial match is held back from the reader
 MAX_SEED = 2**64 - 1  # what mlx.random.key takes
 MAX_BIASES = 1024  # tokens; as many as anybody has asked for, and no more than a prompt costs
+MAX_ANSWERS = 32  # to one prompt; as many as decode together by default
 MAX_TOKENS = 1_000_000  # a bound on nonsense; the context window is the real one
 
 
@@ -45,6 +47,7 @@ class GenerationOptions:
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: Mapping[int, float] | None = None  # added to the logits, by token
+    n: int = 1  # answers to the prompt, which is read once
     tool_choice: str | None = None  # "auto", "none", "required", or one by name as `=name`
     logprobs: bool = False  # of each token
     top_logprobs: int = 0  # likeliest tokens beside it
@@ -81,6 +84,7 @@ NOT_DEFAULTS = frozenset(
         "logit_bias",
         "messages",
         "model",
+        "n",
         "raw",
         "response_format",
         "tool_choice",
@@ -219,6 +223,9 @@ def _message(path: str, value: Any) -> dict[str, Any]:
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
         raise _wrong(f"{path}.role", role, "one of " + ", ".join(ROLES))
+    if isinstance(content, list | tuple) and any(map(is_image_part, content)):
+        parts = [_seen_part(f"{path}.content[{i}]", part) for i, part in enumerate(content)]
+        return {**message, "role": str(role), "content": parts}
     if isinstance(content, list | tuple):
         content = "".join(_part(f"{path}.content[{i}]", part) for i, part in enumerate(content))
     if content is None and role == "assistant" and message.get("tool_calls"):
@@ -228,10 +235,17 @@ def _message(path: str, value: Any) -> dict[str, Any]:
     return {**message, "role": str(role), "content": content}
 
 
+def _seen_part(path: str, part: Any) -> dict[str, Any]:
+    """Return a part of a message with images."""
+    if is_image_part(part):
+        return image_part(path, part)
+    return {"type": "text", "text": _part(path, part)}
+
+
 def _part(path: str, part: Any) -> str:
     if isinstance(part, Mapping) and part.get("type") == "text":
         return _plain(f"{path}.text", part.get("text"))
-    raise _wrong(path, part, 'a part {"type": "text", "text": …}')
+    raise _wrong(path, part, 'a part {"type": "text", "text": …}, or an image as data')
 
 
 def _plain(path: str, value: Any) -> str:
@@ -260,6 +274,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "top_k": _integer(0, 1_000_000),
     "min_p": _number(0, 1),
     "max_tokens": _integer(1, MAX_TOKENS),
+    "n": _integer(1, MAX_ANSWERS),
     "seed": _integer(0, MAX_SEED),
     "stop": _stop,
     "repetition_penalty": _number(0, 10, open_low=True),

@@ -34,6 +34,8 @@ class Row:
     processors: Sequence[Processor] = ()
     form: Held | None = None  # what the answer is held to
     watch: Watch | None = None  # notes log-probabilities
+    sight: Any = None  # a Sight, where the prompt has images
+    kind: str = ""  # of what else than tokens the caches depend on
     caches: list[Any] | None = None  # while its sequence is read: of this row alone
     done: int = 0  # tokens of the sequence in these caches
     fed: int = 0  # tokens of the sequence in the batch's caches, while it decodes

@@ -15,6 +15,9 @@ from provider.interface import InvalidRequestError
 
 __all__ = ["ChatTemplate", "conversation"]
 
+# For models without a template: what people write by hand, which models have read most often.
+LABELS = {"system": "", "user": "User: ", "assistant": "Assistant: ", "tool": "Tool: "}
+DEFAULT_STOP = "\nUser:"  # such a model goes on with the next question by itself
 REFUSALS = (jinja2.TemplateError, TypeError, KeyError, ValueError)  # what templates raise
 
 
@@ -23,8 +26,11 @@ def conversation(
     system_prompt: str | None,
     messages: Sequence[Mapping[str, Any]] | None,
     attachments: str = "",
+    images: Sequence[bytes] = (),
 ) -> list[dict[str, Any]]:
     """Return the whole conversation as messages, `attachments` before the last user's text.
+
+    `images` come before it too, as parts.
 
     `messages` are the turns so far; a `prompt` that is not already the last of them is added as
     the user's next turn. A `system_prompt` goes first, before any that `messages` begin with.
@@ -40,17 +46,24 @@ def conversation(
         if turns[0]["role"] == "system":
             system_prompt = f"{system_prompt}\n\n{turns.pop(0)['content']}"
         turns.insert(0, {"role": "system", "content": system_prompt})
-    if attachments:
-        _attach(turns, attachments)
+    if attachments or images:
+        _attach(turns, attachments, images)
     return [_with_nested_calls(turn) for turn in turns]
 
 
-def _attach(turns: list[dict[str, Any]], attachments: str) -> None:
+def _attach(turns: list[dict[str, Any]], attachments: str, images: Sequence[bytes]) -> None:
     users = [turn for turn in turns if turn["role"] == "user"]
-    if users:
-        users[-1]["content"] = attachments + users[-1]["content"]
+    if not users:
+        turns.append({"role": "user", "content": ""})
+        users = turns[-1:]
+    content = users[-1]["content"]
+    if images or isinstance(content, list):
+        said = content if isinstance(content, list) else [{"type": "text", "text": content}]
+        text = [{"type": "text", "text": attachments}] if attachments else []
+        parts = [{"type": "image", "data": data} for data in images]
+        users[-1]["content"] = [*parts, *text, *said]
     else:
-        turns.append({"role": "user", "content": attachments.rstrip()})
+        users[-1]["content"] = (attachments + content) if content else attachments.rstrip()
 
 
 def _with_nested_calls(turn: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +100,11 @@ class ChatTemplate:
         return self._tokenizer
 
     @property
+    def stop(self) -> tuple[str, ...]:
+        """The stop strings that go with the form of the prompt."""
+        return () if self._tokenizer.has_chat_template else (DEFAULT_STOP,)
+
+    @property
     def knows_tools(self) -> bool:
         """Whether the template has a place for tools."""
         return "tools" in str(self._tokenizer.chat_template) or self._tokenizer.has_tool_calling
@@ -102,8 +120,8 @@ class ChatTemplate:
         """Return the prompt's tokens, up to where the assistant's turn begins.
 
         With `go_on`, up to where the last message ends, which the assistant has begun. A model
-        without a template gets the contents, a line each. Raises InvalidRequestError with the
-        template's own reason if it refuses the messages.
+        without a template gets the contents with `User:` and `Assistant:` before them.
+        Raises InvalidRequestError with the template's own reason if it refuses the messages.
         """
         try:
             return self._render(messages, tools, enable_thinking, answer=not go_on, go_on=go_on)
@@ -137,6 +155,30 @@ class ChatTemplate:
                 found.append(len(tokens))
         return found
 
+    def text(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]],
+        *,
+        enable_thinking: bool,
+        go_on: bool = False,
+    ) -> str:
+        """Return the prompt as text, for who makes tokens of it and of images.
+
+        Raises InvalidRequestError, as `tokens`.
+        """
+        try:
+            return str(
+                self._applied(
+                    messages, tools, enable_thinking, answer=not go_on, go_on=go_on, tokenize=False
+                )
+            )
+        except REFUSALS as error:
+            raise InvalidRequestError(
+                f"the model's chat template refuses these messages: {error}",
+                original_exception=error,
+            ) from error
+
     def _render(
         self,
         messages: Sequence[Mapping[str, Any]],
@@ -147,16 +189,28 @@ class ChatTemplate:
         go_on: bool = False,
     ) -> list[int]:
         if not self._tokenizer.has_chat_template:
-            text = "".join(f"{message['content']}\n" for message in messages)
-            return self.raw(text.removesuffix("\n") if go_on else text)
-        tokens = self._tokenizer.apply_chat_template(
+            turns = [f"{LABELS[message['role']]}{message['content']}" for message in messages]
+            return self.raw("\n\n".join([*turns, "Assistant:"] if answer else turns))
+        return list(self._applied(messages, tools, thinking, answer=answer, go_on=go_on))
+
+    def _applied(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]],
+        thinking: bool,
+        *,
+        answer: bool,
+        go_on: bool,
+        tokenize: bool = True,
+    ) -> Any:
+        return self._tokenizer.apply_chat_template(
             list(messages),
             tools=list(tools) or None,
             add_generation_prompt=answer,
             enable_thinking=thinking,
+            tokenize=tokenize,
             **({"continue_final_message": True} if go_on else {}),
         )
-        return list(tokens)
 
     def raw(self, text: str) -> list[int]:
         """Return a text's tokens, with what the tokenizer puts before any text and no more."""

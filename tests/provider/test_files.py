@@ -1,7 +1,7 @@
 import pytest
 
-from provider.files import MAX_FILE_BYTES, MAX_FILES, files_to_text
-from provider.interface import FileData, FileProcessingError, UnsupportedFeatureError
+from provider.files import MAX_FILE_BYTES, MAX_FILES, files_to_text, images_of
+from provider.interface import FileData, FileProcessingError
 
 
 @pytest.mark.parametrize("suffix", ["txt", "md", "csv", "tsv"])
@@ -30,16 +30,17 @@ def test_a_mime_type_of_text_is_enough():
     assert "data" in files_to_text([FileData("LICENSE", "text/plain", b"data")])
 
 
-@pytest.mark.parametrize("file", [FileData("a.png", None, b""), FileData("a", "image/jpeg", b"")])
-def test_an_image_is_an_unsupported_feature(file):
-    with pytest.raises(UnsupportedFeatureError, match="image") as caught:
-        files_to_text([file])
-    assert caught.value.feature == "vision"
+@pytest.mark.parametrize("file", [FileData("a.png", None, b"x"), FileData("a", "image/jpeg", b"x")])
+def test_an_image_is_no_text_and_kept_apart(file):
+    note = FileData("a.txt", None, b"note")
+    assert files_to_text([file, note]) == "a.txt:\nnote\n\n"
+    assert images_of([file, note]) == [b"x"]
 
 
-def test_an_image_path_is_refused_before_it_is_read(tmp_path):
-    with pytest.raises(UnsupportedFeatureError):
-        files_to_text([tmp_path / "missing.jpg"])
+def test_an_image_that_is_missing_or_a_url_is_said(tmp_path):
+    for path in (tmp_path / "missing.jpg", "https://example.org/a.png"):
+        with pytest.raises(FileProcessingError):
+            images_of([path])
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,17 @@
+import json
+
 import pytest
 
 from provider import MLXProvider
 from provider.embedded import MODEL_PATH
-from provider.interface import InvalidParameterError, InvalidRequestError
+from provider.interface import (
+    InvalidParameterError,
+    InvalidRequestError,
+    UnsupportedFeatureError,
+)
 from provider.models import tokenizer_of
 from provider.templates import ChatTemplate, conversation
+from tests.support.tiny_models import LLAMA, write_model
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +104,35 @@ class Plain:
         return list(text.encode())
 
 
-def test_a_model_without_a_template_reads_the_contents_a_line_each():
-    tokens = ChatTemplate(Plain()).tokens(
-        [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}],
-        [],
-        enable_thinking=False,
+def test_a_model_without_a_template_reads_turns_with_their_roles():
+    turns = [
+        {"role": "system", "content": "S"},
+        {"role": "user", "content": "U"},
+        {"role": "assistant", "content": "A"},
+    ]
+    template = ChatTemplate(Plain())
+    tokens = template.tokens(turns[:2], [], enable_thinking=False)
+    assert bytes(tokens) == b"S\n\nUser: U\n\nAssistant:"
+    going_on = template.tokens(turns, [], enable_thinking=False, go_on=True)
+    assert bytes(going_on) == b"S\n\nUser: U\n\nAssistant: A"
+
+
+async def test_a_model_without_a_template_answers_with_a_warning(tmp_path, caplog):
+    folder = write_model(tmp_path / "plain", LLAMA)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    provider = MLXProvider({"model": str(folder), "max_tokens": 5})
+    with caplog.at_level("WARNING"):
+        answer = await provider.generate_async("Hi")
+    assert "`plain` has no chat template" in caplog.text
+    assert answer.usage["prompt_tokens"] == len(
+        tokenizer_of(folder).encode("User: Hi\n\nAssistant:")
     )
-    assert bytes(tokens) == b"S\nU\n"
+    with pytest.raises(UnsupportedFeatureError):
+        await provider.generate_async("Hi", tools=[{"name": "f"}])
+    await provider.aclose()
 
 
 async def test_a_raw_prompt_goes_to_the_model_as_it_is(provider):
