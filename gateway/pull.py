@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import fields
 from typing import Any, Protocol
 
 from gateway.frames import ErrorCode, Generate
@@ -22,34 +23,14 @@ from gateway.logs import unexpected
 from gateway.metrics import Metrics
 from provider import interface
 from provider.interface import AbstractLLMInterface, FileData, GenerateResponse
+from provider.options import GenerationOptions
 
 __all__ = ["Audience", "Pull"]
 
 log = logging.getLogger(__name__)
 
-SAMPLING = (
-    "continue_final_message",
-    "enable_thinking",
-    "frequency_penalty",
-    "logit_bias",
-    "logprobs",
-    "max_reasoning_tokens",
-    "max_tokens",
-    "messages",
-    "min_p",
-    "model",
-    "presence_penalty",
-    "raw",
-    "repetition_penalty",
-    "response_format",
-    "seed",
-    "stop",
-    "temperature",
-    "tool_choice",
-    "top_k",
-    "top_logprobs",
-    "top_p",
-)
+# What a call may ask for is defined in provider.options; `generate` has a field for each.
+OPTIONS = tuple(sorted({one.name for one in fields(GenerationOptions)} - {"events"}))
 
 TURN = 32  # responses after which others get their turn, whatever the provider does
 
@@ -58,6 +39,7 @@ CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
     (interface.ContextWindowExceededError, ErrorCode.CONTEXT_TOO_LONG),
     (interface.InvalidRequestError, ErrorCode.INVALID_REQUEST),
     (interface.FileProcessingError, ErrorCode.INVALID_REQUEST),
+    (interface.ImageProcessingError, ErrorCode.INVALID_REQUEST),
     (interface.UnsupportedFeatureError, ErrorCode.UNSUPPORTED),
     (interface.UnsupportedModelError, ErrorCode.UNKNOWN_MODEL),
     (interface.ModelNotFoundError, ErrorCode.UNKNOWN_MODEL),
@@ -175,7 +157,7 @@ async def _call(
     provider: AbstractLLMInterface, frame: Generate
 ) -> AsyncGenerator[GenerateResponse, None]:
     """Call the provider with what the frame says and nothing else."""
-    given = {name: getattr(frame, name) for name in SAMPLING}
+    given = {name: getattr(frame, name) for name in OPTIONS}
     files: list[Any] = [FileData(f.name, f.mime, f.data) for f in frame.files or ()]
     responses = await provider.generate_async(
         frame.prompt or "",

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-import re
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import errors as hub_errors
+from mlx.utils import tree_flatten
 from mlx_lm import __version__ as mlx_lm_version
 from mlx_lm.models.cache import KVCache, make_prompt_cache
-from mlx_lm.utils import _download, load_config, load_model, load_tokenizer
+from mlx_lm.tuner.utils import load_adapters
+from mlx_lm.utils import load_config, load_model, load_tokenizer
 
 from provider.backend import mx, on_cpu
 from provider.embedded import MODEL_PATH
-from provider.interface import ModelLoadingError, ModelNotFoundError
+from provider.hub import download
+from provider.interface import ModelLoadingError
+from provider.vision import available, has_eyes, load_seeing
 
-__all__ = ["EMBEDDED", "LoadedModel", "ModelFacts", "load", "model_name", "resolve", "tokenizer_of"]
+__all__ = [
+    "EMBEDDED",
+    "LoadProgress",
+    "LoadedModel",
+    "Loading",
+    "ModelFacts",
+    "load",
+    "loading",
+    "model_name",
+    "resolve",
+    "resolve_adapter",
+    "tokenizer_of",
+]
 
 SAMPLE = 1 << 20  # bytes of weights that tell two models apart
+SLICE = 64 << 20  # bytes of weights that are loaded at once, between the steps of other models
+HALVES = (mx.float16, mx.bfloat16)
 EMBEDDED = "embedded"  # the name of the model in the package
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -44,11 +60,15 @@ class LoadedModel:
     trimmable: bool  # whether a cache can be cut back to any of its beginnings
     identity: str = ""  # of the weights and what else decides what a KV cache holds
     draft: Any = None  # a smaller model that proposes tokens
+    weights: int = 0  # bytes, without those that another model shares
 
     @property
     def facts(self) -> ModelFacts:
         """What other threads may know."""
         return ModelFacts(self.context_window, self.trimmable, self.vocabulary)
+
+
+Loading = Generator["LoadProgress", None, LoadedModel]
 
 
 def model_name(model: str | None) -> str:
@@ -67,7 +87,7 @@ def resolve(model: str | None) -> Path:
     if model is None or model == EMBEDDED:
         return MODEL_PATH
     local = Path(model).expanduser()
-    path = local if local.exists() else _from_hub(model)
+    path = local if local.exists() else download(model)
     if not path.is_dir() or not (path / "config.json").is_file():
         raise ModelLoadingError(f"`{model}` is no model: it has no config.json", model_name=model)
     if not any(path.glob("model*.safetensors")):
@@ -75,23 +95,18 @@ def resolve(model: str | None) -> Path:
     return path
 
 
-def _from_hub(model: str) -> Path:
-    if not HUB_ID.fullmatch(model):
-        raise ModelNotFoundError(model, "no such folder, and not the form of a hub id, OWNER/NAME")
-    try:
-        return Path(_download(model))
-    except hub_errors.GatedRepoError as error:
-        raise ModelNotFoundError(
-            model, "the hub asks for a token that may read it", original_exception=error
-        ) from error
-    except hub_errors.RepositoryNotFoundError as error:
-        raise ModelNotFoundError(
-            model, "no such folder, and no such model on the hub", original_exception=error
-        ) from error
-    except Exception as error:  # whatever the HTTP client below the hub's raises
-        raise ModelNotFoundError(
-            model, "no such folder, and the hub cannot be reached", original_exception=error
-        ) from error
+def resolve_adapter(adapter: str) -> Path:
+    """Return the folder of an adapter, downloading one that is named by its hub id.
+
+    Raises ModelNotFoundError if there is none, ModelLoadingError if the folder holds no adapter.
+    """
+    local = Path(adapter).expanduser()
+    path = local if local.exists() else download(adapter)
+    for name in ("adapter_config.json", "adapters.safetensors"):
+        if not (path / name).is_file():
+            said = f"`{adapter}` is no adapter: it has no {name}"
+            raise ModelLoadingError(said, model_name=adapter)
+    return path
 
 
 def tokenizer_of(path: Path) -> Any:
@@ -102,38 +117,78 @@ def tokenizer_of(path: Path) -> Any:
         raise _loading_error(path, error) from error
 
 
-def load(path: Path, draft: Path | None = None) -> LoadedModel:
+@dataclass(frozen=True)
+class LoadProgress:
+    """`done` of `total` bytes of weights are there."""
+
+    done: int
+    total: int
+
+
+def load(path: Path, draft: Path | None = None, **more: Any) -> LoadedModel:
+    """Do what `loading` does, to its end."""
+    steps = loading(path, draft, **more)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+def loading(
+    path: Path,
+    draft: Path | None = None,
+    *,
+    adapter: Path | None = None,
+    base: LoadedModel | None = None,
+    tokenizer: Any = None,
+) -> Loading:
     """Load the weights on the calling thread, which must be the one that will use them.
 
-    On a CPU they become float32: 16 bits are more than ten times slower there. A `draft` is loaded
-    too; its tokens must be the model's.
+    In steps, between which other models may have their turns; the first step says how much there
+    is to load, before anything is. On a CPU weights become float32: 16 bits are more than ten times
+    slower there. An `adapter`'s weights (LoRA, DoRA) are put over the model's; those of `base`, the
+    same model without one, are shared. A `draft` is loaded too; its tokens must be the model's.
+    A `tokenizer` that was made elsewhere belongs to the calling thread from now on.
     Raises ModelLoadingError.
     """
-    loaded = _load(path)
-    if draft is not None:
-        second = _load(draft)
-        if second.vocabulary != loaded.vocabulary:
-            raise ModelLoadingError(
-                f"`{draft.name}` cannot draft for `{path.name}`: it knows {second.vocabulary} "
-                f"tokens, and not {loaded.vocabulary}",
-                model_name=draft.name,
-            )
-        loaded.draft = second.model
-        loaded.identity += second.identity
+    try:
+        loaded = _described(path, adapter, base, tokenizer)
+        drafted = None if draft is None else _described(draft, None, None, None)
+        if drafted is not None and draft is not None:
+            _check_draft(path, draft, loaded, drafted)
+            loaded.draft = drafted.model
+            loaded.identity += drafted.identity
+        models = [loaded.model] if drafted is None else [loaded.model, drafted.model]
+        loaded.weights = yield from _evaluating(models, base)
+    except ModelLoadingError:
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _loading_error(path, error) from error
     return loaded
 
 
-def _load(path: Path) -> LoadedModel:
-    try:
-        model, config = load_model(path)
-        tokenizer = tokenizer_of(path)
-        if on_cpu():
-            model.set_dtype(mx.float32)
-        mx.eval(model.parameters())
-    except ModelLoadingError:
-        raise
-    except Exception as error:
-        raise _loading_error(path, error) from error
+def _check_draft(path: Path, draft: Path, loaded: LoadedModel, drafted: LoadedModel) -> None:
+    if drafted.vocabulary != loaded.vocabulary:
+        raise ModelLoadingError(
+            f"`{draft.name}` cannot draft for `{path.name}`: it knows {drafted.vocabulary} "
+            f"tokens, and not {loaded.vocabulary}",
+            model_name=draft.name,
+        )
+
+
+def _described(
+    path: Path, adapter: Path | None, base: LoadedModel | None, tokenizer: Any
+) -> LoadedModel:
+    """Return a model whose weights are not computed yet, but for those of `base`."""
+    model, config = _built(path)
+    if base is not None:
+        model.update(base.model.parameters())
+    if adapter is not None:
+        load_adapters(model, str(adapter))
+    if on_cpu():
+        model.apply(lambda array: array.astype(mx.float32) if array.dtype in HALVES else array)
+    tokenizer = tokenizer or tokenizer_of(path)
     text_config = config.get("text_config") or config
     return LoadedModel(
         model=model,
@@ -141,15 +196,44 @@ def _load(path: Path) -> LoadedModel:
         context_window=text_config.get("max_position_embeddings"),
         vocabulary=int(text_config.get("vocab_size") or len(tokenizer)),
         trimmable=all(type(cache) is KVCache for cache in make_prompt_cache(model)),
-        identity=_identity(path),
+        identity=_identity(path) + (_identity(adapter) if adapter is not None else ""),
     )
 
 
+def _built(path: Path) -> tuple[Any, dict[str, Any]]:
+    """Return a model and its configuration; mlx-vlm's where it sees, and that is installed."""
+    if has_eyes(path) and available():
+        return load_seeing(path)
+    return load_model(path, lazy=True)  # type: ignore[no-any-return]
+
+
+def _evaluating(models: list[Any], base: LoadedModel | None) -> Generator[LoadProgress, None, int]:
+    """Compute the weights, some at a time; return how many bytes they are, without the base's."""
+    there = set() if base is None else {id(array) for array in _arrays(base.model)}
+    arrays = [array for model in models for array in _arrays(model) if id(array) not in there]
+    done, total = 0, int(sum(array.nbytes for array in arrays))
+    yield LoadProgress(0, total)
+    while arrays:
+        part: list[Any] = []
+        while arrays and (not part or sum(array.nbytes for array in part) < SLICE):
+            part.append(arrays.pop())
+        mx.eval(part)
+        done += int(sum(array.nbytes for array in part))
+        yield LoadProgress(done, total)
+    return total
+
+
+def _arrays(model: Any) -> list[Any]:
+    return [array for _, array in tree_flatten(model.parameters())]
+
+
 def _identity(path: Path) -> str:
-    """Return a digest of a model's configuration, and of its weights by samples of each file."""
+    """Return a digest of the configuration, and of the weights by samples of each file."""
     digest = hashlib.sha256(f"{mlx_lm_version} {on_cpu()}".encode())
-    digest.update((path / "config.json").read_bytes())
-    for weights in sorted(path.glob("model*.safetensors")):
+    for config in ("config.json", "adapter_config.json"):
+        if (path / config).is_file():
+            digest.update((path / config).read_bytes())
+    for weights in sorted([*path.glob("model*.safetensors"), *path.glob("adapters*.safetensors")]):
         size = weights.stat().st_size
         digest.update(f"{weights.name} {size}".encode())
         with weights.open("rb") as file:
