@@ -2,13 +2,16 @@
 
 Ctrl-C while an answer streams stops the answer and not the program; at the prompt it ends the
 chat, as Ctrl-D does. With standard input from a pipe each line is one turn, and only the answers
-go to standard output.
+go to standard output. Calls of tools are answered by the functions of a file, or by the user.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,11 +19,13 @@ from rich.console import Console
 from rich.markup import escape
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
-from gateway.client import ConnectionLostError, GatewayClient, GatewayError, Run, connect
-from gateway.frames import Done
+from gateway.client import ConnectionLostError, GatewayClient, GatewayError, connect
+from gateway.frames import Chunk, Done, ToolCall
 from gateway.sync_client import LoopThread
+from gateway.toolbox import Toolbox, ToolResult, ToolRun
+from provider.files import files_to_text, images_of
 
-__all__ = ["chat_with", "stream_url"]
+__all__ = ["ask_user", "attach", "chat_with", "stream_url"]
 
 GIVE_UP_S = 10.0  # after which a user is told that the connection is lost
 notes = Console(stderr=True, highlight=False)
@@ -35,9 +40,16 @@ def stream_url(url: str) -> str:
 
 
 def chat_with(
-    url: str, system: str | None, sampling: dict[str, Any], token: str | None = None
+    url: str,
+    system: str | None,
+    sampling: dict[str, Any],
+    token: str | None = None,
+    toolbox: Toolbox | None = None,
+    attachments: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Chat until the input ends.
+    """Chat until the input ends; `toolbox` answers the calls of tools.
+
+    `attachments`, which `attach` makes, stand at the beginning of the first message.
 
     Raises OSError if there is no gateway at `url`, UnauthorizedError if it wants another token. The
     connection lives on a thread of its own, so that it answers pings while the user thinks.
@@ -49,13 +61,37 @@ def chat_with(
         except (InvalidHandshake, InvalidURI, ConnectionClosed, TimeoutError) as error:
             raise OSError(str(error)) from error
         try:
-            _converse(loop, client, system, sampling)
+            fields = {"system_prompt": system, **sampling}
+            _converse(loop, client, fields, toolbox or Toolbox(), attachments)
         finally:
             loop.wait(connection.__aexit__(None, None, None))
 
 
+async def ask_user(call: ToolCall) -> str:
+    """Let the user say what a tool returns."""
+    prompt = f"[bold]{escape(str(call.name))} returns >[/] "
+    return await asyncio.to_thread(notes.input, prompt)
+
+
+def attach(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return text files and images as parts of a message. Raises FileProcessingError."""
+    images = [base64.b64encode(data).decode() for data in images_of(files)]
+    text = files_to_text(files)
+    parts: list[dict[str, Any]] = [{"type": "image", "data": data} for data in images]
+    return [*parts, {"type": "text", "text": text}] if text else parts
+
+
+def _message(text: str, attachments: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    content: Any = [*attachments, {"type": "text", "text": text}] if attachments else text
+    return {"role": "user", "content": content}
+
+
 def _converse(
-    loop: LoopThread, client: GatewayClient, system: str | None, sampling: dict[str, Any]
+    loop: LoopThread,
+    client: GatewayClient,
+    fields: dict[str, Any],
+    toolbox: Toolbox,
+    attachments: Sequence[dict[str, Any]],
 ) -> None:
     interactive = sys.stdin.isatty()
     if interactive:
@@ -65,15 +101,17 @@ def _converse(
     while (text := _next_turn(interactive=interactive)) is not None:
         if not text.strip():
             continue
-        turns.append({"role": "user", "content": text})
-        answer = _Answer(client, list(turns), system, sampling)
+        turns.append(_message(text, () if turns else attachments))
+        answer = _Answer(toolbox.run(client, turns, **fields))
         try:
-            turns.append({"role": "assistant", "content": loop.wait(answer.run(), answer.stop)})
+            loop.wait(answer.print(), answer.stop)
         except GatewayError as error:
             notes.print(f"\n[bold red]error:[/] {escape(str(error))}")
             turns.pop()
             if isinstance(error, ConnectionLostError):
                 return
+        else:
+            turns += answer.run.messages
 
 
 def _next_turn(*, interactive: bool) -> str | None:
@@ -89,47 +127,53 @@ def _next_turn(*, interactive: bool) -> str | None:
 
 
 class _Answer:
-    """One answer on its way to standard output."""
+    """One answer on its way to standard output, with the calls of tools in it."""
 
-    def __init__(
-        self,
-        client: GatewayClient,
-        turns: list[dict[str, Any]],
-        system: str | None,
-        sampling: dict[str, Any],
-    ):
-        self._client = client
-        self._fields = {"messages": turns, "system_prompt": system, **sampling}
-        self._run: Run | None = None
+    def __init__(self, run: ToolRun):
+        self.run = run
         self._stopping: asyncio.Task[None] | None = None
+        self._line_open = False  # on standard output
 
-    async def run(self) -> str:
-        """Print the answer as it comes and return it, cut where `stop` stopped it."""
-        async with self._client.generate(**self._fields) as self._run:
-            return await _print_chunks(self._run)
+    async def print(self) -> None:
+        """Print the answer as it comes, cut where `stop` stopped it."""
+        async for frame in self.run:
+            match frame:
+                case Chunk(channel="reasoning"):
+                    notes.print(frame.text, style="dim italic", end="", markup=False)
+                case Chunk():
+                    sys.stdout.write(frame.text)
+                    sys.stdout.flush()
+                    self._line_open = True
+                case ToolCall():
+                    self._print_call(frame)
+                case ToolResult():
+                    notes.print(f"  → {frame.content}", style="dim", markup=False)
+        self._end_line(always=True)
+        last = self.run.run
+        if last is not None and last.done is not None and sys.stdin.isatty():
+            notes.print(f"[dim]{_footer(last.done)}[/]\n")
 
     def stop(self) -> None:
         """Ask the gateway to stop; on the loop's thread."""
-        if self._run is not None and self._stopping is None:
-            self._stopping = asyncio.get_running_loop().create_task(self._run.cancel())
+        if self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self.run.cancel())
 
+    def _print_call(self, part: ToolCall) -> None:
+        self._end_line()
+        if part.name:
+            notes.print(f"[bold cyan]{escape(part.name)}[/] ", end="")
+        notes.print(part.arguments or "", end="", markup=False, soft_wrap=True)
+        if part.complete:
+            notes.print()
+        if part.error:
+            said = "cut off" if part.error == "cut_off" else "no call that can be read"
+            notes.print(f"  {said}: {part.text}", style="red", markup=False)
 
-async def _print_chunks(run: Run) -> str:
-    text: list[str] = []
-    async for chunk in run:
-        if chunk.channel == "reasoning":
-            notes.print(chunk.text, style="dim italic", end="", markup=False)
-            continue
-        text.append(chunk.text)
-        sys.stdout.write(chunk.text)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
-    sys.stdout.flush()
-    for call in run.tool_calls:
-        notes.print(f"tool call: {call.name} {call.arguments}", markup=False)
-    if run.done is not None and sys.stdin.isatty():
-        notes.print(f"[dim]{_footer(run.done)}[/]\n")
-    return "".join(text)
+    def _end_line(self, *, always: bool = False) -> None:
+        if self._line_open or always:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+        self._line_open = False
 
 
 def _footer(done: Done) -> str:

@@ -17,11 +17,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from contextlib import aclosing, suppress
 from http import HTTPStatus
 from typing import Any, Self
 
+import msgspec
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_socket
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
@@ -41,6 +42,7 @@ from gateway.frames import (
     ErrorCode,
     Generate,
     Hello,
+    Loading,
     NotAFrame,
     Ping,
     Progress,
@@ -103,8 +105,10 @@ class ConnectionLostError(GatewayError):
 class Run:
     """One generation: an async iterator of its chunks, and a context manager. Made by `generate`.
 
-    `text` and `reasoning` are what has come so far; `queued` and `progress` the newest of their
-    kind; `done` is the last frame, once it is there.
+    `text`, `reasoning` and `calls` are what has come so far, the calls' parts put together, by
+    index; `loading`, `queued` and `progress` the newest of their kind; `done` is the last frame,
+    once it is there. `frames` iterates over the parts of tool calls too. With `n`, all this is of
+    the first answer; `others` has the texts of the others by `choice`, `done.choices` the rest.
     """
 
     def __init__(self, client: GatewayClient, frame: Generate):
@@ -112,10 +116,12 @@ class Run:
         self.frame = frame
         self.text = ""
         self.reasoning = ""
+        self.others: dict[int, str] = {}
+        self.loading: Loading | None = None
         self.queued: Queued | None = None
         self.started: Started | None = None
         self.progress: Progress | None = None
-        self.tool_calls: list[ToolCall] = []
+        self.calls: dict[int, ToolCall] = {}
         self.done: Done | None = None
         self.last = -1  # the newest number that has come
         self.over = False
@@ -125,9 +131,22 @@ class Run:
         self.started_here = False  # its frame was sent, or is about to be
         self._frames: asyncio.Queue[ServerFrame | GatewayError] = asyncio.Queue()
 
-    def __aiter__(self) -> AsyncIterator[Chunk]:
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The tool calls that have come whole and are to be answered."""
+        return [call for call in self.calls.values() if call.complete and call.error is None]
+
+    @property
+    def broken_calls(self) -> list[ToolCall]:
+        """The tool calls that were cut off, or that the gateway could not read."""
+        return [call for call in self.calls.values() if call.error is not None]
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
         """Iterate over the chunks; leaving the loop cancels. Raises GatewayError."""
-        return self._chunks()
+        async with aclosing(self.frames()) as frames:
+            async for frame in frames:
+                if isinstance(frame, Chunk):
+                    yield frame
 
     async def __aenter__(self) -> Self:
         """Start. Raises ConnectionLostError."""
@@ -149,14 +168,15 @@ class Run:
         """Ask the gateway to stop; the iteration ends with its `done`."""
         await self._client.cancel(self)
 
-    async def _chunks(self) -> AsyncIterator[Chunk]:
+    async def frames(self) -> AsyncGenerator[Chunk | ToolCall, None]:
+        """Iterate over chunks and parts of tool calls as they come; as the chunks alone."""
         await self._client.start(self)
         try:
             while self.done is None:
                 frame = await self._frames.get()
                 if isinstance(frame, GatewayError):
                     raise frame
-                if isinstance(frame, Chunk):
+                if isinstance(frame, Chunk | ToolCall):
                     yield frame
                 self._use(frame)
                 await self._client.acknowledge(self, frame)
@@ -168,18 +188,38 @@ class Run:
         match frame:
             case Queued():
                 self.queued = frame
+            case Loading():
+                self.loading = frame
             case Started():
                 self.started = frame
             case Progress():
                 self.progress = frame
-            case ToolCall():
-                self.tool_calls.append(frame)
             case Done():
                 self.done = frame
+                self._take_calls(frame)
+                for choice, one in enumerate(frame.choices or ()):
+                    if choice and "text" in one:
+                        self.others[choice] = one["text"]
                 self.text, self.reasoning = (
                     frame.text or self.text,
                     frame.reasoning or self.reasoning,
                 )
+
+    def _take_calls(self, done: Done) -> None:
+        """Take the calls of an answer that came whole."""
+        for call in [*(done.tool_calls or ()), *(done.broken_calls or ())]:
+            index, arguments = len(self.calls), call.get("arguments")
+            self.calls[index] = ToolCall(
+                id=self.id,
+                seq=done.seq,
+                index=index,
+                call_id=str(call.get("id")),
+                name=call.get("name"),
+                arguments=None if arguments is None else msgspec.json.encode(arguments).decode(),
+                complete=True,
+                error=call.get("error"),
+                text=call.get("text"),
+            )
 
     def receive(self, frame: ServerFrame) -> None:
         """Take a frame of this generation; one that came before is ignored."""
@@ -191,10 +231,14 @@ class Run:
         if isinstance(frame, Started):
             self.ticket = frame.ticket
         if isinstance(frame, Chunk):
-            if frame.channel is None:
+            if frame.channel is None and frame.choice == 0:
                 self.text += frame.text
-            else:
+            elif frame.channel is None:
+                self.others[frame.choice] = self.others.get(frame.choice, "") + frame.text
+            elif frame.choice == 0:
                 self.reasoning += frame.text
+        if isinstance(frame, ToolCall) and frame.choice == 0:
+            self.calls[frame.index] = _joined(self.calls.get(frame.index), frame)
         if isinstance(frame, Error):
             self._frames.put_nowait(_raised(frame))
         else:
@@ -262,17 +306,29 @@ class GatewayClient:
         return Run(self, frame)
 
     async def start(self, run: Run) -> None:
-        """Send a generation's frame, once. Raises ConnectionLostError."""
+        """Send a generation's frame, once.
+
+        Raises ConnectionLostError, and GatewayError for a frame that is larger than the gateway
+        takes: it would end the connection, with all else that runs on it.
+        """
         if run.started_here:
             return
         run.started_here = True
         socket = await self._connected()
+        self._check_size(run.frame)
         self._runs[run.id] = run  # from now on: what was not sent is not lost with a connection
         try:
             await self._write(socket, run.frame)
         except ConnectionClosed as error:
             self._forget(run)
             raise ConnectionLostError(f"the connection was lost: {error}") from error
+
+    def _check_size(self, frame: Generate) -> None:
+        most = self.ready.limits.get("max_frame_bytes")
+        size = len(self._codec.encode(frame))
+        if most is not None and size > most:
+            said = f"the request has {size:,} bytes; the gateway takes at most {most:,}"
+            raise GatewayError("invalid_request", f"{said} (its `max_frame_bytes`)")
 
     async def ping(self, nonce: str) -> None:
         """Send a ping; the connection answers it in order with everything else."""
@@ -459,6 +515,14 @@ async def _first_of(*works: Coroutine[Any, Any, Any]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _joined(before: ToolCall | None, part: ToolCall) -> ToolCall:
+    """Return a tool call with one more part."""
+    if before is None:
+        return part
+    arguments = f"{before.arguments or ''}{part.arguments or ''}" or None
+    return msgspec.structs.replace(part, name=before.name or part.name, arguments=arguments)
 
 
 def _raised(frame: Error) -> GatewayError:

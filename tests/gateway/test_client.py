@@ -1,5 +1,6 @@
 import asyncio
 import hashlib
+import json
 
 import pytest
 
@@ -10,11 +11,20 @@ from gateway.client import (
     UnauthorizedError,
     connect,
 )
-from gateway.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Chunk, Done, NotAFrame, server_frame
+from gateway.frames import (
+    JSON_PROTOCOL,
+    MSGPACK_PROTOCOL,
+    Chunk,
+    Done,
+    NotAFrame,
+    ToolCall,
+    server_frame,
+)
 from gateway.server import Gateway
 from gateway.settings import Settings
 from gateway.sync_client import SyncClient
 from gateway.tokens import Token, Tokens
+from provider import MLXProvider
 from provider.interface import GenerationError
 from provider.scripted import Call, Fail, Gate, Pause, Reason, Say, ScriptedProvider
 from tests.support.proxy import proxied
@@ -36,6 +46,32 @@ async def test_chunks_then_done(protocol):
             assert run.done.finish_reason == "tool_calls"
             assert run.started.model == "scripted"
             assert [call.name for call in run.tool_calls] == ["add"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_parts_of_a_call_are_put_together(stream):
+    arguments = {"to": "Bralume", "text": "a b c"}
+    script = [Say("Now."), Call("send", arguments), Call("add", {})]
+    async with running(scripted(*script)) as gateway, connect(stream_url(gateway)) as client:
+        run = client.generate(prompt="hi", stream=stream)
+        parts = [frame async for frame in run.frames() if isinstance(frame, ToolCall)]
+        assert bool(parts) == stream
+        assert [call.name for call in run.tool_calls] == ["send", "add"]
+        assert json.loads(run.tool_calls[0].arguments) == arguments
+        assert run.broken_calls == []
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_several_answers_are_told_apart(stream):
+    provider = MLXProvider({"max_tokens": 12, "temperature": 1.2, "seed": 1})
+    async with running(provider) as gateway, connect(stream_url(gateway)) as client:
+        run = client.generate(prompt="Tell me a story", n=3, stream=stream)
+        done = await run.result()
+        assert sorted(run.others) == [1, 2]
+        assert len({run.text, *run.others.values()}) == 3
+        assert [one["finish_reason"] for one in done.choices] == ["length"] * 3
+        assert done.usage.completion_tokens == 36
+    await provider.aclose()
 
 
 async def test_leaving_the_block_cancels():
@@ -85,6 +121,18 @@ async def test_a_lost_connection_is_an_error_of_its_own():
             with pytest.raises(ConnectionLostError):
                 async for _ in run:
                     client._socket.transport.abort()
+
+
+async def test_a_request_too_large_for_the_gateway_is_refused_before_it_ends_the_connection():
+    async with (
+        running(scripted(Say("hi")), max_frame_bytes=4096) as gateway,
+        connect(stream_url(gateway)) as client,
+    ):
+        with pytest.raises(GatewayError, match="takes at most 4,096") as caught:
+            await client.generate(prompt="x" * 5000).result()
+        assert caught.value.code == "invalid_request"
+        assert (await client.generate(prompt="x").result()).finish_reason == "stop"
+        assert client.connections == 1
 
 
 async def test_a_ping_is_answered_in_order():
