@@ -1,4 +1,4 @@
-"""The command line: `serve`, `config`, `token` and `chat`.
+"""The command line: `serve`, `config`, `models`, `pull`, `token` and `chat`.
 
 Standard output is data, everything said about it goes to standard error. An error is one line
 that says what failed, then a hint that says what to do.
@@ -7,12 +7,15 @@ that says what failed, then a hint that says what to do.
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 import json
 import os
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Optional
 
 import typer
@@ -21,22 +24,34 @@ from rich.markup import escape
 
 from gateway import __version__, configuration, serving
 from gateway import tokens as bearer
-from gateway.chat import chat_with
+from gateway.chat import ask_user, attach, chat_with
 from gateway.client import UnauthorizedError
 from gateway.configuration import BadSetting, Setting, Value
 from gateway.failure import ExitStatus, Failure
 from gateway.frames import Generate
 from gateway.settings import ServeSettings, Settings
+from gateway.toolbox import Toolbox
+from provider.interface import FileProcessingError, InvalidParameterError
 from provider.settings import EngineSettings
 
 __all__ = ["main"]
 
 DEFAULTS = Settings()
 SETTINGS = configuration.settings(ServeSettings, Settings, EngineSettings)
+FLAGS: dict[str, Any] = {"bool": bool, "list": list[str]}  # the others are texts to be checked
+METAVARS = {"bool": None, "list": "str"}
+NOT_OF_A_CHAT = {
+    "id",
+    "messages",
+    "n",
+    "prompt",
+    "resumable",
+    "stream",
+    "system_prompt",
+    "window",
+}
 OPTIONS = [  # of `generate`, those that a chat may set
-    name
-    for name in Generate.__struct_fields__
-    if name not in {"id", "prompt", "messages", "system_prompt", "stream", "window", "resumable"}
+    name for name in Generate.__struct_fields__ if name not in NOT_OF_A_CHAT
 ]
 EPILOG = (
     "Every setting is also a variable, `--write-timeout` as `MLX_GATEWAY_WRITE_TIMEOUT`, and a "
@@ -88,10 +103,11 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
 def _flag(setting: Setting) -> inspect.Parameter:
     choices = setting.field.metadata.get("choices")
     said = f" [default: {setting.default}]" if setting.default else ""
-    switch = setting.kind == "bool"
     option = typer.Option(
         setting.flag,
-        metavar="|".join(map(str, choices)) if choices else None if switch else setting.kind,
+        metavar="|".join(map(str, choices))
+        if choices
+        else METAVARS.get(setting.kind, setting.kind),
         help=escape(f"{setting.why[0].upper()}{setting.why[1:]}.{said}"),
         rich_help_panel=setting.group,
         show_default=False,
@@ -100,7 +116,7 @@ def _flag(setting: Setting) -> inspect.Parameter:
         setting.field.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[Optional[bool if switch else str], option],
+        annotation=Annotated[Optional[FLAGS.get(setting.kind, str)], option],
     )
 
 
@@ -152,11 +168,44 @@ def _in_force(flags: dict[str, Any], config_file: Path | None) -> dict[str, Valu
         raise _tell(Failure(f"`{name}`: {reason}", hint, ExitStatus.USAGE)) from None
 
 
+Address = Annotated[str, typer.Option("--url", help="The gateway's address.")]
+ADDRESS = f"http://{DEFAULTS.host}:{DEFAULTS.port}/"
+
+
+@app.command()
+def models(url: Address = ADDRESS) -> None:
+    """List the models that a gateway serves, and those in the local cache with their sizes."""
+    token = os.environ.get(configuration.TOKEN_VARIABLE) or None
+    try:
+        catalogue().list_models(url, token, errors)
+    except Failure as failure:
+        raise _tell(failure) from None
+
+
+@app.command()
+def pull(
+    model: Annotated[
+        str, typer.Argument(help="Its id on the hub, OWNER/NAME.", show_default=False)
+    ],
+) -> None:
+    """Download a model, go on with a download that was cut off, and check what is there."""
+    try:
+        catalogue().pull_model(model, errors)
+    except Failure as failure:
+        raise _tell(failure) from None
+    except KeyboardInterrupt:
+        errors.print("stopped; the same command goes on where this one was")
+        raise typer.Exit(ExitStatus.INTERRUPTED) from None
+
+
+def catalogue() -> ModuleType:
+    """Return what knows the hub's client, which takes a while to import."""
+    return importlib.import_module("gateway.catalogue")
+
+
 @app.command()
 def chat(
-    url: Annotated[
-        str, typer.Option(help="The gateway's address.")
-    ] = f"http://{DEFAULTS.host}:{DEFAULTS.port}/",
+    url: Address = ADDRESS,
     system: Annotated[
         Optional[str],
         typer.Option(help="A system prompt."),
@@ -168,6 +217,24 @@ def chat(
     max_tokens: Annotated[
         Optional[int],
         typer.Option(min=1, help="The longest answer. Default: the gateway's."),
+    ] = None,
+    tools: Annotated[
+        Optional[Path],
+        typer.Option(
+            metavar="file.py",
+            help="A Python file; the model may call its functions. It is run.",
+            show_default=False,
+        ),
+    ] = None,
+    file: Annotated[
+        Optional[list[Path]],
+        typer.Option(
+            "--file",
+            "-f",
+            metavar="PATH",
+            help="A text file, or an image for a model that sees, before the first message.",
+            show_default=False,
+        ),
     ] = None,
     option: Annotated[
         Optional[list[str]],
@@ -183,9 +250,10 @@ def chat(
     sampling = {"temperature": temperature, "max_tokens": max_tokens}
     given = {name: value for name, value in sampling.items() if value is not None}
     given |= dict(_option(text) for text in option or ())
+    toolbox = _toolbox(tools, given.pop("tools", None) or [])
     token = os.environ.get(configuration.TOKEN_VARIABLE) or None
     try:
-        chat_with(url, system, given, token)
+        chat_with(url, system, given, token, toolbox, _attachments(file or []))
     except UnauthorizedError:
         what = "another token" if token else "a token"
         hint = f"put it into the variable `{configuration.TOKEN_VARIABLE}`"
@@ -195,6 +263,30 @@ def chat(
         hint = "start one with `mlx-gateway serve`, or pass its address with `--url`"
         failure = Failure(f"no gateway at `{url}`", hint, ExitStatus.NO_GATEWAY)
         raise _tell(failure) from None
+
+
+def _attachments(files: list[Path]) -> list[dict[str, Any]]:
+    try:
+        return attach(files)
+    except FileProcessingError as error:
+        hint = "`--file` takes text files and images"
+        raise _tell(Failure(str(error), hint, ExitStatus.USAGE)) from None
+
+
+def _toolbox(file: Path | None, definitions: Any) -> Toolbox:
+    """Return the tools of a chat; those that are only defined are answered by the user."""
+    ask = ask_user if sys.stdin.isatty() else None
+    more = definitions if isinstance(definitions, list) else [definitions]
+    hint = "give `--tools` a Python file of functions with annotations and docstrings"
+    try:
+        return Toolbox(more, ask) if file is None else Toolbox.from_file(file, ask, more)
+    except OSError as error:
+        failure = Failure(f"`{file}`: {error.strerror}", hint, ExitStatus.USAGE)
+    except InvalidParameterError as error:
+        failure = Failure(str(error), hint, ExitStatus.USAGE)
+    except Exception as error:  # noqa: BLE001 - whatever the file raises
+        failure = Failure(f"`{file}`: {type(error).__name__}: {error}", hint, ExitStatus.USAGE)
+    raise _tell(failure)
 
 
 def _option(text: str) -> tuple[str, Any]:

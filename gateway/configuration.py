@@ -2,7 +2,8 @@
 
 A setting's name is its field's, without `_s`: `write_timeout` in the file, `--write-timeout` as a
 flag, `MLX_GATEWAY_WRITE_TIMEOUT` in the environment. What none of them says has its default. Sizes
-in bytes may be written as `512MiB`, in a file too.
+in bytes may be written as `512MiB`, in a file too. A list is a flag given several times, and in a
+variable one text with commas.
 
 Pure: no I/O. The settings are dataclasses whose fields' metadata says what is allowed.
 """
@@ -25,7 +26,13 @@ TOKENS_VARIABLE = f"{PREFIX}TOKENS"  # tokens that are let in: no flag, which ot
 TOKEN_VARIABLE = f"{PREFIX}TOKEN"  # the one that a client shows
 NO_SETTINGS = (CONFIG_VARIABLE, TOKENS_VARIABLE, TOKEN_VARIABLE)
 UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
-KINDS = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
+KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "list": "a list of texts",
+}
 SWITCHES = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
 
 Built = TypeVar("Built")
@@ -58,8 +65,9 @@ class Setting:
 
     @property
     def kind(self) -> str:
-        """What its values are: int, float, str or bool."""
-        return str(self.field.type).partition(" ")[0]
+        """What its values are: int, float, str, bool, or a list of texts."""
+        kind = str(self.field.type).partition(" ")[0]
+        return "list" if kind.startswith("tuple") else kind
 
     @property
     def why(self) -> str:
@@ -75,7 +83,7 @@ class Setting:
     def default(self) -> str:
         """Its default as one would write it, "" if there is none."""
         value: Any = self.field.default
-        if value is None or value is False:
+        if value is None or value is False or value == ():
             return ""
         if self.name.endswith("_bytes"):
             for unit in ("GiB", "MiB", "KiB"):
@@ -88,6 +96,8 @@ class Setting:
         """Return what was given as the setting's own type. Raises ValueError that says why not."""
         value = self._converted(given)
         bounds = self.field.metadata
+        if self.kind == "list":
+            return value
         if value not in bounds.get("choices", (value,)):
             raise ValueError(f"must be one of {', '.join(map(str, bounds['choices']))}")
         if value < bounds.get("least", value):
@@ -102,6 +112,8 @@ class Setting:
             if isinstance(given, str) and given:
                 return given
             raise ValueError(expected)
+        if self.kind == "list":
+            return _texts(given, expected)
         if self.kind == "bool":
             switch = SWITCHES.get(given.lower()) if isinstance(given, str) else given
             if isinstance(switch, bool):
@@ -133,6 +145,14 @@ class Value:
 
     value: Any
     source: str  # "default", or the flag, the variable or the file that gave it
+
+
+def _texts(given: Any, expected: str) -> tuple[str, ...]:
+    """Return a list; in one text its parts have commas between."""
+    parts = [part.strip() for part in given.split(",")] if isinstance(given, str) else given
+    if not isinstance(parts, list | tuple) or not all(isinstance(p, str) and p for p in parts):
+        raise ValueError(expected)
+    return tuple(parts)
 
 
 def settings(*classes: type) -> list[Setting]:
@@ -184,13 +204,15 @@ def as_toml(known: Iterable[Setting], values: Mapping[str, Value]) -> Iterator[s
             yield f"{'' if group is None else chr(10)}# {setting.group}"
             group = setting.group
         value, source = values[setting.field.name].value, values[setting.field.name].source
-        if value is None:
+        if value is None or value == ():
             yield f"# {setting.name} =  # {source}: {setting.why}"
         else:
             yield f"{setting.name} = {_toml(value)}  # {source}"
 
 
 def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, str):
         escaped = re.sub(r'["\\\x00-\x1f\x7f]', lambda found: f"\\u{ord(found[0]):04x}", value)
         return f'"{escaped}"'
@@ -205,7 +227,7 @@ def _given(
     file_name: str,
 ) -> Value:
     """Return what somebody gave, unchecked, or the default."""
-    if flags.get(setting.field.name) is not None:
+    if flags.get(setting.field.name) not in (None, [], ()):
         return Value(flags[setting.field.name], setting.flag)
     if setting.variable in environment:
         return Value(environment[setting.variable], setting.variable)

@@ -105,6 +105,8 @@ def _models(hub: Hub) -> Page:
             "created": 0,
             "owned_by": "mlx-gateway",
             "context_window": model.context_window,
+            "loaded": model.loaded,
+            "base": model.base,
         }
         for model in models_of(hub.provider)
     ]

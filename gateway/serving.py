@@ -27,6 +27,7 @@ from gateway.tokens import BadTokens, Tokens, from_environment, from_file
 from provider.interface import (
     AbstractLLMError,
     AbstractLLMInterface,
+    InvalidParameterError,
     ModelLoadingError,
     ModelNotFoundError,
 )
@@ -64,7 +65,7 @@ class _Service:
 
     def __init__(self, gateway: Gateway, values: Mapping[str, Value], errors: Console):
         self._gateway = gateway
-        self._model = values["model"].value
+        self._model = next(iter(values["model"].value), None)
         self._token_file = values["token_file"].value
         self._errors = errors
         self._stop = asyncio.Event()
@@ -149,9 +150,14 @@ def _open_provider(kind: str, values: Mapping[str, Value]) -> Any:
     # mlx takes a second to import; nothing but serving needs it.
     from provider import MLXProvider  # noqa: PLC0415
 
-    names = ["model", "draft_model", *(field.name for field in fields(EngineSettings))]
-    given = {name: values[name].value for name in names}
-    return MLXProvider({name: value for name, value in given.items() if value is not None})
+    names = ["model", "adapter", "pin", "allow_any_model", "idle_unload_s", "draft_model"]
+    names += [field.name for field in fields(EngineSettings)]
+    given = {name.removesuffix("_s"): values[name].value for name in names}
+    try:
+        return MLXProvider({name: value for name, value in given.items() if value is not None})
+    except InvalidParameterError as error:
+        hint = "see the settings of the model in `mlx-gateway serve --help`"
+        raise Failure(str(error), hint, ExitStatus.USAGE) from error
 
 
 def _tokens_at_start(token_file: str | None) -> Tokens:

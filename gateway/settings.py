@@ -21,11 +21,26 @@ def _setting(default: Any, why: str, group: str, **bounds: Any) -> Any:
 class ServeSettings:
     """What is served, and what is said about it."""
 
-    model: str | None = _setting(
-        None, "a folder or a hub id; absent, the small model in the package", "Model"
+    model: tuple[str, ...] = _setting(
+        (),
+        "a folder, a hub id or `embedded`, or NAME= and such; several times for several, the first "
+        "is meant where none is named; absent, the small one in the package",
+        "Model",
+    )
+    adapter: tuple[str, ...] = _setting(
+        (), "NAME=BASE:FOLDER, a LoRA adapter as a model that shares BASE's weights", "Model"
+    )
+    pin: tuple[str, ...] = _setting(
+        (), "names of models that are loaded at the start and stay", "Model"
+    )
+    allow_any_model: bool = _setting(
+        default=False, why="lets clients name any folder or hub id", group="Model"
+    )
+    idle_unload_s: float | None = _setting(
+        None, "seconds without a generation after which a model is unloaded", "Model", least=0.1
     )
     draft_model: str | None = _setting(
-        None, "a smaller one that proposes tokens; runs then go one by one", "Model"
+        None, "a smaller one that proposes tokens for the first; runs then go one by one", "Model"
     )
     log_level: str = _setting(
         "info",

@@ -33,10 +33,15 @@ OPENBLAS, _openblas = _load_openblas()
 BLAS_THREADS: Final[int] = _openblas.openblas_get_num_threads() if _openblas else 1
 
 
+_blas_threads = BLAS_THREADS
+
+
 def set_blas_threads(threads: int) -> None:
     """Let matrix products use up to `threads` threads, in the whole process; 1 to BLAS_THREADS."""
-    if _openblas is not None:
+    global _blas_threads  # noqa: PLW0603 - it is the process's
+    if _openblas is not None and threads != _blas_threads:
         _openblas.openblas_set_num_threads(threads)
+        _blas_threads = threads
 
 
 import mlx.core as mx  # noqa: E402 - the order is this module's whole purpose

@@ -1,14 +1,11 @@
-"""The one thread that owns MLX: mailbox in, events out.
+"""One model on the MLX thread: mailbox in, events out.
 
-Rule 1: every MLX call is made on the executor's one worker thread, by `Worker`. Other threads only
-post to the mailbox and read inboxes.
-Rule 2: before every turn the whole mailbox is taken. A cancel or a new run waits for one step,
-never for a tick.
+Rule 1: other threads only post to the mailbox and read inboxes.
+Rule 2: before every turn the whole mailbox is taken. A cancel or a new run waits for one step of
+each model, never for a tick.
 Rule 3: while nobody streams, and prompts are known to be on their way, a turn waits a moment for
 them: read together they cost little more than one.
-Rule 4: the thread works only while there is work; idle, it waits in its executor, so that the
-interpreter can end at any time.
-Rule 5: the thread outlives whatever a run does. What no run can be blamed for ends the runs that
+Rule 4: the engine outlives whatever a run does. What no run can be blamed for ends the runs that
 are there, one error each, and the next ones find an empty batch.
 """
 
@@ -18,30 +15,37 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 
-from provider.backend import clear_streams_at_thread_end
+from provider.backend import usable_memory
 from provider.interface import GenerationError, ResourceExceededError
-from provider.models import LoadedModel, ModelFacts
+from provider.mlx_thread import MlxThread
+from provider.models import LoadedModel, LoadProgress, ModelFacts
 from provider.run import Run
 from provider.runs import Inbox, RunRequest
 from provider.sampling import Sampling
 from provider.settings import EngineSettings
+from provider.shared_memory import SharedMemory
 from provider.statistics import EngineStatistics
-from provider.worker import Worker
+from provider.worker import Loader, Worker
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "EngineClosedError", "memory_limit"]
 
 log = logging.getLogger(__name__)
 
+USABLE = 0.9  # of the memory; the rest is for what a step needs
 GATHER_S = 0.005  # that a turn waits for the next of the prompts on their way
 GATHER_ALL_S = 0.05  # that it waits for all of them
 
 
+class EngineClosedError(GenerationError):
+    """The engine takes no new runs."""
+
+
 class Engine:
-    """A model, and the thread that runs it.
+    """A model and its runs; a lane of the MLX thread, its own if none is given.
 
     `loader` runs on that thread. `submit`, `cancel` and `resume` may be called from any thread and
     return at once.
@@ -50,25 +54,28 @@ class Engine:
     def __init__(
         self,
         name: str,
-        loader: Callable[[], LoadedModel],
+        loader: Loader,
         settings: EngineSettings | None = None,
         sampling: Sampling | None = None,
+        thread: MlxThread | None = None,
+        memory: SharedMemory | None = None,
     ):
         self.name = name
         self.settings = settings or EngineSettings()
         self.restarts = 0  # times the batch was lost to an error that was no run's
-        self._worker = Worker(name, loader, self.settings, sampling or Sampling())
-        self._executor = ThreadPoolExecutor(
-            max_workers=1,
-            thread_name_prefix="mlx-engine",
-            initializer=clear_streams_at_thread_end,
-        )
-        self._lock = threading.Lock()  # guards what follows, but for the mailbox
-        self._working = False
+        memory = memory or SharedMemory(memory_limit(self.settings))
+        self._worker = Worker(name, loader, self.settings, sampling or Sampling(), memory)
+        self._owns_thread = thread is None
+        self._thread = thread or MlxThread()
+        self._lock = threading.Lock()  # guards what follows
         self._closed = False  # takes no new runs
         self._ending = False  # the runs that are there are ended too
+        self._freed = threading.Event()
         self._next_key = 0
         self._loading: Future[ModelFacts] | None = None
+        self._to_load = False  # the MLX thread is to begin loading
+        self._steps: Generator[LoadProgress, None, ModelFacts] | None = None  # of loading
+        self._watchers: list[Callable[[LoadProgress], None]] = []
         self._coming = 0  # runs whose prompts are being made
         self._arrived = threading.Event()  # something came into the mailbox
         self._drained = threading.Event()  # there are no runs
@@ -88,8 +95,13 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        """Whether the thread has anything to do."""
-        return self._working
+        """Whether the thread has anything to do for it."""
+        return self._thread.works_for(self)
+
+    @property
+    def model(self) -> LoadedModel | None:
+        """The model, for the MLX thread alone."""
+        return self._worker.model
 
     @property
     def steps(self) -> int:
@@ -110,9 +122,27 @@ class Engine:
         with self._lock:
             self._refuse_if_closed()
             loading = self._loading
-            if loading is None or (loading.done() and loading.exception() is not None):
-                loading = self._loading = self._executor.submit(self._worker.load)
-            return loading
+            if loading is not None and not (loading.done() and loading.exception() is not None):
+                return loading
+            loading = self._loading = Future()
+            self._to_load = True
+        self._thread.wake(self)
+        return loading
+
+    def watch(self, watcher: Callable[[LoadProgress], None]) -> None:
+        """Let the loading's progress be told, on the MLX thread, until it is loaded."""
+        self._watchers.append(watcher)
+
+    def retire(self) -> bool:
+        """Take no new runs from now on, if there are none; return whether that is so.
+
+        From any thread; `close` is still to be called.
+        """
+        with self._lock:
+            if self._worker.runs or self._mailbox or self._coming or self._loads:
+                return False
+            self._closed = True
+            return True
 
     @contextmanager
     def coming(self) -> Iterator[None]:
@@ -144,7 +174,8 @@ class Engine:
             self._next_key += 1
             self._drained.clear()
             run = Run(self._next_key, self.name, request, inbox)
-        self._post(lambda: self._worker.submit(run))
+            self._mailbox.append(lambda: self._worker.submit(run))
+        self._wake()
         return run
 
     def cancel(self, run: Run) -> None:
@@ -156,64 +187,112 @@ class Engine:
         """Say that a parked run's reader has read; see `Run.unread`."""
         self._post(lambda: self._worker.resume(run))
 
+    @property
+    def _loads(self) -> bool:
+        return self._to_load or self._steps is not None
+
     def close(self, grace_s: float | None = None) -> None:
-        """Take no new runs, and end the thread, with the model freed on it.
+        """Take no new runs, and free the model; end the thread, if it is the engine's own.
 
         Runs that are there have `grace_s` seconds to come to their ends, by default the setting
         `close_grace`; then they get one error each. Idempotent.
         """
         with self._lock:
-            if self._closed:
-                return
             self._closed = True
+            if self._ending:
+                return
         self._drained.wait(self.settings.close_grace if grace_s is None else grace_s)
         self._ending = True
-        self._executor.submit(self._free)
-        self._executor.shutdown(wait=True)
+        self._wake()
+        self._freed.wait()
+        if self._owns_thread:
+            self._thread.close()
 
     def _post(self, message: Callable[[], None]) -> None:
         self._mailbox.append(message)
+        self._wake()
+
+    def _wake(self) -> None:
         self._arrived.set()
-        with self._lock:
-            if self._working or self._ending:
-                return
-            self._working = True
-            self._executor.submit(self._work)
+        if not self._freed.is_set():
+            self._thread.wake(self)
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
-            raise GenerationError("the provider is closed")
+            raise EngineClosedError("the provider is closed")
 
-    # On the MLX thread.
+    # A lane, on the MLX thread.
 
-    def _work(self) -> None:
-        """Turn until there is nothing left to do, the engine is closed or the program ends."""
-        while threading.main_thread().is_alive():
-            self._turn()
-            with self._lock:
-                if not self._worker.runs and not self._mailbox:
-                    self._drained.set()
-                idle = not self._mailbox and not self._worker.busy
-                if idle or self._ending:
-                    self._working = False
-                    return
-        self._free()  # the program is ending with runs on their way
-
-    def _turn(self) -> None:
+    def turn(self, crowd: int) -> None:
+        """Make one turn: load, or take the mailbox and make a step for all runs."""
         try:
-            self._take_mailbox()
-            self._gather()
-            if self._trouble is not None:
-                self._worker.revive()
-                self._trouble = None
-            if self._worker.busy:
-                self._worker.turn()
-            if not self._worker.busy:
-                self._worker.rest()
-                while not self._mailbox and self._worker.save_one():
-                    pass
+            if self._ending:
+                self.end()
+            elif self._loads:
+                self._take_mailbox()
+                self._load()
+            else:
+                self._step(crowd)
         except BaseException as error:  # noqa: BLE001 - the thread has nobody to raise it to
             self._recover(error)
+
+    def idle(self) -> bool:
+        """Return whether there is nothing to do until something is posted."""
+        with self._lock:
+            if self._mailbox or self._loads or (self._ending and not self._freed.is_set()):
+                return False
+            if not self._worker.runs:
+                self._drained.set()
+            return not self._worker.busy
+
+    def end(self) -> None:
+        """End the runs that are there and free the model."""
+        if self._freed.is_set():
+            return
+        self._ending = True
+        try:
+            self._take_mailbox()
+            self._worker.fail_all(GenerationError("the provider was closed"))
+            self._worker.free()
+            if self._steps is not None:
+                self._steps.close()
+            if self._loading is not None and not self._loading.done():
+                self._loading.set_exception(GenerationError("the provider was closed"))
+        finally:
+            self._freed.set()
+
+    def _load(self) -> None:
+        """Make one step of loading."""
+        with self._lock:
+            loading, self._to_load = self._loading, False
+        assert loading is not None
+        try:
+            self._steps = self._steps or self._worker.loading()
+            progress = next(self._steps)
+        except StopIteration as end:
+            self._steps, self._watchers = None, []
+            loading.set_result(end.value)
+        except BaseException as error:  # noqa: BLE001 - whoever waits for it is told
+            self._steps, self._watchers = None, []
+            self._worker.free()
+            loading.set_exception(error)
+        else:
+            for watcher in self._watchers:
+                watcher(progress)
+
+    def _step(self, crowd: int) -> None:
+        self._take_mailbox()
+        if crowd == 1:
+            self._gather()
+        if self._trouble is not None:
+            self._worker.revive()
+            self._trouble = None
+        if self._worker.busy:
+            self._worker.turn(crowd)
+        if not self._worker.busy:
+            self._worker.rest()
+            while crowd == 1 and not self._mailbox and self._worker.save_one():
+                pass
 
     def _recover(self, error: BaseException) -> None:
         log.error("the engine lost its batch", exc_info=error)
@@ -243,7 +322,8 @@ class Engine:
             if time.monotonic() > latest:
                 return
 
-    def _free(self) -> None:
-        self._take_mailbox()
-        self._worker.fail_all(GenerationError("the provider was closed"))
-        self._worker.free()
+
+def memory_limit(settings: EngineSettings) -> int:
+    """Return how many bytes all models together may take, KV caches included."""
+    given = settings.memory_bytes
+    return int(usable_memory() * USABLE) if given is None else given

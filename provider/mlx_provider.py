@@ -7,40 +7,33 @@ engine, so all four give the same text for greedy decoding and for a fixed seed.
 from __future__ import annotations
 
 import asyncio
-import logging
-import threading
 from collections.abc import AsyncGenerator, Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+from contextlib import aclosing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - the contract's own spelling
 
-from provider.backend import describe
-from provider.engine import Engine
-from provider.files import files_to_text
-from provider.grammar import Forms, Held
+from provider.engine import Engine, EngineClosedError
 from provider.interface import (
     AbstractLLMInterface,
-    ContextWindowExceededError,
-    FileData,
+    ChoiceResponse,
     GenerateResponse,
-    GenerationError,
     GenerationTiming,
     Health,
     InvalidParameterError,
-    InvalidRequestError,
     ModelCapability,
     ModelInfo,
+    ModelLoading,
     ModelParameter,
     TokenLogprobs,
-    UnsupportedFeatureError,
-    UnsupportedModelError,
 )
-from provider.models import LoadedModel, load, model_name, resolve, tokenizer_of
+from provider.library import Library, sources_of
+from provider.models import LoadProgress
 from provider.options import GenerationOptions, parse_options
+from provider.preparation import Call, Preparation
 from provider.runs import (
     AsyncInbox,
+    CallDelta,
     RunEvent,
     RunFailed,
     RunFinished,
@@ -48,26 +41,19 @@ from provider.runs import (
     SyncInbox,
     TextDelta,
 )
+from provider.served import Served, Submitted
 from provider.settings import parse_settings
 from provider.statistics import EngineStatistics
-from provider.templates import ChatTemplate, conversation
-from provider.text import REASONING_STATE, TextFormat
 from provider.tools import normalise_tools
 
 __all__ = ["MLXProvider"]
-
-log = logging.getLogger(__name__)
 
 Files = Optional[List[Union[str, Path]]]
 Tools = Optional[List[Union[Dict[str, Any], Callable[..., Any]]]]
 
 
-class ToolsUnsupportedError(UnsupportedFeatureError, ValueError):
-    """The model's template knows no tools; a ValueError too, as the interface documents."""
-
-
 class MLXProvider(AbstractLLMInterface):
-    """Generates with a model that runs on MLX, many generations in one batch.
+    """Generates with models that run on MLX, many generations in one batch.
 
     `config` takes `model` (a folder or a hub id; absent, the model in the package), the engine's
     settings (see `EngineSettings`, such as `max_batch`, the runs that decode together),
@@ -75,74 +61,82 @@ class MLXProvider(AbstractLLMInterface):
     the options of a call: `temperature`, `top_p`, `top_k`, `min_p`, `max_tokens`, `seed`, `stop`,
     `repetition_penalty`, `system_prompt`, `enable_thinking`.
 
-    Making one is cheap; the model is loaded by `load`, or by the first generation. Any thread and
-    any number of event loops may use one. `close` frees it; so does the end of the program.
+    `model` may be a list too, of such or of `NAME=` and such; a call names one by its option
+    `model`, the first is meant where none is named. `adapter` is a list of `NAME=BASE:FOLDER`:
+    LoRA adapters, which share their base's weights. Each is loaded when it is asked for; the least
+    recently used that is idle goes where there is no room, but those in the list `pin` stay. After
+    `idle_unload` seconds an idle one goes. With `allow_any_model` a call may name any folder or id.
+
+    Making one is cheap; the first model is loaded by `load`, or by the first generation. Any thread
+    and any number of event loops may use one. `close` frees all; so does the end of the program.
     """
 
     def __init__(self, config: Optional[Dict[Union[str, ModelParameter], Any]] = None):
         super().__init__(config)
-        model = self.get_param(ModelParameter.MODEL)
-        self._source: Optional[str] = None if model is None else str(model)
-        self._name = model_name(self._source)
-        self._engine = Engine(self._name, self._load_weights, parse_settings(self.get_config()))
-        # The tokenizer that makes prompts has a thread of its own: a long prompt must hold up
-        # neither the event loop nor a decode step, and tokenizers are not shared between threads.
-        self._text_worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlx-prompt")
-        self._preparing: Optional[Future[_Ready]] = None
-        self._preparing_lock = threading.Lock()
-        self._path: Optional[Path] = None
-        self._draft: Optional[Path] = None
+        given = self.get_config()
+        draft = given.get("draft_model")
+        sources = sources_of(
+            [str(model) for model in _listed(given.get("model"))],
+            [str(adapter) for adapter in _listed(given.get("adapter"))],
+            None if draft is None else str(draft),
+        )
+        self._library = Library(
+            sources,
+            parse_settings(given),
+            pinned=[str(name) for name in _listed(given.get("pin"))],
+            idle_s=given.get("idle_unload"),
+            allow_any=bool(given.get("allow_any_model")),
+        )
 
     # Loading and closing.
 
     async def load(self) -> None:
-        """Load the model, or wait until it is loaded.
+        """Load the first model and those that are pinned, or wait until they are loaded.
 
         Raises ModelNotFoundError or ModelLoadingError. Cancelling leaves the loading going on.
         """
-        await asyncio.shield(asyncio.wrap_future(self._ready()))
+        for served in self._library.at_start:
+            await _loaded(served)
 
     def close(self, grace_s: Optional[float] = None) -> None:
-        """Refuse new generations, free the model, join both threads. Idempotent.
+        """Refuse new generations, free the models, join all threads. Idempotent.
 
         Generations that are there have `grace_s` seconds to come to their ends, by default the
         setting `close_grace`; then they end with a GenerationError.
         """
-        self._text_worker.shutdown(wait=True)
-        self._engine.close(grace_s)
+        self._library.close(grace_s)
 
     async def aclose(self, grace_s: Optional[float] = None) -> None:
         """Do what `close` does without blocking the event loop."""
         await asyncio.to_thread(self.close, grace_s)
 
     def statistics(self) -> EngineStatistics:
-        """Return one look at the engine's numbers; never waits."""
-        return self._engine.statistics()
+        """Return one look at the numbers of all models; never waits."""
+        return self._library.statistics()
 
     def health(self) -> Health:
-        """Return whether a generation can be taken now."""
-        if self._engine.closed:
+        """Return whether a generation can be taken now, by the first model."""
+        default = self._library.default
+        if default.loaded() is None and not default.closed:
+            reason = "no model" if default.loading_failed else "loading the model"
+            return Health(ready=False, reason=reason)
+        if default.closed:
             return Health(ready=False, reason="closed")
-        if self._engine.trouble is not None:
-            return Health(ready=False, reason=self._engine.trouble)
-        if self._loaded() is not None:
-            return Health(ready=True)
-        loading = self._preparing
-        failed = loading is not None and loading.done()
-        return Health(ready=False, reason="no model" if failed else "loading the model")
+        if default.engine.trouble is not None:
+            return Health(ready=False, reason=default.engine.trouble)
+        return Health(ready=True)
 
     def models(self) -> List[ModelInfo]:
-        """Return the one model that is served."""
-        ready = self._loaded()
-        return [ModelInfo(self._name, ready.context_window if ready else None)]
+        """Return the models that are served, the first first."""
+        return self._library.infos()
 
     @property
     def engine(self) -> Engine:
-        """The engine, for its counters."""
-        return self._engine
+        """The engine of the first model, for its counters."""
+        return self._library.default.engine
 
     def get_capabilities(self) -> Dict[Union[str, ModelCapability], Any]:
-        """Return what this provider can do with any model."""
+        """Return what this provider can do with any model, and whether the first one sees."""
         able = (
             ModelCapability.STREAMING,
             ModelCapability.SYSTEM_PROMPT,
@@ -152,11 +146,13 @@ class MLXProvider(AbstractLLMInterface):
             ModelCapability.MULTI_TURN,
             ModelCapability.PARALLEL_INFERENCE,
         )
+        ready = self._library.default.loaded()
         limit = self.get_param(ModelParameter.MAX_TOKENS) or GenerationOptions().max_tokens
         return {
             **super().get_capabilities(),
             **dict.fromkeys(able, True),
             ModelCapability.MAX_TOKENS: limit,
+            ModelCapability.VISION: ready is not None and ready.eyes is not None,
         }
 
     # Generating.
@@ -176,10 +172,8 @@ class MLXProvider(AbstractLLMInterface):
         the options of `generate_async` and raises the same errors.
         """
         call = self._call(prompt, system_prompt, files, tools, kwargs)
-        ready = self._ready().result()
-        with self._engine.coming():
-            request = self._text_worker.submit(ready.request, call).result()
-        deltas = self._deltas(request)
+        served = self._library.find(call.options.model)
+        deltas = self._deltas(served, self._requests(served, call))
         return deltas if stream else _join(list(deltas))
 
     async def generate_async(
@@ -196,20 +190,18 @@ class MLXProvider(AbstractLLMInterface):
         With `stream=True` the awaited value is an async generator of deltas. Closing it, leaving
         its loop, or cancelling the task that awaits takes the run out of the batch before the
         model's next forward pass. Options beyond the named ones: `messages` (turns so far),
-        `events` (responses without text for queue, start and prefill), `enable_thinking`, and the
+        `events` (responses without text for queue, start, prefill and
+        tool calls as they are made), `enable_thinking`, and the
         sampling options that the class names.
 
         Raises InvalidParameterError, FileProcessingError, UnsupportedFeatureError,
         ContextWindowExceededError and the errors of `load` at the await, GenerationError later.
         """
         call = self._call(prompt, system_prompt, files, tools, kwargs)
-        ready = self._loaded()
-        if ready is None or self._engine.closed:
-            await self.load()
-            ready = self._ready().result()
-        with self._engine.coming():
-            preparing = self._text_worker.submit(ready.request, call)
-            deltas = self._deltas_async(await asyncio.wrap_future(preparing))
+        served = self._library.find(call.options.model)
+        if stream and call.options.events and served.loaded() is None:
+            return self._after_loading(served, call)
+        deltas = self._deltas_async(served, await self._requests_async(served, call))
         if stream:
             return deltas
         async with aclosing(deltas):
@@ -222,14 +214,12 @@ class MLXProvider(AbstractLLMInterface):
         files: Files,
         tools: Tools,
         kwargs: Dict[str, Any],
-    ) -> _Call:
+    ) -> Call:
         """Check what can be checked without the model."""
         options = parse_options(kwargs, self.get_config())
-        if options.model not in {None, self._name, self._source}:
-            raise UnsupportedModelError(f"`{options.model}` is not served; `{self._name}` is")
         if not isinstance(prompt, str):
             raise InvalidParameterError("prompt", prompt, "`prompt` must be a text")
-        return _Call(
+        return Call(
             prompt=prompt,
             system_prompt=system_prompt or self.get_param(ModelParameter.SYSTEM_PROMPT),
             files=list(files or []),
@@ -237,215 +227,147 @@ class MLXProvider(AbstractLLMInterface):
             options=options,
         )
 
-    def _deltas(self, request: RunRequest) -> Generator[GenerateResponse, None, None]:
+    # A request may find its model unloaded, each time; then it is loaded again.
+
+    def _requests(self, served: Served, call: Call) -> List[RunRequest]:
+        while True:
+            ready = served.ready().result()
+            with suppress(EngineClosedError), served.engine.coming():
+                made: List[RunRequest] = served.prepare(ready.requests, call).result()
+                return made
+            served.refuse_if_closed()
+
+    async def _requests_async(self, served: Served, call: Call) -> List[RunRequest]:
+        while True:
+            ready = served.loaded() or await _loaded(served)
+            with suppress(EngineClosedError), served.engine.coming():
+                preparing = served.prepare(ready.requests, call)
+                made: List[RunRequest] = await asyncio.wrap_future(preparing)
+                return made
+            served.refuse_if_closed()
+
+    async def _after_loading(
+        self, served: Served, call: Call
+    ) -> AsyncGenerator[GenerateResponse, None]:
+        """Tell how the loading goes, then generate."""
+        loop = asyncio.get_running_loop()
+        told: asyncio.Queue[LoadProgress | None] = asyncio.Queue()
+        preparing = served.ready()
+        served.watch(lambda progress: _tell(loop, told, progress))
+        preparing.add_done_callback(lambda _: _tell(loop, told, None))
+        progress: LoadProgress | None = LoadProgress(0, 0)
+        while progress is not None:
+            event = ModelLoading(served.name, progress.done, progress.total)
+            yield GenerateResponse(raw_response=event)
+            progress = await told.get()
+        deltas = self._deltas_async(served, await self._requests_async(served, call))
+        async with aclosing(deltas):
+            async for delta in deltas:
+                yield delta
+
+    def _deltas(
+        self, served: Served, requests: List[RunRequest]
+    ) -> Generator[GenerateResponse, None, None]:
         inbox = SyncInbox()
-        run = self._engine.submit(request, inbox)
-        try:
-            while True:
-                event = inbox.get()
-                if inbox.parked:
-                    self._engine.resume(run)
-                if (response := self._response(event, request)) is not None:
+        while True:
+            served.ready().result()
+            with suppress(EngineClosedError):
+                runs = Submitted(served, requests, inbox)
+                break
+            served.refuse_if_closed()
+        with runs:
+            while runs.left:
+                if (response := self._take(runs, inbox.get())) is not None:
                     yield response
-                if isinstance(event, RunFinished):
-                    return
-        finally:
-            self._engine.cancel(run)
 
-    async def _deltas_async(self, request: RunRequest) -> AsyncGenerator[GenerateResponse, None]:
+    async def _deltas_async(
+        self, served: Served, requests: List[RunRequest]
+    ) -> AsyncGenerator[GenerateResponse, None]:
         inbox = AsyncInbox()
-        run = self._engine.submit(request, inbox)
-        try:
-            while True:
-                event = await inbox.get()
-                if inbox.parked:
-                    self._engine.resume(run)
-                if (response := self._response(event, request)) is not None:
+        while True:
+            if served.loaded() is None:
+                await _loaded(served)
+            with suppress(EngineClosedError):
+                runs = Submitted(served, requests, inbox)
+                break
+            served.refuse_if_closed()
+        with runs:
+            while runs.left:
+                if (response := self._take(runs, await inbox.get())) is not None:
                     yield response
-                if isinstance(event, RunFinished):
-                    return
-        finally:
-            self._engine.cancel(run)
 
-    def _response(self, event: RunEvent, request: RunRequest) -> Optional[GenerateResponse]:
+    def _take(self, runs: Submitted, given: Any) -> Optional[GenerateResponse]:
+        """Return what the caller gets of what came to the inbox of some runs."""
+        event, choice = runs.take(given)
+        request = runs.requests[choice]
+        if choice and not isinstance(event, OF_EACH):
+            return None
+        response = self._response(event, request, runs.name)
+        if response is None or len(runs.requests) == 1:
+            return response
+        return ChoiceResponse(**vars(response), choice=choice)
+
+    def _response(
+        self, event: RunEvent, request: RunRequest, name: str
+    ) -> Optional[GenerateResponse]:
         """Return what the caller gets for an event, None for nothing; raise a run's error."""
         match event:
             case TextDelta(text, reasoning, _, logprobs):
                 given = TokenLogprobs(logprobs) if logprobs else None
                 if reasoning:
-                    return GenerateResponse("", given, None, self._name, reasoning_trace=text)
-                return GenerateResponse(text, given, None, self._name)
+                    return GenerateResponse("", given, None, name, reasoning_trace=text)
+                return GenerateResponse(text, given, None, name)
             case RunFinished(reason, usage, timing, calls):
                 return GenerateResponse(
                     content="",
                     raw_response=timing,
                     usage=usage,
-                    model=self._name,
+                    model=name,
                     finish_reason=reason,
                     tool_calls=list(calls) or None,
                 )
             case RunFailed(error):
                 raise error
+            case CallDelta(call):
+                return GenerateResponse(raw_response=call) if request.options.events else None
             case _:
                 return GenerateResponse(raw_response=event) if request.options.events else None
 
-    # Preparing.
 
-    def _ready(self) -> Future[_Ready]:
-        """Return the loading of the model, begun now if it has not been or has failed."""
-        if self._engine.closed:
-            raise GenerationError("the provider is closed")
-        with self._preparing_lock:
-            loading = self._preparing
-            if loading is None or (loading.done() and loading.exception() is not None):
-                loading = self._preparing = self._text_worker.submit(self._prepare)
-            return loading
-
-    def _prepare(self) -> _Ready:
-        """Find the model, then load the weights on the MLX thread, the tokenizer on this one."""
-        log.info("mlx on %s", describe())
-        draft = self.get_config().get("draft_model")
-        self._draft = None if draft is None else resolve(str(draft))
-        self._path = resolve(self._source)
-        weights = self._engine.load()
-        template = ChatTemplate(tokenizer_of(self._path))
-        model = weights.result()
-        return _Ready(
-            template,
-            model.context_window,
-            model.vocabulary,
-            Forms(template.tokenizer, model.vocabulary),
-            keep_boundaries=not model.trimmable,
-        )
-
-    def _load_weights(self) -> LoadedModel:
-        assert self._path is not None
-        return load(self._path, self._draft)
-
-    def _loaded(self) -> Optional[_Ready]:
-        loading = self._preparing
-        if loading is None or not loading.done() or loading.exception() is not None:
-            return None
-        return loading.result()
+OF_EACH = (TextDelta, CallDelta, RunFinished, RunFailed)  # of several answers; the rest of one
 
 
-@dataclass(frozen=True)
-class _Call:
-    """One call's arguments, checked as far as they can be without a model."""
-
-    prompt: str
-    system_prompt: Optional[str]
-    files: List[Union[str, Path, FileData]]
-    tools: List[Dict[str, Any]]
-    options: GenerationOptions
+async def _loaded(served: Served) -> Preparation:
+    """Wait until a model is loaded; cancelling leaves the loading going on."""
+    return await asyncio.shield(asyncio.wrap_future(served.ready()))
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """What makes requests of calls once the model is there; for the prompt thread."""
-
-    template: ChatTemplate
-    context_window: Optional[int]
-    vocabulary: int
-    forms: Forms
-    keep_boundaries: bool
-
-    def request(self, call: _Call) -> RunRequest:
-        """Turn a call into tokens; raises what `generate_async` documents."""
-        call = _with_choice(call)
-        options = call.options
-        if call.tools and not self.template.knows_tools:
-            raise ToolsUnsupportedError("tool_use", "this model's chat template knows no tools")
-        turns = self._turns(call)
-        if options.raw:
-            prompt = self.template.raw(call.prompt)
-        else:
-            prompt = self.template.tokens(
-                turns,
-                call.tools,
-                enable_thinking=options.enable_thinking,
-                go_on=options.continue_final_message,
-            )
-        if not prompt:
-            raise InvalidRequestError("the prompt is empty")
-        window = self.context_window
-        if window is not None:
-            if len(prompt) >= window:
-                raise ContextWindowExceededError(window, len(prompt))
-            options = replace(options, max_tokens=min(options.max_tokens, window - len(prompt)))
-        boundaries = (
-            self.template.boundaries(turns, call.tools, prompt)
-            if self.keep_boundaries and turns
-            else ()
-        )
-        return RunRequest(prompt, options, call.tools, boundaries, self._form(call, prompt))
-
-    def _turns(self, call: _Call) -> List[Dict[str, Any]]:
-        """Return the conversation, nothing for a raw prompt. Raises InvalidParameterError."""
-        options = call.options
-        if options.raw:
-            if options.messages or call.system_prompt or call.files or call.tools:
-                said = "`raw` goes with a `prompt` and no messages, system prompt, files or tools"
-                raise InvalidParameterError("raw", options.raw, said)
-            return []
-        turns = conversation(
-            call.prompt, call.system_prompt, options.messages, files_to_text(call.files)
-        )
-        if options.continue_final_message and turns[-1]["role"] != "assistant":
-            said = "`continue_final_message` needs a last message of the assistant's"
-            name = "continue_final_message"
-            raise InvalidParameterError(name, options.continue_final_message, said)
-        return turns
-
-    def _form(self, call: _Call, prompt: List[int]) -> Optional[Held]:
-        """Return what holds an answer to its form. Raises InvalidParameterError."""
-        options, tokenizer = call.options, self.template.tokenizer
-        for token in options.logit_bias or ():
-            if token >= self.vocabulary:
-                said = f"`logit_bias`: the model knows {self.vocabulary} tokens, and no {token}"
-                raise InvalidParameterError("logit_bias", token, said)
-        matcher = self.forms.matcher(options.response_format) if options.response_format else None
-        if options.tool_choice == "required" or (options.tool_choice or "").startswith("="):
-            matcher = self.forms.call_matcher(call.tools)
-        thinks = tokenizer.has_thinking
-        budget = options.max_reasoning_tokens if thinks else None
-        if matcher is None and budget is None:
-            return None
-        unasked = thinks and options.enable_thinking
-        return Held(
-            matcher,
-            tokenizer.eos_token_ids,
-            thinking=TextFormat(tokenizer).initial_state(prompt) == REASONING_STATE,
-            think_start=tokenizer.think_start_tokens if unasked else (),
-            think_end=tokenizer.think_end_tokens if thinks else (),
-            most_thoughts=budget,
-        )
+def _tell(
+    loop: asyncio.AbstractEventLoop,
+    told: asyncio.Queue[LoadProgress | None],
+    progress: LoadProgress | None,
+) -> None:
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(told.put_nowait, progress)
 
 
-def _with_choice(call: _Call) -> _Call:
-    """Return a call with the tools that may be chosen. Raises InvalidParameterError."""
-    choice, options = call.options.tool_choice, call.options
-    if choice in {None, "auto"}:
-        return call
-    if choice == "none":
-        return replace(call, tools=[])
-    if not call.tools:
-        raise InvalidParameterError("tool_choice", choice, "`tool_choice`: there are no `tools`")
-    if options.response_format and options.response_format["type"] != "text":
-        said = "`tool_choice`: a call that has to come leaves no room for a `response_format`"
-        raise InvalidParameterError("tool_choice", choice, said)
-    if choice == "required":
-        return call
-    named = [tool for tool in call.tools if f"={tool['function']['name']}" == choice]
-    if not named:
-        known = ", ".join(f"`{tool['function']['name']}`" for tool in call.tools)
-        said = f"`tool_choice`: no tool is named `{str(choice)[1:]}`; there is {known}"
-        raise InvalidParameterError("tool_choice", choice, said)
-    return replace(call, tools=named)
+def _listed(value: Any) -> List[Any]:
+    """Return a list of what may be one value, a list or nothing."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _join(deltas: List[GenerateResponse]) -> GenerateResponse:
-    """Return the whole answer that a stream's deltas make up."""
+    """Return the whole answer that a stream's deltas make up, or several."""
+    choices = sorted({delta.choice for delta in deltas if isinstance(delta, ChoiceResponse)})
+    if not choices:
+        return _join_one(deltas)
+    whole = [_join_one([d for d in deltas if getattr(d, "choice", 0) == one]) for one in choices]
+    return ChoiceResponse(**{**vars(whole[0]), "choices": whole})
+
+
+def _join_one(deltas: List[GenerateResponse]) -> GenerateResponse:
     last, drawn = deltas[-1], [d.raw_response for d in deltas]
     tokens = [token for one in drawn if isinstance(one, TokenLogprobs) for token in one.tokens]
     if tokens and isinstance(last.raw_response, GenerationTiming):

@@ -5,7 +5,6 @@ Rule: only the MLX thread calls it, but for `refuse_if_too_large`.
 
 from __future__ import annotations
 
-from provider.backend import active_memory, usable_memory
 from provider.caches import cost_of, size_of
 from provider.interface import MemoryExceededError
 from provider.memory import MemoryBudget
@@ -13,29 +12,45 @@ from provider.prefix_cache import PrefixCache
 from provider.rows import Keep, Row
 from provider.run import Run
 from provider.runs import RunRequest
+from provider.shared_memory import SharedMemory
 
 __all__ = ["Room"]
-
-USABLE = 0.9  # of the memory; the rest is for what a step needs
 
 
 class Room:
     """What runs in the batch may come to need, beside what is kept for prompts to come.
 
-    `limit` is in bytes, of all that mlx holds; None is a share of the machine's. What the model
-    takes already, when this is made, is no part of it.
+    A tenant of the memory that all models share; `weights` in bytes.
     """
 
-    def __init__(self, limit: int | None, prefixes: PrefixCache, keep: Keep):
-        usable = int(usable_memory() * USABLE) if limit is None else limit
-        self.budget: MemoryBudget[int] = MemoryBudget(max(0, usable - active_memory()))
+    def __init__(self, shared: SharedMemory, weights: int, prefixes: PrefixCache, keep: Keep):
+        self.weights = weights
+        self.budget: MemoryBudget[int] = MemoryBudget(max(0, shared.limit - weights))
+        self._shared = shared
         self._prefixes = prefixes
         self._keep = keep
+        self._parked_bytes = 0  # when it was last looked at
+        shared.enter(self)
 
     @property
     def committed(self) -> int:
         """How many bytes are promised."""
         return self.budget.committed
+
+    @property
+    def held(self) -> int:
+        """How many bytes count as taken: weights, promises, and what parked runs hold."""
+        return self.weights + self.budget.committed + self._parked_bytes + self._prefixes.nbytes
+
+    def forget(self, nbytes: int) -> int:
+        """Free what is kept for prompts to come, about so many bytes; return how many it was."""
+        before = self._prefixes.nbytes
+        self._prefixes.shrink(max(0, before - nbytes))
+        return before - self._prefixes.nbytes
+
+    def leave(self) -> None:
+        """Give the place among the models up."""
+        self._shared.leave(self)
 
     def learn(self, row: Row) -> None:
         """Take what the caches of a row cost as what every run's will."""
@@ -56,20 +71,20 @@ class Room:
         """Promise a run the memory that it may need, if there is enough.
 
         What is kept for prompts to come goes first, parked runs' caches among it: such a run is
-        read again from its tokens.
+        read again from its tokens. Then what other models keep, and other models that are idle.
         """
-        need, prefixes = self.budget.need(run.request.most_tokens), self._prefixes
+        need = self.budget.need(run.request.most_tokens)
         while True:
             held = sum(size_of(one.parked.row.caches or []) for one in parked if one.parked)
-            lacking = self.budget.lacking(need, held + prefixes.nbytes)
+            others = self._shared.held_by_others(self)
+            lacking = self.budget.lacking(need, held + self._prefixes.nbytes + others)
             if not lacking:
+                self._parked_bytes = held
                 self.budget.commit(run.key, need)
                 return True
             if parked:
                 self._give_up_caches(parked.pop(0))
-            elif prefixes.nbytes:
-                prefixes.shrink(max(0, prefixes.nbytes - lacking))
-            else:
+            elif not self.forget(lacking) and not self._shared.make_room(lacking, self):
                 return False
 
     def release(self, key: int) -> None:

@@ -7,9 +7,18 @@ thread without a lock. Each number is exact, though a step may fall between two 
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
-__all__ = ["Counters", "EngineStatistics", "Histogram", "HistogramSnapshot"]
+__all__ = [
+    "GROWING",
+    "Counters",
+    "EngineStatistics",
+    "Histogram",
+    "HistogramSnapshot",
+    "total_of",
+]
 
 # Seconds; each twice the one before.
 STEP_BOUNDS = tuple(0.0005 * 2**power for power in range(14))
@@ -70,6 +79,7 @@ class EngineStatistics:
     prefilling: int  # runs whose prompts are being read
     waiting: int  # runs in the queue
     parked: int  # runs out of the batch until their readers catch up
+    weights_bytes: int  # of the models that are loaded
     committed_bytes: int  # the most that the KV caches of runs in the batch may grow to
     parked_bytes: int  # in KV caches of parked runs
     prefix_bytes: int  # in KV caches kept for prompts that begin alike
@@ -86,3 +96,31 @@ class EngineStatistics:
     restarts: int  # times the batch was lost to an error that was no run's
     steps: int
     step_seconds: HistogramSnapshot
+
+    def only_growing(self) -> EngineStatistics:
+        """Return what was counted, without what is held: of an engine that is there no more."""
+        held = {one.name: 0 for one in fields(self) if one.name not in GROWING}
+        return replace(self, **held)  # type: ignore[arg-type]
+
+
+GROWING = frozenset(  # of these numbers; all others come and go
+    {one.name for one in fields(Counters)}
+    | {"prefix_hits", "prefix_misses", "restarts", "step_seconds"}
+)
+
+
+def total_of(engines: Sequence[EngineStatistics]) -> EngineStatistics:
+    """Return the sums of several engines' numbers."""
+    sums: dict[str, Any] = {
+        one.name: _plus([getattr(engine, one.name) for engine in engines])
+        for one in fields(EngineStatistics)
+    }
+    return EngineStatistics(**sums)
+
+
+def _plus(values: Sequence[int | HistogramSnapshot]) -> int | HistogramSnapshot:
+    snapshots = [value for value in values if isinstance(value, HistogramSnapshot)]
+    if not snapshots:
+        return sum(value for value in values if isinstance(value, int))
+    counts = tuple(sum(same) for same in zip(*(one.counts for one in snapshots), strict=True))
+    return HistogramSnapshot(snapshots[0].bounds, counts, sum(one.total for one in snapshots))

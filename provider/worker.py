@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +30,30 @@ from provider.interface import (
     QueuePosition,
 )
 from provider.logprobs import Watch
-from provider.models import LoadedModel, ModelFacts
+from provider.models import LoadedModel, Loading, LoadProgress, ModelFacts
 from provider.options import GenerationOptions
 from provider.prefix_cache import LEAST_TOKENS, PrefixCache
 from provider.prefix_store import PrefixStore
 from provider.room import Room
 from provider.rows import Parked, Row, StepResult, Token, without_frames
 from provider.run import Run
-from provider.runs import RunEvent, RunFailed, RunFinished, RunRequest
+from provider.runs import Fork, RunEvent, RunFailed, RunFinished, RunRequest
 from provider.sampling import Sampling, sampler_for
 from provider.scheduler import MOST_CHUNK, Pace, Scheduler
 from provider.settings import EngineSettings
+from provider.shared_memory import SharedMemory
 from provider.speculative import Lone
 from provider.statistics import Counters, EngineStatistics
 from provider.text import TextFormat, TextStream
 from provider.tuning import ThreadTuner
+from provider.vision import SeeingModel
 
-__all__ = ["Worker"]
+__all__ = ["Loader", "Worker"]
 
 SUSPICIOUS = 3  # faults in a row after which the model itself is tried out
 PREFIX_SHARE = 8  # the prefix cache's part of the usable memory, as a divisor
+
+Loader = Callable[[], LoadedModel | Loading]  # steps, if other models are to have their turns
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +64,10 @@ class Worker:
     def __init__(
         self,
         name: str,
-        loader: Callable[[], LoadedModel],
+        loader: Loader,
         settings: EngineSettings,
         sampling: Sampling,
+        memory: SharedMemory,
     ):
         self.name = name
         self._sampling = sampling
@@ -79,18 +84,33 @@ class Worker:
         self.prefixes = PrefixCache(usable_memory() // PREFIX_SHARE if size is None else size)
         self._handover: Handover[Run] = Handover()
         self._tuner = ThreadTuner((1, BLAS_THREADS))
-        self._threads = BLAS_THREADS
         self._faults_in_a_row = 0
-        self._room = Room(0, self.prefixes, self._keep)
+        self._memory = memory
+        self._room = Room(memory, 0, self.prefixes, self._keep)
         self._lone = Lone()
         self._seconds_in_batch = 0.0  # of a run, about
 
     # What the thread is told.
 
     def load(self) -> ModelFacts:
-        """Load the model. Raises what the loader raises, ModelLoadingError if it can't run."""
+        """Do what `loading` does, to its end."""
+        steps = self.loading()
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+
+    def loading(self) -> Generator[LoadProgress, None, ModelFacts]:
+        """Load the model, in steps.
+
+        Raises what the loader raises, ModelLoadingError if it can't run, MemoryExceededError or
+        ResourceExceededError if there is no room for it.
+        """
         begin = time.perf_counter()
-        self._model = self._loader()
+        self._room.leave()
+        made = self._loader()
+        self._model = (yield from self._reserving(made)) if isinstance(made, Generator) else made
         self._format = TextFormat(self._model.tokenizer)
         settings = self._settings
         self._lone = Lone(
@@ -101,7 +121,8 @@ class Worker:
             quantized_kv_start=settings.quantized_kv_start,
         )
         self._batch = self._new_batch()
-        self._room = Room(settings.memory_bytes, self.prefixes, self._keep)
+        self._room.leave()
+        self._room = Room(self._memory, self._model.weights, self.prefixes, self._keep)
         why_not = self._lone.why_not(self._model.model) if self._lone.needed else None
         if why_not is not None:
             raise ModelLoadingError(f"`{self.name}` can't run so: {why_not}", model_name=self.name)
@@ -114,6 +135,14 @@ class Worker:
         self.prefixes.store = self._store(self._model)
         log.info("loaded `%s` in %.2f s", self.name, time.perf_counter() - begin)
         return self._model.facts
+
+    def _reserving(self, steps: Loading) -> Loading:
+        """Hand the steps on, once there is room for the weights."""
+        first = next(steps)
+        self._memory.reserve(self.name, first.total)
+        self._room = Room(self._memory, first.total, self.prefixes, self._keep)
+        yield first
+        return (yield from steps)
 
     def _store(self, model: LoadedModel) -> PrefixStore | None:
         settings = self._settings
@@ -136,8 +165,14 @@ class Worker:
         return max(1.0, self._seconds_in_batch / self._settings.max_batch)
 
     def submit(self, run: Run) -> None:
-        """Put a run into the queue."""
+        """Put a run into the queue; one that shares a prompt waits until that has been read."""
         self.runs[run.key] = run
+        fork = run.request.fork
+        if fork is not None and not fork.ready:
+            if fork.leader is not None:
+                fork.others += 1
+                return
+            fork.leader = run.key
         self._scheduler.submit(run.key)
 
     def cancel(self, run: Run) -> None:
@@ -154,6 +189,11 @@ class Worker:
             self._scheduler.resume(run.key)
 
     @property
+    def model(self) -> LoadedModel | None:
+        """The model, once it is loaded; its weights may be shared by another."""
+        return self._model
+
+    @property
     def busy(self) -> bool:
         """Whether a turn would do anything."""
         return len(self._scheduler) > 0
@@ -163,8 +203,8 @@ class Worker:
         """Whether a reader waits for its next token."""
         return self._scheduler.streaming
 
-    def turn(self) -> None:
-        """Make one step and hand over what it gave."""
+    def turn(self, crowd: int = 1) -> None:
+        """Make one step and hand over what it gave; `crowd` models take turns."""
         assert self._batch is not None
         begin = time.perf_counter()
         self.counters.steps += 1
@@ -174,13 +214,13 @@ class Worker:
         if first:
             self._receive(self._batch.collect())
             self._flush()
-            self._prefill()
+            self._prefill(crowd)
         rows = self._scheduler.decoding
-        self._decode(rows, alone=not first)
+        self._decode(rows, alone=not first and crowd == 1)
         self._flush()
         seconds = time.perf_counter() - begin
         self.counters.step_seconds.add(seconds)
-        if first:
+        if first or crowd > 1:
             self._tuner.disturbed()
         elif self._scheduler.streaming:
             self._tuner.took(rows, seconds)
@@ -192,7 +232,7 @@ class Worker:
         """Wait for what is still being computed, and leave the process as it was found."""
         if self._batch is not None:
             self._batch.settle()
-        self._use_threads(BLAS_THREADS)
+        set_blas_threads(BLAS_THREADS)
 
     def fail_all(self, error: Exception) -> None:
         """End every run with an error, and give the batch up."""
@@ -227,6 +267,7 @@ class Worker:
             prefilling=scheduler.running - scheduler.decoding,
             waiting=scheduler.waiting,
             parked=len(parked),
+            weights_bytes=self._room.weights if self._model is not None else 0,
             committed_bytes=self._room.committed,
             parked_bytes=sum(size_of(one.row.caches or []) for one in parked),
             prefix_bytes=prefixes.nbytes,
@@ -252,8 +293,9 @@ class Worker:
         if self._batch is not None:
             self._batch.close()
         self.prefixes.clear()
+        self._room.leave()
         self._batch = self._model = self._format = None
-        self._use_threads(BLAS_THREADS)
+        set_blas_threads(BLAS_THREADS)
 
     # A turn.
 
@@ -264,18 +306,55 @@ class Worker:
 
     def _keep(self, row: Row, caches: list[Any], tokens: int) -> None:
         """Keep what a row that leaves the batch has read, for prompts that begin alike."""
-        self.prefixes.put(self.name, row.sequence[:tokens], caches)
+        self.prefixes.put(self.name + row.kind, row.sequence[:tokens], caches)
 
     def _find(self, row: Row) -> int:
         """Give a row what others have read of its sequence; return how many tokens that is."""
-        hit = self.prefixes.find(self.name, row.sequence)
+        if row.sight is not None and row.sight.extras:
+            return 0  # what must come with the whole prompt can't come with its end
+        hit = self.prefixes.find(self.name + row.kind, row.sequence)
         if hit is None:
             return 0
         row.caches, row.done = hit.caches, hit.length
         return hit.length
 
+    # Several answers to one prompt.
+
+    def _split(self, run: Run, row: Row) -> None:
+        """Let the others begin, if a run has read what its prompt's runs share."""
+        fork = run.request.fork
+        if fork is None or fork.ready or fork.leader != run.key or row.done < run.shared:
+            return
+        if row.caches is not None and row.done and fork.others:
+            fork.caches, fork.length = copy.deepcopy(row.caches), row.done
+        self._let_others_begin(fork)
+
+    def _let_others_begin(self, fork: Fork) -> None:
+        fork.ready = True
+        others = [run for run in self.runs.values() if run.request.fork is fork]
+        for run in reversed(others):  # before those who came later
+            if run.key != fork.leader and not run.ended:
+                self._scheduler.resume(run.key)
+
+    def _begin_where_split(self, run: Run, row: Row) -> bool:
+        """Give a run what the first of its prompt's has read; return whether there was any."""
+        fork = run.request.fork
+        if fork is None or fork.leader == run.key:
+            return False
+        fork.others -= 1
+        caches = fork.caches
+        if not fork.others:
+            fork.caches = None
+        if caches is None:
+            return False
+        row.caches, row.done = copy.deepcopy(caches) if fork.others else caches, fork.length
+        return True
+
     def _try_out(self) -> None:
         """Run a little: raises what a broken model raises, and no reader waits for a first time."""
+        assert self._model is not None
+        if isinstance(self._model.model, SeeingModel):
+            self._model.model.try_out()
         batch = self._new_batch(keep=False)
         sampler = sampler_for(GenerationOptions(), 1)
         for length in (3, 66, 66):
@@ -325,10 +404,17 @@ class Worker:
             run.request.form,
             Watch(options.top_logprobs) if options.logprobs else None,
         )
+        run.row.kind = run.request.kind
+        if run.request.look is not None:
+            run.row.sight = self._model.model.look(run.request.look)
         run.admitted = time.perf_counter()
-        run.cached = self._find(run.row)
+        if self._begin_where_split(run, run.row):
+            run.cached = run.row.done
+        else:
+            run.cached = self._find(run.row)
         self.counters.cached_tokens += run.cached
         self._tell(run, GenerationStarted(run.name, len(prompt), run.cached))
+        self._split(run, run.row)
         left = self._batch.add(run.row)
         self._scheduler.read(run.key, left)
         if left == 0:
@@ -346,17 +432,18 @@ class Worker:
             self._find(parked.row)
         self._scheduler.read(run.key, self._batch.add(parked.row))
 
-    def _prefill(self) -> None:
+    def _prefill(self, crowd: int) -> None:
         """Read one chunk, if a prompt waits."""
         assert self._batch is not None
         oldest = self._scheduler.oldest
         if oldest is None:
             return
         context = self._row(oldest).done
-        budget = self._pace.budget(context) if self._scheduler.streaming else MOST_CHUNK
+        felt = self._scheduler.streaming or crowd > 1
+        budget = self._pace.budget(context, crowd) if felt else MOST_CHUNK
         plan = self._scheduler.plan(budget, together=self._batch.together)
         plan = self._up_to_boundary(plan)
-        self._use_threads(BLAS_THREADS)
+        set_blas_threads(BLAS_THREADS)
         begin = time.perf_counter()
         result = self._batch.prefill(plan)
         seconds = time.perf_counter() - begin
@@ -373,13 +460,20 @@ class Worker:
 
     def _boundary(self, key: int) -> int | None:
         """Return where the next beginning worth keeping ends in a run's prompt, if there is one."""
-        done = self._row(key).done
-        ends = [end for end in self.runs[key].request.boundaries if end - done >= LEAST_TOKENS]
+        run, done = self.runs[key], self._row(key).done
+        ends = [end for end in run.request.boundaries if end - done >= LEAST_TOKENS]
+        fork = run.request.fork
+        if fork is not None and not fork.ready and done < run.shared:
+            ends.append(run.shared)
         return min(ends, default=None)
 
     def _up_to_boundary(self, plan: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Let a prompt that has a boundary be read alone, up to it at most."""
+        """Let a prompt that has a boundary, or images, be read alone, up to it at most."""
         for key, n in plan:
+            sight, done = self._row(key).sight, self._row(key).done
+            if sight is not None and done < sight.length:
+                most = sight.length - done
+                return [(key, most if sight.extras else min(n, most))]
             end = self._boundary(key)
             if end is not None:
                 return [(key, min(n, end - self._row(key).done))]
@@ -388,22 +482,18 @@ class Worker:
     def _keep_boundary(self, plan: list[tuple[int, int]]) -> None:
         for key, _ in plan:
             row = self._row(key)
+            self._split(self.runs[key], row)
             if row.caches is not None and row.done in self.runs[key].request.boundaries:
                 self._keep(row, copy.deepcopy(row.caches), row.done)
 
     def _decode(self, rows: int, *, alone: bool) -> None:
         """Make a decode step of `rows` rows; `alone` if nothing else is done in this turn."""
         assert self._batch is not None
-        self._use_threads(self._tuner.choose(rows))
+        set_blas_threads(self._tuner.choose(rows))
         begin = time.perf_counter()
         self._receive(self._batch.decode())
         if alone and self._scheduler.streaming:
             self._pace.decoded(time.perf_counter() - begin)
-
-    def _use_threads(self, threads: int) -> None:
-        if threads != self._threads:
-            set_blas_threads(threads)
-            self._threads = threads
 
     def _receive(self, result: StepResult) -> None:
         self.counters.decode_tokens += len(result.tokens)
@@ -474,6 +564,9 @@ class Worker:
         self._forget(run, faulty=True)
 
     def _forget(self, run: Run, *, faulty: bool = False) -> None:
+        fork = run.request.fork
+        if fork is not None and fork.leader == run.key and not fork.ready:
+            self._let_others_begin(fork)
         run.ended, run.parked, run.row = True, None, None
         if self._batch is not None:
             self._batch.remove([run.key], faulty=faulty)

@@ -19,6 +19,7 @@ from websockets.sync.client import connect as sync_connect
 from gateway.cli import SETTINGS
 from gateway.failure import ExitStatus
 from tests.support.servers import TIMEOUT, Command, served
+from tests.support.tiny_models import LLAMA, write_model
 
 
 def run(*arguments, **options):
@@ -162,6 +163,27 @@ def test_chat_answers_each_piped_line_on_standard_output():
     assert done.stdout.count("You said: ") == 2
     assert "You said: Bears?" in done.stdout
     assert done.stderr == ""
+
+
+def test_a_chat_brings_files_along(tmp_path):
+    (tmp_path / "notes.md").write_text("Buy bread.")
+    (tmp_path / "dot.png").write_bytes(b"\x89PNG")
+    (tmp_path / "a.out").write_bytes(b"\x7fELF")
+    notes, dot, binary = (str(tmp_path / name) for name in ("notes.md", "dot.png", "a.out"))
+    with served("--provider", "scripted") as address:
+        done = run("chat", "--url", address, "--file", notes, input="What?\nWhy?\n")
+    assert "You said: notes.md:\nBuy bread.\n\nWhat?" in done.stdout
+    assert "You said: Why?" in done.stdout
+    with served() as address:
+        done = run("chat", "--url", address, "-f", dot, input="What is it?\n")
+    assert (done.returncode, done.stdout.strip()) == (ExitStatus.OK, "")
+    assert "error: " in done.stderr
+    assert "image" in done.stderr
+    for file, said in [(binary, "unknown type"), (str(tmp_path / "none.txt"), "cannot be read")]:
+        wrong = run("chat", "--file", file)
+        assert wrong.returncode == ExitStatus.USAGE
+        assert said in wrong.stderr
+        assert "hint: " in wrong.stderr
 
 
 def test_listening_to_other_machines_without_tokens_is_refused():
@@ -344,3 +366,93 @@ def test_ctrl_c_stops_the_answer_and_not_the_program():
         terminal.wait_for("tokens", terminal.wait_for("The end.", at))
         terminal.type("\x04")
         assert terminal.close() == 0
+
+
+TOOLS = '''
+def get_weather(city: str) -> dict:
+    """Tell the weather in a city.
+
+    Args:
+        city: Which one.
+    """
+    return {"sky": "rainy", "temperature": 17}
+'''
+
+
+def test_a_chat_calls_the_functions_of_a_file(tmp_path):
+    (tmp_path / "tools.py").write_text(TOOLS)
+    with served() as address:
+        arguments = ("--url", address, "--temperature", "0", "--tools", str(tmp_path / "tools.py"))
+        done = run("chat", *arguments, input="What is the weather in Tarvola?\n")
+    assert done.returncode == ExitStatus.OK
+    assert "rainy" in done.stdout
+    assert done.stderr.split("\n")[:2] == [
+        'get_weather {"city": "Tarvola"}',
+        '  → {"sky": "rainy", "temperature": 17}',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, "No such file"), ("1 /", "SyntaxError: "), ("1 / 0", "ZeroDivisionError: ")],
+)
+def test_a_file_of_tools_that_will_not_do_is_one_clear_line(tmp_path, text, said):
+    file = tmp_path / "tools.py"
+    if text is not None:
+        file.write_text(text)
+    done = run("chat", "--tools", str(file))
+    assert done.returncode == ExitStatus.USAGE
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_user_answers_a_tool_that_is_only_defined():
+    tool = json.dumps(
+        {
+            "name": "get_weather",
+            "description": "Tell the weather in a city.",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+        }
+    )
+    with served() as address:
+        terminal = Terminal("--url", address, "--temperature", "0", "-o", f"tools={tool}")
+        terminal.wait_for("you >")
+        terminal.type("What is the weather in Tarvola?\n")
+        terminal.wait_for("get_weather returns >")
+        terminal.type('{"sky": "foggy", "temperature": 3}\n')
+        at = terminal.wait_for("foggy", terminal.wait_for("→"))
+        terminal.wait_for("you >", at)
+        terminal.type("\x04")
+        assert terminal.close() == 0
+    assert "It is foggy in Tarvola, with 3 degrees." in terminal.screen
+
+
+def test_several_models_are_served_by_name_and_listed(tmp_path):
+    other = write_model(tmp_path / "other", LLAMA)
+    models = ("--model", "story=embedded", "--model", f"random={other}")
+    with served(*models) as address:
+        rows = [line.split("\t") for line in run("models", "--url", address).stdout.splitlines()]
+        assert rows[0][:2] == ["story", "served, loaded"]
+        assert rows[1][:2] == ["random", "served, loads when asked for"]
+        done = run(
+            "chat", "--url", address, "-o", "model=random", "--max-tokens", "3", input="Hi\n"
+        )
+        assert done.returncode == ExitStatus.OK
+        rows = run("models", "--url", address).stdout.splitlines()
+        assert rows[1].startswith("random\tserved, loaded\t\t2048 tokens")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--adapter", "odd"], "`adapter` must be NAME=BASE:FOLDER, not `odd`"),
+        (["--adapter", "odd=base:x"], "the base `base` is not served; `embedded` is"),
+        (["--pin", "nobody"], "`nobody` is not served"),
+        (["--model", "a=embedded", "--model", "a=x"], "there are two named `a`"),
+    ],
+)
+def test_models_that_do_not_go_together_are_one_clear_line(flags, said):
+    status, _, err = Command("--port", "0", *flags).finish()
+    assert status == ExitStatus.USAGE
+    assert said in err
+    assert "Traceback" not in err

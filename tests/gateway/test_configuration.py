@@ -94,11 +94,32 @@ def test_names_are_the_same_in_all_three_places():
 
 @given(st.text(min_size=1).filter(lambda text: text.isprintable() or '"' in text))
 def test_what_is_printed_can_be_read_again(text):
-    flags = {"model": text, "port": "0", "max_token_gap": "0.25", "max_frame_bytes": "4MiB"}
+    flags = {"unix": text, "port": "0", "max_token_gap": "0.25", "max_frame_bytes": "4MiB"}
     values = in_force(flags=flags)
     printed = "\n".join(as_toml(ALL, values))
     again = in_force(file=read_file(printed, "printed"))
     assert {name: value.value for name, value in again.items()} == {
         name: value.value for name, value in values.items()
     }
-    assert tomllib.loads(printed)["model"] == text
+    assert tomllib.loads(printed)["unix"] == text
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"flags": {"model": ["a=x", "b"]}},
+        {"environment": {"MLX_GATEWAY_MODEL": "a=x, b"}},
+        {"file": {"model": ["a=x", "b"]}, "file_name": "f"},
+    ],
+)
+def test_a_list_is_a_flag_given_again_a_text_with_commas_or_an_array(given):
+    values = in_force(**given)
+    assert values["model"].value == ("a=x", "b")
+    printed = "\n".join(as_toml(ALL, values))
+    assert tomllib.loads(printed)["model"] == ["a=x", "b"]
+
+
+@pytest.mark.parametrize("bad", [3, [3], ["", "x"], "a,,b", ""])
+def test_a_list_of_something_else_is_refused(bad):
+    with pytest.raises(BadSetting, match="`model` in `f` must be a list of texts"):
+        in_force(file={"model": bad}, file_name="f")

@@ -1,6 +1,7 @@
 """The gateway over real sockets, with the scripted provider behind it."""
 
 import asyncio
+import base64
 import json
 import socket
 
@@ -9,8 +10,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import CloseCode
 
+from gateway.client import GatewayError
+from gateway.client import connect as connect_client
 from gateway.connection import MOST_WAITING
-from gateway.frames import MSGPACK_PROTOCOL, Cancel, File, Generate, Ping
+from gateway.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Cancel, File, Generate, Ping
+from provider import MLXProvider
 from provider.interface import (
     ContextWindowExceededError,
     GenerateResponse,
@@ -22,6 +26,8 @@ from provider.interface import (
 )
 from provider.scripted import Call, Fail, Gate, Pause, Prefill, Queue, Say, ScriptedProvider
 from tests.support.servers import eventually, get, running, stream_url, wired
+from tests.support.tiny_models import LLAMA, write_model
+from tests.support.tiny_vision import picture, write_vision_model
 
 
 def scripted(*script):
@@ -208,15 +214,64 @@ async def test_the_options_reach_the_provider_and_no_others():
     assert request.tools == [{"name": "add"}]
 
 
+async def test_a_model_that_is_asked_for_is_loaded_and_that_is_told(tmp_path):
+    other = write_model(tmp_path / "other", LLAMA)
+    provider = MLXProvider({"model": ["embedded", f"other={other}"], "max_tokens": 3})
+    async with running(provider) as gateway, wired(gateway) as wire:
+        listed = json.loads((await get(gateway, "/v1/models"))[1])["data"]
+        assert [(one["id"], one["loaded"]) for one in listed] == [
+            ("embedded", False),
+            ("other", False),
+        ]
+        await wire.send(Generate(id="a", prompt="hi", model="other"))
+        loading, *frames = await wire.until("done")
+        assert (loading["type"], loading["model"]) == ("loading", "other")
+        assert "seq" not in loading
+        started = next(frame for frame in frames if frame["type"] == "started")
+        assert (started["model"], started["seq"]) == ("other", 0)
+        await wire.send(Generate(id="b", prompt="hi", model="nobody"))
+        *_, refused = await wire.until("error")
+        assert refused["code"] == "unknown_model"
+        assert "`nobody` is not served; `embedded`, `other` are" in refused["message"]
+    await provider.aclose()
+
+
+@pytest.mark.parametrize("protocol", [JSON_PROTOCOL, MSGPACK_PROTOCOL])
+async def test_images_come_in_messages_and_files(tmp_path, protocol):
+    folder = write_vision_model(tmp_path / "llava", "llava")
+    provider = MLXProvider({"model": str(folder), "max_tokens": 8, "temperature": 0.0})
+    data = picture("red")
+    encoded = base64.b64encode(data).decode()
+    url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{encoded}"}}
+    part = {"type": "image", "data": encoded if protocol == JSON_PROTOCOL else data}
+    said = {"type": "text", "text": "What is it?"}
+    async with (
+        running(provider) as gateway,
+        connect_client(stream_url(gateway), protocol) as client,
+    ):
+        asked = [
+            {"messages": [{"role": "user", "content": [url, said]}]},
+            {"messages": [{"role": "user", "content": [part, said]}]},
+            {"prompt": "What is it?", "files": [File(name="a.png", data=data)]},
+        ]
+        texts = [(await client.generate(stream=False, **fields).result()).text for fields in asked]
+        assert len(set(texts)) == 1
+        for bad in ("/etc/passwd", "https://example.org/a.png", "AAAA"):
+            message = {"role": "user", "content": [{**part, "data": bad}]}
+            with pytest.raises(GatewayError) as caught:
+                await client.generate(messages=[message]).result()
+            assert caught.value.code == "invalid_request"
+    await provider.aclose()
+
+
 async def test_tool_calls_are_frames():
     async with running(scripted(Call("add", {"a": 1}))) as gateway, wired(gateway) as wire:
         await wire.send(Generate(id="a", prompt="hi"))
-        *_, call, done = await wire.until("done")
-    assert (call["name"], json.loads(call["arguments"]), call["complete"]) == (
-        "add",
-        {"a": 1},
-        True,
-    )
+        *frames, done = await wire.until("done")
+    calls = [frame for frame in frames if frame["type"] == "tool_call"]
+    assert calls[0]["name"] == "add"
+    assert json.loads("".join(call.get("arguments", "") for call in calls)) == {"a": 1}
+    assert calls[-1]["complete"]
     assert done["finish_reason"] == "tool_calls"
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import collections.abc
+import json
+import re
 import subprocess
 import sys
 import threading
@@ -25,6 +27,7 @@ from provider.interface import (
     ModelNotFoundError,
     PrefillProgress,
     QueuePosition,
+    ToolCallDelta,
     UnsupportedFeatureError,
     UnsupportedModelError,
 )
@@ -180,6 +183,90 @@ async def test_a_tool_that_fits_is_called(provider):
     assert "tool_call" not in whole.content
 
 
+# Several answers to one prompt. ------------------------------------------------------------------
+
+
+async def test_several_answers_share_one_reading_of_the_prompt(provider):
+    prompt = "Tell me a story about a fox named " + "Zorvan " * 60
+    begin = provider.statistics()
+    whole = await provider.generate_async(prompt, n=4, temperature=1.0, seed=3, max_tokens=30)
+    after = provider.statistics()
+    length = whole.usage["prompt_tokens"]
+    assert length > 100
+    assert after.prefill_tokens - begin.prefill_tokens < length + 8
+    texts = [one.content for one in whole.choices]
+    assert len(set(texts)) == 4
+    assert whole.content == texts[0]
+    alone = [
+        await provider.generate_async(prompt, temperature=1.0, seed=3 + i, max_tokens=30)
+        for i in range(4)
+    ]
+    assert [one.content for one in alone] == texts
+
+
+@pytest.mark.parametrize("prompt", ["Hi", "Count from 3 to 9"])
+async def test_several_answers_stream_with_their_choice_and_an_end_each(provider, prompt):
+    given = [
+        delta
+        async for delta in await stream(
+            provider, prompt, n=3, temperature=0.0, max_tokens=20, events=True
+        )
+    ]
+    ends = [delta for delta in given if delta.finish_reason]
+    assert sorted(delta.choice for delta in ends) == [0, 1, 2]
+    texts = [text_of([d for d in given if d.choice == choice]) for choice in range(3)]
+    assert len(set(texts)) == 1
+    started = [d for d in given if isinstance(d.raw_response, GenerationStarted)]
+    assert [delta.choice for delta in started] == [0]
+    assert list(provider.generate(prompt, n=3, temperature=0.0, max_tokens=20).choices[2].content)
+
+
+async def test_leaving_several_answers_stops_all_of_them(provider):
+    async with aclosing(await stream(provider, STORY, n=3, max_tokens=500)) as deltas_of_all:
+        await anext(deltas_of_all)
+    while provider.engine.busy:
+        await asyncio.sleep(0.002)
+    assert provider.engine.runs == []
+
+
+def test_several_answers_are_held_to_their_form_each(provider):
+    form = {"type": "regex", "regex": "[a-z]{3,9}"}
+    whole = provider.generate("Hi", n=3, response_format=form, temperature=1.5, max_tokens=20)
+    for one in whole.choices:
+        assert re.fullmatch("[a-z]{3,9}", one.content)
+
+
+# Calls. -----------------------------------------------------------------------------------------
+
+
+def send_message(to: str, text: str) -> str:
+    """Send somebody a message."""
+
+
+async def test_a_call_is_seen_while_it_is_made(provider):
+    stream = await provider.generate_async(
+        "Send Bralume the message trokey.", tools=[send_message], stream=True, events=True
+    )
+    events = [delta.raw_response async for delta in stream]
+    parts = [event for event in events if isinstance(event, ToolCallDelta)]
+    assert parts[0].name == "send_message"
+    assert len(parts) > 4
+    arguments = json.loads("".join(part.arguments or "" for part in parts))
+    assert arguments == {"to": "Bralume", "text": "trokey"}
+    assert [part.complete for part in parts] == [False] * (len(parts) - 1) + [True]
+
+
+async def test_a_call_that_is_cut_off_is_told_and_no_call(provider):
+    whole = await provider.generate_async(
+        "Send Bralume the message trokey.", tools=[send_message], max_tokens=8
+    )
+    assert whole.finish_reason == "length"
+    assert whole.tool_calls is None
+    (broken,) = whole.raw_response.broken_calls
+    assert (broken.error, broken.complete) == ("cut_off", True)
+    assert broken.text.startswith("<tool_call>")
+
+
 # Bad arguments are errors at the await, before anything runs. -----------------------------------
 
 
@@ -193,7 +280,7 @@ async def test_a_tool_that_fits_is_called(provider):
         ({"prompt": ""}, InvalidRequestError),
         ({"prompt": "x", "model": "another"}, UnsupportedModelError),
         ({"prompt": "x", "files": ["missing.txt"]}, FileProcessingError),
-        ({"prompt": "x", "files": ["picture.png"]}, UnsupportedFeatureError),
+        ({"prompt": "x", "files": [FileData("a.png", None, b"")]}, UnsupportedFeatureError),
         ({"prompt": "word " * 9000}, ContextWindowExceededError),
     ],
 )

@@ -1,0 +1,295 @@
+"""One model that is served: found, loaded when it is asked for, unloaded when it is idle.
+
+Its prompts are made on a thread of its own: a long one must hold up neither the event loop nor a
+decode step nor another model's prompts, and tokenizers are not shared between threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from provider.backend import clear_streams_at_thread_end, describe
+from provider.engine import Engine, EngineClosedError
+from provider.grammar import Forms
+from provider.interface import ModelInfo, ModelLoadingError
+from provider.mlx_thread import MlxThread
+from provider.models import (
+    LoadedModel,
+    Loading,
+    LoadProgress,
+    loading,
+    resolve,
+    resolve_adapter,
+    tokenizer_of,
+)
+from provider.preparation import Preparation
+from provider.run import Run
+from provider.runs import AsyncInbox, Branch, RunEvent, RunFinished, RunRequest, SyncInbox
+from provider.settings import EngineSettings
+from provider.shared_memory import SharedMemory
+from provider.statistics import EngineStatistics, total_of
+from provider.templates import ChatTemplate
+from provider.vision import Eyes, available, has_eyes
+
+__all__ = ["ModelSource", "Served", "Submitted"]
+
+NEEDS_EXTRA = "; it sees with `pip install mlx-gateway[vision]`"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from: a folder or a hub id, None for the model in the package.
+
+    An adapter has a `base`, the name of another model, and its own `adapter` folder or hub id.
+    """
+
+    name: str
+    path: str | None
+    draft: str | None = None
+    base: str | None = None
+    adapter: str | None = None
+
+
+class Served:
+    """A model by name. Its methods may be called from any thread."""
+
+    def __init__(
+        self,
+        source: ModelSource,
+        settings: EngineSettings,
+        thread: MlxThread,
+        memory: SharedMemory,
+        *,
+        base: Served | None = None,
+        pinned: bool = False,
+    ):
+        self.source = source
+        self.pinned = pinned
+        self.last_used = time.monotonic()  # in seconds
+        self._past: list[EngineStatistics] = []  # of engines that were unloaded, as one
+        self._settings = settings
+        self._thread = thread
+        self._memory = memory
+        self._base = base
+        self.adapters: list[Served] = []  # that share its weights
+        if base is not None:
+            base.adapters.append(self)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._context_window: int | None = None
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._unloaded = False
+        self.engine = Engine(
+            self.name, self._steps, self._settings, thread=self._thread, memory=self._memory
+        )
+        self._text_worker = ThreadPoolExecutor(
+            max_workers=1,
+            thread_name_prefix="mlx-prompt",
+            initializer=clear_streams_at_thread_end,  # images' processors make small mlx arrays
+        )
+        self._preparing: Future[Preparation] | None = None
+        self._files: tuple[Path, Path | None, Path | None, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """By which it is asked for."""
+        return self.source.name
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is told of it."""
+        ready = self.loaded()
+        self._context_window = ready.context_window if ready else self._context_window
+        return ModelInfo(self.name, self._context_window, ready is not None, self.source.base)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no calls any more."""
+        return self._closed
+
+    @property
+    def loading_failed(self) -> bool:
+        """Whether it could not be loaded when that was tried last."""
+        preparing = self._preparing
+        return preparing is not None and preparing.done() and preparing.exception() is not None
+
+    @property
+    def in_use(self) -> bool:
+        """Whether it is loaded, or is being loaded."""
+        return self._preparing is not None and not self.loading_failed
+
+    def loaded(self) -> Preparation | None:
+        """Return what makes its requests, None while it is not loaded; never waits."""
+        preparing = self._preparing
+        if preparing is None or not preparing.done() or preparing.exception() is not None:
+            return None
+        return preparing.result()
+
+    def statistics(self) -> EngineStatistics:
+        """Return its numbers since it was first loaded; never waits."""
+        with self._lock:
+            engines = [] if self._unloaded else [self.engine.statistics()]
+            return total_of([*engines, *self._past])
+
+    def ready(self) -> Future[Preparation]:
+        """Return the loading of the model, begun now if it has not been, or has failed."""
+        with self._lock:
+            self.refuse_if_closed()
+            self.last_used = time.monotonic()
+            if self.engine.closed:
+                self._begin_anew()
+            if self._preparing is None or self.loading_failed:
+                self._preparing = self._text_worker.submit(self._prepare)
+            return self._preparing
+
+    def refuse_if_closed(self) -> None:
+        """Raise EngineClosedError once it is closed for good."""
+        if self._closed:
+            raise EngineClosedError("the provider is closed")
+
+    def touch(self) -> None:
+        """Note that it was used."""
+        self.last_used = time.monotonic()
+
+    def prepare(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Do something on the thread that makes prompts. Raises EngineClosedError."""
+        try:
+            return self._text_worker.submit(work, *arguments)
+        except RuntimeError as error:
+            raise EngineClosedError("the model was unloaded") from error
+
+    def watch(self, watcher: Callable[[LoadProgress], None]) -> None:
+        """Let the progress of loading be told, on the MLX thread."""
+        self.engine.watch(watcher)
+
+    def unload(self, *, on_mlx_thread: bool = False) -> bool:
+        """Free it if nobody uses it; return whether that was done. The next call loads it again."""
+        with self._lock:
+            if self.pinned or self.loaded() is None or any(one.in_use for one in self.adapters):
+                return False
+            if not self.engine.retire():
+                return False
+            past = [*self._past, self.engine.statistics().only_growing()]
+            self._past, self._unloaded = [total_of(past)], True
+            self._preparing = None
+            self._text_worker.shutdown(wait=False)
+        if on_mlx_thread:
+            self.engine.end()
+        else:
+            self.engine.close(0)
+        log.info("unloaded `%s`", self.name)
+        return True
+
+    def discard(self) -> None:
+        """Take no new calls; for one that is not loaded."""
+        with self._lock:
+            self._closed = True
+        self._text_worker.shutdown(wait=False)
+
+    def close(self, grace_s: float | None = None) -> None:
+        """Take no new calls, and free it; see `Engine.close`."""
+        with self._lock:
+            self._closed = True
+        self._text_worker.shutdown(wait=True)
+        self.engine.close(grace_s)
+
+    # On the thread of its prompts, and on the MLX thread.
+
+    def _prepare(self) -> Preparation:
+        """Find the files, load the weights on the MLX thread, make the tokenizers on this one."""
+        log.info("mlx on %s", describe())
+        source = self.source
+        if self._base is not None:
+            self._base.ready().result()  # stays: this one is in use from now on
+        draft = None if source.draft is None else resolve(source.draft)
+        adapter = None if source.adapter is None else resolve_adapter(source.adapter)
+        path = resolve(source.path)
+        self._files = (path, draft, adapter, tokenizer_of(path))
+        weights = self.engine.load()
+        template = ChatTemplate(tokenizer_of(path))
+        model = weights.result()
+        if template.stop:
+            log.warning(
+                "`%s` has no chat template; turns are marked User: and Assistant:", self.name
+            )
+        return Preparation(
+            template,
+            model.context_window,
+            model.vocabulary,
+            Forms(template.tokenizer, model.vocabulary),
+            keep_boundaries=not model.trimmable,
+            eyes=Eyes(path) if has_eyes(path) and available() else None,
+            blind="" if available() or not has_eyes(path) else NEEDS_EXTRA,
+        )
+
+    def _steps(self) -> Loading:
+        assert self._files is not None
+        path, draft, adapter, tokenizer = self._files
+        base: LoadedModel | None = None
+        if self._base is not None:
+            base = self._base.engine.model
+            if base is None:
+                said = f"`{self._base.name}` was unloaded before its adapter could be loaded"
+                raise ModelLoadingError(said, model_name=self.name)
+        return loading(path, draft, adapter=adapter, base=base, tokenizer=tokenizer)
+
+
+class Submitted:
+    """The runs of one call, whose events come to one inbox; a context manager that ends them.
+
+    Raises EngineClosedError if the model was unloaded, and what `Engine.submit` raises.
+    """
+
+    def __init__(
+        self, served: Served, requests: Sequence[RunRequest], inbox: AsyncInbox | SyncInbox
+    ):
+        self.name = served.name
+        self.requests = requests
+        self.left = len(requests)  # that have not come to their end
+        self._served = served
+        self._engine = served.engine
+        self._inbox = inbox
+        self._runs: list[Run] = []
+        try:
+            for index, request in enumerate(requests):
+                own = inbox if self.left == 1 else Branch(index, inbox)
+                self._runs.append(self._engine.submit(request, own))
+        except BaseException:
+            self._cancel()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._cancel()
+        self._served.touch()
+
+    def take(self, given: Any) -> tuple[RunEvent, int]:
+        """Return an event of the inbox, and the index of the run that it is of."""
+        if isinstance(given, tuple) and isinstance(given[0], Branch):
+            branch, event = given
+            branch.take(event)
+            index, parked = branch.index, branch.parked
+        else:
+            event, index, parked = given, 0, self._inbox.parked
+        if parked:
+            self._engine.resume(self._runs[index])
+        if isinstance(event, RunFinished):
+            self.left -= 1
+        return event, index
+
+    def _cancel(self) -> None:
+        for run in self._runs:
+            self._engine.cancel(run)

@@ -1,0 +1,130 @@
+"""Every option in the three ways in which it can be given, which agree."""
+
+import json
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gateway.cli import NOT_OF_A_CHAT
+from gateway.cli import OPTIONS as OF_A_CHAT
+from gateway.client import connect
+from gateway.frames import Generate
+from gateway.pull import OPTIONS
+from provider import MLXProvider
+from tests.support.servers import running, stream_url
+from tests.support.servers import served as served_by_command
+
+ADD = {
+    "name": "add",
+    "description": "Add two numbers.",
+    "parameters": {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+    },
+}
+STORY = [{"role": "user", "content": "Tell me a story about a fox"}]
+EXAMPLES = {
+    "continue_final_message": {
+        "messages": [*STORY, {"role": "assistant", "content": "Once upon a"}],
+        "continue_final_message": True,
+    },
+    "enable_thinking": {"enable_thinking": True},
+    "frequency_penalty": {"frequency_penalty": 1.5},
+    "logit_bias": {"logit_bias": {"10": 5.0}},
+    "logprobs": {"logprobs": True},
+    "max_reasoning_tokens": {"enable_thinking": True, "max_reasoning_tokens": 5},
+    "max_tokens": {"max_tokens": 7},
+    "messages": {"messages": [*STORY, {"role": "assistant", "content": "No."}, *STORY]},
+    "min_p": {"min_p": 0.2},
+    "model": {"model": "embedded"},
+    "n": {"n": 2},
+    "presence_penalty": {"presence_penalty": 1.5},
+    "raw": {"prompt": "Once upon a time", "messages": None, "raw": True},
+    "repetition_penalty": {"repetition_penalty": 1.3},
+    "response_format": {"response_format": {"type": "choice", "choices": ["one", "two"]}},
+    "seed": {"seed": 11},
+    "stop": {"stop": ["the"]},
+    "temperature": {"temperature": 0.0},
+    "tool_choice": {"tools": [ADD], "tool_choice": "required"},
+    "top_k": {"top_k": 3},
+    "top_logprobs": {"logprobs": True, "top_logprobs": 2},
+    "top_p": {"top_p": 0.5},
+}
+USUAL = {"temperature": 1.0, "seed": 5, "max_tokens": 24, "messages": STORY}
+
+
+@pytest.fixture(scope="module")
+def provider():
+    made = MLXProvider()
+    yield made
+    made.close()
+
+
+@asynccontextmanager
+async def a_client(provider):
+    async with running(provider) as gateway, connect(stream_url(gateway)) as client:
+        yield client
+
+
+def test_every_option_is_a_field_of_generate_and_of_a_chat():
+    names = set(Generate.__struct_fields__)
+    assert set(OPTIONS) <= names
+    assert names - set(OPTIONS) == {
+        "files",
+        "id",
+        "prompt",
+        "resumable",
+        "stream",
+        "system_prompt",
+        "tools",
+        "window",
+    }
+    assert set(OF_A_CHAT) == names - NOT_OF_A_CHAT
+    assert set(EXAMPLES) == set(OPTIONS)
+
+
+@pytest.mark.parametrize("option", sorted(EXAMPLES))
+async def test_an_option_does_the_same_in_python_and_over_the_wire(provider, option):
+    given = {**USUAL, **EXAMPLES[option]}
+    given = {name: value for name, value in given.items() if value is not None}
+    called = dict(given)
+    whole = await provider.generate_async(called.pop("prompt", ""), **called)
+    async with a_client(provider) as client:
+        done = await client.generate(stream=False, **given).result()
+    assert (done.text, done.reasoning or None) == (whole.content, whole.reasoning_trace)
+    assert done.finish_reason == whole.finish_reason
+    assert (done.tool_calls or []) == (whole.tool_calls or [])
+    if done.logprobs:
+        assert done.logprobs == list(whole.raw_response.logprobs.tokens)
+    if option == "n":
+        assert [one["text"] for one in done.choices] == [one.content for one in whole.choices]
+
+
+def test_an_option_does_the_same_in_a_chat(provider):
+    of_a_chat = ("top_k", "min_p", "seed", "stop", "frequency_penalty", "logit_bias")
+    given = {**USUAL, **{name: EXAMPLES[name][name] for name in of_a_chat}}
+    whole = provider.generate("", **given)
+    flags = [
+        part
+        for name, value in given.items()
+        if name not in {"temperature", "max_tokens", "messages"}
+        for part in ("-o", f"{name}={json.dumps(value)}")
+    ]
+    flags += ["--temperature", "1.0", "--max-tokens", "24"]
+    with served_by_command() as address:
+        done = run_chat(address, flags, f"{STORY[0]['content']}\n")
+    assert done == f"{whole.content}\n"
+
+
+def run_chat(address, flags, said):
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "chat", "--url", address, *flags],
+        input=said,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout
