@@ -7,34 +7,61 @@
  *     for await (const chunk of run) show(chunk.text);
  *     const result = await run.result;
  *
- * Leaving the loop, `run.cancel()` and an AbortSignal each stop the model at once. A connection
- * that is lost is made again, and a run goes on where it was, each chunk once. A run that can't go on
- * (the gateway was started anew, or had not begun it, or stayed away for a minute) ends with
+ * With functions, `client.runTools({messages, tools: [{name, description, parameters, run}]})` calls
+ * those that the model asks for and goes on until it has answered.
+ *
+ * Leaving the loop, `run.cancel()` and an AbortSignal each stop the model at once. A connection that
+ * is lost is made again, and a run goes on where it was, each chunk once. A run that can't go on (the
+ * gateway was started anew, or had not begun it, or stayed away for a minute) ends with
  * ConnectionLostError and the text so far. A prompt is never sent twice on its own account.
  */
 
 /**
- * @typedef {{role: string, content: string}} Message
+ * @typedef {{role: string, content: string | Part[], [field: string]: any}} Message
+ * @typedef {{type: "text", text: string} | {type: "image", data: string}
+ *   | {type: "image_url", image_url: {url: string}}} Part of a message; `data` is base64 text
  * @typedef {{
  *   messages?: Message[], prompt?: string, system_prompt?: string, model?: string,
  *   temperature?: number, top_p?: number, top_k?: number, min_p?: number, max_tokens?: number,
  *   seed?: number, stop?: string | string[], repetition_penalty?: number, tools?: object[],
- *   logprobs?: boolean, top_logprobs?: number,
+ *   logprobs?: boolean, top_logprobs?: number, n?: number,
  *   tool_choice?: "auto" | "none" | "required" | object,
  *   files?: {name: string, mime?: string, data: string}[], enable_thinking?: boolean,
  *   raw?: boolean, continue_final_message?: boolean, max_reasoning_tokens?: number, response_format?: object, logit_bias?: Record<string, number>,
  *   presence_penalty?: number, frequency_penalty?: number,
  *   resumable?: boolean,
  *   signal?: AbortSignal, onprogress?: (progress: Progress) => void,
+ *   oncall?: (call: ToolCall) => void,
  * }} GenerateOptions
- * @typedef {{text: string, channel: "answer" | "reasoning", logprobs?: object[]}} Chunk
- * @typedef {{queued: number} | {done: number, total: number} | {started: object}} Progress
- * @typedef {{index: number, id: string, name: string, arguments: string}} ToolCall
  * @typedef {{
- *   text: string, reasoning: string, model: string, toolCalls: ToolCall[],
+ *   text: string, channel: "answer" | "reasoning", logprobs?: TokenLogprob[], choice?: number,
+ * }} Chunk `choice` says which of `n` answers it is of, if it is not the first
+ * @typedef {{
+ *   token: string, logprob: number, bytes: number[] | null, top_logprobs?: TokenLogprob[],
+ * }} TokenLogprob `bytes` is null for a part of a character
+ * @typedef {{queued: number} | {done: number, total: number} | {started: object}
+ *   | {loading: string, done: number, total: number}} Progress tokens of the prompt, or bytes of the
+ *   weights of the model that is being loaded
+ * @typedef {{
+ *   index: number, id: string, name: string, arguments: string, complete: boolean,
+ *   error?: "cut_off" | "malformed", text?: string,
+ * }} ToolCall `arguments` is JSON text, whole once it is complete; with an `error` it can't be
+ *   answered, and `text` is what the model wrote
+ * @typedef {{
+ *   text: string, reasoning: string, model: string,
+ *   toolCalls: ToolCall[], brokenCalls: ToolCall[], choices?: {text: string, finishReason: string}[],
  *   finishReason: "stop" | "length" | "tool_calls" | "cancelled",
  *   usage: Record<string, number>, timing: Record<string, number>,
  * }} Result
+ * @typedef {{
+ *   name: string, description?: string, parameters?: object,
+ *   run?: (args: any, context: {call: ToolCall, signal: AbortSignal}) => unknown,
+ * }} Tool `parameters` is a JSON Schema; `run` gets what was parsed of the arguments
+ * @typedef {Omit<GenerateOptions, "tools" | "prompt"> & {
+ *   messages: Message[], tools: Tool[], maxRounds?: number,
+ *   onresult?: (call: ToolCall, content: string) => void,
+ * }} ToolOptions
+ * @typedef {Result & {messages: Message[]}} ToolResult `messages` are the turns that were added
  * @typedef {"connecting" | "open" | "waiting" | "closed"} ConnectionState
  * @typedef {{
  *   token?: string | (() => string | Promise<string>),
@@ -72,6 +99,8 @@ const BACKOFF_MOST_MS = 10_000;
 const GIVE_UP_MS = 60_000;
 /** Frames that may wait for a connection; a caller that goes on beyond is told so. */
 const MOST_WAITING = 64;
+/** Answers in a row that may ask for tools. */
+const MOST_ROUNDS = 8;
 
 /** The gateway refused a request or ended a generation. */
 export class GatewayError extends Error {
@@ -117,6 +146,7 @@ export function connect(url, options = {}) {
   /** Runs that were stopped while there was no connection. @type {{type: string, id: string}[]} */
   let orphans = [];
   let epoch = "";
+  let mostBytes = Infinity; // of a frame; the gateway says it
   /** @type {WebSocket | null} */
   let socket = null;
   /** @type {ConnectionState} */
@@ -165,12 +195,13 @@ export function connect(url, options = {}) {
       attempts = 0;
       clearTimeout(givingUp);
       become("open");
+      mostBytes = frame.limits?.max_frame_bytes ?? Infinity;
       ready.resolve(frame);
       takeUp(frame.epoch === epoch);
       epoch = frame.epoch;
       const frames = waiting;
       waiting = [];
-      for (const text of frames) socket?.send(text);
+      for (const text of frames) sendLate(text);
       return;
     }
     // A finished generation's frames, and frames of a later version, are nobody's: ignored.
@@ -233,10 +264,34 @@ export function connect(url, options = {}) {
     timer = setTimeout(open, Math.random() * most); // full jitter: nobody comes in step
   }
 
+  /**
+   * A frame that is larger than the gateway takes would end the connection, for all that runs on it.
+   * @param {WebSocket} open
+   * @param {string} text
+   */
+  function put(open, text) {
+    // A character has three bytes at most.
+    const size = 3 * text.length > mostBytes ? new TextEncoder().encode(text).length : 0;
+    if (size > mostBytes) {
+      const said = `the request has ${size} bytes; the gateway takes at most ${mostBytes}`;
+      throw new GatewayError("invalid_request", `${said} (its max_frame_bytes)`);
+    }
+    open.send(text);
+  }
+
+  /** Send what waited for a connection. @param {string} text */
+  function sendLate(text) {
+    try {
+      if (socket) put(socket, text);
+    } catch (error) {
+      runs.get(JSON.parse(text).id)?.fail(() => /** @type {Error} */ (error));
+    }
+  }
+
   /** @param {{type: string, [field: string]: any}} frame */
   function send(frame) {
     const text = JSON.stringify(frame);
-    if (state === "open" && socket?.readyState === 1) socket.send(text);
+    if (state === "open" && socket?.readyState === 1) put(socket, text);
     else if (state === "closed") throw new ConnectionLostError("");
     else if (waiting.length >= MOST_WAITING) {
       throw new GatewayError("overloaded", "too many requests wait for a connection", {
@@ -258,6 +313,32 @@ export function connect(url, options = {}) {
     runs.get(id)?.receive({ type: "done", finish_reason: "cancelled", usage: {}, timing: {} });
   }
 
+  /**
+   * @param {GenerateOptions} request
+   */
+  function generate({ signal, onprogress, oncall, resumable = true, ...fields }) {
+    lastId += 1;
+    const id = `g${lastId}`;
+    const run = createRun(id, {
+      onprogress,
+      oncall,
+      cancel: () => cancel(id),
+      ended: () => runs.delete(id),
+    });
+    if (signal?.aborted) {
+      run.fail(() => abortError(signal));
+      return run.handle;
+    }
+    signal?.addEventListener("abort", () => run.abort(abortError(signal)), { once: true });
+    runs.set(id, run);
+    try {
+      send({ type: "generate", id, resumable, ...fields });
+    } catch (error) {
+      run.fail(() => /** @type {Error} */ (error));
+    }
+    return run.handle;
+  }
+
   open();
   return {
     /** The connection's `ready` frame; another promise after each loss. */
@@ -269,31 +350,15 @@ export function connect(url, options = {}) {
     },
     /** Dispatches "state" whenever `state` changes. */
     events,
+    /** Start a generation. */
+    generate,
     /**
-     * Start a generation.
-     * @param {GenerateOptions} request
+     * Generate, call the functions that the model asks for, tell it what they returned, and go on
+     * until it has answered. A call of a tool without a `run` is left to the caller: the result has
+     * it in `toolCalls`. What a function throws is told to the model.
+     * @param {ToolOptions} request
      */
-    generate({ signal, onprogress, resumable = true, ...fields }) {
-      lastId += 1;
-      const id = `g${lastId}`;
-      const run = createRun(id, {
-        onprogress,
-        cancel: () => cancel(id),
-        ended: () => runs.delete(id),
-      });
-      if (signal?.aborted) {
-        run.fail(() => abortError(signal));
-        return run.handle;
-      }
-      signal?.addEventListener("abort", () => run.abort(abortError(signal)), { once: true });
-      runs.set(id, run);
-      try {
-        send({ type: "generate", id, resumable, ...fields });
-      } catch (error) {
-        run.fail(() => /** @type {Error} */ (error));
-      }
-      return run.handle;
-    },
+    runTools: (request) => createToolRun(generate, request),
     /** End every run, close the connection, and stay closed. */
     close() {
       closedByCaller = true;
@@ -318,39 +383,58 @@ export function connect(url, options = {}) {
  * One generation: its frames in, chunks and a result out.
  *
  * @param {string} id
- * @param {{onprogress?: (progress: Progress) => void, cancel: () => void, ended: () => void}} hooks
+ * @param {{
+ *   onprogress?: (progress: Progress) => void, oncall?: (call: ToolCall) => void,
+ *   cancel: () => void, ended: () => void,
+ * }} hooks
  */
 function createRun(id, hooks) {
-  /** @type {Chunk[]} */
-  const chunks = [];
-  /** @type {ToolCall[]} */
-  const toolCalls = [];
+  const chunks = createQueue(() => hooks.cancel());
+  /** By index. @type {ToolCall[]} */
+  const calls = [];
   let text = "";
   let reasoning = "";
+  /** The texts of other answers than the first. @type {string[]} */
+  const others = [];
   let model = "";
   let over = false;
   let last = -1; // the newest number that has come
   /** @type {string | undefined} */
   let ticket;
   /** @type {Error | null} */
-  let failure = null;
-  /** @type {Error | null} */
   let aborted = null;
-  let wake = () => {};
   const result = deferred();
 
-  function end() {
+  /** @param {Error} [failure] */
+  function end(failure) {
     over = true;
     hooks.ended();
-    wake();
+    chunks.end(failure);
   }
 
   /** @param {(text: string) => Error} make */
   function fail(make) {
     if (over) return;
-    failure = aborted ?? make(text);
-    end();
+    const failure = aborted ?? make(text);
+    end(failure);
     result.reject(failure);
+  }
+
+  /** Add a part to its call. @param {any} frame @returns {ToolCall} */
+  function takeCall(frame) {
+    const { index, call_id: id, error, text: written } = frame;
+    const call = (calls[index] ??= { index, id, name: "", arguments: "", complete: false });
+    call.name ||= frame.name ?? "";
+    call.arguments += frame.arguments ?? "";
+    call.complete = frame.complete ?? false;
+    if (error) Object.assign(call, { error, text: written });
+    return call;
+  }
+
+  /** @param {{text?: string, finish_reason: string}} given @param {number} choice */
+  function choiceOf(given, choice) {
+    const said = choice ? others[choice] : text;
+    return { text: given.text ?? said ?? "", finishReason: given.finish_reason };
   }
 
   /** @param {any} frame */
@@ -361,6 +445,9 @@ function createRun(id, hooks) {
       case "queued":
         hooks.onprogress?.({ queued: frame.position });
         break;
+      case "loading":
+        hooks.onprogress?.({ loading: frame.model, done: frame.done ?? 0, total: frame.total ?? 0 });
+        break;
       case "started":
         model = frame.model;
         ticket = frame.ticket;
@@ -370,31 +457,36 @@ function createRun(id, hooks) {
         hooks.onprogress?.({ done: frame.done, total: frame.total });
         break;
       case "chunk": {
-        const channel = frame.channel ?? "answer";
-        if (channel === "reasoning") reasoning += frame.text;
+        const { channel = "answer", logprobs, choice = 0 } = frame;
+        if (choice) others[choice] = (others[choice] ?? "") + (channel === "answer" ? frame.text : "");
+        else if (channel === "reasoning") reasoning += frame.text;
         else text += frame.text;
-        const { logprobs } = frame;
-        chunks.push({ text: frame.text, channel, ...(logprobs ? { logprobs } : {}) });
-        wake();
+        const more = { ...(logprobs ? { logprobs } : {}), ...(choice ? { choice } : {}) };
+        chunks.add({ text: frame.text, channel, ...more });
         break;
       }
-      case "tool_call":
-        toolCalls.push({
-          index: frame.index,
-          id: frame.call_id,
-          name: frame.name ?? "",
-          arguments: frame.arguments ?? "",
-        });
+      case "tool_call": {
+        if (frame.choice) break; // of another answer than the first
+        const call = takeCall(frame);
+        hooks.oncall?.({ ...call });
         break;
+      }
       case "done":
+        for (const call of [...(frame.tool_calls ?? []), ...(frame.broken_calls ?? [])]) {
+          const said = JSON.stringify(call.arguments);
+          const index = calls.length;
+          takeCall({ ...call, index, call_id: call.id, arguments: said, complete: true });
+        }
         if (aborted) return fail(() => /** @type {Error} */ (aborted));
         end();
         result.resolve({
           text: frame.text ?? text,
           reasoning: frame.reasoning ?? reasoning,
           model,
-          toolCalls,
+          toolCalls: calls.filter((call) => call.complete && !call.error),
+          brokenCalls: calls.filter((call) => call.error),
           finishReason: frame.finish_reason,
+          ...(frame.choices ? { choices: frame.choices.map(choiceOf) } : {}),
           usage: frame.usage,
           timing: frame.timing,
         });
@@ -409,21 +501,6 @@ function createRun(id, hooks) {
             }),
         );
         break;
-    }
-  }
-
-  /** @returns {AsyncGenerator<Chunk, void, void>} */
-  async function* iterate() {
-    try {
-      for (;;) {
-        const chunk = chunks.shift();
-        if (chunk) yield chunk;
-        else if (failure) throw failure;
-        else if (over) return;
-        else await new Promise((resolve) => (wake = () => resolve(undefined)));
-      }
-    } finally {
-      if (!over) hooks.cancel(); // the loop was left: nobody wants the rest
     }
   }
 
@@ -451,9 +528,167 @@ function createRun(id, hooks) {
       cancel() {
         if (!over) hooks.cancel();
       },
-      [Symbol.asyncIterator]: iterate,
+      [Symbol.asyncIterator]: chunks.iterate,
     },
   };
+}
+
+/**
+ * Chunks on their way to a loop. @param {() => void} left called when the loop is left early
+ */
+function createQueue(left) {
+  /** @type {Chunk[]} */
+  const chunks = [];
+  let over = false;
+  /** @type {Error | undefined} */
+  let failure;
+  let wake = () => {};
+
+  return {
+    /** @param {Chunk} chunk */
+    add(chunk) {
+      chunks.push(chunk);
+      wake();
+    },
+    /** @param {Error} [error] */
+    end(error) {
+      over = true;
+      failure = error;
+      wake();
+    },
+    /** @returns {AsyncGenerator<Chunk, void, void>} */
+    async *iterate() {
+      try {
+        for (;;) {
+          const chunk = chunks.shift();
+          if (chunk) yield chunk;
+          else if (failure) throw failure;
+          else if (over) return;
+          else await new Promise((resolve) => (wake = () => resolve(undefined)));
+        }
+      } finally {
+        if (!over) left(); // nobody wants the rest
+      }
+    },
+  };
+}
+
+/**
+ * Generations in a row, with the functions that the model asks for called in between.
+ *
+ * @param {(request: GenerateOptions) => any} generate
+ * @param {ToolOptions} request
+ */
+function createToolRun(generate, request) {
+  const { messages, tools, maxRounds = MOST_ROUNDS, onresult, signal, ...options } = request;
+  const functions = new Map(tools.map((tool) => [tool.name, tool.run]));
+  const definitions = tools.map(({ run, ...definition }) => definition);
+  const chunks = createQueue(cancel);
+  const controller = new AbortController();
+  /** The turns that were added. @type {Message[]} */
+  const turns = [];
+  let text = "";
+  /** @type {any} */
+  let current = null;
+  const result = deferred();
+
+  function cancel() {
+    controller.abort();
+    current?.cancel();
+  }
+
+  /** @returns {Promise<ToolResult>} */
+  async function drive() {
+    for (let round = 1; ; round += 1) {
+      const asked = [...messages, ...turns];
+      current = generate({ ...options, signal, messages: asked, tools: definitions });
+      for await (const chunk of current) {
+        if (chunk.channel === "answer" && !chunk.choice) text += chunk.text;
+        chunks.add(chunk);
+      }
+      const answer = await current.result;
+      const calls = answer.toolCalls;
+      turns.push(assistantTurn(answer));
+      const ours = calls.every((/** @type {ToolCall} */ call) => functions.get(call.name));
+      const last = !calls.length || !ours || round === maxRounds || controller.signal.aborted;
+      if (!last) turns.push(...(await Promise.all(calls.map(callTool))));
+      if (controller.signal.aborted) answer.finishReason = "cancelled";
+      if (last || controller.signal.aborted) return { ...answer, messages: turns };
+    }
+  }
+
+  /** @param {ToolCall} call */
+  async function callTool(call) {
+    const run = /** @type {NonNullable<Tool["run"]>} */ (functions.get(call.name));
+    let content;
+    try {
+      const stop = anyOf(controller.signal, signal);
+      const value = await run(JSON.parse(call.arguments), { call, signal: stop });
+      content = typeof value === "string" ? value : spacedJson(value);
+    } catch (error) {
+      content = spacedJson({ error: String(error) });
+    }
+    onresult?.(call, content);
+    return toolTurn(call, content);
+  }
+
+  drive().then(
+    (answer) => {
+      chunks.end();
+      result.resolve(answer);
+    },
+    (error) => {
+      chunks.end(error);
+      result.reject(error);
+    },
+  );
+  return {
+    /** The last answer, with the `messages` that were added. Rejects as a generation's does. */
+    result: /** @type {Promise<ToolResult>} */ (result.promise),
+    /** The text of all answers so far. */
+    get text() {
+      return text;
+    },
+    /** Stop the model; functions get it by their `signal`. */
+    cancel,
+    [Symbol.asyncIterator]: chunks.iterate,
+  };
+}
+
+/** An answer as a message of the conversation. @param {Result} answer */
+export function assistantTurn(answer) {
+  const calls = answer.toolCalls.map((call) => ({
+    type: "function",
+    id: call.id,
+    function: { name: call.name, arguments: call.arguments },
+  }));
+  const turn = { role: "assistant", content: answer.text };
+  return calls.length ? { ...turn, tool_calls: calls } : turn;
+}
+
+/** What a tool returned, as a message. @param {ToolCall} call @param {string} content */
+export function toolTurn(call, content) {
+  return { role: "tool", tool_call_id: call.id, name: call.name, content };
+}
+
+/**
+ * JSON with a blank after each comma and colon, as models have mostly read it; without, small ones
+ * stumble. @param {unknown} value
+ */
+function spacedJson(value) {
+  /** @param {any} plain @returns {string} */
+  const write = (plain) => {
+    if (Array.isArray(plain)) return `[${plain.map(write).join(", ")}]`;
+    if (plain === null || typeof plain !== "object") return JSON.stringify(plain);
+    const fields = Object.entries(plain).map(([key, inner]) => `${JSON.stringify(key)}: ${write(inner)}`);
+    return `{${fields.join(", ")}}`;
+  };
+  return write(JSON.parse(JSON.stringify(value) ?? "null"));
+}
+
+/** @param {AbortSignal} first @param {AbortSignal} [second] */
+function anyOf(first, second) {
+  return second ? AbortSignal.any([first, second]) : first;
 }
 
 /** @param {string} [url] */

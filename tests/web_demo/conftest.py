@@ -1,5 +1,6 @@
-"""A real Chromium, driven by Playwright, and a gateway to point it at."""
+"""A real Chromium, driven by Playwright, a gateway to point it at, and what is done on the page."""
 
+import json
 import os
 import shutil
 from contextlib import asynccontextmanager
@@ -20,6 +21,8 @@ ARGUMENTS = [
 ]
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 TIMEOUT_MS = 20_000
+ANSWER = ".assistant .text"
+FIGURES = ".assistant .figures"
 
 
 def find_chromium():
@@ -68,3 +71,43 @@ async def scripted_gateway(*script, tokens_per_second=None, **changes):
     provider = ScriptedProvider(tokens_per_second=tokens_per_second, **options)
     async with running(provider, **changes) as gateway:
         yield gateway
+
+
+async def ask(page, text, pane=0):
+    box = page.get_by_label("Message", exact=True).nth(pane)
+    await box.fill(text)
+    await box.press("Enter")
+
+
+async def wait_for_text(page, selector, text, which=0):
+    await page.locator(selector, has_text=text).nth(which).wait_for()
+
+
+@asynccontextmanager
+async def settings_of(page):
+    """Open the settings, and close them again."""
+    await page.get_by_role("button", name="Settings").click()
+    yield page.locator("#settings")
+    await page.keyboard.press("Escape")
+
+
+async def answered(page, text):
+    """Ask something and wait for the end of the turn; return it."""
+    before = await page.locator(".assistant").count()
+    await ask(page, text)
+    turn = page.locator(".assistant:not(.streaming)").nth(before)
+    await turn.wait_for()
+    return turn
+
+
+def sent_by(page):
+    """Return a list that the page's requests will be in; call it before they are made."""
+    frames = []
+
+    def take(payload):
+        frame = json.loads(payload)
+        if frame["type"] == "generate":
+            frames.append(frame)
+
+    page.on("websocket", lambda socket: socket.on("framesent", take))
+    return frames

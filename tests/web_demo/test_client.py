@@ -1,6 +1,7 @@
 """client.js by its public interface, run in a real page."""
 
 import asyncio
+import json
 import re
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import pytest
 
 from gateway.frames import RETRYABLE
 from gateway.pages import web_root
+from provider import MLXProvider
 from provider.interface import GenerationError
-from provider.scripted import Call, Fail, Pause, Reason, Say
-from tests.support.servers import eventually
+from provider.scripted import Call, Fail, Pause, Reason, Say, ScriptedProvider
+from tests.support.servers import eventually, running
 from tests.web_demo.conftest import scripted_gateway
 
 pytestmark = pytest.mark.browser
@@ -28,22 +30,42 @@ async def test_chunks_join_to_the_result(new_page):
         result = await evaluate(
             page,
             """
-            const run = client.generate({prompt: "hi"});
+            const seen = [];
+            const run = client.generate({prompt: "hi", oncall: (call) => seen.push(call)});
             let text = "", channels = [];
             for await (const chunk of run) {
                 channels.push(chunk.channel);
                 if (chunk.channel === "answer") text += chunk.text;
             }
-            return {text, channels, ...(await run.result)};
+            return {text, channels, seen, ...(await run.result)};
             """,
         )
     assert result["text"] == "a b c"
     assert (result["channels"][0], result["reasoning"]) == ("reasoning", "hm")
     assert result["finishReason"] == "tool_calls"
-    assert result["toolCalls"] == [
-        {"index": 0, "id": "call_0", "name": "add", "arguments": '{"a":1}'}
-    ]
+    call = {"index": 0, "id": "call_0", "name": "add", "arguments": '{"a": 1}', "complete": True}
+    assert result["toolCalls"] == [call]
+    assert result["brokenCalls"] == []
+    assert result["seen"][-1] == call
     assert (result["model"], result["usage"]["completion_tokens"]) == ("scripted", 4)
+
+
+async def test_a_request_too_large_for_the_gateway_is_refused_before_it_ends_the_connection(
+    new_page,
+):
+    async with scripted_gateway(Say("hi"), max_frame_bytes=4096) as gateway:
+        page = await new_page(gateway.url)
+        result = await evaluate(
+            page,
+            """
+            const code = (prompt) => client.generate({prompt}).result.then(
+                (result) => result.finishReason, (error) => error.code);
+            const early = code("ü".repeat(2050)), small = code("ü".repeat(1500));
+            await client.ready;
+            return Promise.all([early, small, code("ü".repeat(2050)), client.state]);
+            """,
+        )
+    assert result == ["invalid_request", "stop", "invalid_request", "open"]
 
 
 @pytest.mark.parametrize(
@@ -231,3 +253,140 @@ def test_the_retry_table_is_the_servers():
     assert {name: value == "true" for name, value in found.items()} == {
         str(code): retryable for code, retryable in RETRYABLE.items()
     }
+
+
+async def test_several_answers_are_told_apart(new_page):
+    provider = MLXProvider({"max_tokens": 12, "temperature": 1.2, "seed": 1})
+    async with running(provider) as gateway:
+        page = await new_page(gateway.url)
+        for stream in ("true", "false"):
+            result = await evaluate(
+                page,
+                'const run = client.generate({prompt: "Tell me a story", n: 3, stream: %s});'
+                "return await run.result;" % stream,
+            )
+            texts = [choice["text"] for choice in result["choices"]]
+            assert len(set(texts)) == 3
+            assert result["text"] == texts[0]
+    await provider.aclose()
+
+
+async def test_the_text_of_functions_with_several_answers_is_the_first_ones(new_page):
+    provider = MLXProvider({"max_tokens": 12, "temperature": 1.2, "seed": 1})
+    async with running(provider) as gateway:
+        page = await new_page(gateway.url)
+        texts = await evaluate(
+            page,
+            """
+            const messages = [{role: "user", content: "Tell me a story"}];
+            const run = client.runTools({messages, tools: [], n: 2});
+            const {text, choices} = await run.result;
+            return [run.text, text, choices.length];
+            """,
+        )
+    assert texts[0] == texts[1]
+    assert texts[2] == 2
+    await provider.aclose()
+
+
+# Functions that the model asks for. --------------------------------------------------------------
+
+
+def answering(*calls, rounds=1):
+    """Return a script that asks for tools for some rounds, then says what they returned."""
+
+    def script(request):
+        results = [m["content"] for m in request.options["messages"] if m["role"] == "tool"]
+        if len(results) < rounds * len(calls):
+            return [Say("Let me see. "), *calls]
+        return [Say(" ".join(results))]
+
+    return script
+
+
+async def run_tools(new_page, script, tools, more="", after=""):
+    provider = ScriptedProvider(script=script, tokens_per_second=None)
+    async with running(provider) as gateway:
+        page = await new_page(gateway.url)
+        result = await evaluate(
+            page,
+            """
+            const results = [];
+            const messages = [{role: "user", content: "hi"}];
+            const run = client.runTools({messages, tools: [%s], %s
+                onresult: (call, content) => results.push([call.name, content])});
+            const chunks = [];
+            for await (const chunk of run) { chunks.push(chunk.text); %s }
+            return {chunks: chunks.join(""), all: run.text, results, ...(await run.result)};
+            """
+            % (tools, more, after),
+        )
+    return result, provider
+
+
+ADD = '{name: "add", parameters: {type: "object"}, run: ({a, b}) => a + b}'
+
+
+async def test_functions_are_called_and_the_model_goes_on(new_page):
+    calls = Call("add", {"a": 1, "b": 2}), Call("add", {"a": 3, "b": 4})
+    result, provider = await run_tools(new_page, answering(*calls), ADD)
+    assert result["results"] == [["add", "3"], ["add", "7"]]
+    assert (result["text"], result["finishReason"]) == ("3 7", "stop")
+    assert result["chunks"] == result["all"] == "Let me see. 3 7"
+    first, second = provider.requests
+    assert first.tools == [{"name": "add", "parameters": {"type": "object"}}]
+    asked, told, seven = second.options["messages"][1:]
+    assert [call["function"]["name"] for call in asked["tool_calls"]] == ["add", "add"]
+    assert (told["role"], told["tool_call_id"], told["content"]) == ("tool", "call_0", "3")
+    assert seven["content"] == "7"
+    assert [turn["role"] for turn in result["messages"]] == [
+        "assistant",
+        "tool",
+        "tool",
+        "assistant",
+    ]
+
+
+async def test_what_a_function_throws_is_told_to_the_model(new_page):
+    tool = '{name: "f", run: async () => { throw new Error("no such city"); }}'
+    result, _ = await run_tools(new_page, answering(Call("f", {})), tool)
+    assert result["text"] == '{"error": "Error: no such city"}'
+
+
+async def test_what_a_function_returns_is_json_with_blanks(new_page):
+    tool = '{name: "f", run: () => ({a: [1, "x,y:z", null, {b: undefined}], d: new Date(0)})}'
+    result, _ = await run_tools(new_page, answering(Call("f", {})), tool)
+    expected = {"a": [1, "x,y:z", None, {}], "d": "1970-01-01T00:00:00.000Z"}
+    assert result["results"] == [["f", json.dumps(expected)]]
+
+
+async def test_a_call_without_a_function_is_left_to_the_caller(new_page):
+    result, provider = await run_tools(new_page, answering(Call("f", {})), '{name: "f"}')
+    assert result["finishReason"] == "tool_calls"
+    assert [call["name"] for call in result["toolCalls"]] == ["f"]
+    assert len(provider.requests) == 1
+
+
+async def test_the_rounds_are_bounded(new_page):
+    script = answering(Call("add", {"a": 1, "b": 1}), rounds=99)
+    result, provider = await run_tools(new_page, script, ADD, "maxRounds: 3,")
+    assert len(provider.requests) == 3
+    assert result["finishReason"] == "tool_calls"
+
+
+async def test_a_function_that_runs_is_told_of_a_cancel(new_page):
+    tool = """{name: "f", run: (_, {signal}) => new Promise((resolve) => {
+        signal.addEventListener("abort", () => resolve("stopped"));
+        setTimeout(() => run.cancel()); })}"""
+    result, provider = await run_tools(new_page, answering(Call("f", {})), tool)
+    assert result["results"] == [["f", "stopped"]]
+    assert result["finishReason"] == "cancelled"
+    assert len(provider.requests) == 1
+
+
+async def test_leaving_the_loop_of_tools_stops_the_model(new_page):
+    result, provider = await run_tools(
+        new_page, lambda request: [Say("a "), Pause(3600)], ADD, after="break;"
+    )
+    assert result["finishReason"] == "cancelled"
+    assert not provider.live
