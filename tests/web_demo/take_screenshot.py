@@ -28,7 +28,7 @@ async def main():
         await page.wait_for_selector('#state[data-state="open"]')
         await page.get_by_role("button", name="Side by side").click()
         for pane, prompt in enumerate(PROMPTS):
-            box = page.get_by_label("Message").nth(pane)
+            box = page.get_by_label("Message", exact=True).nth(pane)
             await box.fill(prompt)
             await box.press("Enter")
         await page.wait_for_function(

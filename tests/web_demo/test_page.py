@@ -9,25 +9,14 @@ import pytest
 from gateway.server import Gateway
 from gateway.settings import Settings
 from gateway.tokens import Token, Tokens
+from provider import MLXProvider
 from provider.interface import GenerationError
 from provider.scripted import Call, Fail, Gate, Pause, Prefill, Queue, Reason, Say, ScriptedProvider
 from tests.support.servers import eventually, running
-from tests.web_demo.conftest import scripted_gateway
+from tests.support.tiny_models import LLAMA, write_model
+from tests.web_demo.conftest import ANSWER, FIGURES, ask, scripted_gateway, wait_for_text
 
 pytestmark = pytest.mark.browser
-
-ANSWER = ".assistant .text"
-FIGURES = ".assistant .figures"
-
-
-async def ask(page, text, pane=0):
-    box = page.get_by_label("Message").nth(pane)
-    await box.fill(text)
-    await box.press("Enter")
-
-
-async def wait_for_text(page, selector, text, which=0):
-    await page.locator(selector, has_text=text).nth(which).wait_for()
 
 
 async def lengths(page, times=6):
@@ -167,8 +156,78 @@ async def test_reasoning_is_apart_and_tool_calls_are_shown(new_page):
     async with scripted_gateway(Reason("Hm."), Say("Yes. "), Call("add", {"a": 1})) as gateway:
         page = await new_page(gateway.url)
         await ask(page, "Hi")
-        await wait_for_text(page, ANSWER, 'add({"a":1})')
+        await wait_for_text(page, ".call .arguments", '{"a": 1}')
+        await wait_for_text(page, FIGURES, "nobody answers this call")
+        assert await page.locator(".call .name").text_content() == "add"
         assert await page.locator(".reasoning div").text_content() == "Hm."
+
+
+def with_tool(call):
+    """Return a script that asks for a tool and says what it returned."""
+
+    def script(request):
+        told = [m["content"] for m in request.options["messages"] if m["role"] == "tool"]
+        return [Say("It is "), Say(told[-1])] if told else [Say("Let me see. "), call]
+
+    return ScriptedProvider(script=script, tokens_per_second=None)
+
+
+async def test_the_page_answers_its_own_tools(new_page):
+    async with running(with_tool(Call("add", {"a": 734, "b": 58}))) as gateway:
+        page = await new_page(gateway.url)
+        await page.get_by_role("button", name="Settings").click()
+        await page.get_by_label("Tools that this page answers").check()
+        await page.keyboard.press("Escape")
+        await ask(page, "What is 734 plus 58?")
+        await wait_for_text(page, ANSWER, "It is 792")
+        assert await page.locator(".call .returned").text_content() == "792"
+        order = await page.locator(".said").evaluate(
+            "(element) => [...element.children].map((child) => child.className)"
+        )
+        assert order == ["text", "call", "text"]
+        await ask(page, "And again?")
+        await eventually(lambda: len(gateway.provider.requests) == 3)
+    roles = [m["role"] for m in gateway.provider.requests[2].options["messages"]]
+    assert roles == ["user", "assistant", "tool", "assistant", "user"]
+    assert [tool["name"] for tool in gateway.provider.requests[0].tools] == ["add", "multiply"]
+
+
+async def write_tools(page, text):
+    await page.get_by_role("button", name="Settings").click()
+    await page.get_by_label("Tools that you answer").fill(text)
+    wrong = await page.locator("#tools-wrong").text_content()
+    await page.keyboard.press("Escape")
+    return wrong
+
+
+async def test_the_user_answers_a_tool_of_their_own(new_page):
+    async with running(with_tool(Call("get_weather", {"city": "Ulm"}))) as gateway:
+        page = await new_page(gateway.url)
+        assert await write_tools(page, '{"name": "get_weather"}') == ""
+        await ask(page, "What is the weather in Ulm?")
+        box = page.get_by_label("What the tool returns")
+        await box.fill("rainy")
+        await box.press("Enter")
+        await wait_for_text(page, ANSWER, "It is rainy")
+        assert not await box.is_visible()
+
+
+async def test_stopping_while_a_tool_waits_for_its_answer(new_page):
+    async with running(with_tool(Call("get_weather", {"city": "Ulm"}))) as gateway:
+        page = await new_page(gateway.url)
+        await write_tools(page, '[{"type": "function", "function": {"name": "get_weather"}}]')
+        await ask(page, "What is the weather in Ulm?")
+        await page.get_by_label("What the tool returns").wait_for()
+        await page.get_by_role("button", name="Stop").click()
+        await wait_for_text(page, FIGURES, "stopped by you")
+        assert len(gateway.provider.requests) == 1
+
+
+@pytest.mark.parametrize(("text", "said"), [("{", "not JSON"), ("[{}]", 'tool 1 needs a "name"')])
+async def test_tools_that_are_none_are_said_to_be(new_page, text, said):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url)
+        assert said in await write_tools(page, text)
 
 
 async def test_the_settings_reach_the_model(new_page):
@@ -204,7 +263,7 @@ async def test_nothing_is_cut_off_at_any_width(new_page, width):
         await page.get_by_role("button", name="Side by side").click()
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
         for pane in range(2):
-            box = await page.get_by_label("Message").nth(pane).bounding_box()
+            box = await page.get_by_label("Message", exact=True).nth(pane).bounding_box()
             assert box["y"] + box["height"] <= 800, "a pane is off the screen"
 
 
@@ -223,3 +282,29 @@ async def test_an_example_is_one_click(new_page):
         await page.get_by_role("button", name="What is this gateway?").click()
         await wait_for_text(page, ANSWER, "x")
     assert gateway.provider.requests[0].last_user_text == "What is this gateway?"
+
+
+async def test_one_of_several_models_is_chosen_and_its_loading_is_shown(new_page, tmp_path):
+    other = write_model(tmp_path / "other", LLAMA)
+    provider = MLXProvider({"model": ["embedded", f"random={other}"], "max_tokens": 20})
+    await provider.load()
+    async with running(provider) as gateway:
+        page = await new_page(gateway.url)
+        select = page.get_by_label("Model", exact=True)
+        assert await select.locator("option").all_text_contents() == ["embedded", "random"]
+        await page.evaluate(
+            """() => {
+                globalThis.seen = [];
+                new MutationObserver((records) => records.forEach((record) =>
+                    seen.push(record.target.textContent)))
+                    .observe(document.body, {childList: true, subtree: true});
+            }"""
+        )
+        await select.select_option("random")
+        await ask(page, "Hi")
+        await wait_for_text(page, FIGURES, "· random")
+        assert any("loading random" in text for text in await page.evaluate("() => seen"))
+        await select.select_option("embedded")
+        await ask(page, "Count from 3 to 9")
+        await wait_for_text(page, FIGURES, "· embedded")
+    await provider.aclose()

@@ -1,0 +1,249 @@
+"""Forms of answers, and several answers to one message, on the demo page and the real model."""
+
+import json
+import re
+
+import pytest
+
+from provider import MLXProvider
+from provider.interface import GenerationError
+from provider.scripted import Fail, Say
+from tests.support.servers import eventually, running
+from tests.web_demo.conftest import (
+    ANSWER,
+    FIGURES,
+    answered,
+    ask,
+    scripted_gateway,
+    sent_by,
+    settings_of,
+    wait_for_text,
+)
+
+pytestmark = pytest.mark.browser
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "age": {"type": "integer", "minimum": 0, "maximum": 99},
+    },
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+REGEX = "[A-Z][a-z]{2,8} is [0-9]{1,2} years old"
+LARK = 'start: "The answer is " NUMBER\nNUMBER: /[0-9]{1,3}/'
+
+
+def fits_schema(text):
+    value = json.loads(text)
+    return set(value) == {"name", "age"} and 0 <= value["age"] <= 99
+
+
+FORMS = {
+    "JSON": ("", lambda text: text.startswith("{")),
+    "JSON Schema": (json.dumps(SCHEMA), fits_schema),
+    "regular expression": (REGEX, lambda text: re.fullmatch(REGEX, text)),
+    "one of a list": ("a red fox\n\n  a grey owl ", {"a red fox", "a grey owl"}.__contains__),
+    "Lark grammar": (LARK, lambda text: re.fullmatch(r"The answer is \d{1,3}", text)),
+}
+
+
+async def choose_form(page, name, text=""):
+    """Choose a form; return what is said to be wrong with it."""
+    async with settings_of(page) as settings:
+        await settings.get_by_label("Answer as").select_option(name)
+        if text:
+            await page.locator("#form-text").fill(text)
+        return await page.locator("#form-wrong").text_content()
+
+
+async def test_an_answer_has_the_form_that_was_chosen(new_page):
+    provider = MLXProvider({"max_tokens": 60})
+    async with running(provider) as gateway:
+        page = await new_page(gateway.url)
+        async with settings_of(page) as settings:
+            await settings.get_by_label("Longest answer").fill("60")
+        for name, (text, fits) in FORMS.items():
+            assert await choose_form(page, name, text) == ""
+            turn = await answered(page, "Tell me of a keeper")
+            assert fits(await turn.locator(".text").text_content()), name
+        await choose_form(page, "text")
+        turn = await answered(page, "Count from 3 to 9")
+        assert "3, 4, 5" in await turn.locator(".text").text_content()
+    await provider.aclose()
+
+
+async def test_a_form_that_the_gateway_refuses_is_said_as_any_error(new_page):
+    provider = MLXProvider({"max_tokens": 9})
+    async with running(provider) as gateway:
+        page = await new_page(gateway.url)
+        await choose_form(page, "regular expression", "[a-z")
+        await ask(page, "Hi")
+        await wait_for_text(page, ".note", "response_format")
+    await provider.aclose()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("JSON Schema", '{"type":', "not JSON"),
+        ("JSON Schema", "[1]", "a schema is an object"),
+        ("JSON Schema", " ", "give a schema"),
+        ("regular expression", " ", "give an expression"),
+        ("one of a list", "\n \n", "give a choice"),
+        ("Lark grammar", " ", "give a grammar"),
+    ],
+)
+async def test_a_form_that_is_none_is_said_to_be_and_nothing_is_sent(new_page, name, text, said):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url)
+        assert said in await choose_form(page, name, text)
+        await ask(page, "Hi")
+        await page.locator("#form-text:focus").wait_for()  # the settings open where it is wrong
+        assert said in await page.locator("#form-wrong").text_content()
+        assert await page.get_by_label("Message", exact=True).input_value() == "Hi"
+        await page.keyboard.press("Escape")
+        await choose_form(page, "JSON")
+        await ask(page, "Hi")
+        await wait_for_text(page, ANSWER, "x")
+    (request,) = gateway.provider.requests
+    assert request.options["response_format"] == {"type": "json_object"}
+
+
+async def test_the_field_of_a_form_is_there_for_those_that_need_it_and_remembers(new_page):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url)
+        field = page.locator("#form-text")
+        async with settings_of(page) as settings:
+            form = settings.get_by_label("Answer as")
+            for name, (text, _) in FORMS.items():
+                await form.select_option(name)
+                assert await field.is_visible() == bool(text)
+                if text:
+                    assert await field.input_value() == ""
+                    await field.fill(text)
+            for name, (text, _) in FORMS.items():
+                await form.select_option(name)
+                assert not text or await field.input_value() == text
+
+
+# Several answers. --------------------------------------------------------------------------------
+
+
+async def several(page, count, tokens=400):
+    async with settings_of(page) as settings:
+        await settings.get_by_label("Answers to each message").select_option(str(count))
+        await settings.get_by_label("Temperature").fill("1.2")
+        await settings.get_by_label("Longest answer").fill(str(tokens))
+
+
+async def test_several_answers_come_at_once_and_the_one_that_is_kept_goes_on(new_page):
+    provider = MLXProvider()
+    async with running(provider) as gateway:
+        page = await new_page(gateway.url)
+        sent = sent_by(page)
+        await page.reload()
+        await page.wait_for_selector('#state[data-state="open"]')
+        await several(page, 3)
+        await page.evaluate(
+            """() => {
+                globalThis.seen = [];
+                const look = () => {
+                    seen.push([...document.querySelectorAll(".several .text")]
+                        .map((element) => element.textContent.length));
+                    requestAnimationFrame(look);
+                };
+                look();
+            }"""
+        )
+        turn = await answered(page, "Tell me a story about a fox")
+        texts = await turn.locator(".text").all_text_contents()
+        assert len(set(texts)) == 3
+        seen = [now for now in await page.evaluate("() => seen") if len(now) == 3]
+        moving = [
+            now for now in seen if all(0 < at < len(t) for at, t in zip(now, texts, strict=True))
+        ]
+        assert len({tuple(now) for now in moving}) > 2, "they did not come at the same time"
+        assert "3 answers · " in await turn.locator(".figures").text_content()
+
+        keep = turn.get_by_label("Keep this one")
+        assert await keep.nth(0).is_checked()
+        await keep.nth(1).check()
+        await keep.nth(2).check()
+        await several(page, 1, tokens=5)
+        await answered(page, "And then?")
+        assert sent[1]["messages"] == [
+            {"role": "user", "content": "Tell me a story about a fox"},
+            {"role": "assistant", "content": texts[2]},
+            {"role": "user", "content": "And then?"},
+        ]
+        assert (
+            await turn.get_by_label("Kept", exact=True).nth(0).is_disabled()
+        )  # that is settled now
+        assert (sent[0]["n"], "n" in sent[1]) == (3, False)
+    await provider.aclose()
+
+
+async def test_several_answers_can_be_stopped_and_the_first_is_kept(new_page):
+    provider = MLXProvider()
+    async with running(provider) as gateway:
+        page = await new_page(gateway.url)
+        sent = sent_by(page)
+        await page.reload()
+        await several(page, 2, tokens=2000)
+        await choose_form(page, "regular expression", "[a-z ]{9000}")
+        await ask(page, "Tell me a story")
+        await page.wait_for_function(
+            """() => [...document.querySelectorAll(".several .text")]
+                .filter((element) => element.textContent.length > 5).length === 2"""
+        )
+        await page.keyboard.press("Escape")
+        await wait_for_text(page, FIGURES, "2 answers · stopped by you after")
+        texts = await page.locator(ANSWER).all_text_contents()
+        await choose_form(page, "text")
+        await several(page, 1, tokens=5)
+        await answered(page, "Go on")
+        assert sent[1]["messages"][1]["content"] == texts[0]
+    await provider.aclose()
+
+
+@pytest.mark.parametrize("whose", ["page", "user"])
+async def test_with_tools_there_is_one_answer_and_it_is_said_why(new_page, whose):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url)
+        await several(page, 4)
+        async with settings_of(page) as settings:
+            if whose == "page":
+                await settings.get_by_label("Tools that this page answers").check()
+            else:
+                await settings.get_by_label("Tools that you answer").fill('{"name": "f"}')
+            assert await settings.get_by_label("Answers to each message").is_disabled()
+            await settings.get_by_text("One, as long as there are tools").wait_for()
+        await ask(page, "Hi")
+        await eventually(lambda: gateway.provider.requests)
+        assert await page.locator(".column").count() == 1
+    assert "n" not in gateway.provider.requests[0].options
+
+
+async def test_an_error_of_several_answers_leaves_nothing_to_choose(new_page):
+    async with scripted_gateway(Fail(GenerationError("out of breath"))) as gateway:
+        page = await new_page(gateway.url)
+        await several(page, 2)
+        await ask(page, "Hi")
+        await wait_for_text(page, ".note", "out of breath")
+        assert not await page.get_by_label("Keep this one").nth(0).is_visible()
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1280])
+async def test_several_answers_fit_at_any_width(new_page, width):
+    async with scripted_gateway(Say("word " * 30 + "x" * 200)) as gateway:
+        page = await new_page(gateway.url, viewport={"width": width, "height": 800})
+        await several(page, 4)
+        await ask(page, "Hi")
+        await wait_for_text(page, ANSWER, "xxx")
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
+        for turn in await page.locator(".column").all():
+            box = await turn.bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= width

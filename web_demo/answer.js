@@ -1,0 +1,151 @@
+// @ts-check
+/** One turn of the model's as it comes: a column for each answer, and what is said about them. */
+
+import { ConnectionLostError } from "./client.js";
+import { createColumn } from "./column.js";
+import { copyOf, find } from "./dom.js";
+
+const AT_END = 80; // pixels from the end, within which a reader wants to see what comes next
+let groups = 0; // of buttons of which one is chosen; each needs a name of its own
+
+/**
+ * @param {HTMLElement} turns
+ * @param {HTMLElement} scroll
+ * @param {{n?: number, logprobs?: boolean, response_format?: {type: string}}} options
+ */
+export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_format }) {
+  const root = copyOf("#answer");
+  const figures = find(".figures", root);
+  const note = find(".note", root);
+  const columns = Array.from({ length: n }, createColumn);
+  const begin = performance.now();
+  let firstAt = 0;
+  let pieces = 0;
+  let frame = 0;
+  for (const column of columns) find(".columns", root).append(column.root);
+  if (n > 1) showChoices();
+  find(".legend", root).hidden = !logprobs;
+  root.classList.toggle("code", Boolean(response_format?.type.startsWith("json")));
+  root.classList.add("streaming");
+  turns.append(root);
+  scroll.scrollTop = scroll.scrollHeight;
+
+  function showChoices() {
+    root.classList.add("several");
+    find(".columns", root).role = "group";
+    find(".columns", root).ariaLabel = "Answers, of which one is kept";
+    groups += 1;
+    for (const [index, { root: column }] of columns.entries()) {
+      find(".keep", column).hidden = false;
+      const button = find(".keep input", column);
+      button.name = `keep-${groups}`;
+      button.checked = index === 0;
+    }
+  }
+
+  /** Changes the page at most once a frame, however fast the chunks come. */
+  function paint() {
+    frame = 0;
+    const atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < AT_END;
+    for (const column of columns) column.paint();
+    if (atEnd) scroll.scrollTop = scroll.scrollHeight; // who has scrolled up is left in peace
+  }
+
+  function showLive() {
+    const seconds = (performance.now() - firstAt) / 1000;
+    const rate = pieces > 1 && seconds > 0 ? `${Math.round((pieces - 1) / seconds)} tokens/s` : "…";
+    figures.textContent = `${rate} · first after ${Math.round(firstAt - begin)} ms`;
+  }
+
+  function settle() {
+    cancelAnimationFrame(frame);
+    paint();
+    root.classList.remove("streaming");
+  }
+
+  /** @param {import("./client.js").Result} result @param {number} tokens @param {boolean} stopped */
+  function endOf({ finishReason }, tokens, stopped) {
+    if (finishReason === "cancelled")
+      return `stopped by ${stopped ? "you" : "the gateway"} after ${tokens} tokens`;
+    return finishReason === "length" && n === 1 ? `cut off at ${tokens} tokens` : `${tokens} tokens`;
+  }
+
+  /**
+   * Tokens a second: the gateway says it of one answer; of several, what came is counted.
+   * @param {import("./client.js").Result} result @param {number} tokens
+   */
+  function rateOf(result, tokens) {
+    if (n === 1) return result.timing.tokens_per_second;
+    return firstAt ? (1000 * (tokens - 1)) / (performance.now() - firstAt) : 0;
+  }
+
+  return {
+    /** @param {import("./client.js").Progress} progress */
+    progress(progress) {
+      if (firstAt) return;
+      if ("loading" in progress) {
+        const part = progress.total ? `, ${Math.round((100 * progress.done) / progress.total)} %` : "";
+        figures.textContent = `loading ${progress.loading}${part}`;
+      } else if ("queued" in progress) figures.textContent = `number ${progress.queued} in the queue`;
+      else if ("done" in progress && progress.total > 64)
+        figures.textContent = `reading the prompt: ${progress.done} of ${progress.total} tokens`;
+    },
+    /** @param {import("./client.js").Chunk} chunk */
+    add(chunk) {
+      firstAt ||= performance.now();
+      pieces += 1;
+      columns[chunk.choice ?? 0]?.add(chunk);
+      showLive();
+      frame ||= requestAnimationFrame(paint);
+    },
+    /** @param {import("./client.js").ToolCall} call */
+    call(call) {
+      firstAt ||= performance.now();
+      columns[0].cardOf(call.index).show(call);
+      paint();
+    },
+    /** @param {import("./client.js").ToolCall} call @param {string} content */
+    returned: (call, content) => columns[0].card(call.index).returned(content),
+    /** @param {import("./client.js").ToolCall} call @param {AbortSignal} signal */
+    ask(call, signal) {
+      figures.textContent = "waiting for your answer";
+      return columns[0].card(call.index).ask(signal);
+    },
+    /** The text of the answer that the user keeps, so far. */
+    kept: () => (columns.find(({ root: column }) => find(".keep input", column).checked) ?? columns[0]).said(),
+    /** The conversation has gone on: what is kept stays. */
+    close() {
+      for (const { root: column } of columns) {
+        find(".keep input", column).disabled = true;
+        find(".keep label span", column).textContent = "Kept";
+      }
+    },
+    /** @param {import("./client.js").Result} result @param {boolean} stopped */
+    finish(result, stopped) {
+      settle();
+      const tokens = result.usage.completion_tokens ?? pieces;
+      const rate = rateOf(result, tokens);
+      const parts = [endOf(result, tokens, stopped)];
+      for (const [index, choice] of (result.choices ?? []).entries())
+        if (choice.finishReason === "length") find(".end", columns[index]?.root).textContent = "cut off";
+      if (n > 1) parts.unshift(`${n} answers`);
+      if (result.finishReason === "tool_calls") parts.push("nobody answers this call");
+      if (rate) parts.push(`${Math.round(rate)} tokens/s`);
+      if (firstAt) parts.push(`first after ${Math.round(firstAt - begin)} ms`);
+      if (!find("#models").hidden) parts.push(result.model);
+      figures.textContent = parts.join(" · ");
+    },
+    /** @param {Error} error */
+    fail(error) {
+      settle();
+      const lost = error instanceof ConnectionLostError;
+      const kept = columns.some((column) => column.said()) ? " What came so far is kept." : "";
+      note.hidden = false;
+      note.textContent = lost ? `The connection to the gateway was lost.${kept}` : error.message;
+      figures.textContent = pieces ? `${pieces} tokens` : "";
+      // A turn that never was answered has nothing to choose from, and nothing to explain.
+      if (!kept) root.classList.add("empty-handed");
+      scroll.scrollTop = scroll.scrollHeight;
+    },
+  };
+}

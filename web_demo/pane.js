@@ -1,0 +1,196 @@
+// @ts-check
+/** One conversation: what is asked, what is answered, and what of it the next turn refers to. */
+
+import { addAnswer } from "./answer.js";
+import { bytesOf, contentOf, createAttachments } from "./attachments.js";
+import { copyOf, find } from "./dom.js";
+import { chosenOptions, chosenTools } from "./settings.js";
+
+const EXAMPLES = [
+  "Tell me a story about a lighthouse keeper",
+  "Count from 3 to 40",
+  "What is this gateway?",
+  "Tell me a story about a fox named Zorvan",
+  "How do I stop a generation?",
+];
+/** What a frame has beside the messages: options, tools, a schema. */
+const RESERVED_BYTES = 64 * 1024;
+
+/** @typedef {import("./client.js").Message} Message */
+/** @typedef {ReturnType<typeof import("./client.js").connect>} Client */
+/** @typedef {ReturnType<Client["generate"]> | ReturnType<Client["runTools"]>} Run */
+
+/**
+ * @param {Client} client
+ * @param {() => number} maxFrameBytes what the gateway takes at once
+ */
+export function createPane(client, maxFrameBytes) {
+  const root = copyOf("#pane");
+  const scroll = find(".scroll", root);
+  const turns = find(".turns", root);
+  const form = find(".ask", root);
+  const input = find("textarea", form);
+  const attachments = createAttachments(root, form, room);
+  /** @type {Message[]} */
+  let messages = [];
+  /** What the newest turn adds to them; of several answers the user may still keep another one. */
+  let newest = () => /** @type {Message[]} */ ([]);
+  /** @type {ReturnType<typeof addAnswer> | null} */
+  let answer = null;
+  /** @type {Run | null} */
+  let run = null;
+  let busy = false;
+  let stopped = false;
+
+  find(".examples", root).append(...EXAMPLES.map(exampleOf));
+  form.addEventListener("submit", (/** @type {Event} */ event) => {
+    event.preventDefault();
+    send(input.value);
+  });
+  input.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault();
+      send(input.value);
+    }
+  });
+  input.addEventListener("input", fitInput);
+  find(".stop", root).addEventListener("click", stop);
+  find("#panes").append(root);
+
+  /** @param {string} text */
+  function exampleOf(text) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = text;
+    button.addEventListener("click", () => send(text));
+    const item = document.createElement("li");
+    item.append(button);
+    return item;
+  }
+
+  function fitInput() {
+    input.style.height = "auto";
+    input.style.height = `${input.scrollHeight + 2}px`;
+  }
+
+  /** How many bytes the conversation may still grow; it goes to the gateway whole each time. */
+  function room() {
+    return maxFrameBytes() - RESERVED_BYTES - bytesOf([...messages, ...newest()]);
+  }
+
+  /** @param {string} text */
+  async function send(text) {
+    if (busy) return;
+    busy = true;
+    try {
+      await attachments.read();
+      await ask(text);
+    } finally {
+      busy = false;
+    }
+  }
+
+  /** @param {string} text */
+  async function ask(text) {
+    if (!text.trim() && !attachments.any()) return;
+    const options = chosenOptions();
+    if (!options) return;
+    const question = { role: "user", content: contentOf(attachments.waiting(), text) };
+    if (bytesOf(question) > room()) {
+      attachments.say(new Error("This message is more than the gateway takes in one conversation."));
+      return;
+    }
+    messages = [...messages, ...newest()];
+    newest = () => [];
+    answer?.close();
+    showQuestion(text);
+    answer = addAnswer(turns, scroll, options);
+    run = start([...messages, question], options, answer);
+    show(true);
+    stopped = false;
+    await follow(run, question, answer);
+    run = null;
+    show(false);
+  }
+
+  /**
+   * Show an answer as it comes, to its end.
+   * @param {Run} run
+   * @param {Message} question
+   * @param {ReturnType<typeof addAnswer>} shown
+   */
+  async function follow(run, question, shown) {
+    /** @type {Message[] | undefined} */
+    let rounds; // with tools there is more than a text
+    try {
+      for await (const chunk of run) shown.add(chunk);
+      const result = await run.result;
+      if ("messages" in result) rounds = result.messages;
+      shown.finish(result, stopped);
+    } catch (error) {
+      shown.fail(/** @type {Error} */ (error));
+    }
+    // What was shown is what the next turn refers to; a turn that never was asked is forgotten.
+    newest = () => {
+      const text = shown.kept();
+      const added = rounds ?? (text ? [{ role: "assistant", content: text }] : []);
+      return added.length ? [question, ...added] : [];
+    };
+  }
+
+  /**
+   * @returns {Run}
+   * @param {Message[]} asked
+   * @param {NonNullable<ReturnType<typeof chosenOptions>>} options
+   * @param {ReturnType<typeof addAnswer>} shown
+   */
+  function start(asked, options, shown) {
+    const tools = chosenTools(shown.ask);
+    const request = { ...options, messages: asked, onprogress: shown.progress, oncall: shown.call };
+    return tools.length
+      ? client.runTools({ ...request, tools, onresult: shown.returned })
+      : client.generate(request);
+  }
+
+  /** @param {string} text */
+  function showQuestion(text) {
+    find(".empty", root).hidden = true;
+    input.value = "";
+    fitInput();
+    const question = document.createElement("li");
+    question.className = "turn user";
+    if (attachments.any()) {
+      const sent = document.createElement("div");
+      sent.className = "sent";
+      sent.append(...attachments.waiting().map(({ view }) => view));
+      question.append(sent);
+    }
+    question.append(text);
+    turns.append(question);
+    attachments.clear();
+  }
+
+  /** @param {boolean} running */
+  function show(running) {
+    const hadFocus = root.contains(document.activeElement);
+    find(".send", root).hidden = running;
+    find(".stop", root).hidden = !running;
+    if (hadFocus) input.focus();
+  }
+
+  function stop() {
+    stopped = true;
+    run?.cancel();
+  }
+
+  return {
+    stop,
+    running: () => run !== null,
+    focus: () => input.focus(),
+    hasFocus: () => root.contains(document.activeElement),
+    remove() {
+      stop();
+      root.remove();
+    },
+  };
+}

@@ -1,0 +1,166 @@
+// @ts-check
+/**
+ * How sure the model was of each piece of a text: marks on the pieces, and beside the one that is
+ * pointed at, tapped or reached by the arrow keys, what else it might have said.
+ */
+
+import { copyOf, find } from "./dom.js";
+
+/** @typedef {import("./client.js").TokenLogprob} TokenLogprob */
+/** @typedef {{text: string, tokens: TokenLogprob[]}} Piece with no tokens, nothing is known of it */
+
+/** From which probability on a piece has which mark; style.css draws them. */
+const MARKS = [0.9, 0.7, 0.4, 0.15];
+/** A token's text is looked for this near: some is held back, or has lost a blank. */
+const NEAR = 16;
+const GAP = 6; // pixels between a piece and its odds
+
+/** @type {WeakMap<Element, TokenLogprob[]>} */
+const tokensOf = new WeakMap();
+/** The odds that are shown; one for the whole page. @type {HTMLElement | null} */
+let odds = null;
+
+/**
+ * A chunk's text cut up by its tokens. What can't be told apart stays together: tokens that are
+ * parts of one character. The text is what counts; no token adds to it or takes from it.
+ * @param {string} text
+ * @param {TokenLogprob[]} tokens
+ * @returns {Piece[]}
+ */
+export function piecesOf(text, tokens) {
+  /** @type {Piece[]} */
+  const pieces = [];
+  /** @type {TokenLogprob[]} */
+  let group = [];
+  let at = 0;
+  for (const token of tokens) {
+    const found = token.bytes && token.token ? text.indexOf(token.token, at) : -1;
+    if (found < 0 || found - at > NEAR) {
+      group.push(token);
+      continue;
+    }
+    const begin = group.length ? found : at; // what lies before it is the group's, or its own
+    if (begin > at) pieces.push({ text: text.slice(at, begin), tokens: group });
+    at = found + token.token.length;
+    pieces.push({ text: text.slice(begin, at), tokens: [token] });
+    group = [];
+  }
+  if (at < text.length) pieces.push({ text: text.slice(at), tokens: group });
+  return pieces;
+}
+
+/** A piece as nodes: the blanks around a word stay outside of its mark. @param {Piece} piece */
+export function marked({ text, tokens }) {
+  const word = text.trim() || text;
+  const [before, after] = [text.slice(0, text.indexOf(word)), text.slice(text.indexOf(word) + word.length)];
+  const span = document.createElement("span");
+  span.textContent = word;
+  span.className = "piece";
+  span.tabIndex = -1;
+  span.dataset.mark = String(MARKS.filter((least) => probabilityOf(tokens) < least).length);
+  tokensOf.set(span, tokens);
+  return [before, span, after].filter(Boolean);
+}
+
+/**
+ * Let the pieces of a text show their odds: to a mouse, a finger, and to the keyboard, for which
+ * the text is one stop.
+ * @param {HTMLElement} text
+ */
+export function watchPieces(text) {
+  text.addEventListener("focusin", (event) => show(event.target));
+  text.addEventListener("focusout", hide);
+  text.addEventListener("pointerover", (event) => event.pointerType === "mouse" && show(event.target));
+  text.addEventListener("pointerleave", () => show(document.activeElement));
+  text.addEventListener("keydown", move);
+}
+
+/** @param {TokenLogprob[]} tokens */
+function probabilityOf(tokens) {
+  return Math.exp(tokens.reduce((sum, token) => sum + token.logprob, 0));
+}
+
+/** Go from piece to piece; the one that was left is where the keyboard comes back to. @param {KeyboardEvent} event */
+function move(event) {
+  const here = /** @type {HTMLElement} */ (event.target);
+  if (event.key === "Escape") hide();
+  const pieces = /** @type {HTMLElement[]} */ ([...(here.parentElement?.children ?? [])]);
+  const to = {
+    ArrowRight: here.nextElementSibling,
+    ArrowLeft: here.previousElementSibling,
+    Home: pieces[0],
+    End: pieces.at(-1),
+  }[event.key];
+  if (!(to instanceof HTMLElement) || !tokensOf.has(here) || !tokensOf.has(to)) return;
+  event.preventDefault();
+  here.tabIndex = -1;
+  to.tabIndex = 0;
+  to.focus();
+}
+
+/** @param {EventTarget | null} target */
+function show(target) {
+  hide();
+  const tokens = target instanceof HTMLElement && tokensOf.get(target);
+  if (!tokens) return;
+  const made = copyOf("#odds");
+  made.append(...rowsOf(tokens));
+  document.body.append(made);
+  odds = made;
+  target.setAttribute("aria-describedby", made.id);
+  place();
+  addEventListener("scroll", place, { capture: true });
+}
+
+function hide() {
+  if (!odds) return;
+  described()?.removeAttribute("aria-describedby");
+  odds.remove();
+  odds = null;
+  removeEventListener("scroll", place, { capture: true });
+}
+
+/** The piece whose odds are shown. */
+const described = () => find(`[aria-describedby="${odds?.id}"]`);
+
+/** Put the odds beside their piece, above it where there is room. */
+function place() {
+  const line = described()?.getClientRects()[0];
+  if (!odds || !line) return;
+  const { width, height } = odds.getBoundingClientRect();
+  const left = Math.min(line.left, innerWidth - width - GAP);
+  const above = line.top - height - GAP;
+  odds.style.left = `${Math.max(GAP, left)}px`;
+  odds.style.top = `${above > GAP ? above : line.bottom + GAP}px`;
+}
+
+/** The likeliest tokens, and the one that was drawn. @param {TokenLogprob[]} tokens */
+function rowsOf(tokens) {
+  const [drawn] = tokens;
+  if (tokens.length > 1) return [rowOf("together", probabilityOf(tokens), true)];
+  const top = drawn.top_logprobs ?? [];
+  const isDrawn = (/** @type {TokenLogprob} */ other) =>
+    other.token === drawn.token && Math.abs(other.logprob - drawn.logprob) < 1e-3;
+  const all = top.some(isDrawn) ? top : [...top, drawn];
+  return all.map((one) => rowOf(visible(one.token), Math.exp(one.logprob), isDrawn(one)));
+}
+
+/** @param {string} name @param {number} probability @param {boolean} isDrawn */
+function rowOf(name, probability, isDrawn) {
+  const row = copyOf("#odds-row");
+  row.classList.toggle("drawn", isDrawn);
+  find(".name", row).textContent = name;
+  find(".share", row).style.width = `${100 * probability}%`;
+  find(".percent", row).textContent = percent(probability);
+  return row;
+}
+
+/** @param {number} probability */
+function percent(probability) {
+  return probability < 0.01 ? "under 1 %" : `${Math.round(100 * probability)} %`;
+}
+
+/** Blanks and line ends by signs, which could not be seen otherwise. @param {string} text */
+function visible(text) {
+  return text.replace(/^ | $/g, "␣").replaceAll("\n", "↵").replaceAll("\t", "⇥") || "(nothing)";
+}

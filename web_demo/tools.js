@@ -1,0 +1,113 @@
+// @ts-check
+/** Tools on the demo page: functions of its own, and definitions of the user's, who answers them. */
+
+/** @typedef {import("./client.js").Tool} Tool */
+/** @typedef {import("./client.js").ToolCall} ToolCall */
+
+/** @param {string} what */
+const twoNumbers = (what) => ({
+  type: "object",
+  properties: { a: { type: "number", description: what }, b: { type: "number", description: what } },
+  required: ["a", "b"],
+});
+
+/** What the page can do itself. @type {Tool[]} */
+const OWN = [
+  {
+    name: "add",
+    description: "Add two numbers.",
+    parameters: twoNumbers("a summand"),
+    run: ({ a, b }) => Number(a) + Number(b),
+  },
+  {
+    name: "multiply",
+    description: "Multiply two numbers.",
+    parameters: twoNumbers("a factor"),
+    run: ({ a, b }) => Number(a) * Number(b),
+  },
+];
+
+/**
+ * What a user wrote as tools: one definition or a list, flat or in OpenAI's nested form.
+ * Throws an Error that says what is wrong.
+ * @param {string} text JSON
+ * @returns {Tool[]}
+ */
+export function parseTools(text) {
+  if (!text.trim()) return [];
+  let given;
+  try {
+    given = JSON.parse(text);
+  } catch (error) {
+    throw new Error(`not JSON: ${/** @type {Error} */ (error).message}`);
+  }
+  return [given].flat().map((tool, index) => {
+    const inner = tool?.function ?? tool;
+    if (typeof inner?.name !== "string" || !inner.name) throw new Error(`tool ${index + 1} needs a "name"`);
+    return { name: inner.name, description: inner.description, parameters: inner.parameters };
+  });
+}
+
+/**
+ * The tools of a conversation.
+ * @param {boolean} own whether the page's are among them
+ * @param {Tool[]} users those that the user answers
+ * @param {(call: ToolCall, signal: AbortSignal) => Promise<string>} ask
+ * @returns {Tool[]}
+ */
+export function toolsOf(own, users, ask) {
+  const asked = users.map((tool) => ({
+    ...tool,
+    /** @param {unknown} _ @param {{call: ToolCall, signal: AbortSignal}} context */
+    run: (_, { call, signal }) => ask(call, signal),
+  }));
+  return [...(own ? OWN : []), ...asked];
+}
+
+/**
+ * A call on the page, as it is made; with a form where the user is to answer it.
+ * @param {HTMLElement} root from the template
+ */
+export function createCard(root) {
+  /** @param {string} selector */
+  const find = (selector) => /** @type {any} */ (root.querySelector(selector));
+  const form = find("form");
+  const input = find("input");
+
+  return {
+    /** Whether its answer is there; then the next call with its index is another one. */
+    closed: false,
+    /** @param {ToolCall} call */
+    show(call) {
+      find(".name").textContent = call.name || "…";
+      find(".arguments").textContent = call.arguments;
+      if (!call.error) return;
+      this.closed = true;
+      root.classList.add("broken");
+      find(".returned").textContent =
+        call.error === "cut_off" ? "This call was cut off." : `This is no call: ${call.text}`;
+    },
+    /** @param {string} content */
+    returned(content) {
+      this.closed = true;
+      form.hidden = true;
+      find(".returned").textContent = content;
+    },
+    /** Let the user say what the tool returns. @param {AbortSignal} signal @returns {Promise<string>} */
+    ask(signal) {
+      form.hidden = false;
+      input.focus();
+      root.scrollIntoView({ block: "nearest" });
+      return new Promise((resolve, reject) => {
+        form.addEventListener("submit", (/** @type {Event} */ event) => {
+          event.preventDefault();
+          resolve(input.value);
+        });
+        signal.addEventListener("abort", () => {
+          form.hidden = true;
+          reject(new Error("stopped"));
+        });
+      });
+    },
+  };
+}
