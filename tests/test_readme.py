@@ -72,24 +72,43 @@ class Unhurried(MLXProvider):
         return slowly()
 
 
-@pytest.mark.browser
-async def test_the_javascript_works_as_pasted(browser):  # noqa: F811
-    (code,) = blocks("js")
-    assert lines_of(code) <= 12
-    provider = Unhurried({"temperature": 0.0})
+async def logged(browser, provider, code, enough):  # noqa: F811
+    """Run a piece of JavaScript in a page; return what it has logged, once that is enough."""
+    lines = []
+    done = asyncio.get_running_loop().create_future()
+
+    def hear(message):
+        if message.type == "log":
+            lines.append(message.text)
+        if not done.done() and enough(lines):
+            done.set_result(lines)
+
     try:
         async with running(provider) as gateway:
             page = await browser.new_page(bypass_csp=True)  # pasted: not one of its files
-            said = asyncio.get_running_loop().create_future()
-            page.on("console", lambda m: m.type != "log" or said.done() or said.set_result(m.text))
-            page.on("pageerror", lambda error: said.done() or said.set_exception(error))
+            page.on("console", hear)
+            page.on("pageerror", lambda error: done.done() or done.set_exception(error))
             await page.goto(gateway.url + "healthz")
             await page.add_script_tag(content=code, type="module")
-            text = await asyncio.wait_for(said, 40)
+            return await asyncio.wait_for(done, 40)
     finally:
         await provider.aclose()
+
+
+@pytest.mark.browser
+async def test_the_javascript_works_as_pasted(browser):  # noqa: F811
+    code, _ = blocks("js")
+    assert lines_of(code) <= 12
+    (text,) = await logged(browser, Unhurried({"temperature": 0.0}), code, bool)
     assert text.startswith("3, 4, 5")
     assert "cancelled" in text
+
+
+@pytest.mark.browser
+async def test_the_javascript_with_functions_works_as_pasted(browser):  # noqa: F811
+    _, code = blocks("js")
+    provider = MLXProvider()
+    await logged(browser, provider, code, lambda lines: "17 degrees" in "".join(lines))
 
 
 def test_the_tree_names_files_that_are_there():
