@@ -206,7 +206,7 @@ class _InJson:
         self._before, self._after = before, after
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
-        whole = function["parameters"]
+        whole = _of_object(function)
         call = {
             "type": "object",
             "properties": {"name": {"const": function["name"]}, "arguments": whole},
@@ -217,6 +217,11 @@ class _InJson:
         return f"{lark.literal(self._before)} {items} {lark.literal(self._after)}"
 
 
+def _of_object(function: Mapping[str, Any]) -> Schema:
+    """Return the schema of a function's arguments, which are an object also if it doesn't say."""
+    return {**function["parameters"], "type": "object"}
+
+
 class _Headed:
     """A name, then the arguments as one JSON object."""
 
@@ -224,7 +229,7 @@ class _Headed:
         self._before, self._after = before, after
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
-        name, whole = _checked(NAME, function["name"]), function["parameters"]
+        name, whole = _checked(NAME, function["name"]), _of_object(function)
         before = lark.literal(self._before.format(name=name))
         return f"{before} {lark.json(whole, whole)} {lark.literal(self._after)}"
 

@@ -15,6 +15,7 @@ BETWEEN = r"( |\n[ \t]{0,32})?"
 GAP, NUMBER = "\0", "\1"  # in a template: a space, a new line or nothing; digits
 CLASSES = {GAP: "GAP", NUMBER: "NUMBER"}
 Schema = Mapping[str, Any]
+WHOLE = "whole"  # the schema that references are into, among the definitions
 
 
 class Lark:
@@ -44,8 +45,9 @@ class Lark:
 
     def json(self, schema: Schema, whole: Schema) -> str:
         """Return a rule for JSON that fits `schema`, whose references are into `whole`."""
-        shared = {key: whole[key] for key in ("$defs", "definitions") if key in whole}
-        guided = {**shared, "x-guidance": {"whitespace_pattern": BETWEEN}, **schema}
+        guided = {**_moved(schema), "x-guidance": {"whitespace_pattern": BETWEEN}}
+        if '"$ref"' in json.dumps(guided):
+            guided["$defs"] = {WHOLE: _moved(whole)}
         return self.rule(f"%json {json.dumps(guided)}")
 
     def text(self, end: str, but: Iterable[str] = ()) -> str:
@@ -70,6 +72,20 @@ class Lark:
         if piece in CLASSES:
             return CLASSES[piece]
         return f"<[{self.tokens[piece]}]>" if piece in self.tokens else json.dumps(piece)
+
+
+def _moved(schema: Any) -> Any:
+    """Return a schema whose references into the whole are to where the whole is put."""
+    if isinstance(schema, Mapping):
+        return {
+            key: f"#/$defs/{WHOLE}{value[1:]}" if _is_reference(key, value) else _moved(value)
+            for key, value in schema.items()
+        }
+    return [_moved(one) for one in schema] if isinstance(schema, list | tuple) else schema
+
+
+def _is_reference(key: str, value: Any) -> bool:
+    return key == "$ref" and isinstance(value, str) and (value == "#" or value.startswith("#/"))
 
 
 def _as_regex(text: str) -> str:

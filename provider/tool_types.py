@@ -46,7 +46,7 @@ class ToolDefinition:
         parameters = {
             name: parameter
             for name, parameter in inspect.signature(func).parameters.items()
-            if name != "self"
+            if name != "self" and parameter.kind not in UNNAMED
         }
         schema = {
             "type": "object",
@@ -54,6 +54,9 @@ class ToolDefinition:
             "required": [n for n, p in parameters.items() if p.default is inspect.Parameter.empty],
         }
         return cls(name=func.__name__, description=doc.splitlines()[0], parameters=schema)
+
+
+UNNAMED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -38,12 +39,25 @@ def _nested(path: str, tool: Any) -> dict[str, Any]:
     if not isinstance(parameters, Mapping):
         path = f"{path}.parameters"
         raise InvalidParameterError(path, parameters, f"`{path}` must be a JSON Schema")
+    _check_schema(f"{path}.parameters", parameters)
     function = {
         "name": inner["name"],
         "description": inner.get("description") or "",
         "parameters": parameters,
     }
     return {"type": "function", "function": function}
+
+
+def _check_schema(path: str, schema: Mapping[str, Any]) -> None:
+    """Raise InvalidParameterError if arguments that fit a schema would be no JSON object."""
+    kind = schema.get("type", "object")
+    if kind != "object" and not (isinstance(kind, list | tuple) and "object" in kind):
+        at = f"{path}.type"
+        raise InvalidParameterError(at, kind, f"`{at}` must be object, since arguments have names")
+    try:
+        json.dumps(schema)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidParameterError(path, schema, f"`{path}` is no JSON: {error}") from error
 
 
 def _described(path: str, function: Callable[..., Any]) -> dict[str, Any]:

@@ -200,6 +200,40 @@ def test_a_schema_may_refer_to_another():
     assert not takes("qwen3_coder", qwen("perhaps"), tools)
 
 
+TREE = {
+    "properties": {
+        "v": {"type": "integer"},
+        "w": {"$ref": "#/properties/v"},
+        "child": {"anyOf": [{"type": "null"}, {"$ref": "#"}]},
+    },
+    "required": ["v", "w", "child"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("json_tools", '{{"name": "tree", "arguments": {}}}'),
+        (
+            "kimi_k2",
+            "<|tool_call_begin|>functions.tree:0<|tool_call_argument_begin|>{}<|tool_call_end|>",
+        ),
+    ],
+)
+def test_a_schema_may_refer_to_itself_and_need_not_say_that_it_is_of_an_object(name, form):
+    tools = normalise_tools([{"name": "tree", "parameters": TREE}])
+    leaf = {"v": 1, "w": 2, "child": None}
+    whole = {"v": 1, "w": 2, "child": leaf}
+    wrapped = {"v": 1, "w": 2, "child": {"name": "tree", "arguments": leaf}}
+    assert takes(name, form.format(json.dumps(leaf)), tools)
+    assert takes(name, form.format(json.dumps(whole)), tools)
+    assert not takes(name, form.format(json.dumps(wrapped)), tools)
+    assert not takes(name, form.format(json.dumps({**leaf, "w": "x"})), tools)
+    assert not takes(name, form.format("[]"), tools)
+    assert not takes(name, form.format('"x"'), tools)
+
+
 def test_no_word_is_allowed_that_a_parser_reads_as_something_else():
     written = (
         '<atem:invoke name="tell"><atem:parameter name="what">{}</atem:parameter></atem:invoke>'

@@ -1,4 +1,5 @@
 import functools
+import re
 from typing import Literal
 
 import pytest
@@ -69,3 +70,23 @@ def test_parameters_that_are_no_schema_are_named_by_their_path():
     with pytest.raises(InvalidParameterError) as caught:
         normalise_tools([FLAT, {"name": "tell", "parameters": ["city"]}])
     assert caught.value.parameter == "tools[1].parameters"
+
+
+def test_arguments_that_are_taken_together_are_not_described():
+    def sum_of(first: int, *more: int, **options: str) -> int:
+        """Add numbers."""
+
+    [tool] = normalise_tools([sum_of])
+    assert list(tool["function"]["parameters"]["properties"]) == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "path"),
+    [
+        ({"type": "string"}, "tools[0].parameters.type"),
+        ({"properties": {"a": {"const": b"x"}}}, "tools[0].parameters"),
+    ],
+)
+def test_parameters_that_are_no_object_or_no_json_are_named(parameters, path):
+    with pytest.raises(InvalidParameterError, match=re.escape(f"`{path}`")):
+        normalise_tools([{"name": "f", "parameters": parameters}])
