@@ -30,6 +30,9 @@ class TextFormat:
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
         self.markers = make_text_state_machine(tokenizer)
+        # A model whose thinking was closed for it may go on to close it itself.
+        ends = [tokenizer.think_end] if tokenizer.has_thinking and tokenizer.think_end else []
+        self.strays = [(end, ANSWER_STATE) for end in ends]
 
     def initial_state(self, prompt: Sequence[int]) -> str:
         """Return the state the prompt leaves the model in; some templates open the thinking."""
@@ -61,7 +64,7 @@ class TextStream:
         self._tools = tools
         self._detokenizer = form.tokenizer.detokenizer
         self._markers = form.markers.make_state(form.initial_state(prompt))
-        self._stops = TextStateMachine({ANSWER_STATE: [(word, None) for word in stop]})
+        self._stops = TextStateMachine({ANSWER_STATE: [*form.strays, *((s, None) for s in stop)]})
         self._stop_state = self._stops.make_state()
         self._tool_text: ToolText | None = None  # that has begun and not ended
 
@@ -93,10 +96,7 @@ class TextStream:
         self._markers, rest, state = TextStateMachine.flush(self._markers)
         deltas += self._route(state, rest)
         deltas += self._close_call(cut=cut)
-        if not self.stopped:
-            self._stop_state, held, _ = TextStateMachine.flush(self._stop_state)
-            deltas += _deltas(held)
-        return deltas
+        return deltas + self._let_go()
 
     def _split(self, text: str) -> list[Delta]:
         if not text or self.stopped:
@@ -110,15 +110,22 @@ class TextStream:
         return deltas
 
     def _route(self, state: str, text: str) -> list[Delta]:
-        if state == TOOL_STATE:
-            return self._call(text)
-        if state == REASONING_STATE:
-            return _deltas(text, reasoning=True)
-        return self._until_stop(text)
+        if state == ANSWER_STATE:
+            return self._until_stop(text)
+        if self.stopped or not text:
+            return []
+        # No stop string goes on behind what is no answer.
+        held = self._let_go()
+        return held + (self._call(text) if state == TOOL_STATE else _deltas(text, reasoning=True))
+
+    def _let_go(self) -> list[Delta]:
+        """Return what was held back as the start of a stop string."""
+        if self.stopped:
+            return []
+        self._stop_state, held, _ = TextStateMachine.flush(self._stop_state)
+        return _deltas(held)
 
     def _call(self, text: str) -> list[Delta]:
-        if not text:
-            return []
         if self._tool_text is None:
             first = len(self.calls) + len(self.broken)
             taken = {call["id"] for call in self.calls}

@@ -190,3 +190,18 @@ def test_any_split_into_tokens_gives_the_same(parts, data):
     stop = data.draw(st.lists(st.sampled_from(["STOP", "TOP", "a", "🦊"]), max_size=2))
     byte_by_byte = outcome([BYTES[byte] for byte in text.encode()], stop=stop)
     assert outcome(tokens_of(text, cuts), stop=stop) == byte_by_byte
+
+
+def test_an_end_of_thinking_that_comes_again_is_not_shown():
+    _, pieces = run("<think>I plan.</think>3 to 20.</think>3, 4", stop=["20. "])
+    assert text_of(pieces) == "3 to 20.3, 4"
+
+
+@pytest.mark.parametrize("after", [CALL, "<think>I plan.</think>"])
+def test_what_was_held_back_comes_before_what_follows_it(after):
+    _, pieces = run("see k" + after + "Done.", stop=["k_"])
+    texts = [getattr(piece, "text", None) for piece in pieces]
+    kinds = [isinstance(piece, TextDelta) and not piece.reasoning for piece in pieces]
+    first = kinds.index(False)
+    assert "".join(texts[:first]) == "see k"
+    assert text_of(pieces) == "see kDone."
