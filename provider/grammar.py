@@ -57,7 +57,7 @@ def form_of(response_format: Mapping[str, Any]) -> Form | None:
             case _:
                 choices = "|".join(re.escape(choice) for choice in given["choices"])
                 return Form(LLMatcher.grammar_from_regex(choices))
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:  # also what is no JSON
         raise _refused(response_format, str(error)) from error
 
 
@@ -94,7 +94,7 @@ class Forms:
     def _copy(self, form: Form, option: str, value: Any) -> LLMatcher:
         compiled = self._compiled(form)
         if compiled.is_error():
-            raise _refused(value, compiled.get_error(), option)
+            raise _refused(value, _reason(compiled), option)
         return compiled.deep_copy()
 
     def _compile(self, form: Form) -> LLMatcher:
@@ -104,7 +104,10 @@ class Forms:
                 n_vocab=self._vocabulary,
                 eos_token=sorted(self._wrapped.eos_token_ids),
             )
-        return LLMatcher(self._tokenizer, form.grammar, log_level=0)
+        matcher = LLMatcher(self._tokenizer, form.grammar, log_level=0)
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # a form that no token can begin is known by that
+        return matcher
 
 
 class Held:
@@ -163,7 +166,7 @@ class Held:
         else:
             self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
             if self._matcher.is_error():
-                raise RuntimeError(self._matcher.get_error())
+                raise RuntimeError(_reason(self._matcher))
         if not self._seen and self._think_start and due is None:
             _set(mask, self._think_start[0])
 
@@ -225,6 +228,12 @@ def _only(mask: Any, tokens: Iterable[int]) -> None:
 
 def _set(mask: Any, token: int) -> None:
     mask[token // 32] |= np.uint32(1 << (token % 32))
+
+
+def _reason(matcher: LLMatcher) -> str:
+    """Return why a matcher has failed, without the tokens and the grammar that it tells as well."""
+    said = matcher.get_error().partition("<state>")[0].strip()
+    return "no text can fit it" if said == "NoExtensionBias" else said
 
 
 def _refused(value: Any, reason: str, option: str = OPTION) -> InvalidParameterError:

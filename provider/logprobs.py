@@ -6,6 +6,7 @@ temperature and its filters, as mlx-lm gives them. All of it belongs to the MLX 
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from provider.backend import mx
@@ -42,5 +43,6 @@ class Watch:
         logprob, ids, values = self._noted[place]
         self._noted = {at: noted for at, noted in self._noted.items() if at > place}
         pairs = zip(ids.tolist(), values.tolist(), strict=True)
-        top = sorted(pairs, key=lambda pair: -pair[1])
+        might = [pair for pair in pairs if pair[1] > -math.inf]  # a form forbids the others
+        top = sorted(might, key=lambda pair: -pair[1])
         return Drawn(float(logprob.item()), tuple(top))

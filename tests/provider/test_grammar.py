@@ -94,6 +94,9 @@ async def test_plain_text_is_not_bound(provider):
         ({"type": "choice", "choices": []}, "must be a list of texts"),
         ({"type": "verse"}, "must be an object with a `type` of text, json_object"),
         ("json", "must be an object"),
+        ({"type": "lark", "grammar": "start: start"}, "no text can fit it"),
+        ({"type": "regex", "regex": r"[^\s\S]"}, "no text can fit it"),
+        ({"type": "json_schema", "schema": {"const": b"x"}}, "not JSON serializable"),
     ],
 )
 async def test_a_form_that_cannot_be_is_an_error_at_once(provider, form, said):
@@ -260,7 +263,7 @@ async def test_no_tool_is_called_where_none_is_to_be(provider):
         (
             {
                 "tool_choice": "required",
-                "tools": [{"name": "f", "parameters": {"type": "nope"}}],
+                "tools": [{"name": "f", "parameters": {"properties": {"a": {"type": "nope"}}}}],
             },
             "Invalid type",
         ),

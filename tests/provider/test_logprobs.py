@@ -1,6 +1,7 @@
 """Log-probabilities of what was drawn, beside mlx-lm's own."""
 
 import asyncio
+import math
 
 import pytest
 from mlx_lm import stream_generate
@@ -110,6 +111,7 @@ async def test_a_form_shows_in_them(provider):
     _, tokens = await drawn(provider, response_format={"type": "choice", "choices": ["yes"]})
     assert "".join(one["token"] for one in tokens) == "yes"
     shown = [other for one in tokens for other in one["top_logprobs"]]
+    assert all(math.isfinite(other["logprob"]) for other in shown)
     assert tokenizer_of(MODEL_PATH).eos_token not in {one["token"] for one in tokens}
     assert any(other["logprob"] == pytest.approx(0.0, abs=1e-3) for other in shown)
 
