@@ -7,7 +7,6 @@ command line, the wire and `generate_async(**kwargs)` all end here.
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -107,7 +106,7 @@ def _number(low: float, high: float, *, open_low: bool = False) -> Callable[[str
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise _wrong(name, value, "a number")
         inside = (low < value if open_low else low <= value) and value <= high
-        if not math.isfinite(value) or not inside:
+        if not inside:  # nor is NaN
             raise _wrong(name, value, f"in {sign}{low:g}, {high:g}]")
         return float(value)
 
@@ -191,9 +190,10 @@ FORMATS = {  # the field that each needs, and what it must hold
 
 def _response_format(name: str, value: Any) -> dict[str, Any]:
     """Return a format with the field that its type needs; OpenAI's nested form is made flat."""
-    if not isinstance(value, Mapping) or value.get("type") not in FORMATS:
+    named = value.get("type") if isinstance(value, Mapping) else None
+    if not isinstance(named, str) or named not in FORMATS:
         raise _wrong(name, value, "an object with a `type` of " + ", ".join(FORMATS))
-    kind = str(value["type"])
+    kind = named
     nested = value.get("json_schema")
     given = {**value, **nested} if kind == "json_schema" and isinstance(nested, Mapping) else value
     field = FORMATS[kind]
@@ -228,11 +228,29 @@ def _message(path: str, value: Any) -> dict[str, Any]:
         return {**message, "role": str(role), "content": parts}
     if isinstance(content, list | tuple):
         content = "".join(_part(f"{path}.content[{i}]", part) for i, part in enumerate(content))
+    _check_calls(f"{path}.tool_calls", message.get("tool_calls"))
     if content is None and role == "assistant" and message.get("tool_calls"):
         content = ""
     if not isinstance(content, str):
         raise _wrong(f"{path}.content", content, "a text, or a list of text parts")
     return {**message, "role": str(role), "content": content}
+
+
+def _check_calls(path: str, calls: Any) -> None:
+    """Raise InvalidParameterError unless these are calls that a template can read."""
+    if calls is None:
+        return
+    if not isinstance(calls, list | tuple):
+        raise _wrong(path, calls, "a list of tool calls")
+    for i, call in enumerate(calls):
+        inner, at = call, f"{path}[{i}]"
+        if isinstance(call, Mapping) and call.get("function"):
+            inner, at = call["function"], f"{at}.function"
+        if not isinstance(inner, Mapping):
+            raise _wrong(at, inner, "an object with `name` and `arguments`")
+        _text(f"{at}.name", inner.get("name"))
+        if not isinstance(inner.get("arguments") or {}, Mapping | str):
+            raise _wrong(f"{at}.arguments", inner["arguments"], "an object, or JSON text of one")
 
 
 def _seen_part(path: str, part: Any) -> dict[str, Any]:

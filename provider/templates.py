@@ -44,11 +44,19 @@ def conversation(
         raise InvalidRequestError("there is nothing to answer: give a prompt or messages")
     if system_prompt:
         if turns[0]["role"] == "system":
-            system_prompt = f"{system_prompt}\n\n{turns.pop(0)['content']}"
-        turns.insert(0, {"role": "system", "content": system_prompt})
+            turns[0]["content"] = _after(f"{system_prompt}\n\n", turns[0]["content"])
+        else:
+            turns.insert(0, {"role": "system", "content": system_prompt})
     if attachments or images:
         _attach(turns, attachments, images)
     return [_with_nested_calls(turn) for turn in turns]
+
+
+def _after(text: str, content: str | list[Any]) -> str | list[Any]:
+    """Return a message's content with a text before it."""
+    if isinstance(content, str):
+        return text + content
+    return [{"type": "text", "text": text}, *content]
 
 
 def _attach(turns: list[dict[str, Any]], attachments: str, images: Sequence[bytes]) -> None:

@@ -98,3 +98,36 @@ def test_a_long_bad_value_is_shown_cut():
     with pytest.raises(InvalidParameterError) as caught:
         parse_options({"temperature": "x" * 1000}, {})
     assert len(str(caught.value)) < 120
+
+
+@pytest.mark.parametrize(
+    ("calls", "path"),
+    [
+        (5, "tool_calls"),
+        ("abc", "tool_calls"),
+        ({"a": 1}, "tool_calls"),
+        ([5], "tool_calls[0]"),
+        ([None], "tool_calls[0]"),
+        ([{}], "tool_calls[0].name"),
+        ([{"function": "abc"}], "tool_calls[0].function"),
+        ([{"function": {"name": None}}], "tool_calls[0].function.name"),
+        ([{"name": "f", "arguments": [1]}], "tool_calls[0].arguments"),
+    ],
+)
+def test_a_bad_tool_call_in_a_message_is_named_by_its_path(calls, path):
+    message = {"role": "assistant", "content": "", "tool_calls": calls}
+    with pytest.raises(InvalidParameterError) as caught:
+        parse_options({"messages": [message]}, {})
+    assert caught.value.parameter == f"messages[0].{path}"
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), math.inf, math.nan])
+def test_a_number_beyond_all_is_an_error_like_any_other(value):
+    with pytest.raises(InvalidParameterError, match="`temperature` must be"):
+        parse_options({"temperature": value}, {})
+
+
+@pytest.mark.parametrize("kind", [[], {}, None, 5])
+def test_a_type_of_format_that_is_no_text_is_an_error(kind):
+    with pytest.raises(InvalidParameterError, match="an object with a `type`"):
+        parse_options({"response_format": {"type": kind}}, {})

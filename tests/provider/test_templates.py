@@ -166,3 +166,9 @@ async def test_an_assistants_message_is_gone_on_with(provider):
     assert begun + rest.content == whole
     with pytest.raises(InvalidParameterError, match="needs a last message of the assistant"):
         await provider.generate_async("", messages=messages[:1], continue_final_message=True)
+
+
+def test_a_system_prompt_goes_before_a_system_message_in_parts():
+    parts = [{"type": "image", "data": b"x"}]
+    [system, _] = conversation("Hi", "Be nice", [{"role": "system", "content": parts}])
+    assert system["content"] == [{"type": "text", "text": "Be nice\n\n"}, *parts]
