@@ -6,13 +6,13 @@ Rule: only the MLX thread calls it, but for `refuse_if_too_large`.
 from __future__ import annotations
 
 from provider.caches import cost_of, size_of
-from provider.interface import MemoryExceededError
+from provider.interface import MemoryExceededError, ResourceExceededError
 from provider.memory import MemoryBudget
 from provider.prefix_cache import PrefixCache
 from provider.rows import Keep, Row
 from provider.run import Run
 from provider.runs import RunRequest
-from provider.shared_memory import SharedMemory
+from provider.shared_memory import RETRY_AFTER_S, SharedMemory
 
 __all__ = ["Room"]
 
@@ -29,8 +29,8 @@ class Room:
         self._shared = shared
         self._prefixes = prefixes
         self._keep = keep
+        self._stuck_since: float | None = None  # in seconds
         self._parked_bytes = 0  # when it was last looked at
-        shared.enter(self)
 
     @property
     def committed(self) -> int:
@@ -41,6 +41,15 @@ class Room:
     def held(self) -> int:
         """How many bytes count as taken: weights, promises, and what parked runs hold."""
         return self.weights + self.budget.committed + self._parked_bytes + self._prefixes.nbytes
+
+    @property
+    def promised(self) -> int:
+        """How many bytes are promised to runs."""
+        return self.budget.committed
+
+    def enter(self) -> None:
+        """Take a place among the models."""
+        self._shared.enter(self)
 
     def forget(self, nbytes: int) -> int:
         """Free what is kept for prompts to come, about so many bytes; return how many it was."""
@@ -79,13 +88,36 @@ class Room:
             others = self._shared.held_by_others(self)
             lacking = self.budget.lacking(need, held + self._prefixes.nbytes + others)
             if not lacking:
-                self._parked_bytes = held
+                self._parked_bytes, self._stuck_since = held, None
                 self.budget.commit(run.key, need)
                 return True
             if parked:
                 self._give_up_caches(parked.pop(0))
             elif not self.forget(lacking) and not self._shared.make_room(lacking, self):
                 return False
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the run that `make` refused waits for nobody's end."""
+        return not self._shared.promised
+
+    def refuse_if_stuck(self, now: float) -> None:
+        """Raise ResourceExceededError if the run that `make` refused waits for nobody's end.
+
+        Models that are pinned or have runs of their own keep their weights. Where all of these
+        wait too, none would ever go on; a while is left for one that is only just used.
+        """
+        if not self.stuck:
+            self._stuck_since = None
+            return
+        self._stuck_since = now if self._stuck_since is None else self._stuck_since
+        if now - self._stuck_since >= RETRY_AFTER_S:
+            self._stuck_since = None
+            raise ResourceExceededError(
+                "the prompt and `max_tokens` do not fit beside the models that are in use; try "
+                "again later, or with a lower `max_tokens`",
+                details={"retry_after": RETRY_AFTER_S},
+            )
 
     def release(self, key: int) -> None:
         """Take the promise to a run back, if there is one."""

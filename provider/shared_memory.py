@@ -11,7 +11,7 @@ from typing import Protocol
 
 from provider.interface import MemoryExceededError, ResourceExceededError
 
-__all__ = ["SharedMemory", "Tenant"]
+__all__ = ["RETRY_AFTER_S", "SharedMemory", "Tenant"]
 
 RETRY_AFTER_S = 5.0  # somebody's answer will have ended
 
@@ -22,6 +22,10 @@ class Tenant(Protocol):
     @property
     def held(self) -> int:
         """Weights, what runs may come to need, and what parked ones hold."""
+
+    @property
+    def promised(self) -> int:
+        """Of these, what is promised to runs that will come to their ends."""
 
     def forget(self, nbytes: int) -> int:
         """Free up to so much, or a little more, of what is only kept for later; return how much."""
@@ -37,7 +41,8 @@ class SharedMemory:
 
     def enter(self, tenant: Tenant) -> None:
         """Let a tenant count."""
-        self._tenants.append(tenant)
+        if tenant not in self._tenants:
+            self._tenants.append(tenant)
 
     def leave(self, tenant: Tenant) -> None:
         """Let a tenant count no more."""
@@ -47,6 +52,11 @@ class SharedMemory:
     def held_by_others(self, tenant: Tenant | None) -> int:
         """Return what all but one hold."""
         return sum(other.held for other in self._tenants if other is not tenant)
+
+    @property
+    def promised(self) -> int:
+        """What is promised to runs of all models."""
+        return sum(tenant.promised for tenant in self._tenants)
 
     def make_room(self, lacking: int, tenant: Tenant | None = None) -> bool:
         """Free something of the others'; return False if nothing can be freed."""

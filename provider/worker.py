@@ -28,6 +28,7 @@ from provider.interface import (
     ModelLoadingError,
     PrefillProgress,
     QueuePosition,
+    ResourceExceededError,
 )
 from provider.logprobs import Watch
 from provider.models import LoadedModel, Loading, LoadProgress, ModelFacts
@@ -54,6 +55,7 @@ SUSPICIOUS = 3  # faults in a row after which the model itself is tried out
 PREFIX_SHARE = 8  # the prefix cache's part of the usable memory, as a divisor
 
 Loader = Callable[[], LoadedModel | Loading]  # steps, if other models are to have their turns
+STUCK_S = 0.01  # between looks at memory that nobody is going to free
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +89,7 @@ class Worker:
         self._faults_in_a_row = 0
         self._memory = memory
         self._room = Room(memory, 0, self.prefixes, self._keep)
+        self._stuck: list[tuple[Run, ResourceExceededError]] = []  # that can't get their memory
         self._lone = Lone()
         self._seconds_in_batch = 0.0  # of a run, about
 
@@ -123,6 +126,7 @@ class Worker:
         self._batch = self._new_batch()
         self._room.leave()
         self._room = Room(self._memory, self._model.weights, self.prefixes, self._keep)
+        self._room.enter()
         why_not = self._lone.why_not(self._model.model) if self._lone.needed else None
         if why_not is not None:
             raise ModelLoadingError(f"`{self.name}` can't run so: {why_not}", model_name=self.name)
@@ -141,6 +145,7 @@ class Worker:
         first = next(steps)
         self._memory.reserve(self.name, first.total)
         self._room = Room(self._memory, first.total, self.prefixes, self._keep)
+        self._room.enter()
         yield first
         return (yield from steps)
 
@@ -377,12 +382,24 @@ class Worker:
                 self._begin(run)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
                 self._fail(run, error)
+        while self._stuck:
+            run, refusal = self._stuck.pop()
+            without_frames(refusal)
+            self._end(run, refusal)
         for key, position in self._scheduler.moved():
             self._tell(self.runs[key], QueuePosition(position))
 
     def _has_room(self, key: int) -> bool:
         waiting = [run for run in self.runs.values() if run.parked is not None and run.key != key]
-        return self._room.make(self.runs[key], waiting)
+        if self._room.make(self.runs[key], waiting):
+            return True
+        try:
+            self._room.refuse_if_stuck(time.perf_counter())
+        except ResourceExceededError as error:
+            self._stuck.append((self.runs[key], error))
+        if self._room.stuck:
+            time.sleep(STUCK_S)
+        return False
 
     def _begin(self, run: Run) -> None:
         """Give a run, new or parked, its place in the batch."""
@@ -559,9 +576,12 @@ class Worker:
             error = GenerationError(
                 f"the generation failed: {type(error).__name__}", original_exception=error
             )
+        self._end(run, error, faulty=True)
+
+    def _end(self, run: Run, error: Exception, *, faulty: bool = False) -> None:
         self.counters.faults += 1
         self._tell(run, RunFailed(error))
-        self._forget(run, faulty=True)
+        self._forget(run, faulty=faulty)
 
     def _forget(self, run: Run, *, faulty: bool = False) -> None:
         fork = run.request.fork
