@@ -45,6 +45,7 @@ class Library:
         self._memory.unload = self._unload_one
         self._lock = threading.Lock()
         self._models: dict[str, Served] = {}
+        self._past: list[EngineStatistics] = []  # of models that are forgotten, as one
         self._named = {source.name for source in sources}
         pins = set(pinned)
         for source in sources:
@@ -98,6 +99,7 @@ class Library:
         for served in others:
             if served.loading_failed or (len(others) >= MOST_ANY and not served.in_use):
                 served.discard()
+                self._past = [total_of([*self._past, served.statistics().only_growing()])]
                 del self._models[served.name]
 
     def infos(self) -> list[ModelInfo]:
@@ -106,7 +108,9 @@ class Library:
 
     def statistics(self) -> EngineStatistics:
         """Return the numbers of all models together."""
-        return total_of([served.statistics() for served in list(self._models.values())])
+        with self._lock:
+            served = list(self._models.values())
+            return total_of([*(one.statistics() for one in served), *self._past])
 
     def close(self, grace_s: float | None = None) -> None:
         """Free all models and end the thread; see `Engine.close`. Idempotent."""

@@ -115,9 +115,14 @@ class MLXProvider(AbstractLLMInterface):
         return self._library.statistics()
 
     def health(self) -> Health:
-        """Return whether a generation can be taken now, by the first model."""
+        """Return whether a generation can be taken now, by the first model.
+
+        One that was unloaded, being idle, is loaded again for it.
+        """
         default = self._library.default
         if default.loaded() is None and not default.closed:
+            if default.unloaded and not default.loading_failed:
+                return Health(ready=True)
             reason = "no model" if default.loading_failed else "loading the model"
             return Health(ready=False, reason=reason)
         if default.closed:

@@ -75,8 +75,17 @@ def model_name(model: str | None) -> str:
     """Return the name under which a model is served: its hub id, or its folder's name."""
     if model is None or model == EMBEDDED:
         return EMBEDDED
-    path = Path(model)
-    return path.resolve().name if path.exists() else model
+    path = _local(model)
+    return model if path is None else path.resolve().name
+
+
+def _local(name: str) -> Path | None:
+    """Return what is there by that name, None if there is nothing or it can't be a path."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long, nobody's home, characters of no name
+        return None
 
 
 def resolve(model: str | None) -> Path:
@@ -86,8 +95,7 @@ def resolve(model: str | None) -> Path:
     """
     if model is None or model == EMBEDDED:
         return MODEL_PATH
-    local = Path(model).expanduser()
-    path = local if local.exists() else download(model)
+    path = _local(model) or download(model)
     if not path.is_dir() or not (path / "config.json").is_file():
         raise ModelLoadingError(f"`{model}` is no model: it has no config.json", model_name=model)
     if not any(path.glob("model*.safetensors")):
@@ -100,8 +108,7 @@ def resolve_adapter(adapter: str) -> Path:
 
     Raises ModelNotFoundError if there is none, ModelLoadingError if the folder holds no adapter.
     """
-    local = Path(adapter).expanduser()
-    path = local if local.exists() else download(adapter)
+    path = _local(adapter) or download(adapter)
     for name in ("adapter_config.json", "adapters.safetensors"):
         if not (path / name).is_file():
             said = f"`{adapter}` is no adapter: it has no {name}"

@@ -125,6 +125,11 @@ class Served:
         return preparing is not None and preparing.done() and preparing.exception() is not None
 
     @property
+    def unloaded(self) -> bool:
+        """Whether it was loaded once, and is loaded again when it is asked for."""
+        return bool(self._past) and self.loaded() is None
+
+    @property
     def in_use(self) -> bool:
         """Whether it is loaded, or is being loaded."""
         return self._preparing is not None and not self.loading_failed

@@ -14,6 +14,7 @@ from mlx_lm.utils import load_model
 from provider import MLXProvider
 from provider.backend import active_memory, mx
 from provider.embedded import MODEL_PATH
+from provider.engine import Engine
 from provider.interface import (
     InvalidParameterError,
     MemoryExceededError,
@@ -334,3 +335,79 @@ async def test_what_is_no_adapter_is_said(made, tmp_path):
     with pytest.raises(ModelLoadingError, match=r"is no adapter: it has no adapter_config\.json"):
         await say(provider, "odd")
     assert (await say(provider)).content
+
+
+# What can't be, and what is counted. -------------------------------------------------------------
+
+
+async def room_for(made, tokens, models):
+    """Return a memory limit with room for weights, and the cache of a run of so many tokens."""
+    provider = made()
+    await say(provider)
+    engine = provider.engine
+    return models * WEIGHTS + engine._worker._room.budget.need(tokens)
+
+
+async def test_a_run_that_never_fits_beside_a_pinned_model_is_told_and_holds_nobody_up(made):
+    provider = made(
+        model=[f"a={MODEL_PATH}", f"b={MODEL_PATH}"],
+        pin=["a"],
+        memory_bytes=await room_for(made, 300, 2),
+        prefix_cache_bytes=0,
+    )
+    await provider.load()
+    long = asyncio.create_task(say(provider, "b", "Count from 3 to 40", max_tokens=900))
+    await until(lambda: provider.statistics().waiting)
+    behind = asyncio.create_task(say(provider, "b", max_tokens=5))
+    async with asyncio.timeout(60):
+        with pytest.raises(ResourceExceededError, match="do not fit beside the models") as caught:
+            await long
+        assert (await behind).content
+    assert caught.value.details["retry_after"] > 0
+
+
+async def test_models_whose_runs_wait_for_each_other_do_not_wait_for_ever(made):
+    provider = made(
+        model=[f"a={MODEL_PATH}", f"b={MODEL_PATH}"],
+        memory_bytes=await room_for(made, 300, 2),
+        prefix_cache_bytes=0,
+    )
+    short = [say(provider, name, max_tokens=5) for name in "ab"]
+    await asyncio.gather(*short)
+    longs = [say(provider, name, "Count from 3 to 40", max_tokens=900) for name in "ab"]
+    async with asyncio.timeout(60):
+        ends = await asyncio.gather(*longs, return_exceptions=True)
+    assert all(isinstance(end, ResourceExceededError) or end.content for end in ends)
+    assert (await say(provider)).content
+
+
+async def test_names_that_nobody_has_leave_nothing_behind(made):
+    provider = made(allow_any_model=True)
+    names = [f"no such {n}" for n in range(20)]
+    for name in [*names, "~nosuchuser/x", "x" * 300, "/" + "y" * 5000, "a\0/b"]:
+        with pytest.raises(ModelNotFoundError):
+            await say(provider, name)
+    gc.collect()
+    assert len(provider.models()) == 2  # the last is kept until the next
+    assert sum(isinstance(thing, Engine) for thing in gc.get_objects()) < 20
+
+
+async def test_what_was_counted_stays_counted_where_a_model_is_forgotten(made, tmp_path):
+    folder = write_model(tmp_path / "other", LLAMA)
+    provider = made(allow_any_model=True, idle_unload=0.1)
+    await say(provider, str(folder))
+    await until(lambda: not loaded(provider))
+    (folder / "config.json").unlink()
+    for name in (str(folder), "no such model"):
+        with pytest.raises((ModelLoadingError, ModelNotFoundError)):
+            await say(provider, name)
+    assert str(folder) not in [info.id for info in provider.models()]
+    assert provider.statistics().finished == 1
+
+
+async def test_a_model_that_went_because_it_was_idle_is_still_ready(made):
+    provider = made(idle_unload=0.1)
+    assert not provider.health().ready
+    await provider.load()
+    await until(lambda: not loaded(provider))
+    assert provider.health().ready
