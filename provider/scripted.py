@@ -23,7 +23,6 @@ from provider.interface import (
     GenerateResponse,
     GenerationStarted,
     GenerationTiming,
-    InvalidParameterError,
     ModelCapability,
     ModelInfo,
     ModelParameter,
@@ -31,7 +30,7 @@ from provider.interface import (
     QueuePosition,
     ToolCallDelta,
 )
-from provider.options import GenerationOptions
+from provider.options import parse_options
 
 __all__ = [
     "Call",
@@ -51,7 +50,6 @@ __all__ = [
 MODEL_NAME = "scripted"
 CONTEXT_WINDOW = 8192
 DEFAULT_TOKENS_PER_SECOND = 60.0  # about what a mid-sized model gives on a laptop
-OPTIONS = {field.name for field in dataclasses.fields(GenerationOptions)}
 
 
 @dataclass(frozen=True)
@@ -226,10 +224,12 @@ class ScriptedProvider(AbstractLLMInterface):
         tools: Optional[List[Union[Dict[str, Any], Callable[..., Any]]]] = None,
         **kwargs: Any,
     ) -> Union[GenerateResponse, AsyncGenerator[GenerateResponse, None]]:
-        """Play the script; cancelling stops it before its next step."""
-        for name, value in kwargs.items():
-            if name not in OPTIONS:
-                raise InvalidParameterError(name, value, f"unknown option `{name}`")
+        """Play the script; cancelling stops it before its next step.
+
+        Options are checked as any provider's, and do nothing but for `max_tokens` and `events`.
+        Raises InvalidParameterError.
+        """
+        parse_options(kwargs, {})
         request = Request(prompt, system_prompt, list(files or []), list(tools or []), kwargs)
         self.requests.append(request)
         deltas = self._play(request)

@@ -88,9 +88,10 @@ async def test_a_failure_is_raised_where_the_script_says():
         await anext(stream)
 
 
-async def test_an_unknown_option_fails_at_the_await():
-    with pytest.raises(InvalidParameterError, match="`colour`"):
-        await scripted().generate_async("hi", stream=True, colour="red")
+@pytest.mark.parametrize(("name", "value"), [("colour", "red"), ("temperature", 3)])
+async def test_a_bad_option_fails_at_the_await(name, value):
+    with pytest.raises(InvalidParameterError, match=f"`{name}`"):
+        await scripted().generate_async("hi", stream=True, **{name: value})
 
 
 async def test_live_shows_open_streams_and_closing_ends_them():
