@@ -13,6 +13,7 @@ Source: PROTOCOL.md, sections "Frames" and "Codecs".
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from enum import IntEnum, StrEnum
 from typing import Annotated, Any, Literal
@@ -424,8 +425,8 @@ class JsonCodec(_Codec):
         """Return any frame as a dict with `type`. Raises NotAFrame."""
         try:
             fields = msgspec.json.decode(data)
-        except MALFORMED as error:
-            raise NotAFrame("not JSON") from error
+        except MALFORMED:
+            fields = _of_odd_json(data)
         if not isinstance(fields, dict):
             raise NotAFrame("not a JSON object")
         return fields
@@ -556,6 +557,23 @@ def _explain(message: str, kind: type[Struct]) -> str:
         hint = f"; did you mean `{near[0]}`?" if near and path == "$" else ""
         return f"`{path}.{unknown[1][:64]}`: unknown field{hint}"
     return f"`{path}`: {what[:1].lower()}{what[1:]}"
+
+
+def _of_odd_json(data: bytes | str) -> Any:
+    """Return what JSON says that has half a character or a number beyond all in it.
+
+    JSON's grammar allows both (RFC 8259, sections 6 and 8.2), and JavaScript writes the half of a
+    character that was cut; such a frame is no reason to close a connection. Raises NotAFrame.
+    """
+    try:
+        text = data if isinstance(data, str) else data.decode()
+        return _without_surrogates(json.loads(text, parse_constant=_refuse_constant))
+    except (*MALFORMED, ValueError) as error:
+        raise NotAFrame("not JSON") from error
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is Python's, not JSON's")
 
 
 def _without_surrogates(value: Any) -> Any:

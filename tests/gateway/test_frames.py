@@ -97,13 +97,21 @@ def test_a_lone_surrogate_in_a_text_is_replaced(codec):
     assert codec.decode_fields(codec.encode(frame))["text"] == "a?b"
 
 
+def test_half_a_character_that_comes_is_replaced():
+    frame = JsonCodec().decode('{"type": "generate", "id": "a", "prompt": "cut \\ud83d off"}')
+    assert frame == Generate(id="a", prompt="cut ? off")
+
+
 def test_a_token_costs_few_bytes():
     chunk = Chunk(id="g1", seq=120, text=" token")
     assert len(MsgpackCodec().encode(chunk)) <= 16
     assert len(JsonCodec().encode(chunk)) <= 64
 
 
-@pytest.mark.parametrize("data", ["", "nope", "[]", "3", "null", '"x"', "[" * 100_000])
+@pytest.mark.parametrize(
+    "data",
+    ["", "nope", "[]", "3", "null", '"x"', "[" * 100_000, '{"a": NaN}', b"\xff", '{"a":' * 9000],
+)
 def test_what_is_no_json_object_is_not_a_frame(data):
     with pytest.raises(NotAFrame):
         JsonCodec().decode(data)

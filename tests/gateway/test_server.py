@@ -314,6 +314,18 @@ async def test_a_bad_option_is_named_on_the_wire():
     assert "temprature" in frame["message"]
 
 
+async def test_a_number_beyond_all_is_named_on_the_wire():
+    async with running(scripted(Say("x"))) as gateway, wired(gateway) as wire:
+        await wire.socket.send(
+            '{"type": "generate", "id": "a", "prompt": "x", "temperature": 1e999}'
+        )
+        frame = await wire.receive()
+        await wire.send(Ping(nonce="still here"))
+        assert (await wire.receive())["nonce"] == "still here"
+    assert (frame["id"], frame["code"]) == ("a", "invalid_request")
+    assert "`temperature`" in frame["message"]
+
+
 @pytest.mark.parametrize("message", ["nonsense", "[]", "[" * 50_000, b"\x00"])
 async def test_what_is_no_frame_closes_with_4400(message):
     async with running(scripted()) as gateway, wired(gateway) as wire:
