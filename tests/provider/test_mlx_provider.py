@@ -31,7 +31,8 @@ from provider.interface import (
     UnsupportedFeatureError,
     UnsupportedModelError,
 )
-from provider.models import EMBEDDED
+from provider.models import EMBEDDED, tokenizer_of
+from tests.support.tiny_models import LLAMA, write_model
 
 STORY = "Tell me a story about a fox named Zorvan."
 COUNT = "Count from 3 to 40"
@@ -307,10 +308,13 @@ async def test_a_calls_options_do_not_leak_into_the_next(provider):
     assert (await provider.generate_async(STORY)).usage["completion_tokens"] == 64
 
 
-async def test_max_tokens_never_goes_beyond_the_context(provider):
-    prompt = "word " * 8150
-    whole = await provider.generate_async(prompt, max_tokens=5000, stop=["never said"])
-    assert whole.usage["total_tokens"] <= 8192
+async def test_max_tokens_never_goes_beyond_the_context(tmp_path):
+    model = write_model(tmp_path / "short", {**LLAMA, "max_position_embeddings": 128})
+    provider = MLXProvider({"model": str(model)})
+    ends = {str(token): -100 for token in tokenizer_of(model).eos_token_ids}
+    whole = await provider.generate_async("word " * 60, max_tokens=5000, logit_bias=ends)
+    assert (whole.finish_reason, whole.usage["total_tokens"]) == ("length", 128)
+    await provider.aclose()
 
 
 # It never blocks. ---------------------------------------------------------------------------------
