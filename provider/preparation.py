@@ -151,6 +151,9 @@ class Preparation:
                 said = f"`logit_bias`: the model knows {self.vocabulary} tokens, and no {token}"
                 raise InvalidParameterError("logit_bias", token, said)
         matcher = self.forms.matcher(options.response_format) if options.response_format else None
+        if matcher is not None and tokenizer.response_initial_state:
+            said = "`response_format`: this model's answers begin with headers, which have no form"
+            raise UnsupportedFeatureError("response_format", said)
         if options.tool_choice == "required" or (options.tool_choice or "").startswith("="):
             matcher = self.forms.call_matcher(call.tools)
         thinks = tokenizer.has_thinking

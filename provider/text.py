@@ -116,7 +116,10 @@ class TextStream:
             return []
         # No stop string goes on behind what is no answer.
         held = self._let_go()
-        return held + (self._call(text) if state == TOOL_STATE else _deltas(text, reasoning=True))
+        if state == TOOL_STATE:
+            return held + self._call(text)
+        # In any other state the model writes to whom it speaks, and nothing to show.
+        return held + (_deltas(text, reasoning=True) if state == REASONING_STATE else [])
 
     def _let_go(self) -> list[Delta]:
         """Return what was held back as the start of a stop string."""

@@ -8,11 +8,17 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mlx_lm.chat_templates.muse_spark import RESPONSE_FORMAT
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from provider import MLXProvider
 from provider.embedded import MODEL_PATH
-from provider.interface import InvalidParameterError
+from provider.grammar import Forms
+from provider.interface import InvalidParameterError, UnsupportedFeatureError
 from provider.models import tokenizer_of
+from provider.options import parse_options
+from provider.preparation import Call, Preparation
+from provider.templates import ChatTemplate
 
 PERSON = {
     "type": "object",
@@ -179,6 +185,14 @@ async def test_a_run_that_was_parked_goes_on_in_its_form():
         assert provider.statistics().parkings > 0
     finally:
         await provider.aclose()
+
+
+def test_an_answer_that_begins_with_headers_has_no_form():
+    headed = TokenizerWrapper(tokenizer_of(MODEL_PATH)._tokenizer, response_format=RESPONSE_FORMAT)
+    preparation = Preparation(ChatTemplate(headed), None, 1536, Forms(headed, 1536), False)
+    options = parse_options({"response_format": {"type": "json_object"}}, {})
+    with pytest.raises(UnsupportedFeatureError, match="headers, which have no form"):
+        preparation.requests(Call("Hi", None, [], [], options))
 
 
 async def test_a_drafted_run_keeps_its_form(tmp_path):

@@ -5,6 +5,8 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlx_lm.chat_templates.muse_spark import RESPONSE_FORMAT
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from provider.embedded import MODEL_PATH
 from provider.models import tokenizer_of
@@ -20,8 +22,8 @@ def encode(text):
     return TOKENIZER.encode(text, add_special_tokens=False)
 
 
-def run(text, *, prompt=(), finish=True, **options):
-    stream = TextStream(FORMAT, list(prompt), **options)
+def run(text, *, prompt=(), finish=True, form=FORMAT, **options):
+    stream = TextStream(form, list(prompt), **options)
     pieces = []
     for token in encode(text):
         if stream.stopped:
@@ -205,3 +207,15 @@ def test_what_was_held_back_comes_before_what_follows_it(after):
     first = kinds.index(False)
     assert "".join(texts[:first]) == "see k"
     assert text_of(pieces) == "see kDone."
+
+
+def test_nothing_of_a_header_is_shown():
+    headed = TokenizerWrapper(TOKENIZER._tokenizer, response_format=RESPONSE_FORMAT)
+    text = (
+        " to=self<|message|>I plan.<|eom|>"
+        "<|start|>assistant to=user<|message|>The answer.<|eom|><|start|>assistant"
+    )
+    stream, pieces = run(text, form=TextFormat(headed))
+    assert text_of(pieces, reasoning=True) == "I plan."
+    assert text_of(pieces) == "The answer."
+    assert 0 < stream.reasoning_tokens < len(encode(text)) // 2
