@@ -186,6 +186,7 @@ class Generate(_FromClient, tag="generate", frozen=True, kw_only=True):
     raw: bool | None = None
     continue_final_message: bool | None = None
     n: int | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
 
 class Cancel(_FromClient, tag="cancel", frozen=True, kw_only=True):

@@ -135,6 +135,17 @@ class Held:
         self._most_thoughts = most_thoughts
         self._restart()
 
+    def another(self) -> Held:
+        """Return one that holds another run to the same."""
+        return Held(
+            None if self._matcher is None else self._matcher.deep_copy(),
+            self._ends,
+            thinking=self._thinking,
+            think_start=self._think_start,
+            think_end=self._think_end,
+            most_thoughts=self._most_thoughts,
+        )
+
     @property
     def bound(self) -> bool:
         """Whether anything is forbidden after the tokens that were followed last."""

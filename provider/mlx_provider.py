@@ -59,7 +59,7 @@ class MLXProvider(AbstractLLMInterface):
     settings (see `EngineSettings`, such as `max_batch`, the runs that decode together),
     `draft_model` (a smaller model that proposes tokens; runs then go one by one), and defaults for
     the options of a call: `temperature`, `top_p`, `top_k`, `min_p`, `max_tokens`, `seed`, `stop`,
-    `repetition_penalty`, `system_prompt`, `enable_thinking`.
+    `repetition_penalty`, `system_prompt`, `enable_thinking`, `chat_template_kwargs`.
 
     `model` may be a list too, of such or of `NAME=` and such; a call names one by its option
     `model`, the first is meant where none is named. `adapter` is a list of `NAME=BASE:FOLDER`:
@@ -195,9 +195,8 @@ class MLXProvider(AbstractLLMInterface):
         With `stream=True` the awaited value is an async generator of deltas. Closing it, leaving
         its loop, or cancelling the task that awaits takes the run out of the batch before the
         model's next forward pass. Options beyond the named ones: `messages` (turns so far),
-        `events` (responses without text for queue, start, prefill and
-        tool calls as they are made), `enable_thinking`, and the
-        sampling options that the class names.
+        `events` (responses without text for queue, start, prefill and tool calls as they are
+        made), and those of `GenerationOptions`.
 
         Raises InvalidParameterError, FileProcessingError, UnsupportedFeatureError,
         ContextWindowExceededError and the errors of `load` at the await, GenerationError later.

@@ -20,6 +20,7 @@ MAX_STOP_STRINGS = 16  # each costs a state machine per stream; OpenAI's interfa
 MAX_STOP_LENGTH = 256  # characters; a partial match is held back from the reader
 MAX_SEED = 2**64 - 1  # what mlx.random.key takes
 MAX_BIASES = 1024  # tokens; as many as anybody has asked for, and no more than a prompt costs
+MAX_VARIABLES = 32  # of a chat template; those of today read a handful
 MAX_ANSWERS = 32  # to one prompt; as many as decode together by default
 MAX_TOKENS = 1_000_000  # a bound on nonsense; the context window is the real one
 
@@ -33,7 +34,7 @@ class GenerationOptions:
     events: bool = False
     raw: bool = False  # the prompt as it is, without the model's chat template
     continue_final_message: bool = False  # the last message is the assistant's, and goes on
-    enable_thinking: bool = False
+    enable_thinking: bool | None = None  # None: as the model's template has it
     max_reasoning_tokens: int | None = None  # then the thinking is closed; the answer begins
     temperature: float = 0.7
     top_p: float = 1.0
@@ -51,6 +52,13 @@ class GenerationOptions:
     logprobs: bool = False  # of each token
     top_logprobs: int = 0  # likeliest tokens beside it
     response_format: Mapping[str, Any] | None = None  # with `type` and what it needs
+    chat_template_kwargs: Mapping[str, Any] | None = None  # what else the template reads
+
+    @property
+    def template_variables(self) -> dict[str, Any]:
+        """What the chat template reads beyond messages and tools."""
+        thinking = {} if self.enable_thinking is None else {"enable_thinking": self.enable_thinking}
+        return {**(self.chat_template_kwargs or {}), **thinking}
 
 
 def parse_options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> GenerationOptions:
@@ -212,6 +220,36 @@ def _response_format(name: str, value: Any) -> dict[str, Any]:
     return {"type": kind, field: held}
 
 
+def _chat_template_kwargs(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or len(value) > MAX_VARIABLES:
+        raise _wrong(name, value, f"an object of at most {MAX_VARIABLES} of a template's variables")
+    for key in value:
+        if not isinstance(key, str) or not key.isidentifier() or key in OF_THE_RENDERER:
+            raise _wrong(f"{name}.{str(key)[:40]}", value[key], "a variable of the template")
+    return dict(value)
+
+
+# What transformers' apply_chat_template takes for itself; a template's variables are the others.
+OF_THE_RENDERER = frozenset(
+    {
+        "add_generation_prompt",
+        "chat_template",
+        "continue_final_message",
+        "conversation",
+        "max_length",
+        "messages",
+        "padding",
+        "return_assistant_tokens_mask",
+        "return_dict",
+        "return_tensors",
+        "sanitize_control_tokens",
+        "self",
+        "tokenize",
+        "tokenizer_kwargs",
+        "tools",
+        "truncation",
+    }
+)
 ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -280,6 +318,7 @@ def _wrong(name: str, value: Any, expected: str) -> InvalidParameterError:
 
 BIAS = _number(-100, 100)
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "chat_template_kwargs": _chat_template_kwargs,
     "messages": _messages,
     "model": _text,
     "events": _boolean,

@@ -67,7 +67,7 @@ class Preparation:
             replace(
                 first,
                 options=first.options if seed is None else _reseeded(first.options, seed + number),
-                form=first.form if number == 0 else self._form(_with_choice(call), first.prompt),
+                form=first.form if number == 0 or first.form is None else first.form.another(),
                 fork=fork,
             )
             for number in range(call.options.n)
@@ -93,7 +93,7 @@ class Preparation:
                 raise ContextWindowExceededError(window, len(prompt))
             options = replace(options, max_tokens=min(options.max_tokens, window - len(prompt)))
         boundaries = (
-            self.template.boundaries(turns, call.tools, prompt)
+            self.template.boundaries(turns, call.tools, prompt, options.template_variables)
             if self.keep_boundaries and turns and look is None
             else ()
         )
@@ -102,7 +102,7 @@ class Preparation:
             options,
             call.tools,
             boundaries,
-            self._form(call, prompt),
+            self._form(call, turns, prompt),
             look=look,
             kind=hashlib.sha256(b"".join(images)).hexdigest() if images else "",
         )
@@ -111,7 +111,7 @@ class Preparation:
         return self.template.tokens(
             turns,
             call.tools,
-            enable_thinking=call.options.enable_thinking,
+            variables=call.options.template_variables,
             go_on=call.options.continue_final_message,
         )
 
@@ -122,7 +122,7 @@ class Preparation:
         text = self.template.text(
             turns,
             call.tools,
-            enable_thinking=call.options.enable_thinking,
+            variables=call.options.template_variables,
             go_on=call.options.continue_final_message,
         )
         return self.eyes.look(text, images)
@@ -143,7 +143,9 @@ class Preparation:
             raise InvalidParameterError(name, options.continue_final_message, said)
         return turns
 
-    def _form(self, call: Call, prompt: Sequence[int]) -> Held | None:
+    def _form(
+        self, call: Call, turns: Sequence[dict[str, Any]], prompt: Sequence[int]
+    ) -> Held | None:
         """Return what holds an answer to its form. Raises InvalidParameterError."""
         options, tokenizer = call.options, self.template.tokenizer
         for token in options.logit_bias or ():
@@ -160,7 +162,7 @@ class Preparation:
         budget = options.max_reasoning_tokens if thinks else None
         if matcher is None and budget is None:
             return None
-        unasked = thinks and options.enable_thinking
+        unasked = thinks and self.template.lets_think(turns, call.tools, options.template_variables)
         return Held(
             matcher,
             tokenizer.eos_token_ids,

@@ -6,7 +6,8 @@ One `ChatTemplate` belongs to one thread: Hugging Face's fast tokenizers must no
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jinja2
@@ -18,7 +19,15 @@ __all__ = ["ChatTemplate", "conversation"]
 # For models without a template: what people write by hand, which models have read most often.
 LABELS = {"system": "", "user": "User: ", "assistant": "Assistant: ", "tool": "Tool: "}
 DEFAULT_STOP = "\nUser:"  # such a model goes on with the next question by itself
-REFUSALS = (jinja2.TemplateError, TypeError, KeyError, ValueError)  # what templates raise
+# What templates raise, on messages and variables that they were not written for.
+REFUSALS = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 
 
 def conversation(
@@ -122,28 +131,49 @@ class ChatTemplate:
         messages: Sequence[Mapping[str, Any]],
         tools: Sequence[Mapping[str, Any]],
         *,
-        enable_thinking: bool,
+        variables: Mapping[str, Any] | None = None,
         go_on: bool = False,
     ) -> list[int]:
         """Return the prompt's tokens, up to where the assistant's turn begins.
 
+        `variables` are what the template reads beyond messages and tools, `enable_thinking` above
+        all; what is not among them is as the template has it.
         With `go_on`, up to where the last message ends, which the assistant has begun. A model
         without a template gets the contents with `User:` and `Assistant:` before them.
         Raises InvalidRequestError with the template's own reason if it refuses the messages.
         """
         try:
-            return self._render(messages, tools, enable_thinking, answer=not go_on, go_on=go_on)
+            return self._render(messages, tools, variables or {}, answer=not go_on, go_on=go_on)
         except REFUSALS as error:
             raise InvalidRequestError(
                 f"the model's chat template refuses these messages: {error}",
                 original_exception=error,
             ) from error
 
+    def lets_think(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]],
+        variables: Mapping[str, Any],
+    ) -> bool:
+        """Return whether the model may think before it answers, if it can.
+
+        Where `enable_thinking` is not said, a template that writes another prompt to turn the
+        thinking off has it on. Raises InvalidRequestError, as `tokens`.
+        """
+        told = variables.get("enable_thinking")
+        if told is not None or not messages or not self._tokenizer.has_chat_template:
+            return bool(told)
+        off = {**variables, "enable_thinking": False}
+        usual, without = (self.text(messages, tools, variables=v) for v in (variables, off))
+        return usual != without
+
     def boundaries(
         self,
         messages: Sequence[Mapping[str, Any]],
         tools: Sequence[Mapping[str, Any]],
         prompt: Sequence[int],
+        variables: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """Return where the system prompt and the last turn end in `prompt`, in tokens.
 
@@ -156,7 +186,7 @@ class ChatTemplate:
         found = []
         for beginning in beginnings:
             try:
-                tokens = self._render(beginning, tools, thinking=False, answer=False)
+                tokens = self._render(beginning, tools, variables or {}, answer=False)
             except REFUSALS:  # a template may insist on a user's turn
                 continue
             if len(tokens) < len(prompt) and tokens == list(prompt[: len(tokens)]):
@@ -168,7 +198,7 @@ class ChatTemplate:
         messages: Sequence[Mapping[str, Any]],
         tools: Sequence[Mapping[str, Any]],
         *,
-        enable_thinking: bool,
+        variables: Mapping[str, Any] | None = None,
         go_on: bool = False,
     ) -> str:
         """Return the prompt as text, for who makes tokens of it and of images.
@@ -178,7 +208,7 @@ class ChatTemplate:
         try:
             return str(
                 self._applied(
-                    messages, tools, enable_thinking, answer=not go_on, go_on=go_on, tokenize=False
+                    messages, tools, variables or {}, answer=not go_on, go_on=go_on, tokenize=False
                 )
             )
         except REFUSALS as error:
@@ -191,7 +221,7 @@ class ChatTemplate:
         self,
         messages: Sequence[Mapping[str, Any]],
         tools: Sequence[Mapping[str, Any]],
-        thinking: bool,
+        variables: Mapping[str, Any],
         *,
         answer: bool,
         go_on: bool = False,
@@ -199,26 +229,34 @@ class ChatTemplate:
         if not self._tokenizer.has_chat_template:
             turns = [f"{LABELS[message['role']]}{message['content']}" for message in messages]
             return self.raw("\n\n".join([*turns, "Assistant:"] if answer else turns))
-        return list(self._applied(messages, tools, thinking, answer=answer, go_on=go_on))
+        return list(self._applied(messages, tools, variables, answer=answer, go_on=go_on))
 
     def _applied(
         self,
         messages: Sequence[Mapping[str, Any]],
         tools: Sequence[Mapping[str, Any]],
-        thinking: bool,
+        variables: Mapping[str, Any],
         *,
         answer: bool,
         go_on: bool,
         tokenize: bool = True,
     ) -> Any:
-        return self._tokenizer.apply_chat_template(
+        return self._renderer(variables)(
             list(messages),
             tools=list(tools) or None,
             add_generation_prompt=answer,
-            enable_thinking=thinking,
             tokenize=tokenize,
             **({"continue_final_message": True} if go_on else {}),
+            **variables,
         )
+
+    def _renderer(self, variables: Mapping[str, Any]) -> Callable[..., Any]:
+        """Return what applies the template, and leaves it its own default of thinking or not."""
+        wrapped = self._tokenizer
+        if "enable_thinking" in variables or wrapped._chat_template is not None:  # noqa: SLF001
+            return wrapped.apply_chat_template  # type: ignore[no-any-return]
+        # mlx-lm's wrapper would turn the thinking on.
+        return partial(wrapped._tokenizer.apply_chat_template, return_dict=False)  # noqa: SLF001
 
     def raw(self, text: str) -> list[int]:
         """Return a text's tokens, with what the tokenizer puts before any text and no more."""

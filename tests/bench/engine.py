@@ -112,7 +112,9 @@ class Bench:
             for measured in range(2 if self.quick else rounds + 1):
                 texts = self.prompts.texts(rows)
                 tokens = [
-                    template.tokens(conversation(t, None, None), [], enable_thinking=False)
+                    template.tokens(
+                        conversation(t, None, None), [], variables={"enable_thinking": False}
+                    )
                     for t in texts
                 ]
                 found = {
@@ -294,7 +296,7 @@ class Bench:
         async def watch():
             while True:
                 turns = conversation(self.prompts.texts(1)[0], None, None)
-                prompt = template.tokens(turns, [], enable_thinking=False)
+                prompt = template.tokens(turns, [], variables={"enable_thinking": False})
                 inbox, last = AsyncInbox(), None
                 run = provider.engine.submit(RunRequest(prompt, options), inbox)
                 try:

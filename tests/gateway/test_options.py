@@ -26,6 +26,7 @@ ADD = {
 }
 STORY = [{"role": "user", "content": "Tell me a story about a fox"}]
 EXAMPLES = {
+    "chat_template_kwargs": {"chat_template_kwargs": {"enable_thinking": True}},
     "continue_final_message": {
         "messages": [*STORY, {"role": "assistant", "content": "Once upon a"}],
         "continue_final_message": True,

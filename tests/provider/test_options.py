@@ -1,6 +1,8 @@
+import inspect
 import math
 
 import pytest
+from transformers import PreTrainedTokenizerBase
 
 from provider.interface import InvalidParameterError, Message
 from provider.options import GenerationOptions, parse_options
@@ -30,7 +32,7 @@ BAD = [
     ("messages", "hi"), ("presence_penalty", 2.1), ("frequency_penalty", "x"),
     ("logit_bias", [1]), ("response_format", {}),
     ("max_reasoning_tokens", -1), ("logprobs", 1), ("top_logprobs", 21),
-    ("tool_choice", 3), ("raw", "yes"),
+    ("tool_choice", 3), ("raw", "yes"), ("chat_template_kwargs", ["low"]),
 ]  # fmt: skip
 
 
@@ -131,3 +133,19 @@ def test_a_number_beyond_all_is_an_error_like_any_other(value):
 def test_a_type_of_format_that_is_no_text_is_an_error(kind):
     with pytest.raises(InvalidParameterError, match="an object with a `type`"):
         parse_options({"response_format": {"type": kind}}, {})
+
+
+def test_a_templates_variables_are_not_what_renders_it():
+    of_transformers = inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters
+    for name in [*(set(of_transformers) - {"documents", "kwargs"}), "messages", "not a name"]:
+        with pytest.raises(InvalidParameterError) as caught:
+            parse_options({"chat_template_kwargs": {"effort": "low", name: True}}, {})
+        assert caught.value.parameter == f"chat_template_kwargs.{name}"
+
+
+def test_the_switch_of_the_thinking_is_a_variable_of_the_template():
+    given = {"enable_thinking": False, "effort": "low"}
+    options = parse_options({"chat_template_kwargs": given, "enable_thinking": True}, {})
+    assert options.template_variables == {"enable_thinking": True, "effort": "low"}
+    assert parse_options({"chat_template_kwargs": given}, {}).template_variables == given
+    assert parse_options({}, {}).template_variables == {}

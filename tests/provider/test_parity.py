@@ -42,7 +42,7 @@ def expected(folder):
 
     def text(prompt, sampler):
         turns = conversation(prompt, None, None)
-        tokens = template.tokens(turns, [], enable_thinking=False)
+        tokens = template.tokens(turns, [], variables={"enable_thinking": False})
         answers = stream_generate(
             loaded.model, loaded.tokenizer, tokens, max_tokens=TOKENS, sampler=sampler
         )

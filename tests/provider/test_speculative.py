@@ -132,7 +132,9 @@ async def test_quantised_caches_give_the_text_of_mlx_lm(bits):
     settings = {"kv_bits": bits, "kv_group_size": 32}
     expected = []
     for prompt in PROMPTS:
-        tokens = template.tokens(conversation(prompt, None, None), [], enable_thinking=False)
+        tokens = template.tokens(
+            conversation(prompt, None, None), [], variables={"enable_thinking": False}
+        )
         answers = stream_generate(
             loaded.model,
             loaded.tokenizer,

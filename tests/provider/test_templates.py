@@ -73,10 +73,53 @@ def test_tool_calls_reach_the_template_in_one_form(call):
 def test_the_embedded_template_opens_the_assistants_turn():
     tokenizer = tokenizer_of(MODEL_PATH)
     template = ChatTemplate(tokenizer)
-    tokens = template.tokens([{"role": "user", "content": "Hi"}], [], enable_thinking=False)
+    tokens = template.tokens([{"role": "user", "content": "Hi"}], [])
     text = tokenizer.decode(tokens)
     assert text.index("Hi") < text.index("assistant")
     assert template.knows_tools
+
+
+# As Qwen3 has it: a model that thinks, unless it is told not to.
+THINKING = """{%- for m in messages -%}{{- m.role }}: {{ m.content }}\n{%- endfor -%}
+{{- "effort " + effort | default("high") -}}
+{%- if enable_thinking is defined and enable_thinking is false %} <think></think>{%- endif -%}"""
+
+
+@pytest.mark.parametrize(
+    ("variables", "ends"),
+    [
+        ({}, "effort high"),
+        ({"enable_thinking": True}, "effort high"),
+        ({"enable_thinking": False, "effort": "low"}, "effort low <think></think>"),
+    ],
+)
+def test_what_is_not_said_is_as_the_template_has_it(variables, ends):
+    tokenizer = tokenizer_of(MODEL_PATH)
+    tokenizer.chat_template = THINKING
+    tokens = ChatTemplate(tokenizer).tokens(roles_of("Hi"), [], variables=variables)
+    assert tokenizer.decode(tokens).endswith(ends)
+
+
+@pytest.mark.parametrize(
+    ("variables", "lets"),
+    [({}, True), ({"enable_thinking": True}, True), ({"enable_thinking": False}, False)],
+)
+def test_a_template_that_would_turn_the_thinking_off_has_it_on(variables, lets):
+    thinking, embedded = tokenizer_of(MODEL_PATH), tokenizer_of(MODEL_PATH)
+    thinking.chat_template = THINKING
+    assert ChatTemplate(thinking).lets_think(roles_of("Hi"), [], variables) is lets
+    assert not ChatTemplate(embedded).lets_think(roles_of("Hi"), [], {})
+
+
+def test_a_variable_that_a_template_cannot_use_is_an_error_with_its_reason():
+    tokenizer = tokenizer_of(MODEL_PATH)
+    tokenizer.chat_template = THINKING
+    with pytest.raises(InvalidRequestError, match="refuses these messages: "):
+        ChatTemplate(tokenizer).tokens(roles_of("Hi"), [], variables={"effort": 3})
+
+
+def roles_of(*said):
+    return [{"role": "user", "content": text} for text in said]
 
 
 class Refusing:
@@ -92,7 +135,7 @@ class Refusing:
 
 def test_a_template_that_refuses_gives_its_reason():
     with pytest.raises(InvalidRequestError, match="System role not supported"):
-        ChatTemplate(Refusing()).tokens([], [], enable_thinking=False)
+        ChatTemplate(Refusing()).tokens([], [], variables={"enable_thinking": False})
 
 
 class Plain:
@@ -111,9 +154,9 @@ def test_a_model_without_a_template_reads_turns_with_their_roles():
         {"role": "assistant", "content": "A"},
     ]
     template = ChatTemplate(Plain())
-    tokens = template.tokens(turns[:2], [], enable_thinking=False)
+    tokens = template.tokens(turns[:2], [])
     assert bytes(tokens) == b"S\n\nUser: U\n\nAssistant:"
-    going_on = template.tokens(turns, [], enable_thinking=False, go_on=True)
+    going_on = template.tokens(turns, [], go_on=True)
     assert bytes(going_on) == b"S\n\nUser: U\n\nAssistant: A"
 
 
