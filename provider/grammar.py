@@ -15,7 +15,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,12 +23,13 @@ from llguidance.hf import from_tokenizer
 
 from provider.backend import mx
 from provider.call_grammar import call_lark
-from provider.interface import InvalidParameterError
+from provider.interface import GenerationError, InvalidParameterError
 from provider.lark import BETWEEN
 
 __all__ = ["Forms", "Held", "Masks"]
 
 OPTION = "response_format"
+MOST_KEPT = 64  # compiled forms, each of up to some megabytes
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Forms:
         self._wrapped = tokenizer
         self._vocabulary = vocabulary
         self._tokenizer: LLTokenizer | None = None  # a second of work: made when it is needed
-        self._compiled = lru_cache(maxsize=64)(self._compile)
+        self._kept: dict[Form, LLMatcher] = {}  # those used last at the end
 
     def matcher(self, response_format: Mapping[str, Any]) -> LLMatcher | None:
         """Return a matcher of one's own, None for plain text. Raises InvalidParameterError."""
@@ -92,10 +92,17 @@ class Forms:
         return self._copy(Form(LLMatcher.grammar_from_lark(grammar)), "tools", tools)
 
     def _copy(self, form: Form, option: str, value: Any) -> LLMatcher:
-        compiled = self._compiled(form)
-        if compiled.is_error():
-            raise _refused(value, _reason(compiled), option)
-        return compiled.deep_copy()
+        kept = self._kept.pop(form, None)
+        copy = None if kept is None else _sound_copy(kept)
+        if kept is None or copy is None:
+            kept = self._compile(form)
+            if kept.is_error():
+                raise _refused(value, _reason(kept), option)
+            copy = kept.deep_copy()
+        self._kept[form] = kept
+        if len(self._kept) > MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+        return copy
 
     def _compile(self, form: Form) -> LLMatcher:
         if self._tokenizer is None:
@@ -177,7 +184,7 @@ class Held:
         else:
             self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
             if self._matcher.is_error():
-                raise RuntimeError(_reason(self._matcher))
+                raise GenerationError(f"the answer's form is too complex: {_reason(self._matcher)}")
         if not self._seen and self._think_start and due is None:
             _set(mask, self._think_start[0])
 
@@ -239,6 +246,17 @@ def _only(mask: Any, tokens: Iterable[int]) -> None:
 
 def _set(mask: Any, token: int) -> None:
     mask[token // 32] |= np.uint32(1 << (token % 32))
+
+
+def _sound_copy(matcher: LLMatcher) -> LLMatcher | None:
+    """Return a copy, None if it could not begin.
+
+    Copies share what has been learned of their form, and a limit to that: where one of them has
+    come to it, all fail from then on.
+    """
+    copy = matcher.deep_copy()
+    copy.compute_bitmask()
+    return None if copy.is_error() else copy
 
 
 def _reason(matcher: LLMatcher) -> str:

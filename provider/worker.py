@@ -576,6 +576,7 @@ class Worker:
             error = GenerationError(
                 f"the generation failed: {type(error).__name__}", original_exception=error
             )
+        without_frames(error)
         self._end(run, error, faulty=True)
 
     def _end(self, run: Run, error: Exception, *, faulty: bool = False) -> None:

@@ -14,7 +14,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from provider import MLXProvider
 from provider.embedded import MODEL_PATH
 from provider.grammar import Forms
-from provider.interface import InvalidParameterError, UnsupportedFeatureError
+from provider.interface import GenerationError, InvalidParameterError, UnsupportedFeatureError
 from provider.models import tokenizer_of
 from provider.options import parse_options
 from provider.preparation import Call, Preparation
@@ -203,6 +203,14 @@ async def test_a_drafted_run_keeps_its_form(tmp_path):
             jsonschema.validate(json.loads(response.content), PERSON)
     finally:
         await provider.aclose()
+
+
+async def test_a_form_that_came_to_its_limit_can_be_asked_for_again(provider):
+    # Each letter that was written is counted on from, until there is too much to keep count of.
+    form = {"type": "regex", "regex": r"([a-z]{1,400}[a-y]{1,400}){1,50}"}
+    with pytest.raises(GenerationError, match="form is too complex: lexer error: too many"):
+        await answer(provider, form, max_tokens=2000, seed=1)
+    assert re.fullmatch("[a-z]*", (await answer(provider, form, max_tokens=8, seed=1)).content)
 
 
 # Tool choice. -----------------------------------------------------------------------------------
