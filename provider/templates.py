@@ -6,6 +6,7 @@ One `ChatTemplate` belongs to one thread: Hugging Face's fast tokenizers must no
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import jinja2
 
 from provider.interface import InvalidRequestError
+from provider.past_calls import CallStyle, style_of
 
 __all__ = ["ChatTemplate", "conversation"]
 
@@ -58,7 +60,7 @@ def conversation(
             turns.insert(0, {"role": "system", "content": system_prompt})
     if attachments or images:
         _attach(turns, attachments, images)
-    return [_with_nested_calls(turn) for turn in turns]
+    return _with_names([_with_nested_calls(turn) for turn in turns])
 
 
 def _after(text: str, content: str | list[Any]) -> str | list[Any]:
@@ -85,8 +87,8 @@ def _attach(turns: list[dict[str, Any]], attachments: str, images: Sequence[byte
 
 def _with_nested_calls(turn: dict[str, Any]) -> dict[str, Any]:
     """Bring an assistant's tool calls into the form that templates read: arguments as a dict."""
-    if not turn.get("tool_calls"):
-        return turn
+    if not turn.get("tool_calls"):  # clients write none as null; templates ask for the key alone
+        return {key: value for key, value in turn.items() if key != "tool_calls"}
     calls = []
     for call in turn["tool_calls"]:
         function = dict(call.get("function") or call)
@@ -96,6 +98,17 @@ def _with_nested_calls(turn: dict[str, Any]) -> dict[str, Any]:
         inner = {"name": function.get("name"), "arguments": arguments or {}}
         calls.append({"type": "function", "id": call.get("id"), "function": inner})
     return {**turn, "tool_calls": calls}
+
+
+def _with_names(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Name the tools in results that have only the id of their call; some templates ask for it."""
+    names: dict[Any, str] = {}
+    for turn in turns:
+        names |= {call["id"]: call["function"]["name"] for call in turn.get("tool_calls", ())}
+        own = turn.get("tool_call_id")
+        if turn["role"] == "tool" and not turn.get("name") and own is not None and own in names:
+            turn["name"] = names[own]
+    return turns
 
 
 def _loads(text: str) -> Any:
@@ -110,6 +123,7 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
+        self._style: CallStyle | None = None  # of its calls, once there are some
 
     @property
     def tokenizer(self) -> Any:
@@ -241,13 +255,14 @@ class ChatTemplate:
         go_on: bool,
         tokenize: bool = True,
     ) -> Any:
+        calls = any(message.get("tool_calls") for message in messages)
         return self._renderer(variables)(
-            list(messages),
+            self._calls().told(messages) if calls else list(messages),
             tools=list(tools) or None,
             add_generation_prompt=answer,
             tokenize=tokenize,
             **({"continue_final_message": True} if go_on else {}),
-            **variables,
+            **self._by_all_names(variables),
         )
 
     def _renderer(self, variables: Mapping[str, Any]) -> Callable[..., Any]:
@@ -257,6 +272,29 @@ class ChatTemplate:
             return wrapped.apply_chat_template  # type: ignore[no-any-return]
         # mlx-lm's wrapper would turn the thinking on.
         return partial(wrapped._tokenizer.apply_chat_template, return_dict=False)  # noqa: SLF001
+
+    def _by_all_names(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the variables, the switch of the thinking by its other name too if it has that.
+
+        Granite's, DeepSeek's and Kimi's templates read `thinking`.
+        """
+        told = variables.get("enable_thinking")
+        template = str(getattr(self._tokenizer, "chat_template", None))
+        if told is None or not re.search(r"\bthinking\b", template):
+            return dict(variables)
+        return {"thinking": told, **variables}
+
+    def _calls(self) -> CallStyle:
+        """Return how the template takes calls of earlier turns."""
+        if self._style is None:
+            self._style = style_of(
+                lambda messages: str(
+                    self._tokenizer.apply_chat_template(
+                        list(messages), add_generation_prompt=True, tokenize=False
+                    )
+                )
+            )
+        return self._style
 
     def raw(self, text: str) -> list[int]:
         """Return a text's tokens, with what the tokenizer puts before any text and no more."""

@@ -46,6 +46,7 @@ PURE = {
     "provider/images.py",
     "provider/lark.py",
     "provider/options.py",
+    "provider/past_calls.py",
     "provider/memory.py",
     "provider/scheduler.py",
     "provider/settings.py",
