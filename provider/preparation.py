@@ -24,7 +24,7 @@ from provider.interface import (
 from provider.options import MAX_SEED, GenerationOptions
 from provider.runs import Fork, RunRequest
 from provider.templates import ChatTemplate, conversation
-from provider.text import REASONING_STATE, TextFormat
+from provider.text import ANSWER_STATE, REASONING_STATE, initial_state
 from provider.vision import Eyes, Look
 
 __all__ = ["Call", "Preparation", "ToolsUnsupportedError"]
@@ -92,6 +92,7 @@ class Preparation:
             if len(prompt) >= window:
                 raise ContextWindowExceededError(window, len(prompt))
             options = replace(options, max_tokens=min(options.max_tokens, window - len(prompt)))
+        state = self._state(options, call.tools, turns, prompt)
         boundaries = (
             self.template.boundaries(turns, call.tools, prompt, options.template_variables)
             if self.keep_boundaries and turns and look is None
@@ -102,7 +103,8 @@ class Preparation:
             options,
             call.tools,
             boundaries,
-            self._form(call, turns, prompt),
+            self._form(call, turns, state),
+            state,
             look=look,
             kind=hashlib.sha256(b"".join(images)).hexdigest() if images else "",
         )
@@ -143,9 +145,28 @@ class Preparation:
             raise InvalidParameterError(name, options.continue_final_message, said)
         return turns
 
-    def _form(
-        self, call: Call, turns: Sequence[dict[str, Any]], prompt: Sequence[int]
-    ) -> Held | None:
+    def _state(
+        self,
+        options: GenerationOptions,
+        tools: list[dict[str, Any]],
+        turns: list[dict[str, Any]],
+        prompt: Sequence[int],
+    ) -> str:
+        """Return what the answer's text begins as; no earlier turn opens its thinking."""
+        tokenizer = self.template.tokenizer
+        state = initial_state(tokenizer, prompt)
+        if state != REASONING_STATE or not turns:
+            return state
+        begun = self.template.begun(
+            turns,
+            tools,
+            variables=options.template_variables,
+            go_on=options.continue_final_message,
+        )
+        opened = begun.rfind(tokenizer.think_start) > begun.rfind(tokenizer.think_end)
+        return REASONING_STATE if opened else ANSWER_STATE
+
+    def _form(self, call: Call, turns: Sequence[dict[str, Any]], state: str | None) -> Held | None:
         """Return what holds an answer to its form. Raises InvalidParameterError."""
         options, tokenizer = call.options, self.template.tokenizer
         for token in options.logit_bias or ():
@@ -166,7 +187,7 @@ class Preparation:
         return Held(
             matcher,
             tokenizer.eos_token_ids,
-            thinking=TextFormat(tokenizer).initial_state(prompt) == REASONING_STATE,
+            thinking=state == REASONING_STATE,
             think_start=tokenizer.think_start_tokens if unasked else (),
             think_end=tokenizer.think_end_tokens if thinks else (),
             most_thoughts=budget,

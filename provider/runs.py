@@ -66,6 +66,7 @@ class RunRequest:
     tools: Sequence[dict[str, Any]] = ()
     boundaries: Sequence[int] = ()
     form: Held | None = None  # what the answer is held to
+    state: str | None = None  # that its text begins in, if that is not the answer
     fork: Fork | None = None  # shared with other answers to the same prompt
     look: Any = None  # a Look, where the prompt has images
     kind: str = ""  # of these images; prompts of another kind share nothing

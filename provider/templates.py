@@ -231,6 +231,27 @@ class ChatTemplate:
                 original_exception=error,
             ) from error
 
+    def begun(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]],
+        *,
+        variables: Mapping[str, Any] | None = None,
+        go_on: bool = False,
+    ) -> str:
+        """Return the end of a prompt that is the answer's: what is not of the turns before it."""
+        if not self._tokenizer.has_chat_template:
+            return str(messages[-1]["content"]) if go_on else ""
+        whole = self.text(messages, tools, variables=variables, go_on=go_on)
+        earlier = messages[:-1] if go_on else messages
+        try:
+            before = str(self._applied(earlier, tools, variables or {}, tokenize=False))
+        except REFUSALS:
+            return whole
+        pairs = enumerate(zip(whole, before, strict=False))
+        common = next((n for n, (one, other) in pairs if one != other), len(before))
+        return whole[common:]
+
     def _render(
         self,
         messages: Sequence[Mapping[str, Any]],
@@ -251,8 +272,8 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]],
         variables: Mapping[str, Any],
         *,
-        answer: bool,
-        go_on: bool,
+        answer: bool = False,
+        go_on: bool = False,
         tokenize: bool = True,
     ) -> Any:
         calls = any(message.get("tool_calls") for message in messages)

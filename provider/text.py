@@ -19,7 +19,7 @@ from provider.interface import ToolCallDelta
 from provider.logprobs import Drawn
 from provider.runs import CallDelta, Delta, TextDelta
 
-__all__ = ["REASONING_STATE", "TextFormat", "TextStream"]
+__all__ = ["ANSWER_STATE", "REASONING_STATE", "TextFormat", "TextStream", "initial_state"]
 
 ANSWER_STATE, REASONING_STATE, TOOL_STATE = "normal", "reasoning", "tool"
 
@@ -34,25 +34,25 @@ class TextFormat:
         ends = [tokenizer.think_end] if tokenizer.has_thinking and tokenizer.think_end else []
         self.strays = [(end, ANSWER_STATE) for end in ends]
 
-    def initial_state(self, prompt: Sequence[int]) -> str:
-        """Return the state the prompt leaves the model in; some templates open the thinking."""
-        tokenizer = self.tokenizer
-        if tokenizer.response_initial_state:
-            return str(tokenizer.response_initial_state)
-        if not tokenizer.has_thinking:
-            return ANSWER_STATE
-        opened, closed = tokenizer.rfind_think_start(prompt), tokenizer.rfind_think_end(prompt)
-        return REASONING_STATE if opened > closed else ANSWER_STATE
+
+def initial_state(tokenizer: Any, prompt: Sequence[int]) -> str:
+    """Return the state the prompt leaves the model in; some templates open the thinking."""
+    if tokenizer.response_initial_state:
+        return str(tokenizer.response_initial_state)
+    if not tokenizer.has_thinking:
+        return ANSWER_STATE
+    opened, closed = tokenizer.rfind_think_start(prompt), tokenizer.rfind_think_end(prompt)
+    return REASONING_STATE if opened > closed else ANSWER_STATE
 
 
 class TextStream:
-    """One answer's way from tokens to text."""
+    """One answer's way from tokens to text; its `state` is the one that it begins in."""
 
     def __init__(
         self,
         form: TextFormat,
-        prompt: Sequence[int],
         *,
+        state: str = ANSWER_STATE,
         stop: Sequence[str] = (),
         tools: Sequence[dict[str, Any]] = (),
     ):
@@ -63,7 +63,7 @@ class TextStream:
         self._form = form
         self._tools = tools
         self._detokenizer = form.tokenizer.detokenizer
-        self._markers = form.markers.make_state(form.initial_state(prompt))
+        self._markers = form.markers.make_state(state)
         self._stops = TextStateMachine({ANSWER_STATE: [*form.strays, *((s, None) for s in stop)]})
         self._stop_state = self._stops.make_state()
         self._tool_text: ToolText | None = None  # that has begun and not ended

@@ -45,7 +45,7 @@ from provider.settings import EngineSettings
 from provider.shared_memory import SharedMemory
 from provider.speculative import Lone
 from provider.statistics import Counters, EngineStatistics
-from provider.text import TextFormat, TextStream
+from provider.text import ANSWER_STATE, TextFormat, TextStream
 from provider.tuning import ThreadTuner
 from provider.vision import SeeingModel
 
@@ -410,7 +410,12 @@ class Worker:
         if run.parked is not None:
             self._continue(run, run.parked)
             return
-        run.text = TextStream(self._format, prompt, stop=options.stop, tools=run.request.tools)
+        run.text = TextStream(
+            self._format,
+            state=run.request.state or ANSWER_STATE,
+            stop=options.stop,
+            tools=run.request.tools,
+        )
         run.row = Row(
             run.key,
             list(prompt),

@@ -196,6 +196,30 @@ async def test_a_raw_prompt_goes_to_the_model_as_it_is(provider):
         await provider.generate_async("", raw=True, messages=[{"role": "user", "content": "x"}])
 
 
+@pytest.mark.parametrize("more", [{}, {"continue_final_message": True}])
+async def test_a_user_who_speaks_of_thinking_opens_none(provider, more):
+    messages = [{"role": "user", "content": "Count from 3 to 9. What is a <think> for?"}]
+    if more:
+        messages.append({"role": "assistant", "content": "3, 4, 5"})
+    for form in ({}, {"response_format": {"type": "regex", "regex": "[a-z ,0-9]{1,9}"}}):
+        answer = await provider.generate_async("", messages=messages, **more, **form)
+        assert answer.content
+        assert answer.reasoning_trace is None
+        assert answer.usage["reasoning_tokens"] == 0
+
+
+async def test_thinking_that_a_message_has_begun_goes_on(provider):
+    messages = [
+        {"role": "user", "content": "Tell me a story about a fox"},
+        {"role": "assistant", "content": "<think>They want"},
+    ]
+    answer = await provider.generate_async(
+        "", messages=messages, continue_final_message=True, max_reasoning_tokens=5
+    )
+    assert answer.reasoning_trace
+    assert answer.content
+
+
 async def test_an_assistants_message_is_gone_on_with(provider):
     whole = (await provider.generate_async("Count from 3 to 9")).content
     begun = whole[: whole.index(", 6")]

@@ -11,7 +11,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from provider.embedded import MODEL_PATH
 from provider.models import tokenizer_of
 from provider.runs import CallDelta, TextDelta
-from provider.text import TextFormat, TextStream
+from provider.text import TextFormat, TextStream, initial_state
 
 TOKENIZER = tokenizer_of(MODEL_PATH)
 FORMAT = TextFormat(TOKENIZER)
@@ -23,7 +23,7 @@ def encode(text):
 
 
 def run(text, *, prompt=(), finish=True, form=FORMAT, **options):
-    stream = TextStream(form, list(prompt), **options)
+    stream = TextStream(form, state=initial_state(form.tokenizer, list(prompt)), **options)
     pieces = []
     for token in encode(text):
         if stream.stopped:
@@ -162,7 +162,7 @@ def tokens_of(text, cuts):
 
 def outcome(tokens, **options):
     """Return everything that is known of an answer in the end, texts joined by channel."""
-    stream = TextStream(FORMAT, [], **options)
+    stream = TextStream(FORMAT, **options)
     pieces = []
     for token in tokens:
         pieces += [] if stream.stopped else stream.add(token)
