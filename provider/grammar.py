@@ -120,8 +120,10 @@ class Forms:
 class Held:
     """What holds one run's answer to its form, and its thinking to its budget; on the MLX thread.
 
-    Without a `matcher` only the thinking is held. While the model thinks nothing is bound, until
-    `most_thoughts` tokens have come; then the only way on is `think_end`, token by token.
+    While the model thinks nothing is bound, until `most_thoughts` tokens have come, of all its
+    thinking together; then the only way on is `think_end`, token by token, and no more is begun.
+    Without a `matcher` thinking may come anywhere in the answer, with one before its form. The
+    tokens of `never` come nowhere in that order.
     """
 
     def __init__(
@@ -133,6 +135,7 @@ class Held:
         think_start: Sequence[int] = (),
         think_end: Sequence[int] = (),
         most_thoughts: int | None = None,
+        never: Sequence[int] = (),
     ):
         self._matcher = matcher
         self._ends = list(ends)  # may come where the form is full
@@ -140,6 +143,7 @@ class Held:
         self._think_start = list(think_start)  # may come first where the model may think unasked
         self._think_end = list(think_end)
         self._most_thoughts = most_thoughts
+        self._never = list(never)
         self._restart()
 
     def another(self) -> Held:
@@ -151,14 +155,13 @@ class Held:
             think_start=self._think_start,
             think_end=self._think_end,
             most_thoughts=self._most_thoughts,
+            never=self._never,
         )
 
     @property
     def bound(self) -> bool:
         """Whether anything is forbidden after the tokens that were followed last."""
-        if self._thoughts is not None:
-            return self._due is not None
-        return self._matcher is not None and not self._off
+        return self._due is not None or self._formed or bool(self._forbidden)
 
     def follow(self, length: int, last: int, answer: Callable[[], Sequence[int]]) -> None:
         """Take the answer's tokens so far: `length` of them, the newest `last`.
@@ -179,14 +182,27 @@ class Held:
         due = self._due
         if due is not None:
             _only(mask, [due])
-        elif self._matcher is None or self._matcher.is_stopped():  # the form is full
+            return
+        if self._formed:
+            self._write_form(mask)
+        for token in self._forbidden:
+            mask[token // 32] &= ~np.uint32(1 << (token % 32))
+
+    def _write_form(self, mask: Any) -> None:
+        assert self._matcher is not None
+        if self._matcher.is_stopped():  # the form is full
             _only(mask, self._ends)
         else:
             self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
             if self._matcher.is_error():
                 raise GenerationError(f"the answer's form is too complex: {_reason(self._matcher)}")
-        if not self._seen and self._think_start and due is None:
-            _set(mask, self._think_start[0])
+        if not self._seen:
+            _set(mask, *self._think_start[:1])
+
+    @property
+    def _formed(self) -> bool:
+        """Whether the next token is of the form."""
+        return self._matcher is not None and self._thoughts is None and not self._off
 
     @property
     def _due(self) -> int | None:
@@ -199,24 +215,43 @@ class Held:
         there = (n for n in range(len(end) - 1, 0, -1) if seen[-n:] == end[:n])
         return end[next(there, 0)]
 
+    @property
+    def _forbidden(self) -> list[int]:
+        """The tokens that would make whole what may not come."""
+        most = self._most_thoughts
+        spent = most is not None and self._thoughts is None and self._spent >= most
+        refused = [self._never, self._think_start if spent else []]
+        return [one[-1] for one in refused if one and self._ends_with(one[:-1])]
+
+    def _ends_with(self, tokens: list[int]) -> bool:
+        return not tokens or self._seen[-len(tokens) :] == tokens
+
     def _restart(self) -> None:
         if self._matcher is not None:
             self._matcher.reset()
         self._seen: list[int] = []  # of the answer's tokens, all that were taken
         self._thoughts: int | None = 0 if self._thinking else None  # None: it does not think
+        self._spent = 0  # tokens of thinking that has ended
         self._off = False  # the tokens seen are none that the form allows
 
     def _take(self, token: int) -> None:
+        first = not self._seen
         self._seen.append(token)
         if self._thoughts is not None:
             self._thoughts += 1
-            end = self._think_end
-            if end and self._seen[-len(end) :] == end:
-                self._thoughts = None
-        elif len(self._seen) == 1 and self._think_start and token == self._think_start[0]:
-            self._thoughts = 0
+            if self._think_end and self._ends_with(self._think_end):
+                self._spent, self._thoughts = self._thoughts, None
+        elif self._opens(first):
+            self._thoughts = self._spent
         elif self._matcher is not None and not self._off and not self._matcher.is_stopped():
             self._off = not self._matcher.try_consume_tokens([token])
+
+    def _opens(self, first: bool) -> bool:
+        """Whether the token that was taken last opens the thinking."""
+        start = self._think_start
+        if self._matcher is None:
+            return bool(start) and self._ends_with(start)
+        return first and self._seen == start[:1]
 
 
 class Masks:
@@ -240,12 +275,12 @@ class Masks:
 
 def _only(mask: Any, tokens: Iterable[int]) -> None:
     mask[:] = 0
+    _set(mask, *tokens)
+
+
+def _set(mask: Any, *tokens: int) -> None:
     for token in tokens:
-        _set(mask, token)
-
-
-def _set(mask: Any, token: int) -> None:
-    mask[token // 32] |= np.uint32(1 << (token % 32))
+        mask[token // 32] |= np.uint32(1 << (token % 32))
 
 
 def _sound_copy(matcher: LLMatcher) -> LLMatcher | None:

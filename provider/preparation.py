@@ -166,6 +166,9 @@ class Preparation:
         opened = begun.rfind(tokenizer.think_start) > begun.rfind(tokenizer.think_end)
         return REASONING_STATE if opened else ANSWER_STATE
 
+    def _lets_think(self, call: Call, turns: Sequence[dict[str, Any]]) -> bool:
+        return self.template.lets_think(turns, call.tools, call.options.template_variables)
+
     def _form(self, call: Call, turns: Sequence[dict[str, Any]], state: str | None) -> Held | None:
         """Return what holds an answer to its form. Raises InvalidParameterError."""
         options, tokenizer = call.options, self.template.tokenizer
@@ -181,9 +184,10 @@ class Preparation:
             matcher = self.forms.call_matcher(call.tools)
         thinks = tokenizer.has_thinking
         budget = options.max_reasoning_tokens if thinks else None
-        if matcher is None and budget is None:
+        never = (tokenizer.tool_call_start_tokens or ()) if options.tool_choice == "none" else ()
+        if matcher is None and budget is None and not never:
             return None
-        unasked = thinks and self.template.lets_think(turns, call.tools, options.template_variables)
+        unasked = thinks and (matcher is None or self._lets_think(call, turns))
         return Held(
             matcher,
             tokenizer.eos_token_ids,
@@ -191,6 +195,7 @@ class Preparation:
             think_start=tokenizer.think_start_tokens if unasked else (),
             think_end=tokenizer.think_end_tokens if thinks else (),
             most_thoughts=budget,
+            never=never,
         )
 
 

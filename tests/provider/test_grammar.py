@@ -141,6 +141,20 @@ async def test_thinking_is_closed_after_its_budget_and_the_answer_begins(provide
     assert (response.content == free.content) is (most == 1000)
 
 
+@pytest.mark.parametrize("most", [0, 1, 6])
+async def test_a_budget_is_kept_by_who_begins_to_think_unasked_and_again(provider, most):
+    think = tokenizer_of(MODEL_PATH).think_start_id
+    response = await provider.generate_async(
+        "Tell me a story about a fox",
+        max_reasoning_tokens=most,
+        max_tokens=60,
+        logit_bias={think: 100},  # at every token, where it is let
+    )
+    assert 0 <= response.usage["reasoning_tokens"] <= 2 * most
+    assert (response.usage["reasoning_tokens"] > 0) is (most > 0)
+    assert response.content
+
+
 async def test_a_budget_for_who_does_not_think_changes_nothing(provider):
     with_budget = await provider.generate_async("Count from 3 to 9", max_reasoning_tokens=3)
     assert with_budget.content == (await provider.generate_async("Count from 3 to 9")).content
@@ -273,6 +287,22 @@ async def test_no_tool_is_called_where_none_is_to_be(provider):
     response = await called(provider, "none", prompt)
     assert not response.tool_calls
     assert response.content
+
+
+async def test_no_tool_is_called_after_turns_with_calls_where_none_is_to_be(provider):
+    call = {"id": "1", "name": "get_weather", "arguments": {"place": "Paris", "unit": "C"}}
+    messages = [
+        {"role": "user", "content": "What is the weather in Paris, in C?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": '{"sky": "rainy"}'},
+        {"role": "assistant", "content": "It is rainy in Paris."},
+        {"role": "user", "content": "What is the weather in Tarvola, in C?"},
+    ]
+    assert (await called(provider, "auto", "", messages=messages)).tool_calls
+    response = await called(provider, "none", "", messages=messages)
+    assert response.finish_reason == "stop"
+    assert response.content
+    assert "get_weather" not in response.content
 
 
 @pytest.mark.parametrize(
