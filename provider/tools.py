@@ -19,9 +19,10 @@ def normalise_tools(
     """Return the tools in the nested form that chat templates read.
 
     Taken are a function with annotations and a docstring, the flat form
-    `{name, description, parameters}`, and the nested `{"type": "function", "function": {…}}`. A
-    function whose docstring describes each argument, Google's way, is described as transformers
-    does it; any other by its signature and the docstring's first line.
+    `{name, description, parameters}`, also with a `type` of function, and the nested
+    `{"type": "function", "function": {…}}`. A function whose docstring describes each argument,
+    Google's way, is described as transformers does it; any other by its signature and the
+    docstring's first line.
     Raises InvalidParameterError with the tool's index.
     """
     return [_nested(f"tools[{i}]", tool) for i, tool in enumerate(tools)]
@@ -33,7 +34,8 @@ def _nested(path: str, tool: Any) -> dict[str, Any]:
     if not isinstance(tool, Mapping):
         raise InvalidParameterError(path, tool, f"`{path}` must be a function or a definition")
     inner = tool.get("function") if tool.get("type") == "function" else tool
-    if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
+    inner = inner if isinstance(inner, Mapping) else tool
+    if not isinstance(inner.get("name"), str):
         raise InvalidParameterError(path, tool, f"`{path}` must have a `name`")
     parameters = inner.get("parameters") or {"type": "object", "properties": {}}
     if not isinstance(parameters, Mapping):

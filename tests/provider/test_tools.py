@@ -15,8 +15,11 @@ def weather(city: str, days: int = 1) -> str:
 FLAT = {"name": "weather", "description": "Tell.", "parameters": {"type": "object"}}
 
 
-@pytest.mark.parametrize("tool", [weather, FLAT, {"type": "function", "function": FLAT}])
-def test_three_forms_become_one(tool):
+@pytest.mark.parametrize(
+    "tool",
+    [weather, FLAT, {"type": "function", **FLAT}, {"type": "function", "function": FLAT}],
+)
+def test_all_forms_become_one(tool):
     (tool,) = normalise_tools([tool])
     assert tool["type"] == "function"
     assert tool["function"]["name"] == "weather"
