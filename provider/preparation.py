@@ -30,6 +30,9 @@ from provider.vision import Eyes, Look
 __all__ = ["Call", "Preparation", "ToolsUnsupportedError"]
 
 
+PLAIN = {"type": "text"}
+
+
 class ToolsUnsupportedError(UnsupportedFeatureError, ValueError):
     """The model's template knows no tools; a ValueError too, as the interface documents."""
 
@@ -83,7 +86,8 @@ class Preparation:
         if options.raw:
             prompt = self.template.raw(call.prompt)
         else:
-            options = replace(options, stop=(*options.stop, *self.template.stop))
+            if (options.response_format or PLAIN) == PLAIN:  # a form says where its answer ends
+                options = replace(options, stop=(*options.stop, *self.template.stop))
             prompt = look.tokens if look is not None else self._tokens(call, turns)
         if not prompt:
             raise InvalidRequestError("the prompt is empty")

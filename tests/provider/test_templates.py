@@ -173,6 +173,9 @@ async def test_a_model_without_a_template_answers_with_a_warning(tmp_path, caplo
     assert answer.usage["prompt_tokens"] == len(
         tokenizer_of(folder).encode("User: Hi\n\nAssistant:")
     )
+    form = {"type": "choice", "choices": ["A\nUser: B"]}  # holds what stops such a model
+    formed = await provider.generate_async("Hi", response_format=form, max_tokens=40)
+    assert formed.content == "A\nUser: B"
     with pytest.raises(UnsupportedFeatureError):
         await provider.generate_async("Hi", tools=[{"name": "f"}])
     await provider.aclose()
