@@ -26,7 +26,7 @@ from provider.call_grammar import call_lark
 from provider.interface import GenerationError, InvalidParameterError
 from provider.lark import BETWEEN
 
-__all__ = ["Forms", "Held", "Masks"]
+__all__ = ["Forms", "Held", "Masks", "refuse_excess"]
 
 OPTION = "response_format"
 MOST_KEPT = 64  # compiled forms, each of up to some megabytes
@@ -59,6 +59,25 @@ def form_of(response_format: Mapping[str, Any]) -> Form | None:
                 return Form(LLMatcher.grammar_from_regex(choices))
     except (ValueError, TypeError, RecursionError) as error:  # also what is no JSON
         raise _refused(response_format, str(error)) from error
+
+
+def refuse_excess(
+    passes: Callable[[str], bool],
+    response_format: Mapping[str, Any] | None,
+    tools: Sequence[Mapping[str, Any]],
+) -> None:
+    """Raise InvalidParameterError if a form, or a tool's arguments, take too much to compile.
+
+    `passes` tries a grammar. That of a call is made of those of its arguments.
+    """
+    form = form_of(response_format) if response_format else None
+    tried = [] if form is None else [(form, OPTION, response_format)]
+    for tool in tools:
+        schema = tool["function"]["parameters"]
+        tried.append((_json(schema), "tools", schema))
+    for one, option, value in tried:
+        if not passes(one.grammar):
+            raise _refused(value, "it takes too much time or memory to compile", option)
 
 
 def _json(schema: Mapping[str, Any] | bool) -> Form:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import Future
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - the contract's own spelling
 
 from provider.engine import Engine, EngineClosedError
+from provider.grammar import refuse_excess
 from provider.interface import (
     AbstractLLMInterface,
     ChoiceResponse,
@@ -45,6 +47,7 @@ from provider.served import Served, Submitted
 from provider.settings import parse_settings
 from provider.statistics import EngineStatistics
 from provider.tools import normalise_tools
+from provider.trial import Trials
 
 __all__ = ["MLXProvider"]
 
@@ -87,6 +90,7 @@ class MLXProvider(AbstractLLMInterface):
             idle_s=given.get("idle_unload"),
             allow_any=bool(given.get("allow_any_model")),
         )
+        self._trials = Trials()
 
     # Loading and closing.
 
@@ -105,6 +109,7 @@ class MLXProvider(AbstractLLMInterface):
         setting `close_grace`; then they end with a GenerationError.
         """
         self._library.close(grace_s)
+        self._trials.close()  # last: what has not been tried is compiled by nobody
 
     async def aclose(self, grace_s: Optional[float] = None) -> None:
         """Do what `close` does without blocking the event loop."""
@@ -178,6 +183,8 @@ class MLXProvider(AbstractLLMInterface):
         """
         call = self._call(prompt, system_prompt, files, tools, kwargs)
         served = self._library.find(call.options.model)
+        if (trying := self._trying(call)) is not None:
+            trying.result()
         deltas = self._deltas(served, self._requests(served, call))
         return deltas if stream else _join(list(deltas))
 
@@ -203,6 +210,8 @@ class MLXProvider(AbstractLLMInterface):
         """
         call = self._call(prompt, system_prompt, files, tools, kwargs)
         served = self._library.find(call.options.model)
+        if (trying := self._trying(call)) is not None:
+            await asyncio.wrap_future(trying)
         if stream and call.options.events and served.loaded() is None:
             return self._after_loading(served, call)
         deltas = self._deltas_async(served, await self._requests_async(served, call))
@@ -230,6 +239,15 @@ class MLXProvider(AbstractLLMInterface):
             tools=normalise_tools(tools or []),
             options=options,
         )
+
+    def _trying(self, call: Call) -> Optional[Future[None]]:
+        """Return the trial of what the answer is held to, if it is; it raises what is refused."""
+        options = call.options
+        tools = [] if options.tool_choice in {None, "auto", "none"} else call.tools
+        if not options.response_format and not tools:
+            return None
+        work = (refuse_excess, self._trials.passes, options.response_format, tools)
+        return self._trials.submit(*work)
 
     # A request may find its model unloaded, each time; then it is loaded again.
 
