@@ -4,7 +4,7 @@
         for chunk in client.generate(prompt="Hello"):
             print(chunk.text, end="")
 
-Leaving the loop cancels the generation.
+Leaving the loop cancels the generation, and so does Ctrl-C.
 """
 
 from __future__ import annotations
@@ -41,13 +41,21 @@ class LoopThread:
         self._thread.join()
         self.loop.close()
 
-    def wait(self, work: Coroutine[Any, Any, T], on_interrupt: Callable[[], object] = bool) -> T:
-        """Run to the end; each Ctrl-C meanwhile calls `on_interrupt` and goes on waiting."""
+    def wait(
+        self, work: Coroutine[Any, Any, T], on_interrupt: Callable[[], object] | None = None
+    ) -> T:
+        """Run to the end; Ctrl-C cancels it and is raised.
+
+        With `on_interrupt`, each Ctrl-C calls that instead, and the waiting goes on.
+        """
         future = asyncio.run_coroutine_threadsafe(work, self.loop)
         while True:
             try:
                 return future.result()
             except KeyboardInterrupt:
+                if on_interrupt is None:
+                    future.cancel()
+                    raise
                 self.loop.call_soon_threadsafe(on_interrupt)
 
 

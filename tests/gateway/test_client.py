@@ -1,6 +1,8 @@
 import asyncio
 import hashlib
 import json
+import signal
+import sys
 
 import pytest
 
@@ -254,3 +256,33 @@ async def test_the_client_without_asyncio():
         with pytest.raises(UnauthorizedError):
             gateway.tokens = Tokens([Token("alice", "0" * 64)])
             await asyncio.to_thread(script, stream_url(gateway))
+
+
+INTERRUPTED = """
+import sys
+from gateway.sync_client import SyncClient
+
+with SyncClient(sys.argv[1]) as client:
+    try:
+        for chunk in client.generate(prompt="stop"):
+            print(chunk.text, flush=True)
+    except KeyboardInterrupt:
+        print(client.answer(prompt="again").text)
+"""
+
+
+async def test_ctrl_c_ends_a_generation_of_the_client_without_asyncio():
+    provider = ScriptedProvider(
+        script=lambda request: [Say(request.prompt), *([Pause(3600)] * (request.prompt == "stop"))],
+        tokens_per_second=None,
+    )
+    async with running(provider) as gateway:
+        script = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", INTERRUPTED, stream_url(gateway)),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert await script.stdout.readline() == b"stop\n"
+        script.send_signal(signal.SIGINT)
+        assert await script.stdout.read() == b"again\n"
+        assert await script.wait() == 0
+        assert not provider.live
