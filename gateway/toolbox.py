@@ -8,7 +8,8 @@
     messages += answer.messages
 
 Functions run one after the other, those without `async` on a thread; what one raises is told to the
-model.
+model, and so is that there is no tool of the name that it called. A `tool_choice` that holds the
+model to a call holds for the first answer alone: it would never come to say what it was told.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import asyncio
 import importlib.util
 import inspect
 import json
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from pathlib import Path
@@ -51,11 +53,10 @@ class Toolbox:
     def __init__(self, tools: Iterable[Definition] = (), ask: Ask | None = None):
         given = list(tools)
         self.definitions = normalise_tools(given)
+        self._names = [definition["function"]["name"] for definition in self.definitions]
         self._ask = ask
         self._functions: dict[str, Callable[..., Any]] = {
-            definition["function"]["name"]: tool
-            for definition, tool in zip(self.definitions, given, strict=True)
-            if callable(tool)
+            name: tool for name, tool in zip(self._names, given, strict=True) if callable(tool)
         }
 
     @classmethod
@@ -69,6 +70,7 @@ class Toolbox:
         if spec is None or spec.loader is None:
             raise ValueError(f"`{path}` is no Python file")
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where a dataclass looks up what its annotations mean
         spec.loader.exec_module(module)
         functions = [
             function
@@ -79,11 +81,17 @@ class Toolbox:
 
     def can_answer(self, call: ToolCall) -> bool:
         """Return whether a call has somebody to answer it."""
-        return call.name in self._functions or self._ask is not None
+        return call.name in self._functions or self._ask is not None or self._is_wrong(call)
+
+    def _is_wrong(self, call: ToolCall) -> bool:
+        """Return whether a model that was given tools has called another one."""
+        return bool(self._names) and call.name not in self._names
 
     async def answer(self, call: ToolCall) -> str:
         """Return what a call gives, as text; JSON where it is none."""
         function = self._functions.get(call.name or "")
+        if self._is_wrong(call):
+            return _error(f"there is no tool `{call.name}`, only {', '.join(self._names)}")
         try:
             if function is None:
                 assert self._ask is not None
@@ -94,8 +102,9 @@ class Toolbox:
             else:
                 value = await asyncio.to_thread(function, **arguments)
             return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        except Exception as error:  # noqa: BLE001 - a function's fault is the model's to hear
-            return json.dumps({"error": f"{type(error).__name__}: {error}"}, ensure_ascii=False)
+        # The model's to hear; a SystemExit would end the thread of the loop, and nobody would know.
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            return _error(f"{type(error).__name__}: {error}")
 
     def run(
         self,
@@ -159,6 +168,8 @@ class ToolRun:
                 yield ToolResult(call, content)
             if self.stopped:
                 return
+            if self._fields.get("tool_choice") not in ("auto", "none"):
+                self._fields["tool_choice"] = None
 
     async def cancel(self) -> None:
         """Stop the model, and wait no more for a function; the iteration ends in order."""
@@ -170,14 +181,19 @@ class ToolRun:
 
     async def _answer(self, call: ToolCall) -> str:
         if self.stopped:
-            return '{"error": "stopped"}'
+            return _error("stopped")
         self._calling = asyncio.ensure_future(self._toolbox.answer(call))
         try:
             return await self._calling
         except asyncio.CancelledError:
             if not self.stopped:
                 raise
-            return '{"error": "stopped"}'
+            return _error("stopped")
+
+
+def _error(what: str) -> str:
+    """Return what a model is told instead of a result."""
+    return json.dumps({"error": what}, ensure_ascii=False)
 
 
 def _assistant_turn(run: Run) -> dict[str, Any]:

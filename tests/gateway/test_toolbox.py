@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import threading
 
 import pytest
@@ -30,6 +31,11 @@ async def later(text: str) -> dict:
 def fails() -> str:
     """Fail."""
     raise LookupError("no such city")
+
+
+def leaves() -> str:
+    """Leave the program."""
+    sys.exit(3)
 
 
 def asking(*calls, rounds=1):
@@ -71,10 +77,12 @@ async def test_functions_are_called_and_the_model_goes_on():
         (Call("fails", {}), "LookupError: no such city"),
         (Call("add", {"a": 1}), "TypeError: "),
         (Call("add", {"a": 1, "b": 2, "c": 3}), "TypeError: "),
+        (Call("leaves", {}), "SystemExit: 3"),
+        (Call("subtract", {}), "there is no tool `subtract`, only add, fails, leaves"),
     ],
 )
 async def test_what_a_function_raises_is_told_to_the_model(call, said):
-    run, _ = await answered(asking(call), Toolbox([add, fails]))
+    run, _ = await answered(asking(call), Toolbox([add, fails, leaves]))
     assert said in json.loads(run.messages[1]["content"])["error"]
 
 
@@ -109,6 +117,14 @@ async def test_the_rounds_are_bounded():
     run, _ = await answered(provider, Toolbox([add]), most_rounds=3)
     assert len(provider.requests) == 3
     assert run.messages[-1]["tool_calls"]
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "add"}}])
+async def test_a_call_that_is_asked_for_is_asked_for_once(choice):
+    provider = asking(Call("add", {"a": 1, "b": 2}))
+    await answered(provider, Toolbox([add]), tool_choice=choice)
+    asked = [request.options.get("tool_choice") for request in provider.requests]
+    assert asked == [choice, None]
 
 
 async def test_cancelling_waits_for_no_function():
@@ -147,6 +163,16 @@ def test_the_functions_of_a_file_are_its_public_ones(tmp_path):
     )
     toolbox = Toolbox.from_file(file)
     assert [tool["function"]["name"] for tool in toolbox.definitions] == ["double"]
+
+
+def test_a_file_may_have_dataclasses_whose_annotations_are_texts(tmp_path):
+    file = tmp_path / "tools.py"
+    file.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass City:\n    name: str\n"
+        'def find(name: str) -> str:\n    "Find it."\n    return City(name).name\n'
+    )
+    assert len(Toolbox.from_file(file).definitions) == 1
 
 
 def test_what_is_no_tool_is_said():
