@@ -9,8 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import fcntl
+import importlib
+import select
 import sys
+import termios
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +33,7 @@ from provider.files import files_to_text, images_of
 __all__ = ["ask_user", "attach", "chat_with", "stream_url"]
 
 GIVE_UP_S = 10.0  # after which a user is told that the connection is lost
+PROMPT = "you > "
 notes = Console(stderr=True, highlight=False)
 
 
@@ -46,8 +52,10 @@ def chat_with(
     token: str | None = None,
     toolbox: Toolbox | None = None,
     attachments: Sequence[dict[str, Any]] = (),
-) -> None:
+) -> bool:
     """Chat until the input ends; `toolbox` answers the calls of tools.
+
+    Return whether everything was answered; of a user who sees what was not, True.
 
     `attachments`, which `attach` makes, stand at the beginning of the first message.
 
@@ -62,15 +70,28 @@ def chat_with(
             raise OSError(str(error)) from error
         try:
             fields = {"system_prompt": system, **sampling}
-            _converse(loop, client, fields, toolbox or Toolbox(), attachments)
+            return _converse(loop, client, fields, toolbox or Toolbox(), attachments)
         finally:
             loop.wait(connection.__aexit__(None, None, None))
 
 
 async def ask_user(call: ToolCall) -> str:
-    """Let the user say what a tool returns."""
-    prompt = f"[bold]{escape(str(call.name))} returns >[/] "
-    return await asyncio.to_thread(notes.input, prompt)
+    """Let the user say what a tool returns. Cancelling it leaves what is typed next to others."""
+    notes.print(f"[bold]{escape(str(call.name))} returns >[/] ", end="")
+    loop = asyncio.get_running_loop()
+    typed = asyncio.Event()
+    line = ""
+    loop.add_reader(sys.stdin, typed.set)
+    try:
+        await typed.wait()
+        line = sys.stdin.readline()  # a terminal gives lines, so that it is there as a whole
+    finally:
+        loop.remove_reader(sys.stdin)
+        if not line:
+            notes.print()  # nobody has ended this one
+    if not line:
+        raise EOFError("the user has no answer")
+    return line.rstrip("\n")
 
 
 def attach(files: Sequence[Path]) -> list[dict[str, Any]]:
@@ -92,12 +113,13 @@ def _converse(
     fields: dict[str, Any],
     toolbox: Toolbox,
     attachments: Sequence[dict[str, Any]],
-) -> None:
+) -> bool:
     interactive = sys.stdin.isatty()
     if interactive:
         models = ", ".join(client.ready.models or ["?"])
         notes.print(f"[dim]{models} · Ctrl-C stops an answer · Ctrl-D ends the chat[/]\n")
     turns: list[dict[str, Any]] = []
+    failed = False
     while (text := _next_turn(interactive=interactive)) is not None:
         if not text.strip():
             continue
@@ -106,12 +128,14 @@ def _converse(
         try:
             loop.wait(answer.print(), answer.stop)
         except GatewayError as error:
-            notes.print(f"\n[bold red]error:[/] {escape(str(error))}")
+            notes.print(f"\n[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
             turns.pop()
+            failed = True
             if isinstance(error, ConnectionLostError):
-                return
+                return False
         else:
             turns += answer.run.messages
+    return interactive or not failed
 
 
 def _next_turn(*, interactive: bool) -> str | None:
@@ -120,10 +144,26 @@ def _next_turn(*, interactive: bool) -> str | None:
         line = sys.stdin.readline()
         return line.rstrip("\n") if line else None
     try:
-        return notes.input("[bold cyan]you >[/] ")
+        return _line(PROMPT) if sys.stdout.isatty() else notes.input(f"[bold cyan]{PROMPT}[/]")
     except (EOFError, KeyboardInterrupt):
         notes.print()
         return None
+
+
+def _line(prompt: str) -> str:
+    """Let the user write a line, with arrow keys and a history; these need to know the prompt."""
+    if _has_ended():
+        raise EOFError
+    with suppress(ImportError):
+        importlib.import_module("readline")  # what `input` uses from now on
+    colour = notes.color_system is not None and not notes.no_color
+    return input(f"\x01\x1b[1;36m\x02{prompt}\x01\x1b[0m\x02" if colour else prompt)
+
+
+def _has_ended() -> bool:
+    """Return whether Ctrl-D was typed while nobody read; who reads keys one by one misses it."""
+    ready, _, _ = select.select([sys.stdin], [], [], 0)
+    return bool(ready) and not any(fcntl.ioctl(sys.stdin, termios.FIONREAD, bytes(4)))
 
 
 class _Answer:
@@ -133,6 +173,7 @@ class _Answer:
         self.run = run
         self._stopping: asyncio.Task[None] | None = None
         self._line_open = False  # on standard output
+        self._thinking = False  # a line of it is open, on standard error
 
     async def print(self) -> None:
         """Print the answer as it comes, cut where `stop` stopped it."""
@@ -140,7 +181,9 @@ class _Answer:
             match frame:
                 case Chunk(channel="reasoning"):
                     notes.print(frame.text, style="dim italic", end="", markup=False)
+                    self._thinking = True
                 case Chunk():
+                    self._end_thinking()
                     sys.stdout.write(frame.text)
                     sys.stdout.flush()
                     self._line_open = True
@@ -148,10 +191,11 @@ class _Answer:
                     self._print_call(frame)
                 case ToolResult():
                     notes.print(f"  → {frame.content}", style="dim", markup=False)
+        self._end_thinking()
         self._end_line(always=True)
         last = self.run.run
         if last is not None and last.done is not None and sys.stdin.isatty():
-            notes.print(f"[dim]{_footer(last.done)}[/]\n")
+            notes.print(f"[dim]{_footer(last.done, stopped=self.run.stopped)}[/]\n")
 
     def stop(self) -> None:
         """Ask the gateway to stop; on the loop's thread."""
@@ -159,6 +203,7 @@ class _Answer:
             self._stopping = asyncio.get_running_loop().create_task(self.run.cancel())
 
     def _print_call(self, part: ToolCall) -> None:
+        self._end_thinking()
         self._end_line()
         if part.name:
             notes.print(f"[bold cyan]{escape(part.name)}[/] ", end="")
@@ -169,6 +214,11 @@ class _Answer:
             said = "cut off" if part.error == "cut_off" else "no call that can be read"
             notes.print(f"  {said}: {part.text}", style="red", markup=False)
 
+    def _end_thinking(self) -> None:
+        if self._thinking:
+            notes.print()
+        self._thinking = False
+
     def _end_line(self, *, always: bool = False) -> None:
         if self._line_open or always:
             sys.stdout.write("\n")
@@ -176,12 +226,16 @@ class _Answer:
         self._line_open = False
 
 
-def _footer(done: Done) -> str:
+def _footer(done: Done, *, stopped: bool) -> str:
     parts = [f"{done.usage.completion_tokens} tokens"]
     if done.timing.tokens_per_second:
         parts.append(f"{done.timing.tokens_per_second:.0f} a second")
     if done.timing.first_token:
         parts.append(f"first after {done.timing.first_token:.0f} ms")
-    if done.finish_reason in {"cancelled", "length"}:
-        parts.append({"cancelled": "stopped by you", "length": "cut off"}[done.finish_reason])
+    if stopped and done.finish_reason in {"cancelled", "tool_calls"}:
+        parts.append("stopped by you")
+    elif done.finish_reason in {"cancelled", "length"}:
+        parts.append(
+            {"cancelled": "stopped by the gateway", "length": "cut off"}[done.finish_reason]
+        )
     return " · ".join(parts)

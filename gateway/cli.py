@@ -253,7 +253,7 @@ def chat(
     toolbox = _toolbox(tools, given.pop("tools", None) or [])
     token = os.environ.get(configuration.TOKEN_VARIABLE) or None
     try:
-        chat_with(url, system, given, token, toolbox, _attachments(file or []))
+        answered = chat_with(url, system, given, token, toolbox, _attachments(file or []))
     except UnauthorizedError:
         what = "another token" if token else "a token"
         hint = f"put it into the variable `{configuration.TOKEN_VARIABLE}`"
@@ -263,6 +263,8 @@ def chat(
         hint = "start one with `mlx-gateway serve`, or pass its address with `--url`"
         failure = Failure(f"no gateway at `{url}`", hint, ExitStatus.NO_GATEWAY)
         raise _tell(failure) from None
+    if not answered:
+        raise typer.Exit(ExitStatus.FAILED)
 
 
 def _attachments(files: list[Path]) -> list[dict[str, Any]]:

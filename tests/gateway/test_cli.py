@@ -176,7 +176,7 @@ def test_a_chat_brings_files_along(tmp_path):
     assert "You said: Why?" in done.stdout
     with served() as address:
         done = run("chat", "--url", address, "-f", dot, input="What is it?\n")
-    assert (done.returncode, done.stdout.strip()) == (ExitStatus.OK, "")
+    assert (done.returncode, done.stdout.strip()) == (ExitStatus.FAILED, "")
     assert "error: " in done.stderr
     assert "image" in done.stderr
     for file, said in [(binary, "unknown type"), (str(tmp_path / "none.txt"), "cannot be read")]:
@@ -425,6 +425,41 @@ def test_the_user_answers_a_tool_that_is_only_defined():
         terminal.type("\x04")
         assert terminal.close() == 0
     assert "It is foggy in Tarvola, with 3 degrees." in terminal.screen
+
+
+def test_ctrl_c_at_a_tool_leaves_the_next_line_to_the_chat():
+    with served() as address:
+        terminal = Terminal(
+            "--url", address, "--temperature", "0", "-o", 'tools={"name": "get_weather"}'
+        )
+        terminal.wait_for("you >")
+        terminal.type("What is the weather in Tarvola?\n")
+        at = terminal.wait_for("get_weather returns >")
+        terminal.type("\x03")
+        at = terminal.wait_for("you >", terminal.wait_for("stopped by you", at))
+        terminal.type("Count from 3 to 9\n")
+        at = terminal.wait_for("3, 4, 5, 6", at)
+        at = terminal.wait_for("you >", at)
+        terminal.type("\x1b[A\x7f8\n")  # the line before, with another end
+        at = terminal.wait_for("6, 7, 8.", at)
+        terminal.wait_for("you >", at)
+        terminal.type("\x04")
+        assert terminal.close() == 0
+
+
+def test_thinking_and_the_answer_have_lines_of_their_own():
+    with served() as address:
+        flags = ("--temperature", "0", "-o", "enable_thinking=true")
+        done = run("chat", "--url", address, *flags, input="Count from 3 to 9\n")
+    assert done.stdout.startswith("3, 4, 5")
+    assert done.stderr.endswith(".\n")
+
+
+def test_a_script_is_told_that_something_was_not_answered():
+    with served() as address:
+        done = run("chat", "--url", address, "-o", "top_p=7", input="Hi\n")
+    assert done.returncode == ExitStatus.FAILED
+    assert "`top_p` must be in (0, 1], not 7.0\n" in done.stderr
 
 
 def test_several_models_are_served_by_name_and_listed(tmp_path):
