@@ -39,6 +39,14 @@ SECURITY = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+# But for the thread of the functions that the page's user writes: it has no page and no token.
+FUNCTIONS = {
+    "functions_worker.js": {
+        "Content-Security-Policy": (
+            "default-src 'none'; script-src 'unsafe-eval'; connect-src http: https:"
+        )
+    }
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ def _static(name: str) -> Page:
     file = web_root() / name
     if "/" in name or name.startswith(".") or suffix not in TYPES or not file.is_file():
         return text_page(HTTPStatus.NOT_FOUND, "not found")
-    return Page(HTTPStatus.OK, TYPES[suffix], file.read_bytes())
+    return Page(HTTPStatus.OK, TYPES[suffix], file.read_bytes(), FUNCTIONS.get(name, {}))
 
 
 def _healthz(hub: Hub) -> Page:

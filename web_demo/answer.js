@@ -46,9 +46,14 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
   /** Changes the page at most once a frame, however fast the chunks come. */
   function paint() {
     frame = 0;
+    keepingPlace(() => columns.forEach((column) => column.paint()));
+  }
+
+  /** Show the end of what grows to who sees it; who has scrolled up is left in peace. @param {() => void} grow */
+  function keepingPlace(grow) {
     const atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < AT_END;
-    for (const column of columns) column.paint();
-    if (atEnd) scroll.scrollTop = scroll.scrollHeight; // who has scrolled up is left in peace
+    grow();
+    if (atEnd) scroll.scrollTop = scroll.scrollHeight;
   }
 
   function showLive() {
@@ -101,15 +106,15 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
     /** @param {import("./client.js").ToolCall} call */
     call(call) {
       firstAt ||= performance.now();
-      columns[0].cardOf(call.index).show(call);
-      paint();
+      keepingPlace(() => columns[0].cardOf(call.index).show(call));
     },
     /** @param {import("./client.js").ToolCall} call @param {string} content */
-    returned: (call, content) => columns[0].card(call.index).returned(content),
-    /** @param {import("./client.js").ToolCall} call @param {AbortSignal} signal */
-    ask(call, signal) {
+    returned: (call, content) => keepingPlace(() => columns[0].card(call.index).returned(content)),
+    /** @param {import("./client.js").ToolCall} call @param {AbortSignal} signal @param {boolean} focus */
+    ask(call, signal, focus) {
       figures.textContent = "waiting for your answer";
-      return columns[0].card(call.index).ask(signal);
+      find(".unseen", root).textContent = `What does ${call.name} return?`;
+      return columns[0].card(call.index).ask(signal, focus);
     },
     /** The text of the answer that the user keeps, so far. */
     kept: () => (columns.find(({ root: column }) => find(".keep input", column).checked) ?? columns[0]).said(),
@@ -129,23 +134,26 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
       for (const [index, choice] of (result.choices ?? []).entries())
         if (choice.finishReason === "length") find(".end", columns[index]?.root).textContent = "cut off";
       if (n > 1) parts.unshift(`${n} answers`);
-      if (result.finishReason === "tool_calls") parts.push("nobody answers this call");
+      if (result.finishReason === "tool_calls")
+        parts.push("messages" in result ? "too many calls in a row" : "nobody answers this call");
       if (rate) parts.push(`${Math.round(rate)} tokens/s`);
       if (firstAt) parts.push(`first after ${Math.round(firstAt - begin)} ms`);
       if (!find("#models").hidden) parts.push(result.model);
       figures.textContent = parts.join(" · ");
+      find(".unseen", root).textContent = `Answered: ${figures.textContent}`;
     },
     /** @param {Error} error */
     fail(error) {
       settle();
       const lost = error instanceof ConnectionLostError;
       const kept = columns.some((column) => column.said()) ? " What came so far is kept." : "";
-      note.hidden = false;
-      note.textContent = lost ? `The connection to the gateway was lost.${kept}` : error.message;
-      figures.textContent = pieces ? `${pieces} tokens` : "";
-      // A turn that never was answered has nothing to choose from, and nothing to explain.
-      if (!kept) root.classList.add("empty-handed");
-      scroll.scrollTop = scroll.scrollHeight;
+      keepingPlace(() => {
+        note.hidden = false;
+        note.textContent = lost ? `The connection to the gateway was lost.${kept}` : error.message;
+        figures.textContent = pieces ? `${pieces} tokens` : "";
+        // A turn that never was answered has nothing to choose from, and nothing to explain.
+        if (!kept) root.classList.add("empty-handed");
+      });
     },
   };
 }

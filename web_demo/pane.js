@@ -4,7 +4,8 @@
 import { addAnswer } from "./answer.js";
 import { bytesOf, contentOf, createAttachments } from "./attachments.js";
 import { copyOf, find } from "./dom.js";
-import { chosenOptions, chosenTools } from "./settings.js";
+import { chosen } from "./settings.js";
+import { answeredBy } from "./tools.js";
 
 const EXAMPLES = [
   "Tell me a story about a lighthouse keeper",
@@ -93,8 +94,9 @@ export function createPane(client, maxFrameBytes) {
   /** @param {string} text */
   async function ask(text) {
     if (!text.trim() && !attachments.any()) return;
-    const options = chosenOptions();
-    if (!options) return;
+    const settings = await chosen();
+    if (!settings) return;
+    const { options, tools } = settings;
     const question = { role: "user", content: contentOf(attachments.waiting(), text) };
     if (bytesOf(question) > room()) {
       attachments.say(new Error("This message is more than the gateway takes in one conversation."));
@@ -105,7 +107,7 @@ export function createPane(client, maxFrameBytes) {
     answer?.close();
     showQuestion(text);
     answer = addAnswer(turns, scroll, options);
-    run = start([...messages, question], options, answer);
+    run = start([...messages, question], options, tools, answer);
     show(true);
     stopped = false;
     await follow(run, question, answer);
@@ -141,14 +143,14 @@ export function createPane(client, maxFrameBytes) {
   /**
    * @returns {Run}
    * @param {Message[]} asked
-   * @param {NonNullable<ReturnType<typeof chosenOptions>>} options
+   * @param {import("./client.js").GenerateOptions & {n?: number}} options
+   * @param {import("./client.js").Tool[]} tools
    * @param {ReturnType<typeof addAnswer>} shown
    */
-  function start(asked, options, shown) {
-    const tools = chosenTools(shown.ask);
+  function start(asked, options, tools, shown) {
     const request = { ...options, messages: asked, onprogress: shown.progress, oncall: shown.call };
     return tools.length
-      ? client.runTools({ ...request, tools, onresult: shown.returned })
+      ? client.runTools({ ...request, tools: answeredBy(tools, answerCall), onresult: shown.returned })
       : client.generate(request);
   }
 
@@ -172,10 +174,24 @@ export function createPane(client, maxFrameBytes) {
 
   /** @param {boolean} running */
   function show(running) {
-    const hadFocus = root.contains(document.activeElement);
+    const focused = document.activeElement;
     find(".send", root).hidden = running;
     find(".stop", root).hidden = !running;
-    if (hadFocus) input.focus();
+    // What has the focus may have gone: this button, an example.
+    if (root.contains(focused) && !focused?.checkVisibility()) input.focus();
+  }
+
+  /**
+   * Let the user say what a tool returns; who writes the next message is not disturbed.
+   * @param {import("./client.js").ToolCall} call @param {AbortSignal} signal
+   */
+  async function answerCall(call, signal) {
+    const asked = answer?.ask(call, signal, !input.value) ?? "";
+    try {
+      return await asked;
+    } finally {
+      if (document.activeElement?.closest(".call")) input.focus();
+    }
   }
 
   function stop() {

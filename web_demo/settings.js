@@ -2,6 +2,7 @@
 /** The settings: what their form says, as options of a generation. */
 
 import { find } from "./dom.js";
+import { functionsOf } from "./functions.js";
 import { parseTools, toolsOf } from "./tools.js";
 
 /** How many other tokens are asked for beside each, to show what the model might have said. */
@@ -38,76 +39,127 @@ const FORMS = {
 const drafts = {};
 let shownForm = "text";
 
+/**
+ * The fields with which something may be wrong, and what reads them. In their order on the page.
+ * @type {Record<string, (text: string) => any>}
+ */
+const FIELDS = {
+  "#form-text": readForm,
+  "#tools": parseTools,
+  "#functions": functionsOf,
+  "#biases": parseBiases,
+};
+
 /** Let the form say what is wrong with what is typed into it, and show what belongs together. */
 export function watchSettings() {
   find("#temperature").addEventListener("input", showTemperature);
-  find("#tools").addEventListener("input", checkTools);
-  find("#calculator").addEventListener("change", showAnswers);
   find("#form").addEventListener("change", showForm);
-  find("#form-text").addEventListener("input", checkForm);
+  for (const field of Object.keys(FIELDS)) find(field).addEventListener("input", () => check(field));
+  for (const field of ["#tools", "#functions", "#calculator"]) find(field).addEventListener("input", showTools);
 }
 
 /**
- * What the settings say, as options of a generation. Null if there is something wrong with the form
- * of the answer: then the user sees it, and nothing ought to be sent.
+ * What the settings say, as options of a generation and tools. Null if there is something wrong with
+ * a field: then the user sees it, and nothing ought to be sent.
  */
-export function chosenOptions() {
-  const form = checkForm();
-  if (form instanceof Error) {
-    if (!find("#settings").matches(":popover-open")) find("#settings").showPopover();
-    find("#form-text").focus();
-    return null;
-  }
+export async function chosen() {
+  const read = await readFields();
+  if (!read) return null;
+  const [form, users, functions, biases] = read;
+  const tools = toolsOf(find("#calculator").checked, users, functions);
   const seed = find("#seed").value;
   const system = find("#system").value.trim();
-  const answers = hasTools() ? 1 : Number(find("#answers").value);
-  return {
+  const stop = find("#stop").value.split("\n").filter(Boolean).map(unescaped);
+  const answers = tools.length ? 1 : Number(find("#answers").value);
+  const choice = tools.length ? find("#tool-choice").value : "auto";
+  const options = {
     temperature: Number(find("#temperature").value),
     max_tokens: Math.max(1, Number(find("#max-tokens").value) || 1024),
     ...(seed === "" ? {} : { seed: Number(seed) }),
     ...(system ? { system_prompt: system } : {}),
     ...(form ? { response_format: form } : {}),
+    ...(stop.length ? { stop } : {}),
     ...(answers > 1 ? { n: answers } : {}),
+    ...(choice === "auto" ? {} : { tool_choice: toolChoice(choice) }),
+    ...(biases ? { logit_bias: biases } : {}),
     ...(find("#sureness").checked ? { logprobs: true, top_logprobs: ALTERNATIVES } : {}),
     ...(find("#thinking").checked ? { enable_thinking: true } : {}),
     ...(find("#models").hidden ? {} : { model: find("#models").value }),
+    ...numbers(),
   };
+  return { options, tools };
+}
+
+/** What all fields say; null if one of them is wrong, which the user gets to see. */
+async function readFields() {
+  const read = [];
+  for (const field of Object.keys(FIELDS)) {
+    const value = await check(field);
+    if (value instanceof Error) {
+      if (!find("#settings").matches(":popover-open")) find("#settings").showPopover();
+      find(field).closest("details")?.setAttribute("open", "");
+      find(field).focus();
+      return null;
+    }
+    read.push(value);
+  }
+  return read;
+}
+
+/** What a field says; an Error, which is said beside it, if it can't be read. @param {string} selector */
+async function check(selector) {
+  const field = find(selector);
+  const text = field.value;
+  let value;
+  try {
+    value = await FIELDS[selector](text);
+  } catch (error) {
+    value = /** @type {Error} */ (error);
+  }
+  const wrong = find(`#${field.getAttribute("aria-describedby")}`);
+  const said = value instanceof Error ? value.message : "";
+  // What was typed meanwhile has its own. An alert is told again each time that it is written.
+  if (field.value === text && wrong.textContent !== said) wrong.textContent = said;
+  return value;
+}
+
+/** The numbers that are given; the others are as the model has them. */
+function numbers() {
+  const given = [...document.querySelectorAll("[data-option]")].map((field) => {
+    const { dataset, value } = /** @type {HTMLInputElement} */ (field);
+    return [dataset.option, value];
+  });
+  return Object.fromEntries(given.filter(([, value]) => value !== "").map(([name, value]) => [name, Number(value)]));
+}
+
+/** @param {string} choice one of the protocol's words, or a tool's name after a `=` */
+function toolChoice(choice) {
+  if (!choice.startsWith("=")) return choice;
+  return { type: "function", function: { name: choice.slice(1) } };
+}
+
+/** A text that may have line ends in it, written in one line. @param {string} line */
+function unescaped(line) {
+  return line.replace(/\\([nt\\])/g, (_, sign) => ({ n: "\n", t: "\t" })[/** @type {"n"} */ (sign)] ?? sign);
 }
 
 /**
- * The tools of a conversation, the page's and the user's.
- * @param {Parameters<typeof toolsOf>[2]} ask
+ * With tools a conversation goes on from each call, so there can be no second answer beside it; and
+ * without, there are no calls to choose from.
  */
-export function chosenTools(ask) {
-  return toolsOf(find("#calculator").checked, usersTools(), ask);
-}
-
-function hasTools() {
-  return find("#calculator").checked || usersTools().length > 0;
-}
-
-/** The tools that the user has written; what is wrong with them is said. */
-function usersTools() {
-  const wrong = find("#tools-wrong");
-  wrong.textContent = "";
-  try {
-    return parseTools(find("#tools").value);
-  } catch (error) {
-    wrong.textContent = /** @type {Error} */ (error).message;
-    return [];
-  }
-}
-
-function checkTools() {
-  usersTools();
-  showAnswers();
-}
-
-/** With tools a conversation goes on from each call, so there can be no second answer beside it. */
-function showAnswers() {
-  const tools = hasTools();
-  find("#answers").disabled = tools;
-  find("#answers-hint").hidden = !tools;
+async function showTools() {
+  const [users, functions] = await Promise.all([check("#tools"), check("#functions")]);
+  const given = [users, functions].map((tools) => (tools instanceof Error ? [] : tools));
+  const tools = toolsOf(find("#calculator").checked, given[0], given[1]);
+  find("#answers").disabled = tools.length > 0;
+  find("#answers-hint").hidden = !tools.length;
+  const choice = find("#tool-choice");
+  const before = choice.value;
+  choice.disabled = !tools.length;
+  for (const named of choice.querySelectorAll("[value^='=']")) named.remove();
+  choice.append(...tools.map(({ name }) => new Option(name, `=${name}`)));
+  choice.value = before;
+  if (choice.selectedIndex < 0) choice.value = "auto";
 }
 
 function showTemperature() {
@@ -128,18 +180,10 @@ function showForm() {
   field.placeholder = form.example;
 }
 
-/** The form that the answer is to have, if any; an Error, which is said, if it is none. */
-function checkForm() {
+/** The form that the answer is to have, if any. @param {string} text */
+function readForm(text) {
   const type = find("#form").value;
-  const wrong = find("#form-wrong");
-  wrong.textContent = "";
-  if (type === "text") return null;
-  try {
-    return { type, ...FORMS[type]?.read(find("#form-text").value) };
-  } catch (error) {
-    wrong.textContent = /** @type {Error} */ (error).message;
-    return /** @type {Error} */ (error);
-  }
+  return type === "text" ? null : { type, ...FORMS[type]?.read(text) };
 }
 
 /** @param {string} text */
@@ -152,15 +196,28 @@ function filled(text, what) {
 }
 
 /** @param {string} text */
-function parseSchema(text) {
-  let schema;
+function parseJson(text) {
   try {
-    schema = JSON.parse(filled(text, "a schema"));
+    return JSON.parse(text);
   } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error;
-    throw new Error(`not JSON: ${error.message}`);
+    throw new Error(`not JSON: ${/** @type {Error} */ (error).message}`);
   }
+}
+
+/** @param {string} text */
+function parseSchema(text) {
+  const schema = parseJson(filled(text, "a schema"));
   if (schema === null || Array.isArray(schema) || !["object", "boolean"].includes(typeof schema))
     throw new Error('a schema is an object, as {"type": "object"}');
   return schema;
+}
+
+/** @param {string} text */
+function parseBiases(text) {
+  if (!text.trim()) return null;
+  const biases = parseJson(text);
+  const isObject = biases !== null && typeof biases === "object" && !Array.isArray(biases);
+  if (!isObject || Object.values(biases).some((bias) => typeof bias !== "number"))
+    throw new Error('biases are numbers by token, as {"10": -5}');
+  return biases;
 }

@@ -1,5 +1,5 @@
 // @ts-check
-/** Tools on the demo page: functions of its own, and definitions of the user's, who answers them. */
+/** Tools on the demo page: functions of its own and of the user's, and calls that the user answers. */
 
 /** @typedef {import("./client.js").Tool} Tool */
 /** @typedef {import("./client.js").ToolCall} ToolCall */
@@ -41,27 +41,34 @@ export function parseTools(text) {
   } catch (error) {
     throw new Error(`not JSON: ${/** @type {Error} */ (error).message}`);
   }
-  return [given].flat().map((tool, index) => {
-    const inner = tool?.function ?? tool;
-    if (typeof inner?.name !== "string" || !inner.name) throw new Error(`tool ${index + 1} needs a "name"`);
-    return { name: inner.name, description: inner.description, parameters: inner.parameters };
-  });
+  return [given].flat().map(definitionOf);
+}
+
+/** @param {any} tool @param {number} index @returns {Tool} */
+export function definitionOf(tool, index) {
+  const inner = tool?.function ?? tool;
+  if (typeof inner?.name !== "string" || !inner.name) throw new Error(`tool ${index + 1} needs a "name"`);
+  return { name: inner.name, description: inner.description, parameters: inner.parameters };
 }
 
 /**
  * The tools of a conversation.
  * @param {boolean} own whether the page's are among them
  * @param {Tool[]} users those that the user answers
+ * @param {Tool[]} functions those that the user has written
+ */
+export function toolsOf(own, users, functions) {
+  return [...(own ? OWN : []), ...users, ...functions];
+}
+
+/**
+ * The same tools, with a way to ask the user for what those return that are no functions.
+ * @param {Tool[]} tools
  * @param {(call: ToolCall, signal: AbortSignal) => Promise<string>} ask
  * @returns {Tool[]}
  */
-export function toolsOf(own, users, ask) {
-  const asked = users.map((tool) => ({
-    ...tool,
-    /** @param {unknown} _ @param {{call: ToolCall, signal: AbortSignal}} context */
-    run: (_, { call, signal }) => ask(call, signal),
-  }));
-  return [...(own ? OWN : []), ...asked];
+export function answeredBy(tools, ask) {
+  return tools.map((tool) => ({ run: (_, { call, signal }) => ask(call, signal), ...tool }));
 }
 
 /**
@@ -79,13 +86,13 @@ export function createCard(root) {
     closed: false,
     /** @param {ToolCall} call */
     show(call) {
-      find(".name").textContent = call.name || "…";
+      find(".name").textContent = call.name || (call.error ? "" : "…");
       find(".arguments").textContent = call.arguments;
       if (!call.error) return;
       this.closed = true;
       root.classList.add("broken");
-      find(".returned").textContent =
-        call.error === "cut_off" ? "This call was cut off." : `This is no call: ${call.text}`;
+      const what = call.error === "cut_off" ? "This call was cut off" : "This is no call";
+      find(".returned").textContent = `${what}: ${call.text ?? ""}`;
     },
     /** @param {string} content */
     returned(content) {
@@ -93,11 +100,15 @@ export function createCard(root) {
       form.hidden = true;
       find(".returned").textContent = content;
     },
-    /** Let the user say what the tool returns. @param {AbortSignal} signal @returns {Promise<string>} */
-    ask(signal) {
+    /**
+     * Let the user say what the tool returns.
+     * @param {AbortSignal} signal
+     * @param {boolean} focus whether to begin with it now
+     * @returns {Promise<string>}
+     */
+    ask(signal, focus) {
       form.hidden = false;
-      input.focus();
-      root.scrollIntoView({ block: "nearest" });
+      if (focus) input.focus();
       return new Promise((resolve, reject) => {
         form.addEventListener("submit", (/** @type {Event} */ event) => {
           event.preventDefault();

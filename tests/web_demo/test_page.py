@@ -14,7 +14,14 @@ from provider.interface import GenerationError
 from provider.scripted import Call, Fail, Gate, Pause, Prefill, Queue, Reason, Say, ScriptedProvider
 from tests.support.servers import eventually, running
 from tests.support.tiny_models import LLAMA, write_model
-from tests.web_demo.conftest import ANSWER, FIGURES, ask, scripted_gateway, wait_for_text
+from tests.web_demo.conftest import (
+    ANSWER,
+    FIGURES,
+    ask,
+    scripted_gateway,
+    settings_of,
+    wait_for_text,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -228,6 +235,106 @@ async def test_tools_that_are_none_are_said_to_be(new_page, text, said):
     async with scripted_gateway(Say("x")) as gateway:
         page = await new_page(gateway.url)
         assert said in await write_tools(page, text)
+
+
+async def write_functions(page, code):
+    async with settings_of(page):
+        await page.locator("#functions").fill(code)
+
+
+FUNCTION = """{
+  name: "get_weather", parameters: {type: "object", properties: {city: {type: "string"}}},
+  run: async ({city}) => %s,
+}"""
+
+
+@pytest.mark.parametrize(
+    ("body", "returned"),
+    [
+        ('({city, sky: "rainy"})', '{"city": "Ulm", "sky": "rainy"}'),
+        ("{ throw new TypeError(city); }", '{"error": "TypeError: Ulm"}'),
+        ("typeof document + typeof sessionStorage", "undefinedundefined"),
+    ],
+)
+async def test_a_function_that_the_user_writes_answers_a_call(new_page, body, returned):
+    async with running(with_tool(Call("get_weather", {"city": "Ulm"}))) as gateway:
+        page = await new_page(gateway.url)
+        await write_functions(page, FUNCTION % body)
+        await ask(page, "What is the weather in Ulm?")
+        await wait_for_text(page, ANSWER, "It is")
+        assert await page.locator(".call .returned").text_content() == returned
+        (tool,) = gateway.provider.requests[0].tools
+        assert (tool["name"], "run" in tool) == ("get_weather", False)
+
+
+async def test_a_function_that_does_not_end_is_stopped(new_page):
+    async with running(with_tool(Call("get_weather", {"city": "Ulm"}))) as gateway:
+        page = await new_page(gateway.url)
+        await write_functions(page, FUNCTION % "{ for (;;); }")
+        await ask(page, "What is the weather in Ulm?")
+        await wait_for_text(page, ".call .arguments", "Ulm")
+        await page.keyboard.press("Escape")
+        await wait_for_text(page, FIGURES, "stopped by you")
+        assert len(gateway.provider.requests) == 1
+
+
+async def test_thinking_after_a_call_stands_below_it_and_stays_as_the_reader_wants_it(new_page):
+    gate = asyncio.Event()
+
+    def script(request):
+        told = [m for m in request.options["messages"] if m["role"] == "tool"]
+        call = [Reason("First."), Call("add", {"a": 1, "b": 2})]
+        return [Reason("Then."), Gate(gate), Reason(" Yes."), Say("3")] if told else call
+
+    async with running(ScriptedProvider(script=script, tokens_per_second=None)) as gateway:
+        page = await new_page(gateway.url)
+        async with settings_of(page) as settings:
+            await settings.get_by_label("Tools that this page answers").check()
+        await ask(page, "What is 1 plus 2?")
+        await wait_for_text(page, ".said .reasoning div", "Then.")
+        await page.locator(".said .reasoning summary").click()
+        gate.set()
+        await wait_for_text(page, ANSWER, "3")
+        thought = page.locator(".reasoning div")
+        assert await thought.all_text_contents() == ["First.", "Then. Yes."]
+        assert not await thought.nth(1).is_visible()
+
+
+async def test_a_call_that_was_cut_off_is_shown_as_it_was_written(new_page):
+    provider = MLXProvider({"temperature": 0.0})
+    async with running(provider) as gateway:
+        page = await new_page(gateway.url)
+        await write_tools(page, '{"name": "get_weather"}')
+        async with settings_of(page) as settings:
+            await settings.get_by_label("Longest answer").fill("6")
+        await ask(page, "What is the weather in Tarvola?")
+        await page.locator(".call.broken .returned", has_text=re.compile("cut off: .+")).wait_for()
+    await provider.aclose()
+
+
+async def test_an_error_does_not_move_who_reads_back(new_page):
+    gate = asyncio.Event()
+    script = [Say("word\n" * 100), Gate(gate), Fail(GenerationError("out of breath"))]
+    async with scripted_gateway(*script) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "Hi")
+        await page.wait_for_function("() => document.querySelector('.scroll').scrollTop > 500")
+        await page.evaluate("() => { document.querySelector('.scroll').scrollTop = 10; }")
+        gate.set()
+        await page.locator(".note", has_text="out of breath").wait_for()
+        assert await page.evaluate("() => document.querySelector('.scroll').scrollTop") == 10
+
+
+async def test_a_lost_connection_is_said_beside_all_else_on_a_phone(new_page):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url, viewport={"width": 390, "height": 760})
+        port = gateway.port
+        await gateway.close()
+        await page.locator('#state[data-state="waiting"]').wait_for()
+        box = await page.get_by_role("button", name="Settings").bounding_box()
+        assert box["x"] + box["width"] <= 390
+        async with Gateway(gateway.provider, Settings(port=port)):
+            await page.wait_for_selector('#state[data-state="open"]')
 
 
 async def test_the_settings_reach_the_model(new_page):

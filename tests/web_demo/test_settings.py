@@ -128,6 +128,62 @@ async def test_the_field_of_a_form_is_there_for_those_that_need_it_and_remembers
                 assert not text or await field.input_value() == text
 
 
+async def test_what_else_a_model_takes_is_set_and_what_is_empty_is_not_sent(new_page):
+    numbers = {
+        "Top p": ("top_p", 0.9),
+        "Top k": ("top_k", 20),
+        "Min p": ("min_p", 0.1),
+        "Repetition penalty": ("repetition_penalty", 1.1),
+        "Presence penalty": ("presence_penalty", 0.5),
+        "Frequency penalty": ("frequency_penalty", -0.5),
+        "Longest thinking, in tokens": ("max_reasoning_tokens", 0),
+    }
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url)
+        await answered(page, "Hi")
+        async with settings_of(page) as settings:
+            await settings.get_by_text("Sampling, penalties and budgets").click()
+            for label, (_, value) in numbers.items():
+                await settings.get_by_label(label).fill(str(value))
+            await settings.get_by_label("Biases").fill('{"10": -5}')
+            await settings.get_by_label("Stop at").fill("The end.\n\\n\\n\n")
+            await settings.get_by_label("Tools that this page answers").check()
+            await settings.get_by_label("Calls of tools").select_option("multiply")
+        await answered(page, "Hi")
+    first, second = (request.options for request in gateway.provider.requests)
+    given = dict(numbers.values()) | {
+        "logit_bias": {"10": -5},
+        "stop": ["The end.", "\n\n"],
+        "tool_choice": {"type": "function", "function": {"name": "multiply"}},
+    }
+    assert {name: second[name] for name in given} == given
+    assert not given.keys() & {name for name, value in first.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "said"),
+    [
+        ("#biases", "[1]", "biases are numbers by token"),
+        ("#tools", "{", "not JSON"),
+        ("#functions", "{name: 'f'}", 'tool 1 needs a function "run"'),
+        ("#functions", "{name:", "SyntaxError"),
+    ],
+)
+async def test_nothing_is_sent_while_a_field_is_wrong(new_page, field, text, said):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url)
+        async with settings_of(page) as settings:
+            await settings.get_by_text("Sampling, penalties and budgets").click()
+            await page.locator(field).fill(text)
+        await ask(page, "Hi")
+        await page.locator(f"{field}:focus").wait_for()
+        await wait_for_text(page, f"{field} + .wrong", said)
+        await page.locator(field).fill("")
+        await page.keyboard.press("Escape")
+        await answered(page, "Hi")
+    assert len(gateway.provider.requests) == 1
+
+
 # Several answers. --------------------------------------------------------------------------------
 
 
