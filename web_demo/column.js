@@ -12,7 +12,8 @@ import { createCard } from "./tools.js";
 
 export function createColumn() {
   const root = copyOf("#column");
-  const reasoning = find(".reasoning", root);
+  /** Where thinking goes; null after a call, when it goes below that. @type {HTMLDetailsElement | null} */
+  let thinking = find(".reasoning", root);
   let text = find(".text", root);
   /** The text whose pieces show their odds. @type {HTMLElement | null} */
   let watched = null;
@@ -32,16 +33,29 @@ export function createColumn() {
     find(".said", root).append(made, next);
     if (!text.textContent) text.remove();
     text = next;
+    if (!thinking?.hidden) thinking = null;
     cards[index] = createCard(made);
     return cards[index];
   }
 
   /** Show what has come since the last time. */
   function paint() {
-    if (thought) find("div", reasoning).append(thought);
+    if (thought) think();
     if (waiting.length) show();
     thought = "";
     waiting = [];
+  }
+
+  function think() {
+    if (!thinking) {
+      thinking = /** @type {HTMLDetailsElement} */ (find(".reasoning", root).cloneNode(true));
+      find("div", thinking).textContent = "";
+      thinking.hidden = true;
+      text.before(thinking);
+    }
+    if (thinking.hidden) thinking.open = true; // but who closes it does not want to see what comes
+    thinking.hidden = false;
+    find("div", thinking).append(thought);
   }
 
   function show() {
@@ -57,8 +71,6 @@ export function createColumn() {
   /** @param {import("./client.js").Chunk} chunk */
   function add(chunk) {
     if (chunk.channel === "reasoning") {
-      reasoning.hidden = false;
-      reasoning.open = true;
       thought += chunk.text;
       return;
     }
