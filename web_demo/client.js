@@ -356,7 +356,8 @@ export function connect(url, options = {}) {
     /**
      * Generate, call the functions that the model asks for, tell it what they returned, and go on
      * until it has answered. A call of a tool without a `run` is left to the caller: the result has
-     * it in `toolCalls`. What a function throws is told to the model.
+     * it in `toolCalls`. What a function throws is told to the model, and so is that there is no tool
+     * of the name that it called. A `tool_choice` that holds it to a call holds for the first answer.
      * @param {ToolOptions} request
      */
     runTools: (request) => createToolRun(generate, request),
@@ -581,7 +582,7 @@ function createQueue(left) {
  * @param {ToolOptions} request
  */
 function createToolRun(generate, request) {
-  const { messages, tools, maxRounds = MOST_ROUNDS, onresult, signal, ...options } = request;
+  const { messages, tools, maxRounds = MOST_ROUNDS, onresult, signal, tool_choice, ...options } = request;
   const functions = new Map(tools.map((tool) => [tool.name, tool.run]));
   const definitions = tools.map(({ run, ...definition }) => definition);
   const chunks = createQueue(cancel);
@@ -602,7 +603,9 @@ function createToolRun(generate, request) {
   async function drive() {
     for (let round = 1; ; round += 1) {
       const asked = [...messages, ...turns];
-      current = generate({ ...options, signal, messages: asked, tools: definitions });
+      // Held to a call in each round, the model would never come to say what it was told.
+      const choice = round === 1 || tool_choice === "none" ? tool_choice : undefined;
+      current = generate({ ...options, signal, messages: asked, tools: definitions, tool_choice: choice });
       for await (const chunk of current) {
         if (chunk.channel === "answer" && !chunk.choice) text += chunk.text;
         chunks.add(chunk);
@@ -610,7 +613,10 @@ function createToolRun(generate, request) {
       const answer = await current.result;
       const calls = answer.toolCalls;
       turns.push(assistantTurn(answer));
-      const ours = calls.every((/** @type {ToolCall} */ call) => functions.get(call.name));
+      // A call of a tool without a function is the caller's, one of no tool at all is answered here.
+      const ours = calls.every(
+        (/** @type {ToolCall} */ { name }) => functions.get(name) || (tools.length && !functions.has(name)),
+      );
       const last = !calls.length || !ours || round === maxRounds || controller.signal.aborted;
       if (!last) turns.push(...(await Promise.all(calls.map(callTool))));
       if (controller.signal.aborted) answer.finishReason = "cancelled";
@@ -620,11 +626,12 @@ function createToolRun(generate, request) {
 
   /** @param {ToolCall} call */
   async function callTool(call) {
-    const run = /** @type {NonNullable<Tool["run"]>} */ (functions.get(call.name));
+    const run = functions.get(call.name);
+    const stop = anyOf(controller.signal, signal);
     let content;
     try {
-      const stop = anyOf(controller.signal, signal);
-      const value = await run(JSON.parse(call.arguments), { call, signal: stop });
+      if (!run) throw `there is no tool ${call.name}, only ${[...functions.keys()].join(", ")}`;
+      const value = await orStopped(stop, async () => run(JSON.parse(call.arguments), { call, signal: stop }));
       content = typeof value === "string" ? value : spacedJson(value);
     } catch (error) {
       content = spacedJson({ error: String(error) });
@@ -685,6 +692,19 @@ function spacedJson(value) {
     return `{${fields.join(", ")}}`;
   };
   return write(JSON.parse(JSON.stringify(value) ?? "null"));
+}
+
+/**
+ * What a function gives. One that does not end at a stop, when it is told of it, is waited for no more.
+ * @param {AbortSignal} stop @param {() => Promise<unknown>} run
+ */
+function orStopped(stop, run) {
+  return new Promise((resolve, reject) => {
+    const leave = () => setTimeout(reject, 0, "stopped");
+    if (stop.aborted) return leave();
+    stop.addEventListener("abort", leave, { once: true });
+    run().then(resolve, reject).finally(() => stop.removeEventListener("abort", leave));
+  });
 }
 
 /** @param {AbortSignal} first @param {AbortSignal} [second] */

@@ -390,3 +390,38 @@ async def test_leaving_the_loop_of_tools_stops_the_model(new_page):
     )
     assert result["finishReason"] == "cancelled"
     assert not provider.live
+
+
+@pytest.mark.parametrize("how", ["run.cancel()", "controller.abort()"])
+async def test_a_function_that_goes_on_after_a_stop_is_not_waited_for(new_page, how):
+    provider = ScriptedProvider(script=answering(Call("f", {})), tokens_per_second=None)
+    async with running(provider) as gateway:
+        page = await new_page(gateway.url)
+        end = await evaluate(
+            page,
+            """
+            const controller = new AbortController();
+            const endless = () => { setTimeout(() => %s); return new Promise(() => {}); };
+            const tool = {name: "f", run: endless};
+            const messages = [{role: "user", content: "hi"}];
+            const run = client.runTools({messages, tools: [tool], signal: controller.signal});
+            return await run.result.then((result) => result.finishReason, (error) => error.name);
+            """
+            % how,
+        )
+    assert end == {"run.cancel()": "cancelled", "controller.abort()": "AbortError"}[how]
+    assert len(provider.requests) == 1
+
+
+async def test_a_call_of_no_tool_is_told_to_the_model(new_page):
+    calls = Call("add", {"a": 1, "b": 2}), Call("subtract", {})
+    result, _ = await run_tools(new_page, answering(*calls), ADD)
+    assert result["text"] == '3 {"error": "there is no tool subtract, only add"}'
+
+
+async def test_a_call_that_is_asked_for_is_asked_for_once(new_page):
+    call = Call("add", {"a": 1, "b": 2})
+    result, provider = await run_tools(new_page, answering(call), ADD, 'tool_choice: "required",')
+    assert result["text"] == "3"
+    asked = [request.options.get("tool_choice") for request in provider.requests]
+    assert asked == ["required", None]
