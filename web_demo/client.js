@@ -30,7 +30,7 @@
  *   raw?: boolean, continue_final_message?: boolean, max_reasoning_tokens?: number,
  *   chat_template_kwargs?: object, response_format?: object, logit_bias?: Record<string, number>,
  *   presence_penalty?: number, frequency_penalty?: number,
- *   resumable?: boolean,
+ *   resumable?: boolean, stream?: boolean, window?: number,
  *   signal?: AbortSignal, onprogress?: (progress: Progress) => void,
  *   oncall?: (call: ToolCall) => void,
  * }} GenerateOptions
@@ -178,8 +178,15 @@ export function connect(url, options = {}) {
     become("connecting");
     const protocols = [PROTOCOL];
     if (options.token !== undefined) {
-      const token = typeof options.token === "function" ? await options.token() : options.token;
-      protocols.push(`mlx-gateway.bearer.${base64url(token)}`);
+      try {
+        const token = typeof options.token === "function" ? await options.token() : options.token;
+        protocols.push(`mlx-gateway.bearer.${base64url(token)}`);
+      } catch (error) {
+        // Who gives out tokens may be out of reach for as long as the gateway is.
+        console.error(error);
+        if (!closedByCaller) retryLater();
+        return;
+      }
     }
     if (closedByCaller) return;
     const current = new Socket(target, protocols);
@@ -238,7 +245,8 @@ export function connect(url, options = {}) {
     if (which !== socket) return;
     socket = null;
     // Frames that never left keep waiting, runs with a ticket are taken up again.
-    const unsent = new Set(waiting.map((text) => JSON.parse(text).id));
+    const frames = waiting.map((text) => JSON.parse(text));
+    const unsent = new Set(frames.filter(({ type }) => type === "generate").map(({ id }) => id));
     const over = closedByCaller || FATAL_CLOSES.has(code);
     failRuns((run) => over || !(unsent.has(run.handle.id) || run.resume()));
     if (over) {
@@ -246,11 +254,15 @@ export function connect(url, options = {}) {
       ready.reject(new ConnectionLostError(""));
       return;
     }
+    clearTimeout(givingUp);
+    givingUp = setTimeout(() => failRuns((run) => run.resume() !== null), GIVE_UP_MS);
+    retryLater();
+  }
+
+  function retryLater() {
     ready.reject(new ConnectionLostError(""));
     ready = deferred();
     become("waiting");
-    clearTimeout(givingUp);
-    givingUp = setTimeout(() => failRuns((run) => run.resume() !== null), GIVE_UP_MS);
     retry();
   }
 
@@ -325,6 +337,7 @@ export function connect(url, options = {}) {
       oncall,
       cancel: () => cancel(id),
       ended: () => runs.delete(id),
+      used: (seq) => fields.window && state === "open" && send({ type: "ack", id, seq }),
     });
     if (signal?.aborted) {
       run.fail(() => abortError(signal));
@@ -387,11 +400,11 @@ export function connect(url, options = {}) {
  * @param {string} id
  * @param {{
  *   onprogress?: (progress: Progress) => void, oncall?: (call: ToolCall) => void,
- *   cancel: () => void, ended: () => void,
- * }} hooks
+ *   cancel: () => void, ended: () => void, used: (seq: number) => void,
+ * }} hooks `used` is called with the number of a frame that need not be kept any more
  */
 function createRun(id, hooks) {
-  const chunks = createQueue(() => hooks.cancel());
+  const chunks = createQueue(() => hooks.cancel(), hooks.used);
   /** By index. @type {ToolCall[]} */
   const calls = [];
   let text = "";
@@ -453,6 +466,7 @@ function createRun(id, hooks) {
       case "started":
         model = frame.model;
         ticket = frame.ticket;
+        hooks.used(frame.seq);
         hooks.onprogress?.({ started: frame });
         break;
       case "progress":
@@ -464,10 +478,11 @@ function createRun(id, hooks) {
         else if (channel === "reasoning") reasoning += frame.text;
         else text += frame.text;
         const more = { ...(logprobs ? { logprobs } : {}), ...(choice ? { choice } : {}) };
-        chunks.add({ text: frame.text, channel, ...more });
+        chunks.add({ text: frame.text, channel, ...more }, frame.seq);
         break;
       }
       case "tool_call": {
+        hooks.used(frame.seq);
         if (frame.choice) break; // of another answer than the first
         const call = takeCall(frame);
         hooks.oncall?.({ ...call });
@@ -536,20 +551,25 @@ function createRun(id, hooks) {
 }
 
 /**
- * Chunks on their way to a loop. @param {() => void} left called when the loop is left early
+ * Chunks on their way to a loop.
+ * @param {() => void} left called when the loop is left early
+ * @param {(seq: number) => void} [used] called for each chunk that the loop is done with, or that comes
+ *   while there is none: who only waits for the result wants all of it
  */
-function createQueue(left) {
-  /** @type {Chunk[]} */
+function createQueue(left, used = () => {}) {
+  /** @type {[Chunk, number][]} */
   const chunks = [];
+  let loops = false;
   let over = false;
   /** @type {Error | undefined} */
   let failure;
   let wake = () => {};
 
   return {
-    /** @param {Chunk} chunk */
-    add(chunk) {
-      chunks.push(chunk);
+    /** @param {Chunk} chunk @param {number} [seq] */
+    add(chunk, seq = 0) {
+      chunks.push([chunk, seq]);
+      if (!loops) used(seq);
       wake();
     },
     /** @param {Error} [error] */
@@ -560,11 +580,14 @@ function createQueue(left) {
     },
     /** @returns {AsyncGenerator<Chunk, void, void>} */
     async *iterate() {
+      loops = true;
       try {
         for (;;) {
-          const chunk = chunks.shift();
-          if (chunk) yield chunk;
-          else if (failure) throw failure;
+          const next = chunks.shift();
+          if (next) {
+            yield next[0];
+            used(next[1]);
+          } else if (failure) throw failure;
           else if (over) return;
           else await new Promise((resolve) => (wake = () => resolve(undefined)));
         }

@@ -425,3 +425,41 @@ async def test_a_call_that_is_asked_for_is_asked_for_once(new_page):
     assert result["text"] == "3"
     asked = [request.options.get("tool_choice") for request in provider.requests]
     assert asked == ["required", None]
+
+
+async def test_a_window_holds_the_model_back_for_a_loop_that_is_slow(new_page):
+    async with scripted_gateway(Say("word " * 50)) as gateway:
+        page = await new_page(gateway.url)
+        seen, text = await evaluate(
+            page,
+            """
+            const run = client.generate({prompt: "hi", window: 4});
+            let seen = "";
+            for await (const chunk of run) {
+                if (!seen) await client.generate({prompt: "another"}).result;
+                seen ||= run.text;
+            }
+            return [seen, (await run.result).text];
+            """,
+        )
+        assert seen.count("word") <= 4
+        assert text.count("word") == 50
+        whole = "return (await client.generate({prompt: 'hi', window: 2}).result).text"
+        assert await evaluate(page, whole) == text
+
+
+async def test_a_token_that_can_not_be_had_yet_is_asked_for_again(new_page):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url)
+        states = await evaluate(
+            page,
+            """
+            const states = [];
+            let asked = 0;
+            const token = async () => { if (!asked++) throw new Error("not yet"); return "t"; };
+            const other = m.connect(undefined, {token, onstate: (state) => states.push(state)});
+            while (other.state !== "open") await new Promise(requestAnimationFrame);
+            return states;
+            """,
+        )
+    assert states == ["waiting", "connecting", "open"]
