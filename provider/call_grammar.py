@@ -141,8 +141,15 @@ def _properties(schema: Schema) -> dict[str, Any]:
 
 
 def _resolved(schema: Any, whole: Schema) -> Schema:
-    """Return a schema, or what it refers to within `whole`; any value has the empty one."""
+    """Return a schema, or what it refers to within `whole`; any value has the empty one.
+
+    Raises RecursionError for one that refers to itself and says no more.
+    """
+    gone: set[str] = set()
     while isinstance(schema, Mapping) and str(schema.get("$ref", "")).startswith("#/"):
+        if schema["$ref"] in gone:
+            raise RecursionError(schema["$ref"])
+        gone.add(schema["$ref"])
         found: Any = whole
         for name in schema["$ref"][2:].split("/"):
             found = found.get(name) if isinstance(found, Mapping) else None

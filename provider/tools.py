@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from provider.interface import InvalidParameterError, ToolDefinition
+from provider.schemas import check_schema
 
 __all__ = ["normalise_tools"]
 
@@ -33,33 +33,33 @@ def _nested(path: str, tool: Any) -> dict[str, Any]:
         return {"type": "function", "function": _described(path, tool)}
     if not isinstance(tool, Mapping):
         raise InvalidParameterError(path, tool, f"`{path}` must be a function or a definition")
-    inner = tool.get("function") if tool.get("type") == "function" else tool
-    inner = inner if isinstance(inner, Mapping) else tool
-    if not isinstance(inner.get("name"), str):
+    nested = tool.get("type") == "function" and "function" in tool
+    inner, at = (tool["function"], f"{path}.function") if nested else (tool, path)
+    if (
+        not isinstance(inner, Mapping)
+        or not isinstance(inner.get("name"), str)
+        or not inner["name"]
+    ):
         raise InvalidParameterError(path, tool, f"`{path}` must have a `name`")
+    description = inner.get("description") or ""
+    if not isinstance(description, str):
+        named = f"{at}.description"
+        raise InvalidParameterError(named, description, f"`{named}` must be a text")
     parameters = inner.get("parameters") or {"type": "object", "properties": {}}
-    if not isinstance(parameters, Mapping):
-        path = f"{path}.parameters"
-        raise InvalidParameterError(path, parameters, f"`{path}` must be a JSON Schema")
-    _check_schema(f"{path}.parameters", parameters)
-    function = {
-        "name": inner["name"],
-        "description": inner.get("description") or "",
-        "parameters": parameters,
-    }
+    _check_parameters(f"{at}.parameters", parameters)
+    function = {"name": inner["name"], "description": description, "parameters": parameters}
     return {"type": "function", "function": function}
 
 
-def _check_schema(path: str, schema: Mapping[str, Any]) -> None:
+def _check_parameters(path: str, schema: Any) -> None:
     """Raise InvalidParameterError if arguments that fit a schema would be no JSON object."""
+    if not isinstance(schema, Mapping):
+        raise InvalidParameterError(path, schema, f"`{path}` must be a JSON Schema")
+    check_schema(path, schema)
     kind = schema.get("type", "object")
     if kind != "object" and not (isinstance(kind, list | tuple) and "object" in kind):
         at = f"{path}.type"
         raise InvalidParameterError(at, kind, f"`{at}` must be object, since arguments have names")
-    try:
-        json.dumps(schema)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidParameterError(path, schema, f"`{path}` is no JSON: {error}") from error
 
 
 def _described(path: str, function: Callable[..., Any]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ PURE = {
     "provider/past_calls.py",
     "provider/memory.py",
     "provider/scheduler.py",
+    "provider/schemas.py",
     "provider/settings.py",
     "provider/shared_memory.py",
     "provider/statistics.py",

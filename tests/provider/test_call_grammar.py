@@ -248,6 +248,10 @@ ITSELF = {
     "properties": {"next": {"$ref": "#/$defs/Node"}},
     "$defs": {"Node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}}},
 }
+NOTHING_BUT_ITSELF = {
+    "properties": {"a": {"$ref": "#/$defs/x"}},
+    "$defs": {"x": {"$ref": "#/$defs/y"}, "y": {"$ref": "#/$defs/x"}},
+}
 
 
 @pytest.mark.parametrize(
@@ -256,6 +260,7 @@ ITSELF = {
         ("function_gemma", {"properties": {"a": {"type": "array"}}}, "no way to write"),
         ("gemma4", {"properties": {"a b": {"type": "string"}}}, "the name `a b`"),
         ("gemma4", ITSELF, "a schema that holds itself"),
+        ("qwen3_coder", NOTHING_BUT_ITSELF, "a schema that holds itself"),
         ("pythonic", {"properties": {"class": {"type": "string"}}}, "the name `class`"),
     ],
 )

@@ -62,7 +62,9 @@ def test_a_callable_that_can_not_be_described_is_named_by_its_index():
     assert caught.value.parameter == "tools[0]"
 
 
-@pytest.mark.parametrize("bad", [3, {}, {"name": 3}, {"type": "function", "function": None}])
+@pytest.mark.parametrize(
+    "bad", [3, {}, {"name": 3}, {"name": ""}, {"type": "function", "function": None}]
+)
 def test_a_bad_tool_is_named_by_its_index(bad):
     with pytest.raises(InvalidParameterError) as caught:
         normalise_tools([FLAT, bad])
@@ -73,6 +75,20 @@ def test_parameters_that_are_no_schema_are_named_by_their_path():
     with pytest.raises(InvalidParameterError) as caught:
         normalise_tools([FLAT, {"name": "tell", "parameters": ["city"]}])
     assert caught.value.parameter == "tools[1].parameters"
+
+
+def test_the_path_is_that_of_the_form_that_was_given():
+    for tool, path in (
+        ({"name": "f", "parameters": {"required": True}}, "tools[0].parameters.required"),
+        ({"name": "f", "description": 3}, "tools[0].description"),
+    ):
+        for given, at in (
+            (tool, path),
+            ({"type": "function", "function": tool}, path.replace("[0]", "[0].function")),
+        ):
+            with pytest.raises(InvalidParameterError) as caught:
+                normalise_tools([given])
+            assert caught.value.parameter == at
 
 
 def test_arguments_that_are_taken_together_are_not_described():

@@ -1,0 +1,113 @@
+"""JSON Schemas as callers give them: looked through before anything reads them.
+
+Templates, grammars and the parsers of calls all take a schema for what it says it is. What is
+unknown here is let through; what is known has to have its form.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from provider.interface import InvalidParameterError
+
+__all__ = ["check_schema"]
+
+Check = Callable[[str, Any], None]
+
+
+def check_schema(path: str, schema: Any) -> None:
+    """Raise InvalidParameterError, which names the place, for what is no JSON Schema."""
+    try:
+        json.dumps(schema)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidParameterError(path, schema, f"`{path}` is no JSON: {error}") from error
+    _schema(path, schema)
+
+
+def _schema(path: str, value: Any) -> None:
+    if isinstance(value, bool):
+        return
+    if not isinstance(value, Mapping):
+        raise _wrong(path, value, "a JSON Schema")
+    for name, inner in value.items():
+        if name in KEYWORDS:
+            KEYWORDS[name](f"{path}.{name}", inner)
+
+
+def _schemas(path: str, value: Any) -> None:
+    if not isinstance(value, list | tuple) or not value:
+        raise _wrong(path, value, "a list of JSON Schemas that is not empty")
+    for i, one in enumerate(value):
+        _schema(f"{path}[{i}]", one)
+
+
+def _items(path: str, value: Any) -> None:
+    """Look through what the items of a list are to fit; a list is how older drafts say it."""
+    if isinstance(value, list | tuple):
+        _schemas(path, value)
+    else:
+        _schema(path, value)
+
+
+def _named(path: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise _wrong(path, value, "an object of JSON Schemas by name")
+    for name, one in value.items():
+        _schema(f"{path}.{name}", one)
+
+
+def _texts(path: str, value: Any) -> None:
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+        raise _wrong(path, value, "a list of texts")
+
+
+def _type(path: str, value: Any) -> None:
+    if isinstance(value, str):
+        return
+    if not isinstance(value, list | tuple) or not value:
+        raise _wrong(path, value, "the name of a type, or a list of them")
+    _texts(path, value)
+
+
+def _list(path: str, value: Any) -> None:
+    if not isinstance(value, list | tuple):
+        raise _wrong(path, value, "a list")
+
+
+def _text(path: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise _wrong(path, value, "a text")
+
+
+def _count(path: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise _wrong(path, value, "a whole number from 0")
+
+
+def _number(path: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong(path, value, "a number")
+
+
+def _wrong(path: str, value: Any, expected: str) -> InvalidParameterError:
+    shown = repr(value)
+    shown = shown if len(shown) <= 40 else shown[:40] + "…"
+    return InvalidParameterError(path, value, f"`{path}` must be {expected}, not {shown}")
+
+
+KEYWORDS: dict[str, Check] = {
+    "type": _type,
+    "enum": _list,
+    "required": _texts,
+    "items": _items,
+    **dict.fromkeys(("$ref", "pattern", "title", "description"), _text),
+    **dict.fromkeys(("properties", "patternProperties", "$defs", "definitions"), _named),
+    **dict.fromkeys(("anyOf", "oneOf", "allOf", "prefixItems"), _schemas),
+    **dict.fromkeys(("additionalProperties", "not", "contains", "propertyNames"), _schema),
+    **dict.fromkeys(("if", "then", "else"), _schema),
+    **dict.fromkeys(("minItems", "maxItems", "minLength", "maxLength"), _count),
+    **dict.fromkeys(("minProperties", "maxProperties"), _count),
+    **dict.fromkeys(("minimum", "maximum", "multipleOf"), _number),
+}
