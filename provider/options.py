@@ -261,12 +261,12 @@ def _message(path: str, value: Any) -> dict[str, Any]:
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
         raise _wrong(f"{path}.role", role, "one of " + ", ".join(ROLES))
+    _check_calls(f"{path}.tool_calls", message.get("tool_calls"))
     if isinstance(content, list | tuple) and any(map(is_image_part, content)):
         parts = [_seen_part(f"{path}.content[{i}]", part) for i, part in enumerate(content)]
         return {**message, "role": str(role), "content": parts}
     if isinstance(content, list | tuple):
         content = "".join(_part(f"{path}.content[{i}]", part) for i, part in enumerate(content))
-    _check_calls(f"{path}.tool_calls", message.get("tool_calls"))
     if content is None and role == "assistant" and message.get("tool_calls"):
         content = ""
     if not isinstance(content, str):

@@ -117,10 +117,11 @@ def test_a_long_bad_value_is_shown_cut():
     ],
 )
 def test_a_bad_tool_call_in_a_message_is_named_by_its_path(calls, path):
-    message = {"role": "assistant", "content": "", "tool_calls": calls}
-    with pytest.raises(InvalidParameterError) as caught:
-        parse_options({"messages": [message]}, {})
-    assert caught.value.parameter == f"messages[0].{path}"
+    for content in ("", [{"type": "text", "text": "a"}], [{"type": "image", "data": b"x"}]):
+        message = {"role": "assistant", "content": content, "tool_calls": calls}
+        with pytest.raises(InvalidParameterError) as caught:
+            parse_options({"messages": [message]}, {})
+        assert caught.value.parameter == f"messages[0].{path}"
 
 
 @pytest.mark.parametrize("value", [10**400, -(10**400), math.inf, math.nan])
