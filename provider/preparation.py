@@ -18,7 +18,6 @@ from provider.interface import (
     ContextWindowExceededError,
     FileData,
     InvalidParameterError,
-    InvalidRequestError,
     UnsupportedFeatureError,
 )
 from provider.options import MAX_SEED, GenerationOptions
@@ -90,7 +89,7 @@ class Preparation:
                 options = replace(options, stop=(*options.stop, *self.template.stop))
             prompt = look.tokens if look is not None else self._tokens(call, turns)
         if not prompt:
-            raise InvalidRequestError("the prompt is empty")
+            raise InvalidParameterError("prompt", call.prompt, "the prompt is empty")
         window = self.context_window
         if window is not None:
             if len(prompt) >= window:

@@ -13,7 +13,7 @@ from typing import Any
 
 import jinja2
 
-from provider.interface import InvalidRequestError
+from provider.interface import InvalidParameterError, InvalidRequestError
 from provider.past_calls import CallStyle, style_of
 
 __all__ = ["ChatTemplate", "conversation"]
@@ -45,14 +45,15 @@ def conversation(
 
     `messages` are the turns so far; a `prompt` that is not already the last of them is added as
     the user's next turn. A `system_prompt` goes first, before any that `messages` begin with.
-    Raises InvalidRequestError if there is nothing to answer.
+    Raises InvalidParameterError if there is nothing to answer.
     """
     turns = [dict(message) for message in messages or ()]
     last = turns[-1] if turns else None
     if prompt and not (last and last["role"] == "user" and last["content"] == prompt):
         turns.append({"role": "user", "content": prompt})
     if not turns:
-        raise InvalidRequestError("there is nothing to answer: give a prompt or messages")
+        said = "there is nothing to answer: give a prompt or messages"
+        raise InvalidParameterError("prompt", prompt, said)
     if system_prompt:
         if turns[0]["role"] == "system":
             turns[0]["content"] = _after(f"{system_prompt}\n\n", turns[0]["content"])

@@ -52,8 +52,9 @@ def test_files_stand_before_the_last_users_text():
 
 
 def test_nothing_to_answer_is_an_error():
-    with pytest.raises(InvalidRequestError, match="nothing to answer"):
+    with pytest.raises(InvalidParameterError, match="nothing to answer") as caught:
         conversation("", None, None)
+    assert caught.value.parameter == "prompt"
 
 
 @pytest.mark.parametrize(
