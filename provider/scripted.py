@@ -31,6 +31,7 @@ from provider.interface import (
     ToolCallDelta,
 )
 from provider.options import parse_options
+from provider.tools import normalise_tools
 
 __all__ = [
     "Call",
@@ -226,10 +227,11 @@ class ScriptedProvider(AbstractLLMInterface):
     ) -> Union[GenerateResponse, AsyncGenerator[GenerateResponse, None]]:
         """Play the script; cancelling stops it before its next step.
 
-        Options are checked as any provider's, and do nothing but for `max_tokens` and `events`.
-        Raises InvalidParameterError.
+        Options and tools are checked as any provider's, and do nothing but for `max_tokens` and
+        `events`. Raises InvalidParameterError.
         """
         parse_options(kwargs, {})
+        normalise_tools(tools or [])
         request = Request(prompt, system_prompt, list(files or []), list(tools or []), kwargs)
         self.requests.append(request)
         deltas = self._play(request)

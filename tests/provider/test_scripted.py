@@ -94,6 +94,20 @@ async def test_a_bad_option_fails_at_the_await(name, value):
         await scripted().generate_async("hi", stream=True, **{name: value})
 
 
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ({"temperature": 3}, "temperature"),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
+        ({"tools": [{"name": "f", "parameters": {"required": 3}}]}, "tools[0].parameters.required"),
+    ],
+)
+async def test_what_no_provider_would_take_is_not_taken(given, path):
+    with pytest.raises(InvalidParameterError) as caught:
+        await ScriptedProvider().generate_async("hi", stream=True, **given)
+    assert caught.value.parameter == path
+
+
 async def test_live_shows_open_streams_and_closing_ends_them():
     provider = scripted(Say("a b"), Pause(3600))
     stream = await provider.generate_async("hi", stream=True)
