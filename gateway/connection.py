@@ -77,6 +77,7 @@ class Connection:
             max_generations=self._settings.max_generations,
             new_ticket=lambda: secrets.token_urlsafe(16),
             keep_bytes=self._settings.resume_bytes,
+            most_bytes=self._settings.max_frame_bytes,
             admit=lambda frame: hub.refusal(frame, self.token),
         )
         self._pulls: dict[Generation, Pull] = {}  # until their terminal frames have left

@@ -7,18 +7,20 @@ merge into one chunk, none is dropped, none is reordered, and the numbers have n
 Rule 4: with a window, at most so many numbered frames leave beyond those acknowledged.
 Rule 5: a resumable one keeps what has left, the newest first, up to a bound, so that it can leave
 again on another connection.
+Rule 6: one that is not streamed ends where it would become larger than a frame may be.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from enum import Enum, auto
 from typing import Any, Literal
 
 import msgspec
 
+from gateway.answer import Answer, whole_call
 from gateway.frames import (
     RETRYABLE,
     Done,
@@ -34,13 +36,13 @@ from gateway.frames import (
     Usage,
 )
 from gateway.outgoing import (
+    FRAME_BYTES,
     Channel,
     Numbered,
     Waiting,
     WaitingCall,
     WaitingFrame,
     WaitingText,
-    cost_of,
 )
 from provider.interface import (
     GenerateResponse,
@@ -56,7 +58,6 @@ from provider.interface import (
 __all__ = ["TERMINAL", "TRANSITIONS", "Generation", "NotResumable", "State"]
 
 MOST_ANSWERS = 1024  # a bound on nonsense; the provider has its own
-REASONS = frozenset({"stop", "length", "tool_calls"})
 USAGE_FIELDS = frozenset(Usage.__struct_fields__)
 
 
@@ -84,36 +85,12 @@ class NotResumable(Exception):  # noqa: N818 - what the client is told, not an e
     """What is asked for can't be sent again; the message says why."""
 
 
-@dataclass(eq=False)
-class Answer:
-    """What has come of one of the answers; its texts only if they are to leave at the end."""
-
-    text: list[str] = field(default_factory=list)
-    reasoning: list[str] = field(default_factory=list)
-    logprobs: list[dict[str, Any]] = field(default_factory=list)
-    told: set[str] = field(default_factory=set)  # the ids of calls whose last part has come
-    calls: int = 0  # that have begun
-    last: GenerateResponse | None = None  # its end
-
-    def fields(self) -> dict[str, Any]:
-        """Return it as `done` says it, if it was not streamed."""
-        raw = None if self.last is None else self.last.raw_response
-        broken = raw.broken_calls if isinstance(raw, GenerationTiming) else ()
-        calls = None if self.last is None else self.last.tool_calls
-        return {
-            "text": "".join(self.text),
-            "reasoning": "".join(self.reasoning) or None,
-            "tool_calls": list(calls or ()) or None,
-            "logprobs": self.logprobs or None,
-            "broken_calls": [_broken(call) for call in broken] or None,
-        }
-
-
 class Generation:
     """What is known of one generation, and the frames that wait to leave.
 
     What comes after its end is ignored. `ticket` is set for one that can be resumed; it then keeps
-    up to `keep_bytes` of what has left and of what waits.
+    up to `keep_bytes` of what has left and of what waits. One that is not streamed ends when it
+    takes `most_bytes`.
     """
 
     def __init__(
@@ -124,6 +101,7 @@ class Generation:
         default_model: str = "",
         ticket: str | None = None,
         keep_bytes: int = 0,
+        most_bytes: int | None = None,
     ):
         self.id = frame.id
         self.ticket = ticket
@@ -133,8 +111,8 @@ class Generation:
         self.usage = Usage()  # once it has ended
         self.timing = Timing()
         self.waiting_bytes = 0  # of text, in UTF-8
+        self.unsent_bytes = 0  # of answers that leave at the end
         self.merged = 0  # texts that joined one that waited
-        self.pieces = 0  # texts that came
         self.model = ""
         self.prompt_tokens = 0
         self.cached_tokens = 0
@@ -145,11 +123,14 @@ class Generation:
         self._streamed = frame.stream
         self._window = frame.window
         self._waiting: deque[Waiting] = deque()
+        self._newest: dict[int, WaitingText | WaitingCall] = {}  # that wait, by answer
         self._next_seq = 0
         self._left = -1  # the newest number that has left on this connection
         self._acked = -1
         self._keep_bytes = keep_bytes
-        self._kept: deque[Numbered] = deque()  # in order, without a gap, up to `_next_seq`
+        self._most_bytes = most_bytes
+        # In order, without a gap, up to `_next_seq`, each with what it takes.
+        self._kept: deque[tuple[Numbered, int]] = deque()
         self._kept_bytes = 0
         self._answers = [Answer() for _ in range(max(1, min(frame.n or 1, MOST_ANSWERS)))]
 
@@ -173,7 +154,7 @@ class Generation:
     @property
     def held_bytes(self) -> int:
         """What it holds in memory for its client."""
-        return self._kept_bytes + self.waiting_bytes
+        return self._kept_bytes + self.waiting_bytes + self.unsent_bytes
 
     @property
     def holds_enough(self) -> bool:
@@ -229,6 +210,8 @@ class Generation:
             self._take_text(response.content, None, choice, now, ())
         if response.finish_reason is not None:
             self._finish(response, choice, now)
+        if self._most_bytes is not None and self.unsent_bytes > self._most_bytes:
+            self.ended(now, "length")
 
     def _take_event(self, event: object, choice: int, now: float) -> bool:
         """Take what a response without text says; return False if it says nothing of the kind."""
@@ -255,12 +238,11 @@ class Generation:
         """End it without the provider having said why, or because it has taken too long."""
         if self.live:
             self._begin(now)
-            usage = msgspec.structs.asdict(self._counted())
             for choice, answer in enumerate(list(self._answers)):
                 if answer.last is None:
+                    usage = msgspec.structs.asdict(self._counted(answer))
                     end = GenerateResponse(finish_reason=reason, usage=usage)
                     self._finish(end, choice, now)
-                    usage = {}
 
     def failed(self, code: ErrorCode, message: str, retry_after: float | None = None) -> None:
         """End it with an error; `retry_after` in seconds, if the provider said so."""
@@ -291,7 +273,7 @@ class Generation:
 
     def _again(self) -> list[ServerFrame]:
         frames: list[ServerFrame] = []
-        for frame in list(self._kept)[self._left + 1 - self._next_seq :]:
+        for frame, _ in list(self._kept)[self._left + 1 - self._next_seq :]:
             if self.window_closed:
                 break
             frames.append(frame)
@@ -302,8 +284,10 @@ class Generation:
         self.waiting_bytes -= item.size
         if not item.numbered:
             return item.frame(self.id, None)
+        if not isinstance(item, WaitingFrame) and self._newest.get(item.choice) is item:
+            del self._newest[item.choice]
         frame = item.frame(self.id, self._number())
-        self._keep(frame)  # type: ignore[arg-type]
+        self._keep(frame, FRAME_BYTES + item.size)  # type: ignore[arg-type]
         return frame
 
     def _number(self) -> int:
@@ -311,17 +295,17 @@ class Generation:
         self._next_seq += 1
         return self._left
 
-    def _keep(self, frame: Numbered) -> None:
+    def _keep(self, frame: Numbered, size: int) -> None:
         if self.ticket is None:
             return
-        self._kept.append(frame)
-        self._kept_bytes += cost_of(frame)
+        self._kept.append((frame, size))
+        self._kept_bytes += size
         # Half is room for what comes while the client is away.
         self._drop_kept(lambda first: self._kept_bytes > self._keep_bytes // 2)
 
     def _drop_kept(self, may_go: Callable[[Numbered], bool]) -> None:
-        while len(self._kept) > 1 and may_go(self._kept[0]):
-            self._kept_bytes -= cost_of(self._kept.popleft())
+        while len(self._kept) > 1 and may_go(self._kept[0][0]):
+            self._kept_bytes -= self._kept.popleft()[1]
 
     # What waits.
 
@@ -361,17 +345,16 @@ class Generation:
     ) -> None:
         if self.first_text_at is None:
             self.first_text_at = now
-        self.pieces += 1
+        answer = self._answers[choice]
+        answer.pieces += 1
         if not self._streamed:
-            answer = self._answers[choice]
-            (answer.reasoning if channel else answer.text).append(text)
-            answer.logprobs += logprobs
+            self.unsent_bytes += answer.add_text(channel, text, logprobs)
             return
-        last = self._waiting[-1] if self._waiting else None
-        if isinstance(last, WaitingText) and (last.channel, last.choice) == (channel, choice):
+        last = self._newest.get(choice)
+        if isinstance(last, WaitingText) and last.channel == channel:
             self.merged += 1
         else:
-            last = WaitingText(channel, choice)
+            last = self._newest[choice] = WaitingText(channel, choice)
             self._waiting.append(last)
         self.waiting_bytes += last.add(text, logprobs)
 
@@ -381,11 +364,11 @@ class Generation:
             answer.told.add(part.id)
         answer.calls = max(answer.calls, part.index + 1)
         if not self._streamed:
+            self.unsent_bytes += answer.add_call(part)
             return
-        last = self._waiting[-1] if self._waiting else None
-        here = isinstance(last, WaitingCall) and (last.index, last.choice) == (part.index, choice)
-        if not isinstance(last, WaitingCall) or not here:
-            last = WaitingCall(part.index, part.id, choice)
+        last = self._newest.get(choice)
+        if not isinstance(last, WaitingCall) or last.index != part.index:
+            last = self._newest[choice] = WaitingCall(part.index, part.id, choice)
             self._waiting.append(last)
         self.waiting_bytes += last.add(part)
 
@@ -393,15 +376,14 @@ class Generation:
         """Take the end of one answer; with the last one the generation ends."""
         answer, raw = self._answers[choice], response.raw_response
         broken = raw.broken_calls if isinstance(raw, GenerationTiming) else ()
-        calls = [_whole(n, call) for n, call in enumerate(response.tool_calls or ())]
+        calls = [whole_call(n, call) for n, call in enumerate(response.tool_calls or ())]
         for part in [*calls, *broken]:
             if part.id not in answer.told:
                 self._take_call(replace(part, index=answer.calls), choice)
         answer.last = response
         if all(one.last is not None for one in self._answers):
             self._become(State.DONE)
-            first = self._answers[0].last or response
-            self._wait_done(_reason(first), self._used(), self._timing(raw, now))
+            self._wait_done(self._answers[0].reason, self._used(), self._timing(raw, now))
 
     def _used(self) -> Usage:
         """Return what the provider counted, the prompt once."""
@@ -421,19 +403,21 @@ class Generation:
             fields |= answers[0].fields()
         if len(answers) > 1:
             fields["choices"] = [
-                {"finish_reason": _reason(one.last) if one.last else "cancelled"}
-                | ({} if self._streamed else _given(one.fields()))
+                {"finish_reason": one.reason} | ({} if self._streamed else _given(one.fields()))
                 for one in answers
             ]
         self._answers = [Answer()]
-        self._waiting.append(WaitingFrame(Done, fields))
+        self._waiting.append(WaitingFrame(Done, fields, size=self.unsent_bytes))
+        self.waiting_bytes += self.unsent_bytes
+        self.unsent_bytes = 0
 
-    def _counted(self) -> Usage:
-        """Return the usage as far as can be told from here."""
+    def _counted(self, *answers: Answer) -> Usage:
+        """Return the usage of some answers, of all if there are none, as it can be told here."""
+        pieces = sum(answer.pieces for answer in answers or self._answers)
         return Usage(
             prompt_tokens=self.prompt_tokens,
-            completion_tokens=self.pieces,
-            total_tokens=self.prompt_tokens + self.pieces,
+            completion_tokens=pieces,
+            total_tokens=self.prompt_tokens + pieces,
             cached_tokens=self.cached_tokens,
         )
 
@@ -449,30 +433,15 @@ class Generation:
             )
         accepted, started, first = self.accepted_at, self.started_at, self.first_text_at
         decode_s = now - first if first is not None else 0.0
+        pieces = sum(answer.pieces for answer in self._answers)
         return Timing(
             queue=round(((started if started is not None else now) - accepted) * 1000, 3),
             prefill=round((first - started) * 1000, 3) if first and started else 0.0,
             first_token=round((first - accepted) * 1000, 3) if first is not None else 0.0,
             total=round((now - accepted) * 1000, 3),
-            tokens_per_second=round((self.pieces - 1) / decode_s, 3) if decode_s > 0 else 0.0,
+            tokens_per_second=round((pieces - 1) / decode_s, 3) if decode_s > 0 else 0.0,
         )
-
-
-def _reason(last: GenerateResponse) -> str:
-    return last.finish_reason if last.finish_reason in REASONS else "stop"
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def _whole(number: int, call: dict[str, Any]) -> ToolCallDelta:
-    """Return a call that comes at once; arguments may be a dict, or JSON text already."""
-    arguments = call.get("arguments") or {}
-    text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
-    own = str(call.get("id") or f"call_{number}")
-    return ToolCallDelta(number, own, call.get("name"), text, complete=True)
-
-
-def _broken(call: ToolCallDelta) -> dict[str, Any]:
-    return {"id": call.id, "name": call.name, "error": call.error, "text": call.text}

@@ -1,7 +1,7 @@
 """What of a generation waits to leave, and what it costs to hold.
 
-Texts of one channel that wait become one frame, and so do parts of one tool call; a frame is made
-when it leaves, and numbered then.
+Texts of one channel of one answer that wait become one frame, and so do parts of one tool call; a
+frame is made when it leaves, and numbered then.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from gateway.frames import Chunk, Done, Error, ServerFrame, Started, ToolCall
 from provider.interface import ToolCallDelta
 
 __all__ = [
+    "FRAME_BYTES",
     "Channel",
     "Numbered",
     "Waiting",
     "WaitingCall",
     "WaitingFrame",
     "WaitingText",
-    "cost_of",
 ]
 
 MOST_PARTS = 128  # that are kept apart: many short texts cost far more than one long one
@@ -115,7 +115,7 @@ class WaitingFrame:
     kind: type[Any]
     fields: dict[str, Any]
     numbered: bool = True
-    size = 0
+    size: int = 0  # of what it holds of an answer
 
     def frame(self, generation: str, seq: int | None) -> ServerFrame:
         """Return it as it leaves."""
@@ -124,13 +124,6 @@ class WaitingFrame:
 
 
 Waiting = WaitingText | WaitingCall | WaitingFrame
-
-
-def cost_of(frame: Numbered) -> int:
-    """Return about how many bytes a frame takes that is kept."""
-    texts = (getattr(frame, name, None) for name in ("text", "arguments"))
-    size = FRAME_BYTES + sum(len(text) for text in texts if text)
-    return size + _size_of_logprobs(getattr(frame, "logprobs", None) or ())
 
 
 def _size(text: str) -> int:

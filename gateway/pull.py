@@ -124,6 +124,8 @@ class Pull:
                             last = now
                         generation.respond(response, now)
                         self.audience.heard(self)
+                        if not generation.live:
+                            break
                         if taken % TURN == 0:
                             await asyncio.sleep(0)
                         if self.audience.has_enough(generation):

@@ -72,8 +72,9 @@ class Refusal:
 class Session:
     """The rules of one connection.
 
-    `new_ticket` makes the tickets of resumable generations, which keep up to `keep_bytes` each;
-    `admit` may refuse a generation that this connection alone would accept.
+    `new_ticket` makes the tickets of resumable generations, which keep up to `keep_bytes` each; one
+    that is not streamed takes up to `most_bytes`. `admit` may refuse a generation that this
+    connection alone would accept.
     """
 
     def __init__(
@@ -83,12 +84,14 @@ class Session:
         max_generations: int,
         new_ticket: Callable[[], str] | None = None,
         keep_bytes: int = 0,
+        most_bytes: int | None = None,
         admit: Callable[[Generate], Refusal | None] = lambda frame: None,
     ):
         self._max_generations = max_generations
         self._default_model = ready.models[0] if ready.models else ""
         self._new_ticket = new_ticket
         self._keep_bytes = keep_bytes
+        self._most_bytes = most_bytes
         self._admit = admit
         self._generations: dict[str, Generation] = {}
         self._line: deque[ServerFrame | Generation] = deque([ready])
@@ -167,6 +170,7 @@ class Session:
             default_model=self._default_model,
             ticket=ticket,
             keep_bytes=self._keep_bytes,
+            most_bytes=self._most_bytes,
         )
         self._generations[frame.id] = generation
         return [Begin(generation, frame)]

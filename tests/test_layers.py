@@ -27,6 +27,7 @@ MLX_FILES = {
 
 # Modules that are pure: no I/O, no event loop, no thread.
 PURE = {
+    "gateway/answer.py",
     "gateway/frames.py",
     "gateway/session.py",
     "gateway/asyncapi.py",
@@ -63,6 +64,7 @@ IMPURE = {"asyncio", "threading", "socket", "websockets", "concurrent", "subproc
 ARROWS = {
     "__init__": set(),
     "__main__": {"cli"},
+    "answer": {"outgoing"},
     "asyncapi": {"frames"},
     "auth": set(),
     "catalogue": {"failure"},
@@ -85,7 +87,7 @@ ARROWS = {
     "door": {"auth", "frames", "limits", "pages", "settings", "tokens"},
     "failure": set(),
     "frames": set(),
-    "generation": {"frames", "outgoing"},
+    "generation": {"answer", "frames", "outgoing"},
     "hub": {
         "frames",
         "generation",

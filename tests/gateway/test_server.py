@@ -314,6 +314,16 @@ async def test_a_bad_option_is_named_on_the_wire():
     assert "temprature" in frame["message"]
 
 
+async def test_an_answer_that_would_be_larger_than_a_frame_ends_and_its_stream_is_closed():
+    provider = scripted(*[Say("word " * 100) for _ in range(100)])
+    async with running(provider, max_frame_bytes=1024) as gateway, wired(gateway) as wire:
+        await wire.send(Generate(id="a", prompt="x", stream=False))
+        *_, done = await wire.until("done")
+        await eventually(lambda: not provider.live)
+    assert (done["finish_reason"], done["text"]) == ("length", "word " * 205)
+    assert provider.requests[0].produced == 205
+
+
 async def test_a_number_beyond_all_is_named_on_the_wire():
     async with running(scripted(Say("x"))) as gateway, wired(gateway) as wire:
         await wire.socket.send(

@@ -28,6 +28,7 @@ from provider.interface import (
     GenerationTiming,
     PrefillProgress,
     QueuePosition,
+    TokenLogprobs,
     ToolCallDelta,
 )
 
@@ -214,9 +215,76 @@ def test_several_answers_are_one_generation_with_one_end(stream):
     reasons = [choice["finish_reason"] for choice in done.choices]
     assert reasons == ["stop", "length"]
     if stream:
-        assert [(chunk.choice, chunk.text) for chunk in chunks] == [(0, "a"), (1, "bc"), (0, "d")]
+        assert [(chunk.choice, chunk.text) for chunk in chunks] == [(0, "ad"), (1, "bc")]
     else:
         assert (done.text, [choice["text"] for choice in done.choices]) == ("ad", ["ad", "bc"])
+
+
+def test_each_of_many_answers_that_wait_is_one_frame():
+    made = generating(n=32)
+    for turn in range(100):
+        for choice in range(32):
+            made.respond("a", ChoiceResponse(content=f"{turn} ", choice=choice), 11.0)
+    whole = "".join(f"{turn} " for turn in range(100))
+    _, *chunks = made.take()
+    assert [(chunk.choice, chunk.text) for chunk in chunks] == [(n, whole) for n in range(32)]
+    made.respond("a", ChoiceResponse(content="more", choice=3), 11.0)
+    assert [(frame.seq, frame.text) for frame in made.take()] == [(33, "more")]
+
+
+def test_what_has_ended_of_several_answers_is_counted_once_where_time_is_over():
+    made = generating(n=2)
+    for choice in (0, 1, 0, 1, 1):
+        made.respond("a", ChoiceResponse(content="a", choice=choice), 11.0)
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    made.respond("a", ChoiceResponse(finish_reason="stop", usage=usage, choice=0), 11.0)
+    made.known["a"].ended(12.0, "length")
+    made.session.heard(made.known["a"])
+    done = made.take()[-1]
+    assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (5, 2 + 3)
+    assert [one["finish_reason"] for one in done.choices] == ["stop", "length"]
+
+
+LOGPROBS = {"token": "a", "logprob": -1.0, "bytes": [97]}
+
+
+@pytest.mark.parametrize("n", [1, 8])
+def test_what_is_not_streamed_ends_where_it_would_be_larger_than_a_frame(n):
+    made = session(most_bytes=10_000)
+    made.receive(Generate(id="a", prompt="hi", n=n, logprobs=True, stream=False), 10.0)
+    token = TokenLogprobs(({**LOGPROBS, "top_logprobs": [LOGPROBS] * 20},))
+    for count in range(50):
+        made.respond("a", ChoiceResponse("a", token, choice=count % n), 11.0)
+    generation = made.known["a"]
+    assert (generation.live, generation.reason) == (False, "length")
+    assert 10_000 < generation.held_bytes < 12_000
+    _, done = made.take()
+    given = done.choices or [{"text": done.text, "logprobs": done.logprobs}]
+    assert sum(len(one["logprobs"]) for one in given) == sum(len(one["text"]) for one in given) == 8
+    assert generation.held_bytes == 0
+
+
+def test_what_is_kept_of_a_whole_answer_counts_with_all_that_is_in_it():
+    made = resumable(n=2, stream=False)
+    for choice in range(2):
+        made.respond("a", ChoiceResponse("x" * 500, choice=choice), 11.0)
+        made.respond("a", ChoiceResponse(reasoning_trace="y" * 500, choice=choice), 11.0)
+    assert made.known["a"].held_bytes >= 2000
+    for choice in range(2):
+        made.respond("a", ChoiceResponse(finish_reason="stop", choice=choice), 12.0)
+    made.take()
+    assert made.known["a"].held_bytes >= 2000
+
+
+def test_a_whole_answer_that_is_cancelled_has_the_calls_that_were_whole():
+    made = generating(stream=False)
+    for response in said((0, "c1", "add", '{"a": 1', False), (0, "c1", None, "}", True)):
+        made.respond("a", response, 11.0)
+    for response in said((1, "c2", "sub", '{"a"', False)):
+        made.respond("a", response, 11.0)
+    made.receive(Cancel(id="a"), 12.0)
+    *_, done = made.take()
+    assert done.tool_calls == [{"id": "c1", "name": "add", "arguments": {"a": 1}}]
 
 
 def said(*parts):
