@@ -215,6 +215,24 @@ def test_the_documents_examples_are_frames():
             assert JsonCodec().decode(example)
 
 
+ONE_OF = {"prompt", "messages"}  # of which each may be absent, and one is not
+
+
+@pytest.mark.parametrize("kind", NUMBERS, ids=name_of)
+def test_the_document_says_which_fields_a_frame_has_and_which_may_be_absent(kind):
+    (row,) = re.findall(rf"^\| `{name_of(kind)}` \| (.*) \|$", PROTOCOL, re.MULTILINE)
+    assert dict(re.findall(r"`(\w+)(\??)`", row)) == {
+        field.name: "" if field.required or field.name in ONE_OF else "?"
+        for field in msgspec.structs.fields(kind)
+    }
+    defaults = dict(re.findall(r"`(\w+)\?` = (\w+)", row))
+    assert {name: json.loads(value) for name, value in defaults.items()} == {
+        field.name: field.default
+        for field in msgspec.structs.fields(kind)
+        if name_of(kind) == "generate" and isinstance(field.default, bool)
+    }
+
+
 @pytest.mark.parametrize("kind", NUMBERS, ids=name_of)
 def test_the_document_lists_every_frames_number_and_fields(kind):
     fields = ", ".join(f"`{name}`" for name in kind.__struct_fields__)

@@ -1,21 +1,28 @@
 """Every option in the three ways in which it can be given, which agree."""
 
 import json
+import re
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
+import gateway
 from gateway.cli import NOT_OF_A_CHAT
 from gateway.cli import OPTIONS as OF_A_CHAT
 from gateway.client import connect
 from gateway.frames import Generate
 from gateway.pull import OPTIONS
-from provider import MLXProvider
+from provider import MLXProvider, files, options
+from provider.interface import InvalidParameterError
+from provider.options import GenerationOptions, parse_options
 from tests.support.servers import running, stream_url
 from tests.support.servers import served as served_by_command
 
+PROTOCOL = (Path(gateway.__file__).parent / "PROTOCOL.md").read_text(encoding="utf-8")
 ADD = {
     "name": "add",
     "description": "Add two numbers.",
@@ -84,6 +91,37 @@ def test_every_option_is_a_field_of_generate_and_of_a_chat():
     }
     assert set(OF_A_CHAT) == names - NOT_OF_A_CHAT
     assert set(EXAMPLES) == set(OPTIONS)
+
+
+ROW = r"^\| `(\w+)` \| (above )?([-\d]+).*? \| (\d+) \| (.*) \|$"
+ROWS = re.findall(ROW, PROTOCOL, re.MULTILINE)
+HINTS = get_type_hints(Generate)
+NUMBERS = {name for name in HINTS if {int, float} & {*get_args(HINTS[name])}}
+
+
+def test_the_document_has_the_range_of_every_number():
+    assert {row[0] for row in ROWS} == NUMBERS & set(OPTIONS)
+
+
+@pytest.mark.parametrize(("name", "above", "low", "high", "default"), ROWS)
+def test_the_documents_ranges_and_defaults_are_those_of_the_code(name, above, low, high, default):
+    low, high = int(low), int(high)
+    beside = {"logprobs": True} if name == "top_logprobs" else {}
+    for good in (low + 1e-9 if above else low, high):
+        assert getattr(parse_options({name: good, **beside}, {}), name) == good
+    for bad in (low if above else low - 1, high + 1):
+        with pytest.raises(InvalidParameterError, match=f"`{name}` must be"):
+            parse_options({name: bad, **beside}, {})
+    known = getattr(GenerationOptions(), name)
+    assert known == (float(default.partition(",")[0]) if default[0].isdigit() else None)
+
+
+def test_the_documents_other_bounds_are_those_of_the_code():
+    said = (
+        f"for at most {options.MAX_BIASES:,} tokens. `stop` has at most {options.MAX_STOP_STRINGS} "
+        f"texts of at most {options.MAX_STOP_LENGTH} characters, `files` at most {files.MAX_FILES},"
+    )
+    assert said in " ".join(PROTOCOL.split())
 
 
 @pytest.mark.parametrize("option", sorted(EXAMPLES))
