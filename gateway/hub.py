@@ -19,7 +19,8 @@ from gateway.session import Refusal
 from gateway.settings import Settings
 from gateway.shelf import Shelf
 from gateway.tokens import Token
-from provider.interface import AbstractLLMInterface, health_of
+from provider.interface import AbstractLLMInterface, ModelParameter, health_of
+from provider.options import GenerationOptions
 
 __all__ = ["Hub"]
 
@@ -86,8 +87,16 @@ class Hub:
             self._by_token.add(pull.owner)
         self._idle.clear()
         self.shelf.add(pull)
-        pull.start(self.provider, frame, self._ended)
+        pull.start(self.provider, self._limited(frame), self._ended)
         return pull
+
+    def _limited(self, frame: Generate) -> Generate:
+        """Return a frame that asks for no longer an answer than may be, if it does not say."""
+        most = self.settings.max_answer_tokens
+        if most is None or frame.max_tokens is not None:
+            return frame
+        usual = self.provider.get_param(ModelParameter.MAX_TOKENS) or GenerationOptions().max_tokens
+        return msgspec.structs.replace(frame, max_tokens=min(most, usual))
 
     async def idle(self) -> None:
         """Wait until no generation is under way."""

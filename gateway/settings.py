@@ -126,7 +126,7 @@ class Settings:
         None, "tokens of one prompt; the model's context is a bound of its own", "Limits", least=1
     )
     max_answer_tokens: int | None = _setting(
-        None, "the largest `max_tokens` that may be asked for", "Limits", least=1
+        None, "tokens of one answer; who asks for more is refused", "Limits", least=1
     )
     max_depth: int = _setting(
         64, "nesting of a frame: JSON Schemas of tools need a dozen", "Limits", least=4, most=500

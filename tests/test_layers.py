@@ -155,6 +155,7 @@ def test_the_gateway_knows_no_model(path):
         "catalogue",
         "chat",
         "cli",
+        "hub",
         "pull",
         "serving",
         "toolbox",

@@ -134,18 +134,30 @@ async def test_answers_and_prompts_have_a_longest():
         assert (await wire.until("done"))[-1]["finish_reason"] == "stop"
 
 
+@pytest.mark.parametrize(("config", "words"), [({}, 3), ({"max_tokens": 2}, 2)])
+async def test_who_names_no_length_gets_no_longer_answer_than_may_be(config, words):
+    provider = ScriptedProvider(config, script=[Say("a b c d e")], tokens_per_second=None)
+    async with running(provider, max_answer_tokens=3) as gateway, wired(gateway) as wire:
+        await wire.send(Generate(id="a", prompt="x", stream=False))
+        *_, done = await wire.until("done")
+    assert (done["finish_reason"], len(done["text"].split())) == ("length", words)
+
+
 @pytest.mark.parametrize("protocol", [JSON_PROTOCOL, MSGPACK_PROTOCOL])
 async def test_a_frame_is_nested_so_deep_and_no_deeper(protocol):
-    def schema(depth):
-        return {"type": "object"} if depth == 0 else {"properties": schema(depth - 1)}
+    def tools(depth):
+        schema = {}
+        for _ in range(depth - 3):  # in a list, in a tool
+            schema = {"not": schema}
+        return [{"name": "f", "parameters": schema}]
 
     async with running(scripted(Say("x")), max_depth=10) as gateway:
         async with wired(gateway, protocol) as wire:
-            await wire.send(Generate(id="a", prompt="x", tools=[schema(40)]))
+            await wire.send(Generate(id="a", prompt="x", tools=tools(40)))
             error = await wire.receive()
             assert (error["id"], error["code"]) == ("a", "invalid_request")
             assert error["message"] == "`$.tools`: nested deeper than 10"
-            await wire.send(Generate(id="a", prompt="x", messages=None, tools=[schema(8)]))
+            await wire.send(Generate(id="a", prompt="x", tools=tools(10)))
             assert (await wire.until("done", "error"))[-1]["type"] == "done"
 
 
