@@ -45,8 +45,10 @@ CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
     (interface.ModelNotFoundError, ErrorCode.UNKNOWN_MODEL),
     (interface.MemoryExceededError, ErrorCode.INVALID_REQUEST),  # later is no better
     (interface.ResourceExceededError, ErrorCode.OVERLOADED),
+    (interface.ModelLoadingError, ErrorCode.MODEL_ERROR),
     (interface.GenerationError, ErrorCode.MODEL_ERROR),
 )
+OF_MODELS = (interface.ModelNotFoundError, interface.ModelLoadingError)
 
 
 class Audience(Protocol):
@@ -136,7 +138,7 @@ class Pull:
             if isinstance(error, TimeoutError) and limit.expired():
                 self._cut()
             else:
-                code, message = _describe(error)
+                code, message = _describe(error, frame.model)
                 generation.failed(code, message, _retry_after(error))
         self.audience.heard(self)
 
@@ -178,10 +180,18 @@ async def _as_stream(whole: GenerateResponse) -> AsyncGenerator[GenerateResponse
     yield whole
 
 
-def _describe(error: Exception) -> tuple[ErrorCode, str]:
-    """Return the code and the message that the client may see of a provider's error."""
+def _describe(error: Exception, model: str | None) -> tuple[ErrorCode, str]:
+    """Return the code and the message that the client may see of a provider's error.
+
+    What is wrong with a model may name folders of this machine: who asked for it by another name
+    is not told.
+    """
     for kind, code in CODES:
         if isinstance(error, kind):
+            if isinstance(error, OF_MODELS) and error.model_name != model:
+                log.warning("a model that was asked for: %s", error)
+                named = "the model" if model is None else f"`{model}`"
+                return code, f"{named} cannot be loaded; the server's log says why"
             path = _path(error)
             return code, f"`{path}`: {error}" if path else str(error)
     request = uuid.uuid4().hex[:12]

@@ -18,7 +18,7 @@ from provider.backend import mx, on_cpu
 from provider.embedded import MODEL_PATH
 from provider.hub import download
 from provider.interface import ModelLoadingError
-from provider.vision import available, has_eyes, load_seeing
+from provider.vision import Eyes, available, has_eyes, load_seeing
 
 __all__ = [
     "EMBEDDED",
@@ -26,6 +26,7 @@ __all__ = [
     "LoadedModel",
     "Loading",
     "ModelFacts",
+    "eyes_of",
     "load",
     "loading",
     "model_name",
@@ -37,6 +38,7 @@ __all__ = [
 SAMPLE = 1 << 20  # bytes of weights that tell two models apart
 SLICE = 64 << 20  # bytes of weights that are loaded at once, between the steps of other models
 HALVES = (mx.float16, mx.bfloat16)
+MOST_REASON = 300  # characters of a reason; some list every weight
 EMBEDDED = "embedded"  # the name of the model in the package
 
 
@@ -120,6 +122,17 @@ def tokenizer_of(path: Path) -> Any:
     """Return a tokenizer for the calling thread. Raises ModelLoadingError."""
     try:
         return load_tokenizer(path, eos_token_ids=load_config(path).get("eos_token_id"))
+    except Exception as error:
+        raise _loading_error(path, error) from error
+
+
+def eyes_of(path: Path) -> Eyes | None:
+    """Return what reads images for a model, for the calling thread, None if it sees none.
+
+    Raises ModelLoadingError.
+    """
+    try:
+        return Eyes(path) if has_eyes(path) and available() else None
     except Exception as error:
         raise _loading_error(path, error) from error
 
@@ -251,7 +264,8 @@ def _identity(path: Path) -> str:
 
 
 def _loading_error(path: Path, error: Exception) -> ModelLoadingError:
-    reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(": ")
+    said = " ".join(str(error).split()).replace(str(path), path.name) or type(error).__name__
+    reason = said.partition(". ")[0].rstrip(".: ")[:MOST_REASON]
     return ModelLoadingError(
         f"`{path.name}` cannot be loaded: {reason}",
         model_name=path.name,

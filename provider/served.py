@@ -24,6 +24,7 @@ from provider.models import (
     LoadedModel,
     Loading,
     LoadProgress,
+    eyes_of,
     loading,
     resolve,
     resolve_adapter,
@@ -36,7 +37,7 @@ from provider.settings import EngineSettings
 from provider.shared_memory import SharedMemory
 from provider.statistics import EngineStatistics, total_of
 from provider.templates import ChatTemplate
-from provider.vision import Eyes, available, has_eyes
+from provider.vision import available, has_eyes
 
 __all__ = ["ModelSource", "Served", "Submitted"]
 
@@ -222,7 +223,11 @@ class Served:
         path = resolve(source.path)
         self._files = (path, draft, adapter, tokenizer_of(path))
         weights = self.engine.load()
-        template = ChatTemplate(tokenizer_of(path))
+        try:
+            template, eyes = ChatTemplate(tokenizer_of(path)), eyes_of(path)
+        except ModelLoadingError:
+            self.engine.close(0)  # with the weights, which nobody could use or unload
+            raise
         model = weights.result()
         if template.stop:
             log.warning(
@@ -234,7 +239,7 @@ class Served:
             model.vocabulary,
             Forms(template.tokenizer, model.vocabulary),
             keep_boundaries=not model.trimmable,
-            eyes=Eyes(path) if has_eyes(path) and available() else None,
+            eyes=eyes,
             blind="" if available() or not has_eyes(path) else NEEDS_EXTRA,
         )
 

@@ -24,6 +24,7 @@ from provider.backend import mx
 from provider.images import opened
 from provider.interface import ImageProcessingError
 from provider.rows import Row
+from provider.trust import refuse_model_file, without_code
 
 __all__ = ["Eyes", "Look", "SeeingModel", "Sight", "available", "has_eyes", "load_seeing"]
 
@@ -45,10 +46,15 @@ def has_eyes(path: Path) -> bool:
 
 
 def load_seeing(path: Path) -> tuple[SeeingModel, dict[str, Any]]:
-    """Load a model, its weights not computed yet. Raises what mlx-vlm raises."""
+    """Load a model, its weights not computed yet.
+
+    Raises what mlx-vlm raises, ValueError if it is made by code of its own.
+    """
     from mlx_vlm.utils import load_config, load_model  # noqa: PLC0415 - an extra
 
-    return SeeingModel(load_model(path, lazy=True)), load_config(path)
+    config = load_config(path)
+    refuse_model_file(config)
+    return SeeingModel(load_model(path, lazy=True)), config
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +66,13 @@ class Look:
 
 
 class Eyes:
-    """A model's processor, on the thread that made it."""
+    """A model's processor, on the thread that made it. Making one raises what mlx-vlm raises."""
 
     def __init__(self, path: Path):
         from mlx_vlm.utils import load_processor  # noqa: PLC0415 - an extra
 
-        self._processor = load_processor(path, add_detokenizer=False)
+        with without_code():
+            self._processor = load_processor(path, add_detokenizer=False, trust_remote_code=False)
 
     def look(self, text: str, images: Sequence[bytes]) -> Look:
         """Return the tokens of a rendered prompt, with places for the images, and the images.

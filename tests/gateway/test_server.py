@@ -21,6 +21,8 @@ from provider.interface import (
     GenerationError,
     InvalidParameterError,
     MemoryExceededError,
+    ModelLoadingError,
+    ModelNotFoundError,
     ResourceExceededError,
     UnsupportedModelError,
 )
@@ -282,6 +284,8 @@ ERRORS = [
     (ResourceExceededError("full"), "overloaded", "full", True),
     (MemoryExceededError("too large"), "invalid_request", "too large", False),
     (GenerationError("broken"), "model_error", "broken", False),
+    (ModelLoadingError("no secret", model_name="secret"), "model_error", "server's log", False),
+    (ModelNotFoundError("/secret/x"), "unknown_model", "server's log", False),
     (RuntimeError("a secret"), "internal", "internal error", False),
 ]
 
@@ -304,6 +308,14 @@ async def test_a_providers_error_becomes_one_error_frame(error, code, message, r
         assert "secret" not in frame["message"]
         await wire.send(Ping(nonce="still here"))
         assert (await wire.receive())["nonce"] == "still here"
+
+
+async def test_who_names_a_place_is_told_what_is_wrong_with_it():
+    error = ModelNotFoundError("owner/x", "no such model on the hub")
+    async with running(scripted(Fail(error))) as gateway, wired(gateway) as wire:
+        await wire.send(Generate(id="a", prompt="hi", model="owner/x"))
+        frame = (await wire.until("error"))[-1]
+    assert "no such model on the hub" in frame["message"]
 
 
 async def test_a_bad_option_is_named_on_the_wire():

@@ -15,6 +15,7 @@ from provider.interface import (
     FileProcessingError,
     ImageProcessingError,
     InvalidParameterError,
+    ModelLoadingError,
     UnsupportedFeatureError,
 )
 from tests.support.tiny_vision import ARCHITECTURES, picture, write_vision_model
@@ -203,6 +204,20 @@ def test_the_embedded_model_is_no_model_that_sees():
 
     assert available()
     assert not has_eyes(MODEL_PATH)
+
+
+def test_a_model_whose_processor_is_broken_holds_no_memory_and_can_be_mended(tmp_path):
+    folder = write_vision_model(tmp_path / "seeing", "llava")
+    settings = (folder / "preprocessor_config.json").read_text()
+    (folder / "preprocessor_config.json").write_text("{")
+    provider = MLXProvider({"model": str(folder), "max_tokens": 3})
+    for _ in range(2):
+        with pytest.raises(ModelLoadingError, match="`seeing` cannot be loaded: "):
+            provider.generate("Hi")
+        assert provider.statistics().weights_bytes == 0
+    (folder / "preprocessor_config.json").write_text(settings)
+    assert provider.generate("Hi").usage["completion_tokens"] > 0
+    provider.close(0)
 
 
 def test_pixels_cross_the_threads_as_numpy(folder):

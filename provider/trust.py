@@ -1,0 +1,49 @@
+"""Code that comes with a model is never run: its configuration and its weights are all that counts.
+
+mlx-lm and transformers refuse such code unless they are told to trust it. mlx-vlm runs a
+`model_file` unasked, and tells transformers for some models to trust what an `auto_map` names: a
+file beside the weights, or one of any other repository, which is downloaded for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from transformers import dynamic_module_utils
+
+__all__ = ["refuse_model_file", "without_code"]
+
+_here = threading.local()
+_run_module = dynamic_module_utils.get_class_in_module
+
+
+def refuse_model_file(config: Mapping[str, Any]) -> None:
+    """Raise ValueError if a model is made by code of its own."""
+    if config.get("model_file") is not None:
+        raise ValueError(f"it has code of its own, {config['model_file']!r}, which is not run")
+
+
+@contextmanager
+def without_code() -> Iterator[None]:
+    """Let transformers run no code of a model on this thread, whoever tells it to trust that.
+
+    It raises ValueError instead; other threads, and other uses of transformers, go on as before.
+    """
+    _here.refused = True
+    try:
+        yield
+    finally:
+        _here.refused = False
+
+
+def _run_if_trusted(name: Any, *arguments: Any, **more: Any) -> Any:
+    if getattr(_here, "refused", False):
+        raise ValueError(f"it has code of its own, {name!r}, which is not run")
+    return _run_module(name, *arguments, **more)
+
+
+# All that transformers runs of a model passes here, in whichever way it was trusted.
+dynamic_module_utils.get_class_in_module = _run_if_trusted
