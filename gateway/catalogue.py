@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from gateway.failure import ExitStatus, Failure
@@ -45,10 +59,10 @@ def list_models(url: str, token: str | None, errors: Console) -> None:
 def pull_model(model: str, errors: Console) -> None:
     """Download a model, or what is missing of it, and compare it with the hub's checksums.
 
-    Prints its folder. Raises Failure.
+    Prints its folder. Raises Failure, also where it is neither a model for mlx-lm nor an adapter.
     """
     try:
-        path = hub.download(model)
+        path = _download(model, errors)
         with errors.status("comparing checksums"):
             right = hub.check(model)
     except ModelNotFoundError as error:
@@ -57,8 +71,49 @@ def pull_model(model: str, errors: Console) -> None:
     except ModelLoadingError as error:
         hint = "`hf cache rm` deletes a model from the cache"
         raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
-    errors.print(f"{right} files are there and right; serve it with --model {model}")
+    errors.print(f"{right} files are there and right; serve it with {_flag(model, path)}")
     print(path)  # noqa: T201 - this is the data
+
+
+def _flag(model: str, path: Path) -> str:
+    """Return how it is served. Raises Failure if it can't be."""
+    if hub.holds_model(path):
+        return f"--model {model}"
+    if hub.holds_adapter(path):
+        return f"--adapter NAME=BASE:{model}"
+    said = f"`{model}` was downloaded, and holds no model: no config.json with model*.safetensors"
+    hint = "look for one in MLX's format, as those of mlx-community are"
+    raise Failure(said, hint, ExitStatus.NO_MODEL)
+
+
+def _download(model: str, errors: Console) -> Path:
+    columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn()]
+    columns += [TransferSpeedColumn(), TimeRemainingColumn()]
+    progress = Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal)
+    with progress, _ending_at_once(model, progress, errors):
+        task = progress.add_task(model, total=None)
+        return hub.download(
+            model, tell=lambda done, total: progress.update(task, completed=done, total=total)
+        )
+
+
+@contextmanager
+def _ending_at_once(model: str, progress: Progress, errors: Console) -> Iterator[None]:
+    """Let Ctrl-C end the process now; the hub's client would first come to the end of its files."""
+    of_others = hub.incomplete(model)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        progress.stop()
+        for file in hub.incomplete(model) - of_others:
+            file.unlink(missing_ok=True)
+        errors.print("stopped; the same command gets the files that are missing")
+        os._exit(ExitStatus.INTERRUPTED)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _served(url: str, token: str | None) -> list[dict[str, Any]] | None:

@@ -188,13 +188,13 @@ def pull(
         str, typer.Argument(help="Its id on the hub, OWNER/NAME.", show_default=False)
     ],
 ) -> None:
-    """Download a model, go on with a download that was cut off, and check what is there."""
+    """Download a model, or what is missing of it, and check what is there."""
     try:
         catalogue().pull_model(model, errors)
     except Failure as failure:
         raise _tell(failure) from None
     except KeyboardInterrupt:
-        errors.print("stopped; the same command goes on where this one was")
+        errors.print("stopped")
         raise typer.Exit(ExitStatus.INTERRUPTED) from None
 
 
@@ -353,6 +353,7 @@ def _write_private(file: Path, text: str) -> None:
 
 def main() -> None:
     """Run the command line; its exit status is an ExitStatus."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # there are others, one at a time
     app()
 
 

@@ -130,8 +130,13 @@ class Engine:
         return loading
 
     def watch(self, watcher: Callable[[LoadProgress], None]) -> None:
-        """Let the loading's progress be told, on the MLX thread, until it is loaded."""
+        """Let the loading's progress be told, on whichever thread, until it is loaded."""
         self._watchers.append(watcher)
+
+    def tell(self, progress: LoadProgress) -> None:
+        """Tell those who watch how the loading goes; from any thread."""
+        for watcher in list(self._watchers):
+            watcher(progress)
 
     def retire(self) -> bool:
         """Take no new runs from now on, if there are none; return whether that is so.
@@ -277,8 +282,7 @@ class Engine:
             self._worker.free()
             loading.set_exception(error)
         else:
-            for watcher in self._watchers:
-                watcher(progress)
+            self.tell(progress)
 
     def _step(self, crowd: int) -> None:
         self._take_mailbox()

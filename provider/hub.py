@@ -1,21 +1,38 @@
 """Models on the hub, by huggingface_hub's own client: downloaded, checked, listed.
 
-A download that was cut off goes on where it was. Where the hub is and which token is shown to it
-are that client's settings: HF_ENDPOINT, HF_TOKEN, HF_HOME.
+A connection that is cut off is made again, and the file goes on where it was; of a download that
+was stopped, that client keeps the files that were complete. Where the hub is and which token is
+shown to it are that client's settings: HF_ENDPOINT, HF_TOKEN, HF_HOME.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, scan_cache_dir, snapshot_download
 from huggingface_hub import errors as hub_errors
+from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.utils.tqdm import tqdm
 
-from provider.interface import ModelLoadingError, ModelNotFoundError
+from provider.interface import AbstractLLMError, ModelLoadingError, ModelNotFoundError
 
-__all__ = ["HUB_ID", "CachedModel", "cached", "check", "download"]
+__all__ = [
+    "HUB_ID",
+    "CachedModel",
+    "Tell",
+    "cached",
+    "check",
+    "download",
+    "holds_adapter",
+    "holds_model",
+    "incomplete",
+]
+
+Tell = Callable[[int, int], None]  # how many bytes are there, of those of the files begun
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # What mlx-lm reads of a model, and of an adapter; code is not among it.
@@ -41,16 +58,20 @@ class CachedModel:
     path: Path
 
 
-def download(model: str, *, token: str | None = None) -> Path:
+def download(model: str, *, token: str | None = None, tell: Tell | None = None) -> Path:
     """Return the folder of a model, downloading what is not there.
 
-    Raises ModelNotFoundError, which says whether there is none, or it needs a token, or the hub
-    cannot be reached.
+    How it goes on is told on the threads that download; an AbstractLLMError that `tell` raises
+    stops it. Raises ModelNotFoundError, which says whether there is none, or it needs a token, or
+    the hub cannot be reached.
     """
     if not HUB_ID.fullmatch(model):
         raise ModelNotFoundError(model, "no such folder, and not the form of a hub id, OWNER/NAME")
     try:
-        return Path(snapshot_download(model, allow_patterns=PATTERNS, token=token))
+        bar = None if tell is None else _bar(tell)
+        return Path(snapshot_download(model, allow_patterns=PATTERNS, token=token, tqdm_class=bar))
+    except AbstractLLMError:
+        raise
     except hub_errors.GatedRepoError as error:
         raise _not_found(model, "the hub asks for a token that may read it", error) from error
     except hub_errors.RepositoryNotFoundError as error:
@@ -59,6 +80,25 @@ def download(model: str, *, token: str | None = None) -> Path:
     except Exception as error:  # whatever the HTTP client below the hub's raises
         said = "no such folder, and the hub cannot be reached"
         raise _not_found(model, said, error) from error
+
+
+def incomplete(model: str) -> set[Path]:
+    """Return the files of a model that are being written, or were when a process was killed.
+
+    Each process begins its own, and nobody goes on with another's.
+    """
+    folder = Path(HF_HUB_CACHE) / f"models--{model.replace('/', '--')}"
+    return set((folder / "blobs").glob("*.incomplete"))
+
+
+def holds_model(path: Path) -> bool:
+    """Return whether a folder has what mlx-lm reads of a model."""
+    return (path / "config.json").is_file() and any(path.glob("model*.safetensors"))
+
+
+def holds_adapter(path: Path) -> bool:
+    """Return whether a folder has what mlx-lm reads of an adapter."""
+    return all((path / name).is_file() for name in ("adapter_config.json", "adapters.safetensors"))
 
 
 def check(model: str) -> int:
@@ -90,6 +130,28 @@ def cached() -> list[CachedModel]:
         if one.repo_type == "model"
     ]
     return sorted(models, key=lambda model: (-model.size, model.id))
+
+
+def _bar(tell: Tell) -> type[Any]:
+    """Return a class of progress bars that tell what they show.
+
+    The hub's client has three: of files, of what came, of what is written. The last is told.
+    """
+
+    class Bar(tqdm):
+        def __init__(self, *arguments: Any, **more: Any):
+            self.is_told = more.get("unit") == "B" and "transfer" not in str(more.get("name"))
+            self.bytes = 0
+            super().__init__(*arguments, **more)  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> None:
+            super().update(n)
+            if self.is_told:
+                with self.get_lock():
+                    self.bytes += int(n or 0)
+                    tell(self.bytes, int(self.total or 0))
+
+    return Bar
 
 
 def _not_found(model: str, said: str, error: Exception) -> ModelNotFoundError:

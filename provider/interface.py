@@ -281,9 +281,10 @@ class QueuePosition:
 
 @dataclass(frozen=True)
 class ModelLoading:
-    """The model is not there yet: `done` of `total` bytes of its weights are, 0 of 0 to begin with.
+    """The model is not there yet: `done` of `total` bytes are, 0 of 0 to begin with.
 
-    Before any other event, and only where the model had to be loaded.
+    Of its files, where they are downloaded, then of its weights. Before any other event, and only
+    where the model had to be loaded.
     """
 
     model: str

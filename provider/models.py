@@ -16,7 +16,7 @@ from mlx_lm.utils import load_config, load_model, load_tokenizer
 
 from provider.backend import mx, on_cpu
 from provider.embedded import MODEL_PATH
-from provider.hub import download
+from provider.hub import Tell, download
 from provider.interface import ModelLoadingError
 from provider.vision import Eyes, available, has_eyes, load_seeing
 
@@ -90,14 +90,14 @@ def _local(name: str) -> Path | None:
         return None
 
 
-def resolve(model: str | None) -> Path:
-    """Return the folder of a model, downloading one that is named by its hub id.
+def resolve(model: str | None, tell: Tell | None = None) -> Path:
+    """Return the folder of a model, downloading one that is named by its hub id; see `download`.
 
     Raises ModelNotFoundError if there is none, ModelLoadingError if the folder holds no model.
     """
     if model is None or model == EMBEDDED:
         return MODEL_PATH
-    path = _local(model) or download(model)
+    path = _local(model) or download(model, tell=tell)
     if not path.is_dir() or not (path / "config.json").is_file():
         raise ModelLoadingError(f"`{model}` is no model: it has no config.json", model_name=model)
     if not any(path.glob("model*.safetensors")):
@@ -105,12 +105,12 @@ def resolve(model: str | None) -> Path:
     return path
 
 
-def resolve_adapter(adapter: str) -> Path:
-    """Return the folder of an adapter, downloading one that is named by its hub id.
+def resolve_adapter(adapter: str, tell: Tell | None = None) -> Path:
+    """Return the folder of an adapter, downloading one that is named by its hub id; see `download`.
 
     Raises ModelNotFoundError if there is none, ModelLoadingError if the folder holds no adapter.
     """
-    path = _local(adapter) or download(adapter)
+    path = _local(adapter) or download(adapter, tell=tell)
     for name in ("adapter_config.json", "adapters.safetensors"):
         if not (path / name).is_file():
             said = f"`{adapter}` is no adapter: it has no {name}"
@@ -139,7 +139,7 @@ def eyes_of(path: Path) -> Eyes | None:
 
 @dataclass(frozen=True)
 class LoadProgress:
-    """`done` of `total` bytes of weights are there."""
+    """`done` of `total` bytes are there: of files that are downloaded, then of weights."""
 
     done: int
     total: int

@@ -41,6 +41,7 @@ from provider.vision import available, has_eyes
 
 __all__ = ["ModelSource", "Served", "Submitted"]
 
+SAID_EVERY_S = 10.0  # how a download goes on, in the log
 NEEDS_EXTRA = "; it sees with `pip install mlx-gateway[vision]`"
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class Served:
         self._lock = threading.Lock()
         self._closed = False
         self._context_window: int | None = None
+        self._last_said = 0.0  # of a download, in seconds
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -176,7 +178,7 @@ class Served:
             raise EngineClosedError("the model was unloaded") from error
 
     def watch(self, watcher: Callable[[LoadProgress], None]) -> None:
-        """Let the progress of loading be told, on the MLX thread."""
+        """Let the progress of loading be told, on whichever thread."""
         self.engine.watch(watcher)
 
     def unload(self, *, on_mlx_thread: bool = False) -> bool:
@@ -218,9 +220,10 @@ class Served:
         source = self.source
         if self._base is not None:
             self._base.ready().result()  # stays: this one is in use from now on
-        draft = None if source.draft is None else resolve(source.draft)
-        adapter = None if source.adapter is None else resolve_adapter(source.adapter)
-        path = resolve(source.path)
+        tell = self._tell_download
+        draft = None if source.draft is None else resolve(source.draft, tell)
+        adapter = None if source.adapter is None else resolve_adapter(source.adapter, tell)
+        path = resolve(source.path, tell)
         self._files = (path, draft, adapter, tokenizer_of(path))
         weights = self.engine.load()
         try:
@@ -242,6 +245,14 @@ class Served:
             eyes=eyes,
             blind="" if available() or not has_eyes(path) else NEEDS_EXTRA,
         )
+
+    def _tell_download(self, done: int, total: int) -> None:
+        """Tell how a download goes on; raises EngineClosedError, which stops it, once closed."""
+        self.refuse_if_closed()
+        self.engine.tell(LoadProgress(done, total))
+        if time.monotonic() - self._last_said > SAID_EVERY_S:
+            self._last_said = time.monotonic()
+            log.info("downloading `%s`: %d of %d MiB", self.name, done >> 20, total >> 20)
 
     def _steps(self) -> Loading:
         assert self._files is not None

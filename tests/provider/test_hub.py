@@ -6,6 +6,7 @@ imported.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -89,12 +90,20 @@ def test_a_model_is_pulled_checked_and_then_there(hub):
     assert generate(hub).stdout.strip() == "3"
 
 
-def test_a_download_that_is_cut_off_goes_on_where_it_was(hub, tmp_path):
-    # The client writes 10 MB at a time; what has not been written is lost with the connection.
+@pytest.fixture
+def size(hub, tmp_path):
+    """Make the model large, and return how large its weights are.
+
+    The client writes 10 MB at a time; what has not been written is lost with the connection.
+    """
     large = {**LLAMA, "hidden_size": 256, "intermediate_size": 12_000, "num_hidden_layers": 1}
     hub.repositories[MODEL] = write_model(tmp_path / "large", large)
     size = (hub.repositories[MODEL] / "model.safetensors").stat().st_size
     assert size > 30_000_000
+    return size
+
+
+def test_a_download_that_is_cut_off_goes_on_where_it_was(hub, size):
     hub.cut_after = size - 1000
     done = run(hub, "pull", MODEL)
     if done.returncode != ExitStatus.OK:  # the client may try again by itself
@@ -106,6 +115,87 @@ def test_a_download_that_is_cut_off_goes_on_where_it_was(hub, tmp_path):
     assert begins, "it began anew"
     assert all(10_000_000 <= begin <= size - 1000 for begin in begins)
     assert generate(hub).stdout.strip() == "3"
+
+
+def test_a_pull_that_is_interrupted_ends_at_once_and_leaves_what_is_complete(hub, size):
+    hub.hold_after = size - 1000
+    pulling = subprocess.Popen(
+        [sys.executable, "-m", "gateway", "pull", MODEL],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(hub),
+    )
+    assert hub.holding.wait(60)
+    pulling.send_signal(signal.SIGINT)
+    _, said = pulling.communicate(timeout=30)  # the hub still holds the rest
+    assert pulling.returncode == ExitStatus.INTERRUPTED
+    assert said.strip() == "stopped; the same command gets the files that are missing"
+    assert not hub.go_on.is_set()
+    assert not list(hub.home.rglob("*.incomplete"))
+    hub.go_on.set()
+    assert run(hub, "pull", MODEL).returncode == ExitStatus.OK
+
+
+def test_closing_stops_a_download(hub, size):
+    code = (
+        "import threading; from provider import MLXProvider\n"
+        f"llm = MLXProvider({{'model': {MODEL!r}}})\n"
+        "loading = llm._library.default.ready()\n"
+        "input(); closing = threading.Thread(target=llm.close); closing.start()\n"
+        "while not llm._library.default.closed: pass\n"
+        "print('closed', flush=True); closing.join(); print(loading.exception())"
+    )
+    hub.hold_after = size // 2
+    loading = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(hub),
+    )
+    assert hub.holding.wait(60)
+    loading.stdin.write("\n")
+    loading.stdin.flush()
+    assert loading.stdout.readline() == "closed\n"
+    hub.go_on.set()
+    said, _ = loading.communicate(timeout=30)
+    assert said.strip() == "the provider is closed"
+    assert not list(hub.home.rglob("model.safetensors"))
+
+
+def test_who_waits_is_told_how_the_download_goes_on(hub, size):
+    code = (
+        "import asyncio, json; from provider import MLXProvider\n"
+        "async def main():\n"
+        f"    llm = MLXProvider({{'model': {MODEL!r}, 'max_tokens': 2}})\n"
+        "    stream = await llm.generate_async('Hi', stream=True, events=True)\n"
+        "    told = [r.raw_response async for r in stream if hasattr(r.raw_response, 'done')]\n"
+        "    print(json.dumps([[t.done, t.total] for t in told if hasattr(t, 'model')]))\n"
+        "    await llm.aclose()\n"
+        "asyncio.run(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment(hub),
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    files = hub.repositories[MODEL].iterdir()
+    total = sum(path.stat().st_size for path in files if path.suffix != ".md")
+    assert [total, total] in told
+    assert len([there for there, of in told if of == total]) > 2
+    assert told[-1][0] == told[-1][1] < size, "the weights, after the files"
+
+
+def test_a_repository_without_a_model_is_said_to_be_none(hub):
+    (hub.repositories[MODEL] / "model.safetensors").unlink()
+    done = run(hub, "pull", MODEL)
+    assert done.returncode == ExitStatus.NO_MODEL
+    assert "holds no model" in done.stderr
+    assert done.stdout == ""
 
 
 def test_a_model_is_downloaded_when_it_is_asked_for(hub):
@@ -191,3 +281,4 @@ def test_an_adapter_of_the_hub_is_downloaded(hub, tmp_path):
     )
     base, odd = json.loads(done.stdout)
     assert base != odd
+    assert "--adapter NAME=BASE:acme/odd" in run(hub, "pull", "acme/odd").stderr

@@ -7,13 +7,14 @@ repository that needs a token, one that is not there.
 import hashlib
 import json
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_letmein"
+WAIT_S = 60.0  # for a test that has failed
 LFS_FROM = 100_000  # bytes; larger files are told with their SHA-256, as large files on the hub
 
 
@@ -24,6 +25,8 @@ class Hub:
         self.repositories = {}
         self.gated = set()  # ids that want TOKEN
         self.cut_after = None  # bytes of a large file after which the connection ends, once
+        self.hold_after = None  # bytes of a large file after which it waits for `go_on`, once
+        self.holding, self.go_on = threading.Event(), threading.Event()
         self.damage = False  # whether checksums are told wrong
         self.requests = []  # (method, path, the Range asked for)
         self.url = ""
@@ -115,7 +118,14 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.cut_after is not None and len(body) > self.hub.cut_after:
             body, self.hub.cut_after = body[: self.hub.cut_after], None
             self.close_connection = True
-        self.wfile.write(body)
+        if self.hub.hold_after is not None and len(body) > self.hub.hold_after:
+            begin, self.hub.hold_after = self.hub.hold_after, None
+            self.wfile.write(body[:begin])
+            body = body[begin:]
+            self.hub.holding.set()
+            self.hub.go_on.wait(WAIT_S)
+        with suppress(ConnectionError):  # who asked may be gone
+            self.wfile.write(body)
 
 
 @contextmanager
