@@ -261,6 +261,7 @@ class Engine:
             self._worker.free()
             if self._steps is not None:
                 self._steps.close()
+            self._to_load, self._steps = False, None
             if self._loading is not None and not self._loading.done():
                 self._loading.set_exception(GenerationError("the provider was closed"))
         finally:

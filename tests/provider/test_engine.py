@@ -12,7 +12,8 @@ from provider.embedded import MODEL_PATH
 from provider.engine import Engine
 from provider.interface import GenerationError, MemoryExceededError, ResourceExceededError
 from provider.memory import MemoryBudget
-from provider.models import load
+from provider.mlx_thread import MlxThread
+from provider.models import LoadProgress, load
 from provider.options import GenerationOptions
 from provider.runs import AsyncInbox, RunFailed, RunFinished, RunRequest, TextDelta
 from provider.settings import EngineSettings
@@ -323,3 +324,25 @@ async def test_close_ends_what_outlasts_the_grace_with_one_error_each():
         assert isinstance(last, RunFailed)
         assert not inbox._events
     assert not [t for t in threading.enumerate() if t.name.startswith("mlx-engine")]
+
+
+def test_close_stops_a_loading_and_the_thread_rests():
+    begun = threading.Event()
+
+    def loading():
+        while True:
+            begun.set()
+            yield LoadProgress(0, 1)
+
+    thread = MlxThread()
+    engine = Engine("endless", loading, thread=thread)
+    loaded = engine.load()
+    assert begun.wait(60)
+    engine.close(0)
+    with pytest.raises(GenerationError, match="closed"):
+        loaded.result()
+    other = Engine("embedded", lambda: load(MODEL_PATH), thread=thread)
+    assert other.load().result().vocabulary > 0
+    other.close(0)
+    thread.close()  # waits for every lane
+    assert not engine.busy
