@@ -14,10 +14,13 @@ from typing import Any
 
 from provider.interface import ImageProcessingError, InvalidParameterError
 
-__all__ = ["image_part", "is_image_part", "opened", "take_images"]
+__all__ = ["all_opened", "image_part", "is_image_part", "opened", "take_images"]
 
 KINDS = ("image", "image_url", "input_image")
 MOST_PIXELS = 64_000_000  # beyond it an image is a bomb, or a mistake
+MOST_TOGETHER = 4 * MOST_PIXELS  # of one conversation: 20 photographs, and 768 MB once unpacked
+# What PIL's own code reads; there are formats for which it would start other programs.
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "HEIF")
 
 
 def is_image_part(part: Any) -> bool:
@@ -62,18 +65,34 @@ def take_images(
     return taken, data
 
 
-def opened(data: bytes) -> Any:
-    """Return an image as PIL has it, in RGB. Raises ImageProcessingError."""
-    from PIL import Image  # noqa: PLC0415 - only who has images needs it
+def all_opened(images: Sequence[bytes], most_pixels: int = MOST_TOGETHER) -> list[Any]:
+    """Return images as `opened` does; raises ImageProcessingError also if they are too much."""
+    left, pictures = most_pixels, []
+    for data in images:
+        pictures.append(opened(data, min(left, MOST_PIXELS)))
+        left -= pictures[-1].width * pictures[-1].height
+    return pictures
 
+
+def opened(data: bytes, most_pixels: int = MOST_PIXELS) -> Any:
+    """Return an image as PIL has it, upright and in RGB. Raises ImageProcessingError."""
+    from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415 - only for images
+
+    Image.init()
+    known = [form for form in FORMATS if form in Image.OPEN]
     try:
-        image = Image.open(io.BytesIO(data))  # reads the head alone
+        image = Image.open(io.BytesIO(data), formats=known)  # reads the head alone
         pixels = image.width * image.height
-        shown = image.convert("RGB") if pixels <= MOST_PIXELS else None
+        fits = pixels <= most_pixels
+        shown = ImageOps.exif_transpose(image).convert("RGB") if fits else None
+    except UnidentifiedImageError as error:
+        said = f"an image is in no format that is read; these are {', '.join(known)}"
+        raise ImageProcessingError(said, original_exception=error) from error
     except Exception as error:  # PIL raises what its formats' readers raise
         raise ImageProcessingError(
-            f"an image cannot be read: {type(error).__name__}", original_exception=error
+            f"an image cannot be read: {error}", original_exception=error
         ) from error
     if shown is None:
-        raise ImageProcessingError(f"an image has {pixels} pixels, more than {MOST_PIXELS}")
+        most = f"{MOST_PIXELS}, or {MOST_TOGETHER} with the others"
+        raise ImageProcessingError(f"an image has {pixels} pixels, more than {most}")
     return shown

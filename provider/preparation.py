@@ -109,7 +109,7 @@ class Preparation:
             self._form(call, turns, state),
             state,
             look=look,
-            kind=hashlib.sha256(b"".join(images)).hexdigest() if images else "",
+            kind=_digest(images) if images else "",
         )
 
     def _tokens(self, call: Call, turns: list[dict[str, Any]]) -> list[int]:
@@ -200,6 +200,12 @@ class Preparation:
             most_thoughts=budget,
             never=never,
         )
+
+
+def _digest(images: Sequence[bytes]) -> str:
+    """Return what no other images have, in whichever way their data are cut."""
+    each = (hashlib.sha256(data).digest() for data in images)
+    return hashlib.sha256(b"".join(each)).hexdigest()
 
 
 def _reseeded(options: GenerationOptions, seed: int) -> GenerationOptions:

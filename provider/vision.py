@@ -21,7 +21,7 @@ import numpy as np
 from mlx_lm.models import cache as mlx_lm_caches
 
 from provider.backend import mx
-from provider.images import opened
+from provider.images import all_opened
 from provider.interface import ImageProcessingError
 from provider.rows import Row
 from provider.trust import refuse_model_file, without_code
@@ -79,7 +79,7 @@ class Eyes:
 
         Raises ImageProcessingError if an image can't be read, or the processor refuses.
         """
-        pictures = [opened(data) for data in images]
+        pictures = all_opened(images)
         try:
             made = dict(self._processor(images=pictures, text=[text]))
         except Exception as error:  # processors raise what they like
