@@ -240,9 +240,9 @@ class Batch:
             for row, n in zip(rows, counts, strict=True)
         ]
         caches.begin(counts, width)
-        model = self._model
+        model = self._model.model if isinstance(self._model, Drafted) else self._model
         more = model.for_chunks(rows, counts, chunks) if isinstance(model, SeeingModel) else {}
-        model(mx.array(chunks), cache=caches.layers, **more)  # no logits are computed
+        self._model(mx.array(chunks), cache=caches.layers, **more)  # no logits are computed
         caches.end()
         mx.eval([state_of(layer) for layer in caches.layers])
         if mx.get_cache_memory() > MOST_KEPT:

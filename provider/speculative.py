@@ -20,6 +20,7 @@ from provider.caches import LoneCaches
 from provider.grammar import Masks
 from provider.rows import Keep, Row, StepResult, Token, finish_of
 from provider.sampling import draw
+from provider.vision import SeeingModel
 
 __all__ = ["Drafted", "Lone", "LoneCachesOf", "SpeculativeGroup"]
 
@@ -61,10 +62,13 @@ class Drafted:
         """Return new caches of both, the model's first."""
         return [*make_prompt_cache(self.model), *make_prompt_cache(self.draft)]
 
-    def __call__(self, tokens: Any, cache: list[Any]) -> Any:
-        """Map tokens `(1, n)` to the model's logits `(1, n, vocabulary)`; the draft reads too."""
+    def __call__(self, tokens: Any, cache: list[Any], **more: Any) -> Any:
+        """Map tokens `(1, n)` to the model's logits `(1, n, vocabulary)`; the draft reads too.
+
+        `more` is what a model sees; its draft reads the tokens that hold the places of images.
+        """
         self.draft(tokens, cache=cache[self.layers_of_model :])
-        return self.model(tokens, cache=cache[: self.layers_of_model])
+        return self.model(tokens, cache=cache[: self.layers_of_model], **more)
 
 
 class LoneCachesOf(LoneCaches):
@@ -157,7 +161,9 @@ class SpeculativeGroup:
         """Return what the model draws after the last token, and after each proposed one."""
         caches = self._caches.layers[: self._models.layers_of_model]
         fed = [self._row.sequence[-1], *proposed]
-        logits = self._models.model(mx.array([fed]), cache=caches)
+        model = self._models.model
+        more = model.for_tokens(self._row, len(fed)) if isinstance(model, SeeingModel) else {}
+        logits = model(mx.array([fed]), cache=caches, **more)
         drawn = [self._choose(logits[:, n, :], proposed[:n]) for n in range(len(fed))]
         return _numbers(drawn)
 

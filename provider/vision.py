@@ -195,6 +195,12 @@ class SeeingModel:
         position_ids = mx.broadcast_to(mx.array(places)[None, :, None], (AXES, len(rows), 1))
         return {"position_ids": position_ids}
 
+    def for_tokens(self, row: Row, count: int) -> dict[str, Any]:
+        """Return what goes with the next tokens of one row that decodes several at once."""
+        if not self.counts_in_three:
+            return {}
+        return {"position_ids": _places(row, row.fed, count, count)[:, None]}
+
 
 def _delta(row: Row) -> int:
     return 0 if row.sight is None else int(row.sight.delta)

@@ -153,6 +153,18 @@ async def test_several_answers_to_one_image_and_a_parked_stream(provider):
     assert "".join(said).startswith(whole.content[:5])
 
 
+async def test_a_draft_changes_nothing_of_what_is_seen(provider, folder, tmp_path):
+    other = write_vision_model(tmp_path / "draft", folder.name, seed=5)
+    for draft in (folder, other):  # one that is always right, but for images; one that never is
+        drafted = MLXProvider({**provider.get_config(), "draft_model": str(draft)})
+        for one in (provider, drafted):
+            assert (await see(one, BLUE)).content != (await see(one, RED)).content
+        assert (await see(drafted, RED)).content == (await see(provider, RED)).content
+        hello = [(await one.generate_async("Hello")).content for one in (provider, drafted)]
+        assert hello[0] == hello[1]
+        await drafted.aclose()
+
+
 @pytest.mark.parametrize("data", [b"", b"no image", RED[:60]])
 async def test_what_is_no_image_is_said(provider, data):
     with pytest.raises((ImageProcessingError, InvalidParameterError)):
