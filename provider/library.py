@@ -150,8 +150,8 @@ def sources_of(
         sources.append(ModelSource(name, path, draft if number == 0 else None))
     for text in adapters:
         name, equals, rest = text.partition("=")
-        base, colon, folder = rest.partition(":")
-        if not (name and equals and base and colon and folder):
+        base, folder = _base_and_folder(rest, [source.name for source in sources])
+        if not (name and equals and base and folder):
             said = f"`adapter` must be NAME=BASE:FOLDER, not `{text}`"
             raise InvalidParameterError("adapter", text, said)
         of = next((source for source in sources if source.name == base), None)
@@ -163,6 +163,13 @@ def sources_of(
         said = f"`model`: there are two named `{twice}`; give one another name, as NAME=PATH"
         raise InvalidParameterError("model", twice, said)
     return sources
+
+
+def _base_and_folder(text: str, names: Sequence[str]) -> tuple[str, str]:
+    """Return what is before and behind the colon that ends a name, which may have colons itself."""
+    named = [name for name in names if text.startswith(f"{name}:")]
+    base = max(named, key=len, default=text.partition(":")[0])
+    return base, text[len(base) + 1 :]
 
 
 def _named(text: str | None) -> tuple[str, str | None]:

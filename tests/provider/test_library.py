@@ -91,6 +91,15 @@ def test_models_and_adapters_are_given_as_texts():
     ]
 
 
+def test_names_may_have_colons_and_places_equals_signs():
+    sources = sources_of(["q=x=y", "q:4=z"], ["p=q:4:/tmp/p", "o=q:/tmp/a:b"])
+    assert [(source.name, source.path) for source in sources[:2]] == [("q", "x=y"), ("q:4", "z")]
+    assert [(source.base, source.adapter) for source in sources[2:]] == [
+        ("q:4", "/tmp/p"),
+        ("q", "/tmp/a:b"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("config", "parameter"),
     [
