@@ -155,6 +155,9 @@ def sources_of(
             said = f"`adapter` must be NAME=BASE:FOLDER, not `{text}`"
             raise InvalidParameterError("adapter", text, said)
         of = next((source for source in sources if source.name == base), None)
+        if of is not None and of.base is not None:
+            said = f"`adapter`: the base `{base}` is an adapter itself, and no model"
+            raise InvalidParameterError("adapter", text, said)
         path = None if of is None else of.path
         sources.append(ModelSource(name, path, None, base, folder))
     names = [source.name for source in sources]

@@ -106,6 +106,7 @@ def test_names_may_have_colons_and_places_equals_signs():
         ({"model": ["a=x", "a=y"]}, "model"),
         ({"adapter": ["p"]}, "adapter"),
         ({"adapter": ["p=nobody:/tmp"]}, "adapter"),
+        ({"adapter": ["p=embedded:/tmp", "q=p:/tmp"]}, "adapter"),
         ({"pin": ["nobody"]}, "pinned"),
     ],
 )
