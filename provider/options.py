@@ -55,6 +55,11 @@ class GenerationOptions:
     chat_template_kwargs: Mapping[str, Any] | None = None  # what else the template reads
 
     @property
+    def goes_on(self) -> bool:
+        """Whether the answer goes on from a text, and does not begin a turn."""
+        return self.raw or self.continue_final_message
+
+    @property
     def template_variables(self) -> dict[str, Any]:
         """What the chat template reads beyond messages and tools."""
         thinking = {} if self.enable_thinking is None else {"enable_thinking": self.enable_thinking}

@@ -46,13 +46,18 @@ def initial_state(tokenizer: Any, prompt: Sequence[int]) -> str:
 
 
 class TextStream:
-    """One answer's way from tokens to text; its `state` is the one that it begins in."""
+    """One answer's way from tokens to text; its `state` is the one that it begins in.
+
+    `after` is the token before it, if it goes on from a text: then a space that it begins with is
+    of the text, and not of how tokens are written.
+    """
 
     def __init__(
         self,
         form: TextFormat,
         *,
         state: str = ANSWER_STATE,
+        after: int | None = None,
         stop: Sequence[str] = (),
         tools: Sequence[dict[str, Any]] = (),
     ):
@@ -63,6 +68,10 @@ class TextStream:
         self._form = form
         self._tools = tools
         self._detokenizer = form.tokenizer.detokenizer
+        if after is not None:
+            self._detokenizer.add_token(after)
+            self._detokenizer.finalize()
+            _ = self._detokenizer.last_segment  # which is not of the answer
         self._markers = form.markers.make_state(state)
         self._stops = TextStateMachine({ANSWER_STATE: [*form.strays, *((s, None) for s in stop)]})
         self._stop_state = self._stops.make_state()

@@ -413,6 +413,7 @@ class Worker:
         run.text = TextStream(
             self._format,
             state=run.request.state or ANSWER_STATE,
+            after=prompt[-1] if options.goes_on else None,
             stop=options.stop,
             tools=run.request.tools,
         )

@@ -55,6 +55,13 @@ def test_no_piece_ever_holds_a_broken_character(text):
     assert all("�" not in piece.text for piece in run("." + text)[1])
 
 
+def test_an_answer_that_goes_on_keeps_the_space_that_it_begins_with():
+    for after, said in ((None, "upon"), (encode("Once")[-1], " upon")):
+        stream = TextStream(FORMAT, after=after)
+        pieces = [piece for token in encode(" upon") for piece in stream.add(token)]
+        assert text_of(pieces + stream.finish()) == said
+
+
 def test_reasoning_is_a_channel_of_its_own():
     stream, pieces = run("<think>I plan.</think>The answer.")
     assert text_of(pieces, reasoning=True) == "I plan."
