@@ -327,6 +327,7 @@ FORMATS: dict[str, _Format] = {
         keys=WORD,
     ),
     "glm47": GLM,
+    "harmony": _Headed("functions.{name} <|constrain|>json<|message|>"),
     "json_tools": _InJson(),
     "kimi_k2": _Headed(
         f"<|tool_call_begin|>functions.{{name}}:{NUMBER}<|tool_call_argument_begin|>",

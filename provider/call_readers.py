@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 __all__ = [
+    "HARMONY",
     "KIMI",
     "MISTRAL",
     "HeadedCalls",
@@ -202,6 +203,9 @@ STRING = r'"(?:[^"\\]|\\.)*"'
 OPENING = re.compile(rf"\s*\{{\s*({STRING})\s*:\s*(?=\S)")
 KEY = re.compile(rf"\s*,\s*({STRING})\s*:\s*(?=\S)")
 MISTRAL = re.compile(r"\s*(?P<name>[\w-]+)\s*\[ARGS\]\s*(?=\{)")
+HARMONY = re.compile(  # from behind the `to=` of a header
+    r"\s*(?:functions\.)?(?P<name>[\w.-]+)[^{]*?<\|message\|>\s*(?=\{)"
+)
 KIMI = re.compile(
     r"\s*(<\|tool_call_end\|>\s*)?<\|tool_call_begin\|>\s*"
     r"(?P<id>(functions\.)?(?P<name>[^\s:<]+):\d+)\s*<\|tool_call_argument_begin\|>\s*(?=\{)"

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from provider.call_readers import (
+    HARMONY,
     KIMI,
     MISTRAL,
     HeadedCalls,
@@ -219,6 +220,8 @@ def _reader_for(parser: Callable[..., Any], tools: Sequence[Mapping[str, Any]]) 
             return HeadedCalls(MISTRAL)
         case "kimi_k2":
             return HeadedCalls(KIMI)
+        case "harmony":
+            return HeadedCalls(HARMONY)
         case name if name in TAGS:
             return TaggedCalls(TAGS[name], parser, tools)
         case _:

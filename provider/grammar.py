@@ -25,6 +25,7 @@ from provider.backend import mx
 from provider.call_grammar import call_lark
 from provider.interface import GenerationError, InvalidParameterError
 from provider.lark import BETWEEN
+from provider.thinking import Thinking
 
 __all__ = ["Forms", "Held", "Masks", "refuse_excess"]
 
@@ -149,18 +150,19 @@ class Held:
         self,
         matcher: LLMatcher | None,
         ends: Iterable[int],
+        thinking: Thinking,
         *,
-        thinking: bool = False,
-        think_start: Sequence[int] = (),
-        think_end: Sequence[int] = (),
+        begun: bool = False,
         most_thoughts: int | None = None,
         never: Sequence[int] = (),
     ):
         self._matcher = matcher
         self._ends = list(ends)  # may come where the form is full
-        self._thinking = thinking  # whether the prompt opens the thinking
-        self._think_start = list(think_start)  # may come first where the model may think unasked
-        self._think_end = list(think_end)
+        self._thinking = thinking
+        self._begun = begun  # whether the prompt opens the thinking
+        self._think_start = list(thinking.start)  # may come first where it may think unasked
+        self._think_end = list(thinking.end)
+        self._closing = list(thinking.closing)
         self._most_thoughts = most_thoughts
         self._never = list(never)
         self._restart()
@@ -170,9 +172,8 @@ class Held:
         return Held(
             None if self._matcher is None else self._matcher.deep_copy(),
             self._ends,
-            thinking=self._thinking,
-            think_start=self._think_start,
-            think_end=self._think_end,
+            self._thinking,
+            begun=self._begun,
             most_thoughts=self._most_thoughts,
             never=self._never,
         )
@@ -226,13 +227,12 @@ class Held:
     @property
     def _due(self) -> int | None:
         """The token that has to come next to close the thinking, None if it may go on."""
-        most, end = self._most_thoughts, self._think_end
-        if self._thoughts is None or most is None or self._thoughts < most or not end:
+        most, closing = self._most_thoughts, self._closing
+        if self._thoughts is None or most is None or self._thoughts < most or not closing:
             return None
-        # As much of the end as is there already is not asked for again.
-        seen = self._seen
-        there = (n for n in range(len(end) - 1, 0, -1) if seen[-n:] == end[:n])
-        return end[next(there, 0)]
+        # As much of it as is there already is not asked for again.
+        there = (n for n in range(len(closing) - 1, 0, -1) if self._ends_with(closing[:n]))
+        return closing[next(there, 0)]
 
     @property
     def _forbidden(self) -> list[int]:
@@ -240,16 +240,22 @@ class Held:
         most = self._most_thoughts
         spent = most is not None and self._thoughts is None and self._spent >= most
         refused = [self._never, self._think_start if spent else []]
-        return [one[-1] for one in refused if one and self._ends_with(one[:-1])]
+        found = [one[-1] for one in refused if one and self._ends_with(one[:-1])]
+        # An answer that has to have a form can't end before it has begun.
+        early = self._matcher is not None and self._thoughts is not None
+        return found + self._ends if early else found
 
     def _ends_with(self, tokens: list[int]) -> bool:
-        return not tokens or self._seen[-len(tokens) :] == tokens
+        last = self._seen[-len(tokens) :] if tokens else []
+        if len(last) < len(tokens):
+            last = [*self._thinking.before, *last][-len(tokens) :]
+        return last == tokens
 
     def _restart(self) -> None:
         if self._matcher is not None:
             self._matcher.reset()
         self._seen: list[int] = []  # of the answer's tokens, all that were taken
-        self._thoughts: int | None = 0 if self._thinking else None  # None: it does not think
+        self._thoughts: int | None = 0 if self._begun else None  # None: it does not think
         self._spent = 0  # tokens of thinking that has ended
         self._off = False  # the tokens seen are none that the form allows
 
@@ -258,7 +264,8 @@ class Held:
         self._seen.append(token)
         if self._thoughts is not None:
             self._thoughts += 1
-            if self._think_end and self._ends_with(self._think_end):
+            ends = (self._think_end, list(self._thinking.aside))
+            if any(end and self._ends_with(end) for end in ends):
                 self._spent, self._thoughts = self._thoughts, None
         elif self._opens(first):
             self._thoughts = self._spent

@@ -16,6 +16,7 @@ from mlx_lm.utils import load_config, load_model, load_tokenizer
 
 from provider.backend import mx, on_cpu
 from provider.embedded import MODEL_PATH
+from provider.harmony import reading_harmony
 from provider.hub import Tell, download
 from provider.interface import ModelLoadingError
 from provider.vision import Eyes, available, has_eyes, load_seeing
@@ -121,7 +122,8 @@ def resolve_adapter(adapter: str, tell: Tell | None = None) -> Path:
 def tokenizer_of(path: Path) -> Any:
     """Return a tokenizer for the calling thread. Raises ModelLoadingError."""
     try:
-        return load_tokenizer(path, eos_token_ids=load_config(path).get("eos_token_id"))
+        ends = load_config(path).get("eos_token_id")
+        return reading_harmony(load_tokenizer(path, eos_token_ids=ends))
     except Exception as error:
         raise _loading_error(path, error) from error
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from provider.files import files_to_text, images_of
 from provider.grammar import Forms, Held
+from provider.harmony import speaks_harmony
 from provider.images import take_images
 from provider.interface import (
     ContextWindowExceededError,
@@ -24,12 +25,14 @@ from provider.options import MAX_SEED, GenerationOptions
 from provider.runs import Fork, RunRequest
 from provider.templates import ChatTemplate, conversation
 from provider.text import ANSWER_STATE, REASONING_STATE, initial_state
+from provider.thinking import thinking_of
 from provider.vision import Eyes, Look
 
 __all__ = ["Call", "Preparation", "ToolsUnsupportedError"]
 
 
 PLAIN = {"type": "text"}
+KNOWN_STATES = (ANSWER_STATE, REASONING_STATE)  # others are of headers
 
 
 class ToolsUnsupportedError(UnsupportedFeatureError, ValueError):
@@ -180,23 +183,24 @@ class Preparation:
                 said = f"`logit_bias`: the model knows {self.vocabulary} tokens, and no {token}"
                 raise InvalidParameterError("logit_bias", token, said)
         matcher = self.forms.matcher(options.response_format) if options.response_format else None
-        if matcher is not None and tokenizer.response_initial_state:
+        must_call = (options.tool_choice or "").startswith(("=", "required"))
+        thinking = thinking_of(tokenizer)
+        if matcher is not None and state not in KNOWN_STATES and not speaks_harmony(tokenizer):
             said = "`response_format`: this model's answers begin with headers, which have no form"
             raise UnsupportedFeatureError("response_format", said)
-        if options.tool_choice == "required" or (options.tool_choice or "").startswith("="):
-            matcher = self.forms.call_matcher(call.tools)
-        thinks = tokenizer.has_thinking
-        budget = options.max_reasoning_tokens if thinks else None
         never = (tokenizer.tool_call_start_tokens or ()) if options.tool_choice == "none" else ()
+        never = thinking.aside or never if matcher is not None else never
+        if must_call:
+            matcher = self.forms.call_matcher(call.tools)
+        budget = options.max_reasoning_tokens if thinking.end else None
         if matcher is None and budget is None and not never:
             return None
-        unasked = thinks and (matcher is None or self._lets_think(call, turns))
+        unasked = matcher is None or self._lets_think(call, turns)
         return Held(
             matcher,
             tokenizer.eos_token_ids,
-            thinking=state == REASONING_STATE,
-            think_start=tokenizer.think_start_tokens if unasked else (),
-            think_end=tokenizer.think_end_tokens if thinks else (),
+            thinking if unasked else replace(thinking, start=()),
+            begun=state == REASONING_STATE or (state not in KNOWN_STATES and not must_call),
             most_thoughts=budget,
             never=never,
         )

@@ -22,6 +22,7 @@ from provider.runs import CallDelta, Delta, TextDelta
 __all__ = ["ANSWER_STATE", "REASONING_STATE", "TextFormat", "TextStream", "initial_state"]
 
 ANSWER_STATE, REASONING_STATE, TOOL_STATE = "normal", "reasoning", "tool"
+MESSAGE_START = "<|start|>"  # before the header of a message, where models write headers
 
 
 class TextFormat:
@@ -38,11 +39,21 @@ class TextFormat:
 def initial_state(tokenizer: Any, prompt: Sequence[int]) -> str:
     """Return the state the prompt leaves the model in; some templates open the thinking."""
     if tokenizer.response_initial_state:
-        return str(tokenizer.response_initial_state)
+        return _state_in_message(tokenizer, prompt)
     if not tokenizer.has_thinking:
         return ANSWER_STATE
     opened, closed = tokenizer.rfind_think_start(prompt), tokenizer.rfind_think_end(prompt)
     return REASONING_STATE if opened > closed else ANSWER_STATE
+
+
+def _state_in_message(tokenizer: Any, prompt: Sequence[int]) -> str:
+    """Return the state in the message that a prompt ends in, of a model that writes headers."""
+    _, started, begun = tokenizer.decode(list(prompt)).rpartition(MESSAGE_START)
+    if not started:
+        return ANSWER_STATE  # plain text
+    state = make_text_state_machine(tokenizer).make_state(tokenizer.response_initial_state)
+    (name, *_), _ = TextStateMachine.split(state, begun)
+    return str(name)
 
 
 class TextStream:

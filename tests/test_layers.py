@@ -43,6 +43,8 @@ PURE = {
     "provider/tool_types.py",
     "provider/call_grammar.py",
     "provider/call_readers.py",
+    "provider/harmony.py",
+    "provider/thinking.py",
     "provider/calls.py",
     "provider/images.py",
     "provider/lark.py",

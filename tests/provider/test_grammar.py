@@ -203,6 +203,7 @@ async def test_a_run_that_was_parked_goes_on_in_its_form():
 
 def test_an_answer_that_begins_with_headers_has_no_form():
     headed = TokenizerWrapper(tokenizer_of(MODEL_PATH)._tokenizer, response_format=RESPONSE_FORMAT)
+    headed.chat_template = "{{ messages[0].content }}<|start|>assistant"
     preparation = Preparation(ChatTemplate(headed), None, 1536, Forms(headed, 1536), False)
     options = parse_options({"response_format": {"type": "json_object"}}, {})
     with pytest.raises(UnsupportedFeatureError, match="headers, which have no form"):

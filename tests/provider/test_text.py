@@ -222,7 +222,7 @@ def test_nothing_of_a_header_is_shown():
         " to=self<|message|>I plan.<|eom|>"
         "<|start|>assistant to=user<|message|>The answer.<|eom|><|start|>assistant"
     )
-    stream, pieces = run(text, form=TextFormat(headed))
+    stream, pieces = run(text, prompt=encode("<|start|>assistant"), form=TextFormat(headed))
     assert text_of(pieces, reasoning=True) == "I plan."
     assert text_of(pieces) == "The answer."
     assert 0 < stream.reasoning_tokens < len(encode(text)) // 2
