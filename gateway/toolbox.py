@@ -207,4 +207,8 @@ def _assistant_turn(run: Run) -> dict[str, Any]:
         }
         for call in run.tool_calls
     ]
-    return {**turn, "tool_calls": calls} if calls else turn
+    if not calls:
+        return turn
+    # Models that think between calls go on from what they have thought.
+    thoughts = {"reasoning_content": run.reasoning} if run.reasoning else {}
+    return {**turn, **thoughts, "tool_calls": calls}

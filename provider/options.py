@@ -14,7 +14,7 @@ from typing import Any
 from provider.images import image_part, is_image_part
 from provider.interface import InvalidParameterError
 
-__all__ = ["MAX_SEED", "GenerationOptions", "parse_options"]
+__all__ = ["MAX_SEED", "THOUGHTS", "GenerationOptions", "parse_options"]
 
 MAX_STOP_STRINGS = 16  # each costs a state machine per stream; OpenAI's interface allows 4
 MAX_STOP_LENGTH = 256  # characters; a partial match is held back from the reader
@@ -256,6 +256,7 @@ OF_THE_RENDERER = frozenset(
     }
 )
 ROLES = ("system", "user", "assistant", "tool")
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # what templates read earlier thinking as
 
 
 def _message(path: str, value: Any) -> dict[str, Any]:
@@ -267,6 +268,8 @@ def _message(path: str, value: Any) -> dict[str, Any]:
     if role not in ROLES:
         raise _wrong(f"{path}.role", role, "one of " + ", ".join(ROLES))
     _check_calls(f"{path}.tool_calls", message.get("tool_calls"))
+    for name in THOUGHTS:
+        _plain(f"{path}.{name}", message.get(name) or "")
     if isinstance(content, list | tuple) and any(map(is_image_part, content)):
         parts = [_seen_part(f"{path}.content[{i}]", part) for i, part in enumerate(content)]
         return {**message, "role": str(role), "content": parts}

@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 
 from provider.interface import InvalidParameterError, InvalidRequestError
+from provider.options import THOUGHTS
 from provider.past_calls import CallStyle, style_of
 
 __all__ = ["ChatTemplate", "conversation"]
@@ -61,7 +62,7 @@ def conversation(
             turns.insert(0, {"role": "system", "content": system_prompt})
     if attachments or images:
         _attach(turns, attachments, images)
-    return _with_names([_with_nested_calls(turn) for turn in turns])
+    return _with_names([_with_thoughts(_with_nested_calls(turn)) for turn in turns])
 
 
 def _after(text: str, content: str | list[Any]) -> str | list[Any]:
@@ -99,6 +100,17 @@ def _with_nested_calls(turn: dict[str, Any]) -> dict[str, Any]:
         inner = {"name": function.get("name"), "arguments": arguments or {}}
         calls.append({"type": "function", "id": call.get("id"), "function": inner})
     return {**turn, "tool_calls": calls}
+
+
+def _with_thoughts(turn: dict[str, Any]) -> dict[str, Any]:
+    """Give what a turn says of its thinking by each name that a template may know it by."""
+    thoughts = next((turn[name] for name in THOUGHTS if turn.get(name)), None)
+    if thoughts is None:
+        return turn
+    told = dict.fromkeys(THOUGHTS, thoughts)
+    if turn["content"]:  # gpt-oss's template refuses a turn with both
+        del told["thinking"]
+    return {**{key: value for key, value in turn.items() if key not in THOUGHTS}, **told}
 
 
 def _with_names(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -694,7 +694,10 @@ export function assistantTurn(answer) {
     function: { name: call.name, arguments: call.arguments },
   }));
   const turn = { role: "assistant", content: answer.text };
-  return calls.length ? { ...turn, tool_calls: calls } : turn;
+  if (!calls.length) return turn;
+  // Models that think between calls go on from what they have thought.
+  const thoughts = answer.reasoning ? { reasoning_content: answer.reasoning } : {};
+  return { ...turn, ...thoughts, tool_calls: calls };
 }
 
 /** What a tool returned, as a message. @param {ToolCall} call @param {string} content */

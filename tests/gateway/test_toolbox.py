@@ -11,7 +11,7 @@ from gateway.client import connect
 from gateway.frames import Chunk, ToolCall
 from gateway.toolbox import Toolbox, ToolResult
 from provider.interface import InvalidParameterError
-from provider.scripted import Call, Pause, Say, ScriptedProvider
+from provider.scripted import Call, Pause, Reason, Say, ScriptedProvider
 from tests.support.servers import running, stream_url
 
 HI = [{"role": "user", "content": "hi"}]
@@ -69,6 +69,18 @@ async def test_functions_are_called_and_the_model_goes_on():
     assert second.options["messages"] == [*HI, *run.messages[:3]]
     assert second.options["seed"] == 7
     assert run.messages[1]["tool_call_id"] == run.messages[0]["tool_calls"][0]["id"]
+
+
+async def test_a_model_is_told_what_it_thought_before_its_call():
+    def script(request):
+        if request.options["messages"][-1]["role"] == "tool":
+            return [Reason("So it is."), Say("3")]
+        return [Reason("I add. "), Call("add", {"a": 1, "b": 2})]
+
+    provider = ScriptedProvider(script=script, tokens_per_second=None)
+    run, _ = await answered(provider, Toolbox([add]))
+    assert provider.requests[1].options["messages"][1]["reasoning_content"] == "I add. "
+    assert "reasoning_content" not in run.messages[-1]
 
 
 @pytest.mark.parametrize(

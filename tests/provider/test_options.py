@@ -50,6 +50,7 @@ def test_a_bad_value_is_an_error_that_names_the_option(name, value):
         (["hi"], "messages[0]"),
         ([{"role": "user", "content": "a"}, {"role": "robot", "content": "b"}], "messages[1].role"),
         ([{"role": "user"}], "messages[0].content"),
+        ([{"role": "assistant", "content": "a", "thinking": [1]}], "messages[0].thinking"),
         ([{"role": "user", "content": 3}], "messages[0].content"),
         ([{"role": "user", "content": [{"type": "image"}]}], "messages[0].content[0]"),
         ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0].text"),

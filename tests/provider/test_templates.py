@@ -71,6 +71,16 @@ def test_tool_calls_reach_the_template_in_one_form(call):
     assert turn["tool_calls"] == [{"type": "function", "id": "1", "function": inner}]
 
 
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_earlier_thinking_reaches_the_template_by_every_name(name):
+    call = {"id": "1", "name": "add", "arguments": {}}
+    turn = {"role": "assistant", "content": "", "tool_calls": [call], name: "I add."}
+    (told,) = conversation("", None, [turn])
+    assert [told[n] for n in ("reasoning_content", "reasoning", "thinking")] == ["I add."] * 3
+    (told,) = conversation("", None, [{**turn, "content": "Let me see."}])
+    assert (told["reasoning_content"], "thinking" in told) == ("I add.", False)
+
+
 def test_the_embedded_template_opens_the_assistants_turn():
     tokenizer = tokenizer_of(MODEL_PATH)
     template = ChatTemplate(tokenizer)

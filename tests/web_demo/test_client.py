@@ -298,7 +298,7 @@ def answering(*calls, rounds=1):
     def script(request):
         results = [m["content"] for m in request.options["messages"] if m["role"] == "tool"]
         if len(results) < rounds * len(calls):
-            return [Say("Let me see. "), *calls]
+            return [Reason("I add. "), Say("Let me see. "), *calls]
         return [Say(" ".join(results))]
 
     return script
@@ -316,7 +316,10 @@ async def run_tools(new_page, script, tools, more="", after=""):
             const run = client.runTools({messages, tools: [%s], %s
                 onresult: (call, content) => results.push([call.name, content])});
             const chunks = [];
-            for await (const chunk of run) { chunks.push(chunk.text); %s }
+            for await (const chunk of run) {
+                if (chunk.channel === "answer") chunks.push(chunk.text);
+                %s
+            }
             return {chunks: chunks.join(""), all: run.text, results, ...(await run.result)};
             """
             % (tools, more, after),
@@ -337,6 +340,7 @@ async def test_functions_are_called_and_the_model_goes_on(new_page):
     assert first.tools == [{"name": "add", "parameters": {"type": "object"}}]
     asked, told, seven = second.options["messages"][1:]
     assert [call["function"]["name"] for call in asked["tool_calls"]] == ["add", "add"]
+    assert asked["reasoning_content"] == "I add. "
     assert (told["role"], told["tool_call_id"], told["content"]) == ("tool", "call_0", "3")
     assert seven["content"] == "7"
     assert [turn["role"] for turn in result["messages"]] == [
