@@ -69,6 +69,7 @@ export async function chosen() {
   const tools = toolsOf(find("#calculator").checked, users, functions);
   const seed = find("#seed").value;
   const system = find("#system").value.trim();
+  const thinking = find("#thinking").value;
   const stop = find("#stop").value.split("\n").filter(Boolean).map(unescaped);
   const answers = tools.length ? 1 : Number(find("#answers").value);
   const choice = tools.length ? find("#tool-choice").value : "auto";
@@ -83,7 +84,7 @@ export async function chosen() {
     ...(choice === "auto" ? {} : { tool_choice: toolChoice(choice) }),
     ...(biases ? { logit_bias: biases } : {}),
     ...(find("#sureness").checked ? { logprobs: true, top_logprobs: ALTERNATIVES } : {}),
-    ...(find("#thinking").checked ? { enable_thinking: true } : {}),
+    ...(thinking ? { enable_thinking: thinking === "yes" } : {}),
     ...(find("#models").hidden ? {} : { model: find("#models").value }),
     ...numbers(),
   };

@@ -337,18 +337,20 @@ async def test_a_lost_connection_is_said_beside_all_else_on_a_phone(new_page):
             await page.wait_for_selector('#state[data-state="open"]')
 
 
-async def test_the_settings_reach_the_model(new_page):
+@pytest.mark.parametrize(("thinks", "sent"), [(None, None), ("yes", True), ("no", False)])
+async def test_the_settings_reach_the_model(new_page, thinks, sent):
     async with scripted_gateway(Say("x")) as gateway:
         page = await new_page(gateway.url)
         await page.get_by_role("button", name="Settings").click()
         await page.get_by_label("Seed").fill("7")
         await page.get_by_label("System prompt").fill("Your name is Marlo.")
-        await page.get_by_label("Think before answering").check()
+        if thinks:
+            await page.get_by_label("Think before answering").select_option(thinks)
         await page.keyboard.press("Escape")
         await ask(page, "Hi")
         await eventually(lambda: gateway.provider.requests)
     (request,) = gateway.provider.requests
-    assert (request.options["seed"], request.options["enable_thinking"]) == (7, True)
+    assert (request.options["seed"], request.options.get("enable_thinking")) == (7, sent)
     assert request.system_prompt == "Your name is Marlo."
 
 
