@@ -15,7 +15,9 @@ const ALTERNATIVES = 3;
 const FORMS = {
   json_schema: {
     label: "Schema",
-    example: '{"type": "object", "properties": {"city": {"type": "string"}}}',
+    example:
+      '{"type": "object", "properties": {"city": {"type": "string"}}, ' +
+      '"required": ["city"], "additionalProperties": false}',
     read: (text) => ({ schema: parseSchema(text) }),
   },
   regex: {

@@ -11,19 +11,19 @@ const twoNumbers = (what) => ({
   required: ["a", "b"],
 });
 
-/** What the page can do itself. @type {Tool[]} */
+/** What the page can do itself; results with a name are what small models read best. @type {Tool[]} */
 const OWN = [
   {
     name: "add",
     description: "Add two numbers.",
     parameters: twoNumbers("a summand"),
-    run: ({ a, b }) => Number(a) + Number(b),
+    run: ({ a, b }) => ({ result: Number(a) + Number(b) }),
   },
   {
     name: "multiply",
     description: "Multiply two numbers.",
     parameters: twoNumbers("a factor"),
-    run: ({ a, b }) => Number(a) * Number(b),
+    run: ({ a, b }) => ({ result: Number(a) * Number(b) }),
   },
 ];
 

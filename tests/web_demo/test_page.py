@@ -186,8 +186,8 @@ async def test_the_page_answers_its_own_tools(new_page):
         await page.get_by_label("Tools that this page answers").check()
         await page.keyboard.press("Escape")
         await ask(page, "What is 734 plus 58?")
-        await wait_for_text(page, ANSWER, "It is 792")
-        assert await page.locator(".call .returned").text_content() == "792"
+        await wait_for_text(page, ANSWER, 'It is {"result": 792}')
+        assert await page.locator(".call .returned").text_content() == '{"result": 792}'
         order = await page.locator(".said").evaluate(
             "(element) => [...element.children].map((child) => child.className)"
         )

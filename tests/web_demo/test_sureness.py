@@ -125,7 +125,7 @@ async def test_the_text_after_a_tool_call_is_marked_too(new_page):
         async with settings_of(page) as settings:
             await settings.get_by_label("Tools that this page answers").check()
         turn = await answered(page, "What is 734 plus 58?")
-        assert await turn.locator(".call .returned").text_content() == "792"
+        assert await turn.locator(".call .returned").text_content() == '{"result": 792}'
         await turn.locator(".call + .text .piece").first.hover()
         assert len(await odds(page)) in {3, 4}
         assert await turn.locator(".call + .text .piece[tabindex='0']").count() == 1
