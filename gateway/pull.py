@@ -193,10 +193,16 @@ def _describe(error: Exception, model: str | None) -> tuple[ErrorCode, str]:
                 named = "the model" if model is None else f"`{model}`"
                 return code, f"{named} cannot be loaded; the server's log says why"
             path = _path(error)
-            return code, f"`{path}`: {error}" if path else str(error)
+            return code, f"`{path}`: {_without_name(error)}" if path else str(error)
     request = uuid.uuid4().hex[:12]
     unexpected(log, f"internal error {request}", error)
     return ErrorCode.INTERNAL, f"internal error {request}"
+
+
+def _without_name(error: Exception) -> str:
+    """Return what an error says, without the option's name where it begins with that."""
+    said, name = str(error), f"`{getattr(error, 'parameter', '')}`"
+    return said[len(name) :].lstrip(": ") if said.startswith(name) else said
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -327,5 +327,8 @@ def _reason(matcher: LLMatcher) -> str:
 
 
 def _refused(value: Any, reason: str, option: str = OPTION) -> InvalidParameterError:
-    reason = reason.strip().splitlines()[0] if reason.strip() else "it can't be compiled"
-    return InvalidParameterError(option, value, f"`{option}`: {reason[:300]}")
+    first, *more = reason.strip().splitlines() or ["it can't be compiled"]
+    # Of a regular expression the first line says that it has an error, and a later one which.
+    mark = "error: "
+    cause = next((f" {line.removeprefix(mark)}" for line in more if line.startswith(mark)), "")
+    return InvalidParameterError(option, value, f"`{option}`: {first[:300]}{cause[:300]}")

@@ -94,6 +94,7 @@ async def test_plain_text_is_not_bound(provider):
     ("form", "said"),
     [
         ({"type": "regex", "regex": "("}, "invalid regex"),
+        ({"type": "regex", "regex": "(?=a)b"}, "regex parse error: look-around, including"),
         ({"type": "lark", "grammar": "x y z"}, "Expected token"),
         ({"type": "json_schema", "schema": {"type": "nope"}}, "Invalid type"),
         ({"type": "json_schema"}, "must be a JSON Schema"),
