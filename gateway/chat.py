@@ -2,7 +2,8 @@
 
 Ctrl-C while an answer streams stops the answer and not the program; at the prompt it ends the
 chat, as Ctrl-D does. With standard input from a pipe each line is one turn, and only the answers
-go to standard output. Calls of tools are answered by the functions of a file, or by the user.
+go to standard output. Calls of tools are answered by the functions of a file, or by the user. With
+the option `raw` each line is a prompt as it is, and the answer what the model goes on with.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import importlib
 import select
 import sys
 import termios
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +25,7 @@ from rich.console import Console
 from rich.markup import escape
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
-from gateway.client import ConnectionLostError, GatewayClient, GatewayError, connect
+from gateway.client import ConnectionLostError, GatewayClient, GatewayError, Run, connect
 from gateway.frames import Chunk, Done, ToolCall
 from gateway.sync_client import LoopThread
 from gateway.toolbox import Toolbox, ToolResult, ToolRun
@@ -124,7 +125,7 @@ def _converse(
         if not text.strip():
             continue
         turns.append(_message(text, () if turns else attachments))
-        answer = _Answer(toolbox.run(client, turns, **fields))
+        answer = _Answer(_asked(client, toolbox, turns, fields))
         try:
             loop.wait(answer.print(), answer.stop)
         except GatewayError as error:
@@ -136,6 +137,39 @@ def _converse(
         else:
             turns += answer.run.messages
     return interactive or not failed
+
+
+def _asked(
+    client: GatewayClient, toolbox: Toolbox, turns: list[dict[str, Any]], fields: dict[str, Any]
+) -> ToolRun | Completion:
+    last = turns[-1]["content"]
+    if not fields.get("raw") or not isinstance(last, str):
+        return toolbox.run(client, turns, **fields)
+    return Completion(client, {**fields, "prompt": last, "tools": toolbox.definitions or None})
+
+
+class Completion:
+    """One raw prompt and what the model goes on with; has what an answer with tools has."""
+
+    def __init__(self, client: GatewayClient, fields: dict[str, Any]):
+        self.run: Run | None = None
+        self.stopped = False
+        self.messages: list[dict[str, Any]] = []  # each line is a prompt of its own
+        self._client = client
+        self._fields = fields
+
+    async def __aiter__(self) -> AsyncGenerator[Chunk | ToolCall | ToolResult, None]:
+        """Iterate over what comes; leaving the loop cancels. Raises GatewayError."""
+        self.run = self._client.generate(**self._fields)
+        async with self.run, aclosing(self.run.frames()) as frames:
+            async for frame in frames:
+                yield frame
+
+    async def cancel(self) -> None:
+        """Stop the model."""
+        self.stopped = True
+        if self.run is not None:
+            await self.run.cancel()
 
 
 def _next_turn(*, interactive: bool) -> str | None:
@@ -169,7 +203,7 @@ def _has_ended() -> bool:
 class _Answer:
     """One answer on its way to standard output, with the calls of tools in it."""
 
-    def __init__(self, run: ToolRun):
+    def __init__(self, run: ToolRun | Completion):
         self.run = run
         self._stopping: asyncio.Task[None] | None = None
         self._line_open = False  # on standard output

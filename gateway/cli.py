@@ -40,14 +40,17 @@ DEFAULTS = Settings()
 SETTINGS = configuration.settings(ServeSettings, Settings, EngineSettings)
 FLAGS: dict[str, Any] = {"bool": bool, "list": list[str]}  # the others are texts to be checked
 METAVARS = {"bool": None, "list": "str"}
-NOT_OF_A_CHAT = {
+NOT_OF_A_CHAT = {  # it says them itself, or has nowhere to show what they give
+    "continue_final_message",
     "id",
+    "logprobs",
     "messages",
     "n",
     "prompt",
     "resumable",
     "stream",
     "system_prompt",
+    "top_logprobs",
     "window",
 }
 OPTIONS = [  # of `generate`, those that a chat may set

@@ -459,7 +459,7 @@ def test_a_script_is_told_that_something_was_not_answered():
     with served() as address:
         done = run("chat", "--url", address, "-o", "top_p=7", input="Hi\n")
     assert done.returncode == ExitStatus.FAILED
-    assert "`top_p` must be in (0, 1], not 7.0\n" in done.stderr
+    assert "`$.top_p`: must be in (0, 1], not 7.0\n" in done.stderr
 
 
 def test_several_models_are_served_by_name_and_listed(tmp_path):

@@ -167,3 +167,13 @@ def run_chat(address, flags, said):
         check=True,
     )
     return done.stdout
+
+
+def test_a_raw_prompt_does_the_same_in_a_chat(provider):
+    given = {"raw": True, "temperature": 0.0, "max_tokens": 12}
+    lines = ("Once upon a", "There was")
+    whole = [provider.generate(line, **given).content for line in lines]
+    flags = ["-o", "raw=true", "--temperature", "0", "--max-tokens", "12"]
+    with served_by_command() as address:
+        done = run_chat(address, flags, "".join(f"{line}\n" for line in lines))
+    assert done == "".join(f"{text}\n" for text in whole)
