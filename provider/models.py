@@ -19,7 +19,7 @@ from provider.embedded import MODEL_PATH
 from provider.harmony import reading_harmony
 from provider.hub import Tell, download
 from provider.interface import ModelLoadingError
-from provider.vision import Eyes, available, has_eyes, load_seeing
+from provider.vision import Eyes, can_see, load_seeing
 
 __all__ = [
     "EMBEDDED",
@@ -134,7 +134,7 @@ def eyes_of(path: Path) -> Eyes | None:
     Raises ModelLoadingError.
     """
     try:
-        return Eyes(path) if has_eyes(path) and available() else None
+        return Eyes(path) if can_see(path) else None
     except Exception as error:
         raise _loading_error(path, error) from error
 
@@ -223,8 +223,8 @@ def _described(
 
 
 def _built(path: Path) -> tuple[Any, dict[str, Any]]:
-    """Return a model and its configuration; mlx-vlm's where it sees, and that is installed."""
-    if has_eyes(path) and available():
+    """Return a model and its configuration; mlx-vlm's where that can see with it."""
+    if can_see(path):
         return load_seeing(path)
     return load_model(path, lazy=True)  # type: ignore[no-any-return]
 

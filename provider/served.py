@@ -37,13 +37,11 @@ from provider.settings import EngineSettings
 from provider.shared_memory import SharedMemory
 from provider.statistics import EngineStatistics, total_of
 from provider.templates import ChatTemplate
-from provider.vision import available, has_eyes
+from provider.vision import why_blind
 
 __all__ = ["ModelSource", "Served", "Submitted"]
 
 SAID_EVERY_S = 10.0  # how a download goes on, in the log
-NEEDS_EXTRA = "; it sees with `pip install mlx-gateway[vision]`"
-
 log = logging.getLogger(__name__)
 
 
@@ -243,7 +241,7 @@ class Served:
             Forms(template.tokenizer, model.vocabulary),
             keep_boundaries=not model.trimmable,
             eyes=eyes,
-            blind="" if available() or not has_eyes(path) else NEEDS_EXTRA,
+            blind=why_blind(path),
         )
 
     def _tell_download(self, done: int, total: int) -> None:

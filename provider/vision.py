@@ -26,11 +26,13 @@ from provider.interface import ImageProcessingError
 from provider.rows import Row
 from provider.trust import refuse_model_file, without_code
 
-__all__ = ["Eyes", "Look", "SeeingModel", "Sight", "available", "has_eyes", "load_seeing"]
+__all__ = ["Eyes", "Look", "SeeingModel", "Sight", "can_see", "load_seeing", "why_blind"]
 
 # Of what get_input_embeddings gives: the rest must reach the language model with the whole prompt.
 KNOWN = {"inputs_embeds", "position_ids", "rope_deltas", "attention_mask"}
 NOT_PIXELS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
+NEEDS_EXTRA = "; it sees with `pip install mlx-gateway[vision]`"
+UNKNOWN = "; it could see, and mlx-vlm does not know how"
 AXES = 3  # of M-RoPE: time, height, width
 
 
@@ -43,6 +45,23 @@ def has_eyes(path: Path) -> bool:
     """Return whether a model's configuration says that it sees."""
     config = json.loads((path / "config.json").read_text("utf-8"))
     return bool(config.get("vision_config") or config.get("vision_tower"))
+
+
+def can_see(path: Path) -> bool:
+    """Return whether mlx-vlm is there and knows a model that sees; if not, it reads text alone."""
+    if not has_eyes(path) or not available():
+        return False
+    from mlx_vlm.utils import get_model_type, load_config  # noqa: PLC0415 - an extra
+
+    kind = str(get_model_type(load_config(path)))
+    return kind.isidentifier() and importlib.util.find_spec(f"mlx_vlm.models.{kind}") is not None
+
+
+def why_blind(path: Path) -> str:
+    """Return why a model that could see does not, as the end of a sentence; nothing if it does."""
+    if not has_eyes(path) or can_see(path):
+        return ""
+    return UNKNOWN if available() else NEEDS_EXTRA
 
 
 def load_seeing(path: Path) -> tuple[SeeingModel, dict[str, Any]]:

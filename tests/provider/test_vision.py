@@ -20,6 +20,7 @@ from provider.interface import (
     ModelLoadingError,
     UnsupportedFeatureError,
 )
+from tests.support.tiny_models import LLAMA, write_model
 from tests.support.tiny_vision import ARCHITECTURES, picture, write_vision_model
 
 RED, BLUE = picture("red"), picture("blue", (90, 60))
@@ -254,10 +255,21 @@ async def test_a_large_file_is_refused(provider, monkeypatch):
 
 
 def test_the_embedded_model_is_no_model_that_sees():
-    from provider.vision import available, has_eyes
+    from provider.vision import can_see, why_blind
 
-    assert available()
-    assert not has_eyes(MODEL_PATH)
+    assert not can_see(MODEL_PATH)
+    assert why_blind(MODEL_PATH) == ""
+
+
+async def test_a_model_that_only_mlx_lm_knows_reads_text_and_says_why_it_does_not_see(tmp_path):
+    folder = write_model(
+        tmp_path / "eyes", {**LLAMA, "model_type": "nanbeige", "vision_config": {"depth": 1}}
+    )
+    provider = MLXProvider({"model": str(folder), "max_tokens": 3})
+    assert (await provider.generate_async("Hi")).usage["completion_tokens"] > 0
+    with pytest.raises(UnsupportedFeatureError, match="mlx-vlm does not know how"):
+        await provider.generate_async("Hi", files=[FileData("red.png", None, RED)])
+    await provider.aclose()
 
 
 def test_a_model_whose_processor_is_broken_holds_no_memory_and_can_be_mended(tmp_path):
