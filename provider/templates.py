@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -131,6 +132,17 @@ def _loads(text: str) -> Any:
         return text
 
 
+@contextmanager
+def _giving_its_reason() -> Iterator[None]:
+    """Raise InvalidRequestError with the template's own reason where it refuses."""
+    try:
+        yield
+    except REFUSALS as error:
+        raise InvalidRequestError(
+            f"the model's chat template refuses these messages: {error}", original_exception=error
+        ) from error
+
+
 class ChatTemplate:
     """A model's chat template and tokenizer, on the thread that made them."""
 
@@ -169,13 +181,8 @@ class ChatTemplate:
         without a template gets the contents with `User:` and `Assistant:` before them.
         Raises InvalidRequestError with the template's own reason if it refuses the messages.
         """
-        try:
+        with _giving_its_reason():
             return self._render(messages, tools, variables or {}, answer=not go_on, go_on=go_on)
-        except REFUSALS as error:
-            raise InvalidRequestError(
-                f"the model's chat template refuses these messages: {error}",
-                original_exception=error,
-            ) from error
 
     def lets_think(
         self,
@@ -232,17 +239,12 @@ class ChatTemplate:
 
         Raises InvalidRequestError, as `tokens`.
         """
-        try:
+        with _giving_its_reason():
             return str(
                 self._applied(
                     messages, tools, variables or {}, answer=not go_on, go_on=go_on, tokenize=False
                 )
             )
-        except REFUSALS as error:
-            raise InvalidRequestError(
-                f"the model's chat template refuses these messages: {error}",
-                original_exception=error,
-            ) from error
 
     def begun(
         self,
