@@ -4,6 +4,8 @@ import json
 
 import jsonschema
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers import AddedToken, AutoTokenizer
 
 from provider import MLXProvider
@@ -12,6 +14,7 @@ from provider.harmony import TOKENS, parse_tool_call, reading_harmony, speaks_ha
 from provider.models import tokenizer_of
 from provider.runs import CallDelta, TextDelta
 from provider.text import TextFormat, TextStream, initial_state
+from tests.provider.test_text import BYTES, outcome
 from tests.support.tiny_models import LLAMA, write_model
 
 TEMPLATE = """{%- for m in messages -%}
@@ -113,6 +116,28 @@ def test_a_call_that_is_cut_off_is_said_to_be(tokenizer):
     stream, _, said, calls = run(tokenizer, text, cut=True)
     assert (stream.calls, said, calls[-1].error) == ([], "", "cut_off")
     assert calls[-1].text.endswith('{"a": ')
+
+
+PIECES = [
+    *TOKENS,
+    THOUGHT,
+    "<|channel|>final<|message|>",
+    "<|channel|>commentary to=functions.add <|constrain|>json<|message|>",
+    "to=",
+    '{"a": 12}',
+    "<",
+    "é🦊",
+    "Hi there",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=10), st.booleans())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_split_into_tokens_gives_the_same(tokenizer, parts, stopping):
+    text, form = "".join(parts), TextFormat(tokenizer)
+    options = {"form": form, "state": "header", "stop": ["the"] if stopping else [], "tools": [ADD]}
+    whole = outcome(tokenizer.encode(text, add_special_tokens=False), **options)
+    assert outcome([BYTES[byte] for byte in text.encode()], **options) == whole
 
 
 @pytest.mark.parametrize("text", ["functions.add", "python<|message|>print(3)", ""])

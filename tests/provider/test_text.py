@@ -167,9 +167,9 @@ def tokens_of(text, cuts):
     return tokens
 
 
-def outcome(tokens, **options):
+def outcome(tokens, *, form=FORMAT, **options):
     """Return everything that is known of an answer in the end, texts joined by channel."""
-    stream = TextStream(FORMAT, **options)
+    stream = TextStream(form, **options)
     pieces = []
     for token in tokens:
         pieces += [] if stream.stopped else stream.add(token)
