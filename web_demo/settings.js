@@ -50,6 +50,7 @@ const FIELDS = {
   "#tools": parseTools,
   "#functions": functionsOf,
   "#biases": parseBiases,
+  "#variables": parseVariables,
 };
 
 /** Let the form say what is wrong with what is typed into it, and show what belongs together. */
@@ -67,7 +68,7 @@ export function watchSettings() {
 export async function chosen() {
   const read = await readFields();
   if (!read) return null;
-  const [form, users, functions, biases] = read;
+  const [form, users, functions, biases, variables] = read;
   const tools = toolsOf(find("#calculator").checked, users, functions);
   const seed = find("#seed").value;
   const system = find("#system").value.trim();
@@ -85,6 +86,7 @@ export async function chosen() {
     ...(answers > 1 ? { n: answers } : {}),
     ...(choice === "auto" ? {} : { tool_choice: toolChoice(choice) }),
     ...(biases ? { logit_bias: biases } : {}),
+    ...(variables ? { chat_template_kwargs: variables } : {}),
     ...(find("#sureness").checked ? { logprobs: true, top_logprobs: ALTERNATIVES } : {}),
     ...(thinking ? { enable_thinking: thinking === "yes" } : {}),
     ...(find("#models").hidden ? {} : { model: find("#models").value }),
@@ -219,8 +221,20 @@ function parseSchema(text) {
 function parseBiases(text) {
   if (!text.trim()) return null;
   const biases = parseJson(text);
-  const isObject = biases !== null && typeof biases === "object" && !Array.isArray(biases);
-  if (!isObject || Object.values(biases).some((bias) => typeof bias !== "number"))
+  if (!isObject(biases) || Object.values(biases).some((bias) => typeof bias !== "number"))
     throw new Error('biases are numbers by token, as {"10": -5}');
   return biases;
+}
+
+/** @param {string} text */
+function parseVariables(text) {
+  if (!text.trim()) return null;
+  const variables = parseJson(text);
+  if (!isObject(variables)) throw new Error('variables have names, as {"reasoning_effort": "low"}');
+  return variables;
+}
+
+/** @param {any} value */
+function isObject(value) {
+  return value !== null && typeof value === "object" && !Array.isArray(value);
 }

@@ -146,6 +146,7 @@ async def test_what_else_a_model_takes_is_set_and_what_is_empty_is_not_sent(new_
             for label, (_, value) in numbers.items():
                 await settings.get_by_label(label).fill(str(value))
             await settings.get_by_label("Biases").fill('{"10": -5}')
+            await settings.get_by_label("Variables").fill('{"effort": "low"}')
             await settings.get_by_label("Stop at").fill("The end.\n\\n\\n\n")
             await settings.get_by_label("Tools that this page answers").check()
             await settings.get_by_label("Calls of tools").select_option("multiply")
@@ -153,6 +154,7 @@ async def test_what_else_a_model_takes_is_set_and_what_is_empty_is_not_sent(new_
     first, second = (request.options for request in gateway.provider.requests)
     given = dict(numbers.values()) | {
         "logit_bias": {"10": -5},
+        "chat_template_kwargs": {"effort": "low"},
         "stop": ["The end.", "\n\n"],
         "tool_choice": {"type": "function", "function": {"name": "multiply"}},
     }
@@ -164,6 +166,7 @@ async def test_what_else_a_model_takes_is_set_and_what_is_empty_is_not_sent(new_
     ("field", "text", "said"),
     [
         ("#biases", "[1]", "biases are numbers by token"),
+        ("#variables", '"low"', "variables have names"),
         ("#tools", "{", "not JSON"),
         ("#functions", "{name: 'f'}", 'tool 1 needs a function "run"'),
         ("#functions", "{name:", "SyntaxError"),
