@@ -196,7 +196,8 @@ class Generation:
             return
         raw = response.raw_response
         # Another provider's responses may know of one answer only.
-        choice = min(getattr(response, "choice", 0), len(self._answers) - 1)
+        most = len(self._answers) - 1
+        choice = min(getattr(response, "choice", 0), most) if most else 0
         if raw is not None and self._take_event(raw, choice, now):
             return
         if self.state is State.QUEUED:
@@ -287,7 +288,8 @@ class Generation:
         if not isinstance(item, WaitingFrame) and self._newest.get(item.choice) is item:
             del self._newest[item.choice]
         frame = item.frame(self.id, self._number())
-        self._keep(frame, FRAME_BYTES + item.size)  # type: ignore[arg-type]
+        if self.ticket is not None:
+            self._keep(frame, FRAME_BYTES + item.size)  # type: ignore[arg-type]
         return frame
 
     def _number(self) -> int:
@@ -296,8 +298,6 @@ class Generation:
         return self._left
 
     def _keep(self, frame: Numbered, size: int) -> None:
-        if self.ticket is None:
-            return
         self._kept.append((frame, size))
         self._kept_bytes += size
         # Half is room for what comes while the client is away.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from gateway.frames import Chunk, Done, Error, ServerFrame, Started, ToolCall
 from provider.interface import ToolCallDelta
@@ -31,7 +31,7 @@ Channel = Literal["reasoning"] | None
 Numbered = Started | Chunk | ToolCall | Done | Error
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)  # one for almost every token
 class WaitingText:
     """Text that waits, which more text of its channel, of the same answer, may join."""
 
@@ -39,17 +39,20 @@ class WaitingText:
     choice: int = 0
     parts: list[str] = field(default_factory=list)
     size: int = 0  # in bytes of UTF-8, and about what the log-probabilities take
-    logprobs: list[dict[str, Any]] = field(default_factory=list)
-    numbered = True
+    logprobs: list[dict[str, Any]] | None = None
+    numbered: ClassVar = True
 
     def add(self, text: str, logprobs: Sequence[dict[str, Any]]) -> int:
         """Take more text; return what it adds to the size."""
-        grown = _size(text) + _size_of_logprobs(logprobs)
+        grown = _size(text)
         self.parts.append(text)
+        if logprobs:
+            grown += _size_of_logprobs(logprobs)
+            self.logprobs = self.logprobs or []
+            self.logprobs += logprobs
         if len(self.parts) == MOST_PARTS:
             self.parts = ["".join(self.parts)]
         self.size += grown
-        self.logprobs += logprobs
         return grown
 
     def frame(self, generation: str, seq: int | None) -> ServerFrame:
@@ -60,7 +63,7 @@ class WaitingText:
             seq=seq or 0,
             text=text,
             channel=self.channel,
-            logprobs=self.logprobs or None,
+            logprobs=self.logprobs,
             choice=self.choice,
         )
 
