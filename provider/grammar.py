@@ -141,7 +141,7 @@ class Held:
     """What holds one run's answer to its form, and its thinking to its budget; on the MLX thread.
 
     While the model thinks nothing is bound, until `most_thoughts` tokens have come, of all its
-    thinking together; then the only way on is `think_end`, token by token, and no more is begun.
+    thinking together; then the only way on is what closes it, token by token, and no more is begun.
     Without a `matcher` thinking may come anywhere in the answer, with one before its form. The
     tokens of `never` come nowhere in that order.
     """
