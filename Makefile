@@ -43,10 +43,10 @@ bench-gateway: $(VENV)/dev.ready  ## Measure the gateway alone, beside a bare lo
 	$(BIN)/python -m tests.bench.gateway --json .build/bench-gateway.json $(ARGS)
 
 autobahn: $(VENV)/autobahn.ready  ## Autobahn's fuzzing client, with a Python 2.7: PYTHON2=… ARGS="--all"
-	$(BIN)/python -m tests.gateway.autobahn $(VENV)/autobahn/bin/wstest $(ARGS)
+	$(BIN)/python -m tests.gateway.server.autobahn $(VENV)/autobahn/bin/wstest $(ARGS)
 
 fuzz: $(VENV)/dev.ready  ## Feed 500,000 inputs to the codecs and a session: ARGS="--inputs 1000000"
-	$(BIN)/python -m tests.gateway.fuzz $(ARGS)
+	$(BIN)/python -m tests.gateway.dialects.fuzz $(ARGS)
 
 soak: $(VENV)/dev.ready  ## Ten minutes of clients that come, cancel, vanish and come back
 	$(BIN)/python -m tests.bench.soak --json .build/soak.json $(ARGS)
@@ -92,9 +92,9 @@ $(VENV)/autobahn.ready: $(VENV)/dev.ready
 	@touch $@
 
 # Only checks need a Node, which comes from PyPI: AsyncAPI's parser, and the types of the page's JSDoc.
-$(VENV)/asyncapi.ready: $(VENV)/dev.ready $(wildcard tests/gateway/asyncapi/*.json)
+$(VENV)/asyncapi.ready: $(VENV)/dev.ready $(wildcard tests/gateway/protocol/asyncapi/*.json)
 	@mkdir -p $(VENV)/asyncapi
-	cp tests/gateway/asyncapi/*.json $(VENV)/asyncapi
+	cp tests/gateway/protocol/asyncapi/*.json $(VENV)/asyncapi
 	$(BIN)/npm ci --prefix $(VENV)/asyncapi --silent --no-audit --no-fund
 	@touch $@
 

@@ -14,8 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - the contract's own spelling
 
-from provider.engine import Engine, EngineClosedError
-from provider.grammar import refuse_excess
+from provider.constraints.compiler import refuse_excess
+from provider.constraints.sandbox import Trials
+from provider.engine.engine import Engine, EngineClosedError
+from provider.engine.inbox import AsyncInbox, SyncInbox
+from provider.engine.messages import RunEvent, RunFailed, RunFinished, RunRequest
+from provider.engine.model import LoadProgress
+from provider.engine.statistics import EngineStatistics
+from provider.events import CallDelta, TextDelta
+from provider.inputs.tools import normalise_tools
 from provider.interface import (
     AbstractLLMInterface,
     ChoiceResponse,
@@ -29,25 +36,12 @@ from provider.interface import (
     ModelParameter,
     TokenLogprobs,
 )
-from provider.library import Library, sources_of
-from provider.models import LoadProgress
+from provider.models.library import Library, sources_of
+from provider.models.request_builder import Call, Preparation
+from provider.models.served_model import Served
+from provider.models.submission import Submitted
 from provider.options import GenerationOptions, parse_options
-from provider.preparation import Call, Preparation
-from provider.runs import (
-    AsyncInbox,
-    CallDelta,
-    RunEvent,
-    RunFailed,
-    RunFinished,
-    RunRequest,
-    SyncInbox,
-    TextDelta,
-)
-from provider.served import Served, Submitted
 from provider.settings import parse_settings
-from provider.statistics import EngineStatistics
-from provider.tools import normalise_tools
-from provider.trial import Trials
 
 __all__ = ["MLXProvider"]
 

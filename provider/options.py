@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from provider.images import image_part, is_image_part
+from provider.inputs.images import image_part, is_image_part
 from provider.interface import InvalidParameterError
 
 __all__ = ["MAX_SEED", "THOUGHTS", "GenerationOptions", "parse_options"]

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - the contract's own spelling
 
+from provider.inputs.tools import normalise_tools
 from provider.interface import (
     AbstractLLMInterface,
     GenerateResponse,
@@ -31,7 +32,6 @@ from provider.interface import (
     ToolCallDelta,
 )
 from provider.options import parse_options
-from provider.tools import normalise_tools
 
 __all__ = [
     "Call",

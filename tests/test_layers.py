@@ -1,218 +1,235 @@
-"""Who may import whom: the arrows of the design, held against the code's own imports."""
+"""Who may import whom: the layers of ARCHITECTURE.md, held against the code's own imports."""
 
 import ast
+import subprocess
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MLX = {"mlx", "mlx_lm"}
 
-# The files of provider/ that may import mlx; a new one wants a reason.
-MLX_FILES = {
-    "attention.py",  # what a cache may compute itself
-    "backend.py",  # loads the BLAS, then mlx
-    "batch.py",  # prompts, read in chunks
-    "caches.py",  # KV caches
-    "grammar.py",  # masks of what may come next
-    "group.py",  # decode steps
-    "logprobs.py",  # chances of tokens
-    "models.py",  # loading
-    "prefix_store.py",  # mlx-lm's files of caches
-    "sampling.py",  # samplers and processors
-    "speculative.py",  # drafts, quantised caches
-    "text.py",  # mlx-lm's text state machine
-    "vision.py",  # mlx-vlm's models
+# Each layer imports only from those after it; packages of one layer know nothing of each other.
+GATEWAY_LAYERS = (
+    ("commands",),
+    ("client", "server"),
+    ("dialects",),
+    ("protocol",),
+)
+PROVIDER_LAYERS = (
+    ("embedded.making",),
+    ("mlx_provider",),
+    ("models",),
+    ("engine",),
+    ("constraints", "caches"),
+    ("formats",),
+    ("inputs",),
+    ("contract",),
+    ("runtime",),
+)
+# Beside the layers: who may import it, from anywhere; it imports what it says.
+GATEWAY_BESIDE = {"configuration": set(), "": set()}
+PROVIDER_BESIDE = {
+    "embedded": set(),
+    "scripted": {"inputs", "contract"},
+    "": {"contract", "mlx_provider"},
+}
+CONTRACT = {"interface", "errors", "tool_types", "events", "options", "settings"}
+
+# What the gateway's packages may import of the provider, by its first names.
+OF_PROVIDER = {
+    "protocol": {"interface", "events"},
+    "dialects": set(),
+    "server": {"interface", "options", "settings"},
+    "client": {"inputs.tools"},
+    "configuration": set(),
+    "commands": {"interface", "settings", "inputs.files", "MLXProvider", "scripted", "models.hub"},
 }
 
+MLX = {"mlx", "mlx_lm", "mlx_vlm"}
 # Modules that are pure: no I/O, no event loop, no thread.
-PURE = {
-    "gateway/answer.py",
-    "gateway/frames.py",
-    "gateway/session.py",
-    "gateway/asyncapi.py",
-    "gateway/auth.py",
-    "gateway/configuration.py",
-    "gateway/generation.py",
-    "gateway/limits.py",
-    "gateway/outgoing.py",
-    "gateway/settings.py",
-    "gateway/tokens.py",
+PURE = (
+    "gateway/protocol/",
+    "gateway/dialects/",
+    "gateway/configuration/",
+    "gateway/server/origins.py",
+    "gateway/server/rates.py",
+    "gateway/server/tokens.py",
     "provider/interface.py",
     "provider/errors.py",
-    "provider/tool_types.py",
-    "provider/call_grammar.py",
-    "provider/call_readers.py",
-    "provider/harmony.py",
-    "provider/thinking.py",
-    "provider/calls.py",
-    "provider/images.py",
-    "provider/lark.py",
+    "provider/events.py",
     "provider/options.py",
-    "provider/past_calls.py",
-    "provider/memory.py",
-    "provider/scheduler.py",
-    "provider/schemas.py",
     "provider/settings.py",
-    "provider/shared_memory.py",
-    "provider/statistics.py",
-    "provider/tagged_calls.py",
-    "provider/tools.py",
-    "provider/tuning.py",
-}
+    "provider/tool_types.py",
+    "provider/formats/call_grammar.py",
+    "provider/formats/call_history.py",
+    "provider/formats/harmony.py",
+    "provider/formats/lark.py",
+    "provider/formats/readers.py",
+    "provider/formats/tagged_calls.py",
+    "provider/formats/thinking.py",
+    "provider/formats/tool_calls.py",
+    "provider/inputs/",
+    "provider/engine/blas_threads.py",
+    "provider/engine/memory_budget.py",
+    "provider/engine/memory_pool.py",
+    "provider/engine/pace.py",
+    "provider/engine/scheduler.py",
+    "provider/engine/shared_prompt.py",
+    "provider/engine/statistics.py",
+)
 IMPURE = {"asyncio", "threading", "socket", "websockets", "concurrent", "subprocess"}
 
-# What each module of the gateway may import of the gateway.
-ARROWS = {
-    "__init__": set(),
-    "__main__": {"cli"},
-    "answer": {"outgoing"},
-    "asyncapi": {"frames"},
-    "auth": set(),
-    "catalogue": {"failure"},
-    "chat": {"client", "frames", "sync_client", "toolbox"},
-    "cli": {
-        "",
-        "chat",
-        "client",
-        "configuration",
-        "failure",
-        "frames",
-        "serving",
-        "settings",
-        "tokens",
-        "toolbox",
-    },
-    "client": {"frames"},
-    "configuration": set(),
-    "connection": {"frames", "generation", "hub", "limits", "logs", "pull", "session", "tokens"},
-    "door": {"auth", "frames", "limits", "pages", "settings", "tokens"},
-    "failure": set(),
-    "frames": set(),
-    "generation": {"answer", "frames", "outgoing"},
-    "hub": {
-        "frames",
-        "generation",
-        "limits",
-        "logs",
-        "metrics",
-        "pull",
-        "session",
-        "settings",
-        "shelf",
-        "tokens",
-    },
-    "limits": set(),
-    "logs": set(),
-    "metrics": set(),
-    "outgoing": {"frames"},
-    "pages": {"", "asyncapi", "hub", "metrics"},
-    "pull": {"frames", "generation", "logs", "metrics"},
-    "server": {"", "connection", "door", "frames", "hub", "logs", "pages", "settings", "tokens"},
-    "serving": {"", "auth", "configuration", "failure", "logs", "server", "settings", "tokens"},
-    "session": {"frames", "generation"},
-    "settings": set(),
-    "shelf": {"generation", "pull"},
-    "sync_client": {"client", "frames"},
-    "tokens": set(),
-    "toolbox": {"client", "frames"},
-}
+FILES = sorted([*(ROOT / "gateway").rglob("*.py"), *(ROOT / "provider").rglob("*.py")])
 
 
-def imports(path):
-    """Return the dotted names that a file imports anywhere in it."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def module_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imported(path):
+    """Return the dotted names that a file imports anywhere in it, but for types alone."""
+    names, nodes = set(), [ast.parse(path.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            nodes += ast.iter_child_nodes(node)
     return names
 
 
+def modules_in(names):
+    """Return the project's own modules that are named, or hold what is named."""
+    found = set()
+    for name in names:
+        inside = name
+        while inside and inside not in MODULES:
+            inside = inside.rpartition(".")[0]
+        found |= {inside} if inside else set()
+    return found
+
+
 def roots(path):
-    return {name.partition(".")[0] for name in imports(path)}
+    return {name.partition(".")[0] for name in imported(path)}
 
 
-GATEWAY = sorted((ROOT / "gateway").glob("*.py"))
-PROVIDER = sorted((ROOT / "provider").glob("*.py"))
+def place_of(module):
+    """Return a module's package within gateway or provider, as the layers call it."""
+    inside = module.partition(".")[2]
+    if inside.startswith("embedded.making"):
+        return "embedded.making"
+    first = inside.partition(".")[0]
+    return "contract" if first in CONTRACT else first
 
 
-@pytest.mark.parametrize("path", GATEWAY, ids=lambda path: path.stem)
-def test_the_gateway_knows_no_model(path):
-    assert not roots(path) & MLX
-    of_provider = {name for name in imports(path) if name.startswith("provider.")}
-    allowed = (
-        "provider.interface",
-        "provider.MLXProvider",
-        "provider.files",
-        "provider.hub",
-        "provider.options",
-        "provider.scripted",
-        "provider.settings",
-        "provider.tools",
-    )
-    only_interface = {n for n in of_provider if not n.startswith(allowed[:1])}
-    assert not only_interface or path.stem in {
-        "catalogue",
-        "chat",
-        "cli",
-        "hub",
-        "pull",
-        "serving",
-        "toolbox",
-    }
-    assert all(name.startswith(allowed) for name in of_provider)
+def wrong_arrows(base, layers, beside):
+    level = {place: number for number, layer in enumerate(layers) for place in layer}
+    for module, path in MODULES.items():
+        if module.partition(".")[0] != base:
+            continue
+        place = place_of(module)
+        if place == "__main__":
+            continue
+        for other in modules_in(imported(path)):
+            if other.partition(".")[0] != base or place_of(other) == place:
+                continue
+            to = place_of(other)
+            if place in beside:
+                right = to in beside[place] or to in {"", "runtime"}
+            else:
+                right = to in beside or (to in level and level[place] < level[to])
+            if not right:
+                yield f"{module} -> {other}"
 
 
-@pytest.mark.parametrize("path", GATEWAY, ids=lambda path: path.stem)
-def test_the_gateways_modules_keep_their_arrows(path):
-    own = {
-        name.removeprefix("gateway").removeprefix(".").partition(".")[0]
-        for name in imports(path)
-        if name == "gateway" or name.startswith("gateway.")
-    } - {"__version__"}
-    assert own <= ARROWS[path.stem]
+@pytest.mark.xfail(reason="the goal of the moves that follow", strict=True)
+def test_the_gateway_keeps_its_layers():
+    assert list(wrong_arrows("gateway", GATEWAY_LAYERS, GATEWAY_BESIDE)) == []
 
 
-@pytest.mark.parametrize("path", PROVIDER, ids=lambda path: path.stem)
-def test_the_provider_knows_no_socket_and_no_gateway(path):
-    assert not roots(path) & {"gateway", "websockets", "socket"}
+@pytest.mark.xfail(reason="the goal of the moves that follow", strict=True)
+def test_the_provider_keeps_its_layers():
+    assert list(wrong_arrows("provider", PROVIDER_LAYERS, PROVIDER_BESIDE)) == []
 
 
-def takes_mlx_from_the_backend(path):
-    return any(
-        isinstance(node, ast.ImportFrom)
-        and node.module == "provider.backend"
-        and any(alias.name == "mx" for alias in node.names)
-        for node in ast.walk(ast.parse(path.read_text()))
-    )
+@pytest.mark.xfail(reason="the goal of the moves that follow", strict=True)
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {module: modules_in(imported(path)) - {module} for module, path in MODULES.items()}
+    done = set()
+
+    def visit(module, above):
+        assert module not in above, " -> ".join([*above, module])
+        if module not in done:
+            for other in sorted(graph[module]):
+                visit(other, [*above, module])
+            done.add(module)
+
+    for module in sorted(graph):
+        visit(module, [])
 
 
-def test_mlx_is_imported_in_few_files():
-    users = {path for path in PROVIDER if roots(path) & MLX or takes_mlx_from_the_backend(path)}
-    assert {path.name for path in users} == MLX_FILES
+@pytest.mark.parametrize("place", OF_PROVIDER)
+def test_the_gateway_asks_the_provider_for_little(place):
+    for path in (ROOT / "gateway" / place).glob("*.py"):
+        of_provider = {name for name in imported(path) if name.startswith("provider.")}
+        allowed = tuple(f"provider.{name}" for name in OF_PROVIDER[place])
+        assert [name for name in of_provider if not name.startswith(allowed)] == [], path.name
 
 
-@pytest.mark.parametrize("name", sorted(PURE))
-def test_pure_modules_are_pure(name):
-    assert not roots(ROOT / name) & (IMPURE | MLX)
+def test_the_gateway_knows_no_model_and_the_provider_no_socket():
+    for module, path in MODULES.items():
+        strangers = MLX if module.startswith("gateway") else {"gateway", "websockets", "socket"}
+        assert not roots(path) & strangers, module
 
 
-def test_every_module_of_the_gateway_has_its_arrows():
-    assert {path.stem for path in GATEWAY} == set(ARROWS)
+def test_pure_modules_are_pure():
+    for path in FILES:
+        if str(path.relative_to(ROOT)).startswith(PURE):
+            assert not roots(path) & (IMPURE | MLX), path.name
+
+
+def test_pure_names_are_there():
+    for name in PURE:
+        assert (ROOT / name).exists(), name
+
+
+# Modules whose test is another file's, each with the reason.
+TESTED_ELSEWHERE = {
+    "gateway.__main__": "the command line's tests run it",
+    "provider.embedded.making.network": "torch is not installed for the tests",
+    "provider.embedded.making.train": "torch is not installed for the tests",
+}
+
+
+@pytest.mark.xfail(reason="the goal of the moves that follow", strict=True)
+def test_every_module_has_its_test_file():
+    missing = []
+    for module, path in MODULES.items():
+        if module in TESTED_ELSEWHERE or path.name == "__init__.py":
+            continue
+        inside = path.relative_to(ROOT)
+        if "corpus" in inside.parts:  # documents of one kind each, under one test
+            continue
+        test = ROOT / "tests" / inside.parent / f"test_{path.stem}.py"
+        if not test.exists():
+            missing.append(str(test.relative_to(ROOT)))
+    assert missing == []
 
 
 def test_the_top_level_holds_what_it_should():
-    import subprocess
-
     tracked = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.split()
     if not tracked:
         pytest.skip("not a git checkout")
     top = {name.split("/")[0] for name in tracked if not name.startswith(".")}
-    assert top == {
+    assert top - {"ARCHITECTURE.md"} == {
         "LICENSE",
         "Makefile",
         "README.md",

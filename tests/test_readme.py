@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings import Settings
+from gateway.configuration.settings import Settings
 from provider import MLXProvider
 from tests.support.servers import running
 from tests.web_demo.conftest import browser  # noqa: F401 - a fixture

@@ -17,13 +17,16 @@ from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 from provider import MLXProvider
-from provider.backend import active_memory, describe, mx
 from provider.embedded import MODEL_PATH
-from provider.embedded.corpus.stories import subject
-from provider.models import load, tokenizer_of
+from provider.embedded.making.corpus.stories import subject
+from provider.engine.inbox import AsyncInbox
+from provider.engine.messages import RunFinished, RunRequest
+from provider.events import TextDelta
+from provider.formats.chat_template import ChatTemplate
+from provider.inputs.messages import conversation
+from provider.models.loading import load, tokenizer_of
 from provider.options import GenerationOptions
-from provider.runs import AsyncInbox, RunFinished, RunRequest, TextDelta
-from provider.templates import ChatTemplate, conversation
+from provider.runtime.mlx import active_memory, describe, mx
 from tests.bench import peers
 from tests.bench.report import Figure, publish, said
 from tests.support.faults import FaultyEngine
@@ -474,7 +477,7 @@ class Bench:
     # 8. Parity.
 
     async def parity(self):
-        file = Path(__file__).parent.parent / "provider" / "test_parity.py"
+        file = Path(__file__).parent.parent / "provider" / "engine" / "test_parity.py"
         command = [sys.executable, "-m", "pytest", "-q", str(file)]
         result = await asyncio.to_thread(
             subprocess.run, command, capture_output=True, text=True, check=False

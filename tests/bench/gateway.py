@@ -21,7 +21,8 @@ from pathlib import Path
 
 from websockets.asyncio.client import connect
 
-from gateway.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Generate, codec_for
+from gateway.dialects.native import codec_for
+from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Generate
 from tests.bench.report import Figure, publish, said
 from tests.bench.served import served
 from tests.support.servers import Wire

@@ -15,8 +15,8 @@ from mlx.utils import tree_flatten
 from mlx_lm.generate import BatchGenerator, StopSequences
 from mlx_lm.models.cache import BatchKVCache
 
-from provider.backend import BLAS_THREADS, OPENBLAS, mx, set_blas_threads
-from provider.models import load
+from provider.models.loading import load
+from provider.runtime.mlx import BLAS_THREADS, OPENBLAS, mx, set_blas_threads
 
 
 def batch_generator(loaded, prompts, max_tokens):

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from websockets.asyncio.server import serve
 
-from gateway.server import Gateway
-from gateway.settings import Settings
+from gateway.configuration.settings import Settings
+from gateway.server.server import Gateway
 from provider.scripted import Say, ScriptedProvider
 
 FILES = 16_384

@@ -15,7 +15,7 @@ from pathlib import Path
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from gateway.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Cancel, Generate, Resume
+from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Cancel, Generate, Resume
 from tests.bench.report import Figure, console, publish, said
 from tests.bench.served import served
 from tests.support.servers import Wire

@@ -31,7 +31,8 @@ from provider.interface import (
     UnsupportedFeatureError,
     UnsupportedModelError,
 )
-from provider.models import EMBEDDED, tokenizer_of
+from provider.models.loading import tokenizer_of
+from provider.models.source import EMBEDDED
 from tests.support.tiny_models import LLAMA, write_model
 
 STORY = "Tell me a story about a fox named Zorvan."

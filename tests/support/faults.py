@@ -8,11 +8,13 @@ from copy import copy
 from dataclasses import dataclass, field
 
 from provider.embedded import MODEL_PATH
-from provider.engine import Engine
-from provider.models import load
+from provider.engine.engine import Engine
+from provider.engine.inbox import AsyncInbox
+from provider.engine.messages import RunFailed, RunFinished, RunRequest
+from provider.engine.sampling import Sampling
+from provider.events import TextDelta
+from provider.models.loading import load
 from provider.options import GenerationOptions
-from provider.runs import AsyncInbox, RunFailed, RunFinished, RunRequest, TextDelta
-from provider.sampling import Sampling
 from provider.settings import EngineSettings
 
 PROMPTS = 24

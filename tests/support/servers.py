@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager, contextmanager
 
 from websockets.asyncio.client import connect
 
-from gateway.frames import JSON_PROTOCOL, codec_for
-from gateway.server import Gateway
-from gateway.settings import Settings
+from gateway.configuration.settings import Settings
+from gateway.dialects.native import codec_for
+from gateway.protocol.frames import JSON_PROTOCOL
+from gateway.server.server import Gateway
 
 TIMEOUT = 20.0  # seconds for anything that happens at all; waits are for conditions, not for time
 

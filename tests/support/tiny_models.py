@@ -7,8 +7,8 @@ from pathlib import Path
 from mlx.utils import tree_flatten
 from mlx_lm.utils import _get_classes
 
-from provider.backend import mx
 from provider.embedded import MODEL_PATH
+from provider.runtime.mlx import mx
 
 LLAMA = {
     "model_type": "llama",

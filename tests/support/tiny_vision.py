@@ -6,8 +6,8 @@ import json
 from mlx.utils import tree_flatten
 from PIL import Image
 
-from provider.backend import mx
 from provider.embedded import MODEL_PATH
+from provider.runtime.mlx import mx
 
 TEXT = {
     "hidden_size": 64,

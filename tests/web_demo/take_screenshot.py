@@ -7,7 +7,7 @@ import asyncio
 
 from playwright.async_api import async_playwright
 
-from gateway.pages import web_root
+from gateway.server.pages import web_root
 from provider import MLXProvider
 from tests.support.servers import running
 from tests.web_demo.conftest import ARGUMENTS, find_chromium

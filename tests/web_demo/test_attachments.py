@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from provider import MLXProvider
-from provider.files import MAX_FILE_BYTES
+from provider.inputs.files import MAX_FILE_BYTES
 from provider.scripted import Say
 from tests.support.servers import running
 from tests.web_demo.conftest import (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.frames import RETRYABLE
-from gateway.pages import web_root
+from gateway.protocol.codes import RETRYABLE
+from gateway.server.pages import web_root
 from provider import MLXProvider
 from provider.interface import GenerationError
 from provider.scripted import Call, Fail, Pause, Reason, Say, ScriptedProvider

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from gateway.server import Gateway
-from gateway.settings import Settings
-from gateway.tokens import Token, Tokens
+from gateway.configuration.settings import Settings
+from gateway.server.server import Gateway
+from gateway.server.tokens import Token, Tokens
 from provider import MLXProvider
 from provider.interface import GenerationError
 from provider.scripted import Call, Fail, Gate, Pause, Prefill, Queue, Reason, Say, ScriptedProvider

@@ -1,0 +1,16 @@
+"""The Python client: on an event loop, or blocking; and a loop that calls tools."""
+
+from __future__ import annotations
+
+from gateway.client.asynchronous import GatewayClient, connect
+from gateway.client.errors import ConnectionLostError, GatewayError, UnauthorizedError
+from gateway.client.run import Run
+
+__all__ = [
+    "ConnectionLostError",
+    "GatewayClient",
+    "GatewayError",
+    "Run",
+    "UnauthorizedError",
+    "connect",
+]

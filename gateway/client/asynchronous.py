@@ -1,0 +1,326 @@
+"""An asyncio client of the gateway, for the command line, scripts and tests.
+
+    async with GatewayClient("ws://127.0.0.1:8765/v1/stream") as client:
+        run = client.generate(messages=[{"role": "user", "content": "Hello"}])
+        async for chunk in run:  # leaving the loop cancels the generation
+            print(chunk.text, end="")
+        print(run.done.usage)
+
+As a context manager, a generation is cancelled at the end of the block, and its `done` awaited. A
+connection that is lost is made again, and every generation that has its ticket goes on where it
+was, each frame exactly once; one whose ticket was still on its way ends with ConnectionLostError. A
+prompt is never sent twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Coroutine
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any, Self
+
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as connect_socket
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.protocol import State
+from websockets.typing import Subprotocol
+
+from gateway.client.errors import ConnectionLostError, GatewayError, UnauthorizedError
+from gateway.client.run import Run
+from gateway.dialects.native import NotAFrame, codec_for, server_frame
+from gateway.protocol.codes import CloseCode
+from gateway.protocol.frames import (
+    JSON_PROTOCOL,
+    Ack,
+    Cancel,
+    ClientFrame,
+    Generate,
+    Hello,
+    Ping,
+    Ready,
+    Resume,
+    ServerFrame,
+)
+
+__all__ = [
+    "GatewayClient",
+    "connect",
+]
+
+
+MAX_FRAME_BYTES = 64 * 1024 * 1024  # of a server that the user chose; a bound all the same
+
+GIVE_UP_S = 60.0  # as long as a server keeps a generation whose client is lost
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0  # between attempts to connect again
+
+ENDS_FOR_GOOD = {CloseCode.NOT_A_FRAME, CloseCode.NOT_AUTHENTICATED, CloseCode.FORBIDDEN}
+
+
+class GatewayClient:
+    """One gateway, one connection at a time, many generations; a context manager.
+
+    It shows `token` if there is one. A connection that is lost is made again, for up to
+    `give_up_s` seconds; 0 lets it be.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        protocol: str = JSON_PROTOCOL,
+        token: str | None = None,
+        *,
+        give_up_s: float = GIVE_UP_S,
+    ):
+        self.ready = Ready(protocol="", server="", epoch="", connection="", models=[], limits={})
+        self.connections = 0  # how many were made
+        self.resumed = 0  # how often a generation was taken up again
+        self._url = url
+        self._protocol = protocol
+        self._token = token
+        self._give_up_s = give_up_s
+        self._codec = codec_for(protocol)
+        self._socket: ClientConnection | None = None
+        self._open = asyncio.Event()
+        self._down = asyncio.Event()  # set while there is none
+        self._failure: GatewayError | None = None  # why there will be no connection any more
+        self._runs: dict[str, Run] = {}
+        self._left: set[str] = set()  # generations that are to be cancelled when there is a way
+        self._ids = itertools.count(1)
+
+    async def __aenter__(self) -> Self:
+        """Connect. Raises OSError, InvalidHandshake, UnauthorizedError."""
+        await self.open()
+        self._living = asyncio.create_task(self._live())
+        return self
+
+    async def __aexit__(self, *details: object) -> None:
+        """Cancel what runs, and close the connection."""
+        self._living.cancel()
+        await asyncio.gather(self._living, return_exceptions=True)
+        if self._socket is not None:
+            await self._socket.close()
+
+    def generate(self, *, resumable: bool = True, **fields: Any) -> Run:
+        """Return a generation with the fields of a `generate` frame.
+
+        It starts when it is iterated over or entered; while there is no connection it waits for
+        one.
+        """
+        number = f"g{next(self._ids)}"
+        frame = Generate(id=fields.pop("id", None) or number, resumable=resumable, **fields)
+        return Run(self, frame)
+
+    async def start(self, run: Run) -> None:
+        """Send a generation's frame, once.
+
+        Raises ConnectionLostError, and GatewayError for a frame that is larger than the gateway
+        takes: it would end the connection, with all else that runs on it.
+        """
+        if run.started_here:
+            return
+        run.started_here = True
+        socket = await self._connected()
+        self._check_size(run.frame)
+        self._runs[run.id] = run  # from now on: what was not sent is not lost with a connection
+        try:
+            await self._write(socket, run.frame)
+        except ConnectionClosed as error:
+            self._forget(run)
+            raise ConnectionLostError(f"the connection was lost: {error}") from error
+
+    def _check_size(self, frame: Generate) -> None:
+        most = self.ready.limits.get("max_frame_bytes")
+        size = len(self._codec.encode(frame))
+        if most is not None and size > most:
+            said = f"the request has {size:,} bytes; the gateway takes at most {most:,}"
+            raise GatewayError("invalid_request", f"{said} (its `max_frame_bytes`)")
+
+    async def ping(self, nonce: str) -> None:
+        """Send a ping; the connection answers it in order with everything else."""
+        await self.send(Ping(nonce=nonce))
+
+    async def cancel(self, run: Run) -> None:
+        """Stop a generation; without a connection, as soon as there is one again."""
+        self._left.add(run.id)
+        socket = self._socket
+        if not run.over and socket is not None:
+            with suppress(ConnectionClosed):
+                await self._write(socket, Cancel(id=run.id))
+
+    async def acknowledge(self, run: Run, frame: ServerFrame) -> None:
+        """Say that a generation's frames up to this one are used, if it has a window."""
+        socket, seq = self._socket, getattr(frame, "seq", None)
+        if socket is not None and run.windowed and seq is not None:
+            with suppress(ConnectionClosed):
+                await self._write(socket, Ack(id=run.id, seq=seq))
+
+    async def send(self, frame: ClientFrame) -> None:
+        """Send one frame, once there is a connection. Raises ConnectionLostError."""
+        socket = await self._connected()
+        try:
+            await self._write(socket, frame)
+        except ConnectionClosed as error:
+            raise ConnectionLostError(f"the connection was lost: {error}") from error
+
+    async def _connected(self) -> ClientConnection:
+        """Wait for a connection that is open. Raises ConnectionLostError."""
+        while True:
+            await self._open.wait()
+            if self._failure is not None:
+                raise self._failure
+            if self._socket is not None and self._socket.state is State.OPEN:
+                return self._socket
+            self._open.clear()  # it is lost, and the reader has not said so yet
+
+    async def _write(self, socket: ClientConnection, frame: ClientFrame) -> None:
+        await socket.send(self._codec.encode(frame), text=self._codec.text)
+
+    async def leave(self, run: Run) -> None:
+        """Cancel a generation if it still runs, and take what is left while there is a connection.
+
+        Without one it is cancelled as soon as there is one again.
+        """
+        try:
+            if not run.over:
+                await self.cancel(run)
+                await _first_of(run.result(), self._down.wait())
+        finally:
+            if run.over or run.ticket is None:
+                self._forget(run)
+
+    def _forget(self, run: Run) -> None:
+        self._runs.pop(run.id, None)
+        self._left.discard(run.id)
+
+    # The connection.
+
+    async def open(self) -> None:
+        """Connect. Raises OSError, InvalidHandshake, UnauthorizedError."""
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else None
+        try:
+            socket = await connect_socket(
+                self._url,
+                subprotocols=[Subprotocol(self._protocol)],
+                additional_headers=headers,
+                compression=None,
+                max_size=MAX_FRAME_BYTES,
+            )
+        except InvalidStatus as error:
+            if error.response.status_code == HTTPStatus.UNAUTHORIZED:
+                raise UnauthorizedError from error
+            raise
+        try:
+            await self._greet(socket)
+        except BaseException:
+            socket.transport.abort()
+            raise
+
+    async def _greet(self, socket: ClientConnection) -> None:
+        """Take the `ready`, and take up what was lost."""
+        self._codec = codec_for(socket.subprotocol)
+        try:
+            if self._token is None:  # a gateway that wants one says so now, and not after a while
+                await self._write(socket, Hello())
+            ready = server_frame(self._codec.decode_fields(await socket.recv()))
+            if not isinstance(ready, Ready):
+                raise NotAFrame("what speaks there is no mlx-gateway")
+            same = ready.epoch == self.ready.epoch
+            self.ready = ready
+            for run in list(self._runs.values()):
+                await self._resume(socket, run, same=same)
+        except ConnectionClosed as error:
+            if error.rcvd is not None and error.rcvd.code == CloseCode.NOT_AUTHENTICATED:
+                raise UnauthorizedError from error
+            raise
+        self._socket = socket
+        self.connections += 1
+        self._down.clear()
+        self._open.set()
+
+    async def _resume(self, socket: ClientConnection, run: Run, *, same: bool) -> None:
+        if run.over or run.ticket is None:
+            return
+        if not same:
+            run.fail(ConnectionLostError("the gateway was started anew meanwhile"))
+            return
+        await self._write(socket, Resume(id=run.id, ticket=run.ticket, after=run.last))
+        self.resumed += 1
+        if run.id in self._left:
+            await self._write(socket, Cancel(id=run.id))
+
+    async def _live(self) -> None:
+        """Read from the connection, and from the next one, until there can't be one."""
+        while True:
+            assert self._socket is not None
+            reason, code = await self._read(self._socket)
+            self._socket = None
+            self._open.clear()
+            self._down.set()
+            for run in list(self._runs.values()):
+                if run.ticket is None:
+                    run.fail(ConnectionLostError(reason))
+            if code in ENDS_FOR_GOOD or not await self._open_again():
+                break
+        self._failure = self._failure or ConnectionLostError(reason)
+        self._open.set()
+        for run in list(self._runs.values()):
+            run.fail(self._failure)
+
+    async def _read(self, socket: ClientConnection) -> tuple[str, int | None]:
+        """Give each generation its frames until the connection ends; return why it did."""
+        try:
+            async for message in socket:
+                frame = server_frame(self._codec.decode_fields(message))
+                run = self._runs.get(getattr(frame, "id", None) or "")
+                if run is not None and frame is not None:
+                    run.receive(frame)
+                    if run.id in self._left:
+                        await self.acknowledge(run, frame)
+                        if run.over:
+                            self._forget(run)
+        except NotAFrame as error:
+            socket.transport.abort()
+            return f"the connection broke: {error}", None
+        except ConnectionClosed:
+            pass
+        return f"the connection was lost, code {socket.close_code}", socket.close_code
+
+    async def _open_again(self) -> bool:
+        """Try until it works, or for `give_up_s`; return whether it worked."""
+        try:
+            async with asyncio.timeout(self._give_up_s):
+                for attempt in itertools.count():
+                    most = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt)
+                    await asyncio.sleep(random.uniform(0, most))  # noqa: S311 - nobody comes in step
+                    try:
+                        await self.open()
+                    except (OSError, InvalidHandshake, ConnectionClosed, NotAFrame):
+                        continue
+                    return True
+        except UnauthorizedError as error:
+            self._failure = error
+        except TimeoutError:
+            pass
+        return False
+
+
+def connect(
+    url: str, protocol: str = JSON_PROTOCOL, token: str | None = None, **options: Any
+) -> GatewayClient:
+    """Return a client that connects when it is entered; see GatewayClient."""
+    return GatewayClient(url, protocol, token, **options)
+
+
+async def _first_of(*works: Coroutine[Any, Any, Any]) -> None:
+    """Wait for the first of some works to end, however it does, and stop the others."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,127 @@
+"""The client without asyncio, for scripts: an event loop on a thread of its own.
+
+    with SyncClient("ws://127.0.0.1:8765/v1/stream") as client:
+        for chunk in client.generate(prompt="Hello"):
+            print(chunk.text, end="")
+
+Leaving the loop cancels the generation, and so does Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Self, TypeVar
+
+from gateway.client.asynchronous import GatewayClient, connect
+from gateway.client.run import Run
+from gateway.protocol.frames import Chunk, Ready
+
+__all__ = ["LoopThread", "SyncClient"]
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An event loop on a thread of its own; `wait` runs a coroutine there."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self.loop.run_forever, name="gateway-client", daemon=True
+        )
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    def wait(
+        self, work: Coroutine[Any, Any, T], on_interrupt: Callable[[], object] | None = None
+    ) -> T:
+        """Run to the end; Ctrl-C cancels it and is raised.
+
+        With `on_interrupt`, each Ctrl-C calls that instead, and the waiting goes on.
+        """
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        while True:
+            try:
+                return future.result()
+            except KeyboardInterrupt:
+                if on_interrupt is None:
+                    future.cancel()
+                    raise
+                self.loop.call_soon_threadsafe(on_interrupt)
+
+
+class SyncClient:
+    """One gateway, for code without an event loop; a context manager. See `client.connect`."""
+
+    def __init__(self, url: str, **options: Any):
+        self._url = url
+        self._options = options
+        self._thread = LoopThread()
+
+    def __enter__(self) -> Self:
+        """Connect. Raises what `client.connect` raises."""
+        self._thread.__enter__()
+        self._connection: AbstractAsyncContextManager[GatewayClient] = connect(
+            self._url, **self._options
+        )
+        try:
+            self._client = self._thread.wait(_enter(self._connection))
+        except BaseException:
+            self._thread.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._thread.wait(_exit(self._connection))
+        self._thread.__exit__()
+
+    @property
+    def ready(self) -> Ready:
+        """What the gateway said of itself."""
+        return self._client.ready
+
+    def generate(self, **fields: Any) -> Iterator[Chunk]:
+        """Yield the chunks of a generation. Raises GatewayError; closing it cancels."""
+        manager = self._client.generate(**fields)
+        run = self._thread.wait(_enter(manager))
+        chunks = aiter(run)
+        try:
+            while (chunk := self._thread.wait(_next(chunks))) is not None:
+                yield chunk
+        finally:
+            self._thread.wait(_exit(manager))
+
+    def answer(self, **fields: Any) -> Run:
+        """Return a generation that has ended: `text`, `reasoning`, `tool_calls`, `done`.
+
+        Raises GatewayError.
+        """
+        return self._thread.wait(self._answer(fields))
+
+    async def _answer(self, fields: dict[str, Any]) -> Run:
+        async with self._client.generate(**fields) as run:
+            await run.result()
+        return run
+
+
+async def _enter(manager: AbstractAsyncContextManager[T]) -> T:
+    return await manager.__aenter__()
+
+
+async def _exit(manager: AbstractAsyncContextManager[Any]) -> None:
+    await manager.__aexit__(None, None, None)
+
+
+async def _next(chunks: Any) -> Chunk | None:
+    found: Chunk | None = await anext(chunks, None)
+    return found

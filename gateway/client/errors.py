@@ -1,0 +1,55 @@
+"""What a client raises when the gateway refuses, or the connection is lost."""
+
+from __future__ import annotations
+
+from gateway.protocol.codes import RETRYABLE, ErrorCode
+from gateway.protocol.frames import (
+    Error,
+)
+
+__all__ = [
+    "ConnectionLostError",
+    "GatewayError",
+    "UnauthorizedError",
+]
+
+
+class GatewayError(Exception):
+    """The gateway refused a request or ended a generation with an error."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        retryable: bool = False,
+        retry_after: float | None = None,
+    ):
+        super().__init__(message)
+        self.code = code
+        self.retryable = retryable
+        self.retry_after = retry_after  # seconds, if the gateway said so
+
+
+class UnauthorizedError(GatewayError):
+    """The gateway wants a token, or another one."""
+
+    def __init__(self) -> None:
+        super().__init__("unauthorized", "the gateway wants a token")
+
+
+class ConnectionLostError(GatewayError):
+    """The connection ended before the generation did, and it can't be taken up again."""
+
+    def __init__(self, reason: str):
+        super().__init__("connection_lost", reason, retryable=True)
+
+
+def _raised(frame: Error) -> GatewayError:
+    retryable = frame.retryable or RETRYABLE.get(frame.code, False)
+    return GatewayError(
+        frame.code.value if isinstance(frame.code, ErrorCode) else str(frame.code),
+        frame.message,
+        retryable=retryable,
+        retry_after=frame.retry_after,
+    )

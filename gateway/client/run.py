@@ -1,0 +1,188 @@
+"""One generation as a client sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+
+from gateway.client.errors import GatewayError, _raised
+from gateway.protocol.frames import (
+    Chunk,
+    Done,
+    Error,
+    Generate,
+    Loading,
+    Progress,
+    Queued,
+    ServerFrame,
+    Started,
+    ToolCall,
+)
+
+if TYPE_CHECKING:
+    from gateway.client.asynchronous import GatewayClient
+
+__all__ = [
+    "Run",
+]
+
+
+class Run:
+    """One generation: an async iterator of its chunks, and a context manager. Made by `generate`.
+
+    `text`, `reasoning` and `calls` are what has come so far, the calls' parts put together, by
+    index; `loading`, `queued` and `progress` the newest of their kind; `done` is the last frame,
+    once it is there. `frames` iterates over the parts of tool calls too. With `n`, all this is of
+    the first answer; `others` has the texts of the others by `choice`, `done.choices` the rest.
+    """
+
+    def __init__(self, client: GatewayClient, frame: Generate):
+        self.id = frame.id
+        self.frame = frame
+        self.text = ""
+        self.reasoning = ""
+        self.others: dict[int, str] = {}
+        self.loading: Loading | None = None
+        self.queued: Queued | None = None
+        self.started: Started | None = None
+        self.progress: Progress | None = None
+        self.calls: dict[int, ToolCall] = {}
+        self.done: Done | None = None
+        self.last = -1  # the newest number that has come
+        self.over = False
+        self._client = client
+        self.ticket: str | None = None  # known once it has started
+        self.windowed = frame.window is not None
+        self.started_here = False  # its frame was sent, or is about to be
+        self._frames: asyncio.Queue[ServerFrame | GatewayError] = asyncio.Queue()
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The tool calls that have come whole and are to be answered."""
+        return [call for call in self.calls.values() if call.complete and call.error is None]
+
+    @property
+    def broken_calls(self) -> list[ToolCall]:
+        """The tool calls that were cut off, or that the gateway could not read."""
+        return [call for call in self.calls.values() if call.error is not None]
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        """Iterate over the chunks; leaving the loop cancels. Raises GatewayError."""
+        async with aclosing(self.frames()) as frames:
+            async for frame in frames:
+                if isinstance(frame, Chunk):
+                    yield frame
+
+    async def __aenter__(self) -> Self:
+        """Start. Raises ConnectionLostError."""
+        await self._client.start(self)
+        return self
+
+    async def __aexit__(self, *details: object) -> None:
+        """Cancel it if it still runs, and wait for its end while there is a connection."""
+        await self._client.leave(self)
+
+    async def result(self) -> Done:
+        """Wait for the end. Raises GatewayError."""
+        async for _ in self:
+            pass
+        assert self.done is not None
+        return self.done
+
+    async def cancel(self) -> None:
+        """Ask the gateway to stop; the iteration ends with its `done`."""
+        await self._client.cancel(self)
+
+    async def frames(self) -> AsyncGenerator[Chunk | ToolCall, None]:
+        """Iterate over chunks and parts of tool calls as they come; as the chunks alone."""
+        await self._client.start(self)
+        try:
+            while self.done is None:
+                frame = await self._frames.get()
+                if isinstance(frame, GatewayError):
+                    raise frame
+                if isinstance(frame, Chunk | ToolCall):
+                    yield frame
+                self._use(frame)
+                await self._client.acknowledge(self, frame)
+        finally:
+            if not self.over:
+                await self._client.cancel(self)
+
+    def _use(self, frame: ServerFrame) -> None:
+        match frame:
+            case Queued():
+                self.queued = frame
+            case Loading():
+                self.loading = frame
+            case Started():
+                self.started = frame
+            case Progress():
+                self.progress = frame
+            case Done():
+                self.done = frame
+                self._take_calls(frame)
+                for choice, one in enumerate(frame.choices or ()):
+                    if choice and "text" in one:
+                        self.others[choice] = one["text"]
+                self.text, self.reasoning = (
+                    frame.text or self.text,
+                    frame.reasoning or self.reasoning,
+                )
+
+    def _take_calls(self, done: Done) -> None:
+        """Take the calls of an answer that came whole."""
+        for call in [*(done.tool_calls or ()), *(done.broken_calls or ())]:
+            index, arguments = len(self.calls), call.get("arguments")
+            self.calls[index] = ToolCall(
+                id=self.id,
+                seq=done.seq,
+                index=index,
+                call_id=str(call.get("id")),
+                name=call.get("name"),
+                arguments=None if arguments is None else msgspec.json.encode(arguments).decode(),
+                complete=True,
+                error=call.get("error"),
+                text=call.get("text"),
+            )
+
+    def receive(self, frame: ServerFrame) -> None:
+        """Take a frame of this generation; one that came before is ignored."""
+        seq = getattr(frame, "seq", None)
+        if self.over or (seq is not None and seq <= self.last):
+            return
+        self.last = self.last if seq is None else seq
+        self.over = isinstance(frame, Done | Error)
+        if isinstance(frame, Started):
+            self.ticket = frame.ticket
+        if isinstance(frame, Chunk):
+            if frame.channel is None and frame.choice == 0:
+                self.text += frame.text
+            elif frame.channel is None:
+                self.others[frame.choice] = self.others.get(frame.choice, "") + frame.text
+            elif frame.choice == 0:
+                self.reasoning += frame.text
+        if isinstance(frame, ToolCall) and frame.choice == 0:
+            self.calls[frame.index] = _joined(self.calls.get(frame.index), frame)
+        if isinstance(frame, Error):
+            self._frames.put_nowait(_raised(frame))
+        else:
+            self._frames.put_nowait(frame)
+
+    def fail(self, error: GatewayError) -> None:
+        """End it with an error of the client's own."""
+        if not self.over:
+            self.over = True
+            self._frames.put_nowait(error)
+
+
+def _joined(before: ToolCall | None, part: ToolCall) -> ToolCall:
+    """Return a tool call with one more part."""
+    if before is None:
+        return part
+    arguments = f"{before.arguments or ''}{part.arguments or ''}" or None
+    return msgspec.structs.replace(part, name=before.name or part.name, arguments=arguments)

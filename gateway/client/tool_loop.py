@@ -1,0 +1,215 @@
+"""Functions that a model may call over the gateway, and the loop that calls them.
+
+    toolbox = Toolbox([get_weather])
+    answer = toolbox.run(client, [{"role": "user", "content": "What is the weather in Ulm?"}])
+    async for frame in answer:  # chunks, parts of calls, results
+        if isinstance(frame, Chunk):
+            print(frame.text, end="")
+    messages += answer.messages
+
+Functions run one after the other, those without `async` on a thread; what one raises is told to the
+model, and so is that there is no tool of the name that it called. A `tool_choice` that holds the
+model to a call holds for the first answer alone: it would never come to say what it was told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import inspect
+import json
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from gateway.client.asynchronous import GatewayClient
+from gateway.client.run import Run
+from gateway.protocol.frames import Chunk, ToolCall
+from provider.inputs.tools import normalise_tools
+
+__all__ = ["ToolResult", "ToolRun", "Toolbox"]
+
+MOST_ROUNDS = 8  # answers in a row that may ask for tools
+
+Definition = Mapping[str, Any] | Callable[..., Any]
+Ask = Callable[[ToolCall], Awaitable[str]]
+
+
+class ToolResult(NamedTuple):
+    """What a called function returned, as the model is told."""
+
+    call: ToolCall
+    content: str
+
+
+class Toolbox:
+    """Tools by name: functions, described by their signatures and docstrings, and definitions.
+
+    A call of a tool that is only defined goes to `ask`; without one it is left to the caller.
+    Raises InvalidParameterError for what is neither.
+    """
+
+    def __init__(self, tools: Iterable[Definition] = (), ask: Ask | None = None):
+        given = list(tools)
+        self.definitions = normalise_tools(given)
+        self._names = [definition["function"]["name"] for definition in self.definitions]
+        self._ask = ask
+        self._functions: dict[str, Callable[..., Any]] = {
+            name: tool for name, tool in zip(self._names, given, strict=True) if callable(tool)
+        }
+
+    @classmethod
+    def from_file(cls, path: Path, ask: Ask | None = None, more: Iterable[Definition] = ()) -> Self:
+        """Return the public functions of a Python file, and `more`.
+
+        Runs the file. Raises OSError if it can't be read, and whatever it raises.
+        """
+        path.open().close()  # says what is wrong better than an import
+        spec = importlib.util.spec_from_file_location(f"tools_{path.stem}", path)
+        if spec is None or spec.loader is None:
+            raise ValueError(f"`{path}` is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where a dataclass looks up what its annotations mean
+        spec.loader.exec_module(module)
+        functions = [
+            function
+            for name, function in inspect.getmembers(module, inspect.isfunction)
+            if not name.startswith("_") and function.__module__ == module.__name__
+        ]
+        return cls([*functions, *more], ask)
+
+    def can_answer(self, call: ToolCall) -> bool:
+        """Return whether a call has somebody to answer it."""
+        return call.name in self._functions or self._ask is not None or self._is_wrong(call)
+
+    def _is_wrong(self, call: ToolCall) -> bool:
+        """Return whether a model that was given tools has called another one."""
+        return bool(self._names) and call.name not in self._names
+
+    async def answer(self, call: ToolCall) -> str:
+        """Return what a call gives, as text; JSON where it is none."""
+        function = self._functions.get(call.name or "")
+        if self._is_wrong(call):
+            return _error(f"there is no tool `{call.name}`, only {', '.join(self._names)}")
+        try:
+            if function is None:
+                assert self._ask is not None
+                return await self._ask(call)
+            arguments = json.loads(call.arguments or "{}")
+            if inspect.iscoroutinefunction(function):
+                value = await function(**arguments)
+            else:
+                value = await asyncio.to_thread(function, **arguments)
+            return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        # The model's to hear; a SystemExit would end the thread of the loop, and nobody would know.
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            return _error(f"{type(error).__name__}: {error}")
+
+    def run(
+        self,
+        client: GatewayClient,
+        messages: Iterable[dict[str, Any]],
+        *,
+        most_rounds: int = MOST_ROUNDS,
+        **fields: Any,
+    ) -> ToolRun:
+        """Return an answer to `messages`, with what `generate` takes as `fields`."""
+        return ToolRun(client, self, list(messages), most_rounds, fields)
+
+
+class ToolRun:
+    """Generations in a row, and the functions called in between; made by `Toolbox.run`.
+
+    `messages` are the turns that were added, `run` is the newest generation.
+    """
+
+    def __init__(
+        self,
+        client: GatewayClient,
+        toolbox: Toolbox,
+        messages: list[dict[str, Any]],
+        most_rounds: int,
+        fields: Mapping[str, Any],
+    ):
+        self.messages: list[dict[str, Any]] = []
+        self.run: Run | None = None
+        self.stopped = False
+        self._client = client
+        self._toolbox = toolbox
+        self._asked = messages
+        self._most_rounds = most_rounds
+        self._fields = {**fields, "tools": toolbox.definitions or None}
+        self._calling: asyncio.Task[str] | None = None
+
+    async def __aiter__(self) -> AsyncGenerator[Chunk | ToolCall | ToolResult, None]:
+        """Iterate over what comes; leaving the loop cancels. Raises GatewayError."""
+        for number in range(1, self._most_rounds + 1):
+            asked = [*self._asked, *self.messages]
+            self.run = run = self._client.generate(messages=asked, **self._fields)
+            async with run, aclosing(run.frames()) as frames:
+                async for frame in frames:
+                    yield frame
+            self.messages.append(_assistant_turn(run))
+            calls = run.tool_calls
+            answered = all(self._toolbox.can_answer(call) for call in calls)
+            if not calls or not answered or self.stopped or number == self._most_rounds:
+                return
+            for call in calls:
+                content = await self._answer(call)
+                self.messages.append(
+                    {
+                        "role": "tool",
+                        "tool_call_id": call.call_id,
+                        "name": call.name,
+                        "content": content,
+                    }
+                )
+                yield ToolResult(call, content)
+            if self.stopped:
+                return
+            if self._fields.get("tool_choice") not in ("auto", "none"):
+                self._fields["tool_choice"] = None
+
+    async def cancel(self) -> None:
+        """Stop the model, and wait no more for a function; the iteration ends in order."""
+        self.stopped = True
+        if self._calling is not None:
+            self._calling.cancel()
+        if self.run is not None:
+            await self.run.cancel()
+
+    async def _answer(self, call: ToolCall) -> str:
+        if self.stopped:
+            return _error("stopped")
+        self._calling = asyncio.ensure_future(self._toolbox.answer(call))
+        try:
+            return await self._calling
+        except asyncio.CancelledError:
+            if not self.stopped:
+                raise
+            return _error("stopped")
+
+
+def _error(what: str) -> str:
+    """Return what a model is told instead of a result."""
+    return json.dumps({"error": what}, ensure_ascii=False)
+
+
+def _assistant_turn(run: Run) -> dict[str, Any]:
+    """Return an answer as a message of the conversation."""
+    turn: dict[str, Any] = {"role": "assistant", "content": run.text}
+    calls = [
+        {
+            "type": "function",
+            "id": call.call_id,
+            "function": {"name": call.name, "arguments": call.arguments or "{}"},
+        }
+        for call in run.tool_calls
+    ]
+    if not calls:
+        return turn
+    # Models that think between calls go on from what they have thought.
+    thoughts = {"reasoning_content": run.reasoning} if run.reasoning else {}
+    return {**turn, **thoughts, "tool_calls": calls}

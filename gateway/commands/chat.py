@@ -1,0 +1,275 @@
+"""A chat in the terminal over the WebSocket.
+
+Ctrl-C while an answer streams stops the answer and not the program; at the prompt it ends the
+chat, as Ctrl-D does. With standard input from a pipe each line is one turn, and only the answers
+go to standard output. Calls of tools are answered by the functions of a file, or by the user. With
+the option `raw` each line is a prompt as it is, and the answer what the model goes on with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import fcntl
+import importlib
+import select
+import sys
+import termios
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.markup import escape
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+
+from gateway.client import ConnectionLostError, GatewayClient, GatewayError, Run, connect
+from gateway.client.blocking import LoopThread
+from gateway.client.tool_loop import Toolbox, ToolResult, ToolRun
+from gateway.protocol.frames import Chunk, Done, ToolCall
+from provider.inputs.files import files_to_text, images_of
+
+__all__ = ["ask_user", "attach", "chat_with", "stream_url"]
+
+GIVE_UP_S = 10.0  # after which a user is told that the connection is lost
+PROMPT = "you > "
+notes = Console(stderr=True, highlight=False)
+
+
+def stream_url(url: str) -> str:
+    """Return the WebSocket address that belongs to a gateway's address of any form."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    path = parts.path if parts.path not in {"", "/"} else "/v1/stream"
+    return f"{scheme}://{parts.netloc}{path}"
+
+
+def chat_with(
+    url: str,
+    system: str | None,
+    sampling: dict[str, Any],
+    token: str | None = None,
+    toolbox: Toolbox | None = None,
+    attachments: Sequence[dict[str, Any]] = (),
+) -> bool:
+    """Chat until the input ends; `toolbox` answers the calls of tools.
+
+    Return whether everything was answered; of a user who sees what was not, True.
+
+    `attachments`, which `attach` makes, stand at the beginning of the first message.
+
+    Raises OSError if there is no gateway at `url`, UnauthorizedError if it wants another token. The
+    connection lives on a thread of its own, so that it answers pings while the user thinks.
+    """
+    with LoopThread() as loop:
+        connection = connect(stream_url(url), token=token, give_up_s=GIVE_UP_S)
+        try:
+            client = loop.wait(connection.__aenter__())
+        except (InvalidHandshake, InvalidURI, ConnectionClosed, TimeoutError) as error:
+            raise OSError(str(error)) from error
+        try:
+            fields = {"system_prompt": system, **sampling}
+            return _converse(loop, client, fields, toolbox or Toolbox(), attachments)
+        finally:
+            loop.wait(connection.__aexit__(None, None, None))
+
+
+async def ask_user(call: ToolCall) -> str:
+    """Let the user say what a tool returns. Cancelling it leaves what is typed next to others."""
+    notes.print(f"[bold]{escape(str(call.name))} returns >[/] ", end="")
+    loop = asyncio.get_running_loop()
+    typed = asyncio.Event()
+    line = ""
+    loop.add_reader(sys.stdin, typed.set)
+    try:
+        await typed.wait()
+        line = sys.stdin.readline()  # a terminal gives lines, so that it is there as a whole
+    finally:
+        loop.remove_reader(sys.stdin)
+        if not line:
+            notes.print()  # nobody has ended this one
+    if not line:
+        raise EOFError("the user has no answer")
+    return line.rstrip("\n")
+
+
+def attach(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return text files and images as parts of a message. Raises FileProcessingError."""
+    images = [base64.b64encode(data).decode() for data in images_of(files)]
+    text = files_to_text(files)
+    parts: list[dict[str, Any]] = [{"type": "image", "data": data} for data in images]
+    return [*parts, {"type": "text", "text": text}] if text else parts
+
+
+def _message(text: str, attachments: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    content: Any = [*attachments, {"type": "text", "text": text}] if attachments else text
+    return {"role": "user", "content": content}
+
+
+def _converse(
+    loop: LoopThread,
+    client: GatewayClient,
+    fields: dict[str, Any],
+    toolbox: Toolbox,
+    attachments: Sequence[dict[str, Any]],
+) -> bool:
+    interactive = sys.stdin.isatty()
+    if interactive:
+        models = ", ".join(client.ready.models or ["?"])
+        notes.print(f"[dim]{models} · Ctrl-C stops an answer · Ctrl-D ends the chat[/]\n")
+    turns: list[dict[str, Any]] = []
+    failed = False
+    while (text := _next_turn(interactive=interactive)) is not None:
+        if not text.strip():
+            continue
+        turns.append(_message(text, () if turns else attachments))
+        answer = _Answer(_asked(client, toolbox, turns, fields))
+        try:
+            loop.wait(answer.print(), answer.stop)
+        except GatewayError as error:
+            notes.print(f"\n[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+            turns.pop()
+            failed = True
+            if isinstance(error, ConnectionLostError):
+                return False
+        else:
+            turns += answer.run.messages
+    return interactive or not failed
+
+
+def _asked(
+    client: GatewayClient, toolbox: Toolbox, turns: list[dict[str, Any]], fields: dict[str, Any]
+) -> ToolRun | Completion:
+    last = turns[-1]["content"]
+    if not fields.get("raw") or not isinstance(last, str):
+        return toolbox.run(client, turns, **fields)
+    return Completion(client, {**fields, "prompt": last, "tools": toolbox.definitions or None})
+
+
+class Completion:
+    """One raw prompt and what the model goes on with; has what an answer with tools has."""
+
+    def __init__(self, client: GatewayClient, fields: dict[str, Any]):
+        self.run: Run | None = None
+        self.stopped = False
+        self.messages: list[dict[str, Any]] = []  # each line is a prompt of its own
+        self._client = client
+        self._fields = fields
+
+    async def __aiter__(self) -> AsyncGenerator[Chunk | ToolCall | ToolResult, None]:
+        """Iterate over what comes; leaving the loop cancels. Raises GatewayError."""
+        self.run = self._client.generate(**self._fields)
+        async with self.run, aclosing(self.run.frames()) as frames:
+            async for frame in frames:
+                yield frame
+
+    async def cancel(self) -> None:
+        """Stop the model."""
+        self.stopped = True
+        if self.run is not None:
+            await self.run.cancel()
+
+
+def _next_turn(*, interactive: bool) -> str | None:
+    """Return the next line, None at the end. Ctrl-C at the prompt counts as the end."""
+    if not interactive:
+        line = sys.stdin.readline()
+        return line.rstrip("\n") if line else None
+    try:
+        return _line(PROMPT) if sys.stdout.isatty() else notes.input(f"[bold cyan]{PROMPT}[/]")
+    except (EOFError, KeyboardInterrupt):
+        notes.print()
+        return None
+
+
+def _line(prompt: str) -> str:
+    """Let the user write a line, with arrow keys and a history; these need to know the prompt."""
+    if _has_ended():
+        raise EOFError
+    with suppress(ImportError):
+        importlib.import_module("readline")  # what `input` uses from now on
+    colour = notes.color_system is not None and not notes.no_color
+    return input(f"\x01\x1b[1;36m\x02{prompt}\x01\x1b[0m\x02" if colour else prompt)
+
+
+def _has_ended() -> bool:
+    """Return whether Ctrl-D was typed while nobody read; who reads keys one by one misses it."""
+    ready, _, _ = select.select([sys.stdin], [], [], 0)
+    return bool(ready) and not any(fcntl.ioctl(sys.stdin, termios.FIONREAD, bytes(4)))
+
+
+class _Answer:
+    """One answer on its way to standard output, with the calls of tools in it."""
+
+    def __init__(self, run: ToolRun | Completion):
+        self.run = run
+        self._stopping: asyncio.Task[None] | None = None
+        self._line_open = False  # on standard output
+        self._thinking = False  # a line of it is open, on standard error
+
+    async def print(self) -> None:
+        """Print the answer as it comes, cut where `stop` stopped it."""
+        async for frame in self.run:
+            match frame:
+                case Chunk(channel="reasoning"):
+                    notes.print(frame.text, style="dim italic", end="", markup=False)
+                    self._thinking = True
+                case Chunk():
+                    self._end_thinking()
+                    sys.stdout.write(frame.text)
+                    sys.stdout.flush()
+                    self._line_open = True
+                case ToolCall():
+                    self._print_call(frame)
+                case ToolResult():
+                    notes.print(f"  → {frame.content}", style="dim", markup=False)
+        self._end_thinking()
+        self._end_line(always=True)
+        last = self.run.run
+        if last is not None and last.done is not None and sys.stdin.isatty():
+            notes.print(f"[dim]{_footer(last.done, stopped=self.run.stopped)}[/]\n")
+
+    def stop(self) -> None:
+        """Ask the gateway to stop; on the loop's thread."""
+        if self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self.run.cancel())
+
+    def _print_call(self, part: ToolCall) -> None:
+        self._end_thinking()
+        self._end_line()
+        if part.name:
+            notes.print(f"[bold cyan]{escape(part.name)}[/] ", end="")
+        notes.print(part.arguments or "", end="", markup=False, soft_wrap=True)
+        if part.complete:
+            notes.print()
+        if part.error:
+            said = "cut off" if part.error == "cut_off" else "no call that can be read"
+            notes.print(f"  {said}: {part.text}", style="red", markup=False)
+
+    def _end_thinking(self) -> None:
+        if self._thinking:
+            notes.print()
+        self._thinking = False
+
+    def _end_line(self, *, always: bool = False) -> None:
+        if self._line_open or always:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+        self._line_open = False
+
+
+def _footer(done: Done, *, stopped: bool) -> str:
+    parts = [f"{done.usage.completion_tokens} tokens"]
+    if done.timing.tokens_per_second:
+        parts.append(f"{done.timing.tokens_per_second:.0f} a second")
+    if done.timing.first_token:
+        parts.append(f"first after {done.timing.first_token:.0f} ms")
+    if stopped and done.finish_reason in {"cancelled", "tool_calls"}:
+        parts.append("stopped by you")
+    elif done.finish_reason in {"cancelled", "length"}:
+        parts.append(
+            {"cancelled": "stopped by the gateway", "length": "cut off"}[done.finish_reason]
+        )
+    return " · ".join(parts)

@@ -1,0 +1,194 @@
+"""A gateway as a process: settings in, a provider and a server up, signals, down again.
+
+The first SIGINT or SIGTERM stops it in order, a second one at once; SIGHUP reads the tokens anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from gateway.commands.failure import ExitStatus, Failure
+from gateway.configuration import sources as configuration
+from gateway.configuration.settings import Settings
+from gateway.configuration.sources import Value
+from gateway.server import logs
+from gateway.server.origins import is_loopback
+from gateway.server.server import Gateway
+from gateway.server.tokens import BadTokens, Tokens, from_environment, from_file
+from provider.interface import (
+    AbstractLLMError,
+    AbstractLLMInterface,
+    InvalidParameterError,
+    ModelLoadingError,
+    ModelNotFoundError,
+)
+from provider.settings import EngineSettings
+
+__all__ = ["serve"]
+
+log = logging.getLogger(__name__)
+
+
+def serve(values: Mapping[str, Value], kind: str, errors: Console) -> None:
+    """Serve until a signal comes. Raises Failure; what is on the way goes to `errors`."""
+    logs.set_up(values["log_level"].value, values["log_format"].value)
+    settings = configuration.build(Settings, values)
+    tokens = _tokens_at_start(values["token_file"].value)
+    local = settings.unix is not None or is_loopback(settings.host)
+    if not (tokens or local or values["insecure"].value):
+        raise Failure(
+            f"`{settings.host}` is reached from other machines, and there are no tokens",
+            "make one with `mlx-gateway token new NAME`, or pass `--insecure`",
+            ExitStatus.USAGE,
+        )
+    with errors.status("starting mlx"):
+        provider = _open_provider(kind, values)
+    try:
+        gateway = Gateway(provider, settings, tokens)
+    except (ValueError, OSError) as error:
+        hint = "see the settings of TLS and of access in `mlx-gateway serve --help`"
+        raise Failure(str(error), hint, ExitStatus.USAGE) from error
+    asyncio.run(_Service(gateway, values, errors).run())
+
+
+class _Service:
+    """One gateway and its provider, from start to stop."""
+
+    def __init__(self, gateway: Gateway, values: Mapping[str, Value], errors: Console):
+        self._gateway = gateway
+        self._model = next(iter(values["model"].value), None)
+        self._token_file = values["token_file"].value
+        self._errors = errors
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Listen, load, say where, wait for a signal, stop."""
+        self._take_signals()
+        try:
+            await self._gateway.__aenter__()
+        except OSError as error:
+            raise _address_failure(self._gateway.settings, error) from error
+        try:
+            with self._errors.status(f"loading {self._model or 'the model in the package'}"):
+                await self._load_or_stop()
+            if not self._stop.is_set():
+                print(f"Open {self._gateway.url}", flush=True)  # noqa: T201 - this is the data
+            await self._stop.wait()
+            await self._gateway.drain()
+        finally:
+            await self._gateway.close()
+            await _call(self._gateway.provider, "aclose")
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._end)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _end(self) -> None:
+        if self._stop.is_set():
+            os._exit(ExitStatus.INTERRUPTED)
+        self._stop.set()
+
+    def _reload(self) -> None:
+        """Read tokens and certificate again; keep the old ones if the new ones can't be read."""
+        try:
+            self._gateway.tokens = self._tokens()
+            self._gateway.renew_certificate()
+        except (BadTokens, OSError) as error:
+            log.error("not all could be read anew: %s", error)  # noqa: TRY400 - said, not traced
+        else:
+            log.info("read anew: %d tokens are let in", len(self._gateway.tokens))
+
+    def _tokens(self) -> Tokens:
+        tokens = _read_tokens(self._token_file)
+        if self._gateway.tokens and not tokens:
+            raise BadTokens("there are none left, and without any everybody would be let in")
+        return tokens
+
+    async def _load_or_stop(self) -> None:
+        loading = asyncio.ensure_future(_call(self._gateway.provider, "load"))
+        stopping = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not loading.done():
+            loading.cancel()
+            return
+        try:
+            loading.result()
+        except ModelNotFoundError as error:
+            hint = "give `--model` a folder, or the OWNER/NAME of a model on the hub"
+            raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
+        except ModelLoadingError as error:
+            hint = "the folder must hold config.json, *.safetensors and tokenizer.json for mlx-lm"
+            raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
+        except AbstractLLMError as error:
+            raise Failure(str(error), "see the log above", ExitStatus.FAILED) from error
+
+
+async def _call(provider: AbstractLLMInterface, name: str) -> None:
+    """Call what a provider may have and need not."""
+    method = getattr(provider, name, None)
+    if method is not None:
+        await method()
+
+
+def _open_provider(kind: str, values: Mapping[str, Value]) -> Any:
+    if kind == "scripted":
+        from provider.scripted import ScriptedProvider  # noqa: PLC0415
+
+        return ScriptedProvider()
+    # mlx takes a second to import; nothing but serving needs it.
+    from provider import MLXProvider  # noqa: PLC0415
+
+    names = ["model", "adapter", "pin", "allow_any_model", "idle_unload_s", "draft_model"]
+    names += [field.name for field in fields(EngineSettings)]
+    given = {name.removesuffix("_s"): values[name].value for name in names}
+    try:
+        return MLXProvider({name: value for name, value in given.items() if value is not None})
+    except InvalidParameterError as error:
+        hint = "see the settings of the model in `mlx-gateway serve --help`"
+        raise Failure(str(error), hint, ExitStatus.USAGE) from error
+
+
+def _tokens_at_start(token_file: str | None) -> Tokens:
+    try:
+        return _read_tokens(token_file)
+    except BadTokens as error:
+        hint = "see `mlx-gateway token new --help`"
+        raise Failure(str(error), hint, ExitStatus.USAGE) from error
+    except OSError as error:
+        hint = "make one with `mlx-gateway token new NAME`"
+        raise Failure(f"`{token_file}`: {error.strerror}", hint, ExitStatus.USAGE) from error
+
+
+def _read_tokens(token_file: str | None) -> Tokens:
+    """Return the tokens of the file and of the environment. Raises BadTokens, OSError."""
+    variable = configuration.TOKENS_VARIABLE
+    found = from_environment(os.environ.get(variable, ""), variable)
+    if token_file is not None:
+        found += from_file(Path(token_file).read_text("utf-8"), token_file)
+    return Tokens(found)
+
+
+def _address_failure(settings: Settings, error: OSError) -> Failure:
+    if settings.unix is not None:
+        hint = "give `--unix` a path in a folder that you may write to"
+        return Failure(f"cannot listen on `{settings.unix}`: {error}", hint, ExitStatus.FAILED)
+    address = f"`{settings.host}:{settings.port}`"
+    if error.errno == errno.EADDRINUSE:
+        hint = "stop the other process, or pass `--port 0` to take a free one"
+        return Failure(f"port already in use: {address}", hint, ExitStatus.ADDRESS_IN_USE)
+    hint = "pass an address of this machine with `--host`, and a port that you may use"
+    reason = error.strerror or str(error)
+    return Failure(f"cannot listen on {address}: {reason}", hint, ExitStatus.FAILED)

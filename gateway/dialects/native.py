@@ -1,0 +1,256 @@
+"""The native wire language: JSON text frames and msgpack binary frames, over PROTOCOL.md's frames.
+
+Rule 1: whatever bytes arrive, `decode` returns a frame or raises NotAFrame or BadFrame.
+Rule 2: only this module writes field paths as `$.max_tokens`.
+
+Source: PROTOCOL.md, section "Codecs".
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from gateway.protocol.codes import ErrorCode
+from gateway.protocol.frames import (
+    CLIENT_FRAMES,
+    FIRST_OF_SERVER,
+    JSON_PROTOCOL,
+    MSGPACK_PROTOCOL,
+    NUMBERS,
+    ClientFrame,
+    Error,
+    ServerFrame,
+    name_of,
+)
+
+__all__ = [
+    "BY_NAME",
+    "BY_NUMBER",
+    "DEFAULTS",
+    "MALFORMED",
+    "MAX_DEPTH",
+    "SERVER_FRAMES",
+    "BadFrame",
+    "Codec",
+    "JsonCodec",
+    "MsgpackCodec",
+    "NotAFrame",
+    "codec_for",
+    "server_frame",
+]
+
+MAX_DEPTH = 64  # of what a client sends; JSON Schemas of tools need a dozen
+
+MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)
+
+
+class NotAFrame(Exception):  # noqa: N818 - it names what came, not what went wrong here
+    """The bytes are no frame at all; the connection closes with 4400."""
+
+
+class BadFrame(Exception):  # noqa: N818
+    """A frame with something wrong in it; `frame_id` is its id, where it has a usable one."""
+
+    def __init__(self, message: str, frame_id: str | None, *, code: ErrorCode):
+        super().__init__(message)
+        self.frame_id = frame_id
+        self.code = code
+
+
+class _Codec:
+    def __init__(self, max_depth: int = MAX_DEPTH):
+        self._max_depth = max_depth  # of a client's frame
+
+    def decode_fields(self, data: bytes | str) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _client_frame(self, data: bytes | str, *, bytes_in: type) -> ClientFrame:
+        fields = self.decode_fields(data)
+        return _client_frame(fields, bytes_in=bytes_in, max_depth=self._max_depth)
+
+
+class JsonCodec(_Codec):
+    """Text frames, one JSON object each: `{"type": …, fields}`; defaults are left out."""
+
+    name = JSON_PROTOCOL
+    text = True
+
+    def encode(self, frame: ServerFrame | ClientFrame) -> bytes:
+        """Return the frame as UTF-8 JSON; a lone surrogate becomes a replacement character."""
+        try:
+            return msgspec.json.encode(frame)
+        except UnicodeEncodeError:
+            return msgspec.json.encode(_without_surrogates(msgspec.to_builtins(frame)))
+
+    def decode(self, data: bytes | str) -> ClientFrame:
+        """Return a client's frame. Raises NotAFrame or BadFrame."""
+        return self._client_frame(data, bytes_in=str)
+
+    def decode_fields(self, data: bytes | str) -> dict[str, Any]:
+        """Return any frame as a dict with `type`. Raises NotAFrame."""
+        try:
+            fields = msgspec.json.decode(data)
+        except MALFORMED:
+            fields = _of_odd_json(data)
+        if not isinstance(fields, dict):
+            raise NotAFrame("not a JSON object")
+        return fields
+
+
+class MsgpackCodec(_Codec):
+    """Binary frames, one array each: `[number, fields in order]`; trailing defaults left out."""
+
+    name = MSGPACK_PROTOCOL
+    text = False
+
+    def encode(self, frame: ServerFrame | ClientFrame) -> bytes:
+        """Return the frame as a msgpack array; a lone surrogate becomes a replacement."""
+        kind = type(frame)
+        values = [getattr(frame, name) for name in kind.__struct_fields__]
+        while values and values[-1] == DEFAULTS[kind][len(values) - 1]:
+            values.pop()
+        try:
+            return msgspec.msgpack.encode([NUMBERS[kind], *values])
+        except UnicodeEncodeError:
+            plain = msgspec.to_builtins(values, builtin_types=(bytes,))
+            return msgspec.msgpack.encode(_without_surrogates([NUMBERS[kind], *plain]))
+
+    def decode(self, data: bytes | str) -> ClientFrame:
+        """Return a client's frame. Raises NotAFrame or BadFrame."""
+        return self._client_frame(data, bytes_in=bytes)
+
+    def decode_fields(self, data: bytes | str) -> dict[str, Any]:
+        """Return any frame as a dict with `type`. Raises NotAFrame."""
+        if isinstance(data, str):
+            raise NotAFrame("a text frame, where msgpack was agreed")
+        try:
+            values = msgspec.msgpack.decode(data)
+        except (*MALFORMED, TypeError, ValueError) as error:  # TypeError: a list as a key
+            raise NotAFrame("not msgpack") from error
+        if not isinstance(values, list) or not values:
+            raise NotAFrame("not a msgpack array")
+        number, *rest = values
+        kind = BY_NUMBER.get(number) if type(number) is int else None
+        if kind is None:
+            return {"type": None}
+        names = kind.__struct_fields__
+        extra = {f"[{i}]": value for i, value in enumerate(rest) if i >= len(names)}
+        return {"type": name_of(kind), **dict(zip(names, rest, strict=False)), **extra}
+
+
+Codec = JsonCodec | MsgpackCodec
+
+
+def server_frame(fields: dict[str, Any]) -> ServerFrame | None:
+    """Turn a dict into the server's frame that it says it is.
+
+    None for a type of a later version; an error's code of a later version becomes `internal`, but
+    what it says of itself stays. Raises NotAFrame.
+    """
+    kind = SERVER_FRAMES.get(str(fields.get("type")))
+    if kind is None:
+        return None
+    if kind is Error and fields.get("code") not in set(ErrorCode):
+        fields = {**fields, "code": ErrorCode.INTERNAL}
+    try:
+        return msgspec.convert(fields, kind, strict=False)
+    except MALFORMED as error:
+        raise NotAFrame(str(error)) from error
+
+
+def codec_for(protocol: str | None, max_depth: int = MAX_DEPTH) -> Codec:
+    """Return the codec of a subprotocol; JSON where none was agreed."""
+    return (MsgpackCodec if protocol == MSGPACK_PROTOCOL else JsonCodec)(max_depth)
+
+
+BY_NUMBER = {number: kind for kind, number in NUMBERS.items()}
+
+SERVER_FRAMES: dict[str, Any] = {
+    name_of(kind): kind for kind, number in NUMBERS.items() if number >= FIRST_OF_SERVER
+}
+
+BY_NAME: dict[str, type[ClientFrame]] = {name_of(kind): kind for kind in CLIENT_FRAMES}
+
+DEFAULTS = {kind: tuple(info.default for info in msgspec.structs.fields(kind)) for kind in NUMBERS}
+
+
+def _client_frame(fields: dict[str, Any], *, bytes_in: type, max_depth: int) -> ClientFrame:
+    """Turn a dict into the client's frame that it says it is. Raises BadFrame."""
+    name, frame_id = fields.get("type"), fields.get("id")
+    known_id = frame_id if isinstance(frame_id, str) and 1 <= len(frame_id) <= 64 else None
+    if not isinstance(name, str) or name not in BY_NAME:
+        message = f"`$.type` must be one of {', '.join(BY_NAME)}"
+        raise BadFrame(message, known_id, code=ErrorCode.INVALID_FRAME)
+    deep = _too_deep(fields, max_depth)
+    if deep is not None:
+        message = f"`{deep}`: nested deeper than {max_depth}"
+        raise BadFrame(message, known_id, code=ErrorCode.INVALID_REQUEST)
+    try:
+        builtin = (bytes,) if bytes_in is bytes else ()  # else base64 text becomes bytes
+        return msgspec.convert(fields, BY_NAME[name], builtin_types=builtin)
+    except (*MALFORMED, TypeError, ValueError) as error:
+        code = ErrorCode.INVALID_REQUEST if name == "generate" else ErrorCode.INVALID_FRAME
+        raise BadFrame(_explain(str(error), BY_NAME[name]), known_id, code=code) from error
+
+
+def _too_deep(fields: dict[str, Any], most: int) -> str | None:
+    """Return the path of the first field that is nested too deep."""
+    for name, value in fields.items():
+        level = [value] if isinstance(value, dict | list) else []
+        depth = 1
+        while level:
+            if depth > most:
+                return f"$.{name}"
+            inner = (one.values() if isinstance(one, dict) else one for one in level)
+            level = [x for items in inner for x in items if isinstance(x, dict | list)]
+            depth += 1
+    return None
+
+
+def _explain(message: str, kind: type[Struct]) -> str:
+    """Put the path of the field first: `$.temperature`: what is wrong with it."""
+    what, _, path = message.partition(" - at `")
+    path = path.rstrip("`") or "$"
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL)
+    missing = re.fullmatch(r"Object missing required field `(.*)`", what)
+    if missing:
+        return f"`{path}.{missing[1]}`: missing"
+    if unknown:
+        near = difflib.get_close_matches(unknown[1], kind.__struct_fields__, 1)
+        hint = f"; did you mean `{near[0]}`?" if near and path == "$" else ""
+        return f"`{path}.{unknown[1][:64]}`: unknown field{hint}"
+    return f"`{path}`: {what[:1].lower()}{what[1:]}"
+
+
+def _of_odd_json(data: bytes | str) -> Any:
+    """Return what JSON says that has half a character or a number beyond all in it.
+
+    JSON's grammar allows both (RFC 8259, sections 6 and 8.2), and JavaScript writes the half of a
+    character that was cut; such a frame is no reason to close a connection. Raises NotAFrame.
+    """
+    try:
+        text = data if isinstance(data, str) else data.decode()
+        return _without_surrogates(json.loads(text, parse_constant=_refuse_constant))
+    except (*MALFORMED, ValueError) as error:
+        raise NotAFrame("not JSON") from error
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is Python's, not JSON's")
+
+
+def _without_surrogates(value: Any) -> Any:
+    """Return plain data with each lone surrogate, which no encoding has, replaced."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_without_surrogates(k): _without_surrogates(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_surrogates(item) for item in value]
+    return value

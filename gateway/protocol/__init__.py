@@ -1,0 +1,1 @@
+"""The native protocol as plain data and state machines; no I/O."""

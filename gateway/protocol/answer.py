@@ -1,0 +1,80 @@
+"""What has come of one of a generation's answers; not streamed, all of it until the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from gateway.protocol.outbox import Channel, WaitingCall, WaitingText
+from provider.interface import GenerateResponse, ToolCallDelta
+
+__all__ = ["Answer", "whole_call"]
+
+REASONS = frozenset({"stop", "length", "tool_calls"})
+
+
+@dataclass(eq=False)
+class Answer:
+    """One answer; its texts and calls are kept only if they are to leave at the end."""
+
+    texts: dict[Channel, WaitingText] = field(default_factory=dict)
+    making: dict[int, WaitingCall] = field(default_factory=dict)
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)  # the ids of calls whose last part has come
+    calls: int = 0  # that have begun
+    pieces: int = 0  # texts that came
+    last: GenerateResponse | None = None  # its end
+
+    def add_text(self, channel: Channel, text: str, logprobs: Sequence[dict[str, Any]]) -> int:
+        """Keep text for the end; return what that takes, in bytes."""
+        self.logprobs += logprobs
+        return self.texts.setdefault(channel, WaitingText(channel)).add(text, logprobs)
+
+    def add_call(self, part: ToolCallDelta) -> int:
+        """Keep a part of a call for the end; return what that takes, in bytes."""
+        return self.making.setdefault(part.index, WaitingCall(part.index, part.id)).add(part)
+
+    @property
+    def reason(self) -> str:
+        """Why it ended."""
+        if self.last is None:
+            return "cancelled"
+        return self.last.finish_reason if self.last.finish_reason in REASONS else "stop"
+
+    def fields(self) -> dict[str, Any]:
+        """Return it as `done` says it, if it was not streamed."""
+        made = [call for call in self.making.values() if call.complete]
+        return {
+            "text": self._text(None),
+            "reasoning": self._text("reasoning") or None,
+            "tool_calls": [_read(call) for call in made if call.error is None] or None,
+            "logprobs": self.logprobs or None,
+            "broken_calls": [_broken(call) for call in made if call.error is not None] or None,
+        }
+
+    def _text(self, channel: Channel) -> str:
+        return "".join(self.texts[channel].parts) if channel in self.texts else ""
+
+
+def whole_call(number: int, call: dict[str, Any]) -> ToolCallDelta:
+    """Return a call that comes at once; arguments may be a dict, or JSON text already."""
+    arguments = call.get("arguments") or {}
+    text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+    own = str(call.get("id") or f"call_{number}")
+    return ToolCallDelta(number, own, call.get("name"), text, complete=True)
+
+
+def _read(call: WaitingCall) -> dict[str, Any]:
+    try:
+        arguments = json.loads("".join(call.parts) or "{}")
+    except ValueError:  # of another provider; what it wrote is not to be lost
+        arguments = "".join(call.parts)
+    return {"id": call.call_id, "name": call.name, "arguments": arguments}
+
+
+def _broken(call: WaitingCall) -> dict[str, Any]:
+    return {"id": call.call_id, "name": call.name, "error": call.error, "text": call.text}

@@ -1,0 +1,446 @@
+"""One generation as a state machine, without I/O: a provider's responses in, frames out.
+
+Rule 1: every change of state is in TRANSITIONS.
+Rule 2: it ends with exactly one terminal frame, `done` or `error`, and nothing follows it.
+Rule 3: frames are numbered when they leave, not when they come: texts that wait for a slow client
+merge into one chunk, none is dropped, none is reordered, and the numbers have no gap.
+Rule 4: with a window, at most so many numbered frames leave beyond those acknowledged.
+Rule 5: a resumable one keeps what has left, the newest first, up to a bound, so that it can leave
+again on another connection.
+Rule 6: one that is not streamed ends where it would become larger than a frame may be.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from enum import Enum, auto
+from typing import Any, Literal
+
+import msgspec
+
+from gateway.protocol.answer import Answer, whole_call
+from gateway.protocol.codes import RETRYABLE, ErrorCode
+from gateway.protocol.frames import (
+    Done,
+    Error,
+    Generate,
+    Loading,
+    Progress,
+    Queued,
+    ServerFrame,
+    Started,
+    Timing,
+    Usage,
+)
+from gateway.protocol.outbox import (
+    FRAME_BYTES,
+    Channel,
+    Numbered,
+    Waiting,
+    WaitingCall,
+    WaitingFrame,
+    WaitingText,
+)
+from provider.interface import (
+    GenerateResponse,
+    GenerationStarted,
+    GenerationTiming,
+    ModelLoading,
+    PrefillProgress,
+    QueuePosition,
+    TokenLogprobs,
+    ToolCallDelta,
+)
+
+__all__ = ["TERMINAL", "TRANSITIONS", "Generation", "NotResumable", "State"]
+
+MOST_ANSWERS = 1024  # a bound on nonsense; the provider has its own
+USAGE_FIELDS = frozenset(Usage.__struct_fields__)
+
+
+class State(Enum):
+    """Where a generation is."""
+
+    QUEUED = auto()  # accepted; the provider has not begun
+    RUNNING = auto()  # `started` is on its way
+    DONE = auto()
+    CANCELLED = auto()
+    FAILED = auto()
+
+
+TERMINAL = frozenset({State.DONE, State.CANCELLED, State.FAILED})
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.RUNNING, State.CANCELLED, State.FAILED}),
+    State.RUNNING: frozenset({State.DONE, State.CANCELLED, State.FAILED}),
+    State.DONE: frozenset(),
+    State.CANCELLED: frozenset(),
+    State.FAILED: frozenset(),
+}
+
+
+class NotResumable(Exception):  # noqa: N818 - what the client is told, not an error of ours
+    """What is asked for can't be sent again; the message says why."""
+
+
+class Generation:
+    """What is known of one generation, and the frames that wait to leave.
+
+    What comes after its end is ignored. `ticket` is set for one that can be resumed; it then keeps
+    up to `keep_bytes` of what has left and of what waits. One that is not streamed ends when it
+    takes `most_bytes`.
+    """
+
+    def __init__(
+        self,
+        frame: Generate,
+        now: float,
+        *,
+        default_model: str = "",
+        ticket: str | None = None,
+        keep_bytes: int = 0,
+        most_bytes: int | None = None,
+    ):
+        self.id = frame.id
+        self.ticket = ticket
+        self.state = State.QUEUED
+        self.live = True  # until its end has come
+        self.reason = ""  # why it ended: a finish_reason or an error's code
+        self.usage = Usage()  # once it has ended
+        self.timing = Timing()
+        self.waiting_bytes = 0  # of text, in UTF-8
+        self.unsent_bytes = 0  # of answers that leave at the end
+        self.merged = 0  # texts that joined one that waited
+        self.model = ""
+        self.prompt_tokens = 0
+        self.cached_tokens = 0
+        self.accepted_at = now  # seconds, on the caller's clock
+        self.started_at: float | None = None
+        self.first_text_at: float | None = None
+        self._default_model = default_model
+        self._streamed = frame.stream
+        self._window = frame.window
+        self._waiting: deque[Waiting] = deque()
+        self._newest: dict[int, WaitingText | WaitingCall] = {}  # that wait, by answer
+        self._next_seq = 0
+        self._left = -1  # the newest number that has left on this connection
+        self._acked = -1
+        self._keep_bytes = keep_bytes
+        self._most_bytes = most_bytes
+        # In order, without a gap, up to `_next_seq`, each with what it takes.
+        self._kept: deque[tuple[Numbered, int]] = deque()
+        self._kept_bytes = 0
+        self._answers = [Answer() for _ in range(max(1, min(frame.n or 1, MOST_ANSWERS)))]
+
+    # What is asked.
+
+    @property
+    def over(self) -> bool:
+        """Whether its terminal frame has left."""
+        return not (self.live or self._waiting or self._behind)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the client has, or may have, a ticket for it."""
+        return self.ticket is not None and self._next_seq > 0
+
+    @property
+    def window_closed(self) -> bool:
+        """Whether the client has to acknowledge something before more can leave."""
+        return self._window is not None and self._left - self._acked >= self._window
+
+    @property
+    def held_bytes(self) -> int:
+        """What it holds in memory for its client."""
+        return self._kept_bytes + self.waiting_bytes + self.unsent_bytes
+
+    @property
+    def holds_enough(self) -> bool:
+        """Whether it holds all that it may while nobody reads it."""
+        return self.held_bytes >= self._keep_bytes
+
+    @property
+    def _behind(self) -> bool:
+        return self._left < self._next_seq - 1
+
+    # What the client does.
+
+    def cancel(self, now: float) -> bool:
+        """End it; return False if it had ended."""
+        if not self.live:
+            return False
+        self._become(State.CANCELLED)
+        self._wait_done("cancelled", self._counted(), self._timing(None, now))
+        return True
+
+    def ack(self, seq: int) -> None:
+        """Take an acknowledgement of all frames up to `seq`; one from the future is cut short."""
+        self._acked = max(self._acked, min(seq, self._left))
+        self._drop_kept(lambda frame: (frame.seq or 0) <= self._acked)
+
+    def replay(self, after: int) -> None:
+        """Let what has left after the number `after` leave again. Raises NotResumable."""
+        if after >= self._next_seq:
+            raise NotResumable(f"`$.after`: no frame {after} has been sent")
+        if after + 1 < self._next_seq - len(self._kept):
+            raise NotResumable(f"frame {after + 1} is not kept any more")
+        self._left = self._acked = after
+
+    # What the provider does.
+
+    def respond(self, response: GenerateResponse, now: float) -> None:
+        """Take one response of the stream."""
+        if not self.live:
+            return
+        raw = response.raw_response
+        # Another provider's responses may know of one answer only.
+        most = len(self._answers) - 1
+        choice = min(getattr(response, "choice", 0), most) if most else 0
+        if raw is not None and self._take_event(raw, choice, now):
+            return
+        if self.state is State.QUEUED:
+            self._begin(now)
+        logprobs = raw.tokens if isinstance(raw, TokenLogprobs) else ()
+        if response.reasoning_trace:
+            self._take_text(response.reasoning_trace, "reasoning", choice, now, logprobs)
+        elif response.content:
+            self._take_text(response.content, None, choice, now, logprobs)
+        if response.reasoning_trace and response.content:
+            self._take_text(response.content, None, choice, now, ())
+        if response.finish_reason is not None:
+            self._finish(response, choice, now)
+        if self._most_bytes is not None and self.unsent_bytes > self._most_bytes:
+            self.ended(now, "length")
+
+    def _take_event(self, event: object, choice: int, now: float) -> bool:
+        """Take what a response without text says; return False if it says nothing of the kind."""
+        match event:
+            case ModelLoading(model, done, total):
+                self._tell(Loading, model=model, done=done, total=total)
+            case QueuePosition(position):
+                self._tell(Queued, position=position)
+            case PrefillProgress(done, total):
+                self._begin(now)
+                self._tell(Progress, done=done, total=total)
+            case ToolCallDelta():
+                self._begin(now)
+                self._take_call(event, choice)
+            case GenerationStarted(model, prompt_tokens, cached_tokens):
+                self.model = model
+                self.prompt_tokens, self.cached_tokens = prompt_tokens, cached_tokens
+                self._begin(now)
+            case _:
+                return False
+        return True
+
+    def ended(self, now: float, reason: Literal["stop", "length"] = "stop") -> None:
+        """End it without the provider having said why, or because it has taken too long."""
+        if self.live:
+            self._begin(now)
+            for choice, answer in enumerate(list(self._answers)):
+                if answer.last is None:
+                    usage = msgspec.structs.asdict(self._counted(answer))
+                    end = GenerateResponse(finish_reason=reason, usage=usage)
+                    self._finish(end, choice, now)
+
+    def failed(self, code: ErrorCode, message: str, retry_after: float | None = None) -> None:
+        """End it with an error; `retry_after` in seconds, if the provider said so."""
+        if not self.live:
+            return
+        fields = {
+            "code": code,
+            "message": message,
+            "retryable": RETRYABLE[code],
+            "retry_after": retry_after,
+        }
+        started = self.state is State.RUNNING
+        self._become(State.FAILED)
+        self.reason, self.usage = code.value, self._counted()
+        self._waiting.append(WaitingFrame(Error, fields, numbered=started))
+
+    # What leaves.
+
+    def take(self) -> list[ServerFrame]:
+        """Return what may leave now, numbered, in order."""
+        frames: list[ServerFrame] = self._again() if self._behind else []
+        while self._waiting:
+            first = self._waiting[0]
+            if first.numbered and (self.window_closed or self._behind):
+                break
+            frames.append(self._leave(self._waiting.popleft()))
+        return frames
+
+    def _again(self) -> list[ServerFrame]:
+        frames: list[ServerFrame] = []
+        for frame, _ in list(self._kept)[self._left + 1 - self._next_seq :]:
+            if self.window_closed:
+                break
+            frames.append(frame)
+            self._left += 1
+        return frames
+
+    def _leave(self, item: Waiting) -> ServerFrame:
+        self.waiting_bytes -= item.size
+        if not item.numbered:
+            return item.frame(self.id, None)
+        if not isinstance(item, WaitingFrame) and self._newest.get(item.choice) is item:
+            del self._newest[item.choice]
+        frame = item.frame(self.id, self._number())
+        if self.ticket is not None:
+            self._keep(frame, FRAME_BYTES + item.size)  # type: ignore[arg-type]
+        return frame
+
+    def _number(self) -> int:
+        self._left = self._next_seq
+        self._next_seq += 1
+        return self._left
+
+    def _keep(self, frame: Numbered, size: int) -> None:
+        self._kept.append((frame, size))
+        self._kept_bytes += size
+        # Half is room for what comes while the client is away.
+        self._drop_kept(lambda first: self._kept_bytes > self._keep_bytes // 2)
+
+    def _drop_kept(self, may_go: Callable[[Numbered], bool]) -> None:
+        while len(self._kept) > 1 and may_go(self._kept[0][0]):
+            self._kept_bytes -= self._kept.popleft()[1]
+
+    # What waits.
+
+    def _become(self, state: State) -> None:
+        assert state in TRANSITIONS[self.state], f"{self.state} cannot become {state}"
+        self.state = state
+        self.live = state not in TERMINAL
+
+    def _tell(self, kind: type[Any], **fields: Any) -> None:
+        """Let a frame wait that is not numbered; a newer one takes an older one's place."""
+        last = self._waiting[-1] if self._waiting else None
+        if isinstance(last, WaitingFrame) and last.kind is kind:
+            last.fields = fields
+        else:
+            self._waiting.append(WaitingFrame(kind, fields, numbered=False))
+
+    def _begin(self, now: float) -> None:
+        if self.state is not State.QUEUED:
+            return
+        self._become(State.RUNNING)
+        self.started_at = now
+        fields = {
+            "model": self.model or self._default_model,
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
+            "ticket": self.ticket,
+        }
+        self._waiting.append(WaitingFrame(Started, fields))
+
+    def _take_text(
+        self,
+        text: str,
+        channel: Channel,
+        choice: int,
+        now: float,
+        logprobs: Sequence[dict[str, Any]],
+    ) -> None:
+        if self.first_text_at is None:
+            self.first_text_at = now
+        answer = self._answers[choice]
+        answer.pieces += 1
+        if not self._streamed:
+            self.unsent_bytes += answer.add_text(channel, text, logprobs)
+            return
+        last = self._newest.get(choice)
+        if isinstance(last, WaitingText) and last.channel == channel:
+            self.merged += 1
+        else:
+            last = self._newest[choice] = WaitingText(channel, choice)
+            self._waiting.append(last)
+        self.waiting_bytes += last.add(text, logprobs)
+
+    def _take_call(self, part: ToolCallDelta, choice: int) -> None:
+        answer = self._answers[choice]
+        if part.complete:
+            answer.told.add(part.id)
+        answer.calls = max(answer.calls, part.index + 1)
+        if not self._streamed:
+            self.unsent_bytes += answer.add_call(part)
+            return
+        last = self._newest.get(choice)
+        if not isinstance(last, WaitingCall) or last.index != part.index:
+            last = self._newest[choice] = WaitingCall(part.index, part.id, choice)
+            self._waiting.append(last)
+        self.waiting_bytes += last.add(part)
+
+    def _finish(self, response: GenerateResponse, choice: int, now: float) -> None:
+        """Take the end of one answer; with the last one the generation ends."""
+        answer, raw = self._answers[choice], response.raw_response
+        broken = raw.broken_calls if isinstance(raw, GenerationTiming) else ()
+        calls = [whole_call(n, call) for n, call in enumerate(response.tool_calls or ())]
+        for part in [*calls, *broken]:
+            if part.id not in answer.told:
+                self._take_call(replace(part, index=answer.calls), choice)
+        answer.last = response
+        if all(one.last is not None for one in self._answers):
+            self._become(State.DONE)
+            self._wait_done(self._answers[0].reason, self._used(), self._timing(raw, now))
+
+    def _used(self) -> Usage:
+        """Return what the provider counted, the prompt once."""
+        ends = [answer.last.usage or {} for answer in self._answers if answer.last is not None]
+        usage = {name: ends[0].get(name, 0) for name in USAGE_FIELDS}
+        for more in ends[1:]:
+            for name in ("completion_tokens", "reasoning_tokens"):
+                usage[name] += more.get(name, 0)
+        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+        return Usage(**usage)
+
+    def _wait_done(self, reason: Any, usage: Usage, timing: Timing) -> None:
+        self.reason, self.usage, self.timing = reason, usage, timing
+        fields: dict[str, Any] = {"finish_reason": reason, "usage": usage, "timing": timing}
+        answers = self._answers
+        if not self._streamed:
+            fields |= answers[0].fields()
+        if len(answers) > 1:
+            fields["choices"] = [
+                {"finish_reason": one.reason} | ({} if self._streamed else _given(one.fields()))
+                for one in answers
+            ]
+        self._answers = [Answer()]
+        self._waiting.append(WaitingFrame(Done, fields, size=self.unsent_bytes))
+        self.waiting_bytes += self.unsent_bytes
+        self.unsent_bytes = 0
+
+    def _counted(self, *answers: Answer) -> Usage:
+        """Return the usage of some answers, of all if there are none, as it can be told here."""
+        pieces = sum(answer.pieces for answer in answers or self._answers)
+        return Usage(
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=pieces,
+            total_tokens=self.prompt_tokens + pieces,
+            cached_tokens=self.cached_tokens,
+        )
+
+    def _timing(self, given: object, now: float) -> Timing:
+        """Return the provider's own timing, or what was seen from here."""
+        if isinstance(given, GenerationTiming):
+            return Timing(
+                queue=round(given.queue_ms, 3),
+                prefill=round(given.prefill_ms, 3),
+                first_token=round(given.first_token_ms, 3),
+                total=round(given.total_ms, 3),
+                tokens_per_second=round(given.tokens_per_second, 3),
+            )
+        accepted, started, first = self.accepted_at, self.started_at, self.first_text_at
+        decode_s = now - first if first is not None else 0.0
+        pieces = sum(answer.pieces for answer in self._answers)
+        return Timing(
+            queue=round(((started if started is not None else now) - accepted) * 1000, 3),
+            prefill=round((first - started) * 1000, 3) if first and started else 0.0,
+            first_token=round((first - accepted) * 1000, 3) if first is not None else 0.0,
+            total=round((now - accepted) * 1000, 3),
+            tokens_per_second=round((pieces - 1) / decode_s, 3) if decode_s > 0 else 0.0,
+        )
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,137 @@
+"""What of a generation waits to leave, and what it costs to hold.
+
+Texts of one channel of one answer that wait become one frame, and so do parts of one tool call; a
+frame is made when it leaves, and numbered then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from gateway.protocol.frames import Chunk, Done, Error, ServerFrame, Started, ToolCall
+from provider.interface import ToolCallDelta
+
+__all__ = [
+    "FRAME_BYTES",
+    "Channel",
+    "Numbered",
+    "Waiting",
+    "WaitingCall",
+    "WaitingFrame",
+    "WaitingText",
+]
+
+MOST_PARTS = 128  # that are kept apart: many short texts cost far more than one long one
+PAIR_BYTES = 64  # a token and its log-probability, on the wire, about
+FRAME_BYTES = 128  # what a frame that is kept costs beside its text, about
+
+Channel = Literal["reasoning"] | None
+Numbered = Started | Chunk | ToolCall | Done | Error
+
+
+@dataclass(eq=False, slots=True)  # one for almost every token
+class WaitingText:
+    """Text that waits, which more text of its channel, of the same answer, may join."""
+
+    channel: Channel
+    choice: int = 0
+    parts: list[str] = field(default_factory=list)
+    size: int = 0  # in bytes of UTF-8, and about what the log-probabilities take
+    logprobs: list[dict[str, Any]] | None = None
+    numbered: ClassVar = True
+
+    def add(self, text: str, logprobs: Sequence[dict[str, Any]]) -> int:
+        """Take more text; return what it adds to the size."""
+        grown = _size(text)
+        self.parts.append(text)
+        if logprobs:
+            grown += _size_of_logprobs(logprobs)
+            self.logprobs = self.logprobs or []
+            self.logprobs += logprobs
+        if len(self.parts) == MOST_PARTS:
+            self.parts = ["".join(self.parts)]
+        self.size += grown
+        return grown
+
+    def frame(self, generation: str, seq: int | None) -> ServerFrame:
+        """Return it as it leaves."""
+        text = self.parts[0] if len(self.parts) == 1 else "".join(self.parts)
+        return Chunk(
+            id=generation,
+            seq=seq or 0,
+            text=text,
+            channel=self.channel,
+            logprobs=self.logprobs,
+            choice=self.choice,
+        )
+
+
+@dataclass(eq=False)
+class WaitingCall:
+    """A part of a tool call that waits, which more of the same call may join."""
+
+    index: int
+    call_id: str
+    choice: int = 0
+    name: str | None = None
+    parts: list[str] = field(default_factory=list)
+    complete: bool = False
+    error: Any = None
+    text: str | None = None  # what the model wrote of a call that is broken
+    size: int = 0  # in bytes of UTF-8
+    numbered = True
+
+    def add(self, part: ToolCallDelta) -> int:
+        """Take more of the call; return what it adds to the size."""
+        self.name = self.name or part.name
+        if part.arguments:
+            self.parts.append(part.arguments)
+        if len(self.parts) == MOST_PARTS:
+            self.parts = ["".join(self.parts)]
+        self.complete, self.error, self.text = part.complete, part.error, part.text
+        grown = sum(_size(text) for text in (part.name, part.arguments, part.text) if text)
+        self.size += grown
+        return grown
+
+    def frame(self, generation: str, seq: int | None) -> ServerFrame:
+        """Return it as it leaves."""
+        return ToolCall(
+            id=generation,
+            seq=seq or 0,
+            index=self.index,
+            call_id=self.call_id,
+            name=self.name,
+            arguments="".join(self.parts) or None,
+            complete=self.complete,
+            error=self.error,
+            text=self.text,
+            choice=self.choice,
+        )
+
+
+@dataclass(eq=False)
+class WaitingFrame:
+    """A frame that waits; one with `numbered` gets its number when it leaves."""
+
+    kind: type[Any]
+    fields: dict[str, Any]
+    numbered: bool = True
+    size: int = 0  # of what it holds of an answer
+
+    def frame(self, generation: str, seq: int | None) -> ServerFrame:
+        """Return it as it leaves."""
+        number = {} if seq is None else {"seq": seq}
+        return self.kind(id=generation, **number, **self.fields)  # type: ignore[no-any-return]
+
+
+Waiting = WaitingText | WaitingCall | WaitingFrame
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _size_of_logprobs(logprobs: Sequence[dict[str, Any]]) -> int:
+    return sum(PAIR_BYTES * (1 + len(one["top_logprobs"])) for one in logprobs)

@@ -1,0 +1,243 @@
+"""One client connection as a state machine, without I/O.
+
+Frames go in, frames and commands come out; time is an argument. What a provider gives goes to the
+generation that it is for, which `heard` then puts in line.
+
+Rule 1: an id is live from its `generate` until its terminal frame has left.
+Rule 2: what is wrong with a frame ends no generation and not the connection.
+Rule 3: generations take turns: each lets leave what it has, then goes to the end of the line.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from gateway.dialects.native import BadFrame
+from gateway.protocol.codes import RETRYABLE, ErrorCode
+from gateway.protocol.frames import (
+    Ack,
+    Cancel,
+    ClientFrame,
+    Error,
+    Generate,
+    Hello,
+    Ping,
+    Pong,
+    Ready,
+    Resume,
+    ServerFrame,
+)
+from gateway.protocol.generation import Generation, NotResumable
+
+__all__ = ["Begin", "Command", "Refusal", "Session", "Stop", "TakeOver"]
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Command: call the provider for this generation."""
+
+    generation: Generation
+    frame: Generate
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Command: stop pulling this generation and close it; its `done` waits already."""
+
+    generation: Generation
+
+
+@dataclass(frozen=True)
+class TakeOver:
+    """Command: find the generation with this ticket, and `adopt` or `refuse` it."""
+
+    frame: Resume
+
+
+Command = Begin | Stop | TakeOver
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why something is not accepted, and in how many seconds it may be."""
+
+    code: ErrorCode
+    message: str
+    retry_after: float | None = None
+
+
+class Session:
+    """The rules of one connection.
+
+    `new_ticket` makes the tickets of resumable generations, which keep up to `keep_bytes` each; one
+    that is not streamed takes up to `most_bytes`. `admit` may refuse a generation that this
+    connection alone would accept.
+    """
+
+    def __init__(
+        self,
+        ready: Ready,
+        *,
+        max_generations: int,
+        new_ticket: Callable[[], str] | None = None,
+        keep_bytes: int = 0,
+        most_bytes: int | None = None,
+        admit: Callable[[Generate], Refusal | None] = lambda frame: None,
+    ):
+        self._max_generations = max_generations
+        self._default_model = ready.models[0] if ready.models else ""
+        self._new_ticket = new_ticket
+        self._keep_bytes = keep_bytes
+        self._most_bytes = most_bytes
+        self._admit = admit
+        self._generations: dict[str, Generation] = {}
+        self._line: deque[ServerFrame | Generation] = deque([ready])
+        self._in_line: set[Generation] = set()
+
+    # What the connection asks.
+
+    @property
+    def generations(self) -> Collection[Generation]:
+        """Those whose ids are live."""
+        return self._generations.values()
+
+    @property
+    def waiting(self) -> int:
+        """How many frames, and generations with frames, wait to leave."""
+        return len(self._line)
+
+    def take(self) -> tuple[list[ServerFrame], Generation | None]:
+        """Return what the first in line lets leave, and the generation if it is one."""
+        first = self._line.popleft()
+        if not isinstance(first, Generation):
+            return [first], None
+        self._in_line.discard(first)
+        frames = first.take()
+        if first.over and self._generations.get(first.id) is first:
+            del self._generations[first.id]
+        return frames, first
+
+    # What the client sends.
+
+    def receive(self, frame: ClientFrame, now: float) -> list[Command]:
+        """Take a frame of the client; return what has to be done for it."""
+        match frame:
+            case Generate():
+                return self._generate(frame, now)
+            case Cancel(id=frame_id):
+                generation = self._generations.get(frame_id)
+                return self.cancel(generation, now) if generation else []
+            case Ack(id=frame_id, seq=seq):
+                self._ack(frame_id, seq)
+            case Resume():
+                return self._resume(frame)
+            case Ping(nonce=nonce):
+                self._line.append(Pong(nonce=nonce))
+            case Hello():
+                pass  # who is here is let in already
+        return []
+
+    def reject(self, error: BadFrame) -> None:
+        """Answer a frame that could not be read; a live generation of that id is not disturbed."""
+        frame_id = None if error.frame_id in self._generations else error.frame_id
+        self.refuse(frame_id, Refusal(error.code, str(error)))
+
+    def refuse(self, frame_id: str | None, refusal: Refusal) -> None:
+        """Say that a frame is not accepted; this ends no generation that is live."""
+        code, message = refusal.code, refusal.message
+        self._line.append(
+            Error(
+                id=frame_id,
+                code=code,
+                message=message,
+                retryable=RETRYABLE[code],
+                retry_after=refusal.retry_after,
+            )
+        )
+
+    def _generate(self, frame: Generate, now: float) -> list[Command]:
+        refusal = self._refusal(frame)
+        if refusal is not None:
+            self.refuse(frame.id, refusal)
+            return []
+        ticket = self._new_ticket() if frame.resumable and self._new_ticket else None
+        generation = Generation(
+            frame,
+            now,
+            default_model=self._default_model,
+            ticket=ticket,
+            keep_bytes=self._keep_bytes,
+            most_bytes=self._most_bytes,
+        )
+        self._generations[frame.id] = generation
+        return [Begin(generation, frame)]
+
+    def _refusal(self, frame: Generate) -> Refusal | None:
+        if frame.id in self._generations:
+            return Refusal(ErrorCode.DUPLICATE_ID, f"`$.id`: `{frame.id}` is already running")
+        if frame.window is not None and frame.window < 1:
+            return Refusal(ErrorCode.INVALID_REQUEST, "`$.window`: must be at least 1")
+        if (frame.prompt is None) == (frame.messages is None):
+            return Refusal(ErrorCode.INVALID_REQUEST, "give either `$.prompt` or `$.messages`")
+        return self._full() or self._admit(frame)
+
+    def _full(self) -> Refusal | None:
+        if len(self._generations) < self._max_generations:
+            return None
+        limit = f"at most {self._max_generations} generations run on one connection"
+        return Refusal(ErrorCode.RATE_LIMITED, limit, retry_after=1.0)
+
+    def _ack(self, frame_id: str, seq: int) -> None:
+        generation = self._generations.get(frame_id)
+        if generation is not None:
+            generation.ack(seq)
+            self.heard(generation)
+
+    def _resume(self, frame: Resume) -> list[Command]:
+        full = self._full() if frame.id not in self._generations else None
+        if full is not None:
+            self.refuse(frame.id, full)
+            return []
+        return [TakeOver(frame)]
+
+    def cancel(self, generation: Generation, now: float) -> list[Command]:
+        """End a generation at once; return what has to be done for it, nothing if it ended."""
+        if not generation.cancel(now):
+            return []
+        self.heard(generation)
+        return [Stop(generation)]
+
+    # Generations.
+
+    def heard(self, generation: Generation) -> None:
+        """Put a generation in line, which may have something to let leave."""
+        if generation not in self._in_line:
+            self._in_line.add(generation)
+            self._line.append(generation)
+
+    def adopt(self, generation: Generation, after: int) -> Refusal | None:
+        """Take over a generation, to go on after the number `after`; return why not, if not.
+
+        Nothing is changed if it is refused.
+        """
+        other = self._generations.get(generation.id)
+        if other is not None and other is not generation:
+            return Refusal(ErrorCode.DUPLICATE_ID, f"`$.id`: `{generation.id}` is already running")
+        try:
+            generation.replay(after)
+        except NotResumable as error:
+            return Refusal(ErrorCode.NOT_RESUMABLE, str(error))
+        self._generations[generation.id] = generation
+        self.heard(generation)
+        return None
+
+    def lose(self, generation: Generation, why: Refusal) -> None:
+        """Let go of a generation that another connection has taken over."""
+        if self._generations.get(generation.id) is generation:
+            del self._generations[generation.id]
+            if generation in self._in_line:
+                self._in_line.discard(generation)
+                self._line.remove(generation)
+            self.refuse(generation.id, why)

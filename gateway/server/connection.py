@@ -1,0 +1,358 @@
+"""The asyncio shell of a session: one reader, one writer.
+
+Rule 1: while a generation's share of `outbox_bytes` of text waits for the client, or its window is
+closed, its generator is not pulled.
+Rule 2: while more than MOST_WAITING frames wait for the client, nothing more is read from it.
+Rule 3: a client that takes nothing for `write_timeout_s` is aborted, not closed politely: a close
+would wait behind the bytes that it does not read.
+Rule 4: when a connection ends, its generations end with it, but for the resumable ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+
+from websockets.asyncio.server import ServerConnection, broadcast
+from websockets.exceptions import ConnectionClosed
+
+from gateway.dialects.native import BadFrame, NotAFrame, codec_for
+from gateway.protocol.codes import CloseCode, ErrorCode
+from gateway.protocol.frames import Hello, Ready, Resume, ServerFrame
+from gateway.protocol.generation import Generation
+from gateway.protocol.session import Begin, Command, Refusal, Session, Stop, TakeOver
+from gateway.server.generation_task import Pull
+from gateway.server.generations import Hub
+from gateway.server.logs import unexpected
+from gateway.server.rates import Rate
+from gateway.server.tokens import Token
+
+__all__ = ["Connection"]
+
+log = logging.getLogger(__name__)
+
+MOST_WAITING = 256  # frames; a client that asks and never reads is not to fill the memory
+BURST = 10  # seconds' worth of frames and bytes that may come at once
+LEAST_SHARE = 1024  # bytes of text that a generation may let wait, however many there are
+NO_TICKET = (
+    "no such ticket: it has expired, or the gateway was started anew (`epoch` in `ready` says)"
+)
+
+
+class Connection:
+    """One client, from its `ready` to its end."""
+
+    def __init__(
+        self,
+        socket: ServerConnection,
+        hub: Hub,
+        ready: Ready,
+        *,
+        token: Token | None = None,
+        authenticate: Callable[[str | None], Token | None] | None = None,
+    ):
+        self.token = token  # who it is, once it is admitted
+        self._authenticate = authenticate  # None: nothing has to be shown any more
+        self._socket = socket
+        self._hub = hub
+        self._settings = hub.settings
+        self._codec = codec_for(socket.subprotocol, self._settings.max_depth)
+        self._loop = asyncio.get_running_loop()
+        now, settings = self._loop.time(), self._settings
+        self._frames = Rate(settings.frame_rate, settings.frame_rate * BURST, now)
+        self._bytes = Rate(settings.rate_bytes, settings.rate_bytes * BURST, now)
+        self._session = Session(
+            ready,
+            max_generations=self._settings.max_generations,
+            new_ticket=lambda: secrets.token_urlsafe(16),
+            keep_bytes=self._settings.resume_bytes,
+            most_bytes=self._settings.max_frame_bytes,
+            admit=lambda frame: hub.refusal(frame, self.token),
+        )
+        self._pulls: dict[Generation, Pull] = {}  # until their terminal frames have left
+        self._stopped: set[Pull] = set()  # cancelled, and maybe not yet closed
+        self._closing: set[asyncio.Task[None]] = set()
+        self._wake_writer = asyncio.Event()
+        self._wake_writer.set()  # `ready` waits already
+        self._flushed = asyncio.Event()  # set when everything queued has been written
+        self._writing = False  # while there is a writer
+        self._sending = False  # while the writer waits for the client
+        self._sending_since: float | None = None  # on the loop's clock
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._last_busy = self._loop.time()
+
+    async def run(self) -> None:
+        """Serve the client until it leaves."""
+        self._writing = True
+        tasks = [asyncio.create_task(self._write())]
+        if self._settings.idle_timeout_s is not None:
+            tasks.append(asyncio.create_task(self._end_when_idle(self._settings.idle_timeout_s)))
+        try:
+            await self._read()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await self._let_go()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._watchdog is not None:
+                self._watchdog.cancel()
+
+    async def drain(self, code: CloseCode) -> None:
+        """Stop every generation, let the client have its `done` frames, close.
+
+        Bounded by `close_timeout_s`; a client that does not take them is aborted.
+        """
+        try:
+            async with asyncio.timeout(self._settings.close_timeout_s):
+                for generation in list(self._session.generations):
+                    self._carry_out(self._session.cancel(generation, time.monotonic()))
+                await self._flush()
+                await self._socket.close(code, "the gateway is stopping")
+        except TimeoutError:
+            self._socket.transport.abort()
+
+    async def admit(self) -> bool:
+        """Let in who has shown a token, or does so in a first `hello`; close for all others."""
+        if self._authenticate is None:
+            return True
+        try:
+            async with asyncio.timeout(self._settings.hello_timeout_s):
+                frame = self._codec.decode(await self._socket.recv())
+        except TimeoutError:
+            await self._close(CloseCode.NO_HELLO, "no `hello` with a token came in time")
+            return False
+        except NotAFrame as error:
+            await self._close(CloseCode.NOT_A_FRAME, str(error))
+            return False
+        except (BadFrame, ConnectionClosed):
+            frame = None
+        self.token = self._authenticate(frame.token) if isinstance(frame, Hello) else None
+        if self.token is None:
+            await self._close(CloseCode.NOT_AUTHENTICATED, "a token is needed, in the first frame")
+        return self.token is not None
+
+    def put_out(self) -> None:
+        """Close: this client's token lets nobody in any more."""
+        closing = asyncio.create_task(
+            self._close(CloseCode.NOT_AUTHENTICATED, "this token will not do any more")
+        )
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def _end_when_idle(self, seconds: float) -> None:
+        while True:
+            left = self._last_busy + seconds - self._loop.time()
+            if left <= 0 and not self._pulls:
+                break
+            await asyncio.sleep(max(left, seconds / 10))
+        await self._close(CloseCode.NORMAL, f"nothing asked for {seconds:g} s")
+
+    # Reading.
+
+    async def _read(self) -> None:
+        try:
+            async for message in self._socket:
+                if not await self._receive(message):
+                    return
+        except ConnectionClosed:
+            pass  # without a close frame, or with an error code: the end all the same
+
+    async def _receive(self, message: str | bytes) -> bool:
+        """Act on one message; return False if the connection is to end."""
+        self._last_busy = self._loop.time()
+        self._hub.metrics.received_frames += 1
+        self._hub.metrics.received_bytes += len(message)
+        if not (
+            self._frames.take(1, self._last_busy)
+            and self._bytes.take(len(message), self._last_busy)
+        ):
+            await self._close(CloseCode.TOO_MANY, "too many frames or bytes a second")
+            return False
+        try:
+            frame = self._codec.decode(message)
+        except NotAFrame as error:
+            await self._close(CloseCode.NOT_A_FRAME, str(error))
+            return False
+        except BadFrame as error:
+            self._session.reject(error)
+        else:
+            self._carry_out(self._session.receive(frame, time.monotonic()))
+        self._wake_writer.set()
+        if self._session.waiting > MOST_WAITING:
+            await self._flush()
+        return True
+
+    async def _close(self, code: CloseCode, reason: str) -> None:
+        try:
+            async with asyncio.timeout(self._settings.close_timeout_s):
+                await self._socket.close(code, reason)
+        except TimeoutError:
+            self._socket.transport.abort()
+
+    async def _flush(self) -> None:
+        """Wait until everything that is queued now has been written, or can't be any more."""
+        if self._writing:
+            self._flushed.clear()
+            self._wake_writer.set()
+            await self._flushed.wait()
+
+    def _carry_out(self, commands: list[Command]) -> None:
+        owner = self.token
+        for command in commands:
+            match command:
+                case Begin(generation, frame):
+                    self._pulls[generation] = self._hub.begin(generation, frame, self, owner)
+                case Stop(generation):
+                    self._stop(self._pulls[generation])
+                case TakeOver(frame):
+                    self._take_over(frame, owner)
+        self._wake_writer.set()
+
+    def _stop(self, pull: Pull) -> None:
+        self._stopped.add(pull)
+        if pull.task is not None:
+            pull.task.add_done_callback(lambda task: self._stopped.discard(pull))
+        pull.stop()
+
+    # Resuming.
+
+    def _take_over(self, frame: Resume, owner: Token | None) -> None:
+        pull = self._hub.shelf.find(frame.ticket, frame.id, owner.name if owner else None)
+        if pull is None:
+            refusal: Refusal | None = Refusal(ErrorCode.NOT_RESUMABLE, NO_TICKET)
+        else:
+            refusal = self._session.adopt(pull.generation, frame.after)
+        if refusal is not None or pull is None:
+            known = any(one.id == frame.id for one in self._session.generations)
+            assert refusal is not None
+            self._session.refuse(None if known else frame.id, refusal)
+            return
+        self._hub.metrics.resumed += 1
+        if pull.audience is not self:
+            pull.audience.lose(pull)
+            pull.audience = self
+        self._pulls[pull.generation] = pull
+        pull.look()
+
+    def lose(self, pull: Pull) -> None:
+        """Let go of a generation that another connection has taken over."""
+        self._pulls.pop(pull.generation, None)
+        why = Refusal(ErrorCode.NOT_RESUMABLE, "another connection has taken it over")
+        self._session.lose(pull.generation, why)
+        self._wake_writer.set()
+
+    async def _let_go(self) -> None:
+        """Leave resumable generations on the shelf; stop the others and wait for their end."""
+        # A page that is left says so with 1001, and can't come back: its tickets are gone.
+        code = self._socket.close_code
+        gone = self._hub.draining or code in {CloseCode.GOING_AWAY, CloseCode.NOT_AUTHENTICATED}
+        for pull in list(self._pulls.values()):
+            generation = pull.generation
+            if generation.resumable and not gone:
+                self._hub.shelf.keep(pull)
+            else:
+                generation.cancel(time.monotonic())
+                self._hub.shelf.drop(pull)
+                self._stop(pull)
+        self._pulls.clear()
+        tasks = [pull.task for pull in self._stopped if pull.task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # An audience.
+
+    def heard(self, pull: Pull) -> None:
+        """Let a generation leave what it has."""
+        self._session.heard(pull.generation)
+        self._write_now()
+
+    def has_enough(self, generation: Generation) -> bool:
+        """Return whether the client has not taken what this generation has said."""
+        if generation.window_closed:
+            return True
+        share = self._settings.outbox_bytes // max(1, len(self._pulls))
+        return generation.waiting_bytes > max(LEAST_SHARE, share)
+
+    # Writing.
+
+    def _write_now(self) -> None:
+        """Write what may leave, as long as the socket takes it at once; the writer does the rest.
+
+        A token then goes from the provider to the socket without another task's turn.
+        """
+        session, socket, codec = self._session, self._socket, self._codec
+        metrics = self._hub.metrics
+        while session.waiting and self._writing and not self._sending:
+            if socket.transport.get_write_buffer_size():
+                self._wake_writer.set()
+                return
+            frames, generation = session.take()
+            for frame in frames:
+                data = codec.encode(frame)
+                metrics.sent_bytes += len(data)
+                broadcast((socket,), data, text=codec.text)
+            metrics.sent_frames += len(frames)
+            self._after(generation)
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._wake_writer.wait()
+                self._wake_writer.clear()
+                while self._session.waiting:
+                    frames, generation = self._session.take()
+                    await self._send(frames)
+                    self._after(generation)
+                self._flushed.set()
+        except ConnectionClosed:
+            pass  # the reader sees it too, and ends everything
+        except Exception as error:  # noqa: BLE001 - whatever it is, the connection is lost
+            unexpected(log, "cannot write to a client", error)
+            self._socket.transport.abort()
+        finally:
+            self._writing = False  # nobody is to wait for a writer that is gone
+            self._flushed.set()
+
+    async def _send(self, frames: list[ServerFrame]) -> None:
+        """Write frames, waiting while the client does not take them."""
+        self._sending = True
+        for frame in frames:
+            self._sending_since = self._loop.time()
+            self._watch()
+            data = self._codec.encode(frame)
+            self._hub.metrics.sent_bytes += len(data)
+            self._hub.metrics.sent_frames += 1
+            await self._socket.send(data, text=self._codec.text)
+        self._sending = False
+        self._sending_since = None
+
+    def _after(self, generation: Generation | None) -> None:
+        """Let a generation go on whose frames were written."""
+        pull = self._pulls.get(generation) if generation is not None else None
+        if pull is None:
+            return
+        if pull.generation.over:
+            del self._pulls[pull.generation]
+            self._hub.shelf.keep(pull)
+            self._last_busy = self._loop.time()
+        else:
+            pull.look()
+
+    def _watch(self) -> None:
+        """See to it that a write does not take for ever; one timer serves many writes."""
+        if self._watchdog is None:
+            self._watchdog = self._loop.call_later(self._settings.write_timeout_s, self._look_after)
+
+    def _look_after(self) -> None:
+        self._watchdog = None
+        if self._sending_since is None:
+            return
+        left = self._sending_since + self._settings.write_timeout_s - self._loop.time()
+        if left <= 0:
+            self._hub.metrics.slow_clients += 1
+            log.debug("a client took nothing for %g s", self._settings.write_timeout_s)
+            self._socket.transport.abort()
+        else:
+            self._watchdog = self._loop.call_later(left, self._look_after)

@@ -1,0 +1,218 @@
+"""The task that pulls one generation's stream from the provider, and closes it.
+
+Rule 1: the task that pulls a generator is the task that closes it; to stop one, its task is
+cancelled. A slow close holds up nobody.
+Rule 2: a generator is not pulled while its audience has enough: not pulling is the backpressure.
+Rule 3: it outlives its connection if it is resumable; then the shelf is its audience.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import fields
+from typing import Any, Protocol
+
+from gateway.protocol.codes import ErrorCode
+from gateway.protocol.frames import Generate
+from gateway.protocol.generation import Generation
+from gateway.server.logs import unexpected
+from gateway.server.metrics import Metrics
+from provider import interface
+from provider.interface import AbstractLLMInterface, FileData, GenerateResponse
+from provider.options import GenerationOptions
+
+__all__ = ["Audience", "Pull"]
+
+log = logging.getLogger(__name__)
+
+# What a call may ask for is defined in provider.options; `generate` has a field for each.
+OPTIONS = tuple(sorted({one.name for one in fields(GenerationOptions)} - {"events"}))
+
+TURN = 32  # responses after which others get their turn, whatever the provider does
+
+# The first class that fits gives the code; what fits none is our own fault.
+CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
+    (interface.ContextWindowExceededError, ErrorCode.CONTEXT_TOO_LONG),
+    (interface.InvalidRequestError, ErrorCode.INVALID_REQUEST),
+    (interface.FileProcessingError, ErrorCode.INVALID_REQUEST),
+    (interface.ImageProcessingError, ErrorCode.INVALID_REQUEST),
+    (interface.UnsupportedFeatureError, ErrorCode.UNSUPPORTED),
+    (interface.UnsupportedModelError, ErrorCode.UNKNOWN_MODEL),
+    (interface.ModelNotFoundError, ErrorCode.UNKNOWN_MODEL),
+    (interface.MemoryExceededError, ErrorCode.INVALID_REQUEST),  # later is no better
+    (interface.ResourceExceededError, ErrorCode.OVERLOADED),
+    (interface.ModelLoadingError, ErrorCode.MODEL_ERROR),
+    (interface.GenerationError, ErrorCode.MODEL_ERROR),
+)
+OF_MODELS = (interface.ModelNotFoundError, interface.ModelLoadingError)
+
+
+class Audience(Protocol):
+    """Who gets what a generation says: a connection, or the shelf."""
+
+    def heard(self, pull: Pull) -> None:
+        """Take note that the generation has something to say, or has ended."""
+
+    def has_enough(self, generation: Generation) -> bool:
+        """Return whether the provider is to wait."""
+
+    def lose(self, pull: Pull) -> None:
+        """Let go of a generation that another audience has taken over."""
+
+
+class Pull:
+    """One generation's task; `audience` may change while it runs."""
+
+    def __init__(
+        self,
+        generation: Generation,
+        audience: Audience,
+        metrics: Metrics,
+        *,
+        owner: str | None = None,
+        most_seconds: float | None = None,
+        most_prompt: int | None = None,
+    ):
+        self.generation = generation
+        self.audience = audience
+        self.stopped_at: float | None = None  # on the monotonic clock, in seconds
+        self._metrics = metrics
+        self.owner = owner  # the name of the token that started it
+        self.task: asyncio.Task[None] | None = None
+        self._most_seconds = most_seconds
+        self._most_prompt = most_prompt  # tokens
+        self._room = asyncio.Event()  # set while the generator may be pulled
+        self._room.set()
+
+    def start(
+        self,
+        provider: AbstractLLMInterface,
+        frame: Generate,
+        on_end: Callable[[Pull], None],
+    ) -> None:
+        """Begin; `on_end` is called once the generator is closed."""
+        self.task = asyncio.create_task(self._run(provider, frame))
+        self.task.add_done_callback(lambda task: on_end(self))
+
+    def stop(self) -> None:
+        """Close the generator, without waiting until it is closed."""
+        if self.task is not None and not self.task.done():
+            self.stopped_at = self.stopped_at or time.monotonic()
+            self.task.cancel()
+
+    def look(self) -> None:
+        """Go on if the audience has not enough any more."""
+        if not self._room.is_set() and not self.audience.has_enough(self.generation):
+            self._room.set()
+
+    async def _run(self, provider: AbstractLLMInterface, frame: Generate) -> None:
+        generation, taken, last = self.generation, 0, None
+        between = self._metrics.between_texts
+        try:
+            async with asyncio.timeout(self._most_seconds) as limit:
+                async with aclosing(await _call(provider, frame)) as responses:
+                    async for response in responses:
+                        taken += 1
+                        if self._most_prompt is not None:
+                            self._check(response, self._most_prompt)
+                        now = time.monotonic()
+                        if response.content or response.reasoning_trace:
+                            if last is not None:
+                                between.add(now - last)
+                            last = now
+                        generation.respond(response, now)
+                        self.audience.heard(self)
+                        if not generation.live:
+                            break
+                        if taken % TURN == 0:
+                            await asyncio.sleep(0)
+                        if self.audience.has_enough(generation):
+                            self._room.clear()
+                            await self._room.wait()
+            generation.ended(time.monotonic())
+        except Exception as error:  # noqa: BLE001 - a generation's fault ends that generation alone
+            if isinstance(error, TimeoutError) and limit.expired():
+                self._cut()
+            else:
+                code, message = _describe(error, frame.model)
+                generation.failed(code, message, _retry_after(error))
+        self.audience.heard(self)
+
+    def _check(self, response: GenerateResponse, most: int) -> None:
+        """Refuse a prompt that is too long, once its length is known and before it is read."""
+        event = response.raw_response
+        if isinstance(event, interface.GenerationStarted) and event.prompt_tokens > most:
+            raise interface.ContextWindowExceededError(most, event.prompt_tokens)
+
+    def _cut(self) -> None:
+        """End what has taken too long: the client's doing if it did not read, else a length."""
+        if self._room.is_set():
+            self.generation.ended(time.monotonic(), "length")
+        else:
+            message = f"not read within the {self._most_seconds:g} s that a generation may take"
+            self.generation.failed(ErrorCode.SLOW_CLIENT, message)
+
+
+async def _call(
+    provider: AbstractLLMInterface, frame: Generate
+) -> AsyncGenerator[GenerateResponse, None]:
+    """Call the provider with what the frame says and nothing else."""
+    given = {name: getattr(frame, name) for name in OPTIONS}
+    files: list[Any] = [FileData(f.name, f.mime, f.data) for f in frame.files or ()]
+    responses = await provider.generate_async(
+        frame.prompt or "",
+        frame.system_prompt,
+        files or None,
+        stream=True,
+        tools=list(frame.tools) if frame.tools else None,
+        events=True,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    return responses if isinstance(responses, AsyncGenerator) else _as_stream(responses)
+
+
+async def _as_stream(whole: GenerateResponse) -> AsyncGenerator[GenerateResponse, None]:
+    """Take a provider that gives a whole answer, streaming or not, as it is."""
+    yield whole
+
+
+def _describe(error: Exception, model: str | None) -> tuple[ErrorCode, str]:
+    """Return the code and the message that the client may see of a provider's error.
+
+    What is wrong with a model may name folders of this machine: who asked for it by another name
+    is not told.
+    """
+    for kind, code in CODES:
+        if isinstance(error, kind):
+            if isinstance(error, OF_MODELS) and error.model_name != model:
+                log.warning("a model that was asked for: %s", error)
+                named = "the model" if model is None else f"`{model}`"
+                return code, f"{named} cannot be loaded; the server's log says why"
+            path = _path(error)
+            return code, f"`{path}`: {_without_name(error)}" if path else str(error)
+    request = uuid.uuid4().hex[:12]
+    unexpected(log, f"internal error {request}", error)
+    return ErrorCode.INTERNAL, f"internal error {request}"
+
+
+def _without_name(error: Exception) -> str:
+    """Return what an error says, without the option's name where it begins with that."""
+    said, name = str(error), f"`{getattr(error, 'parameter', '')}`"
+    return said[len(name) :].lstrip(": ") if said.startswith(name) else said
+
+
+def _retry_after(error: Exception) -> float | None:
+    details = getattr(error, "details", None)
+    seconds = details.get("retry_after") if isinstance(details, dict) else None
+    return float(seconds) if isinstance(seconds, int | float) else None
+
+
+def _path(error: Exception) -> str | None:
+    if isinstance(error, interface.InvalidParameterError):
+        return f"$.{error.parameter}"
+    return "$.files" if isinstance(error, interface.FileProcessingError) else None

@@ -1,0 +1,163 @@
+"""What all connections of a gateway share: its provider, and the generations under way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime
+
+import msgspec
+
+from gateway.configuration.settings import Settings
+from gateway.protocol.codes import ErrorCode
+from gateway.protocol.frames import Generate
+from gateway.protocol.generation import Generation
+from gateway.protocol.session import Refusal
+from gateway.server.generation_task import Audience, Pull
+from gateway.server.logs import fields
+from gateway.server.metrics import Metrics, exposition
+from gateway.server.rates import Counts
+from gateway.server.resumable import Shelf
+from gateway.server.tokens import Token
+from provider.interface import AbstractLLMInterface, ModelParameter, health_of
+from provider.options import GenerationOptions
+
+__all__ = ["Hub"]
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1.0  # for who is one generation over a limit: they end all the time
+
+
+class Hub:
+    """The generations of a gateway, whichever connection they have, if any."""
+
+    def __init__(self, provider: AbstractLLMInterface, settings: Settings):
+        self.provider = provider
+        self.settings = settings
+        self.shelf = Shelf(settings.resume_ttl_s, settings.resume_total_bytes)
+        self.draining = False
+        self.metrics = Metrics()
+        self.connections = 0
+        self.authority = f"{settings.host}:{settings.port}"  # where clients reach it, as HOST:PORT
+        self._pulls: set[Pull] = set()  # whose generator is not closed yet
+        self._by_token = Counts()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def live(self) -> int:
+        """How many generations are under way."""
+        return len(self._pulls)
+
+    def refusal(self, frame: Generate, token: Token | None) -> Refusal | None:
+        """Return why a generation may not begin now, None if it may."""
+        settings = self.settings
+        if self.draining:
+            return Refusal(ErrorCode.SHUTTING_DOWN, "the gateway is stopping")
+        most = settings.max_answer_tokens
+        if most is not None and frame.max_tokens is not None and frame.max_tokens > most:
+            return Refusal(ErrorCode.INVALID_REQUEST, f"`$.max_tokens`: must be at most {most}")
+        if token is not None:
+            if not token.valid_at(datetime.now(UTC)):
+                return Refusal(ErrorCode.UNAUTHORIZED, "the token has expired")
+            most = token.max_generations or settings.max_generations_per_token
+            if self._by_token[token.name] >= most:
+                limit = f"at most {most} generations run with one token"
+                return Refusal(ErrorCode.RATE_LIMITED, limit, RETRY_AFTER_S)
+        if self.live >= settings.max_generations_in_all:
+            limit = f"at most {settings.max_generations_in_all} generations run in all"
+            return Refusal(ErrorCode.OVERLOADED, limit, RETRY_AFTER_S)
+        return None
+
+    def begin(
+        self, generation: Generation, frame: Generate, audience: Audience, token: Token | None
+    ) -> Pull:
+        """Start a generation's task."""
+        pull = Pull(
+            generation,
+            audience,
+            self.metrics,
+            owner=token.name if token else None,
+            most_seconds=self.settings.generation_timeout_s,
+            most_prompt=self.settings.max_prompt_tokens,
+        )
+        self._pulls.add(pull)
+        if pull.owner is not None:
+            self._by_token.add(pull.owner)
+        self._idle.clear()
+        self.shelf.add(pull)
+        pull.start(self.provider, self._limited(frame), self._ended)
+        return pull
+
+    def _limited(self, frame: Generate) -> Generate:
+        """Return a frame that asks for no longer an answer than may be, if it does not say."""
+        most = self.settings.max_answer_tokens
+        if most is None or frame.max_tokens is not None:
+            return frame
+        usual = self.provider.get_param(ModelParameter.MAX_TOKENS) or GenerationOptions().max_tokens
+        return msgspec.structs.replace(frame, max_tokens=min(most, usual))
+
+    async def idle(self) -> None:
+        """Wait until no generation is under way."""
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """Stop every generation that is left, and wait until their generators are closed."""
+        self.shelf.close()
+        tasks = [pull.task for pull in self._pulls if pull.task is not None]
+        for pull in self._pulls:
+            pull.generation.cancel(time.monotonic())
+            pull.stop()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, pull: Pull) -> None:
+        self._pulls.discard(pull)
+        if pull.owner is not None:
+            self._by_token.remove(pull.owner)
+        if not self._pulls:
+            self._idle.set()
+        self._count(pull)
+
+    def _count(self, pull: Pull) -> None:
+        """Count a generation that has ended, and log its one line; never its text."""
+        one, metrics, now = pull.generation, self.metrics, time.monotonic()
+        metrics.ended[one.reason] += 1
+        metrics.prompt_tokens += one.usage.prompt_tokens
+        metrics.completion_tokens += one.usage.completion_tokens
+        metrics.merged_chunks += one.merged
+        metrics.durations.add(now - one.accepted_at)
+        if one.first_text_at is not None:
+            metrics.first_text.add(one.first_text_at - one.accepted_at)
+        if pull.stopped_at is not None:
+            metrics.cancels.add(now - pull.stopped_at)
+        log.info(
+            "generation %r: %s, %d tokens for %d, first after %.0f ms, %.0f ms in all",
+            one.id,
+            one.reason,
+            one.usage.completion_tokens,
+            one.usage.prompt_tokens,
+            one.timing.first_token,
+            one.timing.total,
+            extra=fields(
+                generation=one.id,
+                reason=one.reason,
+                owner=pull.owner,
+                **msgspec.structs.asdict(one.usage),
+                first_token_ms=one.timing.first_token,
+                total_ms=one.timing.total,
+            ),
+        )
+
+    def exposition(self) -> bytes:
+        """Return all numbers in Prometheus' text format."""
+        statistics = getattr(self.provider, "statistics", None)
+        now = {
+            "connections": self.connections,
+            "generations": self.live,
+            "tickets": len(self.shelf),
+            "lost_generations": self.shelf.waiting,
+            "ready": int(health_of(self.provider).ready and not self.draining),
+        }
+        return exposition(self.metrics, now, statistics() if callable(statistics) else None)

@@ -1,0 +1,156 @@
+"""The handshake: who may connect, told by status codes, and how many already have.
+
+Rule 1: a Host or an Origin that is not allowed gets 403, a wrong token 401, one too many 429 or
+503 with Retry-After: statuses, which tools can see, wherever the connection is not made yet.
+Rule 2: what can't be told by a status is told by a close code: 4401 and 4429 for a token among the
+subprotocols, because a browser sees no status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+
+from websockets.http11 import Request
+from websockets.typing import Subprotocol
+
+from gateway.configuration.settings import Settings
+from gateway.protocol.codes import CloseCode
+from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL
+from gateway.server.origins import client_address, host_allowed, listed, origin_allowed, proxies
+from gateway.server.pages import Page, text_page
+from gateway.server.rates import Counts
+from gateway.server.tokens import Token, Tokens, from_header, from_subprotocols
+
+__all__ = ["Door", "secret_of", "select_subprotocol", "unauthorized"]
+
+RETRY_AFTER_S = 5  # for who is one too many: connections come and go
+
+
+class Door:
+    """The rules of the handshake, and the connections by token and by address."""
+
+    def __init__(self, settings: Settings, tokens: Tokens):
+        """Take the rules. Raises ValueError if `trusted_proxies` are no addresses."""
+        self.tokens = tokens  # another list may take its place
+        self.draining = False
+        self._settings = settings
+        self._hosts = listed(settings.hosts)
+        self._origins = listed(settings.origins)
+        self._proxies = proxies(settings.trusted_proxies)
+        self._by_address = Counts()
+        self._by_token = Counts()
+        self._all = 0
+
+    # Before the connection is made.
+
+    def refusal(self, request: Request, peer: str, *, upgrade: bool) -> Page | None:
+        """Return why a request is refused, None if it is not; `upgrade` if it wants a WebSocket."""
+        host = _only(request.headers.get_all("Host"))
+        if not self._host_allowed(host):
+            return text_page(HTTPStatus.FORBIDDEN, "this Host is not served here")
+        if not upgrade:
+            return None
+        origins = request.headers.get_all("Origin")
+        if origins and not origin_allowed(_only(origins), host, self._origins):
+            return text_page(HTTPStatus.FORBIDDEN, "pages of this origin may not connect")
+        # Who shows no token may still do so in a first frame.
+        shown = from_header(request.headers.get_all("Authorization"))
+        if self.is_wrong(shown):
+            return unauthorized()
+        return self._too_many(self.token(shown), self.address(request, peer))
+
+    def _host_allowed(self, host: str | None) -> bool:
+        if self._settings.unix is not None and not self._hosts:
+            return host is not None  # no page reaches a socket file; its proxy knows the names
+        return host_allowed(host, self._settings.host, self._hosts)
+
+    def _too_many(self, token: Token | None, address: str) -> Page | None:
+        if self.draining:
+            return _later(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway is stopping")
+        if self._all >= self._settings.max_connections:
+            return _later(HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections")
+        if self._by_address[address] >= self._settings.max_connections_per_address:
+            return _later(HTTPStatus.TOO_MANY_REQUESTS, "there are too many from this address")
+        if token is not None and self.is_full(token):
+            return _later(HTTPStatus.TOO_MANY_REQUESTS, "there are too many with this token")
+        return None
+
+    # Tokens.
+
+    def token(self, secret: str | None) -> Token | None:
+        """Return the token with this secret, if it is good now."""
+        return self.tokens.find(secret, datetime.now(UTC))
+
+    def is_wrong(self, secret: str | None) -> bool:
+        """Return whether a token was shown, one is needed, and this one is not good."""
+        return bool(self.tokens) and secret is not None and self.token(secret) is None
+
+    def is_full(self, token: Token) -> bool:
+        """Return whether a token has all the connections that it may have."""
+        most = token.max_connections or self._settings.max_connections_per_token
+        return self._by_token[token.name] >= most
+
+    # Who is in.
+
+    def address(self, request: Request, peer: str) -> str:
+        """Return the client's address, believing only trusted proxies."""
+        return client_address(peer, request.headers.get_all("X-Forwarded-For"), self._proxies)
+
+    def enter(self, address: str) -> CloseCode | None:
+        """Count a connection; return why it is to be closed at once, and is not counted, if so."""
+        if self._all >= self._settings.max_connections:
+            return CloseCode.OVERLOADED
+        if self._by_address[address] >= self._settings.max_connections_per_address:
+            return CloseCode.TOO_MANY
+        self._all += 1
+        self._by_address.add(address)
+        return None
+
+    def leave(self, address: str) -> None:
+        """Count one less."""
+        self._all -= 1
+        self._by_address.remove(address)
+
+    def enter_with(self, token: Token) -> bool:
+        """Count a token's connection; return False, and count none, if it has too many."""
+        if self.is_full(token):
+            return False
+        self._by_token.add(token.name)
+        return True
+
+    def leave_with(self, token: Token) -> None:
+        """Count one less."""
+        self._by_token.remove(token.name)
+
+
+def secret_of(request: Request | None) -> str | None:
+    """Return the token that a request shows, "" for one that can't be read, None for none."""
+    if request is None:
+        return None
+    secret = from_header(request.headers.get_all("Authorization"))
+    if secret is not None:
+        return secret
+    offers = request.headers.get_all("Sec-WebSocket-Protocol")
+    return from_subprotocols(name.strip() for offer in offers for name in offer.split(","))
+
+
+def select_subprotocol(connection: object, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """Take the first codec that the client offers; a token among the offers is never echoed."""
+    return next((name for name in offered if name in {JSON_PROTOCOL, MSGPACK_PROTOCOL}), None)
+
+
+def unauthorized() -> Page:
+    """Return the answer to a token that is missing or wrong."""
+    reason = "a token is needed, and this one will not do"
+    return text_page(HTTPStatus.UNAUTHORIZED, reason, {"WWW-Authenticate": "Bearer"})
+
+
+def _later(status: HTTPStatus, reason: str) -> Page:
+    return text_page(status, reason, {"Retry-After": str(RETRY_AFTER_S)})
+
+
+def _only(values: Sequence[str]) -> str | None:
+    """Return a header that is there once; one that is there twice names nothing."""
+    return values[0] if len(values) == 1 else "" if values else None

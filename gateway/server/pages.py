@@ -1,0 +1,148 @@
+"""The plain GET answers: the demo page, health, models, the protocol's text.
+
+Every answer is small and complete; nothing here streams or takes a body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+
+import msgspec
+
+from gateway import __version__
+from gateway.protocol.asyncapi import document
+from gateway.server.generations import Hub
+from gateway.server.metrics import CONTENT_TYPE
+from provider.interface import health_of, models_of
+
+__all__ = ["Page", "page_for", "text_page", "web_root"]
+
+PACKAGE = Path(__file__).parents[1]
+TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+}
+# The page loads nothing from elsewhere and runs nothing that is not in its files.
+SECURITY = {
+    "Content-Security-Policy": (
+        "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'self'; object-src 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+# But for the thread of the functions that the page's user writes: it has no page and no token.
+FUNCTIONS = {
+    "functions_worker.js": {
+        "Content-Security-Policy": (
+            "default-src 'none'; script-src 'unsafe-eval'; connect-src http: https:"
+        )
+    }
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """An answer to a GET."""
+
+    status: HTTPStatus
+    type: str
+    body: bytes
+    more: Mapping[str, str] = field(default_factory=dict)  # headers of this answer alone
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers, the length among them."""
+        length = {"Content-Length": str(len(self.body))}
+        return {"Content-Type": self.type, **length, **SECURITY, **self.more}
+
+
+def text_page(status: HTTPStatus, text: str, more: Mapping[str, str] = {}) -> Page:
+    """Return a line of text as an answer."""
+    return Page(status, "text/plain; charset=utf-8", f"{text}\n".encode(), more)
+
+
+def web_root() -> Path:
+    """Return the folder of the demo page: in the installed package, or beside it in the tree."""
+    installed = PACKAGE / "_web_demo"
+    return installed if installed.is_dir() else PACKAGE.parent / "web_demo"
+
+
+def page_for(path: str, hub: Hub) -> Page:
+    """Return the answer to a GET of `path`, 404 if there is nothing there."""
+    made = ROUTES.get(path)
+    if made is not None:
+        return made(hub)
+    return _static("index.html" if path == "/" else path.removeprefix("/"))
+
+
+def _static(name: str) -> Page:
+    # Only plain names of known types: no folders, no dot files, so no way out of the folder.
+    suffix = Path(name).suffix
+    file = web_root() / name
+    if "/" in name or name.startswith(".") or suffix not in TYPES or not file.is_file():
+        return text_page(HTTPStatus.NOT_FOUND, "not found")
+    return Page(HTTPStatus.OK, TYPES[suffix], file.read_bytes(), FUNCTIONS.get(name, {}))
+
+
+def _healthz(hub: Hub) -> Page:
+    return text_page(HTTPStatus.OK, "ok")
+
+
+def _readyz(hub: Hub) -> Page:
+    if hub.draining:
+        return text_page(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway is stopping")
+    health = health_of(hub.provider)
+    if health.ready:
+        return text_page(HTTPStatus.OK, "ready")
+    return text_page(HTTPStatus.SERVICE_UNAVAILABLE, health.reason)
+
+
+def _models(hub: Hub) -> Page:
+    listed = [
+        {
+            "id": model.id,
+            "object": "model",
+            "created": 0,
+            "owned_by": "mlx-gateway",
+            "context_window": model.context_window,
+            "loaded": model.loaded,
+            "base": model.base,
+        }
+        for model in models_of(hub.provider)
+    ]
+    body = msgspec.json.encode({"object": "list", "data": listed})
+    return Page(HTTPStatus.OK, "application/json", body)
+
+
+def _metrics(hub: Hub) -> Page:
+    return Page(HTTPStatus.OK, CONTENT_TYPE, hub.exposition())
+
+
+def _asyncapi(hub: Hub) -> Page:
+    body = msgspec.json.encode(
+        document(hub.authority, __version__, tls=hub.settings.tls_cert is not None)
+    )
+    return Page(HTTPStatus.OK, "application/json", body)
+
+
+def _protocol(hub: Hub) -> Page:
+    body = (PACKAGE / "PROTOCOL.md").read_bytes()
+    return Page(HTTPStatus.OK, "text/markdown; charset=utf-8", body)
+
+
+ROUTES: dict[str, Callable[[Hub], Page]] = {
+    "/healthz": _healthz,
+    "/asyncapi.json": _asyncapi,
+    "/metrics": _metrics,
+    "/protocol": _protocol,
+    "/readyz": _readyz,
+    "/v1/models": _models,
+}

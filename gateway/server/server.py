@@ -1,0 +1,306 @@
+"""Listen, route, admit, drain, stop.
+
+Shutdown, in order: `drain` refuses new generations and connections and lets those that run finish,
+for `shutdown_grace_s`; `close` stops accepting, cancels what is left, lets clients have their
+`done`, closes with 1012, and aborts whoever is left. Each part is bounded in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import ssl
+import sys
+import time
+from contextlib import suppress
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from websockets.asyncio.server import Server, ServerConnection, serve, unix_serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+from gateway import __version__
+from gateway.configuration.settings import Settings
+from gateway.protocol.codes import CloseCode
+from gateway.protocol.frames import JSON_PROTOCOL, Ready
+from gateway.server.connection import Connection
+from gateway.server.generations import Hub
+from gateway.server.handshake import Door, secret_of, select_subprotocol, unauthorized
+from gateway.server.logs import LIBRARY, fields, unexpected
+from gateway.server.pages import Page, page_for, text_page
+from gateway.server.tokens import Token, Tokens
+from provider.interface import AbstractLLMInterface, models_of
+
+__all__ = ["Gateway", "options_of"]
+
+log = logging.getLogger(__name__)
+
+STREAM_PATH = "/v1/stream"
+GUARDED = frozenset(
+    {"/v1/models", "/metrics"}
+)  # plain answers that say something about what is served
+TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}  # socket has no name for it
+
+
+class Gateway:
+    """A provider behind a WebSocket; an async context manager that listens while it is open."""
+
+    def __init__(
+        self,
+        provider: AbstractLLMInterface,
+        settings: Settings | None = None,
+        tokens: Tokens | None = None,
+    ):
+        """Listen to nobody yet. Raises ValueError, or OSError if a certificate can't be read."""
+        self.settings = settings or Settings()
+        self.provider = provider
+        self._door = Door(self.settings, tokens or Tokens())
+        self._hub = Hub(provider, self.settings)
+        self._tls = _tls_context(self.settings)
+        self._epoch = secrets.token_hex(8)  # another one after each start
+        self._connections: set[Connection] = set()
+        self._server: Server | None = None
+
+    async def __aenter__(self) -> Self:
+        """Listen. Raises OSError if the address cannot be had."""
+        settings, options = self.settings, options_of(self.settings)
+        options |= {"process_request": self._process_request, "ssl": self._tls}
+        if settings.unix is not None:
+            self._server = await unix_serve(self._handle, settings.unix, **options)
+        else:
+            self._server = await serve(self._handle, settings.host, settings.port, **options)
+            self._hub.authority = urlsplit(self.url).netloc
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        assert self._server is not None, "not listening"
+        return int(next(iter(self._server.sockets)).getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        """The address to open in a browser, or the path of the socket file."""
+        if self.settings.unix is not None:
+            return f"unix:{self.settings.unix}"
+        host, scheme = self.settings.host, "http" if self._tls is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}/"
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
+    @property
+    def tokens(self) -> Tokens:
+        """Who is let in. With another list, those whose token is not in it are closed with 4401."""
+        return self._door.tokens
+
+    @tokens.setter
+    def tokens(self, tokens: Tokens) -> None:
+        self._door.tokens = tokens
+        for connection in self._connections:
+            if tokens and connection.token not in tokens:
+                connection.put_out()
+
+    def renew_certificate(self) -> None:
+        """Read the certificate's files again, for connections to come. Raises OSError."""
+        if self._tls is not None and self.settings.tls_cert is not None:
+            self._tls.load_cert_chain(self.settings.tls_cert, self.settings.tls_key)
+
+    async def drain(self) -> None:
+        """Refuse what is new, and wait for generations to end, `shutdown_grace_s` at most."""
+        self._hub.draining = self._door.draining = True
+        try:
+            async with asyncio.timeout(self.settings.shutdown_grace_s):
+                await self._hub.idle()
+        except TimeoutError:
+            log.info("%d generations are not finished in time", self._hub.live)
+
+    async def close(self) -> None:
+        """Stop, as the module says. May be called twice."""
+        server = self._server
+        if server is None:
+            return
+        self._hub.draining = self._door.draining = True
+        server.close(close_connections=False)
+        await asyncio.gather(*(one.drain(CloseCode.RESTART) for one in list(self._connections)))
+        await self._hub.close()
+        try:
+            async with asyncio.timeout(self.settings.close_timeout_s):
+                await server.wait_closed()
+        except TimeoutError:
+            for left in server.all_connections:
+                left.transport.abort()
+            await server.wait_closed()
+        if self.settings.unix is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(self.settings.unix)  # noqa: PTH108 - nothing to wait for
+
+    # One connection.
+
+    async def _handle(self, client: ServerConnection) -> None:
+        assert client.request is not None
+        secret = secret_of(client.request)
+        if self._door.is_wrong(secret):
+            self._refused(CloseCode.NOT_AUTHENTICATED)
+            await client.close(CloseCode.NOT_AUTHENTICATED, "this token will not do")
+            return
+        address = self._door.address(client.request, _peer(client))
+        full = self._door.enter(address)
+        if full is not None:
+            self._refused(full)
+            await client.close(full, "there are too many connections")
+            return
+        try:
+            await self._serve(client, address, secret)
+        except Exception as error:  # noqa: BLE001 - said here, without what an error may quote
+            unexpected(log, "a connection failed", error)
+            await client.close(CloseCode.INTERNAL)
+        finally:
+            self._door.leave(address)
+
+    def _refused(self, code: int) -> None:
+        self._hub.metrics.refused[str(int(code))] += 1
+
+    async def _serve(self, client: ServerConnection, address: str, secret: str | None) -> None:
+        self._bound_kernel_buffer(client)
+        name = secrets.token_hex(4)
+        codec = client.subprotocol or JSON_PROTOCOL
+        where = address or "a socket file"
+        more = fields(connection=name, address=where, codec=codec)
+        log.info("connection %s: opened from %s, %s", name, where, codec, extra=more)
+        self._hub.metrics.opened[codec.rpartition(".")[2]] += 1
+        begin = time.monotonic()
+        connection = Connection(
+            client,
+            self._hub,
+            self._ready(name),
+            token=self._door.token(secret),
+            authenticate=self._door.token if self.tokens and secret is None else None,
+        )
+        self._connections.add(connection)
+        self._hub.connections += 1
+        try:
+            if await connection.admit():
+                await self._serve_token(client, connection, connection.token)
+        finally:
+            self._connections.discard(connection)
+            self._hub.connections -= 1
+            code, seconds = client.close_code, time.monotonic() - begin
+            more = fields(connection=name, code=code, seconds=round(seconds, 3))
+            log.info("connection %s: closed, %s, after %.1f s", name, code, seconds, extra=more)
+
+    async def _serve_token(
+        self, client: ServerConnection, connection: Connection, token: Token | None
+    ) -> None:
+        if token is None:
+            await connection.run()
+        elif self._door.enter_with(token):
+            try:
+                await connection.run()
+            finally:
+                self._door.leave_with(token)
+        else:
+            self._refused(CloseCode.TOO_MANY)
+            await client.close(CloseCode.TOO_MANY, "there are too many with this token")
+
+    def _ready(self, connection: str) -> Ready:
+        settings = self.settings
+        limits = {
+            "max_frame_bytes": settings.max_frame_bytes,
+            "max_generations": settings.max_generations,
+            "max_prompt_tokens": settings.max_prompt_tokens,
+            "max_answer_tokens": settings.max_answer_tokens,
+            "resume_ttl": round(settings.resume_ttl_s),
+        }
+        return Ready(
+            protocol="mlx-gateway.v1",
+            server=f"mlx-gateway/{__version__}",
+            epoch=self._epoch,
+            connection=connection,
+            models=[model.id for model in models_of(self.provider)],
+            limits={name: limit for name, limit in limits.items() if limit is not None},
+        )
+
+    def _bound_kernel_buffer(self, client: ServerConnection) -> None:
+        """Let unsent bytes wait here, where they merge and hold the model up, not in the kernel."""
+        option = TCP_NOTSENT_LOWAT.get(sys.platform)
+        raw = client.transport.get_extra_info("socket")
+        if raw is None:
+            return
+        if raw.family == socket.AF_UNIX:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.settings.kernel_buffer_bytes)
+        elif option is not None:
+            raw.setsockopt(socket.IPPROTO_TCP, option, self.settings.kernel_buffer_bytes)
+
+    # The handshake.
+
+    def _process_request(self, client: ServerConnection, request: Request) -> Response | None:
+        """Answer a plain GET, refuse who may not come in, let a WebSocket through."""
+        path = urlsplit(request.path).path
+        upgrade = path == STREAM_PATH
+        refusal = self._door.refusal(request, _peer(client), upgrade=upgrade)
+        if refusal is not None:
+            self._refused(refusal.status)
+            return _response(refusal)
+        if upgrade:
+            return None
+        if request.method not in {"GET", "HEAD"}:
+            allow = {"Allow": "GET, HEAD"}
+            page = text_page(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered here", allow)
+            return _response(page)
+        if path in GUARDED and self.tokens and self._door.token(secret_of(request)) is None:
+            return _response(unauthorized())
+        return _response(page_for(path, self._hub), head=request.method == "HEAD")
+
+
+def options_of(settings: Settings) -> dict[str, Any]:
+    """Return what websockets' `serve` gets of the settings."""
+    return {
+        "select_subprotocol": select_subprotocol,
+        "compression": "deflate" if settings.compression else None,
+        "server_header": None,
+        "logger": logging.getLogger(LIBRARY),
+        "max_size": settings.max_frame_bytes,
+        "ping_interval": settings.ping_interval_s,
+        "ping_timeout": settings.ping_timeout_s,
+        "close_timeout": settings.close_timeout_s,
+    }
+
+
+def _tls_context(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None:
+        if settings.tls_key is not None:
+            raise ValueError("`tls_key` without `tls_cert`")
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    return context
+
+
+def _peer(client: ServerConnection) -> str:
+    """Return the address of who is connected, "" for a socket file."""
+    address = client.remote_address
+    return str(address[0]) if isinstance(address, tuple) and address else ""
+
+
+def _response(page: Page, *, head: bool = False) -> Response:
+    headers = Headers(page.headers())
+    headers["Connection"] = "close"
+    body = b"" if head else page.body
+    return Response(page.status.value, page.status.phrase, headers, body)

@@ -1,0 +1,1 @@
+"""Answers held to a form, token by token."""

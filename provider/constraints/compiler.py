@@ -1,0 +1,158 @@
+"""Forms compiled by llguidance: JSON Schema, a regular expression, a grammar, choices, tool calls.
+
+Rule: a form that can't be compiled is an error before anything runs, with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llguidance import LLMatcher, LLTokenizer
+from llguidance.hf import from_tokenizer
+
+from provider.formats.call_grammar import call_lark
+from provider.formats.lark import BETWEEN
+from provider.interface import InvalidParameterError
+
+__all__ = [
+    "Forms",
+    "refuse_excess",
+]
+
+
+OPTION = "response_format"
+
+MOST_KEPT = 64  # compiled forms, each of up to some megabytes
+
+
+@dataclass(frozen=True)
+class Form:
+    """What an answer is held to: `grammar` in llguidance's own notation."""
+
+    grammar: str
+
+
+def form_of(response_format: Mapping[str, Any]) -> Form | None:
+    """Return the form that is asked for, None for plain text. Raises InvalidParameterError."""
+    kind, given = response_format["type"], response_format
+    try:
+        match kind:
+            case "text":
+                return None
+            case "json_object":
+                return _json({"type": "object"})
+            case "json_schema":
+                return _json(given["schema"])
+            case "regex":
+                return Form(LLMatcher.grammar_from_regex(given["regex"]))
+            case "lark":
+                return Form(LLMatcher.grammar_from_lark(given["grammar"]))
+            case _:
+                choices = "|".join(re.escape(choice) for choice in given["choices"])
+                return Form(LLMatcher.grammar_from_regex(choices))
+    except (ValueError, TypeError, RecursionError) as error:  # also what is no JSON
+        raise _refused(response_format, str(error)) from error
+
+
+def refuse_excess(
+    passes: Callable[[str], bool],
+    response_format: Mapping[str, Any] | None,
+    tools: Sequence[Mapping[str, Any]],
+) -> None:
+    """Raise InvalidParameterError if a form, or a tool's arguments, take too much to compile.
+
+    `passes` tries a grammar. That of a call is made of those of its arguments.
+    """
+    form = form_of(response_format) if response_format else None
+    tried = [] if form is None else [(form, OPTION, response_format)]
+    for tool in tools:
+        schema = tool["function"]["parameters"]
+        tried.append((_json(schema), "tools", schema))
+    for one, option, value in tried:
+        if not passes(one.grammar):
+            raise _refused(value, "it takes too much time or memory to compile", option)
+
+
+def _json(schema: Mapping[str, Any] | bool) -> Form:
+    overrides: Any = {"whitespace_pattern": BETWEEN}
+    return Form(LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=overrides))
+
+
+class Forms:
+    """Compiles forms for one tokenizer; for the thread that prepares prompts."""
+
+    def __init__(self, tokenizer: Any, vocabulary: int):
+        self._wrapped = tokenizer
+        self._vocabulary = vocabulary
+        self._tokenizer: LLTokenizer | None = None  # a second of work: made when it is needed
+        self._kept: dict[Form, LLMatcher] = {}  # those used last at the end
+
+    def matcher(self, response_format: Mapping[str, Any]) -> LLMatcher | None:
+        """Return a matcher of one's own, None for plain text. Raises InvalidParameterError."""
+        form = form_of(response_format)
+        if form is None:
+            return None
+        return self._copy(form, OPTION, response_format)
+
+    def call_matcher(self, tools: Sequence[Mapping[str, Any]]) -> LLMatcher:
+        """Return a matcher for one call of one of these tools, as the model writes calls.
+
+        Raises InvalidParameterError if the schema of a tool's arguments can't be compiled,
+        UnsupportedFeatureError if the model has no way to write such a call.
+        """
+        grammar = call_lark(self._wrapped, tools)
+        return self._copy(Form(LLMatcher.grammar_from_lark(grammar)), "tools", tools)
+
+    def _copy(self, form: Form, option: str, value: Any) -> LLMatcher:
+        kept = self._kept.pop(form, None)
+        copy = None if kept is None else _sound_copy(kept)
+        if kept is None or copy is None:
+            kept = self._compile(form)
+            if kept.is_error():
+                raise _refused(value, _reason(kept), option)
+            copy = kept.deep_copy()
+        self._kept[form] = kept
+        if len(self._kept) > MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+        return copy
+
+    def _compile(self, form: Form) -> LLMatcher:
+        if self._tokenizer is None:
+            self._tokenizer = from_tokenizer(
+                self._wrapped._tokenizer,  # noqa: SLF001 - mlx-lm has no other way to it
+                n_vocab=self._vocabulary,
+                eos_token=sorted(self._wrapped.eos_token_ids),
+            )
+        matcher = LLMatcher(self._tokenizer, form.grammar, log_level=0)
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # a form that no token can begin is known by that
+        return matcher
+
+
+def _sound_copy(matcher: LLMatcher) -> LLMatcher | None:
+    """Return a copy, None if it could not begin.
+
+    Copies share what has been learned of their form, and a limit to that: where one of them has
+    come to it, all fail from then on.
+    """
+    copy = matcher.deep_copy()
+    copy.compute_bitmask()
+    return None if copy.is_error() else copy
+
+
+def _reason(matcher: LLMatcher) -> str:
+    """Return why a matcher has failed, without the tokens and the grammar that it tells as well."""
+    said = matcher.get_error().partition("<state>")[0].strip()
+    return "no text can fit it" if said == "NoExtensionBias" else said
+
+
+def _refused(value: Any, reason: str, option: str = OPTION) -> InvalidParameterError:
+    first, *more = reason.strip().splitlines() or ["it can't be compiled"]
+    # Of a regular expression the first line says that it has an error, and a later one which.
+    mark = "error: "
+    cause = next((f" {line.removeprefix(mark)}" for line in more if line.startswith(mark)), "")
+    return InvalidParameterError(option, value, f"`{option}`: {first[:300]}{cause[:300]}")

@@ -1,0 +1,43 @@
+"""Token masks of one decode step: one bit a token and row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from provider.runtime.mlx import mx
+
+__all__ = [
+    "Masks",
+]
+
+
+class Masks:
+    """The masks of the rows of one step: one bit a token, all of them set to begin with."""
+
+    def __init__(self, rows: int, vocabulary: int):
+        self._vocabulary = vocabulary
+        self._bits = np.full((rows, (vocabulary + 31) // 32), 0xFFFFFFFF, dtype=np.uint32)
+
+    def row(self, index: int) -> Any:
+        """Return the numbers of one row, to write to."""
+        return self._bits[index]
+
+    def apply(self, logits: mx.array) -> mx.array:
+        """Return logits `(rows, vocabulary)` with what is not set at minus infinity."""
+        # The lowest bit first, as llguidance writes them.
+        truths = np.unpackbits(self._bits.view(np.uint8), axis=1, bitorder="little")
+        allowed = mx.array(truths[:, : self._vocabulary].view(np.bool_))
+        return mx.where(allowed, logits, -mx.inf)
+
+
+def _only(mask: Any, tokens: Iterable[int]) -> None:
+    mask[:] = 0
+    _set(mask, *tokens)
+
+
+def _set(mask: Any, *tokens: int) -> None:
+    for token in tokens:
+        mask[token // 32] |= np.uint32(1 << (token % 32))

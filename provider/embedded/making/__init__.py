@@ -1,0 +1,1 @@
+"""How the embedded model was made: its corpus, tokenizer, training and evaluation."""

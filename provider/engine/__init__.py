@@ -1,0 +1,1 @@
+"""One thread that owns MLX, and the runs that share its batches."""

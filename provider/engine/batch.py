@@ -1,0 +1,270 @@
+"""The rows of one model that run together: prompts in chunks, then one token each a step.
+
+Rule 1: only the MLX thread calls it.
+Rule 2: a removed row takes part in no later forward pass.
+Rule 3: a step launches the next forward pass before it reads the tokens of the one before, so that
+the device works while Python does. What was launched for a row that turns out to have ended is
+dropped.
+Rule 4: an error ends the row that caused it and no other. Where it can't be told whose it is, the
+rows of that forward pass are read again from their tokens, each alone at first: the one at fault
+fails alone, the others go on with the same text.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mlx_lm.models.cache import make_prompt_cache
+
+from provider.caches.attention import let_caches_attend
+from provider.caches.kinds import Batching, batching_of, state_of
+from provider.caches.merged import MergedCaches
+from provider.caches.rows import RowCaches
+from provider.caches.single import LoneCaches
+from provider.caches.slots import SlotCaches
+from provider.engine.group import Group
+from provider.engine.rows import (
+    Chunk,
+    Keep,
+    Parked,
+    Row,
+    StepResult,
+    Token,
+    finish_of,
+    without_frames,
+)
+from provider.engine.speculative import Drafted, Lone, LoneCachesOf, SpeculativeGroup
+from provider.models.vision import SeeingModel
+from provider.runtime.mlx import mx, on_cpu
+
+__all__ = ["Batch"]
+
+log = logging.getLogger(__name__)
+
+CLEAR_EVERY = 512  # steps after which mlx gives back the buffers that it has kept for reuse
+MOST_KEPT = 1 << 30  # bytes of such buffers after a chunk; the next steps can use that many
+
+
+Decoding = Group | SpeculativeGroup
+
+
+class Batch:
+    """All rows of one model."""
+
+    def __init__(
+        self,
+        model: Any,
+        ends: Iterable[int],
+        keep: Keep | None = None,
+        lone: Lone | None = None,
+    ):
+        self._lone = lone or Lone()
+        self._model = model if self._lone.draft is None else Drafted(model, self._lone.draft)
+        self._ends = frozenset(ends)
+        self._keep = keep  # gets the caches of a row that leaves, and how many tokens they hold
+        self._batching = Batching.ALONE if self._lone.needed else batching_of(model)
+        if on_cpu():
+            let_caches_attend(model)
+        self._rows: dict[int, Row] = {}
+        self._groups: list[Decoding] = []
+        self._steps = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def together(self) -> bool:
+        """Whether several prompts can be read in one forward pass."""
+        return self._batching is not Batching.ALONE and not any(
+            row.suspect for row in self._rows.values()
+        )
+
+    def add(self, row: Row) -> int:
+        """Take a row; return how many tokens are to be prefilled before it decodes."""
+        self._rows[row.key] = row
+        if row.caches is None:
+            row.caches, row.done = make_prompt_cache(self._model), 0
+        row.drawn = row.generated
+        if hasattr(row.sampler, "seek"):
+            row.sampler.seek(row.drawn)
+        if row.left == 0:
+            self._start([row], self._caches_of([row]))
+        return row.left
+
+    def remove(self, keys: Iterable[int], *, faulty: bool = False) -> None:
+        """Take rows out before the next forward pass; unknown keys are ignored.
+
+        What they have read is kept for others, unless they are `faulty`.
+        """
+        for key in keys:
+            row = self._rows.pop(key, None)
+            if row is None:
+                continue
+            row.gone = True
+            for group in self._groups:
+                group.leave(row, keep=not faulty)
+            if row.caches is not None and row.done and self._keep is not None and not faulty:
+                self._keep(row, row.caches, row.done)
+        self._drop_empty()
+
+    def park(self, key: int) -> Parked:
+        """Take a row out with its caches, evaluated, and the token that is on its way.
+
+        One whose forward pass has just failed has neither: it is read again when it comes back.
+        """
+        row = self._rows.pop(key)
+        group = next((group for group in self._groups if row in group.members), None)
+        if group is None:
+            row.gone = True
+            caches, done = (row.caches, row.done) if row.done else (None, 0)
+            return Parked(replace(row, caches=caches, done=done, gone=False), None)
+        caches, pending = group.extract(row)
+        mx.eval([state_of(layer) for layer in caches or []])
+        row.gone = True
+        group.leave(row, keep=False)
+        self._drop_empty()
+        done = len(row.sequence) - (pending is None)
+        return Parked(replace(row, caches=caches, done=done, gone=False), pending)
+
+    def deliver(self, parked: Parked) -> Token:
+        """Read the token that a parked row had on its way."""
+        assert parked.pending is not None
+        row, token = parked.row, parked.pending
+        row.sequence.append(token)
+        return row.given(token, finish_of(row, token, self._ends))
+
+    @property
+    def first_token_flies(self) -> bool:
+        """Whether a row's first token is on its way, which is better not kept waiting."""
+        return any(group.first_token_flies for group in self._groups)
+
+    def collect(self) -> StepResult:
+        """Wait for the forward passes on their way, launch none, and return their tokens."""
+        return self._each(lambda group, result: group.collect(result))
+
+    def decode(self) -> StepResult:
+        """Launch a forward pass for every decoding row, and return the tokens of the last one."""
+        self._merge()
+        result = self._each(lambda group, result: group.step(result))
+        self._steps += 1
+        if self._steps % CLEAR_EVERY == 0:
+            mx.clear_cache()
+        return result
+
+    def _each(self, do: Callable[[Decoding, StepResult], None]) -> StepResult:
+        result = StepResult()
+        for group in list(self._groups):
+            try:
+                do(group, result)
+            except Exception as error:  # noqa: BLE001 - a model may raise anything
+                self._groups.remove(group)
+                self._suspect(group.members, error, result)
+        for token in result.tokens:
+            if token.finish:
+                self._rows.pop(token.key, None)
+        self.remove([key for key, _ in result.faults], faulty=True)
+        self._drop_empty()
+        return result
+
+    def prefill(self, plan: Sequence[tuple[int, int]]) -> StepResult:
+        """Read a chunk of each sequence, `(key, tokens)`, in one forward pass; wait for its end.
+
+        Sequences that are read together must be read to their ends.
+        """
+        result = StepResult()
+        rows, counts = [self._rows[key] for key, _ in plan], [n for _, n in plan]
+        if not rows:
+            return result
+        try:
+            caches = self._caches_of(rows)
+            self._read(rows, counts, caches)
+        except Exception as error:  # noqa: BLE001 - a model may raise anything
+            self._suspect(rows, error, result)
+            return result
+        for row, n in zip(rows, counts, strict=True):
+            row.done += n
+        if rows[0].left == 0:
+            self._start(rows, caches)
+        result.chunks = [Chunk(row.key, row.left) for row in rows]
+        return result
+
+    def settle(self) -> None:
+        """Wait for what removed rows' last step still computes.
+
+        A program that ends meanwhile would be aborted by mlx's own threads.
+        """
+        mx.synchronize()
+
+    def close(self) -> None:
+        """Free every row."""
+        self.settle()
+        self._rows.clear()
+        self._groups.clear()
+
+    def _suspect(self, rows: Sequence[Row], error: Exception, result: StepResult) -> None:
+        """One of these rows made a forward pass fail: the only one, or it will show alone."""
+        rows = [row for row in rows if not row.gone]
+        if len(rows) == 1:
+            result.faults.append((rows[0].key, error))
+            self.remove([rows[0].key], faulty=True)
+            return
+        log.warning(
+            "a forward pass of %d runs failed; each goes on alone", len(rows), exc_info=error
+        )
+        without_frames(error)
+        for row in rows:
+            row.suspect, row.caches = True, None
+            result.chunks.append(Chunk(row.key, self.add(row)))
+
+    def _caches_of(self, rows: Sequence[Row]) -> RowCaches:
+        alone = [row.caches or [] for row in rows]
+        if self._lone.needed:
+            return LoneCachesOf(alone[0], self._lone)
+        return LoneCaches(alone[0]) if len(rows) == 1 else self._together(alone)
+
+    def _together(self, rows: Sequence[list[Any]]) -> SlotCaches | MergedCaches:
+        slots = self._batching is Batching.SLOTS
+        return SlotCaches(rows) if slots else MergedCaches(rows)
+
+    def _read(self, rows: Sequence[Row], counts: Sequence[int], caches: RowCaches) -> None:
+        width = max(counts)
+        chunks = [
+            [*row.sequence[row.done : row.done + n], *[0] * (width - n)]
+            for row, n in zip(rows, counts, strict=True)
+        ]
+        caches.begin(counts, width)
+        model = self._model.model if isinstance(self._model, Drafted) else self._model
+        more = model.for_chunks(rows, counts, chunks) if isinstance(model, SeeingModel) else {}
+        self._model(mx.array(chunks), cache=caches.layers, **more)  # no logits are computed
+        caches.end()
+        mx.eval([state_of(layer) for layer in caches.layers])
+        if mx.get_cache_memory() > MOST_KEPT:
+            mx.clear_cache()
+
+    def _start(self, rows: Sequence[Row], caches: RowCaches) -> None:
+        """Let rows decode whose sequences are read but for the last token."""
+        for row in rows:
+            row.caches, row.fed = None, row.done
+        if isinstance(self._model, Drafted):
+            assert isinstance(caches, LoneCachesOf)
+            (row,) = rows
+            self._groups.append(
+                SpeculativeGroup(self._model, self._lone, self._ends, row, caches, self._keep)
+            )
+        else:
+            self._groups.append(Group(self._model, self._ends, rows, caches, self._keep))
+
+    def _merge(self) -> None:
+        """Make one group of all those that may run together."""
+        if self._batching is Batching.ALONE or len(self._groups) == 1:
+            return
+        sound = [g for g in self._groups if isinstance(g, Group) and not g.suspect]
+        for group in sound[1:]:
+            sound[0].join(group, self._together)
+            self._groups.remove(group)
+
+    def _drop_empty(self) -> None:
+        self._groups = [group for group in self._groups if group.members]

@@ -1,0 +1,63 @@
+"""From the MLX thread to the readers: what a step gave, by one call an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
+
+from provider.engine.inbox import Inbox
+from provider.engine.messages import RunEvent
+
+__all__ = ["Handover"]
+
+
+class Reader(Protocol):
+    """Whoever has an inbox."""
+
+    @property
+    def inbox(self) -> Inbox:
+        """Where events go."""
+
+
+R = TypeVar("R", bound=Reader)
+
+
+class Handover(Generic[R]):
+    """Gathers events, and gives each event loop all of its own at once.
+
+    One `call_soon_threadsafe` a step and loop, not one a token: each wakes the loop by a system
+    call, and at 32 streams those would cost more than the text.
+    """
+
+    def __init__(self) -> None:
+        self._events: dict[R, list[RunEvent]] = {}
+
+    def add(self, reader: R, events: Sequence[RunEvent]) -> None:
+        """Keep events for a reader until the next `flush`."""
+        if events:
+            self._events.setdefault(reader, []).extend(events)
+
+    def flush(self) -> list[R]:
+        """Deliver everything; return the readers whose loop is closed."""
+        if not self._events:
+            return []
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[R, list[RunEvent]]]] = {}
+        for reader, events in self._events.items():
+            if reader.inbox.loop is None:
+                reader.inbox.put(events)
+            else:
+                by_loop.setdefault(reader.inbox.loop, []).append((reader, events))
+        self._events = {}
+        orphans: list[R] = []
+        for loop, deliveries in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_deliver, deliveries)
+            except RuntimeError:  # the loop is closed
+                orphans += [reader for reader, _ in deliveries]
+        return orphans
+
+
+def _deliver(deliveries: Sequence[tuple[Reader, Sequence[RunEvent]]]) -> None:
+    for reader, events in deliveries:
+        reader.inbox.put(events)

@@ -1,0 +1,335 @@
+"""One model on the MLX thread: mailbox in, events out.
+
+Rule 1: other threads only post to the mailbox and read inboxes.
+Rule 2: before every turn the whole mailbox is taken. A cancel or a new run waits for one step of
+each model, never for a tick.
+Rule 3: while nobody streams, and prompts are known to be on their way, a turn waits a moment for
+them: read together they cost little more than one.
+Rule 4: the engine outlives whatever a run does. What no run can be blamed for ends the runs that
+are there, one error each, and the next ones find an empty batch.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+from provider.engine.inbox import Inbox
+from provider.engine.memory_pool import SharedMemory
+from provider.engine.messages import RunRequest
+from provider.engine.mlx_thread import MlxThread
+from provider.engine.model import LoadedModel, LoadProgress, ModelFacts
+from provider.engine.run import Run
+from provider.engine.sampling import Sampling
+from provider.engine.statistics import EngineStatistics
+from provider.engine.worker import Loader, Worker
+from provider.interface import GenerationError, ResourceExceededError
+from provider.runtime.mlx import usable_memory
+from provider.settings import EngineSettings
+
+__all__ = ["Engine", "EngineClosedError", "memory_limit"]
+
+log = logging.getLogger(__name__)
+
+USABLE = 0.9  # of the memory; the rest is for what a step needs
+GATHER_S = 0.005  # that a turn waits for the next of the prompts on their way
+GATHER_ALL_S = 0.05  # that it waits for all of them
+
+
+class EngineClosedError(GenerationError):
+    """The engine takes no new runs."""
+
+
+class Engine:
+    """A model and its runs; a lane of the MLX thread, its own if none is given.
+
+    `loader` runs on that thread. `submit`, `cancel` and `resume` may be called from any thread and
+    return at once.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        loader: Loader,
+        settings: EngineSettings | None = None,
+        sampling: Sampling | None = None,
+        thread: MlxThread | None = None,
+        memory: SharedMemory | None = None,
+    ):
+        self.name = name
+        self.settings = settings or EngineSettings()
+        self.restarts = 0  # times the batch was lost to an error that was no run's
+        memory = memory or SharedMemory(memory_limit(self.settings))
+        self._worker = Worker(name, loader, self.settings, sampling or Sampling(), memory)
+        self._owns_thread = thread is None
+        self._thread = thread or MlxThread()
+        self._lock = threading.Lock()  # guards what follows
+        self._closed = False  # takes no new runs
+        self._ending = False  # the runs that are there are ended too
+        self._freed = threading.Event()
+        self._next_key = 0
+        self._loading: Future[ModelFacts] | None = None
+        self._to_load = False  # the MLX thread is to begin loading
+        self._steps: Generator[LoadProgress, None, ModelFacts] | None = None  # of loading
+        self._watchers: list[Callable[[LoadProgress], None]] = []
+        self._coming = 0  # runs whose prompts are being made
+        self._arrived = threading.Event()  # something came into the mailbox
+        self._drained = threading.Event()  # there are no runs
+        self._drained.set()
+        self._trouble: str | None = None  # why no run can go on, until the thread has recovered
+        self._mailbox: deque[Callable[[], None]] = deque()  # what to tell the worker, in order
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has been called."""
+        return self._closed
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the engine can't be used, None if it can; the next run makes it try again."""
+        return self._trouble
+
+    @property
+    def busy(self) -> bool:
+        """Whether the thread has anything to do for it."""
+        return self._thread.works_for(self)
+
+    @property
+    def model(self) -> LoadedModel | None:
+        """The model, for the MLX thread alone."""
+        return self._worker.model
+
+    @property
+    def steps(self) -> int:
+        """How many turns the thread has made."""
+        return self._worker.counters.steps
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs that have not ended, as of now."""
+        return list(self._worker.runs.values())
+
+    def statistics(self) -> EngineStatistics:
+        """Return one look at the engine's numbers; never waits for the MLX thread."""
+        return self._worker.statistics(self.restarts)
+
+    def load(self) -> Future[ModelFacts]:
+        """Load the model, once; the future raises what the loader raised."""
+        with self._lock:
+            self._refuse_if_closed()
+            loading = self._loading
+            if loading is not None and not (loading.done() and loading.exception() is not None):
+                return loading
+            loading = self._loading = Future()
+            self._to_load = True
+        self._thread.wake(self)
+        return loading
+
+    def watch(self, watcher: Callable[[LoadProgress], None]) -> None:
+        """Let the loading's progress be told, on whichever thread, until it is loaded."""
+        self._watchers.append(watcher)
+
+    def tell(self, progress: LoadProgress) -> None:
+        """Tell those who watch how the loading goes; from any thread."""
+        for watcher in list(self._watchers):
+            watcher(progress)
+
+    def retire(self) -> bool:
+        """Take no new runs from now on, if there are none; return whether that is so.
+
+        From any thread; `close` is still to be called.
+        """
+        with self._lock:
+            if self._worker.runs or self._mailbox or self._coming or self._loads:
+                return False
+            self._closed = True
+            return True
+
+    @contextmanager
+    def coming(self) -> Iterator[None]:
+        """Announce, around the making of its prompt, that a run is going to be submitted."""
+        with self._lock:
+            self._coming += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._coming -= 1
+            self._arrived.set()
+
+    def submit(self, request: RunRequest, inbox: Inbox) -> Run:
+        """Enter a run; its events come to `inbox`.
+
+        Raises GenerationError once closed, ResourceExceededError if the queue is full (with the
+        seconds after which to try again in its details, `retry_after`), MemoryExceededError if the
+        run could never fit.
+        """
+        self._worker.refuse_if_too_large(request)
+        with self._lock:
+            self._refuse_if_closed()
+            if len(self._worker.runs) >= self.settings.max_batch + self.settings.max_queue:
+                raise ResourceExceededError(
+                    f"{self.settings.max_queue} generations are waiting already; try again later",
+                    details={"retry_after": self._worker.retry_after_s()},
+                )
+            self._next_key += 1
+            self._drained.clear()
+            run = Run(self._next_key, self.name, request, inbox)
+            self._mailbox.append(lambda: self._worker.submit(run))
+        self._wake()
+        return run
+
+    def cancel(self, run: Run) -> None:
+        """Take a run out before the next step; one that has ended already is left alone."""
+        if not run.ended:
+            self._post(lambda: self._worker.cancel(run))
+
+    def resume(self, run: Run) -> None:
+        """Say that a parked run's reader has read; see `Run.unread`."""
+        self._post(lambda: self._worker.resume(run))
+
+    @property
+    def _loads(self) -> bool:
+        return self._to_load or self._steps is not None
+
+    def close(self, grace_s: float | None = None) -> None:
+        """Take no new runs, and free the model; end the thread, if it is the engine's own.
+
+        Runs that are there have `grace_s` seconds to come to their ends, by default the setting
+        `close_grace`; then they get one error each. Idempotent.
+        """
+        with self._lock:
+            self._closed = True
+            if self._ending:
+                return
+        self._drained.wait(self.settings.close_grace if grace_s is None else grace_s)
+        self._ending = True
+        self._wake()
+        self._freed.wait()
+        if self._owns_thread:
+            self._thread.close()
+
+    def _post(self, message: Callable[[], None]) -> None:
+        self._mailbox.append(message)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._arrived.set()
+        if not self._freed.is_set():
+            self._thread.wake(self)
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise EngineClosedError("the provider is closed")
+
+    # A lane, on the MLX thread.
+
+    def turn(self, crowd: int) -> None:
+        """Make one turn: load, or take the mailbox and make a step for all runs."""
+        try:
+            if self._ending:
+                self.end()
+            elif self._loads:
+                self._take_mailbox()
+                self._load()
+            else:
+                self._step(crowd)
+        except BaseException as error:  # noqa: BLE001 - the thread has nobody to raise it to
+            self._recover(error)
+
+    def idle(self) -> bool:
+        """Return whether there is nothing to do until something is posted."""
+        with self._lock:
+            if self._mailbox or self._loads or (self._ending and not self._freed.is_set()):
+                return False
+            if not self._worker.runs:
+                self._drained.set()
+            return not self._worker.busy
+
+    def end(self) -> None:
+        """End the runs that are there and free the model."""
+        if self._freed.is_set():
+            return
+        self._ending = True
+        try:
+            self._take_mailbox()
+            self._worker.fail_all(GenerationError("the provider was closed"))
+            self._worker.free()
+            if self._steps is not None:
+                self._steps.close()
+            self._to_load, self._steps = False, None
+            if self._loading is not None and not self._loading.done():
+                self._loading.set_exception(GenerationError("the provider was closed"))
+        finally:
+            self._freed.set()
+
+    def _load(self) -> None:
+        """Make one step of loading."""
+        with self._lock:
+            loading, self._to_load = self._loading, False
+        assert loading is not None
+        try:
+            self._steps = self._steps or self._worker.loading()
+            progress = next(self._steps)
+        except StopIteration as end:
+            self._steps, self._watchers = None, []
+            loading.set_result(end.value)
+        except BaseException as error:  # noqa: BLE001 - whoever waits for it is told
+            self._steps, self._watchers = None, []
+            self._worker.free()
+            loading.set_exception(error)
+        else:
+            self.tell(progress)
+
+    def _step(self, crowd: int) -> None:
+        self._take_mailbox()
+        if crowd == 1:
+            self._gather()
+        if self._trouble is not None:
+            self._worker.revive()
+            self._trouble = None
+        if self._worker.busy:
+            self._worker.turn(crowd)
+        if not self._worker.busy:
+            self._worker.rest()
+            while crowd == 1 and not self._mailbox and self._worker.save_one():
+                pass
+
+    def _recover(self, error: BaseException) -> None:
+        log.error("the engine lost its batch", exc_info=error)
+        self.restarts += 1
+        self._trouble = "recovering from an error"
+        cause = error if isinstance(error, Exception) else RuntimeError(repr(error))
+        self._worker.fail_all(GenerationError("the engine failed", original_exception=cause))
+        try:
+            self._worker.revive()
+        except BaseException as again:
+            log.exception("the engine cannot recover; it tries again with the next run")
+            self._trouble = f"the engine failed: {type(again).__name__}"
+        else:
+            self._trouble = None
+
+    def _take_mailbox(self) -> None:
+        while self._mailbox:
+            self._mailbox.popleft()()
+
+    def _gather(self) -> None:
+        latest = time.monotonic() + GATHER_ALL_S
+        while self._coming and self._worker.busy and not self._worker.streaming:
+            self._arrived.clear()
+            if not self._mailbox and not self._arrived.wait(GATHER_S):
+                return
+            self._take_mailbox()
+            if time.monotonic() > latest:
+                return
+
+
+def memory_limit(settings: EngineSettings) -> int:
+    """Return how many bytes all models together may take, KV caches included."""
+    given = settings.memory_bytes
+    return int(usable_memory() * USABLE) if given is None else given

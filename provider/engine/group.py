@@ -1,0 +1,199 @@
+"""Rows that decode in one forward pass, launched ahead of the reading of their tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mlx_lm.models.cache import TokenBuffer
+
+from provider.caches.kinds import state_of
+from provider.caches.merged import MergedCaches
+from provider.caches.rows import RowCaches
+from provider.caches.single import LoneCaches
+from provider.caches.slots import SlotCaches
+from provider.engine.rows import Keep, Row, StepResult, Token, finish_of
+from provider.engine.sampling import choose
+from provider.models.vision import SeeingModel
+from provider.runtime.mlx import mx
+
+__all__ = ["Group", "Together"]
+
+MOST_DEAD = 0.25  # share of a group's rows that may be dead before it is made smaller
+Together = Callable[[Sequence[list[Any]]], SlotCaches | MergedCaches]
+
+
+class Group:
+    """Rows that decode in one forward pass."""
+
+    def __init__(
+        self,
+        model: Any,
+        ends: frozenset[int],
+        rows: Sequence[Row],
+        caches: RowCaches,
+        keep: Keep | None,
+    ):
+        self._model = model
+        self._ends = ends
+        self._caches = caches
+        self._keep = keep
+        self._rows: list[Row | None] = list(rows)  # by slot; None is dead
+        self._next: Any = mx.zeros((len(rows),), mx.uint32)  # by slot: sampled last, to be fed next
+        self._flying: tuple[Any, list[Row | None]] | None = None  # launched, not read
+        # By slot: what to feed to a row that has just come.
+        self._fresh = {slot: row.sequence[-1] for slot, row in enumerate(rows)}
+        for row in rows:
+            row.context = TokenBuffer(row.sequence[:-1]) if row.processors else None
+
+    @property
+    def members(self) -> list[Row]:
+        """The rows that still want a token, launched or not."""
+        flying = self._flying[1] if self._flying else []
+        found = [row for row in (*self._rows, *flying) if row is not None and not row.gone]
+        return list(dict.fromkeys(found))
+
+    @property
+    def suspect(self) -> bool:
+        """Whether its row still has to show that it can run alone."""
+        return any(row is not None and row.suspect for row in self._rows)
+
+    def join(self, other: Group, together: Together) -> None:
+        """Take the rows of another group, and what it has launched."""
+        if other._flying is not None:
+            mine = self._flying or (mx.zeros((0,), mx.uint32), [])
+            sampled = mx.concatenate([mine[0], other._flying[0]])
+            self._flying = (sampled, [*mine[1], *other._flying[1]])
+        other._compact(0.0)
+        if not any(other._rows):
+            return
+        if not any(self._rows):
+            self._caches, self._rows = other._caches, other._rows
+            self._next, self._fresh = other._next, other._fresh
+            return
+        slots = self._make_room(other, together)
+        more = max(slots) + 1 - len(self._rows)
+        if more > 0:
+            self._rows += [None] * more
+            self._next = mx.concatenate([self._next, mx.zeros((more,), mx.uint32)])
+        # Not in place: what was launched and is not read yet is this very array.
+        self._next = mx.put_along_axis(self._next, mx.array(slots), other._next, axis=0)
+        for place, slot in enumerate(slots):
+            self._rows[slot] = other._rows[place]
+            if place in other._fresh:
+                self._fresh[slot] = other._fresh[place]
+
+    def _make_room(self, other: Group, together: Together) -> list[int]:
+        mine, theirs = (
+            together([caches.layers]) if isinstance(caches, LoneCaches) else caches
+            for caches in (self._caches, other._caches)
+        )
+        self._caches = mine
+        if isinstance(mine, SlotCaches) and isinstance(theirs, SlotCaches):
+            free = [slot for slot, row in enumerate(self._rows) if row is None]
+            return mine.join(theirs, free)
+        assert isinstance(mine, MergedCaches)
+        assert isinstance(theirs, MergedCaches)
+        self._compact(0.0)
+        return mine.join(theirs)
+
+    def leave(self, row: Row, *, keep: bool = True) -> None:
+        """Free a row's slot, if it is one of this group's."""
+        if row in self._rows:
+            slot = self._rows.index(row)
+            if keep and self._keep is not None:
+                caches = self._caches.extract(slot)
+                # At once: unevaluated, a copy of one row holds on to the memory of all.
+                mx.async_eval([state_of(layer) for layer in caches])  # type: ignore[no-untyped-call]
+                self._keep(row, caches, row.fed)
+            self._rows[slot] = None
+            self._fresh.pop(slot, None)
+            if isinstance(self._caches, SlotCaches):
+                self._caches.free(slot)
+
+    def extract(self, row: Row) -> tuple[list[Any] | None, int | None]:
+        """Return copies of a row's caches, if it still has a slot, and its unread token, if any."""
+        pending = None
+        if self._flying is not None and row in self._flying[1]:
+            pending = int(self._flying[0][self._flying[1].index(row)].item())
+        if row not in self._rows:
+            return None, pending
+        return self._caches.extract(self._rows.index(row)), pending
+
+    @property
+    def first_token_flies(self) -> bool:
+        """Whether a row's first token was launched and not read."""
+        return self._flying is not None and any(
+            row is not None and not row.generated for row in self._flying[1]
+        )
+
+    def collect(self, result: StepResult) -> None:
+        """Read what was launched last."""
+        flying, self._flying = self._flying, None
+        if flying is not None:
+            result.tokens += self._take(*flying)
+
+    def step(self, result: StepResult) -> None:
+        """Launch the next forward pass, then read what the one before has sampled."""
+        before, self._flying = self._flying, None
+        failure: Exception | None = None
+        try:
+            self._flying = self._launch(result.faults)
+        except Exception as error:  # noqa: BLE001 - raised again when what is good is safe
+            failure = error
+        if before is not None:
+            result.tokens += self._take(*before)
+        if failure is not None:
+            raise failure
+
+    def _launch(self, faults: list[tuple[int, Exception]]) -> tuple[Any, list[Row | None]] | None:
+        for row in self._rows:
+            if row is not None and row.drawn >= row.max_tokens:
+                self.leave(row)  # all it wants is on its way
+        if not any(self._rows):
+            return None
+        self._compact(MOST_DEAD)
+        rows = list(self._rows)
+        if self._fresh:
+            fed = mx.array([self._fresh.get(slot, 0) for slot in range(len(rows))], mx.uint32)
+            fresh = mx.array([slot in self._fresh for slot in range(len(rows))])
+            self._next = mx.where(fresh, fed, self._next)
+            self._fresh = {}
+        self._caches.begin([int(row is not None) for row in rows], 1)
+        more = self._model.for_step(rows) if isinstance(self._model, SeeingModel) else {}
+        logits = self._model(self._next[:, None], cache=self._caches.layers, **more)[:, -1, :]
+        self._caches.end()
+        self._next, failed = choose(logits, rows, self._next)
+        mx.async_eval(self._next)  # type: ignore[no-untyped-call]
+        for row in rows:
+            if row is not None:
+                row.drawn += 1
+                row.fed += 1
+        faults += [(rows[slot].key, error) for slot, error in failed]  # type: ignore[union-attr]
+        return self._next, rows
+
+    def _take(self, sampled: Any, rows: Sequence[Row | None]) -> list[Token]:
+        tokens: list[Token] = []
+        for row, token in zip(rows, sampled.tolist(), strict=True):
+            if row is None or row.gone:
+                continue
+            row.suspect = False
+            row.sequence.append(token)
+            finish = finish_of(row, token, self._ends)
+            if finish:
+                row.gone = True
+                self.leave(row)
+            tokens.append(row.given(token, finish))
+        return tokens
+
+    def _compact(self, most_dead: float) -> None:
+        living = [slot for slot, row in enumerate(self._rows) if row is not None]
+        dead = len(self._rows) - len(living)
+        if not living or not dead or dead < most_dead * len(self._rows):
+            return
+        self._caches.take(living)
+        self._fresh = {
+            place: self._fresh[slot] for place, slot in enumerate(living) if slot in self._fresh
+        }
+        self._next = self._next[mx.array(living)]
+        self._rows = [self._rows[slot] for slot in living]

@@ -1,0 +1,69 @@
+"""What crosses between a caller's thread and the MLX thread: requests in, events out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from provider.constraints.answer import Held
+from provider.engine.shared_prompt import Fork
+from provider.events import Delta
+from provider.interface import (
+    GenerationStarted,
+    GenerationTiming,
+    PrefillProgress,
+    QueuePosition,
+)
+from provider.options import GenerationOptions
+
+__all__ = [
+    "RunEvent",
+    "RunFailed",
+    "RunFinished",
+    "RunRequest",
+]
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What the engine needs to know of one generation.
+
+    `boundaries` are lengths of beginnings of the prompt that other prompts are likely to share;
+    only models whose caches can't be cut back need them.
+    """
+
+    prompt: Sequence[int]
+    options: GenerationOptions
+    tools: Sequence[dict[str, Any]] = ()
+    boundaries: Sequence[int] = ()
+    form: Held | None = None  # what the answer is held to
+    state: str | None = None  # that its text begins in, if that is not the answer
+    fork: Fork | None = None  # shared with other answers to the same prompt
+    look: Any = None  # a Look, where the prompt has images
+    kind: str = ""  # of these images; prompts of another kind share nothing
+
+    @property
+    def most_tokens(self) -> int:
+        """How long the prompt and the answer together may become."""
+        return len(self.prompt) + self.options.max_tokens
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """The end of a run that was neither cancelled nor failed."""
+
+    finish_reason: str  # "stop", "length" or "tool_calls"
+    usage: dict[str, int]
+    timing: GenerationTiming
+    tool_calls: Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class RunFailed:
+    """The end of a run by an error, which its reader raises."""
+
+    error: Exception
+
+
+RunEvent = QueuePosition | GenerationStarted | PrefillProgress | Delta | RunFinished | RunFailed

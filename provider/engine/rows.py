@@ -1,0 +1,128 @@
+"""Rows of a batch, and what a step says of them. Plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from provider.constraints.answer import Held
+from provider.engine.logprobs import Watch
+from provider.engine.sampling import Processor, Sampler
+from provider.events import Drawn
+
+__all__ = [
+    "Chunk",
+    "Keep",
+    "Parked",
+    "Row",
+    "StepResult",
+    "Token",
+    "finish_of",
+    "without_frames",
+]
+
+
+@dataclass(eq=False)
+class Row:
+    """One run's part in the batch."""
+
+    key: int
+    sequence: list[int]  # the prompt, then every token that was generated and read
+    prompt_tokens: int
+    max_tokens: int
+    sampler: Sampler
+    processors: Sequence[Processor] = ()
+    form: Held | None = None  # what the answer is held to
+    watch: Watch | None = None  # notes log-probabilities
+    sight: Any = None  # a Sight, where the prompt has images
+    kind: str = ""  # of what else than tokens the caches depend on
+    caches: list[Any] | None = None  # while its sequence is read: of this row alone
+    done: int = 0  # tokens of the sequence in these caches
+    fed: int = 0  # tokens of the sequence in the batch's caches, while it decodes
+    drawn: int = 0  # tokens sampled, of which the last may not be read yet
+    suspect: bool = False  # was in a forward pass that failed
+    gone: bool = False
+    context: Any = None  # a TokenBuffer, for the processors
+
+    @property
+    def generated(self) -> int:
+        """How many tokens were generated and read."""
+        return len(self.sequence) - self.prompt_tokens
+
+    def given(self, token: int, finish: str | None) -> Token:
+        """Return the newest token of the sequence as what a step gives."""
+        drawn = None if self.watch is None else self.watch.read(self.generated - 1)
+        return Token(self.key, token, finish, drawn)
+
+    def follow(self, last: int) -> None:
+        """Tell the form which tokens have come, with `last`, which is being fed."""
+        assert self.form is not None
+        length = self.fed + 1 - self.prompt_tokens
+        self.form.follow(length, last, lambda: self._answer(length, last))
+
+    def _answer(self, length: int, last: int) -> list[int]:
+        read = self.sequence[self.prompt_tokens :][:length]
+        return read if len(read) == length else [*read, last]
+
+    @property
+    def left(self) -> int:
+        """How many tokens remain to be prefilled; the last one is fed by a decode step."""
+        return len(self.sequence) - 1 - self.done
+
+
+@dataclass(frozen=True)
+class Token:
+    """One row's token of one step; `finish` is None, "stop" or "length"."""
+
+    key: int
+    token: int
+    finish: str | None
+    drawn: Drawn | None = None  # its log-probability, if the row wants it
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """How far a prefill has come: `left` tokens of the row's sequence are still to be read."""
+
+    key: int
+    left: int
+
+
+@dataclass
+class Parked:
+    """A row that has left the batch, and what it needs to go on as if it had not."""
+
+    row: Row
+    pending: int | None  # a token that was sampled and not read
+
+
+@dataclass
+class StepResult:
+    """What a decode step or a prefill gave."""
+
+    tokens: list[Token] = field(default_factory=list)
+    chunks: list[Chunk] = field(default_factory=list)  # rows that were read, or must be again
+    faults: list[tuple[int, Exception]] = field(default_factory=list)  # rows that are at fault
+
+
+# Gets the caches of a row that leaves, and how many tokens of its sequence they hold.
+Keep = Callable[[Row, list[Any], int], None]
+
+
+def finish_of(row: Row, token: int, ends: frozenset[int]) -> str | None:
+    """Return why a row ends with the token that it has just got, None if it does not."""
+    if token in ends:
+        return "stop"
+    return "length" if row.generated >= row.max_tokens else None
+
+
+def without_frames(error: BaseException) -> None:
+    """Drop an error's tracebacks, once they are logged.
+
+    Their frames hold on to the arrays of the step that failed, for as long as anyone has the error.
+    """
+    found: BaseException | None = error
+    while found is not None and found.__traceback__ is not None:
+        found.__traceback__ = None
+        found = found.__cause__ or found.__context__

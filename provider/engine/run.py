@@ -1,0 +1,112 @@
+"""One generation inside the engine: how far it is, and what it is worth in the end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from provider.engine.inbox import Inbox
+from provider.engine.messages import RunRequest
+from provider.engine.rows import Parked, Row, Token
+from provider.events import Delta, TextDelta
+from provider.formats.text_stream import TextStream
+from provider.interface import GenerationTiming
+
+__all__ = ["Run"]
+
+
+@dataclass(eq=False)
+class Run:
+    """One generation inside the engine. Once submitted, only the MLX thread writes to it."""
+
+    key: int
+    name: str  # of the model
+    request: RunRequest
+    inbox: Inbox
+    text: TextStream | None = None
+    row: Row | None = None  # its part in the batch, while it has one
+    parked: Parked | None = None  # what it left the batch with, while it waits for its reader
+    ended: bool = False
+    tokens: int = 0  # decoded so far, the end token counted
+    cached: int = 0  # tokens of the prompt that others had read
+    drawn: list[dict[str, Any]] = field(default_factory=list)  # whose text was not handed over
+    sent: int = 0  # tokens whose text was handed over
+    last_step: int = 0  # the worker's step in which the run last took part
+    submitted: float = field(default_factory=time.perf_counter)
+    admitted: float = 0.0
+    first_token: float = 0.0
+
+    @property
+    def shared(self) -> int:
+        """How many tokens of its prompt are read once for all answers to it."""
+        return max(0, len(self.request.prompt) - 2)
+
+    @property
+    def unread(self) -> int:
+        """How many tokens the reader has not got the text of."""
+        return self.tokens - self.inbox.taken
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the reader has got all there is; what is held back can't be waited for."""
+        return self.sent <= self.inbox.taken
+
+    def take(self, token: Token, step: int) -> list[Delta]:
+        """Take the token that a step gave; return what it made known, if anything.
+
+        Raises what the detokenizer or the tool parser raises.
+        """
+        assert self.text is not None
+        self.last_step = step
+        self.tokens += 1
+        if not self.first_token:
+            self.first_token = time.perf_counter()
+        if token.drawn is not None and token.finish != "stop":
+            self.drawn.append(self.text.described(token.token, token.drawn))
+        # The end token itself has no text.
+        deltas = [] if token.finish == "stop" else self.text.add(token.token)
+        if token.finish and not self.text.stopped:
+            deltas += self.text.finish(cut=token.finish == "length")
+        if deltas:
+            self._count_into(deltas)
+        return deltas
+
+    def _count_into(self, deltas: list[Delta]) -> None:
+        """Say of each delta how many tokens it took."""
+        if self.tokens - self.sent > 1:
+            deltas[0] = deltas[0]._replace(tokens=self.tokens - self.sent)
+        if len(deltas) > 1:
+            deltas[1:] = [delta._replace(tokens=0) for delta in deltas[1:]]
+        if self.drawn:
+            # Those of a call's tokens have no text that they could go with.
+            texts = ((i, delta) for i, delta in enumerate(deltas) if isinstance(delta, TextDelta))
+            for i, delta in islice(texts, 1):
+                deltas[i] = delta._replace(logprobs=tuple(self.drawn))
+            self.drawn = []
+        self.sent = self.tokens
+
+    def usage(self) -> dict[str, int]:
+        """Return the tokens of the prompt and of the answer, and how many of them were what."""
+        assert self.text is not None
+        prompt_tokens = len(self.request.prompt)
+        return {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": self.tokens,
+            "total_tokens": prompt_tokens + self.tokens,
+            "cached_tokens": self.cached,
+            "reasoning_tokens": self.text.reasoning_tokens,
+        }
+
+    def timing(self, now: float) -> GenerationTiming:
+        """Return where the time went until `now`, by time.perf_counter."""
+        decode_s = now - self.first_token
+        return GenerationTiming(
+            queue_ms=(self.admitted - self.submitted) * 1000,
+            prefill_ms=(self.first_token - self.admitted) * 1000,
+            first_token_ms=(self.first_token - self.submitted) * 1000,
+            total_ms=(now - self.submitted) * 1000,
+            tokens_per_second=(self.tokens - 1) / decode_s if decode_s > 0 else 0.0,
+            broken_calls=() if self.text is None else tuple(self.text.broken),
+        )

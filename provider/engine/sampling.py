@@ -1,0 +1,255 @@
+"""Choosing the next token: shared samplers, seeded ones, and penalties.
+
+Runs with the same parameters and no seed share one sampler object, so that a batch of them
+samples in one call. A seeded run owns its random key, so that it draws the same tokens alone and
+in any batch. All of it belongs to the MLX thread.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Protocol, cast
+
+from mlx_lm.sample_utils import (
+    apply_min_p,
+    apply_top_k,
+    apply_top_p,
+    greedy_sampler,
+    make_logits_processors,
+    make_sampler,
+)
+
+from provider.constraints.answer import Held
+from provider.constraints.masks import Masks
+from provider.engine.logprobs import Watch
+from provider.options import GenerationOptions
+from provider.runtime.mlx import mx
+
+__all__ = [
+    "Draws",
+    "Processor",
+    "Sampler",
+    "Sampling",
+    "choose",
+    "draw",
+    "processors_for",
+    "sampler_for",
+]
+
+KEYS = 16  # draws that a seeded sampler can go back at once; as many as a draft proposes
+
+Sampler = Callable[[mx.array], mx.array]  # log-probabilities (batch, vocabulary) -> (batch,)
+Processor = Callable[[mx.array, mx.array], mx.array]  # context (n,), logits (1, vocabulary)
+
+
+def sampler_for(options: GenerationOptions, vocabulary: int) -> Sampler:
+    """Return the sampler of one run; temperature 0 is greedy, whatever else is set."""
+    top_k = options.top_k if options.top_k < vocabulary else 0  # all of them: no filter
+    if options.temperature == 0:
+        return greedy_sampler  # type: ignore[no-any-return]
+    if options.seed is None:
+        return _shared(options.temperature, options.top_p, options.min_p, top_k)
+    return SeededSampler(options.seed, options.temperature, options.top_p, options.min_p, top_k)
+
+
+@lru_cache(maxsize=256)
+def _shared(temperature: float, top_p: float, min_p: float, top_k: int) -> Sampler:
+    return make_sampler(temperature, top_p, min_p, top_k=top_k)  # type: ignore[no-any-return]
+
+
+class SeededSampler:
+    """Draws for one run from a random key of its own, after mlx-lm's filters in mlx-lm's order.
+
+    It draws by the largest of log-probability plus Gumbel noise. mlx's own `categorical` looks up
+    one number in the cumulated probabilities: there, the last bits that a batch changes in a sum
+    move every border, and in a flat distribution of 1,500 tokens one draw in three hundred falls
+    to another token. Here only a tie of the first two could, about one in a million.
+    """
+
+    def __init__(self, seed: int, temperature: float, top_p: float, min_p: float, top_k: int):
+        self._seed = seed
+        self._key = mx.random.key(seed)
+        self._drawn = 0
+        self._keys: deque[tuple[int, mx.array]] = deque(maxlen=KEYS)  # before the last draws
+        self._temperature = temperature
+        self._top_p = top_p
+        self._min_p = min_p
+        self._top_k = top_k
+
+    def seek(self, drawn: int) -> None:
+        """Go to where `drawn` tokens have been drawn, as after a draw that was thrown away."""
+        if drawn == self._drawn:
+            return
+        known = next((key for at, key in self._keys if at == drawn), None)
+        self._key = mx.random.key(self._seed) if known is None else known
+        for _ in range(drawn if known is None else 0):
+            self._key, _draw = mx.random.split(self._key)
+        self._drawn = drawn
+        self._keys.clear()
+
+    def __call__(self, logprobs: mx.array) -> mx.array:
+        """Map log-probabilities `(1, vocabulary)` to a token `(1,)`."""
+        if self._top_p < 1:
+            logprobs = apply_top_p(logprobs, self._top_p)
+        if self._min_p > 0:
+            logprobs = apply_min_p(logprobs, self._min_p, 1)
+        if self._top_k > 0:
+            logprobs = apply_top_k(logprobs, self._top_k)
+        self._keys.append((self._drawn, self._key))
+        self._key, draw = mx.random.split(self._key)
+        self._drawn += 1
+        noise = mx.random.gumbel(logprobs.shape, key=draw)
+        return mx.argmax(logprobs * (1 / self._temperature) + noise, axis=-1)
+
+
+def processors_for(options: GenerationOptions) -> list[Processor]:
+    """Return the logits processors of one run; an empty list costs its batch nothing."""
+    return make_logits_processors(  # type: ignore[no-any-return]
+        logit_bias=dict(options.logit_bias) if options.logit_bias else None,
+        repetition_penalty=options.repetition_penalty,
+        presence_penalty=options.presence_penalty,
+        frequency_penalty=options.frequency_penalty,
+    )
+
+
+class Sampling:
+    """Where the engine gets a run's sampler and processors from."""
+
+    def sampler(self, options: GenerationOptions, vocabulary: int) -> Sampler:
+        """Return the sampler of one run."""
+        return sampler_for(options, vocabulary)
+
+    def processors(self, options: GenerationOptions) -> Sequence[Processor]:
+        """Return the logits processors of one run."""
+        return processors_for(options)
+
+
+class Draws(Protocol):
+    """What choosing a token needs to know of a row."""
+
+    @property
+    def sampler(self) -> Sampler:
+        """Log-probabilities `(rows, vocabulary)` in, tokens `(rows,)` out."""
+
+    @property
+    def processors(self) -> Sequence[Processor]:
+        """What changes this row's logits, in order."""
+
+    @property
+    def watch(self) -> Watch | None:
+        """Notes log-probabilities."""
+
+    @property
+    def drawn(self) -> int:
+        """How many tokens were sampled before."""
+
+    @property
+    def form(self) -> Held | None:
+        """What the answer is held to."""
+
+    def follow(self, last: int) -> None:
+        """Tell the form which tokens have come, with `last`, which is being fed."""
+
+    @property
+    def context(self) -> Any:
+        """A TokenBuffer of what the model has been fed, where there are processors."""
+
+
+Failures = list[tuple[int, Exception]]
+
+
+def choose(
+    logits: mx.array, rows: Sequence[Draws | None], fed: mx.array
+) -> tuple[mx.array, Failures]:
+    """Return each row's next token, `(rows,)`, from logits `(rows, vocabulary)`, and who failed.
+
+    `fed` are the tokens that gave the logits, `(rows,)`; None stands for a row whose token nobody
+    wants. Rows that share a sampler are sampled in one call. Greedy rows need no log-probabilities:
+    the largest logit is the largest log-probability. A row whose processor or sampler raises is
+    named with its error and gets a token of no meaning.
+    """
+    failures: Failures = []
+    logits = _processed(logits, rows, fed, failures)
+    logits = _held(logits, rows, fed, failures)
+    groups: dict[Sampler, list[int]] = {}
+    for index, row in enumerate(rows):
+        if row is not None:
+            groups.setdefault(row.sampler, []).append(index)
+    chosen = _drawn(logits, groups, failures, len(rows))
+    for index, row in enumerate(rows):
+        if row is not None and row.watch is not None:
+            row.watch.note(row.drawn, logits[index], chosen[index])
+    return chosen, failures
+
+
+def _drawn(
+    logits: mx.array, groups: dict[Sampler, list[int]], failures: Failures, count: int
+) -> mx.array:
+    if len(groups) == 1:
+        sampler, indices = next(iter(groups.items()))
+        return _draw(sampler, logits, indices, failures)
+    order = mx.array([index for indices in groups.values() for index in indices])
+    drawn = [
+        _draw(sampler, logits[mx.array(indices)], indices, failures)
+        for sampler, indices in groups.items()
+    ]
+    chosen = mx.zeros((count,), mx.uint32)
+    chosen[order] = mx.concatenate(drawn)
+    return chosen
+
+
+def draw(logits: mx.array, sampler: Sampler) -> mx.array:
+    """Return the tokens `(rows,)` that one sampler draws; raises what it raises."""
+    if sampler is greedy_sampler:
+        return mx.argmax(logits, axis=-1)
+    return sampler(logits - mx.logsumexp(logits, axis=-1, keepdims=True)).astype(mx.uint32)
+
+
+def _draw(
+    sampler: Sampler, logits: mx.array, indices: Sequence[int], failures: Failures
+) -> mx.array:
+    try:
+        return draw(logits, sampler)
+    except Exception as error:  # noqa: BLE001 - a sampler's fault is its rows' alone
+        failures += [(index, error) for index in indices]
+        return mx.argmax(logits, axis=-1)
+
+
+def _held(
+    logits: mx.array, rows: Sequence[Draws | None], fed: mx.array, failures: Failures
+) -> mx.array:
+    """Leave each row that has a form only the tokens that this allows."""
+    if not any(row is not None and row.form is not None for row in rows):
+        return logits
+    mx.async_eval(logits)  # type: ignore[no-untyped-call] # runs while the masks are made
+    masks, last = Masks(*logits.shape), cast(list[int], fed.tolist())
+    for index, row in enumerate(rows):
+        if row is None or row.form is None:
+            continue
+        try:
+            row.follow(last[index])
+            if row.form.bound:
+                row.form.write(masks.row(index))
+        except Exception as error:  # noqa: BLE001 - a form's fault is its row's alone
+            failures.append((index, error))
+    return masks.apply(logits)
+
+
+def _processed(
+    logits: mx.array, rows: Sequence[Draws | None], fed: mx.array, failures: Failures
+) -> mx.array:
+    for index, row in enumerate(rows):
+        if row is None or not row.processors:
+            continue
+        own = logits[index : index + 1]
+        context = row.context.update_and_fetch(fed[index : index + 1])
+        try:
+            for processor in row.processors:
+                own = processor(context, own)
+        except Exception as error:  # noqa: BLE001 - a processor's fault is its row's alone
+            failures.append((index, error))
+        else:
+            logits[index : index + 1] = own
+    return logits

@@ -1,0 +1,150 @@
+"""Who runs next: first come, first served, into a batch of bounded size.
+
+Pure policy: no thread, no clock, no tensor. The engine asks it before every step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+__all__ = [
+    "Scheduler",
+]
+
+MOST_PADDING = 32  # tokens a prompt, on average; about what a forward pass of its own would cost
+
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Scheduler(Generic[Key]):
+    """A queue, the prompts that are being read, and the runs that decode."""
+
+    def __init__(self, max_batch: int):
+        self.max_batch = max_batch
+        self._waiting: deque[Key] = deque()
+        self._prefilling: dict[Key, int] = {}  # prompt tokens left, in order of admission
+        self._decoding: set[Key] = set()
+        self._streaming: set[Key] = set()  # decoding, and their readers have seen something
+        self._told: dict[Key, int] = {}  # the last position reported
+        self._short_turn = False  # whether short prompts go next, beside a long one
+
+    def __len__(self) -> int:
+        return len(self._waiting) + self.running
+
+    @property
+    def running(self) -> int:
+        """How many are in the batch."""
+        return len(self._prefilling) + len(self._decoding)
+
+    @property
+    def decoding(self) -> int:
+        """How many take part in a decode step."""
+        return len(self._decoding)
+
+    @property
+    def waiting(self) -> int:
+        """How many are in the queue."""
+        return len(self._waiting)
+
+    @property
+    def streaming(self) -> bool:
+        """Whether a reader has seen tokens and wants more, so that a long chunk would be felt."""
+        return bool(self._streaming)
+
+    @property
+    def oldest(self) -> Key | None:
+        """The run whose prompt has been read longest, None if no prompt is being read."""
+        return next(iter(self._prefilling), None)
+
+    def submit(self, key: Key) -> None:
+        """Put at the end of the queue."""
+        self._waiting.append(key)
+
+    def stream(self, key: Key) -> None:
+        """Note that a run's first token was handed over."""
+        if key in self._decoding:
+            self._streaming.add(key)
+
+    def park(self, key: Key) -> None:
+        """Take out of the batch a run that waits for its reader."""
+        self._prefilling.pop(key, None)  # a pass of its that failed, and it was to be read again
+        self._decoding.discard(key)
+        self._streaming.discard(key)
+
+    def resume(self, key: Key) -> None:
+        """Put a parked run at the head of the queue: it has waited its turn already."""
+        if key not in self._waiting:
+            self._waiting.appendleft(key)
+
+    def admit(self, fits: Callable[[Key], bool] = lambda key: True) -> list[Key]:
+        """Move into the batch as many as fit, in order, and return them.
+
+        The first that does not fit keeps those behind it waiting too. The caller says by `read`
+        how many tokens of each prompt are left.
+        """
+        admitted = []
+        while self._waiting and self.running < self.max_batch and fits(self._waiting[0]):
+            key = self._waiting.popleft()
+            self._prefilling[key] = 0
+            self._told.pop(key, None)
+            admitted.append(key)
+        return admitted
+
+    def read(self, key: Key, left: int) -> None:
+        """Note how many tokens of a prompt are left to be read; with none, the run decodes."""
+        if key not in self._prefilling and key not in self._decoding:
+            return
+        if left:
+            self._decoding.discard(key)
+            self._prefilling[key] = left
+        else:
+            self._prefilling.pop(key, None)
+            self._decoding.add(key)
+
+    def remove(self, key: Key) -> None:
+        """Forget a run that has ended, wherever it is."""
+        if key in self._waiting:
+            self._waiting.remove(key)
+        self._told.pop(key, None)
+        self.park(key)
+
+    def moved(self) -> list[tuple[Key, int]]:
+        """Return those whose place in the queue has changed, with the new one, from 1."""
+        now = {key: place for place, key in enumerate(self._waiting, 1)}
+        changed = [(key, place) for key, place in now.items() if self._told.get(key) != place]
+        self._told.update(changed)
+        return changed
+
+    def plan(self, budget: int, *, together: bool = True) -> list[tuple[Key, int]]:
+        """Return what the next step reads: `(key, tokens)`, at most `budget` with the padding.
+
+        Either several prompts to their ends, or one chunk of one. A prompt longer than the budget
+        and those short enough to be read at once take turns, so that neither waits for the other.
+        """
+        short = self._short(budget, together=together)
+        first = next(iter(self._prefilling), None)
+        if first is None:
+            return []
+        left = self._prefilling[first]
+        if short and (left <= budget or self._short_turn):
+            self._short_turn = False
+            return short
+        self._short_turn = True
+        return [(first, min(left, budget))]
+
+    def _short(self, budget: int, *, together: bool) -> list[tuple[Key, int]]:
+        """Return the prompts, oldest first, that one forward pass can read to their ends."""
+        chosen: list[tuple[Key, int]] = []
+        widest = real = 0
+        for key, left in self._prefilling.items():
+            padded = max(widest, left) * (len(chosen) + 1)
+            if padded > budget or padded - real - left > MOST_PADDING * (len(chosen) + 1):
+                continue
+            chosen.append((key, left))
+            widest, real = max(widest, left), real + left
+            if not together:
+                break
+        return chosen

@@ -1,0 +1,220 @@
+"""Runs that go one by one: with a draft model, or with quantised KV caches.
+
+A draft model, small and quick, proposes the next tokens; the model reads them all in one forward
+pass, and those that it would have sampled itself are right (Leviathan et al., 2023, with the
+model's own draw as the test). So the text is what the model alone would write, and only faster.
+Rule: only the MLX thread calls this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_lm.generate import maybe_quantize_kv_cache
+from mlx_lm.models.cache import KVCache, make_prompt_cache
+
+from provider.caches.single import LoneCaches
+from provider.constraints.masks import Masks
+from provider.engine.rows import Keep, Row, StepResult, Token, finish_of
+from provider.engine.sampling import draw
+from provider.models.vision import SeeingModel
+from provider.runtime.mlx import mx
+
+__all__ = ["Drafted", "Lone", "LoneCachesOf", "SpeculativeGroup"]
+
+
+@dataclass(frozen=True)
+class Lone:
+    """What makes the runs of a model go one by one."""
+
+    draft: Any = None  # a model
+    draft_tokens: int = 3  # proposed a step
+    kv_bits: int | None = None
+    kv_group_size: int = 64
+    quantized_kv_start: int = 0  # tokens before a cache is quantised
+
+    @property
+    def needed(self) -> bool:
+        """Whether anything is asked for."""
+        return self.draft is not None or self.kv_bits is not None
+
+    def why_not(self, model: Any) -> str | None:
+        """Return why a model can't do this, None if it can."""
+        models = [model] if self.draft is None else [model, self.draft]
+        for one in models:
+            if any(type(cache) is not KVCache for cache in make_prompt_cache(one)):
+                what = "be quantised" if self.draft is None else "be cut back, as drafting needs"
+                return f"its KV caches, or the draft's, are of a kind that cannot {what}"
+        return None
+
+
+class Drafted:
+    """A model and its draft as one: both read what is prefilled; the caches are both models'."""
+
+    def __init__(self, model: Any, draft: Any):
+        self.model = model
+        self.draft = draft
+        self.layers_of_model = len(make_prompt_cache(model))
+
+    def make_cache(self) -> list[Any]:
+        """Return new caches of both, the model's first."""
+        return [*make_prompt_cache(self.model), *make_prompt_cache(self.draft)]
+
+    def __call__(self, tokens: Any, cache: list[Any], **more: Any) -> Any:
+        """Map tokens `(1, n)` to the model's logits `(1, n, vocabulary)`; the draft reads too.
+
+        `more` is what a model sees; its draft reads the tokens that hold the places of images.
+        """
+        self.draft(tokens, cache=cache[self.layers_of_model :])
+        return self.model(tokens, cache=cache[: self.layers_of_model], **more)
+
+
+class LoneCachesOf(LoneCaches):
+    """One row's caches, quantised after a forward pass if that is asked for."""
+
+    def __init__(self, layers: list[Any], lone: Lone):
+        super().__init__(layers)
+        self._lone = lone
+
+    def end(self) -> None:
+        """Quantise what is long enough."""
+        lone = self._lone
+        maybe_quantize_kv_cache(
+            self.layers, lone.quantized_kv_start, lone.kv_group_size, lone.kv_bits
+        )
+
+
+class SpeculativeGroup:
+    """One row that decodes several tokens a step. Has what the batch asks of a `Group`."""
+
+    first_token_flies = False  # nothing is launched ahead: the tokens decide what is next
+
+    def __init__(
+        self,
+        models: Drafted,
+        lone: Lone,
+        ends: frozenset[int],
+        row: Row,
+        caches: LoneCachesOf,
+        keep: Keep | None,
+    ):
+        self._models = models
+        self._most = lone.draft_tokens
+        self._ends = ends
+        self._row = row
+        self._caches = caches
+        self._keep = keep
+
+    @property
+    def members(self) -> list[Row]:
+        """The row, while it wants a token."""
+        return [] if self._row.gone else [self._row]
+
+    @property
+    def suspect(self) -> bool:
+        """Whether its row still has to show that it can run alone."""
+        return self._row.suspect
+
+    def leave(self, row: Row, *, keep: bool = True) -> None:
+        """Give the caches of the row to whoever keeps them."""
+        if row is self._row and keep and self._keep is not None:
+            self._keep(row, self._caches.layers, row.fed)
+
+    def extract(self, _row: Row) -> tuple[list[Any], None]:
+        """Return the caches; no token is ever on its way."""
+        return self._caches.layers, None
+
+    def collect(self, _result: StepResult) -> None:
+        """Do nothing: nothing flies."""
+
+    def step(self, result: StepResult) -> None:
+        """Draft, verify, and take the tokens that the model itself would have drawn."""
+        row = self._row
+        if row.gone:
+            return
+        proposed = self._draft(min(self._most, row.max_tokens - row.generated - 1))
+        drawn = self._verify(proposed)
+        right = 0
+        while right < len(proposed) and proposed[right] == drawn[right]:
+            right += 1
+        tokens = self._take(drawn[: right + 1])
+        self._settle(proposed, len(tokens))
+        result.tokens += tokens
+        if tokens[-1].finish:
+            row.gone = True
+            self.leave(row)
+
+    def _draft(self, count: int) -> list[int]:
+        caches = self._caches.layers[self._models.layers_of_model :]
+        token = mx.array([self._row.sequence[-1]], mx.uint32)
+        found = []
+        for _ in range(count):
+            logits = self._models.draft(token[:, None], cache=caches)[:, -1, :]
+            token = self._choose(logits, ())
+            found.append(token)
+        self._seek(self._row.generated)  # the model's draws are the same ones
+        return _numbers(found)
+
+    def _verify(self, proposed: Sequence[int]) -> list[int]:
+        """Return what the model draws after the last token, and after each proposed one."""
+        caches = self._caches.layers[: self._models.layers_of_model]
+        fed = [self._row.sequence[-1], *proposed]
+        model = self._models.model
+        more = model.for_tokens(self._row, len(fed)) if isinstance(model, SeeingModel) else {}
+        logits = model(mx.array([fed]), cache=caches, **more)
+        drawn = [self._choose(logits[:, n, :], proposed[:n]) for n in range(len(fed))]
+        return _numbers(drawn)
+
+    def _choose(self, logits: Any, proposed: Sequence[int]) -> Any:
+        """Draw one token from logits `(1, vocabulary)`; raises what a sampler raises."""
+        row = self._row
+        for processor in row.processors:
+            logits = processor(mx.array([*row.sequence, *proposed]), logits)
+        if row.form is not None:
+            answer = [*row.sequence[row.prompt_tokens :], *proposed]
+            row.form.follow(len(answer), answer[-1] if answer else 0, lambda: answer)
+            if row.form.bound:
+                masks = Masks(*logits.shape)
+                row.form.write(masks.row(0))
+                logits = masks.apply(logits)
+        drawn = draw(logits, row.sampler)
+        if row.watch is not None:
+            row.watch.note(row.generated + len(proposed), logits[0], drawn[0])
+        return drawn
+
+    def _take(self, drawn: Sequence[int]) -> list[Token]:
+        row, tokens = self._row, []
+        row.suspect = False
+        for token in drawn:
+            row.sequence.append(token)
+            tokens.append(row.given(token, finish_of(row, token, self._ends)))
+            if tokens[-1].finish:
+                break
+        return tokens
+
+    def _settle(self, proposed: Sequence[int], taken: int) -> None:
+        """Let the caches hold what was taken but for the last token, as before every step."""
+        border = self._models.layers_of_model
+        too_many = len(proposed) + 1 - taken
+        for cache in self._caches.layers[:border]:
+            cache.trim(too_many)
+        if too_many:
+            for cache in self._caches.layers[border:]:
+                cache.trim(too_many - 1)
+        else:  # all were right, and the draft has not read its own last one
+            last = mx.array([[self._row.sequence[-2]]])
+            self._models.draft(last, cache=self._caches.layers[border:])
+        self._caches.end()
+        self._row.fed += taken
+        self._row.drawn = self._row.generated
+        self._seek(self._row.generated)
+
+    def _seek(self, drawn: int) -> None:
+        if hasattr(self._row.sampler, "seek"):
+            self._row.sampler.seek(drawn)
+
+
+def _numbers(tokens: Sequence[Any]) -> list[int]:
+    return list(mx.concatenate(list(tokens)).tolist()) if tokens else []  # type: ignore[arg-type]

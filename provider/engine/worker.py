@@ -1,0 +1,617 @@
+"""What the MLX thread does, turn by turn: admit, decode, read a chunk, hand over.
+
+Rule 1: every method is called on the MLX thread, and every MLX call is made here or below.
+Rule 2: each turn is at most one chunk of prefill and one decode step for all, those whose prompt
+was read just now among them; what was posted since the last turn is applied before it.
+Rule 3: a run ends with exactly one RunFinished or RunFailed, or by a cancel and nothing more.
+Rule 4: a run whose reader leaves the text of `max_unread` tokens waiting is parked: out of the
+batch, its KV cache kept, its slot free. It goes on, with the same text, when the reader has caught
+up.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+from provider.caches.kinds import size_of
+from provider.caches.prefix_cache import LEAST_TOKENS, PrefixCache
+from provider.caches.prefix_store import PrefixStore
+from provider.engine.admission import Room
+from provider.engine.batch import Batch
+from provider.engine.blas_threads import ThreadTuner
+from provider.engine.delivery import Handover
+from provider.engine.logprobs import Watch
+from provider.engine.memory_pool import SharedMemory
+from provider.engine.messages import RunEvent, RunFailed, RunFinished, RunRequest
+from provider.engine.model import LoadedModel, Loading, LoadProgress, ModelFacts
+from provider.engine.pace import MOST_CHUNK, Pace
+from provider.engine.rows import Parked, Row, StepResult, Token, without_frames
+from provider.engine.run import Run
+from provider.engine.sampling import Sampling, sampler_for
+from provider.engine.scheduler import Scheduler
+from provider.engine.shared_prompt import Fork
+from provider.engine.speculative import Lone
+from provider.engine.statistics import Counters, EngineStatistics
+from provider.formats.text_stream import ANSWER_STATE, TextFormat, TextStream
+from provider.interface import (
+    GenerationError,
+    GenerationStarted,
+    ModelLoadingError,
+    PrefillProgress,
+    QueuePosition,
+    ResourceExceededError,
+)
+from provider.models.vision import SeeingModel
+from provider.options import GenerationOptions
+from provider.runtime.mlx import BLAS_THREADS, set_blas_threads, usable_memory
+from provider.settings import EngineSettings
+
+__all__ = ["Loader", "Worker"]
+
+SUSPICIOUS = 3  # faults in a row after which the model itself is tried out
+PREFIX_SHARE = 8  # the prefix cache's part of the usable memory, as a divisor
+
+Loader = Callable[[], LoadedModel | Loading]  # steps, if other models are to have their turns
+STUCK_S = 0.01  # between looks at memory that nobody is going to free
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """A model, the runs on it, and the batch that they share."""
+
+    def __init__(
+        self,
+        name: str,
+        loader: Loader,
+        settings: EngineSettings,
+        sampling: Sampling,
+        memory: SharedMemory,
+    ):
+        self.name = name
+        self._sampling = sampling
+        self.counters = Counters()
+        self.runs: dict[int, Run] = {}
+        self._loader = loader
+        self._settings = settings
+        self._model: LoadedModel | None = None
+        self._format: TextFormat | None = None
+        self._batch: Batch | None = None
+        self._scheduler: Scheduler[int] = Scheduler(settings.max_batch)
+        self._pace = Pace(settings.max_token_gap)
+        size = settings.prefix_cache_bytes
+        self.prefixes = PrefixCache(usable_memory() // PREFIX_SHARE if size is None else size)
+        self._handover: Handover[Run] = Handover()
+        self._tuner = ThreadTuner((1, BLAS_THREADS))
+        self._faults_in_a_row = 0
+        self._memory = memory
+        self._room = Room(memory, 0, self.prefixes, self._keep)
+        self._stuck: list[tuple[Run, ResourceExceededError]] = []  # that can't get their memory
+        self._lone = Lone()
+        self._seconds_in_batch = 0.0  # of a run, about
+
+    # What the thread is told.
+
+    def load(self) -> ModelFacts:
+        """Do what `loading` does, to its end."""
+        steps = self.loading()
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+
+    def loading(self) -> Generator[LoadProgress, None, ModelFacts]:
+        """Load the model, in steps.
+
+        Raises what the loader raises, ModelLoadingError if it can't run, MemoryExceededError or
+        ResourceExceededError if there is no room for it.
+        """
+        begin = time.perf_counter()
+        self._room.leave()
+        made = self._loader()
+        self._model = (yield from self._reserving(made)) if isinstance(made, Generator) else made
+        self._format = TextFormat(self._model.tokenizer)
+        settings = self._settings
+        self._lone = Lone(
+            draft=self._model.draft,
+            draft_tokens=settings.draft_tokens,
+            kv_bits=settings.kv_bits,
+            kv_group_size=settings.kv_group_size,
+            quantized_kv_start=settings.quantized_kv_start,
+        )
+        self._batch = self._new_batch()
+        self._room.leave()
+        self._room = Room(self._memory, self._model.weights, self.prefixes, self._keep)
+        self._room.enter()
+        why_not = self._lone.why_not(self._model.model) if self._lone.needed else None
+        if why_not is not None:
+            raise ModelLoadingError(f"`{self.name}` can't run so: {why_not}", model_name=self.name)
+        try:
+            self._try_out()
+        except Exception as error:
+            raise ModelLoadingError(
+                f"`{self.name}` can't run: {error}", model_name=self.name, original_exception=error
+            ) from error
+        self.prefixes.store = self._store(self._model)
+        log.info("loaded `%s` in %.2f s", self.name, time.perf_counter() - begin)
+        return self._model.facts
+
+    def _reserving(self, steps: Loading) -> Loading:
+        """Hand the steps on, once there is room for the weights."""
+        first = next(steps)
+        self._memory.reserve(self.name, first.total)
+        self._room = Room(self._memory, first.total, self.prefixes, self._keep)
+        self._room.enter()
+        yield first
+        return (yield from steps)
+
+    def _store(self, model: LoadedModel) -> PrefixStore | None:
+        settings = self._settings
+        if settings.prefix_cache_dir is None:
+            return None
+        kind = f"{model.identity} {settings.kv_bits} {settings.kv_group_size}"
+        folder = Path(settings.prefix_cache_dir).expanduser()
+        return PrefixStore(folder, settings.prefix_disk_bytes, kind)
+
+    def save_one(self) -> bool:
+        """Write something of what was read to disk; return whether there may be more."""
+        return self.prefixes.save_one()
+
+    def refuse_if_too_large(self, request: RunRequest) -> None:
+        """Raise MemoryExceededError if a run could never fit; from any thread."""
+        self._room.refuse_if_too_large(request)
+
+    def retry_after_s(self) -> float:
+        """Return about when the queue will have moved by one; from any thread."""
+        return max(1.0, self._seconds_in_batch / self._settings.max_batch)
+
+    def submit(self, run: Run) -> None:
+        """Put a run into the queue; one that shares a prompt waits until that has been read."""
+        self.runs[run.key] = run
+        fork = run.request.fork
+        if fork is not None and not fork.ready:
+            if fork.leader is not None:
+                fork.others += 1
+                return
+            fork.leader = run.key
+        self._scheduler.submit(run.key)
+
+    def cancel(self, run: Run) -> None:
+        """Take a run out, wherever it is; one that has ended already is left alone."""
+        if not run.ended:
+            self.counters.cancelled += 1
+            self._forget(run)
+
+    def resume(self, run: Run) -> None:
+        """Let a parked run go on, if its reader has caught up."""
+        if run.parked is None:
+            return
+        if run.caught_up or run.unread <= self._settings.max_unread // 2:
+            self._scheduler.resume(run.key)
+
+    @property
+    def model(self) -> LoadedModel | None:
+        """The model, once it is loaded; its weights may be shared by another."""
+        return self._model
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn would do anything."""
+        return len(self._scheduler) > 0
+
+    @property
+    def streaming(self) -> bool:
+        """Whether a reader waits for its next token."""
+        return self._scheduler.streaming
+
+    def turn(self, crowd: int = 1) -> None:
+        """Make one step and hand over what it gave; `crowd` models take turns."""
+        assert self._batch is not None
+        begin = time.perf_counter()
+        self.counters.steps += 1
+        self._admit()
+        # What flies is done before a chunk could begin; and first tokens are waited for.
+        first = self._scheduler.oldest is not None or self._batch.first_token_flies
+        if first:
+            self._receive(self._batch.collect())
+            self._flush()
+            self._prefill(crowd)
+        rows = self._scheduler.decoding
+        self._decode(rows, alone=not first and crowd == 1)
+        self._flush()
+        seconds = time.perf_counter() - begin
+        self.counters.step_seconds.add(seconds)
+        if first or crowd > 1:
+            self._tuner.disturbed()
+        elif self._scheduler.streaming:
+            self._tuner.took(rows, seconds)
+        if self._faults_in_a_row >= SUSPICIOUS:
+            self._faults_in_a_row = 0
+            self._try_out()
+
+    def rest(self) -> None:
+        """Wait for what is still being computed, and leave the process as it was found."""
+        if self._batch is not None:
+            self._batch.settle()
+        set_blas_threads(BLAS_THREADS)
+
+    def fail_all(self, error: Exception) -> None:
+        """End every run with an error, and give the batch up."""
+        for run in list(self.runs.values()):
+            self._fail(run, error)
+        self._flush()
+        self._batch = None
+        self._handover = Handover()
+
+    def revive(self) -> None:
+        """Begin with an empty batch; load the model again if it can't be used any more.
+
+        Raises what the loader raises, and whatever the model raises that was loaded anew.
+        """
+        if self._model is None:
+            self.load()
+            return
+        self._batch = self._new_batch()
+        try:
+            self._try_out()
+        except BaseException:
+            log.exception("the model is broken and is loaded again")
+            self.free()
+            self.load()
+
+    def statistics(self, restarts: int) -> EngineStatistics:
+        """Return a snapshot; from any thread."""
+        count, prefixes, scheduler = self.counters, self.prefixes, self._scheduler
+        parked = [run.parked for run in list(self.runs.values()) if run.parked is not None]
+        return EngineStatistics(
+            decoding=scheduler.decoding,
+            prefilling=scheduler.running - scheduler.decoding,
+            waiting=scheduler.waiting,
+            parked=len(parked),
+            weights_bytes=self._room.weights if self._model is not None else 0,
+            committed_bytes=self._room.committed,
+            parked_bytes=sum(size_of(one.row.caches or []) for one in parked),
+            prefix_bytes=prefixes.nbytes,
+            prefix_entries=len(prefixes),
+            prefix_hits=prefixes.hits,
+            prefix_misses=prefixes.misses,
+            prefill_tokens=count.prefill_tokens,
+            cached_tokens=count.cached_tokens,
+            decode_tokens=count.decode_tokens,
+            finished=count.finished,
+            cancelled=count.cancelled,
+            faults=count.faults,
+            parkings=count.parkings,
+            restarts=restarts,
+            steps=count.steps,
+            step_seconds=count.step_seconds.snapshot(),
+        )
+
+    def free(self) -> None:
+        """Free the model and everything made with it, once what was read is written to disk."""
+        while self.prefixes.save_one():
+            pass
+        if self._batch is not None:
+            self._batch.close()
+        self.prefixes.clear()
+        self._room.leave()
+        self._batch = self._model = self._format = None
+        set_blas_threads(BLAS_THREADS)
+
+    # A turn.
+
+    def _new_batch(self, *, keep: bool = True) -> Batch:
+        assert self._model is not None
+        ends = self._model.tokenizer.eos_token_ids
+        return Batch(self._model.model, ends, self._keep if keep else None, self._lone)
+
+    def _keep(self, row: Row, caches: list[Any], tokens: int) -> None:
+        """Keep what a row that leaves the batch has read, for prompts that begin alike."""
+        self.prefixes.put(self.name + row.kind, row.sequence[:tokens], caches)
+
+    def _find(self, row: Row) -> int:
+        """Give a row what others have read of its sequence; return how many tokens that is."""
+        if row.sight is not None and row.sight.extras:
+            return 0  # what must come with the whole prompt can't come with its end
+        hit = self.prefixes.find(self.name + row.kind, row.sequence)
+        if hit is None:
+            return 0
+        row.caches, row.done = hit.caches, hit.length
+        return hit.length
+
+    # Several answers to one prompt.
+
+    def _split(self, run: Run, row: Row) -> None:
+        """Let the others begin, if a run has read what its prompt's runs share."""
+        fork = run.request.fork
+        if fork is None or fork.ready or fork.leader != run.key or row.done < run.shared:
+            return
+        if row.caches is not None and row.done and fork.others:
+            fork.caches, fork.length = copy.deepcopy(row.caches), row.done
+        self._let_others_begin(fork)
+
+    def _let_others_begin(self, fork: Fork) -> None:
+        fork.ready = True
+        others = [run for run in self.runs.values() if run.request.fork is fork]
+        for run in reversed(others):  # before those who came later
+            if run.key != fork.leader and not run.ended:
+                self._scheduler.resume(run.key)
+
+    def _begin_where_split(self, run: Run, row: Row) -> bool:
+        """Give a run what the first of its prompt's has read; return whether there was any."""
+        fork = run.request.fork
+        if fork is None or fork.leader == run.key:
+            return False
+        fork.others -= 1
+        caches = fork.caches
+        if not fork.others:
+            fork.caches = None
+        if caches is None:
+            return False
+        row.caches, row.done = copy.deepcopy(caches) if fork.others else caches, fork.length
+        return True
+
+    def _try_out(self) -> None:
+        """Run a little: raises what a broken model raises, and no reader waits for a first time."""
+        assert self._model is not None
+        if isinstance(self._model.model, SeeingModel):
+            self._model.model.try_out()
+        batch = self._new_batch(keep=False)
+        sampler = sampler_for(GenerationOptions(), 1)
+        for length in (3, 66, 66):
+            row = Row(0, [0] * length, length, 2, sampler)
+            left = batch.add(row)
+            begin = time.perf_counter()
+            _raise_fault(batch.prefill([(0, left - 1)]))
+            self._pace.prefilled(left - 1, 0, time.perf_counter() - begin)
+            self._room.learn(row)
+            _raise_fault(batch.prefill([(0, 1)]))
+            while len(batch):
+                begin = time.perf_counter()
+                _raise_fault(batch.decode())
+                self._pace.decoded(time.perf_counter() - begin)
+
+    def _admit(self) -> None:
+        for key in self._scheduler.admit(self._has_room):
+            run = self.runs[key]
+            try:
+                self._begin(run)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
+                self._fail(run, error)
+        while self._stuck:
+            run, refusal = self._stuck.pop()
+            without_frames(refusal)
+            self._end(run, refusal)
+        for key, position in self._scheduler.moved():
+            self._tell(self.runs[key], QueuePosition(position))
+
+    def _has_room(self, key: int) -> bool:
+        waiting = [run for run in self.runs.values() if run.parked is not None and run.key != key]
+        if self._room.make(self.runs[key], waiting):
+            return True
+        try:
+            self._room.refuse_if_stuck(time.perf_counter())
+        except ResourceExceededError as error:
+            self._stuck.append((self.runs[key], error))
+        if self._room.stuck:
+            time.sleep(STUCK_S)
+        return False
+
+    def _begin(self, run: Run) -> None:
+        """Give a run, new or parked, its place in the batch."""
+        assert self._model is not None
+        assert self._format is not None
+        assert self._batch is not None
+        options, prompt = run.request.options, run.request.prompt
+        if run.parked is not None:
+            self._continue(run, run.parked)
+            return
+        run.text = TextStream(
+            self._format,
+            state=run.request.state or ANSWER_STATE,
+            after=prompt[-1] if options.goes_on else None,
+            stop=options.stop,
+            tools=run.request.tools,
+        )
+        run.row = Row(
+            run.key,
+            list(prompt),
+            len(prompt),
+            options.max_tokens,
+            self._sampling.sampler(options, self._model.vocabulary),
+            self._sampling.processors(options),
+            run.request.form,
+            Watch(options.top_logprobs) if options.logprobs else None,
+        )
+        run.row.kind = run.request.kind
+        if run.request.look is not None:
+            run.row.sight = self._model.model.look(run.request.look)
+        run.admitted = time.perf_counter()
+        if self._begin_where_split(run, run.row):
+            run.cached = run.row.done
+        else:
+            run.cached = self._find(run.row)
+        self.counters.cached_tokens += run.cached
+        self._tell(run, GenerationStarted(run.name, len(prompt), run.cached))
+        self._split(run, run.row)
+        left = self._batch.add(run.row)
+        self._scheduler.read(run.key, left)
+        if left == 0:
+            self._tell(run, PrefillProgress(len(prompt), len(prompt)))
+
+    def _continue(self, run: Run, parked: Parked) -> None:
+        assert self._batch is not None
+        run.parked, run.row = None, parked.row
+        if parked.pending is not None:  # sampled before it was parked, and not shown yet
+            token = self._batch.deliver(parked)
+            self._advance(token)
+            if run.ended:
+                return
+        if parked.row.caches is None:  # they had to make room
+            self._find(parked.row)
+        self._scheduler.read(run.key, self._batch.add(parked.row))
+
+    def _prefill(self, crowd: int) -> None:
+        """Read one chunk, if a prompt waits."""
+        assert self._batch is not None
+        oldest = self._scheduler.oldest
+        if oldest is None:
+            return
+        context = self._row(oldest).done
+        felt = self._scheduler.streaming or crowd > 1
+        budget = self._pace.budget(context, crowd) if felt else MOST_CHUNK
+        plan = self._scheduler.plan(budget, together=self._batch.together)
+        plan = self._up_to_boundary(plan)
+        set_blas_threads(BLAS_THREADS)
+        begin = time.perf_counter()
+        result = self._batch.prefill(plan)
+        seconds = time.perf_counter() - begin
+        if len(plan) > 1 or plan[0][0] == oldest:
+            self._pace.prefilled(len(plan) * max(n for _, n in plan), context, seconds)
+        self._keep_boundary(plan)
+        self.counters.prefill_tokens += sum(n for _, n in plan)
+        self._receive(result)
+
+    def _row(self, key: int) -> Row:
+        row = self.runs[key].row
+        assert row is not None
+        return row
+
+    def _boundary(self, key: int) -> int | None:
+        """Return where the next beginning worth keeping ends in a run's prompt, if there is one."""
+        run, done = self.runs[key], self._row(key).done
+        ends = [end for end in run.request.boundaries if end - done >= LEAST_TOKENS]
+        fork = run.request.fork
+        if fork is not None and not fork.ready and done < run.shared:
+            ends.append(run.shared)
+        return min(ends, default=None)
+
+    def _up_to_boundary(self, plan: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Let a prompt that has a boundary, or images, be read alone, up to it at most."""
+        for key, n in plan:
+            sight, done = self._row(key).sight, self._row(key).done
+            if sight is not None and done < sight.length:
+                most = sight.length - done
+                return [(key, most if sight.extras else min(n, most))]
+            end = self._boundary(key)
+            if end is not None:
+                return [(key, min(n, end - self._row(key).done))]
+        return plan
+
+    def _keep_boundary(self, plan: list[tuple[int, int]]) -> None:
+        for key, _ in plan:
+            row = self._row(key)
+            self._split(self.runs[key], row)
+            if row.caches is not None and row.done in self.runs[key].request.boundaries:
+                self._keep(row, copy.deepcopy(row.caches), row.done)
+
+    def _decode(self, rows: int, *, alone: bool) -> None:
+        """Make a decode step of `rows` rows; `alone` if nothing else is done in this turn."""
+        assert self._batch is not None
+        set_blas_threads(self._tuner.choose(rows))
+        begin = time.perf_counter()
+        self._receive(self._batch.decode())
+        if alone and self._scheduler.streaming:
+            self._pace.decoded(time.perf_counter() - begin)
+
+    def _receive(self, result: StepResult) -> None:
+        self.counters.decode_tokens += len(result.tokens)
+        self._faults_in_a_row = 0 if result.tokens else self._faults_in_a_row + len(result.faults)
+        for key, error in result.faults:
+            self._fail(self.runs[key], error)
+        for chunk in result.chunks:
+            run = self.runs[chunk.key]
+            self._scheduler.read(chunk.key, chunk.left)
+            assert run.row is not None
+            if not run.row.generated:
+                total = len(run.request.prompt)
+                done = total if chunk.left == 0 else run.row.done
+                self._tell(run, PrefillProgress(done, total))
+        advanced = [self.runs[token.key] for token in result.tokens if token.key in self.runs]
+        for token in result.tokens:
+            if token.key in self.runs:
+                self._advance(token)
+        for run in advanced:
+            full = run.unread >= self._settings.max_unread and not run.caught_up
+            if full and not (run.ended or run.parked):
+                self._park(run)
+
+    def _advance(self, token: Token) -> None:
+        """Give a run its token."""
+        run = self.runs[token.key]
+        self._scheduler.stream(run.key)
+        try:
+            deltas = run.take(token, self.counters.steps)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
+            self._fail(run, error)
+            return
+        self._tell(run, *deltas)
+        assert run.text is not None
+        if token.finish or run.text.stopped:
+            self._finish(run, "stop" if run.text.stopped else token.finish or "stop")
+
+    def _park(self, run: Run) -> None:
+        assert self._batch is not None
+        run.parked = self._batch.park(run.key)
+        self._room.release(run.key)
+        self.counters.parkings += 1
+        self._scheduler.park(run.key)
+        run.inbox.parked = True
+        self.resume(run)  # the reader may have caught up without having seen the flag
+
+    # Ends.
+
+    def _finish(self, run: Run, reason: str) -> None:
+        assert run.text is not None
+        now = time.perf_counter()
+        self.counters.finished += 1
+        self._seconds_in_batch += 0.1 * (now - run.admitted - self._seconds_in_batch)
+        calls = run.text.calls
+        reason = "tool_calls" if calls and reason == "stop" else reason
+        self._tell(run, RunFinished(reason, run.usage(), run.timing(now), calls))
+        self._forget(run)
+
+    def _fail(self, run: Run, error: Exception) -> None:
+        if not isinstance(error, GenerationError):
+            log.error("run %d failed", run.key, exc_info=error)
+            without_frames(error)
+            error = GenerationError(
+                f"the generation failed: {type(error).__name__}", original_exception=error
+            )
+        without_frames(error)
+        self._end(run, error, faulty=True)
+
+    def _end(self, run: Run, error: Exception, *, faulty: bool = False) -> None:
+        self.counters.faults += 1
+        self._tell(run, RunFailed(error))
+        self._forget(run, faulty=faulty)
+
+    def _forget(self, run: Run, *, faulty: bool = False) -> None:
+        fork = run.request.fork
+        if fork is not None and fork.leader == run.key and not fork.ready:
+            self._let_others_begin(fork)
+        run.ended, run.parked, run.row = True, None, None
+        if self._batch is not None:
+            self._batch.remove([run.key], faulty=faulty)
+        self._room.release(run.key)
+        self._scheduler.remove(run.key)
+        self.runs.pop(run.key, None)
+
+    def _tell(self, run: Run, *events: RunEvent) -> None:
+        if not run.ended:
+            self._handover.add(run, events)
+
+    def _flush(self) -> None:
+        for run in self._handover.flush():  # their event loop is gone, and their reader with it
+            self.cancel(run)
+
+
+def _raise_fault(result: StepResult) -> None:
+    for _, error in result.faults:
+        raise error

@@ -1,0 +1,1 @@
+"""What model families write and read: templates, thinking, tool calls."""

@@ -1,0 +1,377 @@
+"""Tool calls as a grammar: what a model has to write where a call has to come.
+
+One format for each parser of mlx-lm, in llguidance's Lark. What is allowed is what the parser reads
+back as arguments that fit the tool's schema.
+
+Rule 1: arguments come in the order of the schema, as llguidance has it for JSON.
+Rule 2: formats that write strings bare hold them to a type, an enum or a const, not to a pattern or
+a length: where such a string ends is for its end marker to say.
+Rule 3: what a format has no way to write is an UnsupportedFeatureError, not a call that is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import keyword
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from provider.formats.lark import GAP, NUMBER, Lark, Schema
+from provider.formats.readers import format_name
+from provider.interface import UnsupportedFeatureError
+
+__all__ = ["call_lark"]
+
+
+def call_lark(tokenizer: Any, tools: Sequence[Mapping[str, Any]]) -> str:
+    """Return a Lark grammar for one call of one of these tools, between the model's markers.
+
+    `tools` are in OpenAI's shape. Raises UnsupportedFeatureError for a format that is not known and
+    for a tool that can't be written in it.
+    """
+    parser = format_name(tokenizer.tool_parser)
+    if not tokenizer.tool_call_start or parser not in FORMATS:
+        raise _unsupported("this model's way to write calls is not one that can be held to")
+    lark = Lark(tokenizer)
+    try:
+        calls = [FORMATS[parser].call(lark, tool["function"]) for tool in tools]
+    except RecursionError:
+        raise _unsupported("this model has no way to write a schema that holds itself") from None
+    begin, end = lark.literal(tokenizer.tool_call_start), lark.literal(tokenizer.tool_call_end)
+    return lark.grammar(f"{begin} ({' | '.join(calls)}) {end}")
+
+
+# How the arguments are written. -----------------------------------------------------------------
+
+NAME, WORD = r"[\w.-]+", r"\w+"
+SCALARS = {"integer", "number", "boolean", "null"}
+NULL = r"\s*(?i:null)\s*"  # what several parsers read as none, whatever the type
+# What Muse Spark's parser reads as JSON, whatever the type.
+JSON_LIKE = (
+    r"\s*(-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false|NaN|-?Infinity|[\[{\"](?s:.*))\s*"
+)
+# Items for a value that fits a schema and what ends it: of the grammar, the schema, the schema with
+# the definitions that it refers to, the end.
+Value = Callable[[Lark, Schema, Schema, str], str]
+
+
+def _bare(*but: str) -> Value:
+    """Strings as they are, all else as JSON; no string matches one of `but`."""
+
+    def value(lark: Lark, schema: Schema, whole: Schema, end: str) -> str:
+        words = _words(schema)
+        if words is not None:
+            written = [word if isinstance(word, str) else _json(word) for word in words]
+            return f"({' | '.join(map(lark.literal, written))}) {lark.literal(end)}"
+        if _may_be(schema, whole, "string"):
+            nullable = schema.get("nullable") or _may_be(schema, whole, "null")
+            return lark.text(end, [one for one in but if not (nullable and one == NULL)])
+        return _in_json(lark, schema, whole, end)
+
+    return value
+
+
+def _in_json(lark: Lark, schema: Schema, whole: Schema, end: str) -> str:
+    return f"{lark.json(schema, whole)} {lark.literal(end)}"
+
+
+def _quoted(mark: str, *but: str, nested: bool = False) -> Value:
+    """Strings between two marks, scalars as JSON; objects with bare keys and lists if `nested`."""
+
+    def value(lark: Lark, schema: Schema, whole: Schema, end: str) -> str:
+        return f"{inner(lark, _resolved(schema, whole), whole)} {lark.literal(end)}"
+
+    def inner(lark: Lark, schema: Schema, whole: Schema) -> str:
+        words, kind = _words(schema), schema.get("type")
+        if words is not None:
+            texts = [f"{mark}{w}{mark}" if isinstance(w, str) else _json(w) for w in words]
+            return f"({' | '.join(map(lark.literal, texts))})"
+        if kind == "string":
+            return f"{lark.literal(mark)} {lark.text(mark, but)}"
+        if {*([kind] if isinstance(kind, str) else kind or [""])} <= SCALARS:
+            return lark.json(schema, whole)
+        if nested and kind == "object":
+            fields = [
+                (key, f"{lark.literal(f'{_checked(WORD, key)}:')} {value(lark, one, whole, '')}")
+                for key, one in _properties(schema).items()
+            ]
+            items = _sequence(lark, fields, schema.get("required", ()), ",")
+            return f"{lark.literal('{')} {items} {lark.literal('}')}"
+        if nested and kind == "array":
+            return _listed(lark, value(lark, schema.get("items", {}), whole, ""), schema)
+        raise _unsupported(f"this model has no way to write `{_json(schema)[:200]}`")
+
+    return value
+
+
+def _listed(lark: Lark, item: str, schema: Schema) -> str:
+    """Return items for a list of at least and at most so many."""
+    least, most = schema.get("minItems", 0), schema.get("maxItems")
+    if most == 0:
+        return lark.literal("[]")
+    one = lark.rule(item)
+    upper = "" if most is None else most - 1
+    some = lark.rule(f'{one} ("," {one}){{{max(least - 1, 0)},{upper}}}')
+    return f'"[" {some} "]"' if least else f'"[" ({some})? "]"'
+
+
+def _sequence(
+    lark: Lark, fields: Sequence[tuple[str, str]], required: Sequence[str], between: str = ""
+) -> str:
+    """Return a rule for fields, each a name and items, in order; only those `required` have to be.
+
+    `between` is what stands between two of them.
+    """
+    separated = lark.literal(between)
+    first = more = '""'  # what follows where nothing has come yet, and where something has
+    for name, items in reversed(fields):
+        left_out = name not in required
+        first, more = (
+            lark.rule(f"{items} {more}" + (f" | {first}" if left_out else "")),
+            lark.rule(f"{separated} {items} {more}" + (f" | {more}" if left_out else "")),
+        )
+    return first
+
+
+def _properties(schema: Schema) -> dict[str, Any]:
+    """Return the schemas of an object's fields, those included that are only required."""
+    given = dict(schema.get("properties", {}))
+    return {**given, **{key: {} for key in schema.get("required", ()) if key not in given}}
+
+
+def _resolved(schema: Any, whole: Schema) -> Schema:
+    """Return a schema, or what it refers to within `whole`; any value has the empty one.
+
+    Raises RecursionError for one that refers to itself and says no more.
+    """
+    gone: set[str] = set()
+    while isinstance(schema, Mapping) and str(schema.get("$ref", "")).startswith("#/"):
+        if schema["$ref"] in gone:
+            raise RecursionError(schema["$ref"])
+        gone.add(schema["$ref"])
+        found: Any = whole
+        for name in schema["$ref"][2:].split("/"):
+            found = found.get(name) if isinstance(found, Mapping) else None
+        schema = found
+    return schema if isinstance(schema, Mapping) else {}
+
+
+def _words(schema: Schema) -> Sequence[Any] | None:
+    """Return the values that a schema lists, None if it does not."""
+    if "const" in schema:
+        return [schema["const"]]
+    return schema["enum"] if isinstance(schema.get("enum"), list) else None
+
+
+def _may_be(schema: Schema, whole: Schema, kind: str) -> bool:
+    """Whether a value that fits may be of that type."""
+    given = schema.get("type")
+    if given is not None:
+        return bool(kind == given if isinstance(given, str) else kind in given)
+    ways = schema.get("anyOf") or schema.get("oneOf")
+    return not ways or any(_may_be(_resolved(way, whole), whole, kind) for way in ways)
+
+
+def _type_name(schema: Schema, whole: Schema) -> str:
+    """Return the one word that Kimi K3 writes of a value's type."""
+    words = _words(schema)
+    if words is not None:
+        text = all(isinstance(word, str) for word in words)
+    else:
+        text = _may_be(schema, whole, "string")
+    kind = schema.get("type", "object")
+    return "string" if text else kind if isinstance(kind, str) else kind[0]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _checked(pattern: str, name: str) -> str:
+    if not re.fullmatch(pattern, name):
+        raise _unsupported(f"this model has no way to write the name `{name}` in a call")
+    return name
+
+
+def _unsupported(said: str) -> UnsupportedFeatureError:
+    return UnsupportedFeatureError("tool_choice", f"`tool_choice`: {said}")
+
+
+# The formats. -----------------------------------------------------------------------------------
+
+
+class _Format(Protocol):
+    def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
+        """Return items for a call. Raises UnsupportedFeatureError."""
+
+
+class _InJson:
+    """`{"name": …, "arguments": {…}}`, with something around it."""
+
+    def __init__(self, before: str = GAP, after: str = GAP):
+        self._before, self._after = before, after
+
+    def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
+        whole = _of_object(function)
+        call = {
+            "type": "object",
+            "properties": {"name": {"const": function["name"]}, "arguments": whole},
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        items = lark.json(call, whole)
+        return f"{lark.literal(self._before)} {items} {lark.literal(self._after)}"
+
+
+def _of_object(function: Mapping[str, Any]) -> Schema:
+    """Return the schema of a function's arguments, which are an object also if it doesn't say."""
+    return {**function["parameters"], "type": "object"}
+
+
+class _Headed:
+    """A name, then the arguments as one JSON object."""
+
+    def __init__(self, before: str, after: str = ""):
+        self._before, self._after = before, after
+
+    def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
+        name, whole = _checked(NAME, function["name"]), _of_object(function)
+        before = lark.literal(self._before.format(name=name))
+        return f"{before} {lark.json(whole, whole)} {lark.literal(self._after)}"
+
+
+class _Mistral:
+    """`name[ARGS]{…}` where the vocabulary has that token, and the older list of calls if not."""
+
+    def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
+        newer = "[ARGS]" in lark.tokens
+        form: _Format = _Headed("{name}[ARGS]") if newer else _InJson(f"{GAP}[", "]")
+        return form.call(lark, function)
+
+
+class _Named:
+    """A name, then each argument after its key. `value` is items for one and what `ends` it."""
+
+    def __init__(
+        self,
+        before: str,
+        key: str,
+        value: Value,
+        ends: str = "",
+        after: str = "",
+        *,
+        between: str = "",
+        names: str | None = None,
+        keys: str | None = None,
+    ):
+        self._before, self._key, self._value, self._ends = before, key, value, ends
+        self._after, self._between = after, between
+        self._names, self._keys = names or NAME, keys or r'[^<>"\n]+'
+
+    def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
+        name, whole = _checked(self._names, function["name"]), function["parameters"]
+        fields = [(key, self._one(lark, whole, key)) for key in _properties(whole)]
+        arguments = _sequence(lark, fields, whole.get("required", ()), self._between)
+        before, after = lark.literal(self._before.format(name=name)), lark.literal(self._after)
+        return f"{before} {arguments} {after}"
+
+    def _one(self, lark: Lark, whole: Schema, key: str) -> str:
+        schema = _resolved(_properties(whole)[key], whole)
+        kind = _type_name(schema, whole)
+        head = lark.literal(self._key.format(key=_checked(self._keys, key), type=kind))
+        return f"{head} {self._value(lark, schema, whole, self._ends)}"
+
+
+class _LongCat:
+    """As GLM writes it in other tags; its parser reads a call without arguments only in JSON."""
+
+    def __init__(self, named: _Format):
+        self._named = named
+
+    def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
+        some = function["parameters"].get("required")
+        return (self._named if some else _InJson()).call(lark, function)
+
+
+IDENTIFIER = rf"(?!(?:{'|'.join(keyword.kwlist)})$)[^\W\d]\w*"
+GLM = _Named(
+    f"{{name}}{GAP}",
+    f"<arg_key>{{key}}</arg_key>{GAP}<arg_value>",
+    _bare(),
+    f"</arg_value>{GAP}",
+)
+LONGCAT = _Named(
+    f"{{name}}{GAP}",
+    f"<longcat_arg_key>{{key}}</longcat_arg_key>{GAP}<longcat_arg_value>",
+    _bare(),
+    f"</longcat_arg_value>{GAP}",
+)
+FORMATS: dict[str, _Format] = {
+    "function_gemma": _Named(
+        "call:{name}{{",
+        "{key}:",
+        _quoted("<escape>", r"(?s:.*)\}(?s:.*)"),  # the parser ends the call at the first brace
+        after="}",
+        between=",",
+        names=WORD,
+        keys=WORD,
+    ),
+    "gemma4": _Named(
+        "call:{name}{{",
+        "{key}:",
+        _quoted('<|"|>', nested=True),
+        after="}",
+        between=",",
+        names=r"[\w-]+",
+        keys=WORD,
+    ),
+    "glm47": GLM,
+    "harmony": _Headed("functions.{name} <|constrain|>json<|message|>"),
+    "json_tools": _InJson(),
+    "kimi_k2": _Headed(
+        f"<|tool_call_begin|>functions.{{name}}:{NUMBER}<|tool_call_argument_begin|>",
+        "<|tool_call_end|>",
+    ),
+    "kimi_k3": _Named(
+        '<|open|>call tool="{name}" index="1"<|sep|>',
+        '<|open|>argument key="{key}" type="{type}"<|sep|>',
+        _bare(),
+        "<|close|>argument<|sep|>",
+        "<|close|>call<|sep|>",
+    ),
+    "laguna": GLM,
+    "longcat": _LongCat(LONGCAT),
+    "minicpm5": _Named('"{name}">', '<param name="{key}">', _bare(NULL), "</param>"),
+    "minimax_m2": _Named(
+        f'{GAP}<invoke name="{{name}}">{GAP}',
+        '<parameter name="{key}">',
+        _bare(NULL),
+        f"</parameter>{GAP}",
+        f"</invoke>{GAP}",
+    ),
+    "mistral": _Mistral(),
+    "muse_spark": _Named(
+        f'{GAP}<atem:invoke name="{{name}}">{GAP}',
+        '<atem:parameter name="{key}">',
+        _bare(NULL, JSON_LIKE),
+        f"</atem:parameter>{GAP}",
+        f"</atem:invoke>{GAP}",
+    ),
+    "pythonic": _Named(
+        "[{name}(",
+        "{key}=",
+        _in_json,  # which the parser reads as Python, with true, false and null
+        after=")]",
+        between=", ",
+        names=rf"{IDENTIFIER}(\.{IDENTIFIER})*",
+        keys=IDENTIFIER,
+    ),
+    "qwen3_coder": _Named(
+        "\n<function={name}>\n",
+        "<parameter={key}>\n",
+        _bare(NULL),
+        "\n</parameter>\n",
+        "</function>\n",
+    ),
+}

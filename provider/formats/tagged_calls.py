@@ -1,0 +1,193 @@
+"""Calls whose arguments stand between tags, shown as JSON while they are written.
+
+What a value is, the model's parser says, asked about one argument at a time. Only a string is shown
+before it has ended, and of it nothing that may yet turn out to be its end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from provider.formats.readers import Piece, as_json
+
+__all__ = ["GLM", "LONGCAT", "MINIMAX", "QWEN_CODER", "TaggedCalls", "Tags"]
+
+
+class Tags(NamedTuple):
+    """How a format writes a call; the first group of a pattern is a name."""
+
+    header: re.Pattern[str]  # of a call
+    key: re.Pattern[str]  # what a value comes after
+    end: str  # of a value
+    close: re.Pattern[str] | None = None  # of a call, if it is not the text's end
+    closing: str = ""  # makes a whole call of a header and an argument
+    several: bool = False  # whether other calls may follow
+    strips: bool = True  # whether white space around a value is not of it, or only a new line
+
+
+QWEN_CODER = Tags(
+    re.compile(r"\s*<function=([^\s<>]+)>"),
+    re.compile(r"\s*<parameter=([^\s<>]+)>"),
+    "</parameter>",
+    re.compile(r"\s*</function>"),
+    "</function>",
+    strips=False,
+)
+GLM = Tags(
+    re.compile(r"\s*([^\s<]+)\s*(?=<arg_key>)"),
+    re.compile(r"\s*<arg_key>\s*([^\s<]+)\s*</arg_key>\s*<arg_value>"),
+    "</arg_value>",
+)
+LONGCAT = Tags(
+    re.compile(r"\s*([^\s<]+)\s*(?=<longcat_arg_key>)"),
+    re.compile(r"\s*<longcat_arg_key>\s*([^\s<]+)\s*</longcat_arg_key>\s*<longcat_arg_value>"),
+    "</longcat_arg_value>",
+)
+MINIMAX = Tags(
+    re.compile(r'\s*<invoke name="([^">\s]+)">'),
+    re.compile(r'\s*<parameter name="([^">\s]+)">'),
+    "</parameter>",
+    re.compile(r"\s*</invoke>"),
+    "</invoke>",
+    several=True,
+)
+
+
+class TaggedCalls:
+    """Follows one text of such calls; a Reader of provider.formats.readers."""
+
+    whole = 0
+
+    def __init__(self, tags: Tags, parser: Callable[..., Any], tools: Sequence[Mapping[str, Any]]):
+        self._tags = tags
+        self._parser = parser
+        self._tools = list(tools)
+        self._text = ""
+        self._at = 0  # what is before is understood, and of a string shown
+        self._next: Literal["call", "argument", "value", "nothing"] = "call"
+        self._header = ""
+        self._strings: set[str] = set()  # the arguments of this call that are strings for sure
+        self._shown: list[str] = []  # the keys of this call
+        self._key: re.Match[str] | None = None  # of the value that is next, or the last one
+        self._begun = False  # whether any of that value has come
+        self._said = ""  # of that value, if it is a string: what was shown
+
+    def add(self, text: str) -> list[Piece]:
+        """Take more text; return what it makes known."""
+        self._text += text
+        pieces: list[Piece] = []
+        steps = {"call": self._call, "argument": self._argument, "value": self._value}
+        while self._next in steps and steps[self._next](pieces):
+            pass
+        return [piece for piece in pieces if piece.name or piece.arguments]
+
+    def rest(self, arguments: Mapping[str, Any]) -> str:
+        """Return what completes the call that is open, now that it is read."""
+        if self._next != "argument" or not self._shown:
+            return ""
+        missing = {key: value for key, value in arguments.items() if key not in self._shown}
+        return (
+            "".join(f", {as_json(key)}: {as_json(value)}" for key, value in missing.items()) + "}"
+        )
+
+    def _call(self, pieces: list[Piece]) -> bool:
+        found = self._tags.header.match(self._text, self._at)
+        if found is None:
+            return False
+        self._header, self._at, self._shown = found[0], found.end(), []
+        self._strings = _strings_of(found[1], self._tools)
+        self._next = "argument"
+        pieces.append(Piece(found[1], ""))
+        return True
+
+    def _argument(self, pieces: list[Piece]) -> bool:
+        key = self._tags.key.match(self._text, self._at)
+        if key is not None:
+            self._key, self._at, self._next = key, key.end(), "value"
+            self._begun, self._said = False, ""
+            return True
+        closed = self._tags.close and self._tags.close.match(self._text, self._at)
+        if not closed:
+            return False
+        self._at = closed.end()
+        self._next = "call" if self._tags.several else "nothing"
+        pieces.append(Piece(None, "}" if self._shown else ""))
+        return True
+
+    def _value(self, pieces: list[Piece]) -> bool:
+        assert self._key is not None
+        key, end = self._key[1], self._text.find(self._tags.end, self._at)
+        if end < 0:
+            pieces.append(Piece(None, self._more(key) if key in self._strings else ""))
+            return False
+        self._at = end + len(self._tags.end)
+        value = self._read(key, self._text[self._key.start() : self._at])
+        self._next = "argument" if _goes_on(value, self._said) else "nothing"
+        pieces.append(Piece(None, self._end(key, value) if self._next == "argument" else ""))
+        return True
+
+    def _more(self, key: str) -> str:
+        """Return what can be shown of a string that goes on."""
+        if not self._said:
+            self._skip()
+        text, end = self._text[self._at :], self._tags.end
+        partial = next((n for n in range(len(end) - 1, 0, -1) if text.endswith(end[:n])), 0)
+        sure = text[: len(text) - partial].rstrip()
+        # Some parsers take null for none.
+        if not sure or (not self._said and "null".startswith(sure.lower())):
+            return ""
+        opening = "" if self._said else f'{self._open(key)}"'
+        self._at += len(sure)
+        self._said += sure
+        return f"{opening}{as_json(sure)[1:-1]}"
+
+    def _skip(self) -> None:
+        """Step over what comes before a string and is not of it."""
+        text = self._text[self._at :]
+        if self._tags.strips:
+            self._at += len(text) - len(text.lstrip())
+        elif not self._begun:
+            self._at += text.startswith("\n")
+        self._begun = self._begun or bool(text)
+
+    def _end(self, key: str, value: Any) -> str:
+        """Return what had not been shown of an argument."""
+        if self._said:
+            return as_json(value[len(self._said) :])[1:]
+        return f"{self._open(key)}{as_json(value)}"
+
+    def _open(self, key: str) -> str:
+        before = ", " if self._shown else "{"
+        self._shown.append(key)
+        return f"{before}{as_json(key)}: "
+
+    def _read(self, key: str, argument: str) -> Any:
+        """Return what the parser makes of one argument; NOTHING if it can't be read."""
+        try:
+            call = self._parser(f"{self._header}{argument}{self._tags.closing}", self._tools)
+            return call["arguments"].get(key, NOTHING)
+        except Exception:  # noqa: BLE001 - parsers raise whatever the bad text makes them raise
+            return NOTHING
+
+
+NOTHING = object()
+
+
+def _goes_on(value: Any, said: str) -> bool:
+    """Whether what the parser read is what was shown, or its beginning."""
+    return value.startswith(said) if isinstance(value, str) else value is not NOTHING and not said
+
+
+def _strings_of(name: str, tools: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return the arguments of a tool that every parser takes for strings."""
+    functions = (tool.get("function", {}) for tool in tools)
+    schemas = [f["parameters"].get("properties", {}) for f in functions if f.get("name") == name]
+    return {key for fields in schemas for key, one in fields.items() if _is_string(one)}
+
+
+def _is_string(schema: Any) -> bool:
+    if not isinstance(schema, Mapping) or schema.get("type") != "string":
+        return False
+    return all(isinstance(word, str) for word in schema.get("enum", ()))

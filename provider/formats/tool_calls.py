@@ -1,0 +1,240 @@
+"""Tool calls as a model writes them: shown while they are made, read when they are whole.
+
+Rule 1: mlx-lm's parser of the model's format has the last word. What was shown of a call and is
+not what the parser reads is malformed, and said to be.
+Rule 2: a call that can't be read is never dropped: it is reported with what the model wrote.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+from provider.formats.readers import (
+    HARMONY,
+    KIMI,
+    MISTRAL,
+    HeadedCalls,
+    JsonCall,
+    Piece,
+    Reader,
+    Waits,
+    as_json,
+    format_name,
+    is_name,
+)
+from provider.formats.tagged_calls import GLM, LONGCAT, MINIMAX, QWEN_CODER, TaggedCalls
+from provider.interface import ToolCallDelta
+
+__all__ = ["ToolText", "parse_calls"]
+
+Fault = Literal["cut_off", "malformed"]
+
+
+class ToolText:
+    """The text between a start and an end of tool calls, which may hold several.
+
+    `first` is the index of its first call in the answer, `taken` the ids that others have.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        tools: Sequence[Mapping[str, Any]],
+        first: int = 0,
+        taken: Collection[str] = (),
+    ):
+        self.calls: list[dict[str, Any]] = []  # those that could be read, once closed
+        self.broken: list[ToolCallDelta] = []  # those that could not
+        self._tokenizer = tokenizer
+        self._tools = tools
+        self._first = first
+        self._taken = set(taken)
+        self._reader = _reader_for(tokenizer.tool_parser, tools)
+        self._parts: list[str] = []
+        self._shown: list[_Shown] = []
+        self._written = ""  # with its markers, once it has ended
+
+    def add(self, text: str) -> list[ToolCallDelta]:
+        """Take more text; return what it makes known."""
+        self._parts.append(text)
+        return [self._show(piece) for piece in self._reader.add(text)]
+
+    def close(self, end: str = "", *, cut: bool = False) -> list[ToolCallDelta]:
+        """Read the calls now that the text has ended; return what had not been shown of them.
+
+        `end` is the end marker, if the model wrote it; `cut` says that it was not let.
+        """
+        text = "".join(self._parts)
+        parsed, whole = self._parsed_if_cut(text) if cut else self._parsed(text)
+        self._written = f"{self._tokenizer.tool_call_start}{text}{end}"
+        deltas: list[ToolCallDelta] = []
+        for number, call in enumerate(parsed):
+            deltas += self._end(number, call)
+        if not whole or len(self._shown) > len(parsed):
+            deltas += self._break(len(parsed), "cut_off" if cut else "malformed")
+        return deltas
+
+    def _parsed(self, text: str) -> tuple[list[dict[str, Any]], bool]:
+        """Return the calls that can be read, and whether they are all that was written."""
+        parser = self._tokenizer.tool_parser
+        calls, whole = parse_calls(text, parser, self._tools, self._first)
+        if not calls and self._reader.whole:
+            calls, _ = parse_calls(text[: self._reader.whole], parser, self._tools, self._first)
+        return calls, whole
+
+    def _parsed_if_cut(self, text: str) -> tuple[list[dict[str, Any]], bool]:
+        """Return the calls that were whole before the model was stopped, and whether it is all."""
+        name = format_name(self._tokenizer.tool_parser)
+        if name not in TAKE_PARTS:
+            return self._parsed(text)
+        end = TAKE_PARTS[name]
+        before, found, after = text.rpartition(end) if end else ("", "", text)
+        calls = self._parsed(before + found)[0] if found else []
+        return calls, bool(calls) and not after.strip()
+
+    def _show(self, piece: Piece) -> ToolCallDelta:
+        if piece.name is not None:
+            taken = self._taken | {shown.id for shown in self._shown}
+            own = piece.id if piece.id and piece.id not in taken else self._id(len(self._shown))
+            self._shown.append(_Shown(own, piece.name, []))
+        self._shown[-1].arguments.append(piece.arguments)
+        return self._delta(len(self._shown) - 1, name=piece.name, arguments=piece.arguments)
+
+    def _end(self, number: int, call: dict[str, Any]) -> list[ToolCallDelta]:
+        """Complete a call; say so of one that was shown as another."""
+        if number >= len(self._shown):
+            delta = self._delta(number, arguments=as_json(call["arguments"]), complete=True)
+            own = delta.id if call["id"] in self._taken else call["id"]
+            return self._done(call, replace(delta, id=own, name=call["name"]))
+        shown = self._shown[number]
+        newest = number == len(self._shown) - 1
+        rest = self._reader.rest(call["arguments"]) if newest else ""
+        shown.arguments.append(rest or ("" if shown.text else as_json(call["arguments"])))
+        if not shown.is_call(call):
+            return self._break(number, "malformed", most=1)
+        added = shown.arguments[-1] or None
+        return self._done(call, self._delta(number, arguments=added, complete=True))
+
+    def _done(self, call: dict[str, Any], last: ToolCallDelta) -> list[ToolCallDelta]:
+        self._taken.add(last.id)
+        self.calls.append({**call, "id": last.id})
+        return [last]
+
+    def _break(self, number: int, fault: Fault, *, most: int | None = None) -> list[ToolCallDelta]:
+        """Report calls as broken: those shown from `number` on, or one that was not."""
+        shown = max(1, len(self._shown) - number) if most is None else most
+        found = [
+            self._delta(one, complete=True, error=fault, text=self._written)
+            for one in range(number, number + shown)
+        ]
+        self.broken += found
+        return found
+
+    def _delta(self, number: int, **given: Any) -> ToolCallDelta:
+        own = self._shown[number].id if number < len(self._shown) else self._id(number)
+        return ToolCallDelta(self._first + number, own, **given)
+
+    def _id(self, number: int) -> str:
+        return f"call_{self._first + number}"
+
+
+def parse_calls(
+    text: str, parser: Callable[..., Any], tools: Sequence[Mapping[str, Any]], first: int
+) -> tuple[list[dict[str, Any]], bool]:
+    """Return the calls in one complete tool text, and whether all of it could be read.
+
+    `first` numbers those to which the model gave no id, so that ids are unique within an answer.
+    """
+    try:
+        parsed = parser(text, list(tools) or None)
+    except Exception:  # noqa: BLE001 - parsers raise whatever the bad text makes them raise
+        return [], False
+    found = parsed if isinstance(parsed, list) else [parsed]
+    good = [call for call in found if _is_call(call, text, parser)]
+    calls = [
+        {
+            "id": str(call.get("id") or f"call_{first + number}"),
+            "name": call["name"],
+            "arguments": _arguments(call.get("arguments")),
+        }
+        for number, call in enumerate(good)
+    ]
+    return calls, bool(found) and len(good) == len(found)
+
+
+def _is_call(value: Any, text: str, parser: Callable[..., Any]) -> bool:
+    if not isinstance(value, Mapping) or not is_name(value.get("name")):
+        return False
+    # GLM's parser makes a call of any text: its first word, and the others as `raw`.
+    guessed = format_name(parser) == "glm47" and "<arg_key>" not in text
+    return not (guessed and list(value["arguments"]) == ["raw"])
+
+
+def _arguments(value: Any) -> dict[str, Any]:
+    """Return the arguments as a dict; some formats carry them as JSON text inside JSON."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return {"value": value}
+    return dict(_plain(value)) if isinstance(value, Mapping) else {}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as it comes out of JSON, which is how it is shown and sent."""
+    try:
+        return json.loads(as_json(value))
+    except (TypeError, ValueError):  # a dict with keys that JSON has not
+        return {"value": str(value)}
+
+
+class _Shown(NamedTuple):
+    """A call as it was shown."""
+
+    id: str
+    name: str
+    arguments: list[str]
+
+    @property
+    def text(self) -> str:
+        return "".join(self.arguments)
+
+    def is_call(self, call: Mapping[str, Any]) -> bool:
+        """Whether what was shown is that call."""
+        try:
+            arguments = _plain(json.loads(self.text))
+        except ValueError:
+            return False
+        return bool(self.name == call["name"] and arguments == call["arguments"])
+
+
+def _reader_for(parser: Callable[..., Any], tools: Sequence[Mapping[str, Any]]) -> Reader:
+    """Return what follows the format of one of mlx-lm's parsers."""
+    match format_name(parser):
+        case "json_tools":
+            return JsonCall()
+        case "mistral":
+            return HeadedCalls(MISTRAL)
+        case "kimi_k2":
+            return HeadedCalls(KIMI)
+        case "harmony":
+            return HeadedCalls(HARMONY)
+        case name if name in TAGS:
+            return TaggedCalls(TAGS[name], parser, tools)
+        case _:
+            return Waits()
+
+
+TAGS = {"glm47": GLM, "longcat": LONGCAT, "minimax_m2": MINIMAX, "qwen3_coder": QWEN_CODER}
+# Parsers that take a part of a call for a whole one, and what ends one within their text, if
+# anything does before the end marker.
+TAKE_PARTS = {
+    "glm47": "",
+    "kimi_k2": "<|tool_call_end|>",
+    "longcat": "",
+    "minicpm5": "",
+    "muse_spark": "</atem:invoke>",
+}

@@ -1,0 +1,112 @@
+"""A conversation as the messages that a chat template reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from provider.interface import InvalidParameterError
+from provider.options import THOUGHTS
+
+__all__ = [
+    "conversation",
+]
+
+
+def conversation(
+    prompt: str,
+    system_prompt: str | None,
+    messages: Sequence[Mapping[str, Any]] | None,
+    attachments: str = "",
+    images: Sequence[bytes] = (),
+) -> list[dict[str, Any]]:
+    """Return the whole conversation as messages, `attachments` before the last user's text.
+
+    `images` come before it too, as parts.
+
+    `messages` are the turns so far; a `prompt` that is not already the last of them is added as
+    the user's next turn. A `system_prompt` goes first, before any that `messages` begin with.
+    Raises InvalidParameterError if there is nothing to answer.
+    """
+    turns = [dict(message) for message in messages or ()]
+    last = turns[-1] if turns else None
+    if prompt and not (last and last["role"] == "user" and last["content"] == prompt):
+        turns.append({"role": "user", "content": prompt})
+    if not turns:
+        said = "there is nothing to answer: give a prompt or messages"
+        raise InvalidParameterError("prompt", prompt, said)
+    if system_prompt:
+        if turns[0]["role"] == "system":
+            turns[0]["content"] = _after(f"{system_prompt}\n\n", turns[0]["content"])
+        else:
+            turns.insert(0, {"role": "system", "content": system_prompt})
+    if attachments or images:
+        _attach(turns, attachments, images)
+    return _with_names([_with_thoughts(_with_nested_calls(turn)) for turn in turns])
+
+
+def _after(text: str, content: str | list[Any]) -> str | list[Any]:
+    """Return a message's content with a text before it."""
+    if isinstance(content, str):
+        return text + content
+    return [{"type": "text", "text": text}, *content]
+
+
+def _attach(turns: list[dict[str, Any]], attachments: str, images: Sequence[bytes]) -> None:
+    users = [turn for turn in turns if turn["role"] == "user"]
+    if not users:
+        turns.append({"role": "user", "content": ""})
+        users = turns[-1:]
+    content = users[-1]["content"]
+    if images or isinstance(content, list):
+        said = content if isinstance(content, list) else [{"type": "text", "text": content}]
+        text = [{"type": "text", "text": attachments}] if attachments else []
+        parts = [{"type": "image", "data": data} for data in images]
+        users[-1]["content"] = [*parts, *text, *said]
+    else:
+        users[-1]["content"] = (attachments + content) if content else attachments.rstrip()
+
+
+def _with_nested_calls(turn: dict[str, Any]) -> dict[str, Any]:
+    """Bring an assistant's tool calls into the form that templates read: arguments as a dict."""
+    if not turn.get("tool_calls"):  # clients write none as null; templates ask for the key alone
+        return {key: value for key, value in turn.items() if key != "tool_calls"}
+    calls = []
+    for call in turn["tool_calls"]:
+        function = dict(call.get("function") or call)
+        arguments = function.get("arguments")
+        if isinstance(arguments, str):
+            arguments = _loads(arguments)
+        inner = {"name": function.get("name"), "arguments": arguments or {}}
+        calls.append({"type": "function", "id": call.get("id"), "function": inner})
+    return {**turn, "tool_calls": calls}
+
+
+def _with_thoughts(turn: dict[str, Any]) -> dict[str, Any]:
+    """Give what a turn says of its thinking by each name that a template may know it by."""
+    thoughts = next((turn[name] for name in THOUGHTS if turn.get(name)), None)
+    if thoughts is None:
+        return turn
+    told = dict.fromkeys(THOUGHTS, thoughts)
+    if turn["content"]:  # gpt-oss's template refuses a turn with both
+        del told["thinking"]
+    return {**{key: value for key, value in turn.items() if key not in THOUGHTS}, **told}
+
+
+def _with_names(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Name the tools in results that have only the id of their call; some templates ask for it."""
+    names: dict[Any, str] = {}
+    for turn in turns:
+        names |= {call["id"]: call["function"]["name"] for call in turn.get("tool_calls", ())}
+        own = turn.get("tool_call_id")
+        if turn["role"] == "tool" and not turn.get("name") and own is not None and own in names:
+            turn["name"] = names[own]
+    return turns
+
+
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

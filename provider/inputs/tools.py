@@ -1,0 +1,85 @@
+"""Tools as the callers give them, in the form that chat templates read."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from provider.inputs.schemas import check_schema
+from provider.interface import InvalidParameterError, ToolDefinition
+
+__all__ = ["normalise_tools"]
+
+
+def normalise_tools(
+    tools: Sequence[Mapping[str, Any] | Callable[..., Any]],
+) -> list[dict[str, Any]]:
+    """Return the tools in the nested form that chat templates read.
+
+    Taken are a function with annotations and a docstring, the flat form
+    `{name, description, parameters}`, also with a `type` of function, and the nested
+    `{"type": "function", "function": {…}}`. A function whose docstring describes each argument,
+    Google's way, is described as transformers does it; any other by its signature and the
+    docstring's first line.
+    Raises InvalidParameterError with the tool's index.
+    """
+    return [_nested(f"tools[{i}]", tool) for i, tool in enumerate(tools)]
+
+
+def _nested(path: str, tool: Any) -> dict[str, Any]:
+    if callable(tool):
+        return {"type": "function", "function": _described(path, tool)}
+    if not isinstance(tool, Mapping):
+        raise InvalidParameterError(path, tool, f"`{path}` must be a function or a definition")
+    nested = tool.get("type") == "function" and "function" in tool
+    inner, at = (tool["function"], f"{path}.function") if nested else (tool, path)
+    if (
+        not isinstance(inner, Mapping)
+        or not isinstance(inner.get("name"), str)
+        or not inner["name"]
+    ):
+        raise InvalidParameterError(path, tool, f"`{path}` must have a `name`")
+    description = inner.get("description") or ""
+    if not isinstance(description, str):
+        named = f"{at}.description"
+        raise InvalidParameterError(named, description, f"`{named}` must be a text")
+    parameters = inner.get("parameters") or {"type": "object", "properties": {}}
+    _check_parameters(f"{at}.parameters", parameters)
+    function = {"name": inner["name"], "description": description, "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
+def _check_parameters(path: str, schema: Any) -> None:
+    """Raise InvalidParameterError if arguments that fit a schema would be no JSON object."""
+    if not isinstance(schema, Mapping):
+        raise InvalidParameterError(path, schema, f"`{path}` must be a JSON Schema")
+    check_schema(path, schema)
+    kind = schema.get("type", "object")
+    if kind != "object" and not (isinstance(kind, list | tuple) and "object" in kind):
+        at = f"{path}.type"
+        raise InvalidParameterError(at, kind, f"`{at}` must be object, since arguments have names")
+
+
+def _described(path: str, function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        arguments_described = "Args:" in (inspect.getdoc(function) or "")
+        found = _by_transformers(function) if arguments_described else None
+        return found or ToolDefinition.from_function(function).to_dict()
+    except Exception as error:
+        said = f"`{path}` can't be described: {error}"
+        raise InvalidParameterError(path, function, said) from error
+
+
+def _by_transformers(function: Callable[..., Any]) -> dict[str, Any] | None:
+    """Return what transformers makes of a function, None if that asks too much of its docstring."""
+    # It takes a second to import, and says what it could do with PyTorch.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    from transformers.utils import chat_template_utils as utils  # noqa: PLC0415
+
+    try:
+        found = utils.get_json_schema(function)["function"]
+    except (utils.DocstringParsingException, utils.TypeHintParsingException):
+        return None
+    return {name: found[name] for name in ("name", "description", "parameters")}

@@ -1,0 +1,190 @@
+"""The models of one process: by name, on one MLX thread, in one memory.
+
+A model is loaded when it is asked for. Where there is no room for it, the least recently used that
+nobody uses goes; one that was idle for long enough goes too, where that is asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from provider.engine.engine import memory_limit
+from provider.engine.memory_pool import SharedMemory
+from provider.engine.mlx_thread import MlxThread
+from provider.engine.statistics import EngineStatistics, total_of
+from provider.interface import InvalidParameterError, ModelInfo, UnsupportedModelError
+from provider.models.served_model import Served
+from provider.models.source import ModelSource, model_name
+from provider.settings import EngineSettings
+
+__all__ = ["Library", "sources_of"]
+
+MOST_ANY = 256  # models that were not named and are known all the same
+LOOKS_AT_IDLE = 4  # times, in the time after which an idle model goes
+
+
+class Library:
+    """Models by name; the first is the one that is meant where none is named."""
+
+    def __init__(
+        self,
+        sources: Sequence[ModelSource],
+        settings: EngineSettings,
+        *,
+        pinned: Iterable[str] = (),
+        idle_s: float | None = None,
+        allow_any: bool = False,
+    ):
+        self._settings = settings
+        self._allow_any = allow_any
+        self._thread = MlxThread()
+        self._memory = SharedMemory(memory_limit(settings))
+        self._memory.unload = self._unload_one
+        self._lock = threading.Lock()
+        self._models: dict[str, Served] = {}
+        self._past: list[EngineStatistics] = []  # of models that are forgotten, as one
+        self._named = {source.name for source in sources}
+        pins = set(pinned)
+        for source in sources:
+            self._add(source, pinned=source.name in pins)
+        for name in pins - self._named:
+            said = f"`pinned`: `{name}` is not served; {_names(self._named)}"
+            raise InvalidParameterError("pinned", name, said)
+        self.default = self._models[sources[0].name]
+        self._closing = threading.Event()
+        if idle_s is not None:
+            threading.Thread(
+                target=self._unload_idle, args=(idle_s,), name="mlx-idle", daemon=True
+            ).start()
+
+    @property
+    def at_start(self) -> list[Served]:
+        """The models that are to be loaded before anybody asks for them."""
+        pinned = [served for served in self._models.values() if served.pinned]
+        return [self.default, *(served for served in pinned if served is not self.default)]
+
+    def _add(self, source: ModelSource, *, pinned: bool = False) -> Served:
+        base = None if source.base is None else self._models.get(source.base)
+        if source.base is not None and base is None:
+            said = f"`adapter`: the base `{source.base}` is not served; {_names(self._models)}"
+            raise InvalidParameterError("adapter", source.name, said)
+        served = Served(
+            source, self._settings, self._thread, self._memory, base=base, pinned=pinned
+        )
+        self._models[source.name] = served
+        return served
+
+    def find(self, name: str | None) -> Served:
+        """Return a model. Raises UnsupportedModelError."""
+        if name is None:
+            return self.default
+        with self._lock:
+            found = self._models.get(name)
+            if found is not None:
+                return found
+            for served in self._models.values():
+                if served.source.path == name and served.source.base is None:
+                    return served
+            if not self._allow_any:
+                raise UnsupportedModelError(f"`{name}` is not served; {_names(self._models)}")
+            self._forget_failed()
+            return self._add(ModelSource(name, name))
+
+    def _forget_failed(self) -> None:
+        """Let names that anybody could make up not pile up."""
+        others = [served for name, served in self._models.items() if name not in self._named]
+        for served in others:
+            if served.loading_failed or (len(others) >= MOST_ANY and not served.in_use):
+                served.discard()
+                self._past = [total_of([*self._past, served.statistics().only_growing()])]
+                del self._models[served.name]
+
+    def infos(self) -> list[ModelInfo]:
+        """Return what is told of each model."""
+        return [served.info for served in self._models.values()]
+
+    def statistics(self) -> EngineStatistics:
+        """Return the numbers of all models together."""
+        with self._lock:
+            served = list(self._models.values())
+            return total_of([*(one.statistics() for one in served), *self._past])
+
+    def close(self, grace_s: float | None = None) -> None:
+        """Free all models and end the thread; see `Engine.close`. Idempotent."""
+        self._closing.set()
+        served = list(self._models.values())
+        deadline = time.monotonic() + (
+            self._settings.close_grace if grace_s is None else max(0.0, grace_s)
+        )
+        for model in served:
+            model.close(max(0.0, deadline - time.monotonic()))
+        self._thread.close()
+
+    def _unload_one(self) -> bool:
+        """Unload the least recently used that nobody uses; on the MLX thread."""
+        oldest_first = sorted(self._models.values(), key=lambda served: served.last_used)
+        return any(served.unload(on_mlx_thread=True) for served in oldest_first)
+
+    def _unload_idle(self, idle_s: float) -> None:
+        while not self._closing.wait(max(0.05, idle_s / LOOKS_AT_IDLE)):
+            for served in list(self._models.values()):
+                if time.monotonic() - served.last_used >= idle_s and not served.engine.runs:
+                    served.unload()
+
+
+def sources_of(
+    models: Sequence[str | None], adapters: Sequence[str] = (), draft: str | None = None
+) -> list[ModelSource]:
+    """Return the sources that are given as texts.
+
+    A model is a folder or a hub id, or `NAME=` and one of these; an adapter is
+    `NAME=BASE:FOLDER`, or a hub id in the folder's place. `draft` is for the first model.
+    Raises InvalidParameterError.
+    """
+    sources = []
+    for number, text in enumerate(models or [None]):
+        name, path = _named(text)
+        sources.append(ModelSource(name, path, draft if number == 0 else None))
+    for text in adapters:
+        name, equals, rest = text.partition("=")
+        base, folder = _base_and_folder(rest, [source.name for source in sources])
+        if not (name and equals and base and folder):
+            said = f"`adapter` must be NAME=BASE:FOLDER, not `{text}`"
+            raise InvalidParameterError("adapter", text, said)
+        of = next((source for source in sources if source.name == base), None)
+        if of is not None and of.base is not None:
+            said = f"`adapter`: the base `{base}` is an adapter itself, and no model"
+            raise InvalidParameterError("adapter", text, said)
+        path = None if of is None else of.path
+        sources.append(ModelSource(name, path, None, base, folder))
+    names = [source.name for source in sources]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        said = f"`model`: there are two named `{twice}`; give one another name, as NAME=PATH"
+        raise InvalidParameterError("model", twice, said)
+    return sources
+
+
+def _base_and_folder(text: str, names: Sequence[str]) -> tuple[str, str]:
+    """Return what is before and behind the colon that ends a name, which may have colons itself."""
+    named = [name for name in names if text.startswith(f"{name}:")]
+    base = max(named, key=len, default=text.partition(":")[0])
+    return base, text[len(base) + 1 :]
+
+
+def _named(text: str | None) -> tuple[str, str | None]:
+    if text is None:
+        return model_name(None), None
+    name, equals, path = text.partition("=")
+    if equals and name and path and not Path(text).exists():
+        return name, path
+    return model_name(text), text
+
+
+def _names(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    are = "is" if len(listed) == 1 else "are"
+    return f"{', '.join(f'`{name}`' for name in listed[:20])} {are}"

@@ -1,0 +1,184 @@
+"""Finding a model and loading it: the embedded one, a folder, or one from the hub."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from mlx.utils import tree_flatten
+from mlx_lm import __version__ as mlx_lm_version
+from mlx_lm.models.cache import KVCache, make_prompt_cache
+from mlx_lm.tuner.utils import load_adapters
+from mlx_lm.utils import load_config, load_model, load_tokenizer
+
+from provider.engine.model import LoadedModel, Loading, LoadProgress
+from provider.formats.harmony import reading_harmony
+from provider.interface import ModelLoadingError
+from provider.models.vision import Eyes, can_see, load_seeing
+from provider.runtime.mlx import mx, on_cpu
+
+__all__ = [
+    "eyes_of",
+    "load",
+    "loading",
+    "tokenizer_of",
+]
+
+
+SAMPLE = 1 << 20  # bytes of weights that tell two models apart
+
+SLICE = 64 << 20  # bytes of weights that are loaded at once, between the steps of other models
+
+HALVES = (mx.float16, mx.bfloat16)
+
+MOST_REASON = 300  # characters of a reason; some list every weight
+
+
+def tokenizer_of(path: Path) -> Any:
+    """Return a tokenizer for the calling thread. Raises ModelLoadingError."""
+    try:
+        ends = load_config(path).get("eos_token_id")
+        return reading_harmony(load_tokenizer(path, eos_token_ids=ends))
+    except Exception as error:
+        raise _loading_error(path, error) from error
+
+
+def eyes_of(path: Path) -> Eyes | None:
+    """Return what reads images for a model, for the calling thread, None if it sees none.
+
+    Raises ModelLoadingError.
+    """
+    try:
+        return Eyes(path) if can_see(path) else None
+    except Exception as error:
+        raise _loading_error(path, error) from error
+
+
+def load(path: Path, draft: Path | None = None, **more: Any) -> LoadedModel:
+    """Do what `loading` does, to its end."""
+    steps = loading(path, draft, **more)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+def loading(
+    path: Path,
+    draft: Path | None = None,
+    *,
+    adapter: Path | None = None,
+    base: LoadedModel | None = None,
+    tokenizer: Any = None,
+) -> Loading:
+    """Load the weights on the calling thread, which must be the one that will use them.
+
+    In steps, between which other models may have their turns; the first step says how much there
+    is to load, before anything is. On a CPU weights become float32: 16 bits are more than ten times
+    slower there. An `adapter`'s weights (LoRA, DoRA) are put over the model's; those of `base`, the
+    same model without one, are shared. A `draft` is loaded too; its tokens must be the model's.
+    A `tokenizer` that was made elsewhere belongs to the calling thread from now on.
+    Raises ModelLoadingError.
+    """
+    try:
+        loaded = _described(path, adapter, base, tokenizer)
+        drafted = None if draft is None else _described(draft, None, None, None)
+        if drafted is not None and draft is not None:
+            _check_draft(path, draft, loaded, drafted)
+            loaded.draft = drafted.model
+            loaded.identity += drafted.identity
+        models = [loaded.model] if drafted is None else [loaded.model, drafted.model]
+        loaded.weights = yield from _evaluating(models, base)
+    except ModelLoadingError:
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _loading_error(path, error) from error
+    return loaded
+
+
+def _check_draft(path: Path, draft: Path, loaded: LoadedModel, drafted: LoadedModel) -> None:
+    if drafted.vocabulary != loaded.vocabulary:
+        raise ModelLoadingError(
+            f"`{draft.name}` cannot draft for `{path.name}`: it knows {drafted.vocabulary} "
+            f"tokens, and not {loaded.vocabulary}",
+            model_name=draft.name,
+        )
+
+
+def _described(
+    path: Path, adapter: Path | None, base: LoadedModel | None, tokenizer: Any
+) -> LoadedModel:
+    """Return a model whose weights are not computed yet, but for those of `base`."""
+    model, config = _built(path)
+    if base is not None:
+        model.update(base.model.parameters())
+    if adapter is not None:
+        load_adapters(model, str(adapter))
+    if on_cpu():
+        model.apply(lambda array: array.astype(mx.float32) if array.dtype in HALVES else array)
+    tokenizer = tokenizer or tokenizer_of(path)
+    text_config = config.get("text_config") or config
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        context_window=text_config.get("max_position_embeddings"),
+        vocabulary=int(text_config.get("vocab_size") or len(tokenizer)),
+        trimmable=all(type(cache) is KVCache for cache in make_prompt_cache(model)),
+        identity=_identity(path) + (_identity(adapter) if adapter is not None else ""),
+    )
+
+
+def _built(path: Path) -> tuple[Any, dict[str, Any]]:
+    """Return a model and its configuration; mlx-vlm's where that can see with it."""
+    if can_see(path):
+        return load_seeing(path)
+    return load_model(path, lazy=True)  # type: ignore[no-any-return]
+
+
+def _evaluating(models: list[Any], base: LoadedModel | None) -> Generator[LoadProgress, None, int]:
+    """Compute the weights, some at a time; return how many bytes they are, without the base's."""
+    there = set() if base is None else {id(array) for array in _arrays(base.model)}
+    arrays = [array for model in models for array in _arrays(model) if id(array) not in there]
+    done, total = 0, int(sum(array.nbytes for array in arrays))
+    yield LoadProgress(0, total)
+    while arrays:
+        part: list[Any] = []
+        while arrays and (not part or sum(array.nbytes for array in part) < SLICE):
+            part.append(arrays.pop())
+        mx.eval(part)
+        done += int(sum(array.nbytes for array in part))
+        yield LoadProgress(done, total)
+    return total
+
+
+def _arrays(model: Any) -> list[Any]:
+    return [array for _, array in tree_flatten(model.parameters())]
+
+
+def _identity(path: Path) -> str:
+    """Return a digest of the configuration, and of the weights by samples of each file."""
+    digest = hashlib.sha256(f"{mlx_lm_version} {on_cpu()}".encode())
+    for config in ("config.json", "adapter_config.json"):
+        if (path / config).is_file():
+            digest.update((path / config).read_bytes())
+    for weights in sorted([*path.glob("model*.safetensors"), *path.glob("adapters*.safetensors")]):
+        size = weights.stat().st_size
+        digest.update(f"{weights.name} {size}".encode())
+        with weights.open("rb") as file:
+            for start in (0, size // 2, max(0, size - SAMPLE)):
+                file.seek(start)
+                digest.update(file.read(SAMPLE))
+    return digest.hexdigest()
+
+
+def _loading_error(path: Path, error: Exception) -> ModelLoadingError:
+    said = " ".join(str(error).split()).replace(str(path), path.name) or type(error).__name__
+    reason = said.partition(". ")[0].rstrip(".: ")[:MOST_REASON]
+    return ModelLoadingError(
+        f"`{path.name}` cannot be loaded: {reason}",
+        model_name=path.name,
+        original_exception=error,
+    )

@@ -1,0 +1,241 @@
+"""From a call to a request that the engine takes: checked against the model, as tokens.
+
+A `Preparation` belongs to one thread, as its tokenizer does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from provider.constraints.answer import Held
+from provider.constraints.compiler import Forms
+from provider.engine.messages import RunRequest
+from provider.engine.shared_prompt import Fork
+from provider.formats.chat_template import ChatTemplate
+from provider.formats.harmony import speaks_harmony
+from provider.formats.text_stream import ANSWER_STATE, REASONING_STATE, initial_state
+from provider.formats.thinking import thinking_of
+from provider.inputs.files import files_to_text, images_of
+from provider.inputs.images import take_images
+from provider.inputs.messages import conversation
+from provider.interface import (
+    ContextWindowExceededError,
+    FileData,
+    InvalidParameterError,
+    UnsupportedFeatureError,
+)
+from provider.models.vision import Eyes, Look
+from provider.options import MAX_SEED, GenerationOptions
+
+__all__ = ["Call", "Preparation", "ToolsUnsupportedError"]
+
+
+PLAIN = {"type": "text"}
+KNOWN_STATES = (ANSWER_STATE, REASONING_STATE)  # others are of headers
+
+
+class ToolsUnsupportedError(UnsupportedFeatureError, ValueError):
+    """The model's template knows no tools; a ValueError too, as the interface documents."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call's arguments, checked as far as they can be without a model."""
+
+    prompt: str
+    system_prompt: str | None
+    files: list[str | Path | FileData]
+    tools: list[dict[str, Any]]
+    options: GenerationOptions
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What makes requests of calls once the model is there; for the prompt thread."""
+
+    template: ChatTemplate
+    context_window: int | None
+    vocabulary: int
+    forms: Forms
+    keep_boundaries: bool
+    eyes: Eyes | None = None
+    blind: str = ""  # why a model that could see does not
+
+    def requests(self, call: Call) -> list[RunRequest]:
+        """Turn a call into tokens, once for each answer; raises what `generate_async` documents."""
+        first = self._request(call)
+        if call.options.n == 1:
+            return [first]
+        fork, seed = Fork(), call.options.seed
+        return [
+            replace(
+                first,
+                options=first.options if seed is None else _reseeded(first.options, seed + number),
+                form=first.form if number == 0 or first.form is None else first.form.another(),
+                fork=fork,
+            )
+            for number in range(call.options.n)
+        ]
+
+    def _request(self, call: Call) -> RunRequest:
+        call = _with_choice(call)
+        options = call.options
+        if call.tools and not self.template.knows_tools:
+            raise ToolsUnsupportedError("tool_use", "this model's chat template knows no tools")
+        turns, images = take_images(self._turns(call))
+        look = self._look(call, turns, images) if images else None
+        if options.raw:
+            prompt = self.template.raw(call.prompt)
+        else:
+            if (options.response_format or PLAIN) == PLAIN:  # a form says where its answer ends
+                options = replace(options, stop=(*options.stop, *self.template.stop))
+            prompt = look.tokens if look is not None else self._tokens(call, turns)
+        if not prompt:
+            raise InvalidParameterError("prompt", call.prompt, "the prompt is empty")
+        window = self.context_window
+        if window is not None:
+            if len(prompt) >= window:
+                raise ContextWindowExceededError(window, len(prompt))
+            options = replace(options, max_tokens=min(options.max_tokens, window - len(prompt)))
+        state = self._state(options, call.tools, turns, prompt)
+        boundaries = (
+            self.template.boundaries(turns, call.tools, prompt, options.template_variables)
+            if self.keep_boundaries and turns and look is None
+            else ()
+        )
+        return RunRequest(
+            prompt,
+            options,
+            call.tools,
+            boundaries,
+            self._form(call, turns, state),
+            state,
+            look=look,
+            kind=_digest(images) if images else "",
+        )
+
+    def _tokens(self, call: Call, turns: list[dict[str, Any]]) -> list[int]:
+        return self.template.tokens(
+            turns,
+            call.tools,
+            variables=call.options.template_variables,
+            go_on=call.options.continue_final_message,
+        )
+
+    def _look(self, call: Call, turns: list[dict[str, Any]], images: list[bytes]) -> Look:
+        """Return a prompt with images. Raises UnsupportedFeatureError, ImageProcessingError."""
+        if self.eyes is None:
+            raise UnsupportedFeatureError("vision", f"this model reads text, no images{self.blind}")
+        text = self.template.text(
+            turns,
+            call.tools,
+            variables=call.options.template_variables,
+            go_on=call.options.continue_final_message,
+        )
+        return self.eyes.look(text, images)
+
+    def _turns(self, call: Call) -> list[dict[str, Any]]:
+        """Return the conversation, nothing for a raw prompt. Raises InvalidParameterError."""
+        options = call.options
+        if options.raw:
+            if options.messages or call.system_prompt or call.files or call.tools:
+                said = "`raw` goes with a `prompt` and no messages, system prompt, files or tools"
+                raise InvalidParameterError("raw", options.raw, said)
+            return []
+        texts, images = files_to_text(call.files), images_of(call.files)
+        turns = conversation(call.prompt, call.system_prompt, options.messages, texts, images)
+        if options.continue_final_message and turns[-1]["role"] != "assistant":
+            said = "`continue_final_message` needs a last message of the assistant's"
+            name = "continue_final_message"
+            raise InvalidParameterError(name, options.continue_final_message, said)
+        return turns
+
+    def _state(
+        self,
+        options: GenerationOptions,
+        tools: list[dict[str, Any]],
+        turns: list[dict[str, Any]],
+        prompt: Sequence[int],
+    ) -> str:
+        """Return what the answer's text begins as; no earlier turn opens its thinking."""
+        tokenizer = self.template.tokenizer
+        state = initial_state(tokenizer, prompt)
+        if state != REASONING_STATE or not turns:
+            return state
+        begun = self.template.begun(
+            turns,
+            tools,
+            variables=options.template_variables,
+            go_on=options.continue_final_message,
+        )
+        opened = begun.rfind(tokenizer.think_start) > begun.rfind(tokenizer.think_end)
+        return REASONING_STATE if opened else ANSWER_STATE
+
+    def _lets_think(self, call: Call, turns: Sequence[dict[str, Any]]) -> bool:
+        return self.template.lets_think(turns, call.tools, call.options.template_variables)
+
+    def _form(self, call: Call, turns: Sequence[dict[str, Any]], state: str | None) -> Held | None:
+        """Return what holds an answer to its form. Raises InvalidParameterError."""
+        options, tokenizer = call.options, self.template.tokenizer
+        for token in options.logit_bias or ():
+            if token >= self.vocabulary:
+                said = f"`logit_bias`: the model knows {self.vocabulary} tokens, and no {token}"
+                raise InvalidParameterError("logit_bias", token, said)
+        matcher = self.forms.matcher(options.response_format) if options.response_format else None
+        must_call = (options.tool_choice or "").startswith(("=", "required"))
+        thinking = thinking_of(tokenizer)
+        if matcher is not None and state not in KNOWN_STATES and not speaks_harmony(tokenizer):
+            said = "`response_format`: this model's answers begin with headers, which have no form"
+            raise UnsupportedFeatureError("response_format", said)
+        never = (tokenizer.tool_call_start_tokens or ()) if options.tool_choice == "none" else ()
+        never = thinking.aside or never if matcher is not None else never
+        if must_call:
+            matcher = self.forms.call_matcher(call.tools)
+        budget = options.max_reasoning_tokens if thinking.end else None
+        if matcher is None and budget is None and not never:
+            return None
+        unasked = matcher is None or self._lets_think(call, turns)
+        return Held(
+            matcher,
+            tokenizer.eos_token_ids,
+            thinking if unasked else replace(thinking, start=()),
+            begun=state == REASONING_STATE or (state not in KNOWN_STATES and not must_call),
+            most_thoughts=budget,
+            never=never,
+        )
+
+
+def _digest(images: Sequence[bytes]) -> str:
+    """Return what no other images have, in whichever way their data are cut."""
+    each = (hashlib.sha256(data).digest() for data in images)
+    return hashlib.sha256(b"".join(each)).hexdigest()
+
+
+def _reseeded(options: GenerationOptions, seed: int) -> GenerationOptions:
+    return replace(options, seed=seed % (MAX_SEED + 1))
+
+
+def _with_choice(call: Call) -> Call:
+    """Return a call with the tools that may be chosen. Raises InvalidParameterError."""
+    choice, options = call.options.tool_choice, call.options
+    if choice in {None, "auto"}:
+        return call
+    if choice == "none":
+        return replace(call, tools=[])
+    if not call.tools:
+        raise InvalidParameterError("tool_choice", choice, "`tool_choice`: there are no `tools`")
+    if options.response_format and options.response_format["type"] != "text":
+        said = "`tool_choice`: a call that has to come leaves no room for a `response_format`"
+        raise InvalidParameterError("tool_choice", choice, said)
+    if choice == "required":
+        return call
+    named = [tool for tool in call.tools if f"={tool['function']['name']}" == choice]
+    if not named:
+        known = ", ".join(f"`{tool['function']['name']}`" for tool in call.tools)
+        said = f"`tool_choice`: no tool is named `{str(choice)[1:]}`; there is {known}"
+        raise InvalidParameterError("tool_choice", choice, said)
+    return replace(call, tools=named)

@@ -1,0 +1,244 @@
+"""One model that is served: found, loaded when it is asked for, unloaded when it is idle.
+
+Its prompts are made on a thread of its own: a long one must hold up neither the event loop nor a
+decode step nor another model's prompts, and tokenizers are not shared between threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from provider.constraints.compiler import Forms
+from provider.engine.engine import Engine, EngineClosedError
+from provider.engine.memory_pool import SharedMemory
+from provider.engine.mlx_thread import MlxThread
+from provider.engine.model import LoadedModel, Loading, LoadProgress
+from provider.engine.statistics import EngineStatistics, total_of
+from provider.formats.chat_template import ChatTemplate
+from provider.interface import ModelInfo, ModelLoadingError
+from provider.models.loading import eyes_of, loading, tokenizer_of
+from provider.models.request_builder import Preparation
+from provider.models.source import ModelSource, resolve, resolve_adapter
+from provider.models.vision import why_blind
+from provider.runtime.mlx import clear_streams_at_thread_end, describe
+from provider.settings import EngineSettings
+
+__all__ = [
+    "Served",
+]
+
+
+SAID_EVERY_S = 10.0  # how a download goes on, in the log
+
+log = logging.getLogger(__name__)
+
+
+class Served:
+    """A model by name. Its methods may be called from any thread."""
+
+    def __init__(
+        self,
+        source: ModelSource,
+        settings: EngineSettings,
+        thread: MlxThread,
+        memory: SharedMemory,
+        *,
+        base: Served | None = None,
+        pinned: bool = False,
+    ):
+        self.source = source
+        self.pinned = pinned
+        self.last_used = time.monotonic()  # in seconds
+        self._past: list[EngineStatistics] = []  # of engines that were unloaded, as one
+        self._settings = settings
+        self._thread = thread
+        self._memory = memory
+        self._base = base
+        self.adapters: list[Served] = []  # that share its weights
+        if base is not None:
+            base.adapters.append(self)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._context_window: int | None = None
+        self._last_said = 0.0  # of a download, in seconds
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._unloaded = False
+        self.engine = Engine(
+            self.name, self._steps, self._settings, thread=self._thread, memory=self._memory
+        )
+        self._text_worker = ThreadPoolExecutor(
+            max_workers=1,
+            thread_name_prefix="mlx-prompt",
+            initializer=clear_streams_at_thread_end,  # images' processors make small mlx arrays
+        )
+        self._preparing: Future[Preparation] | None = None
+        self._files: tuple[Path, Path | None, Path | None, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """By which it is asked for."""
+        return self.source.name
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is told of it."""
+        ready = self.loaded()
+        self._context_window = ready.context_window if ready else self._context_window
+        return ModelInfo(self.name, self._context_window, ready is not None, self.source.base)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no calls any more."""
+        return self._closed
+
+    @property
+    def loading_failed(self) -> bool:
+        """Whether it could not be loaded when that was tried last."""
+        preparing = self._preparing
+        return preparing is not None and preparing.done() and preparing.exception() is not None
+
+    @property
+    def unloaded(self) -> bool:
+        """Whether it was loaded once, and is loaded again when it is asked for."""
+        return bool(self._past) and self.loaded() is None
+
+    @property
+    def in_use(self) -> bool:
+        """Whether it is loaded, or is being loaded."""
+        return self._preparing is not None and not self.loading_failed
+
+    def loaded(self) -> Preparation | None:
+        """Return what makes its requests, None while it is not loaded; never waits."""
+        preparing = self._preparing
+        if preparing is None or not preparing.done() or preparing.exception() is not None:
+            return None
+        return preparing.result()
+
+    def statistics(self) -> EngineStatistics:
+        """Return its numbers since it was first loaded; never waits."""
+        with self._lock:
+            engines = [] if self._unloaded else [self.engine.statistics()]
+            return total_of([*engines, *self._past])
+
+    def ready(self) -> Future[Preparation]:
+        """Return the loading of the model, begun now if it has not been, or has failed."""
+        with self._lock:
+            self.refuse_if_closed()
+            self.last_used = time.monotonic()
+            if self.engine.closed:
+                self._begin_anew()
+            if self._preparing is None or self.loading_failed:
+                self._preparing = self._text_worker.submit(self._prepare)
+            return self._preparing
+
+    def refuse_if_closed(self) -> None:
+        """Raise EngineClosedError once it is closed for good."""
+        if self._closed:
+            raise EngineClosedError("the provider is closed")
+
+    def touch(self) -> None:
+        """Note that it was used."""
+        self.last_used = time.monotonic()
+
+    def prepare(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Do something on the thread that makes prompts. Raises EngineClosedError."""
+        try:
+            return self._text_worker.submit(work, *arguments)
+        except RuntimeError as error:
+            raise EngineClosedError("the model was unloaded") from error
+
+    def watch(self, watcher: Callable[[LoadProgress], None]) -> None:
+        """Let the progress of loading be told, on whichever thread."""
+        self.engine.watch(watcher)
+
+    def unload(self, *, on_mlx_thread: bool = False) -> bool:
+        """Free it if nobody uses it; return whether that was done. The next call loads it again."""
+        with self._lock:
+            if self.pinned or self.loaded() is None or any(one.in_use for one in self.adapters):
+                return False
+            if not self.engine.retire():
+                return False
+            past = [*self._past, self.engine.statistics().only_growing()]
+            self._past, self._unloaded = [total_of(past)], True
+            self._preparing = None
+            self._text_worker.shutdown(wait=False)
+        if on_mlx_thread:
+            self.engine.end()
+        else:
+            self.engine.close(0)
+        log.info("unloaded `%s`", self.name)
+        return True
+
+    def discard(self) -> None:
+        """Take no new calls; for one that is not loaded."""
+        with self._lock:
+            self._closed = True
+        self._text_worker.shutdown(wait=False)
+
+    def close(self, grace_s: float | None = None) -> None:
+        """Take no new calls, and free it; see `Engine.close`."""
+        with self._lock:
+            self._closed = True
+        self._text_worker.shutdown(wait=True)
+        self.engine.close(grace_s)
+
+    # On the thread of its prompts, and on the MLX thread.
+
+    def _prepare(self) -> Preparation:
+        """Find the files, load the weights on the MLX thread, make the tokenizers on this one."""
+        log.info("mlx on %s", describe())
+        source = self.source
+        if self._base is not None:
+            self._base.ready().result()  # stays: this one is in use from now on
+        tell = self._tell_download
+        draft = None if source.draft is None else resolve(source.draft, tell)
+        adapter = None if source.adapter is None else resolve_adapter(source.adapter, tell)
+        path = resolve(source.path, tell)
+        self._files = (path, draft, adapter, tokenizer_of(path))
+        weights = self.engine.load()
+        try:
+            template, eyes = ChatTemplate(tokenizer_of(path)), eyes_of(path)
+        except ModelLoadingError:
+            self.engine.close(0)  # with the weights, which nobody could use or unload
+            raise
+        model = weights.result()
+        if template.stop:
+            log.warning(
+                "`%s` has no chat template; turns are marked User: and Assistant:", self.name
+            )
+        return Preparation(
+            template,
+            model.context_window,
+            model.vocabulary,
+            Forms(template.tokenizer, model.vocabulary),
+            keep_boundaries=not model.trimmable,
+            eyes=eyes,
+            blind=why_blind(path),
+        )
+
+    def _tell_download(self, done: int, total: int) -> None:
+        """Tell how a download goes on; raises EngineClosedError, which stops it, once closed."""
+        self.refuse_if_closed()
+        self.engine.tell(LoadProgress(done, total))
+        if time.monotonic() - self._last_said > SAID_EVERY_S:
+            self._last_said = time.monotonic()
+            log.info("downloading `%s`: %d of %d MiB", self.name, done >> 20, total >> 20)
+
+    def _steps(self) -> Loading:
+        assert self._files is not None
+        path, draft, adapter, tokenizer = self._files
+        base: LoadedModel | None = None
+        if self._base is not None:
+            base = self._base.engine.model
+            if base is None:
+                said = f"`{self._base.name}` was unloaded before its adapter could be loaded"
+                raise ModelLoadingError(said, model_name=self.name)
+        return loading(path, draft, adapter=adapter, base=base, tokenizer=tokenizer)

@@ -1,0 +1,247 @@
+"""Models that see, by mlx-vlm: what its models need beyond tokens, for a batch that knows tokens.
+
+mlx-vlm turns pixels into embeddings that stand in the prompt where its image tokens are; from there
+on a model that sees is a language model, and its rows decode with all others. Some count positions
+in three dimensions (M-RoPE); then every position is given, and none is left to what the model
+remembers of its last prompt.
+
+Rule: an `Eyes` belongs to the thread that makes prompts, everything else to the MLX thread.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlx_lm.models import cache as mlx_lm_caches
+
+from provider.engine.rows import Row
+from provider.inputs.images import all_opened
+from provider.interface import ImageProcessingError
+from provider.models.remote_code import refuse_model_file, without_code
+from provider.runtime.mlx import mx
+
+__all__ = ["Eyes", "Look", "SeeingModel", "Sight", "can_see", "load_seeing", "why_blind"]
+
+# Of what get_input_embeddings gives: the rest must reach the language model with the whole prompt.
+KNOWN = {"inputs_embeds", "position_ids", "rope_deltas", "attention_mask"}
+NOT_PIXELS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
+NEEDS_EXTRA = "; it sees with `pip install mlx-gateway[vision]`"
+UNKNOWN = "; it could see, and mlx-vlm does not know how"
+AXES = 3  # of M-RoPE: time, height, width
+
+
+def available() -> bool:
+    """Return whether mlx-vlm is installed, which is an extra."""
+    return importlib.util.find_spec("mlx_vlm") is not None
+
+
+def has_eyes(path: Path) -> bool:
+    """Return whether a model's configuration says that it sees."""
+    config = json.loads((path / "config.json").read_text("utf-8"))
+    return bool(config.get("vision_config") or config.get("vision_tower"))
+
+
+def can_see(path: Path) -> bool:
+    """Return whether mlx-vlm is there and knows a model that sees; if not, it reads text alone."""
+    if not has_eyes(path) or not available():
+        return False
+    from mlx_vlm.utils import get_model_type, load_config  # noqa: PLC0415 - an extra
+
+    kind = str(get_model_type(load_config(path)))
+    return kind.isidentifier() and importlib.util.find_spec(f"mlx_vlm.models.{kind}") is not None
+
+
+def why_blind(path: Path) -> str:
+    """Return why a model that could see does not, as the end of a sentence; nothing if it does."""
+    if not has_eyes(path) or can_see(path):
+        return ""
+    return UNKNOWN if available() else NEEDS_EXTRA
+
+
+def load_seeing(path: Path) -> tuple[SeeingModel, dict[str, Any]]:
+    """Load a model, its weights not computed yet.
+
+    Raises what mlx-vlm raises, ValueError if it is made by code of its own.
+    """
+    from mlx_vlm.utils import load_config, load_model  # noqa: PLC0415 - an extra
+
+    config = load_config(path)
+    refuse_model_file(config)
+    return SeeingModel(load_model(path, lazy=True)), config
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """Images as a model's processor has made them, with the tokens that hold their places."""
+
+    tokens: list[int]
+    inputs: Mapping[str, np.ndarray[Any, Any]]  # pixels, and what belongs to them
+
+
+class Eyes:
+    """A model's processor, on the thread that made it. Making one raises what mlx-vlm raises."""
+
+    def __init__(self, path: Path):
+        from mlx_vlm.utils import load_processor  # noqa: PLC0415 - an extra
+
+        with without_code():
+            self._processor = load_processor(path, add_detokenizer=False, trust_remote_code=False)
+
+    def look(self, text: str, images: Sequence[bytes]) -> Look:
+        """Return the tokens of a rendered prompt, with places for the images, and the images.
+
+        Raises ImageProcessingError if an image can't be read, or the processor refuses.
+        """
+        pictures = all_opened(images)
+        try:
+            made = dict(self._processor(images=pictures, text=[text]))
+        except Exception as error:  # processors raise what they like
+            raise ImageProcessingError(
+                f"the model's processor refuses these images: {error}", original_exception=error
+            ) from error
+        tokens = np.array(made["input_ids"]).reshape(-1).tolist()
+        pixels = {
+            name: np.array(value)
+            for name, value in made.items()
+            if value is not None and name not in NOT_PIXELS
+        }
+        return Look(tokens, pixels)
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """What a row's prompt is to the language model, but for its last token."""
+
+    embeddings: Any  # (tokens, width)
+    positions: Any  # (3, tokens), None where the model counts by itself
+    delta: int  # by how much the positions of what follows differ from their places
+    extras: Mapping[str, Any]  # that must come with the whole prompt
+
+    @property
+    def length(self) -> int:
+        """How many tokens it covers."""
+        return int(self.embeddings.shape[0])
+
+
+class SeeingModel:
+    """A model of mlx-vlm, called as mlx-lm's are: tokens and caches in, logits out."""
+
+    def __init__(self, model: Any):
+        self.model = model
+        self.language = model.language_model
+        self.counts_in_three = False  # once `try_out` has seen it
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "model":  # while it is being copied
+            raise AttributeError(name)
+        return getattr(self.model, name)
+
+    @property
+    def layers(self) -> Any:
+        """The layers of the language model; each has a cache."""
+        return self.language.layers if hasattr(self.language, "layers") else self.model.layers
+
+    def make_cache(self) -> list[Any]:
+        """Return caches of mlx-lm's classes, which the batch knows, where there are such."""
+        if not hasattr(self.language, "make_cache"):
+            return [mlx_lm_caches.KVCache() for _ in self.layers]
+        return [_as_mlx_lm(cache) for cache in self.language.make_cache()]
+
+    def try_out(self) -> None:
+        """Find out how it counts positions."""
+        features = self.model.get_input_embeddings(mx.array([[0, 0]]))
+        self.counts_in_three = features.position_ids is not None
+
+    def __call__(self, tokens: Any, cache: Any = None, **more: Any) -> Any:
+        """Return logits, `(rows, tokens, vocabulary)`."""
+        return self.language(tokens, cache=cache, **more).logits
+
+    def look(self, look: Look) -> Sight:
+        """Return what a prompt with images is. Raises what mlx-vlm's model raises."""
+        tokens = mx.array([look.tokens[:-1]])
+        inputs = {name: mx.array(value) for name, value in look.inputs.items()}
+        pixels = inputs.pop("pixel_values", None)
+        features = self.model.get_input_embeddings(tokens, pixels, **inputs)
+        found = {name: value for name, value in features.to_dict().items() if value is not None}
+        positions, deltas = found.get("position_ids"), found.get("rope_deltas")
+        extras = {name: value for name, value in found.items() if name not in KNOWN}
+        if positions is not None:
+            positions = mx.broadcast_to(
+                positions.reshape(-1, tokens.shape[1]), (AXES, tokens.shape[1])
+            )
+        mx.eval(
+            [found["inputs_embeds"], *extras.values()], positions if positions is not None else []
+        )
+        delta = 0 if deltas is None else int(deltas.reshape(-1)[0].item())
+        return Sight(found["inputs_embeds"][0], positions, delta, extras)
+
+    # What goes with a forward pass.
+
+    def for_chunks(
+        self, rows: Sequence[Row], counts: Sequence[int], tokens: Sequence[Sequence[int]]
+    ) -> dict[str, Any]:
+        """Return what goes with chunks of sequences; a row that sees is read alone."""
+        more: dict[str, Any] = {}
+        (first, *_), (count, *_) = rows, counts
+        sight: Sight | None = first.sight
+        if sight is not None and first.done < sight.length:
+            end = min(first.done + count, sight.length)
+            parts = [sight.embeddings[first.done : end]]
+            if first.done + count > end:
+                beyond = mx.array([tokens[0][end - first.done :]])
+                parts.append(self.model.get_input_embeddings(beyond).inputs_embeds[0])
+            more = {"inputs_embeds": mx.concatenate(parts)[None], **sight.extras}
+        if self.counts_in_three:
+            width = len(tokens[0])
+            places = [
+                _places(row, row.done, count, width)
+                for row, count in zip(rows, counts, strict=True)
+            ]
+            more["position_ids"] = mx.stack(places, axis=1)
+        return more
+
+    def for_step(self, rows: Sequence[Row | None]) -> dict[str, Any]:
+        """Return what goes with one token of each row."""
+        if not self.counts_in_three:
+            return {}
+        places = [0 if row is None else row.fed + _delta(row) for row in rows]
+        position_ids = mx.broadcast_to(mx.array(places)[None, :, None], (AXES, len(rows), 1))
+        return {"position_ids": position_ids}
+
+    def for_tokens(self, row: Row, count: int) -> dict[str, Any]:
+        """Return what goes with the next tokens of one row that decodes several at once."""
+        if not self.counts_in_three:
+            return {}
+        return {"position_ids": _places(row, row.fed, count, count)[:, None]}
+
+
+def _delta(row: Row) -> int:
+    return 0 if row.sight is None else int(row.sight.delta)
+
+
+def _places(row: Row, begin: int, count: int, width: int) -> Any:
+    """Return the positions of a chunk, `(3, width)`, with zeros behind its end."""
+    sight = row.sight
+    known = 0 if sight is None else max(0, min(begin + count, sight.length) - begin)
+    parts = [] if not known else [sight.positions[:, begin : begin + known]]
+    after = mx.arange(begin + known, begin + count) + _delta(row)
+    parts.append(mx.broadcast_to(after[None], (AXES, count - known)))
+    parts.append(mx.zeros((AXES, width - count), after.dtype))
+    return mx.concatenate([part.astype(mx.int32) for part in parts], axis=1)
+
+
+def _as_mlx_lm(cache: Any) -> Any:
+    """Return a new cache of mlx-lm's class of the same name, or the cache itself."""
+    match type(cache).__name__:
+        case "KVCache":
+            return mlx_lm_caches.KVCache()
+        case "RotatingKVCache":
+            return mlx_lm_caches.RotatingKVCache(max_size=cache.max_size, keep=cache.keep)
+        case _:
+            return cache

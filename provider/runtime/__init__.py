@@ -1,0 +1,1 @@
+"""What is imported of mlx, mlx-lm and transformers, in the right order."""

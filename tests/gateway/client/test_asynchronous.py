@@ -1,0 +1,281 @@
+import asyncio
+import hashlib
+import json
+import signal
+import sys
+
+import pytest
+
+from gateway.client import (
+    ConnectionLostError,
+    GatewayClient,
+    GatewayError,
+    UnauthorizedError,
+    connect,
+)
+from gateway.client.blocking import SyncClient
+from gateway.configuration.settings import Settings
+from gateway.dialects.native import NotAFrame, server_frame
+from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Chunk, Done, ToolCall
+from gateway.server.server import Gateway
+from gateway.server.tokens import Token, Tokens
+from provider import MLXProvider
+from provider.interface import GenerationError
+from provider.scripted import Call, Fail, Gate, Pause, Reason, Say, ScriptedProvider
+from tests.support.proxy import proxied
+from tests.support.servers import eventually, running, stream_url
+
+
+def scripted(*script):
+    return ScriptedProvider(script=script, tokens_per_second=None)
+
+
+@pytest.mark.parametrize("protocol", [JSON_PROTOCOL, MSGPACK_PROTOCOL])
+async def test_chunks_then_done(protocol):
+    async with running(scripted(Say("a b"), Call("add", {}))) as gateway:
+        async with connect(stream_url(gateway), protocol) as client:
+            assert client.ready.models == ["scripted"]
+            async with client.generate(prompt="hi") as run:
+                text = "".join([chunk.text async for chunk in run])
+            assert text == "a b"
+            assert run.done.finish_reason == "tool_calls"
+            assert run.started.model == "scripted"
+            assert [call.name for call in run.tool_calls] == ["add"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_parts_of_a_call_are_put_together(stream):
+    arguments = {"to": "Bralume", "text": "a b c"}
+    script = [Say("Now."), Call("send", arguments), Call("add", {})]
+    async with running(scripted(*script)) as gateway, connect(stream_url(gateway)) as client:
+        run = client.generate(prompt="hi", stream=stream)
+        parts = [frame async for frame in run.frames() if isinstance(frame, ToolCall)]
+        assert bool(parts) == stream
+        assert [call.name for call in run.tool_calls] == ["send", "add"]
+        assert json.loads(run.tool_calls[0].arguments) == arguments
+        assert run.broken_calls == []
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_several_answers_are_told_apart(stream):
+    provider = MLXProvider({"max_tokens": 12, "temperature": 1.2, "seed": 1})
+    async with running(provider) as gateway, connect(stream_url(gateway)) as client:
+        run = client.generate(prompt="Tell me a story", n=3, stream=stream)
+        done = await run.result()
+        assert sorted(run.others) == [1, 2]
+        assert len({run.text, *run.others.values()}) == 3
+        assert [one["finish_reason"] for one in done.choices] == ["length"] * 3
+        assert done.usage.completion_tokens == 36
+    await provider.aclose()
+
+
+async def test_leaving_the_block_cancels():
+    provider = scripted(Say("a b c"), Pause(3600))
+    async with running(provider) as gateway, connect(stream_url(gateway)) as client:
+        async with client.generate(prompt="hi") as run:
+            async for _ in run:
+                break
+        assert run.done.finish_reason == "cancelled"
+        assert not provider.live
+
+
+async def test_leaving_the_loop_cancels_too():
+    provider = scripted(Say("a b c"), Pause(3600))
+    async with running(provider) as gateway, GatewayClient(stream_url(gateway)) as client:
+        async for chunk in client.generate(prompt="hi"):
+            assert chunk.text == "a "
+            break
+        await eventually(lambda: provider.requests and not provider.live)
+        await eventually(lambda: client._runs == {})
+
+
+async def test_two_runs_on_one_connection_keep_apart():
+    provider = ScriptedProvider(script=lambda r: [Say(r.prompt)], tokens_per_second=None)
+    async with running(provider) as gateway, connect(stream_url(gateway)) as client:
+
+        async def ask(prompt):
+            async with client.generate(prompt=prompt) as run:
+                return "".join([chunk.text async for chunk in run])
+
+        assert await asyncio.gather(ask("one"), ask("two")) == ["one", "two"]
+
+
+async def test_an_error_is_raised_with_its_code():
+    async with running(scripted(Say("x"), Fail(GenerationError("broken")))) as gateway:
+        async with connect(stream_url(gateway)) as client, client.generate(prompt="hi") as run:
+            with pytest.raises(GatewayError, match="broken") as caught:
+                async for _ in run:
+                    pass
+    assert (caught.value.code, caught.value.retryable) == ("model_error", False)
+
+
+async def test_a_lost_connection_is_an_error_of_its_own():
+    async with running(scripted(Say("x"), Pause(3600))) as gateway:
+        connecting = connect(stream_url(gateway), give_up_s=0)
+        async with connecting as client, client.generate(prompt="hi", resumable=False) as run:
+            with pytest.raises(ConnectionLostError):
+                async for _ in run:
+                    client._socket.transport.abort()
+
+
+async def test_a_request_too_large_for_the_gateway_is_refused_before_it_ends_the_connection():
+    async with (
+        running(scripted(Say("hi")), max_frame_bytes=4096) as gateway,
+        connect(stream_url(gateway)) as client,
+    ):
+        with pytest.raises(GatewayError, match="takes at most 4,096") as caught:
+            await client.generate(prompt="x" * 5000).result()
+        assert caught.value.code == "invalid_request"
+        assert (await client.generate(prompt="x").result()).finish_reason == "stop"
+        assert client.connections == 1
+
+
+async def test_a_ping_is_answered_in_order():
+    async with running(scripted()) as gateway, connect(stream_url(gateway)) as client:
+        await client.ping("n")
+
+
+async def test_a_token_is_shown_and_its_absence_is_an_error_of_its_own():
+    tokens = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
+    async with running(scripted(Say("x")), tokens) as gateway:
+        async with connect(stream_url(gateway), token="sesame") as client:
+            assert client.ready.models == ["scripted"]
+        for token in (None, "wrong"):
+            with pytest.raises(UnauthorizedError):
+                async with connect(stream_url(gateway), token=token):
+                    pass
+
+
+async def test_a_generation_goes_on_over_a_new_connection():
+    gate = asyncio.Event()
+    provider = scripted(Reason("hm"), Say("a b"), Gate(gate), Say(" c"))
+    async with running(provider) as gateway, proxied(gateway) as proxy:
+        async with connect(proxy.url) as client, client.generate(prompt="hi") as run:
+            got = []
+            async for chunk in run:
+                got.append((chunk.channel, chunk.text))
+                if len(got) == 2:
+                    proxy.cut()
+                    gate.set()
+            assert (run.text, run.reasoning) == ("a b c", "hm")
+            assert "".join(text for channel, text in got if channel is None) == "a b c"
+            assert (client.connections, client.resumed) == (2, 1)
+    assert len(provider.requests) == 1
+
+
+async def test_a_gateway_that_was_started_anew_knows_no_tickets():
+    provider = scripted(Say("x"), Pause(3600))
+    async with running(provider) as first:
+        async with connect(stream_url(first)) as client, client.generate(prompt="hi") as run:
+            async for _ in run:
+                break
+            epoch, port = client.ready.epoch, first.port
+            await first.close()
+            async with Gateway(provider, Settings(port=port)):
+                assert (await run.result()).finish_reason == "cancelled"  # told before the end
+                async with client.generate(prompt="hi") as again:
+                    async for chunk in again:
+                        assert chunk.text == "x"
+                        break
+                assert client.ready.epoch != epoch
+
+
+async def test_a_generation_left_while_there_is_no_connection_is_cancelled_after_all():
+    provider = scripted(Say("x"), Pause(3600))
+    async with running(provider) as gateway, proxied(gateway) as proxy:
+        async with connect(proxy.url) as client:
+            async with client.generate(prompt="hi", window=1) as run:
+                async for _ in run:
+                    break
+                proxy.cut()
+                await eventually(lambda: client._socket is None)
+            await eventually(lambda: not provider.live)
+            await eventually(lambda: client._runs == {})
+
+
+async def test_a_gateway_that_stays_away_is_given_up():
+    async with running(scripted(Say("x"), Pause(3600))) as gateway, proxied(gateway) as proxy:
+        async with connect(proxy.url, give_up_s=0.3) as client:
+            async with client.generate(prompt="hi") as run:
+                async for _ in run:
+                    proxy.port = 9  # nobody is there
+                    proxy.cut()
+                    break
+                with pytest.raises(ConnectionLostError):
+                    await run.result()
+            with pytest.raises(ConnectionLostError):
+                async with client.generate(prompt="hi"):
+                    pass
+
+
+async def test_a_window_is_acknowledged_as_chunks_are_used():
+    provider = scripted(Say("word " * 100))
+    async with running(provider) as gateway, connect(stream_url(gateway)) as client:
+        async with client.generate(prompt="hi", window=2) as run:
+            async for _ in run:
+                assert provider.requests[0].produced < 100 or run.last > 90
+            assert run.text == "word " * 100
+
+
+def test_frames_of_a_later_version_are_no_trouble():
+    assert server_frame({"type": "novelty", "id": "a"}) is None
+    chunk = {"type": "chunk", "id": "a", "seq": 1, "text": "x", "novelty": 1}
+    assert server_frame(chunk) == Chunk(id="a", seq=1, text="x")
+    error = {"type": "error", "code": "novelty", "message": "m", "retryable": True}
+    assert server_frame(error).code == "internal"
+    with pytest.raises(NotAFrame):
+        server_frame({"type": "chunk", "id": 3})
+
+
+async def test_the_client_without_asyncio():
+    provider = ScriptedProvider(
+        script=lambda request: [Say(request.prompt), *([Pause(3600)] * (request.prompt == "stop"))],
+        tokens_per_second=None,
+    )
+
+    def script(url):
+        with SyncClient(url) as client:
+            assert client.ready.models == ["scripted"]
+            assert [chunk.text for chunk in client.generate(prompt="a b")] == ["a ", "b"]
+            for _ in client.generate(prompt="stop"):
+                break
+            run = client.answer(prompt="all of it")
+            assert isinstance(run.done, Done)
+            return run.text
+
+    async with running(provider) as gateway:
+        assert await asyncio.to_thread(script, stream_url(gateway)) == "all of it"
+        await eventually(lambda: not provider.live)
+        with pytest.raises(UnauthorizedError):
+            gateway.server.tokens = Tokens([Token("alice", "0" * 64)])
+            await asyncio.to_thread(script, stream_url(gateway))
+
+
+INTERRUPTED = """
+import sys
+from gateway.client.blocking import SyncClient
+
+with SyncClient(sys.argv[1]) as client:
+    try:
+        for chunk in client.generate(prompt="stop"):
+            print(chunk.text, flush=True)
+    except KeyboardInterrupt:
+        print(client.answer(prompt="again").text)
+"""
+
+
+async def test_ctrl_c_ends_a_generation_of_the_client_without_asyncio():
+    provider = ScriptedProvider(
+        script=lambda request: [Say(request.prompt), *([Pause(3600)] * (request.prompt == "stop"))],
+        tokens_per_second=None,
+    )
+    async with running(provider) as gateway:
+        script = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", INTERRUPTED, stream_url(gateway)),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert await script.stdout.readline() == b"stop\n"
+        script.send_signal(signal.SIGINT)
+        assert await script.stdout.read() == b"again\n"
+        assert await script.wait() == 0
+        assert not provider.live

@@ -1,0 +1,493 @@
+"""The command line as a user meets it: in processes of its own."""
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect as sync_connect
+
+from gateway.commands.cli import SETTINGS
+from gateway.commands.failure import ExitStatus
+from tests.support.servers import TIMEOUT, Command, served
+from tests.support.tiny_models import LLAMA, write_model
+
+
+def run(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT * 2,
+        env={**os.environ, "NO_COLOR": "1"},
+        check=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_prints_one_address_and_ends_cleanly_on_a_signal(number):
+    command = Command("--port", "0", "--provider", "scripted")
+    address = command.wait_for_address()
+    with urllib.request.urlopen(f"{address}readyz", timeout=TIMEOUT) as response:
+        assert response.read() == b"ready\n"
+    status, out, err = command.finish(number)
+    assert (status, out) == (ExitStatus.OK, "")
+    assert "Traceback" not in err
+
+
+@contextmanager
+def a_story(address):
+    """Ask the scripted provider for its story over a socket that has its first words."""
+    with sync_connect(f"{address.replace('http', 'ws')}v1/stream") as socket:
+        socket.recv()
+        socket.send('{"type": "generate", "id": "a", "prompt": "Foxes?"}')
+        while json.loads(socket.recv())["type"] != "chunk":
+            pass
+        yield socket
+
+
+def test_a_signal_lets_answers_finish_and_readyz_says_so():
+    command = Command("--port", "0", "--provider", "scripted")
+    address = command.wait_for_address()
+    with a_story(address) as socket:
+        command.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + TIMEOUT
+        while ready(address) != 503:
+            assert time.monotonic() < deadline
+        while (frame := json.loads(socket.recv()))["type"] != "done":
+            pass
+        assert frame["finish_reason"] == "stop"
+        with pytest.raises(ConnectionClosed, match="1012"):
+            socket.recv()
+    assert command.finish()[0] == ExitStatus.OK
+
+
+@pytest.mark.parametrize("grace", ["0.2", "600"])
+def test_the_end_is_bounded_by_its_grace_or_by_a_second_signal(grace):
+    command = Command("--port", "0", "--provider", "scripted", "--shutdown-grace", grace)
+    address = command.wait_for_address()
+    with a_story(address) as socket:
+        command.process.send_signal(signal.SIGTERM)
+        if grace == "600":
+            while ready(address) != 503:
+                pass
+            assert command.finish(signal.SIGTERM)[0] == ExitStatus.INTERRUPTED
+        else:
+            while (frame := json.loads(socket.recv()))["type"] != "done":
+                pass
+            assert frame["finish_reason"] == "cancelled"
+            assert command.finish()[0] == ExitStatus.OK
+
+
+def ready(address):
+    try:
+        with urllib.request.urlopen(f"{address}readyz", timeout=TIMEOUT) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_a_certificate_that_is_not_there_is_one_clear_line(tmp_path):
+    missing = tmp_path / "cert.pem"
+    status, _, err = Command("--provider", "scripted", "--tls-cert", str(missing)).finish()
+    assert status == ExitStatus.USAGE
+    assert err.startswith("error: ")
+    assert "No such file" in err
+    assert "Traceback" not in err
+
+
+def test_a_socket_file_is_served_and_said(tmp_path):
+    path = tmp_path / "gateway.sock"
+    command = Command("--provider", "scripted", "--unix", str(path))
+    assert command.process.stdout.readline() == f"Open unix:{path}\n"
+    status, _, err = command.finish(signal.SIGTERM)
+    assert (status, path.exists()) == (ExitStatus.OK, False)
+    assert "Traceback" not in err
+
+
+def test_a_busy_port_is_one_clear_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, out, err = Command("--port", str(port), "--provider", "scripted").finish()
+    assert (status, out) == (ExitStatus.ADDRESS_IN_USE, "")
+    assert err.startswith(f"error: port already in use: `127.0.0.1:{port}`\n\nhint: ")
+
+
+def test_an_address_of_another_machine_is_one_clear_line():
+    status, _, err = Command(
+        "--host", "203.0.113.1", "--insecure", "--provider", "scripted"
+    ).finish()
+    assert status == ExitStatus.FAILED
+    assert err.startswith("error: cannot listen on `203.0.113.1:8765`")
+
+
+def test_a_model_that_is_not_there_is_one_clear_line():
+    status, out, err = Command("--port", "0", "--model", "./no/such/model").finish()
+    assert (status, out) == (ExitStatus.NO_MODEL, "")
+    assert "error: Model './no/such/model' not found" in err
+    assert "hint: " in err
+    assert "Traceback" not in err
+
+
+def test_a_folder_that_is_no_model_is_one_clear_line(tmp_path):
+    status, _, err = Command("--port", "0", "--model", str(tmp_path)).finish()
+    assert status == ExitStatus.NO_MODEL
+    assert "is no model: it has no config.json" in err
+    assert "Traceback" not in err
+
+
+def test_a_broken_model_is_one_clear_line(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "no_such_type"}')
+    (tmp_path / "model.safetensors").write_bytes(b"nonsense")
+    status, _, err = Command("--port", "0", "--model", str(tmp_path)).finish()
+    assert status == ExitStatus.NO_MODEL
+    assert "cannot be loaded" in err
+    assert "Traceback" not in err
+
+
+def test_chat_answers_each_piped_line_on_standard_output():
+    with served("--provider", "scripted") as address:
+        done = run("chat", "--url", address, input="Foxes?\n\nBears?\n")
+    assert done.returncode == 0
+    assert done.stdout.count("You said: ") == 2
+    assert "You said: Bears?" in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_chat_brings_files_along(tmp_path):
+    (tmp_path / "notes.md").write_text("Buy bread.")
+    (tmp_path / "dot.png").write_bytes(b"\x89PNG")
+    (tmp_path / "a.out").write_bytes(b"\x7fELF")
+    notes, dot, binary = (str(tmp_path / name) for name in ("notes.md", "dot.png", "a.out"))
+    with served("--provider", "scripted") as address:
+        done = run("chat", "--url", address, "--file", notes, input="What?\nWhy?\n")
+    assert "You said: notes.md:\nBuy bread.\n\nWhat?" in done.stdout
+    assert "You said: Why?" in done.stdout
+    with served() as address:
+        done = run("chat", "--url", address, "-f", dot, input="What is it?\n")
+    assert (done.returncode, done.stdout.strip()) == (ExitStatus.FAILED, "")
+    assert "error: " in done.stderr
+    assert "image" in done.stderr
+    for file, said in [(binary, "unknown type"), (str(tmp_path / "none.txt"), "cannot be read")]:
+        wrong = run("chat", "--file", file)
+        assert wrong.returncode == ExitStatus.USAGE
+        assert said in wrong.stderr
+        assert "hint: " in wrong.stderr
+
+
+def test_listening_to_other_machines_without_tokens_is_refused():
+    status, _, err = Command("--host", "0.0.0.0", "--provider", "scripted").finish()
+    assert status == ExitStatus.USAGE
+    assert err.startswith("error: `0.0.0.0` is reached from other machines, and there are no token")
+
+
+def test_a_new_token_is_printed_once_and_lets_in_after_a_hangup_signal(tmp_path):
+    file = tmp_path / "tokens.toml"
+    first = run("token", "new", "alice", "--file", str(file)).stdout.strip()
+    assert first not in file.read_text()
+    assert file.stat().st_mode & 0o077 == 0
+    command = Command("--port", "0", "--provider", "scripted", "--token-file", str(file))
+    try:
+        address = command.wait_for_address()
+        assert chat(address, first).returncode == ExitStatus.OK
+        assert chat(address, "").returncode == ExitStatus.UNAUTHORIZED
+        made = run("token", "new", "bob", "--file", str(file), "--days", "1")
+        second = made.stdout.strip()
+        assert chat(address, second).returncode == ExitStatus.UNAUTHORIZED
+        command.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + TIMEOUT
+        while chat(address, second).returncode != ExitStatus.OK:
+            assert time.monotonic() < deadline
+        file.write_text("[tokens.alice]\nsha256 = 'no'\n")
+        command.process.send_signal(signal.SIGHUP)
+        assert chat(address, first).returncode == ExitStatus.OK
+        file.write_text("")
+        command.process.send_signal(signal.SIGHUP)
+        assert chat(address, "").returncode == ExitStatus.UNAUTHORIZED
+    finally:
+        command.finish(signal.SIGTERM)
+
+
+def test_a_file_of_tokens_that_is_wrong_is_one_clear_line(tmp_path):
+    file = tmp_path / "tokens.toml"
+    missing = run("serve", "--token-file", str(file))
+    assert missing.returncode == ExitStatus.USAGE
+    assert missing.stderr.startswith(f"error: `{file}`: No such file")
+    assert run("token", "new", "alice", "--file", str(file)).returncode == ExitStatus.OK
+    again = run("token", "new", "alice", "--file", str(file))
+    assert again.returncode == ExitStatus.USAGE
+    assert again.stdout == ""
+    file.write_text("[tokens.alice]\nsha256 = 'no'\n")
+    wrong = run("serve", "--token-file", str(file))
+    assert wrong.returncode == ExitStatus.USAGE
+    assert "`tokens.alice`" in wrong.stderr
+
+
+def chat(address, token):
+    environment = {**os.environ, "NO_COLOR": "1", "MLX_GATEWAY_TOKEN": token}
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", "chat", "--url", address],
+        input="Hi\n",
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env=environment,
+        check=False,
+    )
+
+
+def test_a_chat_sets_any_option_of_a_generation():
+    with served("--provider", "scripted") as address:
+        done = run("chat", "--url", address, "-o", "max_tokens=3", input="Foxes?\n")
+        assert done.stdout == "You said: Foxes?\n\n\n"
+        form = ["--option", 'stop=["The end."]', "-o", "seed=7"]
+        assert run("chat", "--url", address, *form, input="Hi\n").returncode == ExitStatus.OK
+    wrong = run("chat", "-o", "max_token=3")
+    assert wrong.returncode == ExitStatus.USAGE
+    assert wrong.stderr.startswith("error: `--option max_token=3`: no such option\n\nhint: did you")
+
+
+def test_chat_without_a_gateway_is_one_clear_line():
+    done = run("chat", "--url", "http://127.0.0.1:9", input="Hi\n")
+    assert done.returncode == ExitStatus.NO_GATEWAY
+    assert done.stderr.startswith("error: no gateway at `http://127.0.0.1:9`\n\nhint: ")
+
+
+def test_an_unknown_option_is_a_usage_error():
+    assert run("serve", "--colour", "red").returncode == ExitStatus.USAGE
+    assert run("serve", "--log-level", "loud").returncode == ExitStatus.USAGE
+
+
+def test_a_setting_may_come_from_a_file_a_variable_or_a_flag(tmp_path):
+    file = tmp_path / "gateway.toml"
+    file.write_text('port = 0\nmax_generations = 7\nlog_level = "warning"\n')
+    printed = run("config", "--config", str(file), "--max-batch", "4")
+    assert printed.returncode == ExitStatus.OK
+    assert f"max_generations = 7  # {file}\n" in printed.stdout
+    assert "max_batch = 4  # --max-batch\n" in printed.stdout
+    assert "max_queue = 1024  # default\n" in printed.stdout
+    environment = {**os.environ, "MLX_GATEWAY_CONFIG": str(file)}
+    command = Command("--provider", "scripted", env=environment)
+    assert command.wait_for_address() != "http://127.0.0.1:8765/"
+    assert command.finish(signal.SIGTERM) == (ExitStatus.OK, "", "")
+
+
+def test_a_setting_that_is_wrong_is_one_clear_line(tmp_path):
+    file = tmp_path / "gateway.toml"
+    file.write_text("prot = 0\n")
+    wrong = run("serve", "--config", str(file))
+    assert wrong.returncode == ExitStatus.USAGE
+    assert wrong.stderr.startswith(f"error: `prot` in `{file}` is no setting; did you mean `port`?")
+    wrong = run("serve", "--port", "70000")
+    assert wrong.returncode == ExitStatus.USAGE
+    assert wrong.stderr.startswith("error: `--port` must be at most 65535\n\nhint: ")
+    wrong = run("serve", "--config", str(tmp_path / "none.toml"))
+    assert wrong.returncode == ExitStatus.USAGE
+    assert wrong.stderr.startswith(f"error: `{tmp_path / 'none.toml'}`: No such file")
+
+
+def test_help_shows_every_setting_in_its_group():
+    shown = run("serve", "--help").stdout
+    for setting in SETTINGS:
+        assert setting.flag in shown
+        assert setting.group in shown
+
+
+def test_the_version_is_data():
+    assert run("--version").stdout.startswith("mlx-gateway ")
+
+
+class Terminal:
+    """`mlx-gateway chat` on a terminal of its own."""
+
+    def __init__(self, *arguments):
+        self.screen = ""
+        parent, child = pty.openpty()
+        self._parent = parent
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gateway", "chat", *arguments],
+            stdin=child,
+            stdout=child,
+            stderr=child,
+            start_new_session=True,
+            preexec_fn=_take_terminal,
+        )
+        os.close(child)
+
+    def type(self, text):
+        os.write(self._parent, text.encode())
+
+    def wait_for(self, text, since=0):
+        deadline = time.monotonic() + TIMEOUT
+        while text not in self.screen[since:]:
+            assert time.monotonic() < deadline, self.screen
+            try:
+                self.screen += os.read(self._parent, 4096).decode("utf-8", "replace")
+            except OSError:  # the other end is closed
+                assert text in self.screen[since:], self.screen
+        return self.screen.index(text, since)
+
+    def close(self):
+        status = self.process.wait(TIMEOUT)
+        os.close(self._parent)
+        return status
+
+
+def _take_terminal():
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program():
+    with served("--provider", "scripted") as address:
+        terminal = Terminal("--url", address)
+        terminal.wait_for("you >")
+        terminal.type("Foxes?\n")
+        terminal.wait_for("Sentence 1 ")
+        terminal.type("\x03")
+        at = terminal.wait_for("stopped by you")
+        assert "The end." not in terminal.screen
+        terminal.wait_for("you >", at)
+        terminal.type("Bears?\n")
+        at = terminal.wait_for("You said: Bears?", at)
+        terminal.wait_for("tokens", terminal.wait_for("The end.", at))
+        terminal.type("\x04")
+        assert terminal.close() == 0
+
+
+TOOLS = '''
+def get_weather(city: str) -> dict:
+    """Tell the weather in a city.
+
+    Args:
+        city: Which one.
+    """
+    return {"sky": "rainy", "temperature": 17}
+'''
+
+
+def test_a_chat_calls_the_functions_of_a_file(tmp_path):
+    (tmp_path / "tools.py").write_text(TOOLS)
+    with served() as address:
+        arguments = ("--url", address, "--temperature", "0", "--tools", str(tmp_path / "tools.py"))
+        done = run("chat", *arguments, input="What is the weather in Tarvola?\n")
+    assert done.returncode == ExitStatus.OK
+    assert "rainy" in done.stdout
+    assert done.stderr.split("\n")[:2] == [
+        'get_weather {"city": "Tarvola"}',
+        '  → {"sky": "rainy", "temperature": 17}',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, "No such file"), ("1 /", "SyntaxError: "), ("1 / 0", "ZeroDivisionError: ")],
+)
+def test_a_file_of_tools_that_will_not_do_is_one_clear_line(tmp_path, text, said):
+    file = tmp_path / "tools.py"
+    if text is not None:
+        file.write_text(text)
+    done = run("chat", "--tools", str(file))
+    assert done.returncode == ExitStatus.USAGE
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_user_answers_a_tool_that_is_only_defined():
+    tool = json.dumps(
+        {
+            "name": "get_weather",
+            "description": "Tell the weather in a city.",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+        }
+    )
+    with served() as address:
+        terminal = Terminal("--url", address, "--temperature", "0", "-o", f"tools={tool}")
+        terminal.wait_for("you >")
+        terminal.type("What is the weather in Tarvola?\n")
+        terminal.wait_for("get_weather returns >")
+        terminal.type('{"sky": "foggy", "temperature": 3}\n')
+        at = terminal.wait_for("foggy", terminal.wait_for("→"))
+        terminal.wait_for("you >", at)
+        terminal.type("\x04")
+        assert terminal.close() == 0
+    assert "It is foggy in Tarvola, with 3 degrees." in terminal.screen
+
+
+def test_ctrl_c_at_a_tool_leaves_the_next_line_to_the_chat():
+    with served() as address:
+        terminal = Terminal(
+            "--url", address, "--temperature", "0", "-o", 'tools={"name": "get_weather"}'
+        )
+        terminal.wait_for("you >")
+        terminal.type("What is the weather in Tarvola?\n")
+        at = terminal.wait_for("get_weather returns >")
+        terminal.type("\x03")
+        at = terminal.wait_for("you >", terminal.wait_for("stopped by you", at))
+        terminal.type("Count from 3 to 9\n")
+        at = terminal.wait_for("3, 4, 5, 6", at)
+        at = terminal.wait_for("you >", at)
+        terminal.type("\x1b[A\x7f8\n")  # the line before, with another end
+        at = terminal.wait_for("6, 7, 8.", at)
+        terminal.wait_for("you >", at)
+        terminal.type("\x04")
+        assert terminal.close() == 0
+
+
+def test_thinking_and_the_answer_have_lines_of_their_own():
+    with served() as address:
+        flags = ("--temperature", "0", "-o", "enable_thinking=true")
+        done = run("chat", "--url", address, *flags, input="Count from 3 to 9\n")
+    assert done.stdout.startswith("3, 4, 5")
+    assert done.stderr.endswith(".\n")
+
+
+def test_a_script_is_told_that_something_was_not_answered():
+    with served() as address:
+        done = run("chat", "--url", address, "-o", "top_p=7", input="Hi\n")
+    assert done.returncode == ExitStatus.FAILED
+    assert "`$.top_p`: must be in (0, 1], not 7.0\n" in done.stderr
+
+
+def test_several_models_are_served_by_name_and_listed(tmp_path):
+    other = write_model(tmp_path / "other", LLAMA)
+    models = ("--model", "story=embedded", "--model", f"random={other}")
+    with served(*models) as address:
+        rows = [line.split("\t") for line in run("models", "--url", address).stdout.splitlines()]
+        assert rows[0][:2] == ["story", "served, loaded"]
+        assert rows[1][:2] == ["random", "served, loads when asked for"]
+        done = run(
+            "chat", "--url", address, "-o", "model=random", "--max-tokens", "3", input="Hi\n"
+        )
+        assert done.returncode == ExitStatus.OK
+        rows = run("models", "--url", address).stdout.splitlines()
+        assert rows[1].startswith("random\tserved, loaded\t\t2048 tokens")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--adapter", "odd"], "`adapter` must be NAME=BASE:FOLDER, not `odd`"),
+        (["--adapter", "odd=base:x"], "the base `base` is not served; `embedded` is"),
+        (["--pin", "nobody"], "`nobody` is not served"),
+        (["--model", "a=embedded", "--model", "a=x"], "there are two named `a`"),
+    ],
+)
+def test_models_that_do_not_go_together_are_one_clear_line(flags, said):
+    status, _, err = Command("--port", "0", *flags).finish()
+    assert status == ExitStatus.USAGE
+    assert said in err
+    assert "Traceback" not in err

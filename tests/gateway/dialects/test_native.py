@@ -1,0 +1,245 @@
+import json
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gateway
+from gateway.dialects.native import BadFrame, JsonCodec, MsgpackCodec, NotAFrame, codec_for
+from gateway.protocol.codes import RETRYABLE, CloseCode, ErrorCode
+from gateway.protocol.frames import (
+    NUMBERS,
+    Ack,
+    Cancel,
+    Chunk,
+    Done,
+    Error,
+    File,
+    Generate,
+    Hello,
+    Loading,
+    Ping,
+    Pong,
+    Progress,
+    Queued,
+    Ready,
+    Resume,
+    Started,
+    Timing,
+    ToolCall,
+    Usage,
+    name_of,
+)
+
+PROTOCOL = (Path(gateway.__file__).parent / "PROTOCOL.md").read_text(encoding="utf-8")
+CODECS = [JsonCodec(), MsgpackCodec()]
+CLIENT = [
+    Hello(token="t", client="c"),
+    Generate(id="a", prompt="hi", files=[File(name="a.txt", data=b"\x00x")], temperature=0.5),
+    Generate(id="a", messages=[{"role": "user", "content": "é"}], stop=["x"], stream=False),
+    Cancel(id="a"),
+    Ack(id="a", seq=3),
+    Resume(id="a", ticket="t", after=-1),
+    Ping(),
+    Ping(nonce=3),
+]
+SERVER = [
+    Ready(protocol="p", server="s", epoch="e", connection="c", models=["m"], limits={"x": 1}),
+    Loading(id="a", model="m", done=1, total=2),
+    Queued(id="a", position=1),
+    Started(id="a", seq=0, model="m", prompt_tokens=3, cached_tokens=0),
+    Progress(id="a", done=1, total=2),
+    Chunk(id="a", seq=1, text="é", channel="reasoning"),
+    ToolCall(id="a", seq=2, index=0, call_id="c", name="n", arguments="{}", complete=True),
+    Done(id="a", seq=3, finish_reason="stop", usage=Usage(), timing=Timing(total=1.5)),
+    Error(code=ErrorCode.INTERNAL, message="m", retryable=False),
+    Error(id="a", seq=1, code=ErrorCode.OVERLOADED, message="m", retryable=True, retry_after=1.0),
+    Pong(nonce="n"),
+]
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+@pytest.mark.parametrize("frame", CLIENT, ids=lambda frame: type(frame).__name__)
+def test_a_clients_frame_survives_the_wire(codec, frame):
+    assert codec.decode(codec.encode(frame)) == frame
+
+
+@pytest.mark.parametrize("frame", SERVER, ids=lambda frame: type(frame).__name__)
+def test_both_codecs_say_the_same_of_a_servers_frame(frame):
+    from_json, from_msgpack = (codec.decode_fields(codec.encode(frame)) for codec in CODECS)
+    present = {k: v for k, v in from_msgpack.items() if v is not None or k in from_json}
+    assert present == from_json
+
+
+def test_every_frame_is_tested():
+    assert {type(frame) for frame in CLIENT + SERVER} == set(NUMBERS)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.text(min_size=1, max_size=64))
+def test_any_prompt_survives_both_codecs(prompt, frame_id):
+    frame_id = frame_id.encode("utf-8", "replace").decode()[:64]
+    frame = Generate(id=frame_id, prompt=prompt)
+    assert all(codec.decode(codec.encode(frame)) == frame for codec in CODECS)
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+def test_a_lone_surrogate_in_a_text_is_replaced(codec):
+    frame = Chunk(id="a", seq=0, text="a\ud800b")
+    assert codec.decode_fields(codec.encode(frame))["text"] == "a?b"
+
+
+def test_half_a_character_that_comes_is_replaced():
+    frame = JsonCodec().decode('{"type": "generate", "id": "a", "prompt": "cut \\ud83d off"}')
+    assert frame == Generate(id="a", prompt="cut ? off")
+
+
+def test_a_token_costs_few_bytes():
+    chunk = Chunk(id="g1", seq=120, text=" token")
+    assert len(MsgpackCodec().encode(chunk)) <= 16
+    assert len(JsonCodec().encode(chunk)) <= 64
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["", "nope", "[]", "3", "null", '"x"', "[" * 100_000, '{"a": NaN}', b"\xff", '{"a":' * 9000],
+)
+def test_what_is_no_json_object_is_not_a_frame(data):
+    with pytest.raises(NotAFrame):
+        JsonCodec().decode(data)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x80", b"\x90", b"\x81\x90\x01", "text"])
+def test_what_is_no_msgpack_array_is_not_a_frame(data):
+    with pytest.raises(NotAFrame):
+        MsgpackCodec().decode(data)
+
+
+@given(st.binary(max_size=64))
+def test_random_bytes_raise_only_what_is_documented(data):
+    for codec in CODECS:
+        try:
+            codec.decode(data)
+        except (NotAFrame, BadFrame):
+            pass
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+NAMES = st.sampled_from([*Generate.__struct_fields__, "seq", "ticket", "nonce", "token"])
+
+
+@given(st.sampled_from(["generate", "cancel", "ping", "x"]), st.dictionaries(NAMES, JSON))
+def test_random_fields_raise_only_what_is_documented(kind, fields):
+    for codec, data in (
+        (JsonCodec(), json.dumps({"type": kind, **fields}).encode("utf-8", "replace")),
+        (MsgpackCodec(), _pack([2, *fields.values()])),
+    ):
+        try:
+            codec.decode(data)
+        except (NotAFrame, BadFrame):
+            pass
+
+
+def _pack(values):
+    try:
+        return msgspec.msgpack.encode(values)
+    except (OverflowError, UnicodeEncodeError):
+        return b"\x90"
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "frame_id"),
+    [
+        ({"id": "a", "temperature": "hot"}, "$.temperature", "a"),
+        ({"id": "a", "temprature": 1}, "`$.temprature`: unknown field; did you mean", "a"),
+        ({}, "`$.id`: missing", None),
+        ({"id": ""}, "$.id", None),
+        ({"id": "x" * 65}, "$.id", None),
+        ({"id": "a", "files": [{"name": "a", "data": "%"}]}, "$.files[0].data", "a"),
+        ({"id": "a", "files": [{"name": "a", "path": "/x"}]}, "`$.files[0].path`: unknown", "a"),
+        ({"id": "a", "messages": [3]}, "$.messages[0]", "a"),
+    ],
+)
+def test_a_bad_field_is_named_by_its_path(fields, path, frame_id):
+    with pytest.raises(BadFrame, match=re.escape(path)) as caught:
+        JsonCodec().decode(json.dumps({"type": "generate", **fields}))
+    assert str(caught.value).startswith("`$")
+    assert caught.value.frame_id == frame_id
+    assert caught.value.code is ErrorCode.INVALID_REQUEST
+
+
+def test_msgpack_names_fields_and_not_places():
+    with pytest.raises(BadFrame, match=r"\$\.prompt"):
+        MsgpackCodec().decode(msgspec.msgpack.encode([2, "a", 3]))
+
+
+def test_more_values_than_fields_are_refused():
+    with pytest.raises(BadFrame, match="unknown field"):
+        MsgpackCodec().decode(msgspec.msgpack.encode([3, "a", 1]))
+
+
+@pytest.mark.parametrize("number", [0, 99, True, None, "generate", 16])
+def test_an_unknown_or_a_servers_number_is_a_bad_frame(number):
+    with pytest.raises(BadFrame, match=r"\$\.type"):
+        MsgpackCodec().decode(msgspec.msgpack.encode([number]))
+
+
+def test_json_is_the_codec_where_none_was_agreed():
+    assert isinstance(codec_for(None), JsonCodec)
+    assert isinstance(codec_for("mlx-gateway.v1.msgpack"), MsgpackCodec)
+
+
+# PROTOCOL.md says what the code does. ----------------------------------------------------------
+
+
+def test_the_documents_examples_are_frames():
+    examples = re.findall(r"```json\n(.*?)\n```", PROTOCOL, re.DOTALL)
+    assert len(examples) >= 4
+    for example in examples:
+        fields = json.loads(example)
+        if fields["type"] == "chunk":
+            assert JsonCodec().encode(Chunk(**{k: v for k, v in fields.items() if k != "type"}))
+        else:
+            assert JsonCodec().decode(example)
+
+
+ONE_OF = {"prompt", "messages"}  # of which each may be absent, and one is not
+
+
+@pytest.mark.parametrize("kind", NUMBERS, ids=name_of)
+def test_the_document_says_which_fields_a_frame_has_and_which_may_be_absent(kind):
+    (row,) = re.findall(rf"^\| `{name_of(kind)}` \| (.*) \|$", PROTOCOL, re.MULTILINE)
+    assert dict(re.findall(r"`(\w+)(\??)`", row)) == {
+        field.name: "" if field.required or field.name in ONE_OF else "?"
+        for field in msgspec.structs.fields(kind)
+    }
+    defaults = dict(re.findall(r"`(\w+)\?` = (\w+)", row))
+    assert {name: json.loads(value) for name, value in defaults.items()} == {
+        field.name: field.default
+        for field in msgspec.structs.fields(kind)
+        if name_of(kind) == "generate" and isinstance(field.default, bool)
+    }
+
+
+@pytest.mark.parametrize("kind", NUMBERS, ids=name_of)
+def test_the_document_lists_every_frames_number_and_fields(kind):
+    fields = ", ".join(f"`{name}`" for name in kind.__struct_fields__)
+    assert f"| {NUMBERS[kind]} | `{name_of(kind)}` | {fields} |" in PROTOCOL
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_the_document_lists_every_error(code):
+    row = re.search(rf"^\| `{code}` \|.*\| (yes|no) \|$", PROTOCOL, re.MULTILINE)
+    assert row is not None
+    assert (row[1] == "yes") is RETRYABLE[code]
+
+
+@pytest.mark.parametrize("code", CloseCode)
+def test_the_document_lists_every_close_code(code):
+    assert f"| {code.value} |" in PROTOCOL

@@ -1,0 +1,132 @@
+"""What is counted, as Prometheus reads it, and the dashboard that shows it."""
+
+import asyncio
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.protocol.frames import Cancel, Generate, Resume
+from gateway.server.metrics import Histogram, Metrics, exposition
+from gateway.server.tokens import Token, Tokens
+from provider import MLXProvider
+from provider.interface import GenerationError
+from provider.scripted import Fail, Gate, Pause, Say, ScriptedProvider
+from tests.support.servers import eventually, get, running, wired
+
+DASHBOARD = Path(__file__).parents[3] / "gateway" / "grafana.json"
+
+
+def scripted(*script):
+    return ScriptedProvider(script=script, tokens_per_second=None)
+
+
+async def scrape(gateway):
+    """Return every sample by its name and labels."""
+    status, body, headers = await get(gateway, "/metrics")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    return {
+        (sample.name.removeprefix("mlx_gateway_"), *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+
+
+async def test_what_happens_is_counted():
+    gate = asyncio.Event()
+    provider = ScriptedProvider(
+        script=lambda request: {
+            "say": [Say("one two three")],
+            "wait": [Say("one"), Gate(gate)],
+            "fail": [Fail(GenerationError("broken"))],
+        }[request.prompt],
+        tokens_per_second=None,
+    )
+    async with running(provider) as gateway, wired(gateway) as wire:
+        before = await scrape(gateway)
+        assert (before[("connections",)], before[("generations",)]) == (1, 0)
+        await wire.send(Generate(id="a", prompt="say"))
+        await wire.until("done")
+        await wire.send(Generate(id="b", prompt="wait"))
+        await wire.until("chunk")
+        assert (await scrape(gateway))[("generations",)] == 1
+        await wire.send(Cancel(id="b"))
+        await wire.until("done")
+        await wire.send(Generate(id="c", prompt="fail"))
+        await wire.until("error")
+        await eventually(lambda: gateway._hub.live == 0)
+        found = await scrape(gateway)
+    assert found[("generations_ended_total", "stop")] == 1
+    assert found[("generations_ended_total", "cancelled")] == 1
+    assert found[("generations_ended_total", "model_error")] == 1
+    assert found[("completion_tokens_total",)] == 4
+    assert found[("time_to_first_token_seconds_count",)] == 2
+    assert found[("inter_token_latency_seconds_count",)] == 2
+    assert found[("cancel_latency_seconds_count",)] == 1
+    assert found[("generation_duration_seconds_count",)] == 3
+    assert found[("connections_opened_total", "json")] == 1
+    assert found[("received_frames_total",)] == 4
+    assert found[("sent_frames_total",)] >= 9
+    assert found[("sent_bytes_total",)] > 500
+    assert found[("ready",)] == 1
+
+
+async def test_losses_returns_and_refusals_are_counted():
+    provider = scripted(Say("x"), Pause(3600))
+    async with running(provider) as gateway:
+        async with wired(gateway) as wire:
+            await wire.send(Generate(id="a", prompt="hi", resumable=True))
+            frames = await wire.until("chunk")
+            wire.socket.transport.abort()
+            await eventually(lambda: gateway.connections == 0)
+        lost = await scrape(gateway)
+        assert (lost[("lost_generations",)], lost[("tickets",)]) == (1, 1)
+        ticket = next(f["ticket"] for f in frames if f["type"] == "started")
+        async with wired(gateway) as wire:
+            await wire.send(Resume(id="a", ticket=ticket, after=0))
+            await wire.until("chunk")
+            assert (await scrape(gateway))[("resumed_total",)] == 1
+        await get(gateway, "/healthz", Host="evil.example")
+        assert (await scrape(gateway))[("connections_refused_total", "403")] == 1
+
+
+async def test_numbers_are_for_those_with_a_token():
+    tokens = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
+    async with running(scripted(), tokens) as gateway:
+        assert (await get(gateway, "/metrics"))[0] == 401
+        assert (await get(gateway, "/metrics", Authorization="Bearer sesame"))[0] == 200
+
+
+def test_a_histogram_counts_by_magnitude():
+    histogram = Histogram((1.0, 2.0))
+    for value in (0.5, 1.0, 1.5, 99.0):
+        histogram.add(value)
+    assert (histogram.counts, histogram.total) == ([2, 1, 1], 102.0)
+    metrics = Metrics(cancels=histogram)
+    text = exposition(metrics, {}, None).decode()
+    assert 'mlx_gateway_cancel_latency_seconds_bucket{le="2"} 3.0' in text
+    assert 'mlx_gateway_cancel_latency_seconds_bucket{le="+Inf"} 4.0' in text
+
+
+async def test_the_dashboard_shows_nothing_that_is_not_counted():
+    provider = MLXProvider()
+    try:
+        async with running(provider) as gateway, wired(gateway) as wire:
+            await wire.send(Generate(id="a", prompt="Hi", max_tokens=2))
+            await wire.until("done")
+            _, body, _ = await get(gateway, "/metrics")
+    finally:
+        await provider.aclose()
+    names = {
+        sample.name
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    } | {"mlx_gateway_connections_refused_total"}
+    dashboard = json.loads(DASHBOARD.read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    used = {name for expr in asked for name in re.findall(r"mlx_gateway_\w+", expr)}
+    assert len(used) > 20
+    assert used <= names

@@ -1,0 +1,71 @@
+import json
+from http import HTTPStatus
+
+import pytest
+
+from gateway.configuration.settings import Settings
+from gateway.server.generations import Hub
+from gateway.server.pages import page_for, web_root
+from provider.interface import AbstractLLMInterface, Health, ModelInfo
+from provider.scripted import ScriptedProvider
+
+
+class Loading(ScriptedProvider):
+    """A provider that is not ready yet."""
+
+    def health(self):
+        return Health(ready=False, reason="loading the model")
+
+    def models(self):
+        return [ModelInfo("big/model", None)]
+
+
+def test_the_page_and_its_parts_are_served():
+    for name in web_root().iterdir():
+        if name.suffix in {".html", ".css", ".js", ".svg", ".png"}:
+            page = page_for(f"/{name.name}", ScriptedProvider())
+            assert page.status is HTTPStatus.OK
+            assert page.body == name.read_bytes()
+    assert (
+        page_for("/", Hub(ScriptedProvider(), Settings())).body
+        == (web_root() / "index.html").read_bytes()
+    )
+    assert page_for("/client.js", Hub(ScriptedProvider(), Settings())).type.startswith(
+        "text/javascript"
+    )
+
+
+@pytest.mark.parametrize(
+    "path", ["/nope", "/../pyproject.toml", "/.gitignore", "//etc/passwd", "/a/b.js", "/client", ""]
+)
+def test_what_is_not_there_is_404(path):
+    assert page_for(path, Hub(ScriptedProvider(), Settings())).status is HTTPStatus.NOT_FOUND
+
+
+def test_health_and_readiness_are_two_things():
+    assert page_for("/healthz", Hub(Loading(), Settings())).status is HTTPStatus.OK
+    ready = page_for("/readyz", Hub(Loading(), Settings()))
+    assert (ready.status, ready.body) == (HTTPStatus.SERVICE_UNAVAILABLE, b"loading the model\n")
+    assert page_for("/readyz", Hub(ScriptedProvider(), Settings())).status is HTTPStatus.OK
+
+
+def test_models_come_in_openais_list_form():
+    listed = json.loads(page_for("/v1/models", Hub(Loading(), Settings())).body)
+    assert listed["object"] == "list"
+    assert [(m["id"], m["object"]) for m in listed["data"]] == [("big/model", "model")]
+
+
+def test_the_protocol_is_served_as_it_stands():
+    page = page_for("/protocol", Hub(ScriptedProvider(), Settings()))
+    assert page.body.startswith(b"# The mlx-gateway protocol")
+    assert page.type.startswith("text/markdown")
+
+
+def test_every_page_forbids_what_it_does_not_need():
+    headers = page_for("/", Hub(ScriptedProvider(), Settings())).headers()
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_the_scripted_provider_is_behind_the_interface():
+    assert issubclass(Loading, AbstractLLMInterface)

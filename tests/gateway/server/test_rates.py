@@ -1,0 +1,204 @@
+"""Limits: how many and how fast, counted and over real sockets."""
+
+import asyncio
+import hashlib
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from gateway.protocol.codes import CloseCode
+from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Ack, Generate, Hello, Ping
+from gateway.server.rates import Counts, Rate
+from gateway.server.tokens import Token, Tokens
+from provider.scripted import Pause, Prefill, Say, ScriptedProvider
+from tests.support.servers import TIMEOUT, Wire, eventually, running, stream_url, wired
+
+SECRET = "sesame"
+DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()
+BEARER = {"Authorization": f"Bearer {SECRET}"}
+
+
+def scripted(*script):
+    return ScriptedProvider(script=script, tokens_per_second=None)
+
+
+async def close_code(socket):
+    async with asyncio.timeout(TIMEOUT):
+        await socket.wait_closed()
+    return socket.close_code
+
+
+def test_counts_keep_nothing_of_keys_that_have_none():
+    counts = Counts()
+    counts.add("a")
+    counts.add("a")
+    counts.remove("a")
+    assert counts["a"] == 1
+    counts.remove("a")
+    assert counts["a"] == 0
+    assert not counts._counts
+
+
+def test_a_rate_lets_a_burst_through_and_then_so_many_a_second():
+    rate = Rate(2.0, 10.0, now=100.0)
+    assert all(rate.take(1, 100.0) for _ in range(10))
+    assert not rate.take(1, 100.0)
+    assert not rate.take(1, 100.5)  # what was too much has to be made up for
+    assert rate.take(1, 101.5)
+    assert rate.take(10, 200.0)
+    assert not rate.take(1, 200.0)
+
+
+async def refused(gateway, **options):
+    with pytest.raises(InvalidStatus) as caught:
+        async with connect(stream_url(gateway), **options):
+            pass
+    response = caught.value.response
+    return response.status_code, response.headers.get("Retry-After")
+
+
+async def test_one_connection_too_many_is_refused_until_another_ends():
+    async with running(scripted(), max_connections=2) as gateway:
+        async with wired(gateway):
+            async with wired(gateway):
+                assert await refused(gateway) == (503, "5")
+            await eventually(lambda: gateway.connections == 1)
+            async with wired(gateway):
+                pass
+
+
+async def test_an_address_has_its_own_limit_behind_a_trusted_proxy_and_only_there():
+    far = {"additional_headers": {"X-Forwarded-For": "203.0.113.7"}}
+    lies = {"additional_headers": {"X-Forwarded-For": "203.0.113.7, 203.0.113.8"}}
+    options = {"max_connections_per_address": 1, "trusted_proxies": "127.0.0.0/8"}
+    async with running(scripted(), **options) as gateway:
+        async with wired(gateway, **far), wired(gateway), wired(gateway, **lies):
+            assert await refused(gateway, **far) == (429, "5")
+            assert await refused(gateway) == (429, "5")
+    async with running(scripted(), max_connections_per_address=1) as gateway, wired(gateway):
+        assert (await refused(gateway, **far))[0] == 429
+
+
+@pytest.mark.parametrize("own", [None, 1])
+async def test_a_token_has_its_own_limit(own):
+    tokens = Tokens([Token("alice", DIGEST, max_connections=own)])
+    limit = {} if own else {"max_connections_per_token": 1}
+    async with running(scripted(), tokens, **limit) as gateway:
+        async with wired(gateway, additional_headers=BEARER):
+            assert await refused(gateway, additional_headers=BEARER) == (429, "5")
+            async with connect(stream_url(gateway)) as socket:
+                await Wire(socket).send(Hello(token=SECRET))
+                assert await close_code(socket) == CloseCode.TOO_MANY
+        await eventually(lambda: gateway.connections == 0)
+        async with wired(gateway, additional_headers=BEARER):
+            pass
+
+
+async def test_too_many_generations_with_one_token_or_in_all_may_be_asked_for_later():
+    provider = scripted(Pause(3600))
+    tokens = Tokens([Token("alice", DIGEST, max_generations=2)])
+    both = {"additional_headers": BEARER}
+    async with running(provider, tokens) as gateway:
+        async with wired(gateway, **both) as first, wired(gateway, **both) as second:
+            for frame_id in "ab":
+                await first.send(Generate(id=frame_id, prompt="x"))
+            await eventually(lambda: len(provider.live) == 2)
+            await second.send(Generate(id="c", prompt="x"))
+            error = await second.receive()
+            assert (error["code"], error["retry_after"]) == ("rate_limited", 1.0)
+    async with running(provider, max_generations_in_all=1) as gateway:
+        async with wired(gateway) as first, wired(gateway) as second:
+            await first.send(Generate(id="a", prompt="x"))
+            await eventually(lambda: len(provider.live) == 1)
+            await second.send(Generate(id="a", prompt="x"))
+            error = await second.receive()
+            assert (error["code"], error["retryable"]) == ("overloaded", True)
+            await first.socket.close()
+            await eventually(lambda: not provider.live)
+            await second.send(Generate(id="a", prompt="x"))
+            assert (await second.receive())["type"] == "started"
+
+
+async def test_answers_and_prompts_have_a_longest():
+    provider = scripted(Prefill(1, 5), Say("x"))
+    options = {"max_answer_tokens": 10, "max_prompt_tokens": 1}
+    async with running(provider, **options) as gateway, wired(gateway) as wire:
+        await wire.send(Generate(id="a", prompt="x", max_tokens=11))
+        error = await wire.receive()
+        assert error["code"] == "invalid_request"
+        assert error["message"].startswith("`$.max_tokens`")
+        await wire.send(Generate(id="a", prompt="two words", max_tokens=10))
+        error = (await wire.until("error"))[-1]
+        assert error["code"] == "context_too_long"
+        await wire.send(Generate(id="a", prompt="word"))
+        assert (await wire.until("done"))[-1]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(("config", "words"), [({}, 3), ({"max_tokens": 2}, 2)])
+async def test_who_names_no_length_gets_no_longer_answer_than_may_be(config, words):
+    provider = ScriptedProvider(config, script=[Say("a b c d e")], tokens_per_second=None)
+    async with running(provider, max_answer_tokens=3) as gateway, wired(gateway) as wire:
+        await wire.send(Generate(id="a", prompt="x", stream=False))
+        *_, done = await wire.until("done")
+    assert (done["finish_reason"], len(done["text"].split())) == ("length", words)
+
+
+@pytest.mark.parametrize("protocol", [JSON_PROTOCOL, MSGPACK_PROTOCOL])
+async def test_a_frame_is_nested_so_deep_and_no_deeper(protocol):
+    def tools(depth):
+        schema = {}
+        for _ in range(depth - 3):  # in a list, in a tool
+            schema = {"not": schema}
+        return [{"name": "f", "parameters": schema}]
+
+    async with running(scripted(Say("x")), max_depth=10) as gateway:
+        async with wired(gateway, protocol) as wire:
+            await wire.send(Generate(id="a", prompt="x", tools=tools(40)))
+            error = await wire.receive()
+            assert (error["id"], error["code"]) == ("a", "invalid_request")
+            assert error["message"] == "`$.tools`: nested deeper than 10"
+            await wire.send(Generate(id="a", prompt="x", tools=tools(10)))
+            assert (await wire.until("done", "error"))[-1]["type"] == "done"
+
+
+@pytest.mark.parametrize("limit", [{"frame_rate": 2.0}, {"rate_bytes": 1024}])
+async def test_who_sends_too_fast_is_cut_off_and_told(limit):
+    async with running(scripted(), **limit) as gateway:
+        async with wired(gateway) as wire, wired(gateway) as other:
+            for _ in range(25):
+                await wire.send(Ping(nonce="x" * 800))
+            assert await close_code(wire.socket) == CloseCode.TOO_MANY
+            await other.send(Ping(nonce="n"))
+            assert (await other.receive())["nonce"] == "n"
+
+
+async def test_a_generation_has_its_time_and_ends_with_what_it_has():
+    provider = scripted(Say("so far"), Pause(3600))
+    async with running(provider, generation_timeout_s=0.2) as gateway, wired(gateway) as wire:
+        await wire.send(Generate(id="a", prompt="x"))
+        *_, done = await wire.until("done", "error")
+        assert (done["type"], done["finish_reason"]) == ("done", "length")
+        await eventually(lambda: not provider.live)
+
+
+async def test_a_client_that_lets_the_time_run_out_is_told_that_it_was_slow():
+    provider = scripted(Say("word " * 100))
+    async with running(provider, generation_timeout_s=0.2) as gateway, wired(gateway) as wire:
+        await wire.send(Generate(id="a", prompt="x", window=1))
+        await eventually(lambda: provider.requests and not provider.live)
+        frames = [await wire.receive()]
+        while frames[-1]["type"] != "error":
+            await wire.send(Ack(id="a", seq=frames[-1]["seq"]))
+            frames.append(await wire.receive())
+        assert (frames[-1]["code"], frames[-1]["retryable"]) == ("slow_client", True)
+
+
+async def test_an_idle_connection_is_closed_if_that_is_set():
+    provider = scripted(Say("x"), Pause(2.0))
+    async with running(provider, idle_timeout_s=1.0) as gateway:
+        async with wired(gateway) as wire, wired(gateway) as busy:
+            await busy.send(Generate(id="a", prompt="x"))
+            assert await close_code(wire.socket) == CloseCode.NORMAL
+            assert (await busy.until("done"))[-1]["finish_reason"] == "stop"
+            assert await close_code(busy.socket) == CloseCode.NORMAL

@@ -1,0 +1,117 @@
+import itertools
+from array import array
+
+from hypothesis import given
+from hypothesis import strategies as st
+from mlx_lm.models.cache import ArraysCache, KVCache
+
+from provider.caches.prefix_cache import LEAST_TOKENS, PrefixCache, _shared
+from provider.runtime.mlx import mx
+
+BYTES = 1 << 30
+
+
+def caches_of(tokens, *, trimmable=True):
+    """Caches whose keys are the tokens themselves, so that a hit can be looked into."""
+    cache = KVCache()
+    keys = mx.array(list(tokens), mx.float32).reshape(1, 1, -1, 1)
+    cache.update_and_fetch(keys, keys)
+    if trimmable:
+        return [cache]
+    state = ArraysCache(1)
+    state[0] = mx.array([[float(sum(tokens))]])
+    return [cache, state]
+
+
+def held(hit):
+    cache = hit.caches[0]
+    return cache.keys[0, 0, : cache.offset, 0].astype(mx.int32).tolist()
+
+
+def test_the_longest_common_beginning_is_found_and_cut_to_size():
+    kept = PrefixCache(BYTES)
+    kept.put("m", list(range(100)), caches_of(range(100)))
+    kept.put("m", [7] * 40, caches_of([7] * 40))
+    hit = kept.find("m", [*range(60), 0, 0])
+    assert (hit.length, held(hit)) == (60, list(range(60)))
+    assert kept.find("m", [5] * 50) is None
+    assert (kept.hits, kept.misses) == (1, 1)
+
+
+def test_an_exact_hit_leaves_the_last_token_to_be_read():
+    kept = PrefixCache(BYTES)
+    tokens = list(range(50))
+    kept.put("m", tokens, caches_of(tokens))
+    hit = kept.find("m", tokens)
+    assert (hit.length, held(hit)) == (49, tokens[:49])
+
+
+def test_what_cannot_be_cut_is_used_whole_or_not_at_all():
+    kept = PrefixCache(BYTES)
+    tokens = list(range(50))
+    kept.put("m", tokens, caches_of(tokens, trimmable=False))
+    assert kept.find("m", tokens) is None
+    assert kept.find("m", [*tokens[:40], 0, 0]) is None
+    hit = kept.find("m", [*tokens, 50])
+    assert hit.length == 50
+    assert hit.caches[1][0].item() == sum(tokens)
+
+
+def test_models_never_mix():
+    kept = PrefixCache(BYTES)
+    kept.put("one", list(range(50)), caches_of(range(50)))
+    assert kept.find("other", list(range(60))) is None
+
+
+def test_using_a_hit_leaves_what_is_kept_as_it_was():
+    kept = PrefixCache(BYTES)
+    tokens = list(range(50))
+    kept.put("m", tokens, caches_of(tokens))
+    hit = kept.find("m", [*tokens[:30], 99, 98])
+    wrong = mx.full((1, 1, 5, 1), -1.0)
+    hit.caches[0].update_and_fetch(wrong, wrong)
+    mx.eval(hit.caches[0].keys)
+    assert held(kept.find("m", [*tokens, 50])) == tokens
+
+
+def test_the_least_recently_used_goes_first_and_a_hit_is_a_use():
+    size = caches_of(range(50))[0].nbytes
+    kept = PrefixCache(3 * size)
+    for n in range(3):
+        kept.put("m", [n] * 50, caches_of([n] * 50))
+    kept.find("m", [0] * 60)
+    kept.put("m", [3] * 50, caches_of([3] * 50))
+    assert kept.find("m", [0] * 60)
+    assert kept.find("m", [1] * 60) is None
+    assert kept.nbytes == 3 * size
+    kept.clear()
+    assert (len(kept), kept.nbytes) == (0, 0)
+
+
+def test_what_is_larger_than_the_bound_is_not_kept():
+    kept = PrefixCache(10)
+    kept.put("m", list(range(50)), caches_of(range(50)))
+    assert len(kept) == 0
+
+
+def test_a_longer_sequence_replaces_its_beginning_where_it_can_be_cut():
+    for trimmable, left in ((True, 1), (False, 2)):
+        kept = PrefixCache(BYTES)
+        for n in (30, 50, 40) if trimmable else (30, 50, 50):
+            kept.put("m", list(range(n)), caches_of(range(n), trimmable=trimmable))
+        assert len(kept) == left
+
+
+def test_short_beginnings_are_not_worth_keeping():
+    kept = PrefixCache(BYTES)
+    kept.put("m", list(range(LEAST_TOKENS - 1)), caches_of(range(LEAST_TOKENS - 1)))
+    assert len(kept) == 0
+
+
+@given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))
+def test_shared_is_the_length_of_the_common_beginning(one, other):
+    packed = [array("I", tokens).tobytes() for tokens in (one, other)]
+    alike = list(
+        itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    )
+    assert _shared(*packed) == len(alike)

@@ -1,0 +1,189 @@
+"""What was read survives a restart; what is damaged or foreign on disk is left out."""
+
+import json
+import logging
+import os
+import pickle
+from array import array
+
+import pytest
+from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, save_prompt_cache
+
+from provider import MLXProvider
+from provider.caches.prefix_store import PrefixStore
+from provider.runtime.mlx import mx
+from tests.support.tiny_models import ARCHITECTURES, write_model
+
+PROMPT = "Tell me a long story about a fox named Zorvan, who lives by the sea."
+
+
+def caches_of(tokens, layers=2):
+    made = [KVCache() for _ in range(layers)]
+    for cache in made:
+        cache.update_and_fetch(mx.ones((1, 2, tokens, 4)), mx.zeros((1, 2, tokens, 4)))
+    return made
+
+
+def packed(tokens):
+    return array("I", tokens).tobytes()
+
+
+@pytest.fixture
+def store(tmp_path):
+    return PrefixStore(tmp_path, 1 << 30, "a model")
+
+
+def files(folder):
+    return sorted(folder.glob("*/*.safetensors"))
+
+
+def test_what_is_saved_is_found_again_by_another_store(store, tmp_path):
+    store.save(packed(range(20)), caches_of(20))
+    (entry,) = PrefixStore(tmp_path, 1 << 30, "a model")
+    assert (entry.length, entry.trimmable, entry.tokens) == (20, True, packed(range(20)))
+    again = store.load(entry)
+    assert [cache.offset for cache in again] == [20, 20]
+    assert mx.array_equal(again[0].keys[..., :20, :], mx.ones((1, 2, 20, 4)))
+
+
+def test_another_model_finds_nothing(store, tmp_path):
+    store.save(packed(range(20)), caches_of(20))
+    assert not len(PrefixStore(tmp_path, 1 << 30, "another model"))
+
+
+def test_a_longer_sequence_replaces_its_beginning(store, tmp_path):
+    store.save(packed(range(20)), caches_of(20))
+    store.save(packed(range(30)), caches_of(30))
+    assert [entry.length for entry in store] == [30]
+    assert len(files(tmp_path)) == 1
+
+
+def test_the_least_recently_used_goes_first_over_all_models(tmp_path):
+    first = PrefixStore(tmp_path, 1 << 30, "a")
+    first.save(packed(range(20)), caches_of(20))
+    size = files(tmp_path)[0].stat().st_size
+    second = PrefixStore(tmp_path, int(2.5 * size), "b")
+    second.save(packed(range(100, 120)), caches_of(20))
+    os.utime(files(tmp_path)[0])
+    for number, path in enumerate(files(tmp_path)):
+        os.utime(path, (number, number))
+    oldest = files(tmp_path)[0]
+    second.save(packed(range(200, 220)), caches_of(20))
+    assert not oldest.exists()
+    assert len(files(tmp_path)) == 2
+
+
+def test_what_cannot_be_a_file_of_ours_is_not_written(store, tmp_path):
+    store.save(packed(range(20)), [CacheList(KVCache(), KVCache())])
+    assert not files(tmp_path)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def garbage(path):
+    path.write_bytes(os.urandom(500))
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def code(path):
+    path.write_bytes(pickle.dumps(print))
+
+
+def changed_metadata(**changes):
+    def change(path):
+        raw = path.read_bytes()
+        length = int.from_bytes(raw[:8], "little")
+        header = json.loads(raw[8 : 8 + length])
+        header["__metadata__"] |= {key.replace("_", "."): v for key, v in changes.items()}
+        text = json.dumps(header).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
+
+    change.__name__ = next(iter(changes))
+    return change
+
+
+DAMAGE = [
+    cut,
+    garbage,
+    empty,
+    code,
+    changed_metadata(**{"0_format": "mlx-gateway-prefix-0"}),
+    changed_metadata(**{"1_0": "os.system"}),
+    changed_metadata(**{"1_0": "mx"}),
+    changed_metadata(**{"0_tokens": "not base64!"}),
+    changed_metadata(**{"0_model": "another"}),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
+def test_a_damaged_or_foreign_file_is_left_out_with_a_warning(store, tmp_path, caplog, damage):
+    store.save(packed(range(20)), caches_of(20))
+    damage(files(tmp_path)[0])
+    with caplog.at_level(logging.WARNING):
+        assert not len(PrefixStore(tmp_path, 1 << 30, "a model"))
+    assert "left out" in caplog.text
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
+def test_a_file_damaged_while_the_store_is_open_is_left_out(store, tmp_path, caplog, damage):
+    store.save(packed(range(20)), caches_of(20))
+    (entry,) = store
+    damage(files(tmp_path)[0])
+    assert store.load(entry) is None
+    assert not len(store)
+
+
+def test_caches_of_another_length_than_the_tokens_are_left_out(store, tmp_path):
+    store.save(packed(range(20)), caches_of(19))
+    (entry,) = store
+    assert store.load(entry) is None
+
+
+def test_a_folder_that_cannot_be_written_costs_no_more_than_a_warning(tmp_path, caplog):
+    (tmp_path / "file").write_text("no folder")
+    store = PrefixStore(tmp_path / "file", 1 << 30, "a model")
+    store.save(packed(range(20)), caches_of(20))
+    assert not len(store)
+    assert "can't" in caplog.text
+
+
+def test_states_are_kept_too(store, tmp_path):
+    state = ArraysCache(2)
+    state[0] = mx.ones((1, 3))
+    store.save(packed(range(20)), [*caches_of(20, 1), state])
+    (entry,) = PrefixStore(tmp_path, 1 << 30, "a model")
+    assert not entry.trimmable
+    again = store.load(entry)
+    assert mx.array_equal(again[1][0], mx.ones((1, 3)))
+
+
+def test_mlx_lm_still_writes_what_the_header_is_read_as(tmp_path):
+    save_prompt_cache(str(tmp_path / "x.safetensors"), caches_of(3), {"format": "f"})
+    raw = (tmp_path / "x.safetensors").read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    metadata = json.loads(raw[8 : 8 + length])["__metadata__"]
+    assert metadata["0.format"] == "f"
+    assert {metadata["1.0"], metadata["1.1"]} == {"KVCache"}
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "qwen3_next"])
+async def test_a_restarted_engine_reads_only_what_is_new(tmp_path, name):
+    model = write_model(tmp_path / name, ARCHITECTURES[name])
+    config = {"model": str(model), "temperature": 0.0, "max_tokens": 12}
+    turns = [{"role": "user", "content": PROMPT}]
+    answers = []
+    for _ in range(2):
+        provider = MLXProvider({**config, "prefix_cache_dir": tmp_path / "kept"})
+        try:
+            answers.append(await provider.generate_async("", messages=turns))
+        finally:
+            await provider.aclose()
+    first, second = answers
+    assert first.usage["cached_tokens"] == 0
+    assert second.usage["cached_tokens"] > 16
+    assert second.content == first.content

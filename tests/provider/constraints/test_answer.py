@@ -1,0 +1,413 @@
+"""Answers held to a form, on the real embedded model and a small real one."""
+
+import asyncio
+import json
+import re
+
+import jsonschema
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mlx_lm.chat_templates.muse_spark import RESPONSE_FORMAT
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from provider import MLXProvider
+from provider.constraints.compiler import Forms
+from provider.embedded import MODEL_PATH
+from provider.formats.chat_template import ChatTemplate
+from provider.interface import GenerationError, InvalidParameterError, UnsupportedFeatureError
+from provider.models.loading import tokenizer_of
+from provider.models.request_builder import Call, Preparation
+from provider.options import parse_options
+
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "age": {"type": "integer", "minimum": 0, "maximum": 120},
+        "tags": {"type": "array", "items": {"enum": ["old", "kind"]}, "maxItems": 2},
+    },
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+HOT = {"temperature": 1.0, "max_tokens": 200}
+
+
+@pytest.fixture(scope="module")
+def provider():
+    made = MLXProvider({"temperature": 0.0})
+    yield made
+    made.close()
+
+
+async def answer(provider, response_format, prompt="Tell me about a fox", **options):
+    return await provider.generate_async(
+        prompt, response_format=response_format, **{**HOT, **options}
+    )
+
+
+FORMATS = [
+    ({"type": "regex", "regex": "[a-c]{3}-[0-9]{2}"}, r"[a-c]{3}-[0-9]{2}"),
+    ({"type": "choice", "choices": ["yes", "no", "it (depends)"]}, r"yes|no|it \(depends\)"),
+    ({"type": "lark", "grammar": 'start: ("a" | "b")~3 "!"'}, r"[ab]{3}!"),
+]
+
+
+@pytest.mark.parametrize(("form", "pattern"), FORMATS)
+async def test_an_answer_has_its_form_and_ends_when_it_is_full(provider, form, pattern):
+    for seed in range(4):
+        response = await answer(provider, form, seed=seed)
+        assert re.fullmatch(pattern, response.content)
+        assert response.finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"type": "json_schema", "schema": PERSON},
+        {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON}},
+    ],
+)
+async def test_json_fits_its_schema_in_both_spellings(provider, form):
+    for seed in range(4):
+        response = await answer(provider, form, seed=seed)
+        assert response.finish_reason == "stop"
+        jsonschema.validate(json.loads(response.content), PERSON)
+
+
+async def test_any_json_object_parses_or_was_cut(provider):
+    for seed in range(6):
+        response = await answer(provider, {"type": "json_object"}, seed=seed)
+        if response.finish_reason == "stop":
+            assert isinstance(json.loads(response.content), dict)
+        else:
+            assert response.finish_reason == "length"
+
+
+async def test_plain_text_is_not_bound(provider):
+    free = await answer(provider, {"type": "text"}, temperature=0.0)
+    plain = await provider.generate_async("Tell me about a fox", temperature=0.0, max_tokens=200)
+    assert free.content == plain.content
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ({"type": "regex", "regex": "("}, "invalid regex"),
+        ({"type": "regex", "regex": "(?=a)b"}, "regex parse error: look-around, including"),
+        ({"type": "lark", "grammar": "x y z"}, "Expected token"),
+        ({"type": "json_schema", "schema": {"type": "nope"}}, "Invalid type"),
+        ({"type": "json_schema"}, "must be a JSON Schema"),
+        ({"type": "choice", "choices": []}, "must be a list of texts"),
+        ({"type": "verse"}, "must be an object with a `type` of text, json_object"),
+        ("json", "must be an object"),
+        ({"type": "lark", "grammar": "start: start"}, "no text can fit it"),
+        ({"type": "regex", "regex": r"[^\s\S]"}, "no text can fit it"),
+        ({"type": "json_schema", "schema": {"const": b"x"}}, "not JSON serializable"),
+    ],
+)
+async def test_a_form_that_cannot_be_is_an_error_at_once(provider, form, said):
+    with pytest.raises(InvalidParameterError, match=re.escape(said)) as caught:
+        await provider.generate_async("x", stream=True, response_format=form)
+    assert caught.value.parameter.startswith("response_format")
+
+
+async def test_thinking_comes_first_and_is_not_bound(provider):
+    form = {"type": "choice", "choices": ["yes", "no"]}
+    response = await answer(
+        provider, form, "Tell me a story about a fox", enable_thinking=True, max_tokens=400, seed=1
+    )
+    assert len(response.reasoning_trace) > 20
+    assert response.content in {"yes", "no"}
+
+
+@pytest.mark.parametrize("most", [0, 5, 1000])
+async def test_thinking_is_closed_after_its_budget_and_the_answer_begins(provider, most):
+    response = await provider.generate_async(
+        "Tell me a story about a fox",
+        enable_thinking=True,
+        max_reasoning_tokens=most,
+        max_tokens=300,
+        temperature=0.0,
+    )
+    assert response.content
+    assert "<" not in response.content[:20]
+    thoughts = response.usage["reasoning_tokens"]
+    marker = 4  # tokens at most, which mark its end
+    assert thoughts <= most + marker
+    assert (thoughts > 10) is (most == 1000)
+    free = await provider.generate_async(
+        "Tell me a story about a fox", enable_thinking=True, max_tokens=300, temperature=0.0
+    )
+    assert (response.content == free.content) is (most == 1000)
+
+
+@pytest.mark.parametrize("most", [0, 1, 6])
+async def test_a_budget_is_kept_by_who_begins_to_think_unasked_and_again(provider, most):
+    think = tokenizer_of(MODEL_PATH).think_start_id
+    response = await provider.generate_async(
+        "Tell me a story about a fox",
+        max_reasoning_tokens=most,
+        max_tokens=60,
+        logit_bias={think: 100},  # at every token, where it is let
+    )
+    assert 0 <= response.usage["reasoning_tokens"] <= 2 * most
+    assert (response.usage["reasoning_tokens"] > 0) is (most > 0)
+    assert response.content
+
+
+async def test_a_budget_for_who_does_not_think_changes_nothing(provider):
+    with_budget = await provider.generate_async("Count from 3 to 9", max_reasoning_tokens=3)
+    assert with_budget.content == (await provider.generate_async("Count from 3 to 9")).content
+
+
+async def test_a_budget_and_a_form_go_together(provider):
+    response = await answer(
+        provider,
+        {"type": "choice", "choices": ["yes", "no"]},
+        "Tell me a story about a fox",
+        enable_thinking=True,
+        max_reasoning_tokens=8,
+        seed=1,
+    )
+    assert response.content in {"yes", "no"}
+    assert 0 < len(response.reasoning_trace) < 80
+
+
+async def test_rows_with_and_without_a_form_run_together_and_keep_their_texts(provider):
+    def asks(n):
+        form = FORMATS[n % 3][0] if n % 2 else None
+        given = {"response_format": form} if form else {}
+        return {"prompt": f"Count from {n} to 30", "seed": n, **HOT, **given}
+
+    alone = [(await provider.generate_async(**asks(n))).content for n in range(8)]
+    together = await asyncio.gather(*(provider.generate_async(**asks(n)) for n in range(8)))
+    assert [response.content for response in together] == alone
+
+
+async def test_a_run_that_was_parked_goes_on_in_its_form():
+    provider = MLXProvider({"max_unread": 4})
+    try:
+        form = {"type": "regex", "regex": "[ab]{60}"}
+        stream = await provider.generate_async(
+            "x", stream=True, response_format=form, temperature=1.0, seed=2
+        )
+        text = ""
+        async for delta in stream:
+            text += delta.content or ""
+            await asyncio.sleep(0.02)
+        assert re.fullmatch("[ab]{60}", text)
+        assert provider.statistics().parkings > 0
+    finally:
+        await provider.aclose()
+
+
+def test_an_answer_that_begins_with_headers_has_no_form():
+    headed = TokenizerWrapper(tokenizer_of(MODEL_PATH)._tokenizer, response_format=RESPONSE_FORMAT)
+    headed.chat_template = "{{ messages[0].content }}<|start|>assistant"
+    preparation = Preparation(ChatTemplate(headed), None, 1536, Forms(headed, 1536), False)
+    options = parse_options({"response_format": {"type": "json_object"}}, {})
+    with pytest.raises(UnsupportedFeatureError, match="headers, which have no form"):
+        preparation.requests(Call("Hi", None, [], [], options))
+
+
+async def test_a_drafted_run_keeps_its_form(tmp_path):
+    provider = MLXProvider({"draft_model": "embedded"})
+    try:
+        for seed in range(3):
+            response = await answer(provider, {"type": "json_schema", "schema": PERSON}, seed=seed)
+            jsonschema.validate(json.loads(response.content), PERSON)
+    finally:
+        await provider.aclose()
+
+
+async def test_a_form_that_came_to_its_limit_can_be_asked_for_again(provider):
+    # Each letter that was written is counted on from, until there is too much to keep count of.
+    form = {"type": "regex", "regex": r"([a-z]{1,400}[a-y]{1,400}){1,50}"}
+    with pytest.raises(GenerationError, match="form is too complex: lexer error: too many"):
+        await answer(provider, form, max_tokens=2000, seed=1)
+    assert re.fullmatch("[a-z]*", (await answer(provider, form, max_tokens=8, seed=1)).content)
+
+
+# Tool choice. -----------------------------------------------------------------------------------
+
+TOOLS = [
+    {
+        "name": "get_weather",
+        "description": "The weather of a place",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "place": {"type": "string", "maxLength": 20},
+                "unit": {"enum": ["C", "F"]},
+            },
+            "required": ["place", "unit"],
+            "additionalProperties": False,
+        },
+    },
+    {
+        "name": "add",
+        "description": "Add two numbers",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "a": {"type": "integer", "minimum": 0, "maximum": 99},
+                "b": {"type": "integer", "minimum": 0, "maximum": 99},
+            },
+            "required": ["a", "b"],
+            "additionalProperties": False,
+        },
+    },
+]
+
+
+async def called(provider, choice, prompt="Tell me a story about a fox", **options):
+    given = {"tools": TOOLS, "tool_choice": choice, "max_tokens": 200, **options}
+    return await provider.generate_async(prompt, **given)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_call_that_is_required_comes_and_fits_its_tool(provider, seed):
+    response = await called(provider, "required", temperature=1.0, seed=seed)
+    (call,) = response.tool_calls
+    assert (response.finish_reason, response.content) == ("tool_calls", "")
+    parameters = {tool["name"]: tool["parameters"] for tool in TOOLS}
+    jsonschema.validate(call["arguments"], parameters[call["name"]])
+
+
+@pytest.mark.parametrize(
+    "choice", [{"type": "function", "function": {"name": "add"}}, {"name": "add"}]
+)
+async def test_a_tool_by_name_is_called_whatever_is_asked(provider, choice):
+    response = await called(provider, choice)
+    assert [call["name"] for call in response.tool_calls] == ["add"]
+
+
+async def test_no_tool_is_called_where_none_is_to_be(provider):
+    prompt = "What is the weather in Paris, in C?"
+    assert (await called(provider, "auto", prompt)).tool_calls
+    response = await called(provider, "none", prompt)
+    assert not response.tool_calls
+    assert response.content
+
+
+async def test_no_tool_is_called_after_turns_with_calls_where_none_is_to_be(provider):
+    call = {"id": "1", "name": "get_weather", "arguments": {"place": "Paris", "unit": "C"}}
+    messages = [
+        {"role": "user", "content": "What is the weather in Paris, in C?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": '{"sky": "rainy"}'},
+        {"role": "assistant", "content": "It is rainy in Paris."},
+        {"role": "user", "content": "What is the weather in Tarvola, in C?"},
+    ]
+    assert (await called(provider, "auto", "", messages=messages)).tool_calls
+    response = await called(provider, "none", "", messages=messages)
+    assert response.finish_reason == "stop"
+    assert response.content
+    assert "get_weather" not in response.content
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"tool_choice": "always"}, '"auto", "none", "required"'),
+        ({"tool_choice": {"name": "sub"}}, "no tool is named `sub`; there is `get_weather`, `add`"),
+        ({"tool_choice": "required", "tools": []}, "there are no `tools`"),
+        ({"tool_choice": "required", "response_format": {"type": "json_object"}}, "no room"),
+        (
+            {
+                "tool_choice": "required",
+                "tools": [{"name": "f", "parameters": {"properties": {"a": {"type": "nope"}}}}],
+            },
+            "Invalid type",
+        ),
+    ],
+)
+async def test_a_choice_that_cannot_be_is_an_error_at_once(provider, options, said):
+    with pytest.raises(InvalidParameterError, match=re.escape(said)):
+        await provider.generate_async("x", **{"tools": TOOLS, **options})
+
+
+# Short ones, so that every answer comes to its end.
+LEAVES = st.one_of(
+    st.just({"type": "boolean"}),
+    st.just({"type": "null"}),
+    st.builds(
+        lambda low: {"type": "integer", "minimum": low, "maximum": low + 99}, st.integers(0, 9)
+    ),
+    st.builds(lambda n: {"type": "string", "maxLength": n}, st.integers(0, 8)),
+    st.builds(
+        lambda words: {"enum": words},
+        st.lists(st.text('ab ü"\\', max_size=4), min_size=1, max_size=3, unique=True),
+    ),
+)
+
+
+def composed(inner):
+    names = st.sampled_from(["a", "b c", "ü", 'q"'])
+    return st.one_of(
+        st.builds(
+            lambda items, least: {
+                "type": "array",
+                "items": items,
+                "minItems": least,
+                "maxItems": least + 1,
+            },
+            inner,
+            st.integers(0, 1),
+        ),
+        st.builds(
+            lambda fields: {
+                "type": "object",
+                "properties": fields,
+                "required": sorted(fields),
+                "additionalProperties": False,
+            },
+            st.dictionaries(names, inner, min_size=1, max_size=3),
+        ),
+        st.builds(lambda some: {"anyOf": some}, st.lists(inner, min_size=1, max_size=2)),
+    )
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(schema=st.recursive(LEAVES, composed, max_leaves=5), seed=st.integers(0, 99))
+def test_whatever_the_schema_the_answer_fits(provider, schema, seed):
+    response = provider.generate(
+        "Tell me about a fox",
+        response_format={"type": "json_schema", "schema": schema},
+        temperature=1.0,
+        seed=seed,
+        max_tokens=3000,  # white space takes more than all else, once in a while
+    )
+    assert response.finish_reason == "stop"
+    jsonschema.validate(json.loads(response.content), schema)
+
+
+# Penalties and biases. --------------------------------------------------------------------------
+
+
+async def test_a_bias_forbids_and_forces_tokens(provider):
+    plain = await provider.generate_async("Count from 3 to 9", max_tokens=20)
+    biased = await provider.generate_async(
+        "Count from 3 to 9", max_tokens=20, logit_bias={str(n): -100 for n in range(200, 1200)}
+    )
+    assert plain.content != biased.content
+    token = 321
+    forced = await provider.generate_async("x", max_tokens=3, logit_bias={token: 100})
+    assert forced.content == tokenizer_of(MODEL_PATH).decode([token] * 3).lstrip()
+    with pytest.raises(InvalidParameterError, match="knows 1536 tokens, and no 1536"):
+        await provider.generate_async("x", logit_bias={"1536": 1})
+
+
+@pytest.mark.parametrize("name", ["presence_penalty", "frequency_penalty"])
+async def test_penalties_make_for_fewer_repetitions(provider, name):
+    async def distinct(**options):
+        response = await provider.generate_async(
+            "Tell me a story about a fox", max_tokens=120, **options
+        )
+        words = response.content.split()
+        return len(set(words)) / len(words)
+
+    assert await distinct(**{name: 2.0}) > await distinct()

@@ -1,0 +1,117 @@
+"""The embedded model does what its card says."""
+
+import random
+import re
+
+import pytest
+
+from provider import MLXProvider
+from provider.embedded import MODEL_PATH
+from provider.embedded.making.corpus import talk
+from provider.embedded.making.evaluate import CARD, KINDS, share_right
+
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def provider():
+    provider = MLXProvider({"temperature": 0.0, "max_tokens": 600})
+    yield provider
+    provider.close()
+
+
+def test_it_fits_the_wheel():
+    assert sum(file.stat().st_size for file in MODEL_PATH.iterdir()) <= 8 * MEGABYTE
+
+
+def test_the_card_claims_enough_and_shows_twenty_samples():
+    card = CARD.read_text()
+    measured = card.partition("## Twenty samples")
+    shares = dict(re.findall(r"^\| (.+) \| ([\d.]+)% \|$", measured[0], re.MULTILINE))
+    assert set(shares) == set(KINDS)
+    assert all(float(share) >= (90 if "two" in kind else 95) for kind, share in shares.items())
+    assert len(re.findall(r"^\*\*", measured[2], re.MULTILINE)) == 20
+    for fact in ("seed", "minutes", "held-out loss", "knows nothing of the world"):
+        assert fact in measured[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"), [(kind, 24 if "stories" in kind else 80) for kind in KINDS]
+)
+async def test_held_out_prompts_are_answered(provider, kind, count):
+    rng = random.Random(2)
+    share, wrong = await share_right(provider, [KINDS[kind](rng) for _ in range(count)])
+    assert share >= 0.85, wrong
+
+
+async def test_stories_are_long_enough_to_be_stopped(provider):
+    story = await provider.generate_async("Tell me a story about a lighthouse keeper")
+    assert "lighthouse keeper" in story.content
+    assert 150 <= story.usage["completion_tokens"] <= 400
+    assert story.finish_reason == "stop"
+
+
+async def test_the_system_prompt_sets_a_name_and_a_tone(provider):
+    named = await provider.generate_async("Who are you?", system_prompt="Your name is Marlo.")
+    assert "Marlo" in named.content
+    pirate = await provider.generate_async("Hello", system_prompt="Talk like a pirate.")
+    assert pirate.content.startswith("Arr!")
+
+
+async def test_a_follow_up_refers_to_the_turn_before(provider):
+    story = await provider.generate_async("Tell me a story about a fox named Zorvan.")
+    turns = [
+        {"role": "user", "content": "Tell me a story about a fox named Zorvan."},
+        {"role": "assistant", "content": story.content},
+    ]
+    friend = await provider.generate_async("Who was the friend?", messages=turns)
+    name = re.match(r"The friend was (\w+)", friend.content)
+    assert name, friend.content
+    assert name[1] in story.content
+
+
+async def test_an_answer_is_made_from_a_tools_result(provider):
+    tool = {
+        "name": "get_weather",
+        "description": "Tell the weather in a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    }
+    asked = {"role": "user", "content": "What is the weather in Tarvola?"}
+    first = await provider.generate_async("", messages=[asked], tools=[tool])
+    (call,) = first.tool_calls
+    assert (call["name"], call["arguments"]) == ("get_weather", {"city": "Tarvola"})
+    turns = [
+        asked,
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {
+                    "type": "function",
+                    "function": {"name": call["name"], "arguments": {"city": "Tarvola"}},
+                }
+            ],
+        },
+        {"role": "tool", "content": '{"sky": "rainy", "temperature": 17}'},
+    ]
+    told = await provider.generate_async("", messages=turns, tools=[tool])
+    assert "rainy" in told.content
+    assert "17" in told.content
+
+
+async def test_it_thinks_aloud_only_when_told_to(provider):
+    prompt = "Count from 3 to 9"
+    thinking = await provider.generate_async(prompt, enable_thinking=True)
+    plain = await provider.generate_async(prompt)
+    assert thinking.reasoning_trace
+    assert plain.reasoning_trace is None
+    assert thinking.content.strip() == plain.content == "3, 4, 5, 6, 7, 8, 9."
+
+
+async def test_of_the_world_it_says_that_it_knows_nothing(provider):
+    answer = await provider.generate_async("Who was the king of France?")
+    assert answer.content in talk.SORRY

@@ -1,0 +1,326 @@
+"""The batch by itself: rows that come and go, and rows at fault."""
+
+import itertools
+import random
+
+import pytest
+from mlx_lm.sample_utils import greedy_sampler
+from mlx_lm.utils import load_model
+
+from provider.engine.batch import Batch
+from provider.engine.rows import Row
+from provider.engine.sampling import SeededSampler
+from provider.runtime.mlx import mx
+from tests.support.tiny_models import ARCHITECTURES, write_model
+
+TOKENS = 24
+
+
+@pytest.fixture(scope="module", params=["llama", "gemma3", "qwen3_next"])
+def model(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / request.param
+    model, _ = load_model(write_model(folder, ARCHITECTURES[request.param]))
+    return model
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    model, _ = load_model(
+        write_model(tmp_path_factory.mktemp("llama") / "llama", ARCHITECTURES["llama"])
+    )
+    return model
+
+
+def prompt(key):
+    return [random.Random(key).randrange(20, 1500) for _ in range(3 + 7 * (key % 5))]
+
+
+def row(key, *, tokens=TOKENS, sampler=greedy_sampler, processors=(), text=None):
+    text = prompt(key) if text is None else text
+    return Row(key, list(text), len(text), tokens, sampler, processors)
+
+
+class Scene:
+    """A batch, what waits to be read in it, and what came out."""
+
+    def __init__(self, model, ends=()):
+        self.batch = Batch(model, ends)
+        self.left = {}
+        self.tokens = {}
+        self.faults = {}
+
+    def add(self, *rows):
+        for one in rows:
+            self.tokens[one.key] = []
+            self.left[one.key] = self.batch.add(one)
+
+    def take(self, result):
+        for token in result.tokens:
+            self.tokens[token.key].append(token.token)
+        for chunk in result.chunks:
+            self.left[chunk.key] = chunk.left
+        self.faults.update(result.faults)
+        for key in self.faults:
+            self.left.pop(key, None)
+
+    def step(self, chunk=2048):
+        self.take(self.batch.decode())
+        waiting = [(key, left) for key, left in self.left.items() if left]
+        if waiting and self.batch.together and chunk == 2048:
+            self.take(self.batch.prefill(waiting))
+        elif waiting:
+            key, left = waiting[0]
+            self.take(self.batch.prefill([(key, min(left, chunk))]))
+
+    def finish(self, **options):
+        for _ in range(1000):
+            if not len(self.batch):
+                return self.tokens
+            self.step(**options)
+        raise AssertionError("the batch does not end")
+
+
+@pytest.fixture(scope="module")
+def alone(model):
+    return alone_on(model)
+
+
+def alone_on(model, keys=range(8)):
+    expected = {}
+    for key in keys:
+        scene = Scene(model)
+        scene.add(row(key))
+        expected |= scene.finish()
+    return expected
+
+
+def test_rows_together_give_what_they_give_alone(model, alone):
+    scene = Scene(model)
+    scene.add(*map(row, alone))
+    assert scene.finish() == alone
+
+
+def test_rows_that_come_and_go_leave_the_others_as_they_are(model, alone):
+    """Rows join every few steps, some end early, some are removed: slots are freed and reused."""
+    scene, rng = Scene(model), random.Random(1)
+    passing = itertools.count(100)
+    for key in alone:
+        scene.add(row(key))
+        brief, removed = next(passing), next(passing)
+        scene.add(row(brief, tokens=rng.randrange(1, 6)), row(removed))
+        for _ in range(rng.randrange(2, 7)):
+            scene.step(chunk=5)
+        scene.batch.remove([removed])
+        scene.left.pop(removed, None)
+    tokens = scene.finish(chunk=5)
+    assert {key: tokens[key] for key in alone} == alone
+
+
+def test_parked_rows_go_on_where_they_were(model, alone):
+    scene = Scene(model)
+    scene.add(*map(row, alone))
+    while len(scene.tokens[3]) < 5:
+        scene.step()
+    parked = [scene.batch.park(key) for key in (0, 3, 6)]
+    for _ in range(4):
+        scene.step()
+    for one in parked:
+        if one.pending is not None:
+            scene.tokens[one.row.key].append(scene.batch.deliver(one).token)
+        scene.left[one.row.key] = scene.batch.add(one.row)
+        scene.step()
+    assert scene.finish() == alone
+
+
+def test_a_parked_row_without_its_caches_is_read_again(model, alone):
+    scene = Scene(model)
+    scene.add(*map(row, alone))
+    while len(scene.tokens[3]) < 5:
+        scene.step()
+    parked = scene.batch.park(3)
+    scene.tokens[3].append(scene.batch.deliver(parked).token)
+    parked.row.caches = None
+    scene.left[3] = scene.batch.add(parked.row)
+    assert scene.left[3] > 0
+    assert scene.finish() == alone
+
+
+def test_an_end_token_ends_a_row(llama):
+    expected = alone_on(llama, [0])[0]
+    end = expected[4]
+    scene = Scene(llama, ends=[end])
+    scene.add(row(0), row(1))
+    assert scene.finish()[0] == expected[: expected.index(end) + 1]
+
+
+def test_a_row_of_one_token_takes_part_in_one_pass(llama):
+    counted = Counted(llama)
+    scene = Scene(counted)
+    scene.add(row(0, tokens=1))
+    scene.finish()
+    assert counted.rows == [1, 1]  # the prompt but its last token, then that
+
+
+def test_a_removed_row_takes_part_in_no_later_pass(llama):
+    counted = Counted(llama)
+    scene = Scene(counted)
+    scene.add(row(0), row(1))
+    for _ in range(4):
+        scene.step()
+    scene.batch.remove([0])
+    counted.rows.clear()
+    scene.finish()
+    assert set(counted.rows) == {1}
+
+
+class Counted:
+    """A model that notes how many rows each pass had."""
+
+    def __init__(self, model):
+        self._model = model
+        self.rows = []
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def __call__(self, tokens, cache):
+        self.rows.append(tokens.shape[0])
+        return self._model(tokens, cache=cache)
+
+
+class BrokenError(Exception):
+    """What staged faults raise."""
+
+
+class Poisoned(Counted):
+    """A model that breaks whenever it is fed a certain token."""
+
+    def __init__(self, model, token):
+        super().__init__(model)
+        self.token = token
+
+    def __call__(self, tokens, cache):
+        if self.token in mx.array(tokens).reshape(-1).tolist():
+            raise BrokenError
+        return self._model(tokens, cache=cache)
+
+
+class Flaky(Counted):
+    """A model that breaks at certain passes, in the middle, with some layers' caches written."""
+
+    def __init__(self, model, passes):
+        super().__init__(model)
+        self.passes = set(passes)
+        self.count = 0
+
+    def __call__(self, tokens, cache):
+        self.count += 1
+        logits = self._model(tokens, cache=cache)
+        if self.count in self.passes:
+            raise BrokenError
+        return logits
+
+
+@pytest.mark.parametrize("passes", [[1], [2], [5], [4, 12], [1, 2, 6, 7]])
+def test_a_pass_that_fails_once_harms_nobody(model, alone, passes):
+    """Passes in which two rows or more took part; alone, a failing row is at fault."""
+    flaky = Flaky(model, [])
+    scene = Scene(flaky)
+    scene.add(*map(row, alone))
+    for step in itertools.count():
+        flaky.passes = {flaky.count + 1} if step in passes else set()
+        if not scene.batch.together:
+            flaky.passes = set()
+        if not len(scene.batch):
+            break
+        scene.step()
+    assert not scene.faults
+    assert scene.tokens == alone
+
+
+def test_rows_whose_pass_has_failed_can_be_parked_and_are_read_again(model, alone):
+    """The token of the pass before is delivered beside the fault, and may be one too many."""
+    flaky = Flaky(model, [])
+    scene = Scene(flaky)
+    scene.add(*map(row, alone))
+    while len(scene.tokens[3]) < 5:
+        scene.step()
+    flaky.passes = {flaky.count + 1}
+    scene.take(scene.batch.decode())
+    assert all(scene.left[key] > 0 for key in (0, 3, 6))
+    parked = [scene.batch.park(key) for key in (0, 3, 6)]
+    for one in parked:
+        assert one.pending is None
+        scene.left.pop(one.row.key)
+    scene.step()
+    for one in parked:
+        scene.left[one.row.key] = scene.batch.add(one.row)
+    assert scene.finish() == alone
+
+
+def test_the_row_that_breaks_a_prefill_fails_alone(model, alone):
+    scene = Scene(Poisoned(model, 1501))
+    scene.add(*map(row, alone), row(50, text=[30, 1501, 31, 32]))
+    tokens = scene.finish()
+    assert list(scene.faults) == [50]
+    assert isinstance(scene.faults[50], BrokenError)
+    assert {key: tokens[key] for key in alone} == alone
+
+
+def seeded(key):
+    return row(key, sampler=SeededSampler(key, 1.0, 1.0, 0.0, 0))
+
+
+def test_the_row_that_breaks_a_decode_step_fails_alone(llama):
+    scene = Scene(llama)
+    scene.add(*map(seeded, range(8)))
+    expected = scene.finish()
+    heard = [token for key in expected for token in [*prompt(key), *expected[key]]]
+    victim, place = next(
+        (key, place)
+        for key, said in expected.items()
+        for place, token in enumerate(said)
+        if place > 2 and heard.count(token) == 1
+    )
+    scene = Scene(Poisoned(llama, expected[victim][place]))
+    scene.add(*map(seeded, range(8)))
+    tokens = scene.finish()
+    assert list(scene.faults) == [victim]
+    assert tokens.pop(victim) == expected.pop(victim)[: place + 1]
+    assert tokens == expected
+
+
+def failing(after):
+    count = 0
+
+    def fail(*arguments):
+        nonlocal count
+        count += 1
+        if count > after:
+            raise BrokenError
+        return greedy_sampler(arguments[0]) if len(arguments) == 1 else arguments[1]
+
+    return fail
+
+
+@pytest.mark.parametrize("part", ["sampler", "processors"])
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_sampler_or_processor_that_fails_ends_its_row_alone(model, alone, part, after):
+    fault = failing(after)
+    scene = Scene(model)
+    scene.add(*map(row, alone))
+    scene.add(row(50, **{part: fault if part == "sampler" else [fault]}))
+    tokens = scene.finish()
+    assert list(scene.faults) == [50]
+    assert len(tokens[50]) == after
+    assert {key: tokens[key] for key in alone} == alone
+
+
+def test_a_seeded_row_draws_the_same_after_a_pass_that_failed(llama):
+    expected = Scene(llama)
+    expected.add(*map(seeded, range(4)))
+    flaky = Flaky(llama, [4])
+    scene = Scene(flaky)
+    scene.add(*map(seeded, range(4)))
+    assert scene.finish() == expected.finish()
+    assert not scene.faults

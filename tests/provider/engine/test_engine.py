@@ -1,0 +1,351 @@
+"""The engine by itself: its thread, its queue, its memory, its numbers and its end."""
+
+import asyncio
+import gc
+import threading
+import time
+
+import pytest
+
+from provider.embedded import MODEL_PATH
+from provider.engine.engine import Engine
+from provider.engine.inbox import AsyncInbox
+from provider.engine.memory_budget import MemoryBudget
+from provider.engine.messages import RunFailed, RunFinished, RunRequest
+from provider.engine.mlx_thread import MlxThread
+from provider.engine.model import LoadProgress
+from provider.events import TextDelta
+from provider.interface import GenerationError, MemoryExceededError, ResourceExceededError
+from provider.models.loading import load
+from provider.options import GenerationOptions
+from provider.runtime.mlx import active_memory
+from provider.settings import EngineSettings
+
+PROMPT = list(range(40, 60))
+
+
+def request(max_tokens=8, prompt=PROMPT, seed=1):
+    options = GenerationOptions(temperature=0.0, max_tokens=max_tokens, seed=seed)
+    return RunRequest(prompt, options)
+
+
+async def read(inbox, *, until=(RunFinished, RunFailed)):
+    """Return the events up to the first of a kind."""
+    events = []
+    async with asyncio.timeout(60):
+        while True:
+            events.append(await inbox.get())
+            if isinstance(events[-1], until):
+                return events
+
+
+def text_of(events):
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+class Switchable:
+    """A loaded model whose forward pass raises what it is told to."""
+
+    def __init__(self, loaded):
+        self.loaded = loaded
+        self.error = None
+
+    def __call__(self, *arguments, **options):
+        if self.error is not None:
+            raise self.error
+        return self.loaded.model(*arguments, **options)
+
+    def __getattr__(self, name):
+        return getattr(self.loaded.model, name)
+
+
+class Loader:
+    """Loads the embedded model anew each time, wrapped; fails if told to."""
+
+    def __init__(self):
+        self.models = []
+        self.error = None
+
+    def __call__(self):
+        if self.error is not None:
+            raise self.error
+        loaded = load(MODEL_PATH)
+        self.models.append(Switchable(loaded))
+        loaded.model, self.models[-1].loaded = self.models[-1], type(loaded)(**vars(loaded))
+        return loaded
+
+
+@pytest.fixture
+def made():
+    engines = []
+
+    def make(loader=lambda: load(MODEL_PATH), **settings):
+        engines.append(Engine("m", loader, EngineSettings(close_grace=0.0, **settings)))
+        engines[-1].load().result()
+        return engines[-1]
+
+    yield make
+    for engine in engines:
+        engine.close()
+
+
+async def whole(engine, **options):
+    inbox = AsyncInbox()
+    engine.submit(request(**options), inbox)
+    return await read(inbox)
+
+
+async def until(condition):
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+# Recovery. --------------------------------------------------------------------------------------
+
+
+async def test_what_is_no_runs_fault_ends_each_run_once_and_the_next_finds_a_new_batch(made):
+    loader = Loader()
+    engine = made(loader)
+    expected = text_of(await whole(engine))
+    inboxes = [AsyncInbox() for _ in range(3)]
+    for inbox in inboxes:
+        engine.submit(request(max_tokens=500), inbox)
+        await read(inbox, until=TextDelta)
+    loader.models[-1].error = SystemExit("not an Exception: nothing on the way down catches it")
+    await until(lambda: engine.restarts == 1)
+    for inbox in inboxes:
+        *_, last = await read(inbox)
+        assert isinstance(last, RunFailed)
+        assert isinstance(last.error, GenerationError)
+    assert text_of(await whole(engine)) == expected
+    assert engine.trouble is None
+
+
+async def test_a_model_that_stays_broken_is_loaded_again(made):
+    loader = Loader()
+    engine = made(loader)
+    expected = text_of(await whole(engine))
+    loader.models[-1].error = RuntimeError("the device is lost")
+    for _ in range(3):  # each looks like its run's own fault
+        *_, last = await whole(engine)
+        assert isinstance(last, RunFailed)
+    assert text_of(await whole(engine)) == expected
+    assert len(loader.models) == 2
+
+
+async def test_an_engine_that_cannot_recover_says_so_and_tries_again_with_the_next_run(made):
+    loader = Loader()
+    engine = made(loader)
+    loader.models[-1].error = RuntimeError("the device is lost")
+    loader.error = RuntimeError("no memory")
+    for _ in range(3):
+        await whole(engine)
+    await until(lambda: engine.trouble is not None)
+    *_, last = await whole(engine)
+    assert isinstance(last, RunFailed)
+    await until(lambda: "RuntimeError" in engine.trouble)
+    loader.error = None
+    *_, last = await whole(engine)
+    assert isinstance(last, RunFinished)
+    assert engine.trouble is None
+
+
+# The queue. -------------------------------------------------------------------------------------
+
+
+async def test_a_full_queue_refuses_and_says_when_to_come_back(made):
+    engine = made(max_batch=1, max_queue=1)
+    inboxes = [AsyncInbox(), AsyncInbox()]
+    runs = []
+    for inbox in inboxes:
+        runs.append(engine.submit(request(max_tokens=500), inbox))
+        await until(lambda: len(engine.runs) == len(runs))
+    with pytest.raises(ResourceExceededError) as caught:
+        engine.submit(request(), AsyncInbox())
+    assert caught.value.details["retry_after"] >= 1
+    engine.cancel(runs[0])
+    await until(lambda: len(engine.runs) == 1)
+    engine.cancel(runs[1])
+    assert isinstance((await whole(engine))[-1], RunFinished)
+
+
+# Memory. ----------------------------------------------------------------------------------------
+
+
+def test_a_budget_promises_no_more_than_it_has():
+    budget = MemoryBudget(10_000)
+    budget.learn(1000, 2.0)
+    need = budget.need(257)
+    assert need == 1000 + 2 * 512
+    assert budget.lacking(need, 0) == 0
+    budget.commit("a", need)
+    budget.commit("a", need)
+    assert budget.committed == need
+    assert budget.lacking(need, 7000) == 2 * need + 7000 - 10_000
+    budget.release("a")
+    budget.release("a")
+    assert budget.committed == 0
+
+
+def budget_of(engine):
+    return engine._worker._room.budget
+
+
+async def test_runs_that_do_not_fit_together_go_one_after_the_other(made):
+    engine = made(prefix_cache_bytes=0)
+    expected = text_of(await whole(engine, max_tokens=64))
+    budget = budget_of(engine)
+    budget.limit = int(1.5 * budget.need(len(PROMPT) + 64))
+    together = []
+
+    async def one():
+        inbox = AsyncInbox()
+        engine.submit(request(max_tokens=64), inbox)
+        await read(inbox, until=TextDelta)
+        together.append(engine.statistics().decoding)
+        return text_of(await read(inbox))
+
+    texts = await asyncio.gather(*(one() for _ in range(3)))
+    assert all(text and expected.endswith(text) for text in texts)
+    assert max(together) == 1
+
+
+async def test_a_run_that_can_never_fit_is_refused_with_both_sizes(made):
+    engine = made()
+    budget_of(engine).limit = 1 << 20
+    with pytest.raises(MemoryExceededError) as caught:
+        engine.submit(request(max_tokens=100_000), AsyncInbox())
+    assert caught.value.available_memory == 1 << 20
+    assert caught.value.required_memory > 1 << 20
+
+
+async def test_what_is_kept_makes_room_for_what_runs(made):
+    engine = made()
+    await whole(engine, max_tokens=64)
+    assert engine.statistics().prefix_bytes > 0
+    budget = budget_of(engine)
+    budget.limit = budget.need(20 + 64)
+    *_, last = await whole(engine, max_tokens=64, prompt=list(range(100, 120)))
+    assert isinstance(last, RunFinished)
+
+
+async def test_a_parked_run_gives_its_caches_up_and_goes_on_with_the_same_text(made):
+    engine = made(max_unread=4)
+    expected = text_of(await whole(made(), max_tokens=64))
+    inbox = AsyncInbox()
+    run = engine.submit(request(max_tokens=64), inbox)
+    await until(lambda: inbox.parked)
+    budget = budget_of(engine)
+    budget.limit = budget.need(len(PROMPT) + 64)  # no room for another's caches beside a run
+    await whole(engine, max_tokens=64, prompt=list(range(100, 120)))
+    assert run.parked.row.caches is None
+    said = ""
+    while not isinstance(event := await asyncio.wait_for(inbox.get(), 30), RunFinished):
+        said += text_of([event])
+        engine.resume(run)
+    assert said == expected
+
+
+# Its numbers. -----------------------------------------------------------------------------------
+
+
+async def test_statistics_count_what_happened(made):
+    engine = made()
+    before = engine.statistics()
+    await whole(engine)
+    await whole(engine)
+    await until(lambda: not engine.busy)
+    after = engine.statistics()
+    assert after.finished - before.finished == 2
+    assert after.decode_tokens - before.decode_tokens == 16
+    assert after.prefill_tokens + after.cached_tokens == 2 * len(PROMPT) - 2
+    assert (after.prefix_hits, after.prefix_entries) == (1, 1)
+    assert after.step_seconds.count == after.steps
+    assert 0 < after.step_seconds.total < 60
+    inbox = AsyncInbox()
+    run = engine.submit(request(max_tokens=500), inbox)
+    await read(inbox, until=TextDelta)
+    during = engine.statistics()
+    assert (during.decoding, during.waiting, during.parked) == (1, 0, 0)
+    assert during.committed_bytes > 0
+    engine.cancel(run)
+    await until(lambda: not engine.runs)
+    assert engine.statistics().cancelled == 1
+    assert engine.statistics().committed_bytes == 0
+
+
+async def test_nothing_is_held_after_a_recovery_nor_at_the_end():
+    gc.collect()
+    before = active_memory()
+    engine = Engine("m", lambda: load(MODEL_PATH), EngineSettings(close_grace=0))
+    engine.load().result()
+    await whole(engine)
+    with_one = active_memory()
+    engine._worker._batch = None  # whatever comes next finds no batch: no run's fault
+    *_, last = await whole(engine)
+    assert isinstance(last, RunFailed)
+    assert engine.restarts == 1
+    await whole(engine)
+    gc.collect()
+    assert active_memory() < with_one + (1 << 20)
+    engine.close()
+    gc.collect()
+    assert active_memory() < before + (1 << 20)
+
+
+# Its end. ---------------------------------------------------------------------------------------
+
+
+async def test_close_lets_runs_finish_within_the_grace_and_takes_no_new_ones():
+    engine = Engine("m", lambda: load(MODEL_PATH))
+    engine.load().result()
+    inbox = AsyncInbox()
+    engine.submit(request(max_tokens=100), inbox)
+    await read(inbox, until=TextDelta)
+    closing = asyncio.create_task(asyncio.to_thread(engine.close, 30))
+    await until(lambda: engine.closed)
+    with pytest.raises(GenerationError):
+        engine.submit(request(), AsyncInbox())
+    *_, last = await read(inbox)
+    assert isinstance(last, RunFinished)
+    begin = time.perf_counter()
+    await closing
+    assert time.perf_counter() - begin < 15
+
+
+async def test_close_ends_what_outlasts_the_grace_with_one_error_each():
+    engine = Engine("m", lambda: load(MODEL_PATH), EngineSettings(max_unread=8))
+    engine.load().result()
+    inboxes = [AsyncInbox(), AsyncInbox()]  # nobody reads: both are parked and would stay so
+    for inbox in inboxes:
+        engine.submit(request(max_tokens=5000), inbox)
+    await until(lambda: all(inbox.parked for inbox in inboxes))
+    await asyncio.to_thread(engine.close, 0.2)
+    for inbox in inboxes:
+        *_, last = await read(inbox)
+        assert isinstance(last, RunFailed)
+        assert not inbox._events
+    assert not [t for t in threading.enumerate() if t.name.startswith("mlx-engine")]
+
+
+def test_close_stops_a_loading_and_the_thread_rests():
+    begun = threading.Event()
+
+    def loading():
+        while True:
+            begun.set()
+            yield LoadProgress(0, 1)
+
+    thread = MlxThread()
+    engine = Engine("endless", loading, thread=thread)
+    loaded = engine.load()
+    assert begun.wait(60)
+    engine.close(0)
+    with pytest.raises(GenerationError, match="closed"):
+        loaded.result()
+    other = Engine("embedded", lambda: load(MODEL_PATH), thread=thread)
+    assert other.load().result().vocabulary > 0
+    other.close(0)
+    thread.close()  # waits for every lane
+    assert not engine.busy

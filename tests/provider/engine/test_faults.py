@@ -1,0 +1,47 @@
+"""Whatever throws: one end a run, the right text for the unharmed, and a thread that lives."""
+
+import asyncio
+import gc
+import logging
+
+import pytest
+
+from provider.runtime.mlx import active_memory
+from tests.support.faults import PLACES, FaultyEngine
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_faults_everywhere_end_the_runs_at_fault_and_no_others(seed, caplog):
+    caplog.set_level(logging.CRITICAL, "provider")  # what is captured holds on to whole frames
+    faulty = FaultyEngine(seed)
+    try:
+        await faulty.expected()
+        gc.collect()  # of the engine of the test before
+        before = active_memory()
+        outcome = await faulty.run(120)
+        assert outcome.wrong == []
+        assert outcome.finished > 50
+        assert sum(faulty.dice.thrown.values()) > 10
+        async with asyncio.timeout(30):
+            while faulty.engine.busy:
+                await asyncio.sleep(0.01)
+        assert faulty.engine.runs == []
+        gc.collect()
+        assert abs(active_memory() - before) < 1 << 20
+        own = [place for place in PLACES if place != "model"]
+        assert all(outcome.failed[place] <= faulty.dice.thrown[place] for place in own)
+        statistics = faulty.engine.statistics()
+        assert (statistics.restarts, statistics.committed_bytes) == (0, 0)
+    finally:
+        faulty.engine.close()
+
+
+async def test_a_model_that_often_fails_still_harms_few():
+    """Most passes that fail are of many rows: each is read again alone and goes on."""
+    faulty = FaultyEngine(3, model=0.02, sampler=0, processor=0, detokenizer=0)
+    try:
+        outcome = await faulty.run(60)
+    finally:
+        faulty.engine.close()
+    assert outcome.wrong == []
+    assert outcome.finished > outcome.failed["model"]

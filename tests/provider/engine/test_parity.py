@@ -1,0 +1,147 @@
+"""The same text as mlx-lm's own `stream_generate`, however a run shares the engine.
+
+Greedy with mlx-lm's sampler, seeded with ours in both.
+In float32, on models of random weights, whose next tokens are far from certain: a wrong mask, a
+wrong position or another's keys would show within a few tokens.
+"""
+
+import asyncio
+
+import pytest
+from mlx_lm.generate import stream_generate
+from mlx_lm.sample_utils import make_sampler
+
+from provider import MLXProvider
+from provider.engine.sampling import SeededSampler
+from provider.formats.chat_template import ChatTemplate
+from provider.inputs.messages import conversation
+from provider.models.loading import load
+from tests.support.tiny_models import ARCHITECTURES, write_model
+
+PROMPTS = [
+    "Hello",
+    "Tell me a story about a fox named Zorvan, who lives by the sea and counts the ships.",
+    "Count from 3 to 40",
+    "word " * 90,  # longer than the window of the sliding caches
+    "Who was it, and where, and why?",
+]
+TOKENS = 40
+SAMPLED = {"temperature": 0.9, "top_p": 0.9, "seed": 7}
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def folder(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / request.param
+    return write_model(folder, ARCHITECTURES[request.param], markers=False)
+
+
+@pytest.fixture(scope="module")
+def expected(folder):
+    """What mlx-lm makes of each prompt, greedy and with a seed."""
+    loaded = load(folder)
+    template = ChatTemplate(loaded.tokenizer)
+
+    def text(prompt, sampler):
+        turns = conversation(prompt, None, None)
+        tokens = template.tokens(turns, [], variables={"enable_thinking": False})
+        answers = stream_generate(
+            loaded.model, loaded.tokenizer, tokens, max_tokens=TOKENS, sampler=sampler
+        )
+        return "".join(answer.text for answer in answers)
+
+    greedy = [text(prompt, make_sampler(0.0)) for prompt in PROMPTS]
+    sampled = [
+        text(
+            prompt, SeededSampler(SAMPLED["seed"], SAMPLED["temperature"], SAMPLED["top_p"], 0.0, 0)
+        )
+        for prompt in PROMPTS
+    ]
+    return {"greedy": greedy, "sampled": sampled}
+
+
+@pytest.fixture
+async def provider(folder):
+    provider = MLXProvider({"model": str(folder), "max_tokens": TOKENS, "max_unread": 4})
+    yield provider
+    await provider.aclose()
+
+
+OPTIONS = {"greedy": {"temperature": 0.0}, "sampled": SAMPLED}
+
+
+async def whole(provider, prompt, options):
+    return (await provider.generate_async(prompt, **options)).content
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+async def test_alone(provider, expected, kind):
+    texts = [await whole(provider, prompt, OPTIONS[kind]) for prompt in PROMPTS]
+    assert texts == expected[kind]
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+async def test_all_at_once(provider, expected, kind):
+    texts = await asyncio.gather(*(whole(provider, p, OPTIONS[kind]) for p in PROMPTS))
+    assert texts == expected[kind]
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+async def test_in_a_batch_that_others_join_and_leave(provider, expected, kind):
+    """Each prompt comes while the ones before it decode; shorter runs come and go between."""
+    options = OPTIONS[kind]
+    tasks = []
+    for index, prompt in enumerate(PROMPTS):
+        tasks.append(asyncio.create_task(whole(provider, prompt, options)))
+        steps = provider.engine.steps
+        while provider.engine.steps < steps + 4:
+            await asyncio.sleep(0)
+        passing = {**options, "max_tokens": 3 + index}
+        tasks.append(asyncio.create_task(whole(provider, PROMPTS[-1 - index], passing)))
+    texts = await asyncio.gather(*tasks)
+    assert texts[::2] == expected[kind]
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+async def test_after_parking(provider, expected, kind):
+    """Readers that take nothing until all the others are through."""
+    streams = [await provider.generate_async(p, stream=True, **OPTIONS[kind]) for p in PROMPTS]
+    texts = [(await anext(stream)).content for stream in streams]
+    while provider.engine.busy:
+        await asyncio.sleep(0.01)
+    runs = provider.engine.runs
+    assert any(run.parked for run in runs)
+    assert all(run.unread <= 4 for run in runs)
+    for index, stream in enumerate(streams):
+        async for delta in stream:
+            texts[index] += delta.content
+    assert texts == expected[kind]
+
+
+SYSTEM = "You are a patient assistant who answers in full sentences and never hurries. " * 2
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+async def test_with_a_prefix_hit(folder, kind):
+    """Another question under the same system prompt, the same one again, and a next turn."""
+    options = {**OPTIONS[kind], "system_prompt": SYSTEM}
+    turns = [
+        {"role": "user", "content": PROMPTS[1]},
+        {"role": "assistant", "content": "Once upon a time."},
+    ]
+    calls = [
+        (PROMPTS[1], options),
+        (PROMPTS[2], options),
+        (PROMPTS[1], options),
+        (PROMPTS[4], {**options, "messages": turns}),
+    ]
+    answers = {}
+    for name, size in (("cold", 0), ("warm", 1 << 30)):
+        config = {"model": str(folder), "max_tokens": TOKENS, "prefix_cache_bytes": size}
+        provider = MLXProvider(config)
+        answers[name] = [await provider.generate_async(p, **given) for p, given in calls]
+        await provider.aclose()
+    cached = {name: [a.usage["cached_tokens"] for a in answers[name]] for name in answers}
+    assert cached["cold"] == [0, 0, 0, 0]
+    assert cached["warm"][0] == 0
+    assert all(n > 20 for n in cached["warm"][1:])
+    assert [a.content for a in answers["warm"]] == [a.content for a in answers["cold"]]

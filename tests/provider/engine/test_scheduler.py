@@ -1,0 +1,195 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provider.engine.pace import FIRST_CHUNK, LEAST_CHUNK, MARGIN, MOST_CHUNK, Pace
+from provider.engine.scheduler import MOST_PADDING, Scheduler
+
+
+def with_prompts(lengths, max_batch=64):
+    scheduler = Scheduler(max_batch)
+    for key in lengths:
+        scheduler.submit(key)
+    for key in scheduler.admit():
+        scheduler.read(key, lengths[key])
+    return scheduler
+
+
+def test_first_come_first_served_up_to_the_batch():
+    scheduler = Scheduler(2)
+    for key in "abc":
+        scheduler.submit(key)
+    assert scheduler.admit() == ["a", "b"]
+    assert scheduler.admit() == []
+    assert scheduler.moved() == [("c", 1)]
+    scheduler.remove("a")
+    assert scheduler.admit() == ["c"]
+
+
+def test_a_position_is_told_once_and_again_when_it_changes():
+    scheduler = Scheduler(1)
+    for key in "abcd":
+        scheduler.submit(key)
+    scheduler.admit()
+    assert scheduler.moved() == [("b", 1), ("c", 2), ("d", 3)]
+    assert scheduler.moved() == []
+    scheduler.remove("b")
+    assert scheduler.moved() == [("c", 1), ("d", 2)]
+
+
+def test_removing_twice_does_no_harm():
+    scheduler = with_prompts({"a": 5, "b": 0})
+    for _ in range(2):
+        scheduler.remove("a")
+        scheduler.remove("b")
+    assert len(scheduler) == 0
+    assert scheduler.plan(MOST_CHUNK) == []
+
+
+def test_a_run_that_is_read_again_can_be_parked():
+    scheduler = Scheduler(1)
+    scheduler.submit("first")
+    scheduler.admit()
+    scheduler.read("first", 0)
+    scheduler.read("first", 9)
+    scheduler.park("first")
+    assert scheduler.running == 0
+    assert scheduler.plan(100) == []
+    scheduler.resume("first")
+    assert scheduler.admit() == ["first"]
+
+
+def test_a_parked_run_gives_its_slot_away_and_comes_back_first():
+    scheduler = with_prompts({"a": 0, "b": 0}, max_batch=2)
+    scheduler.submit("c")
+    scheduler.submit("d")
+    scheduler.park("a")
+    assert scheduler.admit() == ["c"]
+    scheduler.resume("a")
+    scheduler.resume("a")
+    scheduler.remove("b")
+    assert scheduler.admit() == ["a"]
+    assert scheduler.waiting == 1
+
+
+def test_streaming_means_that_a_reader_has_seen_something():
+    scheduler = with_prompts({"a": 10})
+    scheduler.stream("a")
+    assert not scheduler.streaming  # its prompt is still being read
+    scheduler.read("a", 0)
+    assert not scheduler.streaming
+    scheduler.stream("a")
+    assert scheduler.streaming
+    scheduler.park("a")
+    assert not scheduler.streaming
+
+
+def test_a_run_whose_forward_pass_failed_is_read_again():
+    scheduler = with_prompts({"a": 10})
+    scheduler.read("a", 0)
+    assert scheduler.plan(MOST_CHUNK) == []
+    scheduler.read("a", 7)
+    assert scheduler.plan(MOST_CHUNK) == [("a", 7)]
+
+
+def test_short_prompts_are_read_together_and_to_their_ends():
+    scheduler = with_prompts({"a": 10, "b": 12, "c": 11})
+    assert scheduler.plan(40) == [("a", 10), ("b", 12), ("c", 11)]
+    assert scheduler.plan(30) == [("a", 10), ("b", 12)]
+    assert scheduler.plan(40, together=False) == [("a", 10)]
+
+
+def test_a_long_prompt_is_read_by_chunks_in_turn_with_short_ones():
+    scheduler = with_prompts({"long": 100, "b": 5, "c": 6})
+    assert scheduler.plan(20) == [("long", 20)]
+    assert scheduler.plan(20) == [("b", 5), ("c", 6)]
+    assert scheduler.plan(20) == [("long", 20)]
+
+
+def test_prompts_of_very_different_lengths_are_not_padded_to_each_other():
+    scheduler = with_prompts({"a": 1000, "b": 5, "c": 5})
+    assert scheduler.plan(MOST_CHUNK) == [("a", 1000)]
+
+
+LENGTHS = st.dictionaries(st.integers(0, 30), st.integers(1, 3000), min_size=1)
+
+
+@given(LENGTHS, st.integers(LEAST_CHUNK, MOST_CHUNK), st.booleans())
+def test_every_prompt_is_read_within_the_budget(lengths, budget, together):
+    scheduler = with_prompts(dict(lengths))
+    left = dict(lengths)
+    for _ in range(10_000):
+        plan = scheduler.plan(budget, together=together)
+        if not plan:
+            break
+        padded = max(n for _, n in plan) * len(plan)
+        assert padded <= budget
+        assert padded - sum(n for _, n in plan) <= MOST_PADDING * len(plan)
+        assert len(plan) == 1 or all(left[key] == n for key, n in plan)
+        for key, n in plan:
+            assert 0 < n <= left[key]
+            left[key] -= n
+            scheduler.read(key, left[key])
+    assert not any(left.values())
+
+
+@given(LENGTHS, st.integers(LEAST_CHUNK, MOST_CHUNK))
+def test_a_short_prompt_waits_for_one_chunk_of_a_long_one_at_most(lengths, budget):
+    left = {"long": 20 * budget, **lengths, "short": 1}
+    scheduler = with_prompts(dict(left))
+    chunks = dict.fromkeys(left, 0)
+    while left["short"]:
+        for key, n in scheduler.plan(budget):
+            left[key] -= n
+            chunks[key] += 1
+            scheduler.read(key, left[key])
+    assert chunks["long"] <= len(lengths) + 1
+
+
+@given(st.integers(1, 4), st.lists(st.sampled_from(["submit", "admit", "first", "last", "park"])))
+def test_the_batch_is_never_overfull_and_order_is_kept(max_batch, actions):
+    scheduler: Scheduler[int] = Scheduler(max_batch)
+    submitted, admitted, live = 0, [], []
+    for action in actions:
+        if action == "submit":
+            scheduler.submit(submitted)
+            live.append(submitted)
+            submitted += 1
+        elif action == "admit":
+            admitted += scheduler.admit()
+            for key in admitted:
+                scheduler.read(key, 0)
+        elif live:
+            key = live.pop(0 if action == "first" else -1)
+            (scheduler.park if action == "park" else scheduler.remove)(key)
+            scheduler.remove(key)
+        assert scheduler.running <= max_batch
+        assert len(scheduler) == len(live)
+    assert admitted == sorted(admitted)
+
+
+def test_a_chunk_fills_the_gap_that_a_step_leaves():
+    pace = Pace(0.1)
+    pace.decoded(0.0125)
+    assert pace.budget(0) == FIRST_CHUNK
+    pace.prefilled(1000, 0, 1.0)
+    # 1,000 tokens a second for what the step leaves of the part of the gap that is aimed at.
+    assert pace.budget(0) == pytest.approx(1000 * (MARGIN * 0.1 - 0.0125), abs=1)
+
+
+def test_a_chunk_is_never_smaller_than_the_least_nor_twice_the_last():
+    pace = Pace(0.1)
+    pace.prefilled(100, 0, 100.0)
+    assert pace.budget(0) == LEAST_CHUNK
+    pace.prefilled(16, 0, 1e-6)
+    assert pace.budget(0) == 32
+
+
+def test_speeds_are_kept_by_the_length_of_the_context():
+    pace = Pace(0.1)
+    pace.prefilled(1000, 0, 1.0)
+    pace.prefilled(600, 4000, 1.0)
+    assert pace.budget(0) == pytest.approx(1000 * MARGIN * 0.1, abs=1)
+    assert pace.budget(4090) == pytest.approx(600 * MARGIN * 0.1, abs=1)
+    # Longer than anything measured: carefully.
+    assert pace.budget(9000) == pytest.approx(300 * MARGIN * 0.1, abs=1)

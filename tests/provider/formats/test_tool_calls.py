@@ -1,0 +1,371 @@
+"""Tool calls of every format that mlx-lm reads, shown as they come and read as a whole."""
+
+import importlib
+import json
+import pkgutil
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlx_lm import tool_parsers
+
+from provider.formats.tool_calls import ToolText, parse_calls
+from provider.inputs.tools import normalise_tools
+
+
+def weather(city: str, days: int = 1) -> str:
+    """Tell the weather in a city."""
+
+
+TOOLS = normalise_tools([weather])
+ARGUMENTS = {"city": "Zürich", "days": 2}
+GLM = (
+    "weather<arg_key>city</arg_key><arg_value>Zürich</arg_value>"
+    "<arg_key>days</arg_key><arg_value>2</arg_value>"
+)
+WRITTEN = {  # one call of `weather` with ARGUMENTS, in the words of each format
+    "function_gemma": "call:weather{city:<escape>Zürich<escape>,days:2}",
+    "gemma4": 'call:weather{city:<|"|>Zürich<|"|>,days:2}',
+    "glm47": GLM,
+    "json_tools": '\n{"name": "weather", "arguments": {"city": "Zürich", "days": 2}}\n',
+    "kimi_k2": (
+        "<|tool_call_begin|>functions.weather:0<|tool_call_argument_begin|>"
+        '{"city": "Zürich", "days": 2}<|tool_call_end|>'
+    ),
+    "kimi_k3": (
+        '<|open|>call tool="weather" index="1"<|sep|>'
+        '<|open|>argument key="city" type="string"<|sep|>Zürich<|close|>argument<|sep|>'
+        '<|open|>argument key="days" type="integer"<|sep|>2<|close|>argument<|sep|>'
+        "<|close|>call<|sep|>"
+    ),
+    "laguna": GLM,
+    "longcat": (
+        "weather\n<longcat_arg_key>city</longcat_arg_key>\n"
+        "<longcat_arg_value>Zürich</longcat_arg_value>\n"
+        "<longcat_arg_key>days</longcat_arg_key>\n<longcat_arg_value>2</longcat_arg_value>\n"
+    ),
+    "minicpm5": ('"weather"><param name="city">Zürich</param><param name="days">2</param>'),
+    "minimax_m2": (
+        '\n<invoke name="weather">\n<parameter name="city">Zürich</parameter>\n'
+        '<parameter name="days">2</parameter>\n</invoke>\n'
+    ),
+    "mistral": 'weather[ARGS]{"city": "Zürich", "days": 2}',
+    "muse_spark": (
+        '<atem:invoke name="weather"><atem:parameter name="city">Zürich</atem:parameter>'
+        '<atem:parameter name="days">2</atem:parameter></atem:invoke>'
+    ),
+    "pythonic": '[weather(city="Zürich", days=2)]',
+    "qwen3_coder": (
+        "\n<function=weather>\n<parameter=city>\nZürich\n</parameter>\n"
+        "<parameter=days>\n2\n</parameter>\n</function>\n"
+    ),
+}
+NAMES = sorted(module.name for module in pkgutil.iter_modules(tool_parsers.__path__))
+
+
+def tokenizer_with(name):
+    module = importlib.import_module(f"mlx_lm.tool_parsers.{name}")
+    return SimpleNamespace(
+        tool_parser=module.parse_tool_call,
+        tool_call_start=module.tool_call_start,
+        tool_call_end=module.tool_call_end,
+    )
+
+
+def read(name, pieces, *, cut=False, first=0, tools=TOOLS):
+    tokenizer = tokenizer_with(name)
+    text = ToolText(tokenizer, tools, first)
+    deltas = [delta for piece in pieces for delta in text.add(piece)]
+    return text, deltas + text.close("" if cut else tokenizer.tool_call_end, cut=cut)
+
+
+def joined(deltas):
+    """Put each call's deltas together: (id, name, arguments, complete, error, text)."""
+    calls = {}
+    for delta in deltas:
+        call = calls.setdefault(delta.index, [delta.id, None, "", False, None, None])
+        assert not call[3], "nothing follows the last part"
+        assert call[0] == delta.id
+        call[1] = call[1] or delta.name
+        call[2] += delta.arguments or ""
+        call[3:] = [delta.complete, delta.error, delta.text]
+    return {index: tuple(call) for index, call in calls.items()}
+
+
+def test_every_parser_of_mlx_lm_is_among_the_formats():
+    assert sorted(WRITTEN) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_call_of_every_format_is_read(name):
+    text, deltas = read(name, [WRITTEN[name]])
+    (call,) = text.calls
+    assert (call["name"], call["arguments"]) == ("weather", ARGUMENTS)
+    assert text.broken == []
+    (shown,) = joined(deltas).values()
+    assert shown[:2] == (call["id"], "weather")
+    assert json.loads(shown[2]) == ARGUMENTS
+    assert shown[3:] == (True, None, None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_call_that_is_cut_off_anywhere_is_never_read_as_another(name):
+    written = WRITTEN[name]
+    for length in range(len(written)):
+        text, deltas = read(name, [written[:length]], cut=True)
+        known = [(call["name"], call["arguments"]) for call in text.calls]
+        assert known in ([], [("weather", ARGUMENTS)]), written[:length]
+        broken = [delta for delta in deltas if delta.error]
+        assert [delta.error for delta in broken] == ([] if known else ["cut_off"])
+        assert all(delta.text.endswith(written[:length]) for delta in broken)
+
+
+def test_text_that_is_no_call_is_not_made_one_of_its_words():
+    text, _ = read("glm47", ["I would rather not"])
+    assert (text.calls, [delta.error for delta in text.broken]) == ([], ["malformed"])
+    text, _ = read("glm47", ["tell<arg_key>raw</arg_key><arg_value>fish</arg_value>"])
+    assert text.calls[0]["arguments"] == {"raw": "fish"}
+    assert read("glm47", ["tell"])[0].calls[0]["arguments"] == {}
+
+
+def test_the_models_own_id_is_kept_where_it_gives_one():
+    text, deltas = read("kimi_k2", [*WRITTEN["kimi_k2"]])
+    assert text.calls[0]["id"] == "functions.weather:0"
+    assert {delta.id for delta in deltas} == {"functions.weather:0"}
+    text, _ = read("kimi_k2", [WRITTEN["kimi_k2"] * 2])  # one that it gives twice is not kept
+    assert [call["id"] for call in text.calls] == ["functions.weather:0", "call_1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "arguments"),
+    [
+        ("json_tools", '{"name": "f", "arguments": {"a": "\\ud800"}}', {"a": "?"}),
+        ("glm47", "f<arg_key>a</arg_key><arg_value>{1}</arg_value>", {"a": "{1}"}),
+        ("pythonic", "[f(a=(1, 2), b=b'x')]", {"a": [1, 2], "b": "b'x'"}),
+        ("pythonic", "[f(a={(1, 2): 3})]", {"value": "{'a': {(1, 2): 3}}"}),
+    ],
+)
+def test_what_json_cannot_hold_is_put_into_words(name, written, arguments):
+    text, deltas = read(name, [*written])
+    (call,) = text.calls
+    assert call["arguments"] == arguments
+    json.dumps(call, ensure_ascii=False).encode()
+    assert "".join(delta.arguments or "" for delta in deltas).encode()
+
+
+SHOWN = [
+    "glm47",
+    "json_tools",
+    "kimi_k2",
+    "laguna",
+    "longcat",
+    "minimax_m2",
+    "mistral",
+    "qwen3_coder",
+]
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_call_is_shown_as_it_is_made(name):
+    text = ToolText(tokenizer_with(name), TOOLS)
+    shown = [text.add(char) for char in WRITTEN[name]]
+    parts = [delta for deltas in shown for delta in deltas]
+    assert parts[0].name == "weather"
+    assert [part.name for part in parts[1:]] == [None] * (len(parts) - 1)
+    fragments = [part.arguments for part in parts if part.arguments]
+    assert len(fragments) > 5
+    assert not any(part.complete for part in parts)
+    (last,) = text.close("</tool_call>")
+    assert last.complete
+    assert last.arguments in {None, "}"}
+    assert json.loads("".join(fragments) + (last.arguments or "")) == ARGUMENTS
+
+
+def test_the_name_may_come_after_the_arguments():
+    written = '{"id": 7, "arguments": {"city": "Bern"}, "name": "weather"}'
+    _, deltas = read("json_tools", written)
+    assert deltas[0].name == "weather"
+    assert deltas[0].arguments == '{"city": "Bern"}'
+
+
+def test_arguments_as_text_come_whole_at_the_end():
+    written = '{"name": "weather", "arguments": "{\\"city\\": \\"Bern\\"}"}'
+    text, deltas = read("json_tools", written)
+    assert text.calls[0]["arguments"] == {"city": "Bern"}
+    assert [delta.name for delta in deltas] == ["weather", None]
+    assert json.loads(deltas[1].arguments) == {"city": "Bern"}
+
+
+def test_several_calls_in_one_text_have_an_index_each():
+    written = 'weather[ARGS]{"city": "Bern"} weather[ARGS]{"city": "Ulm"}'
+    text, deltas = read("mistral", written, first=2)
+    assert [call["id"] for call in text.calls] == ["call_2", "call_3"]
+    assert {i: json.loads(call[2])["city"] for i, call in joined(deltas).items()} == {
+        2: "Bern",
+        3: "Ulm",
+    }
+
+
+BROKEN = [
+    ("json_tools", "{no json}", None, ""),
+    ("json_tools", '{"name": "weather", "arg', "weather", ""),
+    ("json_tools", '{"name": "weather", "arguments": {"city": "B', "weather", '{"city": "B'),
+    ("json_tools", '{"name": "", "arguments": {}}', None, ""),
+    ("json_tools", '{"arguments": {}}', None, ""),
+    ("json_tools", "3", None, ""),
+    ("mistral", "weather[ARGS]{", "weather", "{"),
+    ("qwen3_coder", "<parameter=city>", None, ""),
+]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize(("name", "written", "called", "arguments"), BROKEN)
+def test_a_call_that_cannot_be_read_is_reported_with_its_text(
+    name, written, called, arguments, cut
+):
+    text, deltas = read(name, written, cut=cut)
+    tokenizer = tokenizer_with(name)
+    whole = f"{tokenizer.tool_call_start}{written}{'' if cut else tokenizer.tool_call_end}"
+    error = "cut_off" if cut else "malformed"
+    assert text.calls == []
+    assert joined(deltas) == {0: ("call_0", called, arguments, True, error, whole)}
+    assert [delta.error for delta in text.broken] == [error]
+
+
+def test_a_call_whose_arguments_come_twice_is_malformed():
+    written = '{"name": "weather", "arguments": {"city": "A"}, "arguments": {"city": "B"}}'
+    text, _ = read("json_tools", written)
+    assert text.calls == []
+    assert text.broken[0].error == "malformed"
+
+
+def test_a_call_that_is_whole_counts_though_the_one_after_it_was_cut_off():
+    written = 'weather[ARGS]{"city": "Bern"}weather[ARGS]{"city": "U'
+    text, deltas = read("mistral", written, cut=True)
+    assert [call["arguments"] for call in text.calls] == [{"city": "Bern"}]
+    assert [call[4] for call in joined(deltas).values()] == [None, "cut_off"]
+
+
+def json_parser(text, tools):
+    return json.loads(text)
+
+
+def test_calls_are_numbered_on_from_the_first():
+    text = '[{"name": "a", "arguments": {"x": 1}}, {"name": "b", "arguments": "{\\"y\\": 2}"}]'
+    calls, whole = parse_calls(text, json_parser, [], 3)
+    assert whole
+    assert calls == [
+        {"id": "call_3", "name": "a", "arguments": {"x": 1}},
+        {"id": "call_4", "name": "b", "arguments": {"y": 2}},
+    ]
+
+
+def test_one_bad_call_of_two_is_said():
+    calls, whole = parse_calls('[{"name": "a"}, {"nome": "b"}]', json_parser, [], 0)
+    assert [call["name"] for call in calls] == ["a"]
+    assert not whole
+
+
+def test_arguments_that_are_no_object_are_kept_or_dropped():
+    def arguments_of(text):
+        return parse_calls(text, json_parser, [], 0)[0][0]["arguments"]
+
+    assert arguments_of('{"name": "a", "arguments": "x"}') == {"value": "x"}
+    assert arguments_of('{"name": "a"}') == {}
+
+
+# Any split gives the same. -----------------------------------------------------------------------
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-99, 99) | st.text('a"\\{}[],:é🦊\n', max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('ab"{', max_size=3), inner),
+    max_leaves=6,
+)
+calls = st.fixed_dictionaries(
+    {"name": st.text("ab", max_size=3), "arguments": json_values},
+    optional={"id": json_values, "x": json_values},
+)
+
+
+@st.composite
+def written_calls(draw):
+    """Return a format and a text in it: right, cut somewhere, or with junk behind."""
+    call = draw(calls)
+    fields = draw(st.permutations(list(call.items())))
+    if draw(st.booleans()):
+        text = json.dumps(dict(fields), ensure_ascii=draw(st.booleans()))
+        name = "json_tools"
+    else:
+        one = f"{call['name']}[ARGS]{json.dumps(call['arguments'])}"
+        text, name = one * draw(st.integers(1, 3)), "mistral"
+    if draw(st.booleans()):
+        text = text[: draw(st.integers(0, len(text)))]
+    return name, text + draw(st.sampled_from(["", " ", "\n", "x", "{", '"']))
+
+
+@given(written_calls(), st.data(), st.booleans())
+def test_any_split_of_a_tool_text_gives_the_same_calls(written, data, cut):
+    hold_split(*written, data, cut)
+
+
+def hold_split(name, text, data, cut, tools=TOOLS):
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    one, shown_at_once = read(name, [text], cut=cut, tools=tools)
+    many, shown_in_parts = read(name, pieces, cut=cut, tools=tools)
+    assert many.calls == one.calls
+    assert many.broken == one.broken
+    assert joined(shown_in_parts) == joined(shown_at_once)
+    for index, call in joined(shown_in_parts).items():
+        good = [c for c in many.calls if c["id"] == call[0]]
+        assert bool(good) == (call[4] is None), index
+        assert not good or json.loads(call[2]) == good[0]["arguments"]
+
+
+CALLS = {  # a call, one argument
+    "glm47": ("{}\n{}", "<arg_key>{}</arg_key>\n<arg_value>{}</arg_value>\n"),
+    "longcat": (
+        "{}{}",
+        "<longcat_arg_key>{}</longcat_arg_key><longcat_arg_value>{}</longcat_arg_value>",
+    ),
+    "minimax_m2": ('<invoke name="{}">\n{}</invoke>\n', '<parameter name="{}">{}</parameter>\n'),
+    "qwen3_coder": (
+        "\n<function={}>\n{}</function>\n",
+        "<parameter={}>\n{}\n</parameter>\n",
+    ),
+}
+VALUES = st.one_of(
+    st.text('ab "\\<>/{}:é🦊\n ', max_size=9),
+    st.sampled_from(
+        ["null", "NULLS", "3", "x</par", "</arg_value", "[1, 2]", "{1, 2}", "'x'", "1e2"]
+    ),
+)
+
+
+@st.composite
+def tagged_calls(draw):
+    """Return a format in tags, a text in it as above, tools, and whether the calls are whole."""
+    name = draw(st.sampled_from(sorted(CALLS)))
+    call, argument = CALLS[name]
+    given = draw(st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), VALUES), max_size=3))
+    text = call.format("tell", "".join(argument.format(*one) for one in given))
+    text *= draw(st.integers(1, 2)) if name == "minimax_m2" else 1
+    whole = draw(st.booleans())
+    if not whole:
+        text = text[: draw(st.integers(0, len(text)))]
+    kinds = st.sampled_from(["string", "string", "integer", "boolean", "object"])
+    fields = {key: {"type": draw(kinds)} for key in "ab"}
+    tools = [{"name": "tell", "parameters": {"type": "object", "properties": fields}}]
+    return name, text + draw(st.sampled_from(["", "\n", "x", "<"])), normalise_tools(tools), whole
+
+
+@given(tagged_calls(), st.data(), st.booleans())
+def test_any_split_of_a_call_in_tags_gives_the_same_calls(written, data, cut):
+    name, text, tools, whole = written
+    hold_split(name, text, data, cut, tools)
+    if whole:  # nothing that the parser reads is lost by having been shown
+        parser = tokenizer_with(name).tool_parser
+        parsed, _ = parse_calls(text, parser, tools, 0)
+        shown = read(name, [text], tools=tools)[0].calls
+        assert [call["arguments"] for call in shown] == [call["arguments"] for call in parsed]

@@ -1,0 +1,63 @@
+import re
+
+import pytest
+
+from provider.inputs.schemas import check_schema
+from provider.interface import InvalidParameterError
+
+GOOD = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string", "description": "Where.", "pattern": "^[A-Z]"},
+        "days": {"type": ["integer", "null"], "minimum": 1},
+        "units": {"type": "array", "items": {"enum": ["C", "F", 1, None]}, "maxItems": 2},
+        "pair": {"items": [{"type": "number"}, True]},
+        "place": {"anyOf": [{"$ref": "#/$defs/place"}, {"const": None}]},
+        "more": {"type": "object", "additionalProperties": {"type": "number"}},
+    },
+    "required": ["city"],
+    "additionalProperties": False,
+    "$defs": {"place": {"type": "object", "properties": {"type": {"type": "string"}}}},
+    "x-of-somebody": [3],
+}
+
+
+def test_a_schema_passes():
+    check_schema("s", GOOD)
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        ([], "s"),
+        ({"type": 3}, "s.type"),
+        ({"type": []}, "s.type"),
+        ({"type": ["string", {}]}, "s.type"),
+        ({"properties": [["a", {}]]}, "s.properties"),
+        ({"properties": {"a": 3}}, "s.properties.a"),
+        ({"properties": {"a": {"properties": None}}}, "s.properties.a.properties"),
+        ({"required": True}, "s.required"),
+        ({"required": [["a"]]}, "s.required"),
+        ({"enum": "abc"}, "s.enum"),
+        ({"items": 3}, "s.items"),
+        ({"items": [{}, {"type": None}]}, "s.items[1].type"),
+        ({"anyOf": {}}, "s.anyOf"),
+        ({"oneOf": [{"minItems": "1"}]}, "s.oneOf[0].minItems"),
+        ({"maxItems": -1}, "s.maxItems"),
+        ({"maximum": True}, "s.maximum"),
+        ({"$ref": 3}, "s.$ref"),
+        ({"$defs": {"a": {"not": "b"}}}, "s.$defs.a.not"),
+    ],
+)
+def test_what_is_no_schema_is_named_by_its_place(schema, path):
+    with pytest.raises(InvalidParameterError, match=re.escape(f"`{path}` must be")) as caught:
+        check_schema("s", schema)
+    assert caught.value.parameter == path
+
+
+def test_what_is_no_json_is_said_to_be_none():
+    ring = {"type": "object"}
+    ring["properties"] = {"a": ring}
+    for schema in (ring, {"const": b"x"}):
+        with pytest.raises(InvalidParameterError, match="is no JSON"):
+            check_schema("s", schema)

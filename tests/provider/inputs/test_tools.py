@@ -1,0 +1,111 @@
+import functools
+import re
+from typing import Literal
+
+import pytest
+
+from provider.inputs.tools import normalise_tools
+from provider.interface import InvalidParameterError
+
+
+def weather(city: str, days: int = 1) -> str:
+    """Tell the weather in a city."""
+
+
+FLAT = {"name": "weather", "description": "Tell.", "parameters": {"type": "object"}}
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [weather, FLAT, {"type": "function", **FLAT}, {"type": "function", "function": FLAT}],
+)
+def test_all_forms_become_one(tool):
+    (tool,) = normalise_tools([tool])
+    assert tool["type"] == "function"
+    assert tool["function"]["name"] == "weather"
+    assert tool["function"]["parameters"]["type"] == "object"
+
+
+def test_a_function_is_described_by_its_signature():
+    (tool,) = normalise_tools([weather])
+    assert tool["function"]["description"] == "Tell the weather in a city."
+    assert tool["function"]["parameters"] == {
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+        "required": ["city"],
+    }
+
+
+def forecast(city: str, unit: Literal["c", "f"] = "c", days: list[int] | None = None):
+    """Tell how the weather will be.
+
+    Args:
+        city: Where.
+        unit: Celsius or Fahrenheit.
+        days: From today.
+    """
+
+
+def test_a_docstring_that_describes_the_arguments_is_read():
+    (tool,) = normalise_tools([forecast])
+    assert tool["function"]["description"] == "Tell how the weather will be."
+    properties = tool["function"]["parameters"]["properties"]
+    assert properties["city"] == {"type": "string", "description": "Where."}
+    assert properties["unit"]["enum"] == ["c", "f"]
+    assert properties["days"]["items"] == {"type": "integer"}
+    assert tool["function"]["parameters"]["required"] == ["city"]
+
+
+def test_a_callable_that_can_not_be_described_is_named_by_its_index():
+    with pytest.raises(InvalidParameterError) as caught:
+        normalise_tools([functools.partial(weather, "Ulm")])
+    assert caught.value.parameter == "tools[0]"
+
+
+@pytest.mark.parametrize(
+    "bad", [3, {}, {"name": 3}, {"name": ""}, {"type": "function", "function": None}]
+)
+def test_a_bad_tool_is_named_by_its_index(bad):
+    with pytest.raises(InvalidParameterError) as caught:
+        normalise_tools([FLAT, bad])
+    assert caught.value.parameter == "tools[1]"
+
+
+def test_parameters_that_are_no_schema_are_named_by_their_path():
+    with pytest.raises(InvalidParameterError) as caught:
+        normalise_tools([FLAT, {"name": "tell", "parameters": ["city"]}])
+    assert caught.value.parameter == "tools[1].parameters"
+
+
+def test_the_path_is_that_of_the_form_that_was_given():
+    for tool, path in (
+        ({"name": "f", "parameters": {"required": True}}, "tools[0].parameters.required"),
+        ({"name": "f", "description": 3}, "tools[0].description"),
+    ):
+        for given, at in (
+            (tool, path),
+            ({"type": "function", "function": tool}, path.replace("[0]", "[0].function")),
+        ):
+            with pytest.raises(InvalidParameterError) as caught:
+                normalise_tools([given])
+            assert caught.value.parameter == at
+
+
+def test_arguments_that_are_taken_together_are_not_described():
+    def sum_of(first: int, *more: int, **options: str) -> int:
+        """Add numbers."""
+
+    [tool] = normalise_tools([sum_of])
+    assert list(tool["function"]["parameters"]["properties"]) == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "path"),
+    [
+        ({"type": "string"}, "tools[0].parameters.type"),
+        ({"properties": {"a": {"const": b"x"}}}, "tools[0].parameters"),
+    ],
+)
+def test_parameters_that_are_no_object_or_no_json_are_named(parameters, path):
+    with pytest.raises(InvalidParameterError, match=re.escape(f"`{path}`")):
+        normalise_tools([{"name": "f", "parameters": parameters}])

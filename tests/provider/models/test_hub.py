@@ -1,0 +1,284 @@
+"""Downloads by the hub's real client, from a stand-in for the hub.
+
+In processes of their own: where the hub is, is read from the environment when that client is
+imported.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.commands.failure import ExitStatus
+from tests.support.hub import TOKEN, standing_in
+from tests.support.tiny_models import LLAMA, write_model
+
+MODEL = "acme/tiny"
+
+
+@pytest.fixture
+def hub(tmp_path):
+    with standing_in() as hub:
+        hub.home = tmp_path / "home"
+        hub.repositories[MODEL] = write_model(tmp_path / "repository", LLAMA)
+        (hub.repositories[MODEL] / "README.md").write_text("Not of use to anybody here.")
+        yield hub
+
+
+def environment(hub, **more):
+    own = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(hub.home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    return {**kept, **own, **more}
+
+
+def run(hub, *arguments, **variables):
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment(hub, **variables),
+        check=False,
+    )
+
+
+def generate(hub, model=MODEL, **variables):
+    code = (
+        "import sys, json; from provider import MLXProvider\n"
+        f"llm = MLXProvider({{'model': {model!r}, 'max_tokens': 3, 'temperature': 0.0}})\n"
+        "print(llm.generate('Hi').usage['completion_tokens']); llm.close()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment(hub, **variables),
+        check=False,
+    )
+
+
+def asked_for(hub, name):
+    return [asked for asked in hub.requests if asked[0] == "GET" and asked[1].endswith(name)]
+
+
+def test_a_model_is_pulled_checked_and_then_there(hub):
+    done = run(hub, "pull", MODEL)
+    assert done.returncode == ExitStatus.OK, done.stderr
+    folder = done.stdout.strip()
+    assert sorted(path.name for path in Path(folder).iterdir()) == [
+        "chat_template.jinja",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    assert "5 files are there and right" in done.stderr
+    count = len(asked_for(hub, "model.safetensors"))
+    again = run(hub, "pull", MODEL)
+    assert again.stdout == done.stdout
+    assert len(asked_for(hub, "model.safetensors")) == count, "it was downloaded again"
+    assert generate(hub).stdout.strip() == "3"
+
+
+@pytest.fixture
+def size(hub, tmp_path):
+    """Make the model large, and return how large its weights are.
+
+    The client writes 10 MB at a time; what has not been written is lost with the connection.
+    """
+    large = {**LLAMA, "hidden_size": 256, "intermediate_size": 12_000, "num_hidden_layers": 1}
+    hub.repositories[MODEL] = write_model(tmp_path / "large", large)
+    size = (hub.repositories[MODEL] / "model.safetensors").stat().st_size
+    assert size > 30_000_000
+    return size
+
+
+def test_a_download_that_is_cut_off_goes_on_where_it_was(hub, size):
+    hub.cut_after = size - 1000
+    done = run(hub, "pull", MODEL)
+    if done.returncode != ExitStatus.OK:  # the client may try again by itself
+        done = run(hub, "pull", MODEL)
+    assert done.returncode == ExitStatus.OK, done.stderr
+    ranges = [asked[2] for asked in asked_for(hub, "model.safetensors")]
+    assert ranges[0] is None
+    begins = [int(asked.removeprefix("bytes=").partition("-")[0]) for asked in ranges[1:] if asked]
+    assert begins, "it began anew"
+    assert all(10_000_000 <= begin <= size - 1000 for begin in begins)
+    assert generate(hub).stdout.strip() == "3"
+
+
+def test_a_pull_that_is_interrupted_ends_at_once_and_leaves_what_is_complete(hub, size):
+    hub.hold_after = size - 1000
+    pulling = subprocess.Popen(
+        [sys.executable, "-m", "gateway", "pull", MODEL],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(hub),
+    )
+    assert hub.holding.wait(60)
+    pulling.send_signal(signal.SIGINT)
+    _, said = pulling.communicate(timeout=30)  # the hub still holds the rest
+    assert pulling.returncode == ExitStatus.INTERRUPTED
+    assert said.strip() == "stopped; the same command gets the files that are missing"
+    assert not hub.go_on.is_set()
+    assert not list(hub.home.rglob("*.incomplete"))
+    hub.go_on.set()
+    assert run(hub, "pull", MODEL).returncode == ExitStatus.OK
+
+
+def test_closing_stops_a_download(hub, size):
+    code = (
+        "import threading; from provider import MLXProvider\n"
+        f"llm = MLXProvider({{'model': {MODEL!r}}})\n"
+        "loading = llm._library.default.ready()\n"
+        "input(); closing = threading.Thread(target=llm.close); closing.start()\n"
+        "while not llm._library.default.closed: pass\n"
+        "print('closed', flush=True); closing.join(); print(loading.exception())"
+    )
+    hub.hold_after = size // 2
+    loading = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(hub),
+    )
+    assert hub.holding.wait(60)
+    loading.stdin.write("\n")
+    loading.stdin.flush()
+    assert loading.stdout.readline() == "closed\n"
+    hub.go_on.set()
+    said, _ = loading.communicate(timeout=30)
+    assert said.strip() == "the provider is closed"
+    assert not list(hub.home.rglob("model.safetensors"))
+
+
+def test_who_waits_is_told_how_the_download_goes_on(hub, size):
+    code = (
+        "import asyncio, json; from provider import MLXProvider\n"
+        "async def main():\n"
+        f"    llm = MLXProvider({{'model': {MODEL!r}, 'max_tokens': 2}})\n"
+        "    stream = await llm.generate_async('Hi', stream=True, events=True)\n"
+        "    told = [r.raw_response async for r in stream if hasattr(r.raw_response, 'done')]\n"
+        "    print(json.dumps([[t.done, t.total] for t in told if hasattr(t, 'model')]))\n"
+        "    await llm.aclose()\n"
+        "asyncio.run(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment(hub),
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    files = hub.repositories[MODEL].iterdir()
+    total = sum(path.stat().st_size for path in files if path.suffix != ".md")
+    assert [total, total] in told
+    assert len([there for there, of in told if of == total]) > 2
+    assert told[-1][0] == told[-1][1] < size, "the weights, after the files"
+
+
+def test_a_repository_without_a_model_is_said_to_be_none(hub):
+    (hub.repositories[MODEL] / "model.safetensors").unlink()
+    done = run(hub, "pull", MODEL)
+    assert done.returncode == ExitStatus.NO_MODEL
+    assert "holds no model" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_model_is_downloaded_when_it_is_asked_for(hub):
+    done = generate(hub)
+    assert done.stdout.strip() == "3", done.stderr
+
+
+def test_a_repository_that_is_not_there_is_said(hub):
+    done = run(hub, "pull", "acme/nothing")
+    assert done.returncode == ExitStatus.NO_MODEL
+    assert "no such model on the hub" in done.stderr
+    assert "hint: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "no such model on the hub" in generate(hub, "acme/nothing").stderr
+
+
+@pytest.mark.parametrize("model", ["nothing", "a/b/c", "https://example.org/a/b", "a b/c"])
+def test_what_is_no_id_is_not_asked_for(hub, model):
+    done = run(hub, "pull", model)
+    assert done.returncode == ExitStatus.NO_MODEL
+    assert "not the form of a hub id, OWNER/NAME" in done.stderr
+    assert hub.requests == []
+
+
+def test_a_model_that_needs_a_token_says_so_and_comes_with_one(hub):
+    hub.gated.add(MODEL)
+    done = run(hub, "pull", MODEL)
+    assert done.returncode == ExitStatus.NO_MODEL
+    assert "the hub asks for a token that may read it" in done.stderr
+    assert "HF_TOKEN" in done.stderr
+    assert run(hub, "pull", MODEL, HF_TOKEN="hf_wrong").returncode == ExitStatus.NO_MODEL
+    assert run(hub, "pull", MODEL, HF_TOKEN=TOKEN).returncode == ExitStatus.OK
+
+
+def test_a_hub_that_cannot_be_reached_is_said_and_a_model_in_the_cache_is_used(hub):
+    nobody = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = run(hub, "pull", MODEL, **nobody)
+    assert done.returncode == ExitStatus.NO_MODEL
+    assert "the hub cannot be reached" in done.stderr
+    assert run(hub, "pull", MODEL).returncode == ExitStatus.OK
+    assert generate(hub, **nobody).stdout.strip() == "3"
+
+
+def test_files_that_are_damaged_are_named(hub):
+    hub.damage = True
+    done = run(hub, "pull", MODEL)
+    assert done.returncode == ExitStatus.NO_MODEL
+    assert "is damaged in the cache: " in done.stderr
+    assert "model.safetensors" in done.stderr
+
+
+def test_models_lists_what_is_in_the_cache_with_its_size(hub):
+    empty = run(hub, "models", "--url", "http://127.0.0.1:9")
+    assert (empty.returncode, empty.stdout) == (ExitStatus.OK, "")
+    assert "no gateway at http://127.0.0.1:9" in empty.stderr
+    run(hub, "pull", MODEL)
+    (line,) = run(hub, "models", "--url", "http://127.0.0.1:9").stdout.splitlines()
+    name, where, size, _ = line.split("\t")
+    assert (name, where) == (MODEL, "in the cache")
+    assert size.endswith("KiB")
+    assert float(size.split()[0]) > 100
+
+
+def test_an_adapter_of_the_hub_is_downloaded(hub, tmp_path):
+    from tests.provider.models.test_library import write_adapter
+
+    hub.repositories["acme/odd"] = write_adapter(tmp_path / "adapter", hub.repositories[MODEL])
+    code = (
+        "from provider import MLXProvider\n"
+        f"llm = MLXProvider({{'model': 'base={MODEL}', 'adapter': ['odd=base:acme/odd'],"
+        " 'max_tokens': 9, 'temperature': 0.0})\n"
+        "import json\n"
+        "said = [llm.generate('Hi', model=name).content for name in ('base', 'odd')]\n"
+        "print(json.dumps(said)); llm.close()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment(hub),
+        check=False,
+    )
+    base, odd = json.loads(done.stdout)
+    assert base != odd
+    assert "--adapter NAME=BASE:acme/odd" in run(hub, "pull", "acme/odd").stderr

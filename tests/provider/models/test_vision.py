@@ -1,0 +1,298 @@
+"""Models that see, small and of random weights, through the whole engine, beside mlx-vlm's own."""
+
+import asyncio
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from provider import MLXProvider
+from provider.embedded import MODEL_PATH
+from provider.inputs.images import all_opened, image_part, opened
+from provider.interface import (
+    FileData,
+    FileProcessingError,
+    ImageProcessingError,
+    InvalidParameterError,
+    ModelLoadingError,
+    UnsupportedFeatureError,
+)
+from provider.runtime.mlx import mx
+from tests.support.tiny_models import LLAMA, write_model
+from tests.support.tiny_vision import ARCHITECTURES, picture, write_vision_model
+
+RED, BLUE = picture("red"), picture("blue", (90, 60))
+ORIENTATION, TURN_RIGHT = 274, 6  # EXIF's
+QUESTION = "What is in this picture?"
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def folder(request, tmp_path_factory):
+    return write_vision_model(tmp_path_factory.mktemp("models") / request.param, request.param)
+
+
+@pytest.fixture
+def provider(folder):
+    made = MLXProvider({"model": str(folder), "temperature": 0.0, "max_tokens": 16})
+    yield made
+    made.close(0)
+
+
+def asking(*parts):
+    return {"messages": [{"role": "user", "content": list(parts)}]}
+
+
+def image(data):
+    return {"type": "image", "data": data}
+
+
+def text(said=QUESTION):
+    return {"type": "text", "text": said}
+
+
+async def see(provider, data, **options):
+    return await provider.generate_async("", **asking(image(data), text()), **options)
+
+
+def by_mlx_vlm(folder, data, tokens):
+    """Return the greedy tokens that mlx-vlm's own model and processor give."""
+    from mlx_vlm.utils import load_model, load_processor
+
+    model, processor = load_model(folder), load_processor(folder, add_detokenizer=False)
+    model.set_dtype(mx.float32)
+    prompt = processor.tokenizer.apply_chat_template(
+        [{"role": "user", "content": [{"type": "image"}, text()]}],
+        add_generation_prompt=True,
+        tokenize=False,
+    )
+    inputs = {k: mx.array(v) for k, v in processor(images=[opened(data)], text=[prompt]).items()}
+    ids, pixels = inputs.pop("input_ids"), inputs.pop("pixel_values")
+    inputs.pop("attention_mask", None)
+    said = []
+    for _ in range(tokens):  # without a cache, from the beginning each time: slow and plain
+        features = model.get_input_embeddings(ids, pixels, **inputs)
+        more = {} if features.position_ids is None else {"position_ids": features.position_ids}
+        out = model.language_model(ids, inputs_embeds=features.inputs_embeds, **more)
+        said.append(int(mx.argmax(out.logits[0, -1]).item()))
+        ids = mx.concatenate([ids, mx.array([[said[-1]]], ids.dtype)], axis=1)
+    return said
+
+
+async def test_an_image_is_seen_as_mlx_vlm_sees_it(provider, folder):
+    whole = await see(provider, RED, max_tokens=12, logprobs=True)
+    tokenizer = provider._library.default.loaded().template.tokenizer
+    expected = by_mlx_vlm(folder, RED, 12)
+    ends = tokenizer.eos_token_ids
+    until = next((i for i, token in enumerate(expected) if token in ends), len(expected))
+    given = [one["token"] for one in whole.raw_response.logprobs.tokens]
+    assert given[:until] == [tokenizer.decode([token]) for token in expected[:until]]
+    assert until > 3
+
+
+async def test_two_images_give_two_answers_and_the_same_image_the_same(provider):
+    red, blue, again = [await see(provider, data) for data in (RED, BLUE, RED)]
+    assert red.content != blue.content
+    assert again.content == red.content
+    assert again.usage["cached_tokens"] > red.usage["cached_tokens"] == 0
+    assert blue.usage["cached_tokens"] == 0
+
+
+async def test_runs_with_and_without_images_are_the_same_together_as_alone(provider):
+    def asks():
+        return [
+            see(provider, RED),
+            provider.generate_async("Tell me a story"),
+            see(provider, BLUE),
+            provider.generate_async("Count from 3 to 9, and go on and on"),
+        ]
+
+    alone = [(await one).content for one in asks()]
+    together = await asyncio.gather(*asks(), *asks())
+    assert [answer.content for answer in together] == alone * 2
+
+
+async def test_an_image_may_come_as_a_file_as_a_data_url_or_in_base64(provider, tmp_path):
+    expected = (await see(provider, RED)).content
+    (tmp_path / "red.png").write_bytes(RED)
+    encoded = base64.b64encode(RED).decode()
+    url = f"data:image/png;base64,{encoded}"
+    ways = [
+        provider.generate_async(QUESTION, files=[tmp_path / "red.png"]),
+        provider.generate_async(QUESTION, files=[FileData("x", "image/png", RED)]),
+        provider.generate_async(
+            "", **asking({"type": "image_url", "image_url": {"url": url}}, text())
+        ),
+        provider.generate_async("", **asking(image(encoded), text())),
+    ]
+    assert [(await way).content for way in ways] == [expected] * 4
+
+
+async def test_a_conversation_goes_on_after_an_image(provider):
+    first = await see(provider, RED)
+    turns = [
+        {"role": "user", "content": [image(RED), text()]},
+        {"role": "assistant", "content": first.content},
+        {"role": "user", "content": "And what else?"},
+    ]
+    second = await provider.generate_async("", messages=turns)
+    assert second.usage["cached_tokens"] > first.usage["prompt_tokens"] - 16
+    alone = MLXProvider({**provider.get_config(), "prefix_cache_bytes": 0})
+    assert (await alone.generate_async("", messages=turns)).content == second.content
+    await alone.aclose()
+
+
+async def test_several_answers_to_one_image_and_a_parked_stream(provider):
+    whole = await see(provider, RED, n=3)
+    assert len({one.content for one in whole.choices}) == 1
+    stream = await see(provider, RED, stream=True, max_tokens=40)
+    said = []
+    async for delta in stream:
+        said.append(delta.content or "")
+        await asyncio.sleep(0.001)
+    assert "".join(said).startswith(whole.content[:5])
+
+
+async def test_a_draft_changes_nothing_of_what_is_seen(provider, folder, tmp_path):
+    other = write_vision_model(tmp_path / "draft", folder.name, seed=5)
+    for draft in (folder, other):  # one that is always right, but for images; one that never is
+        drafted = MLXProvider({**provider.get_config(), "draft_model": str(draft)})
+        for one in (provider, drafted):
+            assert (await see(one, BLUE)).content != (await see(one, RED)).content
+        assert (await see(drafted, RED)).content == (await see(provider, RED)).content
+        hello = [(await one.generate_async("Hello")).content for one in (provider, drafted)]
+        assert hello[0] == hello[1]
+        await drafted.aclose()
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", RED[:60]])
+async def test_what_is_no_image_is_said(provider, data):
+    with pytest.raises((ImageProcessingError, InvalidParameterError)):
+        await see(provider, data)
+    assert (await provider.generate_async("Hi")).usage["completion_tokens"] > 0
+
+
+async def test_a_model_that_reads_says_that_it_does_not_see():
+    provider = MLXProvider({"max_tokens": 3})
+    for asked in (
+        provider.generate_async("", **asking(image(RED))),
+        provider.generate_async(QUESTION, files=[FileData("red.png", None, RED)]),
+    ):
+        with pytest.raises(UnsupportedFeatureError, match="this model reads text, no images"):
+            await asked
+    await provider.aclose()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "/etc/passwd",
+        "http://example.org/a.png",
+        "file:///etc/passwd",
+        "data:text/html;base64,AAAA",
+        "data:image/png,AAAA",
+        "not base64!",
+        "",
+        None,
+        3,
+    ],
+)
+def test_paths_and_urls_of_images_are_refused(given):
+    with pytest.raises(InvalidParameterError, match="must be an image as data") as caught:
+        image_part("messages[0].content[1]", {"type": "image_url", "image_url": {"url": given}})
+    assert caught.value.parameter == "messages[0].content[1]"
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked():
+    with pytest.raises(ImageProcessingError, match="pixels"):
+        opened(picture("red", (9000, 9000)))
+
+
+def test_images_that_are_too_much_together_are_refused():
+    red = picture("red", (100, 100))
+    assert len(all_opened([red] * 3, 30_000)) == 3
+    with pytest.raises(ImageProcessingError, match="with the others"):
+        all_opened([red] * 4, 30_000)
+
+
+async def test_images_whose_data_are_the_same_together_are_told_apart(provider):
+    # What stands behind an image in its file is not seen.
+    white = picture("white", (80, 30))
+    first = asking(image(RED + BLUE), image(white), text())
+    second = asking(image(RED), image(BLUE + white), text())
+    whole = [await provider.generate_async("", **asked) for asked in (first, second)]
+    assert whole[1].usage["cached_tokens"] == 0
+    assert whole[0].content != whole[1].content
+
+
+def test_a_photograph_that_was_taken_sideways_stands_upright():
+    image = Image.new("RGB", (40, 20), "blue")
+    image.paste("red", (0, 0, 20, 20))  # where it was taken, red is above
+    turned, data = Image.Exif(), io.BytesIO()
+    turned[ORIENTATION] = TURN_RIGHT
+    image.save(data, "PNG", exif=turned)
+    seen = opened(data.getvalue())
+    assert seen.size == (20, 40)
+    assert (seen.getpixel((10, 5)), seen.getpixel((10, 35))) == ((255, 0, 0), (0, 0, 255))
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
+def test_images_of_usual_formats_are_read(form):
+    assert opened(picture("red", form=form)).size == (60, 44)
+
+
+def test_a_format_that_other_programs_would_read_is_refused():
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    with pytest.raises(ImageProcessingError, match="in no format that is read; these are PNG"):
+        opened(eps)
+
+
+async def test_a_large_file_is_refused(provider, monkeypatch):
+    monkeypatch.setattr("provider.inputs.files.MAX_IMAGE_BYTES", 100)
+    with pytest.raises(FileProcessingError, match="has more than 100 bytes"):
+        await provider.generate_async(QUESTION, files=[FileData("red.png", None, RED)])
+
+
+def test_the_embedded_model_is_no_model_that_sees():
+    from provider.models.vision import can_see, why_blind
+
+    assert not can_see(MODEL_PATH)
+    assert why_blind(MODEL_PATH) == ""
+
+
+async def test_a_model_that_only_mlx_lm_knows_reads_text_and_says_why_it_does_not_see(tmp_path):
+    folder = write_model(
+        tmp_path / "eyes", {**LLAMA, "model_type": "nanbeige", "vision_config": {"depth": 1}}
+    )
+    provider = MLXProvider({"model": str(folder), "max_tokens": 3})
+    assert (await provider.generate_async("Hi")).usage["completion_tokens"] > 0
+    with pytest.raises(UnsupportedFeatureError, match="mlx-vlm does not know how"):
+        await provider.generate_async("Hi", files=[FileData("red.png", None, RED)])
+    await provider.aclose()
+
+
+def test_a_model_whose_processor_is_broken_holds_no_memory_and_can_be_mended(tmp_path):
+    folder = write_vision_model(tmp_path / "seeing", "llava")
+    settings = (folder / "preprocessor_config.json").read_text()
+    (folder / "preprocessor_config.json").write_text("{")
+    provider = MLXProvider({"model": str(folder), "max_tokens": 3})
+    for _ in range(2):
+        with pytest.raises(ModelLoadingError, match="`seeing` cannot be loaded: "):
+            provider.generate("Hi")
+        assert provider.statistics().weights_bytes == 0
+    (folder / "preprocessor_config.json").write_text(settings)
+    assert provider.generate("Hi").usage["completion_tokens"] > 0
+    provider.close(0)
+
+
+def test_pixels_cross_the_threads_as_numpy(folder):
+    from provider.models.vision import Eyes
+
+    look = Eyes(folder).look("x " + _place(folder), [RED])
+    assert all(isinstance(value, np.ndarray) for value in look.inputs.values())
+    assert isinstance(look.tokens, list)
+
+
+def _place(folder):
+    return "<image>" if "llava" in folder.name else "<|vision_start|><|image_pad|><|vision_end|>"
