@@ -11,13 +11,13 @@ from typing import Any, Dict, NamedTuple, Optional  # noqa: UP035 - the contract
 __all__ = [
     "CallDelta",
     "Delta",
-    "Drawn",
     "GenerationStarted",
     "GenerationTiming",
     "ModelLoading",
     "PrefillProgress",
     "QueuePosition",
     "TextDelta",
+    "TokenLogprob",
     "TokenLogprobs",
     "ToolCallDelta",
 ]
@@ -110,7 +110,7 @@ class GenerationTiming:
     broken_calls: tuple[ToolCallDelta, ...] = ()
 
 
-class Drawn(NamedTuple):
+class TokenLogprob(NamedTuple):
     """One token's log-probability, and the likeliest tokens with theirs, the likeliest first."""
 
     logprob: float

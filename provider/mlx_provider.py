@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - the contract's own spelling
 
-from provider.constraints.compiler import refuse_excess
-from provider.constraints.sandbox import Trials
+from provider.constraints.compiler import refuse_costly
+from provider.constraints.sandbox import Sandbox
 from provider.engine.engine import Engine, EngineClosedError
 from provider.engine.inbox import AsyncInbox, SyncInbox
 from provider.engine.messages import RunEvent, RunFailed, RunFinished, RunRequest
@@ -37,9 +37,9 @@ from provider.interface import (
     TokenLogprobs,
 )
 from provider.models.library import Library, sources_of
-from provider.models.request_builder import Call, Preparation
-from provider.models.served_model import Served
-from provider.models.submission import Submitted
+from provider.models.request_builder import Call, RequestBuilder
+from provider.models.served_model import ServedModel
+from provider.models.submission import Submission
 from provider.options import GenerationOptions, parse_options
 from provider.settings import parse_settings
 
@@ -84,7 +84,7 @@ class MLXProvider(AbstractLLMInterface):
             idle_s=given.get("idle_unload"),
             allow_any=bool(given.get("allow_any_model")),
         )
-        self._trials = Trials()
+        self._trials = Sandbox()
 
     # Loading and closing.
 
@@ -156,7 +156,7 @@ class MLXProvider(AbstractLLMInterface):
             **super().get_capabilities(),
             **dict.fromkeys(able, True),
             ModelCapability.MAX_TOKENS: limit,
-            ModelCapability.VISION: ready is not None and ready.eyes is not None,
+            ModelCapability.VISION: ready is not None and ready.image_processor is not None,
         }
 
     # Generating.
@@ -240,12 +240,12 @@ class MLXProvider(AbstractLLMInterface):
         tools = [] if options.tool_choice in {None, "auto", "none"} else call.tools
         if not options.response_format and not tools:
             return None
-        work = (refuse_excess, self._trials.passes, options.response_format, tools)
+        work = (refuse_costly, self._trials.passes, options.response_format, tools)
         return self._trials.submit(*work)
 
     # A request may find its model unloaded, each time; then it is loaded again.
 
-    def _requests(self, served: Served, call: Call) -> List[RunRequest]:
+    def _requests(self, served: ServedModel, call: Call) -> List[RunRequest]:
         while True:
             ready = served.ready().result()
             with suppress(EngineClosedError), served.engine.coming():
@@ -253,7 +253,7 @@ class MLXProvider(AbstractLLMInterface):
                 return made
             served.refuse_if_closed()
 
-    async def _requests_async(self, served: Served, call: Call) -> List[RunRequest]:
+    async def _requests_async(self, served: ServedModel, call: Call) -> List[RunRequest]:
         while True:
             ready = served.loaded() or await _loaded(served)
             with suppress(EngineClosedError), served.engine.coming():
@@ -263,7 +263,7 @@ class MLXProvider(AbstractLLMInterface):
             served.refuse_if_closed()
 
     async def _after_loading(
-        self, served: Served, call: Call
+        self, served: ServedModel, call: Call
     ) -> AsyncGenerator[GenerateResponse, None]:
         """Tell how the loading goes, then generate."""
         loop = asyncio.get_running_loop()
@@ -282,13 +282,13 @@ class MLXProvider(AbstractLLMInterface):
                 yield delta
 
     def _deltas(
-        self, served: Served, requests: List[RunRequest]
+        self, served: ServedModel, requests: List[RunRequest]
     ) -> Generator[GenerateResponse, None, None]:
         inbox = SyncInbox()
         while True:
             served.ready().result()
             with suppress(EngineClosedError):
-                runs = Submitted(served, requests, inbox)
+                runs = Submission(served, requests, inbox)
                 break
             served.refuse_if_closed()
         with runs:
@@ -297,14 +297,14 @@ class MLXProvider(AbstractLLMInterface):
                     yield response
 
     async def _deltas_async(
-        self, served: Served, requests: List[RunRequest]
+        self, served: ServedModel, requests: List[RunRequest]
     ) -> AsyncGenerator[GenerateResponse, None]:
         inbox = AsyncInbox()
         while True:
             if served.loaded() is None:
                 await _loaded(served)
             with suppress(EngineClosedError):
-                runs = Submitted(served, requests, inbox)
+                runs = Submission(served, requests, inbox)
                 break
             served.refuse_if_closed()
         with runs:
@@ -312,7 +312,7 @@ class MLXProvider(AbstractLLMInterface):
                 if (response := self._take(runs, await inbox.get())) is not None:
                     yield response
 
-    def _take(self, runs: Submitted, given: Any) -> Optional[GenerateResponse]:
+    def _take(self, runs: Submission, given: Any) -> Optional[GenerateResponse]:
         """Return what the caller gets of what came to the inbox of some runs."""
         event, choice = runs.take(given)
         request = runs.requests[choice]
@@ -353,7 +353,7 @@ class MLXProvider(AbstractLLMInterface):
 OF_EACH = (TextDelta, CallDelta, RunFinished, RunFailed)  # of several answers; the rest of one
 
 
-async def _loaded(served: Served) -> Preparation:
+async def _loaded(served: ServedModel) -> RequestBuilder:
     """Wait until a model is loaded; cancelling leaves the loading going on."""
     return await asyncio.shield(asyncio.wrap_future(served.ready()))
 

@@ -158,7 +158,6 @@ def test_the_provider_keeps_its_layers():
     assert list(wrong_arrows("provider", PROVIDER_LAYERS, PROVIDER_BESIDE)) == []
 
 
-@pytest.mark.xfail(reason="the goal of the moves that follow", strict=True)
 def test_no_modules_import_each_other_in_a_circle():
     graph = {module: modules_in(imported(path)) - {module} for module, path in MODULES.items()}
     done = set()

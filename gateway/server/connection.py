@@ -24,8 +24,8 @@ from gateway.protocol.codes import CloseCode, ErrorCode
 from gateway.protocol.frames import Hello, Ready, Resume, ServerFrame
 from gateway.protocol.generation import Generation
 from gateway.protocol.session import Begin, Command, Refusal, Session, Stop, TakeOver
-from gateway.server.generation_task import Pull
-from gateway.server.generations import Hub
+from gateway.server.generation_task import GenerationTask
+from gateway.server.generations import Generations
 from gateway.server.logs import unexpected
 from gateway.server.rates import Rate
 from gateway.server.tokens import Token
@@ -48,7 +48,7 @@ class Connection:
     def __init__(
         self,
         socket: ServerConnection,
-        hub: Hub,
+        generations: Generations,
         ready: Ready,
         *,
         token: Token | None = None,
@@ -57,8 +57,8 @@ class Connection:
         self.token = token  # who it is, once it is admitted
         self._authenticate = authenticate  # None: nothing has to be shown any more
         self._socket = socket
-        self._hub = hub
-        self._settings = hub.settings
+        self._generations = generations
+        self._settings = generations.settings
         self._codec = codec_for(socket.subprotocol, self._settings.max_depth)
         self._loop = asyncio.get_running_loop()
         now, settings = self._loop.time(), self._settings
@@ -70,10 +70,10 @@ class Connection:
             new_ticket=lambda: secrets.token_urlsafe(16),
             keep_bytes=self._settings.resume_bytes,
             most_bytes=self._settings.max_frame_bytes,
-            admit=lambda frame: hub.refusal(frame, self.token),
+            admit=lambda frame: generations.refusal(frame, self.token),
         )
-        self._pulls: dict[Generation, Pull] = {}  # until their terminal frames have left
-        self._stopped: set[Pull] = set()  # cancelled, and maybe not yet closed
+        self._pulls: dict[Generation, GenerationTask] = {}  # until their terminal frames have left
+        self._stopped: set[GenerationTask] = set()  # cancelled, and maybe not yet closed
         self._closing: set[asyncio.Task[None]] = set()
         self._wake_writer = asyncio.Event()
         self._wake_writer.set()  # `ready` waits already
@@ -134,7 +134,7 @@ class Connection:
             await self._close(CloseCode.NOT_AUTHENTICATED, "a token is needed, in the first frame")
         return self.token is not None
 
-    def put_out(self) -> None:
+    def evict(self) -> None:
         """Close: this client's token lets nobody in any more."""
         closing = asyncio.create_task(
             self._close(CloseCode.NOT_AUTHENTICATED, "this token will not do any more")
@@ -163,8 +163,8 @@ class Connection:
     async def _receive(self, message: str | bytes) -> bool:
         """Act on one message; return False if the connection is to end."""
         self._last_busy = self._loop.time()
-        self._hub.metrics.received_frames += 1
-        self._hub.metrics.received_bytes += len(message)
+        self._generations.metrics.received_frames += 1
+        self._generations.metrics.received_bytes += len(message)
         if not (
             self._frames.take(1, self._last_busy)
             and self._bytes.take(len(message), self._last_busy)
@@ -204,14 +204,16 @@ class Connection:
         for command in commands:
             match command:
                 case Begin(generation, frame):
-                    self._pulls[generation] = self._hub.begin(generation, frame, self, owner)
+                    self._pulls[generation] = self._generations.begin(
+                        generation, frame, self, owner
+                    )
                 case Stop(generation):
                     self._stop(self._pulls[generation])
                 case TakeOver(frame):
                     self._take_over(frame, owner)
         self._wake_writer.set()
 
-    def _stop(self, pull: Pull) -> None:
+    def _stop(self, pull: GenerationTask) -> None:
         self._stopped.add(pull)
         if pull.task is not None:
             pull.task.add_done_callback(lambda task: self._stopped.discard(pull))
@@ -220,7 +222,9 @@ class Connection:
     # Resuming.
 
     def _take_over(self, frame: Resume, owner: Token | None) -> None:
-        pull = self._hub.shelf.find(frame.ticket, frame.id, owner.name if owner else None)
+        pull = self._generations.resume_store.find(
+            frame.ticket, frame.id, owner.name if owner else None
+        )
         if pull is None:
             refusal: Refusal | None = Refusal(ErrorCode.NOT_RESUMABLE, NO_TICKET)
         else:
@@ -230,14 +234,14 @@ class Connection:
             assert refusal is not None
             self._session.refuse(None if known else frame.id, refusal)
             return
-        self._hub.metrics.resumed += 1
+        self._generations.metrics.resumed += 1
         if pull.audience is not self:
             pull.audience.lose(pull)
             pull.audience = self
         self._pulls[pull.generation] = pull
         pull.look()
 
-    def lose(self, pull: Pull) -> None:
+    def lose(self, pull: GenerationTask) -> None:
         """Let go of a generation that another connection has taken over."""
         self._pulls.pop(pull.generation, None)
         why = Refusal(ErrorCode.NOT_RESUMABLE, "another connection has taken it over")
@@ -248,14 +252,17 @@ class Connection:
         """Leave resumable generations on the shelf; stop the others and wait for their end."""
         # A page that is left says so with 1001, and can't come back: its tickets are gone.
         code = self._socket.close_code
-        gone = self._hub.draining or code in {CloseCode.GOING_AWAY, CloseCode.NOT_AUTHENTICATED}
+        gone = self._generations.draining or code in {
+            CloseCode.GOING_AWAY,
+            CloseCode.NOT_AUTHENTICATED,
+        }
         for pull in list(self._pulls.values()):
             generation = pull.generation
             if generation.resumable and not gone:
-                self._hub.shelf.keep(pull)
+                self._generations.resume_store.keep(pull)
             else:
                 generation.cancel(time.monotonic())
-                self._hub.shelf.drop(pull)
+                self._generations.resume_store.drop(pull)
                 self._stop(pull)
         self._pulls.clear()
         tasks = [pull.task for pull in self._stopped if pull.task is not None]
@@ -263,7 +270,7 @@ class Connection:
 
     # An audience.
 
-    def heard(self, pull: Pull) -> None:
+    def heard(self, pull: GenerationTask) -> None:
         """Let a generation leave what it has."""
         self._session.heard(pull.generation)
         self._write_now()
@@ -283,7 +290,7 @@ class Connection:
         A token then goes from the provider to the socket without another task's turn.
         """
         session, socket, codec = self._session, self._socket, self._codec
-        metrics = self._hub.metrics
+        metrics = self._generations.metrics
         while session.waiting and self._writing and not self._sending:
             if socket.transport.get_write_buffer_size():
                 self._wake_writer.set()
@@ -322,8 +329,8 @@ class Connection:
             self._sending_since = self._loop.time()
             self._watch()
             data = self._codec.encode(frame)
-            self._hub.metrics.sent_bytes += len(data)
-            self._hub.metrics.sent_frames += 1
+            self._generations.metrics.sent_bytes += len(data)
+            self._generations.metrics.sent_frames += 1
             await self._socket.send(data, text=self._codec.text)
         self._sending = False
         self._sending_since = None
@@ -335,7 +342,7 @@ class Connection:
             return
         if pull.generation.over:
             del self._pulls[pull.generation]
-            self._hub.shelf.keep(pull)
+            self._generations.resume_store.keep(pull)
             self._last_busy = self._loop.time()
         else:
             pull.look()
@@ -351,7 +358,7 @@ class Connection:
             return
         left = self._sending_since + self._settings.write_timeout_s - self._loop.time()
         if left <= 0:
-            self._hub.metrics.slow_clients += 1
+            self._generations.metrics.slow_clients += 1
             log.debug("a client took nothing for %g s", self._settings.write_timeout_s)
             self._socket.transport.abort()
         else:

@@ -26,7 +26,7 @@ from provider import interface
 from provider.interface import AbstractLLMInterface, FileData, GenerateResponse
 from provider.options import GenerationOptions
 
-__all__ = ["Audience", "Pull"]
+__all__ = ["GenerationTask", "Subscriber"]
 
 log = logging.getLogger(__name__)
 
@@ -52,26 +52,26 @@ CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
 OF_MODELS = (interface.ModelNotFoundError, interface.ModelLoadingError)
 
 
-class Audience(Protocol):
+class Subscriber(Protocol):
     """Who gets what a generation says: a connection, or the shelf."""
 
-    def heard(self, pull: Pull) -> None:
+    def heard(self, pull: GenerationTask) -> None:
         """Take note that the generation has something to say, or has ended."""
 
     def has_enough(self, generation: Generation) -> bool:
         """Return whether the provider is to wait."""
 
-    def lose(self, pull: Pull) -> None:
+    def lose(self, pull: GenerationTask) -> None:
         """Let go of a generation that another audience has taken over."""
 
 
-class Pull:
+class GenerationTask:
     """One generation's task; `audience` may change while it runs."""
 
     def __init__(
         self,
         generation: Generation,
-        audience: Audience,
+        audience: Subscriber,
         metrics: Metrics,
         *,
         owner: str | None = None,
@@ -86,14 +86,14 @@ class Pull:
         self.task: asyncio.Task[None] | None = None
         self._most_seconds = most_seconds
         self._most_prompt = most_prompt  # tokens
-        self._room = asyncio.Event()  # set while the generator may be pulled
-        self._room.set()
+        self._admission = asyncio.Event()  # set while the generator may be pulled
+        self._admission.set()
 
     def start(
         self,
         provider: AbstractLLMInterface,
         frame: Generate,
-        on_end: Callable[[Pull], None],
+        on_end: Callable[[GenerationTask], None],
     ) -> None:
         """Begin; `on_end` is called once the generator is closed."""
         self.task = asyncio.create_task(self._run(provider, frame))
@@ -107,8 +107,8 @@ class Pull:
 
     def look(self) -> None:
         """Go on if the audience has not enough any more."""
-        if not self._room.is_set() and not self.audience.has_enough(self.generation):
-            self._room.set()
+        if not self._admission.is_set() and not self.audience.has_enough(self.generation):
+            self._admission.set()
 
     async def _run(self, provider: AbstractLLMInterface, frame: Generate) -> None:
         generation, taken, last = self.generation, 0, None
@@ -132,8 +132,8 @@ class Pull:
                         if taken % TURN == 0:
                             await asyncio.sleep(0)
                         if self.audience.has_enough(generation):
-                            self._room.clear()
-                            await self._room.wait()
+                            self._admission.clear()
+                            await self._admission.wait()
             generation.ended(time.monotonic())
         except Exception as error:  # noqa: BLE001 - a generation's fault ends that generation alone
             if isinstance(error, TimeoutError) and limit.expired():
@@ -151,7 +151,7 @@ class Pull:
 
     def _cut(self) -> None:
         """End what has taken too long: the client's doing if it did not read, else a length."""
-        if self._room.is_set():
+        if self._admission.is_set():
             self.generation.ended(time.monotonic(), "length")
         else:
             message = f"not read within the {self._most_seconds:g} s that a generation may take"

@@ -14,34 +14,34 @@ from gateway.protocol.codes import ErrorCode
 from gateway.protocol.frames import Generate
 from gateway.protocol.generation import Generation
 from gateway.protocol.session import Refusal
-from gateway.server.generation_task import Audience, Pull
+from gateway.server.generation_task import GenerationTask, Subscriber
 from gateway.server.logs import fields
 from gateway.server.metrics import Metrics, exposition
 from gateway.server.rates import Counts
-from gateway.server.resumable import Shelf
+from gateway.server.resumable import ResumeStore
 from gateway.server.tokens import Token
 from provider.interface import AbstractLLMInterface, ModelParameter, health_of
 from provider.options import GenerationOptions
 
-__all__ = ["Hub"]
+__all__ = ["Generations"]
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1.0  # for who is one generation over a limit: they end all the time
 
 
-class Hub:
+class Generations:
     """The generations of a gateway, whichever connection they have, if any."""
 
     def __init__(self, provider: AbstractLLMInterface, settings: Settings):
         self.provider = provider
         self.settings = settings
-        self.shelf = Shelf(settings.resume_ttl_s, settings.resume_total_bytes)
+        self.resume_store = ResumeStore(settings.resume_ttl_s, settings.resume_total_bytes)
         self.draining = False
         self.metrics = Metrics()
         self.connections = 0
         self.authority = f"{settings.host}:{settings.port}"  # where clients reach it, as HOST:PORT
-        self._pulls: set[Pull] = set()  # whose generator is not closed yet
+        self._pulls: set[GenerationTask] = set()  # whose generator is not closed yet
         self._by_token = Counts()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -72,10 +72,10 @@ class Hub:
         return None
 
     def begin(
-        self, generation: Generation, frame: Generate, audience: Audience, token: Token | None
-    ) -> Pull:
+        self, generation: Generation, frame: Generate, audience: Subscriber, token: Token | None
+    ) -> GenerationTask:
         """Start a generation's task."""
-        pull = Pull(
+        pull = GenerationTask(
             generation,
             audience,
             self.metrics,
@@ -87,7 +87,7 @@ class Hub:
         if pull.owner is not None:
             self._by_token.add(pull.owner)
         self._idle.clear()
-        self.shelf.add(pull)
+        self.resume_store.add(pull)
         pull.start(self.provider, self._limited(frame), self._ended)
         return pull
 
@@ -105,14 +105,14 @@ class Hub:
 
     async def close(self) -> None:
         """Stop every generation that is left, and wait until their generators are closed."""
-        self.shelf.close()
+        self.resume_store.close()
         tasks = [pull.task for pull in self._pulls if pull.task is not None]
         for pull in self._pulls:
             pull.generation.cancel(time.monotonic())
             pull.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _ended(self, pull: Pull) -> None:
+    def _ended(self, pull: GenerationTask) -> None:
         self._pulls.discard(pull)
         if pull.owner is not None:
             self._by_token.remove(pull.owner)
@@ -120,7 +120,7 @@ class Hub:
             self._idle.set()
         self._count(pull)
 
-    def _count(self, pull: Pull) -> None:
+    def _count(self, pull: GenerationTask) -> None:
         """Count a generation that has ended, and log its one line; never its text."""
         one, metrics, now = pull.generation, self.metrics, time.monotonic()
         metrics.ended[one.reason] += 1
@@ -156,8 +156,8 @@ class Hub:
         now = {
             "connections": self.connections,
             "generations": self.live,
-            "tickets": len(self.shelf),
-            "lost_generations": self.shelf.waiting,
+            "tickets": len(self.resume_store),
+            "lost_generations": self.resume_store.waiting,
             "ready": int(health_of(self.provider).ready and not self.draining),
         }
         return exposition(self.metrics, now, statistics() if callable(statistics) else None)

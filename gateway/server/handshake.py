@@ -23,12 +23,12 @@ from gateway.server.pages import Page, text_page
 from gateway.server.rates import Counts
 from gateway.server.tokens import Token, Tokens, from_header, from_subprotocols
 
-__all__ = ["Door", "secret_of", "select_subprotocol", "unauthorized"]
+__all__ = ["Handshake", "secret_of", "select_subprotocol", "unauthorized"]
 
 RETRY_AFTER_S = 5  # for who is one too many: connections come and go
 
 
-class Door:
+class Handshake:
     """The rules of the handshake, and the connections by token and by address."""
 
     def __init__(self, settings: Settings, tokens: Tokens):

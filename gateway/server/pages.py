@@ -14,7 +14,7 @@ import msgspec
 
 from gateway import __version__
 from gateway.protocol.asyncapi import document
-from gateway.server.generations import Hub
+from gateway.server.generations import Generations
 from gateway.server.metrics import CONTENT_TYPE
 from provider.interface import health_of, models_of
 
@@ -75,11 +75,11 @@ def web_root() -> Path:
     return installed if installed.is_dir() else PACKAGE.parent / "web_demo"
 
 
-def page_for(path: str, hub: Hub) -> Page:
+def page_for(path: str, generations: Generations) -> Page:
     """Return the answer to a GET of `path`, 404 if there is nothing there."""
     made = ROUTES.get(path)
     if made is not None:
-        return made(hub)
+        return made(generations)
     return _static("index.html" if path == "/" else path.removeprefix("/"))
 
 
@@ -92,20 +92,20 @@ def _static(name: str) -> Page:
     return Page(HTTPStatus.OK, TYPES[suffix], file.read_bytes(), FUNCTIONS.get(name, {}))
 
 
-def _healthz(hub: Hub) -> Page:
+def _healthz(generations: Generations) -> Page:
     return text_page(HTTPStatus.OK, "ok")
 
 
-def _readyz(hub: Hub) -> Page:
-    if hub.draining:
+def _readyz(generations: Generations) -> Page:
+    if generations.draining:
         return text_page(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway is stopping")
-    health = health_of(hub.provider)
+    health = health_of(generations.provider)
     if health.ready:
         return text_page(HTTPStatus.OK, "ready")
     return text_page(HTTPStatus.SERVICE_UNAVAILABLE, health.reason)
 
 
-def _models(hub: Hub) -> Page:
+def _models(generations: Generations) -> Page:
     listed = [
         {
             "id": model.id,
@@ -116,29 +116,29 @@ def _models(hub: Hub) -> Page:
             "loaded": model.loaded,
             "base": model.base,
         }
-        for model in models_of(hub.provider)
+        for model in models_of(generations.provider)
     ]
     body = msgspec.json.encode({"object": "list", "data": listed})
     return Page(HTTPStatus.OK, "application/json", body)
 
 
-def _metrics(hub: Hub) -> Page:
-    return Page(HTTPStatus.OK, CONTENT_TYPE, hub.exposition())
+def _metrics(generations: Generations) -> Page:
+    return Page(HTTPStatus.OK, CONTENT_TYPE, generations.exposition())
 
 
-def _asyncapi(hub: Hub) -> Page:
+def _asyncapi(generations: Generations) -> Page:
     body = msgspec.json.encode(
-        document(hub.authority, __version__, tls=hub.settings.tls_cert is not None)
+        document(generations.authority, __version__, tls=generations.settings.tls_cert is not None)
     )
     return Page(HTTPStatus.OK, "application/json", body)
 
 
-def _protocol(hub: Hub) -> Page:
+def _protocol(generations: Generations) -> Page:
     body = (PACKAGE / "PROTOCOL.md").read_bytes()
     return Page(HTTPStatus.OK, "text/markdown; charset=utf-8", body)
 
 
-ROUTES: dict[str, Callable[[Hub], Page]] = {
+ROUTES: dict[str, Callable[[Generations], Page]] = {
     "/healthz": _healthz,
     "/asyncapi.json": _asyncapi,
     "/metrics": _metrics,

@@ -11,19 +11,21 @@ import asyncio
 import time
 
 from gateway.protocol.generation import Generation
-from gateway.server.generation_task import Pull
+from gateway.server.generation_task import GenerationTask
 
-__all__ = ["Shelf"]
+__all__ = ["ResumeStore"]
 
 
-class Shelf:
+class ResumeStore:
     """The resumable generations, those with a connection among them; an audience for the others."""
 
     def __init__(self, ttl_s: float, most_bytes: int):
         self._ttl_s = ttl_s
         self._most_bytes = most_bytes
-        self._pulls: dict[str, Pull] = {}
-        self._left: dict[Pull, asyncio.TimerHandle] = {}  # those that wait, the longest first
+        self._pulls: dict[str, GenerationTask] = {}
+        self._left: dict[
+            GenerationTask, asyncio.TimerHandle
+        ] = {}  # those that wait, the longest first
 
     def __len__(self) -> int:
         """Return how many have a ticket that is good."""
@@ -34,19 +36,19 @@ class Shelf:
         """How many have no connection."""
         return len(self._left)
 
-    def add(self, pull: Pull) -> None:
+    def add(self, pull: GenerationTask) -> None:
         """Let a generation be found by its ticket."""
         if pull.generation.ticket is not None:
             self._pulls[pull.generation.ticket] = pull
 
-    def find(self, ticket: str, frame_id: str, owner: str | None) -> Pull | None:
+    def find(self, ticket: str, frame_id: str, owner: str | None) -> GenerationTask | None:
         """Return the generation with this ticket, if it is this id's and this owner's."""
         pull = self._pulls.get(ticket)
         if pull is None or (pull.generation.id, pull.owner) != (frame_id, owner):
             return None
         return pull
 
-    def keep(self, pull: Pull) -> None:
+    def keep(self, pull: GenerationTask) -> None:
         """Take a generation that has no connection any more."""
         if pull.generation.ticket not in self._pulls:
             return
@@ -56,7 +58,7 @@ class Shelf:
         pull.look()
         self._make_room()
 
-    def drop(self, pull: Pull) -> None:
+    def drop(self, pull: GenerationTask) -> None:
         """Forget a generation; stop it if it still runs."""
         if pull.generation.ticket is not None:
             self._pulls.pop(pull.generation.ticket, None)
@@ -81,14 +83,14 @@ class Shelf:
 
     # An audience that keeps what it hears.
 
-    def heard(self, pull: Pull) -> None:
+    def heard(self, pull: GenerationTask) -> None:
         """Nobody is there to be told."""
 
     def has_enough(self, generation: Generation) -> bool:
         """Return whether it holds as much as it may."""
         return generation.holds_enough
 
-    def lose(self, pull: Pull) -> None:
+    def lose(self, pull: GenerationTask) -> None:
         """Let go of a generation that has a connection again."""
         timer = self._left.pop(pull, None)
         if timer is not None:

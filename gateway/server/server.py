@@ -30,8 +30,8 @@ from gateway.configuration.settings import Settings
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import JSON_PROTOCOL, Ready
 from gateway.server.connection import Connection
-from gateway.server.generations import Hub
-from gateway.server.handshake import Door, secret_of, select_subprotocol, unauthorized
+from gateway.server.generations import Generations
+from gateway.server.handshake import Handshake, secret_of, select_subprotocol, unauthorized
 from gateway.server.logs import LIBRARY, fields, unexpected
 from gateway.server.pages import Page, page_for, text_page
 from gateway.server.tokens import Token, Tokens
@@ -60,8 +60,8 @@ class Gateway:
         """Listen to nobody yet. Raises ValueError, or OSError if a certificate can't be read."""
         self.settings = settings or Settings()
         self.provider = provider
-        self._door = Door(self.settings, tokens or Tokens())
-        self._hub = Hub(provider, self.settings)
+        self._handshake = Handshake(self.settings, tokens or Tokens())
+        self._generations = Generations(provider, self.settings)
         self._tls = _tls_context(self.settings)
         self._epoch = secrets.token_hex(8)  # another one after each start
         self._connections: set[Connection] = set()
@@ -75,7 +75,7 @@ class Gateway:
             self._server = await unix_serve(self._handle, settings.unix, **options)
         else:
             self._server = await serve(self._handle, settings.host, settings.port, **options)
-            self._hub.authority = urlsplit(self.url).netloc
+            self._generations.authority = urlsplit(self.url).netloc
         return self
 
     async def __aexit__(
@@ -108,14 +108,14 @@ class Gateway:
     @property
     def tokens(self) -> Tokens:
         """Who is let in. With another list, those whose token is not in it are closed with 4401."""
-        return self._door.tokens
+        return self._handshake.tokens
 
     @tokens.setter
     def tokens(self, tokens: Tokens) -> None:
-        self._door.tokens = tokens
+        self._handshake.tokens = tokens
         for connection in self._connections:
             if tokens and connection.token not in tokens:
-                connection.put_out()
+                connection.evict()
 
     def renew_certificate(self) -> None:
         """Read the certificate's files again, for connections to come. Raises OSError."""
@@ -124,22 +124,22 @@ class Gateway:
 
     async def drain(self) -> None:
         """Refuse what is new, and wait for generations to end, `shutdown_grace_s` at most."""
-        self._hub.draining = self._door.draining = True
+        self._generations.draining = self._handshake.draining = True
         try:
             async with asyncio.timeout(self.settings.shutdown_grace_s):
-                await self._hub.idle()
+                await self._generations.idle()
         except TimeoutError:
-            log.info("%d generations are not finished in time", self._hub.live)
+            log.info("%d generations are not finished in time", self._generations.live)
 
     async def close(self) -> None:
         """Stop, as the module says. May be called twice."""
         server = self._server
         if server is None:
             return
-        self._hub.draining = self._door.draining = True
+        self._generations.draining = self._handshake.draining = True
         server.close(close_connections=False)
         await asyncio.gather(*(one.drain(CloseCode.RESTART) for one in list(self._connections)))
-        await self._hub.close()
+        await self._generations.close()
         try:
             async with asyncio.timeout(self.settings.close_timeout_s):
                 await server.wait_closed()
@@ -156,12 +156,12 @@ class Gateway:
     async def _handle(self, client: ServerConnection) -> None:
         assert client.request is not None
         secret = secret_of(client.request)
-        if self._door.is_wrong(secret):
+        if self._handshake.is_wrong(secret):
             self._refused(CloseCode.NOT_AUTHENTICATED)
             await client.close(CloseCode.NOT_AUTHENTICATED, "this token will not do")
             return
-        address = self._door.address(client.request, _peer(client))
-        full = self._door.enter(address)
+        address = self._handshake.address(client.request, _peer(client))
+        full = self._handshake.enter(address)
         if full is not None:
             self._refused(full)
             await client.close(full, "there are too many connections")
@@ -172,10 +172,10 @@ class Gateway:
             unexpected(log, "a connection failed", error)
             await client.close(CloseCode.INTERNAL)
         finally:
-            self._door.leave(address)
+            self._handshake.leave(address)
 
     def _refused(self, code: int) -> None:
-        self._hub.metrics.refused[str(int(code))] += 1
+        self._generations.metrics.refused[str(int(code))] += 1
 
     async def _serve(self, client: ServerConnection, address: str, secret: str | None) -> None:
         self._bound_kernel_buffer(client)
@@ -184,23 +184,23 @@ class Gateway:
         where = address or "a socket file"
         more = fields(connection=name, address=where, codec=codec)
         log.info("connection %s: opened from %s, %s", name, where, codec, extra=more)
-        self._hub.metrics.opened[codec.rpartition(".")[2]] += 1
+        self._generations.metrics.opened[codec.rpartition(".")[2]] += 1
         begin = time.monotonic()
         connection = Connection(
             client,
-            self._hub,
+            self._generations,
             self._ready(name),
-            token=self._door.token(secret),
-            authenticate=self._door.token if self.tokens and secret is None else None,
+            token=self._handshake.token(secret),
+            authenticate=self._handshake.token if self.tokens and secret is None else None,
         )
         self._connections.add(connection)
-        self._hub.connections += 1
+        self._generations.connections += 1
         try:
             if await connection.admit():
                 await self._serve_token(client, connection, connection.token)
         finally:
             self._connections.discard(connection)
-            self._hub.connections -= 1
+            self._generations.connections -= 1
             code, seconds = client.close_code, time.monotonic() - begin
             more = fields(connection=name, code=code, seconds=round(seconds, 3))
             log.info("connection %s: closed, %s, after %.1f s", name, code, seconds, extra=more)
@@ -210,11 +210,11 @@ class Gateway:
     ) -> None:
         if token is None:
             await connection.run()
-        elif self._door.enter_with(token):
+        elif self._handshake.enter_with(token):
             try:
                 await connection.run()
             finally:
-                self._door.leave_with(token)
+                self._handshake.leave_with(token)
         else:
             self._refused(CloseCode.TOO_MANY)
             await client.close(CloseCode.TOO_MANY, "there are too many with this token")
@@ -254,7 +254,7 @@ class Gateway:
         """Answer a plain GET, refuse who may not come in, let a WebSocket through."""
         path = urlsplit(request.path).path
         upgrade = path == STREAM_PATH
-        refusal = self._door.refusal(request, _peer(client), upgrade=upgrade)
+        refusal = self._handshake.refusal(request, _peer(client), upgrade=upgrade)
         if refusal is not None:
             self._refused(refusal.status)
             return _response(refusal)
@@ -264,9 +264,9 @@ class Gateway:
             allow = {"Allow": "GET, HEAD"}
             page = text_page(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered here", allow)
             return _response(page)
-        if path in GUARDED and self.tokens and self._door.token(secret_of(request)) is None:
+        if path in GUARDED and self.tokens and self._handshake.token(secret_of(request)) is None:
             return _response(unauthorized())
-        return _response(page_for(path, self._hub), head=request.method == "HEAD")
+        return _response(page_for(path, self._generations), head=request.method == "HEAD")
 
 
 def options_of(settings: Settings) -> dict[str, Any]:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
-    "LoneCaches",
+    "SingleRowCaches",
 ]
 
 
-class LoneCaches:
+class SingleRowCaches:
     """One row in the model's own caches, whatever they are."""
 
     def __init__(self, layers: list[Any]):

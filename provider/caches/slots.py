@@ -4,7 +4,7 @@ mlx-lm's batched caches keep rows right-justified at one common position, so a r
 leaves moves every other row's keys and values. `SlotCaches` keeps each row left-justified in a slot
 of its own: a row that leaves frees its slot, one that joins is written into a free one, and only
 the growing of the batch copies it. Models whose caches are of other kinds use mlx-lm's own batched
-caches (`MergedCaches`), or, where those can't be batched at all, go alone (`LoneCaches`).
+caches (`MergedCaches`), or, where those can't be batched at all, go alone (`SingleRowCaches`).
 
 All three keep the same bargain: `begin` before a forward pass says how many tokens each row gets,
 `end` after it. Rule: only the MLX thread calls them.

@@ -21,11 +21,11 @@ from provider.formats.thinking import Thinking
 from provider.interface import GenerationError
 
 __all__ = [
-    "Held",
+    "AnswerConstraint",
 ]
 
 
-class Held:
+class AnswerConstraint:
     """What holds one run's answer to its form, and its thinking to its budget; on the MLX thread.
 
     While the model thinks nothing is bound, until `most_thoughts` tokens have come, of all its
@@ -55,9 +55,9 @@ class Held:
         self._never = list(never)
         self._restart()
 
-    def another(self) -> Held:
+    def another(self) -> AnswerConstraint:
         """Return one that holds another run to the same."""
-        return Held(
+        return AnswerConstraint(
             None if self._matcher is None else self._matcher.deep_copy(),
             self._ends,
             self._thinking,

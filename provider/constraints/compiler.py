@@ -19,8 +19,8 @@ from provider.formats.lark import BETWEEN
 from provider.interface import InvalidParameterError
 
 __all__ = [
-    "Forms",
-    "refuse_excess",
+    "GrammarCompiler",
+    "refuse_costly",
 ]
 
 
@@ -58,7 +58,7 @@ def form_of(response_format: Mapping[str, Any]) -> Form | None:
         raise _refused(response_format, str(error)) from error
 
 
-def refuse_excess(
+def refuse_costly(
     passes: Callable[[str], bool],
     response_format: Mapping[str, Any] | None,
     tools: Sequence[Mapping[str, Any]],
@@ -82,7 +82,7 @@ def _json(schema: Mapping[str, Any] | bool) -> Form:
     return Form(LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=overrides))
 
 
-class Forms:
+class GrammarCompiler:
     """Compiles forms for one tokenizer; for the thread that prepares prompts."""
 
     def __init__(self, tokenizer: Any, vocabulary: int):

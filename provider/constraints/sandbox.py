@@ -20,14 +20,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Trials"]
+__all__ = ["Sandbox"]
 
 SECONDS = 1.0  # of processor time; an enum of 50,000 words takes a quarter of that
 BYTES = 256 << 20  # beyond what the process begins with, where the system can hold it to that
 REMEMBERED = 256  # grammars that have passed
 
 
-class Trials:
+class Sandbox:
     """Tries grammars, one after the other."""
 
     def __init__(self) -> None:

@@ -8,22 +8,22 @@ from __future__ import annotations
 from provider.caches.kinds import cost_of, size_of
 from provider.caches.prefix_cache import PrefixCache
 from provider.engine.memory_budget import MemoryBudget
-from provider.engine.memory_pool import RETRY_AFTER_S, SharedMemory
+from provider.engine.memory_pool import RETRY_AFTER_S, MemoryPool
 from provider.engine.messages import RunRequest
 from provider.engine.rows import Keep, Row
 from provider.engine.run import Run
 from provider.interface import MemoryExceededError, ResourceExceededError
 
-__all__ = ["Room"]
+__all__ = ["Admission"]
 
 
-class Room:
+class Admission:
     """What runs in the batch may come to need, beside what is kept for prompts to come.
 
     A tenant of the memory that all models share; `weights` in bytes.
     """
 
-    def __init__(self, shared: SharedMemory, weights: int, prefixes: PrefixCache, keep: Keep):
+    def __init__(self, shared: MemoryPool, weights: int, prefixes: PrefixCache, keep: Keep):
         self.weights = weights
         self.budget: MemoryBudget[int] = MemoryBudget(max(0, shared.limit - weights))
         self._shared = shared

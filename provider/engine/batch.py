@@ -23,7 +23,7 @@ from provider.caches.attention import let_caches_attend
 from provider.caches.kinds import Batching, batching_of, state_of
 from provider.caches.merged import MergedCaches
 from provider.caches.rows import RowCaches
-from provider.caches.single import LoneCaches
+from provider.caches.single import SingleRowCaches
 from provider.caches.slots import SlotCaches
 from provider.engine.group import Group
 from provider.engine.rows import (
@@ -36,8 +36,13 @@ from provider.engine.rows import (
     finish_of,
     without_frames,
 )
-from provider.engine.speculative import Drafted, Lone, LoneCachesOf, SpeculativeGroup
-from provider.models.vision import SeeingModel
+from provider.engine.speculative import (
+    ModelWithDraft,
+    SingleRowSettings,
+    SpeculativeCaches,
+    SpeculativeGroup,
+)
+from provider.models.vision import VisionModel
 from provider.runtime.mlx import mx, on_cpu
 
 __all__ = ["Batch"]
@@ -59,13 +64,17 @@ class Batch:
         model: Any,
         ends: Iterable[int],
         keep: Keep | None = None,
-        lone: Lone | None = None,
+        single_row: SingleRowSettings | None = None,
     ):
-        self._lone = lone or Lone()
-        self._model = model if self._lone.draft is None else Drafted(model, self._lone.draft)
+        self._single_row = single_row or SingleRowSettings()
+        self._model = (
+            model
+            if self._single_row.draft is None
+            else ModelWithDraft(model, self._single_row.draft)
+        )
         self._ends = frozenset(ends)
         self._keep = keep  # gets the caches of a row that leaves, and how many tokens they hold
-        self._batching = Batching.ALONE if self._lone.needed else batching_of(model)
+        self._batching = Batching.ALONE if self._single_row.needed else batching_of(model)
         if on_cpu():
             let_caches_attend(model)
         self._rows: dict[int, Row] = {}
@@ -221,9 +230,9 @@ class Batch:
 
     def _caches_of(self, rows: Sequence[Row]) -> RowCaches:
         alone = [row.caches or [] for row in rows]
-        if self._lone.needed:
-            return LoneCachesOf(alone[0], self._lone)
-        return LoneCaches(alone[0]) if len(rows) == 1 else self._together(alone)
+        if self._single_row.needed:
+            return SpeculativeCaches(alone[0], self._single_row)
+        return SingleRowCaches(alone[0]) if len(rows) == 1 else self._together(alone)
 
     def _together(self, rows: Sequence[list[Any]]) -> SlotCaches | MergedCaches:
         slots = self._batching is Batching.SLOTS
@@ -236,8 +245,8 @@ class Batch:
             for row, n in zip(rows, counts, strict=True)
         ]
         caches.begin(counts, width)
-        model = self._model.model if isinstance(self._model, Drafted) else self._model
-        more = model.for_chunks(rows, counts, chunks) if isinstance(model, SeeingModel) else {}
+        model = self._model.model if isinstance(self._model, ModelWithDraft) else self._model
+        more = model.for_chunks(rows, counts, chunks) if isinstance(model, VisionModel) else {}
         self._model(mx.array(chunks), cache=caches.layers, **more)  # no logits are computed
         caches.end()
         mx.eval([state_of(layer) for layer in caches.layers])
@@ -248,11 +257,11 @@ class Batch:
         """Let rows decode whose sequences are read but for the last token."""
         for row in rows:
             row.caches, row.fed = None, row.done
-        if isinstance(self._model, Drafted):
-            assert isinstance(caches, LoneCachesOf)
+        if isinstance(self._model, ModelWithDraft):
+            assert isinstance(caches, SpeculativeCaches)
             (row,) = rows
             self._groups.append(
-                SpeculativeGroup(self._model, self._lone, self._ends, row, caches, self._keep)
+                SpeculativeGroup(self._model, self._single_row, self._ends, row, caches, self._keep)
             )
         else:
             self._groups.append(Group(self._model, self._ends, rows, caches, self._keep))

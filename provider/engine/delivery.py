@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 from provider.engine.inbox import Inbox
 from provider.engine.messages import RunEvent
 
-__all__ = ["Handover"]
+__all__ = ["EventDelivery"]
 
 
 class Reader(Protocol):
@@ -23,7 +23,7 @@ class Reader(Protocol):
 R = TypeVar("R", bound=Reader)
 
 
-class Handover(Generic[R]):
+class EventDelivery(Generic[R]):
     """Gathers events, and gives each event loop all of its own at once.
 
     One `call_soon_threadsafe` a step and loop, not one a token: each wakes the loop by a system

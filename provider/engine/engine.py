@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 
 from provider.engine.inbox import Inbox
-from provider.engine.memory_pool import SharedMemory
+from provider.engine.memory_pool import MemoryPool
 from provider.engine.messages import RunRequest
 from provider.engine.mlx_thread import MlxThread
 from provider.engine.model import LoadedModel, LoadProgress, ModelFacts
@@ -59,12 +59,12 @@ class Engine:
         settings: EngineSettings | None = None,
         sampling: Sampling | None = None,
         thread: MlxThread | None = None,
-        memory: SharedMemory | None = None,
+        memory: MemoryPool | None = None,
     ):
         self.name = name
         self.settings = settings or EngineSettings()
         self.restarts = 0  # times the batch was lost to an error that was no run's
-        memory = memory or SharedMemory(memory_limit(self.settings))
+        memory = memory or MemoryPool(memory_limit(self.settings))
         self._worker = Worker(name, loader, self.settings, sampling or Sampling(), memory)
         self._owns_thread = thread is None
         self._thread = thread or MlxThread()
@@ -229,7 +229,7 @@ class Engine:
 
     # A lane, on the MLX thread.
 
-    def turn(self, crowd: int) -> None:
+    def turn(self, active_models: int) -> None:
         """Make one turn: load, or take the mailbox and make a step for all runs."""
         try:
             if self._ending:
@@ -238,7 +238,7 @@ class Engine:
                 self._take_mailbox()
                 self._load()
             else:
-                self._step(crowd)
+                self._step(active_models)
         except BaseException as error:  # noqa: BLE001 - the thread has nobody to raise it to
             self._recover(error)
 
@@ -286,18 +286,18 @@ class Engine:
         else:
             self.tell(progress)
 
-    def _step(self, crowd: int) -> None:
+    def _step(self, active_models: int) -> None:
         self._take_mailbox()
-        if crowd == 1:
+        if active_models == 1:
             self._gather()
         if self._trouble is not None:
             self._worker.revive()
             self._trouble = None
         if self._worker.busy:
-            self._worker.turn(crowd)
+            self._worker.turn(active_models)
         if not self._worker.busy:
             self._worker.rest()
-            while crowd == 1 and not self._mailbox and self._worker.save_one():
+            while active_models == 1 and not self._mailbox and self._worker.save_one():
                 pass
 
     def _recover(self, error: BaseException) -> None:

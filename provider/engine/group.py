@@ -10,11 +10,11 @@ from mlx_lm.models.cache import TokenBuffer
 from provider.caches.kinds import state_of
 from provider.caches.merged import MergedCaches
 from provider.caches.rows import RowCaches
-from provider.caches.single import LoneCaches
+from provider.caches.single import SingleRowCaches
 from provider.caches.slots import SlotCaches
 from provider.engine.rows import Keep, Row, StepResult, Token, finish_of
 from provider.engine.sampling import choose
-from provider.models.vision import SeeingModel
+from provider.models.vision import VisionModel
 from provider.runtime.mlx import mx
 
 __all__ = ["Group", "Together"]
@@ -85,7 +85,7 @@ class Group:
 
     def _make_room(self, other: Group, together: Together) -> list[int]:
         mine, theirs = (
-            together([caches.layers]) if isinstance(caches, LoneCaches) else caches
+            together([caches.layers]) if isinstance(caches, SingleRowCaches) else caches
             for caches in (self._caches, other._caches)
         )
         self._caches = mine
@@ -160,7 +160,7 @@ class Group:
             self._next = mx.where(fresh, fed, self._next)
             self._fresh = {}
         self._caches.begin([int(row is not None) for row in rows], 1)
-        more = self._model.for_step(rows) if isinstance(self._model, SeeingModel) else {}
+        more = self._model.for_step(rows) if isinstance(self._model, VisionModel) else {}
         logits = self._model(self._next[:, None], cache=self._caches.layers, **more)[:, -1, :]
         self._caches.end()
         self._next, failed = choose(logits, rows, self._next)

@@ -13,7 +13,7 @@ from provider.events import CallDelta, TextDelta
 
 __all__ = [
     "AsyncInbox",
-    "Branch",
+    "ChoiceInbox",
     "Inbox",
     "SyncInbox",
 ]
@@ -83,7 +83,7 @@ class SyncInbox:
         return event
 
 
-class Branch:
+class ChoiceInbox:
     """The inbox of one of several runs that one reader reads, by their common inbox `all_of_them`.
 
     Its events come there as pairs of the branch and the event; the reader counts what it takes.

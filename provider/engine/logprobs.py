@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from provider.events import Drawn
+from provider.events import TokenLogprob
 from provider.runtime.mlx import mx
 
 __all__ = [
-    "Watch",
+    "LogprobRecorder",
 ]
 
 
-class Watch:
+class LogprobRecorder:
     """Notes what one run draws, until that is read; what is drawn again takes its place."""
 
     def __init__(self, top: int):
@@ -34,11 +34,11 @@ class Watch:
         mx.async_eval(*noted)  # type: ignore[no-untyped-call]
         self._noted[place] = noted
 
-    def read(self, place: int) -> Drawn:
+    def read(self, place: int) -> TokenLogprob:
         """Return what was drawn at a place of the answer, and forget it and all before it."""
         logprob, ids, values = self._noted[place]
         self._noted = {at: noted for at, noted in self._noted.items() if at > place}
         pairs = zip(ids.tolist(), values.tolist(), strict=True)
         might = [pair for pair in pairs if pair[1] > -math.inf]  # a form forbids the others
         top = sorted(might, key=lambda pair: -pair[1])
-        return Drawn(float(logprob.item()), tuple(top))
+        return TokenLogprob(float(logprob.item()), tuple(top))

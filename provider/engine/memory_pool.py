@@ -11,12 +11,12 @@ from typing import Protocol
 
 from provider.interface import MemoryExceededError, ResourceExceededError
 
-__all__ = ["RETRY_AFTER_S", "SharedMemory", "Tenant"]
+__all__ = ["RETRY_AFTER_S", "MemoryPool", "PoolMember"]
 
 RETRY_AFTER_S = 5.0  # somebody's answer will have ended
 
 
-class Tenant(Protocol):
+class PoolMember(Protocol):
     """One model's part."""
 
     @property
@@ -31,37 +31,37 @@ class Tenant(Protocol):
         """Free up to so much, or a little more, of what is only kept for later; return how much."""
 
 
-class SharedMemory:
+class MemoryPool:
     """A limit, and who is under it."""
 
     def __init__(self, limit: int):
         self.limit = limit
         self.unload: Callable[[], bool] = lambda: False  # the least recently used idle model
-        self._tenants: list[Tenant] = []
+        self._members: list[PoolMember] = []
 
-    def enter(self, tenant: Tenant) -> None:
+    def enter(self, member: PoolMember) -> None:
         """Let a tenant count."""
-        if tenant not in self._tenants:
-            self._tenants.append(tenant)
+        if member not in self._members:
+            self._members.append(member)
 
-    def leave(self, tenant: Tenant) -> None:
+    def leave(self, member: PoolMember) -> None:
         """Let a tenant count no more."""
-        if tenant in self._tenants:
-            self._tenants.remove(tenant)
+        if member in self._members:
+            self._members.remove(member)
 
-    def held_by_others(self, tenant: Tenant | None) -> int:
+    def held_by_others(self, member: PoolMember | None) -> int:
         """Return what all but one hold."""
-        return sum(other.held for other in self._tenants if other is not tenant)
+        return sum(other.held for other in self._members if other is not member)
 
     @property
     def promised(self) -> int:
         """What is promised to runs of all models."""
-        return sum(tenant.promised for tenant in self._tenants)
+        return sum(member.promised for member in self._members)
 
-    def make_room(self, lacking: int, tenant: Tenant | None = None) -> bool:
+    def make_room(self, lacking: int, member: PoolMember | None = None) -> bool:
         """Free something of the others'; return False if nothing can be freed."""
-        for other in self._tenants:
-            if other is not tenant and other.forget(lacking):
+        for other in self._members:
+            if other is not member and other.forget(lacking):
                 return True
         return self.unload()
 

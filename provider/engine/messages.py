@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from provider.constraints.answer import Held
-from provider.engine.shared_prompt import Fork
+from provider.constraints.answer import AnswerConstraint
+from provider.engine.shared_prompt import SharedPrompt
 from provider.events import Delta
 from provider.interface import (
     GenerationStarted,
@@ -37,10 +37,10 @@ class RunRequest:
     options: GenerationOptions
     tools: Sequence[dict[str, Any]] = ()
     boundaries: Sequence[int] = ()
-    form: Held | None = None  # what the answer is held to
+    form: AnswerConstraint | None = None  # what the answer is held to
     state: str | None = None  # that its text begins in, if that is not the answer
-    fork: Fork | None = None  # shared with other answers to the same prompt
-    look: Any = None  # a Look, where the prompt has images
+    shared_prompt: SharedPrompt | None = None  # shared with other answers to the same prompt
+    images: Any = None  # ProcessedImages, where the prompt has images
     kind: str = ""  # of these images; prompts of another kind share nothing
 
     @property

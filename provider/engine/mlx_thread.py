@@ -20,7 +20,7 @@ __all__ = ["Lane", "MlxThread"]
 class Lane(Protocol):
     """What the thread works for. Its methods are called on that thread, and raise nothing."""
 
-    def turn(self, crowd: int) -> None:
+    def turn(self, active_models: int) -> None:
         """Make one turn; `crowd` lanes take turns, this one among them."""
 
     def idle(self) -> bool:

@@ -45,7 +45,7 @@ class Pace:
         if seconds > 0:
             self._speeds[context.bit_length()] = tokens / seconds
 
-    def budget(self, context: int, crowd: int = 1) -> int:
+    def budget(self, context: int, active_models: int = 1) -> int:
         """Return how many tokens a chunk after `context` tokens may have while others decode.
 
         Where a `crowd` of models take turns, each has its share of the gap.
@@ -56,5 +56,5 @@ class Pace:
             return FIRST_CHUNK
         nearest = max(known)
         speed = self._speeds[nearest] * (1.0 if nearest == size else 0.5)
-        room = int(speed * (MARGIN * self._gap_s / crowd - self._step_s))
+        room = int(speed * (MARGIN * self._gap_s / active_models - self._step_s))
         return max(LEAST_CHUNK, min(room, 2 * self._last, MOST_CHUNK))

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from provider.constraints.answer import Held
-from provider.engine.logprobs import Watch
+from provider.constraints.answer import AnswerConstraint
+from provider.engine.logprobs import LogprobRecorder
 from provider.engine.sampling import Processor, Sampler
-from provider.events import Drawn
+from provider.events import TokenLogprob
 
 __all__ = [
     "Chunk",
@@ -33,9 +33,9 @@ class Row:
     max_tokens: int
     sampler: Sampler
     processors: Sequence[Processor] = ()
-    form: Held | None = None  # what the answer is held to
-    watch: Watch | None = None  # notes log-probabilities
-    sight: Any = None  # a Sight, where the prompt has images
+    form: AnswerConstraint | None = None  # what the answer is held to
+    watch: LogprobRecorder | None = None  # notes log-probabilities
+    prompt_embeddings: Any = None  # PromptEmbeddings, where the prompt has images
     kind: str = ""  # of what else than tokens the caches depend on
     caches: list[Any] | None = None  # while its sequence is read: of this row alone
     done: int = 0  # tokens of the sequence in these caches
@@ -78,7 +78,7 @@ class Token:
     key: int
     token: int
     finish: str | None
-    drawn: Drawn | None = None  # its log-probability, if the row wants it
+    drawn: TokenLogprob | None = None  # its log-probability, if the row wants it
 
 
 @dataclass(frozen=True)

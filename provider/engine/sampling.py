@@ -21,9 +21,9 @@ from mlx_lm.sample_utils import (
     make_sampler,
 )
 
-from provider.constraints.answer import Held
+from provider.constraints.answer import AnswerConstraint
 from provider.constraints.masks import Masks
-from provider.engine.logprobs import Watch
+from provider.engine.logprobs import LogprobRecorder
 from provider.options import GenerationOptions
 from provider.runtime.mlx import mx
 
@@ -138,7 +138,7 @@ class Draws(Protocol):
         """What changes this row's logits, in order."""
 
     @property
-    def watch(self) -> Watch | None:
+    def watch(self) -> LogprobRecorder | None:
         """Notes log-probabilities."""
 
     @property
@@ -146,7 +146,7 @@ class Draws(Protocol):
         """How many tokens were sampled before."""
 
     @property
-    def form(self) -> Held | None:
+    def form(self) -> AnswerConstraint | None:
         """What the answer is held to."""
 
     def follow(self, last: int) -> None:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
-    "Fork",
+    "SharedPrompt",
 ]
 
 
 @dataclass(eq=False)
-class Fork:
+class SharedPrompt:
     """What the runs of one prompt share: the first reads it, the others begin where it has ended.
 
     The MLX thread's own, once it was submitted.

@@ -15,18 +15,18 @@ from typing import Any
 from mlx_lm.generate import maybe_quantize_kv_cache
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
-from provider.caches.single import LoneCaches
+from provider.caches.single import SingleRowCaches
 from provider.constraints.masks import Masks
 from provider.engine.rows import Keep, Row, StepResult, Token, finish_of
 from provider.engine.sampling import draw
-from provider.models.vision import SeeingModel
+from provider.models.vision import VisionModel
 from provider.runtime.mlx import mx
 
-__all__ = ["Drafted", "Lone", "LoneCachesOf", "SpeculativeGroup"]
+__all__ = ["ModelWithDraft", "SingleRowSettings", "SpeculativeCaches", "SpeculativeGroup"]
 
 
 @dataclass(frozen=True)
-class Lone:
+class SingleRowSettings:
     """What makes the runs of a model go one by one."""
 
     draft: Any = None  # a model
@@ -50,7 +50,7 @@ class Lone:
         return None
 
 
-class Drafted:
+class ModelWithDraft:
     """A model and its draft as one: both read what is prefilled; the caches are both models'."""
 
     def __init__(self, model: Any, draft: Any):
@@ -71,18 +71,18 @@ class Drafted:
         return self.model(tokens, cache=cache[: self.layers_of_model], **more)
 
 
-class LoneCachesOf(LoneCaches):
+class SpeculativeCaches(SingleRowCaches):
     """One row's caches, quantised after a forward pass if that is asked for."""
 
-    def __init__(self, layers: list[Any], lone: Lone):
+    def __init__(self, layers: list[Any], single_row: SingleRowSettings):
         super().__init__(layers)
-        self._lone = lone
+        self._single_row = single_row
 
     def end(self) -> None:
         """Quantise what is long enough."""
-        lone = self._lone
+        single_row = self._single_row
         maybe_quantize_kv_cache(
-            self.layers, lone.quantized_kv_start, lone.kv_group_size, lone.kv_bits
+            self.layers, single_row.quantized_kv_start, single_row.kv_group_size, single_row.kv_bits
         )
 
 
@@ -93,15 +93,15 @@ class SpeculativeGroup:
 
     def __init__(
         self,
-        models: Drafted,
-        lone: Lone,
+        models: ModelWithDraft,
+        single_row: SingleRowSettings,
         ends: frozenset[int],
         row: Row,
-        caches: LoneCachesOf,
+        caches: SpeculativeCaches,
         keep: Keep | None,
     ):
         self._models = models
-        self._most = lone.draft_tokens
+        self._most = single_row.draft_tokens
         self._ends = ends
         self._row = row
         self._caches = caches
@@ -162,7 +162,7 @@ class SpeculativeGroup:
         caches = self._caches.layers[: self._models.layers_of_model]
         fed = [self._row.sequence[-1], *proposed]
         model = self._models.model
-        more = model.for_tokens(self._row, len(fed)) if isinstance(model, SeeingModel) else {}
+        more = model.for_tokens(self._row, len(fed)) if isinstance(model, VisionModel) else {}
         logits = model(mx.array([fed]), cache=caches, **more)
         drawn = [self._choose(logits[:, n, :], proposed[:n]) for n in range(len(fed))]
         return _numbers(drawn)

@@ -21,12 +21,12 @@ from typing import Any
 from provider.caches.kinds import size_of
 from provider.caches.prefix_cache import LEAST_TOKENS, PrefixCache
 from provider.caches.prefix_store import PrefixStore
-from provider.engine.admission import Room
+from provider.engine.admission import Admission
 from provider.engine.batch import Batch
 from provider.engine.blas_threads import ThreadTuner
-from provider.engine.delivery import Handover
-from provider.engine.logprobs import Watch
-from provider.engine.memory_pool import SharedMemory
+from provider.engine.delivery import EventDelivery
+from provider.engine.logprobs import LogprobRecorder
+from provider.engine.memory_pool import MemoryPool
 from provider.engine.messages import RunEvent, RunFailed, RunFinished, RunRequest
 from provider.engine.model import LoadedModel, Loading, LoadProgress, ModelFacts
 from provider.engine.pace import MOST_CHUNK, Pace
@@ -34,8 +34,8 @@ from provider.engine.rows import Parked, Row, StepResult, Token, without_frames
 from provider.engine.run import Run
 from provider.engine.sampling import Sampling, sampler_for
 from provider.engine.scheduler import Scheduler
-from provider.engine.shared_prompt import Fork
-from provider.engine.speculative import Lone
+from provider.engine.shared_prompt import SharedPrompt
+from provider.engine.speculative import SingleRowSettings
 from provider.engine.statistics import Counters, EngineStatistics
 from provider.formats.text_stream import ANSWER_STATE, TextFormat, TextStream
 from provider.interface import (
@@ -46,7 +46,7 @@ from provider.interface import (
     QueuePosition,
     ResourceExceededError,
 )
-from provider.models.vision import SeeingModel
+from provider.models.vision import VisionModel
 from provider.options import GenerationOptions
 from provider.runtime.mlx import BLAS_THREADS, set_blas_threads, usable_memory
 from provider.settings import EngineSettings
@@ -71,7 +71,7 @@ class Worker:
         loader: Loader,
         settings: EngineSettings,
         sampling: Sampling,
-        memory: SharedMemory,
+        memory: MemoryPool,
     ):
         self.name = name
         self._sampling = sampling
@@ -86,13 +86,13 @@ class Worker:
         self._pace = Pace(settings.max_token_gap)
         size = settings.prefix_cache_bytes
         self.prefixes = PrefixCache(usable_memory() // PREFIX_SHARE if size is None else size)
-        self._handover: Handover[Run] = Handover()
+        self._delivery: EventDelivery[Run] = EventDelivery()
         self._tuner = ThreadTuner((1, BLAS_THREADS))
         self._faults_in_a_row = 0
         self._memory = memory
-        self._room = Room(memory, 0, self.prefixes, self._keep)
+        self._admission = Admission(memory, 0, self.prefixes, self._keep)
         self._stuck: list[tuple[Run, ResourceExceededError]] = []  # that can't get their memory
-        self._lone = Lone()
+        self._single_row = SingleRowSettings()
         self._seconds_in_batch = 0.0  # of a run, about
 
     # What the thread is told.
@@ -113,12 +113,12 @@ class Worker:
         ResourceExceededError if there is no room for it.
         """
         begin = time.perf_counter()
-        self._room.leave()
+        self._admission.leave()
         made = self._loader()
         self._model = (yield from self._reserving(made)) if isinstance(made, Generator) else made
         self._format = TextFormat(self._model.tokenizer)
         settings = self._settings
-        self._lone = Lone(
+        self._single_row = SingleRowSettings(
             draft=self._model.draft,
             draft_tokens=settings.draft_tokens,
             kv_bits=settings.kv_bits,
@@ -126,10 +126,10 @@ class Worker:
             quantized_kv_start=settings.quantized_kv_start,
         )
         self._batch = self._new_batch()
-        self._room.leave()
-        self._room = Room(self._memory, self._model.weights, self.prefixes, self._keep)
-        self._room.enter()
-        why_not = self._lone.why_not(self._model.model) if self._lone.needed else None
+        self._admission.leave()
+        self._admission = Admission(self._memory, self._model.weights, self.prefixes, self._keep)
+        self._admission.enter()
+        why_not = self._single_row.why_not(self._model.model) if self._single_row.needed else None
         if why_not is not None:
             raise ModelLoadingError(f"`{self.name}` can't run so: {why_not}", model_name=self.name)
         try:
@@ -146,8 +146,8 @@ class Worker:
         """Hand the steps on, once there is room for the weights."""
         first = next(steps)
         self._memory.reserve(self.name, first.total)
-        self._room = Room(self._memory, first.total, self.prefixes, self._keep)
-        self._room.enter()
+        self._admission = Admission(self._memory, first.total, self.prefixes, self._keep)
+        self._admission.enter()
         yield first
         return (yield from steps)
 
@@ -165,7 +165,7 @@ class Worker:
 
     def refuse_if_too_large(self, request: RunRequest) -> None:
         """Raise MemoryExceededError if a run could never fit; from any thread."""
-        self._room.refuse_if_too_large(request)
+        self._admission.refuse_if_too_large(request)
 
     def retry_after_s(self) -> float:
         """Return about when the queue will have moved by one; from any thread."""
@@ -174,12 +174,12 @@ class Worker:
     def submit(self, run: Run) -> None:
         """Put a run into the queue; one that shares a prompt waits until that has been read."""
         self.runs[run.key] = run
-        fork = run.request.fork
-        if fork is not None and not fork.ready:
-            if fork.leader is not None:
-                fork.others += 1
+        shared_prompt = run.request.shared_prompt
+        if shared_prompt is not None and not shared_prompt.ready:
+            if shared_prompt.leader is not None:
+                shared_prompt.others += 1
                 return
-            fork.leader = run.key
+            shared_prompt.leader = run.key
         self._scheduler.submit(run.key)
 
     def cancel(self, run: Run) -> None:
@@ -210,7 +210,7 @@ class Worker:
         """Whether a reader waits for its next token."""
         return self._scheduler.streaming
 
-    def turn(self, crowd: int = 1) -> None:
+    def turn(self, active_models: int = 1) -> None:
         """Make one step and hand over what it gave; `crowd` models take turns."""
         assert self._batch is not None
         begin = time.perf_counter()
@@ -221,13 +221,13 @@ class Worker:
         if first:
             self._receive(self._batch.collect())
             self._flush()
-            self._prefill(crowd)
+            self._prefill(active_models)
         rows = self._scheduler.decoding
-        self._decode(rows, alone=not first and crowd == 1)
+        self._decode(rows, alone=not first and active_models == 1)
         self._flush()
         seconds = time.perf_counter() - begin
         self.counters.step_seconds.add(seconds)
-        if first or crowd > 1:
+        if first or active_models > 1:
             self._tuner.disturbed()
         elif self._scheduler.streaming:
             self._tuner.took(rows, seconds)
@@ -247,7 +247,7 @@ class Worker:
             self._fail(run, error)
         self._flush()
         self._batch = None
-        self._handover = Handover()
+        self._delivery = EventDelivery()
 
     def revive(self) -> None:
         """Begin with an empty batch; load the model again if it can't be used any more.
@@ -274,8 +274,8 @@ class Worker:
             prefilling=scheduler.running - scheduler.decoding,
             waiting=scheduler.waiting,
             parked=len(parked),
-            weights_bytes=self._room.weights if self._model is not None else 0,
-            committed_bytes=self._room.committed,
+            weights_bytes=self._admission.weights if self._model is not None else 0,
+            committed_bytes=self._admission.committed,
             parked_bytes=sum(size_of(one.row.caches or []) for one in parked),
             prefix_bytes=prefixes.nbytes,
             prefix_entries=len(prefixes),
@@ -300,7 +300,7 @@ class Worker:
         if self._batch is not None:
             self._batch.close()
         self.prefixes.clear()
-        self._room.leave()
+        self._admission.leave()
         self._batch = self._model = self._format = None
         set_blas_threads(BLAS_THREADS)
 
@@ -309,7 +309,7 @@ class Worker:
     def _new_batch(self, *, keep: bool = True) -> Batch:
         assert self._model is not None
         ends = self._model.tokenizer.eos_token_ids
-        return Batch(self._model.model, ends, self._keep if keep else None, self._lone)
+        return Batch(self._model.model, ends, self._keep if keep else None, self._single_row)
 
     def _keep(self, row: Row, caches: list[Any], tokens: int) -> None:
         """Keep what a row that leaves the batch has read, for prompts that begin alike."""
@@ -317,7 +317,7 @@ class Worker:
 
     def _find(self, row: Row) -> int:
         """Give a row what others have read of its sequence; return how many tokens that is."""
-        if row.sight is not None and row.sight.extras:
+        if row.prompt_embeddings is not None and row.prompt_embeddings.extras:
             return 0  # what must come with the whole prompt can't come with its end
         hit = self.prefixes.find(self.name + row.kind, row.sequence)
         if hit is None:
@@ -329,38 +329,46 @@ class Worker:
 
     def _split(self, run: Run, row: Row) -> None:
         """Let the others begin, if a run has read what its prompt's runs share."""
-        fork = run.request.fork
-        if fork is None or fork.ready or fork.leader != run.key or row.done < run.shared:
+        shared_prompt = run.request.shared_prompt
+        if (
+            shared_prompt is None
+            or shared_prompt.ready
+            or shared_prompt.leader != run.key
+            or row.done < run.shared
+        ):
             return
-        if row.caches is not None and row.done and fork.others:
-            fork.caches, fork.length = copy.deepcopy(row.caches), row.done
-        self._let_others_begin(fork)
+        if row.caches is not None and row.done and shared_prompt.others:
+            shared_prompt.caches, shared_prompt.length = copy.deepcopy(row.caches), row.done
+        self._let_others_begin(shared_prompt)
 
-    def _let_others_begin(self, fork: Fork) -> None:
-        fork.ready = True
-        others = [run for run in self.runs.values() if run.request.fork is fork]
+    def _let_others_begin(self, shared_prompt: SharedPrompt) -> None:
+        shared_prompt.ready = True
+        others = [run for run in self.runs.values() if run.request.shared_prompt is shared_prompt]
         for run in reversed(others):  # before those who came later
-            if run.key != fork.leader and not run.ended:
+            if run.key != shared_prompt.leader and not run.ended:
                 self._scheduler.resume(run.key)
 
     def _begin_where_split(self, run: Run, row: Row) -> bool:
         """Give a run what the first of its prompt's has read; return whether there was any."""
-        fork = run.request.fork
-        if fork is None or fork.leader == run.key:
+        shared_prompt = run.request.shared_prompt
+        if shared_prompt is None or shared_prompt.leader == run.key:
             return False
-        fork.others -= 1
-        caches = fork.caches
-        if not fork.others:
-            fork.caches = None
+        shared_prompt.others -= 1
+        caches = shared_prompt.caches
+        if not shared_prompt.others:
+            shared_prompt.caches = None
         if caches is None:
             return False
-        row.caches, row.done = copy.deepcopy(caches) if fork.others else caches, fork.length
+        row.caches, row.done = (
+            copy.deepcopy(caches) if shared_prompt.others else caches,
+            shared_prompt.length,
+        )
         return True
 
     def _try_out(self) -> None:
         """Run a little: raises what a broken model raises, and no reader waits for a first time."""
         assert self._model is not None
-        if isinstance(self._model.model, SeeingModel):
+        if isinstance(self._model.model, VisionModel):
             self._model.model.try_out()
         batch = self._new_batch(keep=False)
         sampler = sampler_for(GenerationOptions(), 1)
@@ -370,7 +378,7 @@ class Worker:
             begin = time.perf_counter()
             _raise_fault(batch.prefill([(0, left - 1)]))
             self._pace.prefilled(left - 1, 0, time.perf_counter() - begin)
-            self._room.learn(row)
+            self._admission.learn(row)
             _raise_fault(batch.prefill([(0, 1)]))
             while len(batch):
                 begin = time.perf_counter()
@@ -393,13 +401,13 @@ class Worker:
 
     def _has_room(self, key: int) -> bool:
         waiting = [run for run in self.runs.values() if run.parked is not None and run.key != key]
-        if self._room.make(self.runs[key], waiting):
+        if self._admission.make(self.runs[key], waiting):
             return True
         try:
-            self._room.refuse_if_stuck(time.perf_counter())
+            self._admission.refuse_if_stuck(time.perf_counter())
         except ResourceExceededError as error:
             self._stuck.append((self.runs[key], error))
-        if self._room.stuck:
+        if self._admission.stuck:
             time.sleep(STUCK_S)
         return False
 
@@ -427,11 +435,11 @@ class Worker:
             self._sampling.sampler(options, self._model.vocabulary),
             self._sampling.processors(options),
             run.request.form,
-            Watch(options.top_logprobs) if options.logprobs else None,
+            LogprobRecorder(options.top_logprobs) if options.logprobs else None,
         )
         run.row.kind = run.request.kind
-        if run.request.look is not None:
-            run.row.sight = self._model.model.look(run.request.look)
+        if run.request.images is not None:
+            run.row.prompt_embeddings = self._model.model.embed(run.request.images)
         run.admitted = time.perf_counter()
         if self._begin_where_split(run, run.row):
             run.cached = run.row.done
@@ -457,15 +465,15 @@ class Worker:
             self._find(parked.row)
         self._scheduler.read(run.key, self._batch.add(parked.row))
 
-    def _prefill(self, crowd: int) -> None:
+    def _prefill(self, active_models: int) -> None:
         """Read one chunk, if a prompt waits."""
         assert self._batch is not None
         oldest = self._scheduler.oldest
         if oldest is None:
             return
         context = self._row(oldest).done
-        felt = self._scheduler.streaming or crowd > 1
-        budget = self._pace.budget(context, crowd) if felt else MOST_CHUNK
+        felt = self._scheduler.streaming or active_models > 1
+        budget = self._pace.budget(context, active_models) if felt else MOST_CHUNK
         plan = self._scheduler.plan(budget, together=self._batch.together)
         plan = self._up_to_boundary(plan)
         set_blas_threads(BLAS_THREADS)
@@ -487,18 +495,18 @@ class Worker:
         """Return where the next beginning worth keeping ends in a run's prompt, if there is one."""
         run, done = self.runs[key], self._row(key).done
         ends = [end for end in run.request.boundaries if end - done >= LEAST_TOKENS]
-        fork = run.request.fork
-        if fork is not None and not fork.ready and done < run.shared:
+        shared_prompt = run.request.shared_prompt
+        if shared_prompt is not None and not shared_prompt.ready and done < run.shared:
             ends.append(run.shared)
         return min(ends, default=None)
 
     def _up_to_boundary(self, plan: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Let a prompt that has a boundary, or images, be read alone, up to it at most."""
         for key, n in plan:
-            sight, done = self._row(key).sight, self._row(key).done
-            if sight is not None and done < sight.length:
-                most = sight.length - done
-                return [(key, most if sight.extras else min(n, most))]
+            given, done = self._row(key).prompt_embeddings, self._row(key).done
+            if given is not None and done < given.length:
+                most = given.length - done
+                return [(key, most if given.extras else min(n, most))]
             end = self._boundary(key)
             if end is not None:
                 return [(key, min(n, end - self._row(key).done))]
@@ -559,7 +567,7 @@ class Worker:
     def _park(self, run: Run) -> None:
         assert self._batch is not None
         run.parked = self._batch.park(run.key)
-        self._room.release(run.key)
+        self._admission.release(run.key)
         self.counters.parkings += 1
         self._scheduler.park(run.key)
         run.inbox.parked = True
@@ -593,22 +601,26 @@ class Worker:
         self._forget(run, faulty=faulty)
 
     def _forget(self, run: Run, *, faulty: bool = False) -> None:
-        fork = run.request.fork
-        if fork is not None and fork.leader == run.key and not fork.ready:
-            self._let_others_begin(fork)
+        shared_prompt = run.request.shared_prompt
+        if (
+            shared_prompt is not None
+            and shared_prompt.leader == run.key
+            and not shared_prompt.ready
+        ):
+            self._let_others_begin(shared_prompt)
         run.ended, run.parked, run.row = True, None, None
         if self._batch is not None:
             self._batch.remove([run.key], faulty=faulty)
-        self._room.release(run.key)
+        self._admission.release(run.key)
         self._scheduler.remove(run.key)
         self.runs.pop(run.key, None)
 
     def _tell(self, run: Run, *events: RunEvent) -> None:
         if not run.ended:
-            self._handover.add(run, events)
+            self._delivery.add(run, events)
 
     def _flush(self) -> None:
-        for run in self._handover.flush():  # their event loop is gone, and their reader with it
+        for run in self._delivery.flush():  # their event loop is gone, and their reader with it
             self.cancel(run)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from mlx_lm.generate import TextStateMachine, make_text_state_machine
 
 import provider.runtime.mlx  # noqa: F401 - a fast BLAS must be there before mlx_lm brings mlx
-from provider.events import CallDelta, Delta, Drawn, TextDelta
+from provider.events import CallDelta, Delta, TextDelta, TokenLogprob
 from provider.formats.tool_calls import ToolText
 from provider.interface import ToolCallDelta
 
@@ -94,7 +94,7 @@ class TextStream:
         self.reasoning_tokens += self._markers[0] == REASONING_STATE
         return deltas
 
-    def described(self, token: int, drawn: Drawn) -> dict[str, Any]:
+    def described(self, token: int, drawn: TokenLogprob) -> dict[str, Any]:
         """Return a token's log-probability as OpenAI's interface has it."""
         top = [self._one(other, logprob) for other, logprob in drawn.top]
         return {**self._one(token, drawn.logprob), "top_logprobs": top}

@@ -88,9 +88,9 @@ class ToolText:
     def _parsed_if_cut(self, text: str) -> tuple[list[dict[str, Any]], bool]:
         """Return the calls that were whole before the model was stopped, and whether it is all."""
         name = format_name(self._tokenizer.tool_parser)
-        if name not in TAKE_PARTS:
+        if name not in PART_ENDS_WITH:
             return self._parsed(text)
-        end = TAKE_PARTS[name]
+        end = PART_ENDS_WITH[name]
         before, found, after = text.rpartition(end) if end else ("", "", text)
         calls = self._parsed(before + found)[0] if found else []
         return calls, bool(calls) and not after.strip()
@@ -231,7 +231,7 @@ def _reader_for(parser: Callable[..., Any], tools: Sequence[Mapping[str, Any]]) 
 TAGS = {"glm47": GLM, "longcat": LONGCAT, "minimax_m2": MINIMAX, "qwen3_coder": QWEN_CODER}
 # Parsers that take a part of a call for a whole one, and what ends one within their text, if
 # anything does before the end marker.
-TAKE_PARTS = {
+PART_ENDS_WITH = {
     "glm47": "",
     "kimi_k2": "<|tool_call_end|>",
     "longcat": "",

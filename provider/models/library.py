@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from provider.engine.engine import memory_limit
-from provider.engine.memory_pool import SharedMemory
+from provider.engine.memory_pool import MemoryPool
 from provider.engine.mlx_thread import MlxThread
 from provider.engine.statistics import EngineStatistics, total_of
 from provider.interface import InvalidParameterError, ModelInfo, UnsupportedModelError
-from provider.models.served_model import Served
+from provider.models.served_model import ServedModel
 from provider.models.source import ModelSource, model_name
 from provider.settings import EngineSettings
 
@@ -41,10 +41,10 @@ class Library:
         self._settings = settings
         self._allow_any = allow_any
         self._thread = MlxThread()
-        self._memory = SharedMemory(memory_limit(settings))
+        self._memory = MemoryPool(memory_limit(settings))
         self._memory.unload = self._unload_one
         self._lock = threading.Lock()
-        self._models: dict[str, Served] = {}
+        self._models: dict[str, ServedModel] = {}
         self._past: list[EngineStatistics] = []  # of models that are forgotten, as one
         self._named = {source.name for source in sources}
         pins = set(pinned)
@@ -61,23 +61,23 @@ class Library:
             ).start()
 
     @property
-    def at_start(self) -> list[Served]:
+    def at_start(self) -> list[ServedModel]:
         """The models that are to be loaded before anybody asks for them."""
         pinned = [served for served in self._models.values() if served.pinned]
         return [self.default, *(served for served in pinned if served is not self.default)]
 
-    def _add(self, source: ModelSource, *, pinned: bool = False) -> Served:
+    def _add(self, source: ModelSource, *, pinned: bool = False) -> ServedModel:
         base = None if source.base is None else self._models.get(source.base)
         if source.base is not None and base is None:
             said = f"`adapter`: the base `{source.base}` is not served; {_names(self._models)}"
             raise InvalidParameterError("adapter", source.name, said)
-        served = Served(
+        served = ServedModel(
             source, self._settings, self._thread, self._memory, base=base, pinned=pinned
         )
         self._models[source.name] = served
         return served
 
-    def find(self, name: str | None) -> Served:
+    def find(self, name: str | None) -> ServedModel:
         """Return a model. Raises UnsupportedModelError."""
         if name is None:
             return self.default

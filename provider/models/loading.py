@@ -16,11 +16,11 @@ from mlx_lm.utils import load_config, load_model, load_tokenizer
 from provider.engine.model import LoadedModel, Loading, LoadProgress
 from provider.formats.harmony import reading_harmony
 from provider.interface import ModelLoadingError
-from provider.models.vision import Eyes, can_see, load_seeing
+from provider.models.vision import ImageProcessor, load_vision_model, supports_images
 from provider.runtime.mlx import mx, on_cpu
 
 __all__ = [
-    "eyes_of",
+    "image_processor_of",
     "load",
     "loading",
     "tokenizer_of",
@@ -45,13 +45,13 @@ def tokenizer_of(path: Path) -> Any:
         raise _loading_error(path, error) from error
 
 
-def eyes_of(path: Path) -> Eyes | None:
+def image_processor_of(path: Path) -> ImageProcessor | None:
     """Return what reads images for a model, for the calling thread, None if it sees none.
 
     Raises ModelLoadingError.
     """
     try:
-        return Eyes(path) if can_see(path) else None
+        return ImageProcessor(path) if supports_images(path) else None
     except Exception as error:
         raise _loading_error(path, error) from error
 
@@ -133,8 +133,8 @@ def _described(
 
 def _built(path: Path) -> tuple[Any, dict[str, Any]]:
     """Return a model and its configuration; mlx-vlm's where that can see with it."""
-    if can_see(path):
-        return load_seeing(path)
+    if supports_images(path):
+        return load_vision_model(path)
     return load_model(path, lazy=True)  # type: ignore[no-any-return]
 
 

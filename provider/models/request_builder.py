@@ -1,6 +1,6 @@
 """From a call to a request that the engine takes: checked against the model, as tokens.
 
-A `Preparation` belongs to one thread, as its tokenizer does.
+A `RequestBuilder` belongs to one thread, as its tokenizer does.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from provider.constraints.answer import Held
-from provider.constraints.compiler import Forms
+from provider.constraints.answer import AnswerConstraint
+from provider.constraints.compiler import GrammarCompiler
 from provider.engine.messages import RunRequest
-from provider.engine.shared_prompt import Fork
+from provider.engine.shared_prompt import SharedPrompt
 from provider.formats.chat_template import ChatTemplate
 from provider.formats.harmony import speaks_harmony
 from provider.formats.text_stream import ANSWER_STATE, REASONING_STATE, initial_state
@@ -28,10 +28,10 @@ from provider.interface import (
     InvalidParameterError,
     UnsupportedFeatureError,
 )
-from provider.models.vision import Eyes, Look
+from provider.models.vision import ImageProcessor, ProcessedImages
 from provider.options import MAX_SEED, GenerationOptions
 
-__all__ = ["Call", "Preparation", "ToolsUnsupportedError"]
+__all__ = ["Call", "RequestBuilder", "ToolsUnsupportedError"]
 
 
 PLAIN = {"type": "text"}
@@ -54,29 +54,29 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Preparation:
+class RequestBuilder:
     """What makes requests of calls once the model is there; for the prompt thread."""
 
     template: ChatTemplate
     context_window: int | None
     vocabulary: int
-    forms: Forms
+    forms: GrammarCompiler
     keep_boundaries: bool
-    eyes: Eyes | None = None
-    blind: str = ""  # why a model that could see does not
+    image_processor: ImageProcessor | None = None
+    why_text_only: str = ""  # why a model that could see does not
 
     def requests(self, call: Call) -> list[RunRequest]:
         """Turn a call into tokens, once for each answer; raises what `generate_async` documents."""
         first = self._request(call)
         if call.options.n == 1:
             return [first]
-        fork, seed = Fork(), call.options.seed
+        shared_prompt, seed = SharedPrompt(), call.options.seed
         return [
             replace(
                 first,
                 options=first.options if seed is None else _reseeded(first.options, seed + number),
                 form=first.form if number == 0 or first.form is None else first.form.another(),
-                fork=fork,
+                shared_prompt=shared_prompt,
             )
             for number in range(call.options.n)
         ]
@@ -87,13 +87,13 @@ class Preparation:
         if call.tools and not self.template.knows_tools:
             raise ToolsUnsupportedError("tool_use", "this model's chat template knows no tools")
         turns, images = take_images(self._turns(call))
-        look = self._look(call, turns, images) if images else None
+        processed = self._processed(call, turns, images) if images else None
         if options.raw:
             prompt = self.template.raw(call.prompt)
         else:
             if (options.response_format or PLAIN) == PLAIN:  # a form says where its answer ends
                 options = replace(options, stop=(*options.stop, *self.template.stop))
-            prompt = look.tokens if look is not None else self._tokens(call, turns)
+            prompt = processed.tokens if processed is not None else self._tokens(call, turns)
         if not prompt:
             raise InvalidParameterError("prompt", call.prompt, "the prompt is empty")
         window = self.context_window
@@ -104,7 +104,7 @@ class Preparation:
         state = self._state(options, call.tools, turns, prompt)
         boundaries = (
             self.template.boundaries(turns, call.tools, prompt, options.template_variables)
-            if self.keep_boundaries and turns and look is None
+            if self.keep_boundaries and turns and processed is None
             else ()
         )
         return RunRequest(
@@ -114,7 +114,7 @@ class Preparation:
             boundaries,
             self._form(call, turns, state),
             state,
-            look=look,
+            images=processed,
             kind=_digest(images) if images else "",
         )
 
@@ -126,17 +126,21 @@ class Preparation:
             go_on=call.options.continue_final_message,
         )
 
-    def _look(self, call: Call, turns: list[dict[str, Any]], images: list[bytes]) -> Look:
+    def _processed(
+        self, call: Call, turns: list[dict[str, Any]], images: list[bytes]
+    ) -> ProcessedImages:
         """Return a prompt with images. Raises UnsupportedFeatureError, ImageProcessingError."""
-        if self.eyes is None:
-            raise UnsupportedFeatureError("vision", f"this model reads text, no images{self.blind}")
+        if self.image_processor is None:
+            raise UnsupportedFeatureError(
+                "vision", f"this model reads text, no images{self.why_text_only}"
+            )
         text = self.template.text(
             turns,
             call.tools,
             variables=call.options.template_variables,
             go_on=call.options.continue_final_message,
         )
-        return self.eyes.look(text, images)
+        return self.image_processor.process(text, images)
 
     def _turns(self, call: Call) -> list[dict[str, Any]]:
         """Return the conversation, nothing for a raw prompt. Raises InvalidParameterError."""
@@ -178,7 +182,9 @@ class Preparation:
     def _lets_think(self, call: Call, turns: Sequence[dict[str, Any]]) -> bool:
         return self.template.lets_think(turns, call.tools, call.options.template_variables)
 
-    def _form(self, call: Call, turns: Sequence[dict[str, Any]], state: str | None) -> Held | None:
+    def _form(
+        self, call: Call, turns: Sequence[dict[str, Any]], state: str | None
+    ) -> AnswerConstraint | None:
         """Return what holds an answer to its form. Raises InvalidParameterError."""
         options, tokenizer = call.options, self.template.tokenizer
         for token in options.logit_bias or ():
@@ -199,7 +205,7 @@ class Preparation:
         if matcher is None and budget is None and not never:
             return None
         unasked = matcher is None or self._lets_think(call, turns)
-        return Held(
+        return AnswerConstraint(
             matcher,
             tokenizer.eos_token_ids,
             thinking if unasked else replace(thinking, start=()),

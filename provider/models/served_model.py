@@ -14,23 +14,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from provider.constraints.compiler import Forms
+from provider.constraints.compiler import GrammarCompiler
 from provider.engine.engine import Engine, EngineClosedError
-from provider.engine.memory_pool import SharedMemory
+from provider.engine.memory_pool import MemoryPool
 from provider.engine.mlx_thread import MlxThread
 from provider.engine.model import LoadedModel, Loading, LoadProgress
 from provider.engine.statistics import EngineStatistics, total_of
 from provider.formats.chat_template import ChatTemplate
 from provider.interface import ModelInfo, ModelLoadingError
-from provider.models.loading import eyes_of, loading, tokenizer_of
-from provider.models.request_builder import Preparation
+from provider.models.loading import image_processor_of, loading, tokenizer_of
+from provider.models.request_builder import RequestBuilder
 from provider.models.source import ModelSource, resolve, resolve_adapter
-from provider.models.vision import why_blind
+from provider.models.vision import why_text_only
 from provider.runtime.mlx import clear_streams_at_thread_end, describe
 from provider.settings import EngineSettings
 
 __all__ = [
-    "Served",
+    "ServedModel",
 ]
 
 
@@ -39,7 +39,7 @@ SAID_EVERY_S = 10.0  # how a download goes on, in the log
 log = logging.getLogger(__name__)
 
 
-class Served:
+class ServedModel:
     """A model by name. Its methods may be called from any thread."""
 
     def __init__(
@@ -47,9 +47,9 @@ class Served:
         source: ModelSource,
         settings: EngineSettings,
         thread: MlxThread,
-        memory: SharedMemory,
+        memory: MemoryPool,
         *,
-        base: Served | None = None,
+        base: ServedModel | None = None,
         pinned: bool = False,
     ):
         self.source = source
@@ -60,7 +60,7 @@ class Served:
         self._thread = thread
         self._memory = memory
         self._base = base
-        self.adapters: list[Served] = []  # that share its weights
+        self.adapters: list[ServedModel] = []  # that share its weights
         if base is not None:
             base.adapters.append(self)
         self._lock = threading.Lock()
@@ -79,7 +79,7 @@ class Served:
             thread_name_prefix="mlx-prompt",
             initializer=clear_streams_at_thread_end,  # images' processors make small mlx arrays
         )
-        self._preparing: Future[Preparation] | None = None
+        self._preparing: Future[RequestBuilder] | None = None
         self._files: tuple[Path, Path | None, Path | None, Any] | None = None
 
     @property
@@ -115,7 +115,7 @@ class Served:
         """Whether it is loaded, or is being loaded."""
         return self._preparing is not None and not self.loading_failed
 
-    def loaded(self) -> Preparation | None:
+    def loaded(self) -> RequestBuilder | None:
         """Return what makes its requests, None while it is not loaded; never waits."""
         preparing = self._preparing
         if preparing is None or not preparing.done() or preparing.exception() is not None:
@@ -128,7 +128,7 @@ class Served:
             engines = [] if self._unloaded else [self.engine.statistics()]
             return total_of([*engines, *self._past])
 
-    def ready(self) -> Future[Preparation]:
+    def ready(self) -> Future[RequestBuilder]:
         """Return the loading of the model, begun now if it has not been, or has failed."""
         with self._lock:
             self.refuse_if_closed()
@@ -192,7 +192,7 @@ class Served:
 
     # On the thread of its prompts, and on the MLX thread.
 
-    def _prepare(self) -> Preparation:
+    def _prepare(self) -> RequestBuilder:
         """Find the files, load the weights on the MLX thread, make the tokenizers on this one."""
         log.info("mlx on %s", describe())
         source = self.source
@@ -205,7 +205,7 @@ class Served:
         self._files = (path, draft, adapter, tokenizer_of(path))
         weights = self.engine.load()
         try:
-            template, eyes = ChatTemplate(tokenizer_of(path)), eyes_of(path)
+            template, image_processor = ChatTemplate(tokenizer_of(path)), image_processor_of(path)
         except ModelLoadingError:
             self.engine.close(0)  # with the weights, which nobody could use or unload
             raise
@@ -214,14 +214,14 @@ class Served:
             log.warning(
                 "`%s` has no chat template; turns are marked User: and Assistant:", self.name
             )
-        return Preparation(
+        return RequestBuilder(
             template,
             model.context_window,
             model.vocabulary,
-            Forms(template.tokenizer, model.vocabulary),
+            GrammarCompiler(template.tokenizer, model.vocabulary),
             keep_boundaries=not model.trimmable,
-            eyes=eyes,
-            blind=why_blind(path),
+            image_processor=image_processor,
+            why_text_only=why_text_only(path),
         )
 
     def _tell_download(self, done: int, total: int) -> None:

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self
 
-from provider.engine.inbox import AsyncInbox, Branch, SyncInbox
+from provider.engine.inbox import AsyncInbox, ChoiceInbox, SyncInbox
 from provider.engine.messages import RunEvent, RunFinished, RunRequest
 from provider.engine.run import Run
-from provider.models.served_model import Served
+from provider.models.served_model import ServedModel
 
 __all__ = [
-    "Submitted",
+    "Submission",
 ]
 
 
-class Submitted:
+class Submission:
     """The runs of one call, whose events come to one inbox; a context manager that ends them.
 
     Raises EngineClosedError if the model was unloaded, and what `Engine.submit` raises.
     """
 
     def __init__(
-        self, served: Served, requests: Sequence[RunRequest], inbox: AsyncInbox | SyncInbox
+        self, served: ServedModel, requests: Sequence[RunRequest], inbox: AsyncInbox | SyncInbox
     ):
         self.name = served.name
         self.requests = requests
@@ -33,7 +33,7 @@ class Submitted:
         self._runs: list[Run] = []
         try:
             for index, request in enumerate(requests):
-                own = inbox if self.left == 1 else Branch(index, inbox)
+                own = inbox if self.left == 1 else ChoiceInbox(index, inbox)
                 self._runs.append(self._engine.submit(request, own))
         except BaseException:
             self._cancel()
@@ -48,7 +48,7 @@ class Submitted:
 
     def take(self, given: Any) -> tuple[RunEvent, int]:
         """Return an event of the inbox, and the index of the run that it is of."""
-        if isinstance(given, tuple) and isinstance(given[0], Branch):
+        if isinstance(given, tuple) and isinstance(given[0], ChoiceInbox):
             branch, event = given
             branch.take(event)
             index, parked = branch.index, branch.parked

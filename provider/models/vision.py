@@ -5,7 +5,7 @@ on a model that sees is a language model, and its rows decode with all others. S
 in three dimensions (M-RoPE); then every position is given, and none is left to what the model
 remembers of its last prompt.
 
-Rule: an `Eyes` belongs to the thread that makes prompts, everything else to the MLX thread.
+Rule: an `ImageProcessor` belongs to the thread that makes prompts, all else to the MLX thread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,15 @@ from provider.interface import ImageProcessingError
 from provider.models.remote_code import refuse_model_file, without_code
 from provider.runtime.mlx import mx
 
-__all__ = ["Eyes", "Look", "SeeingModel", "Sight", "can_see", "load_seeing", "why_blind"]
+__all__ = [
+    "ImageProcessor",
+    "ProcessedImages",
+    "PromptEmbeddings",
+    "VisionModel",
+    "load_vision_model",
+    "supports_images",
+    "why_text_only",
+]
 
 # Of what get_input_embeddings gives: the rest must reach the language model with the whole prompt.
 KNOWN = {"inputs_embeds", "position_ids", "rope_deltas", "attention_mask"}
@@ -41,15 +49,15 @@ def available() -> bool:
     return importlib.util.find_spec("mlx_vlm") is not None
 
 
-def has_eyes(path: Path) -> bool:
+def has_vision_config(path: Path) -> bool:
     """Return whether a model's configuration says that it sees."""
     config = json.loads((path / "config.json").read_text("utf-8"))
     return bool(config.get("vision_config") or config.get("vision_tower"))
 
 
-def can_see(path: Path) -> bool:
+def supports_images(path: Path) -> bool:
     """Return whether mlx-vlm is there and knows a model that sees; if not, it reads text alone."""
-    if not has_eyes(path) or not available():
+    if not has_vision_config(path) or not available():
         return False
     from mlx_vlm.utils import get_model_type, load_config  # noqa: PLC0415 - an extra
 
@@ -57,14 +65,14 @@ def can_see(path: Path) -> bool:
     return kind.isidentifier() and importlib.util.find_spec(f"mlx_vlm.models.{kind}") is not None
 
 
-def why_blind(path: Path) -> str:
+def why_text_only(path: Path) -> str:
     """Return why a model that could see does not, as the end of a sentence; nothing if it does."""
-    if not has_eyes(path) or can_see(path):
+    if not has_vision_config(path) or supports_images(path):
         return ""
     return UNKNOWN if available() else NEEDS_EXTRA
 
 
-def load_seeing(path: Path) -> tuple[SeeingModel, dict[str, Any]]:
+def load_vision_model(path: Path) -> tuple[VisionModel, dict[str, Any]]:
     """Load a model, its weights not computed yet.
 
     Raises what mlx-vlm raises, ValueError if it is made by code of its own.
@@ -73,18 +81,18 @@ def load_seeing(path: Path) -> tuple[SeeingModel, dict[str, Any]]:
 
     config = load_config(path)
     refuse_model_file(config)
-    return SeeingModel(load_model(path, lazy=True)), config
+    return VisionModel(load_model(path, lazy=True)), config
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class ProcessedImages:
     """Images as a model's processor has made them, with the tokens that hold their places."""
 
     tokens: list[int]
     inputs: Mapping[str, np.ndarray[Any, Any]]  # pixels, and what belongs to them
 
 
-class Eyes:
+class ImageProcessor:
     """A model's processor, on the thread that made it. Making one raises what mlx-vlm raises."""
 
     def __init__(self, path: Path):
@@ -93,7 +101,7 @@ class Eyes:
         with without_code():
             self._processor = load_processor(path, add_detokenizer=False, trust_remote_code=False)
 
-    def look(self, text: str, images: Sequence[bytes]) -> Look:
+    def process(self, text: str, images: Sequence[bytes]) -> ProcessedImages:
         """Return the tokens of a rendered prompt, with places for the images, and the images.
 
         Raises ImageProcessingError if an image can't be read, or the processor refuses.
@@ -111,11 +119,11 @@ class Eyes:
             for name, value in made.items()
             if value is not None and name not in NOT_PIXELS
         }
-        return Look(tokens, pixels)
+        return ProcessedImages(tokens, pixels)
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
+class PromptEmbeddings:
     """What a row's prompt is to the language model, but for its last token."""
 
     embeddings: Any  # (tokens, width)
@@ -129,7 +137,7 @@ class Sight:
         return int(self.embeddings.shape[0])
 
 
-class SeeingModel:
+class VisionModel:
     """A model of mlx-vlm, called as mlx-lm's are: tokens and caches in, logits out."""
 
     def __init__(self, model: Any):
@@ -162,10 +170,10 @@ class SeeingModel:
         """Return logits, `(rows, tokens, vocabulary)`."""
         return self.language(tokens, cache=cache, **more).logits
 
-    def look(self, look: Look) -> Sight:
+    def embed(self, images: ProcessedImages) -> PromptEmbeddings:
         """Return what a prompt with images is. Raises what mlx-vlm's model raises."""
-        tokens = mx.array([look.tokens[:-1]])
-        inputs = {name: mx.array(value) for name, value in look.inputs.items()}
+        tokens = mx.array([images.tokens[:-1]])
+        inputs = {name: mx.array(value) for name, value in images.inputs.items()}
         pixels = inputs.pop("pixel_values", None)
         features = self.model.get_input_embeddings(tokens, pixels, **inputs)
         found = {name: value for name, value in features.to_dict().items() if value is not None}
@@ -179,7 +187,7 @@ class SeeingModel:
             [found["inputs_embeds"], *extras.values()], positions if positions is not None else []
         )
         delta = 0 if deltas is None else int(deltas.reshape(-1)[0].item())
-        return Sight(found["inputs_embeds"][0], positions, delta, extras)
+        return PromptEmbeddings(found["inputs_embeds"][0], positions, delta, extras)
 
     # What goes with a forward pass.
 
@@ -189,14 +197,14 @@ class SeeingModel:
         """Return what goes with chunks of sequences; a row that sees is read alone."""
         more: dict[str, Any] = {}
         (first, *_), (count, *_) = rows, counts
-        sight: Sight | None = first.sight
-        if sight is not None and first.done < sight.length:
-            end = min(first.done + count, sight.length)
-            parts = [sight.embeddings[first.done : end]]
+        given: PromptEmbeddings | None = first.prompt_embeddings
+        if given is not None and first.done < given.length:
+            end = min(first.done + count, given.length)
+            parts = [given.embeddings[first.done : end]]
             if first.done + count > end:
                 beyond = mx.array([tokens[0][end - first.done :]])
                 parts.append(self.model.get_input_embeddings(beyond).inputs_embeds[0])
-            more = {"inputs_embeds": mx.concatenate(parts)[None], **sight.extras}
+            more = {"inputs_embeds": mx.concatenate(parts)[None], **given.extras}
         if self.counts_in_three:
             width = len(tokens[0])
             places = [
@@ -222,14 +230,15 @@ class SeeingModel:
 
 
 def _delta(row: Row) -> int:
-    return 0 if row.sight is None else int(row.sight.delta)
+    given = row.prompt_embeddings
+    return 0 if given is None else int(given.delta)
 
 
 def _places(row: Row, begin: int, count: int, width: int) -> Any:
     """Return the positions of a chunk, `(3, width)`, with zeros behind its end."""
-    sight = row.sight
-    known = 0 if sight is None else max(0, min(begin + count, sight.length) - begin)
-    parts = [] if not known else [sight.positions[:, begin : begin + known]]
+    given = row.prompt_embeddings
+    known = 0 if given is None else max(0, min(begin + count, given.length) - begin)
+    parts = [] if not known else [given.positions[:, begin : begin + known]]
     after = mx.arange(begin + known, begin + count) + _delta(row)
     parts.append(mx.broadcast_to(after[None], (AXES, count - known)))
     parts.append(mx.zeros((AXES, width - count), after.dtype))

@@ -96,7 +96,7 @@ def main():
         asyncio.run(gateway(given))
 
 
-class Served:
+class ServedModel:
     """Such a process, seen from the one that started it."""
 
     def __init__(self, process):
@@ -120,7 +120,7 @@ async def served(*arguments, **settings):
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.bench.served", *arguments, *given, stdin=pipe, stdout=pipe
     )
-    one = Served(process)
+    one = ServedModel(process)
     try:
         one.port = int(await one.line())
         yield one

@@ -57,7 +57,7 @@ async def test_what_happens_is_counted():
         await wire.until("done")
         await wire.send(Generate(id="c", prompt="fail"))
         await wire.until("error")
-        await eventually(lambda: gateway._hub.live == 0)
+        await eventually(lambda: gateway._generations.live == 0)
         found = await scrape(gateway)
     assert found[("generations_ended_total", "stop")] == 1
     assert found[("generations_ended_total", "cancelled")] == 1

@@ -4,7 +4,7 @@ from http import HTTPStatus
 import pytest
 
 from gateway.configuration.settings import Settings
-from gateway.server.generations import Hub
+from gateway.server.generations import Generations
 from gateway.server.pages import page_for, web_root
 from provider.interface import AbstractLLMInterface, Health, ModelInfo
 from provider.scripted import ScriptedProvider
@@ -27,10 +27,10 @@ def test_the_page_and_its_parts_are_served():
             assert page.status is HTTPStatus.OK
             assert page.body == name.read_bytes()
     assert (
-        page_for("/", Hub(ScriptedProvider(), Settings())).body
+        page_for("/", Generations(ScriptedProvider(), Settings())).body
         == (web_root() / "index.html").read_bytes()
     )
-    assert page_for("/client.js", Hub(ScriptedProvider(), Settings())).type.startswith(
+    assert page_for("/client.js", Generations(ScriptedProvider(), Settings())).type.startswith(
         "text/javascript"
     )
 
@@ -39,30 +39,32 @@ def test_the_page_and_its_parts_are_served():
     "path", ["/nope", "/../pyproject.toml", "/.gitignore", "//etc/passwd", "/a/b.js", "/client", ""]
 )
 def test_what_is_not_there_is_404(path):
-    assert page_for(path, Hub(ScriptedProvider(), Settings())).status is HTTPStatus.NOT_FOUND
+    assert (
+        page_for(path, Generations(ScriptedProvider(), Settings())).status is HTTPStatus.NOT_FOUND
+    )
 
 
 def test_health_and_readiness_are_two_things():
-    assert page_for("/healthz", Hub(Loading(), Settings())).status is HTTPStatus.OK
-    ready = page_for("/readyz", Hub(Loading(), Settings()))
+    assert page_for("/healthz", Generations(Loading(), Settings())).status is HTTPStatus.OK
+    ready = page_for("/readyz", Generations(Loading(), Settings()))
     assert (ready.status, ready.body) == (HTTPStatus.SERVICE_UNAVAILABLE, b"loading the model\n")
-    assert page_for("/readyz", Hub(ScriptedProvider(), Settings())).status is HTTPStatus.OK
+    assert page_for("/readyz", Generations(ScriptedProvider(), Settings())).status is HTTPStatus.OK
 
 
 def test_models_come_in_openais_list_form():
-    listed = json.loads(page_for("/v1/models", Hub(Loading(), Settings())).body)
+    listed = json.loads(page_for("/v1/models", Generations(Loading(), Settings())).body)
     assert listed["object"] == "list"
     assert [(m["id"], m["object"]) for m in listed["data"]] == [("big/model", "model")]
 
 
 def test_the_protocol_is_served_as_it_stands():
-    page = page_for("/protocol", Hub(ScriptedProvider(), Settings()))
+    page = page_for("/protocol", Generations(ScriptedProvider(), Settings()))
     assert page.body.startswith(b"# The mlx-gateway protocol")
     assert page.type.startswith("text/markdown")
 
 
 def test_every_page_forbids_what_it_does_not_need():
-    headers = page_for("/", Hub(ScriptedProvider(), Settings())).headers()
+    headers = page_for("/", Generations(ScriptedProvider(), Settings())).headers()
     assert "default-src 'self'" in headers["Content-Security-Policy"]
     assert headers["X-Content-Type-Options"] == "nosniff"
 

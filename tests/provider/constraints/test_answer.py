@@ -12,12 +12,12 @@ from mlx_lm.chat_templates.muse_spark import RESPONSE_FORMAT
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from provider import MLXProvider
-from provider.constraints.compiler import Forms
+from provider.constraints.compiler import GrammarCompiler
 from provider.embedded import MODEL_PATH
 from provider.formats.chat_template import ChatTemplate
 from provider.interface import GenerationError, InvalidParameterError, UnsupportedFeatureError
 from provider.models.loading import tokenizer_of
-from provider.models.request_builder import Call, Preparation
+from provider.models.request_builder import Call, RequestBuilder
 from provider.options import parse_options
 
 PERSON = {
@@ -205,7 +205,9 @@ async def test_a_run_that_was_parked_goes_on_in_its_form():
 def test_an_answer_that_begins_with_headers_has_no_form():
     headed = TokenizerWrapper(tokenizer_of(MODEL_PATH)._tokenizer, response_format=RESPONSE_FORMAT)
     headed.chat_template = "{{ messages[0].content }}<|start|>assistant"
-    preparation = Preparation(ChatTemplate(headed), None, 1536, Forms(headed, 1536), False)
+    preparation = RequestBuilder(
+        ChatTemplate(headed), None, 1536, GrammarCompiler(headed, 1536), False
+    )
     options = parse_options({"response_format": {"type": "json_object"}}, {})
     with pytest.raises(UnsupportedFeatureError, match="headers, which have no form"):
         preparation.requests(Call("Hi", None, [], [], options))

@@ -6,7 +6,7 @@ import pytest
 
 from provider import MLXProvider
 from provider.constraints.compiler import form_of
-from provider.constraints.sandbox import Trials
+from provider.constraints.sandbox import Sandbox
 from provider.interface import GenerationError, InvalidParameterError
 
 # Each would keep llguidance busy for hours, and fill the memory.
@@ -17,7 +17,7 @@ HARMLESS = {"type": "object", "properties": {"a": {"type": "integer", "multipleO
 
 @pytest.fixture
 def trials():
-    made = Trials()
+    made = Sandbox()
     yield made
     made.close()
 

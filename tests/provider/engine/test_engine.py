@@ -189,7 +189,7 @@ def test_a_budget_promises_no_more_than_it_has():
 
 
 def budget_of(engine):
-    return engine._worker._room.budget
+    return engine._worker._admission.budget
 
 
 async def test_runs_that_do_not_fit_together_go_one_after_the_other(made):

@@ -14,7 +14,7 @@ from provider.embedded import MODEL_PATH
 from provider.engine.batch import Batch
 from provider.engine.rows import Row
 from provider.engine.sampling import SeededSampler
-from provider.engine.speculative import Lone
+from provider.engine.speculative import SingleRowSettings
 from provider.formats.chat_template import ChatTemplate
 from provider.inputs.messages import conversation
 from provider.interface import InvalidParameterError, ModelLoadingError
@@ -95,7 +95,7 @@ def test_a_perfect_draft_saves_three_of_four_passes(seed):
     model = load(MODEL_PATH).model
     sampler = greedy_sampler if seed is None else SeededSampler(seed, 0.8, 1.0, 0.0, 0)
     counted = CountedModel(model)
-    batch = Batch(counted, (), lone=Lone(draft=model, draft_tokens=3))
+    batch = Batch(counted, (), single_row=SingleRowSettings(draft=model, draft_tokens=3))
     prompt = [random.Random(1).randrange(20, 1500) for _ in range(20)]
     batch.prefill([(1, batch.add(Row(1, prompt, 20, 40, sampler)))])
     counted.passes = 0
@@ -110,8 +110,10 @@ def test_caches_hold_the_sequence_but_for_its_last_token(random_draft):
     """Whatever was proposed: what is kept is what reading the sequence anew would give."""
     model, kept = load(MODEL_PATH).model, []
     draft, _ = load_model(random_draft)
-    lone = Lone(draft=draft, draft_tokens=5)
-    batch = Batch(model, (), lambda row, caches, tokens: kept.append((row, caches, tokens)), lone)
+    single_row = SingleRowSettings(draft=draft, draft_tokens=5)
+    batch = Batch(
+        model, (), lambda row, caches, tokens: kept.append((row, caches, tokens)), single_row
+    )
     prompt = [random.Random(2).randrange(20, 1500) for _ in range(20)]
     batch.prefill([(1, batch.add(Row(1, prompt, 20, 17, greedy_sampler)))])
     while len(batch):

@@ -12,7 +12,7 @@ import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers import AddedToken, AutoTokenizer
 
-from provider.constraints.compiler import Forms
+from provider.constraints.compiler import GrammarCompiler
 from provider.embedded import MODEL_PATH
 from provider.formats.tool_calls import parse_calls
 from provider.inputs.tools import normalise_tools
@@ -68,7 +68,7 @@ def forms(name, *, marked):
         tool_call_start=module.tool_call_start,
         tool_call_end=module.tool_call_end,
     )
-    return wrapped, Forms(wrapped, len(tokenizer))
+    return wrapped, GrammarCompiler(wrapped, len(tokenizer))
 
 
 def some_tools(chance, *, nested):

@@ -262,7 +262,7 @@ async def test_a_run_gets_the_room_of_an_idle_model(made):
     models = [f"{name}={MODEL_PATH}" for name in "ab"]
     roomy = made()
     await say(roomy)
-    short = roomy.engine._worker._room.budget.need(200)
+    short = roomy.engine._worker._admission.budget.need(200)
     provider = made(model=models, memory_bytes=2 * WEIGHTS + short, prefix_cache_bytes=0)
     await say(provider, "a")
     await say(provider, "b")
@@ -355,7 +355,7 @@ async def room_for(made, tokens, models):
     provider = made()
     await say(provider)
     engine = provider.engine
-    return models * WEIGHTS + engine._worker._room.budget.need(tokens)
+    return models * WEIGHTS + engine._worker._admission.budget.need(tokens)
 
 
 async def test_a_run_that_never_fits_beside_a_pinned_model_is_told_and_holds_nobody_up(made):

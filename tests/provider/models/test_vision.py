@@ -255,10 +255,10 @@ async def test_a_large_file_is_refused(provider, monkeypatch):
 
 
 def test_the_embedded_model_is_no_model_that_sees():
-    from provider.models.vision import can_see, why_blind
+    from provider.models.vision import supports_images, why_text_only
 
-    assert not can_see(MODEL_PATH)
-    assert why_blind(MODEL_PATH) == ""
+    assert not supports_images(MODEL_PATH)
+    assert why_text_only(MODEL_PATH) == ""
 
 
 async def test_a_model_that_only_mlx_lm_knows_reads_text_and_says_why_it_does_not_see(tmp_path):
@@ -287,11 +287,11 @@ def test_a_model_whose_processor_is_broken_holds_no_memory_and_can_be_mended(tmp
 
 
 def test_pixels_cross_the_threads_as_numpy(folder):
-    from provider.models.vision import Eyes
+    from provider.models.vision import ImageProcessor
 
-    look = Eyes(folder).look("x " + _place(folder), [RED])
-    assert all(isinstance(value, np.ndarray) for value in look.inputs.values())
-    assert isinstance(look.tokens, list)
+    made = ImageProcessor(folder).process("x " + _place(folder), [RED])
+    assert all(isinstance(value, np.ndarray) for value in made.inputs.values())
+    assert isinstance(made.tokens, list)
 
 
 def _place(folder):
