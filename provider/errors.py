@@ -225,3 +225,10 @@ class MemoryExceededError(ResourceExceededError):
             self.details["required_memory"] = required_memory
         if available_memory is not None:
             self.details["available_memory"] = available_memory
+
+
+def unlike(name: str, value: Any, expected: str) -> InvalidParameterError:
+    """Return the error for a value that is not what is `expected` of the option `name`."""
+    shown = repr(value)
+    shown = shown if len(shown) <= 40 else shown[:40] + "…"
+    return InvalidParameterError(name, value, f"`{name}` must be {expected}, not {shown}")

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from provider.inputs.images import image_part, is_image_part
-from provider.interface import InvalidParameterError
+from provider.errors import InvalidParameterError, unlike
+from provider.message_types import checked_messages
 
-__all__ = ["MAX_SEED", "THOUGHTS", "GenerationOptions", "parse_options"]
+__all__ = ["MAX_SEED", "GenerationOptions", "parse_options"]
 
 MAX_STOP_STRINGS = 16  # each costs a state machine per stream; OpenAI's interface allows 4
 MAX_STOP_LENGTH = 256  # characters; a partial match is held back from the reader
@@ -117,10 +117,10 @@ def _number(low: float, high: float, *, open_low: bool = False) -> Callable[[str
 
     def check(name: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _wrong(name, value, "a number")
+            raise unlike(name, value, "a number")
         inside = (low < value if open_low else low <= value) and value <= high
         if not inside:  # nor is NaN
-            raise _wrong(name, value, f"in {sign}{low:g}, {high:g}]")
+            raise unlike(name, value, f"in {sign}{low:g}, {high:g}]")
         return float(value)
 
     return check
@@ -129,9 +129,9 @@ def _number(low: float, high: float, *, open_low: bool = False) -> Callable[[str
 def _integer(low: int, high: int) -> Callable[[str, Any], int]:
     def check(name: str, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise _wrong(name, value, "a whole number")
+            raise unlike(name, value, "a whole number")
         if not low <= value <= high:
-            raise _wrong(name, value, f"from {low} to {high}")
+            raise unlike(name, value, f"from {low} to {high}")
         return value
 
     return check
@@ -139,35 +139,29 @@ def _integer(low: int, high: int) -> Callable[[str, Any], int]:
 
 def _boolean(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise _wrong(name, value, "true or false")
+        raise unlike(name, value, "true or false")
     return value
 
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise _wrong(name, value, "a text that is not empty")
+        raise unlike(name, value, "a text that is not empty")
     return value
 
 
 def _stop(name: str, value: Any) -> tuple[str, ...]:
     words = (value,) if isinstance(value, str) else value
     if not isinstance(words, list | tuple) or not all(isinstance(w, str) and w for w in words):
-        raise _wrong(name, value, "a text or a list of texts, none empty")
+        raise unlike(name, value, "a text or a list of texts, none empty")
     if len(words) > MAX_STOP_STRINGS or any(len(w) > MAX_STOP_LENGTH for w in words):
         limit = f"at most {MAX_STOP_STRINGS} texts of at most {MAX_STOP_LENGTH} characters"
-        raise _wrong(name, value, limit)
+        raise unlike(name, value, limit)
     return tuple(words)
-
-
-def _messages(name: str, value: Any) -> tuple[dict[str, Any], ...]:
-    if not isinstance(value, list | tuple) or not value:
-        raise _wrong(name, value, "a list of messages that is not empty")
-    return tuple(_message(f"{name}[{i}]", message) for i, message in enumerate(value))
 
 
 def _logit_bias(name: str, value: Any) -> dict[int, float]:
     if not isinstance(value, Mapping) or len(value) > MAX_BIASES:
-        raise _wrong(name, value, f"a map of at most {MAX_BIASES} tokens' numbers to numbers")
+        raise unlike(name, value, f"a map of at most {MAX_BIASES} tokens' numbers to numbers")
     return {_token(name, key): BIAS(f"{name}.{key}", bias) for key, bias in value.items()}
 
 
@@ -177,7 +171,7 @@ def _token(name: str, key: Any) -> int:
         return int(key)
     if isinstance(key, int) and not isinstance(key, bool) and 0 <= key < 10**9:
         return key
-    raise _wrong(name, key, "a map whose keys are tokens' numbers")
+    raise unlike(name, key, "a map whose keys are tokens' numbers")
 
 
 def _tool_choice(name: str, value: Any) -> str:
@@ -188,7 +182,7 @@ def _tool_choice(name: str, value: Any) -> str:
     if isinstance(inner, Mapping) and isinstance(inner.get("name"), str) and inner["name"]:
         return f"={inner['name']}"
     form = '"auto", "none", "required", or {"type": "function", "function": {"name": …}}'
-    raise _wrong(name, value, form)
+    raise unlike(name, value, form)
 
 
 FORMATS = {  # the field that each needs, and what it must hold
@@ -205,7 +199,7 @@ def _response_format(name: str, value: Any) -> dict[str, Any]:
     """Return a format with the field that its type needs; OpenAI's nested form is made flat."""
     named = value.get("type") if isinstance(value, Mapping) else None
     if not isinstance(named, str) or named not in FORMATS:
-        raise _wrong(name, value, "an object with a `type` of " + ", ".join(FORMATS))
+        raise unlike(name, value, "an object with a `type` of " + ", ".join(FORMATS))
     kind = named
     nested = value.get("json_schema")
     given = {**value, **nested} if kind == "json_schema" and isinstance(nested, Mapping) else value
@@ -215,10 +209,10 @@ def _response_format(name: str, value: Any) -> dict[str, Any]:
     held, path = given.get(field), f"{name}.{field}"
     if kind == "json_schema":
         if not isinstance(held, Mapping | bool):
-            raise _wrong(path, held, "a JSON Schema")
+            raise unlike(path, held, "a JSON Schema")
     elif kind == "choice":
         if not isinstance(held, list | tuple) or not held:
-            raise _wrong(path, held, "a list of texts that is not empty")
+            raise unlike(path, held, "a list of texts that is not empty")
         held = tuple(_text(path, choice) for choice in held)
     else:
         held = _text(path, held)
@@ -227,10 +221,10 @@ def _response_format(name: str, value: Any) -> dict[str, Any]:
 
 def _chat_template_kwargs(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or len(value) > MAX_VARIABLES:
-        raise _wrong(name, value, f"an object of at most {MAX_VARIABLES} of a template's variables")
+        raise unlike(name, value, f"an object of at most {MAX_VARIABLES} of a template's variables")
     for key in value:
         if not isinstance(key, str) or not key.isidentifier() or key in OF_THE_RENDERER:
-            raise _wrong(f"{name}.{str(key)[:40]}", value[key], "a variable of the template")
+            raise unlike(f"{name}.{str(key)[:40]}", value[key], "a variable of the template")
     return dict(value)
 
 
@@ -255,79 +249,12 @@ OF_THE_RENDERER = frozenset(
         "truncation",
     }
 )
-ROLES = ("system", "user", "assistant", "tool")
-THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # what templates read earlier thinking as
-
-
-def _message(path: str, value: Any) -> dict[str, Any]:
-    """Return a message as a plain dict; content given in text parts is joined."""
-    message = value.to_dict() if hasattr(value, "to_dict") else value
-    if not isinstance(message, Mapping):
-        raise _wrong(path, value, "a message with `role` and `content`")
-    role, content = message.get("role"), message.get("content")
-    if role not in ROLES:
-        raise _wrong(f"{path}.role", role, "one of " + ", ".join(ROLES))
-    _check_calls(f"{path}.tool_calls", message.get("tool_calls"))
-    for name in THOUGHTS:
-        _plain(f"{path}.{name}", message.get(name) or "")
-    if isinstance(content, list | tuple) and any(map(is_image_part, content)):
-        parts = [_seen_part(f"{path}.content[{i}]", part) for i, part in enumerate(content)]
-        return {**message, "role": str(role), "content": parts}
-    if isinstance(content, list | tuple):
-        content = "".join(_part(f"{path}.content[{i}]", part) for i, part in enumerate(content))
-    if content is None and role == "assistant" and message.get("tool_calls"):
-        content = ""
-    if not isinstance(content, str):
-        raise _wrong(f"{path}.content", content, "a text, or a list of text parts")
-    return {**message, "role": str(role), "content": content}
-
-
-def _check_calls(path: str, calls: Any) -> None:
-    """Raise InvalidParameterError unless these are calls that a template can read."""
-    if calls is None:
-        return
-    if not isinstance(calls, list | tuple):
-        raise _wrong(path, calls, "a list of tool calls")
-    for i, call in enumerate(calls):
-        inner, at = call, f"{path}[{i}]"
-        if isinstance(call, Mapping) and call.get("function"):
-            inner, at = call["function"], f"{at}.function"
-        if not isinstance(inner, Mapping):
-            raise _wrong(at, inner, "an object with `name` and `arguments`")
-        _text(f"{at}.name", inner.get("name"))
-        if not isinstance(inner.get("arguments") or {}, Mapping | str):
-            raise _wrong(f"{at}.arguments", inner["arguments"], "an object, or JSON text of one")
-
-
-def _seen_part(path: str, part: Any) -> dict[str, Any]:
-    """Return a part of a message with images."""
-    if is_image_part(part):
-        return image_part(path, part)
-    return {"type": "text", "text": _part(path, part)}
-
-
-def _part(path: str, part: Any) -> str:
-    if isinstance(part, Mapping) and part.get("type") == "text":
-        return _plain(f"{path}.text", part.get("text"))
-    raise _wrong(path, part, 'a part {"type": "text", "text": …}, or an image as data')
-
-
-def _plain(path: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise _wrong(path, value, "a text")
-    return value
-
-
-def _wrong(name: str, value: Any, expected: str) -> InvalidParameterError:
-    shown = repr(value)
-    shown = shown if len(shown) <= 40 else shown[:40] + "…"
-    return InvalidParameterError(name, value, f"`{name}` must be {expected}, not {shown}")
 
 
 BIAS = _number(-100, 100)
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "chat_template_kwargs": _chat_template_kwargs,
-    "messages": _messages,
+    "messages": checked_messages,
     "model": _text,
     "events": _boolean,
     "raw": _boolean,

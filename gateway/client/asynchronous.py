@@ -30,8 +30,8 @@ from websockets.typing import Subprotocol
 
 from gateway.client.errors import ConnectionLostError, GatewayError, UnauthorizedError
 from gateway.client.run import Run
-from gateway.dialects.native import NotAFrame, codec_for, server_frame
-from gateway.protocol.codes import CloseCode
+from gateway.dialects.native import codec_for, server_frame
+from gateway.protocol.codes import CloseCode, NotAFrame
 from gateway.protocol.frames import (
     JSON_PROTOCOL,
     Ack,

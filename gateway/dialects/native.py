@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from gateway.protocol.codes import ErrorCode
+from gateway.protocol.codes import BadFrame, ErrorCode, NotAFrame
 from gateway.protocol.frames import (
     CLIENT_FRAMES,
     FIRST_OF_SERVER,
@@ -36,11 +36,9 @@ __all__ = [
     "MALFORMED",
     "MAX_DEPTH",
     "SERVER_FRAMES",
-    "BadFrame",
     "Codec",
     "JsonCodec",
     "MsgpackCodec",
-    "NotAFrame",
     "codec_for",
     "server_frame",
 ]
@@ -48,19 +46,6 @@ __all__ = [
 MAX_DEPTH = 64  # of what a client sends; JSON Schemas of tools need a dozen
 
 MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)
-
-
-class NotAFrame(Exception):  # noqa: N818 - it names what came, not what went wrong here
-    """The bytes are no frame at all; the connection closes with 4400."""
-
-
-class BadFrame(Exception):  # noqa: N818
-    """A frame with something wrong in it; `frame_id` is its id, where it has a usable one."""
-
-    def __init__(self, message: str, frame_id: str | None, *, code: ErrorCode):
-        super().__init__(message)
-        self.frame_id = frame_id
-        self.code = code
 
 
 class _Codec:

@@ -9,8 +9,10 @@ from enum import IntEnum, StrEnum
 
 __all__ = [
     "RETRYABLE",
+    "BadFrame",
     "CloseCode",
     "ErrorCode",
+    "NotAFrame",
 ]
 
 
@@ -69,3 +71,16 @@ class CloseCode(IntEnum):
     FORBIDDEN = 4403
     NO_HELLO = 4408
     TOO_MANY = 4429
+
+
+class NotAFrame(Exception):  # noqa: N818 - it names what came, not what went wrong here
+    """The bytes are no frame at all; the connection closes with 4400."""
+
+
+class BadFrame(Exception):  # noqa: N818
+    """A frame with something wrong in it; `frame_id` is its id, where it has a usable one."""
+
+    def __init__(self, message: str, frame_id: str | None, *, code: ErrorCode):
+        super().__init__(message)
+        self.frame_id = frame_id
+        self.code = code

@@ -14,8 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from gateway.dialects.native import BadFrame
-from gateway.protocol.codes import RETRYABLE, ErrorCode
+from gateway.protocol.codes import RETRYABLE, BadFrame, ErrorCode
 from gateway.protocol.frames import (
     Ack,
     Cancel,

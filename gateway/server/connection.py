@@ -19,8 +19,8 @@ from collections.abc import Callable
 from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.exceptions import ConnectionClosed
 
-from gateway.dialects.native import BadFrame, NotAFrame, codec_for
-from gateway.protocol.codes import CloseCode, ErrorCode
+from gateway.dialects.native import codec_for
+from gateway.protocol.codes import BadFrame, CloseCode, ErrorCode, NotAFrame
 from gateway.protocol.frames import Hello, Ready, Resume, ServerFrame
 from gateway.protocol.generation import Generation
 from gateway.protocol.session import Begin, Command, Refusal, Session, Stop, TakeOver

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Any
 
-from mlx_lm.models.cache import (
+from provider.runtime.mlx_lm import (
     ArraysCache,
     CacheList,
     KVCache,

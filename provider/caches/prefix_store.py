@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_lm.models.cache import (
+from provider.runtime.mlx_lm import (
     ArraysCache,
     KVCache,
     QuantizedKVCache,
@@ -30,8 +30,6 @@ from mlx_lm.models.cache import (
     load_prompt_cache,
     save_prompt_cache,
 )
-
-import provider.runtime.mlx  # noqa: F401 - a fast BLAS must be there before mlx_lm brings mlx
 
 __all__ = ["PrefixStore", "Stored"]
 

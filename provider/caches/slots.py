@@ -15,13 +15,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mlx_lm.models.cache import (
+from provider.caches.attention import attend
+from provider.runtime.mlx import mx
+from provider.runtime.mlx_lm import (
     ArraysCache,
     KVCache,
 )
-
-from provider.caches.attention import attend
-from provider.runtime.mlx import mx
 
 __all__ = [
     "SlotCaches",

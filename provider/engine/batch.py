@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mlx_lm.models.cache import make_prompt_cache
-
 from provider.caches.attention import let_caches_attend
 from provider.caches.kinds import Batching, batching_of, state_of
 from provider.caches.merged import MergedCaches
@@ -26,6 +24,7 @@ from provider.caches.rows import RowCaches
 from provider.caches.single import SingleRowCaches
 from provider.caches.slots import SlotCaches
 from provider.engine.group import Group
+from provider.engine.model import as_model
 from provider.engine.rows import (
     Chunk,
     Keep,
@@ -42,7 +41,6 @@ from provider.engine.speculative import (
     SpeculativeCaches,
     SpeculativeGroup,
 )
-from provider.models.vision import VisionModel
 from provider.runtime.mlx import mx, on_cpu
 
 __all__ = ["Batch"]
@@ -67,11 +65,8 @@ class Batch:
         single_row: SingleRowSettings | None = None,
     ):
         self._single_row = single_row or SingleRowSettings()
-        self._model = (
-            model
-            if self._single_row.draft is None
-            else ModelWithDraft(model, self._single_row.draft)
-        )
+        target, draft = as_model(model), self._single_row.draft
+        self._model = target if draft is None else ModelWithDraft(target, draft)
         self._ends = frozenset(ends)
         self._keep = keep  # gets the caches of a row that leaves, and how many tokens they hold
         self._batching = Batching.ALONE if self._single_row.needed else batching_of(model)
@@ -95,7 +90,7 @@ class Batch:
         """Take a row; return how many tokens are to be prefilled before it decodes."""
         self._rows[row.key] = row
         if row.caches is None:
-            row.caches, row.done = make_prompt_cache(self._model), 0
+            row.caches, row.done = self._model.make_cache(), 0
         row.drawn = row.generated
         if hasattr(row.sampler, "seek"):
             row.sampler.seek(row.drawn)
@@ -245,9 +240,8 @@ class Batch:
             for row, n in zip(rows, counts, strict=True)
         ]
         caches.begin(counts, width)
-        model = self._model.model if isinstance(self._model, ModelWithDraft) else self._model
-        more = model.for_chunks(rows, counts, chunks) if isinstance(model, VisionModel) else {}
-        self._model(mx.array(chunks), cache=caches.layers, **more)  # no logits are computed
+        extras = self._model.chunk_extras(rows, counts, chunks)
+        self._model(mx.array(chunks), cache=caches.layers, **extras)  # no logits are computed
         caches.end()
         mx.eval([state_of(layer) for layer in caches.layers])
         if mx.get_cache_memory() > MOST_KEPT:

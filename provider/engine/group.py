@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mlx_lm.models.cache import TokenBuffer
-
 from provider.caches.kinds import state_of
 from provider.caches.merged import MergedCaches
 from provider.caches.rows import RowCaches
 from provider.caches.single import SingleRowCaches
 from provider.caches.slots import SlotCaches
+from provider.engine.model import Model
 from provider.engine.rows import Keep, Row, StepResult, Token, finish_of
 from provider.engine.sampling import choose
-from provider.models.vision import VisionModel
 from provider.runtime.mlx import mx
+from provider.runtime.mlx_lm import TokenBuffer
 
 __all__ = ["Group", "Together"]
 
@@ -28,7 +27,7 @@ class Group:
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         ends: frozenset[int],
         rows: Sequence[Row],
         caches: RowCaches,
@@ -160,8 +159,8 @@ class Group:
             self._next = mx.where(fresh, fed, self._next)
             self._fresh = {}
         self._caches.begin([int(row is not None) for row in rows], 1)
-        more = self._model.for_step(rows) if isinstance(self._model, VisionModel) else {}
-        logits = self._model(self._next[:, None], cache=self._caches.layers, **more)[:, -1, :]
+        extras = self._model.step_extras(rows)
+        logits = self._model(self._next[:, None], cache=self._caches.layers, **extras)[:, -1, :]
         self._caches.end()
         self._next, failed = choose(logits, rows, self._next)
         mx.async_eval(self._next)  # type: ignore[no-untyped-call]

@@ -12,7 +12,12 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol, cast
 
-from mlx_lm.sample_utils import (
+from provider.constraints.answer import AnswerConstraint
+from provider.constraints.masks import Masks
+from provider.engine.logprobs import LogprobRecorder
+from provider.options import GenerationOptions
+from provider.runtime.mlx import mx
+from provider.runtime.mlx_lm import (
     apply_min_p,
     apply_top_k,
     apply_top_p,
@@ -20,12 +25,6 @@ from mlx_lm.sample_utils import (
     make_logits_processors,
     make_sampler,
 )
-
-from provider.constraints.answer import AnswerConstraint
-from provider.constraints.masks import Masks
-from provider.engine.logprobs import LogprobRecorder
-from provider.options import GenerationOptions
-from provider.runtime.mlx import mx
 
 __all__ = [
     "Draws",

@@ -12,15 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_lm.generate import maybe_quantize_kv_cache
-from mlx_lm.models.cache import KVCache, make_prompt_cache
-
 from provider.caches.single import SingleRowCaches
 from provider.constraints.masks import Masks
+from provider.engine.model import Model, PromptEmbeddings
 from provider.engine.rows import Keep, Row, StepResult, Token, finish_of
 from provider.engine.sampling import draw
-from provider.models.vision import VisionModel
 from provider.runtime.mlx import mx
+from provider.runtime.mlx_lm import KVCache, make_prompt_cache, maybe_quantize_kv_cache
 
 __all__ = ["ModelWithDraft", "SingleRowSettings", "SpeculativeCaches", "SpeculativeGroup"]
 
@@ -53,22 +51,44 @@ class SingleRowSettings:
 class ModelWithDraft:
     """A model and its draft as one: both read what is prefilled; the caches are both models'."""
 
-    def __init__(self, model: Any, draft: Any):
+    def __init__(self, model: Model, draft: Any):
         self.model = model
         self.draft = draft
-        self.layers_of_model = len(make_prompt_cache(model))
+        self.layers_of_model = len(model.make_cache())
 
     def make_cache(self) -> list[Any]:
         """Return new caches of both, the model's first."""
-        return [*make_prompt_cache(self.model), *make_prompt_cache(self.draft)]
+        return [*self.model.make_cache(), *make_prompt_cache(self.draft)]
 
-    def __call__(self, tokens: Any, cache: list[Any], **more: Any) -> Any:
+    def __call__(self, tokens: Any, cache: Any = None, **extras: Any) -> Any:
         """Map tokens `(1, n)` to the model's logits `(1, n, vocabulary)`; the draft reads too.
 
-        `more` is what a model sees; its draft reads the tokens that hold the places of images.
+        `extras` are the model's; its draft reads the tokens that hold the places of images.
         """
         self.draft(tokens, cache=cache[self.layers_of_model :])
-        return self.model(tokens, cache=cache[: self.layers_of_model], **more)
+        return self.model(tokens, cache=cache[: self.layers_of_model], **extras)
+
+    def warm_up(self) -> None:
+        """Do what the model does."""
+        self.model.warm_up()
+
+    def embed(self, images: Any) -> PromptEmbeddings:
+        """Return a prompt with images in the model's embeddings."""
+        return self.model.embed(images)
+
+    def chunk_extras(
+        self, rows: Sequence[Row], counts: Sequence[int], tokens: Sequence[Sequence[int]]
+    ) -> dict[str, Any]:
+        """Return the model's."""
+        return self.model.chunk_extras(rows, counts, tokens)
+
+    def step_extras(self, rows: Sequence[Row | None]) -> dict[str, Any]:
+        """Return the model's."""
+        return self.model.step_extras(rows)
+
+    def draft_extras(self, row: Row, count: int) -> dict[str, Any]:
+        """Return the model's."""
+        return self.model.draft_extras(row, count)
 
 
 class SpeculativeCaches(SingleRowCaches):
@@ -162,8 +182,8 @@ class SpeculativeGroup:
         caches = self._caches.layers[: self._models.layers_of_model]
         fed = [self._row.sequence[-1], *proposed]
         model = self._models.model
-        more = model.for_tokens(self._row, len(fed)) if isinstance(model, VisionModel) else {}
-        logits = model(mx.array([fed]), cache=caches, **more)
+        extras = model.draft_extras(self._row, len(fed))
+        logits = model(mx.array([fed]), cache=caches, **extras)
         drawn = [self._choose(logits[:, n, :], proposed[:n]) for n in range(len(fed))]
         return _numbers(drawn)
 

@@ -46,7 +46,6 @@ from provider.interface import (
     QueuePosition,
     ResourceExceededError,
 )
-from provider.models.vision import VisionModel
 from provider.options import GenerationOptions
 from provider.runtime.mlx import BLAS_THREADS, set_blas_threads, usable_memory
 from provider.settings import EngineSettings
@@ -368,8 +367,7 @@ class Worker:
     def _try_out(self) -> None:
         """Run a little: raises what a broken model raises, and no reader waits for a first time."""
         assert self._model is not None
-        if isinstance(self._model.model, VisionModel):
-            self._model.model.try_out()
+        self._model.model.warm_up()
         batch = self._new_batch(keep=False)
         sampler = sampler_for(GenerationOptions(), 1)
         for length in (3, 66, 66):

@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mlx_lm.generate import TextStateMachine, make_text_state_machine
-
-import provider.runtime.mlx  # noqa: F401 - a fast BLAS must be there before mlx_lm brings mlx
 from provider.events import CallDelta, Delta, TextDelta, TokenLogprob
 from provider.formats.tool_calls import ToolText
 from provider.interface import ToolCallDelta
+from provider.runtime.mlx_lm import TextStateMachine, make_text_state_machine
 
 __all__ = ["ANSWER_STATE", "REASONING_STATE", "TextFormat", "TextStream", "initial_state"]
 

@@ -6,46 +6,18 @@ Taken are parts `{"type": "image", "data": …}` (bytes, or base64 text) and Ope
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from provider.interface import ImageProcessingError, InvalidParameterError
+from provider.interface import ImageProcessingError
 
-__all__ = ["all_opened", "image_part", "is_image_part", "opened", "take_images"]
+__all__ = ["all_opened", "opened", "take_images"]
 
-KINDS = ("image", "image_url", "input_image")
 MOST_PIXELS = 64_000_000  # beyond it an image is a bomb, or a mistake
 MOST_TOGETHER = 4 * MOST_PIXELS  # of one conversation: 20 photographs, and 768 MB once unpacked
 # What PIL's own code reads; there are formats for which it would start other programs.
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "HEIF")
-
-
-def is_image_part(part: Any) -> bool:
-    """Return whether a part of a message says that it is an image."""
-    return isinstance(part, Mapping) and part.get("type") in KINDS
-
-
-def image_part(path: str, part: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an image part with its data as bytes. Raises InvalidParameterError."""
-    given = part.get("data", part.get("image_url", part.get("image")))
-    if isinstance(given, Mapping):
-        given = given.get("url")
-    if isinstance(given, bytes | bytearray):
-        return {"type": "image", "data": bytes(given)}
-    form = 'base64 text, bytes, or a URL "data:image/…;base64,…"; not a path or another URL'
-    said = f"`{path}` must be an image as data: {form}"
-    if not isinstance(given, str) or not given:
-        raise InvalidParameterError(path, given, said)
-    head, comma, rest = given.partition(",")
-    if comma and not (head.startswith("data:image/") and head.endswith(";base64")):
-        raise InvalidParameterError(path, head[:40], said)
-    try:
-        return {"type": "image", "data": base64.b64decode(rest if comma else given, validate=True)}
-    except (binascii.Error, ValueError) as error:
-        raise InvalidParameterError(path, given[:40], said) from error
 
 
 def take_images(

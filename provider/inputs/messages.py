@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from provider.interface import InvalidParameterError
-from provider.options import THOUGHTS
+from provider.message_types import THOUGHTS
 
 __all__ = [
     "conversation",

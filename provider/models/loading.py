@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from mlx.utils import tree_flatten
-from mlx_lm import __version__ as mlx_lm_version
-from mlx_lm.models.cache import KVCache, make_prompt_cache
-from mlx_lm.tuner.utils import load_adapters
-from mlx_lm.utils import load_config, load_model, load_tokenizer
 
 from provider.engine.model import LoadedModel, Loading, LoadProgress
 from provider.formats.harmony import reading_harmony
 from provider.interface import ModelLoadingError
 from provider.models.vision import ImageProcessor, load_vision_model, supports_images
 from provider.runtime.mlx import mx, on_cpu
+from provider.runtime.mlx_lm import (
+    KVCache,
+    load_adapters,
+    load_config,
+    load_model,
+    load_tokenizer,
+    make_prompt_cache,
+)
+from provider.runtime.mlx_lm import version as mlx_lm_version
 
 __all__ = [
     "image_processor_of",

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlx_lm.models import cache as mlx_lm_caches
 
+from provider.engine.model import PromptEmbeddings
 from provider.engine.rows import Row
 from provider.inputs.images import all_opened
 from provider.interface import ImageProcessingError
 from provider.models.remote_code import refuse_model_file, without_code
 from provider.runtime.mlx import mx
+from provider.runtime.mlx_lm import KVCache, RotatingKVCache
 
 __all__ = [
     "ImageProcessor",
@@ -122,28 +123,13 @@ class ImageProcessor:
         return ProcessedImages(tokens, pixels)
 
 
-@dataclass(frozen=True, eq=False)
-class PromptEmbeddings:
-    """What a row's prompt is to the language model, but for its last token."""
-
-    embeddings: Any  # (tokens, width)
-    positions: Any  # (3, tokens), None where the model counts by itself
-    delta: int  # by how much the positions of what follows differ from their places
-    extras: Mapping[str, Any]  # that must come with the whole prompt
-
-    @property
-    def length(self) -> int:
-        """How many tokens it covers."""
-        return int(self.embeddings.shape[0])
-
-
 class VisionModel:
     """A model of mlx-vlm, called as mlx-lm's are: tokens and caches in, logits out."""
 
     def __init__(self, model: Any):
         self.model = model
         self.language = model.language_model
-        self.counts_in_three = False  # once `try_out` has seen it
+        self.counts_in_three = False  # once `warm_up` has seen it
 
     def __getattr__(self, name: str) -> Any:
         if name == "model":  # while it is being copied
@@ -158,10 +144,10 @@ class VisionModel:
     def make_cache(self) -> list[Any]:
         """Return caches of mlx-lm's classes, which the batch knows, where there are such."""
         if not hasattr(self.language, "make_cache"):
-            return [mlx_lm_caches.KVCache() for _ in self.layers]
+            return [KVCache() for _ in self.layers]
         return [_as_mlx_lm(cache) for cache in self.language.make_cache()]
 
-    def try_out(self) -> None:
+    def warm_up(self) -> None:
         """Find out how it counts positions."""
         features = self.model.get_input_embeddings(mx.array([[0, 0]]))
         self.counts_in_three = features.position_ids is not None
@@ -191,7 +177,7 @@ class VisionModel:
 
     # What goes with a forward pass.
 
-    def for_chunks(
+    def chunk_extras(
         self, rows: Sequence[Row], counts: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> dict[str, Any]:
         """Return what goes with chunks of sequences; a row that sees is read alone."""
@@ -214,7 +200,7 @@ class VisionModel:
             more["position_ids"] = mx.stack(places, axis=1)
         return more
 
-    def for_step(self, rows: Sequence[Row | None]) -> dict[str, Any]:
+    def step_extras(self, rows: Sequence[Row | None]) -> dict[str, Any]:
         """Return what goes with one token of each row."""
         if not self.counts_in_three:
             return {}
@@ -222,7 +208,7 @@ class VisionModel:
         position_ids = mx.broadcast_to(mx.array(places)[None, :, None], (AXES, len(rows), 1))
         return {"position_ids": position_ids}
 
-    def for_tokens(self, row: Row, count: int) -> dict[str, Any]:
+    def draft_extras(self, row: Row, count: int) -> dict[str, Any]:
         """Return what goes with the next tokens of one row that decodes several at once."""
         if not self.counts_in_three:
             return {}
@@ -249,8 +235,8 @@ def _as_mlx_lm(cache: Any) -> Any:
     """Return a new cache of mlx-lm's class of the same name, or the cache itself."""
     match type(cache).__name__:
         case "KVCache":
-            return mlx_lm_caches.KVCache()
+            return KVCache()
         case "RotatingKVCache":
-            return mlx_lm_caches.RotatingKVCache(max_size=cache.max_size, keep=cache.keep)
+            return RotatingKVCache(max_size=cache.max_size, keep=cache.keep)
         case _:
             return cache

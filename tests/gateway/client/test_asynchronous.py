@@ -15,7 +15,8 @@ from gateway.client import (
 )
 from gateway.client.blocking import SyncClient
 from gateway.configuration.settings import Settings
-from gateway.dialects.native import NotAFrame, server_frame
+from gateway.dialects.native import server_frame
+from gateway.protocol.codes import NotAFrame
 from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Chunk, Done, ToolCall
 from gateway.server.server import Gateway
 from gateway.server.tokens import Token, Tokens

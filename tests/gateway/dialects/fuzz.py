@@ -13,8 +13,8 @@ from collections import Counter
 
 import msgspec
 
-from gateway.dialects.native import BadFrame, JsonCodec, MsgpackCodec, NotAFrame, server_frame
-from gateway.protocol.codes import RETRYABLE
+from gateway.dialects.native import JsonCodec, MsgpackCodec, server_frame
+from gateway.protocol.codes import RETRYABLE, BadFrame, NotAFrame
 from gateway.protocol.frames import Ack, Cancel, Error, File, Generate, Hello, Ping, Ready, Resume
 from gateway.protocol.session import Begin, Session, TakeOver
 from provider.interface import GenerateResponse

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gateway
-from gateway.dialects.native import BadFrame, JsonCodec, MsgpackCodec, NotAFrame, codec_for
-from gateway.protocol.codes import RETRYABLE, CloseCode, ErrorCode
+from gateway.dialects.native import JsonCodec, MsgpackCodec, codec_for
+from gateway.protocol.codes import RETRYABLE, BadFrame, CloseCode, ErrorCode, NotAFrame
 from gateway.protocol.frames import (
     NUMBERS,
     Ack,

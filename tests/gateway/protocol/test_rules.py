@@ -8,8 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.dialects.native import BadFrame
-from gateway.protocol.codes import ErrorCode
+from gateway.protocol.codes import BadFrame, ErrorCode
 from gateway.protocol.frames import (
     Ack,
     Cancel,

@@ -1,7 +1,6 @@
 import pytest
 
-from gateway.dialects.native import BadFrame
-from gateway.protocol.codes import RETRYABLE, ErrorCode
+from gateway.protocol.codes import RETRYABLE, BadFrame, ErrorCode
 from gateway.protocol.frames import (
     Ack,
     Cancel,

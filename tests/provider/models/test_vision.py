@@ -10,7 +10,7 @@ from PIL import Image
 
 from provider import MLXProvider
 from provider.embedded import MODEL_PATH
-from provider.inputs.images import all_opened, image_part, opened
+from provider.inputs.images import all_opened, opened
 from provider.interface import (
     FileData,
     FileProcessingError,
@@ -19,6 +19,7 @@ from provider.interface import (
     ModelLoadingError,
     UnsupportedFeatureError,
 )
+from provider.message_types import image_part
 from provider.runtime.mlx import mx
 from tests.support.tiny_models import LLAMA, write_model
 from tests.support.tiny_vision import ARCHITECTURES, picture, write_vision_model

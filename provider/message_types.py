@@ -1,0 +1,117 @@
+"""What a conversation's messages may hold, checked: roles, texts, images as data, tool calls.
+
+Images are taken as parts `{"type": "image", "data": …}` (bytes, or base64 text) and as OpenAI's
+`{"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}`; never from a path or a
+URL of a client.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+from provider.errors import InvalidParameterError, unlike
+
+__all__ = ["THOUGHTS", "checked_messages", "image_part", "is_image_part"]
+
+ROLES = ("system", "user", "assistant", "tool")
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # what templates read earlier thinking as
+KINDS = ("image", "image_url", "input_image")
+
+
+def checked_messages(name: str, value: Any) -> tuple[dict[str, Any], ...]:
+    """Return messages as plain dicts. Raises InvalidParameterError with the path of the field."""
+    if not isinstance(value, list | tuple) or not value:
+        raise unlike(name, value, "a list of messages that is not empty")
+    return tuple(_message(f"{name}[{i}]", message) for i, message in enumerate(value))
+
+
+def _message(path: str, value: Any) -> dict[str, Any]:
+    """Return a message as a plain dict; content given in text parts is joined."""
+    message = value.to_dict() if hasattr(value, "to_dict") else value
+    if not isinstance(message, Mapping):
+        raise unlike(path, value, "a message with `role` and `content`")
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+        raise unlike(f"{path}.role", role, "one of " + ", ".join(ROLES))
+    _check_calls(f"{path}.tool_calls", message.get("tool_calls"))
+    for name in THOUGHTS:
+        _plain(f"{path}.{name}", message.get(name) or "")
+    if isinstance(content, list | tuple) and any(map(is_image_part, content)):
+        parts = [_seen_part(f"{path}.content[{i}]", part) for i, part in enumerate(content)]
+        return {**message, "role": str(role), "content": parts}
+    if isinstance(content, list | tuple):
+        content = "".join(_part(f"{path}.content[{i}]", part) for i, part in enumerate(content))
+    if content is None and role == "assistant" and message.get("tool_calls"):
+        content = ""
+    if not isinstance(content, str):
+        raise unlike(f"{path}.content", content, "a text, or a list of text parts")
+    return {**message, "role": str(role), "content": content}
+
+
+def _check_calls(path: str, calls: Any) -> None:
+    """Raise InvalidParameterError unless these are calls that a template can read."""
+    if calls is None:
+        return
+    if not isinstance(calls, list | tuple):
+        raise unlike(path, calls, "a list of tool calls")
+    for i, call in enumerate(calls):
+        inner, at = call, f"{path}[{i}]"
+        if isinstance(call, Mapping) and call.get("function"):
+            inner, at = call["function"], f"{at}.function"
+        if not isinstance(inner, Mapping):
+            raise unlike(at, inner, "an object with `name` and `arguments`")
+        _name(f"{at}.name", inner.get("name"))
+        if not isinstance(inner.get("arguments") or {}, Mapping | str):
+            raise unlike(f"{at}.arguments", inner["arguments"], "an object, or JSON text of one")
+
+
+def _seen_part(path: str, part: Any) -> dict[str, Any]:
+    """Return a part of a message with images."""
+    if is_image_part(part):
+        return image_part(path, part)
+    return {"type": "text", "text": _part(path, part)}
+
+
+def _part(path: str, part: Any) -> str:
+    if isinstance(part, Mapping) and part.get("type") == "text":
+        return _plain(f"{path}.text", part.get("text"))
+    raise unlike(path, part, 'a part {"type": "text", "text": …}, or an image as data')
+
+
+def _plain(path: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise unlike(path, value, "a text")
+    return value
+
+
+def is_image_part(part: Any) -> bool:
+    """Return whether a part of a message says that it is an image."""
+    return isinstance(part, Mapping) and part.get("type") in KINDS
+
+
+def image_part(path: str, part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an image part with its data as bytes. Raises InvalidParameterError."""
+    given = part.get("data", part.get("image_url", part.get("image")))
+    if isinstance(given, Mapping):
+        given = given.get("url")
+    if isinstance(given, bytes | bytearray):
+        return {"type": "image", "data": bytes(given)}
+    form = 'base64 text, bytes, or a URL "data:image/…;base64,…"; not a path or another URL'
+    said = f"`{path}` must be an image as data: {form}"
+    if not isinstance(given, str) or not given:
+        raise InvalidParameterError(path, given, said)
+    head, comma, rest = given.partition(",")
+    if comma and not (head.startswith("data:image/") and head.endswith(";base64")):
+        raise InvalidParameterError(path, head[:40], said)
+    try:
+        return {"type": "image", "data": base64.b64decode(rest if comma else given, validate=True)}
+    except (binascii.Error, ValueError) as error:
+        raise InvalidParameterError(path, given[:40], said) from error
+
+
+def _name(path: str, value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        raise unlike(path, value, "a text that is not empty")
