@@ -248,7 +248,7 @@ async def test_the_client_without_asyncio():
         assert await asyncio.to_thread(script, stream_url(gateway)) == "all of it"
         await eventually(lambda: not provider.live)
         with pytest.raises(UnauthorizedError):
-            gateway.server.tokens = Tokens([Token("alice", "0" * 64)])
+            gateway.tokens = Tokens([Token("alice", "0" * 64)])
             await asyncio.to_thread(script, stream_url(gateway))
 
 

@@ -251,7 +251,7 @@ async def test_new_tokens_take_the_place_of_the_old_ones():
         ):
             await alice.send(Generate(id="a", prompt="hi"))
             await alice.until("chunk")
-            gateway.server.tokens = Tokens([bob])
+            gateway.tokens = Tokens([bob])
             assert await close_code(alice.socket) == CloseCode.NOT_AUTHENTICATED
             await eventually(lambda: not provider.live)
             await other.send(Ping(nonce="n"))

@@ -87,7 +87,7 @@ async def test_no_prompt_answer_or_token_is_logged(logged):
     tokens = Tokens([Token("alice", TOKEN)])
     async with running(ScriptedProvider(script=script, tokens_per_second=None)) as gateway:
         await one_of_each(gateway)
-        gateway.server.tokens = tokens
+        gateway.tokens = tokens
         async with connect(stream_url(gateway)) as socket:
             await Wire(socket).send(Hello(token=SECRET))
             with pytest.raises(ConnectionClosed, match="4401"):
