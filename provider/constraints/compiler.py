@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from llguidance import LLMatcher, LLTokenizer
-from llguidance.hf import from_tokenizer
 
 from provider.formats.call_grammar import call_lark
 from provider.formats.lark import BETWEEN
@@ -122,6 +121,9 @@ class GrammarCompiler:
 
     def _compile(self, form: Form) -> LLMatcher:
         if self._tokenizer is None:
+            # Brings transformers, which must come after mlx-lm has silenced its notices.
+            from llguidance.hf import from_tokenizer  # noqa: PLC0415
+
             self._tokenizer = from_tokenizer(
                 self._wrapped._tokenizer,  # noqa: SLF001 - mlx-lm has no other way to it
                 n_vocab=self._vocabulary,

@@ -554,3 +554,13 @@ def test_a_synchronous_generator_left_open_does_not_keep_the_interpreter():
         [sys.executable, "-c", code], capture_output=True, timeout=40, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_provider_says_nothing():
+    done = subprocess.run(
+        [sys.executable, "-c", "import provider.mlx_provider"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
