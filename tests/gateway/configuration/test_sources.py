@@ -6,9 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.configuration import settings
 from gateway.configuration.settings import ServeSettings, Settings
-from gateway.configuration.sources import BadSetting, as_toml, build, read_file, resolve
+from gateway.configuration.sources import (
+    BadSetting,
+    as_toml,
+    build,
+    read_file,
+    resolve,
+    settings,
+)
 from provider.settings import EngineSettings
 
 ALL = settings(ServeSettings, Settings, EngineSettings)
