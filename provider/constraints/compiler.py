@@ -14,6 +14,7 @@ from typing import Any
 from llguidance import LLMatcher, LLTokenizer
 
 from provider.formats.call_grammar import call_lark
+from provider.formats.families import model_format
 from provider.formats.lark import BETWEEN
 from provider.interface import InvalidParameterError
 
@@ -103,7 +104,8 @@ class GrammarCompiler:
         Raises InvalidParameterError if the schema of a tool's arguments can't be compiled,
         UnsupportedFeatureError if the model has no way to write such a call.
         """
-        grammar = call_lark(self._wrapped, tools)
+        held_to = model_format(self._wrapped).calls.grammar
+        grammar = call_lark(self._wrapped, held_to, tools)
         return self._copy(Form(LLMatcher.grammar_from_lark(grammar)), "tools", tools)
 
     def _copy(self, form: Form, option: str, value: Any) -> LLMatcher:

@@ -1,7 +1,7 @@
 """Tool calls as a grammar: what a model has to write where a call has to come.
 
-One format for each parser of mlx-lm, in llguidance's Lark. What is allowed is what the parser reads
-back as arguments that fit the tool's schema.
+Here are the parts; provider.formats.families puts them together, one grammar a family. What such a
+grammar allows, the family's parser reads back as arguments that fit the tool's schema.
 
 Rule 1: arguments come in the order of the schema, as llguidance has it for JSON.
 Rule 2: formats that write strings bare hold them to a type, an enum or a const, not to a pattern or
@@ -17,25 +17,47 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from provider.formats.lark import GAP, NUMBER, Lark, Schema
-from provider.formats.readers import format_name
+from provider.formats.lark import GAP, Lark, Schema
 from provider.interface import UnsupportedFeatureError
 
-__all__ = ["call_lark"]
+__all__ = [
+    "IDENTIFIER",
+    "JSON_LIKE",
+    "NULL",
+    "WORD",
+    "CallGrammar",
+    "Headed",
+    "IfRequired",
+    "IfToken",
+    "InJson",
+    "Named",
+    "bare",
+    "call_lark",
+    "in_json",
+    "quoted",
+]
 
 
-def call_lark(tokenizer: Any, tools: Sequence[Mapping[str, Any]]) -> str:
+class CallGrammar(Protocol):
+    """How a family's models are held to a call."""
+
+    def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
+        """Return items for a call. Raises UnsupportedFeatureError."""
+
+
+def call_lark(
+    tokenizer: Any, grammar: CallGrammar | None, tools: Sequence[Mapping[str, Any]]
+) -> str:
     """Return a Lark grammar for one call of one of these tools, between the model's markers.
 
-    `tools` are in OpenAI's shape. Raises UnsupportedFeatureError for a format that is not known and
-    for a tool that can't be written in it.
+    `tools` are in OpenAI's shape; `grammar` is None for a family that can't be held to a call.
+    Raises UnsupportedFeatureError for that, and for a tool that can't be written in the grammar.
     """
-    parser = format_name(tokenizer.tool_parser)
-    if not tokenizer.tool_call_start or parser not in FORMATS:
+    if not tokenizer.tool_call_start or grammar is None:
         raise _unsupported("this model's way to write calls is not one that can be held to")
     lark = Lark(tokenizer)
     try:
-        calls = [FORMATS[parser].call(lark, tool["function"]) for tool in tools]
+        calls = [grammar.call(lark, tool["function"]) for tool in tools]
     except RecursionError:
         raise _unsupported("this model has no way to write a schema that holds itself") from None
     begin, end = lark.literal(tokenizer.tool_call_start), lark.literal(tokenizer.tool_call_end)
@@ -45,6 +67,7 @@ def call_lark(tokenizer: Any, tools: Sequence[Mapping[str, Any]]) -> str:
 # How the arguments are written. -----------------------------------------------------------------
 
 NAME, WORD = r"[\w.-]+", r"\w+"
+IDENTIFIER = rf"(?!(?:{'|'.join(keyword.kwlist)})$)[^\W\d]\w*"  # of Python
 SCALARS = {"integer", "number", "boolean", "null"}
 NULL = r"\s*(?i:null)\s*"  # what several parsers read as none, whatever the type
 # What Muse Spark's parser reads as JSON, whatever the type.
@@ -56,8 +79,8 @@ JSON_LIKE = (
 Value = Callable[[Lark, Schema, Schema, str], str]
 
 
-def _bare(*but: str) -> Value:
-    """Strings as they are, all else as JSON; no string matches one of `but`."""
+def bare(*but: str) -> Value:
+    """Return what writes strings as they are, all else as JSON; no string matches one of `but`."""
 
     def value(lark: Lark, schema: Schema, whole: Schema, end: str) -> str:
         words = _words(schema)
@@ -67,17 +90,21 @@ def _bare(*but: str) -> Value:
         if _may_be(schema, whole, "string"):
             nullable = schema.get("nullable") or _may_be(schema, whole, "null")
             return lark.text(end, [one for one in but if not (nullable and one == NULL)])
-        return _in_json(lark, schema, whole, end)
+        return in_json(lark, schema, whole, end)
 
     return value
 
 
-def _in_json(lark: Lark, schema: Schema, whole: Schema, end: str) -> str:
+def in_json(lark: Lark, schema: Schema, whole: Schema, end: str) -> str:
+    """Return items for a value as JSON, and what ends it."""
     return f"{lark.json(schema, whole)} {lark.literal(end)}"
 
 
-def _quoted(mark: str, *but: str, nested: bool = False) -> Value:
-    """Strings between two marks, scalars as JSON; objects with bare keys and lists if `nested`."""
+def quoted(mark: str, *but: str, nested: bool = False) -> Value:
+    """Return what writes strings between two marks, and scalars as JSON.
+
+    No string matches one of `but`. Lists, and objects with bare keys, are written if `nested`.
+    """
 
     def value(lark: Lark, schema: Schema, whole: Schema, end: str) -> str:
         return f"{inner(lark, _resolved(schema, whole), whole)} {lark.literal(end)}"
@@ -201,18 +228,14 @@ def _unsupported(said: str) -> UnsupportedFeatureError:
 # The formats. -----------------------------------------------------------------------------------
 
 
-class _Format(Protocol):
-    def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
-        """Return items for a call. Raises UnsupportedFeatureError."""
-
-
-class _InJson:
+class InJson:
     """`{"name": …, "arguments": {…}}`, with something around it."""
 
     def __init__(self, before: str = GAP, after: str = GAP):
         self._before, self._after = before, after
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
+        """Return items for a call. Raises UnsupportedFeatureError."""
         whole = _of_object(function)
         call = {
             "type": "object",
@@ -229,29 +252,38 @@ def _of_object(function: Mapping[str, Any]) -> Schema:
     return {**function["parameters"], "type": "object"}
 
 
-class _Headed:
+class Headed:
     """A name, then the arguments as one JSON object."""
 
     def __init__(self, before: str, after: str = ""):
         self._before, self._after = before, after
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
+        """Return items for a call. Raises UnsupportedFeatureError."""
         name, whole = _checked(NAME, function["name"]), _of_object(function)
         before = lark.literal(self._before.format(name=name))
         return f"{before} {lark.json(whole, whole)} {lark.literal(self._after)}"
 
 
-class _Mistral:
-    """`name[ARGS]{…}` where the vocabulary has that token, and the older list of calls if not."""
+class IfToken:
+    """One way where the vocabulary has a token, another where it has not."""
+
+    def __init__(self, token: str, then: CallGrammar, other: CallGrammar):
+        self._token, self._then, self._other = token, then, other
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
-        newer = "[ARGS]" in lark.tokens
-        form: _Format = _Headed("{name}[ARGS]") if newer else _InJson(f"{GAP}[", "]")
+        """Return items for a call. Raises UnsupportedFeatureError."""
+        form = self._then if self._token in lark.tokens else self._other
         return form.call(lark, function)
 
 
-class _Named:
-    """A name, then each argument after its key. `value` is items for one and what `ends` it."""
+class Named:
+    """A name, then each argument after its key.
+
+    `before` (with `{name}`) comes before the arguments and `after` behind them, `between` stands
+    between two; `key` (with `{key}`, and `{type}` if it is written) comes before a value, and
+    `ends` behind it. `names` and `keys` are patterns of what can be written as one.
+    """
 
     def __init__(
         self,
@@ -270,6 +302,7 @@ class _Named:
         self._names, self._keys = names or NAME, keys or r'[^<>"\n]+'
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
+        """Return items for a call. Raises UnsupportedFeatureError."""
         name, whole = _checked(self._names, function["name"]), function["parameters"]
         fields = [(key, self._one(lark, whole, key)) for key in _properties(whole)]
         arguments = _sequence(lark, fields, whole.get("required", ()), self._between)
@@ -283,95 +316,13 @@ class _Named:
         return f"{head} {self._value(lark, schema, whole, self._ends)}"
 
 
-class _LongCat:
-    """As GLM writes it in other tags; its parser reads a call without arguments only in JSON."""
+class IfRequired:
+    """One way for a tool with arguments that are required, another for one without."""
 
-    def __init__(self, named: _Format):
-        self._named = named
+    def __init__(self, then: CallGrammar, other: CallGrammar):
+        self._then, self._other = then, other
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
-        some = function["parameters"].get("required")
-        return (self._named if some else _InJson()).call(lark, function)
-
-
-IDENTIFIER = rf"(?!(?:{'|'.join(keyword.kwlist)})$)[^\W\d]\w*"
-GLM = _Named(
-    f"{{name}}{GAP}",
-    f"<arg_key>{{key}}</arg_key>{GAP}<arg_value>",
-    _bare(),
-    f"</arg_value>{GAP}",
-)
-LONGCAT = _Named(
-    f"{{name}}{GAP}",
-    f"<longcat_arg_key>{{key}}</longcat_arg_key>{GAP}<longcat_arg_value>",
-    _bare(),
-    f"</longcat_arg_value>{GAP}",
-)
-FORMATS: dict[str, _Format] = {
-    "function_gemma": _Named(
-        "call:{name}{{",
-        "{key}:",
-        _quoted("<escape>", r"(?s:.*)\}(?s:.*)"),  # the parser ends the call at the first brace
-        after="}",
-        between=",",
-        names=WORD,
-        keys=WORD,
-    ),
-    "gemma4": _Named(
-        "call:{name}{{",
-        "{key}:",
-        _quoted('<|"|>', nested=True),
-        after="}",
-        between=",",
-        names=r"[\w-]+",
-        keys=WORD,
-    ),
-    "glm47": GLM,
-    "harmony": _Headed("functions.{name} <|constrain|>json<|message|>"),
-    "json_tools": _InJson(),
-    "kimi_k2": _Headed(
-        f"<|tool_call_begin|>functions.{{name}}:{NUMBER}<|tool_call_argument_begin|>",
-        "<|tool_call_end|>",
-    ),
-    "kimi_k3": _Named(
-        '<|open|>call tool="{name}" index="1"<|sep|>',
-        '<|open|>argument key="{key}" type="{type}"<|sep|>',
-        _bare(),
-        "<|close|>argument<|sep|>",
-        "<|close|>call<|sep|>",
-    ),
-    "laguna": GLM,
-    "longcat": _LongCat(LONGCAT),
-    "minicpm5": _Named('"{name}">', '<param name="{key}">', _bare(NULL), "</param>"),
-    "minimax_m2": _Named(
-        f'{GAP}<invoke name="{{name}}">{GAP}',
-        '<parameter name="{key}">',
-        _bare(NULL),
-        f"</parameter>{GAP}",
-        f"</invoke>{GAP}",
-    ),
-    "mistral": _Mistral(),
-    "muse_spark": _Named(
-        f'{GAP}<atem:invoke name="{{name}}">{GAP}',
-        '<atem:parameter name="{key}">',
-        _bare(NULL, JSON_LIKE),
-        f"</atem:parameter>{GAP}",
-        f"</atem:invoke>{GAP}",
-    ),
-    "pythonic": _Named(
-        "[{name}(",
-        "{key}=",
-        _in_json,  # which the parser reads as Python, with true, false and null
-        after=")]",
-        between=", ",
-        names=rf"{IDENTIFIER}(\.{IDENTIFIER})*",
-        keys=IDENTIFIER,
-    ),
-    "qwen3_coder": _Named(
-        "\n<function={name}>\n",
-        "<parameter={key}>\n",
-        _bare(NULL),
-        "\n</parameter>\n",
-        "</function>\n",
-    ),
-}
+        """Return items for a call. Raises UnsupportedFeatureError."""
+        form = self._then if function["parameters"].get("required") else self._other
+        return form.call(lark, function)

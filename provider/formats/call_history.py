@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
-__all__ = ["CallStyle", "style_of"]
+__all__ = ["STYLES", "CallStyle", "style_of"]
 
 ID_LENGTH = 9
 Messages = Sequence[Mapping[str, Any]]
@@ -47,7 +47,7 @@ class CallStyle(NamedTuple):
         return {**call, "id": own, "function": function}
 
 
-# The likeliest first: what is tried until a call is shown.
+# The likeliest first.
 STYLES = [CallStyle(*way) for way in product((False, True), repeat=2)]
 NAME, KEY, VALUE, RESULT = "look_up", "some_word", "heron", "a bird"
 TRIAL: Messages = [
@@ -67,12 +67,12 @@ TRIAL: Messages = [
 ]
 
 
-def style_of(render: Callable[[Messages], str]) -> CallStyle:
-    """Return how a template takes calls, found by what it renders; the usual way if it takes none.
+def style_of(render: Callable[[Messages], str], styles: Sequence[CallStyle] = STYLES) -> CallStyle:
+    """Return the first style in which a template shows a call; the usual one if it shows none.
 
     `render` raises where the template refuses.
     """
-    return next((style for style in STYLES if _shows(render, style)), CallStyle())
+    return next((style for style in styles if _shows(render, style)), CallStyle())
 
 
 def _shows(render: Callable[[Messages], str], style: CallStyle) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 
 from provider.formats.call_history import CallStyle, style_of
+from provider.formats.families import ModelFormat, model_format
 from provider.interface import InvalidRequestError
 
 __all__ = [
@@ -53,12 +54,18 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
+        self._format = model_format(tokenizer)
         self._style: CallStyle | None = None  # of its calls, once there are some
 
     @property
     def tokenizer(self) -> Any:
         """The tokenizer, for this thread."""
         return self._tokenizer
+
+    @property
+    def format(self) -> ModelFormat:
+        """How the model's family writes."""
+        return self._format
 
     @property
     def stop(self) -> tuple[str, ...]:
@@ -233,7 +240,8 @@ class ChatTemplate:
                     self._tokenizer.apply_chat_template(
                         list(messages), add_generation_prompt=True, tokenize=False
                     )
-                )
+                ),
+                self._format.call_styles,
             )
         return self._style
 

@@ -7,29 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
-__all__ = [
-    "HARMONY",
-    "KIMI",
-    "MISTRAL",
-    "HeadedCalls",
-    "JsonCall",
-    "Piece",
-    "Reader",
-    "Waits",
-    "as_json",
-    "format_name",
-    "is_name",
-]
+__all__ = ["HeadedCalls", "JsonCall", "Piece", "Reader", "WholeText", "as_json", "is_name"]
 
 JSON = json.JSONDecoder()
-
-
-def format_name(parser: Callable[..., Any]) -> str:
-    """Return the name of a format: that of its parser's module. Laguna's is GLM's."""
-    return str(getattr(parser, "__module__", "")).rpartition(".")[2]
 
 
 def is_name(value: Any) -> bool:
@@ -63,8 +46,8 @@ class Reader(Protocol):
         """Return what completes the newest call's arguments, now that they are known."""
 
 
-class Waits:
-    """A format that is read when it is whole."""
+class WholeText:
+    """Calls that are shown when the whole text has been read."""
 
     whole = 0
 
@@ -106,7 +89,7 @@ class _Arguments:
         return None
 
 
-class JsonCall(Waits):
+class JsonCall(WholeText):
     """`{"name": …, "arguments": {…}}`, its fields in any order."""
 
     def __init__(self) -> None:
@@ -164,7 +147,7 @@ class JsonCall(Waits):
         return [Piece(named, fragment)] if named or fragment else []
 
 
-class HeadedCalls(Waits):
+class HeadedCalls(WholeText):
     """A header with a name, then a JSON object; as often as there are calls.
 
     The header is a pattern with a group `name`, and one `id` where the model gives one.
@@ -202,11 +185,3 @@ class HeadedCalls(Waits):
 STRING = r'"(?:[^"\\]|\\.)*"'
 OPENING = re.compile(rf"\s*\{{\s*({STRING})\s*:\s*(?=\S)")
 KEY = re.compile(rf"\s*,\s*({STRING})\s*:\s*(?=\S)")
-MISTRAL = re.compile(r"\s*(?P<name>[\w-]+)\s*\[ARGS\]\s*(?=\{)")
-HARMONY = re.compile(  # from behind the `to=` of a header
-    r"\s*(?:functions\.)?(?P<name>[\w.-]+)[^{]*?<\|message\|>\s*(?=\{)"
-)
-KIMI = re.compile(
-    r"\s*(<\|tool_call_end\|>\s*)?<\|tool_call_begin\|>\s*"
-    r"(?P<id>(functions\.)?(?P<name>[^\s:<]+):\d+)\s*<\|tool_call_argument_begin\|>\s*(?=\{)"
-)

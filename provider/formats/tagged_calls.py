@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from provider.formats.readers import Piece, as_json
 
-__all__ = ["GLM", "LONGCAT", "MINIMAX", "QWEN_CODER", "TaggedCalls", "Tags"]
+__all__ = ["TaggedCalls", "Tags"]
 
 
 class Tags(NamedTuple):
@@ -25,34 +25,6 @@ class Tags(NamedTuple):
     closing: str = ""  # makes a whole call of a header and an argument
     several: bool = False  # whether other calls may follow
     strips: bool = True  # whether white space around a value is not of it, or only a new line
-
-
-QWEN_CODER = Tags(
-    re.compile(r"\s*<function=([^\s<>]+)>"),
-    re.compile(r"\s*<parameter=([^\s<>]+)>"),
-    "</parameter>",
-    re.compile(r"\s*</function>"),
-    "</function>",
-    strips=False,
-)
-GLM = Tags(
-    re.compile(r"\s*([^\s<]+)\s*(?=<arg_key>)"),
-    re.compile(r"\s*<arg_key>\s*([^\s<]+)\s*</arg_key>\s*<arg_value>"),
-    "</arg_value>",
-)
-LONGCAT = Tags(
-    re.compile(r"\s*([^\s<]+)\s*(?=<longcat_arg_key>)"),
-    re.compile(r"\s*<longcat_arg_key>\s*([^\s<]+)\s*</longcat_arg_key>\s*<longcat_arg_value>"),
-    "</longcat_arg_value>",
-)
-MINIMAX = Tags(
-    re.compile(r'\s*<invoke name="([^">\s]+)">'),
-    re.compile(r'\s*<parameter name="([^">\s]+)">'),
-    "</parameter>",
-    re.compile(r"\s*</invoke>"),
-    "</invoke>",
-    several=True,
-)
 
 
 class TaggedCalls:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from provider.events import CallDelta, Delta, TextDelta, TokenLogprob
+from provider.formats.families import model_format
 from provider.formats.tool_calls import ToolText
 from provider.interface import ToolCallDelta
 from provider.runtime.mlx_lm import TextStateMachine, make_text_state_machine
@@ -19,7 +20,6 @@ from provider.runtime.mlx_lm import TextStateMachine, make_text_state_machine
 __all__ = ["ANSWER_STATE", "REASONING_STATE", "TextFormat", "TextStream", "initial_state"]
 
 ANSWER_STATE, REASONING_STATE, TOOL_STATE = "normal", "reasoning", "tool"
-MESSAGE_START = "<|start|>"  # before the header of a message, where models write headers
 
 
 class TextFormat:
@@ -45,7 +45,9 @@ def initial_state(tokenizer: Any, prompt: Sequence[int]) -> str:
 
 def _state_in_message(tokenizer: Any, prompt: Sequence[int]) -> str:
     """Return the state in the message that a prompt ends in, of a model that writes headers."""
-    _, started, begun = tokenizer.decode(list(prompt)).rpartition(MESSAGE_START)
+    _, started, begun = tokenizer.decode(list(prompt)).rpartition(
+        model_format(tokenizer).message_start
+    )
     if not started:
         return ANSWER_STATE  # plain text
     state = make_text_state_machine(tokenizer).make_state(tokenizer.response_initial_state)

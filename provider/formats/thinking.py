@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from provider.formats.harmony import ASIDE, BETWEEN_MESSAGES, FINAL, speaks_harmony
-
-__all__ = ["Thinking", "thinking_of"]
+__all__ = ["Thinking", "tagged_thinking"]
 
 
 @dataclass(frozen=True)
@@ -22,14 +20,8 @@ class Thinking:
     aside: Sequence[int] = ()  # opens what is neither thinking nor the answer
 
 
-def thinking_of(tokenizer: Any) -> Thinking:
-    """Return how a model of mlx-lm's tokenizer thinks."""
-    if speaks_harmony(tokenizer):
-        final, between, aside = (
-            tokenizer.encode(text, add_special_tokens=False)
-            for text in (FINAL, BETWEEN_MESSAGES, ASIDE)
-        )
-        return Thinking((), final, [*between, *final], between, aside)
+def tagged_thinking(tokenizer: Any) -> Thinking:
+    """Return how a model thinks between two markers that mlx-lm found in its vocabulary."""
     if not tokenizer.has_thinking:
         return Thinking()
     return Thinking(

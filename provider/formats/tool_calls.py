@@ -12,20 +12,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
-from provider.formats.readers import (
-    HARMONY,
-    KIMI,
-    MISTRAL,
-    HeadedCalls,
-    JsonCall,
-    Piece,
-    Reader,
-    Waits,
-    as_json,
-    format_name,
-    is_name,
-)
-from provider.formats.tagged_calls import GLM, LONGCAT, MINIMAX, QWEN_CODER, TaggedCalls
+from provider.formats.families import model_format
+from provider.formats.readers import Piece, as_json, is_name
 from provider.interface import ToolCallDelta
 
 __all__ = ["ToolText", "parse_calls"]
@@ -52,7 +40,8 @@ class ToolText:
         self._tools = tools
         self._first = first
         self._taken = set(taken)
-        self._reader = _reader_for(tokenizer.tool_parser, tools)
+        self._format = model_format(tokenizer).calls
+        self._reader = self._format.reader(tokenizer.tool_parser, tools)
         self._parts: list[str] = []
         self._shown: list[_Shown] = []
         self._written = ""  # with its markers, once it has ended
@@ -80,17 +69,18 @@ class ToolText:
     def _parsed(self, text: str) -> tuple[list[dict[str, Any]], bool]:
         """Return the calls that can be read, and whether they are all that was written."""
         parser = self._tokenizer.tool_parser
-        calls, whole = parse_calls(text, parser, self._tools, self._first)
+        guess, first = self._format.is_guess, self._first
+        calls, whole = parse_calls(text, parser, self._tools, first, is_guess=guess)
         if not calls and self._reader.whole:
-            calls, _ = parse_calls(text[: self._reader.whole], parser, self._tools, self._first)
+            begun = text[: self._reader.whole]
+            calls, _ = parse_calls(begun, parser, self._tools, first, is_guess=guess)
         return calls, whole
 
     def _parsed_if_cut(self, text: str) -> tuple[list[dict[str, Any]], bool]:
         """Return the calls that were whole before the model was stopped, and whether it is all."""
-        name = format_name(self._tokenizer.tool_parser)
-        if name not in PART_ENDS_WITH:
+        end = self._format.part_ends_with
+        if end is None:
             return self._parsed(text)
-        end = PART_ENDS_WITH[name]
         before, found, after = text.rpartition(end) if end else ("", "", text)
         calls = self._parsed(before + found)[0] if found else []
         return calls, bool(calls) and not after.strip()
@@ -142,18 +132,24 @@ class ToolText:
 
 
 def parse_calls(
-    text: str, parser: Callable[..., Any], tools: Sequence[Mapping[str, Any]], first: int
+    text: str,
+    parser: Callable[..., Any],
+    tools: Sequence[Mapping[str, Any]],
+    first: int,
+    *,
+    is_guess: Callable[[str, Mapping[str, Any]], bool] | None = None,
 ) -> tuple[list[dict[str, Any]], bool]:
     """Return the calls in one complete tool text, and whether all of it could be read.
 
     `first` numbers those to which the model gave no id, so that ids are unique within an answer.
+    What `is_guess` says of a text and its call, the parser has made up.
     """
     try:
         parsed = parser(text, list(tools) or None)
     except Exception:  # noqa: BLE001 - parsers raise whatever the bad text makes them raise
         return [], False
     found = parsed if isinstance(parsed, list) else [parsed]
-    good = [call for call in found if _is_call(call, text, parser)]
+    good = [call for call in found if _is_call(call) and not (is_guess and is_guess(text, call))]
     calls = [
         {
             "id": str(call.get("id") or f"call_{first + number}"),
@@ -165,12 +161,8 @@ def parse_calls(
     return calls, bool(found) and len(good) == len(found)
 
 
-def _is_call(value: Any, text: str, parser: Callable[..., Any]) -> bool:
-    if not isinstance(value, Mapping) or not is_name(value.get("name")):
-        return False
-    # GLM's parser makes a call of any text: its first word, and the others as `raw`.
-    guessed = format_name(parser) == "glm47" and "<arg_key>" not in text
-    return not (guessed and list(value["arguments"]) == ["raw"])
+def _is_call(value: Any) -> bool:
+    return isinstance(value, Mapping) and is_name(value.get("name"))
 
 
 def _arguments(value: Any) -> dict[str, Any]:
@@ -209,32 +201,3 @@ class _Shown(NamedTuple):
         except ValueError:
             return False
         return bool(self.name == call["name"] and arguments == call["arguments"])
-
-
-def _reader_for(parser: Callable[..., Any], tools: Sequence[Mapping[str, Any]]) -> Reader:
-    """Return what follows the format of one of mlx-lm's parsers."""
-    match format_name(parser):
-        case "json_tools":
-            return JsonCall()
-        case "mistral":
-            return HeadedCalls(MISTRAL)
-        case "kimi_k2":
-            return HeadedCalls(KIMI)
-        case "harmony":
-            return HeadedCalls(HARMONY)
-        case name if name in TAGS:
-            return TaggedCalls(TAGS[name], parser, tools)
-        case _:
-            return Waits()
-
-
-TAGS = {"glm47": GLM, "longcat": LONGCAT, "minimax_m2": MINIMAX, "qwen3_coder": QWEN_CODER}
-# Parsers that take a part of a call for a whole one, and what ends one within their text, if
-# anything does before the end marker.
-PART_ENDS_WITH = {
-    "glm47": "",
-    "kimi_k2": "<|tool_call_end|>",
-    "longcat": "",
-    "minicpm5": "",
-    "muse_spark": "</atem:invoke>",
-}

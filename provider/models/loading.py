@@ -10,7 +10,7 @@ from typing import Any
 from mlx.utils import tree_flatten
 
 from provider.engine.model import LoadedModel, Loading, LoadProgress
-from provider.formats.harmony import reading_harmony
+from provider.formats.families import with_own_reading
 from provider.interface import ModelLoadingError
 from provider.models.vision import ImageProcessor, load_vision_model, supports_images
 from provider.runtime.mlx import mx, on_cpu
@@ -45,7 +45,7 @@ def tokenizer_of(path: Path) -> Any:
     """Return a tokenizer for the calling thread. Raises ModelLoadingError."""
     try:
         ends = load_config(path).get("eos_token_id")
-        return reading_harmony(load_tokenizer(path, eos_token_ids=ends))
+        return with_own_reading(load_tokenizer(path, eos_token_ids=ends))
     except Exception as error:
         raise _loading_error(path, error) from error
 

@@ -16,9 +16,7 @@ from provider.constraints.compiler import GrammarCompiler
 from provider.engine.messages import RunRequest
 from provider.engine.shared_prompt import SharedPrompt
 from provider.formats.chat_template import ChatTemplate
-from provider.formats.harmony import speaks_harmony
 from provider.formats.text_stream import ANSWER_STATE, REASONING_STATE, initial_state
-from provider.formats.thinking import thinking_of
 from provider.inputs.files import files_to_text, images_of
 from provider.inputs.images import take_images
 from provider.inputs.messages import conversation
@@ -193,8 +191,9 @@ class RequestBuilder:
                 raise InvalidParameterError("logit_bias", token, said)
         matcher = self.forms.matcher(options.response_format) if options.response_format else None
         must_call = (options.tool_choice or "").startswith(("=", "required"))
-        thinking = thinking_of(tokenizer)
-        if matcher is not None and state not in KNOWN_STATES and not speaks_harmony(tokenizer):
+        thinking = self.template.format.thinking(tokenizer)
+        headed = state not in KNOWN_STATES
+        if matcher is not None and headed and not self.template.format.form_after_headers:
             said = "`response_format`: this model's answers begin with headers, which have no form"
             raise UnsupportedFeatureError("response_format", said)
         never = (tokenizer.tool_call_start_tokens or ()) if options.tool_choice == "none" else ()
@@ -209,7 +208,7 @@ class RequestBuilder:
             matcher,
             tokenizer.eos_token_ids,
             thinking if unasked else replace(thinking, start=()),
-            begun=state == REASONING_STATE or (state not in KNOWN_STATES and not must_call),
+            begun=state == REASONING_STATE or (headed and not must_call),
             most_thoughts=budget,
             never=never,
         )

@@ -21,6 +21,7 @@ from provider.engine.mlx_thread import MlxThread
 from provider.engine.model import LoadedModel, Loading, LoadProgress
 from provider.engine.statistics import EngineStatistics, total_of
 from provider.formats.chat_template import ChatTemplate
+from provider.formats.families import what_is_missing
 from provider.interface import ModelInfo, ModelLoadingError
 from provider.models.loading import image_processor_of, loading, tokenizer_of
 from provider.models.request_builder import RequestBuilder
@@ -214,6 +215,8 @@ class ServedModel:
             log.warning(
                 "`%s` has no chat template; turns are marked User: and Assistant:", self.name
             )
+        if missing := what_is_missing(template.tokenizer):
+            log.warning("`%s`: %s", self.name, missing)
         return RequestBuilder(
             template,
             model.context_window,

@@ -11,7 +11,8 @@ from transformers import AddedToken, AutoTokenizer
 from provider import MLXProvider
 from provider.embedded import MODEL_PATH
 from provider.events import CallDelta, TextDelta
-from provider.formats.harmony import TOKENS, parse_tool_call, reading_harmony, speaks_harmony
+from provider.formats.families import FAMILIES, model_format, with_own_reading
+from provider.formats.harmony import TOKENS, parse_tool_call
 from provider.formats.text_stream import TextFormat, TextStream, initial_state
 from provider.models.loading import tokenizer_of
 from tests.provider.formats.test_text_stream import BYTES, outcome
@@ -77,9 +78,9 @@ def run(tokenizer, text, prompt="<|start|>assistant", **options):
 
 def test_a_vocabulary_says_whether_it_is_harmony(tokenizer):
     embedded = tokenizer_of(MODEL_PATH)
-    assert speaks_harmony(tokenizer)
-    assert not speaks_harmony(embedded)
-    assert reading_harmony(embedded) is embedded
+    assert model_format(tokenizer) is FAMILIES["harmony"]
+    assert model_format(embedded) is FAMILIES["json_tools"]
+    assert with_own_reading(embedded) is embedded
     ends = {tokenizer.convert_tokens_to_ids(end) for end in ("<|return|>", "<|call|>")}
     assert ends <= tokenizer.eos_token_ids
 
