@@ -1,7 +1,7 @@
-"""The settings of the engine, each once, with its default, its unit and its reason.
+"""The settings of the engine, with their defaults, bounds and a line of help each.
 
-A field's metadata is what a command line, a file and a check need: `why` (one line), and where they
-apply `least`, `most`, `choices`.
+A field's metadata is what the command line, a file and a check need: `why` (the line of help),
+`group`, and where they apply `least`, `most` and `choices`.
 """
 
 from __future__ import annotations
@@ -22,50 +22,60 @@ def _setting(default: Any, why: str, **bounds: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
-    """How the engine shares itself out."""
+    """How an engine shares its time and memory between runs."""
 
     max_batch: int = _setting(
-        32, "runs that decode together; beyond it throughput gains little", least=1
+        32, "runs that decode together as one batch; more than 32 gain little throughput", least=1
     )
     max_queue: int = _setting(
-        1024, "runs that wait; beyond it one is told to come back later", least=0
+        1024, "runs that wait for the batch; the next one is told to come back later", least=0
     )
     max_token_gap: float = _setting(
-        0.1, "seconds between a stream's tokens while a prompt is read", least=0.001
+        0.1, "seconds between two tokens of a stream while another prompt is read", least=0.001
     )
     max_unread: int = _setting(
-        256, "tokens whose text waits for a reader before its run is parked", least=2
+        256, "tokens that wait for a slow reader before its run is parked", least=2
     )
     close_grace: float = _setting(
-        5.0, "seconds that runs have to come to their ends at shutdown", least=0
+        5.0, "seconds runs have to finish when the provider closes", least=0
     )
     memory_bytes: int | None = _setting(
-        None, "for weights and KV caches; absent, 0.9 of what MLX may use", least=1
+        None,
+        "memory for weights and KV caches, over all models; by default 0.9 of what MLX may use",
+        least=1,
     )
     prefix_cache_bytes: int | None = _setting(
-        None, "for what was read; absent, an eighth of the memory", least=0
+        None,
+        "memory of each model for KV caches of earlier prompts, which later prompts that begin "
+        "alike reuse; by default an eighth of what MLX may use",
+        least=0,
     )
-    prefix_cache_dir: str | None = _setting(None, "a folder where what was read survives a restart")
-    prefix_disk_bytes: int = _setting(4 << 30, "in that folder, over all models", least=0)
+    prefix_cache_dir: str | None = _setting(
+        None, "folder that keeps KV caches of earlier prompts over a restart; by default none"
+    )
+    prefix_disk_bytes: int = _setting(4 << 30, "size of that folder, over all models", least=0)
     draft_tokens: int = _setting(
         3,
-        "tokens that the draft model proposes a step, if there is one",
+        "tokens that the draft model proposes a step",
         least=1,
-        most=15,  # seeded samplers go back so far at once
+        most=15,  # what the sampler of a seeded run can take back at once
     )
     kv_bits: int | None = _setting(
-        None, "quantises KV caches; runs then go one by one", choices=(2, 4, 8)
+        None,
+        "bits of a value in a quantised KV cache; runs are then decoded each on its own, not "
+        "as a batch; by default KV caches are not quantised",
+        choices=(2, 4, 8),
     )
     kv_group_size: int = _setting(
-        64, "values of a quantised cache that share a scale", choices=(32, 64, 128)
+        64, "values of a quantised KV cache that share one scale", choices=(32, 64, 128)
     )
-    quantized_kv_start: int = _setting(0, "tokens before a cache is quantised", least=0)
+    quantized_kv_start: int = _setting(0, "tokens in a KV cache before it is quantised", least=0)
 
 
 def parse_settings(config: Mapping[Any, Any]) -> EngineSettings:
-    """Return the engine's settings out of a provider's configuration.
+    """Return the engine's settings from a provider's configuration, which may hold more.
 
-    Raises InvalidParameterError, which names the setting, for one that is no number or too small.
+    Raises InvalidParameterError, which names the setting, for a value of a wrong type or range.
     """
     given = ((setting, config.get(setting.name)) for setting in fields(EngineSettings))
     return EngineSettings(

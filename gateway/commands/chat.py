@@ -1,9 +1,9 @@
-"""A chat in the terminal over the WebSocket.
+"""The `chat` command: a conversation in the terminal over the WebSocket.
 
-Ctrl-C while an answer streams stops the answer and not the program; at the prompt it ends the
-chat, as Ctrl-D does. With standard input from a pipe each line is one turn, and only the answers
-go to standard output. Calls of tools are answered by the functions of a file, or by the user. With
-the option `raw` each line is a prompt as it is, and the answer what the model goes on with.
+Ctrl-C while an answer streams stops that answer; at the prompt it ends the chat, as Ctrl-D does.
+With standard input from a pipe each line is one turn, and only answers go to standard output. Tool
+calls are answered by the functions of a file, or by the user. With the option `raw` each line is a
+prompt without a template, and the answer is its continuation.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from provider.inputs.files import files_to_text, images_of
 
 __all__ = ["ask_user", "attach", "chat_with", "stream_url"]
 
-GIVE_UP_S = 10.0  # after which a user is told that the connection is lost
+GIVE_UP_S = 10.0  # time for reconnecting before the user is told of a lost connection
 PROMPT = "you > "
 notes = Console(stderr=True, highlight=False)
 
 
 def stream_url(url: str) -> str:
-    """Return the WebSocket address that belongs to a gateway's address of any form."""
+    """Return the WebSocket URL for an address of a gateway in any form, such as `host:port`."""
     parts = urlsplit(url if "://" in url else f"http://{url}")
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     path = parts.path if parts.path not in {"", "/"} else "/v1/stream"
@@ -54,14 +54,12 @@ def chat_with(
     toolbox: Toolbox | None = None,
     attachments: Sequence[dict[str, Any]] = (),
 ) -> bool:
-    """Chat until the input ends; `toolbox` answers the calls of tools.
+    """Chat until the input ends, and return whether every turn was answered.
 
-    Return whether everything was answered; of a user who sees what was not, True.
-
-    `attachments`, which `attach` makes, stand at the beginning of the first message.
-
-    Raises OSError if there is no gateway at `url`, UnauthorizedError if it wants another token. The
-    connection lives on a thread of its own, so that it answers pings while the user thinks.
+    In a terminal, where the user has seen each error, return True. `attachments`, made by `attach`,
+    begin the first message; `toolbox` answers tool calls. Raises OSError if there is no gateway at
+    `url`, and UnauthorizedError if it refuses the token. The connection has a thread of its own, so
+    that it answers pings while the user types.
     """
     with LoopThread() as loop:
         connection = connect(stream_url(url), token=token, give_up_s=GIVE_UP_S)
@@ -77,7 +75,7 @@ def chat_with(
 
 
 async def ask_user(call: ToolCall) -> str:
-    """Let the user say what a tool returns. Cancelling it leaves what is typed next to others."""
+    """Ask the user what a tool returns. Cancelling leaves the next line to other readers."""
     notes.print(f"[bold]{escape(str(call.name))} returns >[/] ", end="")
     loop = asyncio.get_running_loop()
     typed = asyncio.Event()
@@ -85,13 +83,13 @@ async def ask_user(call: ToolCall) -> str:
     loop.add_reader(sys.stdin, typed.set)
     try:
         await typed.wait()
-        line = sys.stdin.readline()  # a terminal gives lines, so that it is there as a whole
+        line = sys.stdin.readline()  # doesn't block: a terminal delivers whole lines
     finally:
         loop.remove_reader(sys.stdin)
         if not line:
-            notes.print()  # nobody has ended this one
+            notes.print()  # the cursor still stands behind the question
     if not line:
-        raise EOFError("the user has no answer")
+        raise EOFError("the user ended the input without an answer")
     return line.rstrip("\n")
 
 
@@ -149,17 +147,17 @@ def _asked(
 
 
 class Completion:
-    """One raw prompt and what the model goes on with; has what an answer with tools has."""
+    """A raw prompt and its continuation, with the interface of a ToolRun."""
 
     def __init__(self, client: GatewayClient, fields: dict[str, Any]):
         self.run: Run | None = None
         self.stopped = False
-        self.messages: list[dict[str, Any]] = []  # each line is a prompt of its own
+        self.messages: list[dict[str, Any]] = []  # none: each line is a prompt of its own
         self._client = client
         self._fields = fields
 
     async def __aiter__(self) -> AsyncGenerator[Chunk | ToolCall | ToolResult, None]:
-        """Iterate over what comes; leaving the loop cancels. Raises GatewayError."""
+        """Iterate over the frames; leaving the loop cancels. Raises GatewayError."""
         self.run = self._client.generate(**self._fields)
         async with self.run, aclosing(self.run.frames()) as frames:
             async for frame in frames:
@@ -185,32 +183,32 @@ def _next_turn(*, interactive: bool) -> str | None:
 
 
 def _line(prompt: str) -> str:
-    """Let the user write a line, with arrow keys and a history; these need to know the prompt."""
+    """Read a line with editing and history, which need the prompt to know its width."""
     if _has_ended():
         raise EOFError
     with suppress(ImportError):
-        importlib.import_module("readline")  # what `input` uses from now on
+        importlib.import_module("readline")  # enables line editing in `input`
     colour = notes.color_system is not None and not notes.no_color
     return input(f"\x01\x1b[1;36m\x02{prompt}\x01\x1b[0m\x02" if colour else prompt)
 
 
 def _has_ended() -> bool:
-    """Return whether Ctrl-D was typed while nobody read; who reads keys one by one misses it."""
+    """Return whether Ctrl-D was typed before the prompt; readline would miss it."""
     ready, _, _ = select.select([sys.stdin], [], [], 0)
     return bool(ready) and not any(fcntl.ioctl(sys.stdin, termios.FIONREAD, bytes(4)))
 
 
 class _Answer:
-    """One answer on its way to standard output, with the calls of tools in it."""
+    """Prints one answer to standard output, with its tool calls on standard error."""
 
     def __init__(self, run: ToolRun | Completion):
         self.run = run
         self._stopping: asyncio.Task[None] | None = None
-        self._line_open = False  # on standard output
-        self._thinking = False  # a line of it is open, on standard error
+        self._line_open = False  # whether standard output stands within a line
+        self._thinking = False  # whether standard error stands within a line of thinking
 
     async def print(self) -> None:
-        """Print the answer as it comes, cut where `stop` stopped it."""
+        """Print the answer while it streams, up to where `stop` ended it."""
         async for frame in self.run:
             match frame:
                 case Chunk(channel="reasoning"):
@@ -232,7 +230,7 @@ class _Answer:
             notes.print(f"[dim]{_footer(last.done, stopped=self.run.stopped)}[/]\n")
 
     def stop(self) -> None:
-        """Ask the gateway to stop; on the loop's thread."""
+        """Cancel the answer; to be called on the loop's thread."""
         if self._stopping is None:
             self._stopping = asyncio.get_running_loop().create_task(self.run.cancel())
 
@@ -245,7 +243,7 @@ class _Answer:
         if part.complete:
             notes.print()
         if part.error:
-            said = "cut off" if part.error == "cut_off" else "no call that can be read"
+            said = "cut off" if part.error == "cut_off" else "malformed tool call"
             notes.print(f"  {said}: {part.text}", style="red", markup=False)
 
     def _end_thinking(self) -> None:
@@ -263,13 +261,15 @@ class _Answer:
 def _footer(done: Done, *, stopped: bool) -> str:
     parts = [f"{done.usage.completion_tokens} tokens"]
     if done.timing.tokens_per_second:
-        parts.append(f"{done.timing.tokens_per_second:.0f} a second")
+        parts.append(f"{done.timing.tokens_per_second:.0f} tokens/s")
     if done.timing.first_token:
-        parts.append(f"first after {done.timing.first_token:.0f} ms")
+        parts.append(f"first token after {done.timing.first_token:.0f} ms")
     if stopped and done.finish_reason in {"cancelled", "tool_calls"}:
         parts.append("stopped by you")
     elif done.finish_reason in {"cancelled", "length"}:
         parts.append(
-            {"cancelled": "stopped by the gateway", "length": "cut off"}[done.finish_reason]
+            {"cancelled": "stopped by the gateway", "length": "cut off at its length limit"}[
+                done.finish_reason
+            ]
         )
     return " · ".join(parts)

@@ -1,7 +1,7 @@
 """The command line: `serve`, `config`, `models`, `pull`, `token` and `chat`.
 
-Standard output is data, everything said about it goes to standard error. An error is one line
-that says what failed, then a hint that says what to do.
+Standard output carries data alone; messages go to standard error. An error is one line that says
+what failed, followed by a hint that says what to do.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ DEFAULTS = Settings()
 SETTINGS = configuration.settings(ServeSettings, Settings, EngineSettings)
 FLAGS: dict[str, Any] = {"bool": bool, "list": list[str]}  # the others are texts to be checked
 METAVARS = {"bool": None, "list": "str"}
-NOT_OF_A_CHAT = {  # it says them itself, or has nowhere to show what they give
+NOT_OF_A_CHAT = {  # fields that the chat sets itself, or whose results it can't show
     "continue_final_message",
     "id",
     "logprobs",
@@ -55,18 +55,18 @@ NOT_OF_A_CHAT = {  # it says them itself, or has nowhere to show what they give
     "top_logprobs",
     "window",
 }
-OPTIONS = [  # of `generate`, those that a chat may set
+OPTIONS = [  # fields of `generate` that a user may set with --option
     name for name in Generate.__struct_fields__ if name not in NOT_OF_A_CHAT
 ]
 EPILOG = (
-    "Every setting is also a variable, `--write-timeout` as `MLX_GATEWAY_WRITE_TIMEOUT`, and a "
-    "line of the file, as `write_timeout = 30`. A flag wins over a variable, a variable over the "
-    "file. Bytes may be given as `512MiB`."
+    "Every setting is a flag (`--write-timeout 30`), an environment variable "
+    "(`MLX_GATEWAY_WRITE_TIMEOUT=30`) and a line of the file (`write_timeout = 30`). A flag wins "
+    "over a variable, and a variable over the file. Sizes in bytes may be written as `512MiB`."
 )
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 app = typer.Typer(
     name="mlx-gateway",
-    help="A WebSocket streaming gateway for language models that run on MLX.",
+    help="Serve MLX language models over a WebSocket, and talk to them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -76,16 +76,16 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Put a language model that runs on MLX behind a WebSocket."""
+    """Serve MLX language models over a WebSocket, and talk to them."""
     if version:
         print(f"mlx-gateway {__version__}")  # noqa: T201 - this is the data
         raise typer.Exit
 
 
 def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command a flag for every setting; it gets what was given as `flags`, unchecked."""
+    """Give a command a flag for every setting, and pass their unchecked values to it as `flags`."""
 
     def flagged(**given: Any) -> None:
         own = {
@@ -127,7 +127,12 @@ def _flag(setting: Setting) -> inspect.Parameter:
 
 ConfigFile = Annotated[
     Optional[Path],
-    typer.Option("--config", metavar="file", help="A TOML file of settings.", show_default=False),
+    typer.Option(
+        "--config",
+        metavar="file",
+        help="TOML file with settings; the variable `MLX_GATEWAY_CONFIG` may name it.",
+        show_default=False,
+    ),
 ]
 
 
@@ -136,10 +141,12 @@ ConfigFile = Annotated[
 def serve(
     *,
     config_file: ConfigFile = None,
-    provider: Annotated[str, typer.Option(help="mlx, or scripted: no model.", hidden=True)] = "mlx",
+    provider: Annotated[
+        str, typer.Option(help="mlx, or scripted for fixed answers without a model.", hidden=True)
+    ] = "mlx",
     flags: dict[str, Any],
 ) -> None:
-    """Serve a model, and a page to talk to it."""
+    """Serve models over a WebSocket, with a demo page to try them."""
     try:
         serving.serve(_in_force(flags, config_file), provider, errors)
     except Failure as failure:
@@ -151,7 +158,7 @@ def serve(
 @app.command(epilog=EPILOG)
 @_with_settings
 def config(*, config_file: ConfigFile = None, flags: dict[str, Any]) -> None:
-    """Print the settings in force, and where each comes from, as a file for `--config`."""
+    """Print the settings in force, with where each comes from, as a TOML file for `--config`."""
     for line in configuration.as_toml(SETTINGS, _in_force(flags, config_file)):
         print(line)  # noqa: T201 - this is the data
 
@@ -169,17 +176,17 @@ def _in_force(flags: dict[str, Any], config_file: Path | None) -> dict[str, Valu
         raise _tell(Failure(str(error), hint, ExitStatus.USAGE)) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        hint = "give `--config` a TOML file that can be read"
+        hint = "pass `--config` the path of a readable TOML file"
         raise _tell(Failure(f"`{name}`: {reason}", hint, ExitStatus.USAGE)) from None
 
 
-Address = Annotated[str, typer.Option("--url", help="The gateway's address.")]
+Address = Annotated[str, typer.Option("--url", help="Address of the gateway.")]
 ADDRESS = f"http://{DEFAULTS.host}:{DEFAULTS.port}/"
 
 
 @app.command()
 def models(url: Address = ADDRESS) -> None:
-    """List the models that a gateway serves, and those in the local cache with their sizes."""
+    """List the models that a running gateway serves, and those downloaded to the local cache."""
     token = os.environ.get(configuration.TOKEN_VARIABLE) or None
     try:
         catalogue().list_models(url, token, errors)
@@ -190,10 +197,10 @@ def models(url: Address = ADDRESS) -> None:
 @app.command()
 def pull(
     model: Annotated[
-        str, typer.Argument(help="Its id on the hub, OWNER/NAME.", show_default=False)
+        str, typer.Argument(help="Id on the Hugging Face hub, OWNER/NAME.", show_default=False)
     ],
 ) -> None:
-    """Download a model, or what is missing of it, and check what is there."""
+    """Download what is missing of a model to the local cache, and verify its checksums."""
     try:
         catalogue().pull_model(model, errors)
     except Failure as failure:
@@ -204,7 +211,7 @@ def pull(
 
 
 def catalogue() -> ModuleType:
-    """Return what knows the hub's client, which takes a while to import."""
+    """Return the module of the hub's commands, whose client takes a while to import."""
     return importlib.import_module("gateway.commands.models")
 
 
@@ -213,21 +220,25 @@ def chat(
     url: Address = ADDRESS,
     system: Annotated[
         Optional[str],
-        typer.Option(help="A system prompt."),
+        typer.Option(help="System prompt."),
     ] = None,
     temperature: Annotated[
         Optional[float],
-        typer.Option(min=0.0, max=2.0, help="0 is greedy. Default: the gateway's."),
+        typer.Option(
+            min=0.0,
+            max=2.0,
+            help="Sampling temperature; 0 takes the likeliest token. Default: the gateway's.",
+        ),
     ] = None,
     max_tokens: Annotated[
         Optional[int],
-        typer.Option(min=1, help="The longest answer. Default: the gateway's."),
+        typer.Option(min=1, help="Length limit of an answer, in tokens. Default: the gateway's."),
     ] = None,
     tools: Annotated[
         Optional[Path],
         typer.Option(
             metavar="file.py",
-            help="A Python file; the model may call its functions. It is run.",
+            help="Python file to run, whose functions the model may call.",
             show_default=False,
         ),
     ] = None,
@@ -237,7 +248,8 @@ def chat(
             "--file",
             "-f",
             metavar="PATH",
-            help="A text file, or an image for a model that sees, before the first message.",
+            help="Text file, or image for a vision model, to send with the first message; "
+            "may be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -247,11 +259,12 @@ def chat(
             "--option",
             "-o",
             metavar="NAME=VALUE",
-            help="Any other field of `generate`, as `-o top_p=0.9`; the value is JSON, or a text.",
+            help="Another field of the protocol's `generate`, such as `-o top_p=0.9`; the value is "
+            "JSON, or else a text; may be repeated.",
         ),
     ] = None,
 ) -> None:
-    """Chat with a gateway that is running. Ctrl-C stops the answer, Ctrl-D ends the chat."""
+    """Chat with a running gateway. Ctrl-C stops an answer, Ctrl-D ends the chat."""
     sampling = {"temperature": temperature, "max_tokens": max_tokens}
     given = {name: value for name, value in sampling.items() if value is not None}
     given |= dict(_option(text) for text in option or ())
@@ -281,10 +294,10 @@ def _attachments(files: list[Path]) -> list[dict[str, Any]]:
 
 
 def _toolbox(file: Path | None, definitions: Any) -> Toolbox:
-    """Return the tools of a chat; those that are only defined are answered by the user."""
+    """Return the tools of a chat; calls of those without a function are answered by the user."""
     ask = ask_user if sys.stdin.isatty() else None
     more = definitions if isinstance(definitions, list) else [definitions]
-    hint = "give `--tools` a Python file of functions with annotations and docstrings"
+    hint = "pass `--tools` a Python file of functions with annotations and docstrings"
     try:
         return Toolbox(more, ask) if file is None else Toolbox.from_file(file, ask, more)
     except OSError as error:
@@ -300,7 +313,7 @@ def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or name not in OPTIONS:
         near = difflib.get_close_matches(name, OPTIONS, 1)
-        hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(OPTIONS)}"
+        hint = f"did you mean `{near[0]}`?" if near else f"options are {', '.join(OPTIONS)}"
         failure = Failure(f"`--option {text}`: no such option", hint, ExitStatus.USAGE)
         raise _tell(failure)
     try:
@@ -309,28 +322,35 @@ def _option(text: str) -> tuple[str, Any]:
         return name, value
 
 
-token_app = typer.Typer(no_args_is_help=True, help="Make tokens.", rich_markup_mode="rich")
+token_app = typer.Typer(no_args_is_help=True, help="Make access tokens.", rich_markup_mode="rich")
 app.add_typer(token_app, name="token")
 
 
 @token_app.callback()
 def token() -> None:
-    """Make tokens that a gateway lets in."""
+    """Make access tokens for a gateway."""
 
 
 @token_app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="Whose it is.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(help="Name of the token's owner, for logs and limits.", show_default=False),
+    ],
     file: Annotated[
-        Path, typer.Option(help="The file that gets its digest, for `--token-file`.")
+        Path,
+        typer.Option(
+            help="Token file to add the digest to; pass the same to `serve --token-file`."
+        ),
     ] = Path("tokens.toml"),
     days: Annotated[
-        Optional[float], typer.Option(min=0.001, max=36500, help="After which it expires.")
+        Optional[float],
+        typer.Option(min=0.001, max=36500, help="Days until the token expires. Default: never."),
     ] = None,
 ) -> None:
-    """Make a token: print it, once, and add its digest to a file.
+    """Make a token, print it once, and add its digest to a token file.
 
-    A gateway that runs takes the file anew on SIGHUP.
+    A running gateway reads the file again on SIGHUP.
     """
     secret = bearer.new_secret()
     expires = None if days is None else datetime.now(UTC) + timedelta(days=days)
@@ -340,16 +360,16 @@ def new(
         bearer.Tokens(bearer.from_file(after, str(file)))
         _write_private(file, after)
     except bearer.BadTokens as error:
-        hint = "give it another name, or mend the file"
+        hint = "choose another name, or repair the file"
         raise _tell(Failure(str(error), hint, ExitStatus.USAGE)) from None
     except OSError as error:
-        hint = "give `--file` a place that you may write to"
+        hint = "pass `--file` a path that you can write to"
         raise _tell(Failure(f"`{file}`: {error.strerror}", hint, ExitStatus.FAILED)) from None
     print(secret)  # noqa: T201 - this is the data
 
 
 def _write_private(file: Path, text: str) -> None:
-    """Write a file that only its owner reads, all of it or nothing."""
+    """Write a file atomically, readable by its owner alone."""
     beside = file.with_name(f".{file.name}.new")
     beside.touch(mode=0o600)
     beside.write_text(text, "utf-8")
@@ -358,7 +378,7 @@ def _write_private(file: Path, text: str) -> None:
 
 def main() -> None:
     """Run the command line; its exit status is an ExitStatus."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # there are others, one at a time
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # this command line shows its own
     app()
 
 

@@ -1,4 +1,4 @@
-"""What ends a command: a line, a hint and an exit status."""
+"""How a command fails: an error line, a hint and an exit status."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["ExitStatus", "Failure"]
 
 
 class ExitStatus(IntEnum):
-    """How the program ended."""
+    """The exit status of the program."""
 
     OK = 0
     FAILED = 1
@@ -20,8 +20,8 @@ class ExitStatus(IntEnum):
     INTERRUPTED = 130
 
 
-class Failure(Exception):  # noqa: N818 - what the user is told, not an error of ours
-    """Something that ends the program with a line, a hint and a status."""
+class Failure(Exception):  # noqa: N818 - what the user is told, not a fault of the code
+    """An error that ends the program: its message, a hint for the user, and the exit status."""
 
     def __init__(self, message: str, hint: str, status: ExitStatus):
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""The commands about models: which are served, which are in the local cache, getting one more."""
+"""The commands `models` and `pull`: list served and downloaded models, download one."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from provider.models import hub
 
 __all__ = ["list_models", "pull_model"]
 
-TIMEOUT_S = 5.0  # for a gateway that may not be there
+TIMEOUT_S = 5.0  # wait for a gateway that may not answer
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def list_models(url: str, token: str | None, errors: Console) -> None:
-    """Print the models that a gateway serves, if there is one, and those in the hub's cache.
+    """Print the models that a running gateway serves, if any, and those in the local cache.
 
-    As a table on a terminal, with tabs between elsewhere. Raises Failure if the gateway wants
-    another token.
+    The output is a table on a terminal and tab-separated elsewhere. Raises Failure if the gateway
+    refuses the token.
     """
     served = _served(url, token)
     if served is None:
@@ -57,32 +57,32 @@ def list_models(url: str, token: str | None, errors: Console) -> None:
 
 
 def pull_model(model: str, errors: Console) -> None:
-    """Download a model, or what is missing of it, and compare it with the hub's checksums.
+    """Download what is missing of a model, verify the hub's checksums, and print its folder.
 
-    Prints its folder. Raises Failure, also where it is neither a model for mlx-lm nor an adapter.
+    Raises Failure, also for a repository that holds neither a model for mlx-lm nor an adapter.
     """
     try:
         path = _download(model, errors)
-        with errors.status("comparing checksums"):
+        with errors.status("verifying checksums"):
             right = hub.check(model)
     except ModelNotFoundError as error:
-        hint = "is the id right? a model that needs a token wants it in the variable `HF_TOKEN`"
+        hint = "check the id; for a private or gated model, set the variable `HF_TOKEN`"
         raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
     except ModelLoadingError as error:
-        hint = "`hf cache rm` deletes a model from the cache"
+        hint = "delete the model from the cache with `hf cache rm`, and download it again"
         raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
-    errors.print(f"{right} files are there and right; serve it with {_flag(model, path)}")
+    errors.print(f"verified {right} files; serve the model with `{_flag(model, path)}`")
     print(path)  # noqa: T201 - this is the data
 
 
 def _flag(model: str, path: Path) -> str:
-    """Return how it is served. Raises Failure if it can't be."""
+    """Return the flag of `serve` for it. Raises Failure if it can't be served."""
     if hub.holds_model(path):
         return f"--model {model}"
     if hub.holds_adapter(path):
         return f"--adapter NAME=BASE:{model}"
-    said = f"`{model}` was downloaded, and holds no model: no config.json with model*.safetensors"
-    hint = "look for one in MLX's format, as those of mlx-community are"
+    said = f"`{model}` was downloaded but holds no model: no config.json and model*.safetensors"
+    hint = "choose a model in MLX's format, such as those of mlx-community"
     raise Failure(said, hint, ExitStatus.NO_MODEL)
 
 
@@ -99,14 +99,14 @@ def _download(model: str, errors: Console) -> Path:
 
 @contextmanager
 def _ending_at_once(model: str, progress: Progress, errors: Console) -> Iterator[None]:
-    """Let Ctrl-C end the process now; the hub's client would first come to the end of its files."""
+    """Make Ctrl-C end the process at once; the hub's client would first finish its files."""
     of_others = hub.incomplete(model)
 
     def end(number: int, frame: FrameType | None) -> None:
         progress.stop()
         for file in hub.incomplete(model) - of_others:
             file.unlink(missing_ok=True)
-        errors.print("stopped; the same command gets the files that are missing")
+        errors.print("stopped; run the same command again to download the missing files")
         os._exit(ExitStatus.INTERRUPTED)
 
     before = signal.signal(signal.SIGINT, end)
@@ -117,7 +117,7 @@ def _ending_at_once(model: str, progress: Progress, errors: Console) -> Iterator
 
 
 def _served(url: str, token: str | None) -> list[dict[str, Any]] | None:
-    """Return what a gateway says of its models, None if there is none."""
+    """Return the models that a gateway serves, None if no gateway answers."""
     base = url if "://" in url else f"http://{url}"
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     request = urllib.request.Request(f"{base.rstrip('/')}/v1/models", headers=headers)  # noqa: S310 - the user's own
@@ -126,16 +126,16 @@ def _served(url: str, token: str | None) -> list[dict[str, Any]] | None:
             listed: list[dict[str, Any]] = json.load(answer)["data"]
             return listed
     except urllib.error.HTTPError as error:
-        hint = "put a token into the variable `MLX_GATEWAY_TOKEN`"
-        said = f"`{url}` answers {error.code}"
+        hint = "set the variable `MLX_GATEWAY_TOKEN` to a token that the gateway accepts"
+        said = f"`{url}` refused to list its models (HTTP {error.code})"
         raise Failure(said, hint, ExitStatus.UNAUTHORIZED) from error
     except (OSError, ValueError, KeyError):
         return None
 
 
 def _state(model: dict[str, Any]) -> str:
-    state = "served, loaded" if model.get("loaded") else "served, loads when asked for"
-    return f"{state}, an adapter of {model['base']}" if model.get("base") else state
+    state = "served, loaded" if model.get("loaded") else "served, loaded on demand"
+    return f"{state}, adapter of {model['base']}" if model.get("base") else state
 
 
 def _context(model: dict[str, Any]) -> str:

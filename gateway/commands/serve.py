@@ -1,6 +1,7 @@
-"""A gateway as a process: settings in, a provider and a server up, signals, down again.
+"""The process of `serve`: start a provider and a gateway, handle signals, stop both.
 
-The first SIGINT or SIGTERM stops it in order, a second one at once; SIGHUP reads the tokens anew.
+The first SIGINT or SIGTERM stops it in order, a second one at once; SIGHUP reloads the tokens and
+the certificate.
 """
 
 from __future__ import annotations
@@ -40,15 +41,15 @@ log = logging.getLogger(__name__)
 
 
 def serve(values: Mapping[str, Value], kind: str, errors: Console) -> None:
-    """Serve until a signal comes. Raises Failure; what is on the way goes to `errors`."""
+    """Serve until a signal stops the gateway; progress is shown on `errors`. Raises Failure."""
     logs.set_up(values["log_level"].value, values["log_format"].value)
     settings = configuration.build(Settings, values)
     tokens = _tokens_at_start(values["token_file"].value)
     local = settings.unix is not None or is_loopback(settings.host)
     if not (tokens or local or values["insecure"].value):
         raise Failure(
-            f"`{settings.host}` is reached from other machines, and there are no tokens",
-            "make one with `mlx-gateway token new NAME`, or pass `--insecure`",
+            f"`{settings.host}` can be reached from other machines, and there are no tokens",
+            "make a token with `mlx-gateway token new NAME`, or pass `--insecure`",
             ExitStatus.USAGE,
         )
     with errors.status("starting mlx"):
@@ -56,7 +57,7 @@ def serve(values: Mapping[str, Value], kind: str, errors: Console) -> None:
     try:
         gateway = Gateway(provider, settings, tokens)
     except (ValueError, OSError) as error:
-        hint = "see the settings of TLS and of access in `mlx-gateway serve --help`"
+        hint = "see the Server and Access settings in `mlx-gateway serve --help`"
         raise Failure(str(error), hint, ExitStatus.USAGE) from error
     asyncio.run(_Service(gateway, values, errors).run())
 
@@ -72,7 +73,7 @@ class _Service:
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        """Listen, load, say where, wait for a signal, stop."""
+        """Listen, load the first model, print the address, wait for a signal, and stop."""
         self._take_signals()
         try:
             await self._gateway.__aenter__()
@@ -101,19 +102,21 @@ class _Service:
         self._stop.set()
 
     def _reload(self) -> None:
-        """Read tokens and certificate again; keep the old ones if the new ones can't be read."""
+        """Read tokens and certificate again; keep the old ones if that fails."""
         try:
             self._gateway.tokens = self._tokens()
             self._gateway.renew_certificate()
         except (BadTokens, OSError) as error:
-            log.error("not all could be read anew: %s", error)  # noqa: TRY400 - said, not traced
+            log.error("reload failed, old tokens or certificate stay in use: %s", error)  # noqa: TRY400 - said, not traced
         else:
-            log.info("read anew: %d tokens are let in", len(self._gateway.tokens))
+            log.info(
+                "reloaded certificate and tokens; %d tokens are accepted", len(self._gateway.tokens)
+            )
 
     def _tokens(self) -> Tokens:
         tokens = _read_tokens(self._token_file)
         if self._gateway.tokens and not tokens:
-            raise BadTokens("there are none left, and without any everybody would be let in")
+            raise BadTokens("the new list is empty, which would let everybody in")
         return tokens
 
     async def _load_or_stop(self) -> None:
@@ -127,13 +130,15 @@ class _Service:
         try:
             loading.result()
         except ModelNotFoundError as error:
-            hint = "give `--model` a folder, or the OWNER/NAME of a model on the hub"
+            hint = "pass `--model` a folder, or the OWNER/NAME of a model on the Hugging Face hub"
             raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
         except ModelLoadingError as error:
-            hint = "the folder must hold config.json, *.safetensors and tokenizer.json for mlx-lm"
+            hint = "a model folder for mlx-lm holds config.json, *.safetensors and tokenizer.json"
             raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
         except AbstractLLMError as error:
-            raise Failure(str(error), "see the log above", ExitStatus.FAILED) from error
+            raise Failure(
+                str(error), "see the log above for the cause", ExitStatus.FAILED
+            ) from error
 
 
 async def _call(provider: AbstractLLMInterface, name: str) -> None:
@@ -148,7 +153,7 @@ def _open_provider(kind: str, values: Mapping[str, Value]) -> Any:
         from provider.scripted import ScriptedProvider  # noqa: PLC0415
 
         return ScriptedProvider()
-    # mlx takes a second to import; nothing but serving needs it.
+    # Imported here because mlx takes a second to import, and the other commands don't need it.
     from provider import MLXProvider  # noqa: PLC0415
 
     names = ["model", "adapter", "pin", "allow_any_model", "idle_unload_s", "draft_model"]
@@ -157,7 +162,7 @@ def _open_provider(kind: str, values: Mapping[str, Value]) -> Any:
     try:
         return MLXProvider({name: value for name, value in given.items() if value is not None})
     except InvalidParameterError as error:
-        hint = "see the settings of the model in `mlx-gateway serve --help`"
+        hint = "see the Model and Engine settings in `mlx-gateway serve --help`"
         raise Failure(str(error), hint, ExitStatus.USAGE) from error
 
 
@@ -165,10 +170,10 @@ def _tokens_at_start(token_file: str | None) -> Tokens:
     try:
         return _read_tokens(token_file)
     except BadTokens as error:
-        hint = "see `mlx-gateway token new --help`"
+        hint = "repair the entry, or make a new one with `mlx-gateway token new NAME`"
         raise Failure(str(error), hint, ExitStatus.USAGE) from error
     except OSError as error:
-        hint = "make one with `mlx-gateway token new NAME`"
+        hint = "make the file with `mlx-gateway token new NAME --file FILE`"
         raise Failure(f"`{token_file}`: {error.strerror}", hint, ExitStatus.USAGE) from error
 
 
@@ -183,12 +188,12 @@ def _read_tokens(token_file: str | None) -> Tokens:
 
 def _address_failure(settings: Settings, error: OSError) -> Failure:
     if settings.unix is not None:
-        hint = "give `--unix` a path in a folder that you may write to"
+        hint = "pass `--unix` a path in a folder that you can write to"
         return Failure(f"cannot listen on `{settings.unix}`: {error}", hint, ExitStatus.FAILED)
     address = f"`{settings.host}:{settings.port}`"
     if error.errno == errno.EADDRINUSE:
         hint = "stop the other process, or pass `--port 0` to take a free one"
         return Failure(f"port already in use: {address}", hint, ExitStatus.ADDRESS_IN_USE)
-    hint = "pass an address of this machine with `--host`, and a port that you may use"
+    hint = "pass `--host` an address of this machine, and `--port` a port that you may use"
     reason = error.strerror or str(error)
     return Failure(f"cannot listen on {address}: {reason}", hint, ExitStatus.FAILED)

@@ -1,8 +1,8 @@
-"""Every setting of the gateway once, with its default, its unit and its reason.
+"""Every setting of the gateway, with its default and a line of help.
 
-A field's metadata is what a command line, a file and a check need: `why` (one line), `group`, and
-where they apply `least`, `most`, `choices`. A name that ends in `_s` is in seconds and is shown
-without it.
+A field's metadata is what the command line, a file and a check need: `why` (the line of help),
+`group`, and where they apply `least`, `most` and `choices`. A name that ends in `_s` is in seconds;
+users write it without the ending.
 """
 
 from __future__ import annotations
@@ -19,157 +19,222 @@ def _setting(default: Any, why: str, group: str, **bounds: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ServeSettings:
-    """What is served, and what is said about it."""
+    """Settings of the `serve` command alone: models, tokens and logs."""
 
     model: tuple[str, ...] = _setting(
         (),
-        "a folder, a hub id or `embedded`, or NAME= and such; several times for several, the first "
-        "is meant where none is named; absent, the small one in the package",
+        "model to serve: a folder, OWNER/NAME on the Hugging Face hub, or `embedded`, the small "
+        "model in the package (the default); NAME=MODEL gives it a name; may be repeated, and the "
+        "first is the default model of requests",
         "Model",
     )
     adapter: tuple[str, ...] = _setting(
-        (), "NAME=BASE:FOLDER, a LoRA adapter as a model that shares BASE's weights", "Model"
+        (),
+        "LoRA adapter to serve as a model of its own, as NAME=BASE:FOLDER; it shares the weights "
+        "of the model BASE; may be repeated",
+        "Model",
     )
     pin: tuple[str, ...] = _setting(
-        (), "names of models that are loaded at the start and stay", "Model"
+        (), "name of a model to load at start and never unload; may be repeated", "Model"
     )
     allow_any_model: bool = _setting(
-        default=False, why="lets clients name any folder or hub id", group="Model"
+        default=False, why="let clients ask for any folder or hub id as a model", group="Model"
     )
     idle_unload_s: float | None = _setting(
-        None, "seconds without a generation after which a model is unloaded", "Model", least=0.1
+        None,
+        "seconds without a generation after which a model is unloaded; by default only when "
+        "another model needs the memory",
+        "Model",
+        least=0.1,
     )
     draft_model: str | None = _setting(
-        None, "a smaller one that proposes tokens for the first; runs then go one by one", "Model"
+        None,
+        "smaller model that proposes tokens for the first model (speculative decoding); runs are "
+        "then decoded each on its own, not as a batch",
+        "Model",
     )
     log_level: str = _setting(
         "info",
-        "how much is said on standard error",
+        "least severe messages that go to standard error",
         "Server",
         choices=("debug", "info", "warning", "error"),
     )
 
     log_format: str = _setting(
         "auto",
-        "lines for people, or JSON; by itself, JSON where there is no terminal",
+        "log lines as text or as JSON; auto is text on a terminal and JSON elsewhere",
         "Server",
         choices=("auto", "text", "json"),
     )
     token_file: str | None = _setting(
-        None, "digests of the tokens that are let in; see `mlx-gateway token new`", "Access"
+        None,
+        "TOML file with the digests of accepted tokens; `mlx-gateway token new` writes it",
+        "Access",
     )
     insecure: bool = _setting(
-        default=False, why="listens beyond this machine without tokens", group="Access"
+        default=False,
+        why="listen on addresses that other machines can reach, without tokens",
+        group="Access",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How the gateway listens and what it bounds."""
+    """Settings of a gateway: where it listens, who may connect, its limits and timeouts."""
 
     host: str = _setting(
-        "127.0.0.1", "the address to listen on: nobody else's business until asked for", "Server"
+        "127.0.0.1", "address to listen on; the default is for this machine only", "Server"
     )
-    port: int = _setting(8765, "the port; 0 takes a free one", "Server", least=0, most=65535)
+    port: int = _setting(
+        8765, "port to listen on; 0 picks a free one", "Server", least=0, most=65535
+    )
     unix: str | None = _setting(
-        None, "a path: listen on this socket file instead, for a proxy on this machine", "Server"
+        None,
+        "path of a Unix socket to listen on, instead of host and port; for a reverse proxy",
+        "Server",
     )
     tls_cert: str | None = _setting(
-        None, "a file with the certificate and its chain, for wss://; read anew on SIGHUP", "Server"
+        None,
+        "PEM file with the certificate and its chain, for https and wss; read again on SIGHUP",
+        "Server",
     )
-    tls_key: str | None = _setting(None, "a file with the certificate's key", "Server")
+    tls_key: str | None = _setting(
+        None, "PEM file with the certificate's key, if it isn't in the certificate's file", "Server"
+    )
     hosts: str | None = _setting(
-        None, "names that a `Host` may have beside the address, with commas between", "Access"
+        None, "host names to accept in `Host` besides the address, separated by commas", "Access"
     )
     origins: str | None = _setting(
-        None, "pages that may connect, as `https://app.example`, with commas between", "Access"
+        None,
+        "origins whose pages may connect, such as `https://app.example`, separated by commas",
+        "Access",
     )
     trusted_proxies: str | None = _setting(
-        None, "addresses or networks whose `X-Forwarded-For` is believed, or `unix`", "Access"
+        None,
+        "addresses or networks of proxies whose `X-Forwarded-For` is believed, or `unix` for those "
+        "on the Unix socket, separated by commas",
+        "Access",
     )
     compression: bool = _setting(
         default=False,
-        why="deflates messages, if the client asks: 35 KiB a connection",
+        why="compress messages for clients that offer it; takes 35 KiB a connection",
         group="Server",
     )
     max_connections: int = _setting(
-        4096, "connections in all: each is a file, and 20 KiB", "Limits", least=1
+        4096, "connections in all; each takes a file descriptor and 20 KiB", "Limits", least=1
     )
     max_connections_per_address: int = _setting(
-        1024, "connections from one address: whole offices have one", "Limits", least=1
+        1024, "connections from one address; a whole office may share one", "Limits", least=1
     )
     max_connections_per_token: int = _setting(
-        1024, "connections with one token; a token may have its own limit", "Limits", least=1
+        1024, "connections with one token; the token file may say otherwise", "Limits", least=1
     )
     max_frame_bytes: int = _setting(
-        8 * 1024 * 1024, "the largest frame: a few files of 1 MiB, in base64", "Limits", least=1024
+        8 * 1024 * 1024,
+        "size of one frame; 8 MiB hold a few files of 1 MiB in base64",
+        "Limits",
+        least=1024,
     )
     max_generations: int = _setting(
-        64, "live ones on one connection: twice the largest batch", "Limits", least=1
+        64, "live generations on one connection; 64 are two full batches", "Limits", least=1
     )
     resume_bytes: int = _setting(
-        1 << 20, "what is kept of a resumable generation, to be sent again", "Limits", least=1024
+        1 << 20,
+        "frames kept of one resumable generation, to be sent again after a lost connection",
+        "Limits",
+        least=1024,
     )
     resume_total_bytes: int = _setting(
-        64 << 20, "what is kept of ended generations, to be sent again, in all", "Limits", least=0
+        64 << 20,
+        "frames kept of all resumable generations that ended while their client was away",
+        "Limits",
+        least=0,
     )
     max_generations_per_token: int = _setting(
-        256, "live ones with one token; a token may have its own limit", "Limits", least=1
+        256, "live generations with one token; the token file may say otherwise", "Limits", least=1
     )
     max_generations_in_all: int = _setting(
         2048,
-        "live ones in all, queued ones among them: who comes later waits elsewhere",
+        "live generations in all, queued ones included; the next one is refused as `overloaded`",
         "Limits",
         least=1,
     )
     max_prompt_tokens: int | None = _setting(
-        None, "tokens of one prompt; the model's context is a bound of its own", "Limits", least=1
+        None, "tokens of one prompt; by default as many as the model can read", "Limits", least=1
     )
     max_answer_tokens: int | None = _setting(
-        None, "tokens of one answer; who asks for more is refused", "Limits", least=1
+        None,
+        "tokens of one answer; requests for more are refused; by default no limit but the model's",
+        "Limits",
+        least=1,
     )
     max_depth: int = _setting(
-        64, "nesting of a frame: JSON Schemas of tools need a dozen", "Limits", least=4, most=500
+        64,
+        "nesting of one frame; JSON Schemas of tools need about a dozen levels",
+        "Limits",
+        least=4,
+        most=500,
     )
     frame_rate: float = _setting(
-        1000.0, "frames a second of one client, ten times as many at once", "Limits", least=1
+        1000.0, "frames a second from one client; a burst may be ten times that", "Limits", least=1
     )
     rate_bytes: int = _setting(
-        4 << 20, "bytes a second of one client, ten times as many at once", "Limits", least=1024
+        4 << 20,
+        "bytes a second from one client; a burst may be ten times that",
+        "Limits",
+        least=1024,
     )
     outbox_bytes: int = _setting(
-        64 * 1024, "text that waits for a slow client before the model does", "Limits", least=1
+        64 * 1024,
+        "text that waits for a slow client before its generations pause",
+        "Limits",
+        least=1,
     )
     kernel_buffer_bytes: int = _setting(
-        16 * 1024, "unsent bytes in the kernel, where megabytes would hide", "Limits", least=1
+        16 * 1024,
+        "unsent bytes of one connection in the kernel, which would buffer megabytes by itself",
+        "Limits",
+        least=1,
     )
     write_timeout_s: float = _setting(
-        30.0, "seconds after which a client that takes nothing is gone", "Timeouts", least=0.1
+        30.0,
+        "seconds after which a client that takes no bytes is disconnected",
+        "Timeouts",
+        least=0.1,
     )
     hello_timeout_s: float = _setting(
-        10.0, "seconds that a client has to show its token in a `hello`", "Timeouts", least=0.1
+        10.0, "seconds a client has to send its token in `hello`", "Timeouts", least=0.1
     )
     ping_interval_s: float = _setting(
-        20.0, "seconds between pings, which find half-open connections", "Timeouts", least=0.1
+        20.0, "seconds between pings, which find dead connections", "Timeouts", least=0.1
     )
     ping_timeout_s: float = _setting(
-        20.0, "seconds that a client has to answer a ping", "Timeouts", least=0.1
+        20.0, "seconds a client has to answer a ping", "Timeouts", least=0.1
     )
     shutdown_grace_s: float = _setting(
-        30.0, "seconds that generations have to finish after SIGTERM", "Timeouts", least=0
+        30.0,
+        "seconds generations have to finish after SIGTERM, before they are cancelled",
+        "Timeouts",
+        least=0,
     )
     resume_ttl_s: float = _setting(
-        60.0, "seconds that a lost client has to come back for a generation", "Timeouts", least=0
+        60.0,
+        "seconds a resumable generation is kept for a client that lost its connection",
+        "Timeouts",
+        least=0,
     )
     generation_timeout_s: float = _setting(
         600.0,
-        "seconds that one generation may take, its place in the queue included",
+        "seconds one generation may take, its time in the queue included",
         "Timeouts",
         least=0.1,
     )
     idle_timeout_s: float | None = _setting(
-        None, "seconds without a generation after which a connection ends", "Timeouts", least=0.1
+        None,
+        "seconds without a generation after which a connection is closed; by default never",
+        "Timeouts",
+        least=0.1,
     )
     close_timeout_s: float = _setting(
-        5.0, "seconds that clients have at shutdown to take their last frames", "Timeouts", least=0
+        5.0, "seconds clients have to take their last frames at shutdown", "Timeouts", least=0
     )

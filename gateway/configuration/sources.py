@@ -1,11 +1,11 @@
-"""Settings out of flags, environment variables and a file, the first that has one winning.
+"""Settings from flags, environment variables and a file; the first of these that has one wins.
 
-A setting's name is its field's, without `_s`: `write_timeout` in the file, `--write-timeout` as a
-flag, `MLX_GATEWAY_WRITE_TIMEOUT` in the environment. What none of them says has its default. Sizes
-in bytes may be written as `512MiB`, in a file too. A list is a flag given several times, and in a
-variable one text with commas.
+A setting is named after its field, without `_s`: the flag `--write-timeout`, the variable
+`MLX_GATEWAY_WRITE_TIMEOUT`, and `write_timeout` in the file. A setting that none of them has takes
+its default. Sizes in bytes may be written as `512MiB`. A list is a flag given repeatedly, a
+variable with commas, or an array of the file.
 
-Pure: no I/O. The settings are dataclasses whose fields' metadata says what is allowed.
+Pure: no I/O. The settings are fields of dataclasses, whose metadata gives the allowed values.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from typing import Any, TypeVar
 __all__ = ["BadSetting", "Setting", "Value", "as_toml", "build", "read_file", "resolve", "settings"]
 
 PREFIX = "MLX_GATEWAY_"
-CONFIG_VARIABLE = f"{PREFIX}CONFIG"  # names the file
-TOKENS_VARIABLE = f"{PREFIX}TOKENS"  # tokens that are let in: no flag, which others could see
-TOKEN_VARIABLE = f"{PREFIX}TOKEN"  # the one that a client shows
+CONFIG_VARIABLE = f"{PREFIX}CONFIG"  # path of the file
+TOKENS_VARIABLE = (
+    f"{PREFIX}TOKENS"  # accepted tokens; never a flag, which other users of the machine could see
+)
+TOKEN_VARIABLE = f"{PREFIX}TOKEN"  # the token of a client
 NO_SETTINGS = (CONFIG_VARIABLE, TOKENS_VARIABLE, TOKEN_VARIABLE)
 UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
 KINDS = {
@@ -39,49 +41,49 @@ Built = TypeVar("Built")
 
 
 class BadSetting(ValueError):  # noqa: N818 - what the user is told, not an error of ours
-    """A setting that can't be had; the message names where it was given and what would be right."""
+    """A wrong setting; the message names where it was given and what is allowed."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting, however it is given."""
+    """One setting, with its names, type, default and bounds."""
 
     field: Field[Any]
 
     @property
     def name(self) -> str:
-        """Its name in a file."""
+        """The name in a file."""
         return self.field.name.removesuffix("_s")
 
     @property
     def flag(self) -> str:
-        """Its name on the command line."""
+        """The name on the command line."""
         return f"--{self.name.replace('_', '-')}"
 
     @property
     def variable(self) -> str:
-        """Its name in the environment."""
+        """The name in the environment."""
         return f"{PREFIX}{self.name.upper()}"
 
     @property
     def kind(self) -> str:
-        """What its values are: int, float, str, bool, or a list of texts."""
+        """The type of its values: int, float, str, bool or list."""
         kind = str(self.field.type).partition(" ")[0]
         return "list" if kind.startswith("tuple") else kind
 
     @property
     def why(self) -> str:
-        """What it is for, in a line."""
+        """A line of help."""
         return str(self.field.metadata["why"])
 
     @property
     def group(self) -> str:
-        """What it is about."""
+        """The group that it is shown in."""
         return str(self.field.metadata["group"])
 
     @property
     def default(self) -> str:
-        """Its default as one would write it, "" if there is none."""
+        """The default as a user writes it, an empty text if there is none."""
         value: Any = self.field.default
         if value is None or value is False or value == ():
             return ""
@@ -93,7 +95,7 @@ class Setting:
         return f"{value:g}" if self.kind == "float" else str(value)
 
     def value_of(self, given: Any) -> Any:
-        """Return what was given as the setting's own type. Raises ValueError that says why not."""
+        """Return a given value converted and checked. Raises ValueError with what is allowed."""
         value = self._converted(given)
         bounds = self.field.metadata
         if self.kind == "list":
@@ -141,14 +143,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Value:
-    """What is in force, and who said so."""
+    """The value of a setting, and where it comes from."""
 
     value: Any
-    source: str  # "default", or the flag, the variable or the file that gave it
+    source: str  # "default", or the name of a flag, a variable or a file
 
 
 def _texts(given: Any, expected: str) -> tuple[str, ...]:
-    """Return a list; in one text its parts have commas between."""
+    """Return a list, or the comma-separated parts of one text."""
     parts = [part.strip() for part in given.split(",")] if isinstance(given, str) else given
     if not isinstance(parts, list | tuple) or not all(isinstance(p, str) and p for p in parts):
         raise ValueError(expected)
@@ -156,7 +158,7 @@ def _texts(given: Any, expected: str) -> tuple[str, ...]:
 
 
 def settings(*classes: type) -> list[Setting]:
-    """Return the settings that these dataclasses hold, those of a group together."""
+    """Return the settings of these dataclasses, ordered by group."""
     found = [Setting(field) for kind in classes for field in fields(kind)]
     groups = list(dict.fromkeys(setting.group for setting in found))
     return sorted(found, key=lambda setting: groups.index(setting.group))
@@ -170,10 +172,10 @@ def resolve(
     file: Mapping[str, Any] = {},
     file_name: str = "",
 ) -> dict[str, Value]:
-    """Return what is in force, by field name.
+    """Return the values in force, by field name.
 
-    `flags` are by field name and None where they were not given, `file` is by setting name.
-    Raises BadSetting for a value that is not allowed and for a name that nobody knows.
+    `flags` are by field name, None where not given; `file` is by setting name. Raises BadSetting
+    for a value that is not allowed, and for an unknown name.
     """
     by_field = {setting.field.name: setting for setting in known}
     _refuse_unknown(by_field.values(), environment, file, file_name)
@@ -184,12 +186,12 @@ def resolve(
 
 
 def build(kind: type[Built], values: Mapping[str, Value]) -> Built:
-    """Return one of the settings' classes with the values in force."""
+    """Return an instance of a settings class with the values in force."""
     return kind(**{field.name: values[field.name].value for field in fields(kind)})  # type: ignore[arg-type]
 
 
 def read_file(text: str, file_name: str) -> dict[str, Any]:
-    """Return the settings of a TOML file. Raises BadSetting if it is none."""
+    """Return the settings of a TOML file. Raises BadSetting for a text that is not TOML."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -197,7 +199,7 @@ def read_file(text: str, file_name: str) -> dict[str, Any]:
 
 
 def as_toml(known: Iterable[Setting], values: Mapping[str, Value]) -> Iterator[str]:
-    """Return the lines of a file that says what is in force, and in comments where from."""
+    """Return the lines of a TOML file with the values in force, and comments on their sources."""
     group = None
     for setting in known:
         if setting.group != group:
@@ -205,7 +207,7 @@ def as_toml(known: Iterable[Setting], values: Mapping[str, Value]) -> Iterator[s
             group = setting.group
         value, source = values[setting.field.name].value, values[setting.field.name].source
         if value is None or value == ():
-            yield f"# {setting.name} =  # {source}: {setting.why}"
+            yield f"# {setting.name} =  # not set: {setting.why}"
         else:
             yield f"{setting.name} = {_toml(value)}  # {source}"
 
@@ -226,7 +228,7 @@ def _given(
     file: Mapping[str, Any],
     file_name: str,
 ) -> Value:
-    """Return what somebody gave, unchecked, or the default."""
+    """Return the value that was given, unchecked, or the default."""
     if flags.get(setting.field.name) not in (None, [], ()):
         return Value(flags[setting.field.name], setting.flag)
     if setting.variable in environment:
@@ -257,10 +259,10 @@ def _refuse_unknown(
     variables = [f"{PREFIX}{name.upper()}" for name in names] + list(NO_SETTINGS)
     for name in file:
         if name not in names:
-            raise BadSetting(f"`{name}` in `{file_name}` is no setting{_nearest(name, names)}")
+            raise BadSetting(f"`{name}` in `{file_name}` is not a setting{_nearest(name, names)}")
     for name in environment:
         if name.startswith(PREFIX) and name not in variables:
-            raise BadSetting(f"`{name}` is no setting{_nearest(name, variables)}")
+            raise BadSetting(f"`{name}` is not a setting{_nearest(name, variables)}")
 
 
 def _nearest(name: str, names: list[str]) -> str:

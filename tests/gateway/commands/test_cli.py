@@ -189,7 +189,7 @@ def test_a_chat_brings_files_along(tmp_path):
 def test_listening_to_other_machines_without_tokens_is_refused():
     status, _, err = Command("--host", "0.0.0.0", "--provider", "scripted").finish()
     assert status == ExitStatus.USAGE
-    assert err.startswith("error: `0.0.0.0` is reached from other machines, and there are no token")
+    assert err.startswith("error: `0.0.0.0` can be reached from other machines, and there are no")
 
 
 def test_a_new_token_is_printed_once_and_lets_in_after_a_hangup_signal(tmp_path):
@@ -288,7 +288,9 @@ def test_a_setting_that_is_wrong_is_one_clear_line(tmp_path):
     file.write_text("prot = 0\n")
     wrong = run("serve", "--config", str(file))
     assert wrong.returncode == ExitStatus.USAGE
-    assert wrong.stderr.startswith(f"error: `prot` in `{file}` is no setting; did you mean `port`?")
+    assert wrong.stderr.startswith(
+        f"error: `prot` in `{file}` is not a setting; did you mean `port`?"
+    )
     wrong = run("serve", "--port", "70000")
     assert wrong.returncode == ExitStatus.USAGE
     assert wrong.stderr.startswith("error: `--port` must be at most 65535\n\nhint: ")
@@ -468,7 +470,7 @@ def test_several_models_are_served_by_name_and_listed(tmp_path):
     with served(*models) as address:
         rows = [line.split("\t") for line in run("models", "--url", address).stdout.splitlines()]
         assert rows[0][:2] == ["story", "served, loaded"]
-        assert rows[1][:2] == ["random", "served, loads when asked for"]
+        assert rows[1][:2] == ["random", "served, loaded on demand"]
         done = run(
             "chat", "--url", address, "-o", "model=random", "--max-tokens", "3", input="Hi\n"
         )
