@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from provider.caches.kinds import can_be_trimmed, size_of
 from provider.caches.prefix_store import PrefixStore, Stored
 
 __all__ = ["LEAST_TOKENS", "Hit", "PrefixCache"]
@@ -69,9 +70,9 @@ class PrefixCache:
         """Keep caches that hold exactly `tokens`; the caller gives them up."""
         if len(tokens) < LEAST_TOKENS:
             return
-        size = sum(cache.nbytes for cache in caches)
+        size = size_of(caches)
         packed = array("I", tokens).tobytes()
-        trimmable = all(cache.is_trimmable() for cache in caches)
+        trimmable = can_be_trimmed(caches)
         if size > self.max_bytes or self._covered(key, packed):
             return
         self._drop_covered_by(key, packed, trimmable=trimmable)

@@ -22,11 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from provider.caches.kinds import Trimming, can_be_stored, kind_of, stored_kind
 from provider.runtime.mlx_lm import (
-    ArraysCache,
-    KVCache,
-    QuantizedKVCache,
-    RotatingKVCache,
     load_prompt_cache,
     save_prompt_cache,
 )
@@ -34,8 +31,6 @@ from provider.runtime.mlx_lm import (
 __all__ = ["PrefixStore", "Stored"]
 
 FORMAT = "mlx-gateway-prefix-1"
-KINDS = {kind.__name__ for kind in (ArraysCache, KVCache, QuantizedKVCache, RotatingKVCache)}
-TRIMMABLE = {kind.__name__ for kind in (KVCache, QuantizedKVCache)}
 MOST_HEADER = 64 << 20  # bytes; a longer one is no header of ours
 WIDTH = array("I").itemsize
 
@@ -86,7 +81,7 @@ class PrefixStore:
 
     def save(self, tokens: bytes, caches: Sequence[Any]) -> None:
         """Write the caches that hold `tokens`; what can't be written is left out."""
-        if any(type(cache).__name__ not in KINDS for cache in caches):
+        if not can_be_stored(caches):
             return
         path = self._folder / f"{hashlib.sha256(tokens).hexdigest()[:32]}.safetensors"
         nbytes = sum(int(cache.nbytes) for cache in caches)
@@ -148,11 +143,13 @@ class PrefixStore:
             raise _ForeignError("it is of another format")
         if metadata.get("0.model") != self._model:
             raise _ForeignError("it belongs to another model")
-        kinds = [kind for key, kind in metadata.items() if key.startswith("1.")]
-        if not kinds or not set(kinds) <= KINDS:
-            raise _ForeignError(f"it holds caches of unknown kinds: {sorted(set(kinds) - KINDS)}")
+        names = {name for key, name in metadata.items() if key.startswith("1.")}
+        kinds = [kind for name in names if (kind := stored_kind(name)) is not None]
+        if not kinds or len(kinds) < len(names):
+            raise _ForeignError(f"it holds caches of unknown kinds: {sorted(names)}")
         tokens = base64.b64decode(metadata["0.tokens"], validate=True)
-        return Stored(path, tokens, size, set(kinds) <= TRIMMABLE)
+        trimmable = all(kind.trimming is Trimming.ALWAYS for kind in kinds)
+        return Stored(path, tokens, size, trimmable)
 
     def _drop_covered_by(self, entry: Stored) -> None:
         if not entry.trimmable:
@@ -178,5 +175,5 @@ class PrefixStore:
 
 def _check_lengths(caches: Sequence[Any], tokens: int) -> None:
     for cache in caches:
-        if not isinstance(cache, ArraysCache) and cache.offset != tokens:
+        if kind_of(cache).counts and cache.offset != tokens:
             raise _ForeignError("its caches hold another number of tokens")

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from provider.caches.kinds import can_be_drafted_over, can_be_quantised
 from provider.caches.single import SingleRowCaches
 from provider.constraints.masks import Masks
 from provider.engine.model import Model, PromptEmbeddings
 from provider.engine.rows import Keep, Row, StepResult, Token, finish_of
 from provider.engine.sampling import draw
 from provider.runtime.mlx import mx
-from provider.runtime.mlx_lm import KVCache, make_prompt_cache, maybe_quantize_kv_cache
+from provider.runtime.mlx_lm import make_prompt_cache, maybe_quantize_kv_cache
 
 __all__ = ["ModelWithDraft", "SingleRowSettings", "SpeculativeCaches", "SpeculativeGroup"]
 
@@ -41,10 +42,12 @@ class SingleRowSettings:
     def why_not(self, model: Any) -> str | None:
         """Return why a model can't do this, None if it can."""
         models = [model] if self.draft is None else [model, self.draft]
-        for one in models:
-            if any(type(cache) is not KVCache for cache in make_prompt_cache(one)):
-                what = "be quantised" if self.draft is None else "be cut back, as drafting needs"
-                return f"its KV caches, or the draft's, are of a kind that cannot {what}"
+        caches = [cache for one in models for cache in make_prompt_cache(one)]
+        whose = "its KV caches, or the draft's, are of a kind that cannot"
+        if self.draft is not None and not can_be_drafted_over(caches):
+            return f"{whose} be cut back, as drafting needs"
+        if self.kv_bits is not None and not can_be_quantised(caches):
+            return f"{whose} be quantised"
         return None
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from mlx.utils import tree_flatten
 
+from provider.caches.kinds import is_always_trimmable
 from provider.engine.model import LoadedModel, Loading, LoadProgress
 from provider.formats.families import with_own_reading
 from provider.interface import ModelLoadingError
 from provider.models.vision import ImageProcessor, load_vision_model, supports_images
 from provider.runtime.mlx import mx, on_cpu
 from provider.runtime.mlx_lm import (
-    KVCache,
     load_adapters,
     load_config,
     load_model,
@@ -131,7 +131,7 @@ def _described(
         tokenizer=tokenizer,
         context_window=text_config.get("max_position_embeddings"),
         vocabulary=int(text_config.get("vocab_size") or len(tokenizer)),
-        trimmable=all(type(cache) is KVCache for cache in make_prompt_cache(model)),
+        trimmable=is_always_trimmable(make_prompt_cache(model)),
         identity=_identity(path) + (_identity(adapter) if adapter is not None else ""),
     )
 

@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
+from provider.caches.kinds import as_known
 from provider.engine.model import PromptEmbeddings
 from provider.engine.rows import Row
 from provider.inputs.images import all_opened
 from provider.interface import ImageProcessingError
 from provider.models.remote_code import refuse_model_file, without_code
 from provider.runtime.mlx import mx
-from provider.runtime.mlx_lm import KVCache, RotatingKVCache
+from provider.runtime.mlx_lm import KVCache
 
 __all__ = [
     "ImageProcessor",
@@ -145,7 +146,7 @@ class VisionModel:
         """Return caches of mlx-lm's classes, which the batch knows, where there are such."""
         if not hasattr(self.language, "make_cache"):
             return [KVCache() for _ in self.layers]
-        return [_as_mlx_lm(cache) for cache in self.language.make_cache()]
+        return [as_known(cache) for cache in self.language.make_cache()]
 
     def warm_up(self) -> None:
         """Find out how it counts positions."""
@@ -229,14 +230,3 @@ def _places(row: Row, begin: int, count: int, width: int) -> Any:
     parts.append(mx.broadcast_to(after[None], (AXES, count - known)))
     parts.append(mx.zeros((AXES, width - count), after.dtype))
     return mx.concatenate([part.astype(mx.int32) for part in parts], axis=1)
-
-
-def _as_mlx_lm(cache: Any) -> Any:
-    """Return a new cache of mlx-lm's class of the same name, or the cache itself."""
-    match type(cache).__name__:
-        case "KVCache":
-            return KVCache()
-        case "RotatingKVCache":
-            return RotatingKVCache(max_size=cache.max_size, keep=cache.keep)
-        case _:
-            return cache

@@ -14,6 +14,8 @@ from mlx_lm.generate import (
 from mlx_lm.models.cache import (
     ArraysCache,
     CacheList,
+    ChunkedKVCache,
+    ConcatenateKVCache,
     KVCache,
     QuantizedKVCache,
     RotatingKVCache,
@@ -38,6 +40,8 @@ import provider.runtime.mlx  # noqa: F401 - the BLAS first, then mlx, then mlx-l
 __all__ = [
     "ArraysCache",
     "CacheList",
+    "ChunkedKVCache",
+    "ConcatenateKVCache",
     "KVCache",
     "QuantizedKVCache",
     "RotatingKVCache",

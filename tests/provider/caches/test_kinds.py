@@ -1,0 +1,255 @@
+"""The table of KV cache classes, and a class of the tests' own that a row of it makes known."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+from mlx_lm.models import cache as of_mlx_lm
+from mlx_lm.models.cache import (
+    ArraysCache,
+    CacheList,
+    ChunkedKVCache,
+    ConcatenateKVCache,
+    KVCache,
+    QuantizedKVCache,
+    RotatingKVCache,
+)
+from mlx_vlm.models import cache as of_mlx_vlm
+
+from provider.caches.kinds import (
+    KINDS,
+    UNKNOWN,
+    Batching,
+    Trimming,
+    _say_unknown,
+    as_known,
+    batching_of,
+    can_be_drafted_over,
+    can_be_quantised,
+    can_be_stored,
+    can_be_trimmed,
+    cost_of,
+    is_always_trimmable,
+    kind_of,
+    size_of,
+    stored_kind,
+)
+from provider.caches.prefix_cache import PrefixCache
+from provider.caches.prefix_store import PrefixStore
+from provider.caches.slot_layers import SlotKVCache
+from provider.embedded import MODEL_PATH
+from provider.engine.engine import Engine
+from provider.engine.inbox import SyncInbox
+from provider.engine.messages import RunFinished, RunRequest
+from provider.engine.model import TextModel
+from provider.events import TextDelta
+from provider.models.loading import load
+from provider.options import GenerationOptions
+from provider.runtime.mlx import mx
+from provider.settings import EngineSettings
+
+# Classes that a model makes no cache of: bases, and those that hold several rows.
+OF_BATCHES = {"_BaseCache", "BatchKVCache", "BatchRotatingKVCache"}
+# Of mlx-vlm, for models that run one by one until somebody has tried them together.
+WITHOUT_A_ROW = {
+    "BatchPoolingCache",
+    "BatchQuantizedKVCache",
+    "BufferedRotatingKVCache",
+    "PoolingCache",
+    "QuantizedKVCache",
+    "SimpleKVCache",
+    "StaticPrefixKVCache",
+}
+
+
+class ToyCache(KVCache):
+    """A class of caches that no library has."""
+
+
+def read(cache, tokens, heads=2, width=4):
+    """Let a cache read so many tokens."""
+    keys = mx.ones((1, heads, tokens, width))
+    cache.update_and_fetch(keys, keys)
+    return cache
+
+
+def state():
+    cache = ArraysCache(2)
+    cache[0] = mx.ones((1, 3))
+    return cache
+
+
+class ModelWith:
+    """A model that makes these caches."""
+
+    def __init__(self, *caches):
+        self.make_cache = lambda: list(caches)
+
+
+@pytest.fixture
+def toy_row(monkeypatch):
+    def add(**changes):
+        row = replace(KINDS[f"{KVCache.__module__}.KVCache"], stored=False, **changes)
+        monkeypatch.setitem(KINDS, f"{ToyCache.__module__}.ToyCache", row)
+
+    _say_unknown.cache_clear()
+    yield add
+    _say_unknown.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("library", "expected"), [(of_mlx_lm, OF_BATCHES), (of_mlx_vlm, OF_BATCHES | WITHOUT_A_ROW)]
+)
+def test_every_class_that_a_library_ships_has_a_row(library, expected):
+    shipped = {
+        name
+        for name, kind in vars(library).items()
+        if isinstance(kind, type)
+        and kind.__module__ == library.__name__
+        and issubclass(kind, library._BaseCache)
+    }
+    rows = {name.rpartition(".")[2] for name in KINDS if name.startswith(f"{library.__name__}.")}
+    assert rows <= shipped
+    assert shipped - rows == expected
+
+
+def test_a_class_without_a_row_runs_alone_and_is_said_once(toy_row, caplog):
+    caches = [KVCache(), read(ToyCache(), 20)]
+    with caplog.at_level(logging.WARNING):
+        assert kind_of(caches[1]) is UNKNOWN
+        assert batching_of(ModelWith(*caches)) is Batching.ALONE
+        assert not can_be_trimmed(caches)
+        assert not is_always_trimmable(caches)
+        assert not can_be_stored(caches)
+        assert not can_be_drafted_over(caches)
+        assert not can_be_quantised(caches)
+        assert cost_of([caches[1]], 20) == (0, caches[1].nbytes / 20)
+    (line,) = caplog.messages
+    assert "ToyCache` is no KV cache class that is known: runs go one by one" in line
+
+
+def test_a_row_makes_a_class_known_everywhere(toy_row, caplog):
+    toy_row()
+    caches = [KVCache(), read(ToyCache(), 20)]
+    assert batching_of(ModelWith(*caches)) is Batching.SLOTS
+    assert can_be_trimmed(caches)
+    assert can_be_drafted_over(caches)
+    assert not can_be_stored(caches)
+    assert not caplog.messages
+
+
+def test_a_prefix_of_an_unknown_class_is_used_whole_or_not_at_all(toy_row, tmp_path):
+    kept = PrefixCache(1 << 30)
+    kept.store = PrefixStore(tmp_path, 1 << 30, "a model")
+    tokens = list(range(20))
+    kept.put("m", tokens, [read(ToyCache(), 20)])
+    assert kept.find("m", [*tokens[:18], 99, 98]) is None
+    assert kept.find("m", [*tokens, 99]).length == 20
+    while kept.save_one():
+        pass
+    assert not list(tmp_path.glob("*/*.safetensors"))
+
+
+def answers(name, make_cache):
+    """Return what two prompts give together on a model with caches of its own."""
+
+    def loader():
+        loaded = load(MODEL_PATH)
+        model = TextModel(loaded.model.model)
+        model.make_cache = lambda: [make_cache() for _ in loaded.model.layers]
+        loaded.model = model
+        return loaded
+
+    engine = Engine(name, loader, EngineSettings(prefix_cache_bytes=0))
+    try:
+        engine.load().result()
+        inboxes = [SyncInbox(), SyncInbox()]
+        options = GenerationOptions(temperature=0.0, max_tokens=12)
+        for number, inbox in enumerate(inboxes):
+            prompt = list(range(30 + number, 50 + 2 * number))
+            engine.submit(RunRequest(prompt, options), inbox)
+        together = engine._worker._batch._batching
+        return together, [text_of(inbox) for inbox in inboxes]
+    finally:
+        engine.close(0)
+
+
+def text_of(inbox):
+    text = ""
+    while not isinstance(event := inbox.get(), RunFinished):
+        text += event.text if isinstance(event, TextDelta) else ""
+    return text
+
+
+def test_a_model_of_a_new_class_gives_the_same_alone_and_in_slots(toy_row):
+    expected = answers("plain", KVCache)
+    assert expected[0] is Batching.SLOTS
+    assert answers("unknown", ToyCache) == (Batching.ALONE, expected[1])
+    toy_row()
+    assert answers("known", ToyCache) == expected
+    toy_row(batching=Batching.MERGED)
+    assert answers("merged", ToyCache) == (Batching.MERGED, expected[1])
+
+
+def test_a_model_runs_as_its_least_able_cache_does():
+    assert batching_of(ModelWith(KVCache(), state())) is Batching.SLOTS
+    assert batching_of(ModelWith(KVCache(), RotatingKVCache(8))) is Batching.MERGED
+    assert batching_of(ModelWith(CacheList(KVCache(), RotatingKVCache(8)))) is Batching.MERGED
+    assert batching_of(ModelWith(CacheList(KVCache(), ChunkedKVCache(8)))) is Batching.ALONE
+
+
+def test_a_window_can_be_cut_back_until_something_has_fallen_out_of_it():
+    assert can_be_trimmed([read(RotatingKVCache(32), 20)])
+    assert not can_be_trimmed([read(RotatingKVCache(16), 20)])
+    assert not is_always_trimmable([RotatingKVCache(32)])
+
+
+def test_a_list_can_be_cut_back_if_all_its_parts_can():
+    assert is_always_trimmable([CacheList(KVCache(), KVCache())])
+    assert not can_be_trimmed([CacheList(KVCache(), state())])
+
+
+def test_what_says_wrongly_that_it_can_be_cut_back_is_not_believed():
+    cache = read(ConcatenateKVCache(), 20)
+    cache.trim(5)
+    read(cache, 1)
+    assert cache.offset == 21, "it forgets what it was cut to, so it must not be cut"
+    assert kind_of(cache).trimming is Trimming.NEVER
+    chunked = read(ChunkedKVCache(8), 20)
+    chunked.maybe_trim_front()
+    assert chunked.trim(15) < 15
+    assert not can_be_trimmed([chunked])
+
+
+def test_what_grows_costs_by_the_token_and_what_does_not_costs_once():
+    plain, window = read(KVCache(), 20), read(RotatingKVCache(64), 20)
+    per_position = 2 * 2 * 4 * 4  # keys and values, heads, width, bytes of a float32
+    assert cost_of([plain], 20) == (0, per_position)
+    assert cost_of([window], 20) == (64 * per_position, 0)
+    assert cost_of([state()], 20) == (12, 0)
+    assert cost_of([CacheList(plain, state())], 20) == (12, per_position)
+    quantised = read(KVCache(), 20, width=64).to_quantized(64, 4)
+    assert cost_of([quantised], 20)[1] == quantised.nbytes / 256
+    assert size_of([plain, state()]) == plain.nbytes + 12
+
+
+def test_caches_of_mlx_vlm_become_those_that_the_batch_knows():
+    window = of_mlx_vlm.RotatingKVCache(max_size=8, keep=2)
+    known = as_known(window)
+    assert (type(known), known.max_size, known.keep) == (RotatingKVCache, 8, 2)
+    assert type(as_known(of_mlx_vlm.KVCache())) is KVCache
+    states = of_mlx_vlm.ArraysCache(2)
+    assert as_known(states) is states
+
+
+def test_only_what_can_be_written_may_be_in_a_file():
+    assert stored_kind("KVCache") is kind_of(KVCache())
+    assert stored_kind("QuantizedKVCache") is kind_of(QuantizedKVCache())
+    assert stored_kind("CacheList") is None
+    assert stored_kind("os.system") is None
+
+
+def test_a_class_has_a_layer_exactly_if_its_rows_run_in_slots():
+    assert kind_of(KVCache()).layer is SlotKVCache
+    for name, kind in KINDS.items():
+        assert (kind.layer is not None) == (kind.batching is Batching.SLOTS), name
