@@ -21,11 +21,15 @@ __all__ = [
     "ChatTemplate",
 ]
 
+Messages = Sequence[Mapping[str, Any]]
+Tools = Sequence[Mapping[str, Any]]
 
 # For models without a template: what people write by hand, which models have read most often.
 LABELS = {"system": "", "user": "User: ", "assistant": "Assistant: ", "tool": "Tool: "}
 
 DEFAULT_STOP = "\nUser:"  # such a model goes on with the next question by itself
+
+USUAL_RENDERER = "transformers.tokenization_utils_base"  # where a tokenizer has it from
 
 # What templates raise, on messages and variables that they were not written for.
 REFUSALS = (
@@ -77,126 +81,84 @@ class ChatTemplate:
         """Whether the template has a place for tools."""
         return "tools" in str(self._tokenizer.chat_template) or self._tokenizer.has_tool_calling
 
+    @property
+    def encodes_text(self) -> bool:
+        """Whether the prompt's tokens are those of its text; some tokenizers go a way of their own.
+
+        Those have a renderer that may keep text apart from the tokens that are written the same.
+        """
+        wrapped = self._tokenizer
+        if not wrapped.has_chat_template or wrapped._chat_template is not None:  # noqa: SLF001
+            return bool(wrapped.has_chat_template)
+        rendering = type(wrapped._tokenizer).apply_chat_template  # noqa: SLF001
+        return bool(rendering.__module__ == USUAL_RENDERER)
+
+    def mentions(self, word: str) -> bool:
+        """Whether the template may read a variable whose name has that word in it."""
+        known = self.encodes_text and self._tokenizer._chat_template is None  # noqa: SLF001
+        return not known or word in str(self._tokenizer.chat_template)
+
     def tokens(
         self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]],
+        messages: Messages,
+        tools: Tools,
         *,
         variables: Mapping[str, Any] | None = None,
+        answer: bool = True,
         go_on: bool = False,
     ) -> list[int]:
         """Return the prompt's tokens, up to where the assistant's turn begins.
 
         `variables` are what the template reads beyond messages and tools, `enable_thinking` above
         all; what is not among them is as the template has it.
-        With `go_on`, up to where the last message ends, which the assistant has begun. A model
-        without a template gets the contents with `User:` and `Assistant:` before them.
+        Without `answer`, up to where the last message ends; with `go_on`, up to where it goes on,
+        which the assistant has begun. A model without a template gets the contents with `User:`
+        and `Assistant:` before them.
         Raises InvalidRequestError with the template's own reason if it refuses the messages.
         """
-        with _giving_its_reason():
-            return self._render(messages, tools, variables or {}, answer=not go_on, go_on=go_on)
-
-    def lets_think(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]],
-        variables: Mapping[str, Any],
-    ) -> bool:
-        """Return whether the model may think before it answers, if it can.
-
-        Where `enable_thinking` is not said, a template that writes another prompt to turn the
-        thinking off has it on. Raises InvalidRequestError, as `tokens`.
-        """
-        told = variables.get("enable_thinking")
-        if told is not None or not messages or not self._tokenizer.has_chat_template:
-            return bool(told)
-        off = {**variables, "enable_thinking": False}
-        usual, without = (self.text(messages, tools, variables=v) for v in (variables, off))
-        return usual != without
-
-    def boundaries(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]],
-        prompt: Sequence[int],
-        variables: Mapping[str, Any] | None = None,
-    ) -> list[int]:
-        """Return where the system prompt and the last turn end in `prompt`, in tokens.
-
-        Both are beginnings that a later prompt is likely to share: another question under the same
-        system prompt, and the next turn of this conversation.
-        """
-        beginnings = [list(messages)]
-        if messages[0]["role"] == "system":
-            beginnings.insert(0, list(messages[:1]))
-        found = []
-        for beginning in beginnings:
-            try:
-                tokens = self._render(beginning, tools, variables or {}, answer=False)
-            except REFUSALS:  # a template may insist on a user's turn
-                continue
-            if len(tokens) < len(prompt) and tokens == list(prompt[: len(tokens)]):
-                found.append(len(tokens))
-        return found
-
-    def text(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]],
-        *,
-        variables: Mapping[str, Any] | None = None,
-        go_on: bool = False,
-    ) -> str:
-        """Return the prompt as text, for who makes tokens of it and of images.
-
-        Raises InvalidRequestError, as `tokens`.
-        """
-        with _giving_its_reason():
-            return str(
-                self._applied(
-                    messages, tools, variables or {}, answer=not go_on, go_on=go_on, tokenize=False
-                )
-            )
-
-    def begun(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]],
-        *,
-        variables: Mapping[str, Any] | None = None,
-        go_on: bool = False,
-    ) -> str:
-        """Return the end of a prompt that is the answer's: what is not of the turns before it."""
-        if not self._tokenizer.has_chat_template:
-            return str(messages[-1]["content"]) if go_on else ""
-        whole = self.text(messages, tools, variables=variables, go_on=go_on)
-        earlier = messages[:-1] if go_on else messages
-        try:
-            before = str(self._applied(earlier, tools, variables or {}, tokenize=False))
-        except REFUSALS:
-            return whole
-        pairs = enumerate(zip(whole, before, strict=False))
-        common = next((n for n, (one, other) in pairs if one != other), len(before))
-        return whole[common:]
-
-    def _render(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]],
-        variables: Mapping[str, Any],
-        *,
-        answer: bool,
-        go_on: bool = False,
-    ) -> list[int]:
+        answer = answer and not go_on
         if not self._tokenizer.has_chat_template:
             turns = [f"{LABELS[message['role']]}{message['content']}" for message in messages]
             return self.raw("\n\n".join([*turns, "Assistant:"] if answer else turns))
-        return list(self._applied(messages, tools, variables, answer=answer, go_on=go_on))
+        if self.encodes_text:
+            text = self.text(messages, tools, variables=variables, answer=answer, go_on=go_on)
+            return self.encode(text)
+        with _giving_its_reason():
+            return list(self._applied(messages, tools, variables or {}, answer=answer, go_on=go_on))
+
+    def text(
+        self,
+        messages: Messages,
+        tools: Tools,
+        *,
+        variables: Mapping[str, Any] | None = None,
+        answer: bool = True,
+        go_on: bool = False,
+    ) -> str:
+        """Return the prompt as text. Raises InvalidRequestError, as `tokens`."""
+        with _giving_its_reason():
+            return str(
+                self._applied(
+                    messages,
+                    tools,
+                    variables or {},
+                    answer=answer and not go_on,
+                    go_on=go_on,
+                    tokenize=False,
+                )
+            )
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text that the template has written, and no others."""
+        wrapped = self._tokenizer
+        if wrapped._chat_template is not None:  # noqa: SLF001 - as mlx-lm does after its own
+            return list(wrapped.encode(text, add_special_tokens=False))
+        return list(wrapped._tokenizer(text, add_special_tokens=False)["input_ids"])  # noqa: SLF001
 
     def _applied(
         self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]],
+        messages: Messages,
+        tools: Tools,
         variables: Mapping[str, Any],
         *,
         answer: bool = False,

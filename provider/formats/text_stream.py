@@ -37,17 +37,30 @@ def initial_state(tokenizer: Any, prompt: Sequence[int]) -> str:
     """Return the state the prompt leaves the model in; some templates open the thinking."""
     if tokenizer.response_initial_state:
         return _state_in_message(tokenizer, prompt)
-    if not tokenizer.has_thinking:
+    thinking = model_format(tokenizer).thinking(tokenizer)
+    if not thinking.start:
         return ANSWER_STATE
-    opened, closed = tokenizer.rfind_think_start(prompt), tokenizer.rfind_think_end(prompt)
+    opened, closed = _rfind(prompt, thinking.start), _rfind(prompt, thinking.end)
     return REASONING_STATE if opened > closed else ANSWER_STATE
+
+
+def _rfind(tokens: Sequence[int], sequence: Sequence[int]) -> int:
+    """Return where a sequence begins last in tokens, -1 if it is not in them."""
+    backwards, at = list(tokens)[::-1], -1
+    while True:
+        try:
+            at = backwards.index(sequence[0], at + 1)
+        except ValueError:
+            return -1
+        begin = len(backwards) - 1 - at
+        if list(tokens[begin : begin + len(sequence)]) == list(sequence):
+            return begin
 
 
 def _state_in_message(tokenizer: Any, prompt: Sequence[int]) -> str:
     """Return the state in the message that a prompt ends in, of a model that writes headers."""
-    _, started, begun = tokenizer.decode(list(prompt)).rpartition(
-        model_format(tokenizer).message_start
-    )
+    start = model_format(tokenizer).message_start
+    _, started, begun = tokenizer.decode(list(prompt)).rpartition(start)
     if not started:
         return ANSWER_STATE  # plain text
     state = make_text_state_machine(tokenizer).make_state(tokenizer.response_initial_state)

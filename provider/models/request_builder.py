@@ -16,7 +16,8 @@ from provider.constraints.compiler import GrammarCompiler
 from provider.engine.messages import RunRequest
 from provider.engine.shared_prompt import SharedPrompt
 from provider.formats.chat_template import ChatTemplate
-from provider.formats.text_stream import ANSWER_STATE, REASONING_STATE, initial_state
+from provider.formats.rendered_prompt import RenderedPrompt
+from provider.formats.text_stream import ANSWER_STATE, REASONING_STATE
 from provider.inputs.files import files_to_text, images_of
 from provider.inputs.images import take_images
 from provider.inputs.messages import conversation
@@ -85,60 +86,45 @@ class RequestBuilder:
         if call.tools and not self.template.knows_tools:
             raise ToolsUnsupportedError("tool_use", "this model's chat template knows no tools")
         turns, images = take_images(self._turns(call))
-        processed = self._processed(call, turns, images) if images else None
-        if options.raw:
-            prompt = self.template.raw(call.prompt)
-        else:
-            if (options.response_format or PLAIN) == PLAIN:  # a form says where its answer ends
-                options = replace(options, stop=(*options.stop, *self.template.stop))
-            prompt = processed.tokens if processed is not None else self._tokens(call, turns)
-        if not prompt:
-            raise InvalidParameterError("prompt", call.prompt, "the prompt is empty")
-        window = self.context_window
-        if window is not None:
-            if len(prompt) >= window:
-                raise ContextWindowExceededError(window, len(prompt))
-            options = replace(options, max_tokens=min(options.max_tokens, window - len(prompt)))
-        state = self._state(options, call.tools, turns, prompt)
-        boundaries = (
-            self.template.boundaries(turns, call.tools, prompt, options.template_variables)
-            if self.keep_boundaries and turns and processed is None
-            else ()
+        prompt = RenderedPrompt(
+            self.template,
+            turns,
+            call.tools,
+            variables=options.template_variables,
+            go_on=options.continue_final_message,
+            raw=call.prompt,
         )
+        processed = self._processed(prompt, images) if images else None
+        if processed is not None:
+            prompt.tokens = processed.tokens
+        formed = (options.response_format or PLAIN) != PLAIN  # and says where its answer ends
+        if not options.raw and not formed:
+            options = replace(options, stop=(*options.stop, *self.template.stop))
+        if not prompt.tokens:
+            raise InvalidParameterError("prompt", call.prompt, "the prompt is empty")
+        window, length = self.context_window, len(prompt.tokens)
+        if window is not None:
+            if length >= window:
+                raise ContextWindowExceededError(window, length)
+            options = replace(options, max_tokens=min(options.max_tokens, window - length))
         return RunRequest(
-            prompt,
+            prompt.tokens,
             options,
             call.tools,
-            boundaries,
-            self._form(call, turns, state),
-            state,
+            prompt.boundaries if self.keep_boundaries and processed is None else (),
+            self._form(call, prompt),
+            prompt.state,
             images=processed,
             kind=_digest(images) if images else "",
         )
 
-    def _tokens(self, call: Call, turns: list[dict[str, Any]]) -> list[int]:
-        return self.template.tokens(
-            turns,
-            call.tools,
-            variables=call.options.template_variables,
-            go_on=call.options.continue_final_message,
-        )
-
-    def _processed(
-        self, call: Call, turns: list[dict[str, Any]], images: list[bytes]
-    ) -> ProcessedImages:
+    def _processed(self, prompt: RenderedPrompt, images: list[bytes]) -> ProcessedImages:
         """Return a prompt with images. Raises UnsupportedFeatureError, ImageProcessingError."""
         if self.image_processor is None:
             raise UnsupportedFeatureError(
                 "vision", f"this model reads text, no images{self.why_text_only}"
             )
-        text = self.template.text(
-            turns,
-            call.tools,
-            variables=call.options.template_variables,
-            go_on=call.options.continue_final_message,
-        )
-        return self.image_processor.process(text, images)
+        return self.image_processor.process(prompt.text, images)
 
     def _turns(self, call: Call) -> list[dict[str, Any]]:
         """Return the conversation, nothing for a raw prompt. Raises InvalidParameterError."""
@@ -156,35 +142,9 @@ class RequestBuilder:
             raise InvalidParameterError(name, options.continue_final_message, said)
         return turns
 
-    def _state(
-        self,
-        options: GenerationOptions,
-        tools: list[dict[str, Any]],
-        turns: list[dict[str, Any]],
-        prompt: Sequence[int],
-    ) -> str:
-        """Return what the answer's text begins as; no earlier turn opens its thinking."""
-        tokenizer = self.template.tokenizer
-        state = initial_state(tokenizer, prompt)
-        if state != REASONING_STATE or not turns:
-            return state
-        begun = self.template.begun(
-            turns,
-            tools,
-            variables=options.template_variables,
-            go_on=options.continue_final_message,
-        )
-        opened = begun.rfind(tokenizer.think_start) > begun.rfind(tokenizer.think_end)
-        return REASONING_STATE if opened else ANSWER_STATE
-
-    def _lets_think(self, call: Call, turns: Sequence[dict[str, Any]]) -> bool:
-        return self.template.lets_think(turns, call.tools, call.options.template_variables)
-
-    def _form(
-        self, call: Call, turns: Sequence[dict[str, Any]], state: str | None
-    ) -> AnswerConstraint | None:
+    def _form(self, call: Call, prompt: RenderedPrompt) -> AnswerConstraint | None:
         """Return what holds an answer to its form. Raises InvalidParameterError."""
-        options, tokenizer = call.options, self.template.tokenizer
+        options, tokenizer, state = call.options, self.template.tokenizer, prompt.state
         for token in options.logit_bias or ():
             if token >= self.vocabulary:
                 said = f"`logit_bias`: the model knows {self.vocabulary} tokens, and no {token}"
@@ -203,7 +163,10 @@ class RequestBuilder:
         budget = options.max_reasoning_tokens if thinking.end else None
         if matcher is None and budget is None and not never:
             return None
-        unasked = matcher is None or self._lets_think(call, turns)
+        # The template is asked only where it matters: before a form, for thinking not yet open.
+        unasked = (
+            matcher is None or state == REASONING_STATE or not thinking.start or prompt.lets_think
+        )
         return AnswerConstraint(
             matcher,
             tokenizer.eos_token_ids,

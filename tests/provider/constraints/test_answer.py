@@ -8,17 +8,11 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mlx_lm.chat_templates.muse_spark import RESPONSE_FORMAT
-from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from provider import MLXProvider
-from provider.constraints.compiler import GrammarCompiler
 from provider.embedded import MODEL_PATH
-from provider.formats.chat_template import ChatTemplate
-from provider.interface import GenerationError, InvalidParameterError, UnsupportedFeatureError
+from provider.interface import GenerationError, InvalidParameterError
 from provider.models.loading import tokenizer_of
-from provider.models.request_builder import Call, RequestBuilder
-from provider.options import parse_options
 
 PERSON = {
     "type": "object",
@@ -200,17 +194,6 @@ async def test_a_run_that_was_parked_goes_on_in_its_form():
         assert provider.statistics().parkings > 0
     finally:
         await provider.aclose()
-
-
-def test_an_answer_that_begins_with_headers_has_no_form():
-    headed = TokenizerWrapper(tokenizer_of(MODEL_PATH)._tokenizer, response_format=RESPONSE_FORMAT)
-    headed.chat_template = "{{ messages[0].content }}<|start|>assistant"
-    preparation = RequestBuilder(
-        ChatTemplate(headed), None, 1536, GrammarCompiler(headed, 1536), False
-    )
-    options = parse_options({"response_format": {"type": "json_object"}}, {})
-    with pytest.raises(UnsupportedFeatureError, match="headers, which have no form"):
-        preparation.requests(Call("Hi", None, [], [], options))
 
 
 async def test_a_drafted_run_keeps_its_form(tmp_path):

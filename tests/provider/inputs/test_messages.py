@@ -1,0 +1,72 @@
+"""A conversation as the messages that templates read."""
+
+import pytest
+
+from provider.inputs.messages import conversation
+from provider.interface import InvalidParameterError
+
+
+def roles(turns):
+    return [(turn["role"], turn["content"]) for turn in turns]
+
+
+def test_a_prompt_alone_is_one_user_turn():
+    assert roles(conversation("Hi", None, None)) == [("user", "Hi")]
+
+
+def test_the_system_prompt_comes_first():
+    assert roles(conversation("Hi", "Be brief.", None))[0] == ("system", "Be brief.")
+
+
+def test_a_system_prompt_goes_before_one_in_the_messages():
+    messages = [{"role": "system", "content": "B"}, {"role": "user", "content": "Hi"}]
+    assert roles(conversation("", "A", messages)) == [("system", "A\n\nB"), ("user", "Hi")]
+    assert messages[0]["content"] == "B"
+
+
+def test_a_prompt_follows_the_messages_unless_it_is_their_last():
+    messages = [{"role": "user", "content": "Hi"}]
+    assert roles(conversation("Hi", None, messages)) == [("user", "Hi")]
+    assert roles(conversation("You", None, messages)) == [("user", "Hi"), ("user", "You")]
+
+
+def test_files_stand_before_the_last_users_text():
+    messages = [{"role": "user", "content": "Sum up"}, {"role": "assistant", "content": "Yes?"}]
+    turns = conversation("", None, messages, "a.txt:\nx\n\n")
+    assert roles(turns)[0] == ("user", "a.txt:\nx\n\nSum up")
+
+
+def test_nothing_to_answer_is_an_error():
+    with pytest.raises(InvalidParameterError, match="nothing to answer") as caught:
+        conversation("", None, None)
+    assert caught.value.parameter == "prompt"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"id": "1", "name": "add", "arguments": {"a": 1}},
+        {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}},
+    ],
+)
+def test_tool_calls_reach_the_template_in_one_form(call):
+    messages = [{"role": "assistant", "content": "", "tool_calls": [call]}]
+    (turn,) = conversation("", None, messages)
+    inner = {"name": "add", "arguments": {"a": 1}}
+    assert turn["tool_calls"] == [{"type": "function", "id": "1", "function": inner}]
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_earlier_thinking_reaches_the_template_by_every_name(name):
+    call = {"id": "1", "name": "add", "arguments": {}}
+    turn = {"role": "assistant", "content": "", "tool_calls": [call], name: "I add."}
+    (told,) = conversation("", None, [turn])
+    assert [told[n] for n in ("reasoning_content", "reasoning", "thinking")] == ["I add."] * 3
+    (told,) = conversation("", None, [{**turn, "content": "Let me see."}])
+    assert (told["reasoning_content"], "thinking" in told) == ("I add.", False)
+
+
+def test_a_system_prompt_goes_before_a_system_message_in_parts():
+    parts = [{"type": "image", "data": b"x"}]
+    [system, _] = conversation("Hi", "Be nice", [{"role": "system", "content": parts}])
+    assert system["content"] == [{"type": "text", "text": "Be nice\n\n"}, *parts]

@@ -1,0 +1,116 @@
+"""Calls made into requests: the prompt, what the answer begins in, what is refused."""
+
+import json
+
+import pytest
+from mlx_lm.chat_templates.muse_spark import RESPONSE_FORMAT
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from provider import MLXProvider
+from provider.constraints.compiler import GrammarCompiler
+from provider.embedded import MODEL_PATH
+from provider.formats.chat_template import ChatTemplate
+from provider.interface import InvalidParameterError, UnsupportedFeatureError
+from provider.models.loading import tokenizer_of
+from provider.models.request_builder import Call, RequestBuilder
+from provider.options import parse_options
+from tests.support.tiny_models import LLAMA, write_model
+
+
+@pytest.fixture(scope="module")
+def provider():
+    made = MLXProvider({"temperature": 0.0})
+    yield made
+    made.close()
+
+
+def test_an_answer_that_begins_with_headers_has_no_form():
+    headed = TokenizerWrapper(tokenizer_of(MODEL_PATH)._tokenizer, response_format=RESPONSE_FORMAT)
+    headed.chat_template = "{{ messages[0].content }}<|start|>assistant"
+    preparation = RequestBuilder(
+        ChatTemplate(headed), None, 1536, GrammarCompiler(headed, 1536), False
+    )
+    options = parse_options({"response_format": {"type": "json_object"}}, {})
+    with pytest.raises(UnsupportedFeatureError, match="headers, which have no form"):
+        preparation.requests(Call("Hi", None, [], [], options))
+
+
+async def test_a_model_without_a_template_answers_with_a_warning(tmp_path, caplog):
+    folder = write_model(tmp_path / "plain", LLAMA)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    provider = MLXProvider({"model": str(folder), "max_tokens": 5})
+    with caplog.at_level("WARNING"):
+        answer = await provider.generate_async("Hi")
+    assert "`plain` has no chat template" in caplog.text
+    assert answer.usage["prompt_tokens"] == len(
+        tokenizer_of(folder).encode("User: Hi\n\nAssistant:")
+    )
+    form = {"type": "choice", "choices": ["A\nUser: B"]}  # holds what stops such a model
+    formed = await provider.generate_async("Hi", response_format=form, max_tokens=40)
+    assert formed.content == "A\nUser: B"
+    with pytest.raises(UnsupportedFeatureError):
+        await provider.generate_async("Hi", tools=[{"name": "f"}])
+    await provider.aclose()
+
+
+async def test_a_raw_prompt_goes_to_the_model_as_it_is(provider):
+    prompt = tokenizer_of(MODEL_PATH).apply_chat_template(
+        [{"role": "user", "content": "Count from 3 to 9"}],
+        add_generation_prompt=True,
+        enable_thinking=False,
+        tokenize=False,
+    )
+    raw = await provider.generate_async(prompt, raw=True)
+    asked = await provider.generate_async("Count from 3 to 9")
+    assert raw.content == asked.content
+    assert raw.usage["prompt_tokens"] == asked.usage["prompt_tokens"]
+    for more in ({"system_prompt": "x"}, {"tools": [{"name": "f"}]}):
+        with pytest.raises(InvalidParameterError, match="`raw` goes with"):
+            await provider.generate_async("x", raw=True, **more)
+    with pytest.raises(InvalidParameterError, match="`raw` goes with"):
+        await provider.generate_async("", raw=True, messages=[{"role": "user", "content": "x"}])
+
+
+@pytest.mark.parametrize("more", [{}, {"continue_final_message": True}])
+async def test_a_user_who_speaks_of_thinking_opens_none(provider, more):
+    messages = [{"role": "user", "content": "Count from 3 to 9. What is a <think> for?"}]
+    if more:
+        messages.append({"role": "assistant", "content": "3, 4, 5"})
+    for form in ({}, {"response_format": {"type": "regex", "regex": "[a-z ,0-9]{1,9}"}}):
+        answer = await provider.generate_async("", messages=messages, **more, **form)
+        assert answer.content
+        assert answer.reasoning_trace is None
+        assert answer.usage["reasoning_tokens"] == 0
+
+
+async def test_thinking_that_a_message_has_begun_goes_on(provider):
+    messages = [
+        {"role": "user", "content": "Tell me a story about a fox"},
+        {"role": "assistant", "content": "<think>They want"},
+    ]
+    answer = await provider.generate_async(
+        "", messages=messages, continue_final_message=True, max_reasoning_tokens=5
+    )
+    assert answer.reasoning_trace
+    assert answer.content
+
+
+@pytest.mark.parametrize(
+    ("said", "cut"), [("Count from 3 to 9", ", 6"), ("Tell me a story about a fox", " a fox")]
+)
+async def test_an_assistants_message_is_gone_on_with(provider, said, cut):
+    whole = (await provider.generate_async(said)).content
+    begun = whole[: whole.index(cut)]
+    messages = [
+        {"role": "user", "content": said},
+        {"role": "assistant", "content": begun},
+    ]
+    rest = await provider.generate_async(
+        "", messages=messages, continue_final_message=True, temperature=0.0
+    )
+    assert begun + rest.content == whole
+    with pytest.raises(InvalidParameterError, match="needs a last message of the assistant"):
+        await provider.generate_async("", messages=messages[:1], continue_final_message=True)
