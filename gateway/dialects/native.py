@@ -1,22 +1,27 @@
 """The native wire language: JSON text frames and msgpack binary frames, over PROTOCOL.md's frames.
 
 Rule 1: whatever bytes arrive, `decode` returns a frame or raises NotAFrame or BadFrame.
-Rule 2: only this module writes field paths as `$.max_tokens`.
+Rule 2: only this module writes fields as paths, `$.max_tokens`.
 
 Source: PROTOCOL.md, section "Codecs".
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import difflib
 import json
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from gateway.dialects.base import Message, Route
 from gateway.protocol.codes import BadFrame, ErrorCode, NotAFrame
+from gateway.protocol.events import Event, Failed
 from gateway.protocol.frames import (
     CLIENT_FRAMES,
     FIRST_OF_SERVER,
@@ -25,23 +30,32 @@ from gateway.protocol.frames import (
     NUMBERS,
     ClientFrame,
     Error,
+    Ready,
     ServerFrame,
     name_of,
 )
 
 __all__ = [
+    "BEARER_PROTOCOL",
     "BY_NAME",
     "BY_NUMBER",
     "DEFAULTS",
     "MALFORMED",
     "MAX_DEPTH",
+    "ROUTE",
     "SERVER_FRAMES",
     "Codec",
     "JsonCodec",
     "MsgpackCodec",
+    "NativeDialect",
     "codec_for",
+    "secret_in",
     "server_frame",
+    "worded",
 ]
+
+STREAM_PATH = "/v1/stream"
+BEARER_PROTOCOL = "mlx-gateway.bearer."  # and the token in base64url, for browsers
 
 MAX_DEPTH = 64  # of what a client sends; JSON Schemas of tools need a dozen
 
@@ -132,6 +146,64 @@ class MsgpackCodec(_Codec):
 Codec = JsonCodec | MsgpackCodec
 
 
+class NativeDialect:
+    """The native frames as a wire language: one message for each event, one request a message."""
+
+    def __init__(self, codec: Codec):
+        self.name = codec.name
+        self._codec = codec
+        self._text = codec.text
+
+    def greet(self, ready: Ready) -> Sequence[Message]:
+        """Return `ready`."""
+        return (Message(self._codec.encode(ready), self._text),)
+
+    def decode(self, message: str | bytes) -> Sequence[ClientFrame]:
+        """Return the frame. Raises NotAFrame or BadFrame."""
+        return (self._codec.decode(message),)
+
+    def encode(self, event: Event) -> Sequence[Message]:
+        """Return the event's frame; an error's names the fields at fault by their paths."""
+        frame = _error(event) if isinstance(event, Failed) else event
+        return (Message(self._codec.encode(frame), self._text),)
+
+
+def worded(message: str, fields: Sequence[str]) -> str:
+    """Return a message with its fields as paths: `$.max_tokens`: must be at most 5."""
+    paths = [f"`$.{field}`" if field else "`$`" for field in fields]
+    match paths:
+        case []:
+            return message
+        case [path]:
+            return f"{path}: {message}"
+        case _:
+            return message.format(*paths)
+
+
+def _error(failed: Failed) -> Error:
+    return Error(
+        id=failed.id,
+        seq=failed.seq,
+        code=failed.code,
+        message=worded(failed.message, failed.fields),
+        retryable=failed.retryable,
+        retry_after=failed.retry_after,
+    )
+
+
+def secret_in(offered: Iterable[str]) -> str | None:
+    """Return the token that a browser offers as a subprotocol, "" if it can't be read."""
+    for name in offered:
+        if name.startswith(BEARER_PROTOCOL):
+            encoded = name.removeprefix(BEARER_PROTOCOL)
+            try:
+                padded = encoded + "=" * (-len(encoded) % 4)
+                return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+            except (binascii.Error, ValueError):
+                return ""
+    return None
+
+
 def server_frame(fields: dict[str, Any]) -> ServerFrame | None:
     """Turn a dict into the server's frame that it says it is.
 
@@ -154,6 +226,15 @@ def codec_for(protocol: str | None, max_depth: int = MAX_DEPTH) -> Codec:
     return (MsgpackCodec if protocol == MSGPACK_PROTOCOL else JsonCodec)(max_depth)
 
 
+ROUTE = Route(
+    STREAM_PATH,
+    lambda protocol, max_depth: NativeDialect(codec_for(protocol, max_depth)),
+    subprotocols=(JSON_PROTOCOL, MSGPACK_PROTOCOL),
+    secret_in=secret_in,
+    hint="this path is for WebSocket clients; /protocol says what they send",
+)
+
+
 BY_NUMBER = {number: kind for kind, number in NUMBERS.items()}
 
 SERVER_FRAMES: dict[str, Any] = {
@@ -174,43 +255,45 @@ def _client_frame(fields: dict[str, Any], *, bytes_in: type, max_depth: int) -> 
         raise BadFrame(message, known_id, code=ErrorCode.INVALID_FRAME)
     deep = _too_deep(fields, max_depth)
     if deep is not None:
-        message = f"`{deep}`: nested deeper than {max_depth}"
-        raise BadFrame(message, known_id, code=ErrorCode.INVALID_REQUEST)
+        message = f"nested deeper than {max_depth}"
+        raise BadFrame(message, known_id, code=ErrorCode.INVALID_REQUEST, fields=(deep,))
     try:
         builtin = (bytes,) if bytes_in is bytes else ()  # else base64 text becomes bytes
         return msgspec.convert(fields, BY_NAME[name], builtin_types=builtin)
     except (*MALFORMED, TypeError, ValueError) as error:
         code = ErrorCode.INVALID_REQUEST if name == "generate" else ErrorCode.INVALID_FRAME
-        raise BadFrame(_explain(str(error), BY_NAME[name]), known_id, code=code) from error
+        field, message = _explain(str(error), BY_NAME[name])
+        raise BadFrame(message, known_id, code=code, fields=(field,)) from error
 
 
 def _too_deep(fields: dict[str, Any], most: int) -> str | None:
-    """Return the path of the first field that is nested too deep."""
+    """Return the first field that is nested too deep."""
     for name, value in fields.items():
         level = [value] if isinstance(value, dict | list) else []
         depth = 1
         while level:
             if depth > most:
-                return f"$.{name}"
+                return name
             inner = (one.values() if isinstance(one, dict) else one for one in level)
             level = [x for items in inner for x in items if isinstance(x, dict | list)]
             depth += 1
     return None
 
 
-def _explain(message: str, kind: type[Struct]) -> str:
-    """Put the path of the field first: `$.temperature`: what is wrong with it."""
+def _explain(message: str, kind: type[Struct]) -> tuple[str, str]:
+    """Return which field is at fault, and what is wrong with it."""
     what, _, path = message.partition(" - at `")
-    path = path.rstrip("`") or "$"
+    path = path.rstrip("`").removeprefix("$").removeprefix(".")
+    inside = f"{path}." if path else ""
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL)
     missing = re.fullmatch(r"Object missing required field `(.*)`", what)
     if missing:
-        return f"`{path}.{missing[1]}`: missing"
+        return f"{inside}{missing[1]}", "missing"
     if unknown:
         near = difflib.get_close_matches(unknown[1], kind.__struct_fields__, 1)
-        hint = f"; did you mean `{near[0]}`?" if near and path == "$" else ""
-        return f"`{path}.{unknown[1][:64]}`: unknown field{hint}"
-    return f"`{path}`: {what[:1].lower()}{what[1:]}"
+        hint = f"; did you mean `{near[0]}`?" if near and not path else ""
+        return f"{inside}{unknown[1][:64]}", f"unknown field{hint}"
+    return path, f"{what[:1].lower()}{what[1:]}"
 
 
 def _of_odd_json(data: bytes | str) -> Any:

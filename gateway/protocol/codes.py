@@ -78,9 +78,20 @@ class NotAFrame(Exception):  # noqa: N818 - it names what came, not what went wr
 
 
 class BadFrame(Exception):  # noqa: N818
-    """A frame with something wrong in it; `frame_id` is its id, where it has a usable one."""
+    """A frame with something wrong in it; `frame_id` is its id, where it has a usable one.
 
-    def __init__(self, message: str, frame_id: str | None, *, code: ErrorCode):
+    `fields` are those at fault, as in Refusal.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        frame_id: str | None,
+        *,
+        code: ErrorCode,
+        fields: tuple[str, ...] = (),
+    ):
         super().__init__(message)
         self.frame_id = frame_id
         self.code = code
+        self.fields = fields

@@ -1,8 +1,8 @@
-"""One generation as a state machine, without I/O: a provider's responses in, frames out.
+"""One generation as a state machine, without I/O: a provider's responses in, events out.
 
 Rule 1: every change of state is in TRANSITIONS.
-Rule 2: it ends with exactly one terminal frame, `done` or `error`, and nothing follows it.
-Rule 3: frames are numbered when they leave, not when they come: texts that wait for a slow client
+Rule 2: it ends with exactly one terminal event, `done` or `failed`, and nothing follows it.
+Rule 3: events are numbered when they leave, not when they come: texts that wait for a slow client
 merge into one chunk, none is dropped, none is reordered, and the numbers have no gap.
 Rule 4: with a window, at most so many numbered frames leave beyond those acknowledged.
 Rule 5: a resumable one keeps what has left, the newest first, up to a bound, so that it can leave
@@ -21,15 +21,13 @@ from typing import Any, Literal
 import msgspec
 
 from gateway.protocol.answer import Answer, whole_call
-from gateway.protocol.codes import RETRYABLE, ErrorCode
+from gateway.protocol.events import Event, Failed, Refusal
 from gateway.protocol.frames import (
     Done,
-    Error,
     Generate,
     Loading,
     Progress,
     Queued,
-    ServerFrame,
     Started,
     Timing,
     Usage,
@@ -81,7 +79,11 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 
 class NotResumable(Exception):  # noqa: N818 - what the client is told, not an error of ours
-    """What is asked for can't be sent again; the message says why."""
+    """What is asked for can't be sent again; the message says why, `fields` what is at fault."""
+
+    def __init__(self, message: str, fields: tuple[str, ...] = ()):
+        super().__init__(message)
+        self.fields = fields
 
 
 class Generation:
@@ -182,7 +184,7 @@ class Generation:
     def replay(self, after: int) -> None:
         """Let what has left after the number `after` leave again. Raises NotResumable."""
         if after >= self._next_seq:
-            raise NotResumable(f"`$.after`: no frame {after} has been sent")
+            raise NotResumable(f"no frame {after} has been sent", ("after",))
         if after + 1 < self._next_seq - len(self._kept):
             raise NotResumable(f"frame {after + 1} is not kept any more")
         self._left = self._acked = after
@@ -244,26 +246,26 @@ class Generation:
                     end = GenerateResponse(finish_reason=reason, usage=usage)
                     self._finish(end, choice, now)
 
-    def failed(self, code: ErrorCode, message: str, retry_after: float | None = None) -> None:
-        """End it with an error; `retry_after` in seconds, if the provider said so."""
+    def failed(self, why: Refusal) -> None:
+        """End it with an error."""
         if not self.live:
             return
         fields = {
-            "code": code,
-            "message": message,
-            "retryable": RETRYABLE[code],
-            "retry_after": retry_after,
+            "code": why.code,
+            "message": why.message,
+            "retry_after": why.retry_after,
+            "fields": why.fields,
         }
         started = self.state is State.RUNNING
         self._become(State.FAILED)
-        self.reason, self.usage = code.value, self._counted()
-        self._waiting.append(WaitingFrame(Error, fields, numbered=started))
+        self.reason, self.usage = why.code.value, self._counted()
+        self._waiting.append(WaitingFrame(Failed, fields, numbered=started))
 
     # What leaves.
 
-    def take(self) -> list[ServerFrame]:
+    def take(self) -> list[Event]:
         """Return what may leave now, numbered, in order."""
-        frames: list[ServerFrame] = self._again() if self._behind else []
+        frames: list[Event] = self._again() if self._behind else []
         while self._waiting:
             first = self._waiting[0]
             if first.numbered and (self.window_closed or self._behind):
@@ -271,8 +273,8 @@ class Generation:
             frames.append(self._leave(self._waiting.popleft()))
         return frames
 
-    def _again(self) -> list[ServerFrame]:
-        frames: list[ServerFrame] = []
+    def _again(self) -> list[Event]:
+        frames: list[Event] = []
         for frame, _ in list(self._kept)[self._left + 1 - self._next_seq :]:
             if self.window_closed:
                 break
@@ -280,7 +282,7 @@ class Generation:
             self._left += 1
         return frames
 
-    def _leave(self, item: Waiting) -> ServerFrame:
+    def _leave(self, item: Waiting) -> Event:
         self.waiting_bytes -= item.size
         if not item.numbered:
             return item.frame(self.id, None)

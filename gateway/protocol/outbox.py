@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from gateway.protocol.frames import Chunk, Done, Error, ServerFrame, Started, ToolCall
+from gateway.protocol.events import Event, Failed
+from gateway.protocol.frames import Chunk, Done, Started, ToolCall
 from provider.interface import ToolCallDelta
 
 __all__ = [
@@ -28,7 +29,7 @@ PAIR_BYTES = 64  # a token and its log-probability, on the wire, about
 FRAME_BYTES = 128  # what a frame that is kept costs beside its text, about
 
 Channel = Literal["reasoning"] | None
-Numbered = Started | Chunk | ToolCall | Done | Error
+Numbered = Started | Chunk | ToolCall | Done | Failed
 
 
 @dataclass(eq=False, slots=True)  # one for almost every token
@@ -55,7 +56,7 @@ class WaitingText:
         self.size += grown
         return grown
 
-    def frame(self, generation: str, seq: int | None) -> ServerFrame:
+    def frame(self, generation: str, seq: int | None) -> Event:
         """Return it as it leaves."""
         text = self.parts[0] if len(self.parts) == 1 else "".join(self.parts)
         return Chunk(
@@ -95,7 +96,7 @@ class WaitingCall:
         self.size += grown
         return grown
 
-    def frame(self, generation: str, seq: int | None) -> ServerFrame:
+    def frame(self, generation: str, seq: int | None) -> Event:
         """Return it as it leaves."""
         return ToolCall(
             id=generation,
@@ -120,7 +121,7 @@ class WaitingFrame:
     numbered: bool = True
     size: int = 0  # of what it holds of an answer
 
-    def frame(self, generation: str, seq: int | None) -> ServerFrame:
+    def frame(self, generation: str, seq: int | None) -> Event:
         """Return it as it leaves."""
         number = {} if seq is None else {"seq": seq}
         return self.kind(id=generation, **number, **self.fields)  # type: ignore[no-any-return]

@@ -1,10 +1,10 @@
 """One client connection as a state machine, without I/O.
 
-Frames go in, frames and commands come out; time is an argument. What a provider gives goes to the
+Requests go in, events and commands come out; time is an argument. What a provider gives goes to the
 generation that it is for, which `heard` then puts in line.
 
-Rule 1: an id is live from its `generate` until its terminal frame has left.
-Rule 2: what is wrong with a frame ends no generation and not the connection.
+Rule 1: an id is live from its `generate` until its terminal event has left.
+Rule 2: what is wrong with a request ends no generation and not the connection.
 Rule 3: generations take turns: each lets leave what it has, then goes to the end of the line.
 """
 
@@ -13,24 +13,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import assert_never
 
-from gateway.protocol.codes import RETRYABLE, BadFrame, ErrorCode
+from gateway.protocol.codes import BadFrame, ErrorCode
+from gateway.protocol.events import Event, Failed, Refusal, Request
 from gateway.protocol.frames import (
     Ack,
     Cancel,
-    ClientFrame,
-    Error,
     Generate,
     Hello,
     Ping,
     Pong,
-    Ready,
     Resume,
-    ServerFrame,
 )
 from gateway.protocol.generation import Generation, NotResumable
 
-__all__ = ["Begin", "Command", "Refusal", "Session", "Stop", "TakeOver"]
+__all__ = ["Begin", "Command", "Session", "Stop", "TakeOver"]
 
 
 @dataclass(frozen=True)
@@ -58,41 +56,33 @@ class TakeOver:
 Command = Begin | Stop | TakeOver
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """Why something is not accepted, and in how many seconds it may be."""
-
-    code: ErrorCode
-    message: str
-    retry_after: float | None = None
-
-
 class Session:
     """The rules of one connection.
 
-    `new_ticket` makes the tickets of resumable generations, which keep up to `keep_bytes` each; one
-    that is not streamed takes up to `most_bytes`. `admit` may refuse a generation that this
-    connection alone would accept.
+    `default_model` is named where a provider does not say which model it is. `new_ticket` makes the
+    tickets of resumable generations, which keep up to `keep_bytes` each; one that is not streamed
+    takes up to `most_bytes`. `admit` may refuse a generation that this connection alone would
+    accept.
     """
 
     def __init__(
         self,
-        ready: Ready,
         *,
         max_generations: int,
+        default_model: str = "",
         new_ticket: Callable[[], str] | None = None,
         keep_bytes: int = 0,
         most_bytes: int | None = None,
         admit: Callable[[Generate], Refusal | None] = lambda frame: None,
     ):
         self._max_generations = max_generations
-        self._default_model = ready.models[0] if ready.models else ""
+        self._default_model = default_model
         self._new_ticket = new_ticket
         self._keep_bytes = keep_bytes
         self._most_bytes = most_bytes
         self._admit = admit
         self._generations: dict[str, Generation] = {}
-        self._line: deque[ServerFrame | Generation] = deque([ready])
+        self._line: deque[Event | Generation] = deque()
         self._in_line: set[Generation] = set()
 
     # What the connection asks.
@@ -104,55 +94,56 @@ class Session:
 
     @property
     def waiting(self) -> int:
-        """How many frames, and generations with frames, wait to leave."""
+        """How many events, and generations with events, wait to leave."""
         return len(self._line)
 
-    def take(self) -> tuple[list[ServerFrame], Generation | None]:
+    def take(self) -> tuple[list[Event], Generation | None]:
         """Return what the first in line lets leave, and the generation if it is one."""
         first = self._line.popleft()
         if not isinstance(first, Generation):
             return [first], None
         self._in_line.discard(first)
-        frames = first.take()
+        events = first.take()
         if first.over and self._generations.get(first.id) is first:
             del self._generations[first.id]
-        return frames, first
+        return events, first
 
     # What the client sends.
 
-    def receive(self, frame: ClientFrame, now: float) -> list[Command]:
-        """Take a frame of the client; return what has to be done for it."""
-        match frame:
+    def receive(self, request: Request, now: float) -> list[Command]:
+        """Take a request of the client; return what has to be done for it."""
+        match request:
             case Generate():
-                return self._generate(frame, now)
+                return self._generate(request, now)
             case Cancel(id=frame_id):
                 generation = self._generations.get(frame_id)
                 return self.cancel(generation, now) if generation else []
             case Ack(id=frame_id, seq=seq):
                 self._ack(frame_id, seq)
             case Resume():
-                return self._resume(frame)
+                return self._resume(request)
             case Ping(nonce=nonce):
                 self._line.append(Pong(nonce=nonce))
             case Hello():
                 pass  # who is here is let in already
+            case _:
+                assert_never(request)
         return []
 
     def reject(self, error: BadFrame) -> None:
-        """Answer a frame that could not be read; a live generation of that id is not disturbed."""
+        """Answer what could not be read; a live generation of that id is not disturbed."""
         frame_id = None if error.frame_id in self._generations else error.frame_id
-        self.refuse(frame_id, Refusal(error.code, str(error)))
+        self.refuse(frame_id, Refusal(error.code, str(error), fields=error.fields))
 
     def refuse(self, frame_id: str | None, refusal: Refusal) -> None:
-        """Say that a frame is not accepted; this ends no generation that is live."""
-        code, message = refusal.code, refusal.message
+        """Say that a request is not accepted; this ends no generation that is live."""
         self._line.append(
-            Error(
+            Failed(
                 id=frame_id,
-                code=code,
-                message=message,
-                retryable=RETRYABLE[code],
+                code=refusal.code,
+                message=refusal.message,
                 retry_after=refusal.retry_after,
+                fields=refusal.fields,
             )
         )
 
@@ -175,11 +166,12 @@ class Session:
 
     def _refusal(self, frame: Generate) -> Refusal | None:
         if frame.id in self._generations:
-            return Refusal(ErrorCode.DUPLICATE_ID, f"`$.id`: `{frame.id}` is already running")
+            return _duplicate(frame.id)
         if frame.window is not None and frame.window < 1:
-            return Refusal(ErrorCode.INVALID_REQUEST, "`$.window`: must be at least 1")
+            return Refusal(ErrorCode.INVALID_REQUEST, "must be at least 1", fields=("window",))
         if (frame.prompt is None) == (frame.messages is None):
-            return Refusal(ErrorCode.INVALID_REQUEST, "give either `$.prompt` or `$.messages`")
+            either = ("prompt", "messages")
+            return Refusal(ErrorCode.INVALID_REQUEST, "give either {} or {}", fields=either)
         return self._full() or self._admit(frame)
 
     def _full(self) -> Refusal | None:
@@ -223,11 +215,11 @@ class Session:
         """
         other = self._generations.get(generation.id)
         if other is not None and other is not generation:
-            return Refusal(ErrorCode.DUPLICATE_ID, f"`$.id`: `{generation.id}` is already running")
+            return _duplicate(generation.id)
         try:
             generation.replay(after)
         except NotResumable as error:
-            return Refusal(ErrorCode.NOT_RESUMABLE, str(error))
+            return Refusal(ErrorCode.NOT_RESUMABLE, str(error), fields=error.fields)
         self._generations[generation.id] = generation
         self.heard(generation)
         return None
@@ -240,3 +232,7 @@ class Session:
                 self._in_line.discard(generation)
                 self._line.remove(generation)
             self.refuse(generation.id, why)
+
+
+def _duplicate(frame_id: str) -> Refusal:
+    return Refusal(ErrorCode.DUPLICATE_ID, f"`{frame_id}` is already running", fields=("id",))

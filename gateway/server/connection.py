@@ -14,16 +14,17 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.exceptions import ConnectionClosed
 
-from gateway.dialects.native import codec_for
+from gateway.dialects.base import Dialect, Message
 from gateway.protocol.codes import BadFrame, CloseCode, ErrorCode, NotAFrame
-from gateway.protocol.frames import Hello, Ready, Resume, ServerFrame
+from gateway.protocol.events import Refusal, Request
+from gateway.protocol.frames import Hello, Ready, Resume
 from gateway.protocol.generation import Generation
-from gateway.protocol.session import Begin, Command, Refusal, Session, Stop, TakeOver
+from gateway.protocol.session import Begin, Command, Session, Stop, TakeOver
 from gateway.server.generation_task import GenerationTask
 from gateway.server.generations import Generations
 from gateway.server.logs import unexpected
@@ -49,6 +50,7 @@ class Connection:
         self,
         socket: ServerConnection,
         generations: Generations,
+        dialect: Dialect,
         ready: Ready,
         *,
         token: Token | None = None,
@@ -59,13 +61,15 @@ class Connection:
         self._socket = socket
         self._generations = generations
         self._settings = generations.settings
-        self._codec = codec_for(socket.subprotocol, self._settings.max_depth)
+        self._dialect = dialect
+        self._greeting = dialect.greet(ready)
+        self._early: Sequence[Request] = ()  # what came with a first `hello`
         self._loop = asyncio.get_running_loop()
         now, settings = self._loop.time(), self._settings
         self._frames = Rate(settings.frame_rate, settings.frame_rate * BURST, now)
         self._bytes = Rate(settings.rate_bytes, settings.rate_bytes * BURST, now)
         self._session = Session(
-            ready,
+            default_model=ready.models[0] if ready.models else "",
             max_generations=self._settings.max_generations,
             new_ticket=lambda: secrets.token_urlsafe(16),
             keep_bytes=self._settings.resume_bytes,
@@ -76,10 +80,9 @@ class Connection:
         self._stopped: set[GenerationTask] = set()  # cancelled, and maybe not yet closed
         self._closing: set[asyncio.Task[None]] = set()
         self._wake_writer = asyncio.Event()
-        self._wake_writer.set()  # `ready` waits already
         self._flushed = asyncio.Event()  # set when everything queued has been written
         self._writing = False  # while there is a writer
-        self._sending = False  # while the writer waits for the client
+        self._sending = True  # while the writer waits for the client; it begins with the greeting
         self._sending_since: float | None = None  # on the loop's clock
         self._watchdog: asyncio.TimerHandle | None = None
         self._last_busy = self._loop.time()
@@ -91,6 +94,7 @@ class Connection:
         if self._settings.idle_timeout_s is not None:
             tasks.append(asyncio.create_task(self._end_when_idle(self._settings.idle_timeout_s)))
         try:
+            self._act(self._early)
             await self._read()
         finally:
             for task in tasks:
@@ -120,7 +124,7 @@ class Connection:
             return True
         try:
             async with asyncio.timeout(self._settings.hello_timeout_s):
-                frame = self._codec.decode(await self._socket.recv())
+                first, *self._early = self._dialect.decode(await self._socket.recv()) or (None,)
         except TimeoutError:
             await self._close(CloseCode.NO_HELLO, "no `hello` with a token came in time")
             return False
@@ -128,8 +132,8 @@ class Connection:
             await self._close(CloseCode.NOT_A_FRAME, str(error))
             return False
         except (BadFrame, ConnectionClosed):
-            frame = None
-        self.token = self._authenticate(frame.token) if isinstance(frame, Hello) else None
+            first = None
+        self.token = self._authenticate(first.token) if isinstance(first, Hello) else None
         if self.token is None:
             await self._close(CloseCode.NOT_AUTHENTICATED, "a token is needed, in the first frame")
         return self.token is not None
@@ -172,18 +176,22 @@ class Connection:
             await self._close(CloseCode.TOO_MANY, "too many frames or bytes a second")
             return False
         try:
-            frame = self._codec.decode(message)
+            requests = self._dialect.decode(message)
         except NotAFrame as error:
             await self._close(CloseCode.NOT_A_FRAME, str(error))
             return False
         except BadFrame as error:
             self._session.reject(error)
         else:
-            self._carry_out(self._session.receive(frame, time.monotonic()))
+            self._act(requests)
         self._wake_writer.set()
         if self._session.waiting > MOST_WAITING:
             await self._flush()
         return True
+
+    def _act(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            self._carry_out(self._session.receive(request, time.monotonic()))
 
     async def _close(self, code: CloseCode, reason: str) -> None:
         try:
@@ -289,30 +297,32 @@ class Connection:
 
         A token then goes from the provider to the socket without another task's turn.
         """
-        session, socket, codec = self._session, self._socket, self._codec
+        session, socket, encode = self._session, self._socket, self._dialect.encode
         metrics = self._generations.metrics
         while session.waiting and self._writing and not self._sending:
             if socket.transport.get_write_buffer_size():
                 self._wake_writer.set()
                 return
-            frames, generation = session.take()
-            for frame in frames:
-                data = codec.encode(frame)
-                metrics.sent_bytes += len(data)
-                broadcast((socket,), data, text=codec.text)
-            metrics.sent_frames += len(frames)
+            events, generation = session.take()
+            for event in events:
+                for message in encode(event):
+                    metrics.sent_bytes += len(message.data)
+                    metrics.sent_frames += 1
+                    broadcast((socket,), message.data, text=message.text)
             self._after(generation)
 
     async def _write(self) -> None:
         try:
+            await self._send(self._greeting)
             while True:
-                await self._wake_writer.wait()
-                self._wake_writer.clear()
                 while self._session.waiting:
-                    frames, generation = self._session.take()
-                    await self._send(frames)
+                    events, generation = self._session.take()
+                    for event in events:
+                        await self._send(self._dialect.encode(event))
                     self._after(generation)
                 self._flushed.set()
+                await self._wake_writer.wait()
+                self._wake_writer.clear()
         except ConnectionClosed:
             pass  # the reader sees it too, and ends everything
         except Exception as error:  # noqa: BLE001 - whatever it is, the connection is lost
@@ -322,16 +332,15 @@ class Connection:
             self._writing = False  # nobody is to wait for a writer that is gone
             self._flushed.set()
 
-    async def _send(self, frames: list[ServerFrame]) -> None:
-        """Write frames, waiting while the client does not take them."""
+    async def _send(self, messages: Sequence[Message]) -> None:
+        """Write messages, waiting while the client does not take them."""
         self._sending = True
-        for frame in frames:
+        for message in messages:
             self._sending_since = self._loop.time()
             self._watch()
-            data = self._codec.encode(frame)
-            self._generations.metrics.sent_bytes += len(data)
+            self._generations.metrics.sent_bytes += len(message.data)
             self._generations.metrics.sent_frames += 1
-            await self._socket.send(data, text=self._codec.text)
+            await self._socket.send(message.data, text=message.text)
         self._sending = False
         self._sending_since = None
 

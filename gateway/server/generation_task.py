@@ -18,6 +18,7 @@ from dataclasses import fields
 from typing import Any, Protocol
 
 from gateway.protocol.codes import ErrorCode
+from gateway.protocol.events import Refusal
 from gateway.protocol.frames import Generate
 from gateway.protocol.generation import Generation
 from gateway.server.logs import unexpected
@@ -139,8 +140,7 @@ class GenerationTask:
             if isinstance(error, TimeoutError) and limit.expired():
                 self._cut()
             else:
-                code, message = _describe(error, frame.model)
-                generation.failed(code, message, _retry_after(error))
+                generation.failed(_refusal(error, frame.model))
         self.audience.heard(self)
 
     def _check(self, response: GenerateResponse, most: int) -> None:
@@ -155,7 +155,7 @@ class GenerationTask:
             self.generation.ended(time.monotonic(), "length")
         else:
             message = f"not read within the {self._most_seconds:g} s that a generation may take"
-            self.generation.failed(ErrorCode.SLOW_CLIENT, message)
+            self.generation.failed(Refusal(ErrorCode.SLOW_CLIENT, message))
 
 
 async def _call(
@@ -181,8 +181,8 @@ async def _as_stream(whole: GenerateResponse) -> AsyncGenerator[GenerateResponse
     yield whole
 
 
-def _describe(error: Exception, model: str | None) -> tuple[ErrorCode, str]:
-    """Return the code and the message that the client may see of a provider's error.
+def _refusal(error: Exception, model: str | None) -> Refusal:
+    """Return what the client may see of a provider's error.
 
     What is wrong with a model may name folders of this machine: who asked for it by another name
     is not told.
@@ -192,12 +192,12 @@ def _describe(error: Exception, model: str | None) -> tuple[ErrorCode, str]:
             if isinstance(error, OF_MODELS) and error.model_name != model:
                 log.warning("a model that was asked for: %s", error)
                 named = "the model" if model is None else f"`{model}`"
-                return code, f"{named} cannot be loaded; the server's log says why"
-            path = _path(error)
-            return code, f"`{path}`: {_without_name(error)}" if path else str(error)
+                said = f"{named} cannot be loaded; the server's log says why"
+                return Refusal(code, said, _retry_after(error))
+            return Refusal(code, _without_name(error), _retry_after(error), _fields(error))
     request = uuid.uuid4().hex[:12]
     unexpected(log, f"internal error {request}", error)
-    return ErrorCode.INTERNAL, f"internal error {request}"
+    return Refusal(ErrorCode.INTERNAL, f"internal error {request}", _retry_after(error))
 
 
 def _without_name(error: Exception) -> str:
@@ -212,7 +212,8 @@ def _retry_after(error: Exception) -> float | None:
     return float(seconds) if isinstance(seconds, int | float) else None
 
 
-def _path(error: Exception) -> str | None:
+def _fields(error: Exception) -> tuple[str, ...]:
+    """Return the field of `generate` that a provider's error is about, if it is about one."""
     if isinstance(error, interface.InvalidParameterError):
-        return f"$.{error.parameter}"
-    return "$.files" if isinstance(error, interface.FileProcessingError) else None
+        return (error.parameter,)
+    return ("files",) if isinstance(error, interface.FileProcessingError) else ()

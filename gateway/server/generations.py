@@ -11,9 +11,9 @@ import msgspec
 
 from gateway.configuration.settings import Settings
 from gateway.protocol.codes import ErrorCode
+from gateway.protocol.events import Refusal
 from gateway.protocol.frames import Generate
 from gateway.protocol.generation import Generation
-from gateway.protocol.session import Refusal
 from gateway.server.generation_task import GenerationTask, Subscriber
 from gateway.server.logs import fields
 from gateway.server.metrics import Metrics, exposition
@@ -58,7 +58,8 @@ class Generations:
             return Refusal(ErrorCode.SHUTTING_DOWN, "the gateway is stopping")
         most = settings.max_answer_tokens
         if most is not None and frame.max_tokens is not None and frame.max_tokens > most:
-            return Refusal(ErrorCode.INVALID_REQUEST, f"`$.max_tokens`: must be at most {most}")
+            said = f"must be at most {most}"
+            return Refusal(ErrorCode.INVALID_REQUEST, said, fields=("max_tokens",))
         if token is not None:
             if not token.valid_at(datetime.now(UTC)):
                 return Refusal(ErrorCode.UNAUTHORIZED, "the token has expired")

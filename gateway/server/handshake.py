@@ -13,17 +13,15 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 
 from websockets.http11 import Request
-from websockets.typing import Subprotocol
 
 from gateway.configuration.settings import Settings
 from gateway.protocol.codes import CloseCode
-from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL
 from gateway.server.origins import client_address, host_allowed, listed, origin_allowed, proxies
 from gateway.server.pages import Page, text_page
 from gateway.server.rates import Counts
-from gateway.server.tokens import Token, Tokens, from_header, from_subprotocols
+from gateway.server.tokens import Token, Tokens, from_header
 
-__all__ = ["Handshake", "secret_of", "select_subprotocol", "unauthorized"]
+__all__ = ["Handshake", "unauthorized"]
 
 RETRY_AFTER_S = 5  # for who is one too many: connections come and go
 
@@ -123,22 +121,6 @@ class Handshake:
     def leave_with(self, token: Token) -> None:
         """Count one less."""
         self._by_token.remove(token.name)
-
-
-def secret_of(request: Request | None) -> str | None:
-    """Return the token that a request shows, "" for one that can't be read, None for none."""
-    if request is None:
-        return None
-    secret = from_header(request.headers.get_all("Authorization"))
-    if secret is not None:
-        return secret
-    offers = request.headers.get_all("Sec-WebSocket-Protocol")
-    return from_subprotocols(name.strip() for offer in offers for name in offer.split(","))
-
-
-def select_subprotocol(connection: object, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Take the first codec that the client offers; a token among the offers is never echoed."""
-    return next((name for name in offered if name in {JSON_PROTOCOL, MSGPACK_PROTOCOL}), None)
 
 
 def unauthorized() -> Page:

@@ -15,6 +15,7 @@ import socket
 import ssl
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from types import TracebackType
@@ -27,13 +28,16 @@ from websockets.http11 import Request, Response
 
 from gateway import __version__
 from gateway.configuration.settings import Settings
+from gateway.dialects.base import Dialect, Route
+from gateway.dialects.routes import ROUTES
 from gateway.protocol.codes import CloseCode
-from gateway.protocol.frames import JSON_PROTOCOL, Ready
+from gateway.protocol.frames import Ready
 from gateway.server.connection import Connection
 from gateway.server.generations import Generations
-from gateway.server.handshake import Handshake, secret_of, select_subprotocol, unauthorized
+from gateway.server.handshake import Handshake, unauthorized
 from gateway.server.logs import LIBRARY, fields, unexpected
 from gateway.server.pages import Page, page_for, text_page
+from gateway.server.routing import Routing, upgrade_required
 from gateway.server.tokens import Token, Tokens
 from provider.interface import AbstractLLMInterface, models_of
 
@@ -41,7 +45,6 @@ __all__ = ["Gateway", "options_of"]
 
 log = logging.getLogger(__name__)
 
-STREAM_PATH = "/v1/stream"
 GUARDED = frozenset(
     {"/v1/models", "/metrics"}
 )  # plain answers that say something about what is served
@@ -56,11 +59,16 @@ class Gateway:
         provider: AbstractLLMInterface,
         settings: Settings | None = None,
         tokens: Tokens | None = None,
+        routes: Sequence[Route] = ROUTES,
     ):
-        """Listen to nobody yet. Raises ValueError, or OSError if a certificate can't be read."""
+        """Listen to nobody yet; `routes` are the paths to speak at.
+
+        Raises ValueError, or OSError if a certificate can't be read.
+        """
         self.settings = settings or Settings()
         self.provider = provider
         self._handshake = Handshake(self.settings, tokens or Tokens())
+        self._routing = Routing(routes)
         self._generations = Generations(provider, self.settings)
         self._tls = _tls_context(self.settings)
         self._epoch = secrets.token_hex(8)  # another one after each start
@@ -70,7 +78,11 @@ class Gateway:
     async def __aenter__(self) -> Self:
         """Listen. Raises OSError if the address cannot be had."""
         settings, options = self.settings, options_of(self.settings)
-        options |= {"process_request": self._process_request, "ssl": self._tls}
+        options |= {
+            "process_request": self._process_request,
+            "select_subprotocol": self._routing.select_subprotocol,
+            "ssl": self._tls,
+        }
         if settings.unix is not None:
             self._server = await unix_serve(self._handle, settings.unix, **options)
         else:
@@ -155,7 +167,7 @@ class Gateway:
 
     async def _handle(self, client: ServerConnection) -> None:
         assert client.request is not None
-        secret = secret_of(client.request)
+        secret = self._routing.secret(client.request)
         if self._handshake.is_wrong(secret):
             self._refused(CloseCode.NOT_AUTHENTICATED)
             await client.close(CloseCode.NOT_AUTHENTICATED, "this token will not do")
@@ -180,15 +192,16 @@ class Gateway:
     async def _serve(self, client: ServerConnection, address: str, secret: str | None) -> None:
         self._bound_kernel_buffer(client)
         name = secrets.token_hex(4)
-        codec = client.subprotocol or JSON_PROTOCOL
+        dialect = self._dialect(client)
         where = address or "a socket file"
-        more = fields(connection=name, address=where, codec=codec)
-        log.info("connection %s: opened from %s, %s", name, where, codec, extra=more)
-        self._generations.metrics.opened[codec.rpartition(".")[2]] += 1
+        more = fields(connection=name, address=where, codec=dialect.name)
+        log.info("connection %s: opened from %s, %s", name, where, dialect.name, extra=more)
+        self._generations.metrics.opened[dialect.name.rpartition(".")[2]] += 1
         begin = time.monotonic()
         connection = Connection(
             client,
             self._generations,
+            dialect,
             self._ready(name),
             token=self._handshake.token(secret),
             authenticate=self._handshake.token if self.tokens and secret is None else None,
@@ -204,6 +217,12 @@ class Gateway:
             code, seconds = client.close_code, time.monotonic() - begin
             more = fields(connection=name, code=code, seconds=round(seconds, 3))
             log.info("connection %s: closed, %s, after %.1f s", name, code, seconds, extra=more)
+
+    def _dialect(self, client: ServerConnection) -> Dialect:
+        assert client.request is not None
+        route = self._routing.find(client.request)
+        assert route is not None, "a WebSocket is let in by its route alone"
+        return route.make(client.subprotocol, self.settings.max_depth)
 
     async def _serve_token(
         self, client: ServerConnection, connection: Connection, token: Token | None
@@ -252,19 +271,20 @@ class Gateway:
 
     def _process_request(self, client: ServerConnection, request: Request) -> Response | None:
         """Answer a plain GET, refuse who may not come in, let a WebSocket through."""
-        path = urlsplit(request.path).path
-        upgrade = path == STREAM_PATH
-        refusal = self._handshake.refusal(request, _peer(client), upgrade=upgrade)
+        route = self._routing.find(request)
+        refusal = self._handshake.refusal(request, _peer(client), upgrade=route is not None)
         if refusal is not None:
             self._refused(refusal.status)
             return _response(refusal)
-        if upgrade:
-            return None
+        if route is not None:
+            plain = not request.headers.get_all("Upgrade")
+            return _response(upgrade_required(route)) if plain else None
         if request.method not in {"GET", "HEAD"}:
             allow = {"Allow": "GET, HEAD"}
             page = text_page(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered here", allow)
             return _response(page)
-        if path in GUARDED and self.tokens and self._handshake.token(secret_of(request)) is None:
+        path, secret = urlsplit(request.path).path, self._routing.secret(request)
+        if path in GUARDED and self.tokens and self._handshake.token(secret) is None:
             return _response(unauthorized())
         return _response(page_for(path, self._generations), head=request.method == "HEAD")
 
@@ -272,7 +292,6 @@ class Gateway:
 def options_of(settings: Settings) -> dict[str, Any]:
     """Return what websockets' `serve` gets of the settings."""
     return {
-        "select_subprotocol": select_subprotocol,
         "compression": "deflate" if settings.compression else None,
         "server_header": None,
         "logger": logging.getLogger(LIBRARY),

@@ -14,8 +14,6 @@ Pure: no I/O, no clock.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
 import re
@@ -27,7 +25,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 __all__ = [
-    "BEARER_PROTOCOL",
     "BadTokens",
     "Token",
     "Tokens",
@@ -35,11 +32,9 @@ __all__ = [
     "from_environment",
     "from_file",
     "from_header",
-    "from_subprotocols",
     "new_secret",
 ]
 
-BEARER_PROTOCOL = "mlx-gateway.bearer."
 MOST_CHARS = 1024  # of a secret; nothing longer is hashed
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -144,19 +139,6 @@ def from_header(values: Sequence[str]) -> str | None:
         return None
     scheme, _, secret = values[0].partition(" ")
     return secret.strip() if len(values) == 1 and scheme.lower() == "bearer" else ""
-
-
-def from_subprotocols(offered: Iterable[str]) -> str | None:
-    """Return the secret that a browser offers as a subprotocol, "" if it can't be read."""
-    for name in offered:
-        if name.startswith(BEARER_PROTOCOL):
-            encoded = name.removeprefix(BEARER_PROTOCOL)
-            try:
-                padded = encoded + "=" * (-len(encoded) % 4)
-                return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
-            except (binascii.Error, ValueError):
-                return ""
-    return None
 
 
 def _entry(name: str, entry: Any, file_name: str) -> Token:

@@ -13,13 +13,13 @@ from collections import Counter
 
 import msgspec
 
-from gateway.dialects.native import JsonCodec, MsgpackCodec, server_frame
+from gateway.dialects.native import JsonCodec, MsgpackCodec, NativeDialect, server_frame
 from gateway.protocol.codes import RETRYABLE, BadFrame, NotAFrame
-from gateway.protocol.frames import Ack, Cancel, Error, File, Generate, Hello, Ping, Ready, Resume
+from gateway.protocol.events import Failed
+from gateway.protocol.frames import Ack, Cancel, Error, File, Generate, Hello, Ping, Resume
 from gateway.protocol.session import Begin, Session, TakeOver
 from provider.interface import GenerateResponse
 
-READY = Ready(protocol="p", server="s", epoch="e", connection="c", models=["m"], limits={})
 GOOD = (
     Hello(token="t", client="c"),
     Generate(id="a", prompt="hi"),
@@ -76,7 +76,7 @@ class Fuzz:
         self.renew()
 
     def renew(self):
-        self.session = Session(READY, max_generations=5, new_ticket=lambda: "t", keep_bytes=1024)
+        self.session = Session(max_generations=5, new_ticket=lambda: "t", keep_bytes=1024)
 
     def input(self, kind):
         """Return bytes that are nonsense, or nearly a frame."""
@@ -165,11 +165,14 @@ class Fuzz:
     def answer(self, codec):
         """See that what is answered can be sent and read."""
         while self.session.waiting:
-            for frame in self.session.take()[0]:
-                again = server_frame(codec.decode_fields(codec.encode(frame)))
-                assert type(again) is type(frame)
-                if isinstance(frame, Error):
-                    assert frame.message
+            for event in self.session.take()[0]:
+                (message,) = NativeDialect(codec).encode(event)
+                again = server_frame(codec.decode_fields(message.data))
+                if isinstance(event, Failed):
+                    assert isinstance(again, Error)
+                    assert again.message
+                else:
+                    assert type(again) is type(event)
         if self.random.random() < 0.01:
             self.renew()
 

@@ -1,3 +1,4 @@
+import base64
 import json
 import re
 from pathlib import Path
@@ -8,8 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gateway
-from gateway.dialects.native import JsonCodec, MsgpackCodec, codec_for
+from gateway.dialects.native import (
+    BEARER_PROTOCOL,
+    JsonCodec,
+    MsgpackCodec,
+    NativeDialect,
+    codec_for,
+    secret_in,
+    worded,
+)
 from gateway.protocol.codes import RETRYABLE, BadFrame, CloseCode, ErrorCode, NotAFrame
+from gateway.protocol.events import Failed
 from gateway.protocol.frames import (
     NUMBERS,
     Ack,
@@ -33,6 +43,7 @@ from gateway.protocol.frames import (
     Usage,
     name_of,
 )
+from gateway.protocol.session import Session
 
 PROTOCOL = (Path(gateway.__file__).parent / "PROTOCOL.md").read_text(encoding="utf-8")
 CODECS = [JsonCodec(), MsgpackCodec()]
@@ -154,7 +165,7 @@ def _pack(values):
 
 
 @pytest.mark.parametrize(
-    ("fields", "path", "frame_id"),
+    ("fields", "said", "frame_id"),
     [
         ({"id": "a", "temperature": "hot"}, "$.temperature", "a"),
         ({"id": "a", "temprature": 1}, "`$.temprature`: unknown field; did you mean", "a"),
@@ -166,17 +177,56 @@ def _pack(values):
         ({"id": "a", "messages": [3]}, "$.messages[0]", "a"),
     ],
 )
-def test_a_bad_field_is_named_by_its_path(fields, path, frame_id):
-    with pytest.raises(BadFrame, match=re.escape(path)) as caught:
+def test_a_bad_field_is_named_by_its_path(fields, said, frame_id):
+    with pytest.raises(BadFrame) as caught:
         JsonCodec().decode(json.dumps({"type": "generate", **fields}))
-    assert str(caught.value).startswith("`$")
+    written = written_of(caught.value)
+    assert said in written
+    assert written.startswith("`$.")
     assert caught.value.frame_id == frame_id
     assert caught.value.code is ErrorCode.INVALID_REQUEST
 
 
+def written_of(error):
+    """Return what a client reads of a frame of its own that is bad."""
+    session = Session(max_generations=1)
+    session.reject(error)
+    ((failed,), _) = session.take()
+    (message,) = NativeDialect(JsonCodec()).encode(failed)
+    return json.loads(message.data)["message"]
+
+
 def test_msgpack_names_fields_and_not_places():
-    with pytest.raises(BadFrame, match=r"\$\.prompt"):
+    with pytest.raises(BadFrame) as caught:
         MsgpackCodec().decode(msgspec.msgpack.encode([2, "a", 3]))
+    assert written_of(caught.value) == "`$.prompt`: expected `str | null`, got `int`"
+
+
+def test_a_message_about_several_fields_names_each_by_its_path():
+    assert worded("give either {} or {}", ("a", "b")) == "give either `$.a` or `$.b`"
+    assert worded("{} is text", ("a",)) == "`$.a`: {} is text"
+    assert worded("{} is text", ()) == "{} is text"
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+def test_an_event_is_one_message_and_a_message_one_request(codec):
+    dialect = NativeDialect(codec)
+    failed = Failed(id="a", seq=1, code=ErrorCode.OVERLOADED, message="m", retry_after=1.0)
+    events = [frame for frame in SERVER if not isinstance(frame, Error | Ready)]
+    for event, frame in [*zip(events, events, strict=True), (failed, SERVER[-2])]:
+        (message,) = dialect.encode(event)
+        assert (message.data, message.text) == (codec.encode(frame), codec.text)
+    assert dialect.greet(SERVER[0])[0].data == codec.encode(SERVER[0])
+    assert dialect.decode(codec.encode(CLIENT[0])) == (CLIENT[0],)
+
+
+def test_a_token_is_shown_among_the_subprotocols():
+    for secret in ("a", "ab", "abc", "§ü"):
+        encoded = base64.urlsafe_b64encode(secret.encode()).decode().rstrip("=")
+        assert secret_in(["mlx-gateway.v1.json", BEARER_PROTOCOL + encoded]) == secret
+    assert secret_in(["mlx-gateway.v1.json"]) is None
+    assert secret_in([f"{BEARER_PROTOCOL}!!"]) == ""
+    assert secret_in([f"{BEARER_PROTOCOL}_w"]) == ""
 
 
 def test_more_values_than_fields_are_refused():

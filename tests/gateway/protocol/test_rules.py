@@ -9,21 +9,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway.protocol.codes import BadFrame, ErrorCode
+from gateway.protocol.events import Failed, Refusal
 from gateway.protocol.frames import (
     Ack,
     Cancel,
     Chunk,
     Done,
-    Error,
     Generate,
     Hello,
     Ping,
-    Ready,
     Resume,
     Started,
     ToolCall,
 )
-from gateway.protocol.session import Begin, Refusal, Session, TakeOver
+from gateway.protocol.session import Begin, Session, TakeOver
 from provider.interface import (
     GenerateResponse,
     GenerationStarted,
@@ -32,7 +31,6 @@ from provider.interface import (
     ToolCallDelta,
 )
 
-READY = Ready(protocol="p", server="s", epoch="e", connection="c", models=[], limits={})
 KEEP = 2048
 IDS = ("a", "b", "c")
 ids = st.sampled_from(IDS)
@@ -74,7 +72,7 @@ class Heard:
                 self.text[frame.channel] += frame.text
             case ToolCall():
                 self.hear_call(frame)
-            case Done() | Error():
+            case Done() | Failed():
                 self.end = frame
 
     def hear_call(self, frame):
@@ -104,10 +102,7 @@ class Protocol(RuleBasedStateMachine):
         self.lost = []  # resumable ones without a connection
 
     def connect(self):
-        self.session = Session(
-            READY, max_generations=3, new_ticket=self.new_ticket, keep_bytes=KEEP
-        )
-        assert self.session.take() == ([READY], None)
+        self.session = Session(max_generations=3, new_ticket=self.new_ticket, keep_bytes=KEEP)
 
     def new_ticket(self):
         self.tickets += 1
@@ -196,7 +191,7 @@ class Protocol(RuleBasedStateMachine):
     def fails(self, frame_id):
         heard = self.running.get(frame_id)
         if heard is not None:
-            heard.generation.failed(ErrorCode.MODEL_ERROR, "x")
+            heard.generation.failed(Refusal(ErrorCode.MODEL_ERROR, "x"))
             if heard not in self.lost:
                 self.session.heard(heard.generation)
 
@@ -228,7 +223,7 @@ class Protocol(RuleBasedStateMachine):
     def hear(self, frames):
         for frame in frames:
             frame_id = getattr(frame, "id", None)
-            if frame_id is None or (isinstance(frame, Error) and frame.code in NOT_ENDS):
+            if frame_id is None or (isinstance(frame, Failed) and frame.code in NOT_ENDS):
                 continue
             heard = self.running[frame_id]
             heard.hear(frame)

@@ -1,6 +1,7 @@
 import pytest
 
 from gateway.protocol.codes import RETRYABLE, BadFrame, ErrorCode
+from gateway.protocol.events import Refusal
 from gateway.protocol.frames import (
     Ack,
     Cancel,
@@ -12,13 +13,12 @@ from gateway.protocol.frames import (
     Pong,
     Progress,
     Queued,
-    Ready,
     Resume,
     Started,
     ToolCall,
 )
 from gateway.protocol.generation import TERMINAL, TRANSITIONS, State
-from gateway.protocol.session import Begin, Refusal, Session, Stop, TakeOver
+from gateway.protocol.session import Begin, Session, Stop, TakeOver
 from provider.interface import (
     ChoiceResponse,
     GenerateResponse,
@@ -30,7 +30,6 @@ from provider.interface import (
     ToolCallDelta,
 )
 
-READY = Ready(protocol="p", server="s", epoch="e", connection="c", models=[], limits={})
 STARTED = GenerateResponse(raw_response=GenerationStarted("m", 5, 2))
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, "other": 1}
 LAST = GenerateResponse(content="", finish_reason="stop", usage=USAGE)
@@ -43,8 +42,8 @@ def text(content, **fields):
 class Scene:
     """A session, its generations by id, and all that leaves."""
 
-    def __init__(self, ready=READY, **options):
-        self.session = Session(ready, **{"max_generations": 4, "keep_bytes": 4096, **options})
+    def __init__(self, **options):
+        self.session = Session(**{"max_generations": 4, "keep_bytes": 4096, **options})
         self.known = {}
 
     def receive(self, frame, now):
@@ -66,7 +65,7 @@ class Scene:
         self._tell(frame_id, lambda one: one.ended(now))
 
     def failed(self, frame_id, code, message):
-        self._tell(frame_id, lambda one: one.failed(code, message))
+        self._tell(frame_id, lambda one: one.failed(Refusal(code, message)))
 
     def reject(self, error):
         self.session.reject(error)
@@ -87,9 +86,7 @@ class Scene:
 
 
 def session(**options):
-    made = Scene(**options)
-    made.take()
-    return made
+    return Scene(**options)
 
 
 def generating(**fields):
@@ -97,10 +94,6 @@ def generating(**fields):
     made.receive(Generate(id="a", prompt="hi", **fields), 10.0)
     made.respond("a", STARTED, 10.5)
     return made
-
-
-def test_ready_comes_first():
-    assert Scene().take() == [READY]
 
 
 def test_a_generation_runs_from_started_to_done():
@@ -369,11 +362,10 @@ def test_a_stream_that_ends_without_a_reason_is_done_all_the_same(words):
 
 
 def test_started_names_the_served_model_where_the_provider_does_not():
-    ready = Ready(protocol="p", server="s", epoch="e", connection="c", models=["m"], limits={})
-    made = Scene(ready)
+    made = Scene(default_model="m")
     made.receive(Generate(id="a", prompt="hi"), 0.0)
     made.respond("a", text("x"), 1.0)
-    assert made.take()[1].model == "m"
+    assert made.take()[0].model == "m"
 
 
 def test_a_cancel_of_nothing_is_ignored():
@@ -405,18 +397,20 @@ def test_a_duplicate_id_leaves_the_first_alone():
 
 
 @pytest.mark.parametrize(
-    ("fields", "code"),
+    ("given", "fields"),
     [
-        ({}, ErrorCode.INVALID_REQUEST),
-        ({"prompt": "a", "messages": []}, ErrorCode.INVALID_REQUEST),
-        ({"prompt": "a", "window": 0}, ErrorCode.INVALID_REQUEST),
+        ({}, ("prompt", "messages")),
+        ({"prompt": "a", "messages": []}, ("prompt", "messages")),
+        ({"prompt": "a", "window": 0}, ("window",)),
     ],
 )
-def test_a_generate_that_cannot_be_is_refused(fields, code):
+def test_a_generate_that_cannot_be_is_refused_and_the_fields_at_fault_are_named(given, fields):
     made = session()
-    assert made.receive(Generate(id="a", **fields), 0.0) == []
+    assert made.receive(Generate(id="a", **given), 0.0) == []
     (error,) = made.take()
-    assert (error.id, error.code, error.retryable) == ("a", code, RETRYABLE[code])
+    assert (error.id, error.code, error.fields) == ("a", ErrorCode.INVALID_REQUEST, fields)
+    assert error.retryable is RETRYABLE[ErrorCode.INVALID_REQUEST]
+    assert "$" not in error.message
 
 
 def test_too_many_generations_are_refused_for_now():

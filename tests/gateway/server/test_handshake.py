@@ -12,10 +12,11 @@ from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.configuration.settings import Settings
+from gateway.dialects.native import BEARER_PROTOCOL
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Generate, Hello, Ping
 from gateway.server.server import Gateway
-from gateway.server.tokens import BEARER_PROTOCOL, Token, Tokens
+from gateway.server.tokens import Token, Tokens
 from provider.scripted import Pause, Say, ScriptedProvider
 from tests.support.servers import TIMEOUT, Wire, eventually, get, running, stream_url, wired
 
@@ -70,7 +71,9 @@ async def test_plain_gets_are_answered():
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert (await get(gateway, "/healthz?x=1"))[0] == 200
         assert (await get(gateway, "/nope"))[0] == 404
-        assert (await get(gateway, "/v1/stream"))[0] == 426
+        status, body, headers = await get(gateway, "/v1/stream")
+        assert (status, headers["Upgrade"]) == (426, "websocket")
+        assert b"/protocol" in body
 
 
 @pytest.mark.parametrize("headers", ["", "Host: localhost\r\nHost: localhost\r\n"])

@@ -1,13 +1,11 @@
 """Tokens: read from where they are kept, found, and read from what a client shows."""
 
-import base64
 import hashlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from gateway.server.tokens import (
-    BEARER_PROTOCOL,
     BadTokens,
     Token,
     Tokens,
@@ -15,7 +13,6 @@ from gateway.server.tokens import (
     from_environment,
     from_file,
     from_header,
-    from_subprotocols,
     new_secret,
 )
 
@@ -103,12 +100,3 @@ def test_tokens_of_the_environment():
 )
 def test_the_header(values, secret):
     assert from_header(values) == secret
-
-
-def test_the_subprotocol():
-    for secret in ("a", "ab", "abc", "§ü", new_secret()):
-        encoded = base64.urlsafe_b64encode(secret.encode()).decode().rstrip("=")
-        assert from_subprotocols(["mlx-gateway.v1.json", BEARER_PROTOCOL + encoded]) == secret
-    assert from_subprotocols(["mlx-gateway.v1.json"]) is None
-    assert from_subprotocols([f"{BEARER_PROTOCOL}!!"]) == ""
-    assert from_subprotocols([f"{BEARER_PROTOCOL}_w"]) == ""

@@ -1,0 +1,10 @@
+"""Which path speaks which wire language: a line each."""
+
+from __future__ import annotations
+
+from gateway.dialects import native
+from gateway.dialects.base import Route
+
+__all__ = ["ROUTES"]
+
+ROUTES: tuple[Route, ...] = (native.ROUTE,)
