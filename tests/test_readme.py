@@ -1,4 +1,4 @@
-"""The README's code works as pasted, and what it says of the tree is so."""
+"""The code of the README and of the pages that it refers to works as pasted."""
 
 import asyncio
 import configparser
@@ -11,17 +11,34 @@ from pathlib import Path
 
 import pytest
 
-from gateway.configuration.settings import Settings
+from gateway.configuration.settings import ServeSettings, Settings
+from gateway.configuration.sources import settings
 from provider import MLXProvider
+from provider.settings import EngineSettings
 from tests.support.servers import running
 from tests.web_demo.conftest import browser  # noqa: F401 - a fixture
 
+# Flags of the commands that are no settings.
+OTHER_FLAGS = {"--config", "--days", "--file", "--help", "--provider", "--tools", "--url"}
+SETTINGS = settings(ServeSettings, Settings, EngineSettings)
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CLIENTS = (ROOT / "gateway/client/CLIENTS.md").read_text(encoding="utf-8")
+RUNNING = (ROOT / "gateway/RUNNING.md").read_text(encoding="utf-8")
+PAGES = [
+    ROOT / name
+    for name in (
+        "README.md",
+        "ARCHITECTURE.md",
+        "gateway/PROTOCOL.md",
+        "gateway/RUNNING.md",
+        "gateway/client/CLIENTS.md",
+    )
+]
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language, page=README):
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
 def lines_of(code):
@@ -38,14 +55,14 @@ async def run_python(code):
 
 
 async def test_the_python_of_one_process_works_as_pasted():
-    code = blocks("python")[0]
+    _, code = blocks("python")
     assert lines_of(code) <= 12
     assert "fox" in await run_python(code)
 
 
-@pytest.mark.parametrize(("which", "said"), [(1, "completion_tokens=77"), (2, "38, 39, 40.")])
-async def test_the_python_clients_work_as_pasted(which, said):
-    code = blocks("python")[which]
+@pytest.mark.parametrize(("page", "said"), [(README, "completion_tokens=77"), (CLIENTS, "38, 39")])
+async def test_the_python_clients_work_as_pasted(page, said):
+    code = blocks("python", page)[0]
     assert lines_of(code) <= 12
     provider = MLXProvider({"temperature": 0.0})
     try:
@@ -97,7 +114,7 @@ async def logged(browser, provider, code, enough):  # noqa: F811
 
 @pytest.mark.browser
 async def test_the_javascript_works_as_pasted(browser):  # noqa: F811
-    code, _ = blocks("js")
+    (code,) = blocks("js")
     assert lines_of(code) <= 12
     (text,) = await logged(browser, Unhurried({"temperature": 0.0}), code, bool)
     assert text.startswith("3, 4, 5")
@@ -106,26 +123,29 @@ async def test_the_javascript_works_as_pasted(browser):  # noqa: F811
 
 @pytest.mark.browser
 async def test_the_javascript_with_functions_works_as_pasted(browser):  # noqa: F811
-    _, code = blocks("js")
+    (code,) = blocks("js", CLIENTS)
     provider = MLXProvider()
     await logged(browser, provider, code, lambda lines: "17 degrees" in "".join(lines))
 
 
-def test_the_tree_names_files_that_are_there():
-    tree = re.search(r"## The tree\n\n```\n(.*?)```", README, re.DOTALL)[1]
-    folder = ""
-    for line in tree.splitlines():
-        if not line.startswith(" "):
-            folder = line.split()[0]
-        for name in re.findall(r"[\w_]+\.(?:py|md|js)\b", line):
-            base = ROOT / folder
-            assert (base / name).exists(), f"{folder}{name}"
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 200
 
 
-def test_every_module_is_in_the_tree():
-    for package in ("gateway", "provider"):
-        for path in (ROOT / package).glob("*.py"):
-            assert path.name.startswith("__") or path.name in README, path
+@pytest.mark.parametrize("page", [page for page in PAGES if page.exists()], ids=lambda p: p.name)
+def test_links_lead_to_files(page):
+    for name in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / name).exists(), name
+
+
+def test_settings_that_are_named_exist():
+    flags = {setting.flag for setting in SETTINGS} | OTHER_FLAGS
+    for page in (README, RUNNING):
+        for code in re.findall(r"`[^`]*`|```console\n.*?```", page, re.DOTALL):
+            assert set(re.findall(r"(?<!=)--[a-z][a-z-]+", code)) <= flags, code
+    variables = {setting.variable for setting in SETTINGS} | {"MLX_GATEWAY_TOKEN"}
+    for page in (README, RUNNING):
+        assert set(re.findall(r"MLX_GATEWAY_[A-Z_]+", page)) <= variables
 
 
 def test_the_picture_is_there():
@@ -134,11 +154,11 @@ def test_the_picture_is_there():
 
 
 def test_the_recipes_name_flags_and_paths_that_are_right():
-    job = plistlib.loads(blocks("xml")[0].encode())
+    job = plistlib.loads(blocks("xml", RUNNING)[0].encode())
     assert job["ProgramArguments"][1:3] == ["serve", "--config"]
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str
-    unit.read_string(blocks("ini")[0])
+    unit.read_string(blocks("ini", RUNNING)[0])
     command = unit["Service"]["ExecStart"].split()[1:3]
     assert command == ["serve", "--config"]
     longest = Settings().shutdown_grace_s + 2 * Settings().close_timeout_s
