@@ -169,7 +169,8 @@ class Batch:
         for token in result.tokens:
             if token.finish:
                 self._rows.pop(token.key, None)
-        self.remove([key for key, _ in result.faults], faulty=True)
+                result.faults.pop(token.key, None)  # of a pass whose token nobody wants any more
+        self.remove(result.faults, faulty=True)
         self._drop_empty()
         return result
 
@@ -212,7 +213,7 @@ class Batch:
         """One of these rows made a forward pass fail: the only one, or it will show alone."""
         rows = [row for row in rows if not row.gone]
         if len(rows) == 1:
-            result.faults.append((rows[0].key, error))
+            result.blame(rows[0].key, error)
             self.remove([rows[0].key], faulty=True)
             return
         log.warning(
@@ -220,8 +221,9 @@ class Batch:
         )
         without_frames(error)
         for row in rows:
-            row.suspect, row.caches = True, None
-            result.chunks.append(Chunk(row.key, self.add(row)))
+            if row.key not in result.faults:
+                row.suspect, row.caches = True, None
+                result.chunks.append(Chunk(row.key, self.add(row)))
 
     def _caches_of(self, rows: Sequence[Row]) -> RowCaches:
         alone = [row.caches or [] for row in rows]

@@ -137,7 +137,7 @@ class Group:
         before, self._flying = self._flying, None
         failure: Exception | None = None
         try:
-            self._flying = self._launch(result.faults)
+            self._flying = self._launch(result)
         except Exception as error:  # noqa: BLE001 - raised again when what is good is safe
             failure = error
         if before is not None:
@@ -145,7 +145,7 @@ class Group:
         if failure is not None:
             raise failure
 
-    def _launch(self, faults: list[tuple[int, Exception]]) -> tuple[Any, list[Row | None]] | None:
+    def _launch(self, result: StepResult) -> tuple[Any, list[Row | None]] | None:
         for row in self._rows:
             if row is not None and row.drawn >= row.max_tokens:
                 self.leave(row)  # all it wants is on its way
@@ -168,7 +168,8 @@ class Group:
             if row is not None:
                 row.drawn += 1
                 row.fed += 1
-        faults += [(rows[slot].key, error) for slot, error in failed]  # type: ignore[union-attr]
+        for slot, error in failed.items():
+            result.blame(rows[slot].key, error)  # type: ignore[union-attr]
         return self._next, rows
 
     def _take(self, sampled: Any, rows: Sequence[Row | None]) -> list[Token]:

@@ -103,7 +103,11 @@ class StepResult:
 
     tokens: list[Token] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)  # rows that were read, or must be again
-    faults: list[tuple[int, Exception]] = field(default_factory=list)  # rows that are at fault
+    faults: dict[int, Exception] = field(default_factory=dict)  # by row: its first
+
+    def blame(self, key: int, error: Exception) -> None:
+        """Note a row's fault; a row has one, the first."""
+        self.faults.setdefault(key, error)
 
 
 # Gets the caches of a row that leaves, and how many tokens of its sequence they hold.

@@ -156,7 +156,7 @@ class Draws(Protocol):
         """A TokenBuffer of what the model has been fed, where there are processors."""
 
 
-Failures = list[tuple[int, Exception]]
+Failures = dict[int, Exception]  # by row: its first
 
 
 def choose(
@@ -167,9 +167,9 @@ def choose(
     `fed` are the tokens that gave the logits, `(rows,)`; None stands for a row whose token nobody
     wants. Rows that share a sampler are sampled in one call. Greedy rows need no log-probabilities:
     the largest logit is the largest log-probability. A row whose processor or sampler raises is
-    named with its error and gets a token of no meaning.
+    named with its first error and gets a token of no meaning.
     """
-    failures: Failures = []
+    failures: Failures = {}
     logits = _processed(logits, rows, fed, failures)
     logits = _held(logits, rows, fed, failures)
     groups: dict[Sampler, list[int]] = {}
@@ -212,7 +212,8 @@ def _draw(
     try:
         return draw(logits, sampler)
     except Exception as error:  # noqa: BLE001 - a sampler's fault is its rows' alone
-        failures += [(index, error) for index in indices]
+        for index in indices:
+            failures.setdefault(index, error)
         return mx.argmax(logits, axis=-1)
 
 
@@ -232,7 +233,7 @@ def _held(
             if row.form.bound:
                 row.form.write(masks.row(index))
         except Exception as error:  # noqa: BLE001 - a form's fault is its row's alone
-            failures.append((index, error))
+            failures.setdefault(index, error)
     return masks.apply(logits)
 
 
@@ -248,7 +249,7 @@ def _processed(
             for processor in row.processors:
                 own = processor(context, own)
         except Exception as error:  # noqa: BLE001 - a processor's fault is its row's alone
-            failures.append((index, error))
+            failures[index] = error
         else:
             logits[index : index + 1] = own
     return logits

@@ -529,8 +529,6 @@ class Worker:
     def _receive(self, result: StepResult) -> None:
         self.counters.decode_tokens += len(result.tokens)
         self._faults_in_a_row = 0 if result.tokens else self._faults_in_a_row + len(result.faults)
-        for key, error in result.faults:
-            self._fail(self.runs[key], error)
         for chunk in result.chunks:
             run = self.runs[chunk.key]
             self._scheduler.read(chunk.key, chunk.left)
@@ -543,6 +541,9 @@ class Worker:
         for token in result.tokens:
             if token.key in self.runs:
                 self._advance(token)
+        for key, error in result.faults.items():
+            if key in self.runs:  # not one whose last token has just come
+                self._fail(self.runs[key], error)
         for run in advanced:
             full = run.unread >= self._settings.max_unread and not run.caught_up
             if full and not (run.ended or run.parked):
@@ -623,5 +624,5 @@ class Worker:
 
 
 def _raise_fault(result: StepResult) -> None:
-    for _, error in result.faults:
+    for error in result.faults.values():
         raise error

@@ -162,8 +162,8 @@ class FaultyEngine:
         texts = []
         for number in range(PROMPTS):
             inbox = AsyncInbox()
-            self.engine.submit(self.request(number), inbox)
-            texts.append(await self._text(inbox, None, None))
+            run = self.engine.submit(self.request(number), inbox)
+            texts.append(await self._text(inbox, run, None))
         return texts
 
     async def run(self, count):
@@ -210,7 +210,7 @@ class FaultyEngine:
         async with asyncio.timeout(120):
             while True:
                 event = await inbox.get()
-                if inbox.parked and run is not None:
+                if inbox.parked:
                     self.engine.resume(run)
                 if isinstance(event, TextDelta):
                     text += event.text

@@ -324,3 +324,23 @@ def test_a_seeded_row_draws_the_same_after_a_pass_that_failed(llama):
     scene.add(*map(seeded, range(4)))
     assert scene.finish() == expected.finish()
     assert not scene.faults
+
+
+def test_a_row_with_two_faults_in_one_step_fails_once(model, alone):
+    scene = Scene(model)
+    scene.add(*map(row, alone))
+    scene.add(row(50, sampler=failing(3), processors=[failing(3)]))
+    tokens = scene.finish()
+    assert list(scene.faults) == [50]
+    assert {key: tokens[key] for key in alone} == alone
+
+
+def test_a_fault_after_the_last_token_is_no_fault(llama):
+    """The pass after an end token was launched before that token was read."""
+    scene = Scene(llama)
+    scene.add(row(0))
+    expected = scene.finish()[0]
+    scene = Scene(llama, ends=expected[:1])
+    scene.add(row(0, sampler=failing(1)))
+    assert scene.finish() == {0: expected[:1]}
+    assert not scene.faults

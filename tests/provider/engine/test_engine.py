@@ -14,6 +14,7 @@ from provider.engine.memory_budget import MemoryBudget
 from provider.engine.messages import RunFailed, RunFinished, RunRequest
 from provider.engine.mlx_thread import MlxThread
 from provider.engine.model import LoadProgress
+from provider.engine.sampling import Sampling
 from provider.events import TextDelta
 from provider.interface import GenerationError, MemoryExceededError, ResourceExceededError
 from provider.models.loading import load
@@ -24,8 +25,8 @@ from provider.settings import EngineSettings
 PROMPT = list(range(40, 60))
 
 
-def request(max_tokens=8, prompt=PROMPT, seed=1):
-    options = GenerationOptions(temperature=0.0, max_tokens=max_tokens, seed=seed)
+def request(max_tokens=8, prompt=PROMPT, seed=1, stop=()):
+    options = GenerationOptions(temperature=0.0, max_tokens=max_tokens, seed=seed, stop=stop)
     return RunRequest(prompt, options)
 
 
@@ -79,8 +80,8 @@ class Loader:
 def made():
     engines = []
 
-    def make(loader=lambda: load(MODEL_PATH), **settings):
-        engines.append(Engine("m", loader, EngineSettings(close_grace=0.0, **settings)))
+    def make(loader=lambda: load(MODEL_PATH), sampling=None, **settings):
+        engines.append(Engine("m", loader, EngineSettings(close_grace=0.0, **settings), sampling))
         engines[-1].load().result()
         return engines[-1]
 
@@ -149,6 +150,61 @@ async def test_an_engine_that_cannot_recover_says_so_and_tries_again_with_the_ne
     *_, last = await whole(engine)
     assert isinstance(last, RunFinished)
     assert engine.trouble is None
+
+
+# A run's own faults. ----------------------------------------------------------------------------
+
+
+class Failing(Sampling):
+    """Sampling of which the runs of one seed fail after so many tokens, in several places."""
+
+    def __init__(self, seed, after, places):
+        self.seed = seed
+        self.after = after
+        self.places = places
+
+    def _counted(self, answer):
+        count = 0
+
+        def call(*arguments):
+            nonlocal count
+            count += 1
+            if count > self.after:
+                raise ValueError(f"token {count}")
+            return answer(*arguments)
+
+        return call
+
+    def sampler(self, options, vocabulary):
+        real = super().sampler(options, vocabulary)
+        fails = options.seed == self.seed and "sampler" in self.places
+        return self._counted(real) if fails else real
+
+    def processors(self, options):
+        fails = options.seed == self.seed and "processor" in self.places
+        return [self._counted(lambda _context, logits: logits)] if fails else []
+
+
+async def test_two_faults_of_one_run_in_one_step_end_that_run_alone(made):
+    engine = made(sampling=Failing(7, 3, ("sampler", "processor")))
+    others = [asyncio.create_task(whole(engine, max_tokens=40)) for _ in range(4)]
+    *_, last = await whole(engine, max_tokens=40, seed=7)
+    assert isinstance(last, RunFailed)
+    for other in others:
+        assert isinstance((await other)[-1], RunFinished)
+    assert engine.restarts == 0
+
+
+async def test_a_fault_after_a_stop_text_leaves_the_answer_whole(made):
+    """The pass after the stop was launched before the text was known to end there."""
+    said = text_of(await whole(made(), max_tokens=40))
+    events = await whole(made(), max_tokens=40, stop=(said[5:9],))
+    tokens = events[-1].usage["completion_tokens"]
+    engine = made(sampling=Failing(7, tokens, ("sampler",)))
+    events = await whole(engine, max_tokens=40, seed=7, stop=(said[5:9],))
+    assert isinstance(events[-1], RunFinished)
+    assert text_of(events) == said[: said.index(said[5:9])]
+    assert engine.statistics().faults == 0
 
 
 # The queue. -------------------------------------------------------------------------------------
