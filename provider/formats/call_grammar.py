@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from provider.formats.lark import GAP, Lark, Schema
+from provider.inputs.tools import NAME
 from provider.interface import UnsupportedFeatureError
 
 __all__ = [
@@ -66,7 +67,7 @@ def call_lark(
 
 # How the arguments are written. -----------------------------------------------------------------
 
-NAME, WORD = r"[\w.-]+", r"\w+"
+WORD = r"\w+"
 IDENTIFIER = rf"(?!(?:{'|'.join(keyword.kwlist)})$)[^\W\d]\w*"  # of Python
 SCALARS = {"integer", "number", "boolean", "null"}
 NULL = r"\s*(?i:null)\s*"  # what several parsers read as none, whatever the type

@@ -1,16 +1,28 @@
-"""Tools as the callers give them, in the form that chat templates read."""
+"""Tools as the callers give them, in the form that chat templates read.
+
+A tool's name is letters (of any script), digits, `_`, `-` and `.`: what families can write in a
+call so that it is read back. Most put a name bare before a bracket, a tag or a space, and only JSON
+can escape anything in it; the markers around a call are found before its JSON is read, so that no
+family can carry these. OpenAI's interface allows less (ASCII, no dots, 64 characters); names of
+several parts, joined by dots, are common and work. A family that can write fewer names, as
+FunctionGemma without `-` and `.`, refuses the others where a call is required.
+"""
 
 from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from provider.errors import unlike
 from provider.inputs.schemas import check_schema
 from provider.interface import InvalidParameterError, ToolDefinition
 
-__all__ = ["normalise_tools"]
+__all__ = ["NAME", "normalise_tools"]
+
+NAME = r"[\w.-]+"  # a pattern of what a tool may be called
 
 
 def normalise_tools(
@@ -23,14 +35,16 @@ def normalise_tools(
     `{"type": "function", "function": {…}}`. A function whose docstring describes each argument,
     Google's way, is described as transformers does it; any other by its signature and the
     docstring's first line.
-    Raises InvalidParameterError with the tool's index.
+    Raises InvalidParameterError with the path of what is wrong, as `tools[0].function.name`.
     """
     return [_nested(f"tools[{i}]", tool) for i, tool in enumerate(tools)]
 
 
 def _nested(path: str, tool: Any) -> dict[str, Any]:
     if callable(tool):
-        return {"type": "function", "function": _described(path, tool)}
+        described = _described(path, tool)
+        _check_name(f"{path}.__name__", described["name"])
+        return {"type": "function", "function": described}
     if not isinstance(tool, Mapping):
         raise InvalidParameterError(path, tool, f"`{path}` must be a function or a definition")
     nested = tool.get("type") == "function" and "function" in tool
@@ -41,6 +55,7 @@ def _nested(path: str, tool: Any) -> dict[str, Any]:
         or not inner["name"]
     ):
         raise InvalidParameterError(path, tool, f"`{path}` must have a `name`")
+    _check_name(f"{at}.name", inner["name"])
     description = inner.get("description") or ""
     if not isinstance(description, str):
         named = f"{at}.description"
@@ -49,6 +64,11 @@ def _nested(path: str, tool: Any) -> dict[str, Any]:
     _check_parameters(f"{at}.parameters", parameters)
     function = {"name": inner["name"], "description": description, "parameters": parameters}
     return {"type": "function", "function": function}
+
+
+def _check_name(path: str, name: str) -> None:
+    if not re.fullmatch(NAME, name):
+        raise unlike(path, name, "letters, digits, `_`, `-` and `.`")
 
 
 def _check_parameters(path: str, schema: Any) -> None:

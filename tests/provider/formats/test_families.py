@@ -14,6 +14,7 @@ from transformers import AddedToken, AutoTokenizer
 from provider import MLXProvider
 from provider.embedded import MODEL_PATH
 from provider.events import CallDelta, TextDelta
+from provider.formats.call_grammar import Headed
 from provider.formats.chat_template import ChatTemplate
 from provider.formats.families import (
     FAMILIES,
@@ -22,14 +23,18 @@ from provider.formats.families import (
     what_is_missing,
     with_own_reading,
 )
+from provider.formats.lark import Lark
 from provider.formats.text_stream import TextFormat, TextStream
 from provider.formats.tool_calls import ToolText
 from provider.inputs.messages import conversation
+from provider.interface import UnsupportedFeatureError
 from provider.models.loading import tokenizer_of
 from tests.provider.formats import toy_family
 from tests.provider.formats.test_tool_calls import ARGUMENTS, TOOLS, WRITTEN
 from tests.support.tiny_models import LLAMA, write_model
 
+# With the tokens that its models have, Mistral writes a name bare, and not as JSON.
+IN_TOKENS = {"mistral": Headed("{name}[ARGS]")}
 SHIPPED = sorted(module.name for module in pkgutil.iter_modules(tool_parsers.__path__))
 
 
@@ -50,6 +55,26 @@ def test_a_tokenizer_with_a_shipped_parser_finds_the_entry(name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_can_be_held_to_a_call(name):
     assert FAMILIES[name].calls.grammar is not None
+
+
+@pytest.mark.parametrize("name", ['a"b', "<tool_call>", "</think>", "a\nb"])
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"json_tools"}))
+def test_what_is_refused_as_a_name_no_family_can_be_held_to(family, name):
+    lark = Lark(AutoTokenizer.from_pretrained(MODEL_PATH))
+    parameters = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    grammar = IN_TOKENS.get(family, FAMILIES[family].calls.grammar)
+    with pytest.raises(UnsupportedFeatureError, match="no way to write the name"):
+        grammar.call(lark, {"name": name, "parameters": parameters})
+
+
+def test_json_can_carry_no_marker_in_a_name():
+    tokenizer = tokenizer_of(MODEL_PATH)
+    stream = TextStream(TextFormat(tokenizer))
+    text = '<tool_call>{"name": "</tool_call>", "arguments": {}}</tool_call>'
+    for token in tokenizer.encode(text, add_special_tokens=False):
+        stream.add(token)
+    stream.finish()
+    assert [broken.error for broken in stream.broken] == ["malformed"]
 
 
 @pytest.mark.parametrize(

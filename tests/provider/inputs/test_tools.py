@@ -71,6 +71,30 @@ def test_a_bad_tool_is_named_by_its_index(bad):
     assert caught.value.parameter == "tools[1]"
 
 
+@pytest.mark.parametrize(
+    "name", ['a"b', "<tool_call>", "</think>", "a\nb", "a b", "a\n", "f(", "a:b"]
+)
+def test_a_name_that_no_family_can_carry_is_refused_by_its_path(name):
+    for tool, path in (
+        ({"name": name}, "tools[0].name"),
+        ({"type": "function", "function": {"name": name}}, "tools[0].function.name"),
+    ):
+        with pytest.raises(InvalidParameterError, match="letters, digits") as caught:
+            normalise_tools([tool])
+        assert caught.value.parameter == path
+
+
+@pytest.mark.parametrize("name", ["weather", "get-weather_2", "server.tool", "größe"])
+def test_a_name_that_a_family_can_carry_is_kept(name):
+    assert normalise_tools([{"name": name}])[0]["function"]["name"] == name
+
+
+def test_a_function_without_a_name_of_its_own_is_refused():
+    with pytest.raises(InvalidParameterError, match="letters, digits") as caught:
+        normalise_tools([lambda city: city])
+    assert caught.value.parameter == "tools[0].__name__"
+
+
 def test_parameters_that_are_no_schema_are_named_by_their_path():
     with pytest.raises(InvalidParameterError) as caught:
         normalise_tools([FLAT, {"name": "tell", "parameters": ["city"]}])
