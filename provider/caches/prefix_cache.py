@@ -1,9 +1,9 @@
 """KV caches of sequences that were read, for prompts that begin alike.
 
-Rule 1: what is kept has been evaluated, belongs to one model (and adapter), and is never changed:
+Rule 1: what is kept has been evaluated, is of one model (and adapter), and is never changed:
 a hit gives a copy, which shares its memory until it is written to.
 Rule 2: at most `max_bytes`; the least recently used goes first, and a hit is a use.
-Rule 3: with a store, what is kept is written when there is nothing else to do, and found again
+Rule 3: with a store, what is kept is handed to it when there is nothing else to do, and found again
 after a restart.
 Rule 4: at least one token of a prompt is left to be read, so that there is something to sample
 from: an exact hit replays the last token.
@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import copy
 from array import array
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from provider.caches.kinds import can_be_trimmed, size_of
-from provider.caches.prefix_store import PrefixStore, Stored
+from provider.caches.prefix_index import WIDTH, PrefixIndex, pack
+from provider.caches.prefix_store import PrefixStore
 
 __all__ = ["LEAST_TOKENS", "Hit", "PrefixCache"]
 
@@ -41,13 +42,11 @@ class _Entry:
     caches: list[Any]
     nbytes: int
     trimmable: bool
+    number: int
 
     @property
     def length(self) -> int:
         return len(self.tokens) // WIDTH
-
-
-WIDTH = array("I").itemsize
 
 
 class PrefixCache:
@@ -60,6 +59,7 @@ class PrefixCache:
         self.hits = 0
         self.misses = 0
         self._entries: OrderedDict[int, _Entry] = OrderedDict()  # least recently used first
+        self._indexes: defaultdict[str, PrefixIndex[_Entry]] = defaultdict(PrefixIndex)  # by key
         self._next = 0
         self._unsaved: list[int] = []  # numbers of entries that are not in the store, oldest first
 
@@ -68,108 +68,93 @@ class PrefixCache:
 
     def put(self, key: str, tokens: Sequence[int], caches: list[Any]) -> None:
         """Keep caches that hold exactly `tokens`; the caller gives them up."""
-        if len(tokens) < LEAST_TOKENS:
+        self.offer(key, tokens, lambda: caches)
+
+    def offer(
+        self, key: str, tokens: Sequence[int], take: Callable[[], list[Any]], *, saved: bool = False
+    ) -> None:
+        """Keep the caches that `take` gives, which hold exactly `tokens`.
+
+        They are taken only if they add something; if another entry gives all of them, that is a use
+        of it. What is `saved` is in the store already.
+        """
+        if len(tokens) < LEAST_TOKENS or self.max_bytes <= 0:
             return
+        packed = pack(tokens)
+        covering = self._indexes[key].covering(packed)
+        if covering is not None:
+            self._entries.move_to_end(covering.number)
+            return
+        caches = take()
         size = size_of(caches)
-        packed = array("I", tokens).tobytes()
-        trimmable = can_be_trimmed(caches)
-        if size > self.max_bytes or self._covered(key, packed):
+        if size > self.max_bytes:
             return
-        self._drop_covered_by(key, packed, trimmable=trimmable)
         self._next += 1
-        self._entries[self._next] = _Entry(key, packed, caches, size, trimmable)
+        entry = _Entry(key, packed, caches, size, can_be_trimmed(caches), self._next)
+        for other in self._indexes[key].covered_by(packed) if entry.trimmable else []:
+            self._drop(other)
+        self._entries[entry.number] = entry
+        self._indexes[key].add(packed, entry, trimmable=entry.trimmable)
         self.nbytes += size
-        if self.store is not None:
-            self._unsaved.append(self._next)
+        if self.store is not None and not saved:
+            self._unsaved.append(entry.number)
         self.shrink(self.max_bytes)
 
     def save_one(self) -> bool:
-        """Write one entry that the store does not have; return whether there may be more."""
+        """Hand one entry to the store; return whether it can take more, and there is more.
+
+        Never waits for the disk; see `PrefixStore.save`.
+        """
         if self.store is None or not self._unsaved:
             return False
-        entry = self._entries.get(self._unsaved.pop())
-        if entry is not None:
-            self.store.save(entry.tokens, entry.caches)
+        entry = self._entries.get(self._unsaved[-1])
+        if entry is not None and not self.store.save(entry.tokens, entry.caches, entry.key):
+            return False
+        self._unsaved.pop()
         return True
 
     def find(self, key: str, tokens: Sequence[int]) -> Hit | None:
         """Return the longest beginning of `tokens` that is kept, at most all but the last one."""
-        packed = array("I", tokens).tobytes()
-        most = len(tokens) - 1
-        self._take_from_store(key, packed, most)
-        best, length = None, LEAST_TOKENS - 1
-        for number, entry in self._entries.items():
-            if entry.key != key:
-                continue
-            shared = min(_shared(entry.tokens, packed), most)
-            if shared > length and (entry.trimmable or shared == entry.length):
-                best, length = number, shared
-        if best is None:
+        packed = pack(tokens[:-1])
+        length, entry = self._longest(key, packed)
+        if self._take_from_store(key, packed, length):
+            length, entry = self._longest(key, packed)
+        if entry is None:
             self.misses += 1
             return None
         self.hits += 1
-        self._entries.move_to_end(best)
-        entry = self._entries[best]
+        self._entries.move_to_end(entry.number)
         caches = copy.deepcopy(entry.caches)
         for cache in caches if length < entry.length else []:
             cache.trim(entry.length - length)
         return Hit(caches, length)
 
-    def _take_from_store(self, key: str, packed: bytes, most: int) -> None:
-        """Read the file that helps most into memory, if it helps more than what is there."""
-        if self.store is None:
-            return
+    def _longest(self, key: str, packed: bytes) -> tuple[int, _Entry | None]:
+        found = self._indexes[key].longest(packed)
+        return (0, None) if found is None or found[0] < LEAST_TOKENS else found
 
-        def helps(entry: _Entry | Stored) -> int:
-            shared = min(_shared(entry.tokens, packed), most)
-            return shared if entry.trimmable or shared == entry.length else 0
-
-        have = max((helps(e) for e in self._entries.values() if e.key == key), default=0)
-        best = max(self.store, key=helps, default=None)
-        if best is None or helps(best) < max(have + 1, LEAST_TOKENS):
-            return
-        caches = self.store.load(best)
-        if caches is not None:
-            before = self._next
-            self.put(key, array("I", best.tokens), caches)
-            del self._unsaved[len(self._unsaved) - (self._next - before) :]  # it is on disk
+    def _take_from_store(self, key: str, packed: bytes, have: int) -> bool:
+        """Read the file that helps most into memory, if it gives more than the `have` tokens."""
+        found = None if self.store is None else self.store.longest(key, packed)
+        if self.store is None or found is None or found[0] < max(have + 1, LEAST_TOKENS):
+            return False
+        caches = self.store.load(found[1])
+        if caches is None:
+            return False
+        self.offer(key, array("I", found[1].tokens), lambda: caches, saved=True)
+        return True
 
     def shrink(self, nbytes: int) -> None:
         """Forget the least recently used until at most `nbytes` are held."""
         while self.nbytes > nbytes:
-            _, entry = self._entries.popitem(last=False)
-            self.nbytes -= entry.nbytes
+            self._drop(next(iter(self._entries.values())))
 
     def clear(self) -> None:
         """Forget everything."""
         self.shrink(0)
+        self._unsaved.clear()
 
-    def _covered(self, key: str, tokens: bytes) -> bool:
-        """Whether another entry gives all of this one; if so, that is a use of it."""
-        for number, entry in self._entries.items():
-            if entry.key == key and (
-                entry.tokens == tokens or (entry.trimmable and entry.tokens.startswith(tokens))
-            ):
-                self._entries.move_to_end(number)
-                return True
-        return False
-
-    def _drop_covered_by(self, key: str, tokens: bytes, *, trimmable: bool) -> None:
-        if not trimmable:
-            return
-        for number, entry in list(self._entries.items()):
-            if entry.key == key and tokens.startswith(entry.tokens):
-                self.nbytes -= entry.nbytes
-                del self._entries[number]
-
-
-def _shared(one: bytes, other: bytes) -> int:
-    """Return how many tokens two sequences begin with in common."""
-    low, high = 0, min(len(one), len(other)) // WIDTH
-    while low < high:  # comparing bytes is so fast that halving beats going token by token
-        middle = (low + high + 1) // 2
-        if one[: middle * WIDTH] == other[: middle * WIDTH]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    def _drop(self, entry: _Entry) -> None:
+        del self._entries[entry.number]
+        self._indexes[entry.key].remove(entry.tokens, trimmable=entry.trimmable)
+        self.nbytes -= entry.nbytes

@@ -5,39 +5,41 @@ to, the kinds of caches, each from a short list; only then are its arrays read.
 Rule 2: a file that is cut short, changed or of somebody else's is left out with a warning; it is
 never a reason to fail.
 Rule 3: at most `max_bytes` in the folder, over all models; the least recently used goes first.
-Rule 4: only the MLX thread calls it.
+Rule 4: the MLX thread calls `save` and `load`, and never waits for a file to be written: that is
+done by a thread of the store's own. What waits for it is bounded.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
+import itertools
 import logging
 import os
-from array import array
+import threading
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provider.caches.kinds import Trimming, can_be_stored, kind_of, stored_kind
-from provider.runtime.mlx_lm import (
-    load_prompt_cache,
-    save_prompt_cache,
-)
+from provider.caches.cache_file import Snapshot, read_header
+from provider.caches.kinds import Trimming, can_be_stored, kind_of, size_of, stored_kind
+from provider.caches.prefix_index import WIDTH, PrefixIndex
+from provider.runtime.mlx_lm import load_prompt_cache
 
 __all__ = ["PrefixStore", "Stored"]
 
-FORMAT = "mlx-gateway-prefix-1"
-MOST_HEADER = 64 << 20  # bytes; a longer one is no header of ours
-WIDTH = array("I").itemsize
+FORMAT = "mlx-gateway-prefix-2"
+MOST_QUEUED = 256 << 20  # bytes that wait to be written; memory that nobody else counts
 
 log = logging.getLogger(__name__)
+_numbers = itertools.count()  # of files that are being written, in this process
 
 
-class _ForeignError(Exception):
+class _ForeignError(ValueError):
     """A file that is not one of ours, and why."""
 
 
@@ -49,6 +51,7 @@ class Stored:
     tokens: bytes  # as 32-bit numbers
     nbytes: int
     trimmable: bool
+    kind: str  # of what else than tokens its caches depend on
 
     @property
     def length(self) -> int:
@@ -64,10 +67,15 @@ class PrefixStore:
         self._model = model
         self._root = folder
         self._folder = folder / hashlib.sha256(model.encode()).hexdigest()[:16]
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefix-store")
+        self._lock = threading.Lock()  # guards what follows
         self._entries: dict[Path, Stored] = {}
+        self._indexes: defaultdict[str, PrefixIndex[Stored]] = defaultdict(PrefixIndex)  # by kind
+        self._queued: dict[Path, int] = {}  # in bytes
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._entries = {entry.path: entry for entry in self._scan()}
+            for entry in self._scan():
+                self._add(entry)
             self._make_room(0)
         except OSError as error:
             log.warning("`%s` can't keep what was read: %s", folder, error)
@@ -77,67 +85,106 @@ class PrefixStore:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[Stored]:
-        return iter(list(self._entries.values()))
+        with self._lock:
+            return iter(list(self._entries.values()))
 
-    def save(self, tokens: bytes, caches: Sequence[Any]) -> None:
-        """Write the caches that hold `tokens`; what can't be written is left out."""
-        if not can_be_stored(caches):
-            return
-        path = self._folder / f"{hashlib.sha256(tokens).hexdigest()[:32]}.safetensors"
-        nbytes = sum(int(cache.nbytes) for cache in caches)
-        if path in self._entries or nbytes > self.max_bytes:
-            return
-        partial = path.with_name(f".{os.getpid()}.{path.name}")
+    def longest(self, kind: str, tokens: bytes) -> tuple[int, Stored] | None:
+        """Return how many tokens of the beginning a file gives at most, and that file."""
+        with self._lock:
+            return self._indexes[kind].longest(tokens)
+
+    def save(self, tokens: bytes, caches: Sequence[Any], kind: str = "") -> bool:
+        """Let caches that hold `tokens` be written; never waits for the disk.
+
+        Return False if too much waits to be written already: it is worth trying again later. What
+        can't be written is left out.
+        """
+        digest = hashlib.sha256(tokens + kind.encode()).hexdigest()
+        path = self._folder / f"{digest[:32]}.safetensors"
+        nbytes = size_of(caches)
+        if nbytes > self.max_bytes or not can_be_stored(caches):
+            return True
+        with self._lock:
+            if path in self._entries or path in self._queued:
+                return True
+            if self._queued and sum(self._queued.values()) + nbytes > MOST_QUEUED:
+                return False
+            self._queued[path] = nbytes
         metadata = {
             "format": FORMAT,
             "model": self._model,
             "tokens": base64.b64encode(tokens).decode(),
+            "kind": kind,
         }
         try:
-            self._make_room(nbytes)
-            save_prompt_cache(str(partial), list(caches), metadata)
-            partial.replace(path)
-            entry = self._read_header(path)
-        except (OSError, RuntimeError, ValueError, _ForeignError) as error:
-            log.warning("what was read can't be kept in `%s`: %s", self._folder, error)
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-            return
-        self._drop_covered_by(entry)
-        self._entries[path] = entry
+            self._writer.submit(self._write, path, Snapshot(caches, metadata))
+        except (RuntimeError, ValueError) as error:  # the store is closed, or what MLX raises
+            self._left_out(path, error)
+        return True
 
     def load(self, entry: Stored) -> list[Any] | None:
         """Return a file's caches, not evaluated; None, with a warning, if it is damaged."""
         try:
-            self._read_header(entry.path)
+            self._described(entry.path)
             caches = load_prompt_cache(str(entry.path))
             _check_lengths(caches, entry.length)
             os.utime(entry.path)  # used now
         except Exception as error:  # noqa: BLE001 - a damaged file may fail in any way
             log.warning("`%s` is left out: %s", entry.path, error)
-            self._entries.pop(entry.path, None)
+            self._forget(entry.path)
             return None
         return list(caches)
+
+    def flush(self) -> None:
+        """Wait until what was handed over is written, or left out; not on the MLX thread."""
+        with suppress(RuntimeError):  # it is closed, and `wait_closed` waits
+            self._writer.submit(int).result()
+
+    def close(self) -> None:
+        """Take nothing more to be written; returns at once, what waits is written still."""
+        self._writer.shutdown(wait=False)
+
+    def wait_closed(self) -> None:
+        """Close, and wait until all is written; not on the MLX thread. Idempotent."""
+        self._writer.shutdown(wait=True)
+
+    # On the store's own thread, but for the scan.
+
+    def _write(self, path: Path, snapshot: Snapshot) -> None:
+        partial = path.with_name(f".{os.getpid()}.{next(_numbers)}.{path.name}")
+        try:
+            self._make_room(snapshot.nbytes)
+            snapshot.write(partial)
+            partial.replace(path)
+            entry = self._described(path)
+        except Exception as error:  # noqa: BLE001 - nobody waits for it
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            self._left_out(path, error)
+            return
+        with self._lock:
+            index = self._indexes[entry.kind]
+            covered = index.covered_by(entry.tokens) if entry.trimmable else []
+            self._queued.pop(path, None)
+        for other in covered:
+            self._remove(other.path)
+        self._add(entry)
+
+    def _left_out(self, path: Path, error: Exception) -> None:
+        log.warning("what was read can't be kept in `%s`: %s", self._folder, error)
+        with self._lock:
+            self._queued.pop(path, None)
 
     def _scan(self) -> Iterator[Stored]:
         for path in sorted(self._folder.glob("*.safetensors")):
             try:
-                yield self._read_header(path)
-            except (OSError, ValueError, KeyError, TypeError, _ForeignError) as error:
+                yield self._described(path)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 log.warning("`%s` is left out: %s", path, error)
 
-    def _read_header(self, path: Path) -> Stored:
+    def _described(self, path: Path) -> Stored:
         """Check what a file says it is, without reading its arrays."""
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 0 < length <= min(MOST_HEADER, size - 8):
-                raise _ForeignError("it is no safetensors file, or cut short")
-            header = json.loads(file.read(length))
-        metadata = header.pop("__metadata__", {})
-        ends = [tensor["data_offsets"][1] for tensor in header.values()]
-        if 8 + length + max(ends, default=0) != size:
-            raise _ForeignError("it is cut short")
+        metadata = read_header(path)
         # As mlx-lm writes it: 0 is our own metadata, 1 the kinds of caches.
         if metadata.get("0.format") != FORMAT:
             raise _ForeignError("it is of another format")
@@ -149,18 +196,14 @@ class PrefixStore:
             raise _ForeignError(f"it holds caches of unknown kinds: {sorted(names)}")
         tokens = base64.b64decode(metadata["0.tokens"], validate=True)
         trimmable = all(kind.trimming is Trimming.ALWAYS for kind in kinds)
-        return Stored(path, tokens, size, trimmable)
-
-    def _drop_covered_by(self, entry: Stored) -> None:
-        if not entry.trimmable:
-            return
-        for other in self:
-            if other.path != entry.path and entry.tokens.startswith(other.tokens):
-                self._remove(other.path)
+        return Stored(path, tokens, path.stat().st_size, trimmable, metadata["0.kind"])
 
     def _make_room(self, nbytes: int) -> None:
         """Remove the least recently used files, of any model, until `nbytes` more fit."""
-        files = [(path, path.stat()) for path in self._root.glob("*/*.safetensors")]
+        files = []
+        for path in self._root.glob("*/*.safetensors"):
+            with suppress(FileNotFoundError):  # another model's store has just removed it
+                files.append((path, path.stat()))
         total = sum(stat.st_size for _, stat in files) + nbytes
         for path, stat in sorted(files, key=lambda file: file[1].st_mtime_ns):
             if total <= self.max_bytes:
@@ -170,7 +213,20 @@ class PrefixStore:
 
     def _remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
-        self._entries.pop(path, None)
+        self._forget(path)
+
+    # Either thread.
+
+    def _add(self, entry: Stored) -> None:
+        with self._lock:
+            self._entries[entry.path] = entry
+            self._indexes[entry.kind].add(entry.tokens, entry, trimmable=entry.trimmable)
+
+    def _forget(self, path: Path) -> None:
+        with self._lock:
+            entry = self._entries.pop(path, None)
+            if entry is not None:
+                self._indexes[entry.kind].remove(entry.tokens, trimmable=entry.trimmable)
 
 
 def _check_lengths(caches: Sequence[Any], tokens: int) -> None:

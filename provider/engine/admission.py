@@ -126,6 +126,7 @@ class Admission:
     def _give_up_caches(self, run: Run) -> None:
         assert run.parked is not None
         row = run.parked.row
-        if row.caches is not None:
-            self._keep(row, row.caches, row.done)
+        caches = row.caches
+        if caches is not None:
+            self._keep(row, lambda: caches, row.done)
             row.caches, row.done = None, 0

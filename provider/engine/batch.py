@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from provider.caches.attention import let_caches_attend
@@ -110,8 +111,9 @@ class Batch:
             row.gone = True
             for group in self._groups:
                 group.leave(row, keep=not faulty)
-            if row.caches is not None and row.done and self._keep is not None and not faulty:
-                self._keep(row, row.caches, row.done)
+            caches = row.caches
+            if caches is not None and row.done and self._keep is not None and not faulty:
+                self._keep(row, partial(list, caches), row.done)
         self._drop_empty()
 
     def park(self, key: int) -> Parked:

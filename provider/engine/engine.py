@@ -211,6 +211,7 @@ class Engine:
         self._ending = True
         self._wake()
         self._freed.wait()
+        self._worker.wait_for_disk()
         if self._owns_thread:
             self._thread.close()
 

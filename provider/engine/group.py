@@ -101,14 +101,17 @@ class Group:
         if row in self._rows:
             slot = self._rows.index(row)
             if keep and self._keep is not None:
-                caches = self._caches.extract(slot)
-                # At once: unevaluated, a copy of one row holds on to the memory of all.
-                mx.async_eval([state_of(layer) for layer in caches])  # type: ignore[no-untyped-call]
-                self._keep(row, caches, row.fed)
+                self._keep(row, lambda: self._copied(slot), row.fed)
             self._rows[slot] = None
             self._fresh.pop(slot, None)
             if isinstance(self._caches, SlotCaches):
                 self._caches.free(slot)
+
+    def _copied(self, slot: int) -> list[Any]:
+        caches = self._caches.extract(slot)
+        # At once: unevaluated, a copy of one row holds on to the memory of all.
+        mx.async_eval([state_of(layer) for layer in caches])  # type: ignore[no-untyped-call]
+        return caches
 
     def extract(self, row: Row) -> tuple[list[Any] | None, int | None]:
         """Return copies of a row's caches, if it still has a slot, and its unread token, if any."""

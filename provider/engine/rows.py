@@ -111,7 +111,8 @@ class StepResult:
 
 
 # Gets the caches of a row that leaves, and how many tokens of its sequence they hold.
-Keep = Callable[[Row, list[Any], int], None]
+# Told a row, what gives its caches, and how many tokens they hold; it may not want them.
+Keep = Callable[[Row, Callable[[], list[Any]], int], None]
 
 
 def finish_of(row: Row, token: int, ends: frozenset[int]) -> str | None:

@@ -143,7 +143,7 @@ class SpeculativeGroup:
     def leave(self, row: Row, *, keep: bool = True) -> None:
         """Give the caches of the row to whoever keeps them."""
         if row is self._row and keep and self._keep is not None:
-            self._keep(row, self._caches.layers, row.fed)
+            self._keep(row, lambda: self._caches.layers, row.fed)
 
     def extract(self, _row: Row) -> tuple[list[Any], None]:
         """Return the caches; no token is ever on its way."""

@@ -15,6 +15,7 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +160,13 @@ class Worker:
         return PrefixStore(folder, settings.prefix_disk_bytes, kind)
 
     def save_one(self) -> bool:
-        """Write something of what was read to disk; return whether there may be more."""
+        """Let something of what was read be written to disk; return whether there may be more."""
         return self.prefixes.save_one()
+
+    def wait_for_disk(self) -> None:
+        """Wait until what was read is written to disk, once the model is freed; on any thread."""
+        if self.prefixes.store is not None:
+            self.prefixes.store.wait_closed()
 
     def refuse_if_too_large(self, request: RunRequest) -> None:
         """Raise MemoryExceededError if a run could never fit; from any thread."""
@@ -293,9 +299,11 @@ class Worker:
         )
 
     def free(self) -> None:
-        """Free the model and everything made with it, once what was read is written to disk."""
+        """Free the model and everything made with it; what was read is being written to disk."""
         while self.prefixes.save_one():
             pass
+        if self.prefixes.store is not None:
+            self.prefixes.store.close()
         if self._batch is not None:
             self._batch.close()
         self.prefixes.clear()
@@ -310,15 +318,15 @@ class Worker:
         ends = self._model.tokenizer.eos_token_ids
         return Batch(self._model.model, ends, self._keep if keep else None, self._single_row)
 
-    def _keep(self, row: Row, caches: list[Any], tokens: int) -> None:
+    def _keep(self, row: Row, take: Callable[[], list[Any]], tokens: int) -> None:
         """Keep what a row that leaves the batch has read, for prompts that begin alike."""
-        self.prefixes.put(self.name + row.kind, row.sequence[:tokens], caches)
+        self.prefixes.offer(row.kind, row.sequence[:tokens], take)
 
     def _find(self, row: Row) -> int:
         """Give a row what others have read of its sequence; return how many tokens that is."""
         if row.prompt_embeddings is not None and row.prompt_embeddings.extras:
             return 0  # what must come with the whole prompt can't come with its end
-        hit = self.prefixes.find(self.name + row.kind, row.sequence)
+        hit = self.prefixes.find(row.kind, row.sequence)
         if hit is None:
             return 0
         row.caches, row.done = hit.caches, hit.length
@@ -515,7 +523,7 @@ class Worker:
             row = self._row(key)
             self._split(self.runs[key], row)
             if row.caches is not None and row.done in self.runs[key].request.boundaries:
-                self._keep(row, copy.deepcopy(row.caches), row.done)
+                self._keep(row, partial(copy.deepcopy, row.caches), row.done)
 
     def _decode(self, rows: int, *, alone: bool) -> None:
         """Make a decode step of `rows` rows; `alone` if nothing else is done in this turn."""

@@ -1,11 +1,7 @@
-import itertools
-from array import array
-
-from hypothesis import given
-from hypothesis import strategies as st
 from mlx_lm.models.cache import ArraysCache, KVCache
 
-from provider.caches.prefix_cache import LEAST_TOKENS, PrefixCache, _shared
+from provider.caches.prefix_cache import LEAST_TOKENS, PrefixCache
+from provider.caches.prefix_store import PrefixStore
 from provider.runtime.mlx import mx
 
 BYTES = 1 << 30
@@ -108,10 +104,46 @@ def test_short_beginnings_are_not_worth_keeping():
     assert len(kept) == 0
 
 
-@given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))
-def test_shared_is_the_length_of_the_common_beginning(one, other):
-    packed = [array("I", tokens).tobytes() for tokens in (one, other)]
-    alike = list(
-        itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
-    )
-    assert _shared(*packed) == len(alike)
+def test_caches_are_taken_only_if_they_add_something():
+    kept = PrefixCache(BYTES)
+    tokens = list(range(50))
+    kept.put("m", tokens, caches_of(tokens))
+    taken = []
+
+    def take(n):
+        taken.append(n)
+        return caches_of(range(n))
+
+    for n in (50, 30, LEAST_TOKENS - 1):
+        kept.offer("m", list(range(n)), lambda n=n: take(n))
+    assert taken == []
+    kept.offer("m", list(range(60)), lambda: take(60))
+    PrefixCache(0).offer("m", tokens, lambda: take(0))
+    assert taken == [60]
+    assert len(kept) == 1
+
+
+def test_what_adds_nothing_is_a_use_of_what_is_there():
+    size = caches_of(range(50))[0].nbytes
+    kept = PrefixCache(2 * size)
+    for n in (1, 2, 1, 3):
+        kept.put("m", [n] * 50, caches_of([n] * 50))
+    assert kept.find("m", [1] * 60)
+    assert kept.find("m", [2] * 60) is None
+
+
+def test_a_store_is_asked_for_what_is_not_in_memory(tmp_path):
+    tokens = list(range(50))
+    kept = PrefixCache(BYTES)
+    kept.store = PrefixStore(tmp_path, BYTES, "a model")
+    kept.put("", tokens, caches_of(tokens))
+    kept.put("a picture", tokens, caches_of(tokens))
+    while kept.save_one():
+        pass
+    kept.store.wait_closed()
+    again = PrefixCache(BYTES)
+    again.store = PrefixStore(tmp_path, BYTES, "a model")
+    assert held(again.find("", [*tokens[:40], 0, 0])) == tokens[:40]
+    assert again.find("another picture", [*tokens, 50]) is None
+    assert again.find("a picture", [*tokens, 50]).length == 50
+    assert not again.save_one(), "what came from the disk is written there again"

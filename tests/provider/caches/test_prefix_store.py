@@ -1,16 +1,20 @@
 """What was read survives a restart; what is damaged or foreign on disk is left out."""
 
+import asyncio
 import json
 import logging
 import os
 import pickle
+import threading
 from array import array
 
 import pytest
 from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, save_prompt_cache
 
 from provider import MLXProvider
+from provider.caches import prefix_store
 from provider.caches.prefix_store import PrefixStore
+from provider.embedded import MODEL_PATH
 from provider.runtime.mlx import mx
 from tests.support.tiny_models import ARCHITECTURES, write_model
 
@@ -28,9 +32,37 @@ def packed(tokens):
     return array("I", tokens).tobytes()
 
 
+def written(store, tokens, caches, kind=""):
+    """Save, and wait until it is written."""
+    assert store.save(packed(tokens), caches, kind)
+    store.flush()
+
+
 @pytest.fixture
 def store(tmp_path):
-    return PrefixStore(tmp_path, 1 << 30, "a model")
+    made = PrefixStore(tmp_path, 1 << 30, "a model")
+    yield made
+    made.wait_closed()
+
+
+class SlowDisk(PrefixStore):
+    """A store on a disk that writes nothing until it is let go."""
+
+    def __init__(self, *arguments):
+        self.goes_on = threading.Event()
+        super().__init__(*arguments)
+
+    def _write(self, *arguments):
+        assert self.goes_on.wait(60)
+        super()._write(*arguments)
+
+
+@pytest.fixture
+def slow(tmp_path):
+    made = SlowDisk(tmp_path, 1 << 30, "a model")
+    yield made
+    made.goes_on.set()
+    made.wait_closed()
 
 
 def files(folder):
@@ -38,7 +70,7 @@ def files(folder):
 
 
 def test_what_is_saved_is_found_again_by_another_store(store, tmp_path):
-    store.save(packed(range(20)), caches_of(20))
+    written(store, range(20), caches_of(20))
     (entry,) = PrefixStore(tmp_path, 1 << 30, "a model")
     assert (entry.length, entry.trimmable, entry.tokens) == (20, True, packed(range(20)))
     again = store.load(entry)
@@ -47,34 +79,34 @@ def test_what_is_saved_is_found_again_by_another_store(store, tmp_path):
 
 
 def test_another_model_finds_nothing(store, tmp_path):
-    store.save(packed(range(20)), caches_of(20))
+    written(store, range(20), caches_of(20))
     assert not len(PrefixStore(tmp_path, 1 << 30, "another model"))
 
 
 def test_a_longer_sequence_replaces_its_beginning(store, tmp_path):
-    store.save(packed(range(20)), caches_of(20))
-    store.save(packed(range(30)), caches_of(30))
+    written(store, range(20), caches_of(20))
+    written(store, range(30), caches_of(30))
     assert [entry.length for entry in store] == [30]
     assert len(files(tmp_path)) == 1
 
 
 def test_the_least_recently_used_goes_first_over_all_models(tmp_path):
     first = PrefixStore(tmp_path, 1 << 30, "a")
-    first.save(packed(range(20)), caches_of(20))
+    written(first, range(20), caches_of(20))
     size = files(tmp_path)[0].stat().st_size
     second = PrefixStore(tmp_path, int(2.5 * size), "b")
-    second.save(packed(range(100, 120)), caches_of(20))
+    written(second, range(100, 120), caches_of(20))
     os.utime(files(tmp_path)[0])
     for number, path in enumerate(files(tmp_path)):
         os.utime(path, (number, number))
     oldest = files(tmp_path)[0]
-    second.save(packed(range(200, 220)), caches_of(20))
+    written(second, range(200, 220), caches_of(20))
     assert not oldest.exists()
     assert len(files(tmp_path)) == 2
 
 
 def test_what_cannot_be_a_file_of_ours_is_not_written(store, tmp_path):
-    store.save(packed(range(20)), [CacheList(KVCache(), KVCache())])
+    written(store, range(20), [CacheList(KVCache(), KVCache())])
     assert not files(tmp_path)
 
 
@@ -112,7 +144,7 @@ DAMAGE = [
     garbage,
     empty,
     code,
-    changed_metadata(**{"0_format": "mlx-gateway-prefix-0"}),
+    changed_metadata(**{"0_format": "mlx-gateway-prefix-1"}),
     changed_metadata(**{"1_0": "os.system"}),
     changed_metadata(**{"1_0": "mx"}),
     changed_metadata(**{"0_tokens": "not base64!"}),
@@ -122,7 +154,7 @@ DAMAGE = [
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
 def test_a_damaged_or_foreign_file_is_left_out_with_a_warning(store, tmp_path, caplog, damage):
-    store.save(packed(range(20)), caches_of(20))
+    written(store, range(20), caches_of(20))
     damage(files(tmp_path)[0])
     with caplog.at_level(logging.WARNING):
         assert not len(PrefixStore(tmp_path, 1 << 30, "a model"))
@@ -131,7 +163,7 @@ def test_a_damaged_or_foreign_file_is_left_out_with_a_warning(store, tmp_path, c
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
 def test_a_file_damaged_while_the_store_is_open_is_left_out(store, tmp_path, caplog, damage):
-    store.save(packed(range(20)), caches_of(20))
+    written(store, range(20), caches_of(20))
     (entry,) = store
     damage(files(tmp_path)[0])
     assert store.load(entry) is None
@@ -139,7 +171,7 @@ def test_a_file_damaged_while_the_store_is_open_is_left_out(store, tmp_path, cap
 
 
 def test_caches_of_another_length_than_the_tokens_are_left_out(store, tmp_path):
-    store.save(packed(range(20)), caches_of(19))
+    written(store, range(20), caches_of(19))
     (entry,) = store
     assert store.load(entry) is None
 
@@ -147,7 +179,7 @@ def test_caches_of_another_length_than_the_tokens_are_left_out(store, tmp_path):
 def test_a_folder_that_cannot_be_written_costs_no_more_than_a_warning(tmp_path, caplog):
     (tmp_path / "file").write_text("no folder")
     store = PrefixStore(tmp_path / "file", 1 << 30, "a model")
-    store.save(packed(range(20)), caches_of(20))
+    written(store, range(20), caches_of(20))
     assert not len(store)
     assert "can't" in caplog.text
 
@@ -155,11 +187,74 @@ def test_a_folder_that_cannot_be_written_costs_no_more_than_a_warning(tmp_path, 
 def test_states_are_kept_too(store, tmp_path):
     state = ArraysCache(2)
     state[0] = mx.ones((1, 3))
-    store.save(packed(range(20)), [*caches_of(20, 1), state])
+    written(store, range(20), [*caches_of(20, 1), state])
     (entry,) = PrefixStore(tmp_path, 1 << 30, "a model")
     assert not entry.trimmable
     again = store.load(entry)
     assert mx.array_equal(again[1][0], mx.ones((1, 3)))
+
+
+def test_what_depends_on_more_than_tokens_is_found_by_both(store, tmp_path):
+    written(store, range(20), caches_of(20), "a red picture")
+    again = PrefixStore(tmp_path, 1 << 30, "a model")
+    for one in (store, again):
+        assert one.longest("a red picture", packed(range(30)))[0] == 20
+        assert one.longest("a blue picture", packed(range(30))) is None
+        assert one.longest("", packed(range(30))) is None
+
+
+def test_saving_never_waits_for_the_disk(slow, tmp_path):
+    assert slow.save(packed(range(20)), caches_of(20))
+    assert slow.save(packed(range(20)), caches_of(20)), "what is being written is not written twice"
+    assert not files(tmp_path)
+    assert not len(slow)
+    slow.goes_on.set()
+    slow.flush()
+    assert len(slow) == len(files(tmp_path)) == 1
+
+
+def test_what_waits_to_be_written_is_bounded(slow, monkeypatch):
+    monkeypatch.setattr(prefix_store, "MOST_QUEUED", 10)
+    assert slow.save(packed(range(20)), caches_of(20)), "one entry always may"
+    assert not slow.save(packed(range(100, 120)), caches_of(20))
+    slow.goes_on.set()
+    slow.flush()
+    assert slow.save(packed(range(100, 120)), caches_of(20))
+
+
+def test_what_waits_is_written_though_the_store_is_closed(slow, tmp_path):
+    slow.save(packed(range(20)), caches_of(20))
+    slow.close()
+    slow.goes_on.set()
+    slow.wait_closed()
+    assert len(files(tmp_path)) == 1
+    assert slow.save(packed(range(100, 120)), caches_of(20)), "there is nothing to try again"
+    assert len(files(tmp_path)) == 1
+
+
+async def test_a_model_is_unloaded_while_the_disk_writes_and_others_go_on(slow, tmp_path):
+    options = {"temperature": 0.0, "max_tokens": 12}
+    models = [f"a={MODEL_PATH}", f"b={MODEL_PATH}"]
+    provider = MLXProvider({**options, "model": models, "close_grace": 0})
+    try:
+        await provider.generate_async(PROMPT, model="a")
+        await provider.generate_async("Hi", model="b")
+        leaving = provider._library.find("b")
+        leaving.engine._worker.prefixes.store = slow
+        await provider.generate_async(PROMPT, model="b")
+        unloading = asyncio.create_task(asyncio.to_thread(leaving.unload))
+        async with asyncio.timeout(60):
+            answers = [await provider.generate_async(PROMPT, model="a") for _ in range(2)]
+            while leaving.engine.model is not None:
+                await asyncio.sleep(0.01)
+        assert all(answer.content for answer in answers)
+        assert not files(tmp_path), "the disk was not slow"
+        slow.goes_on.set()
+        assert await unloading
+        assert len(files(tmp_path)) == 1
+    finally:
+        slow.goes_on.set()
+        await provider.aclose()
 
 
 def test_mlx_lm_still_writes_what_the_header_is_read_as(tmp_path):

@@ -1,0 +1,115 @@
+"""KV caches in a file, as mlx-lm's `save_prompt_cache` writes them and `load_prompt_cache` reads.
+
+Writing is in two parts: `Snapshot` takes the caches on the MLX thread, without copying them, and is
+written on another thread, which makes no call of MLX's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlx.utils import tree_flatten
+
+from provider.runtime.mlx import mx
+
+__all__ = ["Snapshot", "read_header"]
+
+MOST_HEADER = 64 << 20  # bytes; a longer one is no header of ours
+LENGTH = 8  # bytes that say how long the header is
+DTYPES = {
+    mx.bool_: "BOOL",
+    mx.uint8: "U8",
+    mx.uint16: "U16",
+    mx.uint32: "U32",
+    mx.uint64: "U64",
+    mx.int8: "I8",
+    mx.int16: "I16",
+    mx.int32: "I32",
+    mx.int64: "I64",
+    mx.float16: "F16",
+    mx.bfloat16: "BF16",
+    mx.float32: "F32",
+}
+
+
+class Snapshot:
+    """What some caches hold now, and `metadata`, as the bytes of a file.
+
+    Made on the MLX thread: it evaluates the arrays. Raises ValueError for a state that can't be
+    written.
+    """
+
+    def __init__(self, caches: Sequence[Any], metadata: Mapping[str, str]):
+        arrays: dict[str, Any] = {}
+        scalars: list[Any] = [""]  # as mlx-lm has it, which would drop an empty list
+        for place, value in tree_flatten([cache.state for cache in caches]):
+            arrays[place], scalar = _as_array(value)
+            if scalar:
+                scalars.append((place, scalar))
+        described = [dict(metadata), [type(cache).__name__ for cache in caches], scalars]
+        self._arrays = [mx.contiguous(array) for array in arrays.values()]  # what is, is shared
+        self._bytes = [array.reshape(-1).view(mx.uint8) for array in self._arrays]
+        mx.eval(self._arrays, self._bytes)
+        self._header = _header(arrays, dict(tree_flatten(described)))
+        self._buffers = [memoryview(array) for array in self._bytes]  # type: ignore[arg-type]
+        self.nbytes = len(self._header) + sum(buffer.nbytes for buffer in self._buffers)
+
+    def write(self, path: Path) -> None:
+        """Write the file; from any thread. Raises OSError."""
+        with path.open("wb") as file:
+            file.write(self._header)
+            for buffer in self._buffers:
+                file.write(buffer)
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """Return a file's metadata, without reading its arrays.
+
+    Raises OSError, ValueError if it is no such file or cut short, KeyError or TypeError if it says
+    something else than such a file does.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(LENGTH), "little")
+        if not 0 < length <= min(MOST_HEADER, size - LENGTH):
+            raise ValueError("it is no safetensors file, or cut short")
+        header = json.loads(file.read(length))
+    metadata: dict[str, str] = header.pop("__metadata__", {})
+    ends = [tensor["data_offsets"][1] for tensor in header.values()]
+    if LENGTH + length + max(ends, default=0) != size:
+        raise ValueError("it is cut short")
+    return metadata
+
+
+def _as_array(value: Any) -> tuple[Any, str]:
+    """Return a part of a state as an array, and what mlx-lm calls it if it is none itself."""
+    match value:
+        case mx.array():
+            return value, ""
+        case bool() | int() | float():
+            return mx.array(value), "scalar"
+        case str():
+            return mx.array([ord(character) for character in value]), "string"
+        case None:
+            return mx.array([]), "none"
+        case _:
+            raise ValueError(f"a state that can't be written: {type(value).__name__}")
+
+
+def _header(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
+    described: dict[str, Any] = {"__metadata__": metadata}
+    begin = 0
+    for place, array in arrays.items():
+        end = begin + array.nbytes
+        described[place] = {
+            "dtype": DTYPES[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [begin, end],
+        }
+        begin = end
+    text = json.dumps(described, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % LENGTH)  # the arrays begin at a multiple of it
+    return len(text).to_bytes(LENGTH, "little") + text
