@@ -13,7 +13,7 @@ import binascii
 import difflib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -59,6 +59,7 @@ BEARER_PROTOCOL = "mlx-gateway.bearer."  # and the token in base64url, for brows
 
 MAX_DEPTH = 64  # of what a client sends; JSON Schemas of tools need a dozen
 
+TO_JSON = msgspec.json.Encoder()
 MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
@@ -83,7 +84,7 @@ class JsonCodec(_Codec):
     def encode(self, frame: ServerFrame | ClientFrame) -> bytes:
         """Return the frame as UTF-8 JSON; a lone surrogate becomes a replacement character."""
         try:
-            return msgspec.json.encode(frame)
+            return TO_JSON.encode(frame)
         except UnicodeEncodeError:
             return msgspec.json.encode(_without_surrogates(msgspec.to_builtins(frame)))
 
@@ -152,6 +153,7 @@ class NativeDialect:
     def __init__(self, codec: Codec):
         self.name = codec.name
         self._codec = codec
+        self._encode: Callable[[ServerFrame], bytes] = codec.encode  # bound once, for each token
         self._text = codec.text
 
     def greet(self, ready: Ready) -> Sequence[Message]:
@@ -164,8 +166,8 @@ class NativeDialect:
 
     def encode(self, event: Event) -> Sequence[Message]:
         """Return the event's frame; an error's names the fields at fault by their paths."""
-        frame = _error(event) if isinstance(event, Failed) else event
-        return (Message(self._codec.encode(frame), self._text),)
+        frame = _error(event) if type(event) is Failed else event
+        return (Message(self._encode(frame), self._text),)  # type: ignore[arg-type]
 
 
 def worded(message: str, fields: Sequence[str]) -> str:

@@ -297,18 +297,20 @@ class Connection:
 
         A token then goes from the provider to the socket without another task's turn.
         """
-        session, socket, encode = self._session, self._socket, self._dialect.encode
+        session, transport = self._session, self._socket.transport
+        encode, alone = self._dialect.encode, (self._socket,)
         metrics = self._generations.metrics
         while session.waiting and self._writing and not self._sending:
-            if socket.transport.get_write_buffer_size():
+            if transport.get_write_buffer_size():
                 self._wake_writer.set()
                 return
             events, generation = session.take()
             for event in events:
-                for message in encode(event):
+                messages = encode(event)
+                metrics.sent_frames += len(messages)
+                for message in messages:
                     metrics.sent_bytes += len(message.data)
-                    metrics.sent_frames += 1
-                    broadcast((socket,), message.data, text=message.text)
+                    broadcast(alone, message.data, text=message.text)
             self._after(generation)
 
     async def _write(self) -> None:
