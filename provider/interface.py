@@ -15,11 +15,12 @@ Rule 3: only plain data crosses, so a provider may live in another process.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - the contract's own spelling
+from types import MappingProxyType
+from typing import Any, Dict, List, Optional, Union, cast  # noqa: UP035 - the contract's own spelling
 
 from provider.errors import (
     AbstractLLMError,
@@ -62,6 +63,7 @@ from provider.tool_types import (
 )
 
 __all__ = [
+    "COUNTER",
     "AbstractLLMError",
     "AbstractLLMInterface",
     "AuthenticationError",
@@ -71,6 +73,7 @@ __all__ = [
     "ContextWindowExceededError",
     "FileData",
     "FileProcessingError",
+    "ForeignProvider",
     "GenerateResponse",
     "GenerationError",
     "GenerationStarted",
@@ -106,8 +109,7 @@ __all__ = [
     "UnsupportedModelError",
     "UnsupportedOperationError",
     "UnsupportedProviderError",
-    "health_of",
-    "models_of",
+    "with_defaults",
 ]
 
 
@@ -386,20 +388,57 @@ class AbstractLLMInterface(ABC):
         """Return this call's parameters: the stored ones, overridden by the call's."""
         return self.config_manager.get_provider_params(kwargs, system_prompt, tools)
 
+    # What a gateway asks beyond the package's own interface; a provider overrides what it has.
 
-# Optional abilities of a provider --------------------------------------------------------------
+    async def load(self) -> None:  # noqa: B027 - a default
+        """Get ready to generate; there is nothing to load. Raises an `AbstractLLMError`."""
+
+    async def aclose(self) -> None:  # noqa: B027 - a default
+        """Free everything; there is nothing to free."""
+
+    def health(self) -> Health:
+        """Return whether a generation can be taken now; it can."""
+        return Health(ready=True)
+
+    def models(self) -> List[ModelInfo]:
+        """Return the models that can be asked for; the one of the configuration."""
+        name = self.get_param(ModelParameter.MODEL)
+        return [ModelInfo(str(name) if name else "default")]
+
+    def statistics(self) -> Optional[object]:
+        """Return one look at the numbers to be published, None for none.
+
+        A dataclass of numbers, and of histograms with `bounds`, `counts` and `total`; a number
+        that only ever grows has the metadata COUNTER. Never waits.
+        """
+        return None
 
 
-def health_of(provider: AbstractLLMInterface) -> Health:
-    """Return what the provider's own `health()` says; one without it counts as ready."""
-    health = getattr(provider, "health", None)
-    return health() if callable(health) else Health(ready=True)
+COUNTER: Mapping[str, str] = MappingProxyType({"kind": "counter"})
 
 
-def models_of(provider: AbstractLLMInterface) -> List[ModelInfo]:
-    """Return what the provider's own `models()` says, or the one model of its configuration."""
-    models = getattr(provider, "models", None)
-    if callable(models):
-        return list(models())
-    name = provider.get_param(ModelParameter.MODEL)
-    return [ModelInfo(str(name) if name else "default")]
+class ForeignProvider(AbstractLLMInterface):
+    """A provider that was written for the package `abstractllm`, with the defaults for the rest."""
+
+    def __init__(self, provider: Any):
+        super().__init__(provider.get_config())
+        self._provider = provider
+
+    def generate(self, *given: Any, **kwargs: Any) -> Any:
+        """Do what the provider does."""
+        return self._provider.generate(*given, **kwargs)
+
+    async def generate_async(self, *given: Any, **kwargs: Any) -> Any:
+        """Do what the provider does."""
+        return await self._provider.generate_async(*given, **kwargs)
+
+    def get_capabilities(self) -> Dict[Union[str, ModelCapability], Any]:
+        """Return what the provider says."""
+        return dict(self._provider.get_capabilities())
+
+
+def with_defaults(provider: Any) -> AbstractLLMInterface:
+    """Return a provider with all that a gateway asks, whichever interface it was written for."""
+    if AbstractLLMInterface in type(provider).__mro__:  # who is only registered inherits nothing
+        return cast("AbstractLLMInterface", provider)
+    return ForeignProvider(provider)

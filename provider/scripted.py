@@ -172,14 +172,6 @@ class ScriptedProvider(AbstractLLMInterface):
         self.requests: List[Request] = []  # every accepted call, in order
         self.live: List[Request] = []  # those whose stream is open
 
-    # What the gateway's command line expects of a provider that it opens.
-
-    async def load(self) -> None:
-        """There is nothing to load."""
-
-    async def aclose(self) -> None:
-        """There is nothing to free."""
-
     def models(self) -> List[ModelInfo]:
         """Return the one model that this is."""
         return [ModelInfo(MODEL_NAME, CONTEXT_WINDOW)]

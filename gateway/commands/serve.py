@@ -28,7 +28,6 @@ from gateway.server.server import Gateway
 from gateway.server.tokens import BadTokens, Tokens, from_environment, from_file
 from provider.interface import (
     AbstractLLMError,
-    AbstractLLMInterface,
     InvalidParameterError,
     ModelLoadingError,
     ModelNotFoundError,
@@ -88,7 +87,7 @@ class _Service:
             await self._gateway.drain()
         finally:
             await self._gateway.close()
-            await _call(self._gateway.provider, "aclose")
+            await self._gateway.provider.aclose()
 
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -120,7 +119,7 @@ class _Service:
         return tokens
 
     async def _load_or_stop(self) -> None:
-        loading = asyncio.ensure_future(_call(self._gateway.provider, "load"))
+        loading = asyncio.ensure_future(self._gateway.provider.load())
         stopping = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -139,13 +138,6 @@ class _Service:
             raise Failure(
                 str(error), "see the log above for the cause", ExitStatus.FAILED
             ) from error
-
-
-async def _call(provider: AbstractLLMInterface, name: str) -> None:
-    """Call what a provider may have and need not."""
-    method = getattr(provider, name, None)
-    if method is not None:
-        await method()
 
 
 def _open_provider(kind: str, values: Mapping[str, Value]) -> Any:

@@ -20,7 +20,7 @@ from gateway.server.metrics import Metrics, exposition
 from gateway.server.rates import Counts
 from gateway.server.resumable import ResumeStore
 from gateway.server.tokens import Token
-from provider.interface import AbstractLLMInterface, ModelParameter, health_of
+from provider.interface import AbstractLLMInterface, ModelParameter, with_defaults
 from provider.options import GenerationOptions
 
 __all__ = ["Generations"]
@@ -34,7 +34,7 @@ class Generations:
     """The generations of a gateway, whichever connection they have, if any."""
 
     def __init__(self, provider: AbstractLLMInterface, settings: Settings):
-        self.provider = provider
+        self.provider = with_defaults(provider)
         self.settings = settings
         self.resume_store = ResumeStore(settings.resume_ttl_s, settings.resume_total_bytes)
         self.draining = False
@@ -153,12 +153,12 @@ class Generations:
 
     def exposition(self) -> bytes:
         """Return all numbers in Prometheus' text format."""
-        statistics = getattr(self.provider, "statistics", None)
+        provider = self.provider
         now = {
             "connections": self.connections,
             "generations": self.live,
             "tickets": len(self.resume_store),
             "lost_generations": self.resume_store.waiting,
-            "ready": int(health_of(self.provider).ready and not self.draining),
+            "ready": int(provider.health().ready and not self.draining),
         }
-        return exposition(self.metrics, now, statistics() if callable(statistics) else None)
+        return exposition(self.metrics, now, provider.statistics())

@@ -16,7 +16,6 @@ from gateway import __version__
 from gateway.protocol.asyncapi import document
 from gateway.server.generations import Generations
 from gateway.server.metrics import CONTENT_TYPE
-from provider.interface import health_of, models_of
 
 __all__ = ["Page", "page_for", "text_page", "web_root"]
 
@@ -99,7 +98,7 @@ def _healthz(generations: Generations) -> Page:
 def _readyz(generations: Generations) -> Page:
     if generations.draining:
         return text_page(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway is stopping")
-    health = health_of(generations.provider)
+    health = generations.provider.health()
     if health.ready:
         return text_page(HTTPStatus.OK, "ready")
     return text_page(HTTPStatus.SERVICE_UNAVAILABLE, health.reason)
@@ -116,7 +115,7 @@ def _models(generations: Generations) -> Page:
             "loaded": model.loaded,
             "base": model.base,
         }
-        for model in models_of(generations.provider)
+        for model in generations.provider.models()
     ]
     body = msgspec.json.encode({"object": "list", "data": listed})
     return Page(HTTPStatus.OK, "application/json", body)

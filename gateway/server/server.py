@@ -39,7 +39,7 @@ from gateway.server.logs import LIBRARY, fields, unexpected
 from gateway.server.pages import Page, page_for, text_page
 from gateway.server.routing import Routing, upgrade_required
 from gateway.server.tokens import Token, Tokens
-from provider.interface import AbstractLLMInterface, models_of
+from provider.interface import AbstractLLMInterface
 
 __all__ = ["Gateway", "options_of"]
 
@@ -66,10 +66,10 @@ class Gateway:
         Raises ValueError, or OSError if a certificate can't be read.
         """
         self.settings = settings or Settings()
-        self.provider = provider
         self._handshake = Handshake(self.settings, tokens or Tokens())
         self._routing = Routing(routes)
         self._generations = Generations(provider, self.settings)
+        self.provider = self._generations.provider
         self._tls = _tls_context(self.settings)
         self._epoch = secrets.token_hex(8)  # another one after each start
         self._connections: set[Connection] = set()
@@ -252,7 +252,7 @@ class Gateway:
             server=f"mlx-gateway/{__version__}",
             epoch=self._epoch,
             connection=connection,
-            models=[model.id for model in models_of(self.provider)],
+            models=[model.id for model in self.provider.models()],
             limits={name: limit for name, limit in limits.items() if limit is not None},
         )
 

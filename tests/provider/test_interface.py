@@ -17,8 +17,7 @@ from provider.interface import (
     Message,
     ModelInfo,
     ModelParameter,
-    health_of,
-    models_of,
+    with_defaults,
 )
 
 COMPARE = """
@@ -131,9 +130,28 @@ class Minimal(AbstractLLMInterface):
 
 def test_a_provider_without_extras_counts_as_ready_with_its_configured_model():
     minimal = Minimal({ModelParameter.MODEL: "some/model"})
-    assert health_of(minimal) == Health(ready=True)
-    assert models_of(minimal) == [ModelInfo("some/model")]
-    assert models_of(Minimal()) == [ModelInfo("default")]
+    assert minimal.health() == Health(ready=True)
+    assert minimal.models() == [ModelInfo("some/model")]
+    assert Minimal().models() == [ModelInfo("default")]
+    assert minimal.statistics() is None
+    assert with_defaults(minimal) is minimal
+
+
+async def test_a_provider_of_another_interface_gets_the_defaults_for_the_rest():
+    class Foreign:
+        get_config = Minimal().get_config
+        get_capabilities = Minimal().get_capabilities
+        generate = Minimal().generate
+        generate_async = Minimal().generate_async
+
+    AbstractLLMInterface.register(Foreign)  # which gives it no method
+    provider = with_defaults(Foreign())
+    await provider.load()
+    assert provider.health().ready
+    assert provider.generate("a").content == "a"
+    assert (await provider.generate_async("b", stream=False)).content == "b"
+    assert provider.get_capabilities() == Minimal().get_capabilities()
+    await provider.aclose()
 
 
 def test_enum_and_string_keys_are_one_key():

@@ -9,7 +9,6 @@ from provider.interface import (
     InvalidParameterError,
     PrefillProgress,
     QueuePosition,
-    models_of,
 )
 from provider.scripted import (
     Call,
@@ -136,4 +135,4 @@ async def test_the_default_script_answers_what_was_asked():
     whole = await provider.generate_async("", messages=messages)
     assert "You said: Foxes?" in whole.content
     assert len(default_script(provider.requests[0])) > 2
-    assert models_of(provider)[0].id == "scripted"
+    assert provider.models()[0].id == "scripted"

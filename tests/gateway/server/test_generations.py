@@ -1,0 +1,79 @@
+"""What a gateway asks of a provider that holds no model."""
+
+import asyncio
+import sys
+
+from gateway.protocol.frames import Cancel, Generate
+from provider.interface import AbstractLLMInterface, GenerateResponse, Health
+from tests.support.servers import eventually, get, running, wired
+
+ECHO = """
+import sys
+for line in sys.stdin:
+    for word in line.split():
+        print(word, flush=True)
+    print(flush=True)
+"""
+
+
+class Echo(AbstractLLMInterface):
+    """Each prompt goes to another process, which gives its words back."""
+
+    def __init__(self):
+        super().__init__({"model": "echo"})
+        self.process = None
+        self.open = 0  # streams
+
+    async def load(self):
+        pipe = asyncio.subprocess.PIPE
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", ECHO, stdin=pipe, stdout=pipe
+        )
+
+    async def aclose(self):
+        self.process.stdin.close()
+        await self.process.wait()
+
+    def health(self):
+        return Health(ready=self.process is not None, reason="the process is not there")
+
+    def generate(self, prompt, *given, **options):
+        raise NotImplementedError
+
+    async def generate_async(
+        self, prompt, system_prompt=None, files=None, stream=False, tools=None, **options
+    ):
+        return self._words(prompt)
+
+    async def _words(self, prompt):
+        self.open += 1
+        try:
+            self.process.stdin.write(f"{prompt}\n".encode())
+            while word := (await self.process.stdout.readline()).strip():
+                yield GenerateResponse(content=f"{word.decode()} ")
+            if prompt.startswith("stay"):
+                await asyncio.Event().wait()
+            yield GenerateResponse(finish_reason="stop")
+        finally:
+            self.open -= 1
+
+
+async def test_a_provider_in_another_process_is_served_with_what_it_overrides_alone():
+    provider = Echo()
+    async with running(provider) as gateway:
+        assert (await get(gateway, "/readyz"))[:2] == (503, b"the process is not there\n")
+        await gateway.provider.load()
+        assert (await get(gateway, "/readyz"))[0] == 200
+        assert b'"id":"echo"' in (await get(gateway, "/v1/models"))[1]
+        assert b"mlx_gateway_ready 1.0" in (await get(gateway, "/metrics"))[1]
+        async with wired(gateway) as wire:
+            await wire.send(Generate(id="a", prompt="one two"))
+            frames = await wire.until("done")
+            assert "".join(f.get("text", "") for f in frames) == "one two "
+            assert frames[-1]["finish_reason"] == "stop"
+            await wire.send(Generate(id="b", prompt="stay here"))
+            await wire.until("chunk")
+            await wire.send(Cancel(id="b"))
+            assert (await wire.until("done"))[-1]["finish_reason"] == "cancelled"
+            await eventually(lambda: provider.open == 0)
+        await gateway.provider.aclose()
