@@ -28,21 +28,6 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 ENGINE = "mlx_gateway_engine_"
-GROWING = frozenset(  # of an engine's numbers; all others come and go
-    {
-        "prefix_hits",
-        "prefix_misses",
-        "prefill_tokens",
-        "cached_tokens",
-        "decode_tokens",
-        "finished",
-        "cancelled",
-        "faults",
-        "parkings",
-        "restarts",
-        "steps",
-    }
-)
 
 
 class Histogram:
@@ -84,8 +69,7 @@ class Metrics:
 def exposition(metrics: Metrics, now: dict[str, int], engine: object) -> bytes:
     """Return all numbers in Prometheus' text format.
 
-    `now` are numbers that come and go, by name; `engine` is a provider's statistics, a dataclass of
-    numbers and of histograms with `bounds`, `counts` and `total`, or None.
+    `now` are numbers that come and go, by name; `engine` is what a provider's `statistics` return.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(metrics, now, engine))
@@ -125,7 +109,7 @@ class _Families(Collector):
             about = f"The engine's {one.name.replace('_', ' ')}"
             if hasattr(value, "bounds"):
                 yield _family(f"{ENGINE}{one.name}", about, value)
-            elif one.name in GROWING:
+            elif one.metadata.get("kind") == "counter":
                 yield CounterMetricFamily(f"{ENGINE}{one.name}", about, value=value)
             elif isinstance(value, int | float):
                 yield GaugeMetricFamily(f"{ENGINE}{one.name}", about, value=value)

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from provider.interface import COUNTER
+
 __all__ = [
-    "GROWING",
     "Counters",
     "EngineStatistics",
     "Histogram",
@@ -84,29 +85,23 @@ class EngineStatistics:
     parked_bytes: int  # in KV caches of parked runs
     prefix_bytes: int  # in KV caches kept for prompts that begin alike
     prefix_entries: int
-    prefix_hits: int
-    prefix_misses: int
-    prefill_tokens: int
-    cached_tokens: int
-    decode_tokens: int
-    finished: int
-    cancelled: int
-    faults: int
-    parkings: int
-    restarts: int  # times the batch was lost to an error that was no run's
-    steps: int
-    step_seconds: HistogramSnapshot
+    prefix_hits: int = field(metadata=COUNTER)
+    prefix_misses: int = field(metadata=COUNTER)
+    prefill_tokens: int = field(metadata=COUNTER)
+    cached_tokens: int = field(metadata=COUNTER)
+    decode_tokens: int = field(metadata=COUNTER)
+    finished: int = field(metadata=COUNTER)
+    cancelled: int = field(metadata=COUNTER)
+    faults: int = field(metadata=COUNTER)
+    parkings: int = field(metadata=COUNTER)
+    restarts: int = field(metadata=COUNTER)  # the batch was lost to an error that was no run's
+    steps: int = field(metadata=COUNTER)
+    step_seconds: HistogramSnapshot = field(metadata=COUNTER)
 
     def only_growing(self) -> EngineStatistics:
         """Return what was counted, without what is held: of an engine that is there no more."""
-        held = {one.name: 0 for one in fields(self) if one.name not in GROWING}
+        held = {one.name: 0 for one in fields(self) if one.metadata.get("kind") != "counter"}
         return replace(self, **held)  # type: ignore[arg-type]
-
-
-GROWING = frozenset(  # of these numbers; all others come and go
-    {one.name for one in fields(Counters)}
-    | {"prefix_hits", "prefix_misses", "restarts", "step_seconds"}
-)
 
 
 def total_of(engines: Sequence[EngineStatistics]) -> EngineStatistics:

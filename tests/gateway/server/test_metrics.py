@@ -1,6 +1,7 @@
 """What is counted, as Prometheus reads it, and the dashboard that shows it."""
 
 import asyncio
+import dataclasses
 import hashlib
 import json
 import re
@@ -12,7 +13,8 @@ from gateway.protocol.frames import Cancel, Generate, Resume
 from gateway.server.metrics import Histogram, Metrics, exposition
 from gateway.server.tokens import Token, Tokens
 from provider import MLXProvider
-from provider.interface import GenerationError
+from provider.engine.statistics import Counters, EngineStatistics
+from provider.interface import COUNTER, GenerationError
 from provider.scripted import Fail, Gate, Pause, Say, ScriptedProvider
 from tests.support.servers import eventually, get, running, wired
 
@@ -109,6 +111,29 @@ def test_a_histogram_counts_by_magnitude():
     text = exposition(metrics, {}, None).decode()
     assert 'mlx_gateway_cancel_latency_seconds_bucket{le="2"} 3.0' in text
     assert 'mlx_gateway_cancel_latency_seconds_bucket{le="+Inf"} 4.0' in text
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    read: int = dataclasses.field(metadata=COUNTER)
+    held: int
+
+
+def test_a_providers_number_says_itself_whether_it_only_grows():
+    text = exposition(Metrics(), {}, Numbers(read=3, held=2)).decode()
+    assert "# TYPE mlx_gateway_engine_read_total counter" in text
+    assert "mlx_gateway_engine_read_total 3.0" in text
+    assert "# TYPE mlx_gateway_engine_held gauge" in text
+
+
+def test_every_number_that_the_engine_counts_is_a_counter():
+    counted = {one.name for one in dataclasses.fields(Counters)}
+    kinds = {one.name: one.metadata.get("kind") for one in dataclasses.fields(EngineStatistics)}
+    assert {name for name in kinds if kinds[name] == "counter"} == counted | {
+        "prefix_hits",
+        "prefix_misses",
+        "restarts",
+    }
 
 
 async def test_the_dashboard_shows_nothing_that_is_not_counted():
