@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 from llguidance import LLMatcher
 
-from provider.constraints.compiler import (
-    _reason,
-)
-from provider.constraints.masks import _only, _set
+from provider.constraints.compiler import reason_of
+from provider.constraints.masks import allow, allow_only
 from provider.formats.thinking import Thinking
 from provider.interface import GenerationError
 
@@ -31,7 +29,7 @@ class AnswerConstraint:
     While the model thinks nothing is bound, until `most_thoughts` tokens have come, of all its
     thinking together; then the only way on is what closes it, token by token, and no more is begun.
     Without a `matcher` thinking may come anywhere in the answer, with one before its form. The
-    tokens of `never` come nowhere in that order.
+    tokens of `forbidden` come nowhere in that order.
     """
 
     def __init__(
@@ -42,7 +40,7 @@ class AnswerConstraint:
         *,
         begun: bool = False,
         most_thoughts: int | None = None,
-        never: Sequence[int] = (),
+        forbidden: Sequence[int] = (),
     ):
         self._matcher = matcher
         self._ends = list(ends)  # may come where the form is full
@@ -52,7 +50,7 @@ class AnswerConstraint:
         self._think_end = list(thinking.end)
         self._closing = list(thinking.closing)
         self._most_thoughts = most_thoughts
-        self._never = list(never)
+        self._forbidden = list(forbidden)
         self._restart()
 
     def another(self) -> AnswerConstraint:
@@ -63,13 +61,13 @@ class AnswerConstraint:
             self._thinking,
             begun=self._begun,
             most_thoughts=self._most_thoughts,
-            never=self._never,
+            forbidden=self._forbidden,
         )
 
     @property
     def bound(self) -> bool:
         """Whether anything is forbidden after the tokens that were followed last."""
-        return self._due is not None or self._formed or bool(self._forbidden)
+        return self._due is not None or self._formed or bool(self._forbidden_next)
 
     def follow(self, length: int, last: int, answer: Callable[[], Sequence[int]]) -> None:
         """Take the answer's tokens so far: `length` of them, the newest `last`.
@@ -89,23 +87,25 @@ class AnswerConstraint:
         """Set the bits of the tokens that may come next in `mask`, 32 tokens a number."""
         due = self._due
         if due is not None:
-            _only(mask, [due])
+            allow_only(mask, [due])
             return
         if self._formed:
             self._write_form(mask)
-        for token in self._forbidden:
+        for token in self._forbidden_next:
             mask[token // 32] &= ~np.uint32(1 << (token % 32))
 
     def _write_form(self, mask: Any) -> None:
         assert self._matcher is not None
         if self._matcher.is_stopped():  # the form is full
-            _only(mask, self._ends)
+            allow_only(mask, self._ends)
         else:
             self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
             if self._matcher.is_error():
-                raise GenerationError(f"the answer's form is too complex: {_reason(self._matcher)}")
+                raise GenerationError(
+                    f"the answer's form is too complex: {reason_of(self._matcher)}"
+                )
         if not self._seen:
-            _set(mask, *self._think_start[:1])
+            allow(mask, *self._think_start[:1])
 
     @property
     def _formed(self) -> bool:
@@ -123,11 +123,11 @@ class AnswerConstraint:
         return closing[next(there, 0)]
 
     @property
-    def _forbidden(self) -> list[int]:
+    def _forbidden_next(self) -> list[int]:
         """The tokens that would make whole what may not come."""
         most = self._most_thoughts
         spent = most is not None and self._thoughts is None and self._spent >= most
-        refused = [self._never, self._think_start if spent else []]
+        refused = [self._forbidden, self._think_start if spent else []]
         found = [one[-1] for one in refused if one and self._ends_with(one[:-1])]
         # An answer that has to have a form can't end before it has begun.
         early = self._matcher is not None and self._thoughts is not None
@@ -152,7 +152,7 @@ class AnswerConstraint:
         self._seen.append(token)
         if self._thoughts is not None:
             self._thoughts += 1
-            ends = (self._think_end, list(self._thinking.aside))
+            ends = (self._think_end, list(self._thinking.commentary))
             if any(end and self._ends_with(end) for end in ends):
                 self._spent, self._thoughts = self._thoughts, None
         elif self._opens(first):

@@ -18,10 +18,7 @@ from provider.formats.families import model_format
 from provider.formats.lark import BETWEEN
 from provider.interface import InvalidParameterError
 
-__all__ = [
-    "GrammarCompiler",
-    "refuse_costly",
-]
+__all__ = ["Form", "GrammarCompiler", "form_of", "reason_of", "refuse_costly"]
 
 
 OPTION = "response_format"
@@ -114,7 +111,7 @@ class GrammarCompiler:
         if kept is None or copy is None:
             kept = self._compile(form)
             if kept.is_error():
-                raise _refused(value, _reason(kept), option)
+                raise _refused(value, reason_of(kept), option)
             copy = kept.deep_copy()
         self._kept[form] = kept
         if len(self._kept) > MOST_KEPT:
@@ -148,7 +145,7 @@ def _sound_copy(matcher: LLMatcher) -> LLMatcher | None:
     return None if copy.is_error() else copy
 
 
-def _reason(matcher: LLMatcher) -> str:
+def reason_of(matcher: LLMatcher) -> str:
     """Return why a matcher has failed, without the tokens and the grammar that it tells as well."""
     said = matcher.get_error().partition("<state>")[0].strip()
     return "no text can fit it" if said == "NoExtensionBias" else said

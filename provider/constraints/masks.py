@@ -9,9 +9,7 @@ import numpy as np
 
 from provider.runtime.mlx import mx
 
-__all__ = [
-    "Masks",
-]
+__all__ = ["Masks", "allow", "allow_only"]
 
 
 class Masks:
@@ -33,11 +31,13 @@ class Masks:
         return mx.where(allowed, logits, -mx.inf)
 
 
-def _only(mask: Any, tokens: Iterable[int]) -> None:
+def allow_only(mask: Any, tokens: Iterable[int]) -> None:
+    """Clear one row's numbers but for the bits of tokens."""
     mask[:] = 0
-    _set(mask, *tokens)
+    allow(mask, *tokens)
 
 
-def _set(mask: Any, *tokens: int) -> None:
+def allow(mask: Any, *tokens: int) -> None:
+    """Set the bits of tokens in one row's numbers."""
     for token in tokens:
         mask[token // 32] |= np.uint32(1 << (token % 32))

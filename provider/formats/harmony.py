@@ -32,7 +32,7 @@ __all__ = [
 
 FINAL = "<|channel|>final<|message|>"  # what the answer comes after
 BETWEEN_MESSAGES = "<|end|><|start|>assistant"
-ASIDE = "<|channel|>commentary"  # of what is said before a call, and of calls
+COMMENTARY = "<|channel|>commentary"  # of what is said before a call, and of calls
 CALL_START, CALL_END = "<|channel|>commentary to=", "<|call|>"
 CALL_HEADER = re.compile(  # what follows the `to=` of a header
     r"\s*(?:functions\.)?(?P<name>[\w.-]+)[^{]*?<\|message\|>\s*(?=\{)"
@@ -68,8 +68,8 @@ def parse_tool_call(text: str, _tools: Sequence[Any] | None = None) -> dict[str,
 
 def harmony_thinking(tokenizer: Any) -> Thinking:
     """Return how a model thinks: in each message that is not for the user, until one that is."""
-    final, between, aside = (
+    final, between, commentary = (
         tokenizer.encode(text, add_special_tokens=False)
-        for text in (FINAL, BETWEEN_MESSAGES, ASIDE)
+        for text in (FINAL, BETWEEN_MESSAGES, COMMENTARY)
     )
-    return Thinking((), final, [*between, *final], between, aside)
+    return Thinking((), final, [*between, *final], between, commentary)

@@ -17,7 +17,7 @@ class Thinking:
     end: Sequence[int] = ()  # is what it has ended with
     closing: Sequence[int] = ()  # is to be written where it has to end
     before: Sequence[int] = ()  # of `closing`, what counts as written where an answer begins
-    aside: Sequence[int] = ()  # opens what is neither thinking nor the answer
+    commentary: Sequence[int] = ()  # opens what is neither thinking nor the answer
 
 
 def tagged_thinking(tokenizer: Any) -> Thinking:

@@ -156,12 +156,12 @@ class RequestBuilder:
         if matcher is not None and headed and not self.template.format.form_after_headers:
             said = "`response_format`: this model's answers begin with headers, which have no form"
             raise UnsupportedFeatureError("response_format", said)
-        never = (tokenizer.tool_call_start_tokens or ()) if options.tool_choice == "none" else ()
-        never = thinking.aside or never if matcher is not None else never
+        calls = tokenizer.tool_call_start_tokens or () if options.tool_choice == "none" else ()
+        forbidden = thinking.commentary or calls if matcher is not None else calls
         if must_call:
             matcher = self.forms.call_matcher(call.tools)
         budget = options.max_reasoning_tokens if thinking.end else None
-        if matcher is None and budget is None and not never:
+        if matcher is None and budget is None and not forbidden:
             return None
         # The template is asked only where it matters: before a form, for thinking not yet open.
         unasked = (
@@ -173,7 +173,7 @@ class RequestBuilder:
             thinking if unasked else replace(thinking, start=()),
             begun=state == REASONING_STATE or (headed and not must_call),
             most_thoughts=budget,
-            never=never,
+            forbidden=forbidden,
         )
 
 

@@ -4,7 +4,7 @@ import math
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from provider.interface import InvalidParameterError, Message
+from provider.interface import InvalidParameterError
 from provider.options import GenerationOptions, parse_options
 
 
@@ -44,24 +44,6 @@ def test_a_bad_value_is_an_error_that_names_the_option(name, value):
     assert caught.value.value is value
 
 
-@pytest.mark.parametrize(
-    ("messages", "path"),
-    [
-        (["hi"], "messages[0]"),
-        ([{"role": "user", "content": "a"}, {"role": "robot", "content": "b"}], "messages[1].role"),
-        ([{"role": "user"}], "messages[0].content"),
-        ([{"role": "assistant", "content": "a", "thinking": [1]}], "messages[0].thinking"),
-        ([{"role": "user", "content": 3}], "messages[0].content"),
-        ([{"role": "user", "content": [{"type": "image"}]}], "messages[0].content[0]"),
-        ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0].text"),
-    ],
-)
-def test_a_bad_message_is_named_by_its_path(messages, path):
-    with pytest.raises(InvalidParameterError) as caught:
-        parse_options({"messages": messages}, {})
-    assert caught.value.parameter == path
-
-
 def test_an_unknown_option_names_the_nearest():
     with pytest.raises(InvalidParameterError, match="did you mean `temperature`"):
         parse_options({"temprature": 1}, {})
@@ -71,19 +53,6 @@ def test_top_logprobs_need_logprobs():
     assert parse_options({"logprobs": True, "top_logprobs": 3}, {}).top_logprobs == 3
     with pytest.raises(InvalidParameterError, match="needs `logprobs`"):
         parse_options({"top_logprobs": 3}, {})
-
-
-def test_text_parts_are_joined_and_message_objects_taken():
-    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    options = parse_options(
-        {"messages": [{"role": "user", "content": parts}, Message("assistant", "c")]}, {}
-    )
-    assert [m["content"] for m in options.messages] == ["ab", "c"]
-
-
-def test_an_assistant_that_only_calls_tools_needs_no_content():
-    call = {"role": "assistant", "content": None, "tool_calls": [{"name": "a", "arguments": {}}]}
-    assert parse_options({"messages": [call]}, {}).messages[0]["content"] == ""
 
 
 def test_one_stop_string_is_a_list_of_one():
@@ -101,28 +70,6 @@ def test_a_long_bad_value_is_shown_cut():
     with pytest.raises(InvalidParameterError) as caught:
         parse_options({"temperature": "x" * 1000}, {})
     assert len(str(caught.value)) < 120
-
-
-@pytest.mark.parametrize(
-    ("calls", "path"),
-    [
-        (5, "tool_calls"),
-        ("abc", "tool_calls"),
-        ({"a": 1}, "tool_calls"),
-        ([5], "tool_calls[0]"),
-        ([None], "tool_calls[0]"),
-        ([{}], "tool_calls[0].name"),
-        ([{"function": "abc"}], "tool_calls[0].function"),
-        ([{"function": {"name": None}}], "tool_calls[0].function.name"),
-        ([{"name": "f", "arguments": [1]}], "tool_calls[0].arguments"),
-    ],
-)
-def test_a_bad_tool_call_in_a_message_is_named_by_its_path(calls, path):
-    for content in ("", [{"type": "text", "text": "a"}], [{"type": "image", "data": b"x"}]):
-        message = {"role": "assistant", "content": content, "tool_calls": calls}
-        with pytest.raises(InvalidParameterError) as caught:
-            parse_options({"messages": [message]}, {})
-        assert caught.value.parameter == f"messages[0].{path}"
 
 
 @pytest.mark.parametrize("value", [10**400, -(10**400), math.inf, math.nan])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from provider import MLXProvider
 from provider.embedded import MODEL_PATH
-from provider.interface import GenerationError, InvalidParameterError
+from provider.interface import InvalidParameterError
 from provider.models.loading import tokenizer_of
 
 PERSON = {
@@ -82,28 +82,6 @@ async def test_plain_text_is_not_bound(provider):
     free = await answer(provider, {"type": "text"}, temperature=0.0)
     plain = await provider.generate_async("Tell me about a fox", temperature=0.0, max_tokens=200)
     assert free.content == plain.content
-
-
-@pytest.mark.parametrize(
-    ("form", "said"),
-    [
-        ({"type": "regex", "regex": "("}, "invalid regex"),
-        ({"type": "regex", "regex": "(?=a)b"}, "regex parse error: look-around, including"),
-        ({"type": "lark", "grammar": "x y z"}, "Expected token"),
-        ({"type": "json_schema", "schema": {"type": "nope"}}, "Invalid type"),
-        ({"type": "json_schema"}, "must be a JSON Schema"),
-        ({"type": "choice", "choices": []}, "must be a list of texts"),
-        ({"type": "verse"}, "must be an object with a `type` of text, json_object"),
-        ("json", "must be an object"),
-        ({"type": "lark", "grammar": "start: start"}, "no text can fit it"),
-        ({"type": "regex", "regex": r"[^\s\S]"}, "no text can fit it"),
-        ({"type": "json_schema", "schema": {"const": b"x"}}, "not JSON serializable"),
-    ],
-)
-async def test_a_form_that_cannot_be_is_an_error_at_once(provider, form, said):
-    with pytest.raises(InvalidParameterError, match=re.escape(said)) as caught:
-        await provider.generate_async("x", stream=True, response_format=form)
-    assert caught.value.parameter.startswith("response_format")
 
 
 async def test_thinking_comes_first_and_is_not_bound(provider):
@@ -206,14 +184,6 @@ async def test_a_drafted_run_keeps_its_form(tmp_path):
         await provider.aclose()
 
 
-async def test_a_form_that_came_to_its_limit_can_be_asked_for_again(provider):
-    # Each letter that was written is counted on from, until there is too much to keep count of.
-    form = {"type": "regex", "regex": r"([a-z]{1,400}[a-y]{1,400}){1,50}"}
-    with pytest.raises(GenerationError, match="form is too complex: lexer error: too many"):
-        await answer(provider, form, max_tokens=2000, seed=1)
-    assert re.fullmatch("[a-z]*", (await answer(provider, form, max_tokens=8, seed=1)).content)
-
-
 # Tool choice. -----------------------------------------------------------------------------------
 
 TOOLS = [
@@ -290,27 +260,6 @@ async def test_no_tool_is_called_after_turns_with_calls_where_none_is_to_be(prov
     assert response.finish_reason == "stop"
     assert response.content
     assert "get_weather" not in response.content
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"tool_choice": "always"}, '"auto", "none", "required"'),
-        ({"tool_choice": {"name": "sub"}}, "no tool is named `sub`; there is `get_weather`, `add`"),
-        ({"tool_choice": "required", "tools": []}, "there are no `tools`"),
-        ({"tool_choice": "required", "response_format": {"type": "json_object"}}, "no room"),
-        (
-            {
-                "tool_choice": "required",
-                "tools": [{"name": "f", "parameters": {"properties": {"a": {"type": "nope"}}}}],
-            },
-            "Invalid type",
-        ),
-    ],
-)
-async def test_a_choice_that_cannot_be_is_an_error_at_once(provider, options, said):
-    with pytest.raises(InvalidParameterError, match=re.escape(said)):
-        await provider.generate_async("x", **{"tools": TOOLS, **options})
 
 
 # Short ones, so that every answer comes to its end.

@@ -1,6 +1,7 @@
 """Calls made into requests: the prompt, what the answer begins in, what is refused."""
 
 import json
+import re
 
 import pytest
 from mlx_lm.chat_templates.muse_spark import RESPONSE_FORMAT
@@ -14,6 +15,7 @@ from provider.interface import InvalidParameterError, UnsupportedFeatureError
 from provider.models.loading import tokenizer_of
 from provider.models.request_builder import Call, RequestBuilder
 from provider.options import parse_options
+from tests.provider.constraints.test_answer import TOOLS
 from tests.support.tiny_models import LLAMA, write_model
 
 
@@ -114,3 +116,24 @@ async def test_an_assistants_message_is_gone_on_with(provider, said, cut):
     assert begun + rest.content == whole
     with pytest.raises(InvalidParameterError, match="needs a last message of the assistant"):
         await provider.generate_async("", messages=messages[:1], continue_final_message=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"tool_choice": "always"}, '"auto", "none", "required"'),
+        ({"tool_choice": {"name": "sub"}}, "no tool is named `sub`; there is `get_weather`, `add`"),
+        ({"tool_choice": "required", "tools": []}, "there are no `tools`"),
+        ({"tool_choice": "required", "response_format": {"type": "json_object"}}, "no room"),
+        (
+            {
+                "tool_choice": "required",
+                "tools": [{"name": "f", "parameters": {"properties": {"a": {"type": "nope"}}}}],
+            },
+            "Invalid type",
+        ),
+    ],
+)
+async def test_a_choice_that_cannot_be_is_an_error_at_once(provider, options, said):
+    with pytest.raises(InvalidParameterError, match=re.escape(said)):
+        await provider.generate_async("x", **{"tools": TOOLS, **options})

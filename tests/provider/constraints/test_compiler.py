@@ -1,0 +1,115 @@
+"""Forms compiled: what each kind of format makes, what can't be, what is kept."""
+
+import re
+
+import pytest
+
+from provider.constraints.compiler import MOST_KEPT, GrammarCompiler, form_of, refuse_costly
+from provider.embedded import MODEL_PATH
+from provider.inputs.tools import normalise_tools
+from provider.interface import GenerationError, InvalidParameterError
+from provider.models.loading import tokenizer_of
+from tests.provider.constraints.test_answer import answer
+
+TOKENIZER = tokenizer_of(MODEL_PATH)
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    return GrammarCompiler(TOKENIZER, len(TOKENIZER))
+
+
+def takes(matcher, text):
+    """Whether a matcher takes a text to its end."""
+    tokens = TOKENIZER.encode(text, add_special_tokens=False)
+    return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
+
+
+@pytest.mark.parametrize(
+    ("form", "good", "bad"),
+    [
+        ({"type": "json_object"}, '{"a": [1]}', "[1]"),
+        ({"type": "json_schema", "schema": {"type": "integer"}}, "12", "1.5"),
+        ({"type": "regex", "regex": "[ab]{2}"}, "ab", "abc"),
+        ({"type": "lark", "grammar": 'start: "x" "y"'}, "xy", "yx"),
+        ({"type": "choice", "choices": ["a.b", "c"]}, "a.b", "axb"),
+    ],
+)
+def test_each_kind_of_format_holds_to_what_it_says(compiler, form, good, bad):
+    assert takes(compiler.matcher(form), good)
+    assert not takes(compiler.matcher(form), bad)
+
+
+def test_plain_text_has_no_form(compiler):
+    assert form_of({"type": "text"}) is None
+    assert compiler.matcher({"type": "text"}) is None
+
+
+def test_matchers_of_one_form_go_their_own_ways(compiler):
+    form = {"type": "regex", "regex": "ab|cd"}
+    one, other = compiler.matcher(form), compiler.matcher(form)
+    assert takes(one, "ab")
+    assert takes(other, "cd")
+
+
+def test_only_so_many_forms_are_kept_and_those_used_last():
+    made = GrammarCompiler(TOKENIZER, len(TOKENIZER))
+    forms = [{"type": "choice", "choices": [str(n)]} for n in range(MOST_KEPT + 1)]
+    for form in forms[:-1]:
+        made.matcher(form)
+    made.matcher(forms[0])
+    made.matcher(forms[-1])
+    assert len(made._kept) == MOST_KEPT
+    assert form_of(forms[0]) in made._kept
+    assert form_of(forms[1]) not in made._kept
+
+
+def test_a_call_is_held_to_one_of_its_tools(compiler):
+    parameters = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    tools = normalise_tools([{"name": "add", "parameters": parameters}])
+    call = '<tool_call>{{"name": "{}", "arguments": {{"a": 1}}}}</tool_call>'
+    assert takes(compiler.call_matcher(tools), call.format("add"))
+    assert not takes(compiler.call_matcher(tools), call.format("sub"))
+
+
+def test_what_costs_too_much_is_refused_by_the_option_that_it_came_in():
+    form = {"type": "json_schema", "schema": {"type": "integer"}}
+    tool = normalise_tools([{"name": "f", "parameters": {"properties": {"a": {}}}}])
+    refuse_costly(lambda _grammar: True, form, tool)
+    with pytest.raises(InvalidParameterError, match="too much time or memory") as caught:
+        refuse_costly(lambda _grammar: False, form, tool)
+    assert caught.value.parameter == "response_format"
+    with pytest.raises(InvalidParameterError) as caught:
+        refuse_costly(lambda _grammar: False, None, tool)
+    assert caught.value.parameter == "tools"
+    refuse_costly(lambda _grammar: False, None, [])
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ({"type": "regex", "regex": "("}, "invalid regex"),
+        ({"type": "regex", "regex": "(?=a)b"}, "regex parse error: look-around, including"),
+        ({"type": "lark", "grammar": "x y z"}, "Expected token"),
+        ({"type": "json_schema", "schema": {"type": "nope"}}, "Invalid type"),
+        ({"type": "json_schema"}, "must be a JSON Schema"),
+        ({"type": "choice", "choices": []}, "must be a list of texts"),
+        ({"type": "verse"}, "must be an object with a `type` of text, json_object"),
+        ("json", "must be an object"),
+        ({"type": "lark", "grammar": "start: start"}, "no text can fit it"),
+        ({"type": "regex", "regex": r"[^\s\S]"}, "no text can fit it"),
+        ({"type": "json_schema", "schema": {"const": b"x"}}, "not JSON serializable"),
+    ],
+)
+async def test_a_form_that_cannot_be_is_an_error_at_once(provider, form, said):
+    with pytest.raises(InvalidParameterError, match=re.escape(said)) as caught:
+        await provider.generate_async("x", stream=True, response_format=form)
+    assert caught.value.parameter.startswith("response_format")
+
+
+async def test_a_form_that_came_to_its_limit_can_be_asked_for_again(provider):
+    # Each letter that was written is counted on from, until there is too much to keep count of.
+    form = {"type": "regex", "regex": r"([a-z]{1,400}[a-y]{1,400}){1,50}"}
+    with pytest.raises(GenerationError, match="form is too complex: lexer error: too many"):
+        await answer(provider, form, max_tokens=2000, seed=1)
+    assert re.fullmatch("[a-z]*", (await answer(provider, form, max_tokens=8, seed=1)).content)

@@ -1,0 +1,36 @@
+"""Token masks: bits that are set say what may come."""
+
+import numpy as np
+
+from provider.constraints.masks import Masks, allow, allow_only
+from provider.runtime.mlx import mx
+
+VOCABULARY = 70  # in three numbers of 32 bits, the last one not full
+
+
+def allowed(masks, rows):
+    logits = mx.zeros((rows, VOCABULARY))
+    found = np.array(masks.apply(logits))
+    return [[int(token) for token in np.flatnonzero(row == 0)] for row in found]
+
+
+def test_everything_is_allowed_to_begin_with():
+    assert allowed(Masks(2, VOCABULARY), 2) == [list(range(VOCABULARY))] * 2
+
+
+def test_each_row_has_a_mask_of_its_own():
+    masks = Masks(3, VOCABULARY)
+    allow_only(masks.row(0), [0, 31, 32, 69])
+    allow_only(masks.row(2), [])
+    allow(masks.row(2), 33, 5)
+    assert allowed(masks, 3) == [[0, 31, 32, 69], list(range(VOCABULARY)), [5, 33]]
+
+
+def test_what_is_allowed_keeps_its_logits():
+    masks = Masks(1, VOCABULARY)
+    allow_only(masks.row(0), [7])
+    logits = mx.arange(VOCABULARY, dtype=mx.float32)[None]
+    found = masks.apply(logits)
+    assert found[0, 7].item() == 7.0
+    assert found[0, 8].item() == -float("inf")
+    assert found.dtype == logits.dtype
