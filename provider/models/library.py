@@ -43,7 +43,7 @@ class Library:
         self._thread = MlxThread()
         self._memory = MemoryPool(memory_limit(settings))
         self._memory.unload = self._unload_one
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards the two that follow
         self._models: dict[str, ServedModel] = {}
         self._past: list[EngineStatistics] = []  # of models that are forgotten, as one
         self._named = {source.name for source in sources}
@@ -51,8 +51,8 @@ class Library:
         for source in sources:
             self._add(source, pinned=source.name in pins)
         for name in pins - self._named:
-            said = f"`pinned`: `{name}` is not served; {_names(self._named)}"
-            raise InvalidParameterError("pinned", name, said)
+            said = f"`pin`: `{name}` is not served; {_names(self._named)}"
+            raise InvalidParameterError("pin", name, said)
         self.default = self._models[sources[0].name]
         self._closing = threading.Event()
         if idle_s is not None:
@@ -63,8 +63,12 @@ class Library:
     @property
     def at_start(self) -> list[ServedModel]:
         """The models that are to be loaded before anybody asks for them."""
-        pinned = [served for served in self._models.values() if served.pinned]
+        pinned = [served for served in self._all() if served.pinned]
         return [self.default, *(served for served in pinned if served is not self.default)]
+
+    def _all(self) -> list[ServedModel]:
+        with self._lock:
+            return list(self._models.values())
 
     def _add(self, source: ModelSource, *, pinned: bool = False) -> ServedModel:
         base = None if source.base is None else self._models.get(source.base)
@@ -104,7 +108,7 @@ class Library:
 
     def infos(self) -> list[ModelInfo]:
         """Return what is told of each model."""
-        return [served.info for served in self._models.values()]
+        return [served.info for served in self._all()]
 
     def statistics(self) -> EngineStatistics:
         """Return the numbers of all models together."""
@@ -115,7 +119,7 @@ class Library:
     def close(self, grace_s: float | None = None) -> None:
         """Free all models and end the thread; see `Engine.close`. Idempotent."""
         self._closing.set()
-        served = list(self._models.values())
+        served = self._all()
         deadline = time.monotonic() + (
             self._settings.close_grace if grace_s is None else max(0.0, grace_s)
         )
@@ -125,12 +129,12 @@ class Library:
 
     def _unload_one(self) -> bool:
         """Unload the least recently used that nobody uses; on the MLX thread."""
-        oldest_first = sorted(self._models.values(), key=lambda served: served.last_used)
+        oldest_first = sorted(self._all(), key=lambda served: served.last_used)
         return any(served.unload(on_mlx_thread=True) for served in oldest_first)
 
     def _unload_idle(self, idle_s: float) -> None:
         while not self._closing.wait(max(0.05, idle_s / LOOKS_AT_IDLE)):
-            for served in list(self._models.values()):
+            for served in self._all():
                 if time.monotonic() - served.last_used >= idle_s and not served.engine.runs:
                     served.unload()
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import sys
 import threading
 import time
 
@@ -107,7 +108,7 @@ def test_names_may_have_colons_and_places_equals_signs():
         ({"adapter": ["p"]}, "adapter"),
         ({"adapter": ["p=nobody:/tmp"]}, "adapter"),
         ({"adapter": ["p=embedded:/tmp", "q=p:/tmp"]}, "adapter"),
-        ({"pin": ["nobody"]}, "pinned"),
+        ({"pin": ["nobody"]}, "pin"),
     ],
 )
 def test_what_is_no_model_is_said(config, parameter):
@@ -143,6 +144,36 @@ async def test_any_model_may_be_named_where_that_is_allowed(made, tmp_path):
             await say(provider, f"no such {number}")
     assert (await say(provider, str(other))).content
     assert len(provider.models()) <= 3, "names that nobody has pile up"
+
+
+def test_models_may_be_listed_while_others_are_named(made):
+    provider = made(allow_any_model=True)
+    naming = threading.Event()
+    problems = []
+
+    def listing():
+        while not naming.is_set():
+            try:
+                provider.models()
+                provider.statistics()
+            except RuntimeError as error:
+                problems.append(error)
+                return
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=listing) for _ in range(2)]
+    try:
+        for thread in threads:
+            thread.start()
+        for number in range(100):
+            provider._library.find(f"name {number}")
+    finally:
+        naming.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(before)
+    assert problems == []
 
 
 # Together. --------------------------------------------------------------------------------------
