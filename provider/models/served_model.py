@@ -91,9 +91,8 @@ class ServedModel:
     @property
     def info(self) -> ModelInfo:
         """What is told of it."""
-        ready = self.loaded()
-        self._context_window = ready.context_window if ready else self._context_window
-        return ModelInfo(self.name, self._context_window, ready is not None, self.source.base)
+        loaded = self.loaded() is not None
+        return ModelInfo(self.name, self._context_window, loaded, self.source.base)
 
     @property
     def closed(self) -> bool:
@@ -185,9 +184,11 @@ class ServedModel:
         self._text_worker.shutdown(wait=False)
 
     def close(self, grace_s: float | None = None) -> None:
-        """Take no new calls, and free it; see `Engine.close`."""
+        """Take no new calls, and free it; see `Engine.close`. A loading is given up."""
         with self._lock:
             self._closed = True
+        if self.loaded() is None:
+            self.engine.close(0)
         self._text_worker.shutdown(wait=True)
         self.engine.close(grace_s)
 
@@ -211,6 +212,7 @@ class ServedModel:
             self.engine.close(0)  # with the weights, which nobody could use or unload
             raise
         model = weights.result()
+        self._context_window = model.context_window
         if template.stop:
             log.warning(
                 "`%s` has no chat template; turns are marked User: and Assistant:", self.name

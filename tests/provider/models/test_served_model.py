@@ -1,0 +1,109 @@
+"""One model that is served: loaded once, unloaded when nobody uses it, closed at any time."""
+
+import threading
+
+import pytest
+
+from provider.engine.engine import EngineClosedError
+from provider.engine.memory_pool import MemoryPool
+from provider.engine.mlx_thread import MlxThread
+from provider.engine.model import LoadProgress
+from provider.interface import GenerationError, ModelNotFoundError
+from provider.models.served_model import ServedModel
+from provider.models.source import ModelSource
+from provider.settings import EngineSettings
+
+
+class NeverLoaded(ServedModel):
+    """A model whose loading does not come to its end."""
+
+    def _steps(self):
+        while True:
+            yield LoadProgress(0, 1 << 20)
+
+
+@pytest.fixture
+def serve():
+    thread, made = MlxThread(), []
+
+    def one(kind=ServedModel, path=None, **options):
+        source = ModelSource("m", path)
+        memory = MemoryPool(1 << 34)
+        made.append(kind(source, EngineSettings(close_grace=0), thread, memory, **options))
+        return made[-1]
+
+    yield one
+    for served in made:
+        served.close(0)
+    thread.close()
+
+
+def test_it_is_loaded_once_however_many_ask(serve):
+    served = serve()
+    assert served.loaded() is None
+    assert not served.in_use
+    first, second = served.ready(), served.ready()
+    assert first is second
+    assert served.loaded() is None or first.done()
+    assert first.result() is served.loaded()
+    assert served.in_use
+    assert served.info.loaded
+    assert served.info.context_window == 8192
+
+
+def test_it_is_unloaded_and_loaded_again(serve):
+    served = serve()
+    before = served.ready().result()
+    engine = served.engine
+    assert served.unload()
+    assert served.unloaded
+    assert engine.closed
+    assert not served.info.loaded
+    assert served.info.context_window == 8192, "what is known of it is forgotten"
+    assert not served.unload(), "there is nothing to unload"
+    assert served.ready().result() is not before
+    assert served.engine is not engine
+
+
+def test_a_pinned_one_and_one_that_is_not_loaded_are_not_unloaded(serve):
+    assert not serve().unload()
+    pinned = serve(pinned=True)
+    pinned.ready().result()
+    assert not pinned.unload()
+
+
+def test_a_loading_that_failed_is_tried_again(serve, tmp_path):
+    served = serve(path=str(tmp_path / "nowhere"))
+    for _ in range(2):
+        failing = served.ready()
+        with pytest.raises(ModelNotFoundError):
+            failing.result()
+        assert served.loading_failed
+        assert not served.in_use
+
+
+def test_a_closed_one_takes_no_calls(serve):
+    served = serve()
+    served.ready().result()
+    served.close(0)
+    assert served.closed
+    for call in (served.ready, served.refuse_if_closed, lambda: served.prepare(int)):
+        with pytest.raises(EngineClosedError):
+            call()
+
+
+def test_closing_does_not_wait_for_a_loading(serve):
+    served = serve(NeverLoaded)
+    told = threading.Event()
+    served.watch(lambda _progress: told.set())
+    loading = served.ready()
+    assert told.wait(30)
+    closing = threading.Thread(target=served.close, args=(30,))
+    closing.start()
+    closing.join(30)
+    left = closing.is_alive()
+    if left:
+        served.engine.close(0)  # lets the others be closed
+    assert not left
+    with pytest.raises(GenerationError, match="the provider was closed"):
+        loading.result()
