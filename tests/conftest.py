@@ -1,7 +1,11 @@
-"""What all tests share: no deadlines in property tests, for machines are noisy, and Ctrl-C."""
+"""What all tests share: property tests without deadlines, Ctrl-C, and a browser."""
 
+import inspect
+import os
 import signal
 
+import pytest
+import pytest_asyncio
 from hypothesis import settings
 
 from provider.runtime.mlx import mx  # noqa: F401 - before anything that imports mlx
@@ -12,3 +16,26 @@ settings.load_profile("default")
 # What a shell starts in the background ignores Ctrl-C, and so would the programs under test.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items):
+    """Run the tests with a browser in one event loop, the browser's, so that they share it."""
+    shared = pytest.mark.asyncio(loop_scope="session")
+    for item in items:
+        if item.get_closest_marker("browser") and inspect.iscoroutinefunction(item.function):
+            item.add_marker(shared, append=False)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser():
+    from playwright.async_api import Error
+
+    from tests.support.browser import chromium
+
+    try:
+        async with chromium() as browser:
+            yield browser
+    except Error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip("no Chromium: `make browser` gets one")

@@ -16,7 +16,6 @@ from gateway.configuration.sources import settings
 from provider import MLXProvider
 from provider.settings import EngineSettings
 from tests.support.servers import running
-from tests.web_demo.conftest import browser  # noqa: F401 - a fixture
 
 # Flags of the commands that are no settings.
 OTHER_FLAGS = {"--config", "--days", "--file", "--help", "--provider", "--tools", "--url"}
@@ -89,7 +88,7 @@ class Unhurried(MLXProvider):
         return slowly()
 
 
-async def logged(browser, provider, code, enough):  # noqa: F811
+async def logged(browser, provider, code, enough):
     """Run a piece of JavaScript in a page; return what it has logged, once that is enough."""
     lines = []
     done = asyncio.get_running_loop().create_future()
@@ -107,13 +106,16 @@ async def logged(browser, provider, code, enough):  # noqa: F811
             page.on("pageerror", lambda error: done.done() or done.set_exception(error))
             await page.goto(gateway.url + "healthz")
             await page.add_script_tag(content=code, type="module")
-            return await asyncio.wait_for(done, 40)
+            try:
+                return await asyncio.wait_for(done, 40)
+            finally:
+                await page.close()
     finally:
         await provider.aclose()
 
 
 @pytest.mark.browser
-async def test_the_javascript_works_as_pasted(browser):  # noqa: F811
+async def test_the_javascript_works_as_pasted(browser):
     (code,) = blocks("js")
     assert lines_of(code) <= 12
     (text,) = await logged(browser, Unhurried({"temperature": 0.0}), code, bool)
@@ -122,7 +124,7 @@ async def test_the_javascript_works_as_pasted(browser):  # noqa: F811
 
 
 @pytest.mark.browser
-async def test_the_javascript_with_functions_works_as_pasted(browser):  # noqa: F811
+async def test_the_javascript_with_functions_works_as_pasted(browser):
     (code,) = blocks("js", CLIENTS)
     provider = MLXProvider()
     await logged(browser, provider, code, lambda lines: "17 degrees" in "".join(lines))

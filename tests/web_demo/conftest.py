@@ -1,58 +1,29 @@
-"""A real Chromium, driven by Playwright, a gateway to point it at, and what is done on the page."""
+"""Pages of a real Chromium, a gateway to point them at, and what is done on a page."""
 
 import json
-import os
-import shutil
 from contextlib import asynccontextmanager
 
-import pytest
-from playwright.async_api import Error, async_playwright
+import pytest_asyncio
 
 from provider.scripted import ScriptedProvider
 from tests.support.servers import running
 
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 TIMEOUT_MS = 20_000
 ANSWER = ".assistant .text"
 FIGURES = ".assistant .figures"
 
 
-def find_chromium():
-    """Return a path, or None for Playwright's own."""
-    named = os.environ.get("MLX_GATEWAY_CHROMIUM")
-    return named or next((path for path in map(shutil.which, NAMES) if path), None)
-
-
-@pytest.fixture
-async def browser():
-    async with async_playwright() as playwright:
-        try:
-            browser = await playwright.chromium.launch(
-                executable_path=find_chromium(), args=ARGUMENTS
-            )
-        except Error:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip("no Chromium: `make browser` gets one")
-        yield browser
-        await browser.close()
-
-
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def new_page(browser):
-    """Open pages; what goes wrong inside one fails the test."""
-    problems = []
+    """Open pages, each with storage of its own; what goes wrong inside one fails the test."""
+    problems, contexts = [], []
 
     async def open_page(url, *, ready=True, **options):
-        page = await browser.new_page(**{"viewport": {"width": 1280, "height": 800}, **options})
+        context = await browser.new_context(
+            **{"viewport": {"width": 1280, "height": 800}, **options}
+        )
+        contexts.append(context)
+        page = await context.new_page()
         page.set_default_timeout(TIMEOUT_MS)
         page.on("pageerror", lambda error: problems.append(str(error)))
         await page.goto(url)
@@ -61,6 +32,8 @@ async def new_page(browser):
         return page
 
     yield open_page
+    for context in contexts:
+        await context.close()
     assert problems == []
 
 

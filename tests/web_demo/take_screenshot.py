@@ -5,12 +5,10 @@ Two answers of the embedded model, side by side and in the middle of their strea
 
 import asyncio
 
-from playwright.async_api import async_playwright
-
 from gateway.server.pages import web_root
 from provider import MLXProvider
+from tests.support.browser import chromium
 from tests.support.servers import running
-from tests.web_demo.conftest import ARGUMENTS, find_chromium
 
 PROMPTS = ["Tell me a story about a lighthouse keeper", "Tell me a story about a fox named Zorvan"]
 TEXT_ENOUGH = 620  # characters in each pane
@@ -19,8 +17,7 @@ TEXT_ENOUGH = 620  # characters in each pane
 async def main():
     provider = MLXProvider({"seed": 4})
     await provider.load()
-    async with async_playwright() as playwright, running(provider) as gateway:
-        browser = await playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
+    async with chromium() as browser, running(provider) as gateway:
         page = await browser.new_page(
             viewport={"width": 1180, "height": 620}, device_scale_factor=1.5
         )
@@ -38,7 +35,6 @@ async def main():
             polling=20,
         )
         await page.screenshot(path=web_root() / "screenshot.png")
-        await browser.close()
     await provider.aclose()
 
 
