@@ -10,6 +10,10 @@ As a context manager, a generation is cancelled at the end of the block, and its
 connection that is lost is made again, and every generation that has its ticket goes on where it
 was, each frame exactly once; one whose ticket was still on its way ends with ConnectionLostError. A
 prompt is never sent twice.
+
+Each generation has a window of WINDOW frames, which are acknowledged as they are read. One that
+nobody reads waits on the gateway, and holds up no other on the connection; the gateway ends it
+after its `generation_timeout`. Read, cancel or leave what was started.
 """
 
 from __future__ import annotations
@@ -46,6 +50,7 @@ from gateway.protocol.frames import (
 )
 
 __all__ = [
+    "WINDOW",
     "GatewayClient",
     "connect",
 ]
@@ -53,6 +58,9 @@ __all__ = [
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024  # of a server that the user chose; a bound all the same
 
+# Frames of one generation that wait here, unread. Pausing the socket instead would hold up all
+# others on the connection, and for ever where they are read before this one.
+WINDOW = 64
 GIVE_UP_S = 60.0  # as long as a server keeps a generation whose client is lost
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0  # between attempts to connect again
@@ -99,17 +107,19 @@ class GatewayClient:
 
     async def __aexit__(self, *details: object) -> None:
         """Cancel what runs, and close the connection."""
+        socket = self._socket
         self._living.cancel()
         await asyncio.gather(self._living, return_exceptions=True)
-        if self._socket is not None:
-            await self._socket.close()
+        if socket is not None:
+            await socket.close()
 
     def generate(self, *, resumable: bool = True, **fields: Any) -> Run:
         """Return a generation with the fields of a `generate` frame.
 
         It starts when it is iterated over or entered; while there is no connection it waits for
-        one.
+        one. `window=None` lifts the bound on what waits here unread.
         """
+        fields.setdefault("window", WINDOW)
         number = f"g{next(self._ids)}"
         frame = Generate(id=fields.pop("id", None) or number, resumable=resumable, **fields)
         return Run(self, frame)
@@ -149,12 +159,17 @@ class GatewayClient:
         socket = self._socket
         if not run.over and socket is not None:
             with suppress(ConnectionClosed):
+                if run.window is not None:  # its end has to pass, whoever reads the rest
+                    await self._write(socket, Ack(id=run.id, seq=max(run.last, 0)))
                 await self._write(socket, Cancel(id=run.id))
 
     async def acknowledge(self, run: Run, frame: ServerFrame) -> None:
-        """Say that a generation's frames up to this one are used, if it has a window."""
+        """Say that a generation's frames up to this one are used, once that is half its window."""
         socket, seq = self._socket, getattr(frame, "seq", None)
-        if socket is not None and run.windowed and seq is not None:
+        if socket is None or run.window is None or seq is None or run.over:
+            return
+        if seq - run.acknowledged >= max(1, run.window // 2):
+            run.acknowledged = seq
             with suppress(ConnectionClosed):
                 await self._write(socket, Ack(id=run.id, seq=seq))
 
@@ -254,6 +269,23 @@ class GatewayClient:
 
     async def _live(self) -> None:
         """Read from the connection, and from the next one, until there can't be one."""
+        reason = ""
+        try:
+            reason = await self._read_while_possible()
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody is to wait for ever
+            reason = f"the client failed: {type(error).__name__}: {error}"
+            if self._socket is not None:
+                self._socket.transport.abort()
+        finally:
+            self._socket = None
+            self._down.set()
+            self._failure = self._failure or ConnectionLostError(reason or "the client was closed")
+            self._open.set()
+            for run in list(self._runs.values()):
+                run.fail(self._failure)
+
+    async def _read_while_possible(self) -> str:
+        """Return why there is no connection any more."""
         while True:
             assert self._socket is not None
             reason, code = await self._read(self._socket)
@@ -264,11 +296,7 @@ class GatewayClient:
                 if run.ticket is None:
                     run.fail(ConnectionLostError(reason))
             if code in ENDS_FOR_GOOD or not await self._open_again():
-                break
-        self._failure = self._failure or ConnectionLostError(reason)
-        self._open.set()
-        for run in list(self._runs.values()):
-            run.fail(self._failure)
+                return reason
 
     async def _read(self, socket: ClientConnection) -> tuple[str, int | None]:
         """Give each generation its frames until the connection ends; return why it did."""

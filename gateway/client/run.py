@@ -56,7 +56,8 @@ class Run:
         self.over = False
         self._client = client
         self.ticket: str | None = None  # known once it has started
-        self.windowed = frame.window is not None
+        self.window = frame.window
+        self.acknowledged = -1  # the newest number that the gateway was told is used
         self.started_here = False  # its frame was sent, or is about to be
         self._frames: asyncio.Queue[ServerFrame | GatewayError] = asyncio.Queue()
 

@@ -215,7 +215,7 @@ def server_frame(fields: dict[str, Any]) -> ServerFrame | None:
     kind = SERVER_FRAMES.get(str(fields.get("type")))
     if kind is None:
         return None
-    if kind is Error and fields.get("code") not in set(ErrorCode):
+    if kind is Error and fields.get("code") not in list(ErrorCode):  # whatever it is, a list too
         fields = {**fields, "code": ErrorCode.INTERNAL}
     try:
         return msgspec.convert(fields, kind, strict=False)

@@ -13,6 +13,7 @@ from gateway.client import (
     UnauthorizedError,
     connect,
 )
+from gateway.client.asynchronous import WINDOW
 from gateway.client.blocking import SyncClient
 from gateway.configuration.settings import Settings
 from gateway.dialects.native import server_frame
@@ -24,7 +25,7 @@ from provider import MLXProvider
 from provider.interface import GenerationError
 from provider.scripted import Call, Fail, Gate, Pause, Reason, Say, ScriptedProvider
 from tests.support.proxy import proxied
-from tests.support.servers import eventually, running, stream_url
+from tests.support.servers import TIMEOUT, eventually, running, stream_url
 
 
 def scripted(*script):
@@ -218,6 +219,83 @@ async def test_a_window_is_acknowledged_as_chunks_are_used():
             assert run.text == "word " * 100
 
 
+async def test_a_reader_that_stops_holds_up_its_own_run_and_no_other():
+    def script(request):
+        return [Say("word " * 2_000)] if request.prompt == "long" else [Say("short")]
+
+    provider = ScriptedProvider(script=script, tokens_per_second=None)
+    async with running(provider, outbox_bytes=1) as gateway, connect(stream_url(gateway)) as client:
+        async with client.generate(prompt="long") as unread:
+            await eventually(lambda: unread.started or unread.last >= WINDOW - 1)
+            for _ in range(3):
+                assert (await client.generate(prompt="short").result()).finish_reason == "stop"
+            assert unread._frames.qsize() <= WINDOW
+            await stands_still(lambda: provider.requests[0].produced)
+            assert provider.requests[0].produced < 2_000
+            assert unread._frames.qsize() <= WINDOW
+            assert (await unread.result()).finish_reason == "stop"
+            assert unread.text == "word " * 2_000
+
+
+async def test_a_run_that_nobody_reads_can_be_cancelled_and_is_forgotten():
+    provider = scripted(Say("word " * 2_000))
+    async with running(provider) as gateway, connect(stream_url(gateway)) as client:
+        run = client.generate(prompt="long")
+        await client.start(run)
+        await eventually(lambda: run.last >= WINDOW - 1)
+        await run.cancel()
+        await eventually(lambda: run.over and client._runs == {})
+        assert not provider.live
+
+
+async def test_acknowledgements_are_few():
+    async with running(scripted(Say("word " * 1000))) as gateway:
+        async with connect(stream_url(gateway)) as client:
+            run = client.generate(prompt="hi")
+            await run.result()
+            assert run.last > WINDOW
+            received = gateway._generations.metrics.received_frames
+            assert received <= 3 + run.last // (WINDOW // 2)
+
+
+async def stands_still(number):
+    """Wait until a number does not change any more."""
+    async with asyncio.timeout(TIMEOUT):
+        before = None
+        while before != number():
+            before = number()
+            await asyncio.sleep(0.2)
+
+
+class Raising:
+    """A codec with a fault of its own."""
+
+    text = True
+
+    def decode_fields(self, data):
+        raise ZeroDivisionError("of the codec")
+
+
+async def test_a_fault_of_the_clients_own_ends_its_runs_and_does_not_leave_them_waiting():
+    gate = asyncio.Event()
+    async with running(scripted(Say("x"), Gate(gate), Say("y"))) as gateway:
+        async with connect(stream_url(gateway)) as client:
+            async with client.generate(prompt="hi") as run:
+                await eventually(lambda: run.text == "x")
+                client._codec = Raising()
+                gate.set()
+                with pytest.raises(ConnectionLostError, match="ZeroDivisionError"):
+                    await run.result()
+            with pytest.raises(ConnectionLostError, match="ZeroDivisionError"):
+                await client.generate(prompt="hi").result()
+
+
+@pytest.mark.parametrize("code", [[], {}, 3, None])
+def test_an_errors_code_that_is_no_text_is_like_an_unknown_one(code):
+    error = {"type": "error", "code": code, "message": "m", "retryable": True}
+    assert server_frame(error).code == "internal"
+
+
 def test_frames_of_a_later_version_are_no_trouble():
     assert server_frame({"type": "novelty", "id": "a"}) is None
     chunk = {"type": "chunk", "id": "a", "seq": 1, "text": "x", "novelty": 1}
@@ -254,6 +332,7 @@ async def test_the_client_without_asyncio():
 
 INTERRUPTED = """
 import sys
+from gateway.client.asynchronous import WINDOW
 from gateway.client.blocking import SyncClient
 
 with SyncClient(sys.argv[1]) as client:
