@@ -206,7 +206,7 @@ class MLXProvider(AbstractLLMInterface):
         served = self._library.find(call.options.model)
         if (trying := self._trying(call)) is not None:
             await asyncio.wrap_future(trying)
-        if stream and call.options.events and served.loaded() is None:
+        if stream and call.options.events and served.ready_now() is None:
             return self._after_loading(served, call)
         deltas = self._deltas_async(served, await self._requests_async(served, call))
         if stream:
@@ -255,7 +255,7 @@ class MLXProvider(AbstractLLMInterface):
 
     async def _requests_async(self, served: ServedModel, call: Call) -> List[RunRequest]:
         while True:
-            ready = served.loaded() or await _loaded(served)
+            ready = served.ready_now() or await _loaded(served)
             with suppress(EngineClosedError), served.engine.coming():
                 preparing = served.prepare(ready.requests, call)
                 made: List[RunRequest] = await asyncio.wrap_future(preparing)
@@ -269,7 +269,15 @@ class MLXProvider(AbstractLLMInterface):
         loop = asyncio.get_running_loop()
         told: asyncio.Queue[LoadProgress | None] = asyncio.Queue()
         preparing = served.ready()
-        served.watch(lambda progress: _tell(loop, told, progress))
+        last = LoadProgress(0, 0)
+
+        def watcher(progress: LoadProgress) -> None:
+            nonlocal last
+            if progress != last:  # it is the same all the while it waits for room
+                last = progress
+                _tell(loop, told, progress)
+
+        served.watch(watcher)
         preparing.add_done_callback(lambda _: _tell(loop, told, None))
         progress: LoadProgress | None = LoadProgress(0, 0)
         while progress is not None:
@@ -301,7 +309,7 @@ class MLXProvider(AbstractLLMInterface):
     ) -> AsyncGenerator[GenerateResponse, None]:
         inbox = AsyncInbox()
         while True:
-            if served.loaded() is None:
+            if served.ready_now() is None:
                 await _loaded(served)
             with suppress(EngineClosedError):
                 runs = Submission(served, requests, inbox)

@@ -6,7 +6,9 @@ nobody uses is given up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Generator
 from typing import Protocol
 
 from provider.interface import MemoryExceededError, ResourceExceededError
@@ -14,6 +16,11 @@ from provider.interface import MemoryExceededError, ResourceExceededError
 __all__ = ["RETRY_AFTER_S", "MemoryPool", "PoolMember"]
 
 RETRY_AFTER_S = 5.0  # somebody's answer will have ended
+# That a model waits for the runs of others to end: as long as most clients wait for a first token.
+MOST_WAIT_S = 60.0
+# That a model in use stays when another waits for its memory: a multiple of what loading one takes,
+# so that two models in demand spend most of the time on answers, and not on loading.
+LEAST_STAY_S = 5.0
 
 
 class PoolMember(Protocol):
@@ -34,9 +41,16 @@ class PoolMember(Protocol):
 class MemoryPool:
     """A limit, and who is under it."""
 
-    def __init__(self, limit: int):
+    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic):
         self.limit = limit
+        self.wait_s = MOST_WAIT_S
+        self.stay_s = LEAST_STAY_S
         self.unload: Callable[[], bool] = lambda: False  # the least recently used idle model
+        # Lets a model that is in use take no new runs, so that it can be unloaded; takes that back.
+        self.make_way: Callable[[], None] = lambda: None
+        self.call_off: Callable[[], None] = lambda: None
+        self._clock = clock  # in seconds
+        self._waiting: deque[object] = deque()  # models whose weights have no room yet
         self._members: list[PoolMember] = []
 
     def enter(self, member: PoolMember) -> None:
@@ -71,15 +85,48 @@ class MemoryPool:
         Raises MemoryExceededError if they could never fit, ResourceExceededError if others are in
         use and must end first.
         """
+        self._refuse_if_too_large(name, nbytes)
+        if not self._makes_room_for(nbytes):
+            raise _in_use(name)
+
+    def reserving(self, name: str, nbytes: int) -> Generator[None, None, None]:
+        """Do what `reserve` does, but wait while others are in use; yields between looks.
+
+        Models that wait get their room in the order in which they came, so that a small one does
+        not pass a large one for ever. Meanwhile those in use make way, one after the other. Raises
+        ResourceExceededError after `wait_s` seconds. Closing the generator gives the place up.
+        """
+        self._refuse_if_too_large(name, nbytes)
+        place, latest = object(), self._clock() + self.wait_s
+        self._waiting.append(place)
+        try:
+            while self._waiting[0] is not place or not self._makes_room_for(nbytes):
+                if self._clock() >= latest:
+                    raise _in_use(name)
+                self.make_way()
+                yield
+        finally:
+            self._waiting.remove(place)
+            if not self._waiting:
+                self.call_off()
+
+    def _refuse_if_too_large(self, name: str, nbytes: int) -> None:
         if nbytes > self.limit:
             raise MemoryExceededError(
                 f"`{name}` takes {nbytes >> 20} MiB, and there are {self.limit >> 20} MiB",
                 required_memory=nbytes,
                 available_memory=self.limit,
             )
+
+    def _makes_room_for(self, nbytes: int) -> bool:
         while (lacking := self.held_by_others(None) + nbytes - self.limit) > 0:
             if not self.make_room(lacking):
-                raise ResourceExceededError(
-                    f"`{name}` does not fit beside the models that are in use; try again later",
-                    details={"retry_after": RETRY_AFTER_S},
-                )
+                return False
+        return True
+
+
+def _in_use(name: str) -> ResourceExceededError:
+    return ResourceExceededError(
+        f"`{name}` does not fit beside the models that are in use; try again later",
+        details={"retry_after": RETRY_AFTER_S},
+    )

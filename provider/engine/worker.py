@@ -99,15 +99,15 @@ class Worker:
 
     def load(self) -> ModelFacts:
         """Do what `loading` does, to its end."""
-        steps = self.loading()
+        steps = self.loading(waits=False)
         while True:
             try:
                 next(steps)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
 
-    def loading(self) -> Generator[LoadProgress, None, ModelFacts]:
-        """Load the model, in steps.
+    def loading(self, *, waits: bool = True) -> Generator[LoadProgress, None, ModelFacts]:
+        """Load the model, in steps; one that `waits` may wait for room, see `MemoryPool.reserving`.
 
         Raises what the loader raises, ModelLoadingError if it can't run, MemoryExceededError or
         ResourceExceededError if there is no room for it.
@@ -115,7 +115,9 @@ class Worker:
         begin = time.perf_counter()
         self._admission.leave()
         made = self._loader()
-        self._model = (yield from self._reserving(made)) if isinstance(made, Generator) else made
+        if not isinstance(made, LoadedModel):
+            made = yield from self._reserving(made, waits=waits)
+        self._model = made
         self._format = TextFormat(self._model.tokenizer)
         settings = self._settings
         self._single_row = SingleRowSettings(
@@ -142,9 +144,13 @@ class Worker:
         log.info("loaded `%s` in %.2f s", self.name, time.perf_counter() - begin)
         return self._model.facts
 
-    def _reserving(self, steps: Loading) -> Loading:
+    def _reserving(self, steps: Loading, *, waits: bool) -> Loading:
         """Hand the steps on, once there is room for the weights."""
         first = next(steps)
+        for _ in self._memory.reserving(self.name, first.total) if waits else ():
+            if not self._memory.promised:
+                time.sleep(STUCK_S)
+            yield first
         self._memory.reserve(self.name, first.total)
         self._admission = Admission(self._memory, first.total, self.prefixes, self._keep)
         self._admission.enter()

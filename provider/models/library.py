@@ -1,7 +1,8 @@
 """The models of one process: by name, on one MLX thread, in one memory.
 
 A model is loaded when it is asked for. Where there is no room for it, the least recently used that
-nobody uses goes; one that was idle for long enough goes too, where that is asked for.
+nobody uses goes; one that was idle for long enough goes too, where that is asked for. Where all are
+in use, one makes way: its runs come to their ends, and new ones wait until it is loaded again.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class Library:
         self._thread = MlxThread()
         self._memory = MemoryPool(memory_limit(settings))
         self._memory.unload = self._unload_one
+        self._memory.make_way = self._make_way
+        self._memory.call_off = self._call_off
         self._lock = threading.Lock()  # guards the two that follow
         self._models: dict[str, ServedModel] = {}
         self._past: list[EngineStatistics] = []  # of models that are forgotten, as one
@@ -131,6 +134,19 @@ class Library:
         """Unload the least recently used that nobody uses; on the MLX thread."""
         oldest_first = sorted(self._all(), key=lambda served: served.last_used)
         return any(served.unload(on_mlx_thread=True) for served in oldest_first)
+
+    def _make_way(self) -> None:
+        """Let the model that has been there longest make way, unless one does; on the MLX thread.
+
+        What it is waited for is bounded, see `MemoryPool.reserving`.
+        """
+        longest_first = sorted(self._all(), key=lambda served: served.loaded_at)
+        if not any(served.makes_way for served in longest_first):
+            any(served.make_way() for served in longest_first)
+
+    def _call_off(self) -> None:
+        for served in self._all():
+            served.call_off()
 
     def _unload_idle(self, idle_s: float) -> None:
         while not self._closing.wait(max(0.05, idle_s / LOOKS_AT_IDLE)):

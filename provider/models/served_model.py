@@ -68,6 +68,9 @@ class ServedModel:
         self._closed = False
         self._context_window: int | None = None
         self._last_said = 0.0  # of a download, in seconds
+        self.loaded_at = 0.0  # in seconds
+        self._way: Future[RequestBuilder] | None = None  # for those who ask while it makes way
+        self._way_asked = False
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -122,6 +125,10 @@ class ServedModel:
             return None
         return preparing.result()
 
+    def ready_now(self) -> RequestBuilder | None:
+        """Return what `loaded` does, None too while it makes way; never waits."""
+        return None if self._way is not None else self.loaded()
+
     def statistics(self) -> EngineStatistics:
         """Return its numbers since it was first loaded; never waits."""
         with self._lock:
@@ -129,15 +136,24 @@ class ServedModel:
             return total_of([*engines, *self._past])
 
     def ready(self) -> Future[RequestBuilder]:
-        """Return the loading of the model, begun now if it has not been, or has failed."""
+        """Return the loading of the model, begun now if it has not been, or has failed.
+
+        While it makes way, that is its next loading, or its staying if it need not go.
+        """
         with self._lock:
             self.refuse_if_closed()
             self.last_used = time.monotonic()
-            if self.engine.closed:
-                self._begin_anew()
-            if self._preparing is None or self.loading_failed:
-                self._preparing = self._text_worker.submit(self._prepare)
-            return self._preparing
+            if self._way is not None:
+                self._way_asked = True
+                return self._way
+            return self._begin_loading()
+
+    def _begin_loading(self) -> Future[RequestBuilder]:
+        if self.engine.closed:
+            self._begin_anew()
+        if self._preparing is None or self.loading_failed:
+            self._preparing = self._text_worker.submit(self._prepare)
+        return self._preparing
 
     def refuse_if_closed(self) -> None:
         """Raise EngineClosedError once it is closed for good."""
@@ -159,6 +175,32 @@ class ServedModel:
         """Let the progress of loading be told, on whichever thread."""
         self.engine.watch(watcher)
 
+    @property
+    def makes_way(self) -> bool:
+        """Whether it takes no new calls, so that its memory can be another's."""
+        return self._way is not None
+
+    def make_way(self) -> bool:
+        """Take no new calls until it was unloaded, or `call_off`; return whether that is so.
+
+        It is not for one that must stay, or has only just been loaded.
+        """
+        with self._lock:
+            if self.pinned or self.loaded() is None or any(one.in_use for one in self.adapters):
+                return False
+            if time.monotonic() - self.loaded_at < self._memory.stay_s:
+                return False
+            self._way, self._way_asked = Future(), False
+        log.info("`%s` makes way for another model", self.name)
+        return True
+
+    def call_off(self) -> None:
+        """Take calls again, if it made way and need not go."""
+        with self._lock:
+            way, self._way = self._way, None
+            if way is not None:
+                _follow(self._preparing or self._begin_loading(), way)
+
     def unload(self, *, on_mlx_thread: bool = False) -> bool:
         """Free it if nobody uses it; return whether that was done. The next call loads it again."""
         with self._lock:
@@ -170,10 +212,13 @@ class ServedModel:
             self._past, self._unloaded = [total_of(past)], True
             self._preparing = None
             self._text_worker.shutdown(wait=False)
+            engine, way, self._way = self.engine, self._way, None
+            if way is not None and self._way_asked:
+                _follow(self._begin_loading(), way)  # behind the one that it made way for
         if on_mlx_thread:
-            self.engine.end()
+            engine.end()
         else:
-            self.engine.close(0)
+            engine.close(0)
         log.info("unloaded `%s`", self.name)
         return True
 
@@ -187,6 +232,9 @@ class ServedModel:
         """Take no new calls, and free it; see `Engine.close`. A loading is given up."""
         with self._lock:
             self._closed = True
+            way, self._way = self._way, None
+        if way is not None:
+            way.set_exception(EngineClosedError("the provider is closed"))
         if self.loaded() is None:
             self.engine.close(0)
         self._text_worker.shutdown(wait=True)
@@ -219,6 +267,7 @@ class ServedModel:
             )
         if missing := what_is_missing(template.tokenizer):
             log.warning("`%s`: %s", self.name, missing)
+        self.loaded_at = time.monotonic()
         return RequestBuilder(
             template,
             model.context_window,
@@ -247,3 +296,15 @@ class ServedModel:
                 said = f"`{self._base.name}` was unloaded before its adapter could be loaded"
                 raise ModelLoadingError(said, model_name=self.name)
         return loading(path, draft, adapter=adapter, base=base, tokenizer=tokenizer)
+
+
+def _follow(loading: Future[RequestBuilder], way: Future[RequestBuilder]) -> None:
+    """Let `way` end as `loading` does."""
+
+    def end(done: Future[RequestBuilder]) -> None:
+        if (error := done.exception()) is not None:
+            way.set_exception(error)
+        else:
+            way.set_result(done.result())
+
+    loading.add_done_callback(end)

@@ -272,6 +272,7 @@ async def test_a_pinned_model_stays(made):
 async def test_models_that_are_in_use_are_not_unloaded_and_who_comes_is_told_when(made):
     models = [f"{name}={MODEL_PATH}" for name in "ab"]
     provider = made(model=models, memory_bytes=int(1.8 * WEIGHTS))
+    provider._library._memory.wait_s = 0.1
     stream = await provider.generate_async("Count from 3 to 40", stream=True, max_tokens=200)
     await anext(stream)
     with pytest.raises(ResourceExceededError) as caught:
@@ -280,6 +281,51 @@ async def test_models_that_are_in_use_are_not_unloaded_and_who_comes_is_told_whe
     assert len([delta async for delta in stream]) > 50
     assert (await say(provider, "b")).content
     assert loaded(provider) == ["b"]
+
+
+async def test_a_model_beside_steady_traffic_on_another_gets_its_turn(made):
+    provider = made(
+        model=[f"{name}={MODEL_PATH}" for name in "ab"], memory_bytes=int(1.9 * WEIGHTS)
+    )
+    provider._library._memory.stay_s = 0.05
+    expected = (await say(provider, "a", max_tokens=30)).content
+    answered = {"a": 0, "b": 0}
+
+    async def keep_asking(name, times):
+        for _ in range(times):
+            assert (await say(provider, name, max_tokens=30)).content == expected
+            answered[name] += 1
+
+    asking = [asyncio.create_task(keep_asking("a", 1000)) for _ in range(4)]
+    try:
+        await until(lambda: answered["a"] >= 4)
+        async with asyncio.timeout(60):
+            await keep_asking("b", 2)
+        assert not any(task.done() for task in asking)
+        before = answered["a"]
+        await until(lambda: answered["a"] > before)
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def test_a_model_that_made_way_for_nothing_takes_calls_again(made):
+    models = [f"{name}={MODEL_PATH}" for name in "ab"]
+    provider = made(model=models, memory_bytes=int(1.9 * WEIGHTS), max_unread=2)
+    memory = provider._library._memory
+    memory.stay_s, memory.wait_s = 0.0, 0.3
+    stream = await provider.generate_async("Count from 3 to 40", model="a", stream=True)
+    await anext(stream)
+    asking = asyncio.create_task(say(provider, "b"))
+    await until(lambda: provider._library.find("a").makes_way)
+    waiting = asyncio.create_task(say(provider, "a"))
+    assert provider.health().ready
+    with pytest.raises(ResourceExceededError):
+        await asking
+    assert (await waiting).content, "who came while it made way was forgotten"
+    assert loaded(provider) == ["a"]
+    await stream.aclose()
 
 
 async def test_a_model_that_can_never_fit_is_refused_with_both_sizes(made):

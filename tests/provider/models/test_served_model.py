@@ -107,3 +107,50 @@ def test_closing_does_not_wait_for_a_loading(serve):
     assert not left
     with pytest.raises(GenerationError, match="the provider was closed"):
         loading.result()
+
+
+def test_one_that_makes_way_lets_callers_wait_until_it_may_stay(serve):
+    served = serve()
+    served._memory.stay_s = 0
+    builder = served.ready().result()
+    assert served.make_way()
+    waiting = served.ready()
+    assert served.ready_now() is None
+    assert served.info.loaded, "it is there still"
+    assert not waiting.done()
+    served.call_off()
+    assert waiting.result() is builder is served.ready_now()
+
+
+def test_one_that_made_way_is_loaded_again_for_those_who_asked(serve):
+    served = serve()
+    served._memory.stay_s = 0
+    before = served.ready().result()
+    assert served.make_way()
+    waiting = served.ready()
+    assert served.unload()
+    assert waiting.result() is served.loaded() is not before
+    served.call_off()
+    assert served.ready_now() is waiting.result()
+
+
+def test_one_that_must_stay_makes_no_way(serve):
+    served = serve()
+    assert not served.make_way(), "it is not loaded"
+    served.ready().result()
+    assert not served.make_way(), "it has only just been loaded"
+    pinned = serve(pinned=True)
+    pinned._memory.stay_s = 0
+    pinned.ready().result()
+    assert not pinned.make_way()
+
+
+def test_closing_tells_those_who_wait_for_one_that_makes_way(serve):
+    served = serve()
+    served._memory.stay_s = 0
+    served.ready().result()
+    assert served.make_way()
+    waiting = served.ready()
+    served.close(0)
+    with pytest.raises(EngineClosedError):
+        waiting.result()
