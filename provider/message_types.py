@@ -24,7 +24,7 @@ KINDS = ("image", "image_url", "input_image")
 def checked_messages(name: str, value: Any) -> tuple[dict[str, Any], ...]:
     """Return messages as plain dicts. Raises InvalidParameterError with the path of the field."""
     if not isinstance(value, list | tuple) or not value:
-        raise unlike(name, value, "a list of messages that is not empty")
+        raise unlike(name, value, "a non-empty list of messages")
     return tuple(_message(f"{name}[{i}]", message) for i, message in enumerate(value))
 
 
@@ -47,7 +47,7 @@ def _message(path: str, value: Any) -> dict[str, Any]:
     if content is None and role == "assistant" and message.get("tool_calls"):
         content = ""
     if not isinstance(content, str):
-        raise unlike(f"{path}.content", content, "a text, or a list of text parts")
+        raise unlike(f"{path}.content", content, "a string, or a list of text parts")
     return {**message, "role": str(role), "content": content}
 
 
@@ -83,7 +83,7 @@ def _part(path: str, part: Any) -> str:
 
 def _plain(path: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise unlike(path, value, "a text")
+        raise unlike(path, value, "a string")
     return value
 
 
@@ -114,4 +114,4 @@ def image_part(path: str, part: Mapping[str, Any]) -> dict[str, Any]:
 
 def _name(path: str, value: Any) -> None:
     if not isinstance(value, str) or not value:
-        raise unlike(path, value, "a text that is not empty")
+        raise unlike(path, value, "a non-empty string")

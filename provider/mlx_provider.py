@@ -225,7 +225,7 @@ class MLXProvider(AbstractLLMInterface):
         """Check what can be checked without the model."""
         options = parse_options(kwargs, self.get_config())
         if not isinstance(prompt, str):
-            raise InvalidParameterError("prompt", prompt, "`prompt` must be a text")
+            raise InvalidParameterError("prompt", prompt, "`prompt` must be a string")
         return Call(
             prompt=prompt,
             system_prompt=system_prompt or self.get_param(ModelParameter.SYSTEM_PROMPT),

@@ -145,14 +145,14 @@ def _boolean(name: str, value: Any) -> bool:
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise unlike(name, value, "a text that is not empty")
+        raise unlike(name, value, "a non-empty string")
     return value
 
 
 def _stop(name: str, value: Any) -> tuple[str, ...]:
     words = (value,) if isinstance(value, str) else value
     if not isinstance(words, list | tuple) or not all(isinstance(w, str) and w for w in words):
-        raise unlike(name, value, "a text or a list of texts, none empty")
+        raise unlike(name, value, "a non-empty string, or a list of such")
     if len(words) > MAX_STOP_STRINGS or any(len(w) > MAX_STOP_LENGTH for w in words):
         limit = f"at most {MAX_STOP_STRINGS} texts of at most {MAX_STOP_LENGTH} characters"
         raise unlike(name, value, limit)
@@ -161,7 +161,7 @@ def _stop(name: str, value: Any) -> tuple[str, ...]:
 
 def _logit_bias(name: str, value: Any) -> dict[int, float]:
     if not isinstance(value, Mapping) or len(value) > MAX_BIASES:
-        raise unlike(name, value, f"a map of at most {MAX_BIASES} tokens' numbers to numbers")
+        raise unlike(name, value, f"an object of at most {MAX_BIASES} token ids and their biases")
     return {_token(name, key): BIAS(f"{name}.{key}", bias) for key, bias in value.items()}
 
 
@@ -171,7 +171,7 @@ def _token(name: str, key: Any) -> int:
         return int(key)
     if isinstance(key, int) and not isinstance(key, bool) and 0 <= key < 10**9:
         return key
-    raise unlike(name, key, "a map whose keys are tokens' numbers")
+    raise unlike(name, key, "an object whose keys are token ids")
 
 
 def _tool_choice(name: str, value: Any) -> str:
@@ -212,7 +212,7 @@ def _response_format(name: str, value: Any) -> dict[str, Any]:
             raise unlike(path, held, "a JSON Schema")
     elif kind == "choice":
         if not isinstance(held, list | tuple) or not held:
-            raise unlike(path, held, "a list of texts that is not empty")
+            raise unlike(path, held, "a non-empty list of strings")
         held = tuple(_text(path, choice) for choice in held)
     else:
         held = _text(path, held)
@@ -221,7 +221,7 @@ def _response_format(name: str, value: Any) -> dict[str, Any]:
 
 def _chat_template_kwargs(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or len(value) > MAX_VARIABLES:
-        raise unlike(name, value, f"an object of at most {MAX_VARIABLES} of a template's variables")
+        raise unlike(name, value, f"an object of at most {MAX_VARIABLES} template variables")
     for key in value:
         if not isinstance(key, str) or not key.isidentifier() or key in OF_THE_RENDERER:
             raise unlike(f"{name}.{str(key)[:40]}", value[key], "a variable of the template")

@@ -55,7 +55,7 @@ function showState(state, closeCode) {
 function askForToken() {
   find("#state").textContent = "locked";
   find("#door-reason").textContent = token
-    ? "This token will not do. It may have expired."
+    ? "This token is wrong, or it has expired."
     : "This gateway lets in who has a token.";
   find("#door").showModal();
 }

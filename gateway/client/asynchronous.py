@@ -242,7 +242,7 @@ class GatewayClient:
                 await self._write(socket, Hello())
             ready = server_frame(self._codec.decode_fields(await socket.recv()))
             if not isinstance(ready, Ready):
-                raise NotAFrame("what speaks there is no mlx-gateway")
+                raise NotAFrame("the server at this address is not an mlx-gateway")
             same = ready.epoch == self.ready.epoch
             self.ready = ready
             for run in list(self._runs.values()):

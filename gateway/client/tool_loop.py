@@ -69,7 +69,7 @@ class Toolbox:
         path.open().close()  # says what is wrong better than an import
         spec = importlib.util.spec_from_file_location(f"tools_{path.stem}", path)
         if spec is None or spec.loader is None:
-            raise ValueError(f"`{path}` is no Python file")
+            raise ValueError(f"`{path}` is not a Python file")
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # where a dataclass looks up what its annotations mean
         spec.loader.exec_module(module)

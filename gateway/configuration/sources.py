@@ -31,9 +31,9 @@ UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1
 KINDS = {
     "int": "a whole number",
     "float": "a number",
-    "str": "a text",
+    "str": "a string",
     "bool": "true or false",
-    "list": "a list of texts",
+    "list": "a list of strings",
 }
 SWITCHES = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
 

@@ -128,7 +128,7 @@ class MsgpackCodec(_Codec):
     def decode_fields(self, data: bytes | str) -> dict[str, Any]:
         """Return any frame as a dict with `type`. Raises NotAFrame."""
         if isinstance(data, str):
-            raise NotAFrame("a text frame, where msgpack was agreed")
+            raise NotAFrame("a text message, but the subprotocol is msgpack")
         try:
             values = msgspec.msgpack.decode(data)
         except (*MALFORMED, TypeError, ValueError) as error:  # TypeError: a list as a key
@@ -312,7 +312,7 @@ def _of_odd_json(data: bytes | str) -> Any:
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is Python's, not JSON's")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _without_surrogates(value: Any) -> Any:

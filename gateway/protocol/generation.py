@@ -186,7 +186,7 @@ class Generation:
         if after >= self._next_seq:
             raise NotResumable(f"no frame {after} has been sent", ("after",))
         if after + 1 < self._next_seq - len(self._kept):
-            raise NotResumable(f"frame {after + 1} is not kept any more")
+            raise NotResumable(f"frame {after + 1} is no longer kept")
         self._left = self._acked = after
 
     # What the provider does.

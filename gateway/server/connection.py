@@ -39,7 +39,8 @@ MOST_WAITING = 256  # frames; a client that asks and never reads is not to fill 
 BURST = 10  # seconds' worth of frames and bytes that may come at once
 LEAST_SHARE = 1024  # bytes of text that a generation may let wait, however many there are
 NO_TICKET = (
-    "no such ticket: it has expired, or the gateway was started anew (`epoch` in `ready` says)"
+    "unknown ticket: it has expired, or the gateway was restarted "
+    "(then `epoch` in `ready` has changed)"
 )
 
 
@@ -126,7 +127,7 @@ class Connection:
             async with asyncio.timeout(self._settings.hello_timeout_s):
                 first, *self._early = self._dialect.decode(await self._socket.recv()) or (None,)
         except TimeoutError:
-            await self._close(CloseCode.NO_HELLO, "no `hello` with a token came in time")
+            await self._close(CloseCode.NO_HELLO, "no `hello` with a token arrived in time")
             return False
         except NotAFrame as error:
             await self._close(CloseCode.NOT_A_FRAME, str(error))
@@ -135,13 +136,15 @@ class Connection:
             first = None
         self.token = self._authenticate(first.token) if isinstance(first, Hello) else None
         if self.token is None:
-            await self._close(CloseCode.NOT_AUTHENTICATED, "a token is needed, in the first frame")
+            await self._close(
+                CloseCode.NOT_AUTHENTICATED, "send a valid token in a first `hello` frame"
+            )
         return self.token is not None
 
     def evict(self) -> None:
         """Close: this client's token lets nobody in any more."""
         closing = asyncio.create_task(
-            self._close(CloseCode.NOT_AUTHENTICATED, "this token will not do any more")
+            self._close(CloseCode.NOT_AUTHENTICATED, "the token is no longer valid")
         )
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)

@@ -154,7 +154,10 @@ class GenerationTask:
         if self._admission.is_set():
             self.generation.ended(time.monotonic(), "length")
         else:
-            message = f"not read within the {self._most_seconds:g} s that a generation may take"
+            message = (
+                f"the client did not read within the {self._most_seconds:g} s "
+                "that a generation may take"
+            )
             self.generation.failed(Refusal(ErrorCode.SLOW_CLIENT, message))
 
 

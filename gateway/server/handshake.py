@@ -47,12 +47,18 @@ class Handshake:
         """Return why a request is refused, None if it is not; `upgrade` if it wants a WebSocket."""
         host = _only(request.headers.get_all("Host"))
         if not self._host_allowed(host):
-            return text_page(HTTPStatus.FORBIDDEN, "this Host is not served here")
+            return text_page(
+                HTTPStatus.FORBIDDEN,
+                "this Host is not allowed; the setting `hosts` lists those that are",
+            )
         if not upgrade:
             return None
         origins = request.headers.get_all("Origin")
         if origins and not origin_allowed(_only(origins), host, self._origins):
-            return text_page(HTTPStatus.FORBIDDEN, "pages of this origin may not connect")
+            return text_page(
+                HTTPStatus.FORBIDDEN,
+                "pages of this origin may not connect; the setting `origins` lists those that may",
+            )
         # Who shows no token may still do so in a first frame.
         shown = from_header(request.headers.get_all("Authorization"))
         if self.is_wrong(shown):
@@ -68,11 +74,11 @@ class Handshake:
         if self.draining:
             return _later(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway is stopping")
         if self._all >= self._settings.max_connections:
-            return _later(HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections")
+            return _later(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
         if self._by_address[address] >= self._settings.max_connections_per_address:
-            return _later(HTTPStatus.TOO_MANY_REQUESTS, "there are too many from this address")
+            return _later(HTTPStatus.TOO_MANY_REQUESTS, "too many connections from this address")
         if token is not None and self.is_full(token):
-            return _later(HTTPStatus.TOO_MANY_REQUESTS, "there are too many with this token")
+            return _later(HTTPStatus.TOO_MANY_REQUESTS, "too many connections with this token")
         return None
 
     # Tokens.
@@ -125,7 +131,7 @@ class Handshake:
 
 def unauthorized() -> Page:
     """Return the answer to a token that is missing or wrong."""
-    reason = "a token is needed, and this one will not do"
+    reason = "a valid token is required"
     return text_page(HTTPStatus.UNAUTHORIZED, reason, {"WWW-Authenticate": "Bearer"})
 
 

@@ -170,13 +170,13 @@ class Gateway:
         secret = self._routing.secret(client.request)
         if self._handshake.is_wrong(secret):
             self._refused(CloseCode.NOT_AUTHENTICATED)
-            await client.close(CloseCode.NOT_AUTHENTICATED, "this token will not do")
+            await client.close(CloseCode.NOT_AUTHENTICATED, "the token is wrong or has expired")
             return
         address = self._handshake.address(client.request, _peer(client))
         full = self._handshake.enter(address)
         if full is not None:
             self._refused(full)
-            await client.close(full, "there are too many connections")
+            await client.close(full, "too many connections")
             return
         try:
             await self._serve(client, address, secret)
@@ -236,7 +236,7 @@ class Gateway:
                 self._handshake.leave_with(token)
         else:
             self._refused(CloseCode.TOO_MANY)
-            await client.close(CloseCode.TOO_MANY, "there are too many with this token")
+            await client.close(CloseCode.TOO_MANY, "too many connections with this token")
 
     def _ready(self, connection: str) -> Ready:
         settings = self.settings

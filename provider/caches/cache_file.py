@@ -75,12 +75,12 @@ def read_header(path: Path) -> dict[str, str]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(LENGTH), "little")
         if not 0 < length <= min(MOST_HEADER, size - LENGTH):
-            raise ValueError("it is no safetensors file, or cut short")
+            raise ValueError("it is not a safetensors file, or is truncated")
         header = json.loads(file.read(length))
     metadata: dict[str, str] = header.pop("__metadata__", {})
     ends = [tensor["data_offsets"][1] for tensor in header.values()]
     if LENGTH + length + max(ends, default=0) != size:
-        raise ValueError("it is cut short")
+        raise ValueError("it is truncated")
     return metadata
 
 

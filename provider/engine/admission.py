@@ -70,8 +70,8 @@ class Admission:
         need, limit = self.budget.need(request.most_tokens), self.budget.limit
         if need > limit:
             raise MemoryExceededError(
-                f"the prompt and `max_tokens` need up to {need >> 20} MiB of cache, and there are "
-                f"{limit >> 20} MiB; a lower `max_tokens` needs less",
+                f"the prompt and `max_tokens` need up to {need >> 20} MiB of KV cache, and the "
+                f"limit is {limit >> 20} MiB; lower `max_tokens`",
                 required_memory=need,
                 available_memory=limit,
             )

@@ -113,7 +113,7 @@ class MemoryPool:
     def _refuse_if_too_large(self, name: str, nbytes: int) -> None:
         if nbytes > self.limit:
             raise MemoryExceededError(
-                f"`{name}` takes {nbytes >> 20} MiB, and there are {self.limit >> 20} MiB",
+                f"`{name}` needs {nbytes >> 20} MiB, and the limit is {self.limit >> 20} MiB",
                 required_memory=nbytes,
                 available_memory=self.limit,
             )

@@ -133,7 +133,9 @@ class Worker:
         self._admission.enter()
         why_not = self._single_row.why_not(self._model.model) if self._single_row.needed else None
         if why_not is not None:
-            raise ModelLoadingError(f"`{self.name}` can't run so: {why_not}", model_name=self.name)
+            raise ModelLoadingError(
+                f"`{self.name}` can't run with these settings: {why_not}", model_name=self.name
+            )
         try:
             self._try_out()
         except Exception as error:

@@ -55,12 +55,12 @@ def call_lark(
     Raises UnsupportedFeatureError for that, and for a tool that can't be written in the grammar.
     """
     if not tokenizer.tool_call_start or grammar is None:
-        raise _unsupported("this model's way to write calls is not one that can be held to")
+        raise _unsupported("this model's format of tool calls can't be enforced; use `auto`")
     lark = Lark(tokenizer)
     try:
         calls = [grammar.call(lark, tool["function"]) for tool in tools]
     except RecursionError:
-        raise _unsupported("this model has no way to write a schema that holds itself") from None
+        raise _unsupported("this model's format of tool calls has no recursive schemas") from None
     begin, end = lark.literal(tokenizer.tool_call_start), lark.literal(tokenizer.tool_call_end)
     return lark.grammar(f"{begin} ({' | '.join(calls)}) {end}")
 
@@ -128,7 +128,9 @@ def quoted(mark: str, *but: str, nested: bool = False) -> Value:
             return f"{lark.literal('{')} {items} {lark.literal('}')}"
         if nested and kind == "array":
             return _listed(lark, value(lark, schema.get("items", {}), whole, ""), schema)
-        raise _unsupported(f"this model has no way to write `{_json(schema)[:200]}`")
+        raise _unsupported(
+            f"this model's format of tool calls can't express `{_json(schema)[:200]}`"
+        )
 
     return value
 
@@ -218,7 +220,7 @@ def _json(value: Any) -> str:
 
 def _checked(pattern: str, name: str) -> str:
     if not re.fullmatch(pattern, name):
-        raise _unsupported(f"this model has no way to write the name `{name}` in a call")
+        raise _unsupported(f"this model's format of tool calls can't express the name `{name}`")
     return name
 
 

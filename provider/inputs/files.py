@@ -24,7 +24,7 @@ def files_to_text(files: Sequence[str | Path | FileData]) -> str:
     text, or one too many.
     """
     if len(files) > MAX_FILES:
-        raise FileProcessingError(f"{len(files)} files given, at most {MAX_FILES} are taken")
+        raise FileProcessingError(f"{len(files)} files given, at most {MAX_FILES} are allowed")
     return "".join(_block(file) for file in files if not _is_image(file))
 
 
@@ -35,7 +35,7 @@ def images_of(files: Sequence[str | Path | FileData]) -> list[bytes]:
         if _is_image(file):
             data = file.data if isinstance(file, FileData) else _read(Path(file), MAX_IMAGE_BYTES)
             if len(data) > MAX_IMAGE_BYTES:
-                said = f"`{_name(file)}` has more than {MAX_IMAGE_BYTES} bytes"
+                said = f"`{_name(file)}` is larger than {MAX_IMAGE_BYTES} bytes"
                 raise FileProcessingError(said, file_path=_name(file))
             images.append(data)
     return images
@@ -58,12 +58,14 @@ def _block(file: str | Path | FileData) -> str:
     if suffix not in TEXT_SUFFIXES and not mime.startswith("text/"):
         known = ", ".join(sorted(TEXT_SUFFIXES))
         raise FileProcessingError(
-            f"`{name}` is of an unknown type; known are {known}", file_path=name, file_type=suffix
+            f"`{name}` has an unknown type; known types are {known}",
+            file_path=name,
+            file_type=suffix,
         )
     data = file.data if isinstance(file, FileData) else _read(Path(file))
     if len(data) > MAX_FILE_BYTES:
         raise FileProcessingError(
-            f"`{name}` has more than {MAX_FILE_BYTES} bytes", file_path=name, file_type=suffix
+            f"`{name}` is larger than {MAX_FILE_BYTES} bytes", file_path=name, file_type=suffix
         )
     try:
         text = data.decode("utf-8-sig")

@@ -58,7 +58,7 @@ def opened(data: bytes, most_pixels: int = MOST_PIXELS) -> Any:
         fits = pixels <= most_pixels
         shown = ImageOps.exif_transpose(image).convert("RGB") if fits else None
     except UnidentifiedImageError as error:
-        said = f"an image is in no format that is read; these are {', '.join(known)}"
+        said = f"an image has an unknown format; known formats are {', '.join(known)}"
         raise ImageProcessingError(said, original_exception=error) from error
     except Exception as error:  # PIL raises what its formats' readers raise
         raise ImageProcessingError(

@@ -22,7 +22,7 @@ def check_schema(path: str, schema: Any) -> None:
     try:
         json.dumps(schema)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidParameterError(path, schema, f"`{path}` is no JSON: {error}") from error
+        raise InvalidParameterError(path, schema, f"`{path}` is not JSON: {error}") from error
     _schema(path, schema)
 
 
@@ -38,7 +38,7 @@ def _schema(path: str, value: Any) -> None:
 
 def _schemas(path: str, value: Any) -> None:
     if not isinstance(value, list | tuple) or not value:
-        raise _wrong(path, value, "a list of JSON Schemas that is not empty")
+        raise _wrong(path, value, "a non-empty list of JSON Schemas")
     for i, one in enumerate(value):
         _schema(f"{path}[{i}]", one)
 
@@ -60,7 +60,7 @@ def _named(path: str, value: Any) -> None:
 
 def _texts(path: str, value: Any) -> None:
     if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
-        raise _wrong(path, value, "a list of texts")
+        raise _wrong(path, value, "a list of strings")
 
 
 def _type(path: str, value: Any) -> None:
@@ -78,7 +78,7 @@ def _list(path: str, value: Any) -> None:
 
 def _text(path: str, value: Any) -> None:
     if not isinstance(value, str):
-        raise _wrong(path, value, "a text")
+        raise _wrong(path, value, "a string")
 
 
 def _count(path: str, value: Any) -> None:

@@ -59,7 +59,7 @@ def _nested(path: str, tool: Any) -> dict[str, Any]:
     description = inner.get("description") or ""
     if not isinstance(description, str):
         named = f"{at}.description"
-        raise InvalidParameterError(named, description, f"`{named}` must be a text")
+        raise InvalidParameterError(named, description, f"`{named}` must be a string")
     parameters = inner.get("parameters") or {"type": "object", "properties": {}}
     _check_parameters(f"{at}.parameters", parameters)
     function = {"name": inner["name"], "description": description, "parameters": parameters}
@@ -79,7 +79,9 @@ def _check_parameters(path: str, schema: Any) -> None:
     kind = schema.get("type", "object")
     if kind != "object" and not (isinstance(kind, list | tuple) and "object" in kind):
         at = f"{path}.type"
-        raise InvalidParameterError(at, kind, f"`{at}` must be object, since arguments have names")
+        raise InvalidParameterError(
+            at, kind, f"`{at}` must be object, because arguments have names"
+        )
 
 
 def _described(path: str, function: Callable[..., Any]) -> dict[str, Any]:

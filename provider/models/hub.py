@@ -66,14 +66,14 @@ def download(model: str, *, token: str | None = None, tell: Tell | None = None) 
     the hub cannot be reached.
     """
     if not HUB_ID.fullmatch(model):
-        raise ModelNotFoundError(model, "no such folder, and not the form of a hub id, OWNER/NAME")
+        raise ModelNotFoundError(model, "no such folder, and not a hub id of the form OWNER/NAME")
     try:
         bar = None if tell is None else _bar(tell)
         return Path(snapshot_download(model, allow_patterns=PATTERNS, token=token, tqdm_class=bar))
     except AbstractLLMError:
         raise
     except hub_errors.GatedRepoError as error:
-        raise _not_found(model, "the hub asks for a token that may read it", error) from error
+        raise _not_found(model, "the hub requires a token with access to it", error) from error
     except hub_errors.RepositoryNotFoundError as error:
         said = "no such folder, and no such model on the hub, or one that needs a token"
         raise _not_found(model, said, error) from error
@@ -110,7 +110,7 @@ def check(model: str) -> int:
     try:
         found = HfApi().verify_repo_checksums(model)
     except Exception as error:  # whatever the HTTP client below the hub's raises
-        raise _not_found(model, "the hub cannot be asked for its checksums", error) from error
+        raise _not_found(model, "the hub cannot be reached for its checksums", error) from error
     if found.mismatches:
         wrong = ", ".join(one["path"] for one in found.mismatches)
         said = f"`{model}` is damaged in the cache: {wrong}; delete it and pull it again"

@@ -176,14 +176,14 @@ def sources_of(
             raise InvalidParameterError("adapter", text, said)
         of = next((source for source in sources if source.name == base), None)
         if of is not None and of.base is not None:
-            said = f"`adapter`: the base `{base}` is an adapter itself, and no model"
+            said = f"`adapter`: the base `{base}` is an adapter itself"
             raise InvalidParameterError("adapter", text, said)
         path = None if of is None else of.path
         sources.append(ModelSource(name, path, None, base, folder))
     names = [source.name for source in sources]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        said = f"`model`: there are two named `{twice}`; give one another name, as NAME=PATH"
+        said = f"`model`: two models are named `{twice}`; give one another name, as NAME=PATH"
         raise InvalidParameterError("model", twice, said)
     return sources
 

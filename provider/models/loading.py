@@ -107,8 +107,8 @@ def loading(
 def _check_draft(path: Path, draft: Path, loaded: LoadedModel, drafted: LoadedModel) -> None:
     if drafted.vocabulary != loaded.vocabulary:
         raise ModelLoadingError(
-            f"`{draft.name}` cannot draft for `{path.name}`: it knows {drafted.vocabulary} "
-            f"tokens, and not {loaded.vocabulary}",
+            f"`{draft.name}` cannot be the draft model of `{path.name}`: it has "
+            f"{drafted.vocabulary} tokens instead of {loaded.vocabulary}",
             model_name=draft.name,
         )
 

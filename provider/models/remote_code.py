@@ -23,7 +23,9 @@ _run_module = dynamic_module_utils.get_class_in_module
 def refuse_model_file(config: Mapping[str, Any]) -> None:
     """Raise ValueError if a model is made by code of its own."""
     if config.get("model_file") is not None:
-        raise ValueError(f"it has code of its own, {config['model_file']!r}, which is not run")
+        raise ValueError(
+            f"it needs code of its own, {config['model_file']!r}; code of models is never run"
+        )
 
 
 @contextmanager
@@ -41,7 +43,7 @@ def without_code() -> Iterator[None]:
 
 def _run_if_trusted(name: Any, *arguments: Any, **more: Any) -> Any:
     if getattr(_here, "refused", False):
-        raise ValueError(f"it has code of its own, {name!r}, which is not run")
+        raise ValueError(f"it needs code of its own, {name!r}; code of models is never run")
     return _run_module(name, *arguments, **more)
 
 

@@ -84,7 +84,9 @@ class RequestBuilder:
         call = _with_choice(call)
         options = call.options
         if call.tools and not self.template.knows_tools:
-            raise ToolsUnsupportedError("tool_use", "this model's chat template knows no tools")
+            raise ToolsUnsupportedError(
+                "tool_use", "this model's chat template does not support tools"
+            )
         turns, images = take_images(self._turns(call))
         prompt = RenderedPrompt(
             self.template,
@@ -122,7 +124,7 @@ class RequestBuilder:
         """Return a prompt with images. Raises UnsupportedFeatureError, ImageProcessingError."""
         if self.image_processor is None:
             raise UnsupportedFeatureError(
-                "vision", f"this model reads text, no images{self.why_text_only}"
+                "vision", f"this model reads text, not images{self.why_text_only}"
             )
         return self.image_processor.process(prompt.text, images)
 
@@ -131,13 +133,13 @@ class RequestBuilder:
         options = call.options
         if options.raw:
             if options.messages or call.system_prompt or call.files or call.tools:
-                said = "`raw` goes with a `prompt` and no messages, system prompt, files or tools"
+                said = "`raw` takes a `prompt`, without messages, system prompt, files or tools"
                 raise InvalidParameterError("raw", options.raw, said)
             return []
         texts, images = files_to_text(call.files), images_of(call.files)
         turns = conversation(call.prompt, call.system_prompt, options.messages, texts, images)
         if options.continue_final_message and turns[-1]["role"] != "assistant":
-            said = "`continue_final_message` needs a last message of the assistant's"
+            said = "`continue_final_message` needs the last message to be the assistant's"
             name = "continue_final_message"
             raise InvalidParameterError(name, options.continue_final_message, said)
         return turns
@@ -147,14 +149,16 @@ class RequestBuilder:
         options, tokenizer, state = call.options, self.template.tokenizer, prompt.state
         for token in options.logit_bias or ():
             if token >= self.vocabulary:
-                said = f"`logit_bias`: the model knows {self.vocabulary} tokens, and no {token}"
+                said = f"`logit_bias`: the model has {self.vocabulary} tokens, and no token {token}"
                 raise InvalidParameterError("logit_bias", token, said)
         matcher = self.forms.matcher(options.response_format) if options.response_format else None
         must_call = (options.tool_choice or "").startswith(("=", "required"))
         thinking = self.template.format.thinking(tokenizer)
         headed = state not in KNOWN_STATES
         if matcher is not None and headed and not self.template.format.form_after_headers:
-            said = "`response_format`: this model's answers begin with headers, which have no form"
+            said = (
+                "`response_format`: this model's answers begin with headers, which no form allows"
+            )
             raise UnsupportedFeatureError("response_format", said)
         calls = tokenizer.tool_call_start_tokens or () if options.tool_choice == "none" else ()
         forbidden = thinking.commentary or calls if matcher is not None else calls
@@ -197,13 +201,13 @@ def _with_choice(call: Call) -> Call:
     if not call.tools:
         raise InvalidParameterError("tool_choice", choice, "`tool_choice`: there are no `tools`")
     if options.response_format and options.response_format["type"] != "text":
-        said = "`tool_choice`: a call that has to come leaves no room for a `response_format`"
+        said = "`tool_choice`: a required call can't be combined with a `response_format`"
         raise InvalidParameterError("tool_choice", choice, said)
     if choice == "required":
         return call
     named = [tool for tool in call.tools if f"={tool['function']['name']}" == choice]
     if not named:
         known = ", ".join(f"`{tool['function']['name']}`" for tool in call.tools)
-        said = f"`tool_choice`: no tool is named `{str(choice)[1:]}`; there is {known}"
+        said = f"`tool_choice`: no tool is named `{str(choice)[1:]}`; tools are {known}"
         raise InvalidParameterError("tool_choice", choice, said)
     return replace(call, tools=named)

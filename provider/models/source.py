@@ -61,7 +61,9 @@ def resolve(model: str | None, tell: Tell | None = None) -> Path:
         return MODEL_PATH
     path = _local(model) or download(model, tell=tell)
     if not path.is_dir() or not (path / "config.json").is_file():
-        raise ModelLoadingError(f"`{model}` is no model: it has no config.json", model_name=model)
+        raise ModelLoadingError(
+            f"`{model}` is not a model: it has no config.json", model_name=model
+        )
     if not any(path.glob("model*.safetensors")):
         raise ModelLoadingError(f"`{model}` has no weights: no *.safetensors", model_name=model)
     return path
@@ -75,6 +77,6 @@ def resolve_adapter(adapter: str, tell: Tell | None = None) -> Path:
     path = _local(adapter) or download(adapter, tell=tell)
     for name in ("adapter_config.json", "adapters.safetensors"):
         if not (path / name).is_file():
-            said = f"`{adapter}` is no adapter: it has no {name}"
+            said = f"`{adapter}` is not an adapter: it has no {name}"
             raise ModelLoadingError(said, model_name=adapter)
     return path

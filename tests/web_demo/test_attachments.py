@@ -111,7 +111,7 @@ async def test_a_model_that_cannot_see_says_so_and_the_turn_is_forgotten(new_pag
         await page.reload()
         await attach(page, png("red.png", "red"), chips=1)
         await ask(page, "What is in this picture?")
-        await wait_for_text(page, ".note", "this model reads text, no images")
+        await wait_for_text(page, ".note", "this model reads text, not images")
         await answered(page, "Count from 3 to 9")
         await wait_for_text(page, ANSWER, "3, 4, 5")
         assert sent[1]["messages"] == [{"role": "user", "content": "Count from 3 to 9"}]

@@ -51,7 +51,7 @@ async def test_a_gateway_with_tokens_asks_for_one_and_remembers_it_for_the_tab(n
         door = page.get_by_role("dialog")
         await door.get_by_label("Token").fill("wrong")
         await door.get_by_role("button", name="Connect").click()
-        await wait_for_text(page, "#door-reason", "This token will not do")
+        await wait_for_text(page, "#door-reason", "This token is wrong")
         await door.get_by_label("Token").fill("sesame")
         await door.get_by_role("button", name="Connect").click()
         await wait_for_text(page, "#state", "connected")

@@ -143,7 +143,7 @@ def test_a_model_that_is_not_there_is_one_clear_line():
 def test_a_folder_that_is_no_model_is_one_clear_line(tmp_path):
     status, _, err = Command("--port", "0", "--model", str(tmp_path)).finish()
     assert status == ExitStatus.NO_MODEL
-    assert "is no model: it has no config.json" in err
+    assert "is not a model: it has no config.json" in err
     assert "Traceback" not in err
 
 
@@ -485,7 +485,7 @@ def test_several_models_are_served_by_name_and_listed(tmp_path):
         (["--adapter", "odd"], "`adapter` must be NAME=BASE:FOLDER, not `odd`"),
         (["--adapter", "odd=base:x"], "the base `base` is not served; `embedded` is"),
         (["--pin", "nobody"], "`nobody` is not served"),
-        (["--model", "a=embedded", "--model", "a=x"], "there are two named `a`"),
+        (["--model", "a=embedded", "--model", "a=x"], "two models are named `a`"),
     ],
 )
 def test_models_that_do_not_go_together_are_one_clear_line(flags, said):

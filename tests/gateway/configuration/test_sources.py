@@ -61,7 +61,7 @@ def test_bytes_may_have_a_unit(text, size):
         ("log_level", "loud", "`--log-level` must be one of debug, info, warning, error"),
         ("write_timeout_s", "nan", "`--write-timeout` must be a number, not 'nan'"),
         ("write_timeout_s", "soon", "`--write-timeout` must be a number, not 'soon'"),
-        ("host", "", "`--host` must be a text, not ''"),
+        ("host", "", "`--host` must be a string, not ''"),
         (
             "memory_bytes",
             "8MB",
@@ -128,5 +128,5 @@ def test_a_list_is_a_flag_given_again_a_text_with_commas_or_an_array(given):
 
 @pytest.mark.parametrize("bad", [3, [3], ["", "x"], "a,,b", ""])
 def test_a_list_of_something_else_is_refused(bad):
-    with pytest.raises(BadSetting, match="`model` in `f` must be a list of texts"):
+    with pytest.raises(BadSetting, match="`model` in `f` must be a list of strings"):
         in_force(file={"model": bad}, file_name="f")

@@ -535,7 +535,7 @@ def test_what_is_not_kept_or_was_never_sent_cannot_be_resumed():
         made.take()
     generation = made.known["a"]
     assert generation.held_bytes <= 2048
-    for after, said in ((0, "is not kept"), (41, "no frame 41")):
+    for after, said in ((0, "is no longer kept"), (41, "no frame 41")):
         refusal = session().session.adopt(generation, after)
         assert (refusal.code, said in refusal.message) == (ErrorCode.NOT_RESUMABLE, True)
     assert session().session.adopt(generation, 39) is None

@@ -134,7 +134,7 @@ async def test_without_its_client_a_generation_goes_on_so_far_and_waits():
         if rest[-1]["type"] == "done":
             assert text_of([*frames, *rest]) == WORDS * 100
         else:
-            assert f"frame {last + 1} is not kept" in rest[-1]["message"]
+            assert f"frame {last + 1} is no longer kept" in rest[-1]["message"]
 
 
 @pytest.mark.parametrize(

@@ -331,7 +331,7 @@ async def test_a_bias_forbids_and_forces_tokens(provider):
     token = 321
     forced = await provider.generate_async("x", max_tokens=3, logit_bias={token: 100})
     assert forced.content == tokenizer_of(MODEL_PATH).decode([token] * 3).lstrip()
-    with pytest.raises(InvalidParameterError, match="knows 1536 tokens, and no 1536"):
+    with pytest.raises(InvalidParameterError, match="has 1536 tokens, and no token 1536"):
         await provider.generate_async("x", logit_bias={"1536": 1})
 
 

@@ -93,7 +93,7 @@ def test_what_costs_too_much_is_refused_by_the_option_that_it_came_in():
         ({"type": "lark", "grammar": "x y z"}, "Expected token"),
         ({"type": "json_schema", "schema": {"type": "nope"}}, "Invalid type"),
         ({"type": "json_schema"}, "must be a JSON Schema"),
-        ({"type": "choice", "choices": []}, "must be a list of texts"),
+        ({"type": "choice", "choices": []}, "must be a non-empty list of strings"),
         ({"type": "verse"}, "must be an object with a `type` of text, json_object"),
         ("json", "must be an object"),
         ({"type": "lark", "grammar": "start: start"}, "no text can fit it"),

@@ -170,7 +170,7 @@ async def test_what_cannot_be_is_said_at_loading(tmp_path):
     await provider.aclose()
     other = write_model(tmp_path / "other", {**LLAMA, "vocab_size": 2000})
     provider = MLXProvider({"draft_model": str(other)})
-    with pytest.raises(ModelLoadingError, match="2000 tokens, and not 1536"):
+    with pytest.raises(ModelLoadingError, match="2000 tokens instead of 1536"):
         await provider.load()
     await provider.aclose()
 

@@ -257,10 +257,10 @@ NOTHING_BUT_ITSELF = {
 @pytest.mark.parametrize(
     ("name", "tool", "said"),
     [
-        ("function_gemma", {"properties": {"a": {"type": "array"}}}, "no way to write"),
+        ("function_gemma", {"properties": {"a": {"type": "array"}}}, "can't express"),
         ("gemma4", {"properties": {"a b": {"type": "string"}}}, "the name `a b`"),
-        ("gemma4", ITSELF, "a schema that holds itself"),
-        ("qwen3_coder", NOTHING_BUT_ITSELF, "a schema that holds itself"),
+        ("gemma4", ITSELF, "no recursive schemas"),
+        ("qwen3_coder", NOTHING_BUT_ITSELF, "no recursive schemas"),
         ("pythonic", {"properties": {"class": {"type": "string"}}}, "the name `class`"),
     ],
 )

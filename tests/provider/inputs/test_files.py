@@ -48,7 +48,7 @@ def test_an_image_that_is_missing_or_a_url_is_said(tmp_path):
     [
         (FileData("a.exe", None, b""), "unknown type"),
         (FileData("a.txt", None, b"\xff\xfe\xfa"), "not UTF-8"),
-        (FileData("a.txt", None, b"x" * (MAX_FILE_BYTES + 1)), "more than"),
+        (FileData("a.txt", None, b"x" * (MAX_FILE_BYTES + 1)), "is larger than"),
         ("https://example.org/a.txt", "URL"),
         ("no/such/file.txt", "cannot be read"),
     ],

@@ -27,7 +27,7 @@ def test_images_leave_their_places_in_the_messages():
 
 
 def test_what_is_no_image_gives_the_reason():
-    with pytest.raises(ImageProcessingError, match="in no format that is read"):
+    with pytest.raises(ImageProcessingError, match="has an unknown format"):
         opened(b"no image")
     with pytest.raises(ImageProcessingError, match="cannot be read"):
         opened(picture("red")[:60])
@@ -63,5 +63,5 @@ def test_images_of_usual_formats_are_read(form):
 
 def test_a_format_that_other_programs_would_read_is_refused():
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
-    with pytest.raises(ImageProcessingError, match="in no format that is read; these are PNG"):
+    with pytest.raises(ImageProcessingError, match="has an unknown format; known formats are PNG"):
         opened(eps)

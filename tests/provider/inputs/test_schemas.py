@@ -59,5 +59,5 @@ def test_what_is_no_json_is_said_to_be_none():
     ring = {"type": "object"}
     ring["properties"] = {"a": ring}
     for schema in (ring, {"const": b"x"}):
-        with pytest.raises(InvalidParameterError, match="is no JSON"):
+        with pytest.raises(InvalidParameterError, match="is not JSON"):
             check_schema("s", schema)

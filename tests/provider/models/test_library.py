@@ -419,7 +419,9 @@ async def test_a_base_stays_as_long_as_its_adapter_is_loaded(made, tmp_path):
 async def test_what_is_no_adapter_is_said(made, tmp_path):
     (tmp_path / "empty").mkdir()
     provider = made(model="base=embedded", adapter=[f"odd=base:{tmp_path / 'empty'}"])
-    with pytest.raises(ModelLoadingError, match=r"is no adapter: it has no adapter_config\.json"):
+    with pytest.raises(
+        ModelLoadingError, match=r"is not an adapter: it has no adapter_config\.json"
+    ):
         await say(provider, "odd")
     assert (await say(provider)).content
 

@@ -83,7 +83,7 @@ def test_a_folder_is_named_by_its_last_part(tmp_path):
 
 
 def test_a_missing_folder_is_not_found():
-    with pytest.raises(ModelNotFoundError, match="not the form of a hub id"):
+    with pytest.raises(ModelNotFoundError, match="not a hub id of the form"):
         resolve("./nowhere/at/all")
 
 
@@ -98,7 +98,7 @@ def test_a_folder_without_configuration_or_weights_is_no_model(tmp_path):
 def test_a_file_is_no_model(tmp_path):
     file = tmp_path / "model.safetensors"
     file.write_bytes(b"")
-    with pytest.raises(ModelLoadingError, match="is no model"):
+    with pytest.raises(ModelLoadingError, match="is not a model"):
         resolve(str(file))
 
 

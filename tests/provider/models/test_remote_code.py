@@ -72,7 +72,7 @@ def test_what_others_trust_is_run_on_their_threads(tmp_path, code):
         target=lambda: ran.append(get_class_in_module("Own", tmp_path / "own.py"))
     )
     with without_code():
-        with pytest.raises(ValueError, match="code of its own, 'Own', which is not run"):
+        with pytest.raises(ValueError, match="code of its own, 'Own'; code of models is never run"):
             get_class_in_module("Own", tmp_path / "own.py")
         assert not code[1].exists()
         other.start()

@@ -33,7 +33,7 @@ def test_an_answer_that_begins_with_headers_has_no_form():
         ChatTemplate(headed), None, 1536, GrammarCompiler(headed, 1536), False
     )
     options = parse_options({"response_format": {"type": "json_object"}}, {})
-    with pytest.raises(UnsupportedFeatureError, match="headers, which have no form"):
+    with pytest.raises(UnsupportedFeatureError, match="headers, which no form allows"):
         preparation.requests(Call("Hi", None, [], [], options))
 
 
@@ -70,9 +70,9 @@ async def test_a_raw_prompt_goes_to_the_model_as_it_is(provider):
     assert raw.content == asked.content
     assert raw.usage["prompt_tokens"] == asked.usage["prompt_tokens"]
     for more in ({"system_prompt": "x"}, {"tools": [{"name": "f"}]}):
-        with pytest.raises(InvalidParameterError, match="`raw` goes with"):
+        with pytest.raises(InvalidParameterError, match="`raw` takes a"):
             await provider.generate_async("x", raw=True, **more)
-    with pytest.raises(InvalidParameterError, match="`raw` goes with"):
+    with pytest.raises(InvalidParameterError, match="`raw` takes a"):
         await provider.generate_async("", raw=True, messages=[{"role": "user", "content": "x"}])
 
 
@@ -114,7 +114,7 @@ async def test_an_assistants_message_is_gone_on_with(provider, said, cut):
         "", messages=messages, continue_final_message=True, temperature=0.0
     )
     assert begun + rest.content == whole
-    with pytest.raises(InvalidParameterError, match="needs a last message of the assistant"):
+    with pytest.raises(InvalidParameterError, match="needs the last message to be the assistant"):
         await provider.generate_async("", messages=messages[:1], continue_final_message=True)
 
 
@@ -122,9 +122,15 @@ async def test_an_assistants_message_is_gone_on_with(provider, said, cut):
     ("options", "said"),
     [
         ({"tool_choice": "always"}, '"auto", "none", "required"'),
-        ({"tool_choice": {"name": "sub"}}, "no tool is named `sub`; there is `get_weather`, `add`"),
+        (
+            {"tool_choice": {"name": "sub"}},
+            "no tool is named `sub`; tools are `get_weather`, `add`",
+        ),
         ({"tool_choice": "required", "tools": []}, "there are no `tools`"),
-        ({"tool_choice": "required", "response_format": {"type": "json_object"}}, "no room"),
+        (
+            {"tool_choice": "required", "response_format": {"type": "json_object"}},
+            "a required call",
+        ),
         (
             {
                 "tool_choice": "required",

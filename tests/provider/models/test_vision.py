@@ -176,7 +176,7 @@ async def test_a_model_that_reads_says_that_it_does_not_see():
         provider.generate_async("", **asking(image(RED))),
         provider.generate_async(QUESTION, files=[FileData("red.png", None, RED)]),
     ):
-        with pytest.raises(UnsupportedFeatureError, match="this model reads text, no images"):
+        with pytest.raises(UnsupportedFeatureError, match="this model reads text, not images"):
             await asked
     await provider.aclose()
 
@@ -193,7 +193,7 @@ async def test_images_whose_data_are_the_same_together_are_told_apart(provider):
 
 async def test_a_large_file_is_refused(provider, monkeypatch):
     monkeypatch.setattr("provider.inputs.files.MAX_IMAGE_BYTES", 100)
-    with pytest.raises(FileProcessingError, match="has more than 100 bytes"):
+    with pytest.raises(FileProcessingError, match="is larger than 100 bytes"):
         await provider.generate_async(QUESTION, files=[FileData("red.png", None, RED)])
 
 
