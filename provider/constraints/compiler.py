@@ -76,7 +76,9 @@ def refuse_costly(
 
 def _json(schema: Mapping[str, Any] | bool) -> Form:
     overrides: Any = {"whitespace_pattern": BETWEEN}
-    return Form(LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=overrides))
+    # llguidance takes options with an object alone, so that true and false become objects.
+    given = {"allOf": [schema]} if isinstance(schema, bool) else schema
+    return Form(LLMatcher.grammar_from_json_schema(json.dumps(given), overrides=overrides))
 
 
 class GrammarCompiler:

@@ -30,6 +30,7 @@ def takes(matcher, text):
     [
         ({"type": "json_object"}, '{"a": [1]}', "[1]"),
         ({"type": "json_schema", "schema": {"type": "integer"}}, "12", "1.5"),
+        ({"type": "json_schema", "schema": True}, "null", "nil"),
         ({"type": "regex", "regex": "[ab]{2}"}, "ab", "abc"),
         ({"type": "lark", "grammar": 'start: "x" "y"'}, "xy", "yx"),
         ({"type": "choice", "choices": ["a.b", "c"]}, "a.b", "axb"),
@@ -38,6 +39,11 @@ def takes(matcher, text):
 def test_each_kind_of_format_holds_to_what_it_says(compiler, form, good, bad):
     assert takes(compiler.matcher(form), good)
     assert not takes(compiler.matcher(form), bad)
+
+
+def test_a_schema_that_nothing_fits_is_an_error_that_says_so(compiler):
+    with pytest.raises(InvalidParameterError, match="schema is false"):
+        compiler.matcher({"type": "json_schema", "schema": False})
 
 
 def test_plain_text_has_no_form(compiler):
