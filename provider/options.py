@@ -1,20 +1,31 @@
 """What a call may ask for, checked in one place before anything runs.
 
-Every option is one field of `GenerationOptions` with its default, its range and its unit. The
-command line, the wire and `generate_async(**kwargs)` all end here.
+Every option is one field of `GenerationOptions`, with its default, its check and its range, and
+whether a configuration may hold it; `OPTIONS` has them by name. The command line, the wire, the
+page and `generate_async(**kwargs)` all end here.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from provider.errors import InvalidParameterError, unlike
 from provider.message_types import checked_messages
 
-__all__ = ["MAX_SEED", "GenerationOptions", "parse_options"]
+__all__ = [
+    "MAX_SEED",
+    "OPTIONS",
+    "GenerationOptions",
+    "Integer",
+    "Number",
+    "Option",
+    "parse_options",
+]
+
+Check = Callable[[str, Any], Any]  # of an option's name and value; returns the value to use
 
 MAX_STOP_STRINGS = 16  # each costs a state machine per stream; OpenAI's interface allows 4
 MAX_STOP_LENGTH = 256  # characters; a partial match is held back from the reader
@@ -22,119 +33,47 @@ MAX_SEED = 2**64 - 1  # what mlx.random.key takes
 MAX_BIASES = 1024  # tokens; as many as anybody has asked for, and no more than a prompt costs
 MAX_VARIABLES = 32  # of a chat template; those of today read a handful
 MAX_ANSWERS = 32  # to one prompt; as many as decode together by default
+MAX_TOP_K = 1_000_000  # tokens; no vocabulary is as large
+MAX_TOP_LOGPROBS = 20  # tokens, as OpenAI's interface has it
 MAX_TOKENS = 1_000_000  # a bound on nonsense; the context window is the real one
 
 
-@dataclass(frozen=True, kw_only=True)
-class GenerationOptions:
-    """The checked options of one generation."""
-
-    messages: tuple[dict[str, Any], ...] | None = None
-    model: str | None = None
-    events: bool = False
-    raw: bool = False  # the prompt as it is, without the model's chat template
-    continue_final_message: bool = False  # the last message is the assistant's, and goes on
-    enable_thinking: bool | None = None  # None: as the model's template has it
-    max_reasoning_tokens: int | None = None  # then the thinking is closed; the answer begins
-    temperature: float = 0.7
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    max_tokens: int = 2048
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: Mapping[int, float] | None = None  # added to the logits, by token
-    n: int = 1  # answers to the prompt, which is read once
-    tool_choice: str | None = None  # "auto", "none", "required", or one by name as `=name`
-    logprobs: bool = False  # of each token
-    top_logprobs: int = 0  # likeliest tokens beside it
-    response_format: Mapping[str, Any] | None = None  # with `type` and what it needs
-    chat_template_kwargs: Mapping[str, Any] | None = None  # what else the template reads
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether the answer goes on from a text, and does not begin a turn."""
-        return self.raw or self.continue_final_message
-
-    @property
-    def template_variables(self) -> dict[str, Any]:
-        """What the chat template reads beyond messages and tools."""
-        thinking = {} if self.enable_thinking is None else {"enable_thinking": self.enable_thinking}
-        return {**(self.chat_template_kwargs or {}), **thinking}
+# Checks. -----------------------------------------------------------------------------------------
 
 
-def parse_options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> GenerationOptions:
-    """Return the options of one call: what is `given`, else the provider's `defaults`.
+@dataclass(frozen=True)
+class Number:
+    """A check of a number in a range, for whoever shows the range too."""
 
-    A given None means the default. Raises InvalidParameterError, which names the option, for one
-    that is unknown or out of its range.
-    """
-    known = {field.name for field in fields(GenerationOptions)}
-    values = {}
-    for name, value in given.items():
-        if name not in known:
-            raise InvalidParameterError(name, value, _unknown(name, known))
-        if value is not None:
-            values[name] = CHECKS[name](name, value)
-    for name in known - values.keys():
-        if defaults.get(name) is not None and name in CHECKS and name not in NOT_DEFAULTS:
-            values[name] = CHECKS[name](name, defaults[name])
-    options = GenerationOptions(**values)
-    if options.top_logprobs and not options.logprobs:
-        said = "`top_logprobs` needs `logprobs`"
-        raise InvalidParameterError("top_logprobs", options.top_logprobs, said)
-    return options
+    low: float
+    high: float
+    open_low: bool = False  # whether `low` itself is out of the range
 
-
-NOT_DEFAULTS = frozenset(
-    {
-        "continue_final_message",
-        "events",
-        "logit_bias",
-        "messages",
-        "model",
-        "n",
-        "raw",
-        "response_format",
-        "tool_choice",
-    }
-)  # of a call, never of a configuration
-
-
-def _unknown(name: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return f"unknown option `{name}`" + (f"; did you mean `{near[0]}`?" if near else "")
-
-
-# Checks: each takes the option's name and value and returns the value to use. ------------------
-
-
-def _number(low: float, high: float, *, open_low: bool = False) -> Callable[[str, Any], float]:
-    sign = "(" if open_low else "["
-
-    def check(name: str, value: Any) -> float:
+    def __call__(self, name: str, value: Any) -> float:
+        """Return the number. Raises InvalidParameterError."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise unlike(name, value, "a number")
-        inside = (low < value if open_low else low <= value) and value <= high
+        inside = (self.low < value if self.open_low else self.low <= value) and value <= self.high
         if not inside:  # nor is NaN
-            raise unlike(name, value, f"in {sign}{low:g}, {high:g}]")
+            sign = "(" if self.open_low else "["
+            raise unlike(name, value, f"in {sign}{self.low:g}, {self.high:g}]")
         return float(value)
 
-    return check
 
+@dataclass(frozen=True)
+class Integer:
+    """A check of a whole number from `low` to `high`."""
 
-def _integer(low: int, high: int) -> Callable[[str, Any], int]:
-    def check(name: str, value: Any) -> int:
+    low: int
+    high: int
+
+    def __call__(self, name: str, value: Any) -> int:
+        """Return the number. Raises InvalidParameterError."""
         if isinstance(value, bool) or not isinstance(value, int):
             raise unlike(name, value, "a whole number")
-        if not low <= value <= high:
-            raise unlike(name, value, f"from {low} to {high}")
+        if not self.low <= value <= self.high:
+            raise unlike(name, value, f"from {self.low} to {self.high}")
         return value
-
-    return check
 
 
 def _boolean(name: str, value: Any) -> bool:
@@ -157,6 +96,9 @@ def _stop(name: str, value: Any) -> tuple[str, ...]:
         limit = f"at most {MAX_STOP_STRINGS} texts of at most {MAX_STOP_LENGTH} characters"
         raise unlike(name, value, limit)
     return tuple(words)
+
+
+BIAS = Number(-100, 100)
 
 
 def _logit_bias(name: str, value: Any) -> dict[int, float]:
@@ -251,30 +193,106 @@ OF_THE_RENDERER = frozenset(
 )
 
 
-BIAS = _number(-100, 100)
-CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "chat_template_kwargs": _chat_template_kwargs,
-    "messages": checked_messages,
-    "model": _text,
-    "events": _boolean,
-    "raw": _boolean,
-    "continue_final_message": _boolean,
-    "enable_thinking": _boolean,
-    "max_reasoning_tokens": _integer(0, MAX_TOKENS),
-    "temperature": _number(0, 2),
-    "top_p": _number(0, 1, open_low=True),
-    "top_k": _integer(0, 1_000_000),
-    "min_p": _number(0, 1),
-    "max_tokens": _integer(1, MAX_TOKENS),
-    "n": _integer(1, MAX_ANSWERS),
-    "seed": _integer(0, MAX_SEED),
-    "stop": _stop,
-    "repetition_penalty": _number(0, 10, open_low=True),
-    "presence_penalty": _number(-2, 2),
-    "frequency_penalty": _number(-2, 2),
-    "logit_bias": _logit_bias,
-    "response_format": _response_format,
-    "tool_choice": _tool_choice,
-    "logprobs": _boolean,
-    "top_logprobs": _integer(0, 20),
+# The options. ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: what is checked, and where it may be said."""
+
+    name: str
+    default: Any
+    check: Check  # with a `low` and a `high` where it is of a number
+    configurable: bool  # whether a provider's configuration may hold it, for calls that don't say
+
+
+def _option(default: Any, check: Check, *, configurable: bool = True) -> Any:
+    return field(default=default, metadata={"check": check, "configurable": configurable})
+
+
+def _of_call(default: Any, check: Check) -> Any:
+    """Return the field of an option that belongs to one call, and to no configuration."""
+    return _option(default, check, configurable=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationOptions:
+    """The checked options of one generation."""
+
+    messages: tuple[dict[str, Any], ...] | None = _of_call(None, checked_messages)
+    model: str | None = _of_call(None, _text)
+    events: bool = _of_call(default=False, check=_boolean)
+    # The prompt as it is, without the model's chat template.
+    raw: bool = _of_call(default=False, check=_boolean)
+    # The last message is the assistant's, and goes on.
+    continue_final_message: bool = _of_call(default=False, check=_boolean)
+    # As the model's template has it if it is None.
+    enable_thinking: bool | None = _option(None, _boolean)
+    # Tokens, after which the thinking is closed and the answer begins.
+    max_reasoning_tokens: int | None = _option(None, Integer(0, MAX_TOKENS))
+    temperature: float = _option(0.7, Number(0, 2))
+    top_p: float = _option(1.0, Number(0, 1, open_low=True))
+    top_k: int = _option(0, Integer(0, MAX_TOP_K))  # tokens; 0 for all
+    min_p: float = _option(0.0, Number(0, 1))
+    max_tokens: int = _option(2048, Integer(1, MAX_TOKENS))
+    seed: int | None = _option(None, Integer(0, MAX_SEED))
+    stop: tuple[str, ...] = _option((), _stop)
+    repetition_penalty: float | None = _option(None, Number(0, 10, open_low=True))
+    presence_penalty: float | None = _option(None, Number(-2, 2))
+    frequency_penalty: float | None = _option(None, Number(-2, 2))
+    # Added to the logits, by token.
+    logit_bias: Mapping[int, float] | None = _of_call(None, _logit_bias)
+    # Answers to the prompt, which is read once.
+    n: int = _of_call(1, Integer(1, MAX_ANSWERS))
+    # "auto", "none", "required", or one by name as `=name`.
+    tool_choice: str | None = _of_call(None, _tool_choice)
+    logprobs: bool = _option(default=False, check=_boolean)  # of each token
+    top_logprobs: int = _option(0, Integer(0, MAX_TOP_LOGPROBS))  # likeliest tokens beside it
+    # With `type` and what it needs.
+    response_format: Mapping[str, Any] | None = _of_call(None, _response_format)
+    # What else the template reads.
+    chat_template_kwargs: Mapping[str, Any] | None = _option(None, _chat_template_kwargs)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the answer goes on from a text, and does not begin a turn."""
+        return self.raw or self.continue_final_message
+
+    @property
+    def template_variables(self) -> dict[str, Any]:
+        """What the chat template reads beyond messages and tools."""
+        thinking = {} if self.enable_thinking is None else {"enable_thinking": self.enable_thinking}
+        return {**(self.chat_template_kwargs or {}), **thinking}
+
+
+OPTIONS: Mapping[str, Option] = {
+    one.name: Option(one.name, one.default, one.metadata["check"], one.metadata["configurable"])
+    for one in fields(GenerationOptions)
 }
+
+
+def parse_options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> GenerationOptions:
+    """Return the options of one call: what is `given`, else the provider's `defaults`.
+
+    A given None means the default. Raises InvalidParameterError, which names the option, for one
+    that is unknown or out of its range.
+    """
+    values = {}
+    for name, value in given.items():
+        if name not in OPTIONS:
+            raise InvalidParameterError(name, value, _unknown(name))
+        if value is not None:
+            values[name] = OPTIONS[name].check(name, value)
+    for name, option in OPTIONS.items():
+        if name not in values and option.configurable and defaults.get(name) is not None:
+            values[name] = option.check(name, defaults[name])
+    options = GenerationOptions(**values)
+    if options.top_logprobs and not options.logprobs:
+        said = "`top_logprobs` needs `logprobs`"
+        raise InvalidParameterError("top_logprobs", options.top_logprobs, said)
+    return options
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, OPTIONS, 1)
+    return f"unknown option `{name}`" + (f"; did you mean `{near[0]}`?" if near else "")

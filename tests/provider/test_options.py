@@ -1,15 +1,84 @@
+import html.parser
 import inspect
 import math
+from pathlib import Path
 
 import pytest
 from transformers import PreTrainedTokenizerBase
 
 from provider.interface import InvalidParameterError
-from provider.options import GenerationOptions, parse_options
+from provider.options import OPTIONS, GenerationOptions, Integer, Number, parse_options
 
 
 def test_nothing_given_gives_the_defaults():
     assert parse_options({}, {}) == GenerationOptions()
+
+
+def test_every_default_is_what_its_own_check_makes_of_it():
+    for name, option in OPTIONS.items():
+        if option.default is not None and option.default != ():
+            assert option.check(name, option.default) == option.default
+
+
+RANGES = {
+    name: option.check
+    for name, option in OPTIONS.items()
+    if isinstance(option.check, Number | Integer)
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_a_number_is_taken_up_to_the_ends_of_its_range_and_no_further(name):
+    check = RANGES[name]
+    logprobs = {"logprobs": True} if name == "top_logprobs" else {}
+    step = 1 if isinstance(check, Integer) else 1e-6
+    open_low = isinstance(check, Number) and check.open_low
+    for value in (check.low + step * open_low, check.high):
+        assert getattr(parse_options({name: value, **logprobs}, {}), name) == value
+    for value in (check.low - step * (not open_low), check.high + step):
+        with pytest.raises(InvalidParameterError):
+            parse_options({name: value, **logprobs}, {})
+
+
+def test_a_configuration_holds_what_may_be_a_default_and_no_more():
+    given = {
+        "chat_template_kwargs": {"effort": "low"},
+        "enable_thinking": True,
+        "stop": ["x"],
+        "logprobs": True,
+        **{name: check.low or check.high for name, check in RANGES.items()},
+    }
+    configured = parse_options({}, given)
+    for name, option in OPTIONS.items():
+        own = option.default if not option.configurable else given[name]
+        assert getattr(configured, name) == (tuple(own) if name == "stop" else own)
+
+
+class Inputs(html.parser.HTMLParser):
+    """The inputs of the page that set an option."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = {}
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        name = given.get("data-option") or str(given.get("id")).replace("-", "_")
+        if tag == "input" and name in OPTIONS:
+            self.found[name] = given
+
+
+def test_the_page_offers_no_number_that_is_out_of_its_range():
+    inputs = Inputs()
+    page = Path(__file__).parents[2] / "web_demo" / "index.html"
+    inputs.feed(page.read_text(encoding="utf-8"))
+    numbers = {name: one for name, one in inputs.found.items() if name in RANGES}
+    assert {"temperature", "max_tokens", "top_p", "presence_penalty"} <= numbers.keys()
+    for name, one in numbers.items():
+        for end in ("min", "max"):
+            if end in one:
+                make = int if isinstance(RANGES[name], Integer) else float
+                RANGES[name](name, make(one[end]))
 
 
 def test_a_call_overrides_the_configuration_and_none_means_the_default():
