@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import urllib.request
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -23,18 +24,34 @@ def run(*arguments, **options):
     return done.stdout
 
 
-@pytest.fixture
-def installed(tmp_path_factory):
-    """The commands of an environment that holds the wheel and what it needs, no more."""
-    folder = tmp_path_factory.mktemp("wheel")
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel of this very source."""
+    folder = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT)
     (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture
+def installed(wheel, tmp_path_factory):
+    """The commands of an environment that holds the wheel and what it needs, no more."""
+    folder = tmp_path_factory.mktemp("wheel")
     commands = folder / "environment" / "bin"
     run(UV, "venv", "--python", sys.executable, commands.parent)
     lock = ROOT / "requirements.lock"
     run(UV, "pip", "install", "--constraint", lock, "--python", commands / "python", wheel)
     yield commands
     shutil.rmtree(folder)
+
+
+def test_the_wheel_holds_the_packages_the_page_and_the_model_and_not_how_it_was_made(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    held = {"gateway/PROTOCOL.md", "gateway/_web_demo/index.html", "provider/mlx_provider.py"}
+    assert held <= names
+    assert "provider/embedded/model/model.safetensors" in names
+    assert [name for name in names if "making" in name or name.startswith("tests")] == []
 
 
 def get(url):
