@@ -213,6 +213,7 @@ class Batch:
 
     def _suspect(self, rows: Sequence[Row], error: Exception, result: StepResult) -> None:
         """One of these rows made a forward pass fail: the only one, or it will show alone."""
+        result.failed = True
         rows = [row for row in rows if not row.gone]
         if len(rows) == 1:
             result.blame(rows[0].key, error)

@@ -18,8 +18,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import assert_never
 
 from provider.engine.inbox import Inbox
+from provider.engine.mailbox import Cancel, Load, Message, Resume, Submit
 from provider.engine.memory_pool import MemoryPool
 from provider.engine.messages import RunRequest
 from provider.engine.mlx_thread import MlxThread
@@ -74,7 +76,6 @@ class Engine:
         self._freed = threading.Event()
         self._next_key = 0
         self._loading: Future[ModelFacts] | None = None
-        self._to_load = False  # the MLX thread is to begin loading
         self._steps: Generator[LoadProgress, None, ModelFacts] | None = None  # of loading
         self._watchers: list[Callable[[LoadProgress], None]] = []
         self._coming = 0  # runs whose prompts are being made
@@ -82,7 +83,7 @@ class Engine:
         self._drained = threading.Event()  # there are no runs
         self._drained.set()
         self._trouble: str | None = None  # why no run can go on, until the thread has recovered
-        self._mailbox: deque[Callable[[], None]] = deque()  # what to tell the worker, in order
+        self._mailbox: deque[Message] = deque()
 
     @property
     def closed(self) -> bool:
@@ -112,7 +113,7 @@ class Engine:
     @property
     def runs(self) -> list[Run]:
         """The runs that have not ended, as of now."""
-        return list(self._worker.runs.values())
+        return list(self._worker.runs)
 
     def statistics(self) -> EngineStatistics:
         """Return one look at the engine's numbers; never waits for the MLX thread."""
@@ -126,7 +127,8 @@ class Engine:
             if loading is not None and not (loading.done() and loading.exception() is not None):
                 return loading
             loading = self._loading = Future()
-            self._to_load = True
+            loading.set_running_or_notify_cancel()  # nobody can cancel it
+            self._mailbox.append(Load())
         self._thread.wake(self)
         return loading
 
@@ -180,22 +182,23 @@ class Engine:
             self._next_key += 1
             self._drained.clear()
             run = Run(self._next_key, self.name, request, inbox)
-            self._mailbox.append(lambda: self._worker.submit(run))
+            self._worker.runs.add(run)  # it counts from now on
+            self._mailbox.append(Submit(run))
         self._wake()
         return run
 
     def cancel(self, run: Run) -> None:
         """Take a run out before the next step; one that has ended already is left alone."""
         if not run.ended:
-            self._post(lambda: self._worker.cancel(run))
+            self._post(Cancel(run))
 
     def resume(self, run: Run) -> None:
         """Say that a parked run's reader has read; see `Run.unread`."""
-        self._post(lambda: self._worker.resume(run))
+        self._post(Resume(run))
 
     @property
     def _loads(self) -> bool:
-        return self._to_load or self._steps is not None
+        return self._loading is not None and not self._loading.done()
 
     def close(self, grace_s: float | None = None) -> None:
         """Take no new runs, and free the model; end the thread, if it is the engine's own.
@@ -215,7 +218,7 @@ class Engine:
         if self._owns_thread:
             self._thread.close()
 
-    def _post(self, message: Callable[[], None]) -> None:
+    def _post(self, message: Message) -> None:
         self._mailbox.append(message)
         self._wake()
 
@@ -235,9 +238,10 @@ class Engine:
         try:
             if self._ending:
                 self.end()
-            elif self._loads:
-                self._take_mailbox()
-                self._load()
+                return
+            self._take_mailbox()
+            if self._steps is not None:
+                self._load_step()
             else:
                 self._step(active_models)
         except BaseException as error:  # noqa: BLE001 - the thread has nobody to raise it to
@@ -256,39 +260,42 @@ class Engine:
         """End the runs that are there and free the model."""
         if self._freed.is_set():
             return
-        self._ending = True
+        with self._lock:
+            self._closed = self._ending = True
         try:
             self._take_mailbox()
             self._worker.fail_all(GenerationError("the provider was closed"))
-            self._worker.free()
             if self._steps is not None:
                 self._steps.close()
-            self._to_load, self._steps = False, None
-            if self._loading is not None and not self._loading.done():
-                self._loading.set_exception(GenerationError("the provider was closed"))
+            self._worker.free()
         finally:
+            if self._loads:
+                self._loading_failed(GenerationError("the provider was closed"))
             self._freed.set()
 
-    def _load(self) -> None:
-        """Make one step of loading."""
-        with self._lock:
-            loading, self._to_load = self._loading, False
-        assert loading is not None
+    def _load_step(self) -> None:
+        assert self._loading is not None
+        assert self._steps is not None
         try:
-            self._steps = self._steps or self._worker.loading()
             progress = next(self._steps)
         except StopIteration as end:
             self._steps, self._watchers = None, []
-            loading.set_result(end.value)
+            self._loading.set_result(end.value)
         except BaseException as error:  # noqa: BLE001 - whoever waits for it is told
-            self._steps, self._watchers = None, []
-            self._worker.free()
-            loading.set_exception(error)
+            try:
+                self._worker.free()
+            except Exception:
+                log.exception("what was loaded of `%s` can't be freed", self.name)
+            self._loading_failed(error)
         else:
             self.tell(progress)
 
+    def _loading_failed(self, error: BaseException) -> None:
+        assert self._loading is not None
+        self._steps, self._watchers = None, []
+        self._loading.set_exception(error)
+
     def _step(self, active_models: int) -> None:
-        self._take_mailbox()
         if active_models == 1:
             self._gather()
         if self._trouble is not None:
@@ -317,7 +324,20 @@ class Engine:
 
     def _take_mailbox(self) -> None:
         while self._mailbox:
-            self._mailbox.popleft()()
+            self._take(self._mailbox.popleft())
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case Load():
+                self._steps = self._worker.loading()
+            case Submit(run):
+                self._worker.submit(run)
+            case Cancel(run):
+                self._worker.cancel(run)
+            case Resume(run):
+                self._worker.resume(run)
+            case _:
+                assert_never(message)
 
     def _gather(self) -> None:
         latest = time.monotonic() + GATHER_ALL_S

@@ -104,6 +104,7 @@ class StepResult:
     tokens: list[Token] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)  # rows that were read, or must be again
     faults: dict[int, Exception] = field(default_factory=dict)  # by row: its first
+    failed: bool = False  # whether a forward pass failed, whoever's fault it was
 
     def blame(self, key: int, error: Exception) -> None:
         """Note a row's fault; a row has one, the first."""

@@ -1,8 +1,9 @@
-"""One generation inside the engine: how far it is, and what it is worth in the end."""
+"""One generation inside the engine, and those that have not ended."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 from provider.engine.inbox import Inbox
 from provider.engine.messages import RunRequest
 from provider.engine.rows import Parked, Row, Token
+from provider.engine.run_states import RunState, RunStep, next_state
 from provider.events import Delta, TextDelta
 from provider.formats.text_stream import TextStream
 from provider.interface import GenerationTiming
 
-__all__ = ["Run"]
+__all__ = ["Run", "Runs"]
 
 
 @dataclass(eq=False)
@@ -26,9 +28,9 @@ class Run:
     request: RunRequest
     inbox: Inbox
     text: TextStream | None = None
-    row: Row | None = None  # its part in the batch, while it has one
-    parked: Parked | None = None  # what it left the batch with, while it waits for its reader
-    ended: bool = False
+    state: RunState = RunState.POSTED  # written by `move` alone
+    row: Row | None = None  # its part in the batch, from its admission to its end
+    parked: Parked | None = None  # what it left the batch with, until it is there again
     tokens: int = 0  # decoded so far, the end token counted
     cached: int = 0  # tokens of the prompt that others had read
     drawn: list[dict[str, Any]] = field(default_factory=list)  # whose text was not handed over
@@ -37,6 +39,15 @@ class Run:
     submitted: float = field(default_factory=time.perf_counter)
     admitted: float = 0.0
     first_token: float = 0.0
+
+    def move(self, step: RunStep) -> None:
+        """Take a step; raises AssertionError if the run's state does not allow it."""
+        self.state = next_state(self.state, step)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has come to its end; from any thread."""
+        return self.state is RunState.ENDED
 
     @property
     def shared(self) -> int:
@@ -110,3 +121,37 @@ class Run:
             tokens_per_second=(self.tokens - 1) / decode_s if decode_s > 0 else 0.0,
             broken_calls=() if self.text is None else tuple(self.text.broken),
         )
+
+
+class Runs:
+    """The runs that have not ended, by key.
+
+    Any thread adds and looks; the MLX thread alone removes. Iterating goes over a copy.
+    """
+
+    def __init__(self) -> None:
+        self._runs: dict[int, Run] = {}
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __contains__(self, key: int) -> bool:
+        return key in self._runs
+
+    def __getitem__(self, key: int) -> Run:
+        return self._runs[key]
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(list(self._runs.values()))
+
+    def add(self, run: Run) -> None:
+        """Count a run from now on."""
+        self._runs[run.key] = run
+
+    def remove(self, run: Run) -> None:
+        """Count a run no more."""
+        self._runs.pop(run.key, None)
+
+    def count(self, *states: RunState) -> int:
+        """Return how many runs are in one of these states."""
+        return sum(run.state in states for run in self)

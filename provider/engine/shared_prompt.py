@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
@@ -21,4 +21,10 @@ class SharedPrompt:
     length: int = 0  # tokens in them
     leader: int | None = None  # the key of the run that reads
     ready: bool = False  # the others may begin
-    others: int = 0  # that have not begun
+    others: set[int] = field(default_factory=set)  # keys of runs that wait for it to be read
+
+    def begun(self, key: int) -> None:
+        """Note that a run does not wait any more; the caches are for those that do."""
+        self.others.discard(key)
+        if not self.others and self.ready:
+            self.caches = None

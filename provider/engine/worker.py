@@ -32,7 +32,8 @@ from provider.engine.messages import RunEvent, RunFailed, RunFinished, RunReques
 from provider.engine.model import LoadedModel, Loading, LoadProgress, ModelFacts
 from provider.engine.pace import MOST_CHUNK, Pace
 from provider.engine.rows import Parked, Row, StepResult, Token, without_frames
-from provider.engine.run import Run
+from provider.engine.run import Run, Runs
+from provider.engine.run_states import RunState, RunStep
 from provider.engine.sampling import Sampling, sampler_for
 from provider.engine.scheduler import Scheduler
 from provider.engine.shared_prompt import SharedPrompt
@@ -76,7 +77,7 @@ class Worker:
         self.name = name
         self._sampling = sampling
         self.counters = Counters()
-        self.runs: dict[int, Run] = {}
+        self.runs = Runs()
         self._loader = loader
         self._settings = settings
         self._model: LoadedModel | None = None
@@ -186,11 +187,11 @@ class Worker:
 
     def submit(self, run: Run) -> None:
         """Put a run into the queue; one that shares a prompt waits until that has been read."""
-        self.runs[run.key] = run
+        run.move(RunStep.TAKE)
         shared_prompt = run.request.shared_prompt
         if shared_prompt is not None and not shared_prompt.ready:
             if shared_prompt.leader is not None:
-                shared_prompt.others += 1
+                shared_prompt.others.add(run.key)
                 return
             shared_prompt.leader = run.key
         self._scheduler.submit(run.key)
@@ -199,13 +200,15 @@ class Worker:
         """Take a run out, wherever it is; one that has ended already is left alone."""
         if not run.ended:
             self.counters.cancelled += 1
-            self._forget(run)
+            self._forget(run, RunStep.CANCEL)
 
     def resume(self, run: Run) -> None:
         """Let a parked run go on, if its reader has caught up."""
-        if run.parked is None:
+        if run.state is not RunState.PARKED:
             return
         if run.caught_up or run.unread <= self._settings.max_unread // 2:
+            run.move(RunStep.RESUME)
+            run.inbox.parked = False
             self._scheduler.resume(run.key)
 
     @property
@@ -255,9 +258,10 @@ class Worker:
         set_blas_threads(BLAS_THREADS)
 
     def fail_all(self, error: Exception) -> None:
-        """End every run with an error, and give the batch up."""
-        for run in list(self.runs.values()):
-            self._fail(run, error)
+        """End every run that was taken from the mailbox with an error, and give the batch up."""
+        for run in self.runs:
+            if run.state is not RunState.POSTED:
+                self._fail(run, error)
         self._flush()
         self._batch = None
         self._delivery = EventDelivery()
@@ -280,13 +284,13 @@ class Worker:
 
     def statistics(self, restarts: int) -> EngineStatistics:
         """Return a snapshot; from any thread."""
-        count, prefixes, scheduler = self.counters, self.prefixes, self._scheduler
-        parked = [run.parked for run in list(self.runs.values()) if run.parked is not None]
+        count, prefixes, runs = self.counters, self.prefixes, self.runs
+        parked = [one for one in (run.parked for run in runs) if one is not None]
         return EngineStatistics(
-            decoding=scheduler.decoding,
-            prefilling=scheduler.running - scheduler.decoding,
-            waiting=scheduler.waiting,
-            parked=len(parked),
+            decoding=runs.count(RunState.DECODING),
+            prefilling=runs.count(RunState.READING),
+            waiting=runs.count(RunState.POSTED, RunState.WAITING),
+            parked=runs.count(RunState.PARKED),
             weights_bytes=self._admission.weights if self._model is not None else 0,
             committed_bytes=self._admission.committed,
             parked_bytes=sum(size_of(one.row.caches or []) for one in parked),
@@ -358,26 +362,20 @@ class Worker:
 
     def _let_others_begin(self, shared_prompt: SharedPrompt) -> None:
         shared_prompt.ready = True
-        others = [run for run in self.runs.values() if run.request.shared_prompt is shared_prompt]
-        for run in reversed(others):  # before those who came later
-            if run.key != shared_prompt.leader and not run.ended:
-                self._scheduler.resume(run.key)
+        for key in sorted(shared_prompt.others, reverse=True):  # before those who came later
+            self._scheduler.resume(key)
 
     def _begin_where_split(self, run: Run, row: Row) -> bool:
         """Give a run what the first of its prompt's has read; return whether there was any."""
         shared_prompt = run.request.shared_prompt
         if shared_prompt is None or shared_prompt.leader == run.key:
             return False
-        shared_prompt.others -= 1
         caches = shared_prompt.caches
-        if not shared_prompt.others:
-            shared_prompt.caches = None
+        shared_prompt.begun(run.key)
         if caches is None:
             return False
-        row.caches, row.done = (
-            copy.deepcopy(caches) if shared_prompt.others else caches,
-            shared_prompt.length,
-        )
+        row.caches = caches if shared_prompt.caches is None else copy.deepcopy(caches)
+        row.done = shared_prompt.length
         return True
 
     def _try_out(self) -> None:
@@ -414,7 +412,7 @@ class Worker:
             self._tell(self.runs[key], QueuePosition(position))
 
     def _has_room(self, key: int) -> bool:
-        waiting = [run for run in self.runs.values() if run.parked is not None and run.key != key]
+        waiting = [run for run in self.runs if run.parked is not None and run.key != key]
         if self._admission.make(self.runs[key], waiting):
             return True
         try:
@@ -430,6 +428,7 @@ class Worker:
         assert self._model is not None
         assert self._format is not None
         assert self._batch is not None
+        run.move(RunStep.ADMIT)
         options, prompt = run.request.options, run.request.prompt
         if run.parked is not None:
             self._continue(run, run.parked)
@@ -463,7 +462,7 @@ class Worker:
         self._tell(run, GenerationStarted(run.name, len(prompt), run.cached))
         self._split(run, run.row)
         left = self._batch.add(run.row)
-        self._scheduler.read(run.key, left)
+        self._note_left(run, left)
         if left == 0:
             self._tell(run, PrefillProgress(len(prompt), len(prompt)))
 
@@ -477,7 +476,15 @@ class Worker:
                 return
         if parked.row.caches is None:  # they had to make room
             self._find(parked.row)
-        self._scheduler.read(run.key, self._batch.add(parked.row))
+        self._note_left(run, self._batch.add(parked.row))
+
+    def _note_left(self, run: Run, left: int) -> None:
+        """Note how many tokens a run in the batch has still to read; with none, it decodes."""
+        self._scheduler.read(run.key, left)
+        if left and run.state is RunState.DECODING:
+            run.move(RunStep.READ_AGAIN)
+        elif not left and run.state is RunState.READING:
+            run.move(RunStep.DECODE)
 
     def _prefill(self, active_models: int) -> None:
         """Read one chunk, if a prompt waits."""
@@ -494,10 +501,11 @@ class Worker:
         begin = time.perf_counter()
         result = self._batch.prefill(plan)
         seconds = time.perf_counter() - begin
-        if len(plan) > 1 or plan[0][0] == oldest:
-            self._pace.prefilled(len(plan) * max(n for _, n in plan), context, seconds)
-        self._keep_boundary(plan)
-        self.counters.prefill_tokens += sum(n for _, n in plan)
+        if not result.failed:
+            if len(plan) > 1 or plan[0][0] == oldest:
+                self._pace.prefilled(len(plan) * max(n for _, n in plan), context, seconds)
+            self._keep_boundary(plan)
+            self.counters.prefill_tokens += sum(n for _, n in plan)
         self._receive(result)
 
     def _row(self, key: int) -> Row:
@@ -547,7 +555,7 @@ class Worker:
         self._faults_in_a_row = 0 if result.tokens else self._faults_in_a_row + len(result.faults)
         for chunk in result.chunks:
             run = self.runs[chunk.key]
-            self._scheduler.read(chunk.key, chunk.left)
+            self._note_left(run, chunk.left)
             assert run.row is not None
             if not run.row.generated:
                 total = len(run.request.prompt)
@@ -562,7 +570,7 @@ class Worker:
                 self._fail(self.runs[key], error)
         for run in advanced:
             full = run.unread >= self._settings.max_unread and not run.caught_up
-            if full and not (run.ended or run.parked):
+            if full and run.state in (RunState.READING, RunState.DECODING):
                 self._park(run)
 
     def _advance(self, token: Token) -> None:
@@ -581,6 +589,7 @@ class Worker:
 
     def _park(self, run: Run) -> None:
         assert self._batch is not None
+        run.move(RunStep.PARK)
         run.parked = self._batch.park(run.key)
         self._admission.release(run.key)
         self.counters.parkings += 1
@@ -598,7 +607,7 @@ class Worker:
         calls = run.text.calls
         reason = "tool_calls" if calls and reason == "stop" else reason
         self._tell(run, RunFinished(reason, run.usage(), run.timing(now), calls))
-        self._forget(run)
+        self._forget(run, RunStep.FINISH)
 
     def _fail(self, run: Run, error: Exception) -> None:
         if not isinstance(error, GenerationError):
@@ -613,22 +622,21 @@ class Worker:
     def _end(self, run: Run, error: Exception, *, faulty: bool = False) -> None:
         self.counters.faults += 1
         self._tell(run, RunFailed(error))
-        self._forget(run, faulty=faulty)
+        self._forget(run, RunStep.FAIL, faulty=faulty)
 
-    def _forget(self, run: Run, *, faulty: bool = False) -> None:
+    def _forget(self, run: Run, end: RunStep, *, faulty: bool = False) -> None:
         shared_prompt = run.request.shared_prompt
-        if (
-            shared_prompt is not None
-            and shared_prompt.leader == run.key
-            and not shared_prompt.ready
-        ):
-            self._let_others_begin(shared_prompt)
-        run.ended, run.parked, run.row = True, None, None
+        if shared_prompt is not None:
+            shared_prompt.begun(run.key)
+            if shared_prompt.leader == run.key and not shared_prompt.ready:
+                self._let_others_begin(shared_prompt)
+        run.move(end)
+        run.parked, run.row = None, None
         if self._batch is not None:
             self._batch.remove([run.key], faulty=faulty)
         self._admission.release(run.key)
         self._scheduler.remove(run.key)
-        self.runs.pop(run.key, None)
+        self.runs.remove(run)
 
     def _tell(self, run: Run, *events: RunEvent) -> None:
         if not run.ended:

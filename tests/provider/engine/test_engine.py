@@ -4,6 +4,8 @@ import asyncio
 import gc
 import threading
 import time
+from copy import copy
+from dataclasses import replace
 
 import pytest
 
@@ -11,10 +13,13 @@ from provider.embedded import MODEL_PATH
 from provider.engine.engine import Engine
 from provider.engine.inbox import AsyncInbox
 from provider.engine.memory_budget import MemoryBudget
+from provider.engine.memory_pool import MemoryPool
 from provider.engine.messages import RunFailed, RunFinished, RunRequest
 from provider.engine.mlx_thread import MlxThread
 from provider.engine.model import LoadProgress
+from provider.engine.run_states import RunState
 from provider.engine.sampling import Sampling
+from provider.engine.shared_prompt import SharedPrompt
 from provider.events import TextDelta
 from provider.interface import GenerationError, MemoryExceededError, ResourceExceededError
 from provider.models.loading import load
@@ -226,6 +231,89 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back(made):
     assert isinstance((await whole(engine))[-1], RunFinished)
 
 
+class Blocker:
+    """A lane that keeps the MLX thread busy until it is told to let go."""
+
+    def __init__(self, thread):
+        self.begun = threading.Event()
+        self.let_go = threading.Event()
+        thread.wake(self)
+        assert self.begun.wait(30)
+
+    def turn(self, _active_models):
+        self.begun.set()
+        assert self.let_go.wait(30)
+
+    def idle(self):
+        return True
+
+    def end(self):
+        pass
+
+
+@pytest.fixture
+def blocked():
+    """An engine whose thread is busy elsewhere until `let_go` is set."""
+    thread = MlxThread()
+    settings = EngineSettings(close_grace=0.0, max_batch=3, max_queue=4, prefix_cache_bytes=0)
+    engine = Engine("m", lambda: load(MODEL_PATH), settings, thread=thread)
+    engine.load().result()
+    blocker = Blocker(thread)
+    yield engine, blocker.let_go
+    blocker.let_go.set()
+    engine.close()
+    thread.close()
+
+
+async def test_runs_count_from_their_submission_however_long_a_turn_takes(blocked):
+    engine, let_go = blocked
+    inboxes = [AsyncInbox() for _ in range(7)]
+    for inbox in inboxes:
+        engine.submit(request(), inbox)
+    with pytest.raises(ResourceExceededError):
+        engine.submit(request(), AsyncInbox())
+    assert engine.statistics().waiting == 7
+    assert not engine.retire()
+    let_go.set()
+    for inbox in inboxes:
+        assert isinstance((await read(inbox))[-1], RunFinished)
+    await until(lambda: not engine.busy)
+    assert engine.retire()
+
+
+async def test_a_sibling_cancelled_before_it_begins_holds_no_caches(blocked):
+    engine, let_go = blocked
+    shared = SharedPrompt()
+    asked = replace(request(prompt=list(range(40, 100))), shared_prompt=shared)
+    inboxes = [AsyncInbox() for _ in range(3)]
+    runs = [engine.submit(asked, inbox) for inbox in inboxes]
+    engine.cancel(runs[2])
+    let_go.set()
+    for inbox in inboxes[:2]:
+        assert isinstance((await read(inbox))[-1], RunFinished)
+    assert runs[1].cached == len(asked.prompt) - 2
+    assert (shared.others, shared.caches) == (set(), None)
+
+
+# Parking. ---------------------------------------------------------------------------------------
+
+
+async def test_a_run_that_goes_on_after_parking_asks_for_nothing_more(made):
+    engine = made(max_unread=4)
+    inbox = AsyncInbox()
+    run = engine.submit(request(max_tokens=60), inbox)
+    await until(lambda: inbox.parked)
+    while inbox._events:
+        await inbox.get()
+    engine.resume(run)
+    await until(lambda: run.state is not RunState.PARKED)
+    assert not inbox.parked or run.state is RunState.PARKED
+    while not isinstance(await inbox.get(), RunFinished):
+        if inbox.parked:
+            engine.resume(run)
+    assert engine.statistics().parkings >= 1
+
+
 # Memory. ----------------------------------------------------------------------------------------
 
 
@@ -350,6 +438,50 @@ async def test_nothing_is_held_after_a_recovery_nor_at_the_end():
     assert active_memory() < before + (1 << 20)
 
 
+# What was read. ---------------------------------------------------------------------------------
+
+
+class FailsLate:
+    """A model that empties the engine's prefix cache and fails in its second chunk of a prompt."""
+
+    def __init__(self, model):
+        self.model = model
+        self.engine = None
+        self.chunks = 0
+
+    def __call__(self, tokens, **options):
+        logits = self.model(tokens, **options)
+        if self.engine is not None and tokens.shape[1] > 1:
+            self.chunks += 1
+            if self.chunks == 2:
+                self.engine._worker.prefixes.clear()
+                raise ValueError("after the caches were changed")
+        return logits
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+
+async def test_nothing_is_kept_of_a_prompt_whose_reading_failed(made):
+    models = []
+
+    def loader():
+        loaded = copy(load(MODEL_PATH))
+        models.append(FailsLate(loaded.model))
+        loaded.model = models[-1]
+        return loaded
+
+    engine = made(loader)
+    models[-1].engine = engine
+    asked = replace(request(prompt=list(range(40, 120))), boundaries=(32, 64))
+    inbox = AsyncInbox()
+    engine.submit(asked, inbox)
+    assert isinstance((await read(inbox))[-1], RunFailed)
+    assert models[-1].chunks == 2
+    await until(lambda: not engine.busy)
+    assert engine.statistics().prefix_entries == 0
+
+
 # Its end. ---------------------------------------------------------------------------------------
 
 
@@ -405,3 +537,29 @@ def test_close_stops_a_loading_and_the_thread_rests():
     other.close(0)
     thread.close()  # waits for every lane
     assert not engine.busy
+
+
+class LeakyPool(MemoryPool):
+    """A memory pool that a model can't leave once it has entered."""
+
+    def enter(self, member):
+        super().enter(member)
+        self.entered = True
+
+    def leave(self, member):
+        if getattr(self, "entered", False):
+            raise RuntimeError("cannot be freed")
+        super().leave(member)
+
+
+def test_a_loading_that_fails_says_so_even_if_freeing_fails_too():
+    def loading():
+        yield LoadProgress(0, 1)
+        raise OSError("no such file")
+
+    engine = Engine("m", loading, EngineSettings(close_grace=0), memory=LeakyPool(1 << 40))
+    with pytest.raises(OSError, match="no such file"):
+        engine.load().result(30)
+    with pytest.raises(RuntimeError):
+        engine.load().result(30)
+    engine.close()
