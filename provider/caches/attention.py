@@ -13,15 +13,13 @@ one, and so everybody else who runs the same model, get what they always got.
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from provider.runtime.mlx import mx
+from provider.runtime.mlx_lm import wrap_attention
 
 __all__ = ["attend", "let_caches_attend"]
-
-NAME = "scaled_dot_product_attention"  # in mlx_lm.models.base, and in the modules that import it
 
 
 def attend(queries: Any, keys: Any, values: Any, scale: float, mask: Any) -> Any:
@@ -46,14 +44,13 @@ def attend(queries: Any, keys: Any, values: Any, scale: float, mask: Any) -> Any
 
 def let_caches_attend(model: Any) -> None:
     """Let the caches of a model that have a method `attend` compute the attention themselves."""
-    for name in {type(module).__module__ for module in model.modules()}:
-        module = sys.modules.get(name)
-        original = getattr(module, NAME, None)
-        if original is not None and not hasattr(original, "asks_the_cache"):
-            setattr(module, NAME, _asking_the_cache(original))
+    wrap_attention(model, _asking_the_cache)
 
 
 def _asking_the_cache(original: Callable[..., Any]) -> Callable[..., Any]:
+    if hasattr(original, "asks_the_cache"):
+        return original
+
     @functools.wraps(original)
     def dispatch(
         queries: Any,

@@ -17,6 +17,7 @@ from provider.formats.call_grammar import call_lark
 from provider.formats.families import model_format
 from provider.formats.lark import BETWEEN
 from provider.interface import InvalidParameterError
+from provider.runtime.mlx_lm import inner_tokenizer
 
 __all__ = ["Form", "GrammarCompiler", "form_of", "reason_of", "refuse_costly"]
 
@@ -126,7 +127,7 @@ class GrammarCompiler:
             from llguidance.hf import from_tokenizer  # noqa: PLC0415
 
             self._tokenizer = from_tokenizer(
-                self._wrapped._tokenizer,  # noqa: SLF001 - mlx-lm has no other way to it
+                inner_tokenizer(self._wrapped),
                 n_vocab=self._vocabulary,
                 eos_token=sorted(self._wrapped.eos_token_ids),
             )

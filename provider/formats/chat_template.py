@@ -16,6 +16,7 @@ import jinja2
 from provider.formats.call_history import CallStyle, style_of
 from provider.formats.families import ModelFormat, model_format
 from provider.interface import InvalidRequestError
+from provider.runtime.mlx_lm import inner_tokenizer, own_renderer, renders_text
 
 __all__ = [
     "ChatTemplate",
@@ -29,7 +30,6 @@ LABELS = {"system": "", "user": "User: ", "assistant": "Assistant: ", "tool": "T
 
 DEFAULT_STOP = "\nUser:"  # such a model goes on with the next question by itself
 
-USUAL_RENDERER = "transformers.tokenization_utils_base"  # where a tokenizer has it from
 
 # What templates raise, on messages and variables that they were not written for.
 REFUSALS = (
@@ -88,14 +88,13 @@ class ChatTemplate:
         Those have a renderer that may keep text apart from the tokens that are written the same.
         """
         wrapped = self._tokenizer
-        if not wrapped.has_chat_template or wrapped._chat_template is not None:  # noqa: SLF001
+        if not wrapped.has_chat_template or own_renderer(wrapped) is not None:
             return bool(wrapped.has_chat_template)
-        rendering = type(wrapped._tokenizer).apply_chat_template  # noqa: SLF001
-        return bool(rendering.__module__ == USUAL_RENDERER)
+        return renders_text(wrapped)
 
     def mentions(self, word: str) -> bool:
         """Whether the template may read a variable whose name has that word in it."""
-        known = self.encodes_text and self._tokenizer._chat_template is None  # noqa: SLF001
+        known = self.encodes_text and own_renderer(self._tokenizer) is None
         return not known or word in str(self._tokenizer.chat_template)
 
     def tokens(
@@ -151,9 +150,9 @@ class ChatTemplate:
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text that the template has written, and no others."""
         wrapped = self._tokenizer
-        if wrapped._chat_template is not None:  # noqa: SLF001 - as mlx-lm does after its own
+        if own_renderer(wrapped) is not None:  # as mlx-lm does after its own
             return list(wrapped.encode(text, add_special_tokens=False))
-        return list(wrapped._tokenizer(text, add_special_tokens=False)["input_ids"])  # noqa: SLF001
+        return list(inner_tokenizer(wrapped)(text, add_special_tokens=False)["input_ids"])
 
     def _applied(
         self,
@@ -178,10 +177,10 @@ class ChatTemplate:
     def _renderer(self, variables: Mapping[str, Any]) -> Callable[..., Any]:
         """Return what applies the template, and leaves it its own default of thinking or not."""
         wrapped = self._tokenizer
-        if "enable_thinking" in variables or wrapped._chat_template is not None:  # noqa: SLF001
+        if "enable_thinking" in variables or own_renderer(wrapped) is not None:
             return wrapped.apply_chat_template  # type: ignore[no-any-return]
         # mlx-lm's wrapper would turn the thinking on.
-        return partial(wrapped._tokenizer.apply_chat_template, return_dict=False)  # noqa: SLF001
+        return partial(inner_tokenizer(wrapped).apply_chat_template, return_dict=False)
 
     def _by_all_names(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Return the variables, the switch of the thinking by its other name too if it has that.

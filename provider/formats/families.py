@@ -32,6 +32,7 @@ from provider.formats.lark import GAP, NUMBER
 from provider.formats.readers import HeadedCalls, JsonCall, Reader, WholeText
 from provider.formats.tagged_calls import TaggedCalls, Tags
 from provider.formats.thinking import Thinking, tagged_thinking
+from provider.runtime.mlx_lm import detokenizer_class, inner_tokenizer
 
 __all__ = [
     "FAMILIES",
@@ -141,8 +142,8 @@ def with_own_reading(tokenizer: Any) -> Any:
 
 def _read_by(own: OwnReading, tokenizer: Any, vocabulary: Mapping[str, int]) -> Any:
     return type(tokenizer)(
-        tokenizer._tokenizer,  # noqa: SLF001 - mlx-lm has no other way to it
-        type(tokenizer._detokenizer),  # noqa: SLF001
+        inner_tokenizer(tokenizer),
+        detokenizer_class(tokenizer),
         eos_token_ids={*tokenizer.eos_token_ids, *(vocabulary[end] for end in own.ends)},
         tool_call_start=own.call_start,
         tool_call_end=own.call_end,

@@ -98,7 +98,7 @@ def _by_transformers(function: Callable[..., Any]) -> dict[str, Any] | None:
     """Return what transformers makes of a function, None if that asks too much of its docstring."""
     # It takes a second to import, and says what it could do with PyTorch.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    from transformers.utils import chat_template_utils as utils  # noqa: PLC0415
+    from transformers import utils  # noqa: PLC0415
 
     try:
         found = utils.get_json_schema(function)["function"]

@@ -7,17 +7,17 @@ file beside the weights, or one of any other repository, which is downloaded for
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from transformers import dynamic_module_utils
+from provider.runtime.mlx_lm import guard_model_code
 
 __all__ = ["refuse_model_file", "without_code"]
 
 _here = threading.local()
-_run_module = dynamic_module_utils.get_class_in_module
 
 
 def refuse_model_file(config: Mapping[str, Any]) -> None:
@@ -41,11 +41,14 @@ def without_code() -> Iterator[None]:
         _here.refused = False
 
 
-def _run_if_trusted(name: Any, *arguments: Any, **more: Any) -> Any:
-    if getattr(_here, "refused", False):
-        raise ValueError(f"it needs code of its own, {name!r}; code of models is never run")
-    return _run_module(name, *arguments, **more)
+def _if_not_refused(run: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(run)
+    def run_if_not_refused(name: Any, *arguments: Any, **more: Any) -> Any:
+        if getattr(_here, "refused", False):
+            raise ValueError(f"it needs code of its own, {name!r}; code of models is never run")
+        return run(name, *arguments, **more)
+
+    return run_if_not_refused
 
 
-# All that transformers runs of a model passes here, in whichever way it was trusted.
-dynamic_module_utils.get_class_in_module = _run_if_trusted
+guard_model_code(_if_not_refused)

@@ -28,6 +28,7 @@ from provider.models.request_builder import RequestBuilder
 from provider.models.source import ModelSource, resolve, resolve_adapter
 from provider.models.vision import why_text_only
 from provider.runtime.mlx import clear_streams_at_thread_end, describe
+from provider.runtime.mlx_lm import say_what_is_unknown
 from provider.settings import EngineSettings
 
 __all__ = [
@@ -245,6 +246,7 @@ class ServedModel:
     def _prepare(self) -> RequestBuilder:
         """Find the files, load the weights on the MLX thread, make the tokenizers on this one."""
         log.info("mlx on %s", describe())
+        say_what_is_unknown()
         source = self.source
         if self._base is not None:
             self._base.ready().result()  # stays: this one is in use from now on

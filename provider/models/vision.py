@@ -10,7 +10,6 @@ Rule: an `ImageProcessor` belongs to the thread that makes prompts, all else to 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from provider.engine.rows import Row
 from provider.inputs.images import all_opened
 from provider.interface import ImageProcessingError
 from provider.models.remote_code import refuse_model_file, without_code
+from provider.runtime import mlx_vlm
 from provider.runtime.mlx import mx
 from provider.runtime.mlx_lm import KVCache
 
@@ -46,11 +46,6 @@ UNKNOWN = "; it could see, and mlx-vlm does not know how"
 AXES = 3  # of M-RoPE: time, height, width
 
 
-def available() -> bool:
-    """Return whether mlx-vlm is installed, which is an extra."""
-    return importlib.util.find_spec("mlx_vlm") is not None
-
-
 def has_vision_config(path: Path) -> bool:
     """Return whether a model's configuration says that it sees."""
     config = json.loads((path / "config.json").read_text("utf-8"))
@@ -59,19 +54,14 @@ def has_vision_config(path: Path) -> bool:
 
 def supports_images(path: Path) -> bool:
     """Return whether mlx-vlm is there and knows a model that sees; if not, it reads text alone."""
-    if not has_vision_config(path) or not available():
-        return False
-    from mlx_vlm.utils import get_model_type, load_config  # noqa: PLC0415 - an extra
-
-    kind = str(get_model_type(load_config(path)))
-    return kind.isidentifier() and importlib.util.find_spec(f"mlx_vlm.models.{kind}") is not None
+    return has_vision_config(path) and mlx_vlm.available() and mlx_vlm.knows(path)
 
 
 def why_text_only(path: Path) -> str:
     """Return why a model that could see does not, as the end of a sentence; nothing if it does."""
     if not has_vision_config(path) or supports_images(path):
         return ""
-    return UNKNOWN if available() else NEEDS_EXTRA
+    return UNKNOWN if mlx_vlm.available() else NEEDS_EXTRA
 
 
 def load_vision_model(path: Path) -> tuple[VisionModel, dict[str, Any]]:
@@ -79,11 +69,9 @@ def load_vision_model(path: Path) -> tuple[VisionModel, dict[str, Any]]:
 
     Raises what mlx-vlm raises, ValueError if it is made by code of its own.
     """
-    from mlx_vlm.utils import load_config, load_model  # noqa: PLC0415 - an extra
-
-    config = load_config(path)
+    config = mlx_vlm.load_config(path)
     refuse_model_file(config)
-    return VisionModel(load_model(path, lazy=True)), config
+    return VisionModel(mlx_vlm.load_model(path)), config
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +86,8 @@ class ImageProcessor:
     """A model's processor, on the thread that made it. Making one raises what mlx-vlm raises."""
 
     def __init__(self, path: Path):
-        from mlx_vlm.utils import load_processor  # noqa: PLC0415 - an extra
-
         with without_code():
-            self._processor = load_processor(path, add_detokenizer=False, trust_remote_code=False)
+            self._processor = mlx_vlm.load_processor(path)
 
     def process(self, text: str, images: Sequence[bytes]) -> ProcessedImages:
         """Return the tokens of a rendered prompt, with places for the images, and the images.

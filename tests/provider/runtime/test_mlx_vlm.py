@@ -1,0 +1,36 @@
+"""mlx-vlm has what is used of it, and is imported only by who needs it."""
+
+import inspect
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+
+import mlx_vlm.utils
+
+from provider.embedded import MODEL_PATH
+from provider.runtime import mlx_vlm as runtime
+
+
+def test_the_installed_version_is_known():
+    assert version("mlx-vlm") == runtime.KNOWN
+    assert runtime.available()
+
+
+def test_it_takes_what_it_is_given():
+    taken = inspect.signature(mlx_vlm.utils.load_processor).parameters
+    assert "add_detokenizer" in taken
+    assert "lazy" in inspect.signature(mlx_vlm.utils.load_model).parameters
+
+
+def test_a_model_of_its_is_known_by_its_configuration(tmp_path):
+    for kind, known in (("qwen2_vl", True), ("nobody_s", False), ("../qwen2_vl", False)):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+        assert runtime.knows(tmp_path) is known
+    assert runtime.load_config(MODEL_PATH)["model_type"]
+
+
+def test_it_is_not_imported_before_a_model_needs_it():
+    said = "import sys, provider.mlx_provider; print('mlx_vlm' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
