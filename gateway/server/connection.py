@@ -164,6 +164,7 @@ class Connection:
             async for message in self._socket:
                 if not await self._receive(message):
                     return
+                del message  # which may be large, while the next is waited for
         except ConnectionClosed:
             pass  # without a close frame, or with an error code: the end all the same
 

@@ -112,11 +112,13 @@ class GenerationTask:
             self._admission.set()
 
     async def _run(self, provider: AbstractLLMInterface, frame: Generate) -> None:
-        generation, taken, last = self.generation, 0, None
+        generation, model, taken, last = self.generation, frame.model, 0, None
         between = self._metrics.between_texts
         try:
             async with asyncio.timeout(self._most_seconds) as limit:
-                async with aclosing(await _call(provider, frame)) as responses:
+                responses = await _call(provider, frame)
+                del frame  # megabytes, maybe, that the provider need not keep either
+                async with aclosing(responses):
                     async for response in responses:
                         taken += 1
                         if self._most_prompt is not None:
@@ -140,7 +142,7 @@ class GenerationTask:
             if isinstance(error, TimeoutError) and limit.expired():
                 self._cut()
             else:
-                generation.failed(_refusal(error, frame.model))
+                generation.failed(_refusal(error, model))
         self.audience.heard(self)
 
     def _check(self, response: GenerateResponse, most: int) -> None:
