@@ -1,6 +1,34 @@
-"""`python -m gateway` is `mlx-gateway`."""
+"""`mlx-gateway` and `python -m gateway`: the command line, which can be stopped from the start."""
 
-from gateway.commands.cli import main
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+from gateway.commands.failure import STOPPED_EARLY, ExitStatus
+
+__all__ = ["main"]
+
+SHOW_CURSOR = "\x1b[?25h"  # which a spinner hides
+
+
+def main() -> None:
+    """Run the command line; its exit status is an ExitStatus."""
+    signal.signal(signal.SIGTERM, _stop)  # the imports take a while, and mlx takes longer
+    from gateway.commands.cli import run  # noqa: PLC0415
+
+    run()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    # Nothing is open yet that had to be closed; and an exception may be lost in an import.
+    if sys.stderr.isatty():
+        sys.stderr.write(SHOW_CURSOR)
+    print(STOPPED_EARLY, file=sys.stderr, flush=True)  # noqa: T201 - no console is there yet
+    os._exit(ExitStatus.TERMINATED)
+
 
 if __name__ == "__main__":
     main()

@@ -27,7 +27,7 @@ from gateway.client import UnauthorizedError
 from gateway.client.tool_loop import Toolbox
 from gateway.commands import serve as serving
 from gateway.commands.chat import ask_user, attach, chat_with
-from gateway.commands.failure import ExitStatus, Failure
+from gateway.commands.failure import STOPPED_EARLY, ExitStatus, Failure
 from gateway.configuration import sources as configuration
 from gateway.configuration.settings import ServeSettings, Settings
 from gateway.configuration.sources import BadSetting, Setting, Value
@@ -36,7 +36,7 @@ from gateway.server import tokens as bearer
 from provider.interface import FileProcessingError, InvalidParameterError
 from provider.settings import EngineSettings
 
-__all__ = ["main"]
+__all__ = ["run"]
 
 DEFAULTS = Settings()
 SETTINGS = configuration.settings(ServeSettings, Settings, EngineSettings)
@@ -148,11 +148,13 @@ def serve(
 ) -> None:
     """Serve models over a WebSocket, with a demo page to try them."""
     try:
-        serving.serve(_in_force(flags, config_file), provider, errors)
+        status = serving.serve(_in_force(flags, config_file), provider, errors)
     except Failure as failure:
         raise _tell(failure) from None
     except KeyboardInterrupt:
+        errors.print(STOPPED_EARLY)
         raise typer.Exit(ExitStatus.INTERRUPTED) from None
+    raise typer.Exit(status)
 
 
 @app.command(epilog=EPILOG)
@@ -376,7 +378,7 @@ def _write_private(file: Path, text: str) -> None:
     beside.replace(file)
 
 
-def main() -> None:
+def run() -> None:
     """Run the command line; its exit status is an ExitStatus."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # this command line shows its own
     app()

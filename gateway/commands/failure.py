@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["ExitStatus", "Failure"]
+__all__ = ["STOPPED_EARLY", "ExitStatus", "Failure"]
+
+STOPPED_EARLY = "stopped before it served"
 
 
 class ExitStatus(IntEnum):
@@ -17,7 +19,8 @@ class ExitStatus(IntEnum):
     NO_MODEL = 4
     NO_GATEWAY = 5
     UNAUTHORIZED = 6
-    INTERRUPTED = 130
+    INTERRUPTED = 130  # as a shell has it: 128 and the number of the signal
+    TERMINATED = 143
 
 
 class Failure(Exception):  # noqa: N818 - what the user is told, not a fault of the code

@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from gateway.commands.failure import ExitStatus, Failure
+from gateway.commands.failure import STOPPED_EARLY, ExitStatus, Failure
 from gateway.configuration import sources as configuration
 from gateway.configuration.settings import Settings
 from gateway.configuration.sources import Value
@@ -34,12 +34,12 @@ from provider.interface import (
 )
 from provider.settings import EngineSettings
 
-__all__ = ["serve"]
+__all__ = ["Service", "serve"]
 
 log = logging.getLogger(__name__)
 
 
-def serve(values: Mapping[str, Value], kind: str, errors: Console) -> None:
+def serve(values: Mapping[str, Value], kind: str, errors: Console) -> ExitStatus:
     """Serve until a signal stops the gateway; progress is shown on `errors`. Raises Failure."""
     logs.set_up(values["log_level"].value, values["log_format"].value)
     settings = configuration.build(Settings, values)
@@ -58,10 +58,10 @@ def serve(values: Mapping[str, Value], kind: str, errors: Console) -> None:
     except (ValueError, OSError) as error:
         hint = "see the Server and Access settings in `mlx-gateway serve --help`"
         raise Failure(str(error), hint, ExitStatus.USAGE) from error
-    asyncio.run(_Service(gateway, values, errors).run())
+    return asyncio.run(Service(gateway, values, errors).run())
 
 
-class _Service:
+class Service:
     """One gateway and its provider, from start to stop."""
 
     def __init__(self, gateway: Gateway, values: Mapping[str, Value], errors: Console):
@@ -70,8 +70,9 @@ class _Service:
         self._token_file = values["token_file"].value
         self._errors = errors
         self._stop = asyncio.Event()
+        self._signal = signal.SIGTERM  # which one came, once `_stop` is set
 
-    async def run(self) -> None:
+    async def run(self) -> ExitStatus:
         """Listen, load the first model, print the address, wait for a signal, and stop."""
         self._take_signals()
         try:
@@ -81,23 +82,28 @@ class _Service:
         try:
             with self._errors.status(f"loading {self._model or 'the model in the package'}"):
                 await self._load_or_stop()
-            if not self._stop.is_set():
-                print(f"Open {self._gateway.url}", flush=True)  # noqa: T201 - this is the data
+            if self._stop.is_set():
+                self._errors.print(STOPPED_EARLY)
+                by_user = self._signal is signal.SIGINT
+                return ExitStatus.INTERRUPTED if by_user else ExitStatus.TERMINATED
+            print(f"Open {self._gateway.url}", flush=True)  # noqa: T201 - this is the data
             await self._stop.wait()
             await self._gateway.drain()
         finally:
             await self._gateway.close()
             await self._gateway.provider.aclose()
+        return ExitStatus.OK
 
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._end)
+            loop.add_signal_handler(number, self._end, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
 
-    def _end(self) -> None:
+    def _end(self, number: signal.Signals) -> None:
         if self._stop.is_set():
             os._exit(ExitStatus.INTERRUPTED)
+        self._signal = number
         self._stop.set()
 
     def _reload(self) -> None:
