@@ -59,7 +59,7 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
   function showLive() {
     const seconds = (performance.now() - firstAt) / 1000;
     const rate = pieces > 1 && seconds > 0 ? `${Math.round((pieces - 1) / seconds)} tokens/s` : "…";
-    figures.textContent = `${rate} · first after ${Math.round(firstAt - begin)} ms`;
+    figures.textContent = `${rate} · first token after ${Math.round(firstAt - begin)} ms`;
   }
 
   function settle() {
@@ -137,7 +137,7 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
       if (result.finishReason === "tool_calls")
         parts.push("messages" in result ? "too many calls in a row" : "nobody answers this call");
       if (rate) parts.push(`${Math.round(rate)} tokens/s`);
-      if (firstAt) parts.push(`first after ${Math.round(firstAt - begin)} ms`);
+      if (firstAt) parts.push(`first token after ${Math.round(firstAt - begin)} ms`);
       if (!find("#models").hidden) parts.push(result.model);
       figures.textContent = parts.join(" · ");
       find(".unseen", root).textContent = `Answered: ${figures.textContent}`;

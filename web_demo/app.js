@@ -53,10 +53,10 @@ function showState(state, closeCode) {
 }
 
 function askForToken() {
-  find("#state").textContent = "locked";
+  find("#state").textContent = "token needed";
   find("#door-reason").textContent = token
     ? "This token is wrong, or it has expired."
-    : "This gateway lets in who has a token.";
+    : "This gateway needs an access token.";
   find("#door").showModal();
 }
 

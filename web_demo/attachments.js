@@ -109,12 +109,12 @@ function decoded(bytes) {
 
 /** @param {File} file */
 function unknownKind(file) {
-  return new Error(`“${file.name}” is neither an image that can be sent nor text in UTF-8.`);
+  return new Error(`“${file.name}” is neither a supported image nor UTF-8 text.`);
 }
 
 /** @param {File} file @param {number} most @param {string} what */
 function tooBig(file, most, what) {
-  return new Error(`“${file.name}” is too big: it has ${sizeOf(file.size)}, and ${what} ${sizeOf(most)}.`);
+  return new Error(`“${file.name}” is too large: it has ${sizeOf(file.size)}, and ${what} ${sizeOf(most)}.`);
 }
 
 /** @param {number} bytes */

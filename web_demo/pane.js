@@ -99,7 +99,7 @@ export function createPane(client, maxFrameBytes) {
     const { options, tools } = settings;
     const question = { role: "user", content: contentOf(attachments.waiting(), text) };
     if (bytesOf(question) > room()) {
-      attachments.say(new Error("This message is more than the gateway takes in one conversation."));
+      attachments.say(new Error("With this message, the conversation is larger than the gateway allows."));
       return;
     }
     messages = [...messages, ...newest()];

@@ -213,7 +213,7 @@ function parseJson(text) {
 function parseSchema(text) {
   const schema = parseJson(filled(text, "a schema"));
   if (schema === null || Array.isArray(schema) || !["object", "boolean"].includes(typeof schema))
-    throw new Error('a schema is an object, as {"type": "object"}');
+    throw new Error('a schema is an object, such as {"type": "object"}');
   return schema;
 }
 
@@ -222,7 +222,7 @@ function parseBiases(text) {
   if (!text.trim()) return null;
   const biases = parseJson(text);
   if (!isObject(biases) || Object.values(biases).some((bias) => typeof bias !== "number"))
-    throw new Error('biases are numbers by token, as {"10": -5}');
+    throw new Error('biases are numbers by token id, such as {"10": -5}');
   return biases;
 }
 
@@ -230,7 +230,7 @@ function parseBiases(text) {
 function parseVariables(text) {
   if (!text.trim()) return null;
   const variables = parseJson(text);
-  if (!isObject(variables)) throw new Error('variables have names, as {"reasoning_effort": "low"}');
+  if (!isObject(variables)) throw new Error('variables are an object, such as {"reasoning_effort": "low"}');
   return variables;
 }
 

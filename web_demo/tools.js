@@ -91,7 +91,7 @@ export function createCard(root) {
       if (!call.error) return;
       this.closed = true;
       root.classList.add("broken");
-      const what = call.error === "cut_off" ? "This call was cut off" : "This is no call";
+      const what = call.error === "cut_off" ? "This tool call was cut off" : "This tool call is malformed";
       find(".returned").textContent = `${what}: ${call.text ?? ""}`;
     },
     /** @param {string} content */

@@ -78,7 +78,7 @@ async def test_a_model_that_sees_is_shown_images_and_remembers_them(new_page, tm
         await page.reload()
         async with settings_of(page) as settings:
             await settings.get_by_label("Temperature").fill("0")
-            await settings.get_by_label("Longest answer").fill("12")
+            await settings.get_by_label("Length limit of an answer").fill("12")
         await attach(page, png("red.png", "red"), png("blue.png", "blue"), chips=2)
         await page.get_by_role("button", name="Remove blue.png").click()
         first = await answered(page, "What?")
@@ -142,7 +142,7 @@ async def test_the_real_model_reads_a_text_file(new_page):
         page = await new_page(gateway.url)
         async with settings_of(page) as settings:
             await settings.get_by_label("Temperature").fill("0")
-            await settings.get_by_label("Longest answer").fill("40")
+            await settings.get_by_label("Length limit of an answer").fill("40")
         await attach(page, file("notes.md", NOTES), chips=1)
         turn = await answered(page, question)
         whole = await provider.generate_async(
@@ -203,13 +203,19 @@ BINARY = bytes(range(256))
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (file("a.bin", BINARY), "“a.bin” is neither an image that can be sent nor text in UTF-8."),
+        (file("a.bin", BINARY), "“a.bin” is neither a supported image nor UTF-8 text."),
         (file("a.txt", b"a\0b", "text/plain"), "“a.txt” is neither"),
         (file("a.mp3", b"a", "audio/mpeg"), "“a.mp3” is neither"),
         (file("a.tiff", b"a", "image/tiff"), "“a.tiff” is neither"),
         (file("a.png", b"no image", "image/png"), "“a.png” can't be read as an image."),
-        (file("a.png", b"a" * 700_000, "image/png"), "“a.png” is too big: it has 684 kB, and this"),
-        (file("a.txt", b"a" * 900_000), "“a.txt” is too big: it has 879 kB, and this conversation"),
+        (
+            file("a.png", b"a" * 700_000, "image/png"),
+            "“a.png” is too large: it has 684 kB, and this",
+        ),
+        (
+            file("a.txt", b"a" * 900_000),
+            "“a.txt” is too large: it has 879 kB, and this conversation",
+        ),
     ],
 )
 async def test_what_cannot_be_sent_is_said_at_once(new_page, given, said):
@@ -227,7 +233,7 @@ async def test_a_text_is_no_larger_than_the_gateway_takes_it_in_files(new_page):
     async with scripted_gateway(Say("x")) as gateway:
         page = await new_page(gateway.url)
         await attach(page, file("a.txt", b"a" * (MAX_FILE_BYTES + 1)))
-        await wait_for_text(page, WRONG, "“a.txt” is too big: it has 1.0 MB, and a text may have")
+        await wait_for_text(page, WRONG, "“a.txt” is too large: it has 1.0 MB, and a text may have")
         await attach(page, file("a.txt", b"a" * MAX_FILE_BYTES), chips=1)
 
 
@@ -235,12 +241,12 @@ async def test_what_the_conversation_has_already_counts_too(new_page):
     async with scripted_gateway(Say("x"), max_frame_bytes=300_000) as gateway:
         page = await new_page(gateway.url)
         await attach(page, file("a.txt", b"a" * 100_000), file("b.txt", b"b" * 150_000), chips=1)
-        await wait_for_text(page, WRONG, "“b.txt” is too big: it has 146 kB")
+        await wait_for_text(page, WRONG, "“b.txt” is too large: it has 146 kB")
         await answered(page, "Hi")
         await attach(page, file("b.txt", b"b" * 150_000))
-        await wait_for_text(page, WRONG, "“b.txt” is too big: it has 146 kB")
+        await wait_for_text(page, WRONG, "“b.txt” is too large: it has 146 kB")
         await ask(page, "c" * 150_000)
-        await wait_for_text(page, WRONG, "more than the gateway takes")
+        await wait_for_text(page, WRONG, "larger than the gateway allows")
         await ask(page, "Well then")
         await page.locator(".assistant .text").nth(1).wait_for()
         assert await page.locator("#state").get_attribute("data-state") == "open"

@@ -73,7 +73,8 @@ async def test_a_message_streams_in_and_does_not_appear_whole(new_page):
         whole = len(await page.locator(ANSWER).text_content())
         assert seen[-1] < whole / 2
         assert re.search(
-            r"\d+ tokens · \d+ tokens/s · first after", await page.locator(FIGURES).text_content()
+            r"\d+ tokens · \d+ tokens/s · first token after",
+            await page.locator(FIGURES).text_content(),
         )
 
 
@@ -183,7 +184,7 @@ async def test_the_page_answers_its_own_tools(new_page):
     async with running(with_tool(Call("add", {"a": 734, "b": 58}))) as gateway:
         page = await new_page(gateway.url)
         await page.get_by_role("button", name="Settings").click()
-        await page.get_by_label("Tools that this page answers").check()
+        await page.get_by_label("Built-in tools").check()
         await page.keyboard.press("Escape")
         await ask(page, "What is 734 plus 58?")
         await wait_for_text(page, ANSWER, 'It is {"result": 792}')
@@ -201,7 +202,7 @@ async def test_the_page_answers_its_own_tools(new_page):
 
 async def write_tools(page, text):
     await page.get_by_role("button", name="Settings").click()
-    await page.get_by_label("Tools that you answer").fill(text)
+    await page.get_by_label("Tools that you answer by hand").fill(text)
     wrong = await page.locator("#tools-wrong").text_content()
     await page.keyboard.press("Escape")
     return wrong
@@ -289,7 +290,7 @@ async def test_thinking_after_a_call_stands_below_it_and_stays_as_the_reader_wan
     async with running(ScriptedProvider(script=script, tokens_per_second=None)) as gateway:
         page = await new_page(gateway.url)
         async with settings_of(page) as settings:
-            await settings.get_by_label("Tools that this page answers").check()
+            await settings.get_by_label("Built-in tools").check()
         await ask(page, "What is 1 plus 2?")
         await wait_for_text(page, ".said .reasoning div", "Then.")
         await page.locator(".said .reasoning summary").click()
@@ -306,7 +307,7 @@ async def test_a_call_that_was_cut_off_is_shown_as_it_was_written(new_page):
         page = await new_page(gateway.url)
         await write_tools(page, '{"name": "get_weather"}')
         async with settings_of(page) as settings:
-            await settings.get_by_label("Longest answer").fill("6")
+            await settings.get_by_label("Length limit of an answer").fill("6")
         await ask(page, "What is the weather in Tarvola?")
         await page.locator(".call.broken .returned", has_text=re.compile("cut off: .+")).wait_for()
     await provider.aclose()
@@ -345,7 +346,7 @@ async def test_the_settings_reach_the_model(new_page, thinks, sent):
         await page.get_by_label("Seed").fill("7")
         await page.get_by_label("System prompt").fill("Your name is Marlo.")
         if thinks:
-            await page.get_by_label("Think before answering").select_option(thinks)
+            await page.get_by_label("Thinking mode").select_option(thinks)
         await page.keyboard.press("Escape")
         await ask(page, "Hi")
         await eventually(lambda: gateway.provider.requests)

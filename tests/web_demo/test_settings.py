@@ -52,7 +52,7 @@ FORMS = {
 async def choose_form(page, name, text=""):
     """Choose a form; return what is said to be wrong with it."""
     async with settings_of(page) as settings:
-        await settings.get_by_label("Answer as").select_option(name)
+        await settings.get_by_label("Answer format").select_option(name)
         if text:
             await page.locator("#form-text").fill(text)
         return await page.locator("#form-wrong").text_content()
@@ -63,7 +63,7 @@ async def test_an_answer_has_the_form_that_was_chosen(new_page):
     async with running(provider) as gateway:
         page = await new_page(gateway.url)
         async with settings_of(page) as settings:
-            await settings.get_by_label("Longest answer").fill("60")
+            await settings.get_by_label("Length limit of an answer").fill("60")
         for name, (text, fits) in FORMS.items():
             assert await choose_form(page, name, text) == ""
             turn = await answered(page, "Tell me of a keeper")
@@ -116,7 +116,7 @@ async def test_the_field_of_a_form_is_there_for_those_that_need_it_and_remembers
         page = await new_page(gateway.url)
         field = page.locator("#form-text")
         async with settings_of(page) as settings:
-            form = settings.get_by_label("Answer as")
+            form = settings.get_by_label("Answer format")
             for name, (text, _) in FORMS.items():
                 await form.select_option(name)
                 assert await field.is_visible() == bool(text)
@@ -136,7 +136,7 @@ async def test_what_else_a_model_takes_is_set_and_what_is_empty_is_not_sent(new_
         "Repetition penalty": ("repetition_penalty", 1.1),
         "Presence penalty": ("presence_penalty", 0.5),
         "Frequency penalty": ("frequency_penalty", -0.5),
-        "Longest thinking, in tokens": ("max_reasoning_tokens", 0),
+        "Thinking limit, in tokens": ("max_reasoning_tokens", 0),
     }
     async with scripted_gateway(Say("x")) as gateway:
         page = await new_page(gateway.url)
@@ -147,9 +147,9 @@ async def test_what_else_a_model_takes_is_set_and_what_is_empty_is_not_sent(new_
                 await settings.get_by_label(label).fill(str(value))
             await settings.get_by_label("Biases").fill('{"10": -5}')
             await settings.get_by_label("Variables").fill('{"effort": "low"}')
-            await settings.get_by_label("Stop at").fill("The end.\n\\n\\n\n")
-            await settings.get_by_label("Tools that this page answers").check()
-            await settings.get_by_label("Calls of tools").select_option("multiply")
+            await settings.get_by_label("Stop sequences").fill("The end.\n\\n\\n\n")
+            await settings.get_by_label("Built-in tools").check()
+            await settings.get_by_label("Tool choice").select_option("multiply")
         await answered(page, "Hi")
     first, second = (request.options for request in gateway.provider.requests)
     given = dict(numbers.values()) | {
@@ -165,8 +165,8 @@ async def test_what_else_a_model_takes_is_set_and_what_is_empty_is_not_sent(new_
 @pytest.mark.parametrize(
     ("field", "text", "said"),
     [
-        ("#biases", "[1]", "biases are numbers by token"),
-        ("#variables", '"low"', "variables have names"),
+        ("#biases", "[1]", "biases are numbers by token id"),
+        ("#variables", '"low"', "variables are an object"),
         ("#tools", "{", "not JSON"),
         ("#functions", "{name: 'f'}", 'tool 1 needs a function "run"'),
         ("#functions", "{name:", "SyntaxError"),
@@ -192,9 +192,9 @@ async def test_nothing_is_sent_while_a_field_is_wrong(new_page, field, text, sai
 
 async def several(page, count, tokens=400):
     async with settings_of(page) as settings:
-        await settings.get_by_label("Answers to each message").select_option(str(count))
+        await settings.get_by_label("Answers per message").select_option(str(count))
         await settings.get_by_label("Temperature").fill("1.2")
-        await settings.get_by_label("Longest answer").fill(str(tokens))
+        await settings.get_by_label("Length limit of an answer").fill(str(tokens))
 
 
 async def test_several_answers_come_at_once_and_the_one_that_is_kept_goes_on(new_page):
@@ -274,11 +274,11 @@ async def test_with_tools_there_is_one_answer_and_it_is_said_why(new_page, whose
         await several(page, 4)
         async with settings_of(page) as settings:
             if whose == "page":
-                await settings.get_by_label("Tools that this page answers").check()
+                await settings.get_by_label("Built-in tools").check()
             else:
-                await settings.get_by_label("Tools that you answer").fill('{"name": "f"}')
-            assert await settings.get_by_label("Answers to each message").is_disabled()
-            await settings.get_by_text("One, as long as there are tools").wait_for()
+                await settings.get_by_label("Tools that you answer by hand").fill('{"name": "f"}')
+            assert await settings.get_by_label("Answers per message").is_disabled()
+            await settings.get_by_text("One with tools").wait_for()
         await ask(page, "Hi")
         await eventually(lambda: gateway.provider.requests)
         assert await page.locator(".column").count() == 1

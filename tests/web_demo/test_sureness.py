@@ -17,10 +17,10 @@ MARKS = [0.9, 0.7, 0.4, 0.15]
 
 async def show_sureness(page, temperature="1.2"):
     async with settings_of(page) as settings:
-        await settings.get_by_label("Show how sure the model is").check()
+        await settings.get_by_label("Show the probability of each word").check()
         await settings.get_by_label("Temperature").fill(temperature)
         await settings.get_by_label("Seed").fill("3")
-        await settings.get_by_label("Longest answer").fill("80")
+        await settings.get_by_label("Length limit of an answer").fill("80")
 
 
 async def drawn_by(provider, **options):
@@ -107,7 +107,7 @@ async def test_several_answers_are_marked_each(new_page):
         page = await new_page(gateway.url)
         await show_sureness(page)
         async with settings_of(page) as settings:
-            await settings.get_by_label("Answers to each message").select_option("2")
+            await settings.get_by_label("Answers per message").select_option("2")
         turn = await answered(page, QUESTION)
         for column in await turn.locator(".column").all():
             joined = "".join(await column.locator(".piece").all_text_contents())
@@ -123,7 +123,7 @@ async def test_the_text_after_a_tool_call_is_marked_too(new_page):
         page = await new_page(gateway.url)
         await show_sureness(page, temperature="0")
         async with settings_of(page) as settings:
-            await settings.get_by_label("Tools that this page answers").check()
+            await settings.get_by_label("Built-in tools").check()
         turn = await answered(page, "What is 734 plus 58?")
         assert await turn.locator(".call .returned").text_content() == '{"result": 792}'
         await turn.locator(".call + .text .piece").first.hover()
