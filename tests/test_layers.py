@@ -63,6 +63,7 @@ PURE = (
     "provider/tool_types.py",
     "provider/formats/call_grammar.py",
     "provider/formats/call_history.py",
+    "provider/formats/families.py",
     "provider/formats/harmony.py",
     "provider/formats/lark.py",
     "provider/formats/readers.py",
