@@ -78,8 +78,13 @@ def test_a_diagram_has_every_way_of_its_table():
     class Went:
         pass
 
-    drawn = state_diagram("a", {"a": {Went: "b"}, "b": frozenset()})
-    assert drawn.splitlines()[2:-1] == ["    [*] --> a", "    a --> b : Went", "    b --> [*]"]
+    drawn = state_diagram("a", {"a": {Went: "b", "left": "b"}, "b": {"back": "a"}, "c": set()})
+    assert drawn.splitlines()[2:-1] == [
+        "    [*] --> a",
+        "    a --> b : Went, left",
+        "    b --> a : back",
+        "    c --> [*]",
+    ]
 
 
 def rows(heading):

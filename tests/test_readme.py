@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.commands.failure import ExitStatus
 from gateway.configuration.settings import ServeSettings, Settings
 from gateway.configuration.sources import settings
 from provider import MLXProvider
@@ -148,6 +149,11 @@ def test_settings_that_are_named_exist():
     variables = {setting.variable for setting in SETTINGS} | {"MLX_GATEWAY_TOKEN"}
     for page in (README, RUNNING):
         assert set(re.findall(r"MLX_GATEWAY_[A-Z_]+", page)) <= variables
+
+
+def test_every_exit_status_is_explained():
+    rows = re.findall(r"^\| (\d+) \|", RUNNING, re.MULTILINE)
+    assert [int(status) for status in rows] == [status.value for status in ExitStatus]
 
 
 def test_the_picture_is_there():

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from gateway.protocol import generation
+from provider.engine import run_states
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "ARCHITECTURE.md"
@@ -22,10 +23,12 @@ def state_diagram(first, transitions):
     """
     lines = [f"    [*] --> {_name(first)}"]
     for state, ways in transitions.items():
-        events = ways.items() if hasattr(ways, "items") else [(None, to) for to in ways]
-        for event, to in sorted(events, key=lambda way: (_name(way[1]), str(_name(way[0])))):
-            label = f" : {_name(event)}" if event is not None else ""
-            lines.append(f"    {_name(state)} --> {_name(to)}{label}")
+        by_target = {}
+        for event, to in ways.items() if hasattr(ways, "items") else [("", to) for to in ways]:
+            by_target.setdefault(_name(to), []).append(_name(event))
+        for to, events in sorted(by_target.items()):
+            label = f" : {', '.join(events)}" if any(events) else ""
+            lines.append(f"    {_name(state)} --> {to}{label}")
         if not ways:
             lines.append(f"    {_name(state)} --> [*]")
     return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
@@ -33,8 +36,9 @@ def state_diagram(first, transitions):
 
 def _name(member):
     """Return how a state or an event is shown: an enum's name, a class's, or a text."""
-    name = getattr(member, "name", None) or getattr(member, "__name__", None) or str(member)
-    return name.lower() if name.isupper() else name
+    if isinstance(member, str):
+        return str(member)
+    return member.name.lower() if hasattr(member, "name") else member.__name__
 
 
 def packages():
@@ -58,6 +62,7 @@ def sections():
     return {
         "packages": packages(),
         "generation": state_diagram(generation.State.QUEUED, generation.TRANSITIONS),
+        "run": state_diagram(run_states.RunState.POSTED, run_states.TRANSITIONS),
     }
 
 
