@@ -54,6 +54,7 @@ class TakeOver:
 
 
 Command = Begin | Stop | TakeOver
+Admit = Callable[[Generate | Resume, int], Refusal | None]
 
 
 class Session:
@@ -61,21 +62,19 @@ class Session:
 
     `default_model` is named where a provider does not say which model it is. `new_ticket` makes the
     tickets of resumable generations, which keep up to `keep_bytes` each; one that is not streamed
-    takes up to `most_bytes`. `admit` may refuse a generation that this connection alone would
-    accept.
+    takes up to `most_bytes`. `admit` may refuse to begin or to take over a generation; it is told
+    how many are live here.
     """
 
     def __init__(
         self,
         *,
-        max_generations: int,
         default_model: str = "",
         new_ticket: Callable[[], str] | None = None,
         keep_bytes: int = 0,
         most_bytes: int | None = None,
-        admit: Callable[[Generate], Refusal | None] = lambda frame: None,
+        admit: Admit = lambda request, live: None,
     ):
-        self._max_generations = max_generations
         self._default_model = default_model
         self._new_ticket = new_ticket
         self._keep_bytes = keep_bytes
@@ -172,13 +171,7 @@ class Session:
         if (frame.prompt is None) == (frame.messages is None):
             either = ("prompt", "messages")
             return Refusal(ErrorCode.INVALID_REQUEST, "give either {} or {}", fields=either)
-        return self._full() or self._admit(frame)
-
-    def _full(self) -> Refusal | None:
-        if len(self._generations) < self._max_generations:
-            return None
-        limit = f"at most {self._max_generations} generations run on one connection"
-        return Refusal(ErrorCode.RATE_LIMITED, limit, retry_after=1.0)
+        return self._admit(frame, len(self._generations))
 
     def _ack(self, frame_id: str, seq: int) -> None:
         generation = self._generations.get(frame_id)
@@ -187,7 +180,8 @@ class Session:
             self.heard(generation)
 
     def _resume(self, frame: Resume) -> list[Command]:
-        full = self._full() if frame.id not in self._generations else None
+        live = len(self._generations)
+        full = self._admit(frame, live) if frame.id not in self._generations else None
         if full is not None:
             self.refuse(frame.id, full)
             return []

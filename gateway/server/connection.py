@@ -71,11 +71,10 @@ class Connection:
         self._bytes = Rate(settings.rate_bytes, settings.rate_bytes * BURST, now)
         self._session = Session(
             default_model=ready.models[0] if ready.models else "",
-            max_generations=self._settings.max_generations,
             new_ticket=lambda: secrets.token_urlsafe(16),
             keep_bytes=self._settings.resume_bytes,
             most_bytes=self._settings.max_frame_bytes,
-            admit=lambda frame: generations.refusal(frame, self.token),
+            admit=lambda request, live: generations.refusal(request, live, self.token),
         )
         self._pulls: dict[Generation, GenerationTask] = {}  # until their terminal frames have left
         self._stopped: set[GenerationTask] = set()  # cancelled, and maybe not yet closed

@@ -14,7 +14,6 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import fields
 from typing import Any, Protocol
 
 from gateway.protocol.codes import ErrorCode
@@ -25,14 +24,14 @@ from gateway.server.logs import unexpected
 from gateway.server.metrics import Metrics
 from provider import interface
 from provider.interface import AbstractLLMInterface, FileData, GenerateResponse
-from provider.options import GenerationOptions
+from provider.options import OPTIONS as OPTIONS_OF_A_CALL
 
 __all__ = ["GenerationTask", "Subscriber"]
 
 log = logging.getLogger(__name__)
 
 # What a call may ask for is defined in provider.options; `generate` has a field for each.
-OPTIONS = tuple(sorted({one.name for one in fields(GenerationOptions)} - {"events"}))
+OPTIONS = tuple(sorted(OPTIONS_OF_A_CALL.keys() - {"events"}))
 
 TURN = 32  # responses after which others get their turn, whatever the provider does
 

@@ -12,9 +12,10 @@ import msgspec
 from gateway.configuration.settings import Settings
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.events import Refusal
-from gateway.protocol.frames import Generate
+from gateway.protocol.frames import Generate, Resume
 from gateway.protocol.generation import Generation
 from gateway.server.generation_task import GenerationTask, Subscriber
+from gateway.server.limits import Load, refusal
 from gateway.server.logs import fields
 from gateway.server.metrics import Metrics, exposition
 from gateway.server.rates import Counts
@@ -26,8 +27,6 @@ from provider.options import GenerationOptions
 __all__ = ["Generations"]
 
 log = logging.getLogger(__name__)
-
-RETRY_AFTER_S = 1.0  # for who is one generation over a limit: they end all the time
 
 
 class Generations:
@@ -51,26 +50,15 @@ class Generations:
         """How many generations are under way."""
         return len(self._pulls)
 
-    def refusal(self, frame: Generate, token: Token | None) -> Refusal | None:
-        """Return why a generation may not begin now, None if it may."""
-        settings = self.settings
-        if self.draining:
+    def refusal(
+        self, request: Generate | Resume, on_connection: int, token: Token | None
+    ) -> Refusal | None:
+        """Return why a generation may not begin, or be taken over, now; None if it may."""
+        if self.draining and isinstance(request, Generate):
             return Refusal(ErrorCode.SHUTTING_DOWN, "the gateway is stopping")
-        most = settings.max_answer_tokens
-        if most is not None and frame.max_tokens is not None and frame.max_tokens > most:
-            said = f"must be at most {most}"
-            return Refusal(ErrorCode.INVALID_REQUEST, said, fields=("max_tokens",))
-        if token is not None:
-            if not token.valid_at(datetime.now(UTC)):
-                return Refusal(ErrorCode.UNAUTHORIZED, "the token has expired")
-            most = token.max_generations or settings.max_generations_per_token
-            if self._by_token[token.name] >= most:
-                limit = f"at most {most} generations run with one token"
-                return Refusal(ErrorCode.RATE_LIMITED, limit, RETRY_AFTER_S)
-        if self.live >= settings.max_generations_in_all:
-            limit = f"at most {settings.max_generations_in_all} generations run in all"
-            return Refusal(ErrorCode.OVERLOADED, limit, RETRY_AFTER_S)
-        return None
+        with_token = self._by_token[token.name] if token is not None else 0
+        load = Load(on_connection, with_token, self.live)
+        return refusal(request, self.settings, token, load, datetime.now(UTC))
 
     def begin(
         self, generation: Generation, frame: Generate, audience: Subscriber, token: Token | None

@@ -14,8 +14,8 @@ from collections import Counter
 import msgspec
 
 from gateway.dialects.native import JsonCodec, MsgpackCodec, NativeDialect, server_frame
-from gateway.protocol.codes import RETRYABLE, BadFrame, NotAFrame
-from gateway.protocol.events import Failed
+from gateway.protocol.codes import RETRYABLE, BadFrame, ErrorCode, NotAFrame
+from gateway.protocol.events import Failed, Refusal
 from gateway.protocol.frames import Ack, Cancel, Error, File, Generate, Hello, Ping, Resume
 from gateway.protocol.session import Begin, Session, TakeOver
 from provider.interface import GenerateResponse
@@ -40,6 +40,7 @@ GOOD = (
     Resume(id="b", ticket="t", after=-1),
     Ping(nonce=7),
 )
+FULL = Refusal(ErrorCode.RATE_LIMITED, "full")
 ODD = (
     None,
     True,
@@ -67,6 +68,10 @@ SEEDS = {
 }
 
 
+def admit(request, live):
+    return FULL if live > 4 else None
+
+
 class Fuzz:
     """A source of inputs, and the session that has to live with them."""
 
@@ -76,7 +81,7 @@ class Fuzz:
         self.renew()
 
     def renew(self):
-        self.session = Session(max_generations=5, new_ticket=lambda: "t", keep_bytes=1024)
+        self.session = Session(new_ticket=lambda: "t", keep_bytes=1024, admit=admit)
 
     def input(self, kind):
         """Return bytes that are nonsense, or nearly a frame."""

@@ -189,7 +189,7 @@ def test_a_bad_field_is_named_by_its_path(fields, said, frame_id):
 
 def written_of(error):
     """Return what a client reads of a frame of its own that is bad."""
-    session = Session(max_generations=1)
+    session = Session()
     session.reject(error)
     ((failed,), _) = session.take()
     (message,) = NativeDialect(JsonCodec()).encode(failed)

@@ -102,7 +102,7 @@ class Protocol(RuleBasedStateMachine):
         self.lost = []  # resumable ones without a connection
 
     def connect(self):
-        self.session = Session(max_generations=3, new_ticket=self.new_ticket, keep_bytes=KEEP)
+        self.session = Session(new_ticket=self.new_ticket, keep_bytes=KEEP)
 
     def new_ticket(self):
         self.tickets += 1

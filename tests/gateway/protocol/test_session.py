@@ -43,7 +43,7 @@ class Scene:
     """A session, its generations by id, and all that leaves."""
 
     def __init__(self, **options):
-        self.session = Session(**{"max_generations": 4, "keep_bytes": 4096, **options})
+        self.session = Session(**{"keep_bytes": 4096, **options})
         self.known = {}
 
     def receive(self, frame, now):
@@ -414,7 +414,8 @@ def test_a_generate_that_cannot_be_is_refused_and_the_fields_at_fault_are_named(
 
 
 def test_too_many_generations_are_refused_for_now():
-    made = session(max_generations=1)
+    full = Refusal(ErrorCode.RATE_LIMITED, "full")
+    made = session(admit=lambda request, live: full if live else None)
     made.receive(Generate(id="a", prompt="x"), 0.0)
     made.receive(Generate(id="b", prompt="x"), 0.0)
     (error,) = made.take()

@@ -1,0 +1,84 @@
+"""Every limit: `refusal` holds those on admission of a generation, ENFORCERS says who the others.
+
+Pure: the clock and the counts are arguments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from gateway.configuration.settings import Settings
+from gateway.protocol.codes import ErrorCode
+from gateway.protocol.events import Refusal
+from gateway.protocol.frames import Generate, Resume
+from gateway.server.tokens import Token
+
+__all__ = ["ENFORCERS", "RETRY_AFTER_S", "Load", "refusal"]
+
+RETRY_AFTER_S = 1.0  # for who is one generation over a limit: they end all the time
+
+# By setting: the function of the server that enforces it, or hands it to what does.
+ENFORCERS: dict[str, str] = {
+    "max_connections": "handshake.Handshake.enter",
+    "max_connections_per_address": "handshake.Handshake.enter",
+    "max_connections_per_token": "handshake.Handshake.is_full",
+    "max_frame_bytes": "server.options_of",
+    "max_generations": "limits.refusal",
+    "max_generations_per_token": "limits.refusal",
+    "max_generations_in_all": "limits.refusal",
+    "max_prompt_tokens": "generations.Generations.begin",
+    "max_answer_tokens": "limits.refusal",
+    "max_depth": "server.Gateway._dialect",
+    "frame_rate": "connection.Connection.__init__",
+    "rate_bytes": "connection.Connection.__init__",
+    "resume_bytes": "connection.Connection.__init__",
+    "resume_total_bytes": "generations.Generations.__init__",
+    "outbox_bytes": "connection.Connection.has_enough",
+    "kernel_buffer_bytes": "server.Gateway._bound_kernel_buffer",
+    "write_timeout_s": "connection.Connection._look_after",
+    "hello_timeout_s": "connection.Connection.admit",
+    "ping_interval_s": "server.options_of",
+    "ping_timeout_s": "server.options_of",
+    "shutdown_grace_s": "server.Gateway.drain",
+    "resume_ttl_s": "generations.Generations.__init__",
+    "generation_timeout_s": "generations.Generations.begin",
+    "idle_timeout_s": "connection.Connection.run",
+    "close_timeout_s": "server.Gateway.close",
+}
+
+
+@dataclass(frozen=True)
+class Load:
+    """How many generations are live: on the connection, with its token, in all."""
+
+    connection: int
+    token: int
+    all: int
+
+
+def refusal(
+    request: Generate | Resume, settings: Settings, token: Token | None, load: Load, now: datetime
+) -> Refusal | None:
+    """Return which limit a generation would exceed, None if it may begin or be taken over."""
+    if load.connection >= settings.max_generations:
+        return _too_many(ErrorCode.RATE_LIMITED, settings.max_generations, "on one connection")
+    if isinstance(request, Resume):
+        return None  # it is counted elsewhere already
+    longest = settings.max_answer_tokens
+    if longest is not None and request.max_tokens is not None and request.max_tokens > longest:
+        said = f"must be at most {longest}"
+        return Refusal(ErrorCode.INVALID_REQUEST, said, fields=("max_tokens",))
+    if token is not None:
+        if not token.valid_at(now):
+            return Refusal(ErrorCode.UNAUTHORIZED, "the token has expired")
+        most = token.max_generations or settings.max_generations_per_token
+        if load.token >= most:
+            return _too_many(ErrorCode.RATE_LIMITED, most, "with one token")
+    if load.all >= settings.max_generations_in_all:
+        return _too_many(ErrorCode.OVERLOADED, settings.max_generations_in_all, "in all")
+    return None
+
+
+def _too_many(code: ErrorCode, most: int, where: str) -> Refusal:
+    return Refusal(code, f"at most {most} generations run {where}", RETRY_AFTER_S)

@@ -1,0 +1,74 @@
+"""Which limit refuses a generation, and who enforces the others."""
+
+import importlib
+import inspect
+import operator
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from gateway.configuration.settings import Settings
+from gateway.protocol.codes import ErrorCode
+from gateway.protocol.frames import Generate, Resume
+from gateway.server.limits import ENFORCERS, Load, refusal
+from gateway.server.tokens import Token
+
+NOW = datetime(2027, 1, 1, tzinfo=UTC)
+LIMITS = Settings(
+    max_generations=2,
+    max_generations_per_token=4,
+    max_generations_in_all=8,
+    max_answer_tokens=10,
+)
+GENERATE = Generate(id="a", prompt="hi")
+ALICE = Token("alice", "0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("load", "token", "code", "said"),
+    [
+        (Load(1, 0, 7), None, None, None),
+        (Load(2, 0, 2), None, ErrorCode.RATE_LIMITED, "at most 2 generations run on one"),
+        (Load(1, 4, 4), None, None, None),
+        (Load(1, 3, 4), ALICE, None, None),
+        (Load(1, 4, 4), ALICE, ErrorCode.RATE_LIMITED, "at most 4 generations run with one token"),
+        (Load(1, 1, 1), Token("b", "0" * 64, max_generations=1), ErrorCode.RATE_LIMITED, "at most"),
+        (Load(0, 0, 0), Token("b", "0" * 64, NOW), ErrorCode.UNAUTHORIZED, "has expired"),
+        (Load(0, 0, 0), Token("b", "0" * 64, NOW + timedelta(seconds=1)), None, None),
+        (Load(0, 0, 8), ALICE, ErrorCode.OVERLOADED, "at most 8 generations run in all"),
+    ],
+)
+def test_the_first_limit_that_is_reached_is_named(load, token, code, said):
+    why = refusal(GENERATE, LIMITS, token, load, NOW)
+    assert (why and why.code) == code
+    if why is not None:
+        assert said in why.message
+        assert (why.retry_after is not None) == (code is not ErrorCode.UNAUTHORIZED)
+
+
+def test_a_longer_answer_than_may_be_is_refused_by_its_field():
+    load = Load(0, 0, 0)
+    why = refusal(Generate(id="a", prompt="", max_tokens=11), LIMITS, None, load, NOW)
+    assert (why.code, why.fields) == (ErrorCode.INVALID_REQUEST, ("max_tokens",))
+    assert refusal(Generate(id="a", prompt="", max_tokens=10), LIMITS, None, load, NOW) is None
+
+
+def test_what_is_taken_over_counts_on_its_new_connection_alone():
+    resume = Resume(id="a", ticket="t", after=0)
+    assert refusal(resume, LIMITS, ALICE, Load(1, 4, 8), NOW) is None
+    assert refusal(resume, LIMITS, ALICE, Load(2, 0, 0), NOW).code is ErrorCode.RATE_LIMITED
+
+
+def test_every_limit_and_timeout_has_an_enforcer():
+    bounds = {
+        one.name for one in fields(Settings) if one.metadata["group"] in {"Limits", "Timeouts"}
+    }
+    assert set(ENFORCERS) == bounds
+
+
+@pytest.mark.parametrize("setting", ENFORCERS)
+def test_an_enforcer_reads_its_setting(setting):
+    module, _, name = ENFORCERS[setting].partition(".")
+    enforcer = operator.attrgetter(name)(importlib.import_module(f"gateway.server.{module}"))
+    assert f"ettings.{setting}" in inspect.getsource(enforcer)
