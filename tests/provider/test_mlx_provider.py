@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 
 import pytest
 
@@ -564,3 +564,65 @@ def test_importing_the_provider_says_nothing():
         check=True,
     )
     assert (done.stdout, done.stderr) == ("", "")
+
+
+# The event loop. --------------------------------------------------------------------------------
+
+
+class Audit:
+    """What the interpreter tells of a thread, while it is watched: files and imports."""
+
+    def __init__(self):
+        self.watched = None  # a thread's identity
+        self.seen = []
+        sys.addaudithook(self._note)
+
+    def _note(self, event, arguments):
+        if event not in {"open", "import"} or threading.get_ident() != self.watched:
+            return
+        name = str(arguments[0])
+        source = event == "open" and name.endswith(".py")  # asyncio's debug mode quotes lines of it
+        if not source and name not in sys.modules:
+            self.seen.append((event, name))
+
+    @contextmanager
+    def of_this_thread(self):
+        self.watched, self.seen = threading.get_ident(), []
+        try:
+            yield self.seen
+        finally:
+            self.watched = None
+
+
+AUDIT = Audit()  # the interpreter keeps it for ever
+
+
+def double(number: int) -> int:
+    """Double a number.
+
+    Args:
+        number: to be doubled
+    """
+    return 2 * number
+
+
+async def test_no_file_is_read_and_nothing_imported_on_the_event_loop(tmp_path):
+    letter = tmp_path / "letter.txt"
+    letter.write_text("Dear Zorvan")
+    other = write_model(tmp_path / "other", LLAMA)
+    provider = MLXProvider({"model": ["embedded", f"other={other}"], "max_tokens": 4})
+    options = {"files": [letter], "tools": [double], "events": True}
+    try:
+        with AUDIT.of_this_thread() as seen:
+            for model in ("embedded", "other"):
+                await deltas(provider, model=model, **options)
+            await provider.generate_async(STORY, response_format={"type": "json_object"})
+            provider.models()
+            provider.health()
+            provider.statistics()
+        assert seen == []
+        with AUDIT.of_this_thread() as seen:
+            letter.read_text()
+        assert seen == [("open", str(letter))]
+    finally:
+        await provider.aclose()

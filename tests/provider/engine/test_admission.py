@@ -1,0 +1,133 @@
+"""A run begins only with the memory that it may come to need; what is kept for later goes first."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+
+from provider.caches.prefix_cache import PrefixCache
+from provider.engine.admission import Admission
+from provider.engine.memory_pool import RETRY_AFTER_S, MemoryPool
+from provider.engine.messages import RunRequest
+from provider.interface import MemoryExceededError, ResourceExceededError
+from provider.options import GenerationOptions
+from tests.support.cache_rows import cache_of
+
+BYTES = 8  # of a token in `cache_of`, and 256 tokens are reserved at a time
+
+
+@dataclass(eq=False)
+class Row:
+    """A row as far as its memory goes."""
+
+    caches: list = field(default_factory=lambda: [cache_of(list(range(20)))])
+    done: int = 20
+
+
+@dataclass(eq=False)
+class Run:
+    """A run as far as its memory goes."""
+
+    key: int
+    request: RunRequest
+    parked: SimpleNamespace | None = None
+
+
+def run_of(key, tokens=256, row=None):
+    request = RunRequest([1], GenerationOptions(max_tokens=tokens - 1))
+    return Run(key, request, None if row is None else SimpleNamespace(row=row))
+
+
+@pytest.fixture
+def make():
+    def admission(limit, weights=0, pool=None):
+        pool = pool or MemoryPool(limit)
+        kept = []
+        prefixes = PrefixCache(1 << 20)
+        made = Admission(pool, weights, prefixes, lambda row, take, done: kept.append(take()))
+        made.learn(Row())
+        made.enter()
+        return SimpleNamespace(admission=made, prefixes=prefixes, kept=kept, pool=pool)
+
+    return admission
+
+
+def test_runs_begin_until_the_memory_is_promised(make):
+    admission = make(2 * 256 * BYTES).admission
+    assert admission.make(run_of(1), [])
+    assert admission.make(run_of(2), [])
+    assert not admission.make(run_of(3), [])
+    assert admission.committed == admission.promised == 2 * 256 * BYTES
+    admission.release(1)
+    assert admission.make(run_of(3), [])
+
+
+def test_weights_count_as_taken(make):
+    admission = make(2 * 256 * BYTES, weights=256 * BYTES).admission
+    assert admission.held == 256 * BYTES
+    assert admission.make(run_of(1), [])
+    assert not admission.make(run_of(2), [])
+
+
+def test_what_can_never_fit_is_refused_with_both_sizes(make):
+    admission = make(256 * BYTES).admission
+    admission.refuse_if_too_large(run_of(1).request)
+    with pytest.raises(MemoryExceededError) as caught:
+        admission.refuse_if_too_large(run_of(1, 257).request)
+    assert caught.value.required_memory == 2 * 256 * BYTES
+    assert caught.value.available_memory == 256 * BYTES
+
+
+def test_what_is_kept_for_prompts_to_come_goes_first(make):
+    made = make(256 * BYTES)
+    made.prefixes.put("", list(range(20)), [cache_of(list(range(20)))])
+    assert made.admission.held == 256 * BYTES
+    assert made.admission.make(run_of(1), [])
+    assert len(made.prefixes) == 0
+
+
+def test_a_parked_run_gives_its_caches_to_what_is_kept(make):
+    made = make(2 * 256 * BYTES)
+    row = Row()
+    caches = row.caches
+    assert made.admission.make(run_of(1), [run_of(9, row=row)])
+    assert row.caches is caches, "there was room beside it"
+    assert made.admission.make(run_of(2), [run_of(9, row=row)])
+    assert (row.caches, row.done) == (None, 0)
+    assert made.kept == [caches]
+
+
+def test_other_models_give_up_what_they_keep(make):
+    pool = MemoryPool(256 * BYTES)
+    other = make(0, pool=pool)
+    other.prefixes.put("", list(range(20)), [cache_of(list(range(20)))])
+    mine = make(0, pool=pool)
+    assert mine.admission.make(run_of(1), [])
+    assert len(other.prefixes) == 0
+    other.admission.leave()
+    mine.admission.leave()
+    assert pool.held_by_others(None) == 0
+
+
+def test_a_run_that_waits_for_nobody_s_end_is_refused_after_a_while(make):
+    pool = MemoryPool(256 * BYTES)
+    pinned = make(0, weights=200 * BYTES, pool=pool)
+    admission = make(0, pool=pool).admission
+    assert not admission.make(run_of(1), [])
+    assert admission.stuck
+    admission.refuse_if_stuck(100.0)
+    admission.refuse_if_stuck(100.0 + RETRY_AFTER_S / 2)
+    with pytest.raises(ResourceExceededError) as caught:
+        admission.refuse_if_stuck(100.0 + RETRY_AFTER_S)
+    assert caught.value.details["retry_after"] == RETRY_AFTER_S
+    pinned.admission.leave()
+    assert admission.make(run_of(1), [])
+
+
+def test_a_run_that_waits_for_another_s_end_is_not_refused(make):
+    admission = make(256 * BYTES).admission
+    assert admission.make(run_of(1), [])
+    assert not admission.make(run_of(2), [])
+    assert not admission.stuck
+    for now in (0.0, 2 * RETRY_AFTER_S):
+        admission.refuse_if_stuck(now)
