@@ -122,15 +122,15 @@ class TextDelta(NamedTuple):  # made faster than a dataclass, and there is one a
 
     text: str
     reasoning: bool = False
-    tokens: int = 1  # that it took since the delta before; 0 for the second of one step
-    logprobs: tuple[dict[str, Any], ...] = ()  # of those tokens, if they were asked for
+    tokens: int = 1  # tokens since the delta before; 0 for the second delta of a step
+    logprobs: tuple[dict[str, Any], ...] = ()  # log-probabilities of those tokens, if asked for
 
 
 class CallDelta(NamedTuple):
     """Part of a tool call that one step made known."""
 
     call: ToolCallDelta
-    tokens: int = 1  # as a TextDelta's
+    tokens: int = 1  # see TextDelta
 
 
 Delta = TextDelta | CallDelta

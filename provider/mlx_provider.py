@@ -103,7 +103,7 @@ class MLXProvider(AbstractLLMInterface):
         setting `close_grace`; then they end with a GenerationError.
         """
         self._library.close(grace_s)
-        self._trials.close()  # last: what has not been tried is compiled by nobody
+        self._trials.close()  # last, so that no untested grammar is compiled
 
     async def aclose(self, grace_s: Optional[float] = None) -> None:
         """Do what `close` does without blocking the event loop."""
@@ -273,7 +273,7 @@ class MLXProvider(AbstractLLMInterface):
 
         def watcher(progress: LoadProgress) -> None:
             nonlocal last
-            if progress != last:  # it is the same all the while it waits for room
+            if progress != last:  # repeated while the model waits for memory
                 last = progress
                 _tell(loop, told, progress)
 
@@ -358,7 +358,8 @@ class MLXProvider(AbstractLLMInterface):
                 return GenerateResponse(raw_response=event) if request.options.events else None
 
 
-OF_EACH = (TextDelta, CallDelta, RunFinished, RunFailed)  # of several answers; the rest of one
+# Events delivered for each of several answers; others only for the first.
+OF_EACH = (TextDelta, CallDelta, RunFinished, RunFailed)
 
 
 async def _loaded(served: ServedModel) -> RequestBuilder:
@@ -371,7 +372,7 @@ def _tell(
     told: asyncio.Queue[LoadProgress | None],
     progress: LoadProgress | None,
 ) -> None:
-    with suppress(RuntimeError):  # the loop is closed
+    with suppress(RuntimeError):  # raised when the loop is closed
         loop.call_soon_threadsafe(told.put_nowait, progress)
 
 

@@ -25,17 +25,18 @@ __all__ = [
     "parse_options",
 ]
 
-Check = Callable[[str, Any], Any]  # of an option's name and value; returns the value to use
+# Called with an option's name and value; returns the value to use.
+Check = Callable[[str, Any], Any]
 
 MAX_STOP_STRINGS = 16  # each costs a state machine per stream; OpenAI's interface allows 4
 MAX_STOP_LENGTH = 256  # characters; a partial match is held back from the reader
 MAX_SEED = 2**64 - 1  # what mlx.random.key takes
-MAX_BIASES = 1024  # tokens; as many as anybody has asked for, and no more than a prompt costs
-MAX_VARIABLES = 32  # of a chat template; those of today read a handful
-MAX_ANSWERS = 32  # to one prompt; as many as decode together by default
+MAX_BIASES = 1024  # token ids; generous, and no more than a prompt costs
+MAX_VARIABLES = 32  # template variables; today's templates read a handful
+MAX_ANSWERS = 32  # answers to one prompt; as many as decode together by default
 MAX_TOP_K = 1_000_000  # tokens; no vocabulary is as large
 MAX_TOP_LOGPROBS = 20  # tokens, as OpenAI's interface has it
-MAX_TOKENS = 1_000_000  # a bound on nonsense; the context window is the real one
+MAX_TOKENS = 1_000_000  # sanity bound; the context window is the real one
 
 
 # Checks. -----------------------------------------------------------------------------------------
@@ -54,7 +55,7 @@ class Number:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise unlike(name, value, "a number")
         inside = (self.low < value if self.open_low else self.low <= value) and value <= self.high
-        if not inside:  # nor is NaN
+        if not inside:  # true for NaN too
             sign = "(" if self.open_low else "["
             raise unlike(name, value, f"in {sign}{self.low:g}, {self.high:g}]")
         return float(value)
@@ -246,8 +247,10 @@ class GenerationOptions:
     n: int = _of_call(1, Integer(1, MAX_ANSWERS))
     # "auto", "none", "required", or one by name as `=name`.
     tool_choice: str | None = _of_call(None, _tool_choice)
-    logprobs: bool = _option(default=False, check=_boolean)  # of each token
-    top_logprobs: int = _option(0, Integer(0, MAX_TOP_LOGPROBS))  # likeliest tokens beside it
+    # Whether each token's log-probability is returned.
+    logprobs: bool = _option(default=False, check=_boolean)
+    # Number of likeliest tokens returned with it.
+    top_logprobs: int = _option(0, Integer(0, MAX_TOP_LOGPROBS))
     # With `type` and what it needs.
     response_format: Mapping[str, Any] | None = _of_call(None, _response_format)
     # What else the template reads.

@@ -56,14 +56,14 @@ __all__ = [
 ]
 
 
-MAX_FRAME_BYTES = 64 * 1024 * 1024  # of a server that the user chose; a bound all the same
+MAX_FRAME_BYTES = 64 * 1024 * 1024  # largest frame taken from a server, even a trusted one
 
 # Frames of one generation that wait here, unread. Pausing the socket instead would hold up all
 # others on the connection, and for ever where they are read before this one.
 WINDOW = 64
-GIVE_UP_S = 60.0  # as long as a server keeps a generation whose client is lost
+GIVE_UP_S = 60.0  # in seconds; the server's default `resume_ttl`
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0  # between attempts to connect again
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0  # seconds between attempts to reconnect
 
 ENDS_FOR_GOOD = {CloseCode.NOT_A_FRAME, CloseCode.NOT_AUTHENTICATED, CloseCode.FORBIDDEN}
 
@@ -84,8 +84,8 @@ class GatewayClient:
         give_up_s: float = GIVE_UP_S,
     ):
         self.ready = Ready(protocol="", server="", epoch="", connection="", models=[], limits={})
-        self.connections = 0  # how many were made
-        self.resumed = 0  # how often a generation was taken up again
+        self.connections = 0  # connections made so far
+        self.resumed = 0  # generations resumed so far
         self._url = url
         self._protocol = protocol
         self._token = token
@@ -93,10 +93,10 @@ class GatewayClient:
         self._codec = codec_for(protocol)
         self._socket: ClientConnection | None = None
         self._open = asyncio.Event()
-        self._down = asyncio.Event()  # set while there is none
-        self._failure: GatewayError | None = None  # why there will be no connection any more
+        self._down = asyncio.Event()  # set while there is no connection
+        self._failure: GatewayError | None = None  # the reason why reconnecting was given up
         self._runs: dict[str, Run] = {}
-        self._left: set[str] = set()  # generations that are to be cancelled when there is a way
+        self._left: set[str] = set()  # generations to cancel once there is a connection
         self._ids = itertools.count(1)
 
     async def __aenter__(self) -> Self:
@@ -189,7 +189,7 @@ class GatewayClient:
                 raise self._failure
             if self._socket is not None and self._socket.state is State.OPEN:
                 return self._socket
-            self._open.clear()  # it is lost, and the reader has not said so yet
+            self._open.clear()  # the connection is lost, before the reader noticed
 
     async def _write(self, socket: ClientConnection, frame: ClientFrame) -> None:
         await socket.send(self._codec.encode(frame), text=self._codec.text)

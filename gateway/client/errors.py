@@ -28,7 +28,7 @@ class GatewayError(Exception):
         super().__init__(message)
         self.code = code
         self.retryable = retryable
-        self.retry_after = retry_after  # seconds, if the gateway said so
+        self.retry_after = retry_after  # in seconds, None if the gateway gave no time
 
 
 class UnauthorizedError(GatewayError):

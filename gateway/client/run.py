@@ -52,13 +52,13 @@ class Run:
         self.progress: Progress | None = None
         self.calls: dict[int, ToolCall] = {}
         self.done: Done | None = None
-        self.last = -1  # the newest number that has come
+        self.last = -1  # the highest `seq` received
         self.over = False
         self._client = client
-        self.ticket: str | None = None  # known once it has started
+        self.ticket: str | None = None  # set by `started`
         self.window = frame.window
-        self.acknowledged = -1  # the newest number that the gateway was told is used
-        self.started_here = False  # its frame was sent, or is about to be
+        self.acknowledged = -1  # the highest `seq` acknowledged
+        self.started_here = False  # whether its `generate` was sent, or is being sent
         self._frames: asyncio.Queue[ServerFrame | GatewayError] = asyncio.Queue()
 
     @property

@@ -31,7 +31,7 @@ from provider.inputs.tools import normalise_tools
 
 __all__ = ["ToolResult", "ToolRun", "Toolbox"]
 
-MOST_ROUNDS = 8  # answers in a row that may ask for tools
+MOST_ROUNDS = 8  # answers with tool calls before the loop gives up
 
 Definition = Mapping[str, Any] | Callable[..., Any]
 Ask = Callable[[ToolCall], Awaitable[str]]
@@ -66,12 +66,12 @@ class Toolbox:
 
         Runs the file. Raises OSError if it can't be read, and whatever it raises.
         """
-        path.open().close()  # says what is wrong better than an import
+        path.open().close()  # raises a clearer error than the import would
         spec = importlib.util.spec_from_file_location(f"tools_{path.stem}", path)
         if spec is None or spec.loader is None:
             raise ValueError(f"`{path}` is not a Python file")
         module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # where a dataclass looks up what its annotations mean
+        sys.modules[spec.name] = module  # needed by dataclasses to resolve their annotations
         spec.loader.exec_module(module)
         functions = [
             function

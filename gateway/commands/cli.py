@@ -40,7 +40,8 @@ __all__ = ["run"]
 
 DEFAULTS = Settings()
 SETTINGS = configuration.settings(ServeSettings, Settings, EngineSettings)
-FLAGS: dict[str, Any] = {"bool": bool, "list": list[str]}  # the others are texts to be checked
+# Other kinds are taken as texts and checked later.
+FLAGS: dict[str, Any] = {"bool": bool, "list": list[str]}
 METAVARS = {"bool": None, "list": "str"}
 NOT_OF_A_CHAT = {  # fields that the chat sets itself, or whose results it can't show
     "continue_final_message",

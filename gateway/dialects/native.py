@@ -55,9 +55,9 @@ __all__ = [
 ]
 
 STREAM_PATH = "/v1/stream"
-BEARER_PROTOCOL = "mlx-gateway.bearer."  # and the token in base64url, for browsers
+BEARER_PROTOCOL = "mlx-gateway.bearer."  # prefix of the token in base64url, for browsers
 
-MAX_DEPTH = 64  # of what a client sends; JSON Schemas of tools need a dozen
+MAX_DEPTH = 64  # nesting of a client's frame; JSON Schemas of tools need a dozen levels
 
 TO_JSON = msgspec.json.Encoder()
 MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)
@@ -65,7 +65,7 @@ MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 class _Codec:
     def __init__(self, max_depth: int = MAX_DEPTH):
-        self._max_depth = max_depth  # of a client's frame
+        self._max_depth = max_depth  # nesting of a client's frame
 
     def decode_fields(self, data: bytes | str) -> dict[str, Any]:
         raise NotImplementedError
@@ -131,7 +131,7 @@ class MsgpackCodec(_Codec):
             raise NotAFrame("a text message, but the subprotocol is msgpack")
         try:
             values = msgspec.msgpack.decode(data)
-        except (*MALFORMED, TypeError, ValueError) as error:  # TypeError: a list as a key
+        except (*MALFORMED, TypeError, ValueError) as error:  # TypeError for a list as a key
             raise NotAFrame("not msgpack") from error
         if not isinstance(values, list) or not values:
             raise NotAFrame("not a msgpack array")

@@ -24,10 +24,10 @@ class Answer:
     texts: dict[Channel, WaitingText] = field(default_factory=dict)
     making: dict[int, WaitingCall] = field(default_factory=dict)
     logprobs: list[dict[str, Any]] = field(default_factory=list)
-    told: set[str] = field(default_factory=set)  # the ids of calls whose last part has come
-    calls: int = 0  # that have begun
-    pieces: int = 0  # texts that came
-    last: GenerateResponse | None = None  # its end
+    told: set[str] = field(default_factory=set)  # ids of complete tool calls
+    calls: int = 0  # tool calls that have begun
+    pieces: int = 0  # pieces of text received
+    last: GenerateResponse | None = None  # the provider's last response for this answer
 
     def add_text(self, channel: Channel, text: str, logprobs: Sequence[dict[str, Any]]) -> int:
         """Keep text for the end; return what that takes, in bytes."""
@@ -71,7 +71,7 @@ def whole_call(number: int, call: dict[str, Any]) -> ToolCallDelta:
 def _read(call: WaitingCall) -> dict[str, Any]:
     try:
         arguments = json.loads("".join(call.parts) or "{}")
-    except ValueError:  # of another provider; what it wrote is not to be lost
+    except ValueError:  # another provider's arguments need not be JSON; keep them as text
         arguments = "".join(call.parts)
     return {"id": call.call_id, "name": call.name, "arguments": arguments}
 

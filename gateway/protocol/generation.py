@@ -54,15 +54,15 @@ from provider.interface import (
 
 __all__ = ["TERMINAL", "TRANSITIONS", "Generation", "NotResumable", "State"]
 
-MOST_ANSWERS = 1024  # a bound on nonsense; the provider has its own
+MOST_ANSWERS = 1024  # sanity bound on `n`; the provider checks its own
 USAGE_FIELDS = frozenset(Usage.__struct_fields__)
 
 
 class State(Enum):
     """Where a generation is."""
 
-    QUEUED = auto()  # accepted; the provider has not begun
-    RUNNING = auto()  # `started` is on its way
+    QUEUED = auto()  # accepted, not yet begun by the provider
+    RUNNING = auto()  # begun by the provider, `started` queued or sent
     DONE = auto()
     CANCELLED = auto()
     FAILED = auto()
@@ -107,13 +107,13 @@ class Generation:
         self.id = frame.id
         self.ticket = ticket
         self.state = State.QUEUED
-        self.live = True  # until its end has come
-        self.reason = ""  # why it ended: a finish_reason or an error's code
-        self.usage = Usage()  # once it has ended
+        self.live = True  # False once its end is known
+        self.reason = ""  # a finish_reason or an error's code, once ended
+        self.usage = Usage()  # final counts, once ended
         self.timing = Timing()
-        self.waiting_bytes = 0  # of text, in UTF-8
-        self.unsent_bytes = 0  # of answers that leave at the end
-        self.merged = 0  # texts that joined one that waited
+        self.waiting_bytes = 0  # size of the waiting text, in bytes of UTF-8
+        self.unsent_bytes = 0  # size of answers that are not streamed
+        self.merged = 0  # pieces of text merged into a waiting one
         self.model = ""
         self.prompt_tokens = 0
         self.cached_tokens = 0
@@ -124,9 +124,10 @@ class Generation:
         self._streamed = frame.stream
         self._window = frame.window
         self._waiting: deque[Waiting] = deque()
-        self._newest: dict[int, WaitingText | WaitingCall] = {}  # that wait, by answer
+        # The newest waiting item of each answer.
+        self._newest: dict[int, WaitingText | WaitingCall] = {}
         self._next_seq = 0
-        self._left = -1  # the newest number that has left on this connection
+        self._left = -1  # the highest `seq` sent on this connection
         self._acked = -1
         self._keep_bytes = keep_bytes
         self._most_bytes = most_bytes

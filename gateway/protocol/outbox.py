@@ -24,22 +24,22 @@ __all__ = [
     "WaitingText",
 ]
 
-MOST_PARTS = 128  # that are kept apart: many short texts cost far more than one long one
-PAIR_BYTES = 64  # a token and its log-probability, on the wire, about
-FRAME_BYTES = 128  # what a frame that is kept costs beside its text, about
+MOST_PARTS = 128  # pieces kept before they are joined; many short texts cost more than a long one
+PAIR_BYTES = 64  # estimated size of a token and its log-probability on the wire
+FRAME_BYTES = 128  # estimated overhead of a kept frame beside its text
 
 Channel = Literal["reasoning"] | None
 Numbered = Started | Chunk | ToolCall | Done | Failed
 
 
-@dataclass(eq=False, slots=True)  # one for almost every token
+@dataclass(eq=False, slots=True)  # slots, because one is made for almost every token
 class WaitingText:
     """Text that waits, which more text of its channel, of the same answer, may join."""
 
     channel: Channel
     choice: int = 0
     parts: list[str] = field(default_factory=list)
-    size: int = 0  # in bytes of UTF-8, and about what the log-probabilities take
+    size: int = 0  # bytes of UTF-8, plus an estimate for log-probabilities
     logprobs: list[dict[str, Any]] | None = None
     numbered: ClassVar = True
 
@@ -80,8 +80,8 @@ class WaitingCall:
     parts: list[str] = field(default_factory=list)
     complete: bool = False
     error: Any = None
-    text: str | None = None  # what the model wrote of a call that is broken
-    size: int = 0  # in bytes of UTF-8
+    text: str | None = None  # the model's own text of a broken call
+    size: int = 0  # bytes of UTF-8
     numbered = True
 
     def add(self, part: ToolCallDelta) -> int:
@@ -119,7 +119,7 @@ class WaitingFrame:
     kind: type[Any]
     fields: dict[str, Any]
     numbered: bool = True
-    size: int = 0  # of what it holds of an answer
+    size: int = 0  # bytes of the answer's text in it
 
     def frame(self, generation: str, seq: int | None) -> Event:
         """Return it as it leaves."""

@@ -124,7 +124,7 @@ class Session:
             case Ping(nonce=nonce):
                 self._line.append(Pong(nonce=nonce))
             case Hello():
-                pass  # who is here is let in already
+                pass  # already authenticated
             case _:
                 assert_never(request)
         return []

@@ -35,9 +35,9 @@ __all__ = ["Connection"]
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING = 256  # frames; a client that asks and never reads is not to fill the memory
-BURST = 10  # seconds' worth of frames and bytes that may come at once
-LEAST_SHARE = 1024  # bytes of text that a generation may let wait, however many there are
+MOST_WAITING = 256  # events; bounds the memory of a client that sends and never reads
+BURST = 10  # seconds' worth of frames and bytes allowed as a burst
+LEAST_SHARE = 1024  # least bytes of text that each generation may let wait
 NO_TICKET = (
     "unknown ticket: it has expired, or the gateway was restarted "
     "(then `epoch` in `ready` has changed)"
@@ -57,14 +57,14 @@ class Connection:
         token: Token | None = None,
         authenticate: Callable[[str | None], Token | None] | None = None,
     ):
-        self.token = token  # who it is, once it is admitted
-        self._authenticate = authenticate  # None: nothing has to be shown any more
+        self.token = token  # the client's token, once authenticated
+        self._authenticate = authenticate  # None once authenticated
         self._socket = socket
         self._generations = generations
         self._settings = generations.settings
         self._dialect = dialect
         self._greeting = dialect.greet(ready)
-        self._early: Sequence[Request] = ()  # what came with a first `hello`
+        self._early: Sequence[Request] = ()  # further requests in the message of the first `hello`
         self._loop = asyncio.get_running_loop()
         now, settings = self._loop.time(), self._settings
         self._frames = Rate(settings.frame_rate, settings.frame_rate * BURST, now)
@@ -76,14 +76,16 @@ class Connection:
             most_bytes=self._settings.max_frame_bytes,
             admit=lambda request, live: generations.refusal(request, live, self.token),
         )
-        self._pulls: dict[Generation, GenerationTask] = {}  # until their terminal frames have left
-        self._stopped: set[GenerationTask] = set()  # cancelled, and maybe not yet closed
+        # Until their terminal frames are written.
+        self._pulls: dict[Generation, GenerationTask] = {}
+        self._stopped: set[GenerationTask] = set()  # cancelled tasks that may not have closed yet
         self._closing: set[asyncio.Task[None]] = set()
         self._wake_writer = asyncio.Event()
         self._flushed = asyncio.Event()  # set when everything queued has been written
-        self._writing = False  # while there is a writer
-        self._sending = True  # while the writer waits for the client; it begins with the greeting
-        self._sending_since: float | None = None  # on the loop's clock
+        self._writing = False  # whether the writer task runs
+        # Whether the writer waits for the client; True until the greeting is sent.
+        self._sending = True
+        self._sending_since: float | None = None  # start of the current write, on the loop's clock
         self._watchdog: asyncio.TimerHandle | None = None
         self._last_busy = self._loop.time()
 
@@ -163,9 +165,9 @@ class Connection:
             async for message in self._socket:
                 if not await self._receive(message):
                     return
-                del message  # which may be large, while the next is waited for
+                del message  # it may be large; don't hold it while waiting for the next
         except ConnectionClosed:
-            pass  # without a close frame, or with an error code: the end all the same
+            pass  # closed in any way
 
     async def _receive(self, message: str | bytes) -> bool:
         """Act on one message; return False if the connection is to end."""
@@ -329,12 +331,12 @@ class Connection:
                 await self._wake_writer.wait()
                 self._wake_writer.clear()
         except ConnectionClosed:
-            pass  # the reader sees it too, and ends everything
+            pass  # the reader sees it too and ends the connection
         except Exception as error:  # noqa: BLE001 - whatever it is, the connection is lost
             unexpected(log, "cannot write to a client", error)
             self._socket.transport.abort()
         finally:
-            self._writing = False  # nobody is to wait for a writer that is gone
+            self._writing = False  # releases those who wait in `_flush`
             self._flushed.set()
 
     async def _send(self, messages: Sequence[Message]) -> None:

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 # What a call may ask for is defined in provider.options; `generate` has a field for each.
 OPTIONS = tuple(sorted(OPTIONS_OF_A_CALL.keys() - {"events"}))
 
-TURN = 32  # responses after which others get their turn, whatever the provider does
+TURN = 32  # responses after which the task yields to the event loop
 
 # The first class that fits gives the code; what fits none is our own fault.
 CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
@@ -44,7 +44,7 @@ CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
     (interface.UnsupportedFeatureError, ErrorCode.UNSUPPORTED),
     (interface.UnsupportedModelError, ErrorCode.UNKNOWN_MODEL),
     (interface.ModelNotFoundError, ErrorCode.UNKNOWN_MODEL),
-    (interface.MemoryExceededError, ErrorCode.INVALID_REQUEST),  # later is no better
+    (interface.MemoryExceededError, ErrorCode.INVALID_REQUEST),  # a retry would not help
     (interface.ResourceExceededError, ErrorCode.OVERLOADED),
     (interface.ModelLoadingError, ErrorCode.MODEL_ERROR),
     (interface.GenerationError, ErrorCode.MODEL_ERROR),
@@ -80,12 +80,13 @@ class GenerationTask:
     ):
         self.generation = generation
         self.audience = audience
-        self.stopped_at: float | None = None  # on the monotonic clock, in seconds
+        # Time of the cancel, in seconds on the monotonic clock.
+        self.stopped_at: float | None = None
         self._metrics = metrics
         self.owner = owner  # the name of the token that started it
         self.task: asyncio.Task[None] | None = None
         self._most_seconds = most_seconds
-        self._most_prompt = most_prompt  # tokens
+        self._most_prompt = most_prompt  # limit of a prompt, in tokens
         self._admission = asyncio.Event()  # set while the generator may be pulled
         self._admission.set()
 
@@ -116,7 +117,7 @@ class GenerationTask:
         try:
             async with asyncio.timeout(self._most_seconds) as limit:
                 responses = await _call(provider, frame)
-                del frame  # megabytes, maybe, that the provider need not keep either
+                del frame  # may hold megabytes that nobody needs any longer
                 async with aclosing(responses):
                     async for response in responses:
                         taken += 1

@@ -39,8 +39,8 @@ class Generations:
         self.draining = False
         self.metrics = Metrics()
         self.connections = 0
-        self.authority = f"{settings.host}:{settings.port}"  # where clients reach it, as HOST:PORT
-        self._pulls: set[GenerationTask] = set()  # whose generator is not closed yet
+        self.authority = f"{settings.host}:{settings.port}"  # HOST:PORT that clients connect to
+        self._pulls: set[GenerationTask] = set()  # tasks whose generator is not closed yet
         self._by_token = Counts()
         self._idle = asyncio.Event()
         self._idle.set()

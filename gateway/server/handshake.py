@@ -23,7 +23,7 @@ from gateway.server.tokens import Token, Tokens, from_header
 
 __all__ = ["Handshake", "unauthorized"]
 
-RETRY_AFTER_S = 5  # for who is one too many: connections come and go
+RETRY_AFTER_S = 5  # seconds; connections come and go
 
 
 class Handshake:
@@ -31,7 +31,7 @@ class Handshake:
 
     def __init__(self, settings: Settings, tokens: Tokens):
         """Take the rules. Raises ValueError if `trusted_proxies` are no addresses."""
-        self.tokens = tokens  # another list may take its place
+        self.tokens = tokens  # replaced when the token file is reloaded
         self.draining = False
         self._settings = settings
         self._hosts = listed(settings.hosts)
@@ -67,7 +67,7 @@ class Handshake:
 
     def _host_allowed(self, host: str | None) -> bool:
         if self._settings.unix is not None and not self._hosts:
-            return host is not None  # no page reaches a socket file; its proxy knows the names
+            return host is not None  # no page can reach a Unix socket; the proxy checks names
         return host_allowed(host, self._settings.host, self._hosts)
 
     def _too_many(self, token: Token | None, address: str) -> Page | None:

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 __all__ = ["LIBRARY", "fields", "set_up", "unexpected"]
 
 OWN = ("gateway", "provider")
-LIBRARY = "gateway.websockets"  # what websockets says of itself; of handshakes, mostly
+LIBRARY = "gateway.websockets"  # logger of the websockets library, mostly on handshakes
 
 
 def set_up(level: str, form: str, stream: TextIO | None = None) -> None:

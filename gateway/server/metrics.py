@@ -35,7 +35,7 @@ class Histogram:
 
     def __init__(self, bounds: tuple[float, ...]):
         self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)  # not cumulated
+        self.counts = [0] * (len(bounds) + 1)  # count of each bucket alone
         self.total = 0.0
 
     def add(self, value: float) -> None:
@@ -57,12 +57,14 @@ class Metrics:
     sent_frames: int = 0
     received_bytes: int = 0
     received_frames: int = 0
-    merged_chunks: int = 0  # texts that joined one that waited
-    slow_clients: int = 0  # that took nothing for too long
-    resumed: int = 0  # generations taken up again
-    first_text: Histogram = field(default_factory=lambda: Histogram(SLOW))  # from `generate`
+    merged_chunks: int = 0  # pieces of text merged into a waiting one
+    slow_clients: int = 0  # clients disconnected after `write_timeout`
+    resumed: int = 0  # generations resumed
+    # Seconds from `generate` to the first text.
+    first_text: Histogram = field(default_factory=lambda: Histogram(SLOW))
     between_texts: Histogram = field(default_factory=lambda: Histogram(FAST))
-    cancels: Histogram = field(default_factory=lambda: Histogram(FAST))  # until it was closed
+    # Seconds from a cancel to the closed generator.
+    cancels: Histogram = field(default_factory=lambda: Histogram(FAST))
     durations: Histogram = field(default_factory=lambda: Histogram(SLOW))
 
 

@@ -20,7 +20,7 @@ __all__ = [
     "proxies",
 ]
 
-UNIX = "unix"  # stands for whoever connects over a socket file
+UNIX = "unix"  # stands for clients of the Unix socket
 Proxies = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network | str, ...]
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})

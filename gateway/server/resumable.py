@@ -25,7 +25,7 @@ class ResumeStore:
         self._pulls: dict[str, GenerationTask] = {}
         self._left: dict[
             GenerationTask, asyncio.TimerHandle
-        ] = {}  # those that wait, the longest first
+        ] = {}  # those without a connection, the longest waiting first
 
     def __len__(self) -> int:
         """Return how many have a ticket that is good."""

@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 GUARDED = frozenset(
     {"/v1/models", "/metrics"}
 )  # plain answers that say something about what is served
-TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}  # socket has no name for it
+TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}  # constants that the socket module lacks
 
 
 class Gateway:
@@ -71,7 +71,7 @@ class Gateway:
         self._generations = Generations(provider, self.settings)
         self.provider = self._generations.provider
         self._tls = _tls_context(self.settings)
-        self._epoch = secrets.token_hex(8)  # another one after each start
+        self._epoch = secrets.token_hex(8)  # changes with each start
         self._connections: set[Connection] = set()
         self._server: Server | None = None
 

@@ -35,7 +35,7 @@ __all__ = [
     "new_secret",
 ]
 
-MOST_CHARS = 1024  # of a secret; nothing longer is hashed
+MOST_CHARS = 1024  # longest secret that is hashed
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 LIMITS = ("max_connections", "max_generations")
@@ -51,8 +51,8 @@ class Token:
     """One token, known by its digest."""
 
     name: str
-    sha256: str  # in lower-case hexadecimal
-    expires: datetime | None = None  # aware
+    sha256: str  # lower-case hexadecimal
+    expires: datetime | None = None  # timezone-aware
     max_connections: int | None = None  # None: the gateway's own limit
     max_generations: int | None = None
 

@@ -17,8 +17,8 @@ from provider.runtime.mlx import mx
 
 __all__ = ["Snapshot", "read_header"]
 
-MOST_HEADER = 64 << 20  # bytes; a longer one is no header of ours
-LENGTH = 8  # bytes that say how long the header is
+MOST_HEADER = 64 << 20  # bytes; a longer header is not ours
+LENGTH = 8  # bytes of the field with the header's length
 DTYPES = {
     mx.bool_: "BOOL",
     mx.uint8: "U8",

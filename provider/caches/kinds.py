@@ -49,14 +49,14 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-Cost = tuple[int, float]  # bytes however long a sequence is, and bytes a token
+Cost = tuple[int, float]  # fixed bytes of a sequence, and bytes a token
 
 
 class Batching(IntEnum):
     """How the caches of a model can hold several rows, the more freely the higher."""
 
     ALONE = 0
-    MERGED = 1  # by mlx-lm's own batched class
+    MERGED = 1  # with mlx-lm's own batched class
     SLOTS = 2
 
 
@@ -75,9 +75,9 @@ class CacheKind:
     batching: Batching
     trimming: Trimming
     cost: Callable[[Any, int], Cost]
-    stored: bool = False  # by its name and its state, in the format of the prefix store
-    quantised: bool = False  # by its own `to_quantized`
-    drafted_over: bool = False  # cut back after every step, as a draft model needs it
+    stored: bool = False  # whether the prefix store can write it, by name and state
+    quantised: bool = False  # whether it has a `to_quantized`
+    drafted_over: bool = False  # whether it can be cut back after every step, as drafting needs
     counts: bool = True  # whether its `offset` is the number of tokens that it has seen
     layer: type[SlotLayer] | None = None  # that holds its rows in slots
     parts: Callable[[Any], Sequence[Any]] | None = None  # the caches that it consists of

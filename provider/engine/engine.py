@@ -38,9 +38,9 @@ __all__ = ["Engine", "EngineClosedError", "memory_limit"]
 
 log = logging.getLogger(__name__)
 
-USABLE = 0.9  # of the memory; the rest is for what a step needs
-GATHER_S = 0.005  # that a turn waits for the next of the prompts on their way
-GATHER_ALL_S = 0.05  # that it waits for all of them
+USABLE = 0.9  # share of the memory for weights and caches; the rest is for a step's own arrays
+GATHER_S = 0.005  # wait of a turn for the next announced prompt
+GATHER_ALL_S = 0.05  # wait of a turn for all announced prompts
 
 
 class EngineClosedError(GenerationError):

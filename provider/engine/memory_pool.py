@@ -15,7 +15,7 @@ from provider.interface import MemoryExceededError, ResourceExceededError
 
 __all__ = ["RETRY_AFTER_S", "MemoryPool", "PoolMember"]
 
-RETRY_AFTER_S = 5.0  # somebody's answer will have ended
+RETRY_AFTER_S = 5.0  # time in which some answer will have ended
 # That a model waits for the runs of others to end: as long as most clients wait for a first token.
 MOST_WAIT_S = 60.0
 # That a model in use stays when another waits for its memory: a multiple of what loading one takes,

@@ -14,13 +14,13 @@ __all__ = [
 ]
 
 
-MOST_CHUNK = 2048  # tokens; alone, a prompt is read as fast as the machine can
+MOST_CHUNK = 2048  # tokens; chunk of a prompt that is read alone, as fast as the machine can
 
-LEAST_CHUNK = 16  # tokens; smaller ones would hardly move
+LEAST_CHUNK = 16  # tokens; smaller chunks cost a pass and read little
 
-MARGIN = 0.6  # of the gap that chunks aim at: a chunk may take longer than the one before
+MARGIN = 0.6  # share of the gap that chunks aim at, because their times vary
 
-FIRST_CHUNK = 64  # tokens; beside running streams, where nothing has been measured yet
+FIRST_CHUNK = 64  # tokens; chunk beside running streams before anything was measured
 
 
 class Pace:
@@ -31,7 +31,7 @@ class Pace:
 
     def __init__(self, max_token_gap_s: float):
         self._gap_s = max_token_gap_s
-        self._step_s = 0.0  # a decode step's time
+        self._step_s = 0.0  # time of a decode step, in seconds
         self._last = FIRST_CHUNK
         self._speeds: dict[int, float] = {}  # tokens a second, by the context's bit length
 

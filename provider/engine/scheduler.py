@@ -13,7 +13,7 @@ __all__ = [
     "Scheduler",
 ]
 
-MOST_PADDING = 32  # tokens a prompt, on average; about what a forward pass of its own would cost
+MOST_PADDING = 32  # average padding a prompt, in tokens; about the cost of a pass of its own
 
 
 Key = TypeVar("Key", bound=Hashable)
@@ -25,11 +25,11 @@ class Scheduler(Generic[Key]):
     def __init__(self, max_batch: int):
         self.max_batch = max_batch
         self._waiting: deque[Key] = deque()
-        self._prefilling: dict[Key, int] = {}  # prompt tokens left, in order of admission
+        self._prefilling: dict[Key, int] = {}  # prompt tokens left to read, in order of admission
         self._decoding: set[Key] = set()
-        self._streaming: set[Key] = set()  # decoding, and their readers have seen something
-        self._told: dict[Key, int] = {}  # the last position reported
-        self._short_turn = False  # whether short prompts go next, beside a long one
+        self._streaming: set[Key] = set()  # decoding runs whose first token was delivered
+        self._told: dict[Key, int] = {}  # last reported position of each waiting run
+        self._short_turn = False  # whether short prompts take the next turn, beside a long one
 
     def __len__(self) -> int:
         return len(self._waiting) + self.running
@@ -70,7 +70,7 @@ class Scheduler(Generic[Key]):
 
     def park(self, key: Key) -> None:
         """Take out of the batch a run that waits for its reader."""
-        self._prefilling.pop(key, None)  # a pass of its that failed, and it was to be read again
+        self._prefilling.pop(key, None)  # present if a failed pass has to be repeated
         self._decoding.discard(key)
         self._streaming.discard(key)
 

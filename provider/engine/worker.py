@@ -54,11 +54,11 @@ from provider.settings import EngineSettings
 
 __all__ = ["Loader", "Worker"]
 
-SUSPICIOUS = 3  # faults in a row after which the model itself is tried out
+SUSPICIOUS = 3  # consecutive faults after which the model itself is tested
 PREFIX_SHARE = 8  # the prefix cache's part of the usable memory, as a divisor
 
 Loader = Callable[[], LoadedModel | Loading]  # steps, if other models are to have their turns
-STUCK_S = 0.01  # between looks at memory that nobody is going to free
+STUCK_S = 0.01  # pause between looks at memory that no run will free
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +92,10 @@ class Worker:
         self._faults_in_a_row = 0
         self._memory = memory
         self._admission = Admission(memory, 0, self.prefixes, self._keep)
-        self._stuck: list[tuple[Run, ResourceExceededError]] = []  # that can't get their memory
+        # Runs that can't get their memory.
+        self._stuck: list[tuple[Run, ResourceExceededError]] = []
         self._single_row = SingleRowSettings()
-        self._seconds_in_batch = 0.0  # of a run, about
+        self._seconds_in_batch = 0.0  # moving average of a run's time in the batch
 
     # What the thread is told.
 

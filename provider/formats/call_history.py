@@ -22,8 +22,8 @@ Messages = Sequence[Mapping[str, Any]]
 class CallStyle(NamedTuple):
     """How one template takes calls."""
 
-    short_ids: bool = False  # of nine letters and digits
-    as_text: bool = False  # the arguments
+    short_ids: bool = False  # ids of nine letters and digits
+    as_text: bool = False  # arguments as JSON text
 
     def told(self, messages: Messages) -> list[dict[str, Any]]:
         """Return messages in this style, from those with arguments as objects."""

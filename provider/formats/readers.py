@@ -30,8 +30,8 @@ class Piece(NamedTuple):
     """What a text made known: of the newest call, or with a `name` of the next."""
 
     name: str | None
-    arguments: str  # a part of them, as JSON
-    id: str | None = None  # the model's own
+    arguments: str  # part of the arguments' JSON
+    id: str | None = None  # the model's own id
 
 
 class Reader(Protocol):
@@ -94,12 +94,12 @@ class JsonCall(WholeText):
 
     def __init__(self) -> None:
         self._text = ""
-        self._at = 0  # what is before is understood
+        self._at = 0  # position up to which the text is parsed
         self._name: str | None = None
-        self._began: int | None = None  # where the arguments begin
+        self._began: int | None = None  # start of the arguments
         self._ended: int | None = None
         self._arguments = _Arguments()
-        self._shown = 0  # of the arguments, up to here
+        self._shown = 0  # position up to which the arguments are shown
         self._told = False  # whether the name was shown
 
     def add(self, text: str) -> list[Piece]:
@@ -129,7 +129,7 @@ class JsonCall(WholeText):
             value, end = JSON.raw_decode(self._text, key.end())
         except ValueError:
             return False
-        if end == len(self._text) and self._text[-1] not in '"}]':  # a number may go on
+        if end == len(self._text) and self._text[-1] not in '"}]':  # a number may continue
             return False
         if key[1] == '"name"' and is_name(value) and self._name is None:
             self._name = value
@@ -157,7 +157,7 @@ class HeadedCalls(WholeText):
         self._header = header
         self._text = ""
         self._at = 0
-        self._call: re.Match[str] | None = None  # whose arguments have begun
+        self._call: re.Match[str] | None = None  # call whose arguments have begun
         self._arguments = _Arguments()
 
     def add(self, text: str) -> list[Piece]:

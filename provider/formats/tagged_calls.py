@@ -18,11 +18,11 @@ __all__ = ["TaggedCalls", "Tags"]
 class Tags(NamedTuple):
     """How a format writes a call; the first group of a pattern is a name."""
 
-    header: re.Pattern[str]  # of a call
-    key: re.Pattern[str]  # what a value comes after
-    end: str  # of a value
-    close: re.Pattern[str] | None = None  # of a call, if it is not the text's end
-    closing: str = ""  # makes a whole call of a header and an argument
+    header: re.Pattern[str]  # begins a call
+    key: re.Pattern[str]  # precedes a value
+    end: str  # ends a value
+    close: re.Pattern[str] | None = None  # ends a call, None if the text's end does
+    closing: str = ""  # text that completes a header and an argument to a whole call
     several: bool = False  # whether other calls may follow
     strips: bool = True  # whether white space around a value is not of it, or only a new line
 
@@ -37,14 +37,14 @@ class TaggedCalls:
         self._parser = parser
         self._tools = list(tools)
         self._text = ""
-        self._at = 0  # what is before is understood, and of a string shown
+        self._at = 0  # position up to which the text is parsed, and strings are shown
         self._next: Literal["call", "argument", "value", "nothing"] = "call"
         self._header = ""
-        self._strings: set[str] = set()  # the arguments of this call that are strings for sure
-        self._shown: list[str] = []  # the keys of this call
-        self._key: re.Match[str] | None = None  # of the value that is next, or the last one
-        self._begun = False  # whether any of that value has come
-        self._said = ""  # of that value, if it is a string: what was shown
+        self._strings: set[str] = set()  # arguments of this call that are certainly strings
+        self._shown: list[str] = []  # keys of this call that were shown
+        self._key: re.Match[str] | None = None  # key of the current or the last value
+        self._begun = False  # whether the current value has begun
+        self._said = ""  # what was shown of the current value, if it is a string
 
     def add(self, text: str) -> list[Piece]:
         """Take more text; return what it makes known."""

@@ -85,7 +85,7 @@ class TextStream:
         tools: Sequence[dict[str, Any]] = (),
     ):
         self.calls: list[dict[str, Any]] = []  # complete tool calls, in order
-        self.broken: list[ToolCallDelta] = []  # those that could not be read
+        self.broken: list[ToolCallDelta] = []  # tool calls that could not be read
         self.reasoning_tokens = 0
         self.stopped = False  # whether a stop string has ended the answer
         self._form = form
@@ -98,7 +98,7 @@ class TextStream:
         self._markers = form.markers.make_state(state)
         self._stops = TextStateMachine({ANSWER_STATE: [*form.strays, *((s, None) for s in stop)]})
         self._stop_state = self._stops.make_state()
-        self._tool_text: ToolText | None = None  # that has begun and not ended
+        self._tool_text: ToolText | None = None  # tool call that has begun and not ended
 
     def add(self, token: int) -> list[Delta]:
         """Take one token; return what it makes known."""

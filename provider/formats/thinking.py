@@ -13,11 +13,11 @@ __all__ = ["Thinking", "tagged_thinking"]
 class Thinking:
     """Sequences of tokens; all are empty for a model that does not think."""
 
-    start: Sequence[int] = ()  # opens it
-    end: Sequence[int] = ()  # is what it has ended with
-    closing: Sequence[int] = ()  # is to be written where it has to end
-    before: Sequence[int] = ()  # of `closing`, what counts as written where an answer begins
-    commentary: Sequence[int] = ()  # opens what is neither thinking nor the answer
+    start: Sequence[int] = ()  # tokens that open thinking
+    end: Sequence[int] = ()  # tokens that end thinking
+    closing: Sequence[int] = ()  # tokens to write where thinking is cut
+    before: Sequence[int] = ()  # part of `closing` that counts as written where an answer begins
+    commentary: Sequence[int] = ()  # tokens that open a commentary, neither thinking nor answer
 
 
 def tagged_thinking(tokenizer: Any) -> Thinking:

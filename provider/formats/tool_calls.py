@@ -34,8 +34,8 @@ class ToolText:
         first: int = 0,
         taken: Collection[str] = (),
     ):
-        self.calls: list[dict[str, Any]] = []  # those that could be read, once closed
-        self.broken: list[ToolCallDelta] = []  # those that could not
+        self.calls: list[dict[str, Any]] = []  # calls that could be read, once closed
+        self.broken: list[ToolCallDelta] = []  # calls that could not be read
         self._tokenizer = tokenizer
         self._tools = tools
         self._first = first
@@ -44,7 +44,7 @@ class ToolText:
         self._reader = self._format.reader(tokenizer.tool_parser, tools)
         self._parts: list[str] = []
         self._shown: list[_Shown] = []
-        self._written = ""  # with its markers, once it has ended
+        self._written = ""  # the text with its markers, once ended
 
     def add(self, text: str) -> list[ToolCallDelta]:
         """Take more text; return what it makes known."""

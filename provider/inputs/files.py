@@ -9,10 +9,10 @@ from provider.interface import FileData, FileProcessingError
 
 __all__ = ["MAX_FILES", "MAX_FILE_BYTES", "files_to_text", "images_of"]
 
-MAX_FILES = 16  # more is a folder, and wants a search and not a prompt
+MAX_FILES = 16  # more files need a search, not a prompt
 MAX_FILE_BYTES = 1024 * 1024  # about 250,000 tokens, beyond most context windows
 
-MAX_IMAGE_BYTES = 16 * 1024 * 1024  # a photograph as a camera writes it
+MAX_IMAGE_BYTES = 16 * 1024 * 1024  # enough for a camera's photograph
 TEXT_SUFFIXES = {".txt", ".text", ".md", ".markdown", ".csv", ".tsv"}
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".heic"}
 

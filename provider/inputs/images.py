@@ -14,8 +14,8 @@ from provider.interface import ImageProcessingError
 
 __all__ = ["all_opened", "opened", "take_images"]
 
-MOST_PIXELS = 64_000_000  # beyond it an image is a bomb, or a mistake
-MOST_TOGETHER = 4 * MOST_PIXELS  # of one conversation: 20 photographs, and 768 MB once unpacked
+MOST_PIXELS = 64_000_000  # larger images are decompression bombs, or mistakes
+MOST_TOGETHER = 4 * MOST_PIXELS  # pixels of one conversation: 20 photographs, 768 MB once unpacked
 # What PIL's own code reads; there are formats for which it would start other programs.
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "HEIF")
 

@@ -23,8 +23,8 @@ from provider.settings import EngineSettings
 
 __all__ = ["Library", "sources_of"]
 
-MOST_ANY = 256  # models that were not named and are known all the same
-LOOKS_AT_IDLE = 4  # times, in the time after which an idle model goes
+MOST_ANY = 256  # models remembered that clients asked for by folder or id
+LOOKS_AT_IDLE = 4  # checks within the idle time
 
 
 class Library:
@@ -46,9 +46,9 @@ class Library:
         self._memory.unload = self._unload_one
         self._memory.make_way = self._make_way
         self._memory.call_off = self._call_off
-        self._lock = threading.Lock()  # guards the two that follow
+        self._lock = threading.Lock()  # guards the next two attributes
         self._models: dict[str, ServedModel] = {}
-        self._past: list[EngineStatistics] = []  # of models that are forgotten, as one
+        self._past: list[EngineStatistics] = []  # statistics of forgotten models, added up
         self._named = {source.name for source in sources}
         pins = set(pinned)
         for source in sources:

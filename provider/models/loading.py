@@ -38,7 +38,7 @@ SLICE = 64 << 20  # bytes of weights that are loaded at once, between the steps 
 
 HALVES = (mx.float16, mx.bfloat16)
 
-MOST_REASON = 300  # characters of a reason; some list every weight
+MOST_REASON = 300  # characters of a reason; some errors list every weight
 
 
 def tokenizer_of(path: Path) -> Any:

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-SAID_EVERY_S = 10.0  # how a download goes on, in the log
+SAID_EVERY_S = 10.0  # seconds between log lines on a download
 
 log = logging.getLogger(__name__)
 
@@ -57,18 +57,18 @@ class ServedModel:
         self.source = source
         self.pinned = pinned
         self.last_used = time.monotonic()  # in seconds
-        self._past: list[EngineStatistics] = []  # of engines that were unloaded, as one
+        self._past: list[EngineStatistics] = []  # statistics of unloaded engines, added up
         self._settings = settings
         self._thread = thread
         self._memory = memory
         self._base = base
-        self.adapters: list[ServedModel] = []  # that share its weights
+        self.adapters: list[ServedModel] = []  # models that share its weights
         if base is not None:
             base.adapters.append(self)
         self._lock = threading.Lock()
         self._closed = False
         self._context_window: int | None = None
-        self._last_said = 0.0  # of a download, in seconds
+        self._last_said = 0.0  # time of the last log line on a download, in seconds
         self.loaded_at = 0.0  # in seconds
         self._way: Future[RequestBuilder] | None = None  # for those who ask while it makes way
         self._way_asked = False

@@ -48,7 +48,8 @@ def _local(name: str) -> Path | None:
     try:
         path = Path(name).expanduser()
         return path if path.exists() else None
-    except (OSError, RuntimeError, ValueError):  # too long, nobody's home, characters of no name
+    # A name that is too long, no home folder, or invalid characters.
+    except (OSError, RuntimeError, ValueError):
         return None
 
 

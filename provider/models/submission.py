@@ -26,7 +26,7 @@ class Submission:
     ):
         self.name = served.name
         self.requests = requests
-        self.left = len(requests)  # that have not come to their end
+        self.left = len(requests)  # runs that have not ended
         self._served = served
         self._engine = served.engine
         self._inbox = inbox

@@ -43,7 +43,7 @@ KNOWN = {"inputs_embeds", "position_ids", "rope_deltas", "attention_mask"}
 NOT_PIXELS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
 NEEDS_EXTRA = "; it sees with `pip install mlx-gateway[vision]`"
 UNKNOWN = "; it could see, and mlx-vlm does not know how"
-AXES = 3  # of M-RoPE: time, height, width
+AXES = 3  # axes of M-RoPE: time, height, width
 
 
 def has_vision_config(path: Path) -> bool:
@@ -97,7 +97,7 @@ class ImageProcessor:
         pictures = all_opened(images)
         try:
             made = dict(self._processor(images=pictures, text=[text]))
-        except Exception as error:  # processors raise what they like
+        except Exception as error:  # processors may raise anything
             raise ImageProcessingError(
                 f"the model's processor refuses these images: {error}", original_exception=error
             ) from error
@@ -119,7 +119,7 @@ class VisionModel:
         self.counts_in_three = False  # once `warm_up` has seen it
 
     def __getattr__(self, name: str) -> Any:
-        if name == "model":  # while it is being copied
+        if name == "model":  # missing while it is being copied
             raise AttributeError(name)
         return getattr(self.model, name)
 
