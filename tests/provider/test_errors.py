@@ -1,0 +1,92 @@
+"""Errors say who is at fault, and what a program can use of them."""
+
+import pickle
+
+import pytest
+
+from provider import errors
+from provider.errors import (
+    AbstractLLMError,
+    ContextWindowExceededError,
+    FileProcessingError,
+    InvalidParameterError,
+    InvalidRequestError,
+    MemoryExceededError,
+    ModelLoadingError,
+    ModelNotFoundError,
+    ResourceExceededError,
+    UnsupportedFeatureError,
+    UnsupportedOperationError,
+    unlike,
+)
+
+EVERY = [
+    one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, Exception)
+]
+
+
+@pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
+def test_every_error_is_an_abstract_llm_error_with_a_sentence(kind):
+    assert issubclass(kind, AbstractLLMError)
+    assert kind.__doc__.endswith(".")
+
+
+def test_an_error_keeps_its_cause_and_its_own_details():
+    cause, details = ValueError("inner"), {"retry_after": 5.0}
+    error = ResourceExceededError("later", "mlx", cause, details)
+    assert str(error) == "[mlx] later"
+    assert error.original_exception is cause
+    assert error.details == details
+    assert error.details is not details
+    assert str(AbstractLLMError("plain")) == "plain"
+
+
+def test_the_class_says_who_is_at_fault():
+    assert issubclass(InvalidParameterError, InvalidRequestError)
+    assert issubclass(ContextWindowExceededError, InvalidRequestError)
+    assert issubclass(MemoryExceededError, ResourceExceededError)
+    assert not issubclass(ResourceExceededError, InvalidRequestError)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ModelNotFoundError("m"), "Model 'm' not found"),
+        (ModelNotFoundError("m", "why"), "Model 'm' not found: why"),
+        (ModelNotFoundError("m", "why", "/x"), "Model 'm' not found: why (searched in: /x)"),
+        (InvalidParameterError("seed", -1), "Invalid value '-1' for parameter 'seed'"),
+        (InvalidParameterError("seed", -1, "`seed`: no"), "`seed`: no"),
+        (
+            ContextWindowExceededError(10, 20),
+            "Content length (20) exceeds maximum context window (10)",
+        ),
+        (UnsupportedFeatureError("x"), "Feature 'x' is not supported by this provider/model"),
+        (UnsupportedOperationError("x"), "Operation 'x' is not supported"),
+        (UnsupportedOperationError("x", "why"), "Operation 'x' is not supported: why"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_a_message_is_made_of_what_is_known(error, message):
+    assert str(error) == message
+
+
+def test_what_a_program_can_use_is_among_the_details():
+    assert ModelNotFoundError("m", search_path="/x").details == {"search_path": "/x"}
+    assert ModelLoadingError("no", model_name="m").details == {"model_name": "m"}
+    memory = MemoryExceededError("no", required_memory=2, available_memory=0)
+    assert memory.details == {"required_memory": 2, "available_memory": 0}
+    file = FileProcessingError("no", file_path="a.pdf", file_type="pdf")
+    assert file.details == {"file_path": "a.pdf", "file_type": "pdf"}
+    assert MemoryExceededError("no").details == FileProcessingError("no").details == {}
+
+
+def test_a_value_that_is_refused_is_shown_in_short():
+    error = unlike("seed", "x" * 500, "a whole number")
+    assert (error.parameter, error.value) == ("seed", "x" * 500)
+    assert str(error) == f"`seed` must be a whole number, not '{'x' * 39}…"
+    assert str(unlike("seed", 1.5, "a whole number")) == "`seed` must be a whole number, not 1.5"
+
+
+def test_a_plain_error_crosses_processes():
+    again = pickle.loads(pickle.dumps(ResourceExceededError("later")))
+    assert (type(again), str(again)) == (ResourceExceededError, "later")
