@@ -81,7 +81,7 @@ class Generations:
         return pull
 
     def _limited(self, frame: Generate) -> Generate:
-        """Return a frame that asks for no longer an answer than may be, if it does not say."""
+        """Apply `max_answer_tokens` to a request without `max_tokens`."""
         most = self.settings.max_answer_tokens
         if most is None or frame.max_tokens is not None:
             return frame

@@ -35,7 +35,7 @@ def attend(queries: Any, keys: Any, values: Any, scale: float, mask: Any) -> Any
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
     grouped = (queries * scale).reshape(rows, key_heads, heads // key_heads, width)
     scores = grouped @ keys.swapaxes(-1, -2)
-    if isinstance(mask, mx.array):  # one token may see everything that is "causal"
+    if isinstance(mask, mx.array):  # a single token sees everything anyway
         hidden = mx.array(mx.finfo(scores.dtype).min, scores.dtype)
         scores = mx.where(mask, scores, hidden) if mask.dtype == mx.bool_ else scores + mask
     weights = mx.softmax(scores, axis=-1, precise=True)

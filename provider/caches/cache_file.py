@@ -44,13 +44,14 @@ class Snapshot:
 
     def __init__(self, caches: Sequence[Any], metadata: Mapping[str, str]):
         arrays: dict[str, Any] = {}
-        scalars: list[Any] = [""]  # as mlx-lm has it, which would drop an empty list
+        scalars: list[Any] = [""]  # not empty, because mlx-lm's reader would drop an empty list
         for place, value in tree_flatten([cache.state for cache in caches]):
             arrays[place], scalar = _as_array(value)
             if scalar:
                 scalars.append((place, scalar))
         described = [dict(metadata), [type(cache).__name__ for cache in caches], scalars]
-        self._arrays = [mx.contiguous(array) for array in arrays.values()]  # what is, is shared
+        # Copies only what is not contiguous.
+        self._arrays = [mx.contiguous(array) for array in arrays.values()]
         self._bytes = [array.reshape(-1).view(mx.uint8) for array in self._arrays]
         mx.eval(self._arrays, self._bytes)
         self._header = _header(arrays, dict(tree_flatten(described)))

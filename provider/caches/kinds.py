@@ -79,9 +79,9 @@ class CacheKind:
     quantised: bool = False  # whether it has a `to_quantized`
     drafted_over: bool = False  # whether it can be cut back after every step, as drafting needs
     counts: bool = True  # whether its `offset` is the number of tokens that it has seen
-    layer: type[SlotLayer] | None = None  # that holds its rows in slots
+    layer: type[SlotLayer] | None = None  # class that holds its rows in slots
     parts: Callable[[Any], Sequence[Any]] | None = None  # the caches that it consists of
-    known_as: Callable[[Any], Any] | None = None  # makes an empty one of a class of mlx-lm's
+    known_as: Callable[[Any], Any] | None = None  # makes an empty cache of a class of mlx-lm's
 
 
 def _by_tokens(cache: Any, tokens: int) -> Cost:
@@ -92,7 +92,8 @@ def _by_positions(cache: Any, tokens: int) -> Cost:
     """Return what a cache takes that has room for more tokens than it has read."""
     if cache.keys is None:
         return _by_tokens(cache, tokens)
-    keys = cache.keys if hasattr(cache.keys, "shape") else cache.keys[0]  # quantised, in parts
+    # A quantised cache has parts.
+    keys = cache.keys if hasattr(cache.keys, "shape") else cache.keys[0]
     return 0, cache.nbytes / keys.shape[2]
 
 

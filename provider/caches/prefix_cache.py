@@ -38,7 +38,7 @@ class Hit:
 @dataclass(frozen=True, eq=False)
 class _Entry:
     key: str
-    tokens: bytes  # as 32-bit numbers
+    tokens: bytes  # token ids as 32-bit numbers
     caches: list[Any]
     nbytes: int
     trimmable: bool
@@ -54,7 +54,7 @@ class PrefixCache:
 
     def __init__(self, max_bytes: int):
         self.max_bytes = max_bytes
-        self.store: PrefixStore | None = None  # on disk
+        self.store: PrefixStore | None = None  # the store on disk, None without one
         self.nbytes = 0
         self.hits = 0
         self.misses = 0

@@ -61,7 +61,7 @@ class _Sorted(Generic[Item]):
         """Yield the sequences that `tokens` begins with, the longest first."""
         end = len(tokens)
         while at := bisect_right(self.keys, tokens[:end]):
-            key = self.keys[at - 1]  # all beginnings that are left are beginnings of it too
+            key = self.keys[at - 1]  # the beginnings left are its beginnings too
             alike = shared(key, tokens[:end]) * WIDTH
             if alike == len(key):
                 yield key

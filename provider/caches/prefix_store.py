@@ -33,10 +33,10 @@ from provider.runtime.mlx_lm import load_prompt_cache
 __all__ = ["PrefixStore", "Stored"]
 
 FORMAT = "mlx-gateway-prefix-2"
-MOST_QUEUED = 256 << 20  # bytes that wait to be written; memory that nobody else counts
+MOST_QUEUED = 256 << 20  # bytes waiting to be written, which no other limit counts
 
 log = logging.getLogger(__name__)
-_numbers = itertools.count()  # of files that are being written, in this process
+_numbers = itertools.count()  # numbers of this process's temporary files
 
 
 class _ForeignError(ValueError):
@@ -48,10 +48,10 @@ class Stored:
     """A file of the store."""
 
     path: Path
-    tokens: bytes  # as 32-bit numbers
+    tokens: bytes  # token ids as 32-bit numbers
     nbytes: int
     trimmable: bool
-    kind: str  # of what else than tokens its caches depend on
+    kind: str  # what its caches depend on besides tokens
 
     @property
     def length(self) -> int:
@@ -68,10 +68,10 @@ class PrefixStore:
         self._root = folder
         self._folder = folder / hashlib.sha256(model.encode()).hexdigest()[:16]
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefix-store")
-        self._lock = threading.Lock()  # guards what follows
+        self._lock = threading.Lock()  # guards the attributes below
         self._entries: dict[Path, Stored] = {}
         self._indexes: defaultdict[str, PrefixIndex[Stored]] = defaultdict(PrefixIndex)  # by kind
-        self._queued: dict[Path, int] = {}  # in bytes
+        self._queued: dict[Path, int] = {}  # bytes of each file waiting to be written
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             for entry in self._scan():
@@ -118,7 +118,8 @@ class PrefixStore:
         }
         try:
             self._writer.submit(self._write, path, Snapshot(caches, metadata))
-        except (RuntimeError, ValueError) as error:  # the store is closed, or what MLX raises
+        # RuntimeError if the store is closed, or from MLX.
+        except (RuntimeError, ValueError) as error:
             self._left_out(path, error)
         return True
 
@@ -128,7 +129,7 @@ class PrefixStore:
             self._described(entry.path)
             caches = load_prompt_cache(str(entry.path))
             _check_lengths(caches, entry.length)
-            os.utime(entry.path)  # used now
+            os.utime(entry.path)  # marks it as used now
         except Exception as error:  # noqa: BLE001 - a damaged file may fail in any way
             log.warning("`%s` is left out: %s", entry.path, error)
             self._forget(entry.path)
@@ -137,7 +138,7 @@ class PrefixStore:
 
     def flush(self) -> None:
         """Wait until what was handed over is written, or left out; not on the MLX thread."""
-        with suppress(RuntimeError):  # it is closed, and `wait_closed` waits
+        with suppress(RuntimeError):  # raised once it is closed; `wait_closed` waits
             self._writer.submit(int).result()
 
     def close(self) -> None:

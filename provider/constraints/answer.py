@@ -43,10 +43,10 @@ class AnswerConstraint:
         forbidden: Sequence[int] = (),
     ):
         self._matcher = matcher
-        self._ends = list(ends)  # may come where the form is full
+        self._ends = list(ends)  # tokens that may end the answer where the form allows it
         self._thinking = thinking
         self._begun = begun  # whether the prompt opens the thinking
-        self._think_start = list(thinking.start)  # may come first where it may think unasked
+        self._think_start = list(thinking.start)  # tokens that may open unrequested thinking
         self._think_end = list(thinking.end)
         self._closing = list(thinking.closing)
         self._most_thoughts = most_thoughts
@@ -96,7 +96,7 @@ class AnswerConstraint:
 
     def _write_form(self, mask: Any) -> None:
         assert self._matcher is not None
-        if self._matcher.is_stopped():  # the form is full
+        if self._matcher.is_stopped():  # the form allows no more
             allow_only(mask, self._ends)
         else:
             self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
@@ -142,10 +142,11 @@ class AnswerConstraint:
     def _restart(self) -> None:
         if self._matcher is not None:
             self._matcher.reset()
-        self._seen: list[int] = []  # of the answer's tokens, all that were taken
-        self._thoughts: int | None = 0 if self._begun else None  # None: it does not think
-        self._spent = 0  # tokens of thinking that has ended
-        self._off = False  # the tokens seen are none that the form allows
+        self._seen: list[int] = []  # the answer's tokens taken so far
+        # Tokens of the current thinking, None outside of it.
+        self._thoughts: int | None = 0 if self._begun else None
+        self._spent = 0  # tokens of ended thinking
+        self._off = False  # whether the tokens left the form
 
     def _take(self, token: int) -> None:
         first = not self._seen

@@ -52,7 +52,7 @@ def form_of(response_format: Mapping[str, Any]) -> Form | None:
             case _:
                 choices = "|".join(re.escape(choice) for choice in given["choices"])
                 return Form(LLMatcher.grammar_from_regex(choices))
-    except (ValueError, TypeError, RecursionError) as error:  # also what is no JSON
+    except (ValueError, TypeError, RecursionError) as error:  # TypeError for what is not JSON
         raise _refused(response_format, str(error)) from error
 
 
@@ -88,8 +88,8 @@ class GrammarCompiler:
     def __init__(self, tokenizer: Any, vocabulary: int):
         self._wrapped = tokenizer
         self._vocabulary = vocabulary
-        self._tokenizer: LLTokenizer | None = None  # a second of work: made when it is needed
-        self._kept: dict[Form, LLMatcher] = {}  # those used last at the end
+        self._tokenizer: LLTokenizer | None = None  # made when first needed, which takes a second
+        self._kept: dict[Form, LLMatcher] = {}  # compiled forms, the last used at the end
 
     def matcher(self, response_format: Mapping[str, Any]) -> LLMatcher | None:
         """Return a matcher of one's own, None for plain text. Raises InvalidParameterError."""
@@ -133,7 +133,7 @@ class GrammarCompiler:
             )
         matcher = LLMatcher(self._tokenizer, form.grammar, log_level=0)
         if not matcher.is_error():
-            matcher.compute_bitmask()  # a form that no token can begin is known by that
+            matcher.compute_bitmask()  # raises for a form that no token can begin
         return matcher
 
 

@@ -22,9 +22,9 @@ from typing import Any
 
 __all__ = ["Sandbox"]
 
-SECONDS = 1.0  # of processor time; an enum of 50,000 words takes a quarter of that
-BYTES = 256 << 20  # beyond what the process begins with, where the system can hold it to that
-REMEMBERED = 256  # grammars that have passed
+SECONDS = 1.0  # processor time; an enum of 50,000 words takes a quarter of it
+BYTES = 256 << 20  # memory beyond what the process starts with, where the system can limit it
+REMEMBERED = 256  # grammars that are known to pass
 
 
 class Sandbox:
@@ -32,7 +32,8 @@ class Sandbox:
 
     def __init__(self) -> None:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlx-forms")
-        self._process: subprocess.Popen[bytes] | None = None  # the worker's, as what follows
+        # Used by the worker thread alone, like the attributes below.
+        self._process: subprocess.Popen[bytes] | None = None
         self._passed: dict[str, None] = {}
         self._closed = False
 
@@ -67,10 +68,10 @@ class Sandbox:
 
     def _compiles(self, grammar: str) -> bool:
         if self._process is not None and self._process.poll() is not None:
-            self._end()  # somebody has ended it
+            self._end()  # the process was killed from outside
         try:
             process = self._process or self._start()
-        except OSError:  # no process can be had: it goes without
+        except OSError:  # no process can be started; do without one
             return True
         assert process.stdin is not None
         assert process.stdout is not None
@@ -79,7 +80,7 @@ class Sandbox:
             process.stdin.flush()
             if process.stdout.readline():
                 return True
-        except OSError:  # it has died
+        except OSError:  # the process has died
             pass
         self._end()
         return False
@@ -87,14 +88,15 @@ class Sandbox:
     def _start(self) -> subprocess.Popen[bytes]:
         """Begin with a process. Raises OSError if none can be had."""
         self._process = subprocess.Popen(  # noqa: S603 - of this very file
-            [sys.executable, "-P", __file__],  # its folder holds modules named as Python's own
+            # -P, because its folder holds modules named like Python's own
+            [sys.executable, "-P", __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C is not for it
+            start_new_session=True,  # keeps Ctrl-C from it
         )
         assert self._process.stdout is not None
-        if not self._process.stdout.readline():  # it says so once it can begin
+        if not self._process.stdout.readline():  # the process writes a line once it is ready
             self._end()
             raise OSError("the process has ended at once")
         return self._process
@@ -134,7 +136,8 @@ def _limit_memory() -> None:
         lines = Path("/proc/self/status").read_text().splitlines()
         data = next(int(line.split()[1]) for line in lines if line.startswith("VmData:"))
         resource.setrlimit(resource.RLIMIT_DATA, ((data << 10) + BYTES,) * 2)
-    except (OSError, StopIteration, ValueError):  # another system: time alone has to do
+    # No such limit on this system; time alone is limited.
+    except (OSError, StopIteration, ValueError):
         pass
 
 

@@ -29,8 +29,8 @@ class Admission:
         self._shared = shared
         self._prefixes = prefixes
         self._keep = keep
-        self._stuck_since: float | None = None  # in seconds
-        self._parked_bytes = 0  # when it was last looked at
+        self._stuck_since: float | None = None  # time in seconds, None if the queue moves
+        self._parked_bytes = 0  # bytes of parked caches at the last look
 
     @property
     def committed(self) -> int:

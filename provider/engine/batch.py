@@ -171,7 +171,8 @@ class Batch:
         for token in result.tokens:
             if token.finish:
                 self._rows.pop(token.key, None)
-                result.faults.pop(token.key, None)  # of a pass whose token nobody wants any more
+                # A fault of a pass whose token is no longer wanted.
+                result.faults.pop(token.key, None)
         self.remove(result.faults, faulty=True)
         self._drop_empty()
         return result

@@ -20,8 +20,8 @@ __all__ = ["ThreadTuner"]
 
 SETTLE_S = 0.12  # OpenBLAS spins for 2^28 cycles, about 0.1 s
 BLOCK = 8  # steps that count with one choice before the next is tried
-BLOCKS = 2  # that each choice is tried for
-AGAIN = 2048  # steps after which a decision is made anew
+BLOCKS = 2  # blocks that each choice is tried for
+AGAIN = 2048  # steps after which the decision is repeated
 BIAS = 0.97  # fewer threads win unless more are faster by this factor: they leave room for others
 
 
@@ -30,8 +30,8 @@ class ThreadTuner:
 
     def __init__(self, choices: Sequence[int]):
         self._choices = sorted(set(choices))
-        self._trials: dict[int, _Trial] = {}  # by the bit length of the number of rows
-        self._settling_s = SETTLE_S  # of steps that don't count
+        self._trials: dict[int, _Trial] = {}  # trials by the bit length of the number of rows
+        self._settling_s = SETTLE_S  # seconds of steps that don't count yet
         self._last: int | None = None
 
     def choose(self, rows: int) -> int:

@@ -53,7 +53,7 @@ class EventDelivery(Generic[R]):
         for loop, deliveries in by_loop.items():
             try:
                 loop.call_soon_threadsafe(_deliver, deliveries)
-            except RuntimeError:  # the loop is closed
+            except RuntimeError:  # raised when the loop is closed
                 orphans += [reader for reader, _ in deliveries]
         return orphans
 

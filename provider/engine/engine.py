@@ -65,22 +65,23 @@ class Engine:
     ):
         self.name = name
         self.settings = settings or EngineSettings()
-        self.restarts = 0  # times the batch was lost to an error that was no run's
+        self.restarts = 0  # times that the batch was lost to an error of no single run
         memory = memory or MemoryPool(memory_limit(self.settings))
         self._worker = Worker(name, loader, self.settings, sampling or Sampling(), memory)
         self._owns_thread = thread is None
         self._thread = thread or MlxThread()
-        self._lock = threading.Lock()  # guards what follows
-        self._closed = False  # takes no new runs
-        self._ending = False  # the runs that are there are ended too
+        self._lock = threading.Lock()  # guards the attributes below
+        self._closed = False  # whether new runs are refused
+        self._ending = False  # whether the remaining runs are ended too
         self._freed = threading.Event()
         self._next_key = 0
         self._loading: Future[ModelFacts] | None = None
-        self._steps: Generator[LoadProgress, None, ModelFacts] | None = None  # of loading
+        # Steps of the current loading.
+        self._steps: Generator[LoadProgress, None, ModelFacts] | None = None
         self._watchers: list[Callable[[LoadProgress], None]] = []
-        self._coming = 0  # runs whose prompts are being made
-        self._arrived = threading.Event()  # something came into the mailbox
-        self._drained = threading.Event()  # there are no runs
+        self._coming = 0  # announced runs, whose prompts are being made
+        self._arrived = threading.Event()  # set when the mailbox has got a message
+        self._drained = threading.Event()  # set while there are no runs
         self._drained.set()
         self._trouble: str | None = None  # why no run can go on, until the thread has recovered
         self._mailbox: deque[Message] = deque()
@@ -182,7 +183,7 @@ class Engine:
             self._next_key += 1
             self._drained.clear()
             run = Run(self._next_key, self.name, request, inbox)
-            self._worker.runs.add(run)  # it counts from now on
+            self._worker.runs.add(run)  # counted from now on
             self._mailbox.append(Submit(run))
         self._wake()
         return run

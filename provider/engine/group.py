@@ -37,9 +37,11 @@ class Group:
         self._ends = ends
         self._caches = caches
         self._keep = keep
-        self._rows: list[Row | None] = list(rows)  # by slot; None is dead
-        self._next: Any = mx.zeros((len(rows),), mx.uint32)  # by slot: sampled last, to be fed next
-        self._flying: tuple[Any, list[Row | None]] | None = None  # launched, not read
+        self._rows: list[Row | None] = list(rows)  # rows by slot; None for a dead slot
+        # Last sampled token of each slot, to be fed next.
+        self._next: Any = mx.zeros((len(rows),), mx.uint32)
+        # The pass that was launched and not read yet.
+        self._flying: tuple[Any, list[Row | None]] | None = None
         # By slot: what to feed to a row that has just come.
         self._fresh = {slot: row.sequence[-1] for slot, row in enumerate(rows)}
         for row in rows:
@@ -151,7 +153,7 @@ class Group:
     def _launch(self, result: StepResult) -> tuple[Any, list[Row | None]] | None:
         for row in self._rows:
             if row is not None and row.drawn >= row.max_tokens:
-                self.leave(row)  # all it wants is on its way
+                self.leave(row)  # its last token is on its way
         if not any(self._rows):
             return None
         self._compact(MOST_DEAD)

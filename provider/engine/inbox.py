@@ -42,7 +42,7 @@ class AsyncInbox:
         self.taken = 0
         self.parked = False
         self._events: deque[RunEvent] = deque()
-        self._waiting: asyncio.Future[None] | None = None  # of the one reader
+        self._waiting: asyncio.Future[None] | None = None  # wakes the one reader
 
     def put(self, events: Sequence[RunEvent]) -> None:
         """Append events and wake the reader."""

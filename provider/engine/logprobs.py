@@ -22,7 +22,7 @@ class LogprobRecorder:
 
     def __init__(self, top: int):
         self._top = top
-        self._noted: dict[int, tuple[Any, Any, Any]] = {}  # by place in the answer
+        self._noted: dict[int, tuple[Any, Any, Any]] = {}  # arrays by place in the answer
 
     def note(self, place: int, logits: mx.array, chosen: mx.array) -> None:
         """Note a draw from logits `(vocabulary,)`; nothing waits for it to be computed."""
@@ -39,6 +39,7 @@ class LogprobRecorder:
         logprob, ids, values = self._noted[place]
         self._noted = {at: noted for at, noted in self._noted.items() if at > place}
         pairs = zip(ids.tolist(), values.tolist(), strict=True)
-        might = [pair for pair in pairs if pair[1] > -math.inf]  # a form forbids the others
+        # Tokens that a form forbids are left out.
+        might = [pair for pair in pairs if pair[1] > -math.inf]
         top = sorted(might, key=lambda pair: -pair[1])
         return TokenLogprob(float(logprob.item()), tuple(top))

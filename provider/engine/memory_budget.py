@@ -20,7 +20,7 @@ class MemoryBudget(Generic[Key]):
 
     def __init__(self, limit: int):
         self.limit = limit
-        self.fixed = 0  # of a run, however long it is
+        self.fixed = 0  # bytes of a run of any length
         self.per_token = 0.0
         self.committed = 0
         self._commitments: dict[Key, int] = {}

@@ -45,11 +45,12 @@ class MemoryPool:
         self.limit = limit
         self.wait_s = MOST_WAIT_S
         self.stay_s = LEAST_STAY_S
-        self.unload: Callable[[], bool] = lambda: False  # the least recently used idle model
+        # Unloads the least recently used idle model.
+        self.unload: Callable[[], bool] = lambda: False
         # Lets a model that is in use take no new runs, so that it can be unloaded; takes that back.
         self.make_way: Callable[[], None] = lambda: None
         self.call_off: Callable[[], None] = lambda: None
-        self._clock = clock  # in seconds
+        self._clock = clock  # returns seconds
         self._waiting: deque[object] = deque()  # models whose weights have no room yet
         self._members: list[PoolMember] = []
 

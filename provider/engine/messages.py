@@ -37,11 +37,11 @@ class RunRequest:
     options: GenerationOptions
     tools: Sequence[dict[str, Any]] = ()
     boundaries: Sequence[int] = ()
-    form: AnswerConstraint | None = None  # what the answer is held to
-    state: str | None = None  # that its text begins in, if that is not the answer
+    form: AnswerConstraint | None = None  # form that the answer is held to
+    state: str | None = None  # state that its text begins in, None for the answer
     shared_prompt: SharedPrompt | None = None  # shared with other answers to the same prompt
     images: Any = None  # ProcessedImages, where the prompt has images
-    kind: str = ""  # of these images; prompts of another kind share nothing
+    kind: str = ""  # digest of the images; prompts of different kinds share no prefix
 
     @property
     def most_tokens(self) -> int:

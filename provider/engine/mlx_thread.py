@@ -21,7 +21,7 @@ class Lane(Protocol):
     """What the thread works for. Its methods are called on that thread, and raise nothing."""
 
     def turn(self, active_models: int) -> None:
-        """Make one turn; `crowd` lanes take turns, this one among them."""
+        """Make one turn; `active_models` lanes take turns, this one among them."""
 
     def idle(self) -> bool:
         """Return whether nothing is to be done until it is woken; must not wake a lane."""
@@ -40,7 +40,8 @@ class MlxThread:
             initializer=clear_streams_at_thread_end,
         )
         self._lock = threading.Lock()
-        self._active: dict[Lane, None] = {}  # in the order in which they were woken
+        # Lanes with work, in the order in which they were woken.
+        self._active: dict[Lane, None] = {}
         self._working = False
 
     def wake(self, lane: Lane) -> None:
@@ -76,5 +77,5 @@ class MlxThread:
                 if not self._active:
                     self._working = False
                     return
-        for lane in list(self._active):  # the program is ending with runs on their way
+        for lane in list(self._active):  # the program ends while runs are live
             lane.end()

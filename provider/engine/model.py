@@ -32,7 +32,7 @@ class ModelFacts:
 
     context_window: int | None  # tokens, None if the model's configuration does not say
     trimmable: bool  # whether a cache can be cut back to any of its beginnings
-    vocabulary: int  # entries
+    vocabulary: int  # number of tokens
 
 
 @dataclass
@@ -42,9 +42,9 @@ class LoadedModel:
     model: Any  # a Model; one of mlx-lm's becomes one
     tokenizer: Any
     context_window: int | None  # tokens, None if the model's configuration does not say
-    vocabulary: int  # entries
+    vocabulary: int  # number of tokens
     trimmable: bool  # whether a cache can be cut back to any of its beginnings
-    identity: str = ""  # of the weights and what else decides what a KV cache holds
+    identity: str = ""  # digest of the weights and of all else that KV caches depend on
     draft: Any = None  # a smaller model that proposes tokens
     weights: int = 0  # bytes, without those that another model shares
 
@@ -63,8 +63,8 @@ class PromptEmbeddings:
 
     embeddings: Any  # (tokens, width)
     positions: Any  # (3, tokens), None where the model counts by itself
-    delta: int  # by how much the positions of what follows differ from their places
-    extras: Mapping[str, Any]  # that must come with the whole prompt
+    delta: int  # difference between later tokens' positions and their places
+    extras: Mapping[str, Any]  # arguments that the whole prompt must be read with
 
     @property
     def length(self) -> int:
@@ -106,7 +106,7 @@ class TextModel:
         self.model = model
 
     def __getattr__(self, name: str) -> Any:
-        if name == "model":  # while it is being copied
+        if name == "model":  # missing while it is being copied
             raise AttributeError(name)
         return getattr(self.model, name)
 

@@ -48,7 +48,7 @@ class Pace:
     def budget(self, context: int, active_models: int = 1) -> int:
         """Return how many tokens a chunk after `context` tokens may have while others decode.
 
-        Where a `crowd` of models take turns, each has its share of the gap.
+        Where `active_models` models take turns, each has its share of the gap.
         """
         size = context.bit_length()
         known = [bits for bits in self._speeds if bits <= size]

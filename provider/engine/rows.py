@@ -33,15 +33,15 @@ class Row:
     max_tokens: int
     sampler: Sampler
     processors: Sequence[Processor] = ()
-    form: AnswerConstraint | None = None  # what the answer is held to
-    watch: LogprobRecorder | None = None  # notes log-probabilities
+    form: AnswerConstraint | None = None  # form that the answer is held to
+    watch: LogprobRecorder | None = None  # recorder of log-probabilities, if asked for
     prompt_embeddings: Any = None  # PromptEmbeddings, where the prompt has images
-    kind: str = ""  # of what else than tokens the caches depend on
-    caches: list[Any] | None = None  # while its sequence is read: of this row alone
+    kind: str = ""  # what the caches depend on besides tokens
+    caches: list[Any] | None = None  # caches of this row alone, while its sequence is read
     done: int = 0  # tokens of the sequence in these caches
     fed: int = 0  # tokens of the sequence in the batch's caches, while it decodes
     drawn: int = 0  # tokens sampled, of which the last may not be read yet
-    suspect: bool = False  # was in a forward pass that failed
+    suspect: bool = False  # whether it was in a forward pass that failed
     gone: bool = False
     context: Any = None  # a TokenBuffer, for the processors
 
@@ -103,7 +103,7 @@ class StepResult:
 
     tokens: list[Token] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)  # rows that were read, or must be again
-    faults: dict[int, Exception] = field(default_factory=dict)  # by row: its first
+    faults: dict[int, Exception] = field(default_factory=dict)  # the first fault of each row
     failed: bool = False  # whether a forward pass failed, whoever's fault it was
 
     def blame(self, key: int, error: Exception) -> None:

@@ -24,17 +24,18 @@ class Run:
     """One generation inside the engine. Once submitted, only the MLX thread writes to it."""
 
     key: int
-    name: str  # of the model
+    name: str  # name of the model
     request: RunRequest
     inbox: Inbox
     text: TextStream | None = None
     state: RunState = RunState.POSTED  # written by `move` alone
-    row: Row | None = None  # its part in the batch, from its admission to its end
-    parked: Parked | None = None  # what it left the batch with, until it is there again
-    tokens: int = 0  # decoded so far, the end token counted
-    cached: int = 0  # tokens of the prompt that others had read
-    drawn: list[dict[str, Any]] = field(default_factory=list)  # whose text was not handed over
-    sent: int = 0  # tokens whose text was handed over
+    row: Row | None = None  # row in the batch, from admission to end
+    parked: Parked | None = None  # what it left the batch with, while parked
+    tokens: int = 0  # tokens decoded so far, the end token included
+    cached: int = 0  # prompt tokens taken from the prefix cache
+    # Log-probabilities whose text is not delivered yet.
+    drawn: list[dict[str, Any]] = field(default_factory=list)
+    sent: int = 0  # tokens whose text was delivered
     last_step: int = 0  # the worker's step in which the run last took part
     submitted: float = field(default_factory=time.perf_counter)
     admitted: float = 0.0

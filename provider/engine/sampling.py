@@ -37,7 +37,7 @@ __all__ = [
     "sampler_for",
 ]
 
-KEYS = 16  # draws that a seeded sampler can go back at once; as many as a draft proposes
+KEYS = 16  # draws that a seeded sampler can take back at once; as many as a draft may propose
 
 Sampler = Callable[[mx.array], mx.array]  # log-probabilities (batch, vocabulary) -> (batch,)
 Processor = Callable[[mx.array, mx.array], mx.array]  # context (n,), logits (1, vocabulary)
@@ -45,7 +45,7 @@ Processor = Callable[[mx.array, mx.array], mx.array]  # context (n,), logits (1,
 
 def sampler_for(options: GenerationOptions, vocabulary: int) -> Sampler:
     """Return the sampler of one run; temperature 0 is greedy, whatever else is set."""
-    top_k = options.top_k if options.top_k < vocabulary else 0  # all of them: no filter
+    top_k = options.top_k if options.top_k < vocabulary else 0  # all tokens need no filter
     if options.temperature == 0:
         return greedy_sampler  # type: ignore[no-any-return]
     if options.seed is None:
@@ -71,7 +71,7 @@ class SeededSampler:
         self._seed = seed
         self._key = mx.random.key(seed)
         self._drawn = 0
-        self._keys: deque[tuple[int, mx.array]] = deque(maxlen=KEYS)  # before the last draws
+        self._keys: deque[tuple[int, mx.array]] = deque(maxlen=KEYS)  # keys before the last draws
         self._temperature = temperature
         self._top_p = top_p
         self._min_p = min_p
@@ -156,7 +156,7 @@ class Draws(Protocol):
         """A TokenBuffer of what the model has been fed, where there are processors."""
 
 
-Failures = dict[int, Exception]  # by row: its first
+Failures = dict[int, Exception]  # the first fault of each row
 
 
 def choose(

@@ -17,10 +17,11 @@ class SharedPrompt:
     The MLX thread's own, once it was submitted.
     """
 
-    caches: list[Any] | None = None  # of the prompt without its last tokens, for the others
-    length: int = 0  # tokens in them
-    leader: int | None = None  # the key of the run that reads
-    ready: bool = False  # the others may begin
+    # Caches of the prompt without its last tokens, for the other runs.
+    caches: list[Any] | None = None
+    length: int = 0  # tokens in these caches
+    leader: int | None = None  # key of the run that reads the prompt
+    ready: bool = False  # whether the other runs may begin
     others: set[int] = field(default_factory=set)  # keys of runs that wait for it to be read
 
     def begun(self, key: int) -> None:

@@ -28,8 +28,8 @@ __all__ = ["ModelWithDraft", "SingleRowSettings", "SpeculativeCaches", "Speculat
 class SingleRowSettings:
     """What makes the runs of a model go one by one."""
 
-    draft: Any = None  # a model
-    draft_tokens: int = 3  # proposed a step
+    draft: Any = None  # draft model, None without one
+    draft_tokens: int = 3  # tokens proposed a step
     kv_bits: int | None = None
     kv_group_size: int = 64
     quantized_kv_start: int = 0  # tokens before a cache is quantised
@@ -112,7 +112,8 @@ class SpeculativeCaches(SingleRowCaches):
 class SpeculativeGroup:
     """One row that decodes several tokens a step. Has what the batch asks of a `Group`."""
 
-    first_token_flies = False  # nothing is launched ahead: the tokens decide what is next
+    # Nothing is launched ahead, because the tokens decide what comes next.
+    first_token_flies = False
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ class HistogramSnapshot:
     """How many values were at most each bound; the last count is of those above all bounds."""
 
     bounds: tuple[float, ...]
-    counts: tuple[int, ...]  # one more than bounds; not cumulated
+    counts: tuple[int, ...]  # counts of each bucket alone, one more than bounds
     total: float  # the sum of all values
 
     @property
@@ -61,14 +61,14 @@ class Histogram:
 class Counters:
     """What only ever grows."""
 
-    prefill_tokens: int = 0  # read by the model
-    cached_tokens: int = 0  # of prompts, that the model had read before
+    prefill_tokens: int = 0  # prompt tokens read by the model
+    cached_tokens: int = 0  # prompt tokens taken from the prefix cache
     decode_tokens: int = 0
     finished: int = 0  # runs that came to their end
     cancelled: int = 0
     faults: int = 0  # runs that an error ended
     parkings: int = 0  # times that a run was parked
-    steps: int = 0  # turns in which anything ran
+    steps: int = 0  # turns with work
     step_seconds: Histogram = field(default_factory=lambda: Histogram(STEP_BOUNDS))
 
 
@@ -80,10 +80,10 @@ class EngineStatistics:
     prefilling: int  # runs whose prompts are being read
     waiting: int  # runs in the queue
     parked: int  # runs out of the batch until their readers catch up
-    weights_bytes: int  # of the models that are loaded
-    committed_bytes: int  # the most that the KV caches of runs in the batch may grow to
-    parked_bytes: int  # in KV caches of parked runs
-    prefix_bytes: int  # in KV caches kept for prompts that begin alike
+    weights_bytes: int  # bytes of loaded models
+    committed_bytes: int  # bytes promised to the KV caches of runs in the batch
+    parked_bytes: int  # bytes of parked runs' KV caches
+    prefix_bytes: int  # bytes of KV caches kept for later prompts
     prefix_entries: int
     prefix_hits: int = field(metadata=COUNTER)
     prefix_misses: int = field(metadata=COUNTER)
@@ -94,7 +94,8 @@ class EngineStatistics:
     cancelled: int = field(metadata=COUNTER)
     faults: int = field(metadata=COUNTER)
     parkings: int = field(metadata=COUNTER)
-    restarts: int = field(metadata=COUNTER)  # the batch was lost to an error that was no run's
+    # Times that the batch was lost to an error of no single run.
+    restarts: int = field(metadata=COUNTER)
     steps: int = field(metadata=COUNTER)
     step_seconds: HistogramSnapshot = field(metadata=COUNTER)
 

@@ -55,9 +55,10 @@ from provider.settings import EngineSettings
 __all__ = ["Loader", "Worker"]
 
 SUSPICIOUS = 3  # consecutive faults after which the model itself is tested
-PREFIX_SHARE = 8  # the prefix cache's part of the usable memory, as a divisor
+PREFIX_SHARE = 8  # divisor of the usable memory that gives the prefix cache's part
 
-Loader = Callable[[], LoadedModel | Loading]  # steps, if other models are to have their turns
+# Returns steps where other models get their turns in between.
+Loader = Callable[[], LoadedModel | Loading]
 STUCK_S = 0.01  # pause between looks at memory that no run will free
 
 log = logging.getLogger(__name__)
@@ -228,7 +229,7 @@ class Worker:
         return self._scheduler.streaming
 
     def turn(self, active_models: int = 1) -> None:
-        """Make one step and hand over what it gave; `crowd` models take turns."""
+        """Make one step and deliver its events; `active_models` models take turns."""
         assert self._batch is not None
         begin = time.perf_counter()
         self.counters.steps += 1
@@ -338,7 +339,7 @@ class Worker:
     def _find(self, row: Row) -> int:
         """Give a row what others have read of its sequence; return how many tokens that is."""
         if row.prompt_embeddings is not None and row.prompt_embeddings.extras:
-            return 0  # what must come with the whole prompt can't come with its end
+            return 0  # the extras need the whole prompt, so no prefix is reused
         hit = self.prefixes.find(row.kind, row.sequence)
         if hit is None:
             return 0
@@ -363,7 +364,7 @@ class Worker:
 
     def _let_others_begin(self, shared_prompt: SharedPrompt) -> None:
         shared_prompt.ready = True
-        for key in sorted(shared_prompt.others, reverse=True):  # before those who came later
+        for key in sorted(shared_prompt.others, reverse=True):  # oldest first in the queue
             self._scheduler.resume(key)
 
     def _begin_where_split(self, run: Run, row: Row) -> bool:
@@ -470,12 +471,12 @@ class Worker:
     def _continue(self, run: Run, parked: Parked) -> None:
         assert self._batch is not None
         run.parked, run.row = None, parked.row
-        if parked.pending is not None:  # sampled before it was parked, and not shown yet
+        if parked.pending is not None:  # a token sampled before parking and not delivered
             token = self._batch.deliver(parked)
             self._advance(token)
             if run.ended:
                 return
-        if parked.row.caches is None:  # they had to make room
+        if parked.row.caches is None:  # its caches were given up for memory
             self._find(parked.row)
         self._note_left(run, self._batch.add(parked.row))
 
@@ -596,7 +597,7 @@ class Worker:
         self.counters.parkings += 1
         self._scheduler.park(run.key)
         run.inbox.parked = True
-        self.resume(run)  # the reader may have caught up without having seen the flag
+        self.resume(run)  # the reader may have caught up before it saw `parked`
 
     # Ends.
 
@@ -644,7 +645,7 @@ class Worker:
             self._delivery.add(run, events)
 
     def _flush(self) -> None:
-        for run in self._delivery.flush():  # their event loop is gone, and their reader with it
+        for run in self._delivery.flush():  # their event loop is closed
             self.cancel(run)
 
 
