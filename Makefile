@@ -11,9 +11,13 @@ ARGS ?=
 # what is not asked for (test tools, for `make serve`) stays away.
 INSTALL := $(BIN)/uv pip install --quiet --constraint requirements.lock --python $(BIN)/python
 
+# Two processes with a BLAS thread each share two cores better than one process with two.
+WORKERS ?= 2
+PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
 .DEFAULT_GOAL := check
 
-.PHONY: check serve chat test lint format bench-engine bench-gateway autobahn fuzz soak browser wheel lock clean help
+.PHONY: check serve chat test test-slow lint format bench-engine bench-gateway autobahn fuzz soak browser wheel lock clean help
 
 check: lint test  ## Run the linters and the tests
 
@@ -24,7 +28,10 @@ chat: $(VENV)/serve.ready  ## Chat in the terminal with a gateway that is runnin
 	@$(BIN)/mlx-gateway chat $(ARGS)
 
 test: $(VENV)/dev.ready $(VENV)/asyncapi.ready browser  ## Run the tests: ARGS="tests/provider -k cancel"
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/dev.ready browser  ## Run more of what `test` does a little of
+	$(PYTEST) -m slow $(ARGS)
 
 lint: $(VENV)/dev.ready $(VENV)/tsc.ready  ## Check style, formatting and types, the page's too
 	$(BIN)/ruff check .

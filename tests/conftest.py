@@ -1,5 +1,6 @@
 """What all tests share: property tests without deadlines, Ctrl-C, and a browser."""
 
+import asyncio
 import inspect
 import os
 import signal
@@ -26,6 +27,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(shared, append=False)
 
 
+@pytest_asyncio.fixture
+async def plain_loop():
+    """Debug the loop no more: it takes six times as long where there are many callbacks."""
+    asyncio.get_running_loop().set_debug(False)
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser():
     from playwright.async_api import Error
@@ -34,6 +41,7 @@ async def browser():
 
     try:
         async with chromium() as browser:
+            asyncio.get_running_loop().set_debug(False)  # slow: Playwright has many callbacks
             yield browser
     except Error:
         if os.environ.get("CI"):

@@ -17,7 +17,6 @@ from provider.models.loading import load
 from provider.options import GenerationOptions
 from provider.settings import EngineSettings
 
-PROMPTS = 24
 PLACES = ("sampler", "processor", "detokenizer", "model")
 
 
@@ -135,10 +134,12 @@ class Outcome:
 class FaultyEngine:
     """The real engine on the embedded model, and dice in every place that can throw."""
 
-    def __init__(self, seed=0, **chance):
+    def __init__(self, seed=0, prompts=24, **chance):
         common = {"sampler": 0.002, "processor": 0.003, "detokenizer": 0.002, "model": 0.01}
         self.dice = Dice(seed, {**common, **chance})
         self._random = random.Random(seed)
+        self._prompts = prompts
+        self._expected = []
         settings = EngineSettings(max_batch=16, max_unread=6, prefix_cache_bytes=0, close_grace=0)
         self.engine = Engine("m", self._load, settings, FaultySampling(self.dice))
         self.engine.load().result()
@@ -158,9 +159,14 @@ class FaultyEngine:
         )
 
     async def expected(self):
-        """What each prompt gives, alone and undisturbed."""
+        """What each prompt gives, alone and undisturbed; found out once."""
+        if not self._expected:
+            self._expected = await self._undisturbed()
+        return self._expected
+
+    async def _undisturbed(self):
         texts = []
-        for number in range(PROMPTS):
+        for number in range(self._prompts):
             inbox = AsyncInbox()
             run = self.engine.submit(self.request(number), inbox)
             texts.append(await self._text(inbox, run, None))
@@ -181,7 +187,7 @@ class FaultyEngine:
         return outcome
 
     async def _one(self, expected, outcome):
-        number = self._random.randrange(PROMPTS)
+        number = self._random.randrange(self._prompts)
         inbox = AsyncInbox()
         run = self.engine.submit(self.request(number), inbox)
         if self._random.random() < 0.1:
