@@ -17,7 +17,7 @@ PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKER
 
 .DEFAULT_GOAL := check
 
-.PHONY: check serve chat test test-slow lint format bench-engine bench-gateway autobahn fuzz soak browser wheel lock clean help
+.PHONY: check serve chat test test-slow coverage lint format bench-engine bench-gateway autobahn fuzz soak browser wheel lock clean help
 
 check: lint test  ## Run the linters and the tests
 
@@ -32,6 +32,9 @@ test: $(VENV)/dev.ready $(VENV)/asyncapi.ready browser  ## Run the tests: ARGS="
 
 test-slow: $(VENV)/dev.ready browser  ## Run more of what `test` does a little of
 	$(PYTEST) -m slow $(ARGS)
+
+coverage: $(VENV)/dev.ready $(VENV)/asyncapi.ready browser  ## Measure each module by its own test file
+	$(BIN)/python -m tests.support.coverage_by_module $(ARGS)
 
 lint: $(VENV)/dev.ready $(VENV)/tsc.ready  ## Check style, formatting and types, the page's too
 	$(BIN)/ruff check .
