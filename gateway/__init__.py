@@ -1,4 +1,4 @@
-"""Speaks to clients; knows no model, and never imports mlx."""
+"""The WebSocket server and its clients; knows no model, and never imports mlx."""
 
 from __future__ import annotations
 

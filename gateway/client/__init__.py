@@ -1,4 +1,4 @@
-"""The Python client: on an event loop, or blocking; and a loop that calls tools."""
+"""The Python clients, with asyncio and without, and the loop that calls tools."""
 
 from __future__ import annotations
 

@@ -150,11 +150,11 @@ class GatewayClient:
             raise GatewayError("invalid_request", f"{said} (its `max_frame_bytes`)")
 
     async def ping(self, nonce: str) -> None:
-        """Send a ping; the connection answers it in order with everything else."""
+        """Send a ping, which is answered in order with all other frames."""
         await self.send(Ping(nonce=nonce))
 
     async def cancel(self, run: Run) -> None:
-        """Stop a generation; without a connection, as soon as there is one again."""
+        """Cancel a generation, without a connection as soon as there is one again."""
         self._left.add(run.id)
         socket = self._socket
         if not run.over and socket is not None:
@@ -235,7 +235,7 @@ class GatewayClient:
             raise
 
     async def _greet(self, socket: ClientConnection) -> None:
-        """Take the `ready`, and take up what was lost."""
+        """Receive `ready`, and resume the generations of the lost connection."""
         self._codec = codec_for(socket.subprotocol)
         try:
             if self._token is None:  # a gateway that wants one says so now, and not after a while
@@ -268,7 +268,7 @@ class GatewayClient:
             await self._write(socket, Cancel(id=run.id))
 
     async def _live(self) -> None:
-        """Read from the connection, and from the next one, until there can't be one."""
+        """Read from the connection, and reconnect whenever it is lost."""
         reason = ""
         try:
             reason = await self._read_while_possible()
@@ -285,7 +285,7 @@ class GatewayClient:
                 run.fail(self._failure)
 
     async def _read_while_possible(self) -> str:
-        """Return why there is no connection any more."""
+        """Read until reconnecting is given up; return the reason."""
         while True:
             assert self._socket is not None
             reason, code = await self._read(self._socket)
@@ -299,7 +299,7 @@ class GatewayClient:
                 return reason
 
     async def _read(self, socket: ClientConnection) -> tuple[str, int | None]:
-        """Give each generation its frames until the connection ends; return why it did."""
+        """Deliver frames to their generations until the connection ends; return why it ended."""
         try:
             async for message in socket:
                 frame = server_frame(self._codec.decode_fields(message))
@@ -318,7 +318,7 @@ class GatewayClient:
         return f"the connection was lost, code {socket.close_code}", socket.close_code
 
     async def _open_again(self) -> bool:
-        """Try until it works, or for `give_up_s`; return whether it worked."""
+        """Try to reconnect for `give_up_s`; return whether it worked."""
         try:
             async with asyncio.timeout(self._give_up_s):
                 for attempt in itertools.count():
@@ -344,7 +344,7 @@ def connect(
 
 
 async def _first_of(*works: Coroutine[Any, Any, Any]) -> None:
-    """Wait for the first of some works to end, however it does, and stop the others."""
+    """Wait until the first of some coroutines ends in any way, and cancel the others."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

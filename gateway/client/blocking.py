@@ -87,7 +87,7 @@ class SyncClient:
 
     @property
     def ready(self) -> Ready:
-        """What the gateway said of itself."""
+        """The gateway's `ready` frame."""
         return self._client.ready
 
     def generate(self, **fields: Any) -> Iterator[Chunk]:

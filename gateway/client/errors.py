@@ -1,4 +1,4 @@
-"""What a client raises when the gateway refuses, or the connection is lost."""
+"""The errors that the clients raise."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class GatewayError(Exception):
 
 
 class UnauthorizedError(GatewayError):
-    """The gateway wants a token, or another one."""
+    """The gateway requires a token, or refuses the one that was sent."""
 
     def __init__(self) -> None:
         super().__init__("unauthorized", "the gateway wants a token")
 
 
 class ConnectionLostError(GatewayError):
-    """The connection ended before the generation did, and it can't be taken up again."""
+    """The connection was lost, and the generation can't be resumed."""
 
     def __init__(self, reason: str):
         super().__init__("connection_lost", reason, retryable=True)

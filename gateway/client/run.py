@@ -1,4 +1,4 @@
-"""One generation as a client sees it."""
+"""A generation on the client's side."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Run:
 
     @property
     def tool_calls(self) -> list[ToolCall]:
-        """The tool calls that have come whole and are to be answered."""
+        """The complete tool calls, which the caller has to answer."""
         return [call for call in self.calls.values() if call.complete and call.error is None]
 
     @property
@@ -99,7 +99,7 @@ class Run:
         await self._client.cancel(self)
 
     async def frames(self) -> AsyncGenerator[Chunk | ToolCall, None]:
-        """Iterate over chunks and parts of tool calls as they come; as the chunks alone."""
+        """Iterate over chunks and parts of tool calls; otherwise like iterating over the run."""
         await self._client.start(self)
         try:
             while self.done is None:
@@ -136,7 +136,7 @@ class Run:
                 )
 
     def _take_calls(self, done: Done) -> None:
-        """Take the calls of an answer that came whole."""
+        """Take the tool calls of an answer that was not streamed."""
         for call in [*(done.tool_calls or ()), *(done.broken_calls or ())]:
             index, arguments = len(self.calls), call.get("arguments")
             self.calls[index] = ToolCall(
@@ -152,7 +152,7 @@ class Run:
             )
 
     def receive(self, frame: ServerFrame) -> None:
-        """Take a frame of this generation; one that came before is ignored."""
+        """Take a frame of this generation; a repeated one is ignored."""
         seq = getattr(frame, "seq", None)
         if self.over or (seq is not None and seq <= self.last):
             return
@@ -175,14 +175,14 @@ class Run:
             self._frames.put_nowait(frame)
 
     def fail(self, error: GatewayError) -> None:
-        """End it with an error of the client's own."""
+        """End the generation with an error of the client."""
         if not self.over:
             self.over = True
             self._frames.put_nowait(error)
 
 
 def _joined(before: ToolCall | None, part: ToolCall) -> ToolCall:
-    """Return a tool call with one more part."""
+    """Return a tool call with one more part joined to it."""
     if before is None:
         return part
     arguments = f"{before.arguments or ''}{part.arguments or ''}" or None

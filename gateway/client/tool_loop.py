@@ -38,7 +38,7 @@ Ask = Callable[[ToolCall], Awaitable[str]]
 
 
 class ToolResult(NamedTuple):
-    """What a called function returned, as the model is told."""
+    """The result of a function, as the model gets it."""
 
     call: ToolCall
     content: str
@@ -81,15 +81,15 @@ class Toolbox:
         return cls([*functions, *more], ask)
 
     def can_answer(self, call: ToolCall) -> bool:
-        """Return whether a call has somebody to answer it."""
+        """Return whether a function or `ask` can answer a call."""
         return call.name in self._functions or self._ask is not None or self._is_wrong(call)
 
     def _is_wrong(self, call: ToolCall) -> bool:
-        """Return whether a model that was given tools has called another one."""
+        """Return whether a call names a tool that the model was not given."""
         return bool(self._names) and call.name not in self._names
 
     async def answer(self, call: ToolCall) -> str:
-        """Return what a call gives, as text; JSON where it is none."""
+        """Call the tool, and return its result as text, encoded as JSON if it is not a text."""
         function = self._functions.get(call.name or "")
         if self._is_wrong(call):
             return _error(f"there is no tool `{call.name}`, only {', '.join(self._names)}")
@@ -144,7 +144,7 @@ class ToolRun:
         self._calling: asyncio.Task[str] | None = None
 
     async def __aiter__(self) -> AsyncGenerator[Chunk | ToolCall | ToolResult, None]:
-        """Iterate over what comes; leaving the loop cancels. Raises GatewayError."""
+        """Iterate over chunks, calls and results; leaving the loop cancels. Raises GatewayError."""
         for number in range(1, self._most_rounds + 1):
             asked = [*self._asked, *self.messages]
             self.run = run = self._client.generate(messages=asked, **self._fields)
@@ -173,7 +173,7 @@ class ToolRun:
                 self._fields["tool_choice"] = None
 
     async def cancel(self) -> None:
-        """Stop the model, and wait no more for a function; the iteration ends in order."""
+        """Cancel the generation and stop waiting for functions; the iteration ends normally."""
         self.stopped = True
         if self._calling is not None:
             self._calling.cancel()
@@ -193,7 +193,7 @@ class ToolRun:
 
 
 def _error(what: str) -> str:
-    """Return what a model is told instead of a result."""
+    """Return the text that the model gets instead of a result."""
     return json.dumps({"error": what}, ensure_ascii=False)
 
 

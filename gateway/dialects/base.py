@@ -32,7 +32,7 @@ class Dialect(Protocol):
     name: str  # in logs; what follows its last full stop is a label of the metrics
 
     def greet(self, ready: Ready) -> Sequence[Message]:
-        """Return what is said before anything else."""
+        """Return the messages that open the connection."""
 
     def decode(self, message: str | bytes) -> Sequence[Request]:
         """Return what a client's message asks for, in order.
@@ -41,7 +41,7 @@ class Dialect(Protocol):
         """
 
     def encode(self, event: Event) -> Sequence[Message]:
-        """Return how an event is said."""
+        """Return the messages for an event."""
 
 
 @dataclass(frozen=True)

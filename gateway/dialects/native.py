@@ -249,7 +249,7 @@ DEFAULTS = {kind: tuple(info.default for info in msgspec.structs.fields(kind)) f
 
 
 def _client_frame(fields: dict[str, Any], *, bytes_in: type, max_depth: int) -> ClientFrame:
-    """Turn a dict into the client's frame that it says it is. Raises BadFrame."""
+    """Return the client's frame that a dict describes. Raises BadFrame."""
     name, frame_id = fields.get("type"), fields.get("id")
     known_id = frame_id if isinstance(frame_id, str) and 1 <= len(frame_id) <= 64 else None
     if not isinstance(name, str) or name not in BY_NAME:

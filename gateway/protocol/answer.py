@@ -1,4 +1,4 @@
-"""What has come of one of a generation's answers; not streamed, all of it until the end."""
+"""One answer of a generation; if it is not streamed, all of its text until the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REASONS = frozenset({"stop", "length", "tool_calls"})
 
 @dataclass(eq=False)
 class Answer:
-    """One answer; its texts and calls are kept only if they are to leave at the end."""
+    """One answer; its texts and calls are kept only if they are sent at the end."""
 
     texts: dict[Channel, WaitingText] = field(default_factory=dict)
     making: dict[int, WaitingCall] = field(default_factory=dict)
@@ -30,23 +30,23 @@ class Answer:
     last: GenerateResponse | None = None  # the provider's last response for this answer
 
     def add_text(self, channel: Channel, text: str, logprobs: Sequence[dict[str, Any]]) -> int:
-        """Keep text for the end; return what that takes, in bytes."""
+        """Keep text for the end; return its size in bytes."""
         self.logprobs += logprobs
         return self.texts.setdefault(channel, WaitingText(channel)).add(text, logprobs)
 
     def add_call(self, part: ToolCallDelta) -> int:
-        """Keep a part of a call for the end; return what that takes, in bytes."""
+        """Keep a part of a call for the end; return its size in bytes."""
         return self.making.setdefault(part.index, WaitingCall(part.index, part.id)).add(part)
 
     @property
     def reason(self) -> str:
-        """Why it ended."""
+        """The reason of its end."""
         if self.last is None:
             return "cancelled"
         return self.last.finish_reason if self.last.finish_reason in REASONS else "stop"
 
     def fields(self) -> dict[str, Any]:
-        """Return it as `done` says it, if it was not streamed."""
+        """Return the fields of `done` with this answer, if it was not streamed."""
         made = [call for call in self.making.values() if call.complete]
         return {
             "text": self._text(None),
@@ -61,7 +61,7 @@ class Answer:
 
 
 def whole_call(number: int, call: dict[str, Any]) -> ToolCallDelta:
-    """Return a call that comes at once; arguments may be a dict, or JSON text already."""
+    """Return a complete call; its arguments may be a dict or JSON text."""
     arguments = call.get("arguments") or {}
     text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
     own = str(call.get("id") or f"call_{number}")

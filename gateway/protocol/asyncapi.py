@@ -42,7 +42,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 
 
 def document(server: str, version: str, *, tls: bool = False) -> dict[str, Any]:
-    """Return the document for a server that is reached at `server`, `HOST:PORT`."""
+    """Return the document for a server at the address `server`, as HOST:PORT."""
     kinds = (*get_args(ClientFrame), *get_args(ServerFrame))
     _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     sent, received = (

@@ -192,7 +192,7 @@ class Ready(_FromServer, tag="ready", frozen=True, kw_only=True):
 
 
 class Queued(_FromServer, tag="queued", frozen=True, kw_only=True):
-    """A generation waits; 1 is next."""
+    """The place of a waiting generation; 1 is next."""
 
     id: str
     position: int
@@ -227,7 +227,7 @@ class Progress(_FromServer, tag="progress", frozen=True, kw_only=True):
 
 
 class Chunk(_FromServer, tag="chunk", frozen=True, kw_only=True):
-    """Some text; the answer's, unless `channel` says otherwise."""
+    """Some text of the answer, or of the `channel` that is named."""
 
     id: str
     seq: int
@@ -238,7 +238,7 @@ class Chunk(_FromServer, tag="chunk", frozen=True, kw_only=True):
 
 
 class ToolCall(_FromServer, tag="tool_call", frozen=True, kw_only=True):
-    """A call, or a part of one; with an `error`, what was written of one that can't be read."""
+    """A part of a tool call; with an `error`, the text of a call that can't be read."""
 
     id: str
     seq: int
@@ -269,7 +269,7 @@ class Done(_FromServer, tag="done", frozen=True, kw_only=True):
 
 
 class Error(_FromServer, tag="error", frozen=True, kw_only=True):
-    """The end of a generation that failed, or what is wrong with a frame."""
+    """The end of a generation that failed, or the refusal of a frame."""
 
     id: Text = None
     seq: int | None = None

@@ -59,7 +59,7 @@ USAGE_FIELDS = frozenset(Usage.__struct_fields__)
 
 
 class State(Enum):
-    """Where a generation is."""
+    """The state of a generation."""
 
     QUEUED = auto()  # accepted, not yet begun by the provider
     RUNNING = auto()  # begun by the provider, `started` queued or sent
@@ -140,7 +140,7 @@ class Generation:
 
     @property
     def over(self) -> bool:
-        """Whether its terminal frame has left."""
+        """Whether its terminal event was sent."""
         return not (self.live or self._waiting or self._behind)
 
     @property
@@ -150,17 +150,17 @@ class Generation:
 
     @property
     def window_closed(self) -> bool:
-        """Whether the client has to acknowledge something before more can leave."""
+        """Whether the client must acknowledge an event before more can be sent."""
         return self._window is not None and self._left - self._acked >= self._window
 
     @property
     def held_bytes(self) -> int:
-        """What it holds in memory for its client."""
+        """Bytes held in memory for the client."""
         return self._kept_bytes + self.waiting_bytes + self.unsent_bytes
 
     @property
     def holds_enough(self) -> bool:
-        """Whether it holds all that it may while nobody reads it."""
+        """Whether it holds as many bytes as it may without a reader."""
         return self.held_bytes >= self._keep_bytes
 
     @property
@@ -170,7 +170,7 @@ class Generation:
     # What the client does.
 
     def cancel(self, now: float) -> bool:
-        """End it; return False if it had ended."""
+        """Cancel the generation; return False if it had ended."""
         if not self.live:
             return False
         self._become(State.CANCELLED)
@@ -178,12 +178,12 @@ class Generation:
         return True
 
     def ack(self, seq: int) -> None:
-        """Take an acknowledgement of all frames up to `seq`; one from the future is cut short."""
+        """Acknowledge all events up to `seq`; those not sent yet are not counted."""
         self._acked = max(self._acked, min(seq, self._left))
         self._drop_kept(lambda frame: (frame.seq or 0) <= self._acked)
 
     def replay(self, after: int) -> None:
-        """Let what has left after the number `after` leave again. Raises NotResumable."""
+        """Send all events after the number `after` again. Raises NotResumable."""
         if after >= self._next_seq:
             raise NotResumable(f"no frame {after} has been sent", ("after",))
         if after + 1 < self._next_seq - len(self._kept):

@@ -34,7 +34,7 @@ Numbered = Started | Chunk | ToolCall | Done | Failed
 
 @dataclass(eq=False, slots=True)  # slots, because one is made for almost every token
 class WaitingText:
-    """Text that waits, which more text of its channel, of the same answer, may join."""
+    """Waiting text, to which more text of the same answer and channel is joined."""
 
     channel: Channel
     choice: int = 0
@@ -44,7 +44,7 @@ class WaitingText:
     numbered: ClassVar = True
 
     def add(self, text: str, logprobs: Sequence[dict[str, Any]]) -> int:
-        """Take more text; return what it adds to the size."""
+        """Join more text; return by how many bytes the size grows."""
         grown = _size(text)
         self.parts.append(text)
         if logprobs:
@@ -57,7 +57,7 @@ class WaitingText:
         return grown
 
     def frame(self, generation: str, seq: int | None) -> Event:
-        """Return it as it leaves."""
+        """Return the frame to send."""
         text = self.parts[0] if len(self.parts) == 1 else "".join(self.parts)
         return Chunk(
             id=generation,
@@ -71,7 +71,7 @@ class WaitingText:
 
 @dataclass(eq=False)
 class WaitingCall:
-    """A part of a tool call that waits, which more of the same call may join."""
+    """A waiting part of a tool call, to which further parts of the call are joined."""
 
     index: int
     call_id: str
@@ -85,7 +85,7 @@ class WaitingCall:
     numbered = True
 
     def add(self, part: ToolCallDelta) -> int:
-        """Take more of the call; return what it adds to the size."""
+        """Join a part of the call; return by how many bytes the size grows."""
         self.name = self.name or part.name
         if part.arguments:
             self.parts.append(part.arguments)
@@ -97,7 +97,7 @@ class WaitingCall:
         return grown
 
     def frame(self, generation: str, seq: int | None) -> Event:
-        """Return it as it leaves."""
+        """Return the frame to send."""
         return ToolCall(
             id=generation,
             seq=seq or 0,
@@ -114,7 +114,7 @@ class WaitingCall:
 
 @dataclass(eq=False)
 class WaitingFrame:
-    """A frame that waits; one with `numbered` gets its number when it leaves."""
+    """A waiting frame; with `numbered` it gets its number when it is sent."""
 
     kind: type[Any]
     fields: dict[str, Any]
@@ -122,7 +122,7 @@ class WaitingFrame:
     size: int = 0  # bytes of the answer's text in it
 
     def frame(self, generation: str, seq: int | None) -> Event:
-        """Return it as it leaves."""
+        """Return the frame to send."""
         number = {} if seq is None else {"seq": seq}
         return self.kind(id=generation, **number, **self.fields)  # type: ignore[no-any-return]
 

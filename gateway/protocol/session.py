@@ -41,7 +41,7 @@ class Begin:
 
 @dataclass(frozen=True)
 class Stop:
-    """Command: stop pulling this generation and close it; its `done` waits already."""
+    """Command: stop this generation's task; its `done` is already waiting."""
 
     generation: Generation
 
@@ -88,16 +88,16 @@ class Session:
 
     @property
     def generations(self) -> Collection[Generation]:
-        """Those whose ids are live."""
+        """The generations with live ids."""
         return self._generations.values()
 
     @property
     def waiting(self) -> int:
-        """How many events, and generations with events, wait to leave."""
+        """The number of waiting events, and of generations with waiting events."""
         return len(self._line)
 
     def take(self) -> tuple[list[Event], Generation | None]:
-        """Return what the first in line lets leave, and the generation if it is one."""
+        """Return the events of the first in line, and its generation if it is one."""
         first = self._line.popleft()
         if not isinstance(first, Generation):
             return [first], None
@@ -110,7 +110,7 @@ class Session:
     # What the client sends.
 
     def receive(self, request: Request, now: float) -> list[Command]:
-        """Take a request of the client; return what has to be done for it."""
+        """Take a request of the client; return the commands that carry it out."""
         match request:
             case Generate():
                 return self._generate(request, now)
@@ -130,12 +130,12 @@ class Session:
         return []
 
     def reject(self, error: BadFrame) -> None:
-        """Answer what could not be read; a live generation of that id is not disturbed."""
+        """Answer a message that could not be read; a live generation of that id goes on."""
         frame_id = None if error.frame_id in self._generations else error.frame_id
         self.refuse(frame_id, Refusal(error.code, str(error), fields=error.fields))
 
     def refuse(self, frame_id: str | None, refusal: Refusal) -> None:
-        """Say that a request is not accepted; this ends no generation that is live."""
+        """Refuse a request; live generations go on."""
         self._line.append(
             Failed(
                 id=frame_id,
@@ -188,7 +188,7 @@ class Session:
         return [TakeOver(frame)]
 
     def cancel(self, generation: Generation, now: float) -> list[Command]:
-        """End a generation at once; return what has to be done for it, nothing if it ended."""
+        """Cancel a generation; return the commands for that, none if it had ended."""
         if not generation.cancel(now):
             return []
         self.heard(generation)
@@ -197,7 +197,7 @@ class Session:
     # Generations.
 
     def heard(self, generation: Generation) -> None:
-        """Put a generation in line, which may have something to let leave."""
+        """Put a generation in line, because it may have events to send."""
         if generation not in self._in_line:
             self._in_line.add(generation)
             self._line.append(generation)
@@ -219,7 +219,7 @@ class Session:
         return None
 
     def lose(self, generation: Generation, why: Refusal) -> None:
-        """Let go of a generation that another connection has taken over."""
+        """Forget a generation that another connection has taken over."""
         if self._generations.get(generation.id) is generation:
             del self._generations[generation.id]
             if generation in self._in_line:

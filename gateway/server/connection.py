@@ -107,7 +107,7 @@ class Connection:
                 self._watchdog.cancel()
 
     async def drain(self, code: CloseCode) -> None:
-        """Stop every generation, let the client have its `done` frames, close.
+        """Cancel every generation, send the client its `done` frames, and close.
 
         Bounded by `close_timeout_s`; a client that does not take them is aborted.
         """
@@ -121,7 +121,7 @@ class Connection:
             self._socket.transport.abort()
 
     async def admit(self) -> bool:
-        """Let in who has shown a token, or does so in a first `hello`; close for all others."""
+        """Authenticate by the token of the upgrade or of a first `hello`; else close."""
         if self._authenticate is None:
             return True
         try:
@@ -143,7 +143,7 @@ class Connection:
         return self.token is not None
 
     def evict(self) -> None:
-        """Close: this client's token lets nobody in any more."""
+        """Close the connection, because its token is no longer valid."""
         closing = asyncio.create_task(
             self._close(CloseCode.NOT_AUTHENTICATED, "the token is no longer valid")
         )
@@ -206,7 +206,7 @@ class Connection:
             self._socket.transport.abort()
 
     async def _flush(self) -> None:
-        """Wait until everything that is queued now has been written, or can't be any more."""
+        """Wait until everything that is queued now is written, or the writer has ended."""
         if self._writing:
             self._flushed.clear()
             self._wake_writer.set()
@@ -262,7 +262,7 @@ class Connection:
         self._wake_writer.set()
 
     async def _let_go(self) -> None:
-        """Leave resumable generations on the shelf; stop the others and wait for their end."""
+        """Leave resumable generations to the resume store; stop the others, and wait for them."""
         # A page that is left says so with 1001, and can't come back: its tickets are gone.
         code = self._socket.close_code
         gone = self._generations.draining or code in {
@@ -284,12 +284,12 @@ class Connection:
     # An audience.
 
     def heard(self, pull: GenerationTask) -> None:
-        """Let a generation leave what it has."""
+        """Send the events of a generation that has new ones."""
         self._session.heard(pull.generation)
         self._write_now()
 
     def has_enough(self, generation: Generation) -> bool:
-        """Return whether the client has not taken what this generation has said."""
+        """Return whether too much of this generation waits for the client."""
         if generation.window_closed:
             return True
         share = self._settings.outbox_bytes // max(1, len(self._pulls))
@@ -298,7 +298,7 @@ class Connection:
     # Writing.
 
     def _write_now(self) -> None:
-        """Write what may leave, as long as the socket takes it at once; the writer does the rest.
+        """Write what may be sent while the socket takes it at once; the writer does the rest.
 
         A token then goes from the provider to the socket without another task's turn.
         """
@@ -352,7 +352,7 @@ class Connection:
         self._sending_since = None
 
     def _after(self, generation: Generation | None) -> None:
-        """Let a generation go on whose frames were written."""
+        """Let a generation go on after its events were written."""
         pull = self._pulls.get(generation) if generation is not None else None
         if pull is None:
             return
@@ -364,7 +364,7 @@ class Connection:
             pull.look()
 
     def _watch(self) -> None:
-        """See to it that a write does not take for ever; one timer serves many writes."""
+        """Start the timer that bounds a write; one timer serves many writes."""
         if self._watchdog is None:
             self._watchdog = self._loop.call_later(self._settings.write_timeout_s, self._look_after)
 

@@ -56,10 +56,10 @@ class Subscriber(Protocol):
     """Who gets what a generation says: a connection, or the shelf."""
 
     def heard(self, pull: GenerationTask) -> None:
-        """Take note that the generation has something to say, or has ended."""
+        """Note that the generation has new events, or has ended."""
 
     def has_enough(self, generation: Generation) -> bool:
-        """Return whether the provider is to wait."""
+        """Return whether the provider has to wait."""
 
     def lose(self, pull: GenerationTask) -> None:
         """Let go of a generation that another audience has taken over."""
@@ -152,7 +152,7 @@ class GenerationTask:
             raise interface.ContextWindowExceededError(most, event.prompt_tokens)
 
     def _cut(self) -> None:
-        """End what has taken too long: the client's doing if it did not read, else a length."""
+        """End a generation whose time is over: `slow_client` if nobody read it, else `length`."""
         if self._admission.is_set():
             self.generation.ended(time.monotonic(), "length")
         else:
@@ -166,7 +166,7 @@ class GenerationTask:
 async def _call(
     provider: AbstractLLMInterface, frame: Generate
 ) -> AsyncGenerator[GenerateResponse, None]:
-    """Call the provider with what the frame says and nothing else."""
+    """Call the provider with the fields that the frame gives."""
     given = {name: getattr(frame, name) for name in OPTIONS}
     files: list[Any] = [FileData(f.name, f.mime, f.data) for f in frame.files or ()]
     responses = await provider.generate_async(
@@ -182,7 +182,7 @@ async def _call(
 
 
 async def _as_stream(whole: GenerateResponse) -> AsyncGenerator[GenerateResponse, None]:
-    """Take a provider that gives a whole answer, streaming or not, as it is."""
+    """Return a stream of one whole answer, for a provider that never streams."""
     yield whole
 
 
@@ -206,7 +206,7 @@ def _refusal(error: Exception, model: str | None) -> Refusal:
 
 
 def _without_name(error: Exception) -> str:
-    """Return what an error says, without the option's name where it begins with that."""
+    """Return an error's message without the option's name at its beginning."""
     said, name = str(error), f"`{getattr(error, 'parameter', '')}`"
     return said[len(name) :].lstrip(": ") if said.startswith(name) else said
 
@@ -218,7 +218,7 @@ def _retry_after(error: Exception) -> float | None:
 
 
 def _fields(error: Exception) -> tuple[str, ...]:
-    """Return the field of `generate` that a provider's error is about, if it is about one."""
+    """Return the field of `generate` that a provider's error names, if any."""
     if isinstance(error, interface.InvalidParameterError):
         return (error.parameter,)
     return ("files",) if isinstance(error, interface.FileProcessingError) else ()

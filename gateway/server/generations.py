@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Generations:
-    """The generations of a gateway, whichever connection they have, if any."""
+    """All generations of a gateway, with a connection or without."""
 
     def __init__(self, provider: AbstractLLMInterface, settings: Settings):
         self.provider = with_defaults(provider)
@@ -47,7 +47,7 @@ class Generations:
 
     @property
     def live(self) -> int:
-        """How many generations are under way."""
+        """The number of live generations."""
         return len(self._pulls)
 
     def refusal(
@@ -89,11 +89,11 @@ class Generations:
         return msgspec.structs.replace(frame, max_tokens=min(most, usual))
 
     async def idle(self) -> None:
-        """Wait until no generation is under way."""
+        """Wait until no generation is live."""
         await self._idle.wait()
 
     async def close(self) -> None:
-        """Stop every generation that is left, and wait until their generators are closed."""
+        """Stop all remaining generations, and wait until their generators are closed."""
         self.resume_store.close()
         tasks = [pull.task for pull in self._pulls if pull.task is not None]
         for pull in self._pulls:

@@ -84,15 +84,15 @@ class Handshake:
     # Tokens.
 
     def token(self, secret: str | None) -> Token | None:
-        """Return the token with this secret, if it is good now."""
+        """Return the valid token with this secret, None if there is none."""
         return self.tokens.find(secret, datetime.now(UTC))
 
     def is_wrong(self, secret: str | None) -> bool:
-        """Return whether a token was shown, one is needed, and this one is not good."""
+        """Return whether tokens are required and the one that was sent is not valid."""
         return bool(self.tokens) and secret is not None and self.token(secret) is None
 
     def is_full(self, token: Token) -> bool:
-        """Return whether a token has all the connections that it may have."""
+        """Return whether a token has as many connections as it may have."""
         most = token.max_connections or self._settings.max_connections_per_token
         return self._by_token[token.name] >= most
 
@@ -113,19 +113,19 @@ class Handshake:
         return None
 
     def leave(self, address: str) -> None:
-        """Count one less."""
+        """Uncount a connection."""
         self._all -= 1
         self._by_address.remove(address)
 
     def enter_with(self, token: Token) -> bool:
-        """Count a token's connection; return False, and count none, if it has too many."""
+        """Count a connection of a token; return False, uncounted, if that is one too many."""
         if self.is_full(token):
             return False
         self._by_token.add(token.name)
         return True
 
     def leave_with(self, token: Token) -> None:
-        """Count one less."""
+        """Uncount a connection."""
         self._by_token.remove(token.name)
 
 
@@ -140,5 +140,5 @@ def _later(status: HTTPStatus, reason: str) -> Page:
 
 
 def _only(values: Sequence[str]) -> str | None:
-    """Return a header that is there once; one that is there twice names nothing."""
+    """Return the value of a header that occurs once, an empty text if it occurs repeatedly."""
     return values[0] if len(values) == 1 else "" if values else None

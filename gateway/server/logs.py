@@ -44,7 +44,7 @@ def fields(**values: Any) -> dict[str, Any]:
 
 
 def unexpected(log: logging.Logger, what: str, error: BaseException) -> None:
-    """Log an error that nobody expected."""
+    """Log an unexpected error."""
     trace = "".join(traceback.format_tb(error.__traceback__)).rstrip()
     kind = type(error).__name__
     log.error("%s: %s\n%s", what, kind, trace, extra=fields(error=kind))

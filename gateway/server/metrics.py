@@ -1,4 +1,4 @@
-"""What the gateway counts, and how Prometheus gets it.
+"""The gateway's counters, and their form for Prometheus.
 
 Counting is adding to plain numbers, so that it costs a token next to nothing; the families that
 prometheus-client writes out are made when somebody asks.
@@ -46,7 +46,7 @@ class Histogram:
 
 @dataclass
 class Metrics:
-    """Everything that a gateway counts of itself."""
+    """All counters of a gateway."""
 
     opened: Counter[str] = field(default_factory=Counter)  # connections, by codec
     refused: Counter[str] = field(default_factory=Counter)  # by status or close code
@@ -85,7 +85,7 @@ class _Families(Collector):
         self._engine = engine
 
     def collect(self) -> Iterator[Metric]:
-        """Make the families."""
+        """Return the metric families."""
         for name, value in self._now.items():
             yield GaugeMetricFamily(f"mlx_gateway_{name}", NOW[name], value=value)
         m = self._metrics

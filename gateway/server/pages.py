@@ -64,7 +64,7 @@ class Page:
 
 
 def text_page(status: HTTPStatus, text: str, more: Mapping[str, str] = {}) -> Page:
-    """Return a line of text as an answer."""
+    """Return a page with a line of text."""
     return Page(status, "text/plain; charset=utf-8", f"{text}\n".encode(), more)
 
 

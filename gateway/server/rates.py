@@ -1,4 +1,4 @@
-"""How many, and how fast: counts and rates, without I/O or a clock."""
+"""Counts by key and token buckets, without I/O or a clock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Counts", "Rate"]
 
 
 class Counts:
-    """How many there are by key; nothing is kept of keys that have none."""
+    """Counts by key, without entries for keys at zero."""
 
     def __init__(self) -> None:
         self._counts: Counter[Hashable] = Counter()
@@ -38,7 +38,7 @@ class Rate:
         self._then = now
 
     def take(self, amount: float, now: float) -> bool:
-        """Take so much; return False if that is too much by now. What was taken stays taken."""
+        """Take an amount; return False if it exceeds the rate. The amount counts in either case."""
         self._left = min(self._burst, self._left + (now - self._then) * self._per_second)
         self._then = now
         self._left -= amount

@@ -28,28 +28,28 @@ class ResumeStore:
         ] = {}  # those without a connection, the longest waiting first
 
     def __len__(self) -> int:
-        """Return how many have a ticket that is good."""
+        """Return the number of generations with a valid ticket."""
         return len(self._pulls)
 
     @property
     def waiting(self) -> int:
-        """How many have no connection."""
+        """The number of generations without a connection."""
         return len(self._left)
 
     def add(self, pull: GenerationTask) -> None:
-        """Let a generation be found by its ticket."""
+        """Register a generation under its ticket."""
         if pull.generation.ticket is not None:
             self._pulls[pull.generation.ticket] = pull
 
     def find(self, ticket: str, frame_id: str, owner: str | None) -> GenerationTask | None:
-        """Return the generation with this ticket, if it is this id's and this owner's."""
+        """Return the generation with this ticket, if it has this id and this owner."""
         pull = self._pulls.get(ticket)
         if pull is None or (pull.generation.id, pull.owner) != (frame_id, owner):
             return None
         return pull
 
     def keep(self, pull: GenerationTask) -> None:
-        """Take a generation that has no connection any more."""
+        """Keep a generation that has lost its connection."""
         if pull.generation.ticket not in self._pulls:
             return
         loop = asyncio.get_running_loop()
@@ -72,7 +72,7 @@ class ResumeStore:
             self.drop(pull)
 
     def _make_room(self) -> None:
-        """Forget ended ones, the oldest first, while there is too much of them."""
+        """Forget ended generations, the oldest first, while they hold too many bytes."""
         ended = [pull for pull in self._left if not pull.generation.live]
         held = sum(pull.generation.held_bytes for pull in ended)
         for pull in ended:
@@ -84,14 +84,14 @@ class ResumeStore:
     # An audience that keeps what it hears.
 
     def heard(self, pull: GenerationTask) -> None:
-        """Nobody is there to be told."""
+        """Do nothing: no client is there."""
 
     def has_enough(self, generation: Generation) -> bool:
-        """Return whether it holds as much as it may."""
+        """Return whether it holds as many bytes as it may."""
         return generation.holds_enough
 
     def lose(self, pull: GenerationTask) -> None:
-        """Let go of a generation that has a connection again."""
+        """Forget a generation that has a connection again."""
         timer = self._left.pop(pull, None)
         if timer is not None:
             timer.cancel()

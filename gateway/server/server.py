@@ -100,7 +100,7 @@ class Gateway:
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The port that it listens on."""
         assert self._server is not None, "not listening"
         return int(next(iter(self._server.sockets)).getsockname()[1])
 
@@ -114,7 +114,7 @@ class Gateway:
 
     @property
     def connections(self) -> int:
-        """How many clients are connected."""
+        """The number of connected clients."""
         return len(self._connections)
 
     @property
@@ -257,7 +257,7 @@ class Gateway:
         )
 
     def _bound_kernel_buffer(self, client: ServerConnection) -> None:
-        """Let unsent bytes wait here, where they merge and hold the model up, not in the kernel."""
+        """Bound the kernel's buffer, so that unsent text waits here, where it merges."""
         option = TCP_NOTSENT_LOWAT.get(sys.platform)
         raw = client.transport.get_extra_info("socket")
         if raw is None:
@@ -270,7 +270,7 @@ class Gateway:
     # The handshake.
 
     def _process_request(self, client: ServerConnection, request: Request) -> Response | None:
-        """Answer a plain GET, refuse who may not come in, let a WebSocket through."""
+        """Answer a plain GET, refuse a client that may not connect, let a WebSocket through."""
         route = self._routing.find(request)
         refusal = self._handshake.refusal(request, _peer(client), upgrade=route is not None)
         if refusal is not None:
@@ -290,7 +290,7 @@ class Gateway:
 
 
 def options_of(settings: Settings) -> dict[str, Any]:
-    """Return what websockets' `serve` gets of the settings."""
+    """Return the arguments of websockets' `serve` that come from the settings."""
     return {
         "compression": "deflate" if settings.compression else None,
         "server_header": None,
@@ -313,7 +313,7 @@ def _tls_context(settings: Settings) -> ssl.SSLContext | None:
 
 
 def _peer(client: ServerConnection) -> str:
-    """Return the address of who is connected, "" for a socket file."""
+    """Return the address of the peer, "" on a Unix socket."""
     address = client.remote_address
     return str(address[0]) if isinstance(address, tuple) and address else ""
 

@@ -62,7 +62,7 @@ class Token:
 
 
 class Tokens:
-    """The tokens that are let in; without any, everybody is."""
+    """The accepted tokens; if there are none, no token is required."""
 
     def __init__(self, tokens: Iterable[Token] = ()):
         self._tokens = tuple(tokens)
@@ -72,7 +72,7 @@ class Tokens:
                 raise BadTokens(f"two tokens have the name `{name}`")
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of tokens."""
         return len(self._tokens)
 
     def __contains__(self, token: object) -> bool:
