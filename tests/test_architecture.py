@@ -11,6 +11,7 @@ from gateway.configuration.settings import Settings
 from gateway.configuration.sources import settings
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.frames import ClientFrame, ServerFrame
+from gateway.server.limits import ENFORCERS
 from provider.settings import EngineSettings
 from tests.support.diagrams import PAGE, ROOT, renewed, state_diagram
 
@@ -103,6 +104,13 @@ def test_a_limit_is_enforced_where_the_table_says(row):
     code = "".join((ROOT / path).read_text("utf-8") for path in re.findall(r"`([^`]+)`", enforcers))
     for bound in re.findall(r"`(\w+)`", bounds):
         assert re.search(rf"\b{bound}(_s)?\b", code), bound
+
+
+def test_the_table_agrees_with_the_gateways_own():
+    table = rows("Buffers and limits")
+    for name, function in ENFORCERS.items():
+        (row,) = [row for row in table if f"`{name.removesuffix('_s')}`" in row]
+        assert f"`gateway/server/{function.partition('.')[0]}.py`" in row, name
 
 
 def test_every_task_names_its_files():
