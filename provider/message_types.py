@@ -1,4 +1,4 @@
-"""What a conversation's messages may hold, checked: roles, texts, images as data, tool calls.
+"""Checks the messages of a conversation: roles, texts, images as data, tool calls.
 
 Images are taken as parts `{"type": "image", "data": …}` (bytes, or base64 text) and as OpenAI's
 `{"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}`; never from a path or a
@@ -17,7 +17,8 @@ from provider.errors import InvalidParameterError, unlike
 __all__ = ["THOUGHTS", "checked_messages", "image_part", "is_image_part"]
 
 ROLES = ("system", "user", "assistant", "tool")
-THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # what templates read earlier thinking as
+# The names by which templates read earlier thinking.
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 KINDS = ("image", "image_url", "input_image")
 
 

@@ -24,7 +24,7 @@ __all__ = [
 
 
 class AnswerConstraint:
-    """What holds one run's answer to its form, and its thinking to its budget; on the MLX thread.
+    """Holds one run's answer to a form, and its thinking to a budget; used on the MLX thread.
 
     While the model thinks nothing is bound, until `most_thoughts` tokens have come, of all its
     thinking together; then the only way on is what closes it, token by token, and no more is begun.
@@ -54,7 +54,7 @@ class AnswerConstraint:
         self._restart()
 
     def another(self) -> AnswerConstraint:
-        """Return one that holds another run to the same."""
+        """Return a constraint that holds another run to the same form and budget."""
         return AnswerConstraint(
             None if self._matcher is None else self._matcher.deep_copy(),
             self._ends,
@@ -66,7 +66,7 @@ class AnswerConstraint:
 
     @property
     def bound(self) -> bool:
-        """Whether anything is forbidden after the tokens that were followed last."""
+        """Whether any token is forbidden next."""
         return self._due is not None or self._formed or bool(self._forbidden_next)
 
     def follow(self, length: int, last: int, answer: Callable[[], Sequence[int]]) -> None:
@@ -109,7 +109,7 @@ class AnswerConstraint:
 
     @property
     def _formed(self) -> bool:
-        """Whether the next token is of the form."""
+        """Whether the next token belongs to the form."""
         return self._matcher is not None and self._thoughts is None and not self._off
 
     @property
@@ -124,7 +124,7 @@ class AnswerConstraint:
 
     @property
     def _forbidden_next(self) -> list[int]:
-        """The tokens that would make whole what may not come."""
+        """The tokens that complete a forbidden sequence, or end the answer before its form."""
         most = self._most_thoughts
         spent = most is not None and self._thoughts is None and self._spent >= most
         refused = [self._forbidden, self._think_start if spent else []]

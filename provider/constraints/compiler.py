@@ -92,7 +92,7 @@ class GrammarCompiler:
         self._kept: dict[Form, LLMatcher] = {}  # compiled forms, the last used at the end
 
     def matcher(self, response_format: Mapping[str, Any]) -> LLMatcher | None:
-        """Return a matcher of one's own, None for plain text. Raises InvalidParameterError."""
+        """Return a new matcher, None for plain text. Raises InvalidParameterError."""
         form = form_of(response_format)
         if form is None:
             return None
@@ -138,7 +138,7 @@ class GrammarCompiler:
 
 
 def _sound_copy(matcher: LLMatcher) -> LLMatcher | None:
-    """Return a copy, None if it could not begin.
+    """Return a copy of a matcher, None if it fails at once.
 
     Copies share what has been learned of their form, and a limit to that: where one of them has
     come to it, all fail from then on.
@@ -149,7 +149,7 @@ def _sound_copy(matcher: LLMatcher) -> LLMatcher | None:
 
 
 def reason_of(matcher: LLMatcher) -> str:
-    """Return why a matcher has failed, without the tokens and the grammar that it tells as well."""
+    """Return why a matcher has failed, without the tokens and the grammar in its message."""
     said = matcher.get_error().partition("<state>")[0].strip()
     return "no text can fit it" if said == "NoExtensionBias" else said
 

@@ -32,12 +32,12 @@ class Masks:
 
 
 def allow_only(mask: Any, tokens: Iterable[int]) -> None:
-    """Clear one row's numbers but for the bits of tokens."""
+    """Let only these tokens come: clear all other bits of a row."""
     mask[:] = 0
     allow(mask, *tokens)
 
 
 def allow(mask: Any, *tokens: int) -> None:
-    """Set the bits of tokens in one row's numbers."""
+    """Let these tokens come too: set their bits in a row."""
     for token in tokens:
         mask[token // 32] |= np.uint32(1 << (token % 32))

@@ -1,4 +1,4 @@
-"""Whether what an answer is to be held to can be compiled with bounded time and memory.
+"""Tries in a process of its own whether a grammar compiles in bounded time and memory.
 
 llguidance bounds most of what it does, and not all: two large `multipleOf` of one number, or two
 dozen patterns of one text, keep it busy for hours while the memory fills. A thread that is in there
@@ -38,7 +38,7 @@ class Sandbox:
         self._closed = False
 
     def submit(self, work: Callable[..., None], *arguments: Any) -> Future[None] | None:
-        """Let something be done on the thread that tries; None once closed. From any thread."""
+        """Run `work` on the sandbox's thread; None once closed. May be called from any thread."""
         try:
             return self._worker.submit(work, *arguments)
         except RuntimeError:

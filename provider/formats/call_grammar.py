@@ -68,9 +68,9 @@ def call_lark(
 # How the arguments are written. -----------------------------------------------------------------
 
 WORD = r"\w+"
-IDENTIFIER = rf"(?!(?:{'|'.join(keyword.kwlist)})$)[^\W\d]\w*"  # of Python
+IDENTIFIER = rf"(?!(?:{'|'.join(keyword.kwlist)})$)[^\W\d]\w*"  # a name in Python
 SCALARS = {"integer", "number", "boolean", "null"}
-NULL = r"\s*(?i:null)\s*"  # what several parsers read as none, whatever the type
+NULL = r"\s*(?i:null)\s*"  # a text that several parsers read as None, whatever its type
 # What Muse Spark's parser reads as JSON, whatever the type.
 JSON_LIKE = (
     r"\s*(-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false|NaN|-?Infinity|[\[{\"](?s:.*))\s*"
@@ -136,7 +136,7 @@ def quoted(mark: str, *but: str, nested: bool = False) -> Value:
 
 
 def _listed(lark: Lark, item: str, schema: Schema) -> str:
-    """Return items for a list of at least and at most so many."""
+    """Return items for a list with the numbers of items that `schema` allows."""
     least, most = schema.get("minItems", 0), schema.get("maxItems")
     if most == 0:
         return lark.literal("[]")
@@ -154,7 +154,7 @@ def _sequence(
     `between` is what stands between two of them.
     """
     separated = lark.literal(between)
-    first = more = '""'  # what follows where nothing has come yet, and where something has
+    first = more = '""'  # the rule while no field has come, and after one has
     for name, items in reversed(fields):
         left_out = name not in required
         first, more = (
@@ -165,7 +165,7 @@ def _sequence(
 
 
 def _properties(schema: Schema) -> dict[str, Any]:
-    """Return the schemas of an object's fields, those included that are only required."""
+    """Return the schemas of an object's fields; one that is only required has the empty schema."""
     given = dict(schema.get("properties", {}))
     return {**given, **{key: {} for key in schema.get("required", ()) if key not in given}}
 

@@ -1,4 +1,4 @@
-"""From what a caller says to the tokens that the model reads.
+"""A model's chat template: from messages and tools to the prompt's text and tokens.
 
 One `ChatTemplate` belongs to one thread: Hugging Face's fast tokenizers must not be shared.
 """
@@ -28,7 +28,7 @@ Tools = Sequence[Mapping[str, Any]]
 # For models without a template: what people write by hand, which models have read most often.
 LABELS = {"system": "", "user": "User: ", "assistant": "Assistant: ", "tool": "Tool: "}
 
-DEFAULT_STOP = "\nUser:"  # such a model goes on with the next question by itself
+DEFAULT_STOP = "\nUser:"  # without it such a model writes the next question itself
 
 
 # What templates raise, on messages and variables that they were not written for.
@@ -59,7 +59,7 @@ class ChatTemplate:
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
         self._format = model_format(tokenizer)
-        self._style: CallStyle | None = None  # of its calls, once there are some
+        self._style: CallStyle | None = None  # of calls, found with the first ones
 
     @property
     def tokenizer(self) -> Any:

@@ -45,7 +45,8 @@ __all__ = [
     "with_own_reading",
 ]
 
-Parser = Callable[..., Any]  # of a text and the tools, as mlx-lm's are
+# Takes the text between the markers, and the tools, as mlx-lm's parsers do.
+Parser = Callable[..., Any]
 Tools = Sequence[Mapping[str, Any]]
 
 
@@ -83,12 +84,12 @@ class CallFormat:
 class OwnReading:
     """What mlx-lm would have to know of a family to read it, from a file beside this one."""
 
-    tokens: Sequence[str]  # a vocabulary that has all of them is of this family
+    tokens: Sequence[str]  # a vocabulary with all of them belongs to this family
     parser: Parser
     call_start: str
     call_end: str
     ends: Sequence[str] = ()  # tokens that end an answer, beside those of the configuration
-    response_format: Mapping[str, Any] = field(default_factory=dict)  # as mlx-lm has headers
+    response_format: Mapping[str, Any] = field(default_factory=dict)  # states, as mlx-lm has them
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,12 @@ class ModelFormat:
 
 
 def model_format(tokenizer: Any) -> ModelFormat:
-    """Return how a tokenizer's models write: as usual, with calls at their end, if unknown."""
+    """Return the entry of a tokenizer's family; UNKNOWN's calls are shown when they are whole."""
     return FAMILIES.get(_family(getattr(tokenizer, "tool_parser", None)), UNKNOWN)
 
 
 def what_is_missing(tokenizer: Any) -> str:
-    """Return what will not work for a model as a sentence without its full stop, or nothing."""
+    """Return a sentence (no full stop) on what will not work for a model, or an empty text."""
     name = _family(tokenizer.tool_parser)
     if name and name not in FAMILIES:
         return (
@@ -276,7 +277,7 @@ FAMILIES: dict[str, ModelFormat] = {
                     bare(),
                     f"</longcat_arg_value>{GAP}",
                 ),
-                InJson(),  # its parser reads a call without arguments in no other way
+                InJson(),  # the only way in which its parser reads a call without arguments
             ),
             part_ends_with="",
         )

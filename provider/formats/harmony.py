@@ -1,4 +1,4 @@
-"""Harmony, gpt-oss's way to write, which mlx-lm does not read.
+"""Harmony, the format of gpt-oss's answers, which mlx-lm does not read.
 
 An answer is several messages, each with a header that says its channel, and of a call to whom it
 is. After `<|start|>assistant` in the prompt:
@@ -30,11 +30,11 @@ __all__ = [
     "parse_tool_call",
 ]
 
-FINAL = "<|channel|>final<|message|>"  # what the answer comes after
+FINAL = "<|channel|>final<|message|>"  # the header before the answer
 BETWEEN_MESSAGES = "<|end|><|start|>assistant"
-COMMENTARY = "<|channel|>commentary"  # of what is said before a call, and of calls
+COMMENTARY = "<|channel|>commentary"  # the channel of calls, and of what is said before them
 CALL_START, CALL_END = "<|channel|>commentary to=", "<|call|>"
-CALL_HEADER = re.compile(  # what follows the `to=` of a header
+CALL_HEADER = re.compile(  # a call, from behind the `to=` of its header to its arguments
     r"\s*(?:functions\.)?(?P<name>[\w.-]+)[^{]*?<\|message\|>\s*(?=\{)"
 )
 ENDS = ("<|return|>", CALL_END)
@@ -67,7 +67,7 @@ def parse_tool_call(text: str, _tools: Sequence[Any] | None = None) -> dict[str,
 
 
 def harmony_thinking(tokenizer: Any) -> Thinking:
-    """Return how a model thinks: in each message that is not for the user, until one that is."""
+    """Return how a model thinks: in every message before the one for the user."""
     final, between, commentary = (
         tokenizer.encode(text, add_special_tokens=False)
         for text in (FINAL, BETWEEN_MESSAGES, COMMENTARY)

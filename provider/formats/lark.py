@@ -1,4 +1,4 @@
-"""A grammar in llguidance's Lark while it is made: rules, and what texts and values may be."""
+"""Builds a grammar in llguidance's Lark: rules, literals, JSON values, texts up to an end."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["BETWEEN", "GAP", "NUMBER", "Lark", "Schema"]
 # Between JSON's tokens: a space, or a new line and its indentation. Any run of white space would be
 # JSON too, and small models lose themselves in it.
 BETWEEN = r"( |\n[ \t]{0,32})?"
-GAP, NUMBER = "\0", "\1"  # in a template: a space, a new line or nothing; digits
+GAP, NUMBER = "\0", "\1"  # places in a template: a space, a new line or nothing; digits
 CLASSES = {GAP: "GAP", NUMBER: "NUMBER"}
 Schema = Mapping[str, Any]
-WHOLE = "whole"  # the schema that references are into, among the definitions
+WHOLE = "whole"  # the definition that holds the schema that references point into
 
 
 class Lark:
-    """A grammar in the making: its rules, and items for what texts and values may be."""
+    """A grammar that is being built; its methods return items to build rules from."""
 
     def __init__(self, tokenizer: Any):
         # llguidance keeps every added token apart from text, special or not.
@@ -30,7 +30,7 @@ class Lark:
         self._known = re.compile(f"({'|'.join(map(re.escape, known))})")
 
     def grammar(self, start: str) -> str:
-        """Return the whole, that begins with these items."""
+        """Return the whole grammar, whose texts are those of the items `start`."""
         return "\n".join([f"start: {start}", *self._rules])
 
     def rule(self, body: str) -> str:
@@ -51,7 +51,7 @@ class Lark:
         return self.rule(f"%json {json.dumps(guided)}")
 
     def text(self, end: str, but: Iterable[str] = ()) -> str:
-        """Return items for any text and the `end`, which is not in it; nor does it match `but`."""
+        """Return items for a text and the `end` after it; the text matches none of `but`."""
         first, *more = self._split(end)
         refused = [f"(?s:.*){_as_regex(first.strip())}(?s:.*)", *but]
         terminal = f"T{len(self._rules)}"
@@ -75,7 +75,7 @@ class Lark:
 
 
 def _moved(schema: Any) -> Any:
-    """Return a schema whose references into the whole are to where the whole is put."""
+    """Return a schema whose references point to the whole schema among the definitions."""
     if isinstance(schema, Mapping):
         return {
             key: f"#/$defs/{WHOLE}{value[1:]}" if _is_reference(key, value) else _moved(value)

@@ -1,4 +1,4 @@
-"""The formats of tool calls, followed while a model writes them.
+"""Readers that follow tool calls while a model writes them.
 
 Formats whose text carries the arguments as JSON are shown as they come; others when they are whole.
 """
@@ -21,13 +21,13 @@ def is_name(value: Any) -> bool:
 
 
 def as_json(value: Any) -> str:
-    """Return JSON for whatever a parser may return: a set, which has none, as Python writes it."""
+    """Return JSON for a parser's value; what JSON can't hold is a text, as Python prints it."""
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return text.encode(errors="replace").decode()  # half of a surrogate pair is no character
+    return text.encode(errors="replace").decode()  # a lone surrogate has no UTF-8
 
 
 class Piece(NamedTuple):
-    """What a text made known: of the newest call, or with a `name` of the next."""
+    """A part of a call that became known; one with a `name` begins the next call."""
 
     name: str | None
     arguments: str  # part of the arguments' JSON
@@ -35,7 +35,7 @@ class Piece(NamedTuple):
 
 
 class Reader(Protocol):
-    """Follows one tool text; `whole` is the length of a beginning that is whole calls."""
+    """Follows one tool text; `whole` is the length of the calls at its beginning that are whole."""
 
     whole: int
 
@@ -56,7 +56,7 @@ class WholeText:
         return []
 
     def rest(self, arguments: Mapping[str, Any]) -> str:
-        """Return nothing: all of it is missing."""
+        """Return nothing: no part of the arguments was shown."""
         return ""
 
 
@@ -110,7 +110,7 @@ class JsonCall(WholeText):
         return self._pieces()
 
     def _step(self) -> bool:
-        """Understand one field more; return whether that could be."""
+        """Read one more field; return whether it is there in full."""
         if self._began is not None and self._ended is None:
             self._ended = self._arguments.end_in(self._text, self._at)
             self._at = len(self._text) if self._ended is None else self._ended
@@ -148,7 +148,7 @@ class JsonCall(WholeText):
 
 
 class HeadedCalls(WholeText):
-    """A header with a name, then a JSON object; as often as there are calls.
+    """One or more calls, each a header with a name and then a JSON object.
 
     The header is a pattern with a group `name`, and one `id` where the model gives one.
     """

@@ -1,4 +1,4 @@
-"""A prompt as the model reads it, and what its text says of the answer.
+"""A prompt as the model reads it, and what follows from it for the answer.
 
 Rule: no text is rendered twice. The first gives the tokens; further ones are rendered when
 something is asked that it doesn't say, which is seldom, and each serves all that asks for it.
@@ -17,7 +17,7 @@ from provider.interface import InvalidRequestError
 __all__ = ["RenderedPrompt"]
 
 Messages = Sequence[Mapping[str, Any]]
-SWITCH = "thinking"  # in each name by which templates know whether to think
+SWITCH = "thinking"  # part of every variable by which templates turn thinking on
 
 
 class RenderedPrompt:
@@ -60,7 +60,7 @@ class RenderedPrompt:
 
     @cached_property
     def answer_begins(self) -> int:
-        """Where in `text` the answer begins: what comes after is not of the turns before it.
+        """The index in `text` at which the turns before the answer have ended.
 
         A template writes the beginning of an answer too, above all what opens its thinking.
         """
@@ -114,7 +114,7 @@ class RenderedPrompt:
         beginnings = []
         if self._messages[0]["role"] == "system":
             beginnings.append(self._tokens_or_none(self._messages[:1]))
-        if not self._go_on:  # else the last turn has not ended
+        if not self._go_on:  # a turn that goes on has no end yet
             beginnings.append(self._closed_tokens)
         prompt = self.tokens
         return [
@@ -127,7 +127,7 @@ class RenderedPrompt:
 
     @property
     def _answer(self) -> str:
-        """What of the prompt is the answer's."""
+        """The part of the prompt that belongs to the answer."""
         if not self._template.tokenizer.has_chat_template:
             return str(self._messages[-1]["content"]) if self._go_on else ""
         return self.text[self.answer_begins :]
@@ -170,8 +170,8 @@ class RenderedPrompt:
 
 
 def _common(one: str, other: str) -> int:
-    """Return how many characters two texts begin with that are the same."""
-    if one.startswith(other):  # as nearly always
+    """Return the length of the beginning that two texts share."""
+    if one.startswith(other):  # the usual case, without a loop
         return len(other)
     pairs = enumerate(zip(one, other, strict=False))
     return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))

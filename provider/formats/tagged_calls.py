@@ -24,7 +24,7 @@ class Tags(NamedTuple):
     close: re.Pattern[str] | None = None  # ends a call, None if the text's end does
     closing: str = ""  # text that completes a header and an argument to a whole call
     several: bool = False  # whether other calls may follow
-    strips: bool = True  # whether white space around a value is not of it, or only a new line
+    strips: bool = True  # whether all white space around a value is left out, or one new line
 
 
 class TaggedCalls:
@@ -116,7 +116,7 @@ class TaggedCalls:
         return f"{opening}{as_json(sure)[1:-1]}"
 
     def _skip(self) -> None:
-        """Step over what comes before a string and is not of it."""
+        """Step over the white space before a string that doesn't belong to it."""
         text = self._text[self._at :]
         if self._tags.strips:
             self._at += len(text) - len(text.lstrip())
@@ -136,7 +136,7 @@ class TaggedCalls:
         return f"{before}{as_json(key)}: "
 
     def _read(self, key: str, argument: str) -> Any:
-        """Return what the parser makes of one argument; NOTHING if it can't be read."""
+        """Return the value of one argument by the parser; NOTHING if it can't be read."""
         try:
             call = self._parser(f"{self._header}{argument}{self._tags.closing}", self._tools)
             return call["arguments"].get(key, NOTHING)

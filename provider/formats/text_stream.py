@@ -23,7 +23,7 @@ ANSWER_STATE, REASONING_STATE, TOOL_STATE = "normal", "reasoning", "tool"
 
 
 class TextFormat:
-    """How one model marks its text: made once a model, shared by its streams."""
+    """The markers in one model's text; made once a model, and shared by its streams."""
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
@@ -34,7 +34,7 @@ class TextFormat:
 
 
 def initial_state(tokenizer: Any, prompt: Sequence[int]) -> str:
-    """Return the state the prompt leaves the model in; some templates open the thinking."""
+    """Return the state in which the prompt leaves the text: in thinking, if it is open there."""
     if tokenizer.response_initial_state:
         return _state_in_message(tokenizer, prompt)
     thinking = model_format(tokenizer).thinking(tokenizer)
@@ -62,7 +62,7 @@ def _state_in_message(tokenizer: Any, prompt: Sequence[int]) -> str:
     start = model_format(tokenizer).message_start
     _, started, begun = tokenizer.decode(list(prompt)).rpartition(start)
     if not started:
-        return ANSWER_STATE  # plain text
+        return ANSWER_STATE  # a plain text has no header
     state = make_text_state_machine(tokenizer).make_state(tokenizer.response_initial_state)
     (name, *_), _ = TextStateMachine.split(state, begun)
     return str(name)
@@ -94,7 +94,7 @@ class TextStream:
         if after is not None:
             self._detokenizer.add_token(after)
             self._detokenizer.finalize()
-            _ = self._detokenizer.last_segment  # which is not of the answer
+            _ = self._detokenizer.last_segment  # the text before the answer, not shown
         self._markers = form.markers.make_state(state)
         self._stops = TextStateMachine({ANSWER_STATE: [*form.strays, *((s, None) for s in stop)]})
         self._stop_state = self._stops.make_state()
@@ -120,7 +120,7 @@ class TextStream:
         return {"token": text, "logprob": logprob, "bytes": bytes_of}
 
     def finish(self, *, cut: bool = False) -> list[Delta]:
-        """Return what was held back, now that nothing more comes; `cut` if it was not let."""
+        """Return what was held back, now that the answer has ended; `cut` if a limit ended it."""
         if self.stopped:
             return []
         self._detokenizer.finalize()
@@ -154,7 +154,7 @@ class TextStream:
         return held + (_deltas(text, reasoning=True) if state == REASONING_STATE else [])
 
     def _let_go(self) -> list[Delta]:
-        """Return what was held back as the start of a stop string."""
+        """Return the text held back as the possible start of a stop string."""
         if self.stopped:
             return []
         self._stop_state, held, _ = TextStateMachine.flush(self._stop_state)
@@ -175,7 +175,7 @@ class TextStream:
         return _deltas("".join(part for _, part in segments))
 
     def _close_call(self, end: str = "", *, cut: bool = False) -> list[Delta]:
-        """Read the tool text that has come to its end."""
+        """Read the calls in the tool text, which has ended."""
         text, self._tool_text = self._tool_text, None
         if text is None:
             return []
@@ -186,7 +186,7 @@ class TextStream:
 
 
 def _split(state: Any, text: str) -> tuple[Any, list[tuple[str, str]]]:
-    """Do what TextStateMachine.split does, at once where no character can begin a marker."""
+    """Split as TextStateMachine does; without its loop where no character can begin a marker."""
     name, node, _, held = state
     if not held and node.keys().isdisjoint(text):
         return state, [(name, text)]

@@ -1,4 +1,4 @@
-"""How a model's thinking begins and ends, in tokens, for who holds it to a budget or to a form."""
+"""How a model's thinking begins and ends, in tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Thinking", "tagged_thinking"]
 
 @dataclass(frozen=True)
 class Thinking:
-    """Sequences of tokens; all are empty for a model that does not think."""
+    """The tokens around thinking; every sequence is empty for a model that does not think."""
 
     start: Sequence[int] = ()  # tokens that open thinking
     end: Sequence[int] = ()  # tokens that end thinking

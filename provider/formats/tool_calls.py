@@ -77,7 +77,7 @@ class ToolText:
         return calls, whole
 
     def _parsed_if_cut(self, text: str) -> tuple[list[dict[str, Any]], bool]:
-        """Return the calls that were whole before the model was stopped, and whether it is all."""
+        """Return the calls that were whole when the text was cut, and whether nothing follows."""
         end = self._format.part_ends_with
         if end is None:
             return self._parsed(text)
@@ -94,7 +94,7 @@ class ToolText:
         return self._delta(len(self._shown) - 1, name=piece.name, arguments=piece.arguments)
 
     def _end(self, number: int, call: dict[str, Any]) -> list[ToolCallDelta]:
-        """Complete a call; say so of one that was shown as another."""
+        """Complete a call; report it as malformed if another was shown in its place."""
         if number >= len(self._shown):
             delta = self._delta(number, arguments=as_json(call["arguments"]), complete=True)
             own = delta.id if call["id"] in self._taken else call["id"]
@@ -114,7 +114,7 @@ class ToolText:
         return [last]
 
     def _break(self, number: int, fault: Fault, *, most: int | None = None) -> list[ToolCallDelta]:
-        """Report calls as broken: those shown from `number` on, or one that was not."""
+        """Report calls as broken: those shown from `number` on, or one that was never shown."""
         shown = max(1, len(self._shown) - number) if most is None else most
         found = [
             self._delta(one, complete=True, error=fault, text=self._written)
@@ -179,7 +179,7 @@ def _plain(value: Any) -> Any:
     """Return a value as it comes out of JSON, which is how it is shown and sent."""
     try:
         return json.loads(as_json(value))
-    except (TypeError, ValueError):  # a dict with keys that JSON has not
+    except (TypeError, ValueError):  # a dict has keys that JSON doesn't allow
         return {"value": str(value)}
 
 

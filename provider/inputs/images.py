@@ -38,7 +38,7 @@ def take_images(
 
 
 def all_opened(images: Sequence[bytes], most_pixels: int = MOST_TOGETHER) -> list[Any]:
-    """Return images as `opened` does; raises ImageProcessingError also if they are too much."""
+    """Return images as `opened` does; too many pixels together are an ImageProcessingError."""
     left, pictures = most_pixels, []
     for data in images:
         pictures.append(opened(data, min(left, MOST_PIXELS)))
@@ -53,14 +53,14 @@ def opened(data: bytes, most_pixels: int = MOST_PIXELS) -> Any:
     Image.init()
     known = [form for form in FORMATS if form in Image.OPEN]
     try:
-        image = Image.open(io.BytesIO(data), formats=known)  # reads the head alone
+        image = Image.open(io.BytesIO(data), formats=known)  # reads only the header
         pixels = image.width * image.height
         fits = pixels <= most_pixels
         shown = ImageOps.exif_transpose(image).convert("RGB") if fits else None
     except UnidentifiedImageError as error:
         said = f"an image has an unknown format; known formats are {', '.join(known)}"
         raise ImageProcessingError(said, original_exception=error) from error
-    except Exception as error:  # PIL raises what its formats' readers raise
+    except Exception as error:  # PIL passes on what the readers of its formats raise
         raise ImageProcessingError(
             f"an image cannot be read: {error}", original_exception=error
         ) from error

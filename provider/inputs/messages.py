@@ -84,7 +84,7 @@ def _with_nested_calls(turn: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_thoughts(turn: dict[str, Any]) -> dict[str, Any]:
-    """Give what a turn says of its thinking by each name that a template may know it by."""
+    """Repeat a turn's thinking under each name that templates read it by."""
     thoughts = next((turn[name] for name in THOUGHTS if turn.get(name)), None)
     if thoughts is None:
         return turn
@@ -95,7 +95,7 @@ def _with_thoughts(turn: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_names(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Name the tools in results that have only the id of their call; some templates ask for it."""
+    """Add the tool's name to results that have only their call's id; some templates need it."""
     names: dict[Any, str] = {}
     for turn in turns:
         names |= {call["id"]: call["function"]["name"] for call in turn.get("tool_calls", ())}

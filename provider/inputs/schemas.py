@@ -1,4 +1,4 @@
-"""JSON Schemas as callers give them: looked through before anything reads them.
+"""JSON Schemas as callers give them, checked before anything reads them.
 
 Templates, grammars and the parsers of calls all take a schema for what it says it is. What is
 unknown here is let through; what is known has to have its form.
@@ -44,7 +44,7 @@ def _schemas(path: str, value: Any) -> None:
 
 
 def _items(path: str, value: Any) -> None:
-    """Look through what the items of a list are to fit; a list is how older drafts say it."""
+    """Check the schema of a list's items; in older drafts it is a list of schemas."""
     if isinstance(value, list | tuple):
         _schemas(path, value)
     else:

@@ -34,7 +34,7 @@ __all__ = ["Call", "RequestBuilder", "ToolsUnsupportedError"]
 
 
 PLAIN = {"type": "text"}
-KNOWN_STATES = (ANSWER_STATE, REASONING_STATE)  # others are of headers
+KNOWN_STATES = (ANSWER_STATE, REASONING_STATE)  # any other state is within a header
 
 
 class ToolsUnsupportedError(UnsupportedFeatureError, ValueError):
@@ -54,7 +54,7 @@ class Call:
 
 @dataclass(frozen=True)
 class RequestBuilder:
-    """What makes requests of calls once the model is there; for the prompt thread."""
+    """Makes requests for the engine out of calls, on the prompt thread of a loaded model."""
 
     template: ChatTemplate
     context_window: int | None
@@ -99,7 +99,8 @@ class RequestBuilder:
         processed = self._processed(prompt, images) if images else None
         if processed is not None:
             prompt.tokens = processed.tokens
-        formed = (options.response_format or PLAIN) != PLAIN  # and says where its answer ends
+        # A form says itself where the answer ends.
+        formed = (options.response_format or PLAIN) != PLAIN
         if not options.raw and not formed:
             options = replace(options, stop=(*options.stop, *self.template.stop))
         if not prompt.tokens:
@@ -182,7 +183,7 @@ class RequestBuilder:
 
 
 def _digest(images: Sequence[bytes]) -> str:
-    """Return what no other images have, in whichever way their data are cut."""
+    """Return a digest of images, different also where the data are split differently."""
     each = (hashlib.sha256(data).digest() for data in images)
     return hashlib.sha256(b"".join(each)).hexdigest()
 
@@ -192,7 +193,7 @@ def _reseeded(options: GenerationOptions, seed: int) -> GenerationOptions:
 
 
 def _with_choice(call: Call) -> Call:
-    """Return a call with the tools that may be chosen. Raises InvalidParameterError."""
+    """Return a call with the tools that `tool_choice` leaves. Raises InvalidParameterError."""
     choice, options = call.options.tool_choice, call.options
     if choice in {None, "auto"}:
         return call
