@@ -1,4 +1,4 @@
-"""The one seam of this project: AbstractLLMInterface, its types and its errors.
+"""The interface between gateway and provider: AbstractLLMInterface, its types and its errors.
 
 Names, signatures, field order and defaults follow the package `abstractllm` 1.1.1, so that a
 provider written for it stands behind the gateway and `MLXProvider` works through its registry.
@@ -181,7 +181,7 @@ class ModelCapability(StrEnum):
 
 
 class MessageRole(StrEnum):
-    """Who speaks in a message."""
+    """The author of a message."""
 
     SYSTEM = "system"
     USER = "user"
@@ -196,7 +196,7 @@ class ConfigurationManager:
         self._config: Dict[Union[str, ModelParameter], Any] = dict(initial_config or {})
 
     def get_param(self, param: Union[str, ModelParameter], default: Optional[Any] = None) -> Any:
-        """Return what is stored; a stored None counts as stored, as upstream."""
+        """Return a stored setting; a stored None is returned, as upstream does."""
         return self._config.get(param, default)
 
     def update_config(self, updates: Dict[Union[str, ModelParameter], Any]) -> None:
@@ -213,7 +213,7 @@ class ConfigurationManager:
         system_prompt: Optional[str] = None,
         tools: Optional[List[Any]] = None,
     ) -> Dict[str, Any]:
-        """Return this call's parameters: the stored ones, overridden by `kwargs`."""
+        """Return one call's parameters: the stored settings, overridden by `kwargs`."""
         params: Dict[Any, Any] = {**self._config, **kwargs}
         if system_prompt is not None:
             params[ModelParameter.SYSTEM_PROMPT] = system_prompt
@@ -271,7 +271,7 @@ class GenerateResponse:
 
 @dataclass
 class ChoiceResponse(GenerateResponse):
-    """A response where several answers were asked for.
+    """A response to a request for several answers.
 
     `choice` says which of them a delta is of; each answer of a stream has a last response. A whole
     answer is the first one, with all of them in `choices`.
@@ -283,7 +283,7 @@ class ChoiceResponse(GenerateResponse):
 
 @dataclass(frozen=True)
 class FileData:
-    """A file as data, where a path would mean nothing to the provider."""
+    """A file as data, for callers whose paths the provider can't read."""
 
     name: str
     mime: Optional[str]
@@ -316,7 +316,7 @@ class ModelInfo:
 
 
 class AbstractLLMInterface(ABC):
-    """What stands behind the gateway: a way to generate, synchronously and not."""
+    """A provider: it generates answers, with asyncio and without."""
 
     def __init__(self, config: Optional[Dict[Union[str, ModelParameter], Any]] = None):
         self.config_manager = ConfigurationManager(config or {})
@@ -352,7 +352,7 @@ class AbstractLLMInterface(ABC):
         """
 
     def get_capabilities(self) -> Dict[Union[str, ModelCapability], Any]:
-        """Return what this provider can do; nothing, until it says otherwise."""
+        """Return the provider's capabilities; by default none."""
         return {
             ModelCapability.STREAMING: False,
             ModelCapability.MAX_TOKENS: 2048,
@@ -385,28 +385,28 @@ class AbstractLLMInterface(ABC):
         system_prompt: Optional[str] = None,
         tools: Optional[List[Any]] = None,
     ) -> Dict[str, Any]:
-        """Return this call's parameters: the stored ones, overridden by the call's."""
+        """Return one call's parameters: the stored settings, overridden by the call's."""
         return self.config_manager.get_provider_params(kwargs, system_prompt, tools)
 
     # What a gateway asks beyond the package's own interface; a provider overrides what it has.
 
     async def load(self) -> None:  # noqa: B027 - a default
-        """Get ready to generate; there is nothing to load. Raises an `AbstractLLMError`."""
+        """Get ready to generate; by default nothing is loaded. Raises an `AbstractLLMError`."""
 
     async def aclose(self) -> None:  # noqa: B027 - a default
-        """Free everything; there is nothing to free."""
+        """Free all resources; by default there are none."""
 
     def health(self) -> Health:
-        """Return whether a generation can be taken now; it can."""
+        """Return whether a generation can be taken now; by default it can."""
         return Health(ready=True)
 
     def models(self) -> List[ModelInfo]:
-        """Return the models that can be asked for; the one of the configuration."""
+        """Return the models that can be asked for; by default the configured one."""
         name = self.get_param(ModelParameter.MODEL)
         return [ModelInfo(str(name) if name else "default")]
 
     def statistics(self) -> Optional[object]:
-        """Return one look at the numbers to be published, None for none.
+        """Return a snapshot of the numbers to publish; by default None.
 
         A dataclass of numbers, and of histograms with `bounds`, `counts` and `total`; a number
         that only ever grows has the metadata COUNTER. Never waits.
@@ -418,7 +418,7 @@ COUNTER: Mapping[str, str] = MappingProxyType({"kind": "counter"})
 
 
 class ForeignProvider(AbstractLLMInterface):
-    """A provider that was written for the package `abstractllm`, with the defaults for the rest."""
+    """A provider written for the package `abstractllm`, with defaults for all else."""
 
     def __init__(self, provider: Any):
         super().__init__(provider.get_config())

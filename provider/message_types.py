@@ -70,7 +70,7 @@ def _check_calls(path: str, calls: Any) -> None:
 
 
 def _seen_part(path: str, part: Any) -> dict[str, Any]:
-    """Return a part of a message with images."""
+    """Return a checked part of a message with images."""
     if is_image_part(part):
         return image_part(path, part)
     return {"type": "text", "text": _part(path, part)}

@@ -1,4 +1,4 @@
-"""What a call may ask for, checked in one place before anything runs.
+"""The options of a call: their defaults, ranges and checks.
 
 Every option is one field of `GenerationOptions`, with its default, its check and its range, and
 whether a configuration may hold it; `OPTIONS` has them by name. The command line, the wire, the

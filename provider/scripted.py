@@ -55,14 +55,14 @@ DEFAULT_TOKENS_PER_SECOND = 60.0  # about what a mid-sized model gives on a lapt
 
 @dataclass(frozen=True)
 class Say:
-    """Put out text, one delta a word."""
+    """Generate text, one delta a word."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Put out text on the reasoning channel, one delta a word."""
+    """Generate text on the reasoning channel, one delta a word."""
 
     text: str
 
@@ -177,7 +177,7 @@ class ScriptedProvider(AbstractLLMInterface):
         return [ModelInfo(MODEL_NAME, CONTEXT_WINDOW)]
 
     def get_capabilities(self) -> Dict[Union[str, ModelCapability], Any]:
-        """Return what the script can play."""
+        """Return the capabilities of a script."""
         able = (
             ModelCapability.STREAMING,
             ModelCapability.SYSTEM_PROMPT,

@@ -89,7 +89,7 @@ def _by_tokens(cache: Any, tokens: int) -> Cost:
 
 
 def _by_positions(cache: Any, tokens: int) -> Cost:
-    """Return what a cache takes that has room for more tokens than it has read."""
+    """Return the cost of a cache that has room for more tokens than it has read."""
     if cache.keys is None:
         return _by_tokens(cache, tokens)
     # A quantised cache has parts.

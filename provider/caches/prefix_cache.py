@@ -1,4 +1,4 @@
-"""KV caches of sequences that were read, for prompts that begin alike.
+"""KV caches of earlier prompts, reused by prompts that begin alike.
 
 Rule 1: what is kept has been evaluated, is of one model (and adapter), and is never changed:
 a hit gives a copy, which shares its memory until it is written to.

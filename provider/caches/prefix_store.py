@@ -40,7 +40,7 @@ _numbers = itertools.count()  # numbers of this process's temporary files
 
 
 class _ForeignError(ValueError):
-    """A file that is not one of ours, and why."""
+    """A file that the store did not write or can't use; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,12 +137,12 @@ class PrefixStore:
         return list(caches)
 
     def flush(self) -> None:
-        """Wait until what was handed over is written, or left out; not on the MLX thread."""
+        """Wait until all queued writes are done or dropped; not on the MLX thread."""
         with suppress(RuntimeError):  # raised once it is closed; `wait_closed` waits
             self._writer.submit(int).result()
 
     def close(self) -> None:
-        """Take nothing more to be written; returns at once, what waits is written still."""
+        """Refuse further writes and return at once; queued ones are still written."""
         self._writer.shutdown(wait=False)
 
     def wait_closed(self) -> None:

@@ -29,7 +29,7 @@ MOST_KEPT = 64  # compiled forms, each of up to some megabytes
 
 @dataclass(frozen=True)
 class Form:
-    """What an answer is held to: `grammar` in llguidance's own notation."""
+    """The form of an answer: `grammar` in llguidance's own notation."""
 
     grammar: str
 

@@ -45,7 +45,7 @@ class Sandbox:
             return None
 
     def passes(self, grammar: str) -> bool:
-        """Return whether a grammar takes no more than it may, on the thread that tries.
+        """Return whether a grammar compiles within the limits; on the sandbox's thread.
 
         What is no grammar passes too: whoever compiles it finds out why. Once closed, all do.
         """
@@ -109,7 +109,7 @@ class Sandbox:
 
 
 def main() -> None:
-    """Compile each grammar that comes, one a line of JSON, and answer; die of one that is too much.
+    """Compile grammars, one a line of JSON, and answer each; a costly one ends the process.
 
     Time ends it by a signal and memory by llguidance's own end where it can get none.
     """

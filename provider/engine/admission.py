@@ -18,7 +18,7 @@ __all__ = ["Admission"]
 
 
 class Admission:
-    """What runs in the batch may come to need, beside what is kept for prompts to come.
+    """The memory promised to runs in the batch, beside the caches kept for later prompts.
 
     A tenant of the memory that all models share; `weights` in bytes.
     """
@@ -48,21 +48,21 @@ class Admission:
         return self.budget.committed
 
     def enter(self) -> None:
-        """Take a place among the models."""
+        """Join the models that share the memory."""
         self._shared.enter(self)
 
     def forget(self, nbytes: int) -> int:
-        """Free what is kept for prompts to come, about so many bytes; return how many it was."""
+        """Free about so many bytes of caches kept for later prompts; return how many were freed."""
         before = self._prefixes.nbytes
         self._prefixes.shrink(max(0, before - nbytes))
         return before - self._prefixes.nbytes
 
     def leave(self) -> None:
-        """Give the place among the models up."""
+        """Leave the models that share the memory."""
         self._shared.leave(self)
 
     def learn(self, row: Row) -> None:
-        """Take what the caches of a row cost as what every run's will."""
+        """Estimate the cost of every run from the caches of this row."""
         self.budget.learn(*cost_of(row.caches or [], row.done))
 
     def refuse_if_too_large(self, request: RunRequest) -> None:
@@ -98,11 +98,11 @@ class Admission:
 
     @property
     def stuck(self) -> bool:
-        """Whether the run that `make` refused waits for nobody's end."""
+        """Whether no run will end and free memory for the run that `make` refused."""
         return not self._shared.promised
 
     def refuse_if_stuck(self, now: float) -> None:
-        """Raise ResourceExceededError if the run that `make` refused waits for nobody's end.
+        """Raise ResourceExceededError if no run will free memory for the run that `make` refused.
 
         Models that are pinned or have runs of their own keep their weights. Where all of these
         wait too, none would ever go on; a while is left for one that is only just used.
@@ -120,7 +120,7 @@ class Admission:
             )
 
     def release(self, key: int) -> None:
-        """Take the promise to a run back, if there is one."""
+        """Withdraw the promise to a run, if there is one."""
         self.budget.release(key)
 
     def _give_up_caches(self, run: Run) -> None:

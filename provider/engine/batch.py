@@ -136,7 +136,7 @@ class Batch:
         return Parked(replace(row, caches=caches, done=done, gone=False), pending)
 
     def deliver(self, parked: Parked) -> Token:
-        """Read the token that a parked row had on its way."""
+        """Return the token that was pending when a row was parked."""
         assert parked.pending is not None
         row, token = parked.row, parked.pending
         row.sequence.append(token)
@@ -144,11 +144,11 @@ class Batch:
 
     @property
     def first_token_flies(self) -> bool:
-        """Whether a row's first token is on its way, which is better not kept waiting."""
+        """Whether a row's first token has been launched and should be delivered soon."""
         return any(group.first_token_flies for group in self._groups)
 
     def collect(self) -> StepResult:
-        """Wait for the forward passes on their way, launch none, and return their tokens."""
+        """Wait for the launched forward passes, and return their tokens; launch no others."""
         return self._each(lambda group, result: group.collect(result))
 
     def decode(self) -> StepResult:

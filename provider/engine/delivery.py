@@ -1,4 +1,4 @@
-"""From the MLX thread to the readers: what a step gave, by one call an event loop."""
+"""Delivery of events from the MLX thread to the readers, by one call an event loop and step."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["EventDelivery"]
 
 
 class Reader(Protocol):
-    """Whoever has an inbox."""
+    """Anything with an inbox."""
 
     @property
     def inbox(self) -> Inbox:
-        """Where events go."""
+        """The inbox for its events."""
 
 
 R = TypeVar("R", bound=Reader)
 
 
 class EventDelivery(Generic[R]):
-    """Gathers events, and gives each event loop all of its own at once.
+    """Collects events, and delivers them to each event loop at once.
 
     One `call_soon_threadsafe` a step and loop, not one a token: each wakes the loop by a system
     call, and at 32 streams those would cost more than the text.

@@ -134,11 +134,11 @@ class Engine:
         return loading
 
     def watch(self, watcher: Callable[[LoadProgress], None]) -> None:
-        """Let the loading's progress be told, on whichever thread, until it is loaded."""
+        """Call `watcher` with the progress of loading, on any thread, until the model is loaded."""
         self._watchers.append(watcher)
 
     def tell(self, progress: LoadProgress) -> None:
-        """Tell those who watch how the loading goes; from any thread."""
+        """Pass progress of loading to the watchers; from any thread."""
         for watcher in list(self._watchers):
             watcher(progress)
 
@@ -155,7 +155,7 @@ class Engine:
 
     @contextmanager
     def coming(self) -> Iterator[None]:
-        """Announce, around the making of its prompt, that a run is going to be submitted."""
+        """Announce a run while its prompt is being made."""
         with self._lock:
             self._coming += 1
         try:
@@ -194,7 +194,7 @@ class Engine:
             self._post(Cancel(run))
 
     def resume(self, run: Run) -> None:
-        """Say that a parked run's reader has read; see `Run.unread`."""
+        """Let a parked run go on if its reader has caught up; see `Run.unread`."""
         self._post(Resume(run))
 
     @property

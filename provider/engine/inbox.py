@@ -1,4 +1,4 @@
-"""Where the engine leaves a run's events: for a reader on an event loop, or on a thread."""
+"""The queues of a run's events, for a reader on an event loop or on a thread."""
 
 from __future__ import annotations
 
@@ -97,10 +97,10 @@ class ChoiceInbox:
         self._put: Callable[[Any], None] = all_of_them.put
 
     def put(self, events: Sequence[RunEvent]) -> None:
-        """Append events to those of all."""
+        """Append events to the common inbox."""
         self._put([(self, event) for event in events])
 
     def take(self, event: RunEvent) -> None:
-        """Note that the reader has got an event."""
+        """Count an event that the reader has taken."""
         if isinstance(event, TextDelta | CallDelta):
             self.taken += event.tokens

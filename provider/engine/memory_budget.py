@@ -1,4 +1,4 @@
-"""Memory is admitted, not hoped for: what a run may come to need is known before it begins.
+"""A budget for KV caches: the most that a run may need is promised before it begins.
 
 Pure policy: no tensor. What a token costs is learned from the model's own caches.
 """
@@ -16,7 +16,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class MemoryBudget(Generic[Key]):
-    """What KV caches may take, and what is promised of it to runs in the batch; all in bytes."""
+    """The limit for KV caches, and the part promised to runs in the batch; all in bytes."""
 
     def __init__(self, limit: int):
         self.limit = limit
@@ -34,7 +34,7 @@ class MemoryBudget(Generic[Key]):
         return self.fixed + int(self.per_token * -(-tokens // STEP) * STEP)
 
     def lacking(self, need: int, others: int) -> int:
-        """Return how much too much `need` would be, beside `others` that nothing is promised to."""
+        """Return by how much `need` would exceed the limit, beside `others` without promises."""
         return max(0, self.committed + others + need - self.limit)
 
     def commit(self, key: Key, need: int) -> None:
@@ -44,5 +44,5 @@ class MemoryBudget(Generic[Key]):
         self.committed += need
 
     def release(self, key: Key) -> None:
-        """Take a promise back, if there is one."""
+        """Withdraw a promise, if there is one."""
         self.committed -= self._commitments.pop(key, 0)

@@ -1,4 +1,4 @@
-"""What all models of a process may take together: weights, and KV caches in their rooms.
+"""The memory that all models of a process share, for weights and KV caches.
 
 Pure policy, for the MLX thread; sizes in bytes. Who has the models says by `unload` how one that
 nobody uses is given up.
@@ -35,11 +35,11 @@ class PoolMember(Protocol):
         """Of these, what is promised to runs that will come to their ends."""
 
     def forget(self, nbytes: int) -> int:
-        """Free up to so much, or a little more, of what is only kept for later; return how much."""
+        """Free about so many bytes that are only kept for later; return how many were freed."""
 
 
 class MemoryPool:
-    """A limit, and who is under it."""
+    """A memory limit and the models that share it."""
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic):
         self.limit = limit
@@ -55,12 +55,12 @@ class MemoryPool:
         self._members: list[PoolMember] = []
 
     def enter(self, member: PoolMember) -> None:
-        """Let a tenant count."""
+        """Count a model."""
         if member not in self._members:
             self._members.append(member)
 
     def leave(self, member: PoolMember) -> None:
-        """Let a tenant count no more."""
+        """Stop counting a model."""
         if member in self._members:
             self._members.remove(member)
 
@@ -74,7 +74,7 @@ class MemoryPool:
         return sum(member.promised for member in self._members)
 
     def make_room(self, lacking: int, member: PoolMember | None = None) -> bool:
-        """Free something of the others'; return False if nothing can be freed."""
+        """Free memory of other models; return False if there is none to free."""
         for other in self._members:
             if other is not member and other.forget(lacking):
                 return True

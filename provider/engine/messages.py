@@ -1,4 +1,4 @@
-"""What crosses between a caller's thread and the MLX thread: requests in, events out."""
+"""The requests and events that cross between a caller's thread and the MLX thread."""
 
 from __future__ import annotations
 

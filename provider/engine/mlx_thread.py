@@ -18,7 +18,7 @@ __all__ = ["Lane", "MlxThread"]
 
 
 class Lane(Protocol):
-    """What the thread works for. Its methods are called on that thread, and raise nothing."""
+    """A user of the thread, such as a model's engine. Its methods run there, and raise nothing."""
 
     def turn(self, active_models: int) -> None:
         """Make one turn; `active_models` lanes take turns, this one among them."""
@@ -27,11 +27,11 @@ class Lane(Protocol):
         """Return whether nothing is to be done until it is woken; must not wake a lane."""
 
     def end(self) -> None:
-        """Give everything up: the program is ending."""
+        """End all work, because the program ends."""
 
 
 class MlxThread:
-    """A thread, made when there is something to do."""
+    """The MLX thread, started when there is work."""
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(

@@ -1,4 +1,4 @@
-"""Rows of a batch, and what a step says of them. Plain data."""
+"""Rows of a batch, and the results of a step. Plain data."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class Row:
         return len(self.sequence) - self.prompt_tokens
 
     def given(self, token: int, finish: str | None) -> Token:
-        """Return the newest token of the sequence as what a step gives."""
+        """Return the newest token of the sequence as a step's result."""
         drawn = None if self.watch is None else self.watch.read(self.generated - 1)
         return Token(self.key, token, finish, drawn)
 
     def follow(self, last: int) -> None:
-        """Tell the form which tokens have come, with `last`, which is being fed."""
+        """Advance the form by the new tokens; `last` is being fed."""
         assert self.form is not None
         length = self.fed + 1 - self.prompt_tokens
         self.form.follow(length, last, lambda: self._answer(length, last))
@@ -91,7 +91,7 @@ class Chunk:
 
 @dataclass
 class Parked:
-    """A row that has left the batch, and what it needs to go on as if it had not."""
+    """A row that has left the batch, with all it needs to continue exactly."""
 
     row: Row
     pending: int | None  # a token that was sampled and not read
@@ -99,7 +99,7 @@ class Parked:
 
 @dataclass
 class StepResult:
-    """What a decode step or a prefill gave."""
+    """The results of a decode step or a prefill."""
 
     tokens: list[Token] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)  # rows that were read, or must be again

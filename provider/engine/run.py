@@ -57,16 +57,16 @@ class Run:
 
     @property
     def unread(self) -> int:
-        """How many tokens the reader has not got the text of."""
+        """How many tokens' text the reader has not taken."""
         return self.tokens - self.inbox.taken
 
     @property
     def caught_up(self) -> bool:
-        """Whether the reader has got all there is; what is held back can't be waited for."""
+        """Whether the reader has taken all text that was delivered."""
         return self.sent <= self.inbox.taken
 
     def take(self, token: Token, step: int) -> list[Delta]:
-        """Take the token that a step gave; return what it made known, if anything.
+        """Take a step's token; return the deltas that it produces, if any.
 
         Raises what the detokenizer or the tool parser raises.
         """
@@ -86,7 +86,7 @@ class Run:
         return deltas
 
     def _count_into(self, deltas: list[Delta]) -> None:
-        """Say of each delta how many tokens it took."""
+        """Set on each delta how many tokens it stands for."""
         if self.tokens - self.sent > 1:
             deltas[0] = deltas[0]._replace(tokens=self.tokens - self.sent)
         if len(deltas) > 1:

@@ -51,7 +51,7 @@ class Scheduler(Generic[Key]):
 
     @property
     def streaming(self) -> bool:
-        """Whether a reader has seen tokens and wants more, so that a long chunk would be felt."""
+        """Whether any reader is between two tokens, so that a long chunk would delay it."""
         return bool(self._streaming)
 
     @property
@@ -64,7 +64,7 @@ class Scheduler(Generic[Key]):
         self._waiting.append(key)
 
     def stream(self, key: Key) -> None:
-        """Note that a run's first token was handed over."""
+        """Note that a run's first token was delivered."""
         if key in self._decoding:
             self._streaming.add(key)
 

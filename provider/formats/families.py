@@ -82,7 +82,7 @@ class CallFormat:
 
 @dataclass(frozen=True)
 class OwnReading:
-    """What mlx-lm would have to know of a family to read it, from a file beside this one."""
+    """The reading of a family that mlx-lm has no parser for, from a file beside this one."""
 
     tokens: Sequence[str]  # a vocabulary with all of them belongs to this family
     parser: Parser

@@ -40,7 +40,7 @@ class Reader(Protocol):
     whole: int
 
     def add(self, text: str) -> list[Piece]:
-        """Take more text; return what it makes known."""
+        """Take more text; return the pieces that it completes."""
 
     def rest(self, arguments: Mapping[str, Any]) -> str:
         """Return what completes the newest call's arguments, now that they are known."""
@@ -103,7 +103,7 @@ class JsonCall(WholeText):
         self._told = False  # whether the name was shown
 
     def add(self, text: str) -> list[Piece]:
-        """Take more text; return what it makes known."""
+        """Take more text; return the pieces that it completes."""
         self._text += text
         while self._step():
             pass
@@ -161,7 +161,7 @@ class HeadedCalls(WholeText):
         self._arguments = _Arguments()
 
     def add(self, text: str) -> list[Piece]:
-        """Take more text; return what it makes known."""
+        """Take more text; return the pieces that it completes."""
         self._text += text
         pieces: list[Piece] = []
         while True:

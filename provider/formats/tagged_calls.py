@@ -47,7 +47,7 @@ class TaggedCalls:
         self._said = ""  # what was shown of the current value, if it is a string
 
     def add(self, text: str) -> list[Piece]:
-        """Take more text; return what it makes known."""
+        """Take more text; return the pieces that it completes."""
         self._text += text
         pieces: list[Piece] = []
         steps = {"call": self._call, "argument": self._argument, "value": self._value}
@@ -101,7 +101,7 @@ class TaggedCalls:
         return True
 
     def _more(self, key: str) -> str:
-        """Return what can be shown of a string that goes on."""
+        """Return the part of an unfinished string that can be shown."""
         if not self._said:
             self._skip()
         text, end = self._text[self._at :], self._tags.end

@@ -69,7 +69,7 @@ def _state_in_message(tokenizer: Any, prompt: Sequence[int]) -> str:
 
 
 class TextStream:
-    """One answer's way from tokens to text; its `state` is the one that it begins in.
+    """The text of one answer, made token by token; `state` is its first state.
 
     `after` is the token before it, if it goes on from a text: then a space that it begins with is
     of the text, and not of how tokens are written.
@@ -101,7 +101,7 @@ class TextStream:
         self._tool_text: ToolText | None = None  # tool call that has begun and not ended
 
     def add(self, token: int) -> list[Delta]:
-        """Take one token; return what it makes known."""
+        """Take one token; return the deltas that it produces."""
         self._detokenizer.add_token(token)
         deltas = self._split(self._detokenizer.last_segment)
         self.reasoning_tokens += self._markers[0] == REASONING_STATE

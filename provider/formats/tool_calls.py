@@ -47,7 +47,7 @@ class ToolText:
         self._written = ""  # the text with its markers, once ended
 
     def add(self, text: str) -> list[ToolCallDelta]:
-        """Take more text; return what it makes known."""
+        """Take more text; return the deltas that it produces."""
         self._parts.append(text)
         return [self._show(piece) for piece in self._reader.add(text)]
 
@@ -67,7 +67,7 @@ class ToolText:
         return deltas
 
     def _parsed(self, text: str) -> tuple[list[dict[str, Any]], bool]:
-        """Return the calls that can be read, and whether they are all that was written."""
+        """Return the readable calls, and whether the text holds nothing else."""
         parser = self._tokenizer.tool_parser
         guess, first = self._format.is_guess, self._first
         calls, whole = parse_calls(text, parser, self._tools, first, is_guess=guess)

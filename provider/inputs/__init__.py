@@ -1,1 +1,1 @@
-"""What callers give, checked and brought into one form."""
+"""Inputs of a request, checked and normalised."""

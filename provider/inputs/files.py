@@ -1,4 +1,4 @@
-"""Files that a prompt brings along: read, checked, and put into the text under their names."""
+"""Files of a request: read, checked, and put into the prompt under their names."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Check = Callable[[str, Any], None]
 
 
 def check_schema(path: str, schema: Any) -> None:
-    """Raise InvalidParameterError, which names the place, for what is no JSON Schema."""
+    """Raise InvalidParameterError, with the path, for a value that is not a JSON Schema."""
     try:
         json.dumps(schema)
     except (TypeError, ValueError, RecursionError) as error:

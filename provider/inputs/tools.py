@@ -1,4 +1,4 @@
-"""Tools as the callers give them, in the form that chat templates read.
+"""Tool definitions, normalised to the form that chat templates read.
 
 A tool's name is letters (of any script), digits, `_`, `-` and `.`: what families can write in a
 call so that it is read back. Most put a name bare before a bracket, a tag or a space, and only JSON

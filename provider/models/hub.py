@@ -133,7 +133,7 @@ def cached() -> list[CachedModel]:
 
 
 def _bar(tell: Tell) -> type[Any]:
-    """Return a class of progress bars that tell what they show.
+    """Return a class of progress bars that report to `tell`.
 
     The hub's client has three: of files, of what came, of what is written. The last is told.
     """

@@ -28,7 +28,7 @@ LOOKS_AT_IDLE = 4  # checks within the idle time
 
 
 class Library:
-    """Models by name; the first is the one that is meant where none is named."""
+    """Models by name; the first is the default."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Library:
             return self._add(ModelSource(name, name))
 
     def _forget_failed(self) -> None:
-        """Let names that anybody could make up not pile up."""
+        """Forget failed models that clients named, so that made-up names don't pile up."""
         others = [served for name, served in self._models.items() if name not in self._named]
         for served in others:
             if served.loading_failed or (len(others) >= MOST_ANY and not served.in_use):
@@ -110,7 +110,7 @@ class Library:
                 del self._models[served.name]
 
     def infos(self) -> list[ModelInfo]:
-        """Return what is told of each model."""
+        """Return the public information on each model."""
         return [served.info for served in self._all()]
 
     def statistics(self) -> EngineStatistics:
@@ -158,7 +158,7 @@ class Library:
 def sources_of(
     models: Sequence[str | None], adapters: Sequence[str] = (), draft: str | None = None
 ) -> list[ModelSource]:
-    """Return the sources that are given as texts.
+    """Return the sources that a configuration names.
 
     A model is a folder or a hub id, or `NAME=` and one of these; an adapter is
     `NAME=BASE:FOLDER`, or a hub id in the folder's place. `draft` is for the first model.

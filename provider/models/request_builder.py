@@ -1,4 +1,4 @@
-"""From a call to a request that the engine takes: checked against the model, as tokens.
+"""Requests for the engine, made from calls: checked against the model, and tokenized.
 
 A `RequestBuilder` belongs to one thread, as its tokenizer does.
 """
@@ -38,7 +38,7 @@ KNOWN_STATES = (ANSWER_STATE, REASONING_STATE)  # any other state is within a he
 
 
 class ToolsUnsupportedError(UnsupportedFeatureError, ValueError):
-    """The model's template knows no tools; a ValueError too, as the interface documents."""
+    """The model's template does not support tools; a ValueError too, as the interface documents."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class RequestBuilder:
     why_text_only: str = ""  # why a model that could see does not
 
     def requests(self, call: Call) -> list[RunRequest]:
-        """Turn a call into tokens, once for each answer; raises what `generate_async` documents."""
+        """Return a call's requests, one for each answer. Raises what `generate_async` documents."""
         first = self._request(call)
         if call.options.n == 1:
             return [first]

@@ -89,23 +89,23 @@ class ServedModel:
 
     @property
     def name(self) -> str:
-        """By which it is asked for."""
+        """The name that requests use."""
         return self.source.name
 
     @property
     def info(self) -> ModelInfo:
-        """What is told of it."""
+        """The public information on the model."""
         loaded = self.loaded() is not None
         return ModelInfo(self.name, self._context_window, loaded, self.source.base)
 
     @property
     def closed(self) -> bool:
-        """Whether it takes no calls any more."""
+        """Whether it is closed for good."""
         return self._closed
 
     @property
     def loading_failed(self) -> bool:
-        """Whether it could not be loaded when that was tried last."""
+        """Whether the last attempt to load it failed."""
         preparing = self._preparing
         return preparing is not None and preparing.done() and preparing.exception() is not None
 
@@ -120,7 +120,7 @@ class ServedModel:
         return self._preparing is not None and not self.loading_failed
 
     def loaded(self) -> RequestBuilder | None:
-        """Return what makes its requests, None while it is not loaded; never waits."""
+        """Return its request builder, None while it is not loaded; never waits."""
         preparing = self._preparing
         if preparing is None or not preparing.done() or preparing.exception() is not None:
             return None
@@ -166,14 +166,14 @@ class ServedModel:
         self.last_used = time.monotonic()
 
     def prepare(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Do something on the thread that makes prompts. Raises EngineClosedError."""
+        """Run `work` on the model's prompt thread. Raises EngineClosedError."""
         try:
             return self._text_worker.submit(work, *arguments)
         except RuntimeError as error:
             raise EngineClosedError("the model was unloaded") from error
 
     def watch(self, watcher: Callable[[LoadProgress], None]) -> None:
-        """Let the progress of loading be told, on whichever thread."""
+        """Call `watcher` with the progress of loading, on any thread."""
         self.engine.watch(watcher)
 
     @property

@@ -44,7 +44,7 @@ def model_name(model: str | None) -> str:
 
 
 def _local(name: str) -> Path | None:
-    """Return what is there by that name, None if there is nothing or it can't be a path."""
+    """Return the existing path of that name, None if there is none."""
     try:
         path = Path(name).expanduser()
         return path if path.exists() else None

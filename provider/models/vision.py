@@ -1,4 +1,4 @@
-"""Models that see, by mlx-vlm: what its models need beyond tokens, for a batch that knows tokens.
+"""Vision models, by mlx-vlm: adapts what they need beyond tokens to the batch.
 
 mlx-vlm turns pixels into embeddings that stand in the prompt where its image tokens are; from there
 on a model that sees is a language model, and its rows decode with all others. Some count positions
@@ -47,7 +47,7 @@ AXES = 3  # axes of M-RoPE: time, height, width
 
 
 def has_vision_config(path: Path) -> bool:
-    """Return whether a model's configuration says that it sees."""
+    """Return whether a configuration is a vision model's."""
     config = json.loads((path / "config.json").read_text("utf-8"))
     return bool(config.get("vision_config") or config.get("vision_tower"))
 
@@ -135,7 +135,7 @@ class VisionModel:
         return [as_known(cache) for cache in self.language.make_cache()]
 
     def warm_up(self) -> None:
-        """Find out how it counts positions."""
+        """Find out how the model numbers positions."""
         features = self.model.get_input_embeddings(mx.array([[0, 0]]))
         self.counts_in_three = features.position_ids is not None
 
