@@ -77,7 +77,7 @@ class Connection:
             admit=lambda request, live: generations.refusal(request, live, self.token),
         )
         # Until their terminal frames are written.
-        self._pulls: dict[Generation, GenerationTask] = {}
+        self._tasks: dict[Generation, GenerationTask] = {}
         self._stopped: set[GenerationTask] = set()  # cancelled tasks that may not have closed yet
         self._closing: set[asyncio.Task[None]] = set()
         self._wake_writer = asyncio.Event()
@@ -153,7 +153,7 @@ class Connection:
     async def _end_when_idle(self, seconds: float) -> None:
         while True:
             left = self._last_busy + seconds - self._loop.time()
-            if left <= 0 and not self._pulls:
+            if left <= 0 and not self._tasks:
                 break
             await asyncio.sleep(max(left, seconds / 10))
         await self._close(CloseCode.NORMAL, f"nothing asked for {seconds:g} s")
@@ -217,48 +217,48 @@ class Connection:
         for command in commands:
             match command:
                 case Begin(generation, frame):
-                    self._pulls[generation] = self._generations.begin(
+                    self._tasks[generation] = self._generations.begin(
                         generation, frame, self, owner
                     )
                 case Stop(generation):
-                    self._stop(self._pulls[generation])
+                    self._stop(self._tasks[generation])
                 case TakeOver(frame):
                     self._take_over(frame, owner)
         self._wake_writer.set()
 
-    def _stop(self, pull: GenerationTask) -> None:
-        self._stopped.add(pull)
-        if pull.task is not None:
-            pull.task.add_done_callback(lambda task: self._stopped.discard(pull))
-        pull.stop()
+    def _stop(self, task: GenerationTask) -> None:
+        self._stopped.add(task)
+        if task.asyncio_task is not None:
+            task.asyncio_task.add_done_callback(lambda _: self._stopped.discard(task))
+        task.stop()
 
     # Resuming.
 
     def _take_over(self, frame: Resume, owner: Token | None) -> None:
-        pull = self._generations.resume_store.find(
+        task = self._generations.resume_store.find(
             frame.ticket, frame.id, owner.name if owner else None
         )
-        if pull is None:
+        if task is None:
             refusal: Refusal | None = Refusal(ErrorCode.NOT_RESUMABLE, NO_TICKET)
         else:
-            refusal = self._session.adopt(pull.generation, frame.after)
-        if refusal is not None or pull is None:
+            refusal = self._session.adopt(task.generation, frame.after)
+        if refusal is not None or task is None:
             known = any(one.id == frame.id for one in self._session.generations)
             assert refusal is not None
             self._session.refuse(None if known else frame.id, refusal)
             return
         self._generations.metrics.resumed += 1
-        if pull.audience is not self:
-            pull.audience.lose(pull)
-            pull.audience = self
-        self._pulls[pull.generation] = pull
-        pull.look()
+        if task.subscriber is not self:
+            task.subscriber.lose(task)
+            task.subscriber = self
+        self._tasks[task.generation] = task
+        task.look()
 
-    def lose(self, pull: GenerationTask) -> None:
+    def lose(self, task: GenerationTask) -> None:
         """Let go of a generation that another connection has taken over."""
-        self._pulls.pop(pull.generation, None)
+        self._tasks.pop(task.generation, None)
         why = Refusal(ErrorCode.NOT_RESUMABLE, "another connection has taken it over")
-        self._session.lose(pull.generation, why)
+        self._session.lose(task.generation, why)
         self._wake_writer.set()
 
     async def _let_go(self) -> None:
@@ -269,30 +269,30 @@ class Connection:
             CloseCode.GOING_AWAY,
             CloseCode.NOT_AUTHENTICATED,
         }
-        for pull in list(self._pulls.values()):
-            generation = pull.generation
+        for task in list(self._tasks.values()):
+            generation = task.generation
             if generation.resumable and not gone:
-                self._generations.resume_store.keep(pull)
+                self._generations.resume_store.keep(task)
             else:
                 generation.cancel(time.monotonic())
-                self._generations.resume_store.drop(pull)
-                self._stop(pull)
-        self._pulls.clear()
-        tasks = [pull.task for pull in self._stopped if pull.task is not None]
+                self._generations.resume_store.drop(task)
+                self._stop(task)
+        self._tasks.clear()
+        tasks = [task.asyncio_task for task in self._stopped if task.asyncio_task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # An audience.
+    # A subscriber.
 
-    def heard(self, pull: GenerationTask) -> None:
+    def heard(self, task: GenerationTask) -> None:
         """Send the events of a generation that has new ones."""
-        self._session.heard(pull.generation)
+        self._session.heard(task.generation)
         self._write_now()
 
     def has_enough(self, generation: Generation) -> bool:
         """Return whether too much of this generation waits for the client."""
         if generation.window_closed:
             return True
-        share = self._settings.outbox_bytes // max(1, len(self._pulls))
+        share = self._settings.outbox_bytes // max(1, len(self._tasks))
         return generation.waiting_bytes > max(LEAST_SHARE, share)
 
     # Writing.
@@ -353,15 +353,15 @@ class Connection:
 
     def _after(self, generation: Generation | None) -> None:
         """Let a generation go on after its events were written."""
-        pull = self._pulls.get(generation) if generation is not None else None
-        if pull is None:
+        task = self._tasks.get(generation) if generation is not None else None
+        if task is None:
             return
-        if pull.generation.over:
-            del self._pulls[pull.generation]
-            self._generations.resume_store.keep(pull)
+        if task.generation.over:
+            del self._tasks[task.generation]
+            self._generations.resume_store.keep(task)
             self._last_busy = self._loop.time()
         else:
-            pull.look()
+            task.look()
 
     def _watch(self) -> None:
         """Start the timer that bounds a write; one timer serves many writes."""

@@ -2,8 +2,8 @@
 
 Rule 1: the task that pulls a generator is the task that closes it; to stop one, its task is
 cancelled. A slow close holds up nobody.
-Rule 2: a generator is not pulled while its audience has enough: not pulling is the backpressure.
-Rule 3: it outlives its connection if it is resumable; then the shelf is its audience.
+Rule 2: a generator is not pulled while its subscriber has enough: not pulling is the backpressure.
+Rule 3: it outlives its connection if it is resumable; then the resume store is its subscriber.
 """
 
 from __future__ import annotations
@@ -53,25 +53,25 @@ OF_MODELS = (interface.ModelNotFoundError, interface.ModelLoadingError)
 
 
 class Subscriber(Protocol):
-    """Who gets what a generation says: a connection, or the shelf."""
+    """Who gets what a generation says: a connection, or the resume store."""
 
-    def heard(self, pull: GenerationTask) -> None:
+    def heard(self, task: GenerationTask) -> None:
         """Note that the generation has new events, or has ended."""
 
     def has_enough(self, generation: Generation) -> bool:
         """Return whether the provider has to wait."""
 
-    def lose(self, pull: GenerationTask) -> None:
-        """Let go of a generation that another audience has taken over."""
+    def lose(self, task: GenerationTask) -> None:
+        """Let go of a generation that another subscriber has taken over."""
 
 
 class GenerationTask:
-    """One generation's task; `audience` may change while it runs."""
+    """One generation's task; `subscriber` may change while it runs."""
 
     def __init__(
         self,
         generation: Generation,
-        audience: Subscriber,
+        subscriber: Subscriber,
         metrics: Metrics,
         *,
         owner: str | None = None,
@@ -79,12 +79,12 @@ class GenerationTask:
         most_prompt: int | None = None,
     ):
         self.generation = generation
-        self.audience = audience
+        self.subscriber = subscriber
         # Time of the cancel, in seconds on the monotonic clock.
         self.stopped_at: float | None = None
         self._metrics = metrics
         self.owner = owner  # the name of the token that started it
-        self.task: asyncio.Task[None] | None = None
+        self.asyncio_task: asyncio.Task[None] | None = None
         self._most_seconds = most_seconds
         self._most_prompt = most_prompt  # limit of a prompt, in tokens
         self._admission = asyncio.Event()  # set while the generator may be pulled
@@ -97,18 +97,18 @@ class GenerationTask:
         on_end: Callable[[GenerationTask], None],
     ) -> None:
         """Begin; `on_end` is called once the generator is closed."""
-        self.task = asyncio.create_task(self._run(provider, frame))
-        self.task.add_done_callback(lambda task: on_end(self))
+        self.asyncio_task = asyncio.create_task(self._run(provider, frame))
+        self.asyncio_task.add_done_callback(lambda task: on_end(self))
 
     def stop(self) -> None:
         """Close the generator, without waiting until it is closed."""
-        if self.task is not None and not self.task.done():
+        if self.asyncio_task is not None and not self.asyncio_task.done():
             self.stopped_at = self.stopped_at or time.monotonic()
-            self.task.cancel()
+            self.asyncio_task.cancel()
 
     def look(self) -> None:
-        """Go on if the audience has not enough any more."""
-        if not self._admission.is_set() and not self.audience.has_enough(self.generation):
+        """Go on if the subscriber has not enough any more."""
+        if not self._admission.is_set() and not self.subscriber.has_enough(self.generation):
             self._admission.set()
 
     async def _run(self, provider: AbstractLLMInterface, frame: Generate) -> None:
@@ -129,12 +129,12 @@ class GenerationTask:
                                 between.add(now - last)
                             last = now
                         generation.respond(response, now)
-                        self.audience.heard(self)
+                        self.subscriber.heard(self)
                         if not generation.live:
                             break
                         if taken % TURN == 0:
                             await asyncio.sleep(0)
-                        if self.audience.has_enough(generation):
+                        if self.subscriber.has_enough(generation):
                             self._admission.clear()
                             await self._admission.wait()
             generation.ended(time.monotonic())
@@ -143,7 +143,7 @@ class GenerationTask:
                 self._cut()
             else:
                 generation.failed(_refusal(error, model))
-        self.audience.heard(self)
+        self.subscriber.heard(self)
 
     def _check(self, response: GenerateResponse, most: int) -> None:
         """Refuse a prompt that is too long, once its length is known and before it is read."""

@@ -40,7 +40,7 @@ class Generations:
         self.metrics = Metrics()
         self.connections = 0
         self.authority = f"{settings.host}:{settings.port}"  # HOST:PORT that clients connect to
-        self._pulls: set[GenerationTask] = set()  # tasks whose generator is not closed yet
+        self._tasks: set[GenerationTask] = set()  # tasks whose generator is not closed yet
         self._by_token = Counts()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -48,7 +48,7 @@ class Generations:
     @property
     def live(self) -> int:
         """The number of live generations."""
-        return len(self._pulls)
+        return len(self._tasks)
 
     def refusal(
         self, request: Generate | Resume, on_connection: int, token: Token | None
@@ -61,24 +61,24 @@ class Generations:
         return refusal(request, self.settings, token, load, datetime.now(UTC))
 
     def begin(
-        self, generation: Generation, frame: Generate, audience: Subscriber, token: Token | None
+        self, generation: Generation, frame: Generate, subscriber: Subscriber, token: Token | None
     ) -> GenerationTask:
         """Start a generation's task."""
-        pull = GenerationTask(
+        task = GenerationTask(
             generation,
-            audience,
+            subscriber,
             self.metrics,
             owner=token.name if token else None,
             most_seconds=self.settings.generation_timeout_s,
             most_prompt=self.settings.max_prompt_tokens,
         )
-        self._pulls.add(pull)
-        if pull.owner is not None:
-            self._by_token.add(pull.owner)
+        self._tasks.add(task)
+        if task.owner is not None:
+            self._by_token.add(task.owner)
         self._idle.clear()
-        self.resume_store.add(pull)
-        pull.start(self.provider, self._limited(frame), self._ended)
-        return pull
+        self.resume_store.add(task)
+        task.start(self.provider, self._limited(frame), self._ended)
+        return task
 
     def _limited(self, frame: Generate) -> Generate:
         """Apply `max_answer_tokens` to a request without `max_tokens`."""
@@ -95,23 +95,23 @@ class Generations:
     async def close(self) -> None:
         """Stop all remaining generations, and wait until their generators are closed."""
         self.resume_store.close()
-        tasks = [pull.task for pull in self._pulls if pull.task is not None]
-        for pull in self._pulls:
-            pull.generation.cancel(time.monotonic())
-            pull.stop()
+        tasks = [task.asyncio_task for task in self._tasks if task.asyncio_task is not None]
+        for task in self._tasks:
+            task.generation.cancel(time.monotonic())
+            task.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _ended(self, pull: GenerationTask) -> None:
-        self._pulls.discard(pull)
-        if pull.owner is not None:
-            self._by_token.remove(pull.owner)
-        if not self._pulls:
+    def _ended(self, task: GenerationTask) -> None:
+        self._tasks.discard(task)
+        if task.owner is not None:
+            self._by_token.remove(task.owner)
+        if not self._tasks:
             self._idle.set()
-        self._count(pull)
+        self._count(task)
 
-    def _count(self, pull: GenerationTask) -> None:
+    def _count(self, task: GenerationTask) -> None:
         """Count a generation that has ended, and log its one line; never its text."""
-        one, metrics, now = pull.generation, self.metrics, time.monotonic()
+        one, metrics, now = task.generation, self.metrics, time.monotonic()
         metrics.ended[one.reason] += 1
         metrics.prompt_tokens += one.usage.prompt_tokens
         metrics.completion_tokens += one.usage.completion_tokens
@@ -119,8 +119,8 @@ class Generations:
         metrics.durations.add(now - one.accepted_at)
         if one.first_text_at is not None:
             metrics.first_text.add(one.first_text_at - one.accepted_at)
-        if pull.stopped_at is not None:
-            metrics.cancels.add(now - pull.stopped_at)
+        if task.stopped_at is not None:
+            metrics.cancels.add(now - task.stopped_at)
         log.info(
             "generation %r: %s, %d tokens for %d, first after %.0f ms, %.0f ms in all",
             one.id,
@@ -132,7 +132,7 @@ class Generations:
             extra=fields(
                 generation=one.id,
                 reason=one.reason,
-                owner=pull.owner,
+                owner=task.owner,
                 **msgspec.structs.asdict(one.usage),
                 first_token_ms=one.timing.first_token,
                 total_ms=one.timing.total,

@@ -17,81 +17,81 @@ __all__ = ["ResumeStore"]
 
 
 class ResumeStore:
-    """The resumable generations, those with a connection among them; an audience for the others."""
+    """All resumable generations, and the subscriber of those that have no connection."""
 
     def __init__(self, ttl_s: float, most_bytes: int):
         self._ttl_s = ttl_s
         self._most_bytes = most_bytes
-        self._pulls: dict[str, GenerationTask] = {}
+        self._tasks: dict[str, GenerationTask] = {}
         self._left: dict[
             GenerationTask, asyncio.TimerHandle
         ] = {}  # those without a connection, the longest waiting first
 
     def __len__(self) -> int:
         """Return the number of generations with a valid ticket."""
-        return len(self._pulls)
+        return len(self._tasks)
 
     @property
     def waiting(self) -> int:
         """The number of generations without a connection."""
         return len(self._left)
 
-    def add(self, pull: GenerationTask) -> None:
+    def add(self, task: GenerationTask) -> None:
         """Register a generation under its ticket."""
-        if pull.generation.ticket is not None:
-            self._pulls[pull.generation.ticket] = pull
+        if task.generation.ticket is not None:
+            self._tasks[task.generation.ticket] = task
 
     def find(self, ticket: str, frame_id: str, owner: str | None) -> GenerationTask | None:
         """Return the generation with this ticket, if it has this id and this owner."""
-        pull = self._pulls.get(ticket)
-        if pull is None or (pull.generation.id, pull.owner) != (frame_id, owner):
+        task = self._tasks.get(ticket)
+        if task is None or (task.generation.id, task.owner) != (frame_id, owner):
             return None
-        return pull
+        return task
 
-    def keep(self, pull: GenerationTask) -> None:
+    def keep(self, task: GenerationTask) -> None:
         """Keep a generation that has lost its connection."""
-        if pull.generation.ticket not in self._pulls:
+        if task.generation.ticket not in self._tasks:
             return
         loop = asyncio.get_running_loop()
-        self._left[pull] = loop.call_later(self._ttl_s, self.drop, pull)
-        pull.audience = self
-        pull.look()
+        self._left[task] = loop.call_later(self._ttl_s, self.drop, task)
+        task.subscriber = self
+        task.look()
         self._make_room()
 
-    def drop(self, pull: GenerationTask) -> None:
+    def drop(self, task: GenerationTask) -> None:
         """Forget a generation; stop it if it still runs."""
-        if pull.generation.ticket is not None:
-            self._pulls.pop(pull.generation.ticket, None)
-        self.lose(pull)
-        if pull.generation.cancel(time.monotonic()):
-            pull.stop()
+        if task.generation.ticket is not None:
+            self._tasks.pop(task.generation.ticket, None)
+        self.lose(task)
+        if task.generation.cancel(time.monotonic()):
+            task.stop()
 
     def close(self) -> None:
         """Forget all of them."""
-        for pull in list(self._pulls.values()):
-            self.drop(pull)
+        for task in list(self._tasks.values()):
+            self.drop(task)
 
     def _make_room(self) -> None:
         """Forget ended generations, the oldest first, while they hold too many bytes."""
-        ended = [pull for pull in self._left if not pull.generation.live]
-        held = sum(pull.generation.held_bytes for pull in ended)
-        for pull in ended:
+        ended = [task for task in self._left if not task.generation.live]
+        held = sum(task.generation.held_bytes for task in ended)
+        for task in ended:
             if held <= self._most_bytes:
                 break
-            held -= pull.generation.held_bytes
-            self.drop(pull)
+            held -= task.generation.held_bytes
+            self.drop(task)
 
-    # An audience that keeps what it hears.
+    # A subscriber that keeps what it is told.
 
-    def heard(self, pull: GenerationTask) -> None:
+    def heard(self, task: GenerationTask) -> None:
         """Do nothing: no client is there."""
 
     def has_enough(self, generation: Generation) -> bool:
         """Return whether it holds as many bytes as it may."""
         return generation.holds_enough
 
-    def lose(self, pull: GenerationTask) -> None:
+    def lose(self, task: GenerationTask) -> None:
         """Forget a generation that has a connection again."""
-        timer = self._left.pop(pull, None)
+        timer = self._left.pop(task, None)
         if timer is not None:
             timer.cancel()

@@ -96,7 +96,7 @@ def scripted(*script):
 
 async def ended(task):
     async with asyncio.timeout(TIMEOUT):
-        await asyncio.gather(task.task, return_exceptions=True)
+        await asyncio.gather(task.asyncio_task, return_exceptions=True)
     return task.generation.take()[-1]
 
 
@@ -122,8 +122,8 @@ async def test_a_task_that_is_stopped_closes_its_generator():
     await eventually(lambda: provider.live)
     task.stop()
     task.stop()
-    await asyncio.gather(task.task, return_exceptions=True)
-    assert task.task.cancelled()
+    await asyncio.gather(task.asyncio_task, return_exceptions=True)
+    assert task.asyncio_task.cancelled()
     assert not provider.live
     assert task.stopped_at is not None
 

@@ -140,9 +140,9 @@ async def test_without_its_client_a_generation_goes_on_so_far_and_waits():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"ticket": "no"}, "no such ticket"),
+        ({"ticket": "no"}, "unknown ticket"),
         ({"after": 99}, "no frame 99"),
-        ({"id": "b"}, "no such"),
+        ({"id": "b"}, "unknown ticket"),
     ],
 )
 async def test_what_cannot_be_resumed_says_why_and_goes_on(changes, said):
