@@ -125,8 +125,6 @@ class Admission:
 
     def _give_up_caches(self, run: Run) -> None:
         assert run.parked is not None
-        row = run.parked.row
-        caches = row.caches
+        caches, done = run.parked.give_up_caches()
         if caches is not None:
-            self._keep(row, lambda: caches, row.done)
-            row.caches, row.done = None, 0
+            self._keep(run.parked.row, lambda: caches, done)

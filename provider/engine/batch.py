@@ -21,6 +21,7 @@ from typing import Any
 from provider.caches.attention import let_caches_attend
 from provider.caches.kinds import Batching, batching_of, state_of
 from provider.caches.merged import MergedCaches
+from provider.caches.prefix_cache import Hit
 from provider.caches.rows import RowCaches
 from provider.caches.single import SingleRowCaches
 from provider.caches.slots import SlotCaches
@@ -87,9 +88,14 @@ class Batch:
             row.suspect for row in self._rows.values()
         )
 
-    def add(self, row: Row) -> int:
-        """Take a row; return how many tokens are to be prefilled before it decodes."""
+    def add(self, row: Row, hit: Hit | None = None) -> int:
+        """Take a row; return how many tokens are to be prefilled before it decodes.
+
+        One that has no caches of its own begins with those of a `hit`, if there is one.
+        """
         self._rows[row.key] = row
+        if row.caches is None and hit is not None:
+            row.caches, row.done = hit.caches, hit.length
         if row.caches is None:
             row.caches, row.done = self._model.make_cache(), 0
         row.drawn = row.generated

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import assert_never
 
 from provider.engine.inbox import Inbox
+from provider.engine.loading import Loader
 from provider.engine.mailbox import Cancel, Load, Message, Resume, Submit
 from provider.engine.memory_pool import MemoryPool
 from provider.engine.messages import RunRequest
@@ -29,7 +30,7 @@ from provider.engine.model import LoadedModel, LoadProgress, ModelFacts
 from provider.engine.run import Run
 from provider.engine.sampling import Sampling
 from provider.engine.statistics import EngineStatistics
-from provider.engine.worker import Loader, Worker
+from provider.engine.worker import Worker
 from provider.interface import GenerationError, ResourceExceededError
 from provider.runtime.mlx import usable_memory
 from provider.settings import EngineSettings

@@ -96,6 +96,12 @@ class Parked:
     row: Row
     pending: int | None  # a token that was sampled and not read
 
+    def give_up_caches(self) -> tuple[list[Any] | None, int]:
+        """Drop the caches; return them, and how many tokens they hold. The row is read again."""
+        given = self.row.caches, self.row.done
+        self.row.caches, self.row.done = None, 0
+        return given
+
 
 @dataclass
 class StepResult:

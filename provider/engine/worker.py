@@ -11,57 +11,43 @@ up.
 
 from __future__ import annotations
 
-import copy
-import logging
 import time
-from collections.abc import Callable, Generator
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Generator, Sequence
 
 from provider.caches.kinds import size_of
-from provider.caches.prefix_cache import LEAST_TOKENS, PrefixCache
-from provider.caches.prefix_store import PrefixStore
+from provider.caches.prefix_cache import PrefixCache
 from provider.engine.admission import Admission
 from provider.engine.batch import Batch
 from provider.engine.blas_threads import ThreadTuner
 from provider.engine.delivery import EventDelivery
+from provider.engine.ends import failure_of, finished
+from provider.engine.loading import STUCK_S, Loader, ModelSlot
 from provider.engine.logprobs import LogprobRecorder
 from provider.engine.memory_pool import MemoryPool
-from provider.engine.messages import RunEvent, RunFailed, RunFinished, RunRequest
-from provider.engine.model import LoadedModel, Loading, LoadProgress, ModelFacts
+from provider.engine.messages import RunEvent, RunFailed, RunRequest
+from provider.engine.model import LoadedModel, LoadProgress, ModelFacts
 from provider.engine.pace import MOST_CHUNK, Pace
+from provider.engine.prompt_reuse import PromptReuse
 from provider.engine.rows import Parked, Row, StepResult, Token, without_frames
 from provider.engine.run import Run, Runs
 from provider.engine.run_states import RunState, RunStep
-from provider.engine.sampling import Sampling, sampler_for
+from provider.engine.sampling import Sampling
 from provider.engine.scheduler import Scheduler
-from provider.engine.shared_prompt import SharedPrompt
-from provider.engine.speculative import SingleRowSettings
 from provider.engine.statistics import Counters, EngineStatistics
-from provider.formats.text_stream import ANSWER_STATE, TextFormat, TextStream
+from provider.formats.text_stream import ANSWER_STATE, TextStream
 from provider.interface import (
-    GenerationError,
     GenerationStarted,
-    ModelLoadingError,
     PrefillProgress,
     QueuePosition,
     ResourceExceededError,
 )
-from provider.options import GenerationOptions
 from provider.runtime.mlx import BLAS_THREADS, set_blas_threads, usable_memory
 from provider.settings import EngineSettings
 
-__all__ = ["Loader", "Worker"]
+__all__ = ["Worker"]
 
 SUSPICIOUS = 3  # consecutive faults after which the model itself is tested
 PREFIX_SHARE = 8  # divisor of the usable memory that gives the prefix cache's part
-
-# Returns steps where other models get their turns in between.
-Loader = Callable[[], LoadedModel | Loading]
-STUCK_S = 0.01  # pause between looks at memory that no run will free
-
-log = logging.getLogger(__name__)
 
 
 class Worker:
@@ -75,100 +61,31 @@ class Worker:
         sampling: Sampling,
         memory: MemoryPool,
     ):
-        self.name = name
-        self._sampling = sampling
         self.counters = Counters()
         self.runs = Runs()
-        self._loader = loader
+        self._sampling = sampling
         self._settings = settings
-        self._model: LoadedModel | None = None
-        self._format: TextFormat | None = None
         self._batch: Batch | None = None
         self._scheduler: Scheduler[int] = Scheduler(settings.max_batch)
         self._pace = Pace(settings.max_token_gap)
         size = settings.prefix_cache_bytes
         self.prefixes = PrefixCache(usable_memory() // PREFIX_SHARE if size is None else size)
+        self._reuse = PromptReuse(self.prefixes)
+        self._slot = ModelSlot(name, loader, settings, memory, self._reuse, self._pace)
         self._delivery: EventDelivery[Run] = EventDelivery()
         self._tuner = ThreadTuner((1, BLAS_THREADS))
         self._faults_in_a_row = 0
-        self._memory = memory
-        self._admission = Admission(memory, 0, self.prefixes, self._keep)
         # Runs that can't get their memory.
         self._stuck: list[tuple[Run, ResourceExceededError]] = []
-        self._single_row = SingleRowSettings()
         self._seconds_in_batch = 0.0  # moving average of a run's time in the batch
 
     # What the thread is told.
 
-    def load(self) -> ModelFacts:
-        """Do what `loading` does, to its end."""
-        steps = self.loading(waits=False)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-
-    def loading(self, *, waits: bool = True) -> Generator[LoadProgress, None, ModelFacts]:
-        """Load the model, in steps; one that `waits` may wait for room, see `MemoryPool.reserving`.
-
-        Raises what the loader raises, ModelLoadingError if it can't run, MemoryExceededError or
-        ResourceExceededError if there is no room for it.
-        """
-        begin = time.perf_counter()
-        self._admission.leave()
-        made = self._loader()
-        if not isinstance(made, LoadedModel):
-            made = yield from self._reserving(made, waits=waits)
-        self._model = made
-        self._format = TextFormat(self._model.tokenizer)
-        settings = self._settings
-        self._single_row = SingleRowSettings(
-            draft=self._model.draft,
-            draft_tokens=settings.draft_tokens,
-            kv_bits=settings.kv_bits,
-            kv_group_size=settings.kv_group_size,
-            quantized_kv_start=settings.quantized_kv_start,
-        )
-        self._batch = self._new_batch()
-        self._admission.leave()
-        self._admission = Admission(self._memory, self._model.weights, self.prefixes, self._keep)
-        self._admission.enter()
-        why_not = self._single_row.why_not(self._model.model) if self._single_row.needed else None
-        if why_not is not None:
-            raise ModelLoadingError(
-                f"`{self.name}` can't run with these settings: {why_not}", model_name=self.name
-            )
-        try:
-            self._try_out()
-        except Exception as error:
-            raise ModelLoadingError(
-                f"`{self.name}` can't run: {error}", model_name=self.name, original_exception=error
-            ) from error
-        self.prefixes.store = self._store(self._model)
-        log.info("loaded `%s` in %.2f s", self.name, time.perf_counter() - begin)
-        return self._model.facts
-
-    def _reserving(self, steps: Loading, *, waits: bool) -> Loading:
-        """Hand the steps on, once there is room for the weights."""
-        first = next(steps)
-        for _ in self._memory.reserving(self.name, first.total) if waits else ():
-            if not self._memory.promised:
-                time.sleep(STUCK_S)
-            yield first
-        self._memory.reserve(self.name, first.total)
-        self._admission = Admission(self._memory, first.total, self.prefixes, self._keep)
-        self._admission.enter()
-        yield first
-        return (yield from steps)
-
-    def _store(self, model: LoadedModel) -> PrefixStore | None:
-        settings = self._settings
-        if settings.prefix_cache_dir is None:
-            return None
-        kind = f"{model.identity} {settings.kv_bits} {settings.kv_group_size}"
-        folder = Path(settings.prefix_cache_dir).expanduser()
-        return PrefixStore(folder, settings.prefix_disk_bytes, kind)
+    def loading(self) -> Generator[LoadProgress, None, ModelFacts]:
+        """Load the model, in steps; raises what `ModelSlot.steps` raises."""
+        facts = yield from self._slot.steps()
+        self._batch = self._slot.new_batch()
+        return facts
 
     def save_one(self) -> bool:
         """Let something of what was read be written to disk; return whether there may be more."""
@@ -176,8 +93,7 @@ class Worker:
 
     def wait_for_disk(self) -> None:
         """Wait until what was read is written to disk, once the model is freed; on any thread."""
-        if self.prefixes.store is not None:
-            self.prefixes.store.wait_closed()
+        self._slot.wait_for_disk()
 
     def refuse_if_too_large(self, request: RunRequest) -> None:
         """Raise MemoryExceededError if a run could never fit; from any thread."""
@@ -190,13 +106,8 @@ class Worker:
     def submit(self, run: Run) -> None:
         """Put a run into the queue; one that shares a prompt waits until that has been read."""
         run.move(RunStep.TAKE)
-        shared_prompt = run.request.shared_prompt
-        if shared_prompt is not None and not shared_prompt.ready:
-            if shared_prompt.leader is not None:
-                shared_prompt.others.add(run.key)
-                return
-            shared_prompt.leader = run.key
-        self._scheduler.submit(run.key)
+        if self._reuse.leads(run):
+            self._scheduler.submit(run.key)
 
     def cancel(self, run: Run) -> None:
         """Take a run out, wherever it is; one that has ended already is left alone."""
@@ -216,7 +127,7 @@ class Worker:
     @property
     def model(self) -> LoadedModel | None:
         """The model, once it is loaded; its weights may be shared by another."""
-        return self._model
+        return self._slot.model
 
     @property
     def busy(self) -> bool:
@@ -251,7 +162,7 @@ class Worker:
             self._tuner.took(rows, seconds)
         if self._faults_in_a_row >= SUSPICIOUS:
             self._faults_in_a_row = 0
-            self._try_out()
+            self._slot.try_out()
 
     def rest(self) -> None:
         """Wait for what is still being computed, and leave the process as it was found."""
@@ -273,16 +184,8 @@ class Worker:
 
         Raises what the loader raises, and whatever the model raises that was loaded anew.
         """
-        if self._model is None:
-            self.load()
-            return
-        self._batch = self._new_batch()
-        try:
-            self._try_out()
-        except BaseException:
-            log.exception("the model is broken and is loaded again")
-            self.free()
-            self.load()
+        self._batch = None
+        self._batch = self._slot.revived()
 
     def statistics(self, restarts: int) -> EngineStatistics:
         """Return a snapshot; from any thread."""
@@ -293,7 +196,7 @@ class Worker:
             prefilling=runs.count(RunState.READING),
             waiting=runs.count(RunState.POSTED, RunState.WAITING),
             parked=runs.count(RunState.PARKED),
-            weights_bytes=self._admission.weights if self._model is not None else 0,
+            weights_bytes=self._admission.weights if self.model is not None else 0,
             committed_bytes=self._admission.committed,
             parked_bytes=sum(size_of(one.row.caches or []) for one in parked),
             prefix_bytes=prefixes.nbytes,
@@ -314,90 +217,17 @@ class Worker:
 
     def free(self) -> None:
         """Free the model and everything made with it; what was read is being written to disk."""
-        while self.prefixes.save_one():
-            pass
-        if self.prefixes.store is not None:
-            self.prefixes.store.close()
         if self._batch is not None:
             self._batch.close()
-        self.prefixes.clear()
-        self._admission.leave()
-        self._batch = self._model = self._format = None
+        self._batch = None
+        self._slot.free()
         set_blas_threads(BLAS_THREADS)
 
     # A turn.
 
-    def _new_batch(self, *, keep: bool = True) -> Batch:
-        assert self._model is not None
-        ends = self._model.tokenizer.eos_token_ids
-        return Batch(self._model.model, ends, self._keep if keep else None, self._single_row)
-
-    def _keep(self, row: Row, take: Callable[[], list[Any]], tokens: int) -> None:
-        """Keep what a row that leaves the batch has read, for prompts that begin alike."""
-        self.prefixes.offer(row.kind, row.sequence[:tokens], take)
-
-    def _find(self, row: Row) -> int:
-        """Give a row what others have read of its sequence; return how many tokens that is."""
-        if row.prompt_embeddings is not None and row.prompt_embeddings.extras:
-            return 0  # the extras need the whole prompt, so no prefix is reused
-        hit = self.prefixes.find(row.kind, row.sequence)
-        if hit is None:
-            return 0
-        row.caches, row.done = hit.caches, hit.length
-        return hit.length
-
-    # Several answers to one prompt.
-
-    def _split(self, run: Run, row: Row) -> None:
-        """Let the others begin, if a run has read what its prompt's runs share."""
-        shared_prompt = run.request.shared_prompt
-        if (
-            shared_prompt is None
-            or shared_prompt.ready
-            or shared_prompt.leader != run.key
-            or row.done < run.shared
-        ):
-            return
-        if row.caches is not None and row.done and shared_prompt.others:
-            shared_prompt.caches, shared_prompt.length = copy.deepcopy(row.caches), row.done
-        self._let_others_begin(shared_prompt)
-
-    def _let_others_begin(self, shared_prompt: SharedPrompt) -> None:
-        shared_prompt.ready = True
-        for key in sorted(shared_prompt.others, reverse=True):  # oldest first in the queue
-            self._scheduler.resume(key)
-
-    def _begin_where_split(self, run: Run, row: Row) -> bool:
-        """Give a run what the first of its prompt's has read; return whether there was any."""
-        shared_prompt = run.request.shared_prompt
-        if shared_prompt is None or shared_prompt.leader == run.key:
-            return False
-        caches = shared_prompt.caches
-        shared_prompt.begun(run.key)
-        if caches is None:
-            return False
-        row.caches = caches if shared_prompt.caches is None else copy.deepcopy(caches)
-        row.done = shared_prompt.length
-        return True
-
-    def _try_out(self) -> None:
-        """Run a little: raises what a broken model raises, and no reader waits for a first time."""
-        assert self._model is not None
-        self._model.model.warm_up()
-        batch = self._new_batch(keep=False)
-        sampler = sampler_for(GenerationOptions(), 1)
-        for length in (3, 66, 66):
-            row = Row(0, [0] * length, length, 2, sampler)
-            left = batch.add(row)
-            begin = time.perf_counter()
-            _raise_fault(batch.prefill([(0, left - 1)]))
-            self._pace.prefilled(left - 1, 0, time.perf_counter() - begin)
-            self._admission.learn(row)
-            _raise_fault(batch.prefill([(0, 1)]))
-            while len(batch):
-                begin = time.perf_counter()
-                _raise_fault(batch.decode())
-                self._pace.decoded(time.perf_counter() - begin)
+    @property
+    def _admission(self) -> Admission:
+        return self._slot.admission
 
     def _admit(self) -> None:
         for key in self._scheduler.admit(self._has_room):
@@ -427,58 +257,69 @@ class Worker:
 
     def _begin(self, run: Run) -> None:
         """Give a run, new or parked, its place in the batch."""
-        assert self._model is not None
-        assert self._format is not None
         assert self._batch is not None
         run.move(RunStep.ADMIT)
-        options, prompt = run.request.options, run.request.prompt
         if run.parked is not None:
             self._continue(run, run.parked)
             return
-        run.text = TextStream(
-            self._format,
-            state=run.request.state or ANSWER_STATE,
-            after=prompt[-1] if options.goes_on else None,
-            stop=options.stop,
-            tools=run.request.tools,
-        )
-        run.row = Row(
-            run.key,
-            list(prompt),
-            len(prompt),
-            options.max_tokens,
-            self._sampling.sampler(options, self._model.vocabulary),
-            self._sampling.processors(options),
-            run.request.form,
-            LogprobRecorder(options.top_logprobs) if options.logprobs else None,
-        )
-        run.row.kind = run.request.kind
-        if run.request.images is not None:
-            run.row.prompt_embeddings = self._model.model.embed(run.request.images)
+        run.text = self._text_of(run.request)
+        row = run.row = self._row_of(run)
         run.admitted = time.perf_counter()
-        if self._begin_where_split(run, run.row):
-            run.cached = run.row.done
-        else:
-            run.cached = self._find(run.row)
+        total = len(run.request.prompt)
+        hit = self._reuse.begin(run, row)
+        run.cached = 0 if hit is None else hit.length
         self.counters.cached_tokens += run.cached
-        self._tell(run, GenerationStarted(run.name, len(prompt), run.cached))
-        self._split(run, run.row)
-        left = self._batch.add(run.row)
+        self._tell(run, GenerationStarted(run.name, total, run.cached))
+        self._queue_again(self._reuse.release(run, hit.caches if hit else None, run.cached))
+        left = self._batch.add(row, hit)
         self._note_left(run, left)
         if left == 0:
-            self._tell(run, PrefillProgress(len(prompt), len(prompt)))
+            self._tell(run, PrefillProgress(total, total))
+
+    def _text_of(self, request: RunRequest) -> TextStream:
+        assert self._slot.text_format is not None
+        options = request.options
+        return TextStream(
+            self._slot.text_format,
+            state=request.state or ANSWER_STATE,
+            after=request.prompt[-1] if options.goes_on else None,
+            stop=options.stop,
+            tools=request.tools,
+        )
+
+    def _row_of(self, run: Run) -> Row:
+        model, request, options = self.model, run.request, run.request.options
+        assert model is not None
+        images = request.images
+        return Row(
+            run.key,
+            list(request.prompt),
+            len(request.prompt),
+            options.max_tokens,
+            self._sampling.sampler(options, model.vocabulary),
+            self._sampling.processors(options),
+            request.form,
+            LogprobRecorder(options.top_logprobs) if options.logprobs else None,
+            None if images is None else model.model.embed(images),
+            request.kind,
+        )
 
     def _continue(self, run: Run, parked: Parked) -> None:
         assert self._batch is not None
-        run.parked, run.row = None, parked.row
+        row = parked.row
+        run.parked, run.row = None, row
         if parked.pending is not None:  # a token sampled before parking and not delivered
-            token = self._batch.deliver(parked)
-            self._advance(token)
+            self._advance(self._batch.deliver(parked))
             if run.ended:
                 return
-        if parked.row.caches is None:  # its caches were given up for memory
-            self._find(parked.row)
-        self._note_left(run, self._batch.add(parked.row))
+        # Its own caches may have been given up for memory.
+        hit = self._reuse.find(row) if row.caches is None else None
+        self._note_left(run, self._batch.add(row, hit))
+
+    def _queue_again(self, keys: Sequence[int]) -> None:
+        """Put runs at the head of the queue, before those that came after them."""
+        for key in reversed(keys):
+            self._scheduler.resume(key)
 
     def _note_left(self, run: Run, left: int) -> None:
         """Note how many tokens a run in the batch has still to read; with none, it decodes."""
@@ -498,7 +339,8 @@ class Worker:
         felt = self._scheduler.streaming or active_models > 1
         budget = self._pace.budget(context, active_models) if felt else MOST_CHUNK
         plan = self._scheduler.plan(budget, together=self._batch.together)
-        plan = self._up_to_boundary(plan)
+        runs = [(self.runs[key], self._row(key)) for key, _ in plan]
+        plan = self._reuse.up_to_boundary(plan, runs)
         set_blas_threads(BLAS_THREADS)
         begin = time.perf_counter()
         result = self._batch.prefill(plan)
@@ -506,7 +348,7 @@ class Worker:
         if not result.failed:
             if len(plan) > 1 or plan[0][0] == oldest:
                 self._pace.prefilled(len(plan) * max(n for _, n in plan), context, seconds)
-            self._keep_boundary(plan)
+            self._keep_what_was_read(plan)
             self.counters.prefill_tokens += sum(n for _, n in plan)
         self._receive(result)
 
@@ -515,33 +357,11 @@ class Worker:
         assert row is not None
         return row
 
-    def _boundary(self, key: int) -> int | None:
-        """Return where the next beginning worth keeping ends in a run's prompt, if there is one."""
-        run, done = self.runs[key], self._row(key).done
-        ends = [end for end in run.request.boundaries if end - done >= LEAST_TOKENS]
-        shared_prompt = run.request.shared_prompt
-        if shared_prompt is not None and not shared_prompt.ready and done < run.shared:
-            ends.append(run.shared)
-        return min(ends, default=None)
-
-    def _up_to_boundary(self, plan: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Let a prompt that has a boundary, or images, be read alone, up to it at most."""
-        for key, n in plan:
-            given, done = self._row(key).prompt_embeddings, self._row(key).done
-            if given is not None and done < given.length:
-                most = given.length - done
-                return [(key, most if given.extras else min(n, most))]
-            end = self._boundary(key)
-            if end is not None:
-                return [(key, min(n, end - self._row(key).done))]
-        return plan
-
-    def _keep_boundary(self, plan: list[tuple[int, int]]) -> None:
+    def _keep_what_was_read(self, plan: Sequence[tuple[int, int]]) -> None:
         for key, _ in plan:
-            row = self._row(key)
-            self._split(self.runs[key], row)
-            if row.caches is not None and row.done in self.runs[key].request.boundaries:
-                self._keep(row, partial(copy.deepcopy, row.caches), row.done)
+            run, row = self.runs[key], self._row(key)
+            self._queue_again(self._reuse.release(run, row.caches, row.done))
+            self._reuse.keep_boundary(run, row)
 
     def _decode(self, rows: int, *, alone: bool) -> None:
         """Make a decode step of `rows` rows; `alone` if nothing else is done in this turn."""
@@ -602,24 +422,14 @@ class Worker:
     # Ends.
 
     def _finish(self, run: Run, reason: str) -> None:
-        assert run.text is not None
         now = time.perf_counter()
         self.counters.finished += 1
         self._seconds_in_batch += 0.1 * (now - run.admitted - self._seconds_in_batch)
-        calls = run.text.calls
-        reason = "tool_calls" if calls and reason == "stop" else reason
-        self._tell(run, RunFinished(reason, run.usage(), run.timing(now), calls))
+        self._tell(run, finished(run, reason, now))
         self._forget(run, RunStep.FINISH)
 
     def _fail(self, run: Run, error: Exception) -> None:
-        if not isinstance(error, GenerationError):
-            log.error("run %d failed", run.key, exc_info=error)
-            without_frames(error)
-            error = GenerationError(
-                f"the generation failed: {type(error).__name__}", original_exception=error
-            )
-        without_frames(error)
-        self._end(run, error, faulty=True)
+        self._end(run, failure_of(run, error), faulty=True)
 
     def _end(self, run: Run, error: Exception, *, faulty: bool = False) -> None:
         self.counters.faults += 1
@@ -627,11 +437,7 @@ class Worker:
         self._forget(run, RunStep.FAIL, faulty=faulty)
 
     def _forget(self, run: Run, end: RunStep, *, faulty: bool = False) -> None:
-        shared_prompt = run.request.shared_prompt
-        if shared_prompt is not None:
-            shared_prompt.begun(run.key)
-            if shared_prompt.leader == run.key and not shared_prompt.ready:
-                self._let_others_begin(shared_prompt)
+        self._queue_again(self._reuse.forget(run))
         run.move(end)
         run.parked, run.row = None, None
         if self._batch is not None:
@@ -647,8 +453,3 @@ class Worker:
     def _flush(self) -> None:
         for run in self._delivery.flush():  # their event loop is closed
             self.cancel(run)
-
-
-def _raise_fault(result: StepResult) -> None:
-    for error in result.faults.values():
-        raise error

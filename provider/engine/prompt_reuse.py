@@ -1,0 +1,121 @@
+"""What was read once and is read no more: beginnings kept for later prompts, and shared prompts.
+
+A prompt begins with the caches of the longest beginning that is kept. Several answers to one prompt
+read it once: the first of them leads, the others wait until it has read what they share.
+Rule: only the MLX thread calls it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from provider.caches.prefix_cache import LEAST_TOKENS, Hit, PrefixCache
+from provider.engine.rows import Row
+from provider.engine.run import Run
+
+__all__ = ["PromptReuse"]
+
+Plan = list[tuple[int, int]]  # keys of runs, and how many tokens of each are read
+
+
+class PromptReuse:
+    """The prefix cache of one model, as its runs use it."""
+
+    def __init__(self, prefixes: PrefixCache):
+        self.prefixes = prefixes
+
+    def keep(self, row: Row, take: Callable[[], list[Any]], tokens: int) -> None:
+        """Keep what a row that leaves the batch has read, for prompts that begin alike."""
+        self.prefixes.offer(row.kind, row.sequence[:tokens], take)
+
+    def find(self, row: Row) -> Hit | None:
+        """Return what is kept of the beginning of a row's sequence, None if nothing is."""
+        if row.prompt_embeddings is not None and row.prompt_embeddings.extras:
+            return None  # the extras need the whole prompt, so no prefix is reused
+        return self.prefixes.find(row.kind, row.sequence)
+
+    # Several answers to one prompt.
+
+    def leads(self, run: Run) -> bool:
+        """Return whether a run can be queued now; if not, it waits for the one that reads."""
+        shared = run.request.shared_prompt
+        if shared is None or shared.ready:
+            return True
+        if shared.leader is not None:
+            shared.others.add(run.key)
+            return False
+        shared.leader = run.key
+        return True
+
+    def begin(self, run: Run, row: Row) -> Hit | None:
+        """Return the caches that a run begins with, None if it has to read its whole prompt."""
+        return self._shared_by_leader(run) or self.find(row)
+
+    def _shared_by_leader(self, run: Run) -> Hit | None:
+        shared = run.request.shared_prompt
+        if shared is None or shared.leader == run.key:
+            return None
+        caches = shared.caches
+        shared.begun(run.key)
+        if caches is None:
+            return None
+        last = shared.caches is None
+        return Hit(caches if last else copy.deepcopy(caches), shared.length)
+
+    def release(self, run: Run, caches: list[Any] | None, done: int) -> list[int]:
+        """Share what a run has read of its prompt, if that is all that is shared.
+
+        Returns the keys of the runs that can be queued now, in their order.
+        """
+        shared = run.request.shared_prompt
+        if shared is None or shared.ready or shared.leader != run.key or done < run.shared:
+            return []
+        if caches is not None and done and shared.others:
+            shared.caches, shared.length = copy.deepcopy(caches), done
+        shared.ready = True
+        return sorted(shared.others)
+
+    def forget(self, run: Run) -> list[int]:
+        """Note that a run has ended; return the keys of those that would wait for it in vain."""
+        shared = run.request.shared_prompt
+        if shared is None:
+            return []
+        shared.begun(run.key)
+        if shared.leader != run.key or shared.ready:
+            return []
+        shared.ready = True
+        return sorted(shared.others)
+
+    # Boundaries.
+
+    def up_to_boundary(self, plan: Plan, runs: Sequence[tuple[Run, Row]]) -> Plan:
+        """Let a prompt that has a boundary, or images, be read alone, up to it at most.
+
+        `runs` are those of the plan, in its order.
+        """
+        for (key, n), (run, row) in zip(plan, runs, strict=True):
+            given, done = row.prompt_embeddings, row.done
+            if given is not None and done < given.length:
+                most = given.length - done
+                return [(key, most if given.extras else min(n, most))]
+            end = _boundary(run, done)
+            if end is not None:
+                return [(key, min(n, end - done))]
+        return plan
+
+    def keep_boundary(self, run: Run, row: Row) -> None:
+        """Keep a copy of what a prompt has been read to, if that is one of its boundaries."""
+        if row.caches is not None and row.done in run.request.boundaries:
+            self.keep(row, partial(copy.deepcopy, row.caches), row.done)
+
+
+def _boundary(run: Run, done: int) -> int | None:
+    """Return where the next beginning worth keeping ends in a run's prompt, if there is one."""
+    ends = [end for end in run.request.boundaries if end - done >= LEAST_TOKENS]
+    shared = run.request.shared_prompt
+    if shared is not None and not shared.ready and done < run.shared:
+        ends.append(run.shared)
+    return min(ends, default=None)
