@@ -175,7 +175,7 @@ def _in_force(flags: dict[str, Any], config_file: Path | None) -> dict[str, Valu
             SETTINGS, flags=flags, environment=os.environ, file=file, file_name=name
         )
     except BadSetting as error:
-        hint = "`mlx-gateway config` prints the settings in force"
+        hint = "`mlx-gateway serve --help` explains every setting"
         raise _tell(Failure(str(error), hint, ExitStatus.USAGE)) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -382,7 +382,7 @@ def _write_private(file: Path, text: str) -> None:
 def run() -> None:
     """Run the command line; its exit status is an ExitStatus."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # this command line shows its own
-    app()
+    app(prog_name="mlx-gateway")
 
 
 def _tell(failure: Failure) -> typer.Exit:

@@ -48,7 +48,8 @@ def serve(values: Mapping[str, Value], kind: str, errors: Console) -> ExitStatus
     if not (tokens or local or values["insecure"].value):
         raise Failure(
             f"`{settings.host}` can be reached from other machines, and there are no tokens",
-            "make a token with `mlx-gateway token new NAME`, or pass `--insecure`",
+            "make a token with `mlx-gateway token new NAME` and pass `--token-file tokens.toml`, "
+            "or pass `--insecure`",
             ExitStatus.USAGE,
         )
     with errors.status("starting mlx"):

@@ -257,14 +257,16 @@ def _refuse_unknown(
 ) -> None:
     names = [setting.name for setting in known]
     variables = [f"{PREFIX}{name.upper()}" for name in names] + list(NO_SETTINGS)
+    rests = [variable.removeprefix(PREFIX) for variable in variables]
     for name in file:
         if name not in names:
             raise BadSetting(f"`{name}` in `{file_name}` is not a setting{_nearest(name, names)}")
     for name in environment:
         if name.startswith(PREFIX) and name not in variables:
-            raise BadSetting(f"`{name}` is not a setting{_nearest(name, variables)}")
+            near = _nearest(name.removeprefix(PREFIX), rests, PREFIX)
+            raise BadSetting(f"`{name}` is not a setting{near}")
 
 
-def _nearest(name: str, names: list[str]) -> str:
+def _nearest(name: str, names: list[str], prefix: str = "") -> str:
     near = difflib.get_close_matches(name, names, 1)
-    return f"; did you mean `{near[0]}`?" if near else ""
+    return f"; did you mean `{prefix}{near[0]}`?" if near else ""

@@ -89,6 +89,8 @@ def test_an_unknown_name_names_the_nearest():
         in_force(file={"max_bach": 1}, file_name="a.toml")
     with pytest.raises(BadSetting, match=r"`MLX_GATEWAY_PROT` .* did you mean `MLX_GATEWAY_PORT`"):
         in_force(environment={"MLX_GATEWAY_PROT": "1"})
+    with pytest.raises(BadSetting, match=r"^`MLX_GATEWAY_FOO` is not a setting$"):
+        in_force(environment={"MLX_GATEWAY_FOO": "1"})
     in_force(environment={"MLX_GATEWAY_CONFIG": "a.toml"})
 
 
