@@ -132,7 +132,8 @@ class Library:
 
     def _unload_one(self) -> bool:
         """Unload the least recently used that nobody uses; on the MLX thread."""
-        oldest_first = sorted(self._all(), key=lambda served: served.last_used)
+        idle = [served for served in self._all() if served.makes_way or not served.in_demand]
+        oldest_first = sorted(idle, key=lambda served: served.last_used)
         return any(served.unload(on_mlx_thread=True) for served in oldest_first)
 
     def _make_way(self) -> None:

@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 
+BETWEEN_CALLS_S = 0.25  # longer than a client takes from one answer to its next call
 SAID_EVERY_S = 10.0  # seconds between log lines on a download
 
 log = logging.getLogger(__name__)
@@ -175,6 +176,13 @@ class ServedModel:
     def watch(self, watcher: Callable[[LoadProgress], None]) -> None:
         """Call `watcher` with the progress of loading, on any thread."""
         self.engine.watch(watcher)
+
+    @property
+    def in_demand(self) -> bool:
+        """Whether it was loaded and used so recently that it would soon be loaded again."""
+        now = time.monotonic()
+        loaded_now = now - self.loaded_at < self._memory.stay_s
+        return loaded_now and now - self.last_used < BETWEEN_CALLS_S
 
     @property
     def makes_way(self) -> bool:

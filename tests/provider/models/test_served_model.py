@@ -1,6 +1,7 @@
 """One model that is served: loaded once, unloaded when nobody uses it, closed at any time."""
 
 import threading
+import time
 
 import pytest
 
@@ -9,7 +10,7 @@ from provider.engine.memory_pool import MemoryPool
 from provider.engine.mlx_thread import MlxThread
 from provider.engine.model import LoadProgress
 from provider.interface import GenerationError, ModelNotFoundError
-from provider.models.served_model import ServedModel
+from provider.models.served_model import BETWEEN_CALLS_S, ServedModel
 from provider.models.source import ModelSource
 from provider.settings import EngineSettings
 
@@ -154,3 +155,16 @@ def test_closing_tells_those_who_wait_for_one_that_makes_way(serve):
     served.close(0)
     with pytest.raises(EngineClosedError):
         waiting.result()
+
+
+def test_one_is_in_demand_while_it_was_loaded_and_used_just_now(serve):
+    served = serve()
+    served.ready().result()
+    served.last_used = time.monotonic() + 60
+    assert served.in_demand
+    served._memory.stay_s = 0
+    assert not served.in_demand
+    served._memory.stay_s = 1000
+    assert served.in_demand
+    served.last_used = time.monotonic() - BETWEEN_CALLS_S
+    assert not served.in_demand
