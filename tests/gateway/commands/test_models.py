@@ -1,0 +1,54 @@
+"""What is said of models, without a hub; the commands themselves run in test_cli.py."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from gateway.commands.failure import Failure
+from gateway.commands.models import _context, _flag, _size, _state, list_models
+from provider.scripted import ScriptedProvider
+from tests.support.servers import running
+
+
+@pytest.mark.parametrize(
+    ("size", "said"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB")]
+)
+def test_a_size_is_said_in_the_largest_unit_that_fits(size, said):
+    assert _size(size) == said
+
+
+def test_a_models_state_says_whether_it_is_there_and_what_it_adapts():
+    assert "loaded" in _state({"id": "a", "loaded": True})
+    assert _state({"id": "a", "loaded": True}) != _state({"id": "a", "loaded": False})
+    assert "base" in _state({"id": "a", "loaded": True, "base": "base"})
+
+
+def test_a_context_that_is_unknown_is_left_out():
+    assert _context({"context_window": None}) == ""
+    assert "8192" in _context({"context_window": 8192})
+
+
+def test_a_folder_is_served_by_what_is_in_it(tmp_path):
+    with pytest.raises(Failure, match="owner/x"):
+        _flag("owner/x", tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert _flag("owner/x", tmp_path) == "--model owner/x"
+
+
+async def test_models_that_a_gateway_serves_are_listed(capsys):
+    import asyncio
+
+    errors = io.StringIO()
+    async with running(ScriptedProvider()) as gateway:
+        await asyncio.to_thread(list_models, gateway.url, None, Console(file=errors))
+    first = capsys.readouterr().out.splitlines()[0].split("\t")
+    assert (first[0], first[-1]) == ("scripted", "8192 tokens")
+    assert errors.getvalue() == ""
+
+
+def test_a_gateway_that_is_not_there_is_said_and_no_fault(capsys):
+    errors = io.StringIO()
+    list_models("http://127.0.0.1:9/", None, Console(file=errors))
+    assert "127.0.0.1:9" in errors.getvalue()

@@ -1,0 +1,46 @@
+from dataclasses import fields
+
+import pytest
+
+from gateway.configuration.settings import ServeSettings, Settings
+from gateway.configuration.sources import Setting
+
+ALL = [Setting(one) for kind in (ServeSettings, Settings) for one in fields(kind)]
+
+
+@pytest.mark.parametrize("setting", ALL, ids=lambda setting: setting.name)
+def test_a_setting_says_what_it_is_for_and_where_it_belongs(setting):
+    assert setting.why
+    assert not setting.why.endswith(".")
+    assert setting.group in {"Model", "Server", "Access", "Limits", "Timeouts"}
+
+
+@pytest.mark.parametrize("setting", ALL, ids=lambda setting: setting.name)
+def test_a_default_is_within_its_own_bounds(setting):
+    if setting.field.default is not None:
+        assert setting.value_of(setting.field.default) == setting.field.default
+
+
+@pytest.mark.parametrize("setting", ALL, ids=lambda setting: setting.name)
+def test_a_bound_is_kept(setting):
+    metadata = setting.field.metadata
+    for bound, beyond in (("least", -1), ("most", 1)):
+        if bound in metadata:
+            with pytest.raises(ValueError, match="must be at"):
+                setting.value_of(metadata[bound] + beyond)
+    if "choices" in metadata:
+        with pytest.raises(ValueError, match="must be one of"):
+            setting.value_of("neither")
+
+
+def test_no_two_settings_have_one_name():
+    names = [setting.name for setting in ALL]
+    assert len(names) == len(set(names))
+
+
+def test_times_are_in_seconds_and_shown_without_the_unit():
+    timeouts = [setting for setting in ALL if setting.group == "Timeouts"]
+    assert len(timeouts) > 5
+    for setting in timeouts:
+        assert setting.field.name == f"{setting.name}_s"
+        assert setting.kind == "float"

@@ -1,0 +1,61 @@
+import pytest
+
+from gateway.protocol.answer import Answer, whole_call
+from provider.interface import GenerateResponse, ToolCallDelta
+
+
+def test_texts_are_kept_by_channel_and_read_as_one():
+    answer = Answer()
+    assert answer.add_text(None, "Hé", ()) == 3
+    assert answer.add_text("reasoning", "hm", ()) == 2
+    answer.add_text(None, "llo", ())
+    fields = answer.fields()
+    assert (fields["text"], fields["reasoning"]) == ("Héllo", "hm")
+    assert (fields["tool_calls"], fields["logprobs"], fields["broken_calls"]) == (None, None, None)
+
+
+def test_calls_are_read_once_they_are_whole():
+    answer = Answer()
+    answer.add_call(ToolCallDelta(0, "c0", "add", '{"a": '))
+    answer.add_call(ToolCallDelta(1, "c1", "sub"))
+    assert answer.fields()["tool_calls"] is None
+    answer.add_call(ToolCallDelta(0, "c0", None, "1}", complete=True))
+    assert answer.fields()["tool_calls"] == [{"id": "c0", "name": "add", "arguments": {"a": 1}}]
+
+
+def test_arguments_that_are_no_json_are_kept_as_they_were_written():
+    answer = Answer()
+    answer.add_call(ToolCallDelta(0, "c0", "add", "a=1", complete=True))
+    assert answer.fields()["tool_calls"][0]["arguments"] == "a=1"
+
+
+def test_a_broken_call_is_told_apart():
+    answer = Answer()
+    answer.add_call(ToolCallDelta(0, "c0", "add", None, True, "malformed", "<tool_call>"))
+    fields = answer.fields()
+    assert fields["tool_calls"] is None
+    assert fields["broken_calls"] == [
+        {"id": "c0", "name": "add", "error": "malformed", "text": "<tool_call>"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [(None, "cancelled"), ("length", "length"), ("tool_calls", "tool_calls"), ("other", "stop")],
+)
+def test_an_unknown_reason_counts_as_stop_and_none_as_cancelled(last, reason):
+    answer = Answer(last=last and GenerateResponse(finish_reason=last))
+    assert answer.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        ({"name": "f", "arguments": {"a": 1}}, '{"a":1}'),
+        ({"name": "f", "arguments": '{"a": 1}'}, '{"a": 1}'),
+        ({"name": "f"}, "{}"),
+    ],
+)
+def test_a_whole_call_has_its_arguments_as_text_and_an_id(call, arguments):
+    assert whole_call(3, call) == ToolCallDelta(3, "call_3", "f", arguments, complete=True)
+    assert whole_call(3, {**call, "id": "own"}).id == "own"

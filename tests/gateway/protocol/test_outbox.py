@@ -1,0 +1,65 @@
+import pytest
+
+from gateway.protocol.codes import ErrorCode
+from gateway.protocol.events import Failed
+from gateway.protocol.frames import Chunk, Progress, ToolCall
+from gateway.protocol.outbox import MOST_PARTS, WaitingCall, WaitingFrame, WaitingText
+from provider.interface import ToolCallDelta
+
+LOGPROB = {"token": "a", "logprob": -1.0, "bytes": [97], "top_logprobs": []}
+
+
+def test_texts_that_wait_become_one_chunk_and_count_in_bytes():
+    text = WaitingText(None, 2)
+    assert [text.add("é", ()), text.add("ab", ())] == [2, 2]
+    assert text.size == 4
+    assert text.frame("a", 5) == Chunk(id="a", seq=5, text="éab", choice=2)
+
+
+def test_half_a_character_counts_and_leaves():
+    text = WaitingText("reasoning")
+    assert text.add("\ud800", ()) == 3
+    assert text.frame("a", 0).text == "\ud800"
+
+
+def test_many_short_texts_do_not_stay_many():
+    text, call = WaitingText(None), WaitingCall(0, "c")
+    for _ in range(3 * MOST_PARTS):
+        text.add("x", ())
+        call.add(ToolCallDelta(0, "c", None, "y"))
+    assert len(text.parts) < MOST_PARTS
+    assert len(call.parts) < MOST_PARTS
+    assert text.frame("a", 0).text == "x" * 3 * MOST_PARTS
+    assert call.frame("a", 0).arguments == "y" * 3 * MOST_PARTS
+
+
+def test_log_probabilities_are_counted_and_kept_in_order():
+    text = WaitingText(None)
+    size = text.add("a", [LOGPROB]) + text.add("b", ()) + text.add("c", [LOGPROB, LOGPROB])
+    assert size == text.size > 3
+    assert text.frame("a", 0).logprobs == [LOGPROB] * 3
+
+
+def test_parts_of_a_call_join_and_the_first_name_stays():
+    call = WaitingCall(1, "c", choice=3)
+    call.add(ToolCallDelta(1, "c", "add"))
+    call.add(ToolCallDelta(1, "c", None, '{"a"'))
+    assert call.add(ToolCallDelta(1, "c", None, ": 1}", complete=True)) == 4
+    assert call.frame("a", 7) == ToolCall(
+        id="a",
+        seq=7,
+        index=1,
+        call_id="c",
+        name="add",
+        arguments='{"a": 1}',
+        complete=True,
+        choice=3,
+    )
+
+
+@pytest.mark.parametrize("seq", [None, 4])
+def test_a_frame_gets_its_number_when_it_leaves(seq):
+    fields = {"code": ErrorCode.INTERNAL, "message": "m"}
+    assert WaitingFrame(Failed, fields).frame("a", seq) == Failed(id="a", seq=seq, **fields)
+    progress = WaitingFrame(Progress, {"done": 1, "total": 2}, numbered=False)
+    assert progress.frame("a", None) == Progress(id="a", done=1, total=2)
