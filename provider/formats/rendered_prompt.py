@@ -1,7 +1,9 @@
 """A prompt as the model reads it, and what follows from it for the answer.
 
 Rule: no text is rendered twice. The first gives the tokens; further ones are rendered when
-something is asked that it doesn't say, which is seldom, and each serves all that asks for it.
+something is asked that it doesn't say, and each serves all that asks for it. Most requests need one
+rendering, those that ask for more up to three; a fourth comes only where a form meets a system
+prompt whose end is kept as a boundary, or a message that goes on behind open thinking.
 """
 
 from __future__ import annotations

@@ -203,6 +203,15 @@ def test_a_template_is_rendered_once_for_its_tokens_and_three_times_at_most(
     assert len(renderings) == most
 
 
+@pytest.mark.parametrize(("go_on", "talk"), [(False, "system"), (True, "begun")])
+def test_whatever_is_asked_no_text_is_rendered_twice(go_on, talk):
+    tokenizer, renderings = counted(THINKING)
+    prompt = RenderedPrompt(ChatTemplate(tokenizer), TALKS[talk], go_on=go_on)
+    for name in ("tokens", "state", "boundaries", "lets_think", "answer_begins") * 2:
+        getattr(prompt, name)
+    assert len(renderings) == 4  # one of them of the system prompt, or of the turns before, alone
+
+
 # What each property means. -----------------------------------------------------------------------
 
 
