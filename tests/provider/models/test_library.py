@@ -14,6 +14,7 @@ from mlx_lm.utils import load_model
 
 from provider import MLXProvider
 from provider.embedded import MODEL_PATH
+from provider.engine import admission
 from provider.engine.engine import Engine
 from provider.interface import (
     InvalidParameterError,
@@ -450,7 +451,10 @@ async def room_for(made, tokens, models):
     return models * WEIGHTS + engine._worker._admission.budget.need(tokens)
 
 
-async def test_a_run_that_never_fits_beside_a_pinned_model_is_told_and_holds_nobody_up(made):
+async def test_a_run_that_never_fits_beside_a_pinned_model_is_told_and_holds_up_nobody(
+    made, monkeypatch
+):
+    monkeypatch.setattr(admission, "RETRY_AFTER_S", 0.5)
     provider = made(
         model=[f"a={MODEL_PATH}", f"b={MODEL_PATH}"],
         pin=["a"],
@@ -468,7 +472,8 @@ async def test_a_run_that_never_fits_beside_a_pinned_model_is_told_and_holds_nob
     assert caught.value.details["retry_after"] > 0
 
 
-async def test_models_whose_runs_wait_for_each_other_do_not_wait_for_ever(made):
+async def test_models_whose_runs_wait_for_each_other_do_not_wait_for_ever(made, monkeypatch):
+    monkeypatch.setattr(admission, "RETRY_AFTER_S", 0.5)
     provider = made(
         model=[f"a={MODEL_PATH}", f"b={MODEL_PATH}"],
         memory_bytes=await room_for(made, 300, 2),
