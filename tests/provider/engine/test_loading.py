@@ -1,0 +1,112 @@
+"""The model of one engine: loaded, tried out, loaded again, freed."""
+
+import pytest
+
+from provider.caches.prefix_cache import PrefixCache
+from provider.embedded import MODEL_PATH
+from provider.engine.loading import ModelSlot
+from provider.engine.memory_pool import MemoryPool
+from provider.engine.model import LoadedModel, LoadProgress
+from provider.engine.pace import FIRST_CHUNK, Pace
+from provider.engine.prompt_reuse import PromptReuse
+from provider.interface import MemoryExceededError, ModelLoadingError
+from provider.models.loading import load
+from provider.settings import EngineSettings
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return load(MODEL_PATH)
+
+
+def slot_of(loader, limit=1 << 40, **settings):
+    reuse, pace = PromptReuse(PrefixCache(1 << 20)), Pace(0.1)
+    return ModelSlot("m", loader, EngineSettings(**settings), MemoryPool(limit), reuse, pace)
+
+
+class Broken:
+    """The model, whose forward passes raise while it is told so."""
+
+    def __init__(self, model):
+        self.model = model
+        self.on = False
+
+    def __call__(self, *arguments, **options):
+        if self.on:
+            raise RuntimeError("the device is lost")
+        return self.model(*arguments, **options)
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+
+def with_model(loaded, model):
+    return LoadedModel(**{**vars(loaded), "model": model})
+
+
+def test_a_loaded_model_is_counted_and_its_speed_known(embedded):
+    slot = slot_of(lambda: embedded)
+    assert slot.load() == embedded.facts
+    assert slot.admission.weights == embedded.weights
+    assert slot.admission.budget.per_token > 0
+    assert slot._pace.budget(0) != FIRST_CHUNK
+    assert len(slot.new_batch()) == 0
+    slot.free()
+    assert slot.model is None
+
+
+def test_steps_are_handed_on_and_the_weights_reserved_before_they_are_read(embedded):
+    held = []
+
+    def loader():
+        yield LoadProgress(0, 1000)
+        held.append(slot.admission.weights)
+        yield LoadProgress(500, 1000)
+        return embedded
+
+    slot = slot_of(loader)
+    steps = slot.steps()
+    assert [step.done for step in steps] == [0, 500]
+    assert held == [1000]
+
+
+def test_a_model_without_room_is_refused_before_its_weights_are_read():
+    def loader():
+        yield LoadProgress(0, 1000)
+        raise AssertionError("nothing is read")
+
+    with pytest.raises(MemoryExceededError):
+        slot_of(loader, limit=999).load()
+
+
+def test_a_model_that_raises_can_not_be_loaded_and_says_why(embedded):
+    broken = Broken(embedded.model)
+    broken.on = True
+    with pytest.raises(ModelLoadingError, match="the device is lost") as caught:
+        slot_of(lambda: with_model(embedded, broken)).load()
+    assert isinstance(caught.value.original_exception, RuntimeError)
+
+
+def test_a_model_that_works_is_kept_and_a_broken_one_is_loaded_again(embedded):
+    made = []
+
+    def loader():
+        made.append(Broken(embedded.model))
+        return with_model(embedded, made[-1])
+
+    slot = slot_of(loader)
+    slot.load()
+    assert len(slot.revived()) == 0
+    assert len(made) == 1
+    made[-1].on = True
+    assert len(slot.revived()) == 0
+    assert len(made) == 2
+
+
+def test_what_was_read_is_found_in_its_folder_by_the_next_slot(embedded, tmp_path):
+    slot = slot_of(lambda: embedded, prefix_cache_dir=str(tmp_path))
+    slot.load()
+    assert slot.prefixes.store is not None
+    slot.free()
+    slot.wait_for_disk()
+    assert list(tmp_path.iterdir())

@@ -1,0 +1,97 @@
+"""Choosing the next token."""
+
+from types import SimpleNamespace
+
+import pytest
+from mlx_lm.sample_utils import greedy_sampler
+
+from provider.engine.sampling import (
+    KEYS,
+    SeededSampler,
+    choose,
+    processors_for,
+    sampler_for,
+)
+from provider.options import GenerationOptions
+from provider.runtime.mlx import mx
+
+VOCABULARY = 50
+
+
+def row(sampler=greedy_sampler, processors=(), context=None):
+    return SimpleNamespace(
+        sampler=sampler, processors=processors, context=context, form=None, watch=None, drawn=0
+    )
+
+
+class Context:
+    """The tokens that a processor is shown."""
+
+    def update_and_fetch(self, fed):
+        return fed
+
+
+def logits_of(*best):
+    return mx.array([[9.0 if token == one else 0.0 for token in range(VOCABULARY)] for one in best])
+
+
+def choices(rows, best):
+    chosen, failures = choose(logits_of(*best), rows, mx.zeros((len(rows),), mx.uint32))
+    return chosen.tolist(), failures
+
+
+def test_temperature_zero_is_greedy_whatever_else_is_set():
+    options = GenerationOptions(temperature=0.0, top_p=0.5, seed=3)
+    assert sampler_for(options, VOCABULARY) is greedy_sampler
+
+
+def test_runs_with_the_same_parameters_share_a_sampler_and_seeded_ones_do_not():
+    same = [sampler_for(GenerationOptions(temperature=0.7), VOCABULARY) for _ in range(2)]
+    assert same[0] is same[1]
+    own = [sampler_for(GenerationOptions(temperature=0.7, seed=1), VOCABULARY) for _ in range(2)]
+    assert own[0] is not own[1]
+
+
+def test_a_seeded_sampler_draws_the_same_again_from_wherever_it_is_sent():
+    logprobs = mx.zeros((1, VOCABULARY))
+    sampler = SeededSampler(5, 1.0, 1.0, 0.0, 0)
+    drawn = [sampler(logprobs).item() for _ in range(KEYS + 8)]
+    for place in (KEYS + 6, 2, 0):  # remembered, and long forgotten
+        sampler.seek(place)
+        assert [sampler(logprobs).item() for _ in range(2)] == drawn[place : place + 2]
+
+
+def test_every_row_gets_the_token_of_its_own_sampler():
+    last = row(sampler=lambda logprobs: mx.full((logprobs.shape[0],), VOCABULARY - 1))
+    chosen, failures = choices([row(), last, None, row()], [3, 4, 5, 6])
+    assert [chosen[0], chosen[1], chosen[3]] == [3, VOCABULARY - 1, 6]
+    assert failures == {}
+
+
+def raising(error):
+    def call(*_arguments):
+        raise error
+
+    return call
+
+
+def test_a_row_that_fails_twice_is_named_once_with_its_first_error():
+    first, second = ValueError("processor"), ValueError("sampler")
+    broken = row(raising(second), [raising(first)], Context())
+    chosen, failures = choices([row(), broken, row()], [3, 4, 5])
+    assert failures == {1: first}
+    assert (chosen[0], chosen[2]) == (3, 5)
+
+
+def test_a_bias_makes_a_processor_and_no_penalty_makes_none():
+    assert processors_for(GenerationOptions()) == []
+    (bias,) = processors_for(GenerationOptions(logit_bias={7: 100.0}))
+    biased = row(processors=[bias], context=Context())
+    assert choices([biased], [3]) == ([7], {})
+
+
+@pytest.mark.parametrize("top_k", [0, VOCABULARY, VOCABULARY + 9])
+def test_as_many_tokens_as_there_are_need_no_filter(top_k):
+    options = GenerationOptions(temperature=0.7, top_k=top_k, seed=1)
+    sampler = sampler_for(options, VOCABULARY)
+    assert 0 <= sampler(mx.zeros((1, VOCABULARY))).item() < VOCABULARY

@@ -1,0 +1,124 @@
+"""The turns of the MLX thread, made one by one."""
+
+import pytest
+
+from provider.embedded import MODEL_PATH
+from provider.engine.inbox import SyncInbox
+from provider.engine.memory_pool import MemoryPool
+from provider.engine.messages import RunFailed, RunFinished, RunRequest
+from provider.engine.run import Run
+from provider.engine.run_states import RunState
+from provider.engine.sampling import Sampling
+from provider.engine.worker import Worker
+from provider.events import TextDelta
+from provider.interface import GenerationError, GenerationStarted, PrefillProgress
+from provider.models.loading import load
+from provider.options import GenerationOptions
+from provider.settings import EngineSettings
+
+PROMPT = list(range(40, 60))
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return load(MODEL_PATH)
+
+
+@pytest.fixture
+def worker(embedded):
+    settings = EngineSettings(max_batch=2, max_unread=4)
+    made = Worker("m", lambda: embedded, settings, Sampling(), MemoryPool(1 << 40))
+    for _ in made.loading():
+        pass
+    yield made
+    made.free()
+
+
+def submitted(worker, key, max_tokens=6, **details):
+    options = GenerationOptions(temperature=0.0, max_tokens=max_tokens)
+    run = Run(key, "m", RunRequest(PROMPT, options, **details), SyncInbox())
+    worker.runs.add(run)
+    worker.submit(run)
+    return run
+
+
+def events(run):
+    """Return what has come, as a reader that takes it."""
+    found = []
+    while not run.inbox._events.empty():
+        found.append(run.inbox.get())
+    return found
+
+
+def turns(worker, most=200):
+    for _ in range(most):
+        if not worker.busy:
+            return
+        worker.turn()
+    raise AssertionError("the worker comes to no end")
+
+
+def test_a_run_goes_through_its_states_turn_by_turn(worker):
+    run = submitted(worker, 1, max_tokens=3)
+    assert run.state is RunState.WAITING
+    worker.turn()
+    assert run.state is RunState.DECODING  # a short prompt is read in the first turn
+    found = events(run)
+    assert [type(one) for one in found[:2]] == [GenerationStarted, PrefillProgress]
+    turns(worker)
+    assert run.state is RunState.ENDED
+    assert isinstance(events(run)[-1], RunFinished)
+    assert len(worker.runs) == 0
+
+
+def test_those_beyond_the_batch_wait_and_are_told_their_place(worker):
+    runs = [submitted(worker, key) for key in range(1, 5)]
+    worker.turn()
+    assert [run.state for run in runs[2:]] == [RunState.WAITING] * 2
+    assert [events(run)[-1].position for run in runs[2:]] == [1, 2]
+    worker.cancel(runs[0])
+    worker.turn()
+    assert runs[2].state is not RunState.WAITING
+
+
+def test_a_cancelled_run_frees_its_place_and_hears_no_more(worker):
+    run = submitted(worker, 1, max_tokens=50)
+    worker.turn()
+    events(run)
+    worker.cancel(run)
+    worker.cancel(run)
+    assert not worker.busy
+    assert worker.statistics(0).cancelled == 1
+    assert worker.statistics(0).committed_bytes == 0
+    assert events(run) == []
+
+
+def test_a_run_whose_reader_is_slow_is_parked_and_goes_on_with_the_same_text(worker):
+    whole = submitted(worker, 1, max_tokens=40)
+    said = ""
+    while not whole.ended:
+        worker.turn()
+        said += "".join(one.text for one in events(whole) if isinstance(one, TextDelta))
+        worker.resume(whole)
+    slow, heard = submitted(worker, 2, max_tokens=40), ""
+    while not slow.ended:
+        turns(worker)
+        assert slow.state in (RunState.PARKED, RunState.ENDED)
+        assert slow.inbox.parked is (slow.state is RunState.PARKED)
+        heard += "".join(one.text for one in events(slow) if isinstance(one, TextDelta))
+        worker.resume(slow)
+    assert heard == said
+    assert worker.statistics(0).parkings > 1
+
+
+def test_giving_the_batch_up_ends_what_was_taken_and_leaves_what_is_posted(worker):
+    taken = submitted(worker, 1)
+    posted = Run(2, "m", taken.request, SyncInbox())
+    worker.runs.add(posted)
+    worker.fail_all(GenerationError("the engine failed"))
+    assert isinstance(events(taken)[-1], RunFailed)
+    assert posted.state is RunState.POSTED
+    worker.revive()
+    worker.submit(posted)
+    turns(worker)
+    assert isinstance(events(posted)[-1], RunFinished)
