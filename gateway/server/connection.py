@@ -375,7 +375,9 @@ class Connection:
         left = self._sending_since + self._settings.write_timeout_s - self._loop.time()
         if left <= 0:
             self._generations.metrics.slow_clients += 1
-            log.debug("a client took nothing for %g s", self._settings.write_timeout_s)
+            log.debug(
+                "disconnecting a client that took no bytes for %g s", self._settings.write_timeout_s
+            )
             self._socket.transport.abort()
         else:
             self._watchdog = self._loop.call_later(left, self._look_after)

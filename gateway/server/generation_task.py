@@ -195,7 +195,7 @@ def _refusal(error: Exception, model: str | None) -> Refusal:
     for kind, code in CODES:
         if isinstance(error, kind):
             if isinstance(error, OF_MODELS) and error.model_name != model:
-                log.warning("a model that was asked for: %s", error)
+                log.warning("a requested model can't be used: %s", error)
                 named = "the model" if model is None else f"`{model}`"
                 said = f"{named} cannot be loaded; the server's log says why"
                 return Refusal(code, said, _retry_after(error))

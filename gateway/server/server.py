@@ -141,7 +141,9 @@ class Gateway:
             async with asyncio.timeout(self.settings.shutdown_grace_s):
                 await self._generations.idle()
         except TimeoutError:
-            log.info("%d generations are not finished in time", self._generations.live)
+            log.info(
+                "cancelling %d generations that did not finish in time", self._generations.live
+            )
 
     async def close(self) -> None:
         """Stop, as the module says. May be called twice."""

@@ -78,7 +78,7 @@ class PrefixStore:
                 self._add(entry)
             self._make_room(0)
         except OSError as error:
-            log.warning("`%s` can't keep what was read: %s", folder, error)
+            log.warning("can't use the prefix cache folder `%s`: %s", folder, error)
             self.max_bytes = 0
 
     def __len__(self) -> int:
@@ -131,7 +131,7 @@ class PrefixStore:
             _check_lengths(caches, entry.length)
             os.utime(entry.path)  # marks it as used now
         except Exception as error:  # noqa: BLE001 - a damaged file may fail in any way
-            log.warning("`%s` is left out: %s", entry.path, error)
+            log.warning("ignoring the prefix cache file `%s`: %s", entry.path, error)
             self._forget(entry.path)
             return None
         return list(caches)
@@ -172,7 +172,7 @@ class PrefixStore:
         self._add(entry)
 
     def _left_out(self, path: Path, error: Exception) -> None:
-        log.warning("what was read can't be kept in `%s`: %s", self._folder, error)
+        log.warning("can't write to the prefix cache folder `%s`: %s", self._folder, error)
         with self._lock:
             self._queued.pop(path, None)
 
@@ -181,7 +181,7 @@ class PrefixStore:
             try:
                 yield self._described(path)
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                log.warning("`%s` is left out: %s", path, error)
+                log.warning("ignoring the prefix cache file `%s`: %s", path, error)
 
     def _described(self, path: Path) -> Stored:
         """Check what a file says it is, without reading its arrays."""

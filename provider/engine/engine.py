@@ -311,7 +311,7 @@ class Engine:
                 pass
 
     def _recover(self, error: BaseException) -> None:
-        log.error("the engine lost its batch", exc_info=error)
+        log.error("the engine failed, and ended all runs of its batch", exc_info=error)
         self.restarts += 1
         self._trouble = "recovering from an error"
         cause = error if isinstance(error, Exception) else RuntimeError(repr(error))
