@@ -341,6 +341,17 @@ class Heartbeat:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
+async def least(measure, enough):
+    """Measure up to four times, until it is less than `enough`, and return the least.
+
+    Another program may take the processor once; a fault of the engine shows each time.
+    """
+    measured = [await measure()]
+    while measured[-1] >= enough and len(measured) < 4:
+        measured.append(await measure())
+    return min(measured)
+
+
 async def test_chunks_arrive_while_the_model_still_works(provider):
     steps = []
     async for _ in await stream(provider):
@@ -357,40 +368,46 @@ async def test_eight_streams_cost_far_less_than_eight_times_one(provider):
     begin = provider.engine.steps
     await asyncio.gather(*(deltas(provider) for _ in range(8)))
     assert provider.engine.steps - begin < 2 * one, "the streams did not share their steps"
+    assert await least(lambda: eight_beside_one(provider), 5) < 5
+
+
+async def eight_beside_one(provider):
+    """Return how many times as long eight streams take together as one does alone."""
     times = []
     for count in (1, 8):
         begin_s = time.perf_counter()
         await asyncio.gather(*(deltas(provider) for _ in range(count)))
         times.append(time.perf_counter() - begin_s)
-    assert times[1] < 5 * times[0]
+    return times[1] / times[0]
 
 
-async def test_the_loop_is_never_held_for_the_time_of_a_step():
+async def test_the_loop_is_never_held_for_the_time_of_a_step(tmp_path):
     """Eight streams on a model whose step is slow: the loop turns in a fraction of one step."""
-    provider = slow_provider()
+    provider = slow_provider(tmp_path)
     try:
         await provider.load()
-        short = {"prompt": "Once", "raw": True, "max_tokens": 8}
-        await deltas(provider, **short)
-        async with Heartbeat() as heart:
-            begin, steps = time.perf_counter(), provider.engine.steps
-            await asyncio.gather(*(deltas(provider, **short) for _ in range(8)))
-            step_s = (time.perf_counter() - begin) / (provider.engine.steps - steps)
+        await deltas(provider, **SHORT)
+        assert await least(lambda: longest_share_of_a_step(provider), 0.25) < 0.25
     finally:
         await provider.aclose()
-    assert heart.longest < 0.25 * step_s, f"{heart.longest:.4f} s of {step_s:.4f} s"
 
 
-def slow_provider():
+SHORT = {"prompt": "Once", "raw": True, "max_tokens": 8}
+
+
+async def longest_share_of_a_step(provider):
+    """Return the longest time without a turn of the loop, beside the time of a step."""
+    async with Heartbeat() as heart:
+        begin, steps = time.perf_counter(), provider.engine.steps
+        await asyncio.gather(*(deltas(provider, **SHORT) for _ in range(8)))
+        step_s = (time.perf_counter() - begin) / (provider.engine.steps - steps)
+    return heart.longest / step_s
+
+
+def slow_provider(folder):
     """The embedded model's shape, much larger, with random weights: a step takes long."""
-    import tempfile
-    from pathlib import Path
-
-    from tests.support.tiny_models import LLAMA, write_model
-
-    large = {"hidden_size": 1536, "intermediate_size": 4096, "num_hidden_layers": 4}
+    large = {"hidden_size": 1536, "intermediate_size": 4096, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 16, "num_key_value_heads": 16}
-    folder = Path(tempfile.mkdtemp())
     return MLXProvider({"model": str(write_model(folder, {**LLAMA, **large, **heads}))})
 
 
