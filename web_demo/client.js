@@ -7,13 +7,13 @@
  *     for await (const chunk of run) show(chunk.text);
  *     const result = await run.result;
  *
- * With functions, `client.runTools({messages, tools: [{name, description, parameters, run}]})` calls
- * those that the model asks for and goes on until it has answered.
+ * With functions, `client.runTools({messages, tools: [{name, description, parameters, run}]})` runs
+ * those that the model calls, and goes on until it has answered.
  *
- * Leaving the loop, `run.cancel()` and an AbortSignal each stop the model at once. A connection that
- * is lost is made again, and a run goes on where it was, each chunk once. A run that can't go on (the
- * gateway was started anew, or had not begun it, or stayed away for a minute) ends with
- * ConnectionLostError and the text so far. A prompt is never sent twice on its own account.
+ * Leaving the loop, `run.cancel()` and an AbortSignal each stop the model at once. After a lost
+ * connection the client reconnects and resumes its runs, each chunk exactly once. A run that can't be
+ * resumed (the gateway was restarted, had not begun it, or was away for a minute) fails with
+ * ConnectionLostError, which has the text so far. The client never sends a prompt a second time.
  */
 
 /**
