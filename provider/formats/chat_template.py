@@ -5,6 +5,7 @@ One `ChatTemplate` belongs to one thread: Hugging Face's fast tokenizers must no
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ __all__ = [
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]]
 
+SWITCH = "thinking"  # part of every variable by which templates turn thinking on
+QUESTION = ({"role": "user", "content": "Hi"},)
+MOST_SWITCHES = 64  # sets of variables; those that clients send differ in a handful of ways
 # For models without a template: what people write by hand, which models have read most often.
 LABELS = {"system": "", "user": "User: ", "assistant": "Assistant: ", "tool": "Tool: "}
 
@@ -60,6 +64,7 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._format = model_format(tokenizer)
         self._style: CallStyle | None = None  # of calls, found with the first ones
+        self._switches: dict[str, bool] = {}  # answers of `has_thinking_switch`, the oldest first
 
     @property
     def tokenizer(self) -> Any:
@@ -92,10 +97,33 @@ class ChatTemplate:
             return bool(wrapped.has_chat_template)
         return renders_text(wrapped)
 
-    def mentions(self, word: str) -> bool:
+    def _mentions(self, word: str) -> bool:
         """Whether the template may read a variable whose name has that word in it."""
         known = self.encodes_text and own_renderer(self._tokenizer) is None
         return not known or word in str(self._tokenizer.chat_template)
+
+    def has_thinking_switch(self, tools: Tools, variables: Mapping[str, Any]) -> bool:
+        """Return whether the template writes another prompt with `enable_thinking` set to false.
+
+        Found by rendering one question both ways, once for each set of `variables`, and with tools
+        or without. A template that refuses the question has no switch.
+        """
+        if not self._tokenizer.has_chat_template or not self._mentions(SWITCH):
+            return False
+        key = json.dumps([bool(tools), variables], sort_keys=True, default=str)
+        if key not in self._switches:
+            if len(self._switches) == MOST_SWITCHES:
+                del self._switches[next(iter(self._switches))]
+            self._switches[key] = self._writes_another_without_thinking(tools, variables)
+        return self._switches[key]
+
+    def _writes_another_without_thinking(self, tools: Tools, variables: Mapping[str, Any]) -> bool:
+        off = {**variables, "enable_thinking": False}
+        try:
+            usual, without = (self.text(QUESTION, tools, variables=v) for v in (variables, off))
+        except InvalidRequestError:
+            return False
+        return usual != without
 
     def tokens(
         self,

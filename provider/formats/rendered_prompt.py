@@ -1,9 +1,8 @@
 """A prompt as the model reads it, and what follows from it for the answer.
 
-Rule: no text is rendered twice. The first gives the tokens; further ones are rendered when
-something is asked that it doesn't say, and each serves all that asks for it. Most requests need one
-rendering, those that ask for more up to three; a fourth comes only where a form meets a system
-prompt whose end is kept as a boundary, or a message that goes on behind open thinking.
+Rule: no text is rendered twice. The first gives the tokens; a second, of the turns before the
+answer, and a third, of the system prompt alone, are rendered when something is asked that the first
+doesn't say. Whether a template has a switch for thinking is found once a model, not once a request.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from provider.interface import InvalidRequestError
 __all__ = ["RenderedPrompt"]
 
 Messages = Sequence[Mapping[str, Any]]
-SWITCH = "thinking"  # part of every variable by which templates turn thinking on
 
 
 class RenderedPrompt:
@@ -92,16 +90,13 @@ class RenderedPrompt:
     def lets_think(self) -> bool:
         """Whether the model may open its thinking, if it can think.
 
-        Where `enable_thinking` is not said, a template that writes another prompt to turn the
-        thinking off has it on.
+        Where `enable_thinking` is not given, thinking is on if the template has a switch to turn
+        it off.
         """
         told = self._variables.get("enable_thinking")
         if told is not None or not self._messages:
             return bool(told)
-        if not self._template.tokenizer.has_chat_template or not self._template.mentions(SWITCH):
-            return False
-        usual = self._text(self._messages) if self._go_on else self.text
-        return usual != self._text(self._messages, enable_thinking=False)
+        return self._template.has_thinking_switch(self._tools, self._variables)
 
     @cached_property
     def boundaries(self) -> Sequence[int]:
@@ -157,12 +152,9 @@ class RenderedPrompt:
         except InvalidRequestError:
             return None
 
-    def _text(
-        self, messages: Messages, *, answer: bool = True, go_on: bool = False, **variables: Any
-    ) -> str:
-        told = {**self._variables, **variables}
+    def _text(self, messages: Messages, *, answer: bool = True, go_on: bool = False) -> str:
         return self._template.text(
-            messages, self._tools, variables=told, answer=answer, go_on=go_on
+            messages, self._tools, variables=self._variables, answer=answer, go_on=go_on
         )
 
     def _tokens(self, messages: Messages, *, answer: bool = True, go_on: bool = False) -> list[int]:

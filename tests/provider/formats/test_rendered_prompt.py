@@ -185,11 +185,11 @@ def counted(template):
         (OPENING, "system", {}, ("tokens", "state", "boundaries"), 3),
         (None, "system", {}, ("tokens", "state", "boundaries"), 3),
         ("{{ messages[-1].content }}", "system", {}, ("tokens", "state", "lets_think"), 1),
-        (THINKING, "system", {}, ("tokens", "state", "lets_think"), 2),
-        (THINKING, "one turn", {}, ("tokens", "state", "boundaries", "lets_think"), 3),
+        (THINKING, "system", {}, ("tokens", "state", "lets_think"), 1),
+        (THINKING, "one turn", {}, ("tokens", "state", "boundaries", "lets_think"), 2),
         (THINKING, "begun", {"go_on": True}, ("tokens",), 1),
         (THINKING, "begun", {"go_on": True}, ("tokens", "state"), 2),
-        (THINKING, "begun", {"go_on": True}, ("tokens", "lets_think"), 3),
+        (THINKING, "begun", {"go_on": True}, ("tokens", "lets_think"), 1),
         (THINKING, "begun", {"go_on": True}, ("tokens", "state", "boundaries"), 2),
     ],
 )
@@ -197,7 +197,10 @@ def test_a_template_is_rendered_once_for_its_tokens_and_three_times_at_most(
     template, talk, options, asked, most
 ):
     tokenizer, renderings = counted(template)
-    prompt = RenderedPrompt(ChatTemplate(tokenizer), TALKS[talk], **options)
+    asker = ChatTemplate(tokenizer)
+    asker.has_thinking_switch((), {})  # found once a model
+    renderings.clear()
+    prompt = RenderedPrompt(asker, TALKS[talk], **options)
     for name in (*asked, *asked):
         getattr(prompt, name)
     assert len(renderings) == most
@@ -206,10 +209,24 @@ def test_a_template_is_rendered_once_for_its_tokens_and_three_times_at_most(
 @pytest.mark.parametrize(("go_on", "talk"), [(False, "system"), (True, "begun")])
 def test_whatever_is_asked_no_text_is_rendered_twice(go_on, talk):
     tokenizer, renderings = counted(THINKING)
-    prompt = RenderedPrompt(ChatTemplate(tokenizer), TALKS[talk], go_on=go_on)
+    template = ChatTemplate(tokenizer)
+    template.has_thinking_switch((), {})  # found once a model
+    renderings.clear()
+    prompt = RenderedPrompt(template, TALKS[talk], go_on=go_on)
     for name in ("tokens", "state", "boundaries", "lets_think", "answer_begins") * 2:
         getattr(prompt, name)
-    assert len(renderings) == 4  # one of them of the system prompt, or of the turns before, alone
+    assert len(renderings) <= 3
+
+
+def test_the_switch_for_thinking_is_looked_for_once_a_model_and_set_of_variables():
+    tokenizer, renderings = counted(THINKING)
+    template = ChatTemplate(tokenizer)
+    for _ in range(3):
+        assert template.has_thinking_switch((), {})
+    assert len(renderings) == 2
+    for number in range(200):
+        template.has_thinking_switch((), {"topic": number})
+    assert len(template._switches) == 64
 
 
 # What each property means. -----------------------------------------------------------------------
