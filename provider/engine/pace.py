@@ -45,11 +45,14 @@ class Pace:
         if seconds > 0:
             self._speeds[context.bit_length()] = tokens / seconds
 
-    def budget(self, context: int, active_models: int = 1) -> int:
-        """Return how many tokens a chunk after `context` tokens may have while others decode.
+    def budget(self, context: int, active_models: int = 1, *, streaming: bool = True) -> int:
+        """Return how many tokens a chunk after `context` tokens may have.
 
-        Where `active_models` models take turns, each has its share of the gap.
+        Where no reader waits for a token, of this model or of another that is active, a prompt is
+        read as fast as the machine can; `active_models` that take turns share the gap.
         """
+        if not streaming and active_models == 1:
+            return MOST_CHUNK
         size = context.bit_length()
         known = [bits for bits in self._speeds if bits <= size]
         if not known:

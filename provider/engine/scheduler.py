@@ -11,12 +11,28 @@ from typing import Generic, TypeVar
 
 __all__ = [
     "Scheduler",
+    "may_go_on",
+    "must_park",
 ]
 
 MOST_PADDING = 32  # average padding a prompt, in tokens; about the cost of a pass of its own
 
 
 Key = TypeVar("Key", bound=Hashable)
+
+
+def must_park(unread: int, limit: int, *, caught_up: bool) -> bool:
+    """Return whether a run leaves the batch until its reader has read.
+
+    `unread` tokens wait for the reader. One that is `caught_up` has all the text there is, and
+    could only wait in vain for what is held back.
+    """
+    return unread >= limit and not caught_up
+
+
+def may_go_on(unread: int, limit: int, *, caught_up: bool) -> bool:
+    """Return whether a parked run is queued again: well below `limit`, or it would park again."""
+    return caught_up or unread <= limit // 2
 
 
 class Scheduler(Generic[Key]):

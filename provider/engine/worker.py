@@ -26,13 +26,13 @@ from provider.engine.logprobs import LogprobRecorder
 from provider.engine.memory_pool import MemoryPool
 from provider.engine.messages import RunEvent, RunFailed, RunRequest
 from provider.engine.model import LoadedModel, LoadProgress, ModelFacts
-from provider.engine.pace import MOST_CHUNK, Pace
+from provider.engine.pace import Pace
 from provider.engine.prompt_reuse import PromptReuse
 from provider.engine.rows import Parked, Row, StepResult, Token, without_frames
 from provider.engine.run import Run, Runs
 from provider.engine.run_states import RunState, RunStep
 from provider.engine.sampling import Sampling
-from provider.engine.scheduler import Scheduler
+from provider.engine.scheduler import Scheduler, may_go_on, must_park
 from provider.engine.statistics import Counters, EngineStatistics
 from provider.formats.text_stream import ANSWER_STATE, TextStream
 from provider.interface import (
@@ -119,7 +119,7 @@ class Worker:
         """Let a parked run go on, if its reader has caught up."""
         if run.state is not RunState.PARKED:
             return
-        if run.caught_up or run.unread <= self._settings.max_unread // 2:
+        if may_go_on(run.unread, self._settings.max_unread, caught_up=run.caught_up):
             run.move(RunStep.RESUME)
             run.inbox.parked = False
             self._scheduler.resume(run.key)
@@ -336,8 +336,8 @@ class Worker:
         if oldest is None:
             return
         context = self._row(oldest).done
-        felt = self._scheduler.streaming or active_models > 1
-        budget = self._pace.budget(context, active_models) if felt else MOST_CHUNK
+        streaming = self._scheduler.streaming
+        budget = self._pace.budget(context, active_models, streaming=streaming)
         plan = self._scheduler.plan(budget, together=self._batch.together)
         runs = [(self.runs[key], self._row(key)) for key, _ in plan]
         plan = self._reuse.up_to_boundary(plan, runs)
@@ -391,7 +391,7 @@ class Worker:
             if key in self.runs:  # not one whose last token has just come
                 self._fail(self.runs[key], error)
         for run in advanced:
-            full = run.unread >= self._settings.max_unread and not run.caught_up
+            full = must_park(run.unread, self._settings.max_unread, caught_up=run.caught_up)
             if full and run.state in (RunState.READING, RunState.DECODING):
                 self._park(run)
 

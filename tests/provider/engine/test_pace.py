@@ -2,7 +2,7 @@
 
 import pytest
 
-from provider.engine.pace import FIRST_CHUNK, LEAST_CHUNK, MARGIN, Pace
+from provider.engine.pace import FIRST_CHUNK, LEAST_CHUNK, MARGIN, MOST_CHUNK, Pace
 
 
 def test_a_chunk_fills_the_gap_that_a_step_leaves():
@@ -36,3 +36,10 @@ def test_models_that_take_turns_share_the_gap():
     pace = Pace(0.1)
     pace.prefilled(1000, 0, 1.0)
     assert pace.budget(0, active_models=2) == pytest.approx(pace.budget(0) / 2, abs=1)
+
+
+def test_where_no_reader_waits_a_prompt_is_read_as_fast_as_can_be():
+    pace = Pace(0.1)
+    pace.prefilled(100, 0, 100.0)
+    assert pace.budget(0, streaming=False) == MOST_CHUNK
+    assert pace.budget(0, 2, streaming=False) == LEAST_CHUNK  # another model's readers may wait

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provider.engine.pace import LEAST_CHUNK, MOST_CHUNK
-from provider.engine.scheduler import MOST_PADDING, Scheduler
+from provider.engine.scheduler import MOST_PADDING, Scheduler, may_go_on, must_park
 
 
 def with_prompts(lengths, max_batch=64):
@@ -165,3 +165,18 @@ def test_the_batch_is_never_overfull_and_order_is_kept(max_batch, actions):
         assert scheduler.running <= max_batch
         assert len(scheduler) == len(live)
     assert admitted == sorted(admitted)
+
+
+def test_a_run_is_parked_when_its_reader_leaves_too_much_and_goes_on_at_half_of_it():
+    assert not must_park(9, 10, caught_up=False)
+    assert must_park(10, 10, caught_up=False)
+    assert not must_park(10, 10, caught_up=True)
+    assert not may_go_on(6, 10, caught_up=False)
+    assert may_go_on(5, 10, caught_up=False)
+    assert may_go_on(10, 10, caught_up=True)
+
+
+@given(st.integers(0, 300), st.integers(1, 200), st.booleans())
+def test_what_goes_on_is_not_parked_at_once(unread, limit, caught_up):
+    if may_go_on(unread, limit, caught_up=caught_up):
+        assert not must_park(unread, limit, caught_up=caught_up)
