@@ -9,41 +9,30 @@ prompt without a template, and the answer is its continuation.
 from __future__ import annotations
 
 import asyncio
-import base64
 import fcntl
 import importlib
 import select
 import sys
 import termios
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.markup import escape
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
-from gateway.client import ConnectionLostError, GatewayClient, GatewayError, Run, connect
+from gateway.client import ConnectionLostError, GatewayClient, GatewayError, connect
 from gateway.client.blocking import LoopThread
 from gateway.client.tool_loop import Toolbox, ToolResult, ToolRun
+from gateway.commands.conversation import Completion, ask, stream_url, user_turn
 from gateway.protocol.frames import Chunk, Done, ToolCall
-from provider.inputs.files import files_to_text, images_of
 
-__all__ = ["ask_user", "attach", "chat_with", "stream_url"]
+__all__ = ["ask_user", "chat_with"]
 
 GIVE_UP_S = 10.0  # time for reconnecting before the user is told of a lost connection
 PROMPT = "you > "
 notes = Console(stderr=True, highlight=False)
-
-
-def stream_url(url: str) -> str:
-    """Return the WebSocket URL for an address of a gateway in any form, such as `host:port`."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    path = parts.path if parts.path not in {"", "/"} else "/v1/stream"
-    return f"{scheme}://{parts.netloc}{path}"
 
 
 def chat_with(
@@ -93,19 +82,6 @@ async def ask_user(call: ToolCall) -> str:
     return line.rstrip("\n")
 
 
-def attach(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return text files and images as parts of a message. Raises FileProcessingError."""
-    images = [base64.b64encode(data).decode() for data in images_of(files)]
-    text = files_to_text(files)
-    parts: list[dict[str, Any]] = [{"type": "image", "data": data} for data in images]
-    return [*parts, {"type": "text", "text": text}] if text else parts
-
-
-def _message(text: str, attachments: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    content: Any = [*attachments, {"type": "text", "text": text}] if attachments else text
-    return {"role": "user", "content": content}
-
-
 def _converse(
     loop: LoopThread,
     client: GatewayClient,
@@ -122,8 +98,8 @@ def _converse(
     while (text := _next_turn(interactive=interactive)) is not None:
         if not text.strip():
             continue
-        turns.append(_message(text, () if turns else attachments))
-        answer = _Answer(_asked(client, toolbox, turns, fields))
+        turns.append(user_turn(text, () if turns else attachments))
+        answer = _Answer(ask(client, toolbox, turns, fields))
         try:
             loop.wait(answer.print(), answer.stop)
         except GatewayError as error:
@@ -135,39 +111,6 @@ def _converse(
         else:
             turns += answer.run.messages
     return interactive or not failed
-
-
-def _asked(
-    client: GatewayClient, toolbox: Toolbox, turns: list[dict[str, Any]], fields: dict[str, Any]
-) -> ToolRun | Completion:
-    last = turns[-1]["content"]
-    if not fields.get("raw") or not isinstance(last, str):
-        return toolbox.run(client, turns, **fields)
-    return Completion(client, {**fields, "prompt": last, "tools": toolbox.definitions or None})
-
-
-class Completion:
-    """A raw prompt and its continuation, with the interface of a ToolRun."""
-
-    def __init__(self, client: GatewayClient, fields: dict[str, Any]):
-        self.run: Run | None = None
-        self.stopped = False
-        self.messages: list[dict[str, Any]] = []  # none: each line is a prompt of its own
-        self._client = client
-        self._fields = fields
-
-    async def __aiter__(self) -> AsyncGenerator[Chunk | ToolCall | ToolResult, None]:
-        """Iterate over the frames; leaving the loop cancels. Raises GatewayError."""
-        self.run = self._client.generate(**self._fields)
-        async with self.run, aclosing(self.run.frames()) as frames:
-            async for frame in frames:
-                yield frame
-
-    async def cancel(self) -> None:
-        """Stop the model."""
-        self.stopped = True
-        if self.run is not None:
-            await self.run.cancel()
 
 
 def _next_turn(*, interactive: bool) -> str | None:

@@ -26,7 +26,8 @@ from gateway import __version__
 from gateway.client import UnauthorizedError
 from gateway.client.tool_loop import Toolbox
 from gateway.commands import serve as serving
-from gateway.commands.chat import ask_user, attach, chat_with
+from gateway.commands.chat import ask_user, chat_with
+from gateway.commands.conversation import attach
 from gateway.commands.failure import STOPPED_EARLY, ExitStatus, Failure
 from gateway.configuration import sources as configuration
 from gateway.configuration.settings import ServeSettings, Settings

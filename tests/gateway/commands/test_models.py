@@ -1,5 +1,6 @@
 """What is said of models, without a hub; the commands themselves run in test_cli.py."""
 
+import asyncio
 import io
 
 import pytest
@@ -38,8 +39,6 @@ def test_a_folder_is_served_by_what_is_in_it(tmp_path):
 
 
 async def test_models_that_a_gateway_serves_are_listed(capsys):
-    import asyncio
-
     errors = io.StringIO()
     async with running(ScriptedProvider()) as gateway:
         await asyncio.to_thread(list_models, gateway.url, None, Console(file=errors))
