@@ -82,7 +82,7 @@ def test_a_model_is_pulled_checked_and_then_there(hub):
         "tokenizer.json",
         "tokenizer_config.json",
     ]
-    assert "5 files are there and right" in done.stderr
+    assert "verified 5 files; " in done.stderr
     count = len(asked_for(hub, "model.safetensors"))
     again = run(hub, "pull", MODEL)
     assert again.stdout == done.stdout
@@ -129,7 +129,7 @@ def test_a_pull_that_is_interrupted_ends_at_once_and_leaves_what_is_complete(hub
     pulling.send_signal(signal.SIGINT)
     _, said = pulling.communicate(timeout=30)  # the hub still holds the rest
     assert pulling.returncode == ExitStatus.INTERRUPTED
-    assert said.strip() == "stopped; the same command gets the files that are missing"
+    assert said.strip() == "stopped; run the same command again to download the missing files"
     assert not hub.go_on.is_set()
     assert not list(hub.home.rglob("*.incomplete"))
     hub.go_on.set()
