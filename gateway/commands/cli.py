@@ -219,54 +219,62 @@ def catalogue() -> ModuleType:
     return importlib.import_module("gateway.commands.models")
 
 
+SystemPrompt = Annotated[
+    Optional[str],
+    typer.Option(help="System prompt."),
+]
+Temperature = Annotated[
+    Optional[float],
+    typer.Option(
+        min=0.0,
+        max=2.0,
+        help="Sampling temperature; 0 takes the likeliest token. Default: the gateway's.",
+    ),
+]
+MaxTokens = Annotated[
+    Optional[int],
+    typer.Option(min=1, help="Length limit of an answer, in tokens. Default: the gateway's."),
+]
+ToolFile = Annotated[
+    Optional[Path],
+    typer.Option(
+        metavar="file.py",
+        help="Python file to run, whose functions the model may call.",
+        show_default=False,
+    ),
+]
+Attached = Annotated[
+    Optional[list[Path]],
+    typer.Option(
+        "--file",
+        "-f",
+        metavar="PATH",
+        help="Text file, or image for a vision model, to send with the first message; "
+        "may be repeated.",
+        show_default=False,
+    ),
+]
+OtherOptions = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--option",
+        "-o",
+        metavar="NAME=VALUE",
+        help="Another field of the protocol's `generate`, such as `-o top_p=0.9`; the value is "
+        "JSON, or else a text; may be repeated.",
+    ),
+]
+
+
 @app.command()
 def chat(
     url: Address = ADDRESS,
-    system: Annotated[
-        Optional[str],
-        typer.Option(help="System prompt."),
-    ] = None,
-    temperature: Annotated[
-        Optional[float],
-        typer.Option(
-            min=0.0,
-            max=2.0,
-            help="Sampling temperature; 0 takes the likeliest token. Default: the gateway's.",
-        ),
-    ] = None,
-    max_tokens: Annotated[
-        Optional[int],
-        typer.Option(min=1, help="Length limit of an answer, in tokens. Default: the gateway's."),
-    ] = None,
-    tools: Annotated[
-        Optional[Path],
-        typer.Option(
-            metavar="file.py",
-            help="Python file to run, whose functions the model may call.",
-            show_default=False,
-        ),
-    ] = None,
-    file: Annotated[
-        Optional[list[Path]],
-        typer.Option(
-            "--file",
-            "-f",
-            metavar="PATH",
-            help="Text file, or image for a vision model, to send with the first message; "
-            "may be repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    option: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            "--option",
-            "-o",
-            metavar="NAME=VALUE",
-            help="Another field of the protocol's `generate`, such as `-o top_p=0.9`; the value is "
-            "JSON, or else a text; may be repeated.",
-        ),
-    ] = None,
+    system: SystemPrompt = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
+    tools: ToolFile = None,
+    file: Attached = None,
+    option: OtherOptions = None,
 ) -> None:
     """Chat with a running gateway. Ctrl-C stops an answer, Ctrl-D ends the chat."""
     sampling = {"temperature": temperature, "max_tokens": max_tokens}
