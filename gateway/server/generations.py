@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 import msgspec
 
 from gateway.configuration.settings import Settings
-from gateway.protocol.codes import ErrorCode
 from gateway.protocol.events import Refusal
 from gateway.protocol.frames import Generate, Resume
 from gateway.protocol.generation import Generation
@@ -54,10 +53,8 @@ class Generations:
         self, request: Generate | Resume, on_connection: int, token: Token | None
     ) -> Refusal | None:
         """Return why a generation may not begin, or be taken over, now; None if it may."""
-        if self.draining and isinstance(request, Generate):
-            return Refusal(ErrorCode.SHUTTING_DOWN, "the gateway is stopping")
         with_token = self._by_token[token.name] if token is not None else 0
-        load = Load(on_connection, with_token, self.live)
+        load = Load(on_connection, with_token, self.live, self.draining)
         return refusal(request, self.settings, token, load, datetime.now(UTC))
 
     def begin(

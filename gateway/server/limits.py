@@ -55,6 +55,7 @@ class Load:
     connection: int
     token: int
     all: int
+    draining: bool = False  # whether the gateway is stopping
 
 
 def refusal(
@@ -65,6 +66,8 @@ def refusal(
         return _too_many(ErrorCode.RATE_LIMITED, settings.max_generations, "on one connection")
     if isinstance(request, Resume):
         return None  # it is counted elsewhere already
+    if load.draining:
+        return Refusal(ErrorCode.SHUTTING_DOWN, "the gateway is stopping")
     longest = settings.max_answer_tokens
     if longest is not None and request.max_tokens is not None and request.max_tokens > longest:
         said = f"must be at most {longest}"

@@ -36,6 +36,8 @@ ALICE = Token("alice", "0" * 64)
         (Load(1, 1, 1), Token("b", "0" * 64, max_generations=1), ErrorCode.RATE_LIMITED, "at most"),
         (Load(0, 0, 0), Token("b", "0" * 64, NOW), ErrorCode.UNAUTHORIZED, "has expired"),
         (Load(0, 0, 0), Token("b", "0" * 64, NOW + timedelta(seconds=1)), None, None),
+        (Load(0, 0, 8, draining=True), ALICE, ErrorCode.SHUTTING_DOWN, "is stopping"),
+        (Load(2, 0, 0, draining=True), ALICE, ErrorCode.RATE_LIMITED, "on one connection"),
         (Load(0, 0, 8), ALICE, ErrorCode.OVERLOADED, "at most 8 generations run in all"),
     ],
 )
@@ -44,7 +46,9 @@ def test_the_first_limit_that_is_reached_is_named(load, token, code, said):
     assert (why and why.code) == code
     if why is not None:
         assert said in why.message
-        assert (why.retry_after is not None) == (code is not ErrorCode.UNAUTHORIZED)
+        assert (why.retry_after is None) == (
+            code in {ErrorCode.UNAUTHORIZED, ErrorCode.SHUTTING_DOWN}
+        )
 
 
 def test_a_longer_answer_than_may_be_is_refused_by_its_field():
