@@ -17,6 +17,7 @@ from gateway.configuration.sources import settings
 from provider import MLXProvider
 from provider.settings import EngineSettings
 from tests.support.servers import running
+from tests.support.timeouts import TIMEOUT
 
 # Flags of the commands that are no settings.
 OTHER_FLAGS = {"--config", "--days", "--file", "--help", "--provider", "--tools", "--url"}
@@ -49,7 +50,7 @@ async def run_python(code):
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, cwd=ROOT, stdout=PIPE, stderr=PIPE
     )
-    out, err = await asyncio.wait_for(process.communicate(), 40)
+    out, err = await asyncio.wait_for(process.communicate(), TIMEOUT * 2)
     assert process.returncode == 0, err.decode()
     return out.decode()
 
@@ -108,7 +109,7 @@ async def logged(browser, provider, code, enough):
             await page.goto(gateway.url + "healthz")
             await page.add_script_tag(content=code, type="module")
             try:
-                return await asyncio.wait_for(done, 40)
+                return await asyncio.wait_for(done, TIMEOUT * 2)
             finally:
                 await page.close()
     finally:

@@ -19,6 +19,7 @@ from provider.interface import (
     ModelParameter,
     with_defaults,
 )
+from tests.support.timeouts import TIMEOUT
 
 COMPARE = """
 import dataclasses, inspect, json
@@ -76,7 +77,7 @@ print(json.dumps({"different": different, "errors": len(errors)}))
 def run_python(code: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True, text=True, timeout=50, check=False,
+        capture_output=True, text=True, timeout=TIMEOUT * 3, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -33,6 +33,7 @@ from provider.interface import (
 )
 from provider.models.loading import tokenizer_of
 from provider.models.source import EMBEDDED
+from tests.support.timeouts import TIMEOUT
 from tests.support.tiny_models import LLAMA, write_model
 
 STORY = "Tell me a story about a fox named Zorvan."
@@ -552,7 +553,7 @@ def test_an_application_ends_whatever_it_left_open(end):
         [sys.executable, "-c", APPLICATION % end],
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=TIMEOUT * 2,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -568,7 +569,7 @@ def test_a_synchronous_generator_left_open_does_not_keep_the_interpreter():
         "print(next(g).content)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, timeout=40, check=False
+        [sys.executable, "-c", code], capture_output=True, timeout=TIMEOUT * 2, check=False
     )
     assert done.returncode == 0, done.stderr
 

@@ -16,6 +16,7 @@ from provider.events import TextDelta
 from provider.models.loading import load
 from provider.options import GenerationOptions
 from provider.settings import EngineSettings
+from tests.support.timeouts import TIMEOUT
 
 PLACES = ("sampler", "processor", "detokenizer", "model")
 
@@ -213,7 +214,7 @@ class FaultyEngine:
 
     async def _text(self, inbox, run, pause):
         text = ""
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(TIMEOUT * 6):
             while True:
                 event = await inbox.get()
                 if inbox.parked:

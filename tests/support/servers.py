@@ -16,8 +16,7 @@ from gateway.configuration.settings import Settings
 from gateway.dialects.native import codec_for
 from gateway.protocol.frames import JSON_PROTOCOL
 from gateway.server.server import Gateway
-
-TIMEOUT = 20.0  # seconds for anything that happens at all; waits are for conditions, not for time
+from tests.support.timeouts import TIMEOUT
 
 
 def settings(**changes):
@@ -40,7 +39,7 @@ async def get(gateway, path, **headers):
     def fetch():
         request = urllib.request.Request(f"http://127.0.0.1:{gateway.port}{path}", headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
                 return response.status, response.read(), dict(response.headers)
         except urllib.error.HTTPError as error:
             with error:

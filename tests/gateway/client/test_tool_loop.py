@@ -13,6 +13,7 @@ from gateway.protocol.frames import Chunk, ToolCall
 from provider.interface import InvalidParameterError
 from provider.scripted import Call, Pause, Reason, Say, ScriptedProvider
 from tests.support.servers import running, stream_url
+from tests.support.timeouts import TIMEOUT
 
 HI = [{"role": "user", "content": "hi"}]
 
@@ -163,7 +164,7 @@ async def test_leaving_the_loop_stops_the_model():
     async with running(provider) as gateway, connect(stream_url(gateway)) as client:
         async for _ in Toolbox([add]).run(client, HI):
             break
-        await asyncio.wait_for(provider.requests[0].ended.wait(), 10)
+        await asyncio.wait_for(provider.requests[0].ended.wait(), TIMEOUT)
 
 
 def test_the_functions_of_a_file_are_its_public_ones(tmp_path):

@@ -22,6 +22,7 @@ from provider.interface import InvalidParameterError
 from provider.options import GenerationOptions, parse_options
 from tests.support.servers import running, stream_url
 from tests.support.servers import served as served_by_command
+from tests.support.timeouts import TIMEOUT
 
 PROTOCOL = (Path(gateway.__file__).parent / "PROTOCOL.md").read_text(encoding="utf-8")
 ADD = {
@@ -164,7 +165,7 @@ def run_chat(address, flags, said):
         input=said,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT * 3,
         check=True,
     )
     return done.stdout

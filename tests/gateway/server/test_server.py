@@ -28,6 +28,7 @@ from provider.interface import (
 )
 from provider.scripted import Call, Fail, Gate, Pause, Prefill, Queue, Say, ScriptedProvider
 from tests.support.servers import eventually, get, running, stream_url, wired
+from tests.support.timeouts import TIMEOUT
 from tests.support.tiny_models import LLAMA, write_model
 from tests.support.tiny_vision import picture, write_vision_model
 
@@ -445,7 +446,7 @@ async def test_closing_is_bounded_whatever_a_client_does():
         async with wired(gateway, max_queue=1, close_timeout=0.1) as wire:
             await wire.send(Generate(id="a", prompt="hi"))
             await eventually(lambda: provider.live)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(TIMEOUT):
                 await gateway.close()
     assert not provider.live
 

@@ -16,6 +16,7 @@ from provider.caches import prefix_store
 from provider.caches.prefix_store import PrefixStore
 from provider.embedded import MODEL_PATH
 from provider.runtime.mlx import mx
+from tests.support.timeouts import TIMEOUT
 from tests.support.tiny_models import ARCHITECTURES, write_model
 
 PROMPT = "Tell me a long story about a fox named Zorvan, who lives by the sea."
@@ -243,7 +244,7 @@ async def test_a_model_is_unloaded_while_the_disk_writes_and_others_go_on(slow, 
         leaving.engine._worker.prefixes.store = slow
         await provider.generate_async(PROMPT, model="b")
         unloading = asyncio.create_task(asyncio.to_thread(leaving.unload))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(TIMEOUT * 3):
             answers = [await provider.generate_async(PROMPT, model="a") for _ in range(2)]
             while leaving.engine.model is not None:
                 await asyncio.sleep(0.01)

@@ -26,6 +26,7 @@ from provider.models.loading import load
 from provider.options import GenerationOptions
 from provider.runtime.mlx import active_memory
 from provider.settings import EngineSettings
+from tests.support.timeouts import TIMEOUT
 
 PROMPT = list(range(40, 60))
 
@@ -38,7 +39,7 @@ def request(max_tokens=8, prompt=PROMPT, seed=1, stop=()):
 async def read(inbox, *, until=(RunFinished, RunFailed)):
     """Return the events up to the first of a kind."""
     events = []
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(TIMEOUT * 3):
         while True:
             events.append(await inbox.get())
             if isinstance(events[-1], until):
@@ -102,7 +103,7 @@ async def whole(engine, **options):
 
 
 async def until(condition):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(TIMEOUT * 2):
         while not condition():
             await asyncio.sleep(0.002)
 
@@ -385,7 +386,7 @@ async def test_a_parked_run_gives_its_caches_up_and_goes_on_with_the_same_text(m
     await whole(engine, max_tokens=64, prompt=list(range(100, 120)))
     assert run.parked.row.caches is None
     said = ""
-    while not isinstance(event := await asyncio.wait_for(inbox.get(), 30), RunFinished):
+    while not isinstance(event := await asyncio.wait_for(inbox.get(), TIMEOUT * 2), RunFinished):
         said += text_of([event])
         engine.resume(run)
     assert said == expected

@@ -8,6 +8,7 @@ import pytest
 
 from provider.runtime.mlx import active_memory
 from tests.support.faults import PLACES, FaultyEngine
+from tests.support.timeouts import TIMEOUT
 
 LONG = pytest.mark.slow("a hundred faults and more take a minute")
 
@@ -27,7 +28,7 @@ async def test_faults_everywhere_end_the_runs_at_fault_and_no_others(seed, count
         assert outcome.wrong == []
         assert outcome.finished > count * 5 / 12
         assert sum(faulty.dice.thrown.values()) > count / 12
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(TIMEOUT * 2):
             while faulty.engine.busy:
                 await asyncio.sleep(0.01)
         assert faulty.engine.runs == []

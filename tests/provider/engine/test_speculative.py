@@ -20,6 +20,7 @@ from provider.inputs.messages import conversation
 from provider.interface import InvalidParameterError, ModelLoadingError
 from provider.models.loading import load
 from provider.runtime.mlx import mx
+from tests.support.timeouts import TIMEOUT
 from tests.support.tiny_models import ARCHITECTURES, LLAMA, write_model
 
 PROMPTS = ["Count from 3 to 40", "Tell me a long story about a fox", "What can you do?"]
@@ -62,7 +63,7 @@ async def test_a_draft_changes_nothing(drafted, provider, kind):
 async def test_a_drafted_run_is_parked_and_goes_on(drafted, provider):
     stream = await drafted.generate_async(PROMPTS[1], stream=True, temperature=0.0)
     first = await anext(stream)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(TIMEOUT * 2):
         while not drafted.statistics().parked:
             await asyncio.sleep(0.005)
     text = first.content + "".join([delta.content async for delta in stream])

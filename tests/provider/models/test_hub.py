@@ -15,6 +15,7 @@ import pytest
 
 from gateway.commands.failure import ExitStatus
 from tests.support.hub import TOKEN, standing_in
+from tests.support.timeouts import TIMEOUT
 from tests.support.tiny_models import LLAMA, write_model
 
 MODEL = "acme/tiny"
@@ -45,7 +46,7 @@ def run(hub, *arguments, **variables):
         [sys.executable, "-m", "gateway", *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=TIMEOUT * 6,
         env=environment(hub, **variables),
         check=False,
     )
@@ -61,7 +62,7 @@ def generate(hub, model=MODEL, **variables):
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=TIMEOUT * 6,
         env=environment(hub, **variables),
         check=False,
     )
@@ -127,7 +128,7 @@ def test_a_pull_that_is_interrupted_ends_at_once_and_leaves_what_is_complete(hub
     )
     assert hub.holding.wait(60)
     pulling.send_signal(signal.SIGINT)
-    _, said = pulling.communicate(timeout=30)  # the hub still holds the rest
+    _, said = pulling.communicate(timeout=TIMEOUT * 2)  # the hub still holds the rest
     assert pulling.returncode == ExitStatus.INTERRUPTED
     assert said.strip() == "stopped; run the same command again to download the missing files"
     assert not hub.go_on.is_set()
@@ -158,7 +159,7 @@ def test_closing_stops_a_download(hub, size):
     loading.stdin.flush()
     assert loading.stdout.readline() == "closed\n"
     hub.go_on.set()
-    said, _ = loading.communicate(timeout=30)
+    said, _ = loading.communicate(timeout=TIMEOUT * 2)
     assert said.strip() == "the provider is closed"
     assert not list(hub.home.rglob("model.safetensors"))
 
@@ -178,7 +179,7 @@ def test_who_waits_is_told_how_the_download_goes_on(hub, size):
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=TIMEOUT * 6,
         env=environment(hub),
         check=True,
     )
@@ -275,7 +276,7 @@ def test_an_adapter_of_the_hub_is_downloaded(hub, tmp_path):
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=TIMEOUT * 6,
         env=environment(hub),
         check=False,
     )

@@ -29,6 +29,7 @@ from provider.models.library import sources_of
 from provider.models.loading import load
 from provider.models.source import ModelSource
 from provider.runtime.mlx import active_memory, mx
+from tests.support.timeouts import TIMEOUT
 from tests.support.tiny_models import ARCHITECTURES, LLAMA, write_model
 
 WEIGHTS = load(MODEL_PATH).weights
@@ -57,7 +58,7 @@ def loaded(provider):
 
 
 async def until(condition):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(TIMEOUT * 2):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -300,7 +301,7 @@ async def test_a_model_beside_steady_traffic_on_another_gets_its_turn(made):
     asking = [asyncio.create_task(keep_asking("a", 1000)) for _ in range(4)]
     try:
         await until(lambda: answered["a"] >= 4)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(TIMEOUT * 3):
             await keep_asking("b", 2)
         assert not any(task.done() for task in asking)
         before = answered["a"]
@@ -399,7 +400,7 @@ async def test_unloading_under_load_loses_nothing(made):
                 await asyncio.sleep(0.02)
             await asyncio.sleep(0.03)
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(TIMEOUT * 3):
         await asyncio.gather(*(keep_asking(name) for name in answered))
 
 
@@ -465,7 +466,7 @@ async def test_a_run_that_never_fits_beside_a_pinned_model_is_told_and_holds_up_
     long = asyncio.create_task(say(provider, "b", "Count from 3 to 40", max_tokens=900))
     await until(lambda: provider.statistics().waiting)
     behind = asyncio.create_task(say(provider, "b", max_tokens=5))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(TIMEOUT * 3):
         with pytest.raises(ResourceExceededError, match="do not fit beside the models") as caught:
             await long
         assert (await behind).content
@@ -482,7 +483,7 @@ async def test_models_whose_runs_wait_for_each_other_do_not_wait_for_ever(made, 
     short = [say(provider, name, max_tokens=5) for name in "ab"]
     await asyncio.gather(*short)
     longs = [say(provider, name, "Count from 3 to 40", max_tokens=900) for name in "ab"]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(TIMEOUT * 3):
         ends = await asyncio.gather(*longs, return_exceptions=True)
     assert all(isinstance(end, ResourceExceededError) or end.content for end in ends)
     assert (await say(provider)).content

@@ -1,0 +1,3 @@
+"""How long a test waits for what should happen at once; longer waits are multiples of it."""
+
+TIMEOUT = 20.0  # seconds, for machines that are busy: waits are for conditions, not for time
