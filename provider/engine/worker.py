@@ -177,6 +177,7 @@ class Worker:
                 self._fail(run, error)
         self._flush()
         self._batch = None
+        self._scheduler = Scheduler(self._settings.max_batch)
         self._delivery = EventDelivery()
 
     def revive(self) -> None:

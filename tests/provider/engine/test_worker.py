@@ -115,8 +115,10 @@ def test_giving_the_batch_up_ends_what_was_taken_and_leaves_what_is_posted(worke
     taken = submitted(worker, 1)
     posted = Run(2, "m", taken.request, SyncInbox())
     worker.runs.add(posted)
+    worker._scheduler.submit(99)  # as a fault of the engine's own might leave it behind
     worker.fail_all(GenerationError("the engine failed"))
     assert isinstance(events(taken)[-1], RunFailed)
+    assert not worker.busy
     assert posted.state is RunState.POSTED
     worker.revive()
     worker.submit(posted)
