@@ -1,13 +1,13 @@
-"""Attention for one new token a row, as a CPU does it fastest.
+"""Grouped-query attention for one new token per row, arranged to be fast on a CPU.
 
-Where query heads share the keys of one head (grouped-query attention), mlx's own fallback on a CPU
-multiplies every query head by itself: rows x heads matrix products of one row each, thousands a
-step. Here the query heads that share keys are the rows of one product: the same sums, whose last
-bit may differ where the BLAS orders those of several rows otherwise than those of one.
+On a CPU, mlx multiplies every query head separately: rows x heads matrix products with one row
+each, which are thousands per step. Here the query heads that share a key head are the rows of one
+matrix product. The sums are the same; their last bit may differ, because a BLAS may add in another
+order when a product has several rows.
 
-mlx-lm's models call `scaled_dot_product_attention` of their own module, which already looks at the
-cache (`bits`) for what to do. `let_caches_attend` lets it look for `attend` too; caches without
-one, and so everybody else who runs the same model, get what they always got.
+mlx-lm's models call the `scaled_dot_product_attention` of their own module, which already chooses
+by an attribute of the cache (`bits`). `let_caches_attend` makes it call a cache's `attend` method
+where there is one. Caches without that method are computed as before.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ __all__ = ["attend", "let_caches_attend"]
 
 
 def attend(queries: Any, keys: Any, values: Any, scale: float, mask: Any) -> Any:
-    """Return the attention, `(rows, heads, tokens, dimension)`, of queries of that shape.
+    """Return the attention output, in the shape of `queries`: `(rows, heads, tokens, dimension)`.
 
     `keys` and `values` are `(rows, key heads, positions, dimension)`; `mask` is None, "causal", or
-    what broadcasts to `(rows, heads, tokens, positions)`.
+    an array that broadcasts to `(rows, heads, tokens, positions)`.
     """
     rows, heads, tokens, width = queries.shape
     key_heads = keys.shape[1]
@@ -35,7 +35,7 @@ def attend(queries: Any, keys: Any, values: Any, scale: float, mask: Any) -> Any
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
     grouped = (queries * scale).reshape(rows, key_heads, heads // key_heads, width)
     scores = grouped @ keys.swapaxes(-1, -2)
-    if isinstance(mask, mx.array):  # a single token sees everything anyway
+    if isinstance(mask, mx.array):  # "causal" hides nothing from a single new token
         hidden = mx.array(mx.finfo(scores.dtype).min, scores.dtype)
         scores = mx.where(mask, scores, hidden) if mask.dtype == mx.bool_ else scores + mask
     weights = mx.softmax(scores, axis=-1, precise=True)
@@ -43,12 +43,12 @@ def attend(queries: Any, keys: Any, values: Any, scale: float, mask: Any) -> Any
 
 
 def let_caches_attend(model: Any) -> None:
-    """Let the caches of a model that have a method `attend` compute the attention themselves."""
-    wrap_attention(model, _asking_the_cache)
+    """Make a model call the `attend` method of those of its caches that have one."""
+    wrap_attention(model, _dispatching_to_caches)
 
 
-def _asking_the_cache(original: Callable[..., Any]) -> Callable[..., Any]:
-    if hasattr(original, "asks_the_cache"):
+def _dispatching_to_caches(original: Callable[..., Any]) -> Callable[..., Any]:
+    if hasattr(original, "dispatches_to_caches"):
         return original
 
     @functools.wraps(original)
@@ -65,5 +65,5 @@ def _asking_the_cache(original: Callable[..., Any]) -> Callable[..., Any]:
             return cache.attend(queries, keys, values, scale, mask)
         return original(queries, keys, values, cache, scale, mask, sinks)
 
-    dispatch.asks_the_cache = True  # type: ignore[attr-defined]
+    dispatch.dispatches_to_caches = True  # type: ignore[attr-defined]
     return dispatch

@@ -1,7 +1,7 @@
-"""KV caches in a file, as mlx-lm's `save_prompt_cache` writes them and `load_prompt_cache` reads.
+"""Writes KV caches in the file format of mlx-lm's `save_prompt_cache` and `load_prompt_cache`.
 
-Writing is in two parts: `Snapshot` takes the caches on the MLX thread, without copying them, and is
-written on another thread, which makes no call of MLX's.
+Writing has two steps. A `Snapshot` is made on the MLX thread, mostly without copying arrays; then
+another thread writes it, without calling MLX.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from provider.runtime.mlx import mx
 
 __all__ = ["Snapshot", "read_header"]
 
-MOST_HEADER = 64 << 20  # bytes; a longer header is not ours
-LENGTH = 8  # bytes of the field with the header's length
+MAX_HEADER_BYTES = 64 << 20  # larger than any header that this package writes
+LENGTH_BYTES = 8  # size of the field that holds the header's length
 DTYPES = {
     mx.bool_: "BOOL",
     mx.uint8: "U8",
@@ -36,21 +36,21 @@ DTYPES = {
 
 
 class Snapshot:
-    """What some caches hold now, and `metadata`, as the bytes of a file.
+    """The present contents of some caches, and `metadata`, as the bytes of a file.
 
-    Made on the MLX thread: it evaluates the arrays. Raises ValueError for a state that can't be
-    written.
+    It must be made on the MLX thread, because it evaluates the arrays. Raises ValueError for a
+    cache state that can't be written.
     """
 
     def __init__(self, caches: Sequence[Any], metadata: Mapping[str, str]):
         arrays: dict[str, Any] = {}
-        scalars: list[Any] = [""]  # not empty, because mlx-lm's reader would drop an empty list
+        scalars: list[Any] = [""]  # never empty, because mlx-lm's reader drops an empty list
         for place, value in tree_flatten([cache.state for cache in caches]):
             arrays[place], scalar = _as_array(value)
             if scalar:
                 scalars.append((place, scalar))
         described = [dict(metadata), [type(cache).__name__ for cache in caches], scalars]
-        # Copies only what is not contiguous.
+        # This copies only arrays that are not contiguous.
         self._arrays = [mx.contiguous(array) for array in arrays.values()]
         self._bytes = [array.reshape(-1).view(mx.uint8) for array in self._arrays]
         mx.eval(self._arrays, self._bytes)
@@ -59,7 +59,7 @@ class Snapshot:
         self.nbytes = len(self._header) + sum(buffer.nbytes for buffer in self._buffers)
 
     def write(self, path: Path) -> None:
-        """Write the file; from any thread. Raises OSError."""
+        """Write the file. May be called from any thread. Raises OSError."""
         with path.open("wb") as file:
             file.write(self._header)
             for buffer in self._buffers:
@@ -67,26 +67,26 @@ class Snapshot:
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """Return a file's metadata, without reading its arrays.
+    """Return a cache file's metadata, without reading its arrays.
 
-    Raises OSError, ValueError if it is no such file or cut short, KeyError or TypeError if it says
-    something else than such a file does.
+    Raises OSError; ValueError for a truncated file or one in another format; KeyError or TypeError
+    for a header with unexpected contents.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(LENGTH), "little")
-        if not 0 < length <= min(MOST_HEADER, size - LENGTH):
+        length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+        if not 0 < length <= min(MAX_HEADER_BYTES, size - LENGTH_BYTES):
             raise ValueError("it is not a safetensors file, or is truncated")
         header = json.loads(file.read(length))
     metadata: dict[str, str] = header.pop("__metadata__", {})
     ends = [tensor["data_offsets"][1] for tensor in header.values()]
-    if LENGTH + length + max(ends, default=0) != size:
+    if LENGTH_BYTES + length + max(ends, default=0) != size:
         raise ValueError("it is truncated")
     return metadata
 
 
 def _as_array(value: Any) -> tuple[Any, str]:
-    """Return a part of a state as an array, and what mlx-lm calls it if it is none itself."""
+    """Return part of a cache state as an array, and mlx-lm's name for its type if not an array."""
     match value:
         case mx.array():
             return value, ""
@@ -112,5 +112,5 @@ def _header(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
         }
         begin = end
     text = json.dumps(described, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % LENGTH)  # the arrays begin at a multiple of it
-    return len(text).to_bytes(LENGTH, "little") + text
+    text += b" " * (-len(text) % LENGTH_BYTES)  # aligns the beginning of the arrays
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text

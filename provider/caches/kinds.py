@@ -1,8 +1,8 @@
-"""What each class of KV caches can do: the table that everything else asks.
+"""The table of KV cache classes, with what each class supports.
 
-A new class is a row of `KINDS`, and a layer in provider/caches/slot_layers.py if its rows run in
-slots. A class without a row is named in the log once; its model's runs go one by one, and what
-they have read is neither cut back nor written to disk.
+To support another class, add an entry to `KINDS`, and a layer in provider/caches/slot_layers.py if
+its rows are batched in slots. For a class without an entry the log has one warning: its model's
+runs then go one at a time, and its caches are neither trimmed nor written to disk.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
     "Batching",
     "CacheKind",
     "Trimming",
-    "as_known",
+    "as_mlx_lm_cache",
     "batching_of",
     "can_be_drafted_over",
     "can_be_quantised",
@@ -49,19 +49,19 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-Cost = tuple[int, float]  # fixed bytes of a sequence, and bytes a token
+Cost = tuple[int, float]  # fixed bytes per sequence, and bytes per token
 
 
 class Batching(IntEnum):
-    """How the caches of a model can hold several rows, the more freely the higher."""
+    """How a model's caches can be batched; a higher value is faster."""
 
-    ALONE = 0
-    MERGED = 1  # with mlx-lm's own batched class
-    SLOTS = 2
+    ALONE = 0  # not at all: runs go one at a time
+    MERGED = 1  # in mlx-lm's own batched class
+    SLOTS = 2  # in slots, see provider/caches/slots.py
 
 
 class Trimming(Enum):
-    """Whether the last tokens can be taken out of a cache again."""
+    """Whether the last tokens can be removed from a cache."""
 
     NEVER = "never"
     WHILE_WHOLE = "while it holds all that it has seen"
@@ -70,44 +70,45 @@ class Trimming(Enum):
 
 @dataclass(frozen=True)
 class CacheKind:
-    """A row of the table. `cost` is told a cache, and how many tokens it has read."""
+    """One entry of the table. `cost` is called with a cache and the number of tokens in it."""
 
     batching: Batching
     trimming: Trimming
     cost: Callable[[Any, int], Cost]
-    stored: bool = False  # whether the prefix store can write it, by name and state
-    quantised: bool = False  # whether it has a `to_quantized`
-    drafted_over: bool = False  # whether it can be cut back after every step, as drafting needs
-    counts: bool = True  # whether its `offset` is the number of tokens that it has seen
+    stored: bool = False  # whether the prefix store can write it to disk
+    quantised: bool = False  # whether it has a method `to_quantized`
+    drafted_over: bool = False  # whether rejected draft tokens can be trimmed after every step
+    counts: bool = True  # whether its `offset` is the number of tokens that it has processed
     layer: type[SlotLayer] | None = None  # class that holds its rows in slots
-    parts: Callable[[Any], Sequence[Any]] | None = None  # the caches that it consists of
-    known_as: Callable[[Any], Any] | None = None  # makes an empty cache of a class of mlx-lm's
+    parts: Callable[[Any], Sequence[Any]] | None = None  # returns the caches that it consists of
+    # Makes an empty cache of the equivalent class of mlx-lm.
+    in_mlx_lm: Callable[[Any], Any] | None = None
 
 
-def _by_tokens(cache: Any, tokens: int) -> Cost:
+def _cost_by_tokens(cache: Any, tokens: int) -> Cost:
     return 0, cache.nbytes / max(tokens, 1)
 
 
-def _by_positions(cache: Any, tokens: int) -> Cost:
-    """Return the cost of a cache that has room for more tokens than it has read."""
+def _cost_by_positions(cache: Any, tokens: int) -> Cost:
+    """Return the cost of a cache that allocates more positions than it has tokens."""
     if cache.keys is None:
-        return _by_tokens(cache, tokens)
-    # A quantised cache has parts.
+        return _cost_by_tokens(cache, tokens)
+    # The keys of a quantised cache are several arrays.
     keys = cache.keys if hasattr(cache.keys, "shape") else cache.keys[0]
     return 0, cache.nbytes / keys.shape[2]
 
 
-def _of_window(cache: Any, tokens: int) -> Cost:
+def _cost_of_window(cache: Any, tokens: int) -> Cost:
     if cache.keys is None:
-        return _by_tokens(cache, tokens)
+        return _cost_by_tokens(cache, tokens)
     return int(cache.nbytes / cache.keys.shape[2] * cache.max_size), 0.0
 
 
-def _of_state(cache: Any, _tokens: int) -> Cost:
+def _cost_of_state(cache: Any, _tokens: int) -> Cost:
     return int(cache.nbytes), 0.0
 
 
-def _of_parts(cache: Any, tokens: int) -> Cost:
+def _cost_of_parts(cache: Any, tokens: int) -> Cost:
     return cost_of(cache.caches, tokens)
 
 
@@ -122,82 +123,87 @@ def _name(kind: type) -> str:
 _PLAIN = CacheKind(
     Batching.SLOTS,
     Trimming.ALWAYS,
-    _by_positions,
+    _cost_by_positions,
     stored=True,
     quantised=True,
     drafted_over=True,
     layer=SlotKVCache,
 )
-_WINDOW = CacheKind(Batching.MERGED, Trimming.WHILE_WHOLE, _of_window, stored=True)
-_LIST = CacheKind(Batching.MERGED, Trimming.ALWAYS, _of_parts, parts=_parts, counts=False)
-# The oldest tokens fall out of its chunk, and it says that it can be cut back all the same.
-_CHUNKED = CacheKind(Batching.ALONE, Trimming.NEVER, _by_tokens)
-# What is cut off comes back with the next token: it is put behind all the keys that there were.
-_CONCATENATED = CacheKind(Batching.ALONE, Trimming.NEVER, _by_tokens)
+_WINDOW = CacheKind(Batching.MERGED, Trimming.WHILE_WHOLE, _cost_of_window, stored=True)
+_LIST = CacheKind(Batching.MERGED, Trimming.ALWAYS, _cost_of_parts, parts=_parts, counts=False)
+# This class claims to be trimmable although it drops the oldest tokens of its chunk.
+_CHUNKED = CacheKind(Batching.ALONE, Trimming.NEVER, _cost_by_tokens)
+# In this class trimmed keys reappear with the next token, which is appended to all former keys.
+_CONCATENATED = CacheKind(Batching.ALONE, Trimming.NEVER, _cost_by_tokens)
 
-# By the dotted names of classes, so that those of an extra can be here without being imported.
+# The keys are dotted class names, so that classes of an optional package need no import here.
 KINDS: dict[str, CacheKind] = {
     _name(KVCache): _PLAIN,
     _name(QuantizedKVCache): CacheKind(
-        Batching.ALONE, Trimming.ALWAYS, _by_positions, stored=True, drafted_over=True
+        Batching.ALONE, Trimming.ALWAYS, _cost_by_positions, stored=True, drafted_over=True
     ),
     _name(RotatingKVCache): _WINDOW,
     _name(ArraysCache): CacheKind(
-        Batching.SLOTS, Trimming.NEVER, _of_state, stored=True, counts=False, layer=SlotArrays
+        Batching.SLOTS,
+        Trimming.NEVER,
+        _cost_of_state,
+        stored=True,
+        counts=False,
+        layer=SlotArrays,
     ),
     _name(CacheList): _LIST,
     _name(ChunkedKVCache): _CHUNKED,
     _name(ConcatenateKVCache): _CONCATENATED,
-    # Of mlx-vlm, whose language models take mlx-lm's caches where there is one for theirs.
+    # mlx-vlm's language models also work with the equivalent caches of mlx-lm, where there are any.
     "mlx_vlm.models.cache.KVCache": CacheKind(
-        Batching.MERGED, Trimming.ALWAYS, _by_positions, known_as=lambda _cache: KVCache()
+        Batching.MERGED, Trimming.ALWAYS, _cost_by_positions, in_mlx_lm=lambda _cache: KVCache()
     ),
     "mlx_vlm.models.cache.RotatingKVCache": CacheKind(
         Batching.MERGED,
         Trimming.WHILE_WHOLE,
-        _of_window,
-        known_as=lambda cache: RotatingKVCache(max_size=cache.max_size, keep=cache.keep),
+        _cost_of_window,
+        in_mlx_lm=lambda cache: RotatingKVCache(max_size=cache.max_size, keep=cache.keep),
     ),
     "mlx_vlm.models.cache.ArraysCache": CacheKind(
-        Batching.MERGED, Trimming.NEVER, _of_state, counts=False
+        Batching.MERGED, Trimming.NEVER, _cost_of_state, counts=False
     ),
     "mlx_vlm.models.cache.CacheList": _LIST,
     "mlx_vlm.models.cache.ChunkedKVCache": _CHUNKED,
     "mlx_vlm.models.cache.ConcatenateKVCache": _CONCATENATED,
 }
-UNKNOWN = CacheKind(Batching.ALONE, Trimming.NEVER, _by_tokens, counts=False)
+UNKNOWN = CacheKind(Batching.ALONE, Trimming.NEVER, _cost_by_tokens, counts=False)
 
 
 def kind_of(cache: Any) -> CacheKind:
-    """Return a cache's row of the table, `UNKNOWN` for a class that has none."""
+    """Return a cache's entry in the table, `UNKNOWN` for a class without one."""
     name = _name(type(cache))
     kind = KINDS.get(name)
     if kind is None:
-        _say_unknown(name)
+        _warn_of_unknown(name)
         return UNKNOWN
     return kind
 
 
 @functools.cache
-def _say_unknown(name: str) -> None:
+def _warn_of_unknown(name: str) -> None:
     log.warning(
-        "`%s` is no KV cache class that is known: runs go one by one, and what they have read is "
-        "neither cut back nor kept on disk",
+        "`%s` is an unknown KV cache class: runs go one at a time, and their KV caches are "
+        "neither trimmed nor kept on disk",
         name,
     )
 
 
 def stored_kind(name: str) -> CacheKind | None:
-    """Return the kind of a class of mlx-lm's that may be in a file, by its bare name."""
+    """Return the entry of a class of mlx-lm by its bare name, None if files never hold it."""
     kind = KINDS.get(f"{KVCache.__module__}.{name}")
     return kind if kind is not None and kind.stored else None
 
 
-# Of one sequence's caches, one a layer.
+# The caches of one sequence, one per layer.
 
 
 def batching_of(model: Any) -> Batching:
-    """Return how the rows of a model can run together."""
+    """Return how a model's rows can be batched: as its least capable cache can be."""
     return min((_batching(cache) for cache in make_prompt_cache(model)), default=Batching.ALONE)
 
 
@@ -208,7 +214,7 @@ def _batching(cache: Any) -> Batching:
 
 
 def can_be_trimmed(caches: Iterable[Any]) -> bool:
-    """Return whether the last tokens can be taken out of these caches as they are now."""
+    """Return whether the last tokens can be removed from these caches in their present state."""
     return all(map(_can_be_trimmed, caches))
 
 
@@ -222,7 +228,7 @@ def _can_be_trimmed(cache: Any) -> bool:
 
 
 def is_always_trimmable(caches: Iterable[Any]) -> bool:
-    """Return whether these caches can be cut back to any of their beginnings, however long."""
+    """Return whether these caches can be trimmed to any length, whatever they have processed."""
     return all(
         kind.trimming is Trimming.ALWAYS
         and (kind.parts is None or is_always_trimmable(kind.parts(cache)))
@@ -231,12 +237,12 @@ def is_always_trimmable(caches: Iterable[Any]) -> bool:
 
 
 def can_be_drafted_over(caches: Iterable[Any]) -> bool:
-    """Return whether the tokens of a draft can be taken back after every step."""
+    """Return whether rejected draft tokens can be trimmed after every step."""
     return all(kind_of(cache).drafted_over for cache in caches)
 
 
 def can_be_quantised(caches: Iterable[Any]) -> bool:
-    """Return whether keys and values can be kept in few bits."""
+    """Return whether the keys and values of these caches can be quantised."""
     return all(kind_of(cache).quantised for cache in caches)
 
 
@@ -245,34 +251,34 @@ def can_be_stored(caches: Iterable[Any]) -> bool:
     return all(kind_of(cache).stored for cache in caches)
 
 
-def as_known(cache: Any) -> Any:
-    """Return a new cache of mlx-lm's class that does the same, the cache itself if none does."""
-    known_as = kind_of(cache).known_as
-    return cache if known_as is None else known_as(cache)
+def as_mlx_lm_cache(cache: Any) -> Any:
+    """Return a new cache of mlx-lm's equivalent class, the cache itself if there is none."""
+    in_mlx_lm = kind_of(cache).in_mlx_lm
+    return cache if in_mlx_lm is None else in_mlx_lm(cache)
 
 
 def slot_layer(caches: list[Any], places: Places) -> SlotLayer:
-    """Return a layer that holds one row of each of these caches, all of one class."""
+    """Return a layer with one row for each of these caches, which are all of one class."""
     layer = kind_of(caches[0]).layer
-    assert layer is not None, "only a model whose `batching_of` is SLOTS has its rows in slots"
+    assert layer is not None, "only the rows of a model whose `batching_of` is SLOTS have slots"
     return layer.of(caches, places)
 
 
 def state_of(cache: Any) -> Any:
-    """Return the arrays of a cache that a forward pass has changed."""
+    """Return the arrays of a cache that a forward pass changes."""
     keys = getattr(cache, "keys", None)
     return [keys, cache.values] if keys is not None else cache.state
 
 
 def size_of(caches: Sequence[Any]) -> int:
-    """Return how many bytes one sequence's caches take."""
+    """Return the size in bytes of one sequence's caches."""
     return sum(int(cache.nbytes) for cache in caches)
 
 
 def cost_of(caches: Sequence[Any], tokens: int) -> Cost:
-    """Return what a sequence takes: bytes however long it is, and bytes a token.
+    """Return a sequence's memory use: fixed bytes, and bytes per token.
 
-    `caches` hold `tokens` tokens. Caches of a window or a state never grow beyond it.
+    `caches` hold `tokens` tokens. Caches of a sliding window or a state have a fixed size.
     """
     costs = [kind_of(cache).cost(cache, tokens) for cache in caches]
     return sum(fixed for fixed, _ in costs), sum(per_token for _, per_token in costs)

@@ -1,12 +1,13 @@
-"""KV caches of earlier prompts, reused by prompts that begin alike.
+"""KV caches of earlier prompts, reused by later prompts that begin with the same tokens.
 
-Rule 1: what is kept has been evaluated, is of one model (and adapter), and is never changed:
-a hit gives a copy, which shares its memory until it is written to.
-Rule 2: at most `max_bytes`; the least recently used goes first, and a hit is a use.
-Rule 3: with a store, what is kept is handed to it when there is nothing else to do, and found again
-after a restart.
-Rule 4: at least one token of a prompt is left to be read, so that there is something to sample
-from: an exact hit replays the last token.
+Rule 1: all entries belong to one model (and adapter); they are evaluated and never changed. A hit
+is a copy, which shares memory with its entry until it is written to.
+Rule 2: entries take at most `max_bytes`. The least recently used is evicted first; a hit counts as
+a use.
+Rule 3: with a store on disk, entries are saved while the engine is idle, and found again after a
+restart.
+Rule 4: a hit leaves at least one token of the prompt to be prefilled, because the first sample
+needs its logits.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from provider.caches.kinds import can_be_trimmed, size_of
 from provider.caches.prefix_index import WIDTH, PrefixIndex, pack
 from provider.caches.prefix_store import PrefixStore
 
-__all__ = ["LEAST_TOKENS", "Hit", "PrefixCache"]
+__all__ = ["MIN_TOKENS", "Hit", "PrefixCache"]
 
-LEAST_TOKENS = 16  # shorter beginnings are read as fast as they are copied
+MIN_TOKENS = 16  # a shorter prefix is prefilled as fast as its caches are copied
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A copy of caches that hold the first `length` tokens of what was asked for."""
+    """A copy of caches that hold the first `length` tokens of the prompt."""
 
     caches: list[Any]
     length: int
@@ -50,7 +51,7 @@ class _Entry:
 
 
 class PrefixCache:
-    """Sequences of tokens with their caches. For one thread."""
+    """Token sequences with their KV caches. All methods must be called on one thread."""
 
     def __init__(self, max_bytes: int):
         self.max_bytes = max_bytes
@@ -61,31 +62,31 @@ class PrefixCache:
         self._entries: OrderedDict[int, _Entry] = OrderedDict()  # least recently used first
         self._indexes: defaultdict[str, PrefixIndex[_Entry]] = defaultdict(PrefixIndex)  # by key
         self._next = 0
-        self._unsaved: list[int] = []  # numbers of entries that are not in the store, oldest first
+        self._unsaved: list[int] = []  # numbers of entries not yet in the store, oldest first
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def put(self, key: str, tokens: Sequence[int], caches: list[Any]) -> None:
-        """Keep caches that hold exactly `tokens`; the caller gives them up."""
+        """Keep caches that hold exactly `tokens`; the caller must not use them any more."""
         self.offer(key, tokens, lambda: caches)
 
     def offer(
-        self, key: str, tokens: Sequence[int], take: Callable[[], list[Any]], *, saved: bool = False
+        self, key: str, tokens: Sequence[int], make: Callable[[], list[Any]], *, saved: bool = False
     ) -> None:
-        """Keep the caches that `take` gives, which hold exactly `tokens`.
+        """Keep the caches that `make` returns, which hold exactly `tokens`.
 
-        They are taken only if they add something; if another entry gives all of them, that is a use
-        of it. What is `saved` is in the store already.
+        `make` is called only for a new entry. If an existing entry covers all the tokens, it is
+        marked as used instead. `saved` says that the store already has these caches.
         """
-        if len(tokens) < LEAST_TOKENS or self.max_bytes <= 0:
+        if len(tokens) < MIN_TOKENS or self.max_bytes <= 0:
             return
         packed = pack(tokens)
         covering = self._indexes[key].covering(packed)
         if covering is not None:
             self._entries.move_to_end(covering.number)
             return
-        caches = take()
+        caches = make()
         size = size_of(caches)
         if size > self.max_bytes:
             return
@@ -101,7 +102,7 @@ class PrefixCache:
         self.shrink(self.max_bytes)
 
     def save_one(self) -> bool:
-        """Hand one entry to the store; return whether it can take more, and there is more.
+        """Hand one entry to the store; return whether another call may hand over the next one.
 
         Never waits for the disk; see `PrefixStore.save`.
         """
@@ -114,10 +115,13 @@ class PrefixCache:
         return True
 
     def find(self, key: str, tokens: Sequence[int]) -> Hit | None:
-        """Return the longest beginning of `tokens` that is kept, at most all but the last one."""
+        """Return a copy of the longest kept prefix of `tokens`; the last token is never part of it.
+
+        Entries of another `key` are not considered. Return None if no prefix is kept.
+        """
         packed = pack(tokens[:-1])
         length, entry = self._longest(key, packed)
-        if self._take_from_store(key, packed, length):
+        if self._load_from_store(key, packed, length):
             length, entry = self._longest(key, packed)
         if entry is None:
             self.misses += 1
@@ -131,12 +135,12 @@ class PrefixCache:
 
     def _longest(self, key: str, packed: bytes) -> tuple[int, _Entry | None]:
         found = self._indexes[key].longest(packed)
-        return (0, None) if found is None or found[0] < LEAST_TOKENS else found
+        return (0, None) if found is None or found[0] < MIN_TOKENS else found
 
-    def _take_from_store(self, key: str, packed: bytes, have: int) -> bool:
-        """Read the file that helps most into memory, if it gives more than the `have` tokens."""
+    def _load_from_store(self, key: str, packed: bytes, have: int) -> bool:
+        """Load the stored file with the longest prefix, if that is longer than `have` tokens."""
         found = None if self.store is None else self.store.longest(key, packed)
-        if self.store is None or found is None or found[0] < max(have + 1, LEAST_TOKENS):
+        if self.store is None or found is None or found[0] < max(have + 1, MIN_TOKENS):
             return False
         caches = self.store.load(found[1])
         if caches is None:
@@ -145,12 +149,12 @@ class PrefixCache:
         return True
 
     def shrink(self, nbytes: int) -> None:
-        """Forget the least recently used until at most `nbytes` are held."""
+        """Evict the least recently used entries until at most `nbytes` are held."""
         while self.nbytes > nbytes:
             self._drop(next(iter(self._entries.values())))
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Evict every entry."""
         self.shrink(0)
         self._unsaved.clear()
 

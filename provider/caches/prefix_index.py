@@ -1,7 +1,7 @@
-"""Sequences of tokens, found by what they begin with.
+"""An index of token sequences by their prefixes.
 
-They are kept sorted: what shares most with a sequence is beside the place where that would be. So
-finding it takes a number of comparisons that grows with the logarithm of how many there are.
+The sequences are kept sorted, so the one with the longest prefix in common with a query is next to
+the query's insertion point. The number of comparisons grows with the logarithm of the index's size.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Item = TypeVar("Item")
 
 
 def pack(tokens: Sequence[int]) -> bytes:
-    """Return tokens as 32-bit numbers."""
+    """Return token ids as the bytes of 32-bit numbers."""
     return array("I", tokens).tobytes()
 
 
 def shared(one: bytes, other: bytes) -> int:
-    """Return how many tokens two packed sequences begin with in common."""
+    """Return the number of tokens in the common prefix of two packed sequences."""
     low, high = 0, min(len(one), len(other)) // WIDTH
-    while low < high:  # comparing bytes is so fast that halving beats going token by token
+    while low < high:  # bisecting with whole slices is faster than comparing token by token
         middle = (low + high + 1) // 2
         if one[low * WIDTH : middle * WIDTH] == other[low * WIDTH : middle * WIDTH]:
             low = middle
@@ -36,7 +36,7 @@ def shared(one: bytes, other: bytes) -> int:
 
 
 class _Sorted(Generic[Item]):
-    """Packed sequences in their order as bytes, each once, with an item."""
+    """A sorted map from packed sequences to items."""
 
     def __init__(self) -> None:
         self.keys: list[bytes] = []
@@ -52,16 +52,16 @@ class _Sorted(Generic[Item]):
             del self.keys[bisect_left(self.keys, tokens)]
 
     def nearest(self, tokens: bytes) -> tuple[int, bytes]:
-        """Return the sequence that shares most with `tokens`, behind how many tokens that are."""
+        """Return the length in tokens of the longest common prefix, and the key that has it."""
         at = bisect_left(self.keys, tokens)
         beside = self.keys[max(0, at - 1) : at + 1]
         return max(((shared(key, tokens), key) for key in beside), default=(0, b""))
 
-    def beginnings(self, tokens: bytes) -> Iterator[bytes]:
-        """Yield the sequences that `tokens` begins with, the longest first."""
+    def prefixes(self, tokens: bytes) -> Iterator[bytes]:
+        """Yield the keys that are prefixes of `tokens`, the longest first."""
         end = len(tokens)
         while at := bisect_right(self.keys, tokens[:end]):
-            key = self.keys[at - 1]  # the beginnings left are its beginnings too
+            key = self.keys[at - 1]  # every remaining prefix of `tokens` is a prefix of this key
             alike = shared(key, tokens[:end]) * WIDTH
             if alike == len(key):
                 yield key
@@ -71,10 +71,10 @@ class _Sorted(Generic[Item]):
 
 
 class PrefixIndex(Generic[Item]):
-    """Items by packed sequences of tokens.
+    """Items by packed token sequences.
 
-    One that is `trimmable` stands for each of its beginnings too; any other is used whole or not at
-    all.
+    A `trimmable` item also serves every prefix of its sequence; any other item serves only the
+    whole sequence.
     """
 
     def __init__(self) -> None:
@@ -85,30 +85,30 @@ class PrefixIndex(Generic[Item]):
         return len(self._trimmable.keys) + len(self._whole.keys)
 
     def add(self, tokens: bytes, item: Item, *, trimmable: bool) -> None:
-        """Put an item in, in place of one of the same tokens and sort."""
+        """Add an item, replacing one with the same tokens and the same `trimmable`."""
         (self._trimmable if trimmable else self._whole).add(tokens, item)
 
     def remove(self, tokens: bytes, *, trimmable: bool) -> None:
-        """Take an item out, if there is one."""
+        """Remove the item with these tokens, if there is one."""
         (self._trimmable if trimmable else self._whole).remove(tokens)
 
     def longest(self, tokens: bytes) -> tuple[int, Item] | None:
-        """Return how many tokens of the beginning an item gives at most, and that item."""
+        """Return the longest prefix of `tokens` that an item serves, in tokens, and that item."""
         length, key = self._trimmable.nearest(tokens)
         found = (length, self._trimmable.items[key]) if length else None
-        whole = next(self._whole.beginnings(tokens), b"")
+        whole = next(self._whole.prefixes(tokens), b"")
         if len(whole) > length * WIDTH:
             found = (len(whole) // WIDTH, self._whole.items[whole])
         return found
 
     def covering(self, tokens: bytes) -> Item | None:
-        """Return an item that gives all of these tokens, None if there is none."""
+        """Return an item that serves all of these tokens, None if there is none."""
         length, key = self._trimmable.nearest(tokens)
         if length and length * WIDTH == len(tokens):
             return self._trimmable.items[key]
         return self._whole.items.get(tokens)
 
     def covered_by(self, tokens: bytes) -> list[Item]:
-        """Return the items that are beginnings of these tokens, or all of them."""
+        """Return the items whose sequences are prefixes of these tokens, or equal to them."""
         both = (self._trimmable, self._whole)
-        return [half.items[key] for half in both for key in list(half.beginnings(tokens))]
+        return [half.items[key] for half in both for key in list(half.prefixes(tokens))]

@@ -1,12 +1,12 @@
-"""KV caches on disk, for prompts that begin alike after a restart.
+"""KV caches of prompt prefixes on disk, which are reused after a restart.
 
-Rule 1: a file is data. Its header is read and checked first: the format, the model that it belongs
-to, the kinds of caches, each from a short list; only then are its arrays read.
-Rule 2: a file that is cut short, changed or of somebody else's is left out with a warning; it is
-never a reason to fail.
-Rule 3: at most `max_bytes` in the folder, over all models; the least recently used goes first.
-Rule 4: the MLX thread calls `save` and `load`, and never waits for a file to be written: that is
-done by a thread of the store's own. What waits for it is bounded.
+Rule 1: a file is only data. The store first checks its header: the format, the model, and the cache
+classes, which must be known ones. Only then are the arrays read.
+Rule 2: a truncated, changed or foreign file is ignored with a warning; it never causes a failure.
+Rule 3: the folder holds at most `max_bytes`, over all models. The least recently used file is
+evicted first.
+Rule 4: the MLX thread calls `save` and `load`. It never waits for a file to be written, because the
+store has a writer thread. The queue of that thread is bounded.
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ from provider.runtime.mlx_lm import load_prompt_cache
 __all__ = ["PrefixStore", "Stored"]
 
 FORMAT = "mlx-gateway-prefix-2"
-MOST_QUEUED = 256 << 20  # bytes waiting to be written, which no other limit counts
+MAX_QUEUED_BYTES = 256 << 20  # caches waiting to be written, which no other limit counts
 
 log = logging.getLogger(__name__)
 _numbers = itertools.count()  # numbers of this process's temporary files
 
 
 class _ForeignError(ValueError):
-    """A file that the store did not write or can't use; the message says why."""
+    """The store did not write a file, or can't use it; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """A file of the store."""
+    """One file of the store."""
 
     path: Path
     tokens: bytes  # token ids as 32-bit numbers
     nbytes: int
     trimmable: bool
-    kind: str  # what its caches depend on besides tokens
+    kind: str  # digest of other inputs of the prompt, such as images; "" for text alone
 
     @property
     def length(self) -> int:
-        """How many tokens its caches hold."""
+        """The number of tokens in its caches."""
         return len(self.tokens) // WIDTH
 
 
 class PrefixStore:
-    """The folder, and which of its files belong to one model."""
+    """The files of one model in the folder that all models share."""
 
     def __init__(self, folder: Path, max_bytes: int, model: str):
         self.max_bytes = max_bytes
@@ -89,15 +89,15 @@ class PrefixStore:
             return iter(list(self._entries.values()))
 
     def longest(self, kind: str, tokens: bytes) -> tuple[int, Stored] | None:
-        """Return how many tokens of the beginning a file gives at most, and that file."""
+        """Return the longest stored prefix of `tokens`, in tokens, and the file that has it."""
         with self._lock:
             return self._indexes[kind].longest(tokens)
 
     def save(self, tokens: bytes, caches: Sequence[Any], kind: str = "") -> bool:
-        """Let caches that hold `tokens` be written; never waits for the disk.
+        """Queue caches that hold `tokens` to be written; never waits for the disk.
 
-        Return False if too much waits to be written already: it is worth trying again later. What
-        can't be written is left out.
+        Return False if the queue is full, and a later attempt may succeed. Return True if the
+        caches are queued, are already stored, or can never be written.
         """
         digest = hashlib.sha256(tokens + kind.encode()).hexdigest()
         path = self._folder / f"{digest[:32]}.safetensors"
@@ -107,7 +107,7 @@ class PrefixStore:
         with self._lock:
             if path in self._entries or path in self._queued:
                 return True
-            if self._queued and sum(self._queued.values()) + nbytes > MOST_QUEUED:
+            if self._queued and sum(self._queued.values()) + nbytes > MAX_QUEUED_BYTES:
                 return False
             self._queued[path] = nbytes
         metadata = {
@@ -118,18 +118,18 @@ class PrefixStore:
         }
         try:
             self._writer.submit(self._write, path, Snapshot(caches, metadata))
-        # RuntimeError if the store is closed, or from MLX.
+        # A closed store raises RuntimeError, and so does MLX.
         except (RuntimeError, ValueError) as error:
-            self._left_out(path, error)
+            self._write_failed(path, error)
         return True
 
     def load(self, entry: Stored) -> list[Any] | None:
-        """Return a file's caches, not evaluated; None, with a warning, if it is damaged."""
+        """Return a file's caches, unevaluated; None, with a warning, for a damaged file."""
         try:
-            self._described(entry.path)
+            self._checked(entry.path)
             caches = load_prompt_cache(str(entry.path))
             _check_lengths(caches, entry.length)
-            os.utime(entry.path)  # marks it as used now
+            os.utime(entry.path)  # marks the file as used now
         except Exception as error:  # noqa: BLE001 - a damaged file may fail in any way
             log.warning("ignoring the prefix cache file `%s`: %s", entry.path, error)
             self._forget(entry.path)
@@ -137,19 +137,22 @@ class PrefixStore:
         return list(caches)
 
     def flush(self) -> None:
-        """Wait until all queued writes are done or dropped; not on the MLX thread."""
-        with suppress(RuntimeError):  # raised once it is closed; `wait_closed` waits
+        """Wait until all queued writes are done. Must not be called on the MLX thread."""
+        with suppress(RuntimeError):  # raised by a closed store; there `wait_closed` waits
             self._writer.submit(int).result()
 
     def close(self) -> None:
-        """Refuse further writes and return at once; queued ones are still written."""
+        """Refuse further writes and return at once; queued writes are still carried out."""
         self._writer.shutdown(wait=False)
 
     def wait_closed(self) -> None:
-        """Close, and wait until all is written; not on the MLX thread. Idempotent."""
+        """Close the store and wait for queued writes. Idempotent.
+
+        Must not be called on the MLX thread.
+        """
         self._writer.shutdown(wait=True)
 
-    # On the store's own thread, but for the scan.
+    # The writer thread calls the following methods; the initial scan runs on the MLX thread.
 
     def _write(self, path: Path, snapshot: Snapshot) -> None:
         partial = path.with_name(f".{os.getpid()}.{next(_numbers)}.{path.name}")
@@ -157,11 +160,11 @@ class PrefixStore:
             self._make_room(snapshot.nbytes)
             snapshot.write(partial)
             partial.replace(path)
-            entry = self._described(path)
-        except Exception as error:  # noqa: BLE001 - nobody waits for it
+            entry = self._checked(path)
+        except Exception as error:  # noqa: BLE001 - no caller could handle it
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
-            self._left_out(path, error)
+            self._write_failed(path, error)
             return
         with self._lock:
             index = self._indexes[entry.kind]
@@ -171,7 +174,7 @@ class PrefixStore:
             self._remove(other.path)
         self._add(entry)
 
-    def _left_out(self, path: Path, error: Exception) -> None:
+    def _write_failed(self, path: Path, error: Exception) -> None:
         log.warning("can't write to the prefix cache folder `%s`: %s", self._folder, error)
         with self._lock:
             self._queued.pop(path, None)
@@ -179,14 +182,17 @@ class PrefixStore:
     def _scan(self) -> Iterator[Stored]:
         for path in sorted(self._folder.glob("*.safetensors")):
             try:
-                yield self._described(path)
+                yield self._checked(path)
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 log.warning("ignoring the prefix cache file `%s`: %s", path, error)
 
-    def _described(self, path: Path) -> Stored:
-        """Check what a file says it is, without reading its arrays."""
+    def _checked(self, path: Path) -> Stored:
+        """Return a file's entry after checking its header, without reading its arrays.
+
+        Raises OSError, ValueError, KeyError, TypeError or AttributeError for an unusable file.
+        """
         metadata = read_header(path)
-        # As mlx-lm writes it: 0 is our own metadata, 1 the kinds of caches.
+        # mlx-lm flattens a list: the keys `0.…` are the store's metadata, `1.…` the cache classes.
         if metadata.get("0.format") != FORMAT:
             raise _ForeignError("it is of another format")
         if metadata.get("0.model") != self._model:
@@ -216,7 +222,7 @@ class PrefixStore:
         path.unlink(missing_ok=True)
         self._forget(path)
 
-    # Either thread.
+    # Any thread may call the following methods.
 
     def _add(self, entry: Stored) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""What a batch asks of the KV caches of its rows."""
+"""The interface through which a batch uses the KV caches of its rows."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ __all__ = [
 
 
 class RowCaches(Protocol):
-    """The caches of some rows, layer by layer; `layers` is what the model gets."""
+    """The KV caches of several rows; `layers` has one object per layer, which the model calls."""
 
     layers: list[Any]
 
     def __len__(self) -> int:
-        """Return how many rows there are, the dead among them."""
+        """Return the number of rows, including those of ended runs."""
 
     def begin(self, counts: Sequence[int], width: int) -> None:
-        """Announce a forward pass of `width` tokens a row, the first `counts` of them real."""
+        """Prepare for a forward pass of `width` tokens per row.
+
+        Of row i only the first `counts[i]` tokens are real; the rest is padding.
+        """
 
     def end(self) -> None:
-        """Settle the rows after a forward pass."""
+        """Clean up after a forward pass."""
 
-    def take(self, rows: Sequence[int]) -> None:
-        """Keep these rows, in this order, and no others."""
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keep these rows, in this order, and drop all others."""
 
     def extract(self, row: int) -> list[Any]:
-        """Return one row's caches as the model makes them for a single sequence, not evaluated."""
+        """Return one row as the model's own caches for a single sequence, unevaluated."""

@@ -1,4 +1,4 @@
-"""One row in the model's own KV caches."""
+"""The KV caches of a single row, for models that can't be batched."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = [
 
 
 class SingleRowCaches:
-    """One row in the model's own caches, whatever they are."""
+    """The KV caches of a single row, of any class; a RowCaches."""
 
     def __init__(self, layers: list[Any]):
         self.layers = layers
@@ -20,13 +20,13 @@ class SingleRowCaches:
         return 1
 
     def begin(self, counts: Sequence[int], width: int) -> None:
-        """Do nothing: a single sequence has no padding."""
+        """Do nothing, because a single sequence has no padding."""
 
     def end(self) -> None:
         """Do nothing."""
 
-    def take(self, rows: Sequence[int]) -> None:
-        """Keep the row; there is no other."""
+    def keep(self, rows: Sequence[int]) -> None:
+        """Do nothing, because there is no other row to drop."""
 
     def extract(self, row: int) -> list[Any]:
         """Return the caches themselves."""

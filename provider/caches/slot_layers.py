@@ -1,8 +1,8 @@
-"""One layer's cache for rows that each have a slot of their own, as `SlotCaches` asks for it.
+"""One model layer's KV cache for several rows, each row in a slot of its own.
 
-mlx-lm's models get such a layer in place of their own cache. A class of caches whose rows run in
-slots has its layer here, and names it in its row of the table in provider/caches/kinds.py.
-Rule: only the MLX thread calls them.
+A model of mlx-lm is called with such a layer instead of its own cache. The table in
+provider/caches/kinds.py names the layer for each cache class that has one.
+Rule: layers must only be used on the MLX thread.
 """
 
 from __future__ import annotations
@@ -22,18 +22,21 @@ __all__ = [
 ]
 
 
-GROWTH = 256  # positions that a slot grows by
+GROWTH = 256  # number of positions by which slots grow
 
 
 class Places:
-    """Where each row is in its slot; one for all layers, so that it is worked out once a pass."""
+    """Each row's position in its slot; all layers share one object, computed once per pass."""
 
     def __init__(self, lengths: list[int]):
-        self.lengths = lengths  # tokens in each row's slot
+        self.lengths = lengths  # number of tokens in each row's slot
         self.begin([0] * len(lengths), 0)
 
     def begin(self, counts: Sequence[int], width: int) -> None:
-        """Work out where a forward pass of `width` tokens a row writes, `counts` of them real."""
+        """Compute the positions that a forward pass of `width` tokens per row writes to.
+
+        Of row i only the first `counts[i]` tokens are real; the rest is padding.
+        """
         self.before = mx.array(self.lengths, dtype=mx.int32)
         self.starts = list(self.lengths)
         self.lengths = [n + count for n, count in zip(self.lengths, counts, strict=True)]
@@ -46,11 +49,14 @@ class Places:
 
     @property
     def level(self) -> bool:
-        """Whether all rows write at the same positions."""
+        """Whether all rows write to the same positions."""
         return min(self.starts) == max(self.starts)
 
     def mask(self, width: int, window: int | None, *, as_array: bool) -> Any:
-        """Return what each query may see: None for all, "causal", or `(rows, 1, width, extent)`."""
+        """Return the attention mask: None, "causal", or booleans `(rows, 1, width, extent)`.
+
+        None hides nothing. With a `window`, a query sees only that many positions up to its own.
+        """
         if self.level and window is None and not as_array:
             if width == 1:
                 return None
@@ -66,36 +72,36 @@ class Places:
 
 
 class SlotLayer(Protocol):
-    """What `SlotCaches` asks of one layer, beyond what the model asks of a cache."""
+    """The methods that `SlotCaches` needs of a layer, beside those that the model calls."""
 
     @classmethod
     def of(cls, caches: list[Any], places: Places) -> Self:
-        """Return a layer that holds one row of each of these caches."""
+        """Return a layer with one row for each of these caches."""
 
     def begin(self, counts: Sequence[int], *, ragged: bool) -> None:
-        """Announce a forward pass; `ragged` if some of the rows' tokens are padding."""
+        """Prepare for a forward pass; `ragged` says that some tokens are padding."""
 
     def end(self) -> None:
-        """Settle the rows after a ragged pass."""
+        """Clean up after a ragged forward pass."""
 
-    def take(self, rows: Any) -> None:
-        """Keep these rows, an array of slots; `places` has their lengths already."""
+    def keep(self, rows: Any) -> None:
+        """Keep these rows, an array of slots; `places` already has their lengths."""
 
     def put(self, slots: Sequence[int], other: Any) -> None:
-        """Write the rows of another layer of the class into these slots, which are free."""
+        """Write the rows of `other`, a layer of this class, into these free slots."""
 
     def append(self, other: Any) -> None:
-        """Put the rows of another layer of the class behind this one's."""
+        """Append the rows of `other`, a layer of this class."""
 
     def extract(self, row: int) -> Any:
-        """Return a copy of one row, as the model makes caches for a single sequence."""
+        """Return a copy of one row, of the model's own cache class."""
 
 
 class SlotKVCache:
     """One layer's keys and values, `(rows, heads, positions, dimension)`, each row from position 0.
 
-    Has what mlx-lm's models ask of a cache: `offset`, `make_mask`, `update_and_fetch`. It has
-    `attend` besides, see provider/caches/attention.py.
+    mlx-lm's models use `offset`, `make_mask` and `update_and_fetch`; for `attend` see
+    provider/caches/attention.py.
     """
 
     attend = staticmethod(attend)
@@ -108,7 +114,7 @@ class SlotKVCache:
 
     @classmethod
     def of(cls, caches: list[Any], places: Places) -> Self:
-        """Return a layer that holds one row of each of these KVCaches."""
+        """Return a layer with one row for each of these KVCaches."""
         layer = cls(places)
         sizes = [cache.size() for cache in caches]
         if max(sizes) == 0:
@@ -124,14 +130,14 @@ class SlotKVCache:
                 layer.values[row : row + 1, :, :n] = cache.values[..., :n, :]
         return layer
 
-    # What the model asks.
+    # The model calls the following methods.
 
     def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> Any:
-        """Return what each of `n` queries a row may see."""
+        """Return the attention mask of `n` queries per row, see `Places.mask`."""
         return self.places.mask(n, window_size, as_array=return_array)
 
     def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
-        """Write new keys and values, `(rows, heads, width, dimension)`; return all there are."""
+        """Write new keys and values, `(rows, heads, width, dimension)`; return all of them."""
         places = self.places
         self._reserve(keys, values, places.extent)
         if places.level:
@@ -144,35 +150,35 @@ class SlotKVCache:
         self.offset = places.after
         return self.keys[..., : places.extent, :], self.values[..., : places.extent, :]
 
-    # What `SlotCaches` asks.
+    # `SlotCaches` calls the following methods.
 
     def begin(self, _counts: Sequence[int], *, ragged: bool) -> None:
-        """Begin where the rows end; padding is written over by the next tokens."""
+        """Let each row continue at its end; later tokens overwrite the padding."""
         self.offset = self.places.before
 
     def end(self) -> None:
         """Do nothing."""
 
-    def take(self, rows: Any) -> None:
-        """Keep these rows, and the positions that they need."""
+    def keep(self, rows: Any) -> None:
+        """Keep these rows, with only as many positions as they need."""
         if self.keys is not None:
-            # What the longest row left behind it goes with it.
+            # The positions that only a dropped longer row needed are dropped too.
             extent = -(-max(self.places.lengths) // GROWTH) * GROWTH
             self.keys = self.keys[rows, :, :extent]
             self.values = self.values[rows, :, :extent]
 
     def put(self, slots: Sequence[int], other: SlotKVCache) -> None:
-        """Write the rows of another into free slots."""
+        """Write the rows of `other` into free slots."""
         lengths = other.places.lengths
         if other.keys is None:
-            return  # nothing has been read yet; a length of 0 hides what the slots held
+            return  # the new rows are empty; their length of 0 hides the slots' old contents
         self._make_room(other, max(lengths))
         for row, (slot, n) in enumerate(zip(slots, lengths, strict=True)):
             self.keys[slot : slot + 1, :, :n] = other.keys[row : row + 1, :, :n]
             self.values[slot : slot + 1, :, :n] = other.values[row : row + 1, :, :n]
 
     def append(self, other: SlotKVCache) -> None:
-        """Put the rows of another behind these."""
+        """Append the rows of `other`."""
         if self.keys is None and other.keys is None:
             return
         extent = max(0 if c.keys is None else c.keys.shape[2] for c in (self, other))
@@ -182,7 +188,7 @@ class SlotKVCache:
         self.values = mx.concatenate([self.values, other.values])
 
     def extract(self, row: int) -> KVCache:
-        """Return a copy of one row."""
+        """Return a copy of one row as a KVCache."""
         cache, n = KVCache(), self.places.lengths[row]
         if n:
             cache.keys = mx.contiguous(self.keys[row : row + 1, :, :n])
@@ -204,7 +210,7 @@ class SlotKVCache:
         self.keys, self.values = new_keys, new_values
 
     def _make_room(self, like: SlotKVCache, extent: int) -> None:
-        """Have at least `extent` positions, shaped as in `like` if there are none yet."""
+        """Allocate at least `extent` positions, shaped as in `like` if there are none yet."""
         some = like if self.keys is None else self
         rows = len(self.places.lengths)
         heads, keys, values = some.keys.shape[1], some.keys.shape[3], some.values.shape[3]
@@ -216,20 +222,20 @@ class SlotKVCache:
 
 
 class SlotArrays(ArraysCache):  # type: ignore[misc]
-    """One layer's states, each `(rows, …)`: mlx-lm's own batched cache, with slots."""
+    """One layer's states, each `(rows, …)`: mlx-lm's batched ArraysCache, extended by slots."""
 
     rows: int
 
     @classmethod
     def of(cls, caches: list[Any], _places: Places) -> Self:
-        """Return a layer that holds one row of each of these ArraysCaches."""
+        """Return a layer with one row for each of these ArraysCaches."""
         merged: Self = cls.merge(caches)
-        merged.left_padding = None  # zeros, where nothing has been read yet
+        merged.left_padding = None  # `merge` sets zeros for empty caches; slots have none
         merged.rows = len(caches)
         return merged
 
     def begin(self, counts: Sequence[int], *, ragged: bool) -> None:
-        """Tell the states which tokens are padding, if any are."""
+        """Tell mlx-lm's cache which tokens are padding, if any are."""
         if ragged:
             self.prepare(lengths=list(counts))
 
@@ -237,13 +243,13 @@ class SlotArrays(ArraysCache):  # type: ignore[misc]
         """Forget the padding."""
         self.finalize()
 
-    def take(self, rows: Any) -> None:
-        """Keep these rows."""
+    def keep(self, rows: Any) -> None:
+        """Keep these rows and drop all others."""
         self.filter(rows)
         self.rows = len(rows)
 
     def put(self, slots: Sequence[int], other: SlotArrays) -> None:
-        """Write the rows of another into free slots."""
+        """Write the rows of `other` into free slots."""
         where = mx.array(list(slots))
         for index, theirs in enumerate(other.cache):
             if self[index] is None and theirs is not None:
@@ -252,7 +258,7 @@ class SlotArrays(ArraysCache):  # type: ignore[misc]
                 self[index][where] = 0 if theirs is None else theirs
 
     def append(self, other: SlotArrays) -> None:
-        """Put the rows of another behind these."""
+        """Append the rows of `other`."""
         for index, (a, b) in enumerate(zip(self.cache, other.cache, strict=True)):
             if a is None and b is None:
                 continue

@@ -1,13 +1,13 @@
-"""The KV caches of rows that run together: who joins and who leaves without copying the rest.
+"""The KV caches of a batch in slots: rows join and leave without copying the other rows.
 
-mlx-lm's batched caches keep rows right-justified at one common position, so a row that joins or
-leaves moves every other row's keys and values. `SlotCaches` keeps each row left-justified in a slot
-of its own: a row that leaves frees its slot, one that joins is written into a free one, and only
-the growing of the batch copies it. Models whose caches are of other kinds use mlx-lm's own batched
-caches (`MergedCaches`), or, where those can't be batched at all, go alone (`SingleRowCaches`).
+mlx-lm's batched caches keep all rows right-justified at one common position, so a row that joins or
+leaves moves the keys and values of every other row. `SlotCaches` keeps each row left-justified in a
+slot of its own: a row that leaves frees its slot, a row that joins is written into a free slot, and
+the other rows are copied only when the batch grows. Models with other cache classes use mlx-lm's
+batched caches (`MergedCaches`), or run one row at a time (`SingleRowCaches`).
 
-All three keep the same bargain: `begin` before a forward pass says how many tokens each row gets,
-`end` after it. Rule: only the MLX thread calls them.
+All three classes are RowCaches: `begin` must be called before a forward pass and `end` after it.
+Rule: they must only be used on the MLX thread.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class SlotCaches:
-    """Rows in slots, for models each of whose caches has a layer with slots."""
+    """The KV caches of several rows in slots, for models whose caches all support slots."""
 
     def __init__(self, rows: Sequence[list[Any]]):
         lengths = [max((cache.size() for cache in row), default=0) for row in rows]
@@ -37,27 +37,27 @@ class SlotCaches:
         return len(self._places.lengths)
 
     def begin(self, counts: Sequence[int], width: int) -> None:
-        """Work out where each row writes and what it may see."""
+        """Compute the positions that each row writes to, and prepare the layers."""
         self._places.begin(counts, width)
         self._ragged = width > 1 and min(counts) < width
         for layer in self.layers:
             layer.begin(counts, ragged=self._ragged)
 
     def end(self) -> None:
-        """Forget the padding; the next tokens are written over it."""
+        """Forget the padding, which later tokens overwrite."""
         if self._ragged:
             for layer in self.layers:
                 layer.end()
 
-    def take(self, rows: Sequence[int]) -> None:
-        """Keep these rows."""
-        keep = mx.array(list(rows))
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keep these rows, in this order, and drop all others."""
+        kept = mx.array(list(rows))
         self._places.lengths = [self._places.lengths[row] for row in rows]
         for layer in self.layers:
-            layer.take(keep)
+            layer.keep(kept)
 
     def join(self, other: SlotCaches, free: Sequence[int]) -> list[int]:
-        """Write the rows of another into free slots, or append them; return where they are."""
+        """Write the rows of `other` into free slots, or append them all; return their slots."""
         if len(free) < len(other):
             return self._append(other)
         slots, lengths = list(free[: len(other)]), list(self._places.lengths)
@@ -75,9 +75,9 @@ class SlotCaches:
         return list(range(len(self) - len(other), len(self)))
 
     def free(self, row: int) -> None:
-        """Give up a row: it sees next to nothing, and its slot may be written over."""
+        """Free a row's slot, so that another row can be written into it."""
         self._places.lengths[row] = 0
 
     def extract(self, row: int) -> list[Any]:
-        """Return copies of one row."""
+        """Return copies of one row's caches."""
         return [layer.extract(row) for layer in self.layers]

@@ -196,7 +196,7 @@ class Group:
         dead = len(self._rows) - len(living)
         if not living or not dead or dead < most_dead * len(self._rows):
             return
-        self._caches.take(living)
+        self._caches.keep(living)
         self._fresh = {
             place: self._fresh[slot] for place, slot in enumerate(living) if slot in self._fresh
         }

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from provider.caches.prefix_cache import LEAST_TOKENS, Hit, PrefixCache
+from provider.caches.prefix_cache import MIN_TOKENS, Hit, PrefixCache
 from provider.engine.rows import Row
 from provider.engine.run import Run
 
@@ -114,7 +114,7 @@ class PromptReuse:
 
 def _boundary(run: Run, done: int) -> int | None:
     """Return where the next beginning worth keeping ends in a run's prompt, if there is one."""
-    ends = [end for end in run.request.boundaries if end - done >= LEAST_TOKENS]
+    ends = [end for end in run.request.boundaries if end - done >= MIN_TOKENS]
     shared = run.request.shared_prompt
     if shared is not None and not shared.ready and done < run.shared:
         ends.append(run.shared)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from provider.caches.kinds import as_known
+from provider.caches.kinds import as_mlx_lm_cache
 from provider.engine.model import PromptEmbeddings
 from provider.engine.rows import Row
 from provider.inputs.images import all_opened
@@ -132,7 +132,7 @@ class VisionModel:
         """Return caches of mlx-lm's classes, which the batch knows, where there are such."""
         if not hasattr(self.language, "make_cache"):
             return [KVCache() for _ in self.layers]
-        return [as_known(cache) for cache in self.language.make_cache()]
+        return [as_mlx_lm_cache(cache) for cache in self.language.make_cache()]
 
     def warm_up(self) -> None:
         """Find out how the model numbers positions."""

@@ -1,4 +1,4 @@
-"""KV caches whose keys are the tokens themselves, so that what rows hold can be looked into."""
+"""KV caches whose keys are the tokens themselves, so that a test can read what rows hold."""
 
 from mlx_lm.models.cache import ArraysCache, KVCache
 
@@ -11,7 +11,7 @@ def keys_of(rows):
 
 
 def cache_of(tokens):
-    """A single sequence's cache that has read `tokens`."""
+    """A single sequence's cache that holds `tokens`."""
     cache = KVCache()
     if tokens:
         cache.update_and_fetch(keys_of([tokens]), keys_of([tokens]))
@@ -35,7 +35,7 @@ def held(cache):
 
 
 def feed(caches, rows):
-    """Let every row read its tokens in one forward pass; return what each layer fetched."""
+    """Add each row's tokens in one forward pass; return what each layer returned."""
     counts = [len(row) for row in rows]
     width = max(counts)
     caches.begin(counts, width)

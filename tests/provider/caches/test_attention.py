@@ -53,7 +53,7 @@ def test_sixteen_bits_stay_sixteen_bits(dtype):
     assert mx.allclose(got.astype(mx.float32), expected.astype(mx.float32), rtol=0.02, atol=0.02)
 
 
-def test_only_a_cache_that_attends_is_asked():
+def test_only_caches_with_an_attend_method_compute_the_attention():
     model = load(MODEL_PATH).model
     let_caches_attend(model)
     let_caches_attend(model)  # twice is once

@@ -61,7 +61,7 @@ def test_a_snapshot_is_written_as_mlx_lm_writes_it(make, tmp_path):
     assert [type(cache) for cache in again] == [type(cache) for cache in caches]
 
 
-def test_a_snapshot_is_what_the_caches_held_when_it_was_made(tmp_path):
+def test_a_snapshot_holds_the_caches_at_the_time_it_was_made(tmp_path):
     (cache,) = caches = [read(KVCache(), 20)]
     before = mx.array(cache.keys)
     snapshot = Snapshot(caches, {})
@@ -82,7 +82,7 @@ def test_a_state_that_cannot_be_written_is_refused():
 
 
 @pytest.mark.parametrize("cut", [0, 4, 100, -1])
-def test_a_file_that_is_cut_short_is_refused(cut, tmp_path):
+def test_a_truncated_file_is_refused(cut, tmp_path):
     path = tmp_path / "x.safetensors"
     Snapshot(CACHES["plain"](), {}).write(path)
     path.write_bytes(path.read_bytes()[:cut])

@@ -1,4 +1,4 @@
-"""The table of KV cache classes, and a class of the tests' own that a row of it makes known."""
+"""The table of KV cache classes, and a toy class that becomes known by an entry of its own."""
 
 import logging
 from dataclasses import replace
@@ -21,8 +21,8 @@ from provider.caches.kinds import (
     UNKNOWN,
     Batching,
     Trimming,
-    _say_unknown,
-    as_known,
+    _warn_of_unknown,
+    as_mlx_lm_cache,
     batching_of,
     can_be_drafted_over,
     can_be_quantised,
@@ -48,9 +48,9 @@ from provider.options import GenerationOptions
 from provider.runtime.mlx import mx
 from provider.settings import EngineSettings
 
-# Classes that a model makes no cache of: bases, and those that hold several rows.
+# Classes that no model makes caches of: base classes, and classes that hold several rows.
 OF_BATCHES = {"_BaseCache", "BatchKVCache", "BatchRotatingKVCache"}
-# Of mlx-vlm, for models that run one by one until somebody has tried them together.
+# Classes of mlx-vlm that have not been tried in a batch; their models' runs go one at a time.
 WITHOUT_A_ROW = {
     "BatchPoolingCache",
     "BatchQuantizedKVCache",
@@ -63,11 +63,11 @@ WITHOUT_A_ROW = {
 
 
 class ToyCache(KVCache):
-    """A class of caches that no library has."""
+    """A cache class that no library has."""
 
 
 def read(cache, tokens, heads=2, width=4):
-    """Let a cache read so many tokens."""
+    """Add this many tokens to a cache."""
     keys = mx.ones((1, heads, tokens, width))
     cache.update_and_fetch(keys, keys)
     return cache
@@ -80,7 +80,7 @@ def state():
 
 
 class ModelWith:
-    """A model that makes these caches."""
+    """A model whose `make_cache` returns these caches."""
 
     def __init__(self, *caches):
         self.make_cache = lambda: list(caches)
@@ -92,15 +92,15 @@ def toy_row(monkeypatch):
         row = replace(KINDS[f"{KVCache.__module__}.KVCache"], stored=False, **changes)
         monkeypatch.setitem(KINDS, f"{ToyCache.__module__}.ToyCache", row)
 
-    _say_unknown.cache_clear()
+    _warn_of_unknown.cache_clear()
     yield add
-    _say_unknown.cache_clear()
+    _warn_of_unknown.cache_clear()
 
 
 @pytest.mark.parametrize(
     ("library", "expected"), [(of_mlx_lm, OF_BATCHES), (of_mlx_vlm, OF_BATCHES | WITHOUT_A_ROW)]
 )
-def test_every_class_that_a_library_ships_has_a_row(library, expected):
+def test_every_class_that_a_library_ships_has_an_entry(library, expected):
     shipped = {
         name
         for name, kind in vars(library).items()
@@ -113,7 +113,7 @@ def test_every_class_that_a_library_ships_has_a_row(library, expected):
     assert shipped - rows == expected
 
 
-def test_a_class_without_a_row_runs_alone_and_is_said_once(toy_row, caplog):
+def test_a_class_without_an_entry_runs_alone_and_is_logged_once(toy_row, caplog):
     caches = [KVCache(), read(ToyCache(), 20)]
     with caplog.at_level(logging.WARNING):
         assert kind_of(caches[1]) is UNKNOWN
@@ -125,10 +125,10 @@ def test_a_class_without_a_row_runs_alone_and_is_said_once(toy_row, caplog):
         assert not can_be_quantised(caches)
         assert cost_of([caches[1]], 20) == (0, caches[1].nbytes / 20)
     (line,) = caplog.messages
-    assert "ToyCache` is no KV cache class that is known: runs go one by one" in line
+    assert "ToyCache` is an unknown KV cache class: runs go one at a time" in line
 
 
-def test_a_row_makes_a_class_known_everywhere(toy_row, caplog):
+def test_an_entry_makes_a_class_known_everywhere(toy_row, caplog):
     toy_row()
     caches = [KVCache(), read(ToyCache(), 20)]
     assert batching_of(ModelWith(*caches)) is Batching.SLOTS
@@ -151,7 +151,7 @@ def test_a_prefix_of_an_unknown_class_is_used_whole_or_not_at_all(toy_row, tmp_p
 
 
 def answers(name, make_cache):
-    """Return what two prompts give together on a model with caches of its own."""
+    """Return how the embedded model batches with these caches, and its answers to two prompts."""
 
     def loader():
         loaded = load(MODEL_PATH)
@@ -198,18 +198,18 @@ def test_a_model_runs_as_its_least_able_cache_does():
     assert batching_of(ModelWith(CacheList(KVCache(), ChunkedKVCache(8)))) is Batching.ALONE
 
 
-def test_a_window_can_be_cut_back_until_something_has_fallen_out_of_it():
+def test_a_window_can_be_trimmed_until_it_has_dropped_tokens():
     assert can_be_trimmed([read(RotatingKVCache(32), 20)])
     assert not can_be_trimmed([read(RotatingKVCache(16), 20)])
     assert not is_always_trimmable([RotatingKVCache(32)])
 
 
-def test_a_list_can_be_cut_back_if_all_its_parts_can():
+def test_a_cache_list_can_be_trimmed_if_all_its_parts_can():
     assert is_always_trimmable([CacheList(KVCache(), KVCache())])
     assert not can_be_trimmed([CacheList(KVCache(), state())])
 
 
-def test_what_says_wrongly_that_it_can_be_cut_back_is_not_believed():
+def test_classes_that_wrongly_claim_to_be_trimmable_are_not_trimmed():
     cache = read(ConcatenateKVCache(), 20)
     cache.trim(5)
     read(cache, 1)
@@ -221,7 +221,7 @@ def test_what_says_wrongly_that_it_can_be_cut_back_is_not_believed():
     assert not can_be_trimmed([chunked])
 
 
-def test_what_grows_costs_by_the_token_and_what_does_not_costs_once():
+def test_growing_caches_cost_bytes_per_token_and_others_fixed_bytes():
     plain, window = read(KVCache(), 20), read(RotatingKVCache(64), 20)
     per_position = 2 * 2 * 4 * 4  # keys and values, heads, width, bytes of a float32
     assert cost_of([plain], 20) == (0, per_position)
@@ -233,23 +233,23 @@ def test_what_grows_costs_by_the_token_and_what_does_not_costs_once():
     assert size_of([plain, state()]) == plain.nbytes + 12
 
 
-def test_caches_of_mlx_vlm_become_those_that_the_batch_knows():
+def test_caches_of_mlx_vlm_become_the_equivalent_ones_of_mlx_lm():
     window = of_mlx_vlm.RotatingKVCache(max_size=8, keep=2)
-    known = as_known(window)
+    known = as_mlx_lm_cache(window)
     assert (type(known), known.max_size, known.keep) == (RotatingKVCache, 8, 2)
-    assert type(as_known(of_mlx_vlm.KVCache())) is KVCache
+    assert type(as_mlx_lm_cache(of_mlx_vlm.KVCache())) is KVCache
     states = of_mlx_vlm.ArraysCache(2)
-    assert as_known(states) is states
+    assert as_mlx_lm_cache(states) is states
 
 
-def test_only_what_can_be_written_may_be_in_a_file():
+def test_only_storable_classes_may_be_in_a_file():
     assert stored_kind("KVCache") is kind_of(KVCache())
     assert stored_kind("QuantizedKVCache") is kind_of(QuantizedKVCache())
     assert stored_kind("CacheList") is None
     assert stored_kind("os.system") is None
 
 
-def test_a_class_has_a_layer_exactly_if_its_rows_run_in_slots():
+def test_a_class_has_a_layer_exactly_if_its_rows_are_in_slots():
     assert kind_of(KVCache()).layer is SlotKVCache
     for name, kind in KINDS.items():
         assert (kind.layer is not None) == (kind.batching is Batching.SLOTS), name

@@ -1,4 +1,4 @@
-"""Rows in mlx-lm's own batched caches hold what each would hold alone."""
+"""Rows in mlx-lm's batched caches hold what each would hold alone."""
 
 from mlx_lm.models.cache import RotatingKVCache
 
@@ -10,20 +10,20 @@ def merged(*rows):
     return MergedCaches([[cache_of(list(row))] for row in rows])
 
 
-def test_rows_keep_what_they_had_and_get_what_they_read():
+def test_rows_keep_their_tokens_and_get_new_ones():
     caches = merged([1, 2, 3], [4])
     feed(caches, [[7], [8]])
     assert rows_of(caches) == [[1, 2, 3, 7], [4, 8]]
 
 
-def test_padding_is_moved_out_of_the_way():
+def test_padding_is_moved_to_the_left():
     caches = merged([1, 2], [3])
     feed(caches, [[4], [5, 6, 7]])
     feed(caches, [[8], [9]])
     assert rows_of(caches) == [[1, 2, 4, 8], [3, 5, 6, 7, 9]]
 
 
-def test_who_joins_is_put_behind_the_others():
+def test_joining_rows_are_appended():
     caches = merged([1])
     assert caches.join(merged([2, 3, 4], [5])) == [1, 2]
     assert len(caches) == 3
@@ -31,9 +31,9 @@ def test_who_joins_is_put_behind_the_others():
     assert rows_of(caches) == [[1, 6], [2, 3, 4, 7], [5, 8]]
 
 
-def test_only_the_rows_that_are_taken_are_left():
+def test_only_the_kept_rows_remain():
     caches = merged([1], [2, 2], [3, 3, 3])
-    caches.take([0, 2])
+    caches.keep([0, 2])
     feed(caches, [[4], [5]])
     assert rows_of(caches) == [[1, 4], [3, 3, 3, 5]]
 

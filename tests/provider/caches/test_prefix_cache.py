@@ -1,6 +1,6 @@
 from mlx_lm.models.cache import ArraysCache, KVCache
 
-from provider.caches.prefix_cache import LEAST_TOKENS, PrefixCache
+from provider.caches.prefix_cache import MIN_TOKENS, PrefixCache
 from provider.caches.prefix_store import PrefixStore
 from provider.runtime.mlx import mx
 
@@ -8,7 +8,7 @@ BYTES = 1 << 30
 
 
 def caches_of(tokens, *, trimmable=True):
-    """Caches whose keys are the tokens themselves, so that a hit can be looked into."""
+    """Caches whose keys are the tokens themselves, so that a test can read a hit's contents."""
     cache = KVCache()
     keys = mx.array(list(tokens), mx.float32).reshape(1, 1, -1, 1)
     cache.update_and_fetch(keys, keys)
@@ -24,7 +24,7 @@ def held(hit):
     return cache.keys[0, 0, : cache.offset, 0].astype(mx.int32).tolist()
 
 
-def test_the_longest_common_beginning_is_found_and_cut_to_size():
+def test_the_longest_common_prefix_is_found_and_trimmed():
     kept = PrefixCache(BYTES)
     kept.put("m", list(range(100)), caches_of(range(100)))
     kept.put("m", [7] * 40, caches_of([7] * 40))
@@ -34,7 +34,7 @@ def test_the_longest_common_beginning_is_found_and_cut_to_size():
     assert (kept.hits, kept.misses) == (1, 1)
 
 
-def test_an_exact_hit_leaves_the_last_token_to_be_read():
+def test_an_exact_hit_leaves_the_last_token_to_be_prefilled():
     kept = PrefixCache(BYTES)
     tokens = list(range(50))
     kept.put("m", tokens, caches_of(tokens))
@@ -42,7 +42,7 @@ def test_an_exact_hit_leaves_the_last_token_to_be_read():
     assert (hit.length, held(hit)) == (49, tokens[:49])
 
 
-def test_what_cannot_be_cut_is_used_whole_or_not_at_all():
+def test_caches_that_cannot_be_trimmed_are_used_whole_or_not_at_all():
     kept = PrefixCache(BYTES)
     tokens = list(range(50))
     kept.put("m", tokens, caches_of(tokens, trimmable=False))
@@ -59,7 +59,7 @@ def test_models_never_mix():
     assert kept.find("other", list(range(60))) is None
 
 
-def test_using_a_hit_leaves_what_is_kept_as_it_was():
+def test_using_a_hit_does_not_change_its_entry():
     kept = PrefixCache(BYTES)
     tokens = list(range(50))
     kept.put("m", tokens, caches_of(tokens))
@@ -70,7 +70,7 @@ def test_using_a_hit_leaves_what_is_kept_as_it_was():
     assert held(kept.find("m", [*tokens, 50])) == tokens
 
 
-def test_the_least_recently_used_goes_first_and_a_hit_is_a_use():
+def test_the_least_recently_used_entry_is_evicted_first_and_a_hit_is_a_use():
     size = caches_of(range(50))[0].nbytes
     kept = PrefixCache(3 * size)
     for n in range(3):
@@ -84,13 +84,13 @@ def test_the_least_recently_used_goes_first_and_a_hit_is_a_use():
     assert (len(kept), kept.nbytes) == (0, 0)
 
 
-def test_what_is_larger_than_the_bound_is_not_kept():
+def test_caches_larger_than_the_bound_are_not_kept():
     kept = PrefixCache(10)
     kept.put("m", list(range(50)), caches_of(range(50)))
     assert len(kept) == 0
 
 
-def test_a_longer_sequence_replaces_its_beginning_where_it_can_be_cut():
+def test_a_longer_sequence_replaces_its_prefix_if_it_can_be_trimmed():
     for trimmable, left in ((True, 1), (False, 2)):
         kept = PrefixCache(BYTES)
         for n in (30, 50, 40) if trimmable else (30, 50, 50):
@@ -98,13 +98,13 @@ def test_a_longer_sequence_replaces_its_beginning_where_it_can_be_cut():
         assert len(kept) == left
 
 
-def test_short_beginnings_are_not_worth_keeping():
+def test_short_prefixes_are_not_kept():
     kept = PrefixCache(BYTES)
-    kept.put("m", list(range(LEAST_TOKENS - 1)), caches_of(range(LEAST_TOKENS - 1)))
+    kept.put("m", list(range(MIN_TOKENS - 1)), caches_of(range(MIN_TOKENS - 1)))
     assert len(kept) == 0
 
 
-def test_caches_are_taken_only_if_they_add_something():
+def test_caches_are_made_only_for_a_new_entry():
     kept = PrefixCache(BYTES)
     tokens = list(range(50))
     kept.put("m", tokens, caches_of(tokens))
@@ -114,7 +114,7 @@ def test_caches_are_taken_only_if_they_add_something():
         taken.append(n)
         return caches_of(range(n))
 
-    for n in (50, 30, LEAST_TOKENS - 1):
+    for n in (50, 30, MIN_TOKENS - 1):
         kept.offer("m", list(range(n)), lambda n=n: take(n))
     assert taken == []
     kept.offer("m", list(range(60)), lambda: take(60))
@@ -123,7 +123,7 @@ def test_caches_are_taken_only_if_they_add_something():
     assert len(kept) == 1
 
 
-def test_what_adds_nothing_is_a_use_of_what_is_there():
+def test_an_offer_that_adds_nothing_is_a_use_of_the_covering_entry():
     size = caches_of(range(50))[0].nbytes
     kept = PrefixCache(2 * size)
     for n in (1, 2, 1, 3):
@@ -132,7 +132,7 @@ def test_what_adds_nothing_is_a_use_of_what_is_there():
     assert kept.find("m", [2] * 60) is None
 
 
-def test_a_store_is_asked_for_what_is_not_in_memory(tmp_path):
+def test_a_prefix_that_is_not_in_memory_is_loaded_from_the_store(tmp_path):
     tokens = list(range(50))
     kept = PrefixCache(BYTES)
     kept.store = PrefixStore(tmp_path, BYTES, "a model")

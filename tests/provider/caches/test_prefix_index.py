@@ -1,4 +1,4 @@
-"""The index of sequences, beside a search through all of them."""
+"""The prefix index finds the same as a linear search."""
 
 import itertools
 from array import array
@@ -25,12 +25,12 @@ def index_of(entries):
 
 
 @given(TOKENS, TOKENS)
-def test_shared_is_the_length_of_the_common_beginning(one, other):
+def test_shared_is_the_length_of_the_common_prefix(one, other):
     assert shared(pack(one), pack(other)) == alike(one, other)
 
 
 @given(ENTRIES, TOKENS)
-def test_the_longest_beginning_is_that_of_a_search_through_all(entries, tokens):
+def test_the_longest_prefix_is_that_of_a_linear_search(entries, tokens):
     def given_by(entry):
         length = alike(entry[0], tokens)
         return length if entry[1] or length == len(entry[0]) else 0
@@ -43,7 +43,7 @@ def test_the_longest_beginning_is_that_of_a_search_through_all(entries, tokens):
 
 
 @given(ENTRIES, TOKENS.filter(len))
-def test_what_covers_and_what_is_covered_are_those_of_a_search_through_all(entries, tokens):
+def test_covering_and_covered_items_are_those_of_a_linear_search(entries, tokens):
     index = index_of(entries)
     covering = [
         one for one in entries if one[0] == tokens or (one[1] and one[0][: len(tokens)] == tokens)
@@ -54,7 +54,7 @@ def test_what_covers_and_what_is_covered_are_those_of_a_search_through_all(entri
 
 
 @given(ENTRIES)
-def test_what_is_taken_out_is_not_found_again(entries):
+def test_removed_items_are_not_found(entries):
     index = index_of(entries)
     for tokens, trimmable in entries:
         index.remove(pack(tokens), trimmable=trimmable)
@@ -77,7 +77,7 @@ class Counted(bytes):
         return bytes.__gt__(self, other)
 
 
-def test_a_search_compares_with_few_of_many():
+def test_a_search_compares_few_keys():
     index = PrefixIndex()
     for n in range(3000):
         index.add(pack([7, n, *range(20)]), n, trimmable=bool(n % 2))

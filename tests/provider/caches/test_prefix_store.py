@@ -1,4 +1,4 @@
-"""What was read survives a restart; what is damaged or foreign on disk is left out."""
+"""Prefixes survive a restart on disk; damaged and foreign files are ignored."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ def packed(tokens):
 
 
 def written(store, tokens, caches, kind=""):
-    """Save, and wait until it is written."""
+    """Save caches and wait until their file is written."""
     assert store.save(packed(tokens), caches, kind)
     store.flush()
 
@@ -47,7 +47,7 @@ def store(tmp_path):
 
 
 class SlowDisk(PrefixStore):
-    """A store on a disk that writes nothing until it is let go."""
+    """A store that writes nothing until `goes_on` is set."""
 
     def __init__(self, *arguments):
         self.goes_on = threading.Event()
@@ -70,7 +70,7 @@ def files(folder):
     return sorted(folder.glob("*/*.safetensors"))
 
 
-def test_what_is_saved_is_found_again_by_another_store(store, tmp_path):
+def test_saved_caches_are_found_by_another_store(store, tmp_path):
     written(store, range(20), caches_of(20))
     (entry,) = PrefixStore(tmp_path, 1 << 30, "a model")
     assert (entry.length, entry.trimmable, entry.tokens) == (20, True, packed(range(20)))
@@ -84,14 +84,14 @@ def test_another_model_finds_nothing(store, tmp_path):
     assert not len(PrefixStore(tmp_path, 1 << 30, "another model"))
 
 
-def test_a_longer_sequence_replaces_its_beginning(store, tmp_path):
+def test_a_longer_sequence_replaces_its_prefix(store, tmp_path):
     written(store, range(20), caches_of(20))
     written(store, range(30), caches_of(30))
     assert [entry.length for entry in store] == [30]
     assert len(files(tmp_path)) == 1
 
 
-def test_the_least_recently_used_goes_first_over_all_models(tmp_path):
+def test_the_least_recently_used_file_is_evicted_first_over_all_models(tmp_path):
     first = PrefixStore(tmp_path, 1 << 30, "a")
     written(first, range(20), caches_of(20))
     size = files(tmp_path)[0].stat().st_size
@@ -106,7 +106,7 @@ def test_the_least_recently_used_goes_first_over_all_models(tmp_path):
     assert len(files(tmp_path)) == 2
 
 
-def test_what_cannot_be_a_file_of_ours_is_not_written(store, tmp_path):
+def test_caches_that_cannot_be_stored_are_not_written(store, tmp_path):
     written(store, range(20), [CacheList(KVCache(), KVCache())])
     assert not files(tmp_path)
 
@@ -154,7 +154,7 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
-def test_a_damaged_or_foreign_file_is_left_out_with_a_warning(store, tmp_path, caplog, damage):
+def test_a_damaged_or_foreign_file_is_ignored_with_a_warning(store, tmp_path, caplog, damage):
     written(store, range(20), caches_of(20))
     damage(files(tmp_path)[0])
     with caplog.at_level(logging.WARNING):
@@ -163,7 +163,7 @@ def test_a_damaged_or_foreign_file_is_left_out_with_a_warning(store, tmp_path, c
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
-def test_a_file_damaged_while_the_store_is_open_is_left_out(store, tmp_path, caplog, damage):
+def test_a_file_damaged_while_the_store_is_open_is_ignored(store, tmp_path, caplog, damage):
     written(store, range(20), caches_of(20))
     (entry,) = store
     damage(files(tmp_path)[0])
@@ -171,13 +171,13 @@ def test_a_file_damaged_while_the_store_is_open_is_left_out(store, tmp_path, cap
     assert not len(store)
 
 
-def test_caches_of_another_length_than_the_tokens_are_left_out(store, tmp_path):
+def test_caches_of_another_length_than_the_tokens_are_ignored(store, tmp_path):
     written(store, range(20), caches_of(19))
     (entry,) = store
     assert store.load(entry) is None
 
 
-def test_a_folder_that_cannot_be_written_costs_no_more_than_a_warning(tmp_path, caplog):
+def test_a_folder_that_cannot_be_written_causes_only_a_warning(tmp_path, caplog):
     (tmp_path / "file").write_text("no folder")
     store = PrefixStore(tmp_path / "file", 1 << 30, "a model")
     written(store, range(20), caches_of(20))
@@ -195,7 +195,7 @@ def test_states_are_kept_too(store, tmp_path):
     assert mx.array_equal(again[1][0], mx.ones((1, 3)))
 
 
-def test_what_depends_on_more_than_tokens_is_found_by_both(store, tmp_path):
+def test_a_file_is_found_by_its_kind_and_its_tokens(store, tmp_path):
     written(store, range(20), caches_of(20), "a red picture")
     again = PrefixStore(tmp_path, 1 << 30, "a model")
     for one in (store, again):
@@ -214,8 +214,8 @@ def test_saving_never_waits_for_the_disk(slow, tmp_path):
     assert len(slow) == len(files(tmp_path)) == 1
 
 
-def test_what_waits_to_be_written_is_bounded(slow, monkeypatch):
-    monkeypatch.setattr(prefix_store, "MOST_QUEUED", 10)
+def test_the_queue_of_writes_is_bounded(slow, monkeypatch):
+    monkeypatch.setattr(prefix_store, "MAX_QUEUED_BYTES", 10)
     assert slow.save(packed(range(20)), caches_of(20)), "one entry always may"
     assert not slow.save(packed(range(100, 120)), caches_of(20))
     slow.goes_on.set()
@@ -223,7 +223,7 @@ def test_what_waits_to_be_written_is_bounded(slow, monkeypatch):
     assert slow.save(packed(range(100, 120)), caches_of(20))
 
 
-def test_what_waits_is_written_though_the_store_is_closed(slow, tmp_path):
+def test_queued_writes_are_done_after_the_store_is_closed(slow, tmp_path):
     slow.save(packed(range(20)), caches_of(20))
     slow.close()
     slow.goes_on.set()
@@ -258,7 +258,7 @@ async def test_a_model_is_unloaded_while_the_disk_writes_and_others_go_on(slow, 
         await provider.aclose()
 
 
-def test_mlx_lm_still_writes_what_the_header_is_read_as(tmp_path):
+def test_mlx_lm_writes_the_header_in_the_expected_form(tmp_path):
     save_prompt_cache(str(tmp_path / "x.safetensors"), caches_of(3), {"format": "f"})
     raw = (tmp_path / "x.safetensors").read_bytes()
     length = int.from_bytes(raw[:8], "little")
@@ -268,7 +268,7 @@ def test_mlx_lm_still_writes_what_the_header_is_read_as(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "qwen3_next"])
-async def test_a_restarted_engine_reads_only_what_is_new(tmp_path, name):
+async def test_a_restarted_engine_prefills_only_new_tokens(tmp_path, name):
     model = write_model(tmp_path / name, ARCHITECTURES[name])
     config = {"model": str(model), "temperature": 0.0, "max_tokens": 12}
     turns = [{"role": "user", "content": PROMPT}]

@@ -1,4 +1,4 @@
-"""Every way to hold rows has what a batch asks for, and all of them hold the same."""
+"""Every class of row caches has the methods of RowCaches, and all hold the same."""
 
 import inspect
 
@@ -20,17 +20,17 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_row_holds_the_same_in_every_way(way):
+def test_a_row_holds_the_same_in_every_class(way):
     caches = WAYS[way](cache_of([1, 2]))
     feed(caches, [[3, 4]])
     feed(caches, [[5]])
-    caches.take([0])
+    caches.keep([0])
     assert len(caches) == 1
     assert rows_of(caches) == [[1, 2, 3, 4, 5]]
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_takes_what_the_protocol_says(way):
+def test_every_class_has_the_methods_of_row_caches(way):
     caches = WAYS[way](cache_of([1]))
     for name, method in inspect.getmembers(RowCaches, inspect.isfunction):
         if name in {"__init__", "__subclasshook__", "_no_init_or_replace_init", "_proto_hook"}:

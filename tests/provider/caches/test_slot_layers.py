@@ -1,4 +1,4 @@
-"""What a model asks of one layer of slots: offsets, masks, keys and values."""
+"""A layer of slots gives a model offsets, masks, keys and values."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_a_query_sees_its_own_row_up_to_itself():
     assert mask[:, 0, 0].tolist() == [[True] * 4, [True, True, False, False]]
 
 
-def test_a_window_hides_what_is_behind_it():
+def test_a_window_hides_earlier_positions():
     layer, places = layer_of([1, 2, 3], [4])
     places.begin([1, 1], 1)
     mask = layer.make_mask(1, window_size=2)
@@ -51,7 +51,7 @@ def test_rows_of_one_length_need_no_mask(rows, width):
     assert layer.make_mask(width, return_array=True).shape == (2, 1, width, places.extent)
 
 
-def test_a_mask_is_worked_out_once_for_all_layers():
+def test_a_mask_is_computed_once_for_all_layers():
     layer, places = layer_of([1, 2], [3])
     other = SlotKVCache(places)
     places.begin([1, 1], 1)
@@ -67,14 +67,14 @@ def test_slots_grow_by_many_positions_at_once():
     assert layer.keys.shape[2] == 2 * GROWTH
 
 
-def test_what_the_longest_row_left_behind_it_goes_with_it():
+def test_positions_that_only_the_longest_row_needed_are_dropped_with_it():
     layer, places = layer_of(list(range(GROWTH + 1)), [2])
     places.lengths = [1]
-    layer.take(mx.array([1]))
+    layer.keep(mx.array([1]))
     assert layer.keys.shape == (1, 1, GROWTH, 1)
 
 
-def test_a_layer_that_nothing_was_read_into_can_be_joined():
+def test_an_empty_layer_can_be_joined():
     empty, places = layer_of([], [])
     other, _ = layer_of([7, 8])
     places.lengths = [0, 2]
@@ -86,7 +86,7 @@ def test_a_layer_that_nothing_was_read_into_can_be_joined():
     assert empty.extract(1).offset == 2
 
 
-def test_states_that_are_not_there_yet_are_zeros_beside_those_that_are():
+def test_states_of_empty_rows_are_zeros():
     layer = SlotArrays.of([state_of(None), state_of(None)], Places([0, 0]))
     assert layer[0] is None
     assert layer.left_padding is None
@@ -96,5 +96,5 @@ def test_states_that_are_not_there_yet_are_zeros_beside_those_that_are():
     assert layer[0].tolist() == [[0], [0]]
     layer.append(SlotArrays.of([state_of(6)], Places([0])))
     assert (layer[0].tolist(), layer.rows) == ([[0], [0], [6]], 3)
-    layer.take(mx.array([2]))
+    layer.keep(mx.array([2]))
     assert (layer[0].tolist(), layer.rows) == ([[6]], 1)

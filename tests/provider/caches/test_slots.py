@@ -1,4 +1,4 @@
-"""Rows in slots hold what each would hold alone, whoever comes and goes."""
+"""Rows in slots hold what each would hold alone, while other rows join and leave."""
 
 import random
 
@@ -13,7 +13,7 @@ def slots(*rows):
     return SlotCaches([[cache_of(list(row))] for row in rows])
 
 
-def test_rows_keep_what_they_had_and_get_what_they_read():
+def test_rows_keep_their_tokens_and_get_new_ones():
     caches = slots([1, 2, 3], [4], [])
     feed(caches, [[7], [8], [9]])
     assert rows_of(caches) == [[1, 2, 3, 7], [4, 8], [9]]
@@ -26,7 +26,7 @@ def test_padding_is_written_over_by_the_next_tokens():
     assert rows_of(caches) == [[1, 2, 3, 5], [4, 6]]
 
 
-def test_a_slot_that_was_freed_is_given_to_who_joins():
+def test_a_joining_row_gets_a_freed_slot():
     caches = slots([1, 2, 3], [4, 5])
     caches.free(0)
     assert caches.join(slots([9]), [0]) == [0]
@@ -35,16 +35,16 @@ def test_a_slot_that_was_freed_is_given_to_who_joins():
     assert rows_of(caches) == [[9, 10], [4, 5, 6]]
 
 
-def test_who_finds_no_free_slot_is_put_behind_the_others():
+def test_rows_that_find_no_free_slot_are_appended():
     caches = slots([1])
     assert caches.join(slots([2, 3], []), []) == [1, 2]
     assert rows_of(caches) == [[1], [2, 3], []]
     assert slots([]).join(slots([]), []) == [1]
 
 
-def test_only_the_rows_that_are_taken_are_left_in_their_order():
+def test_only_the_kept_rows_remain_in_the_given_order():
     caches = slots([1], [2, 2], [3, 3, 3])
-    caches.take([2, 0])
+    caches.keep([2, 0])
     feed(caches, [[4], [5]])
     assert rows_of(caches) == [[3, 3, 3, 4], [1, 5]]
 
@@ -64,12 +64,12 @@ def test_states_go_with_their_rows():
     assert [caches.extract(row)[1][1].item() for row in range(3)] == [0, 21, 0]
     caches.free(1)
     caches.join(SlotCaches([[cache_of([4]), state_of(40, 41)]]), [1])
-    caches.take([1, 2])
+    caches.keep([1, 2])
     assert [caches.extract(row)[1][0].item() for row in range(2)] == [40, 30]
     assert rows_of(caches) == [[4], [3]]
 
 
-def test_states_are_told_of_padding_while_there_is_some():
+def test_states_know_of_padding_while_there_is_some():
     caches = SlotCaches([[state_of(1)], [state_of(2)]])
     caches.begin([3, 1], 3)
     assert caches.layers[0].lengths.tolist() == [3, 1]
@@ -106,13 +106,13 @@ def test_a_batch_holds_what_each_row_would_hold_alone(seed):
                 del alone[row]
             case "take":
                 rows = list(alone)
-                caches.take(rows)
+                caches.keep(rows)
                 alone, free = {at: alone[row] for at, row in enumerate(rows)}, []
     for row, tokens in alone.items():
         assert held(caches.extract(row)[0]) == tokens
 
 
-def test_what_was_extracted_stays_as_it_was():
+def test_an_extracted_copy_does_not_change():
     caches = slots([1, 2], [3])
     (cache,) = caches.extract(0)
     mx.eval(cache.keys, cache.values)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from provider.caches.prefix_cache import LEAST_TOKENS, PrefixCache
+from provider.caches.prefix_cache import MIN_TOKENS, PrefixCache
 from provider.engine.inbox import SyncInbox
 from provider.engine.messages import RunRequest
 from provider.engine.prompt_reuse import PromptReuse
@@ -85,7 +85,7 @@ def test_a_prompt_is_read_alone_up_to_its_next_boundary(reuse):
     plan = [(2, 59), (1, 59)]
     assert reuse.up_to_boundary(plan, [other, (run, row)]) == [(1, 32)]
     row.done = 32  # the next boundary is too near to be worth a pass of its own
-    assert 40 - row.done < LEAST_TOKENS
+    assert 40 - row.done < MIN_TOKENS
     assert reuse.up_to_boundary(plan, [other, (run, row)]) == plan
 
 
