@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from gateway.dialects.base import Message, Route
 from gateway.protocol.codes import BadFrame, ErrorCode, NotAFrame
@@ -59,7 +60,7 @@ BEARER_PROTOCOL = "mlx-gateway.bearer."  # prefix of the token in base64url, for
 
 MAX_DEPTH = 64  # nesting of a client's frame; JSON Schemas of tools need a dozen levels
 
-TO_JSON = msgspec.json.Encoder()
+TO_JSON, TO_MSGPACK = msgspec.json.Encoder(), msgspec.msgpack.Encoder()
 MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
@@ -112,11 +113,12 @@ class MsgpackCodec(_Codec):
     def encode(self, frame: ServerFrame | ClientFrame) -> bytes:
         """Return the frame as a msgpack array; a lone surrogate becomes a replacement."""
         kind = type(frame)
-        values = [getattr(frame, name) for name in kind.__struct_fields__]
-        while values and values[-1] == DEFAULTS[kind][len(values) - 1]:
+        values = list(astuple(frame))
+        defaults = DEFAULTS[kind]
+        while values and values[-1] == defaults[len(values) - 1]:
             values.pop()
         try:
-            return msgspec.msgpack.encode([NUMBERS[kind], *values])
+            return TO_MSGPACK.encode([NUMBERS[kind], *values])
         except UnicodeEncodeError:
             plain = msgspec.to_builtins(values, builtin_types=(bytes,))
             return msgspec.msgpack.encode(_without_surrogates([NUMBERS[kind], *plain]))
