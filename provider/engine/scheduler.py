@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 __all__ = [
+    "Reading",
     "Scheduler",
     "may_go_on",
     "must_park",
@@ -21,18 +22,26 @@ MOST_PADDING = 32  # average padding a prompt, in tokens; about the cost of a pa
 Key = TypeVar("Key", bound=Hashable)
 
 
-def must_park(unread: int, limit: int, *, caught_up: bool) -> bool:
-    """Return whether a run leaves the batch until its reader has read.
+class Reading(Protocol):
+    """How far the reader of a run has come."""
 
-    `unread` tokens wait for the reader. One that is `caught_up` has all the text there is, and
-    could only wait in vain for what is held back.
-    """
-    return unread >= limit and not caught_up
+    @property
+    def unread(self) -> int:
+        """How many tokens the reader has not got the text of."""
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the reader has got all text there is; what is held back can't be waited for."""
 
 
-def may_go_on(unread: int, limit: int, *, caught_up: bool) -> bool:
+def must_park(run: Reading, limit: int) -> bool:
+    """Return whether a run leaves the batch until its reader has read."""
+    return run.unread >= limit and not run.caught_up
+
+
+def may_go_on(run: Reading, limit: int) -> bool:
     """Return whether a parked run is queued again: well below `limit`, or it would park again."""
-    return caught_up or unread <= limit // 2
+    return run.caught_up or run.unread <= limit // 2
 
 
 class Scheduler(Generic[Key]):

@@ -119,7 +119,7 @@ class Worker:
         """Let a parked run go on, if its reader has caught up."""
         if run.state is not RunState.PARKED:
             return
-        if may_go_on(run.unread, self._settings.max_unread, caught_up=run.caught_up):
+        if may_go_on(run, self._settings.max_unread):
             run.move(RunStep.RESUME)
             run.inbox.parked = False
             self._scheduler.resume(run.key)
@@ -391,9 +391,9 @@ class Worker:
         for key, error in result.faults.items():
             if key in self.runs:  # not one whose last token has just come
                 self._fail(self.runs[key], error)
+        limit = self._settings.max_unread
         for run in advanced:
-            full = must_park(run.unread, self._settings.max_unread, caught_up=run.caught_up)
-            if full and run.state in (RunState.READING, RunState.DECODING):
+            if must_park(run, limit) and run.state in (RunState.READING, RunState.DECODING):
                 self._park(run)
 
     def _advance(self, token: Token) -> None:

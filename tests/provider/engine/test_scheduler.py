@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -167,16 +169,25 @@ def test_the_batch_is_never_overfull_and_order_is_kept(max_batch, actions):
     assert admitted == sorted(admitted)
 
 
+@dataclass
+class Read:
+    """How far a reader is."""
+
+    unread: int
+    caught_up: bool = False
+
+
 def test_a_run_is_parked_when_its_reader_leaves_too_much_and_goes_on_at_half_of_it():
-    assert not must_park(9, 10, caught_up=False)
-    assert must_park(10, 10, caught_up=False)
-    assert not must_park(10, 10, caught_up=True)
-    assert not may_go_on(6, 10, caught_up=False)
-    assert may_go_on(5, 10, caught_up=False)
-    assert may_go_on(10, 10, caught_up=True)
+    assert not must_park(Read(9), 10)
+    assert must_park(Read(10), 10)
+    assert not must_park(Read(10, caught_up=True), 10)
+    assert not may_go_on(Read(6), 10)
+    assert may_go_on(Read(5), 10)
+    assert may_go_on(Read(10, caught_up=True), 10)
 
 
 @given(st.integers(0, 300), st.integers(1, 200), st.booleans())
 def test_what_goes_on_is_not_parked_at_once(unread, limit, caught_up):
-    if may_go_on(unread, limit, caught_up=caught_up):
-        assert not must_park(unread, limit, caught_up=caught_up)
+    run = Read(unread, caught_up)
+    if may_go_on(run, limit):
+        assert not must_park(run, limit)
