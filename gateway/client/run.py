@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 import msgspec
 
@@ -23,12 +23,25 @@ from gateway.protocol.frames import (
     ToolCall,
 )
 
-if TYPE_CHECKING:
-    from gateway.client.asynchronous import GatewayClient
-
 __all__ = [
     "Run",
 ]
+
+
+class Sender(Protocol):
+    """What a run asks of the client whose connection it uses."""
+
+    async def start(self, run: Run) -> None:
+        """Send the generation's frame, once."""
+
+    async def acknowledge(self, run: Run, frame: ServerFrame) -> None:
+        """Note that the run's frames up to this one are used."""
+
+    async def cancel(self, run: Run) -> None:
+        """Cancel the generation."""
+
+    async def leave(self, run: Run) -> None:
+        """Cancel the generation if it still runs, and wait for its end."""
 
 
 class Run:
@@ -40,7 +53,7 @@ class Run:
     the first answer; `others` has the texts of the others by `choice`, `done.choices` the rest.
     """
 
-    def __init__(self, client: GatewayClient, frame: Generate):
+    def __init__(self, client: Sender, frame: Generate):
         self.id = frame.id
         self.frame = frame
         self.text = ""
