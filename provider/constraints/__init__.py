@@ -1,1 +1,1 @@
-"""Answers held to a form, token by token."""
+"""Constrained decoding: JSON Schemas, grammars, tool calls and thinking budgets as token masks."""

@@ -1,8 +1,8 @@
-"""One run's answer held to its form, and its thinking to its budget.
+"""The constraint on one run's answer: its form, and the budget of its thinking.
 
-Rule 1: thinking comes first and is not bound. The form begins where it ends.
-Rule 2: what is asked again, after a pass that failed or a proposed token that was thrown away, is
-found by the tokens themselves, not by counting calls.
+Rule 1: thinking comes first and is not constrained. The form begins where thinking ends.
+Rule 2: the constraint's state follows from the answer's tokens alone, so that a step may be
+repeated after a failed forward pass or a rejected draft token.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ __all__ = [
 
 
 class AnswerConstraint:
-    """Holds one run's answer to a form, and its thinking to a budget; used on the MLX thread.
+    """Constrains one run's answer to a form, and its thinking to a budget; for the MLX thread.
 
-    While the model thinks nothing is bound, until `most_thoughts` tokens have come, of all its
-    thinking together; then the only way on is what closes it, token by token, and no more is begun.
-    Without a `matcher` thinking may come anywhere in the answer, with one before its form. The
-    tokens of `forbidden` come nowhere in that order.
+    Thinking is unconstrained until it has taken `max_thoughts` tokens in total. Then only the
+    tokens that close it are allowed, and it can't be opened again. With a `matcher` thinking may
+    come only before the form; without one, anywhere in the answer. The token sequence `forbidden`
+    never appears.
     """
 
     def __init__(
@@ -39,52 +39,56 @@ class AnswerConstraint:
         thinking: Thinking,
         *,
         begun: bool = False,
-        most_thoughts: int | None = None,
+        max_thoughts: int | None = None,
         forbidden: Sequence[int] = (),
     ):
         self._matcher = matcher
         self._ends = list(ends)  # tokens that may end the answer where the form allows it
         self._thinking = thinking
         self._begun = begun  # whether the prompt opens the thinking
-        self._think_start = list(thinking.start)  # tokens that may open unrequested thinking
+        self._think_start = list(thinking.start)  # tokens with which the model opens thinking
         self._think_end = list(thinking.end)
         self._closing = list(thinking.closing)
-        self._most_thoughts = most_thoughts
+        self._max_thoughts = max_thoughts
         self._forbidden = list(forbidden)
         self._restart()
 
     def another(self) -> AnswerConstraint:
-        """Return a constraint that holds another run to the same form and budget."""
+        """Return a new constraint with the same form and budget, for another run."""
         return AnswerConstraint(
             None if self._matcher is None else self._matcher.deep_copy(),
             self._ends,
             self._thinking,
             begun=self._begun,
-            most_thoughts=self._most_thoughts,
+            max_thoughts=self._max_thoughts,
             forbidden=self._forbidden,
         )
 
     @property
     def bound(self) -> bool:
-        """Whether any token is forbidden next."""
+        """Whether the next token is constrained at all."""
         return self._due is not None or self._formed or bool(self._forbidden_next)
 
     def follow(self, length: int, last: int, answer: Callable[[], Sequence[int]]) -> None:
-        """Take the answer's tokens so far: `length` of them, the newest `last`.
+        """Update the state to the answer so far: `length` tokens, of which `last` is the newest.
 
-        `answer` returns all of them; it is asked only if they are not those of before and one more.
+        `answer` returns all the tokens. It is called only if the answer has not grown by exactly
+        one token since the last call.
         """
         if length == len(self._seen) + 1:
-            self._take(last)
+            self._advance(last)
         elif length > 0 or self._seen:
             tokens = list(answer()) if length > 0 else []
             if tokens != self._seen:
                 self._restart()
                 for token in tokens:
-                    self._take(token)
+                    self._advance(token)
 
     def write(self, mask: Any) -> None:
-        """Set the bits of the tokens that may come next in `mask`, 32 tokens a number."""
+        """Write the tokens that may come next into `mask`, one bit per token, 32 per element.
+
+        Raises GenerationError if the form becomes too complex for llguidance.
+        """
         due = self._due
         if due is not None:
             allow_only(mask, [due])
@@ -96,7 +100,7 @@ class AnswerConstraint:
 
     def _write_form(self, mask: Any) -> None:
         assert self._matcher is not None
-        if self._matcher.is_stopped():  # the form allows no more
+        if self._matcher.is_stopped():  # the form is complete
             allow_only(mask, self._ends)
         else:
             self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
@@ -110,26 +114,29 @@ class AnswerConstraint:
     @property
     def _formed(self) -> bool:
         """Whether the next token belongs to the form."""
-        return self._matcher is not None and self._thoughts is None and not self._off
+        return self._matcher is not None and self._thoughts is None and not self._left_form
 
     @property
     def _due(self) -> int | None:
-        """The token that has to come next to close the thinking, None if it may go on."""
-        most, closing = self._most_thoughts, self._closing
-        if self._thoughts is None or most is None or self._thoughts < most or not closing:
+        """The token that must come next to close the thinking, None if thinking may continue."""
+        limit, closing = self._max_thoughts, self._closing
+        if self._thoughts is None or limit is None or self._thoughts < limit or not closing:
             return None
-        # As much of it as is there already is not asked for again.
-        there = (n for n in range(len(closing) - 1, 0, -1) if self._ends_with(closing[:n]))
-        return closing[next(there, 0)]
+        # The part of the closing sequence that is already written is not repeated.
+        written = (n for n in range(len(closing) - 1, 0, -1) if self._ends_with(closing[:n]))
+        return closing[next(written, 0)]
 
     @property
     def _forbidden_next(self) -> list[int]:
-        """The tokens that complete a forbidden sequence, or end the answer before its form."""
-        most = self._most_thoughts
-        spent = most is not None and self._thoughts is None and self._spent >= most
+        """The tokens that would complete a forbidden sequence, or end the answer before its form.
+
+        Once the budget is spent, opening the thinking is forbidden too.
+        """
+        limit = self._max_thoughts
+        spent = limit is not None and self._thoughts is None and self._spent >= limit
         refused = [self._forbidden, self._think_start if spent else []]
         found = [one[-1] for one in refused if one and self._ends_with(one[:-1])]
-        # An answer that has to have a form can't end before it has begun.
+        # An answer with a form can't end while the model is still thinking.
         early = self._matcher is not None and self._thoughts is not None
         return found + self._ends if early else found
 
@@ -142,13 +149,13 @@ class AnswerConstraint:
     def _restart(self) -> None:
         if self._matcher is not None:
             self._matcher.reset()
-        self._seen: list[int] = []  # the answer's tokens taken so far
-        # Tokens of the current thinking, None outside of it.
+        self._seen: list[int] = []  # the answer's tokens processed so far
+        # Number of thinking tokens so far while the model thinks, else None.
         self._thoughts: int | None = 0 if self._begun else None
-        self._spent = 0  # tokens of ended thinking
-        self._off = False  # whether the tokens left the form
+        self._spent = 0  # number of tokens in thinking that has ended
+        self._left_form = False  # whether a token has violated the form
 
-    def _take(self, token: int) -> None:
+    def _advance(self, token: int) -> None:
         first = not self._seen
         self._seen.append(token)
         if self._thoughts is not None:
@@ -158,11 +165,11 @@ class AnswerConstraint:
                 self._spent, self._thoughts = self._thoughts, None
         elif self._opens(first):
             self._thoughts = self._spent
-        elif self._matcher is not None and not self._off and not self._matcher.is_stopped():
-            self._off = not self._matcher.try_consume_tokens([token])
+        elif self._matcher is not None and not self._left_form and not self._matcher.is_stopped():
+            self._left_form = not self._matcher.try_consume_tokens([token])
 
     def _opens(self, first: bool) -> bool:
-        """Whether the token that was taken last opens the thinking."""
+        """Whether the newest token opens the thinking; `first` says that it begins the answer."""
         start = self._think_start
         if self._matcher is None:
             return bool(start) and self._ends_with(start)

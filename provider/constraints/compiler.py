@@ -1,6 +1,7 @@
-"""Forms compiled by llguidance: JSON Schema, a regular expression, a grammar, choices, tool calls.
+"""Compiles the forms of answers with llguidance.
 
-Rule: a form that can't be compiled is an error before anything runs, with the reason.
+A form is a JSON Schema, a regular expression, a Lark grammar, a list of choices, or a tool call.
+Rule: a form that can't be compiled is refused with the reason before the request runs.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ __all__ = ["Form", "GrammarCompiler", "form_of", "reason_of", "refuse_costly"]
 
 OPTION = "response_format"
 
-MOST_KEPT = 64  # compiled forms, each of up to some megabytes
+MAX_COMPILED = 64  # compiled forms that are kept, each of up to several megabytes
 
 
 @dataclass(frozen=True)
 class Form:
-    """The form of an answer: `grammar` in llguidance's own notation."""
+    """The form of an answer: `grammar` is in llguidance's notation."""
 
     grammar: str
 
 
 def form_of(response_format: Mapping[str, Any]) -> Form | None:
-    """Return the form that is asked for, None for plain text. Raises InvalidParameterError."""
+    """Return the requested form, None for plain text. Raises InvalidParameterError."""
     kind, given = response_format["type"], response_format
     try:
         match kind:
@@ -52,7 +53,7 @@ def form_of(response_format: Mapping[str, Any]) -> Form | None:
             case _:
                 choices = "|".join(re.escape(choice) for choice in given["choices"])
                 return Form(LLMatcher.grammar_from_regex(choices))
-    except (ValueError, TypeError, RecursionError) as error:  # TypeError for what is not JSON
+    except (ValueError, TypeError, RecursionError) as error:  # values that are not JSON: TypeError
         raise _refused(response_format, str(error)) from error
 
 
@@ -61,48 +62,49 @@ def refuse_costly(
     response_format: Mapping[str, Any] | None,
     tools: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Raise InvalidParameterError if a form, or a tool's arguments, take too much to compile.
+    """Raise InvalidParameterError if a form is too expensive to compile.
 
-    `passes` tries a grammar. That of a call is made of those of its arguments.
+    The arguments' schema of each tool is checked too, because a call's grammar consists of them.
+    `passes` returns whether a grammar compiles within the limits of time and memory.
     """
     form = form_of(response_format) if response_format else None
-    tried = [] if form is None else [(form, OPTION, response_format)]
+    checked = [] if form is None else [(form, OPTION, response_format)]
     for tool in tools:
         schema = tool["function"]["parameters"]
-        tried.append((_json(schema), "tools", schema))
-    for one, option, value in tried:
+        checked.append((_json(schema), "tools", schema))
+    for one, option, value in checked:
         if not passes(one.grammar):
             raise _refused(value, "it takes too much time or memory to compile", option)
 
 
 def _json(schema: Mapping[str, Any] | bool) -> Form:
     overrides: Any = {"whitespace_pattern": BETWEEN}
-    # llguidance takes options with an object alone, so that true and false become objects.
+    # llguidance accepts options only for an object, so the schemas true and false become objects.
     given = {"allOf": [schema]} if isinstance(schema, bool) else schema
     return Form(LLMatcher.grammar_from_json_schema(json.dumps(given), overrides=overrides))
 
 
 class GrammarCompiler:
-    """Compiles forms for one tokenizer; for the thread that prepares prompts."""
+    """Compiles forms for one tokenizer; must be used on the model's prompt thread only."""
 
     def __init__(self, tokenizer: Any, vocabulary: int):
         self._wrapped = tokenizer
         self._vocabulary = vocabulary
-        self._tokenizer: LLTokenizer | None = None  # made when first needed, which takes a second
-        self._kept: dict[Form, LLMatcher] = {}  # compiled forms, the last used at the end
+        self._tokenizer: LLTokenizer | None = None  # created at first use, which takes a second
+        self._kept: dict[Form, LLMatcher] = {}  # compiled forms, least recently used first
 
     def matcher(self, response_format: Mapping[str, Any]) -> LLMatcher | None:
-        """Return a new matcher, None for plain text. Raises InvalidParameterError."""
+        """Return a new matcher for a form, None for plain text. Raises InvalidParameterError."""
         form = form_of(response_format)
         if form is None:
             return None
         return self._copy(form, OPTION, response_format)
 
     def call_matcher(self, tools: Sequence[Mapping[str, Any]]) -> LLMatcher:
-        """Return a matcher for one call of one of these tools, as the model writes calls.
+        """Return a matcher for exactly one call of one of these tools, in the model's format.
 
         Raises InvalidParameterError if the schema of a tool's arguments can't be compiled,
-        UnsupportedFeatureError if the model has no way to write such a call.
+        UnsupportedFeatureError if the model's format can't express such a call.
         """
         held_to = model_format(self._wrapped).calls.grammar
         grammar = call_lark(self._wrapped, held_to, tools)
@@ -110,20 +112,20 @@ class GrammarCompiler:
 
     def _copy(self, form: Form, option: str, value: Any) -> LLMatcher:
         kept = self._kept.pop(form, None)
-        copy = None if kept is None else _sound_copy(kept)
+        copy = None if kept is None else _working_copy(kept)
         if kept is None or copy is None:
             kept = self._compile(form)
             if kept.is_error():
                 raise _refused(value, reason_of(kept), option)
             copy = kept.deep_copy()
         self._kept[form] = kept
-        if len(self._kept) > MOST_KEPT:
+        if len(self._kept) > MAX_COMPILED:
             del self._kept[next(iter(self._kept))]
         return copy
 
     def _compile(self, form: Form) -> LLMatcher:
         if self._tokenizer is None:
-            # Brings transformers, which must come after mlx-lm has silenced its notices.
+            # This imports transformers, which must come after mlx-lm has silenced its notices.
             from llguidance.hf import from_tokenizer  # noqa: PLC0415
 
             self._tokenizer = from_tokenizer(
@@ -133,15 +135,15 @@ class GrammarCompiler:
             )
         matcher = LLMatcher(self._tokenizer, form.grammar, log_level=0)
         if not matcher.is_error():
-            matcher.compute_bitmask()  # raises for a form that no token can begin
+            matcher.compute_bitmask()  # finds out now if no token can begin the form
         return matcher
 
 
-def _sound_copy(matcher: LLMatcher) -> LLMatcher | None:
-    """Return a copy of a matcher, None if it fails at once.
+def _working_copy(matcher: LLMatcher) -> LLMatcher | None:
+    """Return a copy of a matcher, None if the copy has failed already.
 
-    Copies share what has been learned of their form, and a limit to that: where one of them has
-    come to it, all fail from then on.
+    All copies share one table of states, and a limit on its size. Once one copy has reached that
+    limit, all of them fail.
     """
     copy = matcher.deep_copy()
     copy.compute_bitmask()
@@ -149,14 +151,14 @@ def _sound_copy(matcher: LLMatcher) -> LLMatcher | None:
 
 
 def reason_of(matcher: LLMatcher) -> str:
-    """Return why a matcher has failed, without the tokens and the grammar in its message."""
+    """Return why a matcher has failed: its message without the tokens and the grammar."""
     said = matcher.get_error().partition("<state>")[0].strip()
     return "no text can fit it" if said == "NoExtensionBias" else said
 
 
 def _refused(value: Any, reason: str, option: str = OPTION) -> InvalidParameterError:
     first, *more = reason.strip().splitlines() or ["it can't be compiled"]
-    # Of a regular expression the first line says that it has an error, and a later one which.
+    # For a regular expression, the first line says that there is an error, a later one which.
     mark = "error: "
     cause = next((f" {line.removeprefix(mark)}" for line in more if line.startswith(mark)), "")
     return InvalidParameterError(option, value, f"`{option}`: {first[:300]}{cause[:300]}")

@@ -1,11 +1,11 @@
-"""Tries in a process of its own whether a grammar compiles in bounded time and memory.
+"""Checks in a separate process whether a grammar compiles within limits of time and memory.
 
-llguidance bounds most of what it does, and not all: two large `multipleOf` of one number, or two
-dozen patterns of one text, keep it busy for hours while the memory fills. A thread that is in there
-can't be ended and a process can, so that each grammar is compiled in one of those first.
+llguidance does not bound all of its work: two large `multipleOf` for one number, or two dozen
+patterns for one string, keep it busy for hours while memory fills up. A thread that is inside
+llguidance can't be ended, but a process can. So each grammar is compiled in that process first.
 
-Rule 1: who waits for a trial holds up nobody who wants none.
-Rule 2: this file is the program of that process too, and imports nothing of ours.
+Rule 1: a request that waits for such a check never delays a request that needs none.
+Rule 2: this file is also the program of that process, and imports nothing else of this package.
 """
 
 from __future__ import annotations
@@ -22,38 +22,39 @@ from typing import Any
 
 __all__ = ["Sandbox"]
 
-SECONDS = 1.0  # processor time; an enum of 50,000 words takes a quarter of it
-BYTES = 256 << 20  # memory beyond what the process starts with, where the system can limit it
-REMEMBERED = 256  # grammars that are known to pass
+MAX_SECONDS = 1.0  # processor time per grammar; an enum of 50,000 words takes a quarter of it
+MAX_BYTES = 256 << 20  # memory beyond what the process starts with, if the system can limit it
+MAX_REMEMBERED = 256  # grammars remembered because they have passed
 
 
 class Sandbox:
-    """Tries grammars, one after the other."""
+    """Checks grammars, one after the other, on a thread of its own."""
 
     def __init__(self) -> None:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlx-forms")
-        # Used by the worker thread alone, like the attributes below.
+        # Only the worker thread uses the following attributes, except in `close`.
         self._process: subprocess.Popen[bytes] | None = None
         self._passed: dict[str, None] = {}
         self._closed = False
 
     def submit(self, work: Callable[..., None], *arguments: Any) -> Future[None] | None:
-        """Run `work` on the sandbox's thread; None once closed. May be called from any thread."""
+        """Run `work` on the sandbox's thread; return None once closed. For any thread."""
         try:
             return self._worker.submit(work, *arguments)
         except RuntimeError:
             return None
 
     def passes(self, grammar: str) -> bool:
-        """Return whether a grammar compiles within the limits; on the sandbox's thread.
+        """Return whether a grammar compiles within the limits.
 
-        What is no grammar passes too: whoever compiles it finds out why. Once closed, all do.
+        Must be called on the sandbox's thread. A malformed grammar passes too, because its later
+        compilation gives the reason. Once the sandbox is closed, every grammar passes.
         """
         if grammar not in self._passed and not self._closed:
             if not self._compiles(grammar) and not self._closed:
                 return False
             self._passed[grammar] = None
-            if len(self._passed) > REMEMBERED:
+            if len(self._passed) > MAX_REMEMBERED:
                 del self._passed[next(iter(self._passed))]
         return True
 
@@ -68,10 +69,10 @@ class Sandbox:
 
     def _compiles(self, grammar: str) -> bool:
         if self._process is not None and self._process.poll() is not None:
-            self._end()  # the process was killed from outside
+            self._end()  # another program has ended the process
         try:
             process = self._process or self._start()
-        except OSError:  # no process can be started; do without one
+        except OSError:  # without a process, nothing is checked
             return True
         assert process.stdin is not None
         assert process.stdout is not None
@@ -86,14 +87,14 @@ class Sandbox:
         return False
 
     def _start(self) -> subprocess.Popen[bytes]:
-        """Begin with a process. Raises OSError if none can be had."""
-        self._process = subprocess.Popen(  # noqa: S603 - of this very file
-            # -P, because its folder holds modules named like Python's own
+        """Start the process. Raises OSError if that fails."""
+        self._process = subprocess.Popen(  # noqa: S603 - the program is this file
+            # -P keeps this folder off the path: another module could hide one of Python's.
             [sys.executable, "-P", __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # keeps Ctrl-C from it
+            start_new_session=True,  # keeps Ctrl-C from ending it
         )
         assert self._process.stdout is not None
         if not self._process.stdout.readline():  # the process writes a line once it is ready
@@ -109,18 +110,19 @@ class Sandbox:
 
 
 def main() -> None:
-    """Compile grammars, one a line of JSON, and answer each; a costly one ends the process.
+    """Compile grammars from standard input, one per line of JSON, and answer each with a line.
 
-    Time ends it by a signal and memory by llguidance's own end where it can get none.
+    An expensive grammar ends the process: by a signal when its time is used up, or because
+    llguidance aborts when it can't allocate memory.
     """
-    from llguidance import LLMatcher, LLTokenizer  # noqa: PLC0415 - of this process alone
+    from llguidance import LLMatcher, LLTokenizer  # noqa: PLC0415 - for this process alone
 
     tokenizer = LLTokenizer("byte", n_vocab=1 << 18)  # a call's grammar may name any token
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     _limit_memory()
     _say_done()
     for line in sys.stdin.buffer:
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, MAX_SECONDS)
         LLMatcher(tokenizer, json.loads(line), log_level=0)
         signal.setitimer(signal.ITIMER_PROF, 0)
         _say_done()
@@ -135,8 +137,8 @@ def _limit_memory() -> None:
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         data = next(int(line.split()[1]) for line in lines if line.startswith("VmData:"))
-        resource.setrlimit(resource.RLIMIT_DATA, ((data << 10) + BYTES,) * 2)
-    # No such limit on this system; time alone is limited.
+        resource.setrlimit(resource.RLIMIT_DATA, ((data << 10) + MAX_BYTES,) * 2)
+    # Without such a limit on this system, only time is limited.
     except (OSError, StopIteration, ValueError):
         pass
 

@@ -1,1 +1,1 @@
-"""Inputs of a request, checked and normalised."""
+"""The inputs of a request, checked and normalised: messages, tools, schemas, files, images."""

@@ -1,4 +1,4 @@
-"""Files of a request: read, checked, and put into the prompt under their names."""
+"""The files of a request: read, checked, and put into the prompt under their names."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from provider.interface import FileData, FileProcessingError
 
 __all__ = ["MAX_FILES", "MAX_FILE_BYTES", "files_to_text", "images_of"]
 
-MAX_FILES = 16  # more files need a search, not a prompt
-MAX_FILE_BYTES = 1024 * 1024  # about 250,000 tokens, beyond most context windows
+MAX_FILES = 16
+MAX_FILE_BYTES = 1024 * 1024  # about 250,000 tokens, more than most context windows
 
-MAX_IMAGE_BYTES = 16 * 1024 * 1024  # enough for a camera's photograph
+MAX_IMAGE_BYTES = 16 * 1024 * 1024  # enough for a photograph of a camera
 TEXT_SUFFIXES = {".txt", ".text", ".md", ".markdown", ".csv", ".tsv"}
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".heic"}
 
 
 def files_to_text(files: Sequence[str | Path | FileData]) -> str:
-    """Return the files' texts, each under its name, ready to stand before a prompt.
+    """Return the contents of the text files, each after its name, to go before a prompt.
 
-    Images are left out. Raises FileProcessingError for a file that is missing, too large, not
-    text, or one too many.
+    Images are skipped. Raises FileProcessingError for too many files, and for a file that is
+    missing, too large, or not UTF-8 text.
     """
     if len(files) > MAX_FILES:
         raise FileProcessingError(f"{len(files)} files given, at most {MAX_FILES} are allowed")
@@ -29,7 +29,7 @@ def files_to_text(files: Sequence[str | Path | FileData]) -> str:
 
 
 def images_of(files: Sequence[str | Path | FileData]) -> list[bytes]:
-    """Return the data of those files that are images. Raises FileProcessingError."""
+    """Return the data of the files that are images. Raises FileProcessingError."""
     images = []
     for file in files:
         if _is_image(file):
@@ -79,13 +79,13 @@ def _block(file: str | Path | FileData) -> str:
     return f"{name}:\n{text.rstrip()}\n\n"
 
 
-def _read(path: Path, most: int = MAX_FILE_BYTES) -> bytes:
-    """Read at most one byte over the limit, so that a huge file costs nothing."""
+def _read(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
+    """Return a file's first `limit` + 1 bytes: enough to see that it is too large."""
     if "://" in str(path) or str(path).startswith(("http:/", "https:/")):
         raise FileProcessingError(f"`{path}` is a URL; only local files are read")
     try:
         with path.open("rb") as file:
-            return file.read(most + 1)
+            return file.read(limit + 1)
     except OSError as error:
         raise FileProcessingError(
             f"`{path.name}` cannot be read: {error.strerror}",

@@ -1,8 +1,4 @@
-"""Images in messages and files: as data, checked, opened; never from a path or a URL of a client.
-
-Taken are parts `{"type": "image", "data": …}` (bytes, or base64 text) and OpenAI's
-`{"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}`.
-"""
+"""Takes the images out of messages, and opens them within limits on their size."""
 
 from __future__ import annotations
 
@@ -12,18 +8,18 @@ from typing import Any
 
 from provider.interface import ImageProcessingError
 
-__all__ = ["all_opened", "opened", "take_images"]
+__all__ = ["open_image", "open_images", "take_images"]
 
-MOST_PIXELS = 64_000_000  # larger images are decompression bombs, or mistakes
-MOST_TOGETHER = 4 * MOST_PIXELS  # pixels of one conversation: 20 photographs, 768 MB once unpacked
-# What PIL's own code reads; there are formats for which it would start other programs.
+MAX_PIXELS = 64_000_000  # per image; a larger one is a decompression bomb or a mistake
+MAX_PIXELS_TOGETHER = 4 * MAX_PIXELS  # per conversation: 20 photographs, 768 MB when unpacked
+# The formats that PIL decodes itself; for others it would start external programs.
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "HEIF")
 
 
 def take_images(
     turns: Sequence[Mapping[str, Any]],
 ) -> tuple[list[dict[str, Any]], list[bytes]]:
-    """Return messages whose image parts are empty places, as templates have them, and the data."""
+    """Return the messages with empty image parts, as chat templates need them, and the images."""
     data: list[bytes] = []
     taken = []
     for turn in turns:
@@ -37,17 +33,23 @@ def take_images(
     return taken, data
 
 
-def all_opened(images: Sequence[bytes], most_pixels: int = MOST_TOGETHER) -> list[Any]:
-    """Return images as `opened` does; too many pixels together are an ImageProcessingError."""
-    left, pictures = most_pixels, []
+def open_images(images: Sequence[bytes], max_pixels: int = MAX_PIXELS_TOGETHER) -> list[Any]:
+    """Return images as PIL has them, see `open_image`.
+
+    Raises ImageProcessingError also if they have more than `max_pixels` pixels together.
+    """
+    left, pictures = max_pixels, []
     for data in images:
-        pictures.append(opened(data, min(left, MOST_PIXELS)))
+        pictures.append(open_image(data, min(left, MAX_PIXELS)))
         left -= pictures[-1].width * pictures[-1].height
     return pictures
 
 
-def opened(data: bytes, most_pixels: int = MOST_PIXELS) -> Any:
-    """Return an image as PIL has it, upright and in RGB. Raises ImageProcessingError."""
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Any:
+    """Return a PIL image, upright and in RGB.
+
+    Raises ImageProcessingError for an unreadable image or one of more than `max_pixels` pixels.
+    """
     from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415 - only for images
 
     Image.init()
@@ -55,16 +57,16 @@ def opened(data: bytes, most_pixels: int = MOST_PIXELS) -> Any:
     try:
         image = Image.open(io.BytesIO(data), formats=known)  # reads only the header
         pixels = image.width * image.height
-        fits = pixels <= most_pixels
+        fits = pixels <= max_pixels
         shown = ImageOps.exif_transpose(image).convert("RGB") if fits else None
     except UnidentifiedImageError as error:
         said = f"an image has an unknown format; known formats are {', '.join(known)}"
         raise ImageProcessingError(said, original_exception=error) from error
-    except Exception as error:  # PIL passes on what the readers of its formats raise
+    except Exception as error:  # the decoders of PIL raise many kinds of errors
         raise ImageProcessingError(
             f"an image cannot be read: {error}", original_exception=error
         ) from error
     if shown is None:
-        most = f"{MOST_PIXELS}, or {MOST_TOGETHER} with the others"
-        raise ImageProcessingError(f"an image has {pixels} pixels, more than {most}")
+        limit = f"{MAX_PIXELS}, or {MAX_PIXELS_TOGETHER} for all images together"
+        raise ImageProcessingError(f"an image has {pixels} pixels, more than {limit}")
     return shown

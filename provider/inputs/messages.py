@@ -1,4 +1,4 @@
-"""A conversation as the messages that a chat template reads."""
+"""Builds the messages that a chat template renders from a call's prompt, messages and files."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ def conversation(
     attachments: str = "",
     images: Sequence[bytes] = (),
 ) -> list[dict[str, Any]]:
-    """Return the whole conversation as messages, `attachments` before the last user's text.
+    """Return the whole conversation as messages for a chat template.
 
-    `images` come before it too, as parts.
-
-    `messages` are the turns so far; a `prompt` that is not already the last of them is added as
-    the user's next turn. A `system_prompt` goes first, before any that `messages` begin with.
-    Raises InvalidParameterError if there is nothing to answer.
+    `messages` are the turns so far. `prompt` is appended as the user's next turn, unless it is
+    already the last one. `system_prompt` goes before the system message that `messages` may begin
+    with. `attachments` (text) and `images` go before the text of the last user turn.
+    Raises InvalidParameterError if there is neither a prompt nor a message.
     """
     turns = [dict(message) for message in messages or ()]
     last = turns[-1] if turns else None
@@ -47,7 +46,7 @@ def conversation(
 
 
 def _after(text: str, content: str | list[Any]) -> str | list[Any]:
-    """Return a message's content with a text before it."""
+    """Return a message's content with `text` before it."""
     if isinstance(content, str):
         return text + content
     return [{"type": "text", "text": text}, *content]
@@ -69,8 +68,8 @@ def _attach(turns: list[dict[str, Any]], attachments: str, images: Sequence[byte
 
 
 def _with_nested_calls(turn: dict[str, Any]) -> dict[str, Any]:
-    """Bring an assistant's tool calls into the form that templates read: arguments as a dict."""
-    if not turn.get("tool_calls"):  # clients write none as null; templates ask for the key alone
+    """Return a turn whose tool calls have the form that templates read: arguments as a dict."""
+    if not turn.get("tool_calls"):  # a null must go, because templates check only for the key
         return {key: value for key, value in turn.items() if key != "tool_calls"}
     calls = []
     for call in turn["tool_calls"]:
@@ -84,18 +83,18 @@ def _with_nested_calls(turn: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_thoughts(turn: dict[str, Any]) -> dict[str, Any]:
-    """Repeat a turn's thinking under each name that templates read it by."""
+    """Return a turn with its thinking under every name by which templates read it."""
     thoughts = next((turn[name] for name in THOUGHTS if turn.get(name)), None)
     if thoughts is None:
         return turn
     told = dict.fromkeys(THOUGHTS, thoughts)
-    if turn["content"]:  # gpt-oss's template refuses a turn with both
+    if turn["content"]:  # gpt-oss's template refuses a turn with content and `thinking`
         del told["thinking"]
     return {**{key: value for key, value in turn.items() if key not in THOUGHTS}, **told}
 
 
 def _with_names(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add the tool's name to results that have only their call's id; some templates need it."""
+    """Add the tool's name to results that have only a call id, because some templates need it."""
     names: dict[Any, str] = {}
     for turn in turns:
         names |= {call["id"]: call["function"]["name"] for call in turn.get("tool_calls", ())}

@@ -1,7 +1,7 @@
-"""JSON Schemas as callers give them, checked before anything reads them.
+"""Checks the JSON Schemas that callers give, before anything else uses them.
 
-Templates, grammars and the parsers of calls all take a schema for what it says it is. What is
-unknown here is let through; what is known has to have its form.
+Templates, grammars and the parsers of tool calls all rely on well-formed schemas. Unknown keywords
+pass unchecked; the value of a known keyword must have its proper type.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Check = Callable[[str, Any], None]
 
 
 def check_schema(path: str, schema: Any) -> None:
-    """Raise InvalidParameterError, with the path, for a value that is not a JSON Schema."""
+    """Raise InvalidParameterError, with the path of the fault, unless `schema` is a JSON Schema."""
     try:
         json.dumps(schema)
     except (TypeError, ValueError, RecursionError) as error:
@@ -44,7 +44,7 @@ def _schemas(path: str, value: Any) -> None:
 
 
 def _items(path: str, value: Any) -> None:
-    """Check the schema of a list's items; in older drafts it is a list of schemas."""
+    """Check the value of `items`: a schema, or in older drafts a list of schemas."""
     if isinstance(value, list | tuple):
         _schemas(path, value)
     else:

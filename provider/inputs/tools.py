@@ -1,11 +1,11 @@
-"""Tool definitions, normalised to the form that chat templates read.
+"""Normalises tool definitions to the form that chat templates read.
 
-A tool's name is letters (of any script), digits, `_`, `-` and `.`: what families can write in a
-call so that it is read back. Most put a name bare before a bracket, a tag or a space, and only JSON
-can escape anything in it; the markers around a call are found before its JSON is read, so that no
-family can carry these. OpenAI's interface allows less (ASCII, no dots, 64 characters); names of
-several parts, joined by dots, are common and work. A family that can write fewer names, as
-FunctionGemma without `-` and `.`, refuses the others where a call is required.
+A tool's name may have letters (of any script), digits, `_`, `-` and `.`. Model families can write
+such names in a call, and their parsers can read them back: most families write a name unquoted
+before a bracket, a tag or a space, and even a name in JSON can't contain the markers around a call.
+OpenAI's interface allows less (ASCII, no dots, at most 64 characters), but dotted names are common
+and work. A family that can write fewer names (FunctionGemma: no `-` or `.`) refuses the others when
+a call is required.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from provider.interface import InvalidParameterError, ToolDefinition
 
 __all__ = ["NAME", "normalise_tools"]
 
-NAME = r"[\w.-]+"  # a pattern of what a tool may be called
+NAME = r"[\w.-]+"  # pattern of a tool's name
 
 
 def normalise_tools(
@@ -30,12 +30,11 @@ def normalise_tools(
 ) -> list[dict[str, Any]]:
     """Return the tools in the nested form that chat templates read.
 
-    Taken are a function with annotations and a docstring, the flat form
-    `{name, description, parameters}`, also with a `type` of function, and the nested
-    `{"type": "function", "function": {…}}`. A function whose docstring describes each argument,
-    Google's way, is described as transformers does it; any other by its signature and the
-    docstring's first line.
-    Raises InvalidParameterError with the path of what is wrong, as `tools[0].function.name`.
+    A tool may be a Python function, the flat form `{name, description, parameters}`, with or
+    without `"type": "function"`, or the nested form `{"type": "function", "function": {…}}`. A
+    function whose Google-style docstring describes every argument is converted by transformers;
+    any other is described by its signature and the first line of its docstring.
+    Raises InvalidParameterError with the path of the fault, such as `tools[0].function.name`.
     """
     return [_nested(f"tools[{i}]", tool) for i, tool in enumerate(tools)]
 
@@ -72,7 +71,7 @@ def _check_name(path: str, name: str) -> None:
 
 
 def _check_parameters(path: str, schema: Any) -> None:
-    """Raise InvalidParameterError if arguments that fit a schema would be no JSON object."""
+    """Raise InvalidParameterError unless arguments that fit a schema are JSON objects."""
     if not isinstance(schema, Mapping):
         raise InvalidParameterError(path, schema, f"`{path}` must be a JSON Schema")
     check_schema(path, schema)
@@ -95,8 +94,8 @@ def _described(path: str, function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _by_transformers(function: Callable[..., Any]) -> dict[str, Any] | None:
-    """Return what transformers makes of a function, None if that asks too much of its docstring."""
-    # It takes a second to import, and says what it could do with PyTorch.
+    """Return transformers' description of a function, None if its docstring does not suffice."""
+    # The import takes a second, and would log advice about PyTorch.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import utils  # noqa: PLC0415
 

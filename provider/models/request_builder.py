@@ -177,7 +177,7 @@ class RequestBuilder:
             tokenizer.eos_token_ids,
             thinking if unasked else replace(thinking, start=()),
             begun=state == REASONING_STATE or (headed and not must_call),
-            most_thoughts=budget,
+            max_thoughts=budget,
             forbidden=forbidden,
         )
 

@@ -21,7 +21,7 @@ import numpy as np
 from provider.caches.kinds import as_mlx_lm_cache
 from provider.engine.model import PromptEmbeddings
 from provider.engine.rows import Row
-from provider.inputs.images import all_opened
+from provider.inputs.images import open_images
 from provider.interface import ImageProcessingError
 from provider.models.remote_code import refuse_model_file, without_code
 from provider.runtime import mlx_vlm
@@ -94,7 +94,7 @@ class ImageProcessor:
 
         Raises ImageProcessingError if an image can't be read, or the processor refuses.
         """
-        pictures = all_opened(images)
+        pictures = open_images(images)
         try:
             made = dict(self._processor(images=pictures, text=[text]))
         except Exception as error:  # processors may raise anything

@@ -1,4 +1,4 @@
-"""Answers held to a form, on the real embedded model and a small real one."""
+"""Constrained answers of the embedded model and of a tiny model."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ FORMATS = [
 
 
 @pytest.mark.parametrize(("form", "pattern"), FORMATS)
-async def test_an_answer_has_its_form_and_ends_when_it_is_full(provider, form, pattern):
+async def test_an_answer_has_its_form_and_ends_when_that_is_complete(provider, form, pattern):
     for seed in range(4):
         response = await answer(provider, form, seed=seed)
         assert re.fullmatch(pattern, response.content)
@@ -69,7 +69,7 @@ async def test_json_fits_its_schema_in_both_spellings(provider, form):
         jsonschema.validate(json.loads(response.content), PERSON)
 
 
-async def test_any_json_object_parses_or_was_cut(provider):
+async def test_any_json_object_parses_unless_it_was_cut_off(provider):
     for seed in range(6):
         response = await answer(provider, {"type": "json_object"}, seed=seed)
         if response.finish_reason == "stop":
@@ -78,13 +78,13 @@ async def test_any_json_object_parses_or_was_cut(provider):
             assert response.finish_reason == "length"
 
 
-async def test_plain_text_is_not_bound(provider):
+async def test_plain_text_is_not_constrained(provider):
     free = await answer(provider, {"type": "text"}, temperature=0.0)
     plain = await provider.generate_async("Tell me about a fox", temperature=0.0, max_tokens=200)
     assert free.content == plain.content
 
 
-async def test_thinking_comes_first_and_is_not_bound(provider):
+async def test_thinking_comes_first_and_is_not_constrained(provider):
     form = {"type": "choice", "choices": ["yes", "no"]}
     response = await answer(
         provider, form, "Tell me a story about a fox", enable_thinking=True, max_tokens=400, seed=1
@@ -105,7 +105,7 @@ async def test_thinking_is_closed_after_its_budget_and_the_answer_begins(provide
     assert response.content
     assert "<" not in response.content[:20]
     thoughts = response.usage["reasoning_tokens"]
-    marker = 4  # tokens at most, which mark its end
+    marker = 4  # most tokens of the marker that ends the thinking
     assert thoughts <= most + marker
     assert (thoughts > 10) is (most == 1000)
     free = await provider.generate_async(
@@ -115,20 +115,20 @@ async def test_thinking_is_closed_after_its_budget_and_the_answer_begins(provide
 
 
 @pytest.mark.parametrize("most", [0, 1, 6])
-async def test_a_budget_is_kept_by_who_begins_to_think_unasked_and_again(provider, most):
+async def test_a_budget_holds_for_a_model_that_opens_its_thinking_repeatedly(provider, most):
     think = tokenizer_of(MODEL_PATH).think_start_id
     response = await provider.generate_async(
         "Tell me a story about a fox",
         max_reasoning_tokens=most,
         max_tokens=60,
-        logit_bias={think: 100},  # at every token, where it is let
+        logit_bias={think: 100},  # makes the model think whenever it is allowed to
     )
     assert 0 <= response.usage["reasoning_tokens"] <= 2 * most
     assert (response.usage["reasoning_tokens"] > 0) is (most > 0)
     assert response.content
 
 
-async def test_a_budget_for_who_does_not_think_changes_nothing(provider):
+async def test_a_budget_changes_nothing_for_a_model_that_does_not_think(provider):
     with_budget = await provider.generate_async("Count from 3 to 9", max_reasoning_tokens=3)
     assert with_budget.content == (await provider.generate_async("Count from 3 to 9")).content
 
@@ -222,7 +222,7 @@ async def called(provider, choice, prompt="Tell me a story about a fox", **optio
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_a_call_that_is_required_comes_and_fits_its_tool(provider, seed):
+async def test_a_required_call_comes_and_fits_its_tool(provider, seed):
     response = await called(provider, "required", temperature=1.0, seed=seed)
     (call,) = response.tool_calls
     assert (response.finish_reason, response.content) == ("tool_calls", "")
@@ -233,12 +233,12 @@ async def test_a_call_that_is_required_comes_and_fits_its_tool(provider, seed):
 @pytest.mark.parametrize(
     "choice", [{"type": "function", "function": {"name": "add"}}, {"name": "add"}]
 )
-async def test_a_tool_by_name_is_called_whatever_is_asked(provider, choice):
+async def test_a_tool_chosen_by_name_is_called_whatever_the_prompt(provider, choice):
     response = await called(provider, choice)
     assert [call["name"] for call in response.tool_calls] == ["add"]
 
 
-async def test_no_tool_is_called_where_none_is_to_be(provider):
+async def test_no_tool_is_called_with_tool_choice_none(provider):
     prompt = "What is the weather in Paris, in C?"
     assert (await called(provider, "auto", prompt)).tool_calls
     response = await called(provider, "none", prompt)
@@ -246,7 +246,7 @@ async def test_no_tool_is_called_where_none_is_to_be(provider):
     assert response.content
 
 
-async def test_no_tool_is_called_after_turns_with_calls_where_none_is_to_be(provider):
+async def test_no_tool_is_called_with_tool_choice_none_after_turns_with_calls(provider):
     call = {"id": "1", "name": "get_weather", "arguments": {"place": "Paris", "unit": "C"}}
     messages = [
         {"role": "user", "content": "What is the weather in Paris, in C?"},
@@ -307,7 +307,7 @@ def composed(inner):
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(schema=st.recursive(LEAVES, composed, max_leaves=5), seed=st.integers(0, 99))
-def test_whatever_the_schema_the_answer_fits(provider, schema, seed):
+def test_an_answer_fits_any_schema(provider, schema, seed):
     response = provider.generate(
         "Tell me about a fox",
         response_format={"type": "json_schema", "schema": schema},

@@ -1,10 +1,10 @@
-"""Forms compiled: what each kind of format makes, what can't be, what is kept."""
+"""Forms are compiled, refused with a reason, and kept."""
 
 import re
 
 import pytest
 
-from provider.constraints.compiler import MOST_KEPT, GrammarCompiler, form_of, refuse_costly
+from provider.constraints.compiler import MAX_COMPILED, GrammarCompiler, form_of, refuse_costly
 from provider.embedded import MODEL_PATH
 from provider.inputs.tools import normalise_tools
 from provider.interface import GenerationError, InvalidParameterError
@@ -20,7 +20,7 @@ def compiler():
 
 
 def takes(matcher, text):
-    """Whether a matcher takes a text to its end."""
+    """Whether a matcher accepts a text and is complete after it."""
     tokens = TOKENIZER.encode(text, add_special_tokens=False)
     return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
 
@@ -36,12 +36,12 @@ def takes(matcher, text):
         ({"type": "choice", "choices": ["a.b", "c"]}, "a.b", "axb"),
     ],
 )
-def test_each_kind_of_format_holds_to_what_it_says(compiler, form, good, bad):
+def test_each_kind_of_format_accepts_only_what_fits(compiler, form, good, bad):
     assert takes(compiler.matcher(form), good)
     assert not takes(compiler.matcher(form), bad)
 
 
-def test_a_schema_that_nothing_fits_is_an_error_that_says_so(compiler):
+def test_a_schema_that_no_value_fits_is_refused(compiler):
     with pytest.raises(InvalidParameterError, match="schema is false"):
         compiler.matcher({"type": "json_schema", "schema": False})
 
@@ -51,26 +51,26 @@ def test_plain_text_has_no_form(compiler):
     assert compiler.matcher({"type": "text"}) is None
 
 
-def test_matchers_of_one_form_go_their_own_ways(compiler):
+def test_matchers_of_one_form_are_independent(compiler):
     form = {"type": "regex", "regex": "ab|cd"}
     one, other = compiler.matcher(form), compiler.matcher(form)
     assert takes(one, "ab")
     assert takes(other, "cd")
 
 
-def test_only_so_many_forms_are_kept_and_those_used_last():
+def test_only_the_most_recently_used_forms_are_kept():
     made = GrammarCompiler(TOKENIZER, len(TOKENIZER))
-    forms = [{"type": "choice", "choices": [str(n)]} for n in range(MOST_KEPT + 1)]
+    forms = [{"type": "choice", "choices": [str(n)]} for n in range(MAX_COMPILED + 1)]
     for form in forms[:-1]:
         made.matcher(form)
     made.matcher(forms[0])
     made.matcher(forms[-1])
-    assert len(made._kept) == MOST_KEPT
+    assert len(made._kept) == MAX_COMPILED
     assert form_of(forms[0]) in made._kept
     assert form_of(forms[1]) not in made._kept
 
 
-def test_a_call_is_held_to_one_of_its_tools(compiler):
+def test_a_call_must_be_of_one_of_the_tools(compiler):
     parameters = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     tools = normalise_tools([{"name": "add", "parameters": parameters}])
     call = '<tool_call>{{"name": "{}", "arguments": {{"a": 1}}}}</tool_call>'
@@ -78,7 +78,7 @@ def test_a_call_is_held_to_one_of_its_tools(compiler):
     assert not takes(compiler.call_matcher(tools), call.format("sub"))
 
 
-def test_what_costs_too_much_is_refused_by_the_option_that_it_came_in():
+def test_an_expensive_form_is_refused_with_the_name_of_its_option():
     form = {"type": "json_schema", "schema": {"type": "integer"}}
     tool = normalise_tools([{"name": "f", "parameters": {"properties": {"a": {}}}}])
     refuse_costly(lambda _grammar: True, form, tool)
@@ -107,13 +107,13 @@ def test_what_costs_too_much_is_refused_by_the_option_that_it_came_in():
         ({"type": "json_schema", "schema": {"const": b"x"}}, "not JSON serializable"),
     ],
 )
-async def test_a_form_that_cannot_be_is_an_error_at_once(provider, form, said):
+async def test_an_impossible_form_is_refused_at_once(provider, form, said):
     with pytest.raises(InvalidParameterError, match=re.escape(said)) as caught:
         await provider.generate_async("x", stream=True, response_format=form)
     assert caught.value.parameter.startswith("response_format")
 
 
-async def test_a_form_that_came_to_its_limit_can_be_asked_for_again(provider):
+async def test_a_form_that_reached_its_limit_can_be_requested_again(provider):
     # Each letter that was written is counted on from, until there is too much to keep count of.
     form = {"type": "regex", "regex": r"([a-z]{1,400}[a-y]{1,400}){1,50}"}
     with pytest.raises(GenerationError, match="form is too complex: lexer error: too many"):

@@ -1,11 +1,11 @@
-"""Token masks: bits that are set say what may come."""
+"""Token masks: a set bit allows a token."""
 
 import numpy as np
 
 from provider.constraints.masks import Masks, allow, allow_only
 from provider.runtime.mlx import mx
 
-VOCABULARY = 70  # in three numbers of 32 bits, the last one not full
+VOCABULARY = 70  # three 32-bit numbers, of which the last is not full
 
 
 def allowed(masks, rows):
@@ -14,7 +14,7 @@ def allowed(masks, rows):
     return [[int(token) for token in np.flatnonzero(row == 0)] for row in found]
 
 
-def test_everything_is_allowed_to_begin_with():
+def test_every_token_is_allowed_at_first():
     assert allowed(Masks(2, VOCABULARY), 2) == [list(range(VOCABULARY))] * 2
 
 
@@ -26,7 +26,7 @@ def test_each_row_has_a_mask_of_its_own():
     assert allowed(masks, 3) == [[0, 31, 32, 69], list(range(VOCABULARY)), [5, 33]]
 
 
-def test_what_is_allowed_keeps_its_logits():
+def test_allowed_tokens_keep_their_logits():
     masks = Masks(1, VOCABULARY)
     allow_only(masks.row(0), [7])
     logits = mx.arange(VOCABULARY, dtype=mx.float32)[None]

@@ -1,4 +1,4 @@
-"""What takes too much to compile is refused, in a real process, and disturbs nobody."""
+"""Grammars that are too expensive to compile are refused, by a real process."""
 
 import asyncio
 
@@ -9,14 +9,14 @@ from provider.constraints.compiler import form_of
 from provider.constraints.sandbox import Sandbox
 from provider.interface import GenerationError, InvalidParameterError
 
-# Each would keep llguidance busy for hours, and fill the memory.
+# Each schema would keep llguidance busy for hours and fill the memory.
 REMAINDERS = {"type": "integer", "allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}
 PATTERNS = {"allOf": [{"type": "string", "pattern": f"(a|b)*a(a|b){{{n}}}"} for n in range(1, 24)]}
 HARMLESS = {"type": "object", "properties": {"a": {"type": "integer", "multipleOf": 5}}}
 
 
 @pytest.fixture
-def trials():
+def sandbox():
     made = Sandbox()
     yield made
     made.close()
@@ -27,31 +27,31 @@ def grammar(schema):
 
 
 @pytest.mark.parametrize("schema", [REMAINDERS, PATTERNS])
-def test_what_takes_too_much_does_not_pass_and_the_next_one_does(trials, schema):
-    assert not trials.passes(grammar(schema))
-    assert trials.passes(grammar(HARMLESS))
+def test_an_expensive_grammar_does_not_pass_and_the_next_one_does(sandbox, schema):
+    assert not sandbox.passes(grammar(schema))
+    assert sandbox.passes(grammar(HARMLESS))
 
 
-def test_a_process_that_somebody_has_ended_is_begun_anew(trials):
-    assert trials.passes(grammar(HARMLESS))
-    trials._process.kill()
-    trials._process.wait()
-    assert trials.passes(grammar({"type": "integer", "multipleOf": 7}))
+def test_a_killed_process_is_started_again(sandbox):
+    assert sandbox.passes(grammar(HARMLESS))
+    sandbox._process.kill()
+    sandbox._process.wait()
+    assert sandbox.passes(grammar({"type": "integer", "multipleOf": 7}))
 
 
 @pytest.mark.parametrize("text", ["", "no grammar", '{"grammars": [{"lark_grammar": "start: x"}]}'])
-def test_what_is_no_grammar_passes_since_compiling_it_tells_why(trials, text):
-    assert trials.passes(text)
+def test_a_malformed_grammar_passes(sandbox, text):
+    assert sandbox.passes(text)
 
 
-def test_one_that_was_closed_tries_nothing_more(trials):
-    trials.passes(grammar(HARMLESS))
-    trials.close()
-    trials.close()
-    assert trials.submit(print) is None
+def test_a_closed_sandbox_checks_nothing(sandbox):
+    sandbox.passes(grammar(HARMLESS))
+    sandbox.close()
+    sandbox.close()
+    assert sandbox.submit(print) is None
 
 
-async def test_a_form_that_takes_too_much_is_refused_while_others_get_their_answers():
+async def test_an_expensive_form_is_refused_without_delaying_other_requests():
     provider = MLXProvider({"temperature": 0.0})
     try:
         await provider.load()
@@ -75,7 +75,7 @@ async def test_a_form_that_takes_too_much_is_refused_while_others_get_their_answ
         await provider.aclose()
 
 
-async def test_closing_ends_a_trial_that_goes_on():
+async def test_closing_ends_a_running_check():
     provider = MLXProvider()
     await provider.load()
     form = {"type": "json_schema", "schema": REMAINDERS}

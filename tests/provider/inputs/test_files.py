@@ -31,13 +31,13 @@ def test_a_mime_type_of_text_is_enough():
 
 
 @pytest.mark.parametrize("file", [FileData("a.png", None, b"x"), FileData("a", "image/jpeg", b"x")])
-def test_an_image_is_no_text_and_kept_apart(file):
+def test_images_are_kept_apart_from_text_files(file):
     note = FileData("a.txt", None, b"note")
     assert files_to_text([file, note]) == "a.txt:\nnote\n\n"
     assert images_of([file, note]) == [b"x"]
 
 
-def test_an_image_that_is_missing_or_a_url_is_said(tmp_path):
+def test_a_missing_image_and_a_url_are_refused(tmp_path):
     for path in (tmp_path / "missing.jpg", "https://example.org/a.png"):
         with pytest.raises(FileProcessingError):
             images_of([path])
@@ -58,7 +58,7 @@ def test_a_file_that_cannot_be_used_says_why(file, reason):
         files_to_text([file])
 
 
-def test_a_file_of_exactly_the_limit_is_taken():
+def test_a_file_of_exactly_the_limit_is_accepted():
     text = files_to_text([FileData("a.txt", None, b"x" * MAX_FILE_BYTES)])
     assert len(text) == len("a.txt:\n") + MAX_FILE_BYTES + len("\n\n")
 

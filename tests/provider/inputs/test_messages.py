@@ -30,7 +30,7 @@ def test_a_prompt_follows_the_messages_unless_it_is_their_last():
     assert roles(conversation("You", None, messages)) == [("user", "Hi"), ("user", "You")]
 
 
-def test_files_stand_before_the_last_users_text():
+def test_files_go_before_the_last_users_text():
     messages = [{"role": "user", "content": "Sum up"}, {"role": "assistant", "content": "Yes?"}]
     turns = conversation("", None, messages, "a.txt:\nx\n\n")
     assert roles(turns)[0] == ("user", "a.txt:\nx\n\nSum up")

@@ -49,13 +49,13 @@ def test_a_schema_passes():
         ({"$defs": {"a": {"not": "b"}}}, "s.$defs.a.not"),
     ],
 )
-def test_what_is_no_schema_is_named_by_its_place(schema, path):
+def test_a_value_that_is_no_schema_is_named_by_its_path(schema, path):
     with pytest.raises(InvalidParameterError, match=re.escape(f"`{path}` must be")) as caught:
         check_schema("s", schema)
     assert caught.value.parameter == path
 
 
-def test_what_is_no_json_is_said_to_be_none():
+def test_a_value_that_is_not_json_is_refused():
     ring = {"type": "object"}
     ring["properties"] = {"a": ring}
     for schema in (ring, {"const": b"x"}):

@@ -19,7 +19,7 @@ FLAT = {"name": "weather", "description": "Tell.", "parameters": {"type": "objec
     "tool",
     [weather, FLAT, {"type": "function", **FLAT}, {"type": "function", "function": FLAT}],
 )
-def test_all_forms_become_one(tool):
+def test_all_forms_of_a_tool_become_one(tool):
     (tool,) = normalise_tools([tool])
     assert tool["type"] == "function"
     assert tool["function"]["name"] == "weather"
@@ -56,7 +56,7 @@ def test_a_docstring_that_describes_the_arguments_is_read():
     assert tool["function"]["parameters"]["required"] == ["city"]
 
 
-def test_a_callable_that_can_not_be_described_is_named_by_its_index():
+def test_a_callable_that_cannot_be_described_is_named_by_its_index():
     with pytest.raises(InvalidParameterError) as caught:
         normalise_tools([functools.partial(weather, "Ulm")])
     assert caught.value.parameter == "tools[0]"
@@ -74,7 +74,7 @@ def test_a_bad_tool_is_named_by_its_index(bad):
 @pytest.mark.parametrize(
     "name", ['a"b', "<tool_call>", "</think>", "a\nb", "a b", "a\n", "f(", "a:b"]
 )
-def test_a_name_that_no_family_can_carry_is_refused_by_its_path(name):
+def test_a_name_that_no_family_can_write_is_refused_by_its_path(name):
     for tool, path in (
         ({"name": name}, "tools[0].name"),
         ({"type": "function", "function": {"name": name}}, "tools[0].function.name"),
@@ -85,7 +85,7 @@ def test_a_name_that_no_family_can_carry_is_refused_by_its_path(name):
 
 
 @pytest.mark.parametrize("name", ["weather", "get-weather_2", "server.tool", "größe"])
-def test_a_name_that_a_family_can_carry_is_kept(name):
+def test_a_name_that_a_family_can_write_is_kept(name):
     assert normalise_tools([{"name": name}])[0]["function"]["name"] == name
 
 
@@ -95,13 +95,13 @@ def test_a_function_without_a_name_of_its_own_is_refused():
     assert caught.value.parameter == "tools[0].__name__"
 
 
-def test_parameters_that_are_no_schema_are_named_by_their_path():
+def test_parameters_that_are_not_a_schema_are_named_by_their_path():
     with pytest.raises(InvalidParameterError) as caught:
         normalise_tools([FLAT, {"name": "tell", "parameters": ["city"]}])
     assert caught.value.parameter == "tools[1].parameters"
 
 
-def test_the_path_is_that_of_the_form_that_was_given():
+def test_the_path_in_an_error_fits_the_form_of_the_tool():
     for tool, path in (
         ({"name": "f", "parameters": {"required": True}}, "tools[0].parameters.required"),
         ({"name": "f", "description": 3}, "tools[0].description"),
@@ -115,7 +115,7 @@ def test_the_path_is_that_of_the_form_that_was_given():
             assert caught.value.parameter == at
 
 
-def test_arguments_that_are_taken_together_are_not_described():
+def test_variadic_arguments_are_not_described():
     def sum_of(first: int, *more: int, **options: str) -> int:
         """Add numbers."""
 
@@ -130,6 +130,6 @@ def test_arguments_that_are_taken_together_are_not_described():
         ({"properties": {"a": {"const": b"x"}}}, "tools[0].parameters"),
     ],
 )
-def test_parameters_that_are_no_object_or_no_json_are_named(parameters, path):
+def test_parameters_that_are_not_an_object_or_not_json_are_named(parameters, path):
     with pytest.raises(InvalidParameterError, match=re.escape(f"`{path}`")):
         normalise_tools([{"name": "f", "parameters": parameters}])

@@ -8,7 +8,7 @@ import pytest
 
 from provider import MLXProvider
 from provider.embedded import MODEL_PATH
-from provider.inputs.images import opened
+from provider.inputs.images import open_image
 from provider.interface import (
     FileData,
     FileProcessingError,
@@ -64,7 +64,8 @@ def by_mlx_vlm(folder, data, tokens):
         add_generation_prompt=True,
         tokenize=False,
     )
-    inputs = {k: mx.array(v) for k, v in processor(images=[opened(data)], text=[prompt]).items()}
+    made = processor(images=[open_image(data)], text=[prompt])
+    inputs = {name: mx.array(value) for name, value in made.items()}
     ids, pixels = inputs.pop("input_ids"), inputs.pop("pixel_values")
     inputs.pop("attention_mask", None)
     said = []
