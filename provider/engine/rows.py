@@ -117,8 +117,8 @@ class StepResult:
         self.faults.setdefault(key, error)
 
 
-# Gets the caches of a row that leaves, and how many tokens of its sequence they hold.
-# Told a row, what gives its caches, and how many tokens they hold; it may not want them.
+# Takes a row that leaves the batch, a function that returns its caches, and the number of tokens
+# that they hold. The function copies, so it is called only for caches that are worth keeping.
 Keep = Callable[[Row, Callable[[], list[Any]], int], None]
 
 

@@ -9,6 +9,7 @@ from provider.caches.prefix_cache import PrefixCache
 from provider.engine.admission import Admission
 from provider.engine.memory_pool import RETRY_AFTER_S, MemoryPool
 from provider.engine.messages import RunRequest
+from provider.engine.rows import Parked
 from provider.interface import MemoryExceededError, ResourceExceededError
 from provider.options import GenerationOptions
 from tests.support.cache_rows import cache_of
@@ -30,12 +31,12 @@ class Run:
 
     key: int
     request: RunRequest
-    parked: SimpleNamespace | None = None
+    parked: Parked | None = None
 
 
 def run_of(key, tokens=256, row=None):
     request = RunRequest([1], GenerationOptions(max_tokens=tokens - 1))
-    return Run(key, request, None if row is None else SimpleNamespace(row=row))
+    return Run(key, request, None if row is None else Parked(row, None))
 
 
 @pytest.fixture
