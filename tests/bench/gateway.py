@@ -107,7 +107,7 @@ class Bench:
             detail=f"the slowest {times[-1]:.2g} ms; client and server on one machine",
         )
 
-    async def active_models(self):
+    async def idle_connections(self):
         """Two thousand idle connections and two hundred that stream, at once."""
         idle, streaming = (200, 50) if self.quick else (IDLE, STREAMING)
         async with served("--rate", "10", **MANY) as one, AsyncExitStack() as stack:
@@ -255,7 +255,7 @@ async def cost(one):
     return (await one.stats())["rss_kib"] + held / 1024
 
 
-MEASURES = (Bench.ceiling, Bench.sizes, Bench.cancels, Bench.active_models, Bench.stalled)
+MEASURES = (Bench.ceiling, Bench.sizes, Bench.cancels, Bench.idle_connections, Bench.stalled)
 
 
 async def measure(bench, only):
