@@ -1,33 +1,31 @@
 """Measure each module by the tests of its own file: `python -m tests.support.coverage_by_module`.
 
 Coverage by chance, from the tests of other modules, says little of whether a module is tested. The
-tests run once, a test file after the other within one process, and the lines that each file runs
-are told apart. Arguments choose modules: `provider/formats gateway/server/rates.py`.
+test files run once, in two processes, and the lines that each file runs are told apart. Arguments
+choose modules: `provider/formats gateway/server/rates.py`; options are pytest's.
 """
 
-import importlib
+import os
+import subprocess
 import sys
-from contextlib import suppress
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import coverage
-import pytest
 
-ROOT = Path(__file__).parent.parent.parent
-PACKAGES = ("gateway", "provider")
+from tests.support.measuring import FOLDER, PACKAGES, ROOT, module_names
+
 LEAST = 85  # percent of a module's statements
-# Modules that may have less, or are measured by another file, each with the reason.
+LEAST_RATIO = 0.8  # lines of tests to lines of code
+WORKERS = "2"
+# Modules that may have less, each with the reason.
 REASONS = {
-    "gateway/__main__.py": "the tests of the command line run it in processes of their own",
-    "gateway/commands/chat.py": "run in processes of their own, with terminals",
-    "gateway/commands/cli.py": "run in processes of their own",
-    "gateway/commands/models.py": "run in processes of their own, beside a stand-in for the hub",
-    "gateway/commands/serve.py": "run in processes of their own, which get signals",
-    "provider/models/hub.py": "run in processes of their own, beside a stand-in for the hub",
     "provider/embedded/making/network.py": "torch is not installed for the tests",
     "provider/embedded/making/train.py": "torch is not installed for the tests",
 }
+# Modules whose tests are in a file of another name.
+TESTS = {"gateway/__main__.py": "tests/gateway/commands/test_cli.py"}
 
 
 @dataclass(frozen=True)
@@ -36,67 +34,52 @@ class Measured:
 
     module: str
     statements: int
-    missed: int
+    missed: list[int]
 
     @property
     def percent(self):
-        return 100.0 * (1 - self.missed / self.statements) if self.statements else 100.0
+        return 100.0 * (1 - len(self.missed) / self.statements) if self.statements else 100.0
 
     @property
     def enough(self):
         return self.percent >= LEAST or self.module in REASONS
 
-
-class Contexts:
-    """A pytest plugin that tells coverage which test file runs."""
-
-    def __init__(self, measuring):
-        self._measuring = measuring
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item):
-        self._measuring.switch_context(str(item.path.relative_to(ROOT)))
-        return (yield)
-
-
-def modules(chosen):
-    """Return the modules under these paths, or all, but for packages' own files."""
-    paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
-    names = sorted(str(path.relative_to(ROOT)) for path in paths if path.name != "__init__.py")
-    return [name for name in names if not chosen or name.startswith(tuple(chosen))]
+    @property
+    def remark(self):
+        if self.percent >= LEAST:
+            return ""
+        lines = ", ".join(map(str, self.missed))
+        return REASONS.get(self.module, f"less than {LEAST} %, without lines {lines}")
 
 
 def test_of(module):
     path = Path(module)
-    return str("tests" / path.parent / f"test_{path.stem}.py")
+    return TESTS.get(module, str("tests" / path.parent / f"test_{path.stem}.py"))
 
 
-def run(names, tests, arguments):
-    """Run test files; return what of these modules each of them has run, and pytest's status."""
-    measuring = coverage.Coverage(
-        data_file=None, source_pkgs=list(PACKAGES), concurrency=["thread"], messages=False
-    )
-    measuring.start()
-    for name in names:  # whoever comes first imports: no test file is to be credited for it
-        with suppress(ImportError):
-            importlib.import_module(name.removesuffix(".py").replace("/", "."))
-    status = pytest.main(
-        ["--quiet", "-m", "not slow", *arguments, *tests], plugins=[Contexts(measuring)]
-    )
-    measuring.stop()
-    return measuring, status
+def run(tests, options, folder):
+    """Run test files, keep in this folder which lines each of them runs, and return the status."""
+    command = [sys.executable, "-m", "pytest", "--quiet", "-m", "not slow"]
+    command += ["--numprocesses", WORKERS, "--dist", "loadfile", "-p", "tests.support.measuring"]
+    environment = {"OPENBLAS_NUM_THREADS": "1", **os.environ, FOLDER: str(folder)}
+    done = subprocess.run([*command, *options, *tests], env=environment, cwd=ROOT, check=False)
+    return done.returncode
 
 
-def measured(measuring, names):
+def measured(folder, names):
     """Compare what a module's test file has run with all that could be."""
-    data = measuring.get_data()
+    all_of_them = coverage.Coverage(
+        data_file=str(folder / "coverage"), config_file=False, messages=False
+    )
+    all_of_them.combine([str(folder)])
+    data = all_of_them.get_data()
     for name in names:
         path = str(ROOT / name)
-        _, statements, _, _, _ = measuring.analysis2(path)
+        _, statements, _, _, _ = all_of_them.analysis2(path)
         contexts = data.contexts_by_lineno(path)
         # Imports come before any test: what runs in no context is all at a module's top level.
         ran = {line for line, by in contexts.items() if {"", test_of(name)} & set(by)}
-        yield Measured(name, len(statements), len(set(statements) - ran))
+        yield Measured(name, len(statements), sorted(set(statements) - ran))
 
 
 def lines_of(folders):
@@ -109,20 +92,23 @@ def lines_of(folders):
 def print_table(rows):
     width = max(len(row.module) for row in rows)
     for row in rows:
-        reason = "" if row.percent >= LEAST else REASONS.get(row.module, f"less than {LEAST} %")
-        print(f"{row.module:{width}}  {row.statements:5}  {row.percent:5.1f} %  {reason}".rstrip())
-    tests, code = lines_of(["tests"]), lines_of(PACKAGES)
-    print(f"\n{tests} lines of tests to {code} of code: {tests / code:.2f}")
+        line = f"{row.module:{width}}  {row.statements:5}  {row.percent:5.1f} %  {row.remark}"
+        print(line.rstrip())
 
 
 def main():
-    chosen = [name for name in sys.argv[1:] if not name.startswith("-")]
-    names = modules(chosen)
-    tests = [test for test in map(test_of, names) if (ROOT / test).exists()]
-    measuring, status = run(names, tests, [name for name in sys.argv[1:] if name.startswith("-")])
-    rows = list(measured(measuring, names))
+    chosen = tuple(name for name in sys.argv[1:] if not name.startswith("-"))
+    options = [name for name in sys.argv[1:] if name.startswith("-")]
+    names = [name for name in module_names() if not chosen or name.startswith(chosen)]
+    tests = sorted({test for test in map(test_of, names) if (ROOT / test).exists()})
+    with tempfile.TemporaryDirectory() as folder:
+        status = run(tests, options, Path(folder))
+        rows = list(measured(Path(folder), names))
     print_table(rows)
-    return int(status) or int(not all(row.enough for row in rows))
+    tests, code = lines_of(["tests"]), lines_of(PACKAGES)
+    print(f"\n{tests} lines of tests to {code} of code: {tests / code:.2f}")
+    too_little = [row.module for row in rows if not row.enough]
+    return status or int(bool(too_little) or tests / code < LEAST_RATIO)
 
 
 if __name__ == "__main__":
