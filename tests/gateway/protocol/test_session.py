@@ -15,19 +15,14 @@ from gateway.protocol.frames import (
     Queued,
     Resume,
     Started,
-    ToolCall,
 )
 from gateway.protocol.generation import TERMINAL, TRANSITIONS, State
 from gateway.protocol.session import Begin, Session, Stop, TakeOver
 from provider.interface import (
-    ChoiceResponse,
     GenerateResponse,
     GenerationStarted,
-    GenerationTiming,
     PrefillProgress,
     QueuePosition,
-    TokenLogprobs,
-    ToolCallDelta,
 )
 
 STARTED = GenerateResponse(raw_response=GenerationStarted("m", 5, 2))
@@ -121,41 +116,6 @@ def test_a_generation_runs_from_started_to_done():
     assert made.live == []
 
 
-def test_the_providers_own_timing_is_passed_on():
-    made = generating()
-    timing = GenerationTiming(1.0, 2.0, 3.0, 4.0, 5.0)
-    made.respond("a", GenerateResponse(finish_reason="length", raw_response=timing), 11.0)
-    done = made.take()[-1]
-    assert (done.timing.queue, done.timing.tokens_per_second) == (1.0, 5.0)
-
-
-def test_a_provider_without_events_gets_its_started_all_the_same():
-    made = session()
-    made.receive(Generate(id="a", prompt="hi"), 0.0)
-    made.respond("a", text("x"), 1.0)
-    assert [type(frame) for frame in made.take()] == [Started, Chunk]
-
-
-def test_text_that_waits_is_merged_without_a_gap_in_the_numbers():
-    made = generating()
-    for word in ("a", "b", "c"):
-        made.respond("a", text(word), 11.0)
-    assert (made.waiting_bytes, made.known["a"].merged) == (3, 2)
-    made.respond("a", LAST, 12.0)
-    started, chunk, done = made.take()
-    assert chunk == Chunk(id="a", seq=1, text="abc")
-    assert (started.seq, done.seq) == (0, 2)
-    assert made.waiting_bytes == 0
-
-
-def test_channels_are_not_merged_with_each_other():
-    made = generating()
-    for reasoning, content in (("r", None), ("s", None), (None, "x"), ("t", None)):
-        made.respond("a", text(content, reasoning_trace=reasoning), 11.0)
-    chunks = [(f.text, f.channel, f.seq) for f in made.take() if isinstance(f, Chunk)]
-    assert chunks == [("rs", "reasoning", 1), ("x", None, 2), ("t", "reasoning", 3)]
-
-
 def test_generations_are_merged_each_for_itself():
     made = generating()
     made.receive(Generate(id="b", prompt="hi"), 10.0)
@@ -165,172 +125,6 @@ def test_generations_are_merged_each_for_itself():
         ("a", "12"),
         ("b", "xy"),
     }
-
-
-def test_a_whole_answer_comes_in_done():
-    made = generating(stream=False)
-    made.respond("a", text("Hel", reasoning_trace="hm"), 11.0)
-    made.respond("a", text("lo"), 11.0)
-    made.respond("a", LAST, 12.0)
-    assert [type(frame) for frame in made.take()[:-1]] == [Started]
-    made = generating(stream=False)
-    made.respond("a", text("Hel", reasoning_trace="hm"), 11.0)
-    made.respond("a", LAST, 12.0)
-    done = made.take()[-1]
-    assert (done.text, done.reasoning, done.tool_calls) == ("Hel", "hm", None)
-
-
-def test_tool_calls_come_before_done():
-    made = generating()
-    calls = [{"id": "c1", "name": "add", "arguments": {"a": 1}}]
-    made.respond("a", GenerateResponse(finish_reason="tool_calls", tool_calls=calls), 11.0)
-    _, call, done = made.take()
-    assert call == ToolCall(
-        id="a", seq=1, index=0, call_id="c1", name="add", arguments='{"a":1}', complete=True
-    )
-    assert done.finish_reason == "tool_calls"
-
-
-@pytest.mark.parametrize("stream", [True, False])
-def test_several_answers_are_one_generation_with_one_end(stream):
-    made = generating(n=2, stream=stream)
-    for content, choice in (("a", 0), ("b", 1), ("c", 1), ("d", 0)):
-        made.respond("a", ChoiceResponse(content=content, choice=choice), 11.0)
-    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
-    made.respond("a", ChoiceResponse(finish_reason="length", usage=usage, choice=1), 11.0)
-    assert made.live == ["a"]
-    made.respond("a", GenerateResponse(finish_reason="stop", usage=usage), 12.0)
-    _, *chunks, done = made.take()
-    assert (done.finish_reason, done.usage.completion_tokens) == ("stop", 4)
-    assert (done.usage.prompt_tokens, done.usage.total_tokens) == (5, 9)
-    reasons = [choice["finish_reason"] for choice in done.choices]
-    assert reasons == ["stop", "length"]
-    if stream:
-        assert [(chunk.choice, chunk.text) for chunk in chunks] == [(0, "ad"), (1, "bc")]
-    else:
-        assert (done.text, [choice["text"] for choice in done.choices]) == ("ad", ["ad", "bc"])
-
-
-def test_each_of_many_answers_that_wait_is_one_frame():
-    made = generating(n=32)
-    for turn in range(100):
-        for choice in range(32):
-            made.respond("a", ChoiceResponse(content=f"{turn} ", choice=choice), 11.0)
-    whole = "".join(f"{turn} " for turn in range(100))
-    _, *chunks = made.take()
-    assert [(chunk.choice, chunk.text) for chunk in chunks] == [(n, whole) for n in range(32)]
-    made.respond("a", ChoiceResponse(content="more", choice=3), 11.0)
-    assert [(frame.seq, frame.text) for frame in made.take()] == [(33, "more")]
-
-
-def test_what_has_ended_of_several_answers_is_counted_once_where_time_is_over():
-    made = generating(n=2)
-    for choice in (0, 1, 0, 1, 1):
-        made.respond("a", ChoiceResponse(content="a", choice=choice), 11.0)
-    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
-    made.respond("a", ChoiceResponse(finish_reason="stop", usage=usage, choice=0), 11.0)
-    made.known["a"].ended(12.0, "length")
-    made.session.heard(made.known["a"])
-    done = made.take()[-1]
-    assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (5, 2 + 3)
-    assert [one["finish_reason"] for one in done.choices] == ["stop", "length"]
-
-
-LOGPROBS = {"token": "a", "logprob": -1.0, "bytes": [97]}
-
-
-@pytest.mark.parametrize("n", [1, 8])
-def test_what_is_not_streamed_ends_where_it_would_be_larger_than_a_frame(n):
-    made = session(most_bytes=10_000)
-    made.receive(Generate(id="a", prompt="hi", n=n, logprobs=True, stream=False), 10.0)
-    token = TokenLogprobs(({**LOGPROBS, "top_logprobs": [LOGPROBS] * 20},))
-    for count in range(50):
-        made.respond("a", ChoiceResponse("a", token, choice=count % n), 11.0)
-    generation = made.known["a"]
-    assert (generation.live, generation.reason) == (False, "length")
-    assert 10_000 < generation.held_bytes < 12_000
-    _, done = made.take()
-    given = done.choices or [{"text": done.text, "logprobs": done.logprobs}]
-    assert sum(len(one["logprobs"]) for one in given) == sum(len(one["text"]) for one in given) == 8
-    assert generation.held_bytes == 0
-
-
-def test_what_is_kept_of_a_whole_answer_counts_with_all_that_is_in_it():
-    made = resumable(n=2, stream=False)
-    for choice in range(2):
-        made.respond("a", ChoiceResponse("x" * 500, choice=choice), 11.0)
-        made.respond("a", ChoiceResponse(reasoning_trace="y" * 500, choice=choice), 11.0)
-    assert made.known["a"].held_bytes >= 2000
-    for choice in range(2):
-        made.respond("a", ChoiceResponse(finish_reason="stop", choice=choice), 12.0)
-    made.take()
-    assert made.known["a"].held_bytes >= 2000
-
-
-def test_a_whole_answer_that_is_cancelled_has_the_calls_that_were_whole():
-    made = generating(stream=False)
-    for response in said((0, "c1", "add", '{"a": 1', False), (0, "c1", None, "}", True)):
-        made.respond("a", response, 11.0)
-    for response in said((1, "c2", "sub", '{"a"', False)):
-        made.respond("a", response, 11.0)
-    made.receive(Cancel(id="a"), 12.0)
-    *_, done = made.take()
-    assert done.tool_calls == [{"id": "c1", "name": "add", "arguments": {"a": 1}}]
-
-
-def said(*parts):
-    return [GenerateResponse(raw_response=ToolCallDelta(*part)) for part in parts]
-
-
-def test_parts_of_a_call_that_wait_become_one_frame():
-    made = generating()
-    for response in said((0, "c1", "add"), (0, "c1", None, '{"a"'), (0, "c1", None, ": 1")):
-        made.respond("a", response, 11.0)
-    _, call = made.take()
-    assert (call.name, call.arguments, call.complete) == ("add", '{"a": 1', False)
-    for response in said((0, "c1", None, "}"), (0, "c1", None, None, True), (1, "c2", "sub")):
-        made.respond("a", response, 11.0)
-    rest, other = made.take()
-    assert (rest.name, rest.arguments, rest.complete) == (None, "}", True)
-    assert (other.index, other.call_id, other.name) == (1, "c2", "sub")
-
-
-def test_a_call_that_was_told_is_not_told_again():
-    made = generating()
-    calls = [{"id": c, "name": "add", "arguments": {}} for c in ("c1", "c2")]
-    for response in said((0, "c1", "add", "{}", True)):
-        made.respond("a", response, 11.0)
-    made.respond("a", GenerateResponse(finish_reason="tool_calls", tool_calls=calls), 11.0)
-    _, first, second, _ = made.take()
-    assert [(call.index, call.call_id) for call in (first, second)] == [(0, "c1"), (1, "c2")]
-
-
-@pytest.mark.parametrize("stream", [True, False])
-def test_a_call_that_is_broken_is_told_with_its_text(stream):
-    made = generating(stream=stream)
-    part = ToolCallDelta(0, "c1", "add", None, True, "cut_off", "<tool_call>{")
-    made.respond("a", GenerateResponse(raw_response=part), 11.0)
-    timing = GenerationTiming(0, 0, 0, 0, 0, broken_calls=(part,))
-    made.respond("a", GenerateResponse(finish_reason="length", raw_response=timing), 11.0)
-    *_, call, done = made.take()
-    if stream:
-        assert (call.error, call.text, call.complete) == ("cut_off", "<tool_call>{", True)
-        assert done.broken_calls is None
-    else:
-        assert done.broken_calls == [
-            {"id": "c1", "name": "add", "error": "cut_off", "text": "<tool_call>{"}
-        ]
-        assert done.tool_calls is None
-
-
-def test_a_long_call_that_nobody_takes_counts_as_waiting():
-    made = generating()
-    for _ in range(300):
-        (response,) = said((0, "c1", None, "x" * 100))
-        made.respond("a", response, 11.0)
-    assert made.waiting_bytes == 30_000
-    made.take()
-    assert made.waiting_bytes == 0
 
 
 def test_a_cancel_ends_with_one_done_at_once():
@@ -346,26 +140,6 @@ def test_a_cancel_ends_with_one_done_at_once():
     made.ended("a", 11.0)
     made.failed("a", ErrorCode.MODEL_ERROR, "late")
     assert made.take() == []
-
-
-@pytest.mark.parametrize("words", [[], ["a", "b"]])
-def test_a_stream_that_ends_without_a_reason_is_done_all_the_same(words):
-    made = session()
-    made.receive(Generate(id="a", prompt="hi"), 0.0)
-    for word in words:
-        made.respond("a", text(word), 1.0)
-    made.ended("a", 2.0)
-    started, *_, done = made.take()
-    assert isinstance(started, Started)
-    assert (done.finish_reason, done.usage.completion_tokens) == ("stop", len(words))
-    assert made.live == []
-
-
-def test_started_names_the_served_model_where_the_provider_does_not():
-    made = Scene(default_model="m")
-    made.receive(Generate(id="a", prompt="hi"), 0.0)
-    made.respond("a", text("x"), 1.0)
-    assert made.take()[0].model == "m"
 
 
 def test_a_cancel_of_nothing_is_ignored():
