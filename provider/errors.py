@@ -1,7 +1,7 @@
-"""The error classes of AbstractLLM, by its names and with its arguments.
+"""The error classes of AbstractLLM, with its names and arguments.
 
-Rule 1: the class says who is at fault: the request, a limit, the model, or the provider.
-Rule 2: a message is fit to be shown to the caller; what is not goes in `original_exception`.
+Rule 1: the class says what is at fault: the request, a limit, the model, or the provider.
+Rule 2: a message can be shown to the caller; everything else goes into `original_exception`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, Dict, Optional, Union  # noqa: UP035 - the contract's ow
 
 
 class AbstractLLMError(Exception):
-    """The root of every error that a provider raises on purpose."""
+    """The base class of every error that a provider raises on purpose."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class QuotaExceededError(AbstractLLMError):
 
 
 class UnsupportedProviderError(AbstractLLMError):
-    """No provider of that name can be had here."""
+    """No provider of that name is available."""
 
 
 class UnsupportedModelError(AbstractLLMError):
@@ -42,7 +42,7 @@ class UnsupportedModelError(AbstractLLMError):
 
 
 class ModelNotFoundError(AbstractLLMError):
-    """The model is not where it was looked for."""
+    """The model was not found."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class ModelNotFoundError(AbstractLLMError):
 
 
 class ModelLoadingError(AbstractLLMError):
-    """The model is there and cannot be loaded."""
+    """The model was found but cannot be loaded."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class InvalidParameterError(InvalidRequestError):
 
 
 class ContextWindowExceededError(InvalidRequestError):
-    """The prompt is longer than the model can read; both lengths in tokens."""
+    """The prompt is longer than the model's context window; both lengths are in tokens."""
 
     def __init__(
         self,
@@ -137,11 +137,11 @@ class GenerationError(AbstractLLMError):
 
 
 class RequestTimeoutError(AbstractLLMError):
-    """The request took longer than it may."""
+    """The request took longer than its time limit."""
 
 
 class ContentFilterError(AbstractLLMError):
-    """The content was refused by a filter."""
+    """A filter refused the content."""
 
 
 class UnsupportedFeatureError(AbstractLLMError):
@@ -182,7 +182,7 @@ class ImageProcessingError(AbstractLLMError):
 
 
 class FileProcessingError(AbstractLLMError):
-    """A file cannot be read, is of no known type, or is too large."""
+    """A file cannot be read, has an unknown type, or is too large."""
 
     def __init__(
         self,
@@ -203,11 +203,11 @@ class FileProcessingError(AbstractLLMError):
 
 
 class ResourceExceededError(AbstractLLMError):
-    """A limit on resources is reached; later may be better."""
+    """A limit on resources is reached; a later attempt may succeed."""
 
 
 class MemoryExceededError(ResourceExceededError):
-    """The operation needs more memory than there is; both sizes in bytes."""
+    """The operation needs more memory than is available; both sizes are in bytes."""
 
     def __init__(
         self,
@@ -228,7 +228,7 @@ class MemoryExceededError(ResourceExceededError):
 
 
 def unlike(name: str, value: Any, expected: str) -> InvalidParameterError:
-    """Return the error for a value that is not what is `expected` of the option `name`."""
+    """Return the error for an option `name` whose value does not fit the text `expected`."""
     shown = repr(value)
     shown = shown if len(shown) <= 40 else shown[:40] + "…"
     return InvalidParameterError(name, value, f"`{name}` must be {expected}, not {shown}")

@@ -1,6 +1,6 @@
-"""What a generation makes known, step by step: events of a stream, and the engine's deltas.
+"""The events of a generation's stream, and the deltas that the engine produces.
 
-Plain data, so that it can cross threads and processes.
+All of them are plain data, so that they can cross threads and processes.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ __all__ = [
 
 @dataclass(frozen=True)
 class QueuePosition:
-    """The place in the queue, 1 for the next to be admitted."""
+    """The request's place in the queue; 1 is the next one to be admitted."""
 
     position: int
 
 
 @dataclass(frozen=True)
 class ModelLoading:
-    """The model is not there yet: `done` of `total` bytes are, 0 of 0 to begin with.
+    """The model is being loaded: `done` of `total` bytes are there, at first 0 of 0.
 
-    Of its files, where they are downloaded, then of its weights. Before any other event, and only
-    where the model had to be loaded.
+    The bytes are those of its files while they are downloaded, then those of its weights. These
+    events come before any other, and only if the model was not loaded.
     """
 
     model: str
@@ -48,7 +48,7 @@ class ModelLoading:
 
 @dataclass(frozen=True)
 class GenerationStarted:
-    """The prompt was accepted; once per generation, before any progress or text."""
+    """The prompt was accepted; sent once per generation, before any progress or text."""
 
     model: str
     prompt_tokens: int
@@ -57,7 +57,7 @@ class GenerationStarted:
 
 @dataclass(frozen=True)
 class PrefillProgress:
-    """`done` of `total` prompt tokens are read."""
+    """`done` of `total` prompt tokens are prefilled."""
 
     done: int
     total: int
@@ -65,12 +65,12 @@ class PrefillProgress:
 
 @dataclass(frozen=True)
 class ToolCallDelta:
-    """A part of a tool call, as the model writes it.
+    """A part of a tool call, sent while the model writes it.
 
     `index` counts the answer's calls from 0. `name` comes with the first part, `arguments` are
-    fragments of one JSON text, `complete` comes with the last part. A call that was cut off by the
-    end of the answer, or that can't be read, ends with an `error`, and `text` is what the model
-    wrote; it is not among the answer's `tool_calls`.
+    fragments of one JSON text, and `complete` marks the last part. A call that is malformed, or cut
+    off by the end of the answer, ends with an `error` and with the `text` that the model wrote.
+    Such a call is not among the answer's `tool_calls`.
     """
 
     index: int
@@ -84,10 +84,11 @@ class ToolCallDelta:
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """In `raw_response` of a delta, if `logprobs` was asked for: those of its tokens, in order.
+    """The log-probabilities of a delta's tokens, in order.
 
-    Each has `token`, `logprob`, `bytes` (None for a part of a character) and `top_logprobs`, a list
-    of the same without the last.
+    They are in the delta's `raw_response` if the option `logprobs` is set. Each entry has `token`,
+    `logprob`, `bytes` (None for a part of a character) and `top_logprobs`, a list of entries that
+    have the first three fields.
     """
 
     tokens: tuple[Dict[str, Any], ...]
@@ -95,10 +96,10 @@ class TokenLogprobs:
 
 @dataclass(frozen=True)
 class GenerationTiming:
-    """Times of one generation in milliseconds, in `raw_response` of its last response.
+    """The times of one generation, in milliseconds; in the `raw_response` of its last response.
 
-    With them comes what has no place in a GenerateResponse: the log-probabilities of a whole
-    answer, if they were asked for, and the tool calls that could not be read.
+    It also carries data that GenerateResponse has no field for: the log-probabilities of a whole
+    answer, if they were requested, and the tool calls that could not be read.
     """
 
     queue_ms: float
@@ -111,23 +112,23 @@ class GenerationTiming:
 
 
 class TokenLogprob(NamedTuple):
-    """One token's log-probability, and the likeliest tokens with theirs, the likeliest first."""
+    """One token's log-probability, and the most likely tokens with theirs, in descending order."""
 
     logprob: float
     top: tuple[tuple[int, float], ...]
 
 
-class TextDelta(NamedTuple):  # made faster than a dataclass, and there is one a token
-    """Text that one step made known, of one channel."""
+class TextDelta(NamedTuple):  # a tuple is created faster than a dataclass, and every token has one
+    """Text of one channel that one decode step has produced."""
 
     text: str
     reasoning: bool = False
-    tokens: int = 1  # tokens since the delta before; 0 for the second delta of a step
-    logprobs: tuple[dict[str, Any], ...] = ()  # log-probabilities of those tokens, if asked for
+    tokens: int = 1  # tokens since the previous delta; 0 for the second delta of a step
+    logprobs: tuple[dict[str, Any], ...] = ()  # log-probabilities of those tokens, if requested
 
 
 class CallDelta(NamedTuple):
-    """Part of a tool call that one step made known."""
+    """Part of a tool call that one decode step has produced."""
 
     call: ToolCallDelta
     tokens: int = 1  # see TextDelta

@@ -1,15 +1,15 @@
 """The interface between gateway and provider: AbstractLLMInterface, its types and its errors.
 
-Names, signatures, field order and defaults follow the package `abstractllm` 1.1.1, so that a
-provider written for it stands behind the gateway and `MLXProvider` works through its registry.
-What is added here (events in a stream, files as data, health, close) is never required of a
-caller or of another provider.
+Names, signatures, field order and defaults follow the package `abstractllm` 1.1.1. So a provider
+written for that package works behind the gateway, and `MLXProvider` works through its registry.
+Additions (events in a stream, files as data, health, close) are optional for callers and for other
+providers.
 
 Rule 1: `generate_async` is a coroutine function; with `stream=True` the awaited value is an async
 generator of deltas. Arguments are checked at the await, before anything runs.
-Rule 2: cancelling is `aclose()` on that generator, or cancelling the task that awaits a whole
-answer. Backpressure is not pulling.
-Rule 3: only plain data crosses, so a provider may live in another process.
+Rule 2: a caller cancels by `aclose()` on that generator, or by cancelling the task that awaits a
+whole answer. It applies backpressure by not asking for the next delta.
+Rule 3: only plain data crosses the interface, so a provider may live in another process.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ __all__ = [
 
 
 class ModelParameter(StrEnum):
-    """Names of configuration entries; equal to, and hashed like, their text."""
+    """Names of configuration entries; each equals its string and has the same hash."""
 
     TEMPERATURE = "temperature"
     MAX_TOKENS = "max_tokens"
@@ -190,13 +190,13 @@ class MessageRole(StrEnum):
 
 
 class ConfigurationManager:
-    """A provider's settings; a call's own options never change them."""
+    """A provider's stored settings; the options of a call never change them."""
 
     def __init__(self, initial_config: Optional[Dict[Union[str, ModelParameter], Any]] = None):
         self._config: Dict[Union[str, ModelParameter], Any] = dict(initial_config or {})
 
     def get_param(self, param: Union[str, ModelParameter], default: Optional[Any] = None) -> Any:
-        """Return a stored setting; a stored None is returned, as upstream does."""
+        """Return a stored setting, or `default` if there is none; a stored None is returned."""
         return self._config.get(param, default)
 
     def update_config(self, updates: Dict[Union[str, ModelParameter], Any]) -> None:
@@ -204,7 +204,7 @@ class ConfigurationManager:
         self._config.update(updates)
 
     def get_config(self) -> Dict[Union[str, ModelParameter], Any]:
-        """Return a shallow copy."""
+        """Return a shallow copy of the settings."""
         return dict(self._config)
 
     def get_provider_params(
@@ -235,7 +235,7 @@ class Message:
     tool_results: Optional[List[Dict[str, Any]]] = None
 
     def to_dict(self) -> Dict[str, Any]:
-        """Return the dict form, absent fields left out."""
+        """Return the message as a dict without its empty optional fields."""
         fields = {"role": self.role, "content": self.content}
         optional = {"name": self.name, "tool_results": self.tool_results}
         return {**fields, **{key: value for key, value in optional.items() if value}}
@@ -243,10 +243,10 @@ class Message:
 
 @dataclass
 class GenerateResponse:
-    """A whole answer, or in a stream one delta of it.
+    """A whole answer, or one delta of it in a stream.
 
-    `content` is text of the answer, `reasoning_trace` text of the reasoning channel. The last
-    response of a stream, and no other, has `finish_reason`, `usage` and `tool_calls`.
+    `content` is text of the answer, `reasoning_trace` text of the reasoning channel. In a stream
+    only the last response has `finish_reason`, `usage` and `tool_calls`.
     """
 
     content: Optional[str] = None
@@ -265,16 +265,17 @@ class GenerateResponse:
     scratchpad_manager: Optional[Any] = None
 
     def has_tool_calls(self) -> bool:
-        """Whether the answer asks for tools."""
+        """Return whether the answer has tool calls."""
         return bool(self.tool_calls)
 
 
 @dataclass
 class ChoiceResponse(GenerateResponse):
-    """A response to a request for several answers.
+    """A response to a request for several answers, which are called choices.
 
-    `choice` says which of them a delta is of; each answer of a stream has a last response. A whole
-    answer is the first one, with all of them in `choices`.
+    In a stream, `choice` is the index of the choice that a delta belongs to, and every choice has a
+    last response of its own. Without a stream the response is the first choice, and `choices` has
+    all of them.
     """
 
     choice: int = 0
@@ -283,7 +284,7 @@ class ChoiceResponse(GenerateResponse):
 
 @dataclass(frozen=True)
 class FileData:
-    """A file as data, for callers whose paths the provider can't read."""
+    """A file's contents, for callers whose paths the provider can't read."""
 
     name: str
     mime: Optional[str]
@@ -292,7 +293,7 @@ class FileData:
 
 @dataclass(frozen=True)
 class Health:
-    """Whether a generation can be taken now, and if not, why."""
+    """Whether the provider can accept a generation now, and if not, the reason."""
 
     ready: bool
     reason: str = ""
@@ -300,10 +301,10 @@ class Health:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model that can be asked for by `id`; `context_window` in tokens, None if unknown.
+    """A model that requests name by `id`; `context_window` is in tokens, None if unknown.
 
-    One that is not `loaded` is loaded when it is asked for; `base` is the model that an adapter is
-    for.
+    A model that is not `loaded` is loaded by the first request for it. `base` is the id of an
+    adapter's base model, None for other models.
     """
 
     id: str
@@ -316,7 +317,7 @@ class ModelInfo:
 
 
 class AbstractLLMInterface(ABC):
-    """A provider: it generates answers, with asyncio and without."""
+    """A provider, which generates answers with or without asyncio."""
 
     def __init__(self, config: Optional[Dict[Union[str, ModelParameter], Any]] = None):
         self.config_manager = ConfigurationManager(config or {})
@@ -331,9 +332,9 @@ class AbstractLLMInterface(ABC):
         tools: Optional[List[Union[Dict[str, Any], Callable[..., Any]]]] = None,
         **kwargs: Any,
     ) -> Union[GenerateResponse, Generator[GenerateResponse, None, None]]:
-        """Generate an answer, or with `stream=True` a generator of its deltas.
+        """Return an answer, or with `stream=True` a generator of its deltas.
 
-        `kwargs` override the configuration for this call alone. Raises an `AbstractLLMError`.
+        `kwargs` override the configuration for this call only. Raises an `AbstractLLMError`.
         """
 
     @abstractmethod
@@ -346,13 +347,14 @@ class AbstractLLMInterface(ABC):
         tools: Optional[List[Union[Dict[str, Any], Callable[..., Any]]]] = None,
         **kwargs: Any,
     ) -> Union[GenerateResponse, AsyncGenerator[GenerateResponse, None]]:
-        """Await an answer, or with `stream=True` an async generator of its deltas.
+        """Return an answer, or with `stream=True` an async generator of its deltas.
 
+        `kwargs` override the configuration for this call only. Raises an `AbstractLLMError`.
         Cancelling the awaiting task, or closing the generator, ends the generation.
         """
 
     def get_capabilities(self) -> Dict[Union[str, ModelCapability], Any]:
-        """Return the provider's capabilities; by default none."""
+        """Return the provider's capabilities; by default it has none."""
         return {
             ModelCapability.STREAMING: False,
             ModelCapability.MAX_TOKENS: 2048,
@@ -385,31 +387,31 @@ class AbstractLLMInterface(ABC):
         system_prompt: Optional[str] = None,
         tools: Optional[List[Any]] = None,
     ) -> Dict[str, Any]:
-        """Return one call's parameters: the stored settings, overridden by the call's."""
+        """Return one call's parameters: the stored settings, overridden by `kwargs`."""
         return self.config_manager.get_provider_params(kwargs, system_prompt, tools)
 
-    # What a gateway asks beyond the package's own interface; a provider overrides what it has.
+    # The gateway calls the following methods, which the package `abstractllm` does not have.
 
     async def load(self) -> None:  # noqa: B027 - a default
-        """Get ready to generate; by default nothing is loaded. Raises an `AbstractLLMError`."""
+        """Load all that is needed to generate; by default nothing. Raises an `AbstractLLMError`."""
 
     async def aclose(self) -> None:  # noqa: B027 - a default
         """Free all resources; by default there are none."""
 
     def health(self) -> Health:
-        """Return whether a generation can be taken now; by default it can."""
+        """Return whether the provider can accept a generation now; by default it can."""
         return Health(ready=True)
 
     def models(self) -> List[ModelInfo]:
-        """Return the models that can be asked for; by default the configured one."""
+        """Return the models that requests can name; by default the configured one."""
         name = self.get_param(ModelParameter.MODEL)
         return [ModelInfo(str(name) if name else "default")]
 
     def statistics(self) -> Optional[object]:
-        """Return a snapshot of the numbers to publish; by default None.
+        """Return a snapshot of the provider's metrics, None if it has none; never waits.
 
-        A dataclass of numbers, and of histograms with `bounds`, `counts` and `total`; a number
-        that only ever grows has the metadata COUNTER. Never waits.
+        The snapshot is a dataclass whose fields are numbers, or histograms with `bounds`, `counts`
+        and `total`. The field of a number that only grows has the metadata COUNTER.
         """
         return None
 
@@ -418,27 +420,27 @@ COUNTER: Mapping[str, str] = MappingProxyType({"kind": "counter"})
 
 
 class ForeignProvider(AbstractLLMInterface):
-    """A provider written for the package `abstractllm`, with defaults for all else."""
+    """An adapter for a provider of the package `abstractllm`, with defaults for the additions."""
 
     def __init__(self, provider: Any):
         super().__init__(provider.get_config())
         self._provider = provider
 
     def generate(self, *given: Any, **kwargs: Any) -> Any:
-        """Do what the provider does."""
+        """Call the provider's `generate`."""
         return self._provider.generate(*given, **kwargs)
 
     async def generate_async(self, *given: Any, **kwargs: Any) -> Any:
-        """Do what the provider does."""
+        """Call the provider's `generate_async`."""
         return await self._provider.generate_async(*given, **kwargs)
 
     def get_capabilities(self) -> Dict[Union[str, ModelCapability], Any]:
-        """Return what the provider says."""
+        """Return the provider's capabilities."""
         return dict(self._provider.get_capabilities())
 
 
 def with_defaults(provider: Any) -> AbstractLLMInterface:
-    """Return a provider with all that a gateway asks, whichever interface it was written for."""
-    if AbstractLLMInterface in type(provider).__mro__:  # who is only registered inherits nothing
+    """Return a provider that has every method that the gateway calls, wrapping it if necessary."""
+    if AbstractLLMInterface in type(provider).__mro__:  # a registered class inherits no defaults
         return cast("AbstractLLMInterface", provider)
     return ForeignProvider(provider)

@@ -1,8 +1,8 @@
 """Checks the messages of a conversation: roles, texts, images as data, tool calls.
 
-Images are taken as parts `{"type": "image", "data": …}` (bytes, or base64 text) and as OpenAI's
-`{"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}`; never from a path or a
-URL of a client.
+An image is a part `{"type": "image", "data": …}` (bytes, or base64 text) or OpenAI's
+`{"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}`. Paths and other URLs are
+refused, because the provider must not read files or fetch URLs for a client.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from provider.errors import InvalidParameterError, unlike
 __all__ = ["THOUGHTS", "checked_messages", "image_part", "is_image_part"]
 
 ROLES = ("system", "user", "assistant", "tool")
-# The names by which templates read earlier thinking.
+# The keys under which templates look for the thinking of earlier turns.
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 KINDS = ("image", "image_url", "input_image")
 
@@ -30,7 +30,7 @@ def checked_messages(name: str, value: Any) -> tuple[dict[str, Any], ...]:
 
 
 def _message(path: str, value: Any) -> dict[str, Any]:
-    """Return a message as a plain dict; content given in text parts is joined."""
+    """Return a checked message as a plain dict, with its text parts joined."""
     message = value.to_dict() if hasattr(value, "to_dict") else value
     if not isinstance(message, Mapping):
         raise unlike(path, value, "a message with `role` and `content`")
@@ -41,7 +41,7 @@ def _message(path: str, value: Any) -> dict[str, Any]:
     for name in THOUGHTS:
         _plain(f"{path}.{name}", message.get(name) or "")
     if isinstance(content, list | tuple) and any(map(is_image_part, content)):
-        parts = [_seen_part(f"{path}.content[{i}]", part) for i, part in enumerate(content)]
+        parts = [_text_or_image(f"{path}.content[{i}]", part) for i, part in enumerate(content)]
         return {**message, "role": str(role), "content": parts}
     if isinstance(content, list | tuple):
         content = "".join(_part(f"{path}.content[{i}]", part) for i, part in enumerate(content))
@@ -53,7 +53,7 @@ def _message(path: str, value: Any) -> dict[str, Any]:
 
 
 def _check_calls(path: str, calls: Any) -> None:
-    """Raise InvalidParameterError unless these are calls that a template can read."""
+    """Raise InvalidParameterError unless `calls` are tool calls that a template can read."""
     if calls is None:
         return
     if not isinstance(calls, list | tuple):
@@ -69,8 +69,8 @@ def _check_calls(path: str, calls: Any) -> None:
             raise unlike(f"{at}.arguments", inner["arguments"], "an object, or JSON text of one")
 
 
-def _seen_part(path: str, part: Any) -> dict[str, Any]:
-    """Return a checked part of a message with images."""
+def _text_or_image(path: str, part: Any) -> dict[str, Any]:
+    """Return a checked part of a message that has images."""
     if is_image_part(part):
         return image_part(path, part)
     return {"type": "text", "text": _part(path, part)}
@@ -89,7 +89,7 @@ def _plain(path: str, value: Any) -> str:
 
 
 def is_image_part(part: Any) -> bool:
-    """Return whether a part of a message says that it is an image."""
+    """Return whether a part of a message has the type of an image."""
     return isinstance(part, Mapping) and part.get("type") in KINDS
 
 

@@ -1,8 +1,8 @@
 """The options of a call: their defaults, ranges and checks.
 
-Every option is one field of `GenerationOptions`, with its default, its check and its range, and
-whether a configuration may hold it; `OPTIONS` has them by name. The command line, the wire, the
-page and `generate_async(**kwargs)` all end here.
+Every option is one field of `GenerationOptions`, with its default, its check and whether a
+provider's configuration may set it; `OPTIONS` has all of them by name. This is the only definition
+for the command line, the wire protocol, the demo page and `generate_async(**kwargs)`.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ __all__ = [
 # Called with an option's name and value; returns the value to use.
 Check = Callable[[str, Any], Any]
 
-MAX_STOP_STRINGS = 16  # each costs a state machine per stream; OpenAI's interface allows 4
-MAX_STOP_LENGTH = 256  # characters; a partial match is held back from the reader
-MAX_SEED = 2**64 - 1  # what mlx.random.key takes
-MAX_BIASES = 1024  # token ids; generous, and no more than a prompt costs
-MAX_VARIABLES = 32  # template variables; today's templates read a handful
-MAX_ANSWERS = 32  # answers to one prompt; as many as decode together by default
-MAX_TOP_K = 1_000_000  # tokens; no vocabulary is as large
-MAX_TOP_LOGPROBS = 20  # tokens, as OpenAI's interface has it
-MAX_TOKENS = 1_000_000  # sanity bound; the context window is the real one
+MAX_STOP_STRINGS = 16  # each one makes a stream slower; OpenAI's interface allows 4
+MAX_STOP_LENGTH = 256  # in characters; a stream holds back that much text at most
+MAX_SEED = 2**64 - 1  # the largest seed of mlx.random.key
+MAX_BIASES = 1024  # token ids
+MAX_VARIABLES = 32  # template variables; known templates read only a few
+MAX_ANSWERS = 32  # answers to one prompt; by default as many runs as decode in one batch
+MAX_TOP_K = 1_000_000  # tokens, more than any vocabulary has
+MAX_TOP_LOGPROBS = 20  # tokens, the same limit as in OpenAI's interface
+MAX_TOKENS = 1_000_000  # a sanity check, because the context window is the effective limit
 
 
 # Checks. -----------------------------------------------------------------------------------------
@@ -44,18 +44,18 @@ MAX_TOKENS = 1_000_000  # sanity bound; the context window is the real one
 
 @dataclass(frozen=True)
 class Number:
-    """A check of a number in a range, for whoever shows the range too."""
+    """A check that a number is in a range; the attributes let other code show the range."""
 
     low: float
     high: float
-    open_low: bool = False  # whether `low` itself is out of the range
+    open_low: bool = False  # whether `low` itself is outside the range
 
     def __call__(self, name: str, value: Any) -> float:
         """Return the number. Raises InvalidParameterError."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise unlike(name, value, "a number")
         inside = (self.low < value if self.open_low else self.low <= value) and value <= self.high
-        if not inside:  # true for NaN too
+        if not inside:  # NaN is never inside
             sign = "(" if self.open_low else "["
             raise unlike(name, value, f"in {sign}{self.low:g}, {self.high:g}]")
         return float(value)
@@ -63,7 +63,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Integer:
-    """A check of a whole number from `low` to `high`."""
+    """A check that a whole number is from `low` to `high`, both inclusive."""
 
     low: int
     high: int
@@ -109,7 +109,7 @@ def _logit_bias(name: str, value: Any) -> dict[int, float]:
 
 
 def _token(name: str, key: Any) -> int:
-    """Return a token's number; JSON's keys are texts."""
+    """Return a token id, which is a string as a key of a JSON object."""
     if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 10:
         return int(key)
     if isinstance(key, int) and not isinstance(key, bool) and 0 <= key < 10**9:
@@ -118,7 +118,10 @@ def _token(name: str, key: Any) -> int:
 
 
 def _tool_choice(name: str, value: Any) -> str:
-    """Return a choice as one text; OpenAI's nested form names a tool, and so does the flat one."""
+    """Return a tool choice as one string: a mode, or `=name` for a tool by name.
+
+    A tool is named by `{"type": "function", "name": …}` or by OpenAI's nested form.
+    """
     if value in ("auto", "none", "required"):
         return str(value)
     inner = value.get("function", value) if isinstance(value, Mapping) else None
@@ -128,7 +131,7 @@ def _tool_choice(name: str, value: Any) -> str:
     raise unlike(name, value, form)
 
 
-FORMATS = {  # the field that each needs, and what it must hold
+FORMATS = {  # the field that each type of response format needs
     "text": None,
     "json_object": None,
     "json_schema": "schema",
@@ -139,7 +142,10 @@ FORMATS = {  # the field that each needs, and what it must hold
 
 
 def _response_format(name: str, value: Any) -> dict[str, Any]:
-    """Return a format with the field that its type needs; OpenAI's nested form is made flat."""
+    """Return a response format as its `type` and the field that this type needs.
+
+    OpenAI's nested form, `{"type": "json_schema", "json_schema": {"schema": …}}`, becomes flat.
+    """
     named = value.get("type") if isinstance(value, Mapping) else None
     if not isinstance(named, str) or named not in FORMATS:
         raise unlike(name, value, "an object with a `type` of " + ", ".join(FORMATS))
@@ -171,7 +177,7 @@ def _chat_template_kwargs(name: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-# What transformers' apply_chat_template takes for itself; a template's variables are the others.
+# Parameters of transformers' apply_chat_template, which can't be variables of a template.
 OF_THE_RENDERER = frozenset(
     {
         "add_generation_prompt",
@@ -199,12 +205,12 @@ OF_THE_RENDERER = frozenset(
 
 @dataclass(frozen=True)
 class Option:
-    """One option: what is checked, and where it may be said."""
+    """One option of a call."""
 
     name: str
     default: Any
-    check: Check  # with a `low` and a `high` where it is of a number
-    configurable: bool  # whether a provider's configuration may hold it, for calls that don't say
+    check: Check  # a Number or Integer for an option that is a number
+    configurable: bool  # whether a provider's configuration may set its default
 
 
 def _option(default: Any, check: Check, *, configurable: bool = True) -> Any:
@@ -212,7 +218,7 @@ def _option(default: Any, check: Check, *, configurable: bool = True) -> Any:
 
 
 def _of_call(default: Any, check: Check) -> Any:
-    """Return the field of an option that belongs to one call, and to no configuration."""
+    """Return the field of an option that only a call may set, not a configuration."""
     return _option(default, check, configurable=False)
 
 
@@ -223,17 +229,17 @@ class GenerationOptions:
     messages: tuple[dict[str, Any], ...] | None = _of_call(None, checked_messages)
     model: str | None = _of_call(None, _text)
     events: bool = _of_call(default=False, check=_boolean)
-    # The prompt as it is, without the model's chat template.
+    # Whether the prompt goes to the model unchanged, without the chat template.
     raw: bool = _of_call(default=False, check=_boolean)
-    # The last message is the assistant's, and goes on.
+    # Whether the answer continues the last message, which must be the assistant's.
     continue_final_message: bool = _of_call(default=False, check=_boolean)
-    # As the model's template has it if it is None.
+    # None leaves the decision to the chat template.
     enable_thinking: bool | None = _option(None, _boolean)
-    # Tokens, after which the thinking is closed and the answer begins.
+    # Limit in tokens, after which the thinking is closed and the answer begins.
     max_reasoning_tokens: int | None = _option(None, Integer(0, MAX_TOKENS))
     temperature: float = _option(0.7, Number(0, 2))
     top_p: float = _option(1.0, Number(0, 1, open_low=True))
-    top_k: int = _option(0, Integer(0, MAX_TOP_K))  # tokens; 0 for all
+    top_k: int = _option(0, Integer(0, MAX_TOP_K))  # number of tokens; 0 means all
     min_p: float = _option(0.0, Number(0, 1))
     max_tokens: int = _option(2048, Integer(1, MAX_TOKENS))
     seed: int | None = _option(None, Integer(0, MAX_SEED))
@@ -241,29 +247,29 @@ class GenerationOptions:
     repetition_penalty: float | None = _option(None, Number(0, 10, open_low=True))
     presence_penalty: float | None = _option(None, Number(-2, 2))
     frequency_penalty: float | None = _option(None, Number(-2, 2))
-    # Added to the logits, by token.
+    # Values that are added to the logits, by token id.
     logit_bias: Mapping[int, float] | None = _of_call(None, _logit_bias)
-    # Answers to the prompt, which is read once.
+    # Number of answers to the prompt, which is prefilled once.
     n: int = _of_call(1, Integer(1, MAX_ANSWERS))
-    # "auto", "none", "required", or one by name as `=name`.
+    # "auto", "none", "required", or `=name` for the tool of that name.
     tool_choice: str | None = _of_call(None, _tool_choice)
     # Whether each token's log-probability is returned.
     logprobs: bool = _option(default=False, check=_boolean)
-    # Number of likeliest tokens returned with it.
+    # Number of most likely tokens that are returned for each token of the answer.
     top_logprobs: int = _option(0, Integer(0, MAX_TOP_LOGPROBS))
-    # With `type` and what it needs.
+    # The answer's form: `type`, and the field that this type needs.
     response_format: Mapping[str, Any] | None = _of_call(None, _response_format)
-    # What else the template reads.
+    # Further variables of the chat template.
     chat_template_kwargs: Mapping[str, Any] | None = _option(None, _chat_template_kwargs)
 
     @property
     def goes_on(self) -> bool:
-        """Whether the answer goes on from a text, and does not begin a turn."""
+        """Whether the answer continues a text instead of beginning a turn."""
         return self.raw or self.continue_final_message
 
     @property
     def template_variables(self) -> dict[str, Any]:
-        """What the chat template reads beyond messages and tools."""
+        """The variables of the chat template beside messages and tools."""
         thinking = {} if self.enable_thinking is None else {"enable_thinking": self.enable_thinking}
         return {**(self.chat_template_kwargs or {}), **thinking}
 
@@ -275,10 +281,10 @@ OPTIONS: Mapping[str, Option] = {
 
 
 def parse_options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> GenerationOptions:
-    """Return the options of one call: what is `given`, else the provider's `defaults`.
+    """Return the checked options of one call: those `given`, else the provider's `defaults`.
 
-    A given None means the default. Raises InvalidParameterError, which names the option, for one
-    that is unknown or out of its range.
+    None as a value means the default. Raises InvalidParameterError, with the option's name, for an
+    unknown option or an invalid value.
     """
     values = {}
     for name, value in given.items():

@@ -1,9 +1,9 @@
-"""A provider that follows a script: deterministic, without a model, for tests and front ends.
+"""A provider that answers from a script, without a model, for tests and front-end work.
 
-Rule 1: it keeps every rule of provider.interface: arguments are checked at the await, resources
-are taken at the first pull, and one `finally` serves every way out.
-Rule 2: it records what was asked (`requests`) and what is running (`live`), so that a test can
-see that a stream was closed instead of guessing.
+Rule 1: it follows the rules of provider.interface. Arguments are checked at the await, resources
+are taken when the first delta is requested, and one `finally` handles every way to end.
+Rule 2: it records all calls (`requests`) and the open streams (`live`), so that a test can check
+that a stream was closed.
 """
 
 from __future__ import annotations
@@ -50,26 +50,26 @@ __all__ = [
 
 MODEL_NAME = "scripted"
 CONTEXT_WINDOW = 8192
-DEFAULT_TOKENS_PER_SECOND = 60.0  # about what a mid-sized model gives on a laptop
+DEFAULT_TOKENS_PER_SECOND = 60.0  # about the speed of a mid-sized model on a laptop
 
 
 @dataclass(frozen=True)
 class Say:
-    """Generate text, one delta a word."""
+    """Generate text, one delta per word."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Generate text on the reasoning channel, one delta a word."""
+    """Generate text on the reasoning channel, one delta per word."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Call:
-    """Ask for a tool."""
+    """Call a tool."""
 
     name: str
     arguments: Dict[str, Any]
@@ -77,21 +77,21 @@ class Call:
 
 @dataclass(frozen=True)
 class Pause:
-    """Take `seconds` before the next step."""
+    """Wait `seconds` before the next step."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Gate:
-    """Wait until somebody sets `event`."""
+    """Wait until a test sets `event`."""
 
     event: asyncio.Event
 
 
 @dataclass(frozen=True)
 class Fail:
-    """Raise `error` at this place."""
+    """Raise `error`."""
 
     error: Exception
 
@@ -105,7 +105,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class Prefill:
-    """Report `done` of `total` prompt tokens as read."""
+    """Report `done` of `total` prompt tokens as prefilled."""
 
     done: int
     total: int
@@ -116,7 +116,7 @@ Step = Say | Reason | Call | Pause | Gate | Fail | Queue | Prefill
 
 @dataclass
 class Request:
-    """What one call asked for, and how far it got."""
+    """One call's arguments, and its progress: `produced` counts the deltas with text."""
 
     prompt: str
     system_prompt: Optional[str]
@@ -134,14 +134,14 @@ class Request:
 
 
 def _text_of(content: Any) -> str:
-    """Return a message's text, without what else may be among its parts."""
+    """Return a message's text, joined from its text parts if it has parts."""
     if isinstance(content, str):
         return content
     return "".join(part["text"] for part in content or () if "text" in part)
 
 
 def default_script(request: Request) -> List[Step]:
-    """Answer with a story of about 150 words on what was asked, for work on a front end."""
+    """Return a script that repeats the user's text and goes on for about 150 words."""
     subject = request.last_user_text.strip() or "nothing at all"
     lines = [
         f"You said: {subject}\n\n",
@@ -153,10 +153,10 @@ def default_script(request: Request) -> List[Step]:
 
 
 class ScriptedProvider(AbstractLLMInterface):
-    """An AbstractLLMInterface that answers from a script.
+    """A provider that answers from a script.
 
-    `script` is a list of steps that every call follows, or a function from the Request to such a
-    list. `tokens_per_second` paces the words; None puts them out as fast as they are pulled.
+    `script` is a list of steps that every call follows, or a function that returns such a list for
+    a Request. `tokens_per_second` is the speed of the words; None means no delay.
     """
 
     def __init__(
@@ -170,10 +170,10 @@ class ScriptedProvider(AbstractLLMInterface):
         self.script = script
         self.tokens_per_second = tokens_per_second
         self.requests: List[Request] = []  # every accepted call, in order
-        self.live: List[Request] = []  # those whose stream is open
+        self.live: List[Request] = []  # calls whose stream is open
 
     def models(self) -> List[ModelInfo]:
-        """Return the one model that this is."""
+        """Return the one model of this provider."""
         return [ModelInfo(MODEL_NAME, CONTEXT_WINDOW)]
 
     def get_capabilities(self) -> Dict[Union[str, ModelCapability], Any]:
@@ -196,7 +196,7 @@ class ScriptedProvider(AbstractLLMInterface):
         tools: Optional[List[Union[Dict[str, Any], Callable[..., Any]]]] = None,
         **kwargs: Any,
     ) -> Union[GenerateResponse, Generator[GenerateResponse, None, None]]:
-        """Play the script to its end; with `stream=True` hand out the deltas after that."""
+        """Play the whole script, then return the answer, or with `stream=True` its deltas."""
 
         async def collect() -> List[GenerateResponse]:
             deltas = await self.generate_async(
@@ -219,8 +219,8 @@ class ScriptedProvider(AbstractLLMInterface):
     ) -> Union[GenerateResponse, AsyncGenerator[GenerateResponse, None]]:
         """Play the script; cancelling stops it before its next step.
 
-        Options and tools are checked as any provider's, and do nothing but for `max_tokens` and
-        `events`. Raises InvalidParameterError.
+        Options and tools are checked, but only `max_tokens` and `events` have an effect. Raises
+        InvalidParameterError.
         """
         parse_options(kwargs, {})
         normalise_tools(tools or [])
@@ -280,7 +280,7 @@ class ScriptedProvider(AbstractLLMInterface):
                         yield response
 
     async def _pace(self) -> None:
-        # Without a rate there is still one turn of the loop, as with any real provider.
+        # Without a rate the event loop still gets a turn, as with any real provider.
         await asyncio.sleep(1 / self.tokens_per_second if self.tokens_per_second else 0)
 
     def _last(
@@ -306,7 +306,7 @@ class ScriptedProvider(AbstractLLMInterface):
 
 
 def _responses(step: Step, *, events: bool) -> Iterable[GenerateResponse]:
-    """Return what a step puts out, of those that put out anything; long texts word by word."""
+    """Return the responses of a step, one per word of a text; most other steps have none."""
     match step:
         case Say(text):
             return (GenerateResponse(content=word) for word in _words(text))
@@ -321,7 +321,7 @@ def _responses(step: Step, *, events: bool) -> Iterable[GenerateResponse]:
 
 
 def _parts(index: int, call: Dict[str, Any]) -> Iterator[GenerateResponse]:
-    """Return a call as a model would write it: its name, its arguments word by word, its end."""
+    """Yield the parts of a call: its name, its arguments word by word, its end."""
     part = ToolCallDelta(index, call["id"])
     yield GenerateResponse(raw_response=dataclasses.replace(part, name=call["name"]))
     for word in _words(json.dumps(call["arguments"], ensure_ascii=False)):
@@ -330,7 +330,7 @@ def _parts(index: int, call: Dict[str, Any]) -> Iterator[GenerateResponse]:
 
 
 def _words(text: str) -> Iterator[str]:
-    """Split so that the pieces join to the same text."""
+    """Split a text into words with their white space; joined they are the same text."""
     return (found[0] for found in re.finditer(r"\S+\s*|\s+", text))
 
 
@@ -339,7 +339,7 @@ def _count_words(text: str) -> int:
 
 
 def _join(deltas: List[GenerateResponse]) -> GenerateResponse:
-    """Return the whole answer that the deltas make up."""
+    """Return the whole answer that consists of these deltas."""
     last = deltas[-1]
     return GenerateResponse(
         content="".join(d.content or "" for d in deltas),

@@ -1,7 +1,7 @@
-"""The settings of the engine, with their defaults, bounds and a line of help each.
+"""The settings of the engine, each with its default, bounds and a line of help.
 
-A field's metadata is what the command line, a file and a check need: `why` (the line of help),
-`group`, and where they apply `least`, `most` and `choices`.
+The metadata of a field serves the command line, the configuration file and the check of values. It
+has `why` (the line of help), `group`, and where they apply `least`, `most` and `choices`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class EngineSettings:
         3,
         "tokens that the draft model proposes a step",
         least=1,
-        most=15,  # what the sampler of a seeded run can take back at once
+        most=15,  # the number of samples that a seeded run's sampler can undo at once
     )
     kv_bits: int | None = _setting(
         None,
@@ -73,9 +73,9 @@ class EngineSettings:
 
 
 def parse_settings(config: Mapping[Any, Any]) -> EngineSettings:
-    """Return the engine's settings from a provider's configuration, which may hold more.
+    """Return the engine's settings in a provider's configuration, and ignore its other entries.
 
-    Raises InvalidParameterError, which names the setting, for a value of a wrong type or range.
+    Raises InvalidParameterError, with the setting's name, for a value of a wrong type or range.
     """
     given = ((setting, config.get(setting.name)) for setting in fields(EngineSettings))
     return EngineSettings(

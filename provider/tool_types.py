@@ -24,14 +24,14 @@ JSON_TYPES = {
 
 @dataclass
 class ToolDefinition:
-    """A tool that a model may call; `parameters` is a JSON Schema of type object."""
+    """A tool that a model can call; `parameters` is a JSON Schema of type object."""
 
     name: str
     description: str
     parameters: Dict[str, Any]
 
     def to_dict(self) -> Dict[str, Any]:
-        """Return the flat dict form."""
+        """Return the definition as a dict in the flat form."""
         return {
             "name": self.name,
             "description": self.description,
@@ -40,7 +40,7 @@ class ToolDefinition:
 
     @classmethod
     def from_function(cls, func: Callable[..., Any]) -> ToolDefinition:
-        """Describe a function by its signature and the first line of its docstring."""
+        """Return a definition from a function's signature and its docstring's first line."""
         hints = typing.get_type_hints(func)
         doc = inspect.getdoc(func) or f"Function {func.__name__}"
         parameters = {
@@ -61,7 +61,7 @@ UNNAMED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 @dataclass
 class ToolCall:
-    """A call that the model asks for; an id is made where none is given."""
+    """A tool call of the model; without an id it gets a random one."""
 
     name: str
     arguments: Dict[str, Any]
@@ -74,7 +74,7 @@ class ToolCall:
 
 @dataclass
 class ToolResult:
-    """What a called tool returned."""
+    """The result of a tool call."""
 
     tool_call_id: str
     output: Any
@@ -88,13 +88,13 @@ class ToolResult:
 
 @dataclass
 class ToolCallResponse:
-    """An answer that may hold calls."""
+    """An answer that may have tool calls."""
 
     content: Optional[str] = None
     tool_calls: List[ToolCall] = field(default_factory=list)
 
     def has_tool_calls(self) -> bool:
-        """Whether the answer asks for tools."""
+        """Return whether the answer has tool calls."""
         return bool(self.tool_calls)
 
 
@@ -102,7 +102,7 @@ ToolCallRequest = ToolCallResponse  # upstream's alias for older callers
 
 
 def _json_type(hint: Any) -> str:
-    """Map an annotation to a JSON type; Optional counts as what it wraps."""
+    """Return the JSON type of an annotation; Optional[X] has the type of X."""
     if typing.get_origin(hint) in (Union, types.UnionType):
         inner = [arg for arg in typing.get_args(hint) if arg is not type(None)]
         if len(inner) == 1:

@@ -1,4 +1,4 @@
-"""The small model in the package, and what made it."""
+"""The small model in the package, and the code that made it."""
 
 from __future__ import annotations
 
