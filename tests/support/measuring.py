@@ -19,19 +19,28 @@ FOLDER, CONTEXT = "MEASURED_INTO", "MEASURED_FOR"
 QUIET = ["no-data-collected", "module-not-imported", "module-not-measured", "module-not-python"]
 
 
-def measuring_into(folder, **options):
-    """Return a Coverage of both packages that keeps its data in a file of its own."""
-    measuring = coverage.Coverage(
-        data_file=str(Path(folder) / "coverage"),
-        data_suffix=True,
+def measuring(**options):
+    """Return a Coverage of both packages, for any thread."""
+    this = coverage.Coverage(
         source_pkgs=list(PACKAGES),
         concurrency=["thread"],
         config_file=False,
         messages=False,
         **options,
     )
-    measuring.set_option("run:disable_warnings", QUIET)
-    return measuring
+    this.set_option("run:disable_warnings", QUIET)
+    return this
+
+
+def save_lines(data):
+    """Save what a program has run for the test file that its environment names by now.
+
+    A program forked from another learns only later for which file it runs.
+    """
+    saved = coverage.CoverageData(str(Path(os.environ[FOLDER]) / "coverage"), suffix=True)
+    saved.set_context(os.environ[CONTEXT])
+    saved.add_lines({file: data.lines(file) for file in data.measured_files()})
+    saved.write()
 
 
 def module_names():
@@ -73,9 +82,9 @@ def pytest_load_initial_conftests(early_config):
         return
     paths = [str(ROOT / "tests/support/measured"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    measuring = measuring_into(os.environ[FOLDER])
-    measuring.start()
+    this = measuring(data_file=str(Path(os.environ[FOLDER]) / "coverage"), data_suffix=True)
+    this.start()
     for name in module_names():
         with suppress(ImportError):
             importlib.import_module(name.removesuffix(".py").replace("/", "."))
-    early_config.pluginmanager.register(Contexts(measuring))
+    early_config.pluginmanager.register(Contexts(this))
