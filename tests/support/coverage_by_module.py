@@ -18,7 +18,7 @@ from tests.support.measuring import FOLDER, PACKAGES, ROOT, module_names
 
 LEAST = 85  # percent of a module's statements
 LEAST_RATIO = 0.8  # lines of tests to lines of code
-WORKERS = "2"
+MOST_WORKERS = 2
 # Modules that may have less, each with the reason.
 REASONS = {
     "provider/embedded/making/network.py": "torch is not installed for the tests",
@@ -59,8 +59,9 @@ def test_of(module):
 
 def run(tests, options, folder):
     """Run test files, keep in this folder which lines each of them runs, and return the status."""
+    workers = str(min(MOST_WORKERS, len(tests)))
     command = [sys.executable, "-m", "pytest", "--quiet", "-m", "not slow"]
-    command += ["--numprocesses", WORKERS, "--dist", "loadfile", "-p", "tests.support.measuring"]
+    command += ["--numprocesses", workers, "--dist", "loadfile", "-p", "tests.support.measuring"]
     environment = {"OPENBLAS_NUM_THREADS": "1", **os.environ, FOLDER: str(folder)}
     done = subprocess.run([*command, *options, *tests], env=environment, cwd=ROOT, check=False)
     return done.returncode

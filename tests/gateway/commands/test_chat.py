@@ -1,9 +1,21 @@
-"""What the terminal shows; conversations in a terminal of their own are in test_cli.py."""
+"""A conversation on these streams; those in a terminal of their own are in test_cli.py."""
+
+import asyncio
+import contextlib
+import io
+import os
+import pty
+import sys
 
 import pytest
 
-from gateway.commands.chat import _Answer, _footer, chat_with
+from gateway.client.tool_loop import Toolbox
+from gateway.commands.chat import _Answer, _footer, ask_user, chat_with
 from gateway.protocol.frames import Chunk, Done, Timing, ToolCall, Usage
+from provider.errors import InvalidParameterError
+from provider.scripted import Call, Fail, Reason, Say, ScriptedProvider
+from tests.support.servers import running
+from tests.support.timeouts import TIMEOUT
 
 
 def done(reason, tokens=12, **timing):
@@ -69,3 +81,131 @@ async def test_a_call_that_cannot_be_read_is_shown_as_it_was_written(capsys):
 def test_a_gateway_that_is_not_there_is_an_oserror():
     with pytest.raises(OSError, match="9"):
         chat_with("http://127.0.0.1:9/", None, {})
+
+
+async def chat(script, system=None, toolbox=None, attachments=(), **running_with):
+    """Return whether a chat with a scripted provider was answered, and what it was asked."""
+    provider = ScriptedProvider(script=script, tokens_per_second=None)
+    async with running(provider, **running_with) as gateway, asyncio.timeout(TIMEOUT):
+        answered = await asyncio.to_thread(
+            chat_with, gateway.url, system, {"max_tokens": 99}, None, toolbox, attachments
+        )
+    return answered, provider.requests
+
+
+def type_lines(monkeypatch, *lines):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+
+
+async def test_each_line_is_a_turn_and_an_empty_one_is_none(monkeypatch, capsys):
+    type_lines(monkeypatch, "Foxes?", "", "Bears?")
+    answered, requests = await chat([Say("Yes.")], system="Be brief.")
+    assert answered
+    assert capsys.readouterr() == ("Yes.\nYes.\n", "")
+    assert [request.options["max_tokens"] for request in requests] == [99, 99]
+    turns = [turn["content"] for turn in requests[1].options["messages"]]
+    assert turns[-3:] == ["Foxes?", "Yes.", "Bears?"]
+
+
+async def test_attachments_come_with_the_first_turn_alone(monkeypatch):
+    type_lines(monkeypatch, "What?", "Why?")
+    note = {"type": "text", "text": "Buy bread."}
+    _, (first, second) = await chat([Say("So.")], attachments=[note])
+    assert first.last_user_text == "Buy bread.What?"
+    assert second.last_user_text == "Why?"
+
+
+async def test_a_turn_that_fails_is_said_and_is_none_of_the_conversation(monkeypatch, capsys):
+    type_lines(monkeypatch, "Bad", "Good")
+
+    def script(request):
+        bad = request.last_user_text == "Bad"
+        return [Fail(InvalidParameterError("seed", 7))] if bad else [Say("Fine.")]
+
+    answered, requests = await chat(script)
+    assert not answered
+    out, err = capsys.readouterr()
+    assert out.endswith("Fine.\n")
+    assert "seed" in err
+    assert [turn["content"] for turn in requests[1].options["messages"]] == ["Good"]
+
+
+async def test_a_function_answers_the_model_and_its_result_is_a_note(monkeypatch, capsys):
+    type_lines(monkeypatch, "How many?")
+
+    def count(of: str) -> int:
+        """Count."""
+        return len(of)
+
+    def script(request):
+        told = any(turn["role"] == "tool" for turn in request.options["messages"])
+        return [Reason("Counted."), Say("Five.")] if told else [Call("count", {"of": "foxes"})]
+
+    answered, _ = await chat(script, toolbox=Toolbox([count]))
+    assert answered
+    out, err = capsys.readouterr()
+    assert out == "Five.\n"
+    assert [line.strip() for line in err.splitlines()] == [
+        'count {"of": "foxes"}',
+        "→ 5",
+        "Counted.",
+    ]
+
+
+@contextlib.contextmanager
+def terminal(monkeypatch):
+    """Type into a terminal that standard input is."""
+    parent, child = pty.openpty()
+    with os.fdopen(child) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        yield lambda text: os.write(parent, text.encode())
+    os.close(parent)
+
+
+async def test_a_terminal_shows_the_models_a_prompt_and_what_an_answer_took(monkeypatch, capsys):
+    with terminal(monkeypatch) as type_text:
+        type_text("Foxes?\n\x04")
+        answered, _ = await chat([Say("Two words.")])
+    assert answered
+    out, err = capsys.readouterr()
+    assert "Two words.\n" in out
+    assert err.startswith("scripted · ")
+    assert "2 tokens" in err
+
+
+async def test_in_a_terminal_an_error_was_seen_and_the_chat_counts_as_answered(monkeypatch, capsys):
+    with terminal(monkeypatch) as type_text:
+        type_text("Foxes?\n\x04")
+        answered, _ = await chat([Fail(InvalidParameterError("seed", 7))])
+    assert answered
+    assert "seed" in capsys.readouterr().err
+
+
+CALL = ToolCall(id="a", seq=1, index=0, call_id="c", name="get_weather", complete=True)
+
+
+async def test_the_user_answers_with_a_line(monkeypatch, capsys):
+    with terminal(monkeypatch) as type_text:
+        type_text("foggy\n")
+        assert await ask_user(CALL) == "foggy"
+    assert capsys.readouterr().err == "get_weather returns > "
+
+
+async def test_an_end_of_the_input_is_no_answer(monkeypatch):
+    with terminal(monkeypatch) as type_text:
+        type_text("\x04")
+        with pytest.raises(EOFError):
+            await ask_user(CALL)
+
+
+async def test_a_question_that_is_cancelled_leaves_the_next_line_to_others(monkeypatch, capsys):
+    with terminal(monkeypatch) as type_text:
+        asking = asyncio.create_task(ask_user(CALL))
+        while "returns" not in capsys.readouterr().err:
+            await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        type_text("Bears?\n")
+        assert await asyncio.to_thread(sys.stdin.readline) == "Bears?\n"
+    assert capsys.readouterr().err == "\n"
