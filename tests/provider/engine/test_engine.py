@@ -382,8 +382,8 @@ async def test_a_parked_run_gives_its_caches_up_and_goes_on_with_the_same_text(m
     run = engine.submit(request(max_tokens=64), inbox)
     await until(lambda: inbox.parked)
     budget = budget_of(engine)
-    budget.limit = budget.need(len(PROMPT) + 64)  # no room for another's caches beside a run
-    await whole(engine, max_tokens=64, prompt=list(range(100, 120)))
+    budget.limit = budget.need(len(PROMPT) + 64)  # no room for another's caches beside a run's
+    await whole(engine, max_tokens=3, prompt=list(range(100, 120)))  # fewer than would park it
     assert run.parked.row.caches is None
     said = ""
     while not isinstance(event := await asyncio.wait_for(inbox.get(), TIMEOUT * 2), RunFinished):
