@@ -136,6 +136,7 @@ def wrong_arrows(base, layers, beside):
         place = place_of(module)
         if place == "__main__":
             continue
+        assert place in level or place in beside, f"`{module}` is in no layer and beside none"
         for other in modules_in(imported(path)):
             if other.partition(".")[0] != base or place_of(other) == place:
                 continue
