@@ -1,7 +1,7 @@
-"""MLXProvider: AbstractLLMInterface over the engine.
+"""MLXProvider: the AbstractLLMInterface of models that run on MLX.
 
-Streaming or not, with an event loop or without, every generation goes the same way through the
-engine, so all four give the same text for greedy decoding and for a fixed seed.
+Every generation goes through the engine in the same way, with or without streaming and with or
+without asyncio. So all four give the same text for greedy decoding and for a fixed seed.
 """
 
 from __future__ import annotations
@@ -52,20 +52,23 @@ Tools = Optional[List[Union[Dict[str, Any], Callable[..., Any]]]]
 class MLXProvider(AbstractLLMInterface):
     """Generates with models that run on MLX, many generations in one batch.
 
-    `config` takes `model` (a folder or a hub id; absent, the model in the package), the engine's
-    settings (see `EngineSettings`, such as `max_batch`, the runs that decode together),
-    `draft_model` (a smaller model that proposes tokens; runs then go one by one), and defaults for
-    the options of a call: `temperature`, `top_p`, `top_k`, `min_p`, `max_tokens`, `seed`, `stop`,
-    `repetition_penalty`, `system_prompt`, `enable_thinking`, `chat_template_kwargs`.
+    `config` may have these entries:
+    - `model`: a folder or a hub id; by default the model in the package. It may also be a list of
+      these, each as it is or as `NAME=MODEL`. A call chooses by its option `model`; the default is
+      the first one.
+    - `adapter`: a list of LoRA adapters, each as `NAME=BASE:FOLDER`; they share the weights of the
+      model `BASE`.
+    - `pin`: names of models that stay loaded. Every other model is loaded by the first call that
+      names it, and unloaded when memory is needed, the least recently used idle model first.
+    - `idle_unload`: seconds after which an idle model is unloaded.
+    - `allow_any_model`: whether a call may name any folder or hub id.
+    - `draft_model`: a smaller model that proposes tokens; runs then go one at a time.
+    - the settings of `EngineSettings`, and defaults for the configurable options of a call (see
+      `GenerationOptions`) and for `system_prompt`.
 
-    `model` may be a list too, of such or of `NAME=` and such; a call names one by its option
-    `model`, the first is meant where none is named. `adapter` is a list of `NAME=BASE:FOLDER`:
-    LoRA adapters, which share their base's weights. Each is loaded when it is asked for; the least
-    recently used that is idle goes where there is no room, but those in the list `pin` stay. After
-    `idle_unload` seconds an idle one goes. With `allow_any_model` a call may name any folder or id.
-
-    Making one is cheap; the first model is loaded by `load`, or by the first generation. Any thread
-    and any number of event loops may use one. `close` frees all; so does the end of the program.
+    Creating a provider is cheap: `load` or the first generation loads the first model. Any thread
+    and any number of event loops may use one provider. `close` frees all resources, as does the end
+    of the program.
     """
 
     def __init__(self, config: Optional[Dict[Union[str, ModelParameter], Any]] = None):
@@ -84,14 +87,14 @@ class MLXProvider(AbstractLLMInterface):
             idle_s=given.get("idle_unload"),
             allow_any=bool(given.get("allow_any_model")),
         )
-        self._trials = Sandbox()
+        self._sandbox = Sandbox()
 
     # Loading and closing.
 
     async def load(self) -> None:
-        """Load the first model and those that are pinned, or wait until they are loaded.
+        """Load the first model and the pinned models, and wait until they are loaded.
 
-        Raises ModelNotFoundError or ModelLoadingError. Cancelling leaves the loading going on.
+        Raises ModelNotFoundError or ModelLoadingError. Cancelling does not stop the loading.
         """
         for served in self._library.at_start:
             await _loaded(served)
@@ -99,24 +102,24 @@ class MLXProvider(AbstractLLMInterface):
     def close(self, grace_s: Optional[float] = None) -> None:
         """Refuse new generations, free the models, join all threads. Idempotent.
 
-        Generations that are there have `grace_s` seconds to come to their ends, by default the
-        setting `close_grace`; then they end with a GenerationError.
+        Running generations have `grace_s` seconds to finish, by default the setting `close_grace`.
+        After that they end with a GenerationError.
         """
         self._library.close(grace_s)
-        self._trials.close()  # last, so that no untested grammar is compiled
+        self._sandbox.close()  # last, so that no unchecked grammar is compiled
 
     async def aclose(self, grace_s: Optional[float] = None) -> None:
         """Do what `close` does without blocking the event loop."""
         await asyncio.to_thread(self.close, grace_s)
 
     def statistics(self) -> EngineStatistics:
-        """Return one look at the numbers of all models; never waits."""
+        """Return a snapshot of the metrics of all models; never waits."""
         return self._library.statistics()
 
     def health(self) -> Health:
-        """Return whether a generation can be taken now, by the first model.
+        """Return whether the first model can accept a generation now.
 
-        One that was unloaded, being idle, is loaded again for it.
+        A model that was unloaded because it was idle counts as ready.
         """
         default = self._library.default
         if default.loaded() is None and not default.closed:
@@ -131,16 +134,16 @@ class MLXProvider(AbstractLLMInterface):
         return Health(ready=True)
 
     def models(self) -> List[ModelInfo]:
-        """Return the models that are served, the first first."""
+        """Return the models that are served, the default model first."""
         return self._library.infos()
 
     @property
     def engine(self) -> Engine:
-        """The engine of the first model, for its counters."""
+        """The engine of the first model."""
         return self._library.default.engine
 
     def get_capabilities(self) -> Dict[Union[str, ModelCapability], Any]:
-        """Return what this provider can do with any model, and whether the first one sees."""
+        """Return the provider's capabilities; `VISION` is that of the first model."""
         able = (
             ModelCapability.STREAMING,
             ModelCapability.SYSTEM_PROMPT,
@@ -170,15 +173,15 @@ class MLXProvider(AbstractLLMInterface):
         tools: Tools = None,
         **kwargs: Any,
     ) -> Union[GenerateResponse, Generator[GenerateResponse, None, None]]:
-        """Generate while the calling thread waits, which must not be an event loop's.
+        """Generate while the calling thread waits; it must not be the thread of an event loop.
 
-        With `stream=True` returns a generator of deltas; closing it ends the generation. Takes
-        the options of `generate_async` and raises the same errors.
+        With `stream=True`, return a generator of deltas; closing it ends the generation. The
+        options and the errors are those of `generate_async`.
         """
         call = self._call(prompt, system_prompt, files, tools, kwargs)
         served = self._library.find(call.options.model)
-        if (trying := self._trying(call)) is not None:
-            trying.result()
+        if (check := self._check_of_form(call)) is not None:
+            check.result()
         deltas = self._deltas(served, self._requests(served, call))
         return deltas if stream else _join(list(deltas))
 
@@ -193,19 +196,19 @@ class MLXProvider(AbstractLLMInterface):
     ) -> Union[GenerateResponse, AsyncGenerator[GenerateResponse, None]]:
         """Generate without ever blocking the event loop.
 
-        With `stream=True` the awaited value is an async generator of deltas. Closing it, leaving
-        its loop, or cancelling the task that awaits takes the run out of the batch before the
-        model's next forward pass. Options beyond the named ones: `messages` (turns so far),
-        `events` (responses without text for queue, start, prefill and tool calls as they are
-        made), and those of `GenerationOptions`.
+        With `stream=True` the awaited value is an async generator of deltas. Closing it, or
+        cancelling the awaiting task, removes the run from the batch before the model's next
+        forward pass. `kwargs` are the fields of `GenerationOptions`; with `events`, the stream also
+        has responses without text, for queue, start, prefill and the parts of tool calls.
 
-        Raises InvalidParameterError, FileProcessingError, UnsupportedFeatureError,
-        ContextWindowExceededError and the errors of `load` at the await, GenerationError later.
+        The await raises InvalidParameterError, FileProcessingError, UnsupportedFeatureError,
+        ContextWindowExceededError and the errors of `load`; a running generation raises
+        GenerationError.
         """
         call = self._call(prompt, system_prompt, files, tools, kwargs)
         served = self._library.find(call.options.model)
-        if (trying := self._trying(call)) is not None:
-            await asyncio.wrap_future(trying)
+        if (check := self._check_of_form(call)) is not None:
+            await asyncio.wrap_future(check)
         if stream and call.options.events and served.ready_now() is None:
             return self._after_loading(served, call)
         deltas = self._deltas_async(served, await self._requests_async(served, call))
@@ -222,7 +225,7 @@ class MLXProvider(AbstractLLMInterface):
         tools: Tools,
         kwargs: Dict[str, Any],
     ) -> Call:
-        """Check what can be checked without the model."""
+        """Return a call's arguments, checked as far as is possible without the model."""
         options = parse_options(kwargs, self.get_config())
         if not isinstance(prompt, str):
             raise InvalidParameterError("prompt", prompt, "`prompt` must be a string")
@@ -234,16 +237,19 @@ class MLXProvider(AbstractLLMInterface):
             options=options,
         )
 
-    def _trying(self, call: Call) -> Optional[Future[None]]:
-        """Return the trial of what the answer is held to, if it is; it raises what is refused."""
+    def _check_of_form(self, call: Call) -> Optional[Future[None]]:
+        """Start a check of the cost of the answer's form; return None if there is no form.
+
+        The future raises InvalidParameterError for a form that is too expensive.
+        """
         options = call.options
         tools = [] if options.tool_choice in {None, "auto", "none"} else call.tools
         if not options.response_format and not tools:
             return None
-        work = (refuse_costly, self._trials.passes, options.response_format, tools)
-        return self._trials.submit(*work)
+        work = (refuse_costly, self._sandbox.passes, options.response_format, tools)
+        return self._sandbox.submit(*work)
 
-    # A request may find its model unloaded, each time; then it is loaded again.
+    # A model may be unloaded between any two of these steps; the loops then load it again.
 
     def _requests(self, served: ServedModel, call: Call) -> List[RunRequest]:
         while True:
@@ -265,7 +271,7 @@ class MLXProvider(AbstractLLMInterface):
     async def _after_loading(
         self, served: ServedModel, call: Call
     ) -> AsyncGenerator[GenerateResponse, None]:
-        """Tell how the loading goes, then generate."""
+        """Yield events on the loading of the model, then generate."""
         loop = asyncio.get_running_loop()
         told: asyncio.Queue[LoadProgress | None] = asyncio.Queue()
         preparing = served.ready()
@@ -301,7 +307,7 @@ class MLXProvider(AbstractLLMInterface):
             served.refuse_if_closed()
         with runs:
             while runs.left:
-                if (response := self._take(runs, inbox.get())) is not None:
+                if (response := self._next_response(runs, inbox.get())) is not None:
                     yield response
 
     async def _deltas_async(
@@ -317,14 +323,14 @@ class MLXProvider(AbstractLLMInterface):
             served.refuse_if_closed()
         with runs:
             while runs.left:
-                if (response := self._take(runs, await inbox.get())) is not None:
+                if (response := self._next_response(runs, await inbox.get())) is not None:
                     yield response
 
-    def _take(self, runs: Submission, given: Any) -> Optional[GenerateResponse]:
-        """Return what the caller gets of what came to the inbox of some runs."""
-        event, choice = runs.take(given)
+    def _next_response(self, runs: Submission, item: Any) -> Optional[GenerateResponse]:
+        """Return the response for an item of the runs' inbox, None if the caller gets none."""
+        event, choice = runs.receive(item)
         request = runs.requests[choice]
-        if choice and not isinstance(event, OF_EACH):
+        if choice and not isinstance(event, EVENTS_OF_EACH_CHOICE):
             return None
         response = self._response(event, request, runs.name)
         if response is None or len(runs.requests) == 1:
@@ -334,7 +340,10 @@ class MLXProvider(AbstractLLMInterface):
     def _response(
         self, event: RunEvent, request: RunRequest, name: str
     ) -> Optional[GenerateResponse]:
-        """Return what the caller gets for an event, None for nothing; raise a run's error."""
+        """Return the response for an event of a run, None if the caller gets none.
+
+        Raises the error of a run that has failed.
+        """
         match event:
             case TextDelta(text, reasoning, _, logprobs):
                 given = TokenLogprobs(logprobs) if logprobs else None
@@ -358,12 +367,12 @@ class MLXProvider(AbstractLLMInterface):
                 return GenerateResponse(raw_response=event) if request.options.events else None
 
 
-# Events delivered for each of several answers; others only for the first.
-OF_EACH = (TextDelta, CallDelta, RunFinished, RunFailed)
+# Events that are delivered for every choice; other events are delivered for the first one only.
+EVENTS_OF_EACH_CHOICE = (TextDelta, CallDelta, RunFinished, RunFailed)
 
 
 async def _loaded(served: ServedModel) -> RequestBuilder:
-    """Wait until a model is loaded; cancelling leaves the loading going on."""
+    """Wait until a model is loaded; cancelling does not stop the loading."""
     return await asyncio.shield(asyncio.wrap_future(served.ready()))
 
 
@@ -377,14 +386,14 @@ def _tell(
 
 
 def _listed(value: Any) -> List[Any]:
-    """Return a list of what may be one value, a list or nothing."""
+    """Return a list from a list, a single value or None."""
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _join(deltas: List[GenerateResponse]) -> GenerateResponse:
-    """Return the whole answer that a stream's deltas make up, or several."""
+    """Return the whole answer that consists of these deltas, with all choices if there are any."""
     choices = sorted({delta.choice for delta in deltas if isinstance(delta, ChoiceResponse)})
     if not choices:
         return _join_one(deltas)

@@ -1,1 +1,1 @@
-"""Models by name: found, loaded, served, unloaded."""
+"""Models by name: how they are found, loaded, served and unloaded."""

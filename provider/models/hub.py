@@ -1,8 +1,8 @@
-"""Models on the hub, by huggingface_hub's own client: downloaded, checked, listed.
+"""Downloads, checks and lists models of the Hugging Face hub with the client huggingface_hub.
 
-A connection that is cut off is made again, and the file goes on where it was; of a download that
-was stopped, that client keeps the files that were complete. Where the hub is and which token is
-shown to it are that client's settings: HF_ENDPOINT, HF_TOKEN, HF_HOME.
+The client reconnects after a lost connection and continues the file there. After an interrupted
+download it keeps the complete files. Its own settings HF_ENDPOINT, HF_TOKEN and HF_HOME determine
+the hub's address, the token and the cache.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ __all__ = [
     "incomplete",
 ]
 
-Tell = Callable[[int, int], None]  # how many bytes are there, of those of the files begun
+Tell = Callable[[int, int], None]  # called with the bytes so far, and the total of the begun files
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-# What mlx-lm reads of a model, and of an adapter; code is not among it.
+# The files of a model or adapter that mlx-lm reads; none of them is code.
 PATTERNS = [
     "*.json",
     "model*.safetensors",
@@ -51,7 +51,7 @@ PATTERNS = [
 
 @dataclass(frozen=True)
 class CachedModel:
-    """A model in the local cache of the hub; `size` in bytes on disk."""
+    """A model in the hub's local cache; `size` is in bytes on disk."""
 
     id: str
     size: int
@@ -59,11 +59,11 @@ class CachedModel:
 
 
 def download(model: str, *, token: str | None = None, tell: Tell | None = None) -> Path:
-    """Return the folder of a model, downloading what is not there.
+    """Return the folder of a model after downloading its missing files.
 
-    How it goes on is told on the threads that download; an AbstractLLMError that `tell` raises
-    stops it. Raises ModelNotFoundError, which says whether there is none, or it needs a token, or
-    the hub cannot be reached.
+    `tell` is called with the progress, on the threads that download; an AbstractLLMError that it
+    raises stops the download. Raises ModelNotFoundError, whose message says whether there is no
+    such model, it needs a token, or the hub cannot be reached.
     """
     if not HUB_ID.fullmatch(model):
         raise ModelNotFoundError(model, "no such folder, and not a hub id of the form OWNER/NAME")
@@ -77,39 +77,39 @@ def download(model: str, *, token: str | None = None, tell: Tell | None = None) 
     except hub_errors.RepositoryNotFoundError as error:
         said = "no such folder, and no such model on the hub, or one that needs a token"
         raise _not_found(model, said, error) from error
-    except Exception as error:  # whatever the HTTP client below the hub's raises
+    except Exception as error:  # the HTTP client may raise errors of many classes
         said = "no such folder, and the hub cannot be reached"
         raise _not_found(model, said, error) from error
 
 
 def incomplete(model: str) -> set[Path]:
-    """Return the files of a model that are being written, or were when a process was killed.
+    """Return a model's incomplete files: of running downloads, and of killed processes.
 
-    Each process begins its own, and nobody goes on with another's.
+    Each process writes files of its own and never continues those of another process.
     """
     folder = Path(HF_HUB_CACHE) / f"models--{model.replace('/', '--')}"
     return set((folder / "blobs").glob("*.incomplete"))
 
 
 def holds_model(path: Path) -> bool:
-    """Return whether a folder has what mlx-lm reads of a model."""
+    """Return whether a folder has the files of a model that mlx-lm requires."""
     return (path / "config.json").is_file() and any(path.glob("model*.safetensors"))
 
 
 def holds_adapter(path: Path) -> bool:
-    """Return whether a folder has what mlx-lm reads of an adapter."""
+    """Return whether a folder has the files of an adapter that mlx-lm requires."""
     return all((path / name).is_file() for name in ("adapter_config.json", "adapters.safetensors"))
 
 
 def check(model: str) -> int:
-    """Compare a model's files in the cache with the hub's checksums; return how many are right.
+    """Compare a model's cached files with the hub's checksums; return the number of files.
 
-    Raises ModelLoadingError, which names those that are not, ModelNotFoundError if the hub can't
-    be asked.
+    Raises ModelLoadingError with the names of damaged files, ModelNotFoundError if the hub cannot
+    be reached.
     """
     try:
         found = HfApi().verify_repo_checksums(model)
-    except Exception as error:  # whatever the HTTP client below the hub's raises
+    except Exception as error:  # the HTTP client may raise errors of many classes
         raise _not_found(model, "the hub cannot be reached for its checksums", error) from error
     if found.mismatches:
         wrong = ", ".join(one["path"] for one in found.mismatches)
@@ -119,7 +119,7 @@ def check(model: str) -> int:
 
 
 def cached() -> list[CachedModel]:
-    """Return the models in the local cache, the largest first; none where there is no cache."""
+    """Return the models in the local cache, the largest first; none if there is no cache."""
     try:
         repositories = scan_cache_dir().repos
     except hub_errors.CacheNotFound:
@@ -135,18 +135,19 @@ def cached() -> list[CachedModel]:
 def _bar(tell: Tell) -> type[Any]:
     """Return a class of progress bars that report to `tell`.
 
-    The hub's client has three: of files, of what came, of what is written. The last is told.
+    The client makes one bar each for files, transferred bytes and written bytes; only the last one
+    reports.
     """
 
     class Bar(tqdm):
         def __init__(self, *arguments: Any, **more: Any):
-            self.is_told = more.get("unit") == "B" and "transfer" not in str(more.get("name"))
+            self.reports = more.get("unit") == "B" and "transfer" not in str(more.get("name"))
             self.bytes = 0
             super().__init__(*arguments, **more)  # type: ignore[no-untyped-call]
 
         def update(self, n: float | None = 1) -> None:
             super().update(n)
-            if self.is_told:
+            if self.reports:
                 with self.get_lock():
                     self.bytes += int(n or 0)
                     tell(self.bytes, int(self.total or 0))

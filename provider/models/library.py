@@ -1,8 +1,8 @@
-"""The models of one process: by name, on one MLX thread, in one memory.
+"""The models of one process by name; all share one MLX thread and one memory pool.
 
-A model is loaded when it is asked for. Where there is no room for it, the least recently used that
-nobody uses goes; one that was idle for long enough goes too, where that is asked for. Where all are
-in use, one makes way: its runs come to their ends, and new ones wait until it is loaded again.
+A model is loaded by the first call that names it. If memory does not suffice, the least recently
+used idle model is unloaded. If all models are in use, one of them makes way: its runs finish, and
+new calls wait until it is loaded again. Models that are idle for long may be unloaded too.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from provider.settings import EngineSettings
 
 __all__ = ["Library", "sources_of"]
 
-MOST_ANY = 256  # models remembered that clients asked for by folder or id
-LOOKS_AT_IDLE = 4  # checks within the idle time
+MAX_UNLISTED = 256  # remembered models that clients named by folder or id
+IDLE_CHECKS = 4  # number of checks for idle models within the idle time
 
 
 class Library:
-    """Models by name; the first is the default."""
+    """Models by name; the first one is the default."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Library:
         self._memory.call_off = self._call_off
         self._lock = threading.Lock()  # guards the next two attributes
         self._models: dict[str, ServedModel] = {}
-        self._past: list[EngineStatistics] = []  # statistics of forgotten models, added up
+        self._past: list[EngineStatistics] = []  # total statistics of forgotten models
         self._named = {source.name for source in sources}
         pins = set(pinned)
         for source in sources:
@@ -65,7 +65,7 @@ class Library:
 
     @property
     def at_start(self) -> list[ServedModel]:
-        """The models that are to be loaded before anybody asks for them."""
+        """The models that are loaded at start: the default model and the pinned ones."""
         pinned = [served for served in self._all() if served.pinned]
         return [self.default, *(served for served in pinned if served is not self.default)]
 
@@ -85,7 +85,10 @@ class Library:
         return served
 
     def find(self, name: str | None) -> ServedModel:
-        """Return a model. Raises UnsupportedModelError."""
+        """Return a model by name, folder or hub id; None names the default model.
+
+        Raises UnsupportedModelError if it is not served and clients must not name others.
+        """
         if name is None:
             return self.default
         with self._lock:
@@ -101,10 +104,10 @@ class Library:
             return self._add(ModelSource(name, name))
 
     def _forget_failed(self) -> None:
-        """Forget failed models that clients named, so that made-up names don't pile up."""
+        """Forget unlisted models that failed to load, or are idle if there are too many."""
         others = [served for name, served in self._models.items() if name not in self._named]
         for served in others:
-            if served.loading_failed or (len(others) >= MOST_ANY and not served.in_use):
+            if served.loading_failed or (len(others) >= MAX_UNLISTED and not served.in_use):
                 served.discard()
                 self._past = [total_of([*self._past, served.statistics().only_growing()])]
                 del self._models[served.name]
@@ -114,13 +117,16 @@ class Library:
         return [served.info for served in self._all()]
 
     def statistics(self) -> EngineStatistics:
-        """Return the numbers of all models together."""
+        """Return the statistics of all models together."""
         with self._lock:
             served = list(self._models.values())
             return total_of([*(one.statistics() for one in served), *self._past])
 
     def close(self, grace_s: float | None = None) -> None:
-        """Free all models and end the thread; see `Engine.close`. Idempotent."""
+        """Free all models within `grace_s` seconds and end the MLX thread. Idempotent.
+
+        See `Engine.close`.
+        """
         self._closing.set()
         served = self._all()
         deadline = time.monotonic() + (
@@ -131,15 +137,19 @@ class Library:
         self._thread.close()
 
     def _unload_one(self) -> bool:
-        """Unload the least recently used that nobody uses; on the MLX thread."""
+        """Unload the least recently used idle model; return whether there was one.
+
+        Must be called on the MLX thread.
+        """
         idle = [served for served in self._all() if served.makes_way or not served.in_demand]
         oldest_first = sorted(idle, key=lambda served: served.last_used)
         return any(served.unload(on_mlx_thread=True) for served in oldest_first)
 
     def _make_way(self) -> None:
-        """Let the model that has been there longest make way, unless one does; on the MLX thread.
+        """Let the model that has been loaded longest make way, unless another already does.
 
-        What it is waited for is bounded, see `MemoryPool.reserving`.
+        Must be called on the MLX thread. `MemoryPool.reserving` limits how long a load waits for
+        it.
         """
         longest_first = sorted(self._all(), key=lambda served: served.loaded_at)
         if not any(served.makes_way for served in longest_first):
@@ -150,7 +160,7 @@ class Library:
             served.call_off()
 
     def _unload_idle(self, idle_s: float) -> None:
-        while not self._closing.wait(max(0.05, idle_s / LOOKS_AT_IDLE)):
+        while not self._closing.wait(max(0.05, idle_s / IDLE_CHECKS)):
             for served in self._all():
                 if time.monotonic() - served.last_used >= idle_s and not served.engine.runs:
                     served.unload()
@@ -159,11 +169,10 @@ class Library:
 def sources_of(
     models: Sequence[str | None], adapters: Sequence[str] = (), draft: str | None = None
 ) -> list[ModelSource]:
-    """Return the sources that a configuration names.
+    """Return the sources of the models and adapters in a configuration.
 
-    A model is a folder or a hub id, or `NAME=` and one of these; an adapter is
-    `NAME=BASE:FOLDER`, or a hub id in the folder's place. `draft` is for the first model.
-    Raises InvalidParameterError.
+    A model is a folder or a hub id, optionally after `NAME=`. An adapter is `NAME=BASE:FOLDER` or
+    `NAME=BASE:HUB_ID`. `draft` is the first model's draft model. Raises InvalidParameterError.
     """
     sources = []
     for number, text in enumerate(models or [None]):
@@ -190,7 +199,7 @@ def sources_of(
 
 
 def _base_and_folder(text: str, names: Sequence[str]) -> tuple[str, str]:
-    """Return what is before and behind the colon that ends a name, which may have colons itself."""
+    """Split `BASE:FOLDER` after the longest of `names`, because a name may contain colons."""
     named = [name for name in names if text.startswith(f"{name}:")]
     base = max(named, key=len, default=text.partition(":")[0])
     return base, text[len(base) + 1 :]

@@ -1,4 +1,4 @@
-"""Finding a model and loading it: the embedded one, a folder, or one from the hub."""
+"""Loads a model's weights, tokenizer and image processor from its folder."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ __all__ = [
 ]
 
 
-SAMPLE = 1 << 20  # bytes of weights that tell two models apart
+SAMPLE = 1 << 20  # bytes of weights in each sample of a model's identity
 
-SLICE = 64 << 20  # bytes of weights that are loaded at once, between the steps of other models
+SLICE = 64 << 20  # bytes of weights that one step loads; other models may decode between steps
 
 HALVES = (mx.float16, mx.bfloat16)
 
-MOST_REASON = 300  # characters of a reason; some errors list every weight
+MAX_REASON = 300  # characters of an error's reason; some errors list every weight
 
 
 def tokenizer_of(path: Path) -> Any:
@@ -51,7 +51,7 @@ def tokenizer_of(path: Path) -> Any:
 
 
 def image_processor_of(path: Path) -> ImageProcessor | None:
-    """Return what reads images for a model, for the calling thread, None if it sees none.
+    """Return a model's image processor for the calling thread, None for a text model.
 
     Raises ModelLoadingError.
     """
@@ -62,7 +62,7 @@ def image_processor_of(path: Path) -> ImageProcessor | None:
 
 
 def load(path: Path, draft: Path | None = None, **more: Any) -> LoadedModel:
-    """Do what `loading` does, to its end."""
+    """Load a model in one go; arguments and errors are those of `loading`."""
     steps = loading(path, draft, **more)
     while True:
         try:
@@ -81,21 +81,21 @@ def loading(
 ) -> Loading:
     """Load the weights on the calling thread, which must be the one that will use them.
 
-    In steps, between which other models may have their turns; the first step says how much there
-    is to load, before anything is. On a CPU weights become float32: 16 bits are more than ten times
-    slower there. An `adapter`'s weights (LoRA, DoRA) are put over the model's; those of `base`, the
-    same model without one, are shared. A `draft` is loaded too; its tokens must be the model's.
-    A `tokenizer` that was made elsewhere belongs to the calling thread from now on.
-    Raises ModelLoadingError.
+    The generator loads in steps, between which other models may decode. It first yields the total
+    size, before anything is loaded. On a CPU the weights become float32, because 16-bit types are
+    more than ten times slower there. With an `adapter`, its weights (LoRA, DoRA) are applied to
+    the model, and those of `base`, the same model without the adapter, are shared. A `draft` model
+    is loaded too, and must have the same vocabulary. A given `tokenizer` belongs to the calling
+    thread from now on. Raises ModelLoadingError.
     """
     try:
-        loaded = _described(path, adapter, base, tokenizer)
-        drafted = None if draft is None else _described(draft, None, None, None)
-        if drafted is not None and draft is not None:
-            _check_draft(path, draft, loaded, drafted)
-            loaded.draft = drafted.model
-            loaded.identity += drafted.identity
-        models = [loaded.model] if drafted is None else [loaded.model, drafted.model]
+        loaded = _lazily_loaded(path, adapter, base, tokenizer)
+        drafting = None if draft is None else _lazily_loaded(draft, None, None, None)
+        if drafting is not None and draft is not None:
+            _check_draft(path, draft, loaded, drafting)
+            loaded.draft = drafting.model
+            loaded.identity += drafting.identity
+        models = [loaded.model] if drafting is None else [loaded.model, drafting.model]
         loaded.weights = yield from _evaluating(models, base)
     except ModelLoadingError:
         raise
@@ -104,19 +104,19 @@ def loading(
     return loaded
 
 
-def _check_draft(path: Path, draft: Path, loaded: LoadedModel, drafted: LoadedModel) -> None:
-    if drafted.vocabulary != loaded.vocabulary:
+def _check_draft(path: Path, draft: Path, loaded: LoadedModel, drafting: LoadedModel) -> None:
+    if drafting.vocabulary != loaded.vocabulary:
         raise ModelLoadingError(
             f"`{draft.name}` cannot be the draft model of `{path.name}`: it has "
-            f"{drafted.vocabulary} tokens instead of {loaded.vocabulary}",
+            f"{drafting.vocabulary} tokens instead of {loaded.vocabulary}",
             model_name=draft.name,
         )
 
 
-def _described(
+def _lazily_loaded(
     path: Path, adapter: Path | None, base: LoadedModel | None, tokenizer: Any
 ) -> LoadedModel:
-    """Return a model whose weights are not computed yet, but for those of `base`."""
+    """Return a model with unevaluated weights, except for those that it shares with `base`."""
     model, config = _built(path)
     if base is not None:
         model.update(base.model.parameters())
@@ -137,16 +137,16 @@ def _described(
 
 
 def _built(path: Path) -> tuple[Any, dict[str, Any]]:
-    """Return a model and its configuration; mlx-vlm's where that can see with it."""
+    """Return a model and its configuration; mlx-vlm makes it if it supports the model's images."""
     if supports_images(path):
         return load_vision_model(path)
     return load_model(path, lazy=True)  # type: ignore[no-any-return]
 
 
 def _evaluating(models: list[Any], base: LoadedModel | None) -> Generator[LoadProgress, None, int]:
-    """Compute the weights, some at a time; return how many bytes they are, without the base's."""
-    there = set() if base is None else {id(array) for array in _arrays(base.model)}
-    arrays = [array for model in models for array in _arrays(model) if id(array) not in there]
+    """Evaluate the weights slice by slice; return their size in bytes without those of `base`."""
+    shared = set() if base is None else {id(array) for array in _arrays(base.model)}
+    arrays = [array for model in models for array in _arrays(model) if id(array) not in shared]
     done, total = 0, int(sum(array.nbytes for array in arrays))
     yield LoadProgress(0, total)
     while arrays:
@@ -164,7 +164,7 @@ def _arrays(model: Any) -> list[Any]:
 
 
 def _identity(path: Path) -> str:
-    """Return a digest of the configuration, and of the weights by samples of each file."""
+    """Return a digest of the configuration and of samples of each file of weights."""
     digest = hashlib.sha256(f"{mlx_lm_version} {on_cpu()}".encode())
     for config in ("config.json", "adapter_config.json"):
         if (path / config).is_file():
@@ -181,7 +181,7 @@ def _identity(path: Path) -> str:
 
 def _loading_error(path: Path, error: Exception) -> ModelLoadingError:
     said = " ".join(str(error).split()).replace(str(path), path.name) or type(error).__name__
-    reason = said.partition(". ")[0].rstrip(".: ")[:MOST_REASON]
+    reason = said.partition(". ")[0].rstrip(".: ")[:MAX_REASON]
     return ModelLoadingError(
         f"`{path.name}` cannot be loaded: {reason}",
         model_name=path.name,

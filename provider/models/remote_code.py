@@ -1,8 +1,8 @@
-"""Code that comes with a model is never run: its configuration and its weights are all that counts.
+"""Makes sure that code which comes with a model never runs; only its data is used.
 
-mlx-lm and transformers refuse such code unless they are told to trust it. mlx-vlm runs a
-`model_file` unasked, and tells transformers for some models to trust what an `auto_map` names: a
-file beside the weights, or one of any other repository, which is downloaded for it.
+mlx-lm and transformers refuse such code by default. But mlx-vlm runs a `model_file` without asking,
+and for some models it lets transformers trust the code that an `auto_map` names. That may be a file
+beside the weights, or a file of another repository that is downloaded.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from provider.runtime.mlx_lm import guard_model_code
 
 __all__ = ["refuse_model_file", "without_code"]
 
-_here = threading.local()
+_thread = threading.local()  # `refused` says whether the thread is in `without_code`
 
 
 def refuse_model_file(config: Mapping[str, Any]) -> None:
-    """Raise ValueError if a model is made by code of its own."""
+    """Raise ValueError if a model's configuration names code of its own."""
     if config.get("model_file") is not None:
         raise ValueError(
             f"it needs code of its own, {config['model_file']!r}; code of models is never run"
@@ -30,21 +30,21 @@ def refuse_model_file(config: Mapping[str, Any]) -> None:
 
 @contextmanager
 def without_code() -> Iterator[None]:
-    """Let transformers run no code of a model on this thread, whoever tells it to trust that.
+    """Keep transformers from running a model's code on this thread, even if told to trust it.
 
-    It raises ValueError instead; other threads, and other uses of transformers, go on as before.
+    Transformers raises ValueError instead. Other threads are not affected.
     """
-    _here.refused = True
+    _thread.refused = True
     try:
         yield
     finally:
-        _here.refused = False
+        _thread.refused = False
 
 
 def _if_not_refused(run: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(run)
     def run_if_not_refused(name: Any, *arguments: Any, **more: Any) -> Any:
-        if getattr(_here, "refused", False):
+        if getattr(_thread, "refused", False):
             raise ValueError(f"it needs code of its own, {name!r}; code of models is never run")
         return run(name, *arguments, **more)
 

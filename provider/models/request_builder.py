@@ -1,6 +1,6 @@
-"""Requests for the engine, made from calls: checked against the model, and tokenized.
+"""Builds the engine's requests from calls: checks them against the model and tokenizes prompts.
 
-A `RequestBuilder` belongs to one thread, as its tokenizer does.
+A `RequestBuilder` belongs to one thread, because its tokenizer does.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ __all__ = ["Call", "RequestBuilder", "ToolsUnsupportedError"]
 
 
 PLAIN = {"type": "text"}
-KNOWN_STATES = (ANSWER_STATE, REASONING_STATE)  # any other state is within a header
+KNOWN_STATES = (ANSWER_STATE, REASONING_STATE)  # any other state is inside a message's header
 
 
 class ToolsUnsupportedError(UnsupportedFeatureError, ValueError):
-    """The model's template does not support tools; a ValueError too, as the interface documents."""
+    """The model's chat template does not support tools; also a ValueError, as upstream raises."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call's arguments, checked as far as they can be without a model."""
+    """One call's arguments, checked as far as is possible without a model."""
 
     prompt: str
     system_prompt: str | None
@@ -54,7 +54,7 @@ class Call:
 
 @dataclass(frozen=True)
 class RequestBuilder:
-    """Makes requests for the engine out of calls, on the prompt thread of a loaded model."""
+    """Builds the engine's requests from calls, on the prompt thread of a loaded model."""
 
     template: ChatTemplate
     context_window: int | None
@@ -62,10 +62,10 @@ class RequestBuilder:
     forms: GrammarCompiler
     keep_boundaries: bool
     image_processor: ImageProcessor | None = None
-    why_text_only: str = ""  # why a model that could see does not
+    why_text_only: str = ""  # why a vision model accepts no images, as the end of a sentence
 
     def requests(self, call: Call) -> list[RunRequest]:
-        """Return a call's requests, one for each answer. Raises what `generate_async` documents."""
+        """Return a call's requests, one per choice. Raises the errors of `generate_async`."""
         first = self._request(call)
         if call.options.n == 1:
             return [first]
@@ -99,7 +99,7 @@ class RequestBuilder:
         processed = self._processed(prompt, images) if images else None
         if processed is not None:
             prompt.tokens = processed.tokens
-        # A form says itself where the answer ends.
+        # With a form, the form itself determines where the answer ends.
         formed = (options.response_format or PLAIN) != PLAIN
         if not options.raw and not formed:
             options = replace(options, stop=(*options.stop, *self.template.stop))
@@ -122,7 +122,10 @@ class RequestBuilder:
         )
 
     def _processed(self, prompt: RenderedPrompt, images: list[bytes]) -> ProcessedImages:
-        """Return a prompt with images. Raises UnsupportedFeatureError, ImageProcessingError."""
+        """Return a prompt's images and tokens as the image processor makes them.
+
+        Raises UnsupportedFeatureError for a text model, ImageProcessingError for a bad image.
+        """
         if self.image_processor is None:
             raise UnsupportedFeatureError(
                 "vision", f"this model reads text, not images{self.why_text_only}"
@@ -130,7 +133,10 @@ class RequestBuilder:
         return self.image_processor.process(prompt.text, images)
 
     def _turns(self, call: Call) -> list[dict[str, Any]]:
-        """Return the conversation, nothing for a raw prompt. Raises InvalidParameterError."""
+        """Return the conversation's messages, none for a raw prompt.
+
+        Raises InvalidParameterError and FileProcessingError.
+        """
         options = call.options
         if options.raw:
             if options.messages or call.system_prompt or call.files or call.tools:
@@ -146,7 +152,10 @@ class RequestBuilder:
         return turns
 
     def _form(self, call: Call, prompt: RenderedPrompt) -> AnswerConstraint | None:
-        """Return what holds an answer to its form. Raises InvalidParameterError."""
+        """Return the constraint on an answer, None if there is none.
+
+        Raises InvalidParameterError, and UnsupportedFeatureError if the model can't be constrained.
+        """
         options, tokenizer, state = call.options, self.template.tokenizer, prompt.state
         for token in options.logit_bias or ():
             if token >= self.vocabulary:
@@ -168,14 +177,14 @@ class RequestBuilder:
         budget = options.max_reasoning_tokens if thinking.end else None
         if matcher is None and budget is None and not forbidden:
             return None
-        # The template is asked only where it matters: before a form, for thinking not yet open.
-        unasked = (
+        # `lets_think` may render the template, so it is read only if the answer depends on it.
+        may_think = (
             matcher is None or state == REASONING_STATE or not thinking.start or prompt.lets_think
         )
         return AnswerConstraint(
             matcher,
             tokenizer.eos_token_ids,
-            thinking if unasked else replace(thinking, start=()),
+            thinking if may_think else replace(thinking, start=()),
             begun=state == REASONING_STATE or (headed and not must_call),
             max_thoughts=budget,
             forbidden=forbidden,
@@ -183,7 +192,7 @@ class RequestBuilder:
 
 
 def _digest(images: Sequence[bytes]) -> str:
-    """Return a digest of images, different also where the data are split differently."""
+    """Return a digest of images, which also depends on where one image ends and the next begins."""
     each = (hashlib.sha256(data).digest() for data in images)
     return hashlib.sha256(b"".join(each)).hexdigest()
 
@@ -193,7 +202,7 @@ def _reseeded(options: GenerationOptions, seed: int) -> GenerationOptions:
 
 
 def _with_choice(call: Call) -> Call:
-    """Return a call with the tools that `tool_choice` leaves. Raises InvalidParameterError."""
+    """Return a call with only the tools that `tool_choice` allows. Raises InvalidParameterError."""
     choice, options = call.options.tool_choice, call.options
     if choice in {None, "auto"}:
         return call

@@ -1,7 +1,7 @@
-"""One model that is served: found, loaded when it is asked for, unloaded when it is idle.
+"""One served model: it is loaded by the first call that names it, and unloaded when it is idle.
 
-Its prompts are made on a thread of its own: a long one must hold up neither the event loop nor a
-decode step nor another model's prompts, and tokenizers are not shared between threads.
+Each model has a prompt thread, which renders and tokenizes prompts. So a long prompt delays neither
+the event loop nor a decode step nor another model's prompts, and no two threads share a tokenizer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from provider.models.request_builder import RequestBuilder
 from provider.models.source import ModelSource, resolve, resolve_adapter
 from provider.models.vision import why_text_only
 from provider.runtime.mlx import clear_streams_at_thread_end, describe
-from provider.runtime.mlx_lm import say_what_is_unknown
+from provider.runtime.mlx_lm import warn_of_untested_versions
 from provider.settings import EngineSettings
 
 __all__ = [
@@ -36,14 +36,14 @@ __all__ = [
 ]
 
 
-BETWEEN_CALLS_S = 0.25  # longer than a client takes from one answer to its next call
-SAID_EVERY_S = 10.0  # seconds between log lines on a download
+BETWEEN_CALLS_S = 0.25  # seconds, longer than a client needs from one answer to its next call
+LOG_EVERY_S = 10.0  # seconds between log lines on a download
 
 log = logging.getLogger(__name__)
 
 
 class ServedModel:
-    """A model by name. Its methods may be called from any thread."""
+    """A model that requests name. Any thread may call its methods."""
 
     def __init__(
         self,
@@ -58,24 +58,25 @@ class ServedModel:
         self.source = source
         self.pinned = pinned
         self.last_used = time.monotonic()  # in seconds
-        self._past: list[EngineStatistics] = []  # statistics of unloaded engines, added up
+        self._past: list[EngineStatistics] = []  # total statistics of unloaded engines
         self._settings = settings
         self._thread = thread
         self._memory = memory
         self._base = base
-        self.adapters: list[ServedModel] = []  # models that share its weights
+        self.adapters: list[ServedModel] = []  # models that share this model's weights
         if base is not None:
             base.adapters.append(self)
         self._lock = threading.Lock()
         self._closed = False
         self._context_window: int | None = None
-        self._last_said = 0.0  # time of the last log line on a download, in seconds
+        self._last_logged = 0.0  # time of the last log line on a download, in seconds
         self.loaded_at = 0.0  # in seconds
-        self._way: Future[RequestBuilder] | None = None  # for those who ask while it makes way
-        self._way_asked = False
-        self._begin_anew()
+        # The next loading, for calls that come while the model makes way; None if it does not.
+        self._way: Future[RequestBuilder] | None = None
+        self._way_asked = False  # whether a call waits for that loading
+        self._create_engine()
 
-    def _begin_anew(self) -> None:
+    def _create_engine(self) -> None:
         self._unloaded = False
         self.engine = Engine(
             self.name, self._steps, self._settings, thread=self._thread, memory=self._memory
@@ -83,7 +84,7 @@ class ServedModel:
         self._text_worker = ThreadPoolExecutor(
             max_workers=1,
             thread_name_prefix="mlx-prompt",
-            initializer=clear_streams_at_thread_end,  # images' processors make small mlx arrays
+            initializer=clear_streams_at_thread_end,  # image processors create small mlx arrays
         )
         self._preparing: Future[RequestBuilder] | None = None
         self._files: tuple[Path, Path | None, Path | None, Any] | None = None
@@ -101,46 +102,50 @@ class ServedModel:
 
     @property
     def closed(self) -> bool:
-        """Whether it is closed for good."""
+        """Whether the model is closed for good."""
         return self._closed
 
     @property
     def loading_failed(self) -> bool:
-        """Whether the last attempt to load it failed."""
+        """Whether the last attempt to load the model failed."""
         preparing = self._preparing
         return preparing is not None and preparing.done() and preparing.exception() is not None
 
     @property
     def unloaded(self) -> bool:
-        """Whether it was loaded once, and is loaded again when it is asked for."""
+        """Whether the model was loaded and unloaded again; the next call loads it."""
         return bool(self._past) and self.loaded() is None
 
     @property
     def in_use(self) -> bool:
-        """Whether it is loaded, or is being loaded."""
+        """Whether the model is loaded or being loaded."""
         return self._preparing is not None and not self.loading_failed
 
     def loaded(self) -> RequestBuilder | None:
-        """Return its request builder, None while it is not loaded; never waits."""
+        """Return the model's request builder, None while it is not loaded; never waits."""
         preparing = self._preparing
         if preparing is None or not preparing.done() or preparing.exception() is not None:
             return None
         return preparing.result()
 
     def ready_now(self) -> RequestBuilder | None:
-        """Return what `loaded` does, None too while it makes way; never waits."""
+        """Return the request builder if the model accepts calls now, else None; never waits.
+
+        A model that makes way for another one accepts no calls.
+        """
         return None if self._way is not None else self.loaded()
 
     def statistics(self) -> EngineStatistics:
-        """Return its numbers since it was first loaded; never waits."""
+        """Return the model's statistics since it was first loaded; never waits."""
         with self._lock:
             engines = [] if self._unloaded else [self.engine.statistics()]
             return total_of([*engines, *self._past])
 
     def ready(self) -> Future[RequestBuilder]:
-        """Return the loading of the model, begun now if it has not been, or has failed.
+        """Return a future of the loaded model; start loading it if necessary.
 
-        While it makes way, that is its next loading, or its staying if it need not go.
+        While the model makes way, the future ends with its next loading, or at once when it no
+        longer has to make way. Raises EngineClosedError.
         """
         with self._lock:
             self.refuse_if_closed()
@@ -152,18 +157,18 @@ class ServedModel:
 
     def _begin_loading(self) -> Future[RequestBuilder]:
         if self.engine.closed:
-            self._begin_anew()
+            self._create_engine()
         if self._preparing is None or self.loading_failed:
             self._preparing = self._text_worker.submit(self._prepare)
         return self._preparing
 
     def refuse_if_closed(self) -> None:
-        """Raise EngineClosedError once it is closed for good."""
+        """Raise EngineClosedError if the model is closed for good."""
         if self._closed:
             raise EngineClosedError("the provider is closed")
 
     def touch(self) -> None:
-        """Note that it was used."""
+        """Record that the model was used now."""
         self.last_used = time.monotonic()
 
     def prepare(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
@@ -174,25 +179,26 @@ class ServedModel:
             raise EngineClosedError("the model was unloaded") from error
 
     def watch(self, watcher: Callable[[LoadProgress], None]) -> None:
-        """Call `watcher` with the progress of loading, on any thread."""
+        """Let `watcher` be called with the progress of loading, on any thread."""
         self.engine.watch(watcher)
 
     @property
     def in_demand(self) -> bool:
-        """Whether it was loaded and used so recently that it would soon be loaded again."""
+        """Whether the model was loaded and used so recently that it must not be unloaded yet."""
         now = time.monotonic()
         loaded_now = now - self.loaded_at < self._memory.stay_s
         return loaded_now and now - self.last_used < BETWEEN_CALLS_S
 
     @property
     def makes_way(self) -> bool:
-        """Whether it takes no new calls, so that its memory can be another's."""
+        """Whether the model accepts no new calls, so that its memory becomes free for another."""
         return self._way is not None
 
     def make_way(self) -> bool:
-        """Take no new calls until it was unloaded, or `call_off`; return whether that is so.
+        """Accept no new calls until the model is unloaded or `call_off`; return whether it does so.
 
-        It is not for one that must stay, or has only just been loaded.
+        A model that is pinned, is not loaded, has adapters in use, or was loaded only just now does
+        not make way.
         """
         with self._lock:
             if self.pinned or self.loaded() is None or any(one.in_use for one in self.adapters):
@@ -204,14 +210,14 @@ class ServedModel:
         return True
 
     def call_off(self) -> None:
-        """Take calls again, if it made way and need not go."""
+        """Accept calls again, if the model is making way."""
         with self._lock:
             way, self._way = self._way, None
             if way is not None:
                 _follow(self._preparing or self._begin_loading(), way)
 
     def unload(self, *, on_mlx_thread: bool = False) -> bool:
-        """Free it if nobody uses it; return whether that was done. The next call loads it again."""
+        """Unload the model if it is idle; return whether it was. The next call loads it again."""
         with self._lock:
             if self.pinned or self.loaded() is None or any(one.in_use for one in self.adapters):
                 return False
@@ -223,7 +229,7 @@ class ServedModel:
             self._text_worker.shutdown(wait=False)
             engine, way, self._way = self.engine, self._way, None
             if way is not None and self._way_asked:
-                _follow(self._begin_loading(), way)  # behind the one that it made way for
+                _follow(self._begin_loading(), way)  # queued after the model that needs the memory
         if on_mlx_thread:
             engine.end()
         else:
@@ -232,13 +238,13 @@ class ServedModel:
         return True
 
     def discard(self) -> None:
-        """Take no new calls; for one that is not loaded."""
+        """Close a model that is not loaded: accept no more calls."""
         with self._lock:
             self._closed = True
         self._text_worker.shutdown(wait=False)
 
     def close(self, grace_s: float | None = None) -> None:
-        """Take no new calls, and free it; see `Engine.close`. A loading is given up."""
+        """Accept no more calls and free the model; see `Engine.close`. Loading is given up."""
         with self._lock:
             self._closed = True
             way, self._way = self._way, None
@@ -249,15 +255,15 @@ class ServedModel:
         self._text_worker.shutdown(wait=True)
         self.engine.close(grace_s)
 
-    # On the thread of its prompts, and on the MLX thread.
+    # The prompt thread and the MLX thread call the following methods.
 
     def _prepare(self) -> RequestBuilder:
-        """Find the files, load the weights on the MLX thread, make the tokenizers on this one."""
+        """Find the files, load the weights on the MLX thread, create the tokenizers on this one."""
         log.info("mlx on %s", describe())
-        say_what_is_unknown()
+        warn_of_untested_versions()
         source = self.source
         if self._base is not None:
-            self._base.ready().result()  # stays: this one is in use from now on
+            self._base.ready().result()  # stays loaded, because this adapter is now in use
         tell = self._tell_download
         draft = None if source.draft is None else resolve(source.draft, tell)
         adapter = None if source.adapter is None else resolve_adapter(source.adapter, tell)
@@ -267,7 +273,7 @@ class ServedModel:
         try:
             template, image_processor = ChatTemplate(tokenizer_of(path)), image_processor_of(path)
         except ModelLoadingError:
-            self.engine.close(0)  # with the weights, which nobody could use or unload
+            self.engine.close(0)  # frees the weights, which could be neither used nor unloaded
             raise
         model = weights.result()
         self._context_window = model.context_window
@@ -289,11 +295,11 @@ class ServedModel:
         )
 
     def _tell_download(self, done: int, total: int) -> None:
-        """Tell how a download goes on; raises EngineClosedError, which stops it, once closed."""
+        """Report a download's progress; raise EngineClosedError once closed, which stops it."""
         self.refuse_if_closed()
         self.engine.tell(LoadProgress(done, total))
-        if time.monotonic() - self._last_said > SAID_EVERY_S:
-            self._last_said = time.monotonic()
+        if time.monotonic() - self._last_logged > LOG_EVERY_S:
+            self._last_logged = time.monotonic()
             log.info("downloading `%s`: %d of %d MiB", self.name, done >> 20, total >> 20)
 
     def _steps(self) -> Loading:
@@ -309,7 +315,7 @@ class ServedModel:
 
 
 def _follow(loading: Future[RequestBuilder], way: Future[RequestBuilder]) -> None:
-    """Let `way` end as `loading` does."""
+    """Let the future `way` end with the result or error of `loading`."""
 
     def end(done: Future[RequestBuilder]) -> None:
         if (error := done.exception()) is not None:

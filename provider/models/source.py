@@ -1,4 +1,4 @@
-"""Where a model comes from: the package, a folder, or the hub."""
+"""Finds the folder of a model: the package's, a given one, or a download from the hub."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model comes from: a folder or a hub id, None for the model in the package.
+    """The source of a model: `path` is a folder or a hub id, None for the model in the package.
 
-    An adapter has a `base`, the name of another model, and its own `adapter` folder or hub id.
+    For an adapter, `base` is the name of its base model, and `adapter` its own folder or hub id.
+    `draft` is the folder or hub id of a draft model.
     """
 
     name: str
@@ -44,19 +45,19 @@ def model_name(model: str | None) -> str:
 
 
 def _local(name: str) -> Path | None:
-    """Return the existing path of that name, None if there is none."""
+    """Return `name` as a path if such a path exists, else None."""
     try:
         path = Path(name).expanduser()
         return path if path.exists() else None
-    # A name that is too long, no home folder, or invalid characters.
+    # The name is too long, has invalid characters, or there is no home folder.
     except (OSError, RuntimeError, ValueError):
         return None
 
 
 def resolve(model: str | None, tell: Tell | None = None) -> Path:
-    """Return the folder of a model, downloading one that is named by its hub id; see `download`.
+    """Return the folder of a model; a hub id is downloaded first, see `download`.
 
-    Raises ModelNotFoundError if there is none, ModelLoadingError if the folder holds no model.
+    Raises ModelNotFoundError if there is none, ModelLoadingError if the folder has no model.
     """
     if model is None or model == EMBEDDED:
         return MODEL_PATH
@@ -71,9 +72,9 @@ def resolve(model: str | None, tell: Tell | None = None) -> Path:
 
 
 def resolve_adapter(adapter: str, tell: Tell | None = None) -> Path:
-    """Return the folder of an adapter, downloading one that is named by its hub id; see `download`.
+    """Return the folder of an adapter; a hub id is downloaded first, see `download`.
 
-    Raises ModelNotFoundError if there is none, ModelLoadingError if the folder holds no adapter.
+    Raises ModelNotFoundError if there is none, ModelLoadingError if the folder has no adapter.
     """
     path = _local(adapter) or download(adapter, tell=tell)
     for name in ("adapter_config.json", "adapters.safetensors"):

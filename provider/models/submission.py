@@ -1,4 +1,4 @@
-"""The runs of one call, as one context manager."""
+"""The runs of one call, one per choice, as a context manager."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ __all__ = [
 
 
 class Submission:
-    """The runs of one call, whose events come to one inbox; a context manager that ends them.
+    """Submits the runs of one call, with one inbox for their events; leaving it cancels them.
 
-    Raises EngineClosedError if the model was unloaded, and what `Engine.submit` raises.
+    Creating it raises EngineClosedError if the model was unloaded, and the errors of
+    `Engine.submit`.
     """
 
     def __init__(
@@ -26,7 +27,7 @@ class Submission:
     ):
         self.name = served.name
         self.requests = requests
-        self.left = len(requests)  # runs that have not ended
+        self.left = len(requests)  # number of runs that have not ended
         self._served = served
         self._engine = served.engine
         self._inbox = inbox
@@ -46,14 +47,17 @@ class Submission:
         self._cancel()
         self._served.touch()
 
-    def take(self, given: Any) -> tuple[RunEvent, int]:
-        """Return an event of the inbox, and the index of the run that it is of."""
-        if isinstance(given, tuple) and isinstance(given[0], ChoiceInbox):
-            branch, event = given
-            branch.take(event)
-            index, parked = branch.index, branch.parked
+    def receive(self, item: Any) -> tuple[RunEvent, int]:
+        """Return the event in an item of the inbox, and the index of its run.
+
+        A run that is parked because its events were not read is resumed.
+        """
+        if isinstance(item, tuple) and isinstance(item[0], ChoiceInbox):
+            choice, event = item
+            choice.take(event)
+            index, parked = choice.index, choice.parked
         else:
-            event, index, parked = given, 0, self._inbox.parked
+            event, index, parked = item, 0, self._inbox.parked
         if parked:
             self._engine.resume(self._runs[index])
         if isinstance(event, RunFinished):

@@ -1,11 +1,11 @@
-"""Vision models, by mlx-vlm: adapts what they need beyond tokens to the batch.
+"""Vision models of mlx-vlm: provides their inputs beyond tokens to the batch.
 
-mlx-vlm turns pixels into embeddings that stand in the prompt where its image tokens are; from there
-on a model that sees is a language model, and its rows decode with all others. Some count positions
-in three dimensions (M-RoPE); then every position is given, and none is left to what the model
-remembers of its last prompt.
+mlx-vlm turns pixels into embeddings, which replace the prompt's image tokens. After that a vision
+model is a language model, and its rows decode together with all others. Some models number
+positions in three dimensions (M-RoPE). For these every position is passed explicitly, because the
+model would otherwise use positions that it remembers from its last prompt.
 
-Rule: an `ImageProcessor` belongs to the thread that makes prompts, all else to the MLX thread.
+Rule: an `ImageProcessor` belongs to the prompt thread, everything else to the MLX thread.
 """
 
 from __future__ import annotations
@@ -38,36 +38,36 @@ __all__ = [
     "why_text_only",
 ]
 
-# Of what get_input_embeddings gives: the rest must reach the language model with the whole prompt.
+# Features of get_input_embeddings that are handled here; the language model gets all others as is.
 KNOWN = {"inputs_embeds", "position_ids", "rope_deltas", "attention_mask"}
 NOT_PIXELS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
-NEEDS_EXTRA = "; it sees with `pip install mlx-gateway[vision]`"
-UNKNOWN = "; it could see, and mlx-vlm does not know how"
+NEEDS_EXTRA = "; it accepts images after `pip install mlx-gateway[vision]`"
+UNKNOWN = "; it is a vision model that mlx-vlm does not support"
 AXES = 3  # axes of M-RoPE: time, height, width
 
 
 def has_vision_config(path: Path) -> bool:
-    """Return whether a configuration is a vision model's."""
+    """Return whether a folder's configuration is that of a vision model."""
     config = json.loads((path / "config.json").read_text("utf-8"))
     return bool(config.get("vision_config") or config.get("vision_tower"))
 
 
 def supports_images(path: Path) -> bool:
-    """Return whether mlx-vlm is there and knows a model that sees; if not, it reads text alone."""
+    """Return whether a model accepts images: it is a vision model, and mlx-vlm supports it."""
     return has_vision_config(path) and mlx_vlm.available() and mlx_vlm.knows(path)
 
 
 def why_text_only(path: Path) -> str:
-    """Return why a model that could see does not, as the end of a sentence; nothing if it does."""
+    """Return why a vision model accepts no images, as the end of a sentence; "" otherwise."""
     if not has_vision_config(path) or supports_images(path):
         return ""
     return UNKNOWN if mlx_vlm.available() else NEEDS_EXTRA
 
 
 def load_vision_model(path: Path) -> tuple[VisionModel, dict[str, Any]]:
-    """Load a model, its weights not computed yet.
+    """Load a model with unevaluated weights.
 
-    Raises what mlx-vlm raises, ValueError if it is made by code of its own.
+    Raises the errors of mlx-vlm, and ValueError if the model needs code of its own.
     """
     config = mlx_vlm.load_config(path)
     refuse_model_file(config)
@@ -76,23 +76,26 @@ def load_vision_model(path: Path) -> tuple[VisionModel, dict[str, Any]]:
 
 @dataclass(frozen=True, eq=False)
 class ProcessedImages:
-    """Images as a model's processor has made them, with the tokens that hold their places."""
+    """A prompt's tokens, with image tokens in place of the images, and the processed images."""
 
     tokens: list[int]
-    inputs: Mapping[str, np.ndarray[Any, Any]]  # pixels, and what belongs to them
+    inputs: Mapping[str, np.ndarray[Any, Any]]  # pixels, and other arrays that describe them
 
 
 class ImageProcessor:
-    """A model's processor, on the thread that made it. Making one raises what mlx-vlm raises."""
+    """A model's image processor, for the thread that created it.
+
+    Creating one raises the errors of mlx-vlm.
+    """
 
     def __init__(self, path: Path):
         with without_code():
             self._processor = mlx_vlm.load_processor(path)
 
     def process(self, text: str, images: Sequence[bytes]) -> ProcessedImages:
-        """Return the tokens of a rendered prompt, with places for the images, and the images.
+        """Return the tokens of a rendered prompt together with its processed images.
 
-        Raises ImageProcessingError if an image can't be read, or the processor refuses.
+        Raises ImageProcessingError if an image can't be read or the processor refuses it.
         """
         pictures = open_images(images)
         try:
@@ -111,15 +114,15 @@ class ImageProcessor:
 
 
 class VisionModel:
-    """A model of mlx-vlm, called as mlx-lm's are: tokens and caches in, logits out."""
+    """A model of mlx-vlm with the interface of mlx-lm's: tokens and caches in, logits out."""
 
     def __init__(self, model: Any):
         self.model = model
         self.language = model.language_model
-        self.counts_in_three = False  # once `warm_up` has seen it
+        self.uses_mrope = False  # set by `warm_up`
 
     def __getattr__(self, name: str) -> Any:
-        if name == "model":  # missing while it is being copied
+        if name == "model":  # not yet set while the object is being copied
             raise AttributeError(name)
         return getattr(self.model, name)
 
@@ -129,22 +132,22 @@ class VisionModel:
         return self.language.layers if hasattr(self.language, "layers") else self.model.layers
 
     def make_cache(self) -> list[Any]:
-        """Return caches of mlx-lm's classes, which the batch knows, where there are such."""
+        """Return one cache per layer, of mlx-lm's equivalent class where there is one."""
         if not hasattr(self.language, "make_cache"):
             return [KVCache() for _ in self.layers]
         return [as_mlx_lm_cache(cache) for cache in self.language.make_cache()]
 
     def warm_up(self) -> None:
-        """Find out how the model numbers positions."""
+        """Find out whether the model numbers positions in three dimensions."""
         features = self.model.get_input_embeddings(mx.array([[0, 0]]))
-        self.counts_in_three = features.position_ids is not None
+        self.uses_mrope = features.position_ids is not None
 
     def __call__(self, tokens: Any, cache: Any = None, **more: Any) -> Any:
         """Return logits, `(rows, tokens, vocabulary)`."""
         return self.language(tokens, cache=cache, **more).logits
 
     def embed(self, images: ProcessedImages) -> PromptEmbeddings:
-        """Return what a prompt with images is. Raises what mlx-vlm's model raises."""
+        """Return the embeddings of a prompt with images. Raises the errors of mlx-vlm's model."""
         tokens = mx.array([images.tokens[:-1]])
         inputs = {name: mx.array(value) for name, value in images.inputs.items()}
         pixels = inputs.pop("pixel_values", None)
@@ -162,12 +165,15 @@ class VisionModel:
         delta = 0 if deltas is None else int(deltas.reshape(-1)[0].item())
         return PromptEmbeddings(found["inputs_embeds"][0], positions, delta, extras)
 
-    # What goes with a forward pass.
+    # The following methods return further arguments of a forward pass.
 
     def chunk_extras(
         self, rows: Sequence[Row], counts: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> dict[str, Any]:
-        """Return what goes with chunks of sequences; a row that sees is read alone."""
+        """Return the further arguments for prefilling a chunk of each row.
+
+        Rows with images are prefilled one at a time.
+        """
         more: dict[str, Any] = {}
         (first, *_), (count, *_) = rows, counts
         given: PromptEmbeddings | None = first.prompt_embeddings
@@ -178,7 +184,7 @@ class VisionModel:
                 beyond = mx.array([tokens[0][end - first.done :]])
                 parts.append(self.model.get_input_embeddings(beyond).inputs_embeds[0])
             more = {"inputs_embeds": mx.concatenate(parts)[None], **given.extras}
-        if self.counts_in_three:
+        if self.uses_mrope:
             width = len(tokens[0])
             places = [
                 _places(row, row.done, count, width)
@@ -188,16 +194,16 @@ class VisionModel:
         return more
 
     def step_extras(self, rows: Sequence[Row | None]) -> dict[str, Any]:
-        """Return what goes with one token of each row."""
-        if not self.counts_in_three:
+        """Return the further arguments for one token of each row."""
+        if not self.uses_mrope:
             return {}
         places = [0 if row is None else row.fed + _delta(row) for row in rows]
         position_ids = mx.broadcast_to(mx.array(places)[None, :, None], (AXES, len(rows), 1))
         return {"position_ids": position_ids}
 
     def draft_extras(self, row: Row, count: int) -> dict[str, Any]:
-        """Return what goes with the next tokens of one row that decodes several at once."""
-        if not self.counts_in_three:
+        """Return the further arguments for the next `count` tokens of one row."""
+        if not self.uses_mrope:
             return {}
         return {"position_ids": _places(row, row.fed, count, count)[:, None]}
 
@@ -208,7 +214,7 @@ def _delta(row: Row) -> int:
 
 
 def _places(row: Row, begin: int, count: int, width: int) -> Any:
-    """Return the positions of a chunk, `(3, width)`, with zeros behind its end."""
+    """Return the positions of a chunk, `(3, width)`, with zeros after its `count` tokens."""
     given = row.prompt_embeddings
     known = 0 if given is None else max(0, min(begin + count, given.length) - begin)
     parts = [] if not known else [given.positions[:, begin : begin + known]]

@@ -1,1 +1,1 @@
-"""What is imported of mlx, mlx-lm and transformers, in the right order."""
+"""The imports of mlx, mlx-lm, mlx-vlm and transformers, in the right order."""

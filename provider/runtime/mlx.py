@@ -1,9 +1,9 @@
-"""Where mlx enters the process: a fast BLAS first, then mlx itself.
+"""Imports mlx, after loading a fast BLAS.
 
-On a Linux CPU the mlx wheel links the reference BLAS, about thirty times slower than OpenBLAS at
-the matrix products of a transformer. A library loaded globally before mlx takes precedence, so
-this module loads OpenBLAS where the system has it, and every file that uses mlx imports this one
-first. On macOS (Accelerate, Metal) and CUDA nothing needs to be done.
+On a Linux CPU the mlx wheel links the reference BLAS, which is about thirty times slower than
+OpenBLAS for the matrix products of a transformer. A library that is loaded globally before mlx
+takes precedence. So this module loads OpenBLAS if the system has it, and every file that uses mlx
+imports this one first. On macOS (Accelerate, Metal) and with CUDA nothing needs to be done.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ OPENBLAS_NAMES = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas.so")
 
 
 def _load_openblas() -> tuple[str, ctypes.CDLL] | tuple[None, None]:
-    """Load OpenBLAS for the whole process, where it is to be had."""
+    """Load OpenBLAS for the whole process; return its name and handle, None without it."""
     if sys.platform != "linux" or "mlx.core" in sys.modules:
         return None, None
     for name in OPENBLAS_NAMES:
@@ -37,14 +37,17 @@ _blas_threads = BLAS_THREADS
 
 
 def set_blas_threads(threads: int) -> None:
-    """Let matrix products use up to `threads` threads, in the whole process; 1 to BLAS_THREADS."""
-    global _blas_threads  # noqa: PLW0603 - it is the process's
+    """Set the number of threads of matrix products, for the whole process.
+
+    `threads` must be from 1 to BLAS_THREADS.
+    """
+    global _blas_threads  # noqa: PLW0603 - OpenBLAS has one setting per process
     if _openblas is not None and threads != _blas_threads:
         _openblas.openblas_set_num_threads(threads)
         _blas_threads = threads
 
 
-import mlx.core as mx  # noqa: E402 - the order is this module's whole purpose
+import mlx.core as mx  # noqa: E402 - OpenBLAS must be loaded before
 
 __all__ = [
     "BLAS_THREADS",
@@ -60,12 +63,12 @@ __all__ = [
 
 
 def on_cpu() -> bool:
-    """Whether mlx computes on the CPU, where float32 is the fast type and 16 bits are slow."""
+    """Return whether mlx computes on the CPU, where float32 is fast and 16-bit types are slow."""
     return bool(mx.default_device().type == mx.DeviceType.cpu)
 
 
 def describe() -> str:
-    """Return one phrase for the log: the device, and on a CPU which BLAS serves it."""
+    """Return a phrase for the log: the device, and on a CPU its BLAS."""
     if not on_cpu():
         return "GPU"
     if sys.platform != "linux":
@@ -74,18 +77,18 @@ def describe() -> str:
 
 
 def usable_memory() -> int:
-    """Return how many bytes mlx may use: what Metal recommends, or the machine's memory."""
+    """Return the number of bytes that mlx may use: Metal's recommendation or all memory."""
     recommended = 0 if on_cpu() else mx.device_info().get("max_recommended_working_set_size", 0)
     return int(recommended) or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def active_memory() -> int:
-    """Return how many bytes mlx's arrays hold in this process."""
+    """Return the size in bytes of all mlx arrays in this process."""
     return int(mx.get_active_memory())
 
 
 class _StreamGuard:
-    """Destroys the mlx streams of the thread whose local storage it is dropped from."""
+    """Destroys a thread's mlx streams when the thread's local storage is dropped."""
 
     def __del__(self) -> None:
         mx.clear_streams()
@@ -95,11 +98,11 @@ _local = threading.local()
 
 
 def clear_streams_at_thread_end() -> None:
-    """Make the calling thread destroy its mlx streams when it ends.
+    """Make the calling thread destroy its mlx streams when it ends. Idempotent.
 
-    A thread that used mlx and does not may abort the process at its exit (mlx issue 3126). The
-    thread's local storage is dropped by the thread itself, before whoever joins it goes on. Asked
-    for again it changes nothing: a second guard would drop the first, and the streams with it.
+    A thread that used mlx and leaves its streams may abort the process at exit (mlx issue 3126).
+    The thread drops its local storage itself, before a join of it returns. There must be only one
+    guard per thread, because a second one would drop the first, which destroys the streams.
     """
     if not hasattr(_local, "guard"):
         _local.guard = _StreamGuard()

@@ -1,7 +1,7 @@
-"""Everything that is imported of mlx-lm, after the BLAS and mlx, and all that is private in it.
+"""All imports of mlx-lm, and all uses of private parts of mlx-lm and transformers.
 
-What is private in mlx-lm and in transformers is named in this file alone, each with a probe that
-says what is missing where a new version has changed it. `missing` is a test, and is said at start.
+Only this file names such private parts. Each has a probe that fails if a new version has changed
+it. The tests run the probes, and the provider logs the failing ones when it loads a model.
 """
 
 from __future__ import annotations
@@ -83,48 +83,48 @@ __all__ = [
     "own_renderer",
     "renders_text",
     "save_prompt_cache",
-    "say_what_is_unknown",
     "unknown_version",
     "version",
+    "warn_of_untested_versions",
     "wrap_attention",
 ]
 
 KNOWN = {"mlx-lm": "0.32.2", "transformers": "5.23.0"}  # versions that the tests have run with
 ATTENTION = "scaled_dot_product_attention"  # in mlx_lm.models.base, and in modules that import it
-USUAL_RENDERER = "transformers.tokenization_utils_base"  # where a tokenizer has its template from
+USUAL_RENDERER = "transformers.tokenization_utils_base"  # module that renders most templates
 
 log = logging.getLogger(__name__)
 
 
-# Of a tokenizer as mlx-lm wraps it.
+# Private parts of mlx-lm's wrapper of a tokenizer.
 
 
 def inner_tokenizer(wrapped: Any) -> Any:
-    """Return transformers' tokenizer; mlx-lm's wrapper has no other way to it."""
+    """Return the transformers tokenizer inside mlx-lm's wrapper."""
     return wrapped._tokenizer  # noqa: SLF001
 
 
 def detokenizer_class(wrapped: Any) -> type[Any]:
-    """Return the class that makes text of its tokens as they come."""
+    """Return the tokenizer's class of streaming detokenizers."""
     return type(wrapped._detokenizer)  # noqa: SLF001
 
 
 def own_renderer(wrapped: Any) -> Callable[..., Any] | None:
-    """Return the function that mlx-lm has in place of a chat template, for some models."""
+    """Return the function with which mlx-lm replaces some models' chat templates, None if none."""
     return wrapped._chat_template  # type: ignore[no-any-return] # noqa: SLF001
 
 
 def renders_text(wrapped: Any) -> bool:
-    """Return whether the tokens of a prompt are those of its text, as the template writes it."""
+    """Return whether a prompt's tokens are simply those of the text that the template renders."""
     rendering = type(inner_tokenizer(wrapped)).apply_chat_template
     return bool(rendering.__module__ == USUAL_RENDERER)
 
 
-# Of models.
+# Replaced functions.
 
 
 def wrap_attention(model: Any, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Put what `wrap` returns in place of the attention that a model's modules call."""
+    """Replace the attention function in a model's modules by the result of `wrap`."""
     for name in {type(module).__module__ for module in model.modules()}:
         module = sys.modules.get(name)
         original = getattr(module, ATTENTION, None)
@@ -133,20 +133,20 @@ def wrap_attention(model: Any, wrap: Callable[[Callable[..., Any]], Callable[...
 
 
 def guard_model_code(guard: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Let what `guard` returns stand where transformers runs code that came with a model.
+    """Replace the function with which transformers runs a model's code by the result of `guard`.
 
-    All such code passes there, in whichever way it was trusted.
+    All such code goes through that function, however it came to be trusted.
     """
     run_module = dynamic_module_utils.get_class_in_module
     dynamic_module_utils.get_class_in_module = guard(run_module)
 
 
-# The check.
+# The probes.
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One thing that is built on and nobody has promised; `holds` says whether it is there."""
+    """One undocumented fact that this package relies on; `holds` tests it."""
 
     what: str
     holds: Callable[[], bool]
@@ -170,7 +170,7 @@ PROBES = (
         lambda: _sets({"_tokenizer", "_detokenizer", "_chat_template"}),
     ),
     Probe(
-        "mlx-lm's TokenizerWrapper is told how tool calls and answers are read",
+        "mlx-lm's TokenizerWrapper takes the format of tool calls and answers",
         lambda: _takes(
             TokenizerWrapper,
             "eos_token_ids",
@@ -195,38 +195,38 @@ PROBES = (
         lambda: ArraysCache(1).state == ([None], None, None),
     ),
     Probe(
-        "transformers' tokenizers render templates where they are known to",
+        f"transformers' tokenizers render templates in `{USUAL_RENDERER}`",
         lambda: PreTrainedTokenizerBase.apply_chat_template.__module__ == USUAL_RENDERER,
     ),
     Probe(
-        "transformers runs the code of models by `get_class_in_module`",
+        "transformers runs the code of models with `get_class_in_module`",
         lambda: _calls(dynamic_module_utils.get_class_from_dynamic_module, "get_class_in_module"),
     ),
 )
 
 
 def missing(probes: tuple[Probe, ...] = PROBES) -> list[str]:
-    """Return what does not hold of what is built on, the reason with what can't be looked at."""
+    """Return the facts whose probes fail, with the error of a probe that raises one."""
     return [said for probe in probes if (said := _missing(probe))]
 
 
 def _missing(probe: Probe) -> str:
     try:
         return "" if probe.holds() else probe.what
-    except Exception as error:  # noqa: BLE001 - the very names may be gone
+    except Exception as error:  # noqa: BLE001 - a missing name may raise any error
         return f"{probe.what} ({error})"
 
 
 def unknown_version(name: str, installed: str, known: str) -> str:
-    """Return a line about a version that no test has run with, nothing if it is the known one."""
+    """Return a log line about a version other than the tested one, "" if it is that one."""
     if installed == known:
         return ""
-    return f"known is {name} {known}; this is {installed}"
+    return f"tested with {name} {known}; this is {installed}"
 
 
 @functools.cache
-def say_what_is_unknown() -> None:
-    """Log, once, a line for each version that is not known, and for what is missing in it."""
+def warn_of_untested_versions() -> None:
+    """Log once each untested version, and each fact whose probe fails."""
     for name, known in KNOWN.items():
         if line := unknown_version(name, version_of(name), known):
             log.warning("%s", line)

@@ -1,4 +1,4 @@
-"""Everything that is used of mlx-vlm, which is an extra: it is imported when a model needs it."""
+"""All uses of mlx-vlm, an optional package that is imported only when a model needs it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ log = logging.getLogger(__name__)
 
 
 def available() -> bool:
-    """Return whether it is installed."""
+    """Return whether mlx-vlm is installed."""
     return importlib.util.find_spec("mlx_vlm") is not None
 
 
 def knows(path: Path) -> bool:
-    """Return whether it has the code of a model, by the model's configuration."""
+    """Return whether mlx-vlm implements the model type in a folder's configuration."""
     from mlx_vlm.utils import get_model_type, load_config  # noqa: PLC0415 - an extra
 
     kind = str(get_model_type(load_config(path)))
@@ -32,28 +32,28 @@ def knows(path: Path) -> bool:
 
 
 def load_config(path: Path) -> dict[str, Any]:
-    """Return a model's configuration. Raises what mlx-vlm raises."""
+    """Return a model's configuration. Raises the errors of mlx-vlm."""
     from mlx_vlm.utils import load_config  # noqa: PLC0415 - an extra
 
     return load_config(path)  # type: ignore[no-any-return]
 
 
 def load_model(path: Path) -> Any:
-    """Return a model, its weights not computed yet. Raises what mlx-vlm raises."""
+    """Return a model with unevaluated weights. Raises the errors of mlx-vlm."""
     from mlx_vlm.utils import load_model  # noqa: PLC0415 - an extra
 
-    _say_what_is_unknown()
+    _warn_of_unknown_version()
     return load_model(path, lazy=True)
 
 
 def load_processor(path: Path) -> Any:
-    """Return what makes inputs of a prompt and its images. Raises what mlx-vlm raises."""
+    """Return the processor of a model's prompts and images. Raises the errors of mlx-vlm."""
     from mlx_vlm.utils import load_processor  # noqa: PLC0415 - an extra
 
     return load_processor(path, add_detokenizer=False, trust_remote_code=False)
 
 
 @functools.cache
-def _say_what_is_unknown() -> None:
+def _warn_of_unknown_version() -> None:
     if line := unknown_version("mlx-vlm", version_of("mlx-vlm"), KNOWN):
         log.warning("%s", line)

@@ -45,7 +45,7 @@ def request(tokens=20, start=30):
 def texts_of(runs, inbox):
     texts = [""] * len(runs.requests)
     while runs.left:
-        event, index = runs.take(inbox.get())
+        event, index = runs.receive(inbox.get())
         texts[index] += event.text if isinstance(event, TextDelta) else ""
     return texts
 
@@ -77,7 +77,7 @@ def test_several_runs_are_told_apart(engine):
 def test_leaving_ends_what_is_on_its_way(engine):
     before = engine.statistics().cancelled
     with Submission(Served(engine), [request(2000)] * 2, inbox := SyncInbox()) as runs:
-        runs.take(inbox.get())
+        runs.receive(inbox.get())
     while engine.busy:
         time.sleep(0.001)
     assert engine.runs == []

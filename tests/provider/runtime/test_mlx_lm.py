@@ -20,8 +20,8 @@ from provider.runtime.mlx_lm import (
     missing,
     own_renderer,
     renders_text,
-    say_what_is_unknown,
     unknown_version,
+    warn_of_untested_versions,
     wrap_attention,
 )
 
@@ -49,20 +49,20 @@ def test_a_probe_says_what_is_missing(monkeypatch):
 
 def test_a_version_that_no_test_has_run_with_is_one_line(monkeypatch, caplog):
     assert unknown_version("mlx-lm", "0.32.2", "0.32.2") == ""
-    line = "known is mlx-lm 0.32.2; this is 0.33.0"
+    line = "tested with mlx-lm 0.32.2; this is 0.33.0"
     assert unknown_version("mlx-lm", "0.33.0", "0.32.2") == line
     monkeypatch.setitem(mlx_lm.KNOWN, "mlx-lm", "0.1")
-    say_what_is_unknown.cache_clear()
+    warn_of_untested_versions.cache_clear()
     with caplog.at_level(logging.WARNING):
-        say_what_is_unknown()
-        say_what_is_unknown()
-    assert caplog.messages == [f"known is mlx-lm 0.1; this is {mlx_lm.version}"]
+        warn_of_untested_versions()
+        warn_of_untested_versions()
+    assert caplog.messages == [f"tested with mlx-lm 0.1; this is {mlx_lm.version}"]
 
 
 def test_the_installed_versions_are_known(caplog):
-    say_what_is_unknown.cache_clear()
+    warn_of_untested_versions.cache_clear()
     with caplog.at_level(logging.WARNING):
-        say_what_is_unknown()
+        warn_of_untested_versions()
     assert caplog.messages == []
 
 
