@@ -1,1 +1,1 @@
-"""What model families write and read: templates, thinking, tool calls."""
+"""The text formats of model families: chat templates, thinking, tool calls."""

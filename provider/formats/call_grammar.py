@@ -1,12 +1,12 @@
-"""Tool calls as a grammar: what a model has to write where a call has to come.
+"""Grammars of tool calls, which constrain a model when a call is required.
 
-Here are the parts; provider.formats.families puts them together, one grammar a family. What such a
-grammar allows, the family's parser reads back as arguments that fit the tool's schema.
+provider.formats.families combines these parts into one grammar per family. Every text that such a
+grammar allows is read back by the family's parser as arguments that fit the tool's schema.
 
-Rule 1: arguments come in the order of the schema, as llguidance has it for JSON.
-Rule 2: formats that write strings bare hold them to a type, an enum or a const, not to a pattern or
-a length: where such a string ends is for its end marker to say.
-Rule 3: what a format has no way to write is an UnsupportedFeatureError, not a call that is wrong.
+Rule 1: arguments come in the order of the schema, as in llguidance's JSON.
+Rule 2: in formats with unquoted strings, a string is constrained by its type, an enum or a const,
+but not by a pattern or a length, because only the end marker determines where it ends.
+Rule 3: a schema or name that a format can't express is an UnsupportedFeatureError.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ __all__ = [
 
 
 class CallGrammar(Protocol):
-    """How a family's models are held to a call."""
+    """The grammar of a family's tool calls."""
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
-        """Return items for a call. Raises UnsupportedFeatureError."""
+        """Return items for a call of a function. Raises UnsupportedFeatureError."""
 
 
 def call_lark(
     tokenizer: Any, grammar: CallGrammar | None, tools: Sequence[Mapping[str, Any]]
 ) -> str:
-    """Return a Lark grammar for one call of one of these tools, between the model's markers.
+    """Return a Lark grammar for exactly one call of one of these tools, with the model's markers.
 
-    `tools` are in OpenAI's shape; `grammar` is None for a family that can't be held to a call.
-    Raises UnsupportedFeatureError for that, and for a tool that can't be written in the grammar.
+    `tools` have OpenAI's nested form. Raises UnsupportedFeatureError for a tool that the format
+    can't express, and if `grammar` is None because the family has no grammar.
     """
     if not tokenizer.tool_call_start or grammar is None:
         raise _unsupported("this model's format of tool calls can't be enforced; use `auto`")
@@ -70,18 +70,21 @@ def call_lark(
 WORD = r"\w+"
 IDENTIFIER = rf"(?!(?:{'|'.join(keyword.kwlist)})$)[^\W\d]\w*"  # a name in Python
 SCALARS = {"integer", "number", "boolean", "null"}
-NULL = r"\s*(?i:null)\s*"  # a text that several parsers read as None, whatever its type
-# What Muse Spark's parser reads as JSON, whatever the type.
+NULL = r"\s*(?i:null)\s*"  # text that several parsers read as None, even for a string
+# Text that Muse Spark's parser reads as JSON, even for a string.
 JSON_LIKE = (
     r"\s*(-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false|NaN|-?Infinity|[\[{\"](?s:.*))\s*"
 )
-# Items for a value that fits a schema and what ends it: of the grammar, the schema, the schema with
-# the definitions that it refers to, the end.
+# Returns items for a value and its end marker. The arguments are the grammar, the value's schema,
+# the whole schema that has the definitions, and the end marker.
 Value = Callable[[Lark, Schema, Schema, str], str]
 
 
 def bare(*but: str) -> Value:
-    """Return what writes strings as they are, all else as JSON; no string matches one of `but`."""
+    """Return a Value for unquoted strings, with all other types as JSON.
+
+    A string must not match any of the patterns `but`.
+    """
 
     def value(lark: Lark, schema: Schema, whole: Schema, end: str) -> str:
         words = _words(schema)
@@ -97,14 +100,15 @@ def bare(*but: str) -> Value:
 
 
 def in_json(lark: Lark, schema: Schema, whole: Schema, end: str) -> str:
-    """Return items for a value as JSON, and what ends it."""
+    """Return items for a value as JSON and its end marker; a Value."""
     return f"{lark.json(schema, whole)} {lark.literal(end)}"
 
 
 def quoted(mark: str, *but: str, nested: bool = False) -> Value:
-    """Return what writes strings between two marks, and scalars as JSON.
+    """Return a Value for strings between two marks, with other scalars as JSON.
 
-    No string matches one of `but`. Lists, and objects with bare keys, are written if `nested`.
+    A string must not match any of the patterns `but`. If `nested`, lists and objects with unquoted
+    keys are supported too.
     """
 
     def value(lark: Lark, schema: Schema, whole: Schema, end: str) -> str:
@@ -136,7 +140,7 @@ def quoted(mark: str, *but: str, nested: bool = False) -> Value:
 
 
 def _listed(lark: Lark, item: str, schema: Schema) -> str:
-    """Return items for a list with the numbers of items that `schema` allows."""
+    """Return items for a list of `item`, with the lengths that `schema` allows."""
     least, most = schema.get("minItems", 0), schema.get("maxItems")
     if most == 0:
         return lark.literal("[]")
@@ -149,12 +153,12 @@ def _listed(lark: Lark, item: str, schema: Schema) -> str:
 def _sequence(
     lark: Lark, fields: Sequence[tuple[str, str]], required: Sequence[str], between: str = ""
 ) -> str:
-    """Return a rule for fields, each a name and items, in order; only those `required` have to be.
+    """Return a rule for fields in order, each a name and items; others than `required` may miss.
 
-    `between` is what stands between two of them.
+    `between` is the separator of two fields.
     """
     separated = lark.literal(between)
-    first = more = '""'  # the rule while no field has come, and after one has
+    first = more = '""'  # rules for the remaining fields: before the first written one, and after
     for name, items in reversed(fields):
         left_out = name not in required
         first, more = (
@@ -165,15 +169,15 @@ def _sequence(
 
 
 def _properties(schema: Schema) -> dict[str, Any]:
-    """Return the schemas of an object's fields; one that is only required has the empty schema."""
+    """Return the schemas of an object's fields; an undescribed required field has the schema {}."""
     given = dict(schema.get("properties", {}))
     return {**given, **{key: {} for key in schema.get("required", ()) if key not in given}}
 
 
 def _resolved(schema: Any, whole: Schema) -> Schema:
-    """Return a schema, or what it refers to within `whole`; any value has the empty one.
+    """Return a schema with its `$ref` followed within `whole`, {} if nothing is found there.
 
-    Raises RecursionError for one that refers to itself and says no more.
+    Raises RecursionError for a schema that only refers to itself.
     """
     gone: set[str] = set()
     while isinstance(schema, Mapping) and str(schema.get("$ref", "")).startswith("#/"):
@@ -188,14 +192,14 @@ def _resolved(schema: Any, whole: Schema) -> Schema:
 
 
 def _words(schema: Schema) -> Sequence[Any] | None:
-    """Return the values that a schema lists, None if it does not."""
+    """Return the values of a schema's `const` or `enum`, None if it has neither."""
     if "const" in schema:
         return [schema["const"]]
     return schema["enum"] if isinstance(schema.get("enum"), list) else None
 
 
 def _may_be(schema: Schema, whole: Schema, kind: str) -> bool:
-    """Whether a value that fits may be of that type."""
+    """Return whether a value of type `kind` may fit the schema."""
     given = schema.get("type")
     if given is not None:
         return bool(kind == given if isinstance(given, str) else kind in given)
@@ -204,7 +208,7 @@ def _may_be(schema: Schema, whole: Schema, kind: str) -> bool:
 
 
 def _type_name(schema: Schema, whole: Schema) -> str:
-    """Return the one word that Kimi K3 writes of a value's type."""
+    """Return the type name that Kimi K3 writes before a value."""
     words = _words(schema)
     if words is not None:
         text = all(isinstance(word, str) for word in words)
@@ -232,13 +236,13 @@ def _unsupported(said: str) -> UnsupportedFeatureError:
 
 
 class InJson:
-    """`{"name": …, "arguments": {…}}`, with something around it."""
+    """Calls of the form `{"name": …, "arguments": {…}}`, between two literals."""
 
     def __init__(self, before: str = GAP, after: str = GAP):
         self._before, self._after = before, after
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
-        """Return items for a call. Raises UnsupportedFeatureError."""
+        """Return items for a call of a function."""
         whole = _of_object(function)
         call = {
             "type": "object",
@@ -251,41 +255,41 @@ class InJson:
 
 
 def _of_object(function: Mapping[str, Any]) -> Schema:
-    """Return the schema of a function's arguments, which are an object also if it doesn't say."""
+    """Return the schema of a function's arguments, with the type object."""
     return {**function["parameters"], "type": "object"}
 
 
 class Headed:
-    """A name, then the arguments as one JSON object."""
+    """Calls that are a header with the name, then the arguments as one JSON object."""
 
     def __init__(self, before: str, after: str = ""):
         self._before, self._after = before, after
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
-        """Return items for a call. Raises UnsupportedFeatureError."""
+        """Return items for a call of a function. Raises UnsupportedFeatureError."""
         name, whole = _checked(NAME, function["name"]), _of_object(function)
         before = lark.literal(self._before.format(name=name))
         return f"{before} {lark.json(whole, whole)} {lark.literal(self._after)}"
 
 
 class IfToken:
-    """One way where the vocabulary has a token, another where it has not."""
+    """The grammar `then` if the vocabulary has a token, else the grammar `other`."""
 
     def __init__(self, token: str, then: CallGrammar, other: CallGrammar):
         self._token, self._then, self._other = token, then, other
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
-        """Return items for a call. Raises UnsupportedFeatureError."""
+        """Return items for a call of a function. Raises UnsupportedFeatureError."""
         form = self._then if self._token in lark.tokens else self._other
         return form.call(lark, function)
 
 
 class Named:
-    """A name, then each argument after its key.
+    """Calls that are a name, then each argument as a key and a value.
 
-    `before` (with `{name}`) comes before the arguments and `after` behind them, `between` stands
-    between two; `key` (with `{key}`, and `{type}` if it is written) comes before a value, and
-    `ends` behind it. `names` and `keys` are patterns of what can be written as one.
+    `before` (with `{name}`) comes before all arguments, `after` comes after them, and `between`
+    separates two of them. `key` (with `{key}` and optionally `{type}`) comes before a value, and
+    `ends` after it. `names` and `keys` are patterns of the names and keys that can be written.
     """
 
     def __init__(
@@ -305,7 +309,7 @@ class Named:
         self._names, self._keys = names or NAME, keys or r'[^<>"\n]+'
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
-        """Return items for a call. Raises UnsupportedFeatureError."""
+        """Return items for a call of a function. Raises UnsupportedFeatureError."""
         name, whole = _checked(self._names, function["name"]), function["parameters"]
         fields = [(key, self._one(lark, whole, key)) for key in _properties(whole)]
         arguments = _sequence(lark, fields, whole.get("required", ()), self._between)
@@ -320,12 +324,12 @@ class Named:
 
 
 class IfRequired:
-    """One way for a tool with arguments that are required, another for one without."""
+    """The grammar `then` for a tool with required arguments, else the grammar `other`."""
 
     def __init__(self, then: CallGrammar, other: CallGrammar):
         self._then, self._other = then, other
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
-        """Return items for a call. Raises UnsupportedFeatureError."""
+        """Return items for a call of a function. Raises UnsupportedFeatureError."""
         form = self._then if function["parameters"].get("required") else self._other
         return form.call(lark, function)

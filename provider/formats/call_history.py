@@ -1,8 +1,8 @@
-"""Tool calls of earlier turns, as a model's template takes them.
+"""Finds the form in which a model's template takes the tool calls of earlier turns.
 
-Templates agree that a message has `tool_calls`, and little further: some want the arguments as an
-object and some as JSON text, and Mistral's refuse ids that are not nine letters and digits. None
-says so, so that each is tried with a call of ours.
+All templates read `tool_calls` of a message, but some expect the arguments as an object and others
+as JSON text, and Mistral's refuse ids other than nine letters and digits. A template does not
+declare its form, so each form is tried with a sample conversation.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 class CallStyle(NamedTuple):
-    """How one template takes calls."""
+    """The form in which a template takes calls."""
 
-    short_ids: bool = False  # ids of nine letters and digits
-    as_text: bool = False  # arguments as JSON text
+    short_ids: bool = False  # whether ids have nine letters and digits
+    as_text: bool = False  # whether arguments are JSON text instead of an object
 
-    def told(self, messages: Messages) -> list[dict[str, Any]]:
-        """Return messages in this style, from those with arguments as objects."""
+    def applied_to(self, messages: Messages) -> list[dict[str, Any]]:
+        """Return messages with their calls in this style; `messages` have objects as arguments."""
         return [self._one(message) for message in messages]
 
     def _one(self, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,10 +47,10 @@ class CallStyle(NamedTuple):
         return {**call, "id": own, "function": function}
 
 
-# The likeliest first.
+# All styles, the most common one first.
 STYLES = [CallStyle(*way) for way in product((False, True), repeat=2)]
 NAME, KEY, VALUE, RESULT = "look_up", "some_word", "heron", "a bird"
-TRIAL: Messages = [
+SAMPLE: Messages = [
     {"role": "user", "content": "?"},
     {
         "role": "assistant",
@@ -68,19 +68,19 @@ TRIAL: Messages = [
 
 
 def style_of(render: Callable[[Messages], str], styles: Sequence[CallStyle] = STYLES) -> CallStyle:
-    """Return the first style in which a template shows a call; the usual one if it shows none.
+    """Return the first style in which a template renders a call, the default if none works.
 
-    `render` raises where the template refuses.
+    `render` must raise an exception if the template refuses the messages.
     """
     return next((style for style in styles if _shows(render, style)), CallStyle())
 
 
 def _shows(render: Callable[[Messages], str], style: CallStyle) -> bool:
     try:
-        text = render(style.told(TRIAL))
-    except Exception:  # noqa: BLE001 - templates raise anything
+        text = render(style.applied_to(SAMPLE))
+    except Exception:  # noqa: BLE001 - a template may raise any exception
         return False
-    # An object that is written as Python does is none, and text in quotes was quoted twice.
+    # Single quotes mean that Python printed an object, backslashes that JSON was quoted twice.
     wrong = (f"'{KEY}'", f'\\"{KEY}')
     return all(one in text for one in (NAME, KEY, VALUE)) and not any(one in text for one in wrong)
 

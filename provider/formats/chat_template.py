@@ -1,6 +1,6 @@
-"""A model's chat template: from messages and tools to the prompt's text and tokens.
+"""Renders messages and tools with a model's chat template, as text and as tokens.
 
-One `ChatTemplate` belongs to one thread: Hugging Face's fast tokenizers must not be shared.
+One `ChatTemplate` belongs to one thread, because Hugging Face's fast tokenizers must not be shared.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ __all__ = [
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]]
 
-SWITCH = "thinking"  # part of every variable by which templates turn thinking on
+SWITCH = "thinking"  # part of the name of every template variable that turns thinking on
 QUESTION = ({"role": "user", "content": "Hi"},)
-MOST_SWITCHES = 64  # sets of variables; those that clients send differ in a handful of ways
-# For models without a template: what people write by hand, which models have read most often.
+MAX_SWITCHES = 64  # sets of variables whose answer is kept; clients send only a few different ones
+# Labels of turns for models without a template, as in the dialogues of their training data.
 LABELS = {"system": "", "user": "User: ", "assistant": "Assistant: ", "tool": "Tool: "}
 
-DEFAULT_STOP = "\nUser:"  # without it such a model writes the next question itself
+DEFAULT_STOP = "\nUser:"  # stops such a model before it writes the user's next turn
 
 
-# What templates raise, on messages and variables that they were not written for.
+# Exceptions of templates for messages and variables that they do not support.
 REFUSALS = (
     jinja2.TemplateError,
     ArithmeticError,
@@ -48,7 +48,7 @@ REFUSALS = (
 
 @contextmanager
 def _giving_its_reason() -> Iterator[None]:
-    """Raise InvalidRequestError with the template's own reason where it refuses."""
+    """Turn a template's exceptions into an InvalidRequestError with the template's reason."""
     try:
         yield
     except REFUSALS as error:
@@ -58,39 +58,40 @@ def _giving_its_reason() -> Iterator[None]:
 
 
 class ChatTemplate:
-    """A model's chat template and tokenizer, on the thread that made them."""
+    """A model's chat template and tokenizer, for the thread that created them."""
 
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
         self._format = model_format(tokenizer)
-        self._style: CallStyle | None = None  # of calls, found with the first ones
-        self._switches: dict[str, bool] = {}  # answers of `has_thinking_switch`, the oldest first
+        self._style: CallStyle | None = None  # form of tool calls, found when first needed
+        self._switches: dict[str, bool] = {}  # results of `has_thinking_switch`, the oldest first
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer, for this thread."""
+        """The tokenizer, which must be used on this thread only."""
         return self._tokenizer
 
     @property
     def format(self) -> ModelFormat:
-        """How the model's family writes."""
+        """The text format of the model's family."""
         return self._format
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """The stop strings that go with the form of the prompt."""
+        """The stop strings that the form of the prompt requires."""
         return () if self._tokenizer.has_chat_template else (DEFAULT_STOP,)
 
     @property
     def knows_tools(self) -> bool:
-        """Whether the template has a place for tools."""
+        """Whether the template supports tools."""
         return "tools" in str(self._tokenizer.chat_template) or self._tokenizer.has_tool_calling
 
     @property
     def encodes_text(self) -> bool:
-        """Whether the prompt's tokens are those of its text; some tokenizers go a way of their own.
+        """Whether encoding the rendered text gives the prompt's tokens.
 
-        Those have a renderer that may keep text apart from the tokens that are written the same.
+        It does not for tokenizers with a renderer of their own, which may distinguish special
+        tokens from user text that is spelled the same.
         """
         wrapped = self._tokenizer
         if not wrapped.has_chat_template or own_renderer(wrapped) is not None:
@@ -98,21 +99,21 @@ class ChatTemplate:
         return renders_text(wrapped)
 
     def _mentions(self, word: str) -> bool:
-        """Whether the template may read a variable whose name has that word in it."""
+        """Return whether the template may read a variable whose name contains `word`."""
         known = self.encodes_text and own_renderer(self._tokenizer) is None
         return not known or word in str(self._tokenizer.chat_template)
 
     def has_thinking_switch(self, tools: Tools, variables: Mapping[str, Any]) -> bool:
-        """Return whether the template writes another prompt with `enable_thinking` set to false.
+        """Return whether `enable_thinking=False` changes the prompt that the template renders.
 
-        Found by rendering one question both ways, once for each set of `variables`, and with tools
-        or without. A template that refuses the question has no switch.
+        This is found out by rendering a sample question with and without it, once for each set of
+        `variables` with or without tools. A template that refuses the question has no switch.
         """
         if not self._tokenizer.has_chat_template or not self._mentions(SWITCH):
             return False
         key = json.dumps([bool(tools), variables], sort_keys=True, default=str)
         if key not in self._switches:
-            if len(self._switches) == MOST_SWITCHES:
+            if len(self._switches) == MAX_SWITCHES:
                 del self._switches[next(iter(self._switches))]
             self._switches[key] = self._writes_another_without_thinking(tools, variables)
         return self._switches[key]
@@ -134,14 +135,14 @@ class ChatTemplate:
         answer: bool = True,
         go_on: bool = False,
     ) -> list[int]:
-        """Return the prompt's tokens, up to where the assistant's turn begins.
+        """Return the prompt's tokens, including the beginning of the assistant's turn.
 
-        `variables` are what the template reads beyond messages and tools, `enable_thinking` above
-        all; what is not among them is as the template has it.
-        Without `answer`, up to where the last message ends; with `go_on`, up to where it goes on,
-        which the assistant has begun. A model without a template gets the contents with `User:`
-        and `Assistant:` before them.
-        Raises InvalidRequestError with the template's own reason if it refuses the messages.
+        Without `answer` they end with the last message. With `go_on` the last message is the
+        assistant's and stays open, so that the answer continues it.
+        `variables` are the template's variables beside messages and tools, such as
+        `enable_thinking`; the template has its own defaults for all others. For a model without a
+        template, the turns are labelled `User:` and `Assistant:`.
+        Raises InvalidRequestError with the template's reason if it refuses the messages.
         """
         answer = answer and not go_on
         if not self._tokenizer.has_chat_template:
@@ -162,7 +163,7 @@ class ChatTemplate:
         answer: bool = True,
         go_on: bool = False,
     ) -> str:
-        """Return the prompt as text. Raises InvalidRequestError, as `tokens`."""
+        """Return the prompt as text; arguments and errors are those of `tokens`."""
         with _giving_its_reason():
             return str(
                 self._applied(
@@ -176,9 +177,9 @@ class ChatTemplate:
             )
 
     def encode(self, text: str) -> list[int]:
-        """Return the tokens of a text that the template has written, and no others."""
+        """Return the tokens of a text that the template has rendered, without added tokens."""
         wrapped = self._tokenizer
-        if own_renderer(wrapped) is not None:  # as mlx-lm does after its own
+        if own_renderer(wrapped) is not None:  # mlx-lm encodes the text of its renderers so
             return list(wrapped.encode(text, add_special_tokens=False))
         return list(inner_tokenizer(wrapped)(text, add_special_tokens=False)["input_ids"])
 
@@ -194,7 +195,7 @@ class ChatTemplate:
     ) -> Any:
         calls = any(message.get("tool_calls") for message in messages)
         return self._renderer(variables)(
-            self._calls().told(messages) if calls else list(messages),
+            self._call_style().applied_to(messages) if calls else list(messages),
             tools=list(tools) or None,
             add_generation_prompt=answer,
             tokenize=tokenize,
@@ -203,17 +204,17 @@ class ChatTemplate:
         )
 
     def _renderer(self, variables: Mapping[str, Any]) -> Callable[..., Any]:
-        """Return what applies the template, and leaves it its own default of thinking or not."""
+        """Return the function that applies the template, with its own default for thinking."""
         wrapped = self._tokenizer
         if "enable_thinking" in variables or own_renderer(wrapped) is not None:
             return wrapped.apply_chat_template  # type: ignore[no-any-return]
-        # mlx-lm's wrapper would turn the thinking on.
+        # mlx-lm's wrapper would turn thinking on.
         return partial(inner_tokenizer(wrapped).apply_chat_template, return_dict=False)
 
     def _by_all_names(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the variables, the switch of the thinking by its other name too if it has that.
+        """Return the variables, with `enable_thinking` also as `thinking` if the template reads it.
 
-        Granite's, DeepSeek's and Kimi's templates read `thinking`.
+        The templates of Granite, DeepSeek and Kimi do.
         """
         told = variables.get("enable_thinking")
         template = str(getattr(self._tokenizer, "chat_template", None))
@@ -221,8 +222,8 @@ class ChatTemplate:
             return dict(variables)
         return {"thinking": told, **variables}
 
-    def _calls(self) -> CallStyle:
-        """Return how the template takes calls of earlier turns."""
+    def _call_style(self) -> CallStyle:
+        """Return the form in which the template takes calls of earlier turns."""
         if self._style is None:
             self._style = style_of(
                 lambda messages: str(
@@ -235,5 +236,5 @@ class ChatTemplate:
         return self._style
 
     def raw(self, text: str) -> list[int]:
-        """Return a text's tokens, with what the tokenizer puts before any text and no more."""
+        """Return a text's tokens with those that the tokenizer adds, such as a first BOS token."""
         return list(self._tokenizer.encode(text))

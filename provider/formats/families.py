@@ -1,7 +1,8 @@
-"""The families of models by how they write: one entry each, and nothing about them elsewhere.
+"""The table of model families and their text formats: all that is specific to a family is here.
 
-A family that mlx-lm has a tool parser for is one entry under that parser's name. One that mlx-lm
-can't read is an entry with `own`, and a file beside this one for its parser, as harmony's.
+A family for which mlx-lm has a tool parser is one entry under the name of the parser's module. Any
+other family is an entry with `own`, and has a file beside this one for its parser, such as
+harmony.py.
 """
 
 from __future__ import annotations
@@ -45,18 +46,18 @@ __all__ = [
     "with_own_reading",
 ]
 
-# Takes the text between the markers, and the tools, as mlx-lm's parsers do.
+# Called, as mlx-lm's parsers are, with the text between the markers and the tools.
 Parser = Callable[..., Any]
 Tools = Sequence[Mapping[str, Any]]
 
 
 def whole_text(_parser: Parser, _tools: Tools) -> Reader:
-    """Return a reader that shows calls when they are whole."""
+    """Return a reader that shows a call only when it is complete."""
     return WholeText()
 
 
 def headed(header: str | re.Pattern[str]) -> Callable[[Parser, Tools], Reader]:
-    """Return what makes readers of calls that are a header and then JSON; see HeadedCalls."""
+    """Return a factory of readers for calls that are a header and then JSON, see HeadedCalls."""
     pattern = re.compile(header)
     return lambda _parser, _tools: HeadedCalls(pattern)
 
@@ -67,70 +68,71 @@ def _tagged(tags: Tags) -> Callable[[Parser, Tools], Reader]:
 
 @dataclass(frozen=True)
 class CallFormat:
-    """How a family writes tool calls, between the markers that its parser's module names."""
+    """The format of a family's tool calls, between the markers that its parser's module names."""
 
-    # Follows one text of calls while it is written.
+    # Creates a reader that shows calls while the model writes them.
     reader: Callable[[Parser, Tools], Reader] = whole_text
-    # Holds a model to one call; None where there is no way to.
+    # Constrains a model to exactly one call; None if the family has no grammar.
     grammar: CallGrammar | None = None
-    # For a parser that takes a part of a call for a whole one: what ends a call within the text,
-    # empty where only the end marker does. None for a parser that refuses parts.
+    # For a parser that accepts an incomplete call: the text that ends a call, "" if only the end
+    # marker does. None for a parser that refuses incomplete calls.
     part_ends_with: str | None = None
-    # Says of a text and the call that was read from it that the parser has made the call up.
+    # Returns whether the parser has invented a call, given the text and the call.
     is_guess: Callable[[str, Mapping[str, Any]], bool] | None = None
 
 
 @dataclass(frozen=True)
 class OwnReading:
-    """The reading of a family that mlx-lm has no parser for, from a file beside this one."""
+    """The parser and markers of a family for which mlx-lm has no parser."""
 
     tokens: Sequence[str]  # a vocabulary with all of them belongs to this family
     parser: Parser
     call_start: str
     call_end: str
-    ends: Sequence[str] = ()  # tokens that end an answer, beside those of the configuration
-    response_format: Mapping[str, Any] = field(default_factory=dict)  # states, as mlx-lm has them
+    ends: Sequence[str] = ()  # tokens that end an answer, in addition to the configuration's
+    response_format: Mapping[str, Any] = field(default_factory=dict)  # states in mlx-lm's notation
 
 
 @dataclass(frozen=True)
 class ModelFormat:
-    """How the models of one family write."""
+    """The text format of one model family."""
 
     calls: CallFormat = CallFormat()
-    # How thinking opens and closes, by mlx-lm's tokenizer.
+    # Returns the tokens around thinking, given mlx-lm's tokenizer.
     thinking: Callable[[Any], Thinking] = tagged_thinking
-    # In which ways its templates may take the calls of earlier turns; the first that works is used.
+    # Forms of earlier calls to try with the chat template; the first one that works is used.
     call_styles: Sequence[CallStyle] = tuple(STYLES)
-    # Before the header of a message, for a model that writes headers.
+    # The marker before a message's header, for a model that writes headers.
     message_start: str = "<|start|>"
-    # Whether the header of the answer ends its thinking, so that a form can begin there.
+    # Whether a form can begin after the header of the answer's message.
     form_after_headers: bool = False
-    # For a family that mlx-lm has no parser for.
+    # The parser of a family for which mlx-lm has none.
     own: OwnReading | None = None
 
 
 def model_format(tokenizer: Any) -> ModelFormat:
-    """Return the entry of a tokenizer's family; UNKNOWN's calls are shown when they are whole."""
+    """Return the entry of a tokenizer's family, UNKNOWN if it has none."""
     return FAMILIES.get(_family(getattr(tokenizer, "tool_parser", None)), UNKNOWN)
 
 
 def what_is_missing(tokenizer: Any) -> str:
-    """Return a sentence (no full stop) on what will not work for a model, or an empty text."""
+    """Return a sentence, without a full stop, on a model's unsupported features; "" if none."""
     name = _family(tokenizer.tool_parser)
     if name and name not in FAMILIES:
         return (
-            f"the tool calls of `{name}` are read, but not known here: they are shown only when "
-            "they are whole, `tool_choice` can't require one, and one that is cut off may count"
+            f"the format `{name}` of its tool calls is only partly supported: calls are shown only "
+            "when they are complete, `tool_choice` can't require one, and one that is cut off may "
+            "count as complete"
         )
     if not name and "tools" in str(tokenizer.chat_template):
-        return "its template takes tools, but its tool calls can't be read: they come as text"
+        return "its template supports tools, but its tool calls can't be read and come as text"
     return ""
 
 
 def with_own_reading(tokenizer: Any) -> Any:
-    """Return a tokenizer whose answers are read as its family's entry says.
+    """Return a tokenizer with the parser of its family's `own` entry.
 
-    It is the same one if mlx-lm knows how to read them, or if its vocabulary is of no such family.
+    A tokenizer for which mlx-lm has a parser, or whose family has no such entry, is returned as is.
     """
     if tokenizer.response_initial_state:
         return tokenizer
@@ -154,12 +156,12 @@ def _read_by(own: OwnReading, tokenizer: Any, vocabulary: Mapping[str, int]) -> 
 
 
 def _family(parser: Parser | None) -> str:
-    """Return the name of a parser's family, that of its module; Laguna's is GLM's."""
+    """Return the name of a parser's family, which is that of the parser's module."""
     return "" if parser is None else parser.__module__.rpartition(".")[2]
 
 
 def _is_glm_guess(text: str, call: Mapping[str, Any]) -> bool:
-    """Whether GLM's parser made a call of any text: its first word, and the others as `raw`."""
+    """Return whether GLM's parser made a call of plain text: a word as name, the rest as `raw`."""
     return "<arg_key>" not in text and list(call["arguments"]) == ["raw"]
 
 
@@ -191,7 +193,7 @@ FAMILIES: dict[str, ModelFormat] = {
             grammar=Named(
                 "call:{name}{{",
                 "{key}:",
-                quoted("<escape>", r"(?s:.*)\}(?s:.*)"),  # its parser ends at the first brace
+                quoted("<escape>", r"(?s:.*)\}(?s:.*)"),  # the parser stops at the first brace
                 after="}",
                 between=",",
                 names=WORD,
@@ -277,7 +279,7 @@ FAMILIES: dict[str, ModelFormat] = {
                     bare(),
                     f"</longcat_arg_value>{GAP}",
                 ),
-                InJson(),  # the only way in which its parser reads a call without arguments
+                InJson(),  # the only form in which the parser reads a call without arguments
             ),
             part_ends_with="",
         )
@@ -312,7 +314,7 @@ FAMILIES: dict[str, ModelFormat] = {
     "mistral": ModelFormat(
         CallFormat(
             reader=headed(r"\s*(?P<name>[\w-]+)\s*\[ARGS\]\s*(?=\{)"),
-            # The older vocabularies have a list of calls in JSON.
+            # Models with an older vocabulary write a list of calls in JSON.
             grammar=IfToken("[ARGS]", Headed("{name}[ARGS]"), InJson(f"{GAP}[", "]")),
         )
     ),
@@ -333,7 +335,7 @@ FAMILIES: dict[str, ModelFormat] = {
             grammar=Named(
                 "[{name}(",
                 "{key}=",
-                in_json,  # its parser reads Python, with true, false and null
+                in_json,  # the parser reads Python literals, and also true, false and null
                 after=")]",
                 between=", ",
                 names=rf"{IDENTIFIER}(\.{IDENTIFIER})*",

@@ -1,7 +1,7 @@
-"""Harmony, the format of gpt-oss's answers, which mlx-lm does not read.
+"""Harmony, the format of gpt-oss's answers, for which mlx-lm has no parser.
 
-An answer is several messages, each with a header that says its channel, and of a call to whom it
-is. After `<|start|>assistant` in the prompt:
+An answer consists of messages. Each has a header with its channel, and a call also has a recipient.
+After `<|start|>assistant` in the prompt the model writes, for example:
 
     <|channel|>analysis<|message|>what it thinks<|end|>
     <|start|>assistant<|channel|>commentary to=functions.NAME<|message|>{…}<|call|>
@@ -32,15 +32,15 @@ __all__ = [
 
 FINAL = "<|channel|>final<|message|>"  # the header before the answer
 BETWEEN_MESSAGES = "<|end|><|start|>assistant"
-COMMENTARY = "<|channel|>commentary"  # the channel of calls, and of what is said before them
+COMMENTARY = "<|channel|>commentary"  # the channel of calls and of text before calls
 CALL_START, CALL_END = "<|channel|>commentary to=", "<|call|>"
-CALL_HEADER = re.compile(  # a call, from behind the `to=` of its header to its arguments
+CALL_HEADER = re.compile(  # a call's header after `to=`, up to the arguments
     r"\s*(?:functions\.)?(?P<name>[\w.-]+)[^{]*?<\|message\|>\s*(?=\{)"
 )
 ENDS = ("<|return|>", CALL_END)
 TOKENS = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", *ENDS)
-# A header may say more than a channel: of what kind the content is, and before or behind the
-# channel to whom it goes. The text of the states in between is dropped.
+# A header may also have a content type, and a recipient before or after the channel. Text in the
+# states "header", "to itself" and "to the user" is part of a header and is dropped.
 RESPONSE_FORMAT = {
     "initial_state": "header",
     "transitions": {
@@ -59,7 +59,7 @@ RESPONSE_FORMAT = {
 
 
 def parse_tool_call(text: str, _tools: Sequence[Any] | None = None) -> dict[str, Any]:
-    """Return the call that stands between `to=` and `<|call|>`. Raises ValueError."""
+    """Return the call in the text between `to=` and `<|call|>`. Raises ValueError."""
     header = CALL_HEADER.match(text)
     if header is None:
         raise ValueError("no call of a function with arguments in JSON")
@@ -67,7 +67,7 @@ def parse_tool_call(text: str, _tools: Sequence[Any] | None = None) -> dict[str,
 
 
 def harmony_thinking(tokenizer: Any) -> Thinking:
-    """Return how a model thinks: in every message before the one for the user."""
+    """Return the tokens around thinking, which is every message before the final one."""
     final, between, commentary = (
         tokenizer.encode(text, add_special_tokens=False)
         for text in (FINAL, BETWEEN_MESSAGES, COMMENTARY)

@@ -1,4 +1,4 @@
-"""Builds a grammar in llguidance's Lark: rules, literals, JSON values, texts up to an end."""
+"""Builds a grammar in llguidance's Lark dialect, of rules, literals, JSON values and texts."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 
 __all__ = ["BETWEEN", "GAP", "NUMBER", "Lark", "Schema"]
 
-# Between JSON's tokens: a space, or a new line and its indentation. Any run of white space would be
-# JSON too, and small models lose themselves in it.
+# White space between JSON's tokens: a space, or a new line and its indentation. JSON allows any
+# amount, but small models may then write white space without end.
 BETWEEN = r"( |\n[ \t]{0,32})?"
-GAP, NUMBER = "\0", "\1"  # places in a template: a space, a new line or nothing; digits
+GAP, NUMBER = "\0", "\1"  # placeholders in a template: optional white space, and 1 to 3 digits
 CLASSES = {GAP: "GAP", NUMBER: "NUMBER"}
 Schema = Mapping[str, Any]
-WHOLE = "whole"  # the definition that holds the schema that references point into
+WHOLE = "whole"  # name of the definition with the whole schema, into which references point
 
 
 class Lark:
-    """A grammar that is being built; its methods return items to build rules from."""
+    """A grammar under construction; its methods return items, the parts of a rule."""
 
     def __init__(self, tokenizer: Any):
-        # llguidance keeps every added token apart from text, special or not.
+        # llguidance never matches an added token, special or not, with text.
         added = tokenizer.added_tokens_decoder
         self.tokens = {str(token): number for number, token in added.items()}
         self._rules = [r"GAP: /[ \n]?/", "NUMBER: /[0-9]{1,3}/"]
@@ -30,7 +30,7 @@ class Lark:
         self._known = re.compile(f"({'|'.join(map(re.escape, known))})")
 
     def grammar(self, start: str) -> str:
-        """Return the whole grammar, whose texts are those of the items `start`."""
+        """Return the whole grammar, which begins with the items `start`."""
         return "\n".join([f"start: {start}", *self._rules])
 
     def rule(self, body: str) -> str:
@@ -40,18 +40,18 @@ class Lark:
         return name
 
     def literal(self, text: str) -> str:
-        """Return items for a text or template, in which added tokens stand for themselves."""
+        """Return items for a literal text with placeholders; added tokens in it match as tokens."""
         return " ".join(self._item(piece) for piece in self._split(text))
 
     def json(self, schema: Schema, whole: Schema) -> str:
-        """Return a rule for JSON that fits `schema`, whose references are into `whole`."""
+        """Return a rule for JSON that fits `schema`, whose references point into `whole`."""
         guided = {**_moved(schema), "x-guidance": {"whitespace_pattern": BETWEEN}}
         if '"$ref"' in json.dumps(guided):
             guided["$defs"] = {WHOLE: _moved(whole)}
         return self.rule(f"%json {json.dumps(guided)}")
 
     def text(self, end: str, but: Iterable[str] = ()) -> str:
-        """Return items for a text and the `end` after it; the text matches none of `but`."""
+        """Return items for a text up to the marker `end`; it must not match a pattern of `but`."""
         first, *more = self._split(end)
         refused = [f"(?s:.*){_as_regex(first.strip())}(?s:.*)", *but]
         terminal = f"T{len(self._rules)}"
@@ -59,13 +59,13 @@ class Lark:
         self._rules.append(f"{terminal}: {body}")
         if first in self.tokens:
             return f"{terminal} {self.literal(end)}"
-        # The lexer has to stop at the first text that ends it.
+        # A lazy terminal makes the lexer stop at the first occurrence of the marker.
         lazy = f"l{len(self._rules)}"
         self._rules.append(f"{lazy}[suffix={json.dumps(first)}]: {terminal}")
         return " ".join([lazy, *map(self._item, more)])
 
     def _split(self, text: str) -> list[str]:
-        """Return the added tokens and classes in a text, and what is between them."""
+        """Split a text into added tokens, placeholders, and the text between them."""
         return [piece for piece in self._known.split(text) if piece]
 
     def _item(self, piece: str) -> str:
@@ -75,7 +75,7 @@ class Lark:
 
 
 def _moved(schema: Any) -> Any:
-    """Return a schema whose references point to the whole schema among the definitions."""
+    """Return a schema whose references point into the definition WHOLE instead of the root."""
     if isinstance(schema, Mapping):
         return {
             key: f"#/$defs/{WHOLE}{value[1:]}" if _is_reference(key, value) else _moved(value)

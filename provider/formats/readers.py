@@ -1,6 +1,6 @@
-"""Readers that follow tool calls while a model writes them.
+"""Incremental readers of tool calls, which show parts of a call while a model writes it.
 
-Formats whose text carries the arguments as JSON are shown as they come; others when they are whole.
+Only formats with the arguments as JSON can be shown in parts here; others are shown when complete.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ JSON = json.JSONDecoder()
 
 
 def is_name(value: Any) -> bool:
-    """Whether a value is what a tool may be called."""
+    """Return whether a value can be the name of a tool."""
     return isinstance(value, str) and bool(value)
 
 
 def as_json(value: Any) -> str:
-    """Return JSON for a parser's value; what JSON can't hold is a text, as Python prints it."""
+    """Return a parser's value as JSON; objects that JSON does not support become strings."""
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return text.encode(errors="replace").decode()  # a lone surrogate has no UTF-8
+    return text.encode(errors="replace").decode()  # UTF-8 can't encode a lone surrogate
 
 
 class Piece(NamedTuple):
-    """A part of a call that became known; one with a `name` begins the next call."""
+    """A part of a call; a piece with a `name` begins the next call."""
 
     name: str | None
     arguments: str  # part of the arguments' JSON
@@ -35,7 +35,7 @@ class Piece(NamedTuple):
 
 
 class Reader(Protocol):
-    """Follows one tool text; `whole` is the length of the calls at its beginning that are whole."""
+    """Reads one text of calls; `whole` is the length of its beginning that has complete calls."""
 
     whole: int
 
@@ -47,7 +47,7 @@ class Reader(Protocol):
 
 
 class WholeText:
-    """Calls that are shown when the whole text has been read."""
+    """A reader that shows no part of a call before the text is complete."""
 
     whole = 0
 
@@ -56,19 +56,19 @@ class WholeText:
         return []
 
     def rest(self, arguments: Mapping[str, Any]) -> str:
-        """Return nothing: no part of the arguments was shown."""
+        """Return nothing, because no part of the arguments was shown."""
         return ""
 
 
 class _Arguments:
-    """Follows a JSON object to its end."""
+    """Finds the end of a JSON object in a growing text."""
 
     def __init__(self) -> None:
         self._depth = 0
         self._in_string = self._escaped = False
 
     def end_in(self, text: str, start: int) -> int | None:
-        """Return where in `text` the object ends, None if it goes on."""
+        """Scan `text` from `start`; return the index after the object, None if it goes on."""
         for at in range(start, len(text)):
             char = text[at]
             if self._in_string:
@@ -90,7 +90,7 @@ class _Arguments:
 
 
 class JsonCall(WholeText):
-    """`{"name": …, "arguments": {…}}`, its fields in any order."""
+    """A reader of one call `{"name": …, "arguments": {…}}`, with its fields in any order."""
 
     def __init__(self) -> None:
         self._text = ""
@@ -110,7 +110,7 @@ class JsonCall(WholeText):
         return self._pieces()
 
     def _step(self) -> bool:
-        """Read one more field; return whether it is there in full."""
+        """Parse the next field; return whether it was complete."""
         if self._began is not None and self._ended is None:
             self._ended = self._arguments.end_in(self._text, self._at)
             self._at = len(self._text) if self._ended is None else self._ended
@@ -124,7 +124,7 @@ class JsonCall(WholeText):
         return self._skip(key)
 
     def _skip(self, key: re.Match[str]) -> bool:
-        """Step over a value, and keep the name."""
+        """Skip a value, and keep it if it is the name; return whether it was complete."""
         try:
             value, end = JSON.raw_decode(self._text, key.end())
         except ValueError:
@@ -148,9 +148,9 @@ class JsonCall(WholeText):
 
 
 class HeadedCalls(WholeText):
-    """One or more calls, each a header with a name and then a JSON object.
+    """A reader of one or more calls, each a header with a name and then a JSON object.
 
-    The header is a pattern with a group `name`, and one `id` where the model gives one.
+    The pattern of the header has a group `name`, and a group `id` if the model writes ids.
     """
 
     def __init__(self, header: re.Pattern[str]) -> None:

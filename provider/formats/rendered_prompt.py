@@ -1,8 +1,8 @@
-"""A prompt as the model reads it, and what follows from it for the answer.
+"""A rendered prompt: its text and tokens, and how the answer begins.
 
-Rule: no text is rendered twice. The first gives the tokens; a second, of the turns before the
-answer, and a third, of the system prompt alone, are rendered when something is asked that the first
-doesn't say. Whether a template has a switch for thinking is found once a model, not once a request.
+Rule: no text is rendered twice. The whole prompt is rendered for its tokens. The turns before the
+answer, and the system prompt alone, are rendered only for properties that need them. Whether a
+template has a switch for thinking is found out once per model, not once per request.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 class RenderedPrompt:
-    """One conversation under a template, each property made when it is asked for, once.
+    """One conversation under a template; each property is computed once, at its first use.
 
-    With `go_on` the assistant has begun the last message. Without `messages` the prompt is `raw`.
-    Every property that renders raises InvalidRequestError if the template refuses.
+    With `go_on` the answer continues the last message, which is the assistant's. Without `messages`
+    the prompt is `raw`. Properties raise InvalidRequestError if the template refuses the messages.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class RenderedPrompt:
 
     @cached_property
     def text(self) -> str:
-        """The whole prompt, as the template writes it."""
+        """The whole prompt as text."""
         return self._text(self._messages, go_on=self._go_on) if self._messages else self._raw
 
     @cached_property
     def tokens(self) -> Sequence[int]:
-        """The whole prompt. May be set to what an image processor makes of the text."""
+        """The whole prompt as tokens; may be set to an image processor's tokens for the text."""
         if not self._messages:
             return self._template.raw(self._raw)
         if self._template.encodes_text:
@@ -60,9 +60,9 @@ class RenderedPrompt:
 
     @cached_property
     def answer_begins(self) -> int:
-        """The index in `text` at which the turns before the answer have ended.
+        """The index in `text` at which the answer begins.
 
-        A template writes the beginning of an answer too, above all what opens its thinking.
+        The text after it belongs to the answer, such as a marker that opens the thinking.
         """
         before = self._closed if not self._go_on else self._text_or_none(self._messages[:-1])
         if before is None:
@@ -71,7 +71,7 @@ class RenderedPrompt:
 
     @cached_property
     def state(self) -> str:
-        """What the answer's text begins as; no earlier turn opens its thinking."""
+        """The text state in which the answer begins; earlier turns have no influence on it."""
         tokenizer = self._template.tokenizer
         state = initial_state(tokenizer, self.tokens)
         if state != REASONING_STATE or not self._messages:
@@ -88,10 +88,10 @@ class RenderedPrompt:
 
     @cached_property
     def lets_think(self) -> bool:
-        """Whether the model may open its thinking, if it can think.
+        """Whether the model may think.
 
-        Where `enable_thinking` is not given, thinking is on if the template has a switch to turn
-        it off.
+        Without `enable_thinking` among the variables, it may if the template has a switch that
+        turns thinking off.
         """
         told = self._variables.get("enable_thinking")
         if told is not None or not self._messages:
@@ -100,18 +100,18 @@ class RenderedPrompt:
 
     @cached_property
     def boundaries(self) -> Sequence[int]:
-        """Where the system prompt and the last turn end in `tokens`, as numbers of tokens.
+        """The numbers of tokens up to the end of the system prompt and of the last turn.
 
-        Both are beginnings that a later prompt is likely to share: another question under the same
-        system prompt, and the next turn of this conversation. A template that refuses a beginning
-        has no boundary there.
+        Later prompts are likely to share these prefixes: another question under the same system
+        prompt, and the next turn of this conversation. There is no boundary where the template
+        refuses to render the prefix.
         """
         if not self._messages:
             return ()
         beginnings = []
         if self._messages[0]["role"] == "system":
             beginnings.append(self._tokens_or_none(self._messages[:1]))
-        if not self._go_on:  # a turn that goes on has no end yet
+        if not self._go_on:  # a continued turn has no end yet
             beginnings.append(self._closed_tokens)
         prompt = self.tokens
         return [
@@ -131,7 +131,7 @@ class RenderedPrompt:
 
     @cached_property
     def _closed(self) -> str | None:
-        """The text up to where the last turn ends."""
+        """The text up to the end of the last turn, None if the template refuses it."""
         return self._text_or_none(self._messages)
 
     @property
@@ -143,7 +143,7 @@ class RenderedPrompt:
     def _text_or_none(self, messages: Messages) -> str | None:
         try:
             return self._text(messages, answer=False)
-        except InvalidRequestError:  # a template may insist on a user's turn
+        except InvalidRequestError:  # some templates require a user's turn
             return None
 
     def _tokens_or_none(self, messages: Messages) -> list[int] | None:
@@ -164,7 +164,7 @@ class RenderedPrompt:
 
 
 def _common(one: str, other: str) -> int:
-    """Return the length of the beginning that two texts share."""
+    """Return the length of the common prefix of two texts."""
     if one.startswith(other):  # the usual case, without a loop
         return len(other)
     pairs = enumerate(zip(one, other, strict=False))

@@ -1,7 +1,7 @@
-"""Calls whose arguments stand between tags, shown as JSON while they are written.
+"""Reads calls whose arguments are between tags, and shows them as JSON while they are written.
 
-What a value is, the model's parser says, asked about one argument at a time. Only a string is shown
-before it has ended, and of it nothing that may yet turn out to be its end.
+The model's parser determines each value; it is called with one argument at a time. Only a string is
+shown before it has ended, without the characters that may be the beginning of its end tag.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ __all__ = ["TaggedCalls", "Tags"]
 
 
 class Tags(NamedTuple):
-    """How a format writes a call; the first group of a pattern is a name."""
+    """The tags of a format; the first group of the patterns is a name or a key."""
 
     header: re.Pattern[str]  # begins a call
     key: re.Pattern[str]  # precedes a value
     end: str  # ends a value
-    close: re.Pattern[str] | None = None  # ends a call, None if the text's end does
-    closing: str = ""  # text that completes a header and an argument to a whole call
-    several: bool = False  # whether other calls may follow
-    strips: bool = True  # whether all white space around a value is left out, or one new line
+    close: re.Pattern[str] | None = None  # ends a call; None if the end of the text does
+    closing: str = ""  # text that makes a whole call of a header and an argument
+    several: bool = False  # whether another call may follow
+    strips: bool = True  # whether the parser strips all white space around a value, or one newline
 
 
 class TaggedCalls:
-    """Follows one text of such calls; a Reader of provider.formats.readers."""
+    """Reads one text of tagged calls; a Reader of provider.formats.readers."""
 
     whole = 0
 
@@ -37,14 +37,14 @@ class TaggedCalls:
         self._parser = parser
         self._tools = list(tools)
         self._text = ""
-        self._at = 0  # position up to which the text is parsed, and strings are shown
+        self._at = 0  # position up to which the text is parsed and strings are shown
         self._next: Literal["call", "argument", "value", "nothing"] = "call"
         self._header = ""
-        self._strings: set[str] = set()  # arguments of this call that are certainly strings
+        self._strings: set[str] = set()  # keys of this call whose values are certainly strings
         self._shown: list[str] = []  # keys of this call that were shown
         self._key: re.Match[str] | None = None  # key of the current or the last value
         self._begun = False  # whether the current value has begun
-        self._said = ""  # what was shown of the current value, if it is a string
+        self._said = ""  # part of the current string that was shown
 
     def add(self, text: str) -> list[Piece]:
         """Take more text; return the pieces that it completes."""
@@ -56,7 +56,7 @@ class TaggedCalls:
         return [piece for piece in pieces if piece.name or piece.arguments]
 
     def rest(self, arguments: Mapping[str, Any]) -> str:
-        """Return what completes the call that is open, now that it is read."""
+        """Return the rest of the open call's JSON, now that its arguments are known."""
         if self._next != "argument" or not self._shown:
             return ""
         missing = {key: value for key, value in arguments.items() if key not in self._shown}
@@ -107,7 +107,7 @@ class TaggedCalls:
         text, end = self._text[self._at :], self._tags.end
         partial = next((n for n in range(len(end) - 1, 0, -1) if text.endswith(end[:n])), 0)
         sure = text[: len(text) - partial].rstrip()
-        # Some parsers take null for none.
+        # Some parsers read the text null as None.
         if not sure or (not self._said and "null".startswith(sure.lower())):
             return ""
         opening = "" if self._said else f'{self._open(key)}"'
@@ -116,7 +116,7 @@ class TaggedCalls:
         return f"{opening}{as_json(sure)[1:-1]}"
 
     def _skip(self) -> None:
-        """Step over the white space before a string that doesn't belong to it."""
+        """Skip the white space that the parser strips before a string."""
         text = self._text[self._at :]
         if self._tags.strips:
             self._at += len(text) - len(text.lstrip())
@@ -125,7 +125,7 @@ class TaggedCalls:
         self._begun = self._begun or bool(text)
 
     def _end(self, key: str, value: Any) -> str:
-        """Return what had not been shown of an argument."""
+        """Return the part of an argument that was not shown yet."""
         if self._said:
             return as_json(value[len(self._said) :])[1:]
         return f"{self._open(key)}{as_json(value)}"
@@ -136,11 +136,11 @@ class TaggedCalls:
         return f"{before}{as_json(key)}: "
 
     def _read(self, key: str, argument: str) -> Any:
-        """Return the value of one argument by the parser; NOTHING if it can't be read."""
+        """Return the parser's value of one argument, NOTHING if it can't be read."""
         try:
             call = self._parser(f"{self._header}{argument}{self._tags.closing}", self._tools)
             return call["arguments"].get(key, NOTHING)
-        except Exception:  # noqa: BLE001 - parsers raise whatever the bad text makes them raise
+        except Exception:  # noqa: BLE001 - a parser may raise any exception for bad text
             return NOTHING
 
 
@@ -148,12 +148,12 @@ NOTHING = object()
 
 
 def _goes_on(value: Any, said: str) -> bool:
-    """Whether what the parser read is what was shown, or its beginning."""
+    """Return whether the parser's value agrees with the part of it that was shown."""
     return value.startswith(said) if isinstance(value, str) else value is not NOTHING and not said
 
 
 def _strings_of(name: str, tools: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Return the arguments of a tool that every parser takes for strings."""
+    """Return the keys of a tool's arguments that every parser reads as strings."""
     functions = (tool.get("function", {}) for tool in tools)
     schemas = [f["parameters"].get("properties", {}) for f in functions if f.get("name") == name]
     return {key for fields in schemas for key, one in fields.items() if _is_string(one)}

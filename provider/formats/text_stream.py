@@ -1,9 +1,9 @@
-"""From tokens to text: whole characters, channels, stop strings, tool calls.
+"""Turns an answer's tokens into text, channels and tool calls, and applies stop strings.
 
-Rule 1: a character split over tokens is shown when it is whole.
-Rule 2: what may be the start of a marker or a stop string is held back until it is known not to
-be; nothing of a marker or a stop string is ever shown.
-Rule 3: texts come out in the order in which the model wrote them.
+Rule 1: a character that is split over several tokens is shown when it is complete.
+Rule 2: text that may begin a marker or a stop string is held back until that is decided. No part
+of a marker or a stop string is ever shown.
+Rule 3: deltas come in the order in which the model wrote their text.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ ANSWER_STATE, REASONING_STATE, TOOL_STATE = "normal", "reasoning", "tool"
 
 
 class TextFormat:
-    """The markers in one model's text; made once a model, and shared by its streams."""
+    """The markers in one model's text; all text streams of the model share one object."""
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
         self.markers = make_text_state_machine(tokenizer)
-        # A model whose thinking was closed for it may go on to close it itself.
+        # A model may close its thinking once more after the engine has closed it.
         ends = [tokenizer.think_end] if tokenizer.has_thinking and tokenizer.think_end else []
         self.strays = [(end, ANSWER_STATE) for end in ends]
 
 
 def initial_state(tokenizer: Any, prompt: Sequence[int]) -> str:
-    """Return the state in which the prompt leaves the text: in thinking, if it is open there."""
+    """Return the state of the text at the end of the prompt: thinking, if the prompt opens it."""
     if tokenizer.response_initial_state:
         return _state_in_message(tokenizer, prompt)
     thinking = model_format(tokenizer).thinking(tokenizer)
@@ -45,7 +45,7 @@ def initial_state(tokenizer: Any, prompt: Sequence[int]) -> str:
 
 
 def _rfind(tokens: Sequence[int], sequence: Sequence[int]) -> int:
-    """Return where a sequence begins last in tokens, -1 if it is not in them."""
+    """Return the index of the last occurrence of a sequence in tokens, -1 if there is none."""
     backwards, at = list(tokens)[::-1], -1
     while True:
         try:
@@ -58,21 +58,21 @@ def _rfind(tokens: Sequence[int], sequence: Sequence[int]) -> int:
 
 
 def _state_in_message(tokenizer: Any, prompt: Sequence[int]) -> str:
-    """Return the state in the message that a prompt ends in, of a model that writes headers."""
+    """Return the state at the end of a prompt's last message, for a model that writes headers."""
     start = model_format(tokenizer).message_start
     _, started, begun = tokenizer.decode(list(prompt)).rpartition(start)
     if not started:
-        return ANSWER_STATE  # a plain text has no header
+        return ANSWER_STATE  # a raw prompt has no header
     state = make_text_state_machine(tokenizer).make_state(tokenizer.response_initial_state)
     (name, *_), _ = TextStateMachine.split(state, begun)
     return str(name)
 
 
 class TextStream:
-    """The text of one answer, made token by token; `state` is its first state.
+    """The text of one answer, token by token; `state` is its first state.
 
-    `after` is the token before it, if it goes on from a text: then a space that it begins with is
-    of the text, and not of how tokens are written.
+    `after` is the token before an answer that continues a text. The detokenizer needs it to keep a
+    space at the beginning of the answer.
     """
 
     def __init__(
@@ -98,29 +98,32 @@ class TextStream:
         self._markers = form.markers.make_state(state)
         self._stops = TextStateMachine({ANSWER_STATE: [*form.strays, *((s, None) for s in stop)]})
         self._stop_state = self._stops.make_state()
-        self._tool_text: ToolText | None = None  # tool call that has begun and not ended
+        self._tool_text: ToolText | None = None  # text of a tool call that has not ended
 
     def add(self, token: int) -> list[Delta]:
-        """Take one token; return the deltas that it produces."""
+        """Add one token; return the deltas that it produces."""
         self._detokenizer.add_token(token)
         deltas = self._split(self._detokenizer.last_segment)
         self.reasoning_tokens += self._markers[0] == REASONING_STATE
         return deltas
 
     def described(self, token: int, drawn: TokenLogprob) -> dict[str, Any]:
-        """Return a token's log-probability as OpenAI's interface has it."""
+        """Return a token's log-probability in the form of OpenAI's interface."""
         top = [self._one(other, logprob) for other, logprob in drawn.top]
         return {**self._one(token, drawn.logprob), "top_logprobs": top}
 
     def _one(self, token: int, logprob: float) -> dict[str, Any]:
         text = self._form.tokenizer.decode([token])
-        # A token may be a part of a character, which is no text by itself.
+        # A token that is only a part of a character decodes to U+FFFD.
         whole = "\ufffd" not in text
         bytes_of = list(text.encode("utf-8", "surrogatepass")) if whole else None
         return {"token": text, "logprob": logprob, "bytes": bytes_of}
 
     def finish(self, *, cut: bool = False) -> list[Delta]:
-        """Return what was held back, now that the answer has ended; `cut` if a limit ended it."""
+        """Return the deltas of the text that was held back, at the end of the answer.
+
+        `cut` says that a limit ended the answer, so that a tool call may be incomplete.
+        """
         if self.stopped:
             return []
         self._detokenizer.finalize()
@@ -128,7 +131,7 @@ class TextStream:
         self._markers, rest, state = TextStateMachine.flush(self._markers)
         deltas += self._route(state, rest)
         deltas += self._close_call(cut=cut)
-        return deltas + self._let_go()
+        return deltas + self._release_held_text()
 
     def _split(self, text: str) -> list[Delta]:
         if not text or self.stopped:
@@ -146,15 +149,15 @@ class TextStream:
             return self._until_stop(text)
         if self.stopped or not text:
             return []
-        # No stop string goes on behind what is no answer.
-        held = self._let_go()
+        # A stop string does not continue across text of another channel.
+        held = self._release_held_text()
         if state == TOOL_STATE:
             return held + self._call(text)
-        # In any other state the model writes to whom it speaks, and nothing to show.
+        # In any other state the text is a message's header, which is not shown.
         return held + (_deltas(text, reasoning=True) if state == REASONING_STATE else [])
 
-    def _let_go(self) -> list[Delta]:
-        """Return the text held back as the possible start of a stop string."""
+    def _release_held_text(self) -> list[Delta]:
+        """Return the text that was held back because it could begin a stop string."""
         if self.stopped:
             return []
         self._stop_state, held, _ = TextStateMachine.flush(self._stop_state)
@@ -175,7 +178,7 @@ class TextStream:
         return _deltas("".join(part for _, part in segments))
 
     def _close_call(self, end: str = "", *, cut: bool = False) -> list[Delta]:
-        """Read the calls in the tool text, which has ended."""
+        """Parse the calls of the tool text that has ended."""
         text, self._tool_text = self._tool_text, None
         if text is None:
             return []
@@ -186,7 +189,7 @@ class TextStream:
 
 
 def _split(state: Any, text: str) -> tuple[Any, list[tuple[str, str]]]:
-    """Split as TextStateMachine does; without its loop where no character can begin a marker."""
+    """Do the same as TextStateMachine.split, but faster if no character can begin a marker."""
     name, node, _, held = state
     if not held and node.keys().isdisjoint(text):
         return state, [(name, text)]

@@ -1,4 +1,4 @@
-"""How a model's thinking begins and ends, in tokens."""
+"""The tokens with which a model's thinking begins and ends."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Thinking:
 
     start: Sequence[int] = ()  # tokens that open thinking
     end: Sequence[int] = ()  # tokens that end thinking
-    closing: Sequence[int] = ()  # tokens to write where thinking is cut
-    before: Sequence[int] = ()  # part of `closing` that counts as written where an answer begins
+    closing: Sequence[int] = ()  # tokens to write when the budget of thinking is used up
+    before: Sequence[int] = ()  # part of `closing` that the prompt has written before the answer
     commentary: Sequence[int] = ()  # tokens that open a commentary, neither thinking nor answer
 
 
 def tagged_thinking(tokenizer: Any) -> Thinking:
-    """Return how a model thinks between two markers that mlx-lm found in its vocabulary."""
+    """Return the tokens around thinking for a model whose markers mlx-lm knows."""
     if not tokenizer.has_thinking:
         return Thinking()
     return Thinking(

@@ -1,8 +1,8 @@
-"""Tool calls as a model writes them: shown while they are made, read when they are whole.
+"""The tool calls of an answer: shown while the model writes them, parsed when they are complete.
 
-Rule 1: mlx-lm's parser of the model's format has the last word. What was shown of a call and is
-not what the parser reads is malformed, and said to be.
-Rule 2: a call that can't be read is never dropped: it is reported with what the model wrote.
+Rule 1: the parser of the model's format decides. A call whose shown parts differ from the parser's
+result is reported as malformed.
+Rule 2: a call that can't be parsed is never dropped; it is reported with the text of the model.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Fault = Literal["cut_off", "malformed"]
 
 
 class ToolText:
-    """The text between a start and an end of tool calls, which may hold several.
+    """The text between a start and an end marker of tool calls, which may have several calls.
 
-    `first` is the index of its first call in the answer, `taken` the ids that others have.
+    `first` is the index of its first call in the answer; `taken` are the ids of earlier calls.
     """
 
     def __init__(
@@ -44,17 +44,17 @@ class ToolText:
         self._reader = self._format.reader(tokenizer.tool_parser, tools)
         self._parts: list[str] = []
         self._shown: list[_Shown] = []
-        self._written = ""  # the text with its markers, once ended
+        self._written = ""  # the text with its markers, set by `close`
 
     def add(self, text: str) -> list[ToolCallDelta]:
-        """Take more text; return the deltas that it produces."""
+        """Add more text; return the deltas that it produces."""
         self._parts.append(text)
         return [self._show(piece) for piece in self._reader.add(text)]
 
     def close(self, end: str = "", *, cut: bool = False) -> list[ToolCallDelta]:
-        """Read the calls now that the text has ended; return what had not been shown of them.
+        """Parse the calls at the end of the text; return deltas with the parts not yet shown.
 
-        `end` is the end marker, if the model wrote it; `cut` says that it was not let.
+        `end` is the end marker if the model wrote it; `cut` says that a limit cut the text off.
         """
         text = "".join(self._parts)
         parsed, whole = self._parsed_if_cut(text) if cut else self._parsed(text)
@@ -77,7 +77,7 @@ class ToolText:
         return calls, whole
 
     def _parsed_if_cut(self, text: str) -> tuple[list[dict[str, Any]], bool]:
-        """Return the calls that were whole when the text was cut, and whether nothing follows."""
+        """Return the calls that were complete at the cut, and whether no other text follows."""
         end = self._format.part_ends_with
         if end is None:
             return self._parsed(text)
@@ -94,7 +94,7 @@ class ToolText:
         return self._delta(len(self._shown) - 1, name=piece.name, arguments=piece.arguments)
 
     def _end(self, number: int, call: dict[str, Any]) -> list[ToolCallDelta]:
-        """Complete a call; report it as malformed if another was shown in its place."""
+        """Complete a call; report it as malformed if the shown parts differ from it."""
         if number >= len(self._shown):
             delta = self._delta(number, arguments=as_json(call["arguments"]), complete=True)
             own = delta.id if call["id"] in self._taken else call["id"]
@@ -114,7 +114,10 @@ class ToolText:
         return [last]
 
     def _break(self, number: int, fault: Fault, *, most: int | None = None) -> list[ToolCallDelta]:
-        """Report calls as broken: those shown from `number` on, or one that was never shown."""
+        """Report as broken the shown calls from `number` on, or one call that was never shown.
+
+        `most` limits the number of reported calls.
+        """
         shown = max(1, len(self._shown) - number) if most is None else most
         found = [
             self._delta(one, complete=True, error=fault, text=self._written)
@@ -139,14 +142,14 @@ def parse_calls(
     *,
     is_guess: Callable[[str, Mapping[str, Any]], bool] | None = None,
 ) -> tuple[list[dict[str, Any]], bool]:
-    """Return the calls in one complete tool text, and whether all of it could be read.
+    """Return the calls in one complete tool text, and whether all of it could be parsed.
 
-    `first` numbers those to which the model gave no id, so that ids are unique within an answer.
-    What `is_guess` says of a text and its call, the parser has made up.
+    A call without an id of the model is numbered from `first`, so that ids are unique within an
+    answer. `is_guess` returns whether the parser has invented a call; such calls are dropped.
     """
     try:
         parsed = parser(text, list(tools) or None)
-    except Exception:  # noqa: BLE001 - parsers raise whatever the bad text makes them raise
+    except Exception:  # noqa: BLE001 - a parser may raise any exception for bad text
         return [], False
     found = parsed if isinstance(parsed, list) else [parsed]
     good = [call for call in found if _is_call(call) and not (is_guess and is_guess(text, call))]
@@ -166,7 +169,7 @@ def _is_call(value: Any) -> bool:
 
 
 def _arguments(value: Any) -> dict[str, Any]:
-    """Return the arguments as a dict; some formats carry them as JSON text inside JSON."""
+    """Return the arguments as a dict; in some formats they are JSON text inside JSON."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -176,15 +179,15 @@ def _arguments(value: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as it comes out of JSON, which is how it is shown and sent."""
+    """Return a value as JSON would give it back, which is how it is shown and sent."""
     try:
         return json.loads(as_json(value))
-    except (TypeError, ValueError):  # a dict has keys that JSON doesn't allow
+    except (TypeError, ValueError):  # JSON does not allow some keys of a dict
         return {"value": str(value)}
 
 
 class _Shown(NamedTuple):
-    """A call as it was shown."""
+    """The parts of a call that were shown."""
 
     id: str
     name: str
@@ -195,7 +198,7 @@ class _Shown(NamedTuple):
         return "".join(self.arguments)
 
     def is_call(self, call: Mapping[str, Any]) -> bool:
-        """Whether what was shown is that call."""
+        """Return whether the shown parts are those of that call."""
         try:
             arguments = _plain(json.loads(self.text))
         except ValueError:

@@ -71,12 +71,12 @@ TALKS = {
 
 def applied(tokenizer, messages, *, answer=False, go_on=False, tokenize=True, variables):
     """Apply a template as transformers does it, the calls in this template's way."""
-    style = ChatTemplate(tokenizer)._calls()
+    style = ChatTemplate(tokenizer)._call_style()
     calls = any(message.get("tool_calls") for message in messages)
     plain = tokenizer._chat_template is None and "enable_thinking" not in variables
     render = tokenizer._tokenizer.apply_chat_template if plain else tokenizer.apply_chat_template
     found = render(
-        style.told(messages) if calls else messages,
+        style.applied_to(messages) if calls else messages,
         tools=TOOLS,
         add_generation_prompt=answer,
         tokenize=tokenize,

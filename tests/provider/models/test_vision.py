@@ -211,7 +211,7 @@ async def test_a_model_that_only_mlx_lm_knows_reads_text_and_says_why_it_does_no
     )
     provider = MLXProvider({"model": str(folder), "max_tokens": 3})
     assert (await provider.generate_async("Hi")).usage["completion_tokens"] > 0
-    with pytest.raises(UnsupportedFeatureError, match="mlx-vlm does not know how"):
+    with pytest.raises(UnsupportedFeatureError, match="mlx-vlm does not support"):
         await provider.generate_async("Hi", files=[FileData("red.png", None, RED)])
     await provider.aclose()
 
