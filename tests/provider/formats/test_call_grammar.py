@@ -1,4 +1,4 @@
-"""Calls that have to come, in every format that mlx-lm reads: they are read back, and fit."""
+"""The grammar of every format allows only calls that its parser reads back as fitting the tool."""
 
 import importlib
 import json
@@ -20,7 +20,7 @@ from provider.interface import UnsupportedFeatureError
 from provider.mlx_provider import MLXProvider
 from tests.provider.formats.test_tool_calls import NAMES, TOOLS, WRITTEN
 
-# What the models' own vocabularies have as tokens.
+# Texts that are single tokens in the models' own vocabularies.
 MARKS = re.findall(
     r"\S+",
     """<tool_call> </tool_call> <arg_key> </arg_key> <arg_value> </arg_value> <escape> <|"|>
@@ -30,7 +30,7 @@ MARKS = re.findall(
 <longcat_arg_key> </longcat_arg_key> <longcat_arg_value> </longcat_arg_value>
 <|tool_call_start|> <|tool_call_end|> <minimax:tool_call> </minimax:tool_call>""",
 )
-# What ends something in one of the formats; a walk at random would hardly find them.
+# Texts that end a part of a call; a random walk would hardly find them.
 ENDS = re.findall(
     r"\S+",
     """</arg_value> <escape> <|"|> <|close|> <|close|>argument<|sep|>
@@ -57,7 +57,7 @@ NESTED = [
 
 @cache
 def forms(name, *, marked):
-    """Return the forms of a tokenizer with that parser; `marked` if the markers are tokens."""
+    """Return the compiler of a tokenizer with that parser; `marked` if the markers are tokens."""
     tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
     if marked:
         tokenizer.add_tokens([AddedToken(mark, normalized=False) for mark in MARKS])
@@ -72,7 +72,7 @@ def forms(name, *, marked):
 
 
 def some_tools(chance, *, nested):
-    """Return two tools with arguments of all sorts."""
+    """Return two tools with arguments of many types."""
     kinds = SCALARS + (NESTED if nested else [])
     tools = []
     for name in ("weather", "set_alarm"):
@@ -93,7 +93,7 @@ def allowed(matcher):
 
 
 def walk(matcher, tokenizer, chance):
-    """Return a text that the grammar allows, at random but for its readiness to end things."""
+    """Return a random text that the grammar allows, with a preference for end markers."""
     tokens = []
     ends = [
         tokenizer.encode(way + end, add_special_tokens=False) for end in ENDS for way in ("", "\n")
@@ -115,7 +115,7 @@ def walk(matcher, tokenizer, chance):
 
 @pytest.mark.parametrize("marked", [True, False], ids=["tokens", "text"])
 @pytest.mark.parametrize("name", NAMES)
-def test_whatever_is_allowed_is_read_as_a_call_that_fits_its_tool(name, marked):
+def test_every_allowed_text_is_parsed_as_a_call_that_fits_its_tool(name, marked):
     wrapped, made = forms(name, marked=marked)
     start, end = wrapped.tool_call_start, wrapped.tool_call_end
     for seed in range(25):
@@ -135,7 +135,7 @@ def test_whatever_is_allowed_is_read_as_a_call_that_fits_its_tool(name, marked):
 
 
 def takes(name, text, tools=TOOLS, *, marked=True, inside=True):
-    """Whether the grammar of a format allows a text."""
+    """Return whether the grammar of a format allows a text."""
     wrapped, made = forms(name, marked=marked)
     if inside:
         text = f"{wrapped.tool_call_start}{text}{wrapped.tool_call_end}"
@@ -146,7 +146,7 @@ def takes(name, text, tools=TOOLS, *, marked=True, inside=True):
 
 @pytest.mark.parametrize("marked", [True, False], ids=["tokens", "text"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_call_as_the_models_write_it_is_allowed(name, marked):
+def test_a_call_in_the_models_own_spelling_is_allowed(name, marked):
     written = WRITTEN[name]
     if name == "mistral" and not marked:  # of the time before the separator was a token
         written = '[{"name": "weather", "arguments": {"city": "Zürich", "days": 2}}]'
@@ -156,7 +156,7 @@ def test_a_call_as_the_models_write_it_is_allowed(name, marked):
     assert not takes(name, "I would rather not.", marked=marked)
 
 
-def test_an_argument_that_may_be_left_out_may_be_and_no_other():
+def test_only_optional_arguments_may_be_omitted():
     assert takes("pythonic", '[weather(city="Bern")]')
     assert not takes("pythonic", "[weather(days=2)]")
     assert takes("gemma4", 'call:weather{city:<|"|>Bern<|"|>}')
@@ -189,7 +189,7 @@ def qwen(word):
         ({"type": "string"}, "</parameter>", False),
     ],
 )
-def test_a_bare_argument_is_held_to_its_type(schema, word, may):
+def test_an_unquoted_argument_must_fit_its_type(schema, word, may):
     assert takes("qwen3_coder", qwen(word), told(schema)) is may
 
 
@@ -221,7 +221,7 @@ TREE = {
         ),
     ],
 )
-def test_a_schema_may_refer_to_itself_and_need_not_say_that_it_is_of_an_object(name, form):
+def test_a_schema_may_refer_to_itself_and_omit_the_type_object(name, form):
     tools = normalise_tools([{"name": "tree", "parameters": TREE}])
     leaf = {"v": 1, "w": 2, "child": None}
     whole = {"v": 1, "w": 2, "child": leaf}
@@ -234,7 +234,7 @@ def test_a_schema_may_refer_to_itself_and_need_not_say_that_it_is_of_an_object(n
     assert not takes(name, form.format('"x"'), tools)
 
 
-def test_no_word_is_allowed_that_a_parser_reads_as_something_else():
+def test_no_text_is_allowed_that_a_parser_reads_as_another_type():
     written = (
         '<atem:invoke name="tell"><atem:parameter name="what">{}</atem:parameter></atem:invoke>'
     )
@@ -264,7 +264,7 @@ NOTHING_BUT_ITSELF = {
         ("pythonic", {"properties": {"class": {"type": "string"}}}, "the name `class`"),
     ],
 )
-def test_what_a_format_cannot_write_is_an_error(name, tool, said):
+def test_a_tool_that_a_format_cannot_express_is_an_error(name, tool, said):
     tools = normalise_tools([{"name": "tell", "parameters": tool}])
     with pytest.raises(UnsupportedFeatureError, match=said):
         takes(name, "", tools)
@@ -272,7 +272,7 @@ def test_what_a_format_cannot_write_is_an_error(name, tool, said):
 
 @pytest.fixture(params=NAMES)
 def calling(request, tmp_path):
-    """The embedded model, which has to write calls in a way that it has never seen."""
+    """The embedded model, which must write calls in a format that it was not trained on."""
     path = tmp_path / "model"
     shutil.copytree(MODEL_PATH, path)
     file = path / "tokenizer_config.json"

@@ -1,4 +1,4 @@
-"""Earlier turns' calls in templates written as those of known families are."""
+"""Templates of several families get the calls of earlier turns in the form that they take."""
 
 import json
 
@@ -93,7 +93,7 @@ def round_trip(arguments):
 
 @pytest.mark.parametrize("arguments", [{"city": "Tarvola"}, '{"city": "Tarvola"}'])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_call_and_its_result_come_back_to_the_template_as_it_takes_them(family, arguments):
+def test_a_template_gets_earlier_calls_and_results_in_its_own_form(family, arguments):
     template, written = FAMILIES[family]
     text = template_of(template).text(
         round_trip(arguments), [], variables={"enable_thinking": False}

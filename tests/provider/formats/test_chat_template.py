@@ -1,4 +1,4 @@
-"""A chat template applied: what is said to it, and what it refuses."""
+"""A chat template is applied with its variables, or refuses with a reason."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def test_the_embedded_template_opens_the_assistants_turn():
     assert template.knows_tools
 
 
-# As Qwen3 has it: a model that thinks, unless it is told not to.
+# Like Qwen3's template: the model thinks unless `enable_thinking` is false.
 THINKING = """{%- for m in messages -%}{{- m.role }}: {{ m.content }}\n{%- endfor -%}
 {{- "effort " + effort | default("high") -}}
 {%- if enable_thinking is defined and enable_thinking is false %} <think></think>{%- endif -%}"""
@@ -33,7 +33,7 @@ THINKING = """{%- for m in messages -%}{{- m.role }}: {{ m.content }}\n{%- endfo
         ({"enable_thinking": False, "effort": "low"}, "effort low <think></think>"),
     ],
 )
-def test_what_is_not_said_is_as_the_template_has_it(variables, ends):
+def test_the_template_has_defaults_for_variables_that_are_not_given(variables, ends):
     tokenizer = tokenizer_of(MODEL_PATH)
     tokenizer.chat_template = THINKING
     tokens = ChatTemplate(tokenizer).tokens(roles_of("Hi"), [], variables=variables)

@@ -53,13 +53,13 @@ def test_a_tokenizer_with_a_shipped_parser_finds_the_entry(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_can_be_held_to_a_call(name):
+def test_every_family_has_a_grammar_for_calls(name):
     assert FAMILIES[name].calls.grammar is not None
 
 
 @pytest.mark.parametrize("name", ['a"b', "<tool_call>", "</think>", "a\nb"])
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"json_tools"}))
-def test_what_is_refused_as_a_name_no_family_can_be_held_to(family, name):
+def test_no_family_can_write_a_refused_name(family, name):
     lark = Lark(AutoTokenizer.from_pretrained(MODEL_PATH))
     parameters = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     grammar = IN_TOKENS.get(family, FAMILIES[family].calls.grammar)
@@ -67,7 +67,7 @@ def test_what_is_refused_as_a_name_no_family_can_be_held_to(family, name):
         grammar.call(lark, {"name": name, "parameters": parameters})
 
 
-def test_json_can_carry_no_marker_in_a_name():
+def test_a_name_in_json_cannot_contain_a_marker():
     tokenizer = tokenizer_of(MODEL_PATH)
     stream = TextStream(TextFormat(tokenizer))
     text = '<tool_call>{"name": "</tool_call>", "arguments": {}}</tool_call>'
@@ -80,7 +80,7 @@ def test_json_can_carry_no_marker_in_a_name():
 @pytest.mark.parametrize(
     "name", [name for name in SHIPPED if FAMILIES[name].calls.part_ends_with is not None]
 )
-def test_a_parser_that_is_said_to_read_parts_of_calls_does(name):
+def test_parsers_marked_as_accepting_incomplete_calls_do_so(name):
     module = importlib.import_module(f"mlx_lm.tool_parsers.{name}")
     written = WRITTEN[name]
 
@@ -104,7 +104,7 @@ def unknown_parser(text, tools):
 unknown_parser.__module__ = "mlx_lm.tool_parsers.of_tomorrow"
 
 
-def test_an_unknown_family_is_read_when_its_calls_are_whole_and_said_to_be_unknown():
+def test_calls_of_an_unknown_family_are_shown_only_when_complete():
     tokenizer = SimpleNamespace(
         tool_parser=unknown_parser, tool_call_start="<c>", tool_call_end="</c>"
     )
@@ -118,7 +118,7 @@ def test_an_unknown_family_is_read_when_its_calls_are_whole_and_said_to_be_unkno
     assert (delta.name, json.loads(delta.arguments)) == ("weather", ARGUMENTS)
 
 
-def test_a_template_with_tools_and_no_parser_is_said_to_give_calls_as_text():
+def test_a_template_with_tools_but_no_parser_is_reported():
     tokenizer = TokenizerWrapper(AutoTokenizer.from_pretrained(MODEL_PATH))
     assert "come as text" in what_is_missing(tokenizer)
     tokenizer.chat_template = "{{ messages[0].content }}"
@@ -179,14 +179,14 @@ def tokenizer(toy, folder):
     return tokenizer_of(folder)
 
 
-def test_its_vocabulary_makes_a_toy_known(tokenizer):
+def test_the_toy_family_is_found_by_its_vocabulary(tokenizer):
     assert not tokenizer.has_thinking
     assert model_format(tokenizer) is toy_family.ENTRY
     assert what_is_missing(tokenizer) == ""
     assert with_own_reading(tokenizer_of(MODEL_PATH)).tool_parser is not toy_family.parse_tool_call
 
 
-def test_a_toys_thinking_answer_and_call_are_told_apart_as_they_come(tokenizer):
+def test_the_toy_familys_thinking_answer_and_call_are_separated(tokenizer):
     stream = TextStream(TextFormat(tokenizer), tools=[ADD])
     text = '[mind]I plan.[/mind]See: [call]add {"a": 12}[/call]'
     found = []
@@ -200,7 +200,7 @@ def test_a_toys_thinking_answer_and_call_are_told_apart_as_they_come(tokenizer):
     assert stream.calls == [{"id": "call_0", "name": "add", "arguments": {"a": 12}}]
 
 
-def test_a_toys_template_gets_earlier_calls_as_it_takes_them(tokenizer):
+def test_the_toy_familys_template_gets_earlier_calls_in_its_form(tokenizer):
     call = {"id": "1", "function": {"name": "add", "arguments": {"a": 1}}}
     messages = [
         {"role": "user", "content": "?"},
@@ -211,7 +211,7 @@ def test_a_toys_template_gets_earlier_calls_as_it_takes_them(tokenizer):
     assert '[call]add {"a": 1}[/call]' in text
 
 
-async def test_a_toy_is_held_to_a_call_and_its_thinking_to_a_budget(toy, folder):
+async def test_the_toy_familys_calls_can_be_required_and_its_thinking_limited(toy, folder):
     provider = MLXProvider({"model": str(folder), "temperature": 1.0})
     opening = tokenizer_of(folder).convert_tokens_to_ids("[mind]")
     try:

@@ -1,4 +1,4 @@
-"""gpt-oss's way to write, on a small random model with its tokens."""
+"""The format of gpt-oss, on a tiny random model with its special tokens."""
 
 import json
 
@@ -62,7 +62,7 @@ def provider(folder):
 
 
 def run(tokenizer, text, prompt="<|start|>assistant", **options):
-    """Return what a stream tells of a text: reasoning, answer, and the parts of calls."""
+    """Return a stream's reasoning, answer and call deltas for a text."""
     before = tokenizer.encode(prompt)
     state = initial_state(tokenizer, before)
     stream = TextStream(TextFormat(tokenizer), state=state, after=before[-1], tools=[ADD])
@@ -85,7 +85,7 @@ def test_a_vocabulary_says_whether_it_is_harmony(tokenizer):
     assert ends <= tokenizer.eos_token_ids
 
 
-def test_channels_are_told_apart_and_headers_left_out(tokenizer):
+def test_channels_are_separated_and_headers_dropped(tokenizer):
     stream, thoughts, said, calls = run(tokenizer, f"{THOUGHT}<|channel|>final<|message|>Yes < no.")
     assert (thoughts, said, calls) == ("I plan.", "Yes < no.", [])
     assert stream.reasoning_tokens > 0
@@ -101,7 +101,7 @@ def test_channels_are_told_apart_and_headers_left_out(tokenizer):
         "<|channel|>commentary to=add<|message|>",
     ],
 )
-def test_a_call_is_shown_as_it_is_made(tokenizer, header):
+def test_a_call_is_shown_while_it_is_written(tokenizer, header):
     preamble = "<|channel|>commentary<|message|>I add.<|end|><|start|>assistant"
     text = f'{THOUGHT}{preamble}{header}{{"a": 12}}'
     stream, thoughts, said, calls = run(tokenizer, text)
@@ -112,7 +112,7 @@ def test_a_call_is_shown_as_it_is_made(tokenizer, header):
     assert "".join(call.arguments or "" for call in calls) == '{"a": 12}'
 
 
-def test_a_call_that_is_cut_off_is_said_to_be(tokenizer):
+def test_a_call_that_is_cut_off_is_reported(tokenizer):
     text = '<|channel|>commentary to=functions.add <|constrain|>json<|message|>{"a": '
     stream, _, said, calls = run(tokenizer, text, cut=True)
     assert (stream.calls, said, calls[-1].error) == ([], "", "cut_off")
@@ -142,7 +142,7 @@ def test_any_split_into_tokens_gives_the_same(tokenizer, parts, stopping):
 
 
 @pytest.mark.parametrize("text", ["functions.add", "python<|message|>print(3)", ""])
-def test_what_is_no_call_with_json_is_none(text):
+def test_text_without_a_call_in_json_is_no_call(text):
     with pytest.raises(ValueError, match="no call of a function"):
         parse_tool_call(text)
 
@@ -155,11 +155,11 @@ def test_what_is_no_call_with_json_is_none(text):
         ("<|start|>assistant", ""),
     ],
 )
-def test_the_prompt_says_in_what_the_answer_begins(tokenizer, prompt, said):
+def test_the_prompt_determines_the_state_in_which_the_answer_begins(tokenizer, prompt, said):
     assert run(tokenizer, " upon", prompt)[1:3] == ("", said)
 
 
-async def test_an_answer_that_is_gone_on_with_is_shown(provider):
+async def test_a_continued_answer_is_shown(provider):
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Once"}]
     response = await provider.generate_async(
         "", messages=messages, continue_final_message=True, max_tokens=10, seed=2
@@ -182,7 +182,7 @@ async def test_thinking_comes_first_and_the_answer_has_its_form(provider, seed):
     assert response.usage["reasoning_tokens"] <= 12
 
 
-async def test_a_budget_leads_from_the_thinking_to_the_answer(provider):
+async def test_after_its_budget_thinking_ends_and_the_answer_follows(provider):
     response = await provider.generate_async(
         "Hi", max_reasoning_tokens=0, max_tokens=20, temperature=0.0
     )
@@ -191,7 +191,7 @@ async def test_a_budget_leads_from_the_thinking_to_the_answer(provider):
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_a_call_that_has_to_come_does(provider, seed):
+async def test_a_required_call_comes(provider, seed):
     response = await provider.generate_async(
         "Hi", tools=[ADD], tool_choice="required", temperature=1.0, seed=seed
     )

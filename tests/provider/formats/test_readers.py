@@ -1,4 +1,4 @@
-"""Readers that follow calls in JSON while they are written."""
+"""Readers show calls in JSON while they are written."""
 
 import json
 import re
@@ -13,7 +13,7 @@ HEADER = re.compile(r"\s*(?P<id>#\d+)?(?P<name>\w+)->(?=\{)")
 
 
 def read(reader, text, cuts=()):
-    """Return the calls that a reader tells of a text: name, arguments, id."""
+    """Return the calls that a reader shows of a text: name, arguments, id."""
     calls = []
     for begin, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
         for piece in reader.add(text[begin:end]):
@@ -23,7 +23,7 @@ def read(reader, text, cuts=()):
     return [tuple(call) for call in calls]
 
 
-def test_a_format_that_is_read_whole_tells_nothing_before():
+def test_a_whole_text_reader_shows_nothing_early():
     reader = WholeText()
     assert reader.add('{"name": "f"}') == []
     assert (reader.rest({"a": 1}), reader.whole) == ("", 0)
@@ -50,11 +50,11 @@ def test_the_fields_of_a_call_in_json_come_in_any_order(text):
         ('{"name": "f", "name": "g"}', [("f", "", None)]),
     ],
 )
-def test_what_is_not_a_call_with_an_object_is_left_to_the_parser(text, known):
+def test_text_that_is_not_a_call_with_an_object_is_left_to_the_parser(text, known):
     assert read(JsonCall(), text) == known
 
 
-def test_calls_behind_headers_come_one_after_the_other_with_their_ids():
+def test_calls_after_headers_are_shown_in_order_with_their_ids():
     reader = HeadedCalls(HEADER)
     first, second = '#7f->{"a": {"b": "\\"}"}}', ' g->{"c": 1'
     assert read(reader, first + second) == [
@@ -64,7 +64,7 @@ def test_calls_behind_headers_come_one_after_the_other_with_their_ids():
     assert reader.whole == len(first)
 
 
-def test_what_follows_no_header_is_not_told():
+def test_text_without_a_header_is_not_shown():
     assert read(HeadedCalls(HEADER), "I would rather not") == []
     assert read(HeadedCalls(HEADER), 'f->{"a": 1} and then {"b": 2}') == [("f", '{"a": 1}', None)]
 
@@ -89,7 +89,7 @@ def test_any_split_gives_the_same_calls(arguments, data):
         assert all(json.loads(call[1]) == arguments for call in calls)
 
 
-def test_what_json_cannot_hold_is_written_as_text():
+def test_objects_that_json_does_not_support_become_strings():
     assert as_json({"a": {1}}) == '{"a": "{1}"}'
     assert as_json("\ud800") == '"?"'
     assert [is_name(value) for value in ("f", "", None, 3)] == [True, False, False, False]

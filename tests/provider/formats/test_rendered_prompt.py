@@ -1,4 +1,4 @@
-"""What a prompt's one visit to its template yields, against renderings of each by itself."""
+"""The properties of a rendered prompt agree with separate renderings."""
 
 from functools import cache
 
@@ -19,7 +19,7 @@ from tests.provider.formats.test_call_history import FAMILIES as TEMPLATES
 from tests.provider.formats.test_chat_template import THINKING
 from tests.provider.formats.test_harmony import TEMPLATE as HARMONY
 
-# Qwen3's habits: thinking is switched, opened for the model by some, and left out of past turns.
+# Like Qwen3's templates: thinking has a switch, some open it, and past thinking is dropped.
 OPENING = """{%- for m in messages -%}<|im_start|>{{ m.role }}
 {{ m.content }}<|im_end|>
 {% endfor -%}
@@ -70,7 +70,7 @@ TALKS = {
 
 
 def applied(tokenizer, messages, *, answer=False, go_on=False, tokenize=True, variables):
-    """Apply a template as transformers does it, the calls in this template's way."""
+    """Apply a template as transformers does, with calls in the form that it takes."""
     style = ChatTemplate(tokenizer)._call_style()
     calls = any(message.get("tool_calls") for message in messages)
     plain = tokenizer._chat_template is None and "enable_thinking" not in variables
@@ -139,7 +139,7 @@ def refused(work):
 @pytest.mark.parametrize("go_on", [False, True])
 @pytest.mark.parametrize("talk", TALKS)
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_one_visit_says_what_renderings_of_each_by_itself_say(name, talk, go_on, variables):
+def test_a_rendered_prompt_agrees_with_separate_renderings(name, talk, go_on, variables):
     tokenizer = tokenizer_named(name)
     messages = conversation("", None, TALKS[talk])
     go_on = go_on and messages[-1]["role"] == "assistant"
@@ -207,7 +207,7 @@ def test_a_template_is_rendered_once_for_its_tokens_and_three_times_at_most(
 
 
 @pytest.mark.parametrize(("go_on", "talk"), [(False, "system"), (True, "begun")])
-def test_whatever_is_asked_no_text_is_rendered_twice(go_on, talk):
+def test_no_text_is_rendered_twice(go_on, talk):
     tokenizer, renderings = counted(THINKING)
     template = ChatTemplate(tokenizer)
     template.has_thinking_switch((), {})  # found once a model
@@ -218,7 +218,7 @@ def test_whatever_is_asked_no_text_is_rendered_twice(go_on, talk):
     assert len(renderings) <= 3
 
 
-def test_the_switch_for_thinking_is_looked_for_once_a_model_and_set_of_variables():
+def test_the_switch_for_thinking_is_found_once_per_model_and_variables():
     tokenizer, renderings = counted(THINKING)
     template = ChatTemplate(tokenizer)
     for _ in range(3):
@@ -236,13 +236,13 @@ def test_the_switch_for_thinking_is_looked_for_once_a_model_and_set_of_variables
     ("variables", "lets"),
     [({}, True), ({"enable_thinking": True}, True), ({"enable_thinking": False}, False)],
 )
-def test_a_template_that_would_turn_the_thinking_off_has_it_on(variables, lets):
+def test_thinking_is_on_if_the_template_can_turn_it_off(variables, lets):
     prompt = RenderedPrompt(ChatTemplate(embedded(THINKING)), TALKS["system"], variables=variables)
     assert prompt.lets_think is lets
     assert not RenderedPrompt(ChatTemplate(tokenizer_of(MODEL_PATH)), TALKS["system"]).lets_think
 
 
-def test_the_answer_begins_behind_the_turns_before_it():
+def test_the_answer_begins_after_the_earlier_turns():
     prompt = RenderedPrompt(ChatTemplate(embedded(OPENING)), TALKS["system"])
     assert prompt.text[prompt.answer_begins :] == "<|im_start|>assistant\n<think>"
     assert prompt.state == REASONING_STATE
@@ -258,7 +258,7 @@ def test_boundaries_are_where_the_system_prompt_and_the_last_turn_end():
     assert turns.endswith("Hi<|im_end|>\n")
 
 
-def test_a_beginning_that_the_template_refuses_has_no_boundary():
+def test_a_prefix_that_the_template_refuses_has_no_boundary():
     tokenizer = embedded(NEEDS_A_USER)
     prompt = RenderedPrompt(ChatTemplate(tokenizer), TALKS["system"])
     (turns,) = prompt.boundaries
@@ -274,7 +274,7 @@ def test_a_raw_prompt_is_its_own_text():
     assert not prompt.lets_think
 
 
-def test_a_tokenizer_that_renders_its_own_way_is_left_to_it():
+def test_a_tokenizer_with_its_own_renderer_is_used_as_it_is():
     tokenizer = embedded(OPENING)
 
     class OwnWay(type(tokenizer._tokenizer)):

@@ -52,31 +52,31 @@ def test_a_string_is_shown_before_it_has_ended():
     ]
 
 
-def test_what_may_be_the_end_of_a_string_or_none_is_held_back():
+def test_a_possible_end_tag_and_a_possible_null_are_held_back():
     shown, _ = parts("<f tell><a s>nul", "l</a>")
     assert shown == [[("tell", "")], [(None, '{"s": null')]]
     shown, _ = parts("<f tell><a s>a</", "b</a>")
     assert shown == [[("tell", ""), (None, '{"s": "a')], [(None, '</b"')]]
 
 
-def test_what_is_no_string_is_shown_when_it_is_whole():
+def test_other_values_than_strings_are_shown_when_complete():
     shown, _ = parts("<f tell><a n>1", "2</a>", "</f><f tell>")
     assert shown == [[("tell", "")], [(None, '{"n": 12')], [(None, "}"), ("tell", "")]]
 
 
-def test_an_argument_that_the_parser_refuses_ends_what_is_shown():
+def test_nothing_is_shown_after_an_argument_that_the_parser_refuses():
     shown, _ = parts("<f tell><a n>x</a>", "<a s>more</a></f>")
     assert shown == [[("tell", "")], []]
 
 
-def test_the_rest_of_an_open_call_is_what_was_not_shown():
+def test_the_rest_of_an_open_call_has_the_arguments_not_yet_shown():
     _, reader = parts("<f tell><a n>1</a>")
     assert reader.rest({"n": 1, "s": "x"}) == ', "s": "x"}'
     assert parts("<f tell>")[1].rest({"n": 1}) == ""
 
 
 @pytest.mark.parametrize("text", ["", "I would rather not", "<a s>no call</a>"])
-def test_what_is_no_call_is_not_shown(text):
+def test_text_that_is_no_call_is_not_shown(text):
     assert parts(text)[0] == [[]]
 
 

@@ -1,4 +1,4 @@
-"""Text, channels, stops and calls, on the embedded model's own tokenizer."""
+"""Text, channels, stop strings and calls, with the embedded model's tokenizer."""
 
 import itertools
 
@@ -40,22 +40,22 @@ def text_of(pieces, *, reasoning=False):
 @pytest.mark.parametrize(
     "text", ["Once upon a time.", "Zürich, 東京, 🦊🦊!", "a\n\nb  c", "x < y <"]
 )
-def test_the_pieces_join_to_the_text(text):
+def test_the_deltas_join_to_the_text(text):
     assert text_of(run(text)[1]) == text
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
-def test_any_text_comes_out_as_it_went_in(text):
+def test_any_text_is_decoded_unchanged(text):
     text = "." + text.replace("<", "(")  # a marker is no text; one leading space is the format's
     assert text_of(run(text)[1]) == text
 
 
 @given(st.text("aé東🦊 ", min_size=1))
-def test_no_piece_ever_holds_a_broken_character(text):
+def test_no_delta_has_a_broken_character(text):
     assert all("�" not in piece.text for piece in run("." + text)[1])
 
 
-def test_an_answer_that_goes_on_keeps_the_space_that_it_begins_with():
+def test_a_continued_answer_keeps_its_first_space():
     for after, said in ((None, "upon"), (encode("Once")[-1], " upon")):
         stream = TextStream(FORMAT, after=after)
         pieces = [piece for token in encode(" upon") for piece in stream.add(token)]
@@ -86,14 +86,14 @@ def test_several_calls_are_numbered_in_order():
     assert [call["id"] for call in stream.calls] == ["call_0", "call_1"]
 
 
-def test_a_call_cut_off_by_the_end_is_read_if_it_is_whole():
+def test_a_complete_call_without_its_end_marker_is_read():
     stream, pieces = run(CALL.removesuffix("</tool_call>"))
     assert [call["name"] for call in stream.calls] == ["add"]
     assert text_of(pieces) == ""
 
 
 @pytest.mark.parametrize("bad", ["<tool_call>{no json}</tool_call>", '<tool_call>{"name": "ad'])
-def test_a_call_that_cannot_be_read_is_reported_as_it_came(bad):
+def test_a_call_that_cannot_be_parsed_is_reported_with_its_text_in_the_stream(bad):
     stream, pieces = run("A" + bad)
     assert stream.calls == []
     assert text_of(pieces) == "A"
@@ -101,7 +101,7 @@ def test_a_call_that_cannot_be_read_is_reported_as_it_came(bad):
 
 
 @pytest.mark.parametrize("stop", [["END"], ["upon a"], ["xyz", "time"], ["."]])
-def test_nothing_of_a_stop_string_or_after_it_is_shown(stop):
+def test_no_part_of_a_stop_string_and_no_later_text_is_shown(stop):
     text = "Once upon a time. THE END of it"
     stream, pieces = run(text, stop=stop)
     where = min(text.index(word) for word in stop if word in text)
@@ -140,7 +140,7 @@ VOCABULARY = TOKENIZER.get_vocab()
 
 
 def byte_names():
-    """Return how a byte-level vocabulary writes each byte: visible ones as themselves."""
+    """Return the character that a byte-level vocabulary writes for each byte."""
     visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in visible]
     return {**{b: chr(b) for b in visible}, **{b: chr(256 + i) for i, b in enumerate(hidden)}}
@@ -155,7 +155,7 @@ fragments = st.one_of(
 
 
 def tokens_of(text, cuts):
-    """Return a text's tokens, with none across a cut; cuts are of its bytes, in characters too."""
+    """Return a text's tokens with none across a cut; cuts are byte indexes, even in characters."""
     data = text.encode()
     tokens = []
     for begin, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
@@ -168,7 +168,7 @@ def tokens_of(text, cuts):
 
 
 def outcome(tokens, *, form=FORMAT, **options):
-    """Return everything that is known of an answer in the end, texts joined by channel."""
+    """Return all results of an answer, with its texts joined by channel."""
     stream = TextStream(form, **options)
     pieces = []
     for token in tokens:
@@ -201,13 +201,13 @@ def test_any_split_into_tokens_gives_the_same(parts, data):
     assert outcome(tokens_of(text, cuts), stop=stop) == byte_by_byte
 
 
-def test_an_end_of_thinking_that_comes_again_is_not_shown():
+def test_a_repeated_end_of_thinking_is_not_shown():
     _, pieces = run("<think>I plan.</think>3 to 20.</think>3, 4", stop=["20. "])
     assert text_of(pieces) == "3 to 20.3, 4"
 
 
 @pytest.mark.parametrize("after", [CALL, "<think>I plan.</think>"])
-def test_what_was_held_back_comes_before_what_follows_it(after):
+def test_held_back_text_comes_before_later_text(after):
     _, pieces = run("see k" + after + "Done.", stop=["k_"])
     texts = [getattr(piece, "text", None) for piece in pieces]
     kinds = [isinstance(piece, TextDelta) and not piece.reasoning for piece in pieces]
@@ -216,7 +216,7 @@ def test_what_was_held_back_comes_before_what_follows_it(after):
     assert text_of(pieces) == "see kDone."
 
 
-def test_nothing_of_a_header_is_shown():
+def test_no_part_of_a_header_is_shown():
     headed = TokenizerWrapper(TOKENIZER._tokenizer, response_format=RESPONSE_FORMAT)
     text = (
         " to=self<|message|>I plan.<|eom|>"

@@ -1,4 +1,4 @@
-"""How a model's thinking opens and closes, in tokens."""
+"""The tokens that open and close a model's thinking."""
 
 from transformers import AutoTokenizer
 
@@ -7,7 +7,7 @@ from provider.formats.thinking import Thinking, tagged_thinking
 from provider.models.loading import tokenizer_of
 
 
-def test_thinking_between_tags_is_closed_by_what_it_ends_with():
+def test_thinking_between_tags_is_closed_by_its_end_marker():
     tokenizer = tokenizer_of(MODEL_PATH)
     start, end = (tokenizer.convert_tokens_to_ids(tag) for tag in ("<think>", "</think>"))
     assert tagged_thinking(tokenizer) == Thinking((start,), (end,), (end,))

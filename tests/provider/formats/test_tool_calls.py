@@ -1,4 +1,4 @@
-"""Tool calls of every format that mlx-lm reads, shown as they come and read as a whole."""
+"""Tool calls of every format that mlx-lm reads are shown in parts and parsed when complete."""
 
 import importlib
 import json
@@ -24,7 +24,7 @@ GLM = (
     "weather<arg_key>city</arg_key><arg_value>Zürich</arg_value>"
     "<arg_key>days</arg_key><arg_value>2</arg_value>"
 )
-WRITTEN = {  # one call of `weather` with ARGUMENTS, in the words of each format
+WRITTEN = {  # one call of `weather` with ARGUMENTS in each format
     "function_gemma": "call:weather{city:<escape>Zürich<escape>,days:2}",
     "gemma4": 'call:weather{city:<|"|>Zürich<|"|>,days:2}',
     "glm47": GLM,
@@ -81,7 +81,7 @@ def read(name, pieces, *, cut=False, first=0, tools=TOOLS):
 
 
 def joined(deltas):
-    """Put each call's deltas together: (id, name, arguments, complete, error, text)."""
+    """Join each call's deltas: (id, name, arguments, complete, error, text)."""
     calls = {}
     for delta in deltas:
         call = calls.setdefault(delta.index, [delta.id, None, "", False, None, None])
@@ -121,7 +121,7 @@ def test_a_call_that_is_cut_off_anywhere_is_never_read_as_another(name):
         assert all(delta.text.endswith(written[:length]) for delta in broken)
 
 
-def test_text_that_is_no_call_is_not_made_one_of_its_words():
+def test_plain_text_is_not_read_as_a_call():
     text, _ = read("glm47", ["I would rather not"])
     assert (text.calls, [delta.error for delta in text.broken]) == ([], ["malformed"])
     text, _ = read("glm47", ["tell<arg_key>raw</arg_key><arg_value>fish</arg_value>"])
@@ -129,7 +129,7 @@ def test_text_that_is_no_call_is_not_made_one_of_its_words():
     assert read("glm47", ["tell"])[0].calls[0]["arguments"] == {}
 
 
-def test_the_models_own_id_is_kept_where_it_gives_one():
+def test_the_models_own_call_id_is_kept():
     text, deltas = read("kimi_k2", [*WRITTEN["kimi_k2"]])
     assert text.calls[0]["id"] == "functions.weather:0"
     assert {delta.id for delta in deltas} == {"functions.weather:0"}
@@ -146,7 +146,7 @@ def test_the_models_own_id_is_kept_where_it_gives_one():
         ("pythonic", "[f(a={(1, 2): 3})]", {"value": "{'a': {(1, 2): 3}}"}),
     ],
 )
-def test_what_json_cannot_hold_is_put_into_words(name, written, arguments):
+def test_arguments_that_json_does_not_support_become_strings(name, written, arguments):
     text, deltas = read(name, [*written])
     (call,) = text.calls
     assert call["arguments"] == arguments
@@ -167,7 +167,7 @@ SHOWN = [
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_a_call_is_shown_as_it_is_made(name):
+def test_a_call_is_shown_while_it_is_written(name):
     text = ToolText(tokenizer_with(name), TOOLS)
     shown = [text.add(char) for char in WRITTEN[name]]
     parts = [delta for deltas in shown for delta in deltas]
@@ -240,7 +240,7 @@ def test_a_call_whose_arguments_come_twice_is_malformed():
     assert text.broken[0].error == "malformed"
 
 
-def test_a_call_that_is_whole_counts_though_the_one_after_it_was_cut_off():
+def test_a_complete_call_counts_even_if_the_next_one_is_cut_off():
     written = 'weather[ARGS]{"city": "Bern"}weather[ARGS]{"city": "U'
     text, deltas = read("mistral", written, cut=True)
     assert [call["arguments"] for call in text.calls] == [{"city": "Bern"}]
@@ -251,7 +251,7 @@ def json_parser(text, tools):
     return json.loads(text)
 
 
-def test_calls_are_numbered_on_from_the_first():
+def test_calls_are_numbered_from_the_given_index():
     text = '[{"name": "a", "arguments": {"x": 1}}, {"name": "b", "arguments": "{\\"y\\": 2}"}]'
     calls, whole = parse_calls(text, json_parser, [], 3)
     assert whole
@@ -261,7 +261,7 @@ def test_calls_are_numbered_on_from_the_first():
     ]
 
 
-def test_one_bad_call_of_two_is_said():
+def test_one_bad_call_of_two_is_reported():
     calls, whole = parse_calls('[{"name": "a"}, {"nome": "b"}]', json_parser, [], 0)
     assert [call["name"] for call in calls] == ["a"]
     assert not whole
@@ -290,7 +290,7 @@ calls = st.fixed_dictionaries(
 
 @st.composite
 def written_calls(draw):
-    """Return a format and a text in it: right, cut somewhere, or with junk behind."""
+    """Return a format and a text in it: a valid one, one cut off, or one with trailing junk."""
     call = draw(calls)
     fields = draw(st.permutations(list(call.items())))
     if draw(st.booleans()):

@@ -1,4 +1,4 @@
-"""A family that nobody has trained: `[mind]…[/mind]` around thinking, `[call]name {…}[/call]`."""
+"""An invented family: `[mind]…[/mind]` around thinking, calls as `[call]name {…}[/call]`."""
 
 import json
 import re

@@ -72,7 +72,7 @@ def asked_for(hub, name):
     return [asked for asked in hub.requests if asked[0] == "GET" and asked[1].endswith(name)]
 
 
-def test_a_model_is_pulled_checked_and_then_there(hub):
+def test_a_model_is_pulled_and_checked(hub):
     done = run(hub, "pull", MODEL)
     assert done.returncode == ExitStatus.OK, done.stderr
     folder = done.stdout.strip()
@@ -104,7 +104,7 @@ def size(hub, tmp_path):
     return size
 
 
-def test_a_download_that_is_cut_off_goes_on_where_it_was(hub, size):
+def test_a_download_continues_after_a_lost_connection(hub, size):
     hub.cut_after = size - 1000
     done = run(hub, "pull", MODEL)
     if done.returncode != ExitStatus.OK:  # the client may try again by itself
@@ -118,7 +118,7 @@ def test_a_download_that_is_cut_off_goes_on_where_it_was(hub, size):
     assert generate(hub).stdout.strip() == "3"
 
 
-def test_a_pull_that_is_interrupted_ends_at_once_and_leaves_what_is_complete(hub, size):
+def test_an_interrupted_pull_ends_at_once_and_keeps_complete_files(hub, size):
     hub.hold_after = size - 1000
     pulling = subprocess.Popen(
         [sys.executable, "-m", "gateway", "pull", MODEL],
@@ -164,7 +164,7 @@ def test_closing_stops_a_download(hub, size):
     assert not list(hub.home.rglob("model.safetensors"))
 
 
-def test_who_waits_is_told_how_the_download_goes_on(hub, size):
+def test_a_waiting_caller_gets_the_progress_of_the_download(hub, size):
     code = (
         "import asyncio, json; from provider import MLXProvider\n"
         "async def main():\n"
@@ -191,7 +191,7 @@ def test_who_waits_is_told_how_the_download_goes_on(hub, size):
     assert told[-1][0] == told[-1][1] < size, "the weights, after the files"
 
 
-def test_a_repository_without_a_model_is_said_to_be_none(hub):
+def test_a_repository_without_a_model_is_refused(hub):
     (hub.repositories[MODEL] / "model.safetensors").unlink()
     done = run(hub, "pull", MODEL)
     assert done.returncode == ExitStatus.NO_MODEL
@@ -199,12 +199,12 @@ def test_a_repository_without_a_model_is_said_to_be_none(hub):
     assert done.stdout == ""
 
 
-def test_a_model_is_downloaded_when_it_is_asked_for(hub):
+def test_a_model_is_downloaded_by_the_first_call_for_it(hub):
     done = generate(hub)
     assert done.stdout.strip() == "3", done.stderr
 
 
-def test_a_repository_that_is_not_there_is_said(hub):
+def test_a_missing_repository_is_reported(hub):
     done = run(hub, "pull", "acme/nothing")
     assert done.returncode == ExitStatus.NO_MODEL
     assert "no such model on the hub" in done.stderr
@@ -214,14 +214,14 @@ def test_a_repository_that_is_not_there_is_said(hub):
 
 
 @pytest.mark.parametrize("model", ["nothing", "a/b/c", "https://example.org/a/b", "a b/c"])
-def test_what_is_no_id_is_not_asked_for(hub, model):
+def test_the_hub_is_not_asked_for_an_invalid_id(hub, model):
     done = run(hub, "pull", model)
     assert done.returncode == ExitStatus.NO_MODEL
     assert "not a hub id of the form OWNER/NAME" in done.stderr
     assert hub.requests == []
 
 
-def test_a_model_that_needs_a_token_says_so_and_comes_with_one(hub):
+def test_a_gated_model_needs_a_token(hub):
     hub.gated.add(MODEL)
     done = run(hub, "pull", MODEL)
     assert done.returncode == ExitStatus.NO_MODEL
@@ -231,7 +231,7 @@ def test_a_model_that_needs_a_token_says_so_and_comes_with_one(hub):
     assert run(hub, "pull", MODEL, HF_TOKEN=TOKEN).returncode == ExitStatus.OK
 
 
-def test_a_hub_that_cannot_be_reached_is_said_and_a_model_in_the_cache_is_used(hub):
+def test_a_cached_model_is_used_while_the_hub_cannot_be_reached(hub):
     nobody = {"HF_ENDPOINT": "http://127.0.0.1:9"}
     done = run(hub, "pull", MODEL, **nobody)
     assert done.returncode == ExitStatus.NO_MODEL
@@ -240,7 +240,7 @@ def test_a_hub_that_cannot_be_reached_is_said_and_a_model_in_the_cache_is_used(h
     assert generate(hub, **nobody).stdout.strip() == "3"
 
 
-def test_files_that_are_damaged_are_named(hub):
+def test_damaged_files_are_named(hub):
     hub.damage = True
     done = run(hub, "pull", MODEL)
     assert done.returncode == ExitStatus.NO_MODEL
@@ -248,7 +248,7 @@ def test_files_that_are_damaged_are_named(hub):
     assert "model.safetensors" in done.stderr
 
 
-def test_models_lists_what_is_in_the_cache_with_its_size(hub):
+def test_the_models_command_lists_the_cache_with_sizes(hub):
     empty = run(hub, "models", "--url", "http://127.0.0.1:9")
     assert (empty.returncode, empty.stdout) == (ExitStatus.OK, "")
     assert "no gateway at http://127.0.0.1:9" in empty.stderr
@@ -260,7 +260,7 @@ def test_models_lists_what_is_in_the_cache_with_its_size(hub):
     assert float(size.split()[0]) > 100
 
 
-def test_an_adapter_of_the_hub_is_downloaded(hub, tmp_path):
+def test_an_adapter_is_downloaded_from_the_hub(hub, tmp_path):
     from tests.provider.models.test_library import write_adapter
 
     hub.repositories["acme/odd"] = write_adapter(tmp_path / "adapter", hub.repositories[MODEL])

@@ -1,4 +1,4 @@
-"""Several models in one process: by name, on demand, within their memory, with adapters."""
+"""Several models in one process: by name, on demand, within a memory limit, with adapters."""
 
 import asyncio
 import gc
@@ -94,7 +94,7 @@ def test_models_and_adapters_are_given_as_texts():
     ]
 
 
-def test_names_may_have_colons_and_places_equals_signs():
+def test_names_may_contain_colons_and_paths_equals_signs():
     sources = sources_of(["q=x=y", "q:4=z"], ["p=q:4:/tmp/p", "o=q:/tmp/a:b"])
     assert [(source.name, source.path) for source in sources[:2]] == [("q", "x=y"), ("q:4", "z")]
     assert [(source.base, source.adapter) for source in sources[2:]] == [
@@ -113,13 +113,13 @@ def test_names_may_have_colons_and_places_equals_signs():
         ({"pin": ["nobody"]}, "pin"),
     ],
 )
-def test_what_is_no_model_is_said(config, parameter):
+def test_an_invalid_model_setting_is_refused(config, parameter):
     with pytest.raises(InvalidParameterError) as caught:
         MLXProvider(config)
     assert caught.value.parameter == parameter
 
 
-async def test_a_call_names_its_model_and_the_first_is_meant_otherwise(made, tmp_path):
+async def test_a_call_names_its_model_and_the_first_is_the_default(made, tmp_path):
     other = write_model(tmp_path / "other", LLAMA)
     provider = made(model=["embedded", f"second={other}"])
     assert [info.id for info in provider.models()] == ["embedded", "second"]
@@ -137,7 +137,7 @@ async def test_a_call_names_its_model_and_the_first_is_meant_otherwise(made, tmp
         await say(provider, str(MODEL_PATH))
 
 
-async def test_any_model_may_be_named_where_that_is_allowed(made, tmp_path):
+async def test_a_call_may_name_any_model_if_that_is_allowed(made, tmp_path):
     other = write_model(tmp_path / "other", LLAMA)
     provider = made(allow_any_model=True)
     assert (await say(provider, str(other))).content
@@ -148,7 +148,7 @@ async def test_any_model_may_be_named_where_that_is_allowed(made, tmp_path):
     assert len(provider.models()) <= 3, "names that nobody has pile up"
 
 
-def test_models_may_be_listed_while_others_are_named(made):
+def test_models_can_be_listed_while_other_threads_name_new_ones(made):
     provider = made(allow_any_model=True)
     naming = threading.Event()
     problems = []
@@ -212,7 +212,7 @@ async def test_a_stream_goes_on_while_another_model_is_loaded_and_used(made, tmp
     assert (await using).usage["completion_tokens"] == 12
 
 
-async def test_the_loading_is_told_to_who_asks_for_events(made, tmp_path):
+async def test_a_stream_with_events_has_the_progress_of_loading(made, tmp_path):
     other = write_model(tmp_path / "other", LLAMA)
     provider = made(model=["embedded", f"other={other}"])
     stream = await provider.generate_async("Hi", stream=True, events=True, model="other")
@@ -226,7 +226,7 @@ async def test_the_loading_is_told_to_who_asks_for_events(made, tmp_path):
     assert not [r async for r in again if isinstance(r.raw_response, ModelLoading)]
 
 
-async def test_a_model_that_cannot_be_loaded_is_an_error_and_disturbs_nobody(made, tmp_path):
+async def test_a_model_that_cannot_be_loaded_fails_only_its_own_calls(made, tmp_path):
     provider = made(model=["embedded", f"missing={tmp_path / 'missing'}"])
     with pytest.raises(ModelNotFoundError):
         await say(provider, "missing")
@@ -237,7 +237,7 @@ async def test_a_model_that_cannot_be_loaded_is_an_error_and_disturbs_nobody(mad
     assert provider.health().ready
 
 
-async def test_leaving_while_it_is_loaded_leaves_the_loading_going_on(made):
+async def test_cancelling_a_call_does_not_stop_the_loading(made):
     provider = made(model=["embedded", f"other={MODEL_PATH}"])
     stream = await provider.generate_async("Hi", stream=True, events=True, model="other")
     assert isinstance((await anext(stream)).raw_response, ModelLoading)
@@ -248,7 +248,7 @@ async def test_leaving_while_it_is_loaded_leaves_the_loading_going_on(made):
 # Memory. ----------------------------------------------------------------------------------------
 
 
-async def test_the_least_recently_used_goes_where_there_is_no_room(made):
+async def test_the_least_recently_used_model_is_unloaded_if_memory_is_short(made):
     models = [f"{name}={MODEL_PATH}" for name in "abc"]
     provider = made(model=models, memory_bytes=int(2.6 * WEIGHTS))
     expected = (await say(provider, "a")).content
@@ -263,7 +263,7 @@ async def test_the_least_recently_used_goes_where_there_is_no_room(made):
     assert statistics.weights_bytes == 2 * WEIGHTS
 
 
-async def test_a_pinned_model_stays(made):
+async def test_a_pinned_model_is_never_unloaded(made):
     models = [f"{name}={MODEL_PATH}" for name in "abc"]
     provider = made(model=models, pin=["a"], memory_bytes=int(2.6 * WEIGHTS))
     for name in "abc":
@@ -271,7 +271,7 @@ async def test_a_pinned_model_stays(made):
     assert loaded(provider) == ["a", "c"]
 
 
-async def test_models_that_are_in_use_are_not_unloaded_and_who_comes_is_told_when(made):
+async def test_models_in_use_are_not_unloaded_and_other_calls_get_a_retry_time(made):
     models = [f"{name}={MODEL_PATH}" for name in "ab"]
     provider = made(model=models, memory_bytes=int(1.8 * WEIGHTS), max_unread=8)
     provider._library._memory.wait_s = 0.6
@@ -326,7 +326,7 @@ async def test_a_model_in_demand_is_not_unloaded_between_two_calls(made):
     assert loaded(provider) == ["b"]
 
 
-async def test_a_model_that_made_way_for_nothing_takes_calls_again(made):
+async def test_a_model_that_need_not_make_way_accepts_calls_again(made):
     models = [f"{name}={MODEL_PATH}" for name in "ab"]
     provider = made(model=models, memory_bytes=int(1.9 * WEIGHTS), max_unread=2)
     memory = provider._library._memory
@@ -351,7 +351,7 @@ async def test_a_model_that_can_never_fit_is_refused_with_both_sizes(made):
     assert (caught.value.required_memory, caught.value.available_memory) == (WEIGHTS, WEIGHTS // 2)
 
 
-async def test_a_run_gets_the_room_of_an_idle_model(made):
+async def test_a_run_gets_the_memory_of_an_idle_model(made):
     models = [f"{name}={MODEL_PATH}" for name in "ab"]
     roomy = made()
     await say(roomy)
@@ -365,7 +365,7 @@ async def test_a_run_gets_the_room_of_an_idle_model(made):
     assert loaded(provider) == ["b"]
 
 
-async def test_an_idle_model_goes_after_a_while_and_comes_back_when_asked_for(made):
+async def test_an_idle_model_is_unloaded_and_loaded_again_by_the_next_call(made):
     gc.collect()
     before = active_memory()
     provider = made(idle_unload=0.2)
@@ -377,14 +377,14 @@ async def test_an_idle_model_goes_after_a_while_and_comes_back_when_asked_for(ma
     assert provider.statistics().finished == 2
 
 
-async def test_a_stream_that_was_not_begun_finds_its_model_again(made):
+async def test_a_stream_that_has_not_begun_loads_its_model_again(made):
     provider = made(idle_unload=0.1)
     stream = await provider.generate_async("Tell me a story", stream=True)
     await until(lambda: loaded(provider) == [])
     assert "".join([delta.content async for delta in stream])
 
 
-async def test_unloading_under_load_loses_nothing(made):
+async def test_no_answer_is_lost_when_models_are_unloaded_under_load(made):
     models = [f"{name}={MODEL_PATH}" for name in "abc"]
     provider = made(model=models, memory_bytes=int(2.6 * WEIGHTS), idle_unload=0.05)
     provider._library._memory.stay_s = 0.3
@@ -431,7 +431,7 @@ async def test_a_base_stays_as_long_as_its_adapter_is_loaded(made, tmp_path):
     assert (await say(provider, "odd")).content == expected
 
 
-async def test_what_is_no_adapter_is_said(made, tmp_path):
+async def test_an_invalid_adapter_is_refused(made, tmp_path):
     (tmp_path / "empty").mkdir()
     provider = made(model="base=embedded", adapter=[f"odd=base:{tmp_path / 'empty'}"])
     with pytest.raises(
@@ -445,7 +445,7 @@ async def test_what_is_no_adapter_is_said(made, tmp_path):
 
 
 async def room_for(made, tokens, models):
-    """Return a memory limit with room for weights, and the cache of a run of so many tokens."""
+    """Return a memory limit for weights and the KV cache of one run of this many tokens."""
     provider = made()
     await say(provider)
     engine = provider.engine
@@ -473,7 +473,7 @@ async def test_a_run_that_never_fits_beside_a_pinned_model_is_told_and_holds_up_
     assert caught.value.details["retry_after"] > 0
 
 
-async def test_models_whose_runs_wait_for_each_other_do_not_wait_for_ever(made, monkeypatch):
+async def test_models_whose_runs_wait_for_each_other_are_not_deadlocked(made, monkeypatch):
     monkeypatch.setattr(admission, "RETRY_AFTER_S", 0.5)
     provider = made(
         model=[f"a={MODEL_PATH}", f"b={MODEL_PATH}"],
@@ -489,7 +489,7 @@ async def test_models_whose_runs_wait_for_each_other_do_not_wait_for_ever(made, 
     assert (await say(provider)).content
 
 
-async def test_names_that_nobody_has_leave_nothing_behind(made):
+async def test_unknown_names_leave_no_models_behind(made):
     provider = made(allow_any_model=True)
     names = [f"no such {n}" for n in range(20)]
     for name in [*names, "~nosuchuser/x", "x" * 300, "/" + "y" * 5000, "a\0/b"]:
@@ -500,7 +500,7 @@ async def test_names_that_nobody_has_leave_nothing_behind(made):
     assert sum(isinstance(thing, Engine) for thing in gc.get_objects()) < 20
 
 
-async def test_what_was_counted_stays_counted_where_a_model_is_forgotten(made, tmp_path):
+async def test_counters_keep_the_counts_of_forgotten_models(made, tmp_path):
     folder = write_model(tmp_path / "other", LLAMA)
     provider = made(allow_any_model=True, idle_unload=0.1)
     await say(provider, str(folder))
@@ -513,7 +513,7 @@ async def test_what_was_counted_stays_counted_where_a_model_is_forgotten(made, t
     assert provider.statistics().finished == 1
 
 
-async def test_a_model_that_went_because_it_was_idle_is_still_ready(made):
+async def test_a_model_that_was_unloaded_because_it_was_idle_is_ready(made):
     provider = made(idle_unload=0.1)
     assert not provider.health().ready
     await provider.load()

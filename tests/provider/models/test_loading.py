@@ -1,4 +1,4 @@
-"""Finding and loading models: real ones, small and of random weights, and what is none."""
+"""Loading of tiny models with random weights, and of folders that are no model."""
 
 import asyncio
 import json

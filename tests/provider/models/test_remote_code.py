@@ -1,4 +1,4 @@
-"""Code that comes with a model is not run, whichever library would."""
+"""Code that comes with a model never runs, whichever library would run it."""
 
 import json
 import threading
@@ -15,7 +15,7 @@ from tests.support.tiny_vision import write_vision_model
 
 @pytest.fixture
 def code(tmp_path):
-    """Code that leaves a mark where it is run, and the mark."""
+    """Code that creates a file when it runs, and that file."""
     mark = tmp_path / "it was run"
     return f"import pathlib\npathlib.Path({str(mark)!r}).touch()\nclass Own: pass\n", mark
 
@@ -65,7 +65,7 @@ def test_a_processor_of_its_own_is_refused(tmp_path, code):
     assert not code[1].exists()
 
 
-def test_what_others_trust_is_run_on_their_threads(tmp_path, code):
+def test_other_threads_may_run_code_that_they_trust(tmp_path, code):
     (tmp_path / "own.py").write_text(code[0])
     ran = []
     other = threading.Thread(

@@ -1,4 +1,4 @@
-"""Calls made into requests: the prompt, what the answer begins in, what is refused."""
+"""Requests are built from calls: the prompt, the answer's first state, refusals."""
 
 import json
 import re
@@ -77,7 +77,7 @@ async def test_a_raw_prompt_goes_to_the_model_as_it_is(provider):
 
 
 @pytest.mark.parametrize("more", [{}, {"continue_final_message": True}])
-async def test_a_user_who_speaks_of_thinking_opens_none(provider, more):
+async def test_a_marker_in_a_users_text_does_not_open_thinking(provider, more):
     messages = [{"role": "user", "content": "Count from 3 to 9. What is a <think> for?"}]
     if more:
         messages.append({"role": "assistant", "content": "3, 4, 5"})
@@ -88,7 +88,7 @@ async def test_a_user_who_speaks_of_thinking_opens_none(provider, more):
         assert answer.usage["reasoning_tokens"] == 0
 
 
-async def test_thinking_that_a_message_has_begun_goes_on(provider):
+async def test_thinking_that_a_message_has_opened_continues(provider):
     messages = [
         {"role": "user", "content": "Tell me a story about a fox"},
         {"role": "assistant", "content": "<think>They want"},
@@ -103,7 +103,7 @@ async def test_thinking_that_a_message_has_begun_goes_on(provider):
 @pytest.mark.parametrize(
     ("said", "cut"), [("Count from 3 to 9", ", 6"), ("Tell me a story about a fox", " a fox")]
 )
-async def test_an_assistants_message_is_gone_on_with(provider, said, cut):
+async def test_an_assistants_message_is_continued(provider, said, cut):
     whole = (await provider.generate_async(said)).content
     begun = whole[: whole.index(cut)]
     messages = [
@@ -140,6 +140,6 @@ async def test_an_assistants_message_is_gone_on_with(provider, said, cut):
         ),
     ],
 )
-async def test_a_choice_that_cannot_be_is_an_error_at_once(provider, options, said):
+async def test_an_impossible_tool_choice_is_an_error_at_once(provider, options, said):
     with pytest.raises(InvalidParameterError, match=re.escape(said)):
         await provider.generate_async("x", **{"tools": TOOLS, **options})

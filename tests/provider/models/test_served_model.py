@@ -1,4 +1,4 @@
-"""One model that is served: loaded once, unloaded when nobody uses it, closed at any time."""
+"""A served model is loaded once, unloaded when it is idle, and can be closed at any time."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ from provider.settings import EngineSettings
 
 
 class NeverLoaded(ServedModel):
-    """A model whose loading does not come to its end."""
+    """A model whose loading never ends."""
 
     def _steps(self):
         while True:
@@ -39,7 +39,7 @@ def serve():
     thread.close()
 
 
-def test_it_is_loaded_once_however_many_ask(serve):
+def test_a_model_is_loaded_once_for_many_callers(serve):
     served = serve()
     assert served.loaded() is None
     assert not served.in_use
@@ -52,7 +52,7 @@ def test_it_is_loaded_once_however_many_ask(serve):
     assert served.info.context_window == 8192
 
 
-def test_it_is_unloaded_and_loaded_again(serve):
+def test_a_model_is_unloaded_and_loaded_again(serve):
     served = serve()
     before = served.ready().result()
     engine = served.engine
@@ -66,7 +66,7 @@ def test_it_is_unloaded_and_loaded_again(serve):
     assert served.engine is not engine
 
 
-def test_a_pinned_one_and_one_that_is_not_loaded_are_not_unloaded(serve):
+def test_pinned_and_unloaded_models_are_not_unloaded(serve):
     assert not serve().unload()
     pinned = serve(pinned=True)
     pinned.ready().result()
@@ -83,7 +83,7 @@ def test_a_loading_that_failed_is_tried_again(serve, tmp_path):
         assert not served.in_use
 
 
-def test_a_closed_one_takes_no_calls(serve):
+def test_a_closed_model_accepts_no_calls(serve):
     served = serve()
     served.ready().result()
     served.close(0)
@@ -110,7 +110,7 @@ def test_closing_does_not_wait_for_a_loading(serve):
         loading.result()
 
 
-def test_one_that_makes_way_lets_callers_wait_until_it_may_stay(serve):
+def test_callers_wait_while_a_model_makes_way(serve):
     served = serve()
     served._memory.stay_s = 0
     builder = served.ready().result()
@@ -123,7 +123,7 @@ def test_one_that_makes_way_lets_callers_wait_until_it_may_stay(serve):
     assert waiting.result() is builder is served.ready_now()
 
 
-def test_one_that_made_way_is_loaded_again_for_those_who_asked(serve):
+def test_a_model_that_made_way_is_loaded_again_for_waiting_callers(serve):
     served = serve()
     served._memory.stay_s = 0
     before = served.ready().result()
@@ -135,7 +135,7 @@ def test_one_that_made_way_is_loaded_again_for_those_who_asked(serve):
     assert served.ready_now() is waiting.result()
 
 
-def test_one_that_must_stay_makes_no_way(serve):
+def test_a_model_that_must_stay_does_not_make_way(serve):
     served = serve()
     assert not served.make_way(), "it is not loaded"
     served.ready().result()
@@ -146,7 +146,7 @@ def test_one_that_must_stay_makes_no_way(serve):
     assert not pinned.make_way()
 
 
-def test_closing_tells_those_who_wait_for_one_that_makes_way(serve):
+def test_closing_fails_callers_that_wait_for_a_model_making_way(serve):
     served = serve()
     served._memory.stay_s = 0
     served.ready().result()
@@ -157,7 +157,7 @@ def test_closing_tells_those_who_wait_for_one_that_makes_way(serve):
         waiting.result()
 
 
-def test_one_is_in_demand_while_it_was_loaded_and_used_just_now(serve):
+def test_a_model_is_in_demand_shortly_after_it_was_loaded_and_used(serve):
     served = serve()
     served.ready().result()
     served.last_used = time.monotonic() + 60

@@ -1,4 +1,4 @@
-"""Where a model comes from, and what is said if nothing of the kind is there."""
+"""The source of a model, and the errors if there is no model."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_a_model_is_named_by_its_folder_or_its_hub_id(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "~nobody-is-called-so/x", "a\0b"])
-def test_what_can_be_no_path_is_no_folder(name):
+def test_an_invalid_path_is_not_a_folder(name):
     assert model_name(name) == name
     with pytest.raises(ModelNotFoundError):
         resolve(name)

@@ -1,4 +1,4 @@
-"""The runs of one call are counted, and end with it."""
+"""The runs of one call are counted, and cancelled when the call ends."""
 
 import time
 
@@ -17,7 +17,7 @@ from provider.settings import EngineSettings
 
 
 class Served:
-    """A model as far as a submission goes."""
+    """The part of a served model that a submission uses."""
 
     name = "m"
 
@@ -63,7 +63,7 @@ def test_one_run_goes_on_though_its_reader_is_slow(engine):
     assert served.touched == 1
 
 
-def test_several_runs_are_told_apart(engine):
+def test_events_of_several_runs_have_their_index(engine):
     with Submission(Served(engine), [request(), request(start=60)], inbox := SyncInbox()) as runs:
         together = texts_of(runs, inbox)
     alone = []
@@ -74,7 +74,7 @@ def test_several_runs_are_told_apart(engine):
     assert together[0] != together[1]
 
 
-def test_leaving_ends_what_is_on_its_way(engine):
+def test_leaving_cancels_running_runs(engine):
     before = engine.statistics().cancelled
     with Submission(Served(engine), [request(2000)] * 2, inbox := SyncInbox()) as runs:
         runs.receive(inbox.get())
@@ -84,7 +84,7 @@ def test_leaving_ends_what_is_on_its_way(engine):
     assert engine.statistics().cancelled == before + 2
 
 
-def test_what_can_only_be_taken_in_part_is_not_taken(engine):
+def test_a_call_that_is_only_partly_admitted_is_refused(engine):
     too_large = request(1 << 50)
     with pytest.raises(Exception, match="need up to"):
         Submission(Served(engine), [request(2000), too_large], SyncInbox())
@@ -93,7 +93,7 @@ def test_what_can_only_be_taken_in_part_is_not_taken(engine):
     assert engine.runs == []
 
 
-def test_a_model_that_was_unloaded_takes_none():
+def test_an_unloaded_model_accepts_no_runs():
     closed = Engine("m", lambda: load(MODEL_PATH))
     closed.close(0)
     with pytest.raises(EngineClosedError):

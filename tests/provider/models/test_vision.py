@@ -1,4 +1,4 @@
-"""Models that see, small and of random weights, through the whole engine, beside mlx-vlm's own."""
+"""Tiny vision models with random weights in the whole engine, compared with mlx-vlm itself."""
 
 import asyncio
 import base64
@@ -54,7 +54,7 @@ async def see(provider, data, **options):
 
 
 def by_mlx_vlm(folder, data, tokens):
-    """Return the greedy tokens that mlx-vlm's own model and processor give."""
+    """Return the greedy tokens of mlx-vlm's own model and processor."""
     from mlx_vlm.utils import load_model, load_processor
 
     model, processor = load_model(folder), load_processor(folder, add_detokenizer=False)
@@ -78,7 +78,7 @@ def by_mlx_vlm(folder, data, tokens):
     return said
 
 
-async def test_an_image_is_seen_as_mlx_vlm_sees_it(provider, folder):
+async def test_the_answer_to_an_image_is_that_of_mlx_vlm(provider, folder):
     whole = await see(provider, RED, max_tokens=12, logprobs=True)
     tokenizer = provider._library.default.loaded().template.tokenizer
     expected = by_mlx_vlm(folder, RED, 12)
@@ -152,7 +152,7 @@ async def test_several_answers_to_one_image_and_a_parked_stream(provider):
     assert "".join(said).startswith(whole.content[:5])
 
 
-async def test_a_draft_changes_nothing_of_what_is_seen(provider, folder, tmp_path):
+async def test_a_draft_model_does_not_change_the_answer_to_an_image(provider, folder, tmp_path):
     other = write_vision_model(tmp_path / "draft", folder.name, seed=5)
     for draft in (folder, other):  # one that is always right, but for images; one that never is
         drafted = MLXProvider({**provider.get_config(), "draft_model": str(draft)})
@@ -165,13 +165,13 @@ async def test_a_draft_changes_nothing_of_what_is_seen(provider, folder, tmp_pat
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", RED[:60]])
-async def test_what_is_no_image_is_said(provider, data):
+async def test_an_invalid_image_is_refused(provider, data):
     with pytest.raises((ImageProcessingError, InvalidParameterError)):
         await see(provider, data)
     assert (await provider.generate_async("Hi")).usage["completion_tokens"] > 0
 
 
-async def test_a_model_that_reads_says_that_it_does_not_see():
+async def test_a_text_model_refuses_images():
     provider = MLXProvider({"max_tokens": 3})
     for asked in (
         provider.generate_async("", **asking(image(RED))),
@@ -182,7 +182,7 @@ async def test_a_model_that_reads_says_that_it_does_not_see():
     await provider.aclose()
 
 
-async def test_images_whose_data_are_the_same_together_are_told_apart(provider):
+async def test_images_with_the_same_concatenated_data_are_distinguished(provider):
     # What stands behind an image in its file is not seen.
     white = picture("white", (80, 30))
     first = asking(image(RED + BLUE), image(white), text())
@@ -198,14 +198,14 @@ async def test_a_large_file_is_refused(provider, monkeypatch):
         await provider.generate_async(QUESTION, files=[FileData("red.png", None, RED)])
 
 
-def test_the_embedded_model_is_no_model_that_sees():
+def test_the_embedded_model_is_no_vision_model():
     from provider.models.vision import supports_images, why_text_only
 
     assert not supports_images(MODEL_PATH)
     assert why_text_only(MODEL_PATH) == ""
 
 
-async def test_a_model_that_only_mlx_lm_knows_reads_text_and_says_why_it_does_not_see(tmp_path):
+async def test_a_vision_model_that_mlx_vlm_does_not_support_refuses_images(tmp_path):
     folder = write_model(
         tmp_path / "eyes", {**LLAMA, "model_type": "nanbeige", "vision_config": {"depth": 1}}
     )
@@ -216,7 +216,7 @@ async def test_a_model_that_only_mlx_lm_knows_reads_text_and_says_why_it_does_no
     await provider.aclose()
 
 
-def test_a_model_whose_processor_is_broken_holds_no_memory_and_can_be_mended(tmp_path):
+def test_a_model_with_a_broken_processor_keeps_no_memory_and_can_be_repaired(tmp_path):
     folder = write_vision_model(tmp_path / "seeing", "llava")
     settings = (folder / "preprocessor_config.json").read_text()
     (folder / "preprocessor_config.json").write_text("{")

@@ -1,4 +1,4 @@
-"""mlx as the process has it: streams that live as long as the thread that made them."""
+"""mlx streams live as long as the thread that made them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ def _compute() -> float:
     return float(mx.arange(4, dtype=mx.float32).sum().item())
 
 
-def test_asking_again_leaves_the_streams_of_a_thread_alone() -> None:
+def test_a_second_guard_does_not_destroy_a_threads_streams() -> None:
     with ThreadPoolExecutor(max_workers=1) as thread:
         assert [thread.submit(_compute).result() for _ in range(3)] == [6.0, 6.0, 6.0]
 
 
-def test_a_thread_after_one_that_ended_computes_too() -> None:
+def test_a_thread_can_compute_after_another_has_ended() -> None:
     for _ in range(3):
         with ThreadPoolExecutor(max_workers=1) as thread:
             assert thread.submit(_compute).result() == 6.0

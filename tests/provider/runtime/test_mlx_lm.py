@@ -1,4 +1,4 @@
-"""What is private in mlx-lm and transformers is there, and named in one place."""
+"""The private parts of mlx-lm and transformers exist, and only one file names them."""
 
 import logging
 import re
@@ -31,12 +31,12 @@ PRIVATE = re.compile(r"SLF001|^\s*(?:from|import) (?:mlx_lm|mlx_vlm|transformers
 ELSEWHERE = {"provider/inputs/tools.py": ["    from transformers"]}
 
 
-def test_all_that_is_built_on_is_there():
+def test_every_probe_holds():
     assert missing() == []
     assert len(PROBES) == len({probe.what for probe in PROBES})
 
 
-def test_a_probe_says_what_is_missing(monkeypatch):
+def test_a_failing_probe_is_reported(monkeypatch):
     monkeypatch.delattr(base, ATTENTION)
     monkeypatch.setattr(KVCache, "state", (1, 2))
     said = missing()
@@ -47,7 +47,7 @@ def test_a_probe_says_what_is_missing(monkeypatch):
     assert missing((Probe("this holds", lambda: True),)) == []
 
 
-def test_a_version_that_no_test_has_run_with_is_one_line(monkeypatch, caplog):
+def test_an_untested_version_is_one_log_line(monkeypatch, caplog):
     assert unknown_version("mlx-lm", "0.32.2", "0.32.2") == ""
     line = "tested with mlx-lm 0.32.2; this is 0.33.0"
     assert unknown_version("mlx-lm", "0.33.0", "0.32.2") == line
@@ -59,14 +59,14 @@ def test_a_version_that_no_test_has_run_with_is_one_line(monkeypatch, caplog):
     assert caplog.messages == [f"tested with mlx-lm 0.1; this is {mlx_lm.version}"]
 
 
-def test_the_installed_versions_are_known(caplog):
+def test_the_installed_versions_are_the_tested_ones(caplog):
     warn_of_untested_versions.cache_clear()
     with caplog.at_level(logging.WARNING):
         warn_of_untested_versions()
     assert caplog.messages == []
 
 
-def test_what_is_private_is_named_here_alone():
+def test_private_parts_are_named_in_one_file():
     found = {}
     for path in (ROOT / "provider").rglob("*.py"):
         name = str(path.relative_to(ROOT))

@@ -1,4 +1,4 @@
-"""mlx-vlm has what is used of it, and is imported only by who needs it."""
+"""mlx-vlm has the functions that are used, and is imported only when needed."""
 
 import ast
 import inspect
@@ -11,25 +11,25 @@ from provider.embedded import MODEL_PATH
 from provider.runtime import mlx_vlm as runtime
 
 
-def test_the_installed_version_is_known():
+def test_the_installed_version_is_the_tested_one():
     assert version("mlx-vlm") == runtime.KNOWN
     assert runtime.available()
 
 
-def test_it_takes_what_it_is_given():
+def test_mlx_vlm_accepts_the_given_arguments():
     taken = inspect.signature(mlx_vlm.utils.load_processor).parameters
     assert "add_detokenizer" in taken
     assert "lazy" in inspect.signature(mlx_vlm.utils.load_model).parameters
 
 
-def test_a_model_of_its_is_known_by_its_configuration(tmp_path):
+def test_a_supported_model_is_known_by_its_configuration(tmp_path):
     for kind, known in (("qwen2_vl", True), ("nobody_s", False), ("../qwen2_vl", False)):
         (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
         assert runtime.knows(tmp_path) is known
     assert runtime.load_config(MODEL_PATH)["model_type"]
 
 
-def test_it_is_imported_only_by_what_needs_it():
+def test_mlx_vlm_is_imported_only_when_needed():
     for node in ast.parse(inspect.getsource(runtime)).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             assert "mlx_vlm" not in ast.unparse(node)
