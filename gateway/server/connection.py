@@ -25,6 +25,7 @@ from gateway.protocol.events import Refusal, Request
 from gateway.protocol.frames import Hello, Ready, Resume
 from gateway.protocol.generation import Generation
 from gateway.protocol.session import Begin, Command, Session, Stop, TakeOver
+from gateway.server.closing import all_end, close
 from gateway.server.generation_task import GenerationTask
 from gateway.server.generations import Generations
 from gateway.server.logs import unexpected
@@ -113,7 +114,7 @@ class Connection:
         """
         try:
             async with asyncio.timeout(self._settings.close_timeout_s):
-                for generation in list(self._session.generations):
+                for generation in list(self._tasks):  # none once they were let go
                     self._carry_out(self._session.cancel(generation, time.monotonic()))
                 await self._flush()
                 await self._socket.close(code, "the gateway is stopping")
@@ -199,11 +200,7 @@ class Connection:
             self._carry_out(self._session.receive(request, time.monotonic()))
 
     async def _close(self, code: CloseCode, reason: str) -> None:
-        try:
-            async with asyncio.timeout(self._settings.close_timeout_s):
-                await self._socket.close(code, reason)
-        except TimeoutError:
-            self._socket.transport.abort()
+        await close(self._socket, self._settings.close_timeout_s, code, reason)
 
     async def _flush(self) -> None:
         """Wait until everything that is queued now is written, or the writer has ended."""
@@ -262,7 +259,10 @@ class Connection:
         self._wake_writer.set()
 
     async def _let_go(self) -> None:
-        """Leave resumable generations to the resume store; stop the others, and wait for them."""
+        """Leave resumable generations to the resume store; stop the others, and wait for them.
+
+        Bounded by `close_timeout_s`; a generator that takes longer to close goes on alone.
+        """
         # A page that is left says so with 1001, and can't come back: its tickets are gone.
         code = self._socket.close_code
         gone = self._generations.draining or code in {
@@ -279,7 +279,7 @@ class Connection:
                 self._stop(task)
         self._tasks.clear()
         tasks = [task.asyncio_task for task in self._stopped if task.asyncio_task is not None]
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await all_end(tasks, self._settings.close_timeout_s)
 
     # A subscriber.
 

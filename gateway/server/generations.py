@@ -13,6 +13,7 @@ from gateway.configuration.settings import Settings
 from gateway.protocol.events import Refusal
 from gateway.protocol.frames import Generate, Resume
 from gateway.protocol.generation import Generation
+from gateway.server.closing import all_end
 from gateway.server.generation_task import GenerationTask, Subscriber
 from gateway.server.limits import Load, refusal
 from gateway.server.logs import fields
@@ -90,13 +91,17 @@ class Generations:
         await self._idle.wait()
 
     async def close(self) -> None:
-        """Stop all remaining generations, and wait until their generators are closed."""
+        """Stop all remaining generations, and wait until their generators are closed.
+
+        Bounded by `close_timeout_s`.
+        """
         self.resume_store.close()
         tasks = [task.asyncio_task for task in self._tasks if task.asyncio_task is not None]
         for task in self._tasks:
             task.generation.cancel(time.monotonic())
             task.stop()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if not await all_end(tasks, self.settings.close_timeout_s):
+            log.warning("%d generations did not close in time", self.live)
 
     def _ended(self, task: GenerationTask) -> None:
         self._tasks.discard(task)

@@ -32,6 +32,7 @@ from gateway.dialects.base import Dialect, Route
 from gateway.dialects.routes import ROUTES
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import Ready
+from gateway.server.closing import close
 from gateway.server.connection import Connection
 from gateway.server.generations import Generations
 from gateway.server.handshake import Handshake, unauthorized
@@ -154,16 +155,23 @@ class Gateway:
         server.close(close_connections=False)
         await asyncio.gather(*(one.drain(CloseCode.RESTART) for one in list(self._connections)))
         await self._generations.close()
+        if not await self._handlers_end(server):
+            for left in server.all_connections:
+                left.transport.abort()
+            if not await self._handlers_end(server):
+                log.warning("%d connections did not end in time", len(server.handler_tasks))
+        if self.settings.unix is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(self.settings.unix)  # noqa: PTH108 - nothing to wait for
+
+    async def _handlers_end(self, server: Server) -> bool:
+        """Wait until every connection has ended, `close_timeout_s` at most; return whether so."""
         try:
             async with asyncio.timeout(self.settings.close_timeout_s):
                 await server.wait_closed()
         except TimeoutError:
-            for left in server.all_connections:
-                left.transport.abort()
-            await server.wait_closed()
-        if self.settings.unix is not None:
-            with suppress(FileNotFoundError):
-                os.unlink(self.settings.unix)  # noqa: PTH108 - nothing to wait for
+            return False
+        return True
 
     # One connection.
 
@@ -182,9 +190,12 @@ class Gateway:
             return
         try:
             await self._serve(client, address, secret)
+        except asyncio.CancelledError:
+            client.transport.abort()  # a close would wait behind bytes that nobody may read
+            raise
         except Exception as error:  # noqa: BLE001 - said here, without what an error may quote
             unexpected(log, "a connection failed", error)
-            await client.close(CloseCode.INTERNAL)
+            await close(client, self.settings.close_timeout_s, CloseCode.INTERNAL)
         finally:
             self._handshake.leave(address)
 

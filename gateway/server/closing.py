@@ -1,0 +1,32 @@
+"""Ends that are bounded in time, whatever a client or a provider does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection
+
+__all__ = ["all_end", "close"]
+
+
+async def close(socket: ServerConnection, seconds: float, code: int, reason: str = "") -> None:
+    """Close a connection politely, and abort it if that takes longer than `seconds`.
+
+    The library's own limit does not hold for a client that reads nothing: a close waits behind the
+    bytes that were sent before.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            await socket.close(code, reason)
+    except TimeoutError:
+        socket.transport.abort()
+
+
+async def all_end(tasks: Iterable[asyncio.Task[Any]], seconds: float) -> bool:
+    """Wait for tasks to end in any way, `seconds` at most; return whether all have."""
+    running = set(tasks)
+    if running:
+        _, running = await asyncio.wait(running, timeout=seconds)
+    return not running
