@@ -1,4 +1,4 @@
-"""The embedded model behind one provider for all tests of a module: loading it is quick, once."""
+"""One provider with the embedded model for all tests of a module, which loads quickly."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Errors say who is at fault, and what a program can use of them."""
+"""Errors have a class for what is at fault, and details for programs."""
 
 import pickle
 
@@ -41,7 +41,7 @@ def test_an_error_keeps_its_cause_and_its_own_details():
     assert str(AbstractLLMError("plain")) == "plain"
 
 
-def test_the_class_says_who_is_at_fault():
+def test_the_class_says_what_is_at_fault():
     assert issubclass(InvalidParameterError, InvalidRequestError)
     assert issubclass(ContextWindowExceededError, InvalidRequestError)
     assert issubclass(MemoryExceededError, ResourceExceededError)
@@ -66,11 +66,11 @@ def test_the_class_says_who_is_at_fault():
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_a_message_is_made_of_what_is_known(error, message):
+def test_a_default_message_has_all_known_arguments(error, message):
     assert str(error) == message
 
 
-def test_what_a_program_can_use_is_among_the_details():
+def test_structured_arguments_are_among_the_details():
     assert ModelNotFoundError("m", search_path="/x").details == {"search_path": "/x"}
     assert ModelLoadingError("no", model_name="m").details == {"model_name": "m"}
     memory = MemoryExceededError("no", required_memory=2, available_memory=0)
@@ -80,7 +80,7 @@ def test_what_a_program_can_use_is_among_the_details():
     assert MemoryExceededError("no").details == FileProcessingError("no").details == {}
 
 
-def test_a_value_that_is_refused_is_shown_in_short():
+def test_a_long_refused_value_is_shortened():
     error = unlike("seed", "x" * 500, "a whole number")
     assert (error.parameter, error.value) == ("seed", "x" * 500)
     assert str(error) == f"`seed` must be a whole number, not '{'x' * 39}…"

@@ -1,4 +1,4 @@
-"""Events are plain data: they compare, cannot be changed, and cross processes."""
+"""Events are plain data: they can be compared, cannot be changed, and cross processes."""
 
 import pickle
 from dataclasses import FrozenInstanceError, fields, is_dataclass
@@ -35,7 +35,7 @@ EVENTS = [
 ]
 
 
-def test_every_event_is_tried_here():
+def test_every_event_has_a_sample():
     assert {type(event).__name__ for event in EVENTS} == set(events.__all__) - {"Delta"}
 
 
@@ -59,6 +59,6 @@ def test_a_delta_is_the_text_of_one_token_unless_it_says_otherwise():
     assert CallDelta(BROKEN).tokens == 1
 
 
-def test_a_part_of_a_call_says_only_what_is_new():
+def test_a_part_of_a_call_has_only_new_fields():
     part = ToolCallDelta(0, "call_1", arguments="{}")
     assert (part.name, part.complete, part.error, part.text) == (None, False, None, None)

@@ -1,4 +1,4 @@
-"""What messages may hold: roles, texts, images as data, tool calls."""
+"""Messages are checked: roles, texts, images as data, tool calls."""
 
 import base64
 

@@ -189,7 +189,7 @@ async def test_a_tool_that_fits_is_called(provider):
 # Several answers to one prompt. ------------------------------------------------------------------
 
 
-async def test_several_answers_share_one_reading_of_the_prompt(provider):
+async def test_several_answers_share_one_prefill_of_the_prompt(provider):
     prompt = "Tell me a story about a fox named " + "Zorvan " * 60
     begin = provider.statistics()
     whole = await provider.generate_async(prompt, n=4, temperature=1.0, seed=3, max_tokens=30)
@@ -208,7 +208,7 @@ async def test_several_answers_share_one_reading_of_the_prompt(provider):
 
 
 @pytest.mark.parametrize("prompt", ["Hi", "Count from 3 to 9"])
-async def test_several_answers_stream_with_their_choice_and_an_end_each(provider, prompt):
+async def test_every_choice_of_a_stream_has_its_index_and_a_last_response(provider, prompt):
     given = [
         delta
         async for delta in await stream(
@@ -224,7 +224,7 @@ async def test_several_answers_stream_with_their_choice_and_an_end_each(provider
     assert list(provider.generate(prompt, n=3, temperature=0.0, max_tokens=20).choices[2].content)
 
 
-async def test_leaving_several_answers_stops_all_of_them(provider):
+async def test_closing_a_stream_of_several_choices_stops_all_runs(provider):
     async with aclosing(await stream(provider, STORY, n=3, max_tokens=500)) as deltas_of_all:
         await anext(deltas_of_all)
     while provider.engine.busy:
@@ -232,7 +232,7 @@ async def test_leaving_several_answers_stops_all_of_them(provider):
     assert provider.engine.runs == []
 
 
-def test_several_answers_are_held_to_their_form_each(provider):
+def test_every_choice_has_the_form(provider):
     form = {"type": "regex", "regex": "[a-z]{3,9}"}
     whole = provider.generate("Hi", n=3, response_format=form, temperature=1.5, max_tokens=20)
     for one in whole.choices:
@@ -246,7 +246,7 @@ def send_message(to: str, text: str) -> str:
     """Send somebody a message."""
 
 
-async def test_a_call_is_seen_while_it_is_made(provider):
+async def test_a_call_is_shown_in_parts_with_events(provider):
     stream = await provider.generate_async(
         "Send Bralume the message trokey.", tools=[send_message], stream=True, events=True
     )
@@ -259,7 +259,7 @@ async def test_a_call_is_seen_while_it_is_made(provider):
     assert [part.complete for part in parts] == [False] * (len(parts) - 1) + [True]
 
 
-async def test_a_call_that_is_cut_off_is_told_and_no_call(provider):
+async def test_a_call_that_is_cut_off_is_reported_as_broken(provider):
     whole = await provider.generate_async(
         "Send Bralume the message trokey.", tools=[send_message], max_tokens=8
     )
@@ -382,7 +382,7 @@ async def eight_beside_one(provider):
     return times[1] / times[0]
 
 
-async def test_the_loop_is_never_held_for_the_time_of_a_step(tmp_path):
+async def test_the_event_loop_is_never_blocked_for_a_whole_step(tmp_path):
     """Eight streams on a model whose step is slow: the loop turns in a fraction of one step."""
     provider = slow_provider(tmp_path)
     try:
@@ -424,7 +424,7 @@ async def run_of(provider):
 
 
 @pytest.mark.parametrize("after", [1, 5, 20])
-async def test_closing_lets_the_run_take_part_in_one_more_step_at_most(provider, after):
+async def test_a_closed_run_takes_part_in_at_most_one_more_step(provider, after):
     await drained(provider)
     run, generator = await run_of(provider)
     for _ in range(after):
@@ -460,7 +460,7 @@ async def test_cancelling_the_task_stops_the_model_streamed_and_whole(provider):
         assert not provider.engine.runs
 
 
-async def test_a_generator_that_is_never_pulled_costs_nothing(provider):
+async def test_a_generator_that_is_never_started_costs_nothing(provider):
     await drained(provider)
     steps = provider.engine.steps
     generator = await stream(provider)
@@ -548,7 +548,7 @@ asyncio.run(main())
     "end",
     ["", "await stream.aclose()", "raise SystemExit", "globals().update(keep=(provider, stream))"],
 )
-def test_an_application_ends_whatever_it_left_open(end):
+def test_an_application_ends_with_streams_left_open(end):
     done = subprocess.run(
         [sys.executable, "-c", APPLICATION % end],
         capture_output=True,
@@ -574,7 +574,7 @@ def test_a_synchronous_generator_left_open_does_not_keep_the_interpreter():
     assert done.returncode == 0, done.stderr
 
 
-def test_importing_the_provider_says_nothing():
+def test_importing_the_provider_prints_nothing():
     done = subprocess.run(
         [sys.executable, "-c", "import provider.mlx_provider"],
         capture_output=True,

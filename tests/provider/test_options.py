@@ -14,7 +14,7 @@ def test_nothing_given_gives_the_defaults():
     assert parse_options({}, {}) == GenerationOptions()
 
 
-def test_every_default_is_what_its_own_check_makes_of_it():
+def test_every_default_passes_its_own_check():
     for name, option in OPTIONS.items():
         if option.default is not None and option.default != ():
             assert option.check(name, option.default) == option.default
@@ -28,7 +28,7 @@ RANGES = {
 
 
 @pytest.mark.parametrize("name", RANGES)
-def test_a_number_is_taken_up_to_the_ends_of_its_range_and_no_further(name):
+def test_a_number_is_accepted_exactly_within_its_range(name):
     check = RANGES[name]
     logprobs = {"logprobs": True} if name == "top_logprobs" else {}
     step = 1 if isinstance(check, Integer) else 1e-6
@@ -40,7 +40,7 @@ def test_a_number_is_taken_up_to_the_ends_of_its_range_and_no_further(name):
             parse_options({name: value, **logprobs}, {})
 
 
-def test_a_configuration_holds_what_may_be_a_default_and_no_more():
+def test_a_configuration_sets_only_configurable_options():
     given = {
         "chat_template_kwargs": {"effort": "low"},
         "enable_thinking": True,
@@ -153,7 +153,7 @@ def test_a_type_of_format_that_is_no_text_is_an_error(kind):
         parse_options({"response_format": {"type": kind}}, {})
 
 
-def test_a_templates_variables_are_not_what_renders_it():
+def test_parameters_of_the_renderer_are_not_template_variables():
     of_transformers = inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters
     for name in [*(set(of_transformers) - {"documents", "kwargs"}), "messages", "not a name"]:
         with pytest.raises(InvalidParameterError) as caught:

@@ -101,7 +101,7 @@ async def test_a_bad_option_fails_at_the_await(name, value):
         ({"tools": [{"name": "f", "parameters": {"required": 3}}]}, "tools[0].parameters.required"),
     ],
 )
-async def test_what_no_provider_would_take_is_not_taken(given, path):
+async def test_invalid_arguments_are_refused(given, path):
     with pytest.raises(InvalidParameterError) as caught:
         await ScriptedProvider().generate_async("hi", stream=True, **given)
     assert caught.value.parameter == path

@@ -26,7 +26,7 @@ def test_nothing_given_is_every_default():
     assert parse_settings(dict.fromkeys(EVERY)) == EngineSettings()
 
 
-def test_what_is_no_setting_of_the_engine_is_another_s():
+def test_other_entries_of_the_configuration_are_ignored():
     assert parse_settings({"model": "m", "max_batch": 4}) == EngineSettings(max_batch=4)
 
 
