@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from contextlib import asynccontextmanager, contextmanager
@@ -16,6 +17,7 @@ from gateway.configuration.settings import Settings
 from gateway.dialects.native import codec_for
 from gateway.protocol.frames import JSON_PROTOCOL
 from gateway.server.server import Gateway
+from tests.support.programs import GATEWAY, Program, interpreter
 from tests.support.timeouts import TIMEOUT
 
 
@@ -88,21 +90,30 @@ async def eventually(condition):
 
 
 class Command:
-    """`mlx-gateway serve` in a process of its own."""
+    """`mlx-gateway serve` in a process of its own; with `program`, the one that is installed there.
 
-    def __init__(self, *arguments, program=(sys.executable, "-m", "gateway"), **options):
-        options = {"env": os.environ, **options}
-        options["env"] = {**options["env"], "NO_COLOR": "1"}
-        self.process = subprocess.Popen(
-            [*program, "serve", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,
-        )
+    `fresh` gives it a new interpreter, for what happens while it starts.
+    """
+
+    def __init__(self, *arguments, program=None, fresh=False, env=None, cwd=None):
+        if fresh:
+            program = [sys.executable, *GATEWAY]
+        environment = {**(os.environ if env is None else env), "NO_COLOR": "1"}
+        out, theirs = os.pipe()
+        self.stdout = os.fdopen(out, encoding="utf-8")
+        self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - see finish
+        streams = [subprocess.DEVNULL, theirs, self._stderr.fileno()]
+        options = {"env": environment, "cwd": cwd}
+        try:
+            if program is None:
+                self.process = Program([*GATEWAY, "serve", *arguments], streams, **options)
+            else:
+                self.process = interpreter([*program, "serve", *arguments], streams, **options)
+        finally:
+            os.close(theirs)
 
     def wait_for_address(self):
-        line = self.process.stdout.readline()
+        line = self.stdout.readline()
         found = re.search(r"http://\S+", line)
         assert found, f"no address: {line!r} {self.finish()}"
         return found[0]
@@ -111,8 +122,10 @@ class Command:
         """Send a signal, if any, and return status, standard output and standard error."""
         if number is not None:
             self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=TIMEOUT)
-        return self.process.returncode, out, err
+        status = self.process.wait(TIMEOUT)
+        with self.stdout, self._stderr:
+            self._stderr.seek(0)
+            return status, self.stdout.read(), self._stderr.read()
 
 
 @contextmanager

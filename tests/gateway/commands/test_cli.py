@@ -5,8 +5,6 @@ import os
 import pty
 import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,20 +16,30 @@ from websockets.sync.client import connect as sync_connect
 
 from gateway.commands.cli import SETTINGS
 from gateway.commands.failure import ExitStatus
+from tests.support import programs
+from tests.support.programs import GATEWAY, Program
 from tests.support.servers import TIMEOUT, Command, served
 from tests.support.tiny_models import LLAMA, write_model
 
 
-def run(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "gateway", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT * 2,
-        env={**os.environ, "NO_COLOR": "1"},
-        check=False,
-        **options,
-    )
+@pytest.fixture(scope="module")
+def scripted():
+    """The address of a gateway with the scripted provider, for tests that only talk to it."""
+    with served("--provider", "scripted") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    """The address of a gateway with the embedded model, for tests that only talk to it."""
+    with served() as address:
+        yield address
+
+
+def run(*arguments, **variables):
+    said = variables.pop("input", "")
+    environment = {**os.environ, "NO_COLOR": "1", **variables}
+    return programs.run(*GATEWAY, *arguments, input=said, env=environment)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -110,7 +118,7 @@ def test_a_certificate_that_is_not_there_is_one_clear_line(tmp_path):
 def test_a_socket_file_is_served_and_said(tmp_path):
     path = tmp_path / "gateway.sock"
     command = Command("--provider", "scripted", "--unix", str(path))
-    assert command.process.stdout.readline() == f"Open unix:{path}\n"
+    assert command.stdout.readline() == f"Open unix:{path}\n"
     status, _, err = command.finish(signal.SIGTERM)
     assert (status, path.exists()) == (ExitStatus.OK, False)
     assert "Traceback" not in err
@@ -156,26 +164,23 @@ def test_a_broken_model_is_one_clear_line(tmp_path):
     assert "Traceback" not in err
 
 
-def test_chat_answers_each_piped_line_on_standard_output():
-    with served("--provider", "scripted") as address:
-        done = run("chat", "--url", address, input="Foxes?\n\nBears?\n")
+def test_chat_answers_each_piped_line_on_standard_output(scripted):
+    done = run("chat", "--url", scripted, input="Foxes?\n\nBears?\n")
     assert done.returncode == 0
     assert done.stdout.count("You said: ") == 2
     assert "You said: Bears?" in done.stdout
     assert done.stderr == ""
 
 
-def test_a_chat_brings_files_along(tmp_path):
+def test_a_chat_brings_files_along(tmp_path, scripted, embedded):
     (tmp_path / "notes.md").write_text("Buy bread.")
     (tmp_path / "dot.png").write_bytes(b"\x89PNG")
     (tmp_path / "a.out").write_bytes(b"\x7fELF")
     notes, dot, binary = (str(tmp_path / name) for name in ("notes.md", "dot.png", "a.out"))
-    with served("--provider", "scripted") as address:
-        done = run("chat", "--url", address, "--file", notes, input="What?\nWhy?\n")
+    done = run("chat", "--url", scripted, "--file", notes, input="What?\nWhy?\n")
     assert "You said: notes.md:\nBuy bread.\n\nWhat?" in done.stdout
     assert "You said: Why?" in done.stdout
-    with served() as address:
-        done = run("chat", "--url", address, "-f", dot, input="What is it?\n")
+    done = run("chat", "--url", embedded, "-f", dot, input="What is it?\n")
     assert (done.returncode, done.stdout.strip()) == (ExitStatus.FAILED, "")
     assert "error: " in done.stderr
     assert "image" in done.stderr
@@ -235,24 +240,15 @@ def test_a_file_of_tokens_that_is_wrong_is_one_clear_line(tmp_path):
 
 
 def chat(address, token):
-    environment = {**os.environ, "NO_COLOR": "1", "MLX_GATEWAY_TOKEN": token}
-    return subprocess.run(
-        [sys.executable, "-m", "gateway", "chat", "--url", address],
-        input="Hi\n",
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        env=environment,
-        check=False,
-    )
+    flags = ("--url", address, "--max-tokens", "1")
+    return run("chat", *flags, input="Hi\n", MLX_GATEWAY_TOKEN=token)
 
 
-def test_a_chat_sets_any_option_of_a_generation():
-    with served("--provider", "scripted") as address:
-        done = run("chat", "--url", address, "-o", "max_tokens=3", input="Foxes?\n")
-        assert done.stdout == "You said: Foxes?\n\n\n"
-        form = ["--option", 'stop=["The end."]', "-o", "seed=7"]
-        assert run("chat", "--url", address, *form, input="Hi\n").returncode == ExitStatus.OK
+def test_a_chat_sets_any_option_of_a_generation(scripted):
+    done = run("chat", "--url", scripted, "-o", "max_tokens=3", input="Foxes?\n")
+    assert done.stdout == "You said: Foxes?\n\n\n"
+    form = ["--option", 'stop=["The end."]', "-o", "seed=7"]
+    assert run("chat", "--url", scripted, *form, input="Hi\n").returncode == ExitStatus.OK
     wrong = run("chat", "-o", "max_token=3")
     assert wrong.returncode == ExitStatus.USAGE
     assert wrong.stderr.startswith("error: `--option max_token=3`: no such option\n\nhint: did you")
@@ -317,14 +313,8 @@ class Terminal:
         self.screen = ""
         parent, child = pty.openpty()
         self._parent = parent
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", "chat", *arguments],
-            stdin=child,
-            stdout=child,
-            stderr=child,
-            start_new_session=True,
-            preexec_fn=_take_terminal,
-        )
+        arguments = [*GATEWAY, "chat", *arguments]
+        self.process = Program(arguments, [child, child, child], terminal=True)
         os.close(child)
 
     def type(self, text):
@@ -346,28 +336,20 @@ class Terminal:
         return status
 
 
-def _take_terminal():
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-def test_ctrl_c_stops_the_answer_and_not_the_program():
-    with served("--provider", "scripted") as address:
-        terminal = Terminal("--url", address)
-        terminal.wait_for("you >")
-        terminal.type("Foxes?\n")
-        terminal.wait_for("Sentence 1 ")
-        terminal.type("\x03")
-        at = terminal.wait_for("stopped by you")
-        assert "The end." not in terminal.screen
-        terminal.wait_for("you >", at)
-        terminal.type("Bears?\n")
-        at = terminal.wait_for("You said: Bears?", at)
-        terminal.wait_for("tokens", terminal.wait_for("The end.", at))
-        terminal.type("\x04")
-        assert terminal.close() == 0
+def test_ctrl_c_stops_the_answer_and_not_the_program(scripted):
+    terminal = Terminal("--url", scripted)
+    terminal.wait_for("you >")
+    terminal.type("Foxes?\n")
+    terminal.wait_for("Sentence 1 ")
+    terminal.type("\x03")
+    at = terminal.wait_for("stopped by you")
+    assert "The end." not in terminal.screen
+    terminal.wait_for("you >", at)
+    terminal.type("Bears?\n")
+    at = terminal.wait_for("You said: Bears?", at)
+    terminal.wait_for("tokens", terminal.wait_for("The end.", at))
+    terminal.type("\x04")
+    assert terminal.close() == 0
 
 
 TOOLS = '''
@@ -381,11 +363,10 @@ def get_weather(city: str) -> dict:
 '''
 
 
-def test_a_chat_calls_the_functions_of_a_file(tmp_path):
+def test_a_chat_calls_the_functions_of_a_file(tmp_path, embedded):
     (tmp_path / "tools.py").write_text(TOOLS)
-    with served() as address:
-        arguments = ("--url", address, "--temperature", "0", "--tools", str(tmp_path / "tools.py"))
-        done = run("chat", *arguments, input="What is the weather in Tarvola?\n")
+    arguments = ("--url", embedded, "--temperature", "0", "--tools", str(tmp_path / "tools.py"))
+    done = run("chat", *arguments, input="What is the weather in Tarvola?\n")
     assert done.returncode == ExitStatus.OK
     assert "rainy" in done.stdout
     assert done.stderr.split("\n")[:2] == [
@@ -408,7 +389,7 @@ def test_a_file_of_tools_that_will_not_do_is_one_clear_line(tmp_path, text, said
     assert "Traceback" not in done.stderr
 
 
-def test_the_user_answers_a_tool_that_is_only_defined():
+def test_the_user_answers_a_tool_that_is_only_defined(embedded):
     tool = json.dumps(
         {
             "name": "get_weather",
@@ -416,50 +397,46 @@ def test_the_user_answers_a_tool_that_is_only_defined():
             "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
         }
     )
-    with served() as address:
-        terminal = Terminal("--url", address, "--temperature", "0", "-o", f"tools={tool}")
-        terminal.wait_for("you >")
-        terminal.type("What is the weather in Tarvola?\n")
-        terminal.wait_for("get_weather returns >")
-        terminal.type('{"sky": "foggy", "temperature": 3}\n')
-        at = terminal.wait_for("foggy", terminal.wait_for("→"))
-        terminal.wait_for("you >", at)
-        terminal.type("\x04")
-        assert terminal.close() == 0
+    terminal = Terminal("--url", embedded, "--temperature", "0", "-o", f"tools={tool}")
+    terminal.wait_for("you >")
+    terminal.type("What is the weather in Tarvola?\n")
+    terminal.wait_for("get_weather returns >")
+    terminal.type('{"sky": "foggy", "temperature": 3}\n')
+    at = terminal.wait_for("foggy", terminal.wait_for("→"))
+    terminal.wait_for("you >", at)
+    terminal.type("\x04")
+    assert terminal.close() == 0
     assert "It is foggy in Tarvola, with 3 degrees." in terminal.screen
 
 
-def test_ctrl_c_at_a_tool_leaves_the_next_line_to_the_chat():
-    with served() as address:
-        terminal = Terminal(
-            "--url", address, "--temperature", "0", "-o", 'tools={"name": "get_weather"}'
-        )
-        terminal.wait_for("you >")
-        terminal.type("What is the weather in Tarvola?\n")
-        at = terminal.wait_for("get_weather returns >")
-        terminal.type("\x03")
-        at = terminal.wait_for("you >", terminal.wait_for("stopped by you", at))
-        terminal.type("Count from 3 to 9\n")
-        at = terminal.wait_for("3, 4, 5, 6", at)
-        at = terminal.wait_for("you >", at)
-        terminal.type("\x1b[A\x7f8\n")  # the line before, with another end
-        at = terminal.wait_for("6, 7, 8.", at)
-        terminal.wait_for("you >", at)
-        terminal.type("\x04")
-        assert terminal.close() == 0
+def test_ctrl_c_at_a_tool_leaves_the_next_line_to_the_chat(embedded):
+    terminal = Terminal(
+        "--url", embedded, "--temperature", "0", "-o", 'tools={"name": "get_weather"}'
+    )
+    terminal.wait_for("you >")
+    terminal.type("What is the weather in Tarvola?\n")
+    at = terminal.wait_for("get_weather returns >")
+    terminal.type("\x03")
+    at = terminal.wait_for("you >", terminal.wait_for("stopped by you", at))
+    terminal.type("Count from 3 to 9\n")
+    at = terminal.wait_for("3, 4, 5, 6", at)
+    at = terminal.wait_for("you >", at)
+    terminal.type("\x1b[A\x7f8\n")  # the line before, with another end
+    at = terminal.wait_for("6, 7, 8.", at)
+    terminal.wait_for("you >", at)
+    terminal.type("\x04")
+    assert terminal.close() == 0
 
 
-def test_thinking_and_the_answer_have_lines_of_their_own():
-    with served() as address:
-        flags = ("--temperature", "0", "-o", "enable_thinking=true")
-        done = run("chat", "--url", address, *flags, input="Count from 3 to 9\n")
+def test_thinking_and_the_answer_have_lines_of_their_own(embedded):
+    flags = ("--temperature", "0", "-o", "enable_thinking=true")
+    done = run("chat", "--url", embedded, *flags, input="Count from 3 to 9\n")
     assert done.stdout.startswith("3, 4, 5")
     assert done.stderr.endswith(".\n")
 
 
-def test_a_script_is_told_that_something_was_not_answered():
-    with served() as address:
-        done = run("chat", "--url", address, "-o", "top_p=7", input="Hi\n")
+def test_a_script_is_told_that_something_was_not_answered(embedded):
+    done = run("chat", "--url", embedded, "-o", "top_p=7", input="Hi\n")
     assert done.returncode == ExitStatus.FAILED
     assert "`$.top_p`: must be in (0, 1], not 7.0\n" in done.stderr
 

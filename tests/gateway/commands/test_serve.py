@@ -31,7 +31,7 @@ def imports_mlx(process):
 @pytest.mark.skipif(not PROC.exists(), reason="looks into the process through /proc")
 @pytest.mark.parametrize("moment", [catches_sigterm, imports_mlx])
 async def test_a_process_that_is_stopped_before_it_serves_says_so(moment):
-    command = Command("--port", "0")
+    command = Command("--port", "0", fresh=True)
     await eventually(lambda: moment(command.process))
     status, out, err = command.finish(signal.SIGTERM)
     assert (status, out) == (ExitStatus.TERMINATED, "")

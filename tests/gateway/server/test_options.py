@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -20,9 +18,10 @@ from provider import MLXProvider, options
 from provider.inputs import files
 from provider.interface import InvalidParameterError
 from provider.options import GenerationOptions, parse_options
+from tests.support import programs
+from tests.support.programs import GATEWAY
 from tests.support.servers import running, stream_url
 from tests.support.servers import served as served_by_command
-from tests.support.timeouts import TIMEOUT
 
 PROTOCOL = (Path(gateway.__file__).parent / "PROTOCOL.md").read_text(encoding="utf-8")
 ADD = {
@@ -143,7 +142,13 @@ async def test_an_option_does_the_same_in_python_and_over_the_wire(provider, opt
         assert [one["text"] for one in done.choices] == [one.content for one in whole.choices]
 
 
-def test_an_option_does_the_same_in_a_chat(provider):
+@pytest.fixture(scope="module")
+def address():
+    with served_by_command() as address:
+        yield address
+
+
+def test_an_option_does_the_same_in_a_chat(provider, address):
     of_a_chat = ("top_k", "min_p", "seed", "stop", "frequency_penalty", "logit_bias")
     given = {**USUAL, **{name: EXAMPLES[name][name] for name in of_a_chat}}
     whole = provider.generate("", **given)
@@ -154,28 +159,20 @@ def test_an_option_does_the_same_in_a_chat(provider):
         for part in ("-o", f"{name}={json.dumps(value)}")
     ]
     flags += ["--temperature", "1.0", "--max-tokens", "24"]
-    with served_by_command() as address:
-        done = run_chat(address, flags, f"{STORY[0]['content']}\n")
+    done = run_chat(address, flags, f"{STORY[0]['content']}\n")
     assert done == f"{whole.content}\n"
 
 
 def run_chat(address, flags, said):
-    done = subprocess.run(
-        [sys.executable, "-m", "gateway", "chat", "--url", address, *flags],
-        input=said,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT * 3,
-        check=True,
-    )
+    done = programs.run(*GATEWAY, "chat", "--url", address, *flags, input=said)
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_a_raw_prompt_does_the_same_in_a_chat(provider):
+def test_a_raw_prompt_does_the_same_in_a_chat(provider, address):
     given = {"raw": True, "temperature": 0.0, "max_tokens": 12}
     lines = ("Once upon a", "There was")
     whole = [provider.generate(line, **given).content for line in lines]
     flags = ["-o", "raw=true", "--temperature", "0", "--max-tokens", "12"]
-    with served_by_command() as address:
-        done = run_chat(address, flags, "".join(f"{line}\n" for line in lines))
+    done = run_chat(address, flags, "".join(f"{line}\n" for line in lines))
     assert done == "".join(f"{text}\n" for text in whole)
