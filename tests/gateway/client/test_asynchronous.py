@@ -1,8 +1,6 @@
 import asyncio
 import hashlib
 import json
-import signal
-import sys
 
 import pytest
 
@@ -14,11 +12,10 @@ from gateway.client import (
     connect,
 )
 from gateway.client.asynchronous import WINDOW
-from gateway.client.blocking import SyncClient
 from gateway.configuration.settings import Settings
 from gateway.dialects.native import server_frame
 from gateway.protocol.codes import NotAFrame
-from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Chunk, Done, ToolCall
+from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Chunk, ToolCall
 from gateway.server.server import Gateway
 from gateway.server.tokens import Token, Tokens
 from provider import MLXProvider
@@ -304,58 +301,3 @@ def test_frames_of_a_later_version_are_no_trouble():
     assert server_frame(error).code == "internal"
     with pytest.raises(NotAFrame):
         server_frame({"type": "chunk", "id": 3})
-
-
-async def test_the_client_without_asyncio():
-    provider = ScriptedProvider(
-        script=lambda request: [Say(request.prompt), *([Pause(3600)] * (request.prompt == "stop"))],
-        tokens_per_second=None,
-    )
-
-    def script(url):
-        with SyncClient(url) as client:
-            assert client.ready.models == ["scripted"]
-            assert [chunk.text for chunk in client.generate(prompt="a b")] == ["a ", "b"]
-            for _ in client.generate(prompt="stop"):
-                break
-            run = client.answer(prompt="all of it")
-            assert isinstance(run.done, Done)
-            return run.text
-
-    async with running(provider) as gateway:
-        assert await asyncio.to_thread(script, stream_url(gateway)) == "all of it"
-        await eventually(lambda: not provider.live)
-        with pytest.raises(UnauthorizedError):
-            gateway.tokens = Tokens([Token("alice", "0" * 64)])
-            await asyncio.to_thread(script, stream_url(gateway))
-
-
-INTERRUPTED = """
-import sys
-from gateway.client.asynchronous import WINDOW
-from gateway.client.blocking import SyncClient
-
-with SyncClient(sys.argv[1]) as client:
-    try:
-        for chunk in client.generate(prompt="stop"):
-            print(chunk.text, flush=True)
-    except KeyboardInterrupt:
-        print(client.answer(prompt="again").text)
-"""
-
-
-async def test_ctrl_c_ends_a_generation_of_the_client_without_asyncio():
-    provider = ScriptedProvider(
-        script=lambda request: [Say(request.prompt), *([Pause(3600)] * (request.prompt == "stop"))],
-        tokens_per_second=None,
-    )
-    async with running(provider) as gateway:
-        script = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", INTERRUPTED, stream_url(gateway)),
-            stdout=asyncio.subprocess.PIPE,
-        )
-        assert await script.stdout.readline() == b"stop\n"
-        script.send_signal(signal.SIGINT)
-        assert await script.stdout.read() == b"again\n"
-        assert await script.wait() == 0
-        assert not provider.live

@@ -1,9 +1,17 @@
 import asyncio
+import os
+import signal
+import sys
 import threading
 
 import pytest
 
-from gateway.client.blocking import LoopThread
+from gateway.client import UnauthorizedError
+from gateway.client.blocking import LoopThread, SyncClient
+from gateway.protocol.frames import Done
+from gateway.server.tokens import Token, Tokens
+from provider.scripted import Pause, Say, ScriptedProvider
+from tests.support.servers import eventually, running, stream_url
 
 
 async def doubled(number):
@@ -35,3 +43,87 @@ def test_the_thread_ends_with_its_block():
     with LoopThread():
         assert threading.active_count() == before + 1
     assert threading.active_count() == before
+
+
+async def interrupted(ended):
+    """Press Ctrl-C, and wait until the end is set or it is cancelled."""
+    os.kill(os.getpid(), signal.SIGINT)
+    try:
+        await ended.wait()
+    except asyncio.CancelledError:
+        ended.set()
+        raise
+    return "stopped"
+
+
+def test_ctrl_c_cancels_the_work():
+    ended = asyncio.Event()
+    with LoopThread() as loop:
+        with pytest.raises(KeyboardInterrupt):
+            loop.wait(interrupted(ended))
+
+        async def cancelled():
+            return await ended.wait()
+
+        assert loop.wait(cancelled())
+
+
+def test_ctrl_c_may_be_answered_and_the_work_goes_on():
+    ended = asyncio.Event()
+    with LoopThread() as loop:
+        assert loop.wait(interrupted(ended), ended.set) == "stopped"
+
+
+async def test_the_client_without_asyncio():
+    provider = ScriptedProvider(
+        script=lambda request: [Say(request.prompt), *([Pause(3600)] * (request.prompt == "stop"))],
+        tokens_per_second=None,
+    )
+
+    def script(url):
+        with SyncClient(url) as client:
+            assert client.ready.models == ["scripted"]
+            assert [chunk.text for chunk in client.generate(prompt="a b")] == ["a ", "b"]
+            for _ in client.generate(prompt="stop"):
+                break
+            run = client.answer(prompt="all of it")
+            assert isinstance(run.done, Done)
+            return run.text
+
+    async with running(provider) as gateway:
+        assert await asyncio.to_thread(script, stream_url(gateway)) == "all of it"
+        await eventually(lambda: not provider.live)
+        with pytest.raises(UnauthorizedError):
+            gateway.tokens = Tokens([Token("alice", "0" * 64)])
+            await asyncio.to_thread(script, stream_url(gateway))
+
+
+INTERRUPTED = """
+import sys
+from gateway.client.asynchronous import WINDOW
+from gateway.client.blocking import SyncClient
+
+with SyncClient(sys.argv[1]) as client:
+    try:
+        for chunk in client.generate(prompt="stop"):
+            print(chunk.text, flush=True)
+    except KeyboardInterrupt:
+        print(client.answer(prompt="again").text)
+"""
+
+
+async def test_ctrl_c_ends_a_generation_of_the_client_without_asyncio():
+    provider = ScriptedProvider(
+        script=lambda request: [Say(request.prompt), *([Pause(3600)] * (request.prompt == "stop"))],
+        tokens_per_second=None,
+    )
+    async with running(provider) as gateway:
+        script = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", INTERRUPTED, stream_url(gateway)),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert await script.stdout.readline() == b"stop\n"
+        script.send_signal(signal.SIGINT)
+        assert await script.stdout.read() == b"again\n"
+        assert await script.wait() == 0
+        assert not provider.live
