@@ -1,20 +1,34 @@
 """How a gateway's process ends, from its first moment on."""
 
 import asyncio
+import hashlib
+import io
+import logging
 import os
+import re
 import signal
+import socket
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from gateway.commands.failure import ExitStatus
-from gateway.commands.serve import Service
-from gateway.configuration.sources import Value
+from gateway.commands.failure import ExitStatus, Failure
+from gateway.commands.serve import Service, serve
+from gateway.configuration.settings import ServeSettings, Settings
+from gateway.configuration.sources import Value, resolve
+from gateway.configuration.sources import settings as settings_of
+from gateway.server import logs
 from gateway.server.server import Gateway
+from gateway.server.tokens import Tokens, from_file
+from provider.errors import GenerationError, ModelLoadingError, ModelNotFoundError
 from provider.scripted import ScriptedProvider
+from provider.settings import EngineSettings
 from tests.support.servers import TIMEOUT, Command, eventually, get, settings
 
+ALL = settings_of(ServeSettings, Settings, EngineSettings)
 PROC = Path("/proc/self/status")
 
 
@@ -68,3 +82,129 @@ async def test_a_signal_during_the_loading_frees_the_provider_and_is_told(capsys
     assert provider.closed
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "stopped before it served\n")
+
+
+def in_force(**flags):
+    return resolve(ALL, flags={"port": "0", **flags})
+
+
+@pytest.fixture
+def errors():
+    """What `serve` shows the user; what it sets of logging is undone."""
+    root, own = logging.getLogger(), [logging.getLogger(n) for n in (*logs.OWN, logs.LIBRARY)]
+    handlers, levels = root.handlers[:], [one.level for one in (root, *own)]
+    yield Console(file=io.StringIO())
+    root.handlers[:] = handlers
+    for one, level in zip((root, *own), levels, strict=True):
+        one.setLevel(level)
+
+
+def test_serving_ends_cleanly_once_its_address_was_printed(errors, capsys):
+    def stop():
+        while "Open http://127.0.0.1:" not in capsys.readouterr().out:
+            assert stopping.is_alive()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    assert serve(in_force(), "scripted", errors) is ExitStatus.OK
+    stopping.join()
+
+
+WRONG_TOKENS = "[tokens.alice]\nsha256 = 'no'\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "tokens", "said"),
+    [
+        ({"host": "0.0.0.0"}, None, "there are no tokens"),
+        ({}, WRONG_TOKENS, "tokens.alice"),
+        ({"token_file": "/nowhere/tokens.toml"}, None, "No such file"),
+        ({"tls_key": "/nowhere/key.pem"}, None, "without `tls_cert`"),
+    ],
+)
+def test_what_cannot_be_served_is_a_failure_with_a_hint(errors, tmp_path, flags, tokens, said):
+    if tokens is not None:
+        flags = {"token_file": str(tmp_path / "tokens.toml")}
+        (tmp_path / "tokens.toml").write_text(tokens)
+    with pytest.raises(Failure, match=said) as caught:
+        serve(in_force(**flags), "scripted", errors)
+    assert caught.value.status is ExitStatus.USAGE
+    assert caught.value.hint
+
+
+def test_settings_of_the_engine_that_do_not_go_together_are_a_failure(errors):
+    with pytest.raises(Failure, match="pin"):
+        serve(in_force(pin="nobody"), "mlx", errors)
+
+
+class Unloadable(ScriptedProvider):
+    """A provider whose model fails to load."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    async def load(self):
+        raise self.error
+
+
+def service(provider, token_file=None, tokens=None, **changes):
+    """Return a gateway and what runs it."""
+    gateway = Gateway(provider, settings(**changes), tokens)
+    values = {"model": Value((), "default"), "token_file": Value(token_file, "flag")}
+    return gateway, Service(gateway, values, Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ModelNotFoundError("m", "no such folder"), ExitStatus.NO_MODEL),
+        (ModelLoadingError("it is broken"), ExitStatus.NO_MODEL),
+        (GenerationError("it went wrong"), ExitStatus.FAILED),
+    ],
+)
+async def test_a_model_that_does_not_load_ends_the_process_with_a_status(error, status):
+    _, one = service(Unloadable(error))
+    with pytest.raises(Failure, match=re.escape(str(error))) as caught:
+        await one.run()
+    assert caught.value.status is status
+
+
+async def test_an_address_that_cannot_be_had_is_a_failure(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        _, one = service(ScriptedProvider())
+        one._gateway.settings = replace(one._gateway.settings, port=busy.getsockname()[1])
+        with pytest.raises(Failure, match="port already in use") as caught:
+            await one.run()
+        assert caught.value.status is ExitStatus.ADDRESS_IN_USE
+    for changes in ({"host": "192.0.2.1"}, {"unix": str(tmp_path / "none" / "socket")}):
+        _, one = service(ScriptedProvider(), **changes)
+        with pytest.raises(Failure, match="cannot listen on") as caught:
+            await one.run()
+        assert caught.value.status is ExitStatus.FAILED
+
+
+def entry(name, token):
+    return f"[tokens.{name}]\nsha256 = '{hashlib.sha256(token.encode()).hexdigest()}'\n"
+
+
+async def test_a_hangup_signal_reads_the_tokens_again_and_keeps_the_old_ones_if_that_fails(
+    tmp_path,
+):
+    file = tmp_path / "tokens.toml"
+    file.write_text(entry("alice", "a"))
+    tokens = Tokens(from_file(file.read_text(), str(file)))
+    gateway, one = service(ScriptedProvider(), token_file=str(file), tokens=tokens)
+    running = asyncio.create_task(one.run())
+    await eventually(lambda: gateway._server is not None)
+    file.write_text(entry("alice", "a") + entry("bob", "b"))
+    os.kill(os.getpid(), signal.SIGHUP)
+    await eventually(lambda: len(gateway.tokens) == 2)
+    for wrong in (WRONG_TOKENS, ""):
+        file.write_text(wrong)
+        one._reload()
+        assert len(gateway.tokens) == 2
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(TIMEOUT):
+        assert await running in {ExitStatus.OK, ExitStatus.TERMINATED}
