@@ -133,7 +133,7 @@ class Gateway:
     def renew_certificate(self) -> None:
         """Read the certificate's files again, for connections to come. Raises OSError."""
         if self._tls is not None and self.settings.tls_cert is not None:
-            self._tls.load_cert_chain(self.settings.tls_cert, self.settings.tls_key)
+            _read_certificate(self._tls, self.settings.tls_cert, self.settings.tls_key)
 
     async def drain(self) -> None:
         """Refuse what is new, and wait for generations to end, `shutdown_grace_s` at most."""
@@ -321,8 +321,17 @@ def _tls_context(settings: Settings) -> ssl.SSLContext | None:
             raise ValueError("`tls_key` without `tls_cert`")
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    _read_certificate(context, settings.tls_cert, settings.tls_key)
     return context
+
+
+def _read_certificate(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
+    """Read the files of a certificate. Raises OSError, which names them."""
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:
+        files = f"`{certificate}`" if key is None else f"`{certificate}` with `{key}`"
+        raise OSError(f"{files}: {error.strerror or error}") from error
 
 
 def _peer(client: ServerConnection) -> str:

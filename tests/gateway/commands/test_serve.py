@@ -121,6 +121,7 @@ WRONG_TOKENS = "[tokens.alice]\nsha256 = 'no'\n"
         ({}, WRONG_TOKENS, "tokens.alice"),
         ({"token_file": "/nowhere/tokens.toml"}, None, "No such file"),
         ({"tls_key": "/nowhere/key.pem"}, None, "without `tls_cert`"),
+        ({"tls_cert": "/nowhere/cert.pem"}, None, "`/nowhere/cert.pem`: No such file"),
     ],
 )
 def test_what_cannot_be_served_is_a_failure_with_a_hint(errors, tmp_path, flags, tokens, said):
