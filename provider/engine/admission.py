@@ -1,6 +1,6 @@
-"""The memory of one model's KV caches: promised before a run begins, made free for the next.
+"""Admission of one model's runs by memory: the most a run may need is promised before it begins.
 
-Rule: only the MLX thread calls it, but for `refuse_if_too_large`.
+Rule: only the MLX thread calls it, except for `refuse_if_too_large`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ["Admission"]
 
 
 class Admission:
-    """The memory promised to runs in the batch, beside the caches kept for later prompts.
+    """One model's memory: its weights, promises to runs in the batch, and kept KV caches.
 
-    A tenant of the memory that all models share; `weights` in bytes.
+    A PoolMember of the memory that all models share. `weights` is in bytes.
     """
 
     def __init__(self, shared: MemoryPool, weights: int, prefixes: PrefixCache, keep: Keep):
@@ -29,22 +29,22 @@ class Admission:
         self._shared = shared
         self._prefixes = prefixes
         self._keep = keep
-        self._stuck_since: float | None = None  # time in seconds, None if the queue moves
-        self._parked_bytes = 0  # bytes of parked caches at the last look
+        self._deadlocked_since: float | None = None  # time in seconds, None if not deadlocked
+        self._parked_bytes = 0  # bytes of parked runs' caches when a run was last admitted
 
     @property
     def committed(self) -> int:
-        """How many bytes are promised."""
+        """How many bytes are promised to runs in the batch."""
         return self.budget.committed
 
     @property
     def held(self) -> int:
-        """How many bytes count as taken: weights, promises, and what parked runs hold."""
+        """How many bytes count as taken: weights, promises, parked runs' and kept KV caches."""
         return self.weights + self.budget.committed + self._parked_bytes + self._prefixes.nbytes
 
     @property
     def promised(self) -> int:
-        """How many bytes are promised to runs."""
+        """Like `committed`, by the name that PoolMember gives it."""
         return self.budget.committed
 
     def enter(self) -> None:
@@ -52,7 +52,7 @@ class Admission:
         self._shared.enter(self)
 
     def forget(self, nbytes: int) -> int:
-        """Free about so many bytes of caches kept for later prompts; return how many were freed."""
+        """Evict about `nbytes` of KV caches kept for later prompts; return how many were freed."""
         before = self._prefixes.nbytes
         self._prefixes.shrink(max(0, before - nbytes))
         return before - self._prefixes.nbytes
@@ -77,10 +77,10 @@ class Admission:
             )
 
     def make(self, run: Run, parked: list[Run]) -> bool:
-        """Promise a run the memory that it may need, if there is enough.
+        """Promise a run the most memory that it may need; return False if there is not enough.
 
-        What is kept for prompts to come goes first, parked runs' caches among it: such a run is
-        read again from its tokens. Then what other models keep, and other models that are idle.
+        Memory is freed in this order: caches of the runs in `parked`, which will be prefilled
+        again; this model's kept caches; other models' kept caches; other models that are idle.
         """
         need = self.budget.need(run.request.most_tokens)
         while True:
@@ -88,7 +88,7 @@ class Admission:
             others = self._shared.held_by_others(self)
             lacking = self.budget.lacking(need, held + self._prefixes.nbytes + others)
             if not lacking:
-                self._parked_bytes, self._stuck_since = held, None
+                self._parked_bytes, self._deadlocked_since = held, None
                 self.budget.commit(run.key, need)
                 return True
             if parked:
@@ -97,22 +97,22 @@ class Admission:
                 return False
 
     @property
-    def stuck(self) -> bool:
-        """Whether no run will end and free memory for the run that `make` refused."""
+    def deadlocked(self) -> bool:
+        """Whether waiting can't free memory, because no run of any model is in a batch."""
         return not self._shared.promised
 
-    def refuse_if_stuck(self, now: float) -> None:
-        """Raise ResourceExceededError if no run will free memory for the run that `make` refused.
+    def refuse_if_deadlocked(self, now: float) -> None:
+        """Raise ResourceExceededError once `deadlocked` has been true for RETRY_AFTER_S seconds.
 
-        Models that are pinned or have runs of their own keep their weights. Where all of these
-        wait too, none would ever go on; a while is left for one that is only just used.
+        Pinned models and models with waiting runs keep their weights. If every model's runs wait
+        for memory, none would ever begin. `now` is in seconds.
         """
-        if not self.stuck:
-            self._stuck_since = None
+        if not self.deadlocked:
+            self._deadlocked_since = None
             return
-        self._stuck_since = now if self._stuck_since is None else self._stuck_since
-        if now - self._stuck_since >= RETRY_AFTER_S:
-            self._stuck_since = None
+        self._deadlocked_since = now if self._deadlocked_since is None else self._deadlocked_since
+        if now - self._deadlocked_since >= RETRY_AFTER_S:
+            self._deadlocked_since = None
             raise ResourceExceededError(
                 "the prompt and `max_tokens` do not fit beside the models that are in use; try "
                 "again later, or with a lower `max_tokens`",
@@ -120,7 +120,7 @@ class Admission:
             )
 
     def release(self, key: int) -> None:
-        """Withdraw the promise to a run, if there is one."""
+        """Withdraw the promise to a run, if it has one."""
         self.budget.release(key)
 
     def _give_up_caches(self, run: Run) -> None:

@@ -149,9 +149,9 @@ class Batch:
         return row.given(token, finish_of(row, token, self._ends))
 
     @property
-    def first_token_flies(self) -> bool:
+    def first_token_pending(self) -> bool:
         """Whether a row's first token has been launched and should be delivered soon."""
-        return any(group.first_token_flies for group in self._groups)
+        return any(group.first_token_pending for group in self._groups)
 
     def collect(self) -> StepResult:
         """Wait for the launched forward passes, and return their tokens; launch no others."""

@@ -41,7 +41,7 @@ class Group:
         # Last sampled token of each slot, to be fed next.
         self._next: Any = mx.zeros((len(rows),), mx.uint32)
         # The pass that was launched and not read yet.
-        self._flying: tuple[Any, list[Row | None]] | None = None
+        self._launched: tuple[Any, list[Row | None]] | None = None
         # By slot: what to feed to a row that has just come.
         self._fresh = {slot: row.sequence[-1] for slot, row in enumerate(rows)}
         for row in rows:
@@ -50,8 +50,8 @@ class Group:
     @property
     def members(self) -> list[Row]:
         """The rows that still want a token, launched or not."""
-        flying = self._flying[1] if self._flying else []
-        found = [row for row in (*self._rows, *flying) if row is not None and not row.gone]
+        launched = self._launched[1] if self._launched else []
+        found = [row for row in (*self._rows, *launched) if row is not None and not row.gone]
         return list(dict.fromkeys(found))
 
     @property
@@ -61,10 +61,10 @@ class Group:
 
     def join(self, other: Group, together: Together) -> None:
         """Take the rows of another group, and what it has launched."""
-        if other._flying is not None:
-            mine = self._flying or (mx.zeros((0,), mx.uint32), [])
-            sampled = mx.concatenate([mine[0], other._flying[0]])
-            self._flying = (sampled, [*mine[1], *other._flying[1]])
+        if other._launched is not None:
+            mine = self._launched or (mx.zeros((0,), mx.uint32), [])
+            sampled = mx.concatenate([mine[0], other._launched[0]])
+            self._launched = (sampled, [*mine[1], *other._launched[1]])
         other._compact(0.0)
         if not any(other._rows):
             return
@@ -118,31 +118,31 @@ class Group:
     def extract(self, row: Row) -> tuple[list[Any] | None, int | None]:
         """Return copies of a row's caches, if it still has a slot, and its unread token, if any."""
         pending = None
-        if self._flying is not None and row in self._flying[1]:
-            pending = int(self._flying[0][self._flying[1].index(row)].item())
+        if self._launched is not None and row in self._launched[1]:
+            pending = int(self._launched[0][self._launched[1].index(row)].item())
         if row not in self._rows:
             return None, pending
         return self._caches.extract(self._rows.index(row)), pending
 
     @property
-    def first_token_flies(self) -> bool:
+    def first_token_pending(self) -> bool:
         """Whether a row's first token was launched and not read."""
-        return self._flying is not None and any(
-            row is not None and not row.generated for row in self._flying[1]
+        return self._launched is not None and any(
+            row is not None and not row.generated for row in self._launched[1]
         )
 
     def collect(self, result: StepResult) -> None:
         """Read what was launched last."""
-        flying, self._flying = self._flying, None
-        if flying is not None:
-            result.tokens += self._take(*flying)
+        launched, self._launched = self._launched, None
+        if launched is not None:
+            result.tokens += self._take(*launched)
 
     def step(self, result: StepResult) -> None:
         """Launch the next forward pass, then read what the one before has sampled."""
-        before, self._flying = self._flying, None
+        before, self._launched = self._launched, None
         failure: Exception | None = None
         try:
-            self._flying = self._launch(result)
+            self._launched = self._launch(result)
         except Exception as error:  # noqa: BLE001 - raised again when what is good is safe
             failure = error
         if before is not None:

@@ -26,9 +26,9 @@ from provider.interface import ModelLoadingError
 from provider.options import GenerationOptions
 from provider.settings import EngineSettings
 
-__all__ = ["STUCK_S", "Loader", "ModelSlot"]
+__all__ = ["RECHECK_S", "Loader", "ModelSlot"]
 
-STUCK_S = 0.01  # pause between looks at memory that no run will free
+RECHECK_S = 0.01  # pause between looks at memory that no run will free
 
 # Returns steps where other models get their turns in between.
 Loader = Callable[[], LoadedModel | Loading]
@@ -178,7 +178,7 @@ class ModelSlot:
         first = next(steps)
         for _ in self._memory.reserving(self.name, first.total) if waits else ():
             if not self._memory.promised:
-                time.sleep(STUCK_S)
+                time.sleep(RECHECK_S)
             yield first
         self._memory.reserve(self.name, first.total)
         self._hold(first.total)

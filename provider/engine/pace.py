@@ -14,33 +14,33 @@ __all__ = [
 ]
 
 
-MOST_CHUNK = 2048  # tokens; chunk of a prompt that is read alone, as fast as the machine can
+MOST_CHUNK = 2048  # tokens; prefill is fastest in chunks of about this size
 
-LEAST_CHUNK = 16  # tokens; smaller chunks cost a pass and read little
+LEAST_CHUNK = 16  # tokens; smaller chunks cost a whole forward pass and read little
 
-MARGIN = 0.6  # share of the gap that chunks aim at, because their times vary
+MARGIN = 0.6  # share of the allowed token gap that a turn aims at, because chunk times vary
 
-FIRST_CHUNK = 64  # tokens; chunk beside running streams before anything was measured
+FIRST_CHUNK = 64  # tokens; chunk size beside running streams before any chunk was timed
 
 
 class Pace:
-    """How large a chunk of a prompt may be, from how long chunks and steps have taken.
+    """Chooses the size of prefill chunks from the measured times of chunks and decode steps.
 
-    Reading costs more the longer the context is, so speeds are kept by the context's magnitude.
+    Prefill is slower the longer the context, so speeds are kept for each magnitude of context.
     """
 
     def __init__(self, max_token_gap_s: float):
         self._gap_s = max_token_gap_s
-        self._step_s = 0.0  # time of a decode step, in seconds
+        self._step_s = 0.0  # moving average of a decode step, in seconds
         self._last = FIRST_CHUNK
         self._speeds: dict[int, float] = {}  # tokens a second, by the context's bit length
 
     def decoded(self, seconds: float) -> None:
-        """Take the time of a decode step without a chunk beside it."""
+        """Record the time of a decode step in a turn without a chunk."""
         self._step_s += 0.2 * (seconds - self._step_s) if self._step_s else seconds
 
     def prefilled(self, tokens: int, context: int, seconds: float) -> None:
-        """Take the time that a chunk of `tokens` took after `context` tokens."""
+        """Record the time of a chunk of `tokens` tokens read after `context` tokens."""
         self._last = max(tokens, LEAST_CHUNK)
         if seconds > 0:
             self._speeds[context.bit_length()] = tokens / seconds
@@ -48,8 +48,8 @@ class Pace:
     def budget(self, context: int, active_models: int = 1, *, streaming: bool = True) -> int:
         """Return how many tokens a chunk after `context` tokens may have.
 
-        Where no reader waits for a token, of this model or of another that is active, a prompt is
-        read as fast as the machine can; `active_models` that take turns share the gap.
+        The largest size if no run streams and this is the only active model. Otherwise the chunk
+        must fit into the allowed token gap, which `active_models` models share.
         """
         if not streaming and active_models == 1:
             return MOST_CHUNK

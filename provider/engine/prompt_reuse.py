@@ -1,7 +1,8 @@
-"""What was read once and is read no more: beginnings kept for later prompts, and shared prompts.
+"""Reuse of KV caches, so that the same tokens are prefilled only once.
 
-A prompt begins with the caches of the longest beginning that is kept. Several answers to one prompt
-read it once: the first of them leads, the others wait until it has read what they share.
+Prefixes: a run starts from the kept caches of the longest prefix that it has in common with an
+earlier sequence. Shared prompts: of several answers to one prompt, the first run (the leader)
+prefills it; the others wait, then start from copies of its caches.
 Rule: only the MLX thread calls it.
 """
 
@@ -22,17 +23,17 @@ Plan = list[tuple[int, int]]  # keys of runs, and how many tokens of each are re
 
 
 class PromptReuse:
-    """The prefix cache of one model, as its runs use it."""
+    """The prefix cache of one model, and the prompts that its runs share."""
 
     def __init__(self, prefixes: PrefixCache):
         self.prefixes = prefixes
 
     def keep(self, row: Row, take: Callable[[], list[Any]], tokens: int) -> None:
-        """Keep what a row that leaves the batch has read, for prompts that begin alike."""
+        """Offer the caches of a row's first `tokens` tokens to the prefix cache."""
         self.prefixes.offer(row.kind, row.sequence[:tokens], take)
 
     def find(self, row: Row) -> Hit | None:
-        """Return what is kept of the beginning of a row's sequence, None if nothing is."""
+        """Return the kept caches of the longest prefix of a row's sequence, None if none are."""
         if row.prompt_embeddings is not None and row.prompt_embeddings.extras:
             return None  # the extras need the whole prompt, so no prefix is reused
         return self.prefixes.find(row.kind, row.sequence)
@@ -40,7 +41,7 @@ class PromptReuse:
     # Several answers to one prompt.
 
     def leads(self, run: Run) -> bool:
-        """Return whether a run can be queued now; if not, it waits for the one that reads."""
+        """Return whether a run can be queued now; if not, it waits for the leader of its prompt."""
         shared = run.request.shared_prompt
         if shared is None or shared.ready:
             return True
@@ -51,7 +52,7 @@ class PromptReuse:
         return True
 
     def begin(self, run: Run, row: Row) -> Hit | None:
-        """Return the caches that a run begins with, None if it has to read its whole prompt."""
+        """Return the caches that a run starts with, None if its whole prompt must be prefilled."""
         return self._shared_by_leader(run) or self.find(row)
 
     def _shared_by_leader(self, run: Run) -> Hit | None:
@@ -66,9 +67,10 @@ class PromptReuse:
         return Hit(caches if last else copy.deepcopy(caches), shared.length)
 
     def release(self, run: Run, caches: list[Any] | None, done: int) -> list[int]:
-        """Share what a run has read of its prompt, if that is all that is shared.
+        """Share a leader's caches once it has prefilled all tokens that the answers share.
 
-        Returns the keys of the runs that can be queued now, in their order.
+        `caches` hold the first `done` tokens of the prompt. Returns the keys of the runs that can
+        be queued now, in order of submission.
         """
         shared = run.request.shared_prompt
         if shared is None or shared.ready or shared.leader != run.key or done < run.shared:
@@ -79,7 +81,7 @@ class PromptReuse:
         return sorted(shared.others)
 
     def forget(self, run: Run) -> list[int]:
-        """Note that a run has ended; return the keys of those that would wait for it in vain."""
+        """Note that a run has ended; if it was a leader, return the keys of runs waiting for it."""
         shared = run.request.shared_prompt
         if shared is None:
             return []
@@ -92,9 +94,9 @@ class PromptReuse:
     # Boundaries.
 
     def up_to_boundary(self, plan: Plan, runs: Sequence[tuple[Run, Row]]) -> Plan:
-        """Let a prompt that has a boundary, or images, be read alone, up to it at most.
+        """Return `plan`, or one prompt of it alone: the first with images or a boundary ahead.
 
-        `runs` are those of the plan, in its order.
+        Such a prompt is read up to that place at most. `runs` are the plan's runs, in its order.
         """
         for (key, n), (run, row) in zip(plan, runs, strict=True):
             given, done = row.prompt_embeddings, row.done
@@ -107,13 +109,13 @@ class PromptReuse:
         return plan
 
     def keep_boundary(self, run: Run, row: Row) -> None:
-        """Keep a copy of what a prompt has been read to, if that is one of its boundaries."""
+        """Keep a copy of a row's caches if its prompt has been read exactly to a boundary."""
         if row.caches is not None and row.done in run.request.boundaries:
             self.keep(row, partial(copy.deepcopy, row.caches), row.done)
 
 
 def _boundary(run: Run, done: int) -> int | None:
-    """Return where the next beginning worth keeping ends in a run's prompt, if there is one."""
+    """Return the next place in a run's prompt at which its caches are kept or shared, if any."""
     ends = [end for end in run.request.boundaries if end - done >= MIN_TOKENS]
     shared = run.request.shared_prompt
     if shared is not None and not shared.ready and done < run.shared:

@@ -34,7 +34,7 @@ class Row:
     sampler: Sampler
     processors: Sequence[Processor] = ()
     form: AnswerConstraint | None = None  # form that the answer is held to
-    watch: LogprobRecorder | None = None  # recorder of log-probabilities, if asked for
+    recorder: LogprobRecorder | None = None  # recorder of log-probabilities, if asked for
     prompt_embeddings: Any = None  # PromptEmbeddings, where the prompt has images
     kind: str = ""  # what the caches depend on besides tokens
     caches: list[Any] | None = None  # caches of this row alone, while its sequence is read
@@ -52,8 +52,8 @@ class Row:
 
     def given(self, token: int, finish: str | None) -> Token:
         """Return the newest token of the sequence as a step's result."""
-        drawn = None if self.watch is None else self.watch.read(self.generated - 1)
-        return Token(self.key, token, finish, drawn)
+        logprob = None if self.recorder is None else self.recorder.read(self.generated - 1)
+        return Token(self.key, token, finish, logprob)
 
     def follow(self, last: int) -> None:
         """Advance the form by the new tokens; `last` is being fed."""
@@ -78,7 +78,7 @@ class Token:
     key: int
     token: int
     finish: str | None
-    drawn: TokenLogprob | None = None  # its log-probability, if the row wants it
+    logprob: TokenLogprob | None = None  # only if the request asks for log-probabilities
 
 
 @dataclass(frozen=True)

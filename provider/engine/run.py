@@ -34,7 +34,7 @@ class Run:
     tokens: int = 0  # tokens decoded so far, the end token included
     cached: int = 0  # prompt tokens taken from the prefix cache
     # Log-probabilities whose text is not delivered yet.
-    drawn: list[dict[str, Any]] = field(default_factory=list)
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
     sent: int = 0  # tokens whose text was delivered
     last_step: int = 0  # the worker's step in which the run last took part
     submitted: float = field(default_factory=time.perf_counter)
@@ -75,8 +75,8 @@ class Run:
         self.tokens += 1
         if not self.first_token:
             self.first_token = time.perf_counter()
-        if token.drawn is not None and token.finish != "stop":
-            self.drawn.append(self.text.described(token.token, token.drawn))
+        if token.logprob is not None and token.finish != "stop":
+            self.logprobs.append(self.text.described(token.token, token.logprob))
         # The end token itself has no text.
         deltas = [] if token.finish == "stop" else self.text.add(token.token)
         if token.finish and not self.text.stopped:
@@ -91,12 +91,12 @@ class Run:
             deltas[0] = deltas[0]._replace(tokens=self.tokens - self.sent)
         if len(deltas) > 1:
             deltas[1:] = [delta._replace(tokens=0) for delta in deltas[1:]]
-        if self.drawn:
+        if self.logprobs:
             # Those of a call's tokens have no text that they could go with.
             texts = ((i, delta) for i, delta in enumerate(deltas) if isinstance(delta, TextDelta))
             for i, delta in islice(texts, 1):
-                deltas[i] = delta._replace(logprobs=tuple(self.drawn))
-            self.drawn = []
+                deltas[i] = delta._replace(logprobs=tuple(self.logprobs))
+            self.logprobs = []
         self.sent = self.tokens
 
     def usage(self) -> dict[str, int]:

@@ -137,7 +137,7 @@ class Draws(Protocol):
         """What changes this row's logits, in order."""
 
     @property
-    def watch(self) -> LogprobRecorder | None:
+    def recorder(self) -> LogprobRecorder | None:
         """Notes log-probabilities."""
 
     @property
@@ -178,8 +178,8 @@ def choose(
             groups.setdefault(row.sampler, []).append(index)
     chosen = _drawn(logits, groups, failures, len(rows))
     for index, row in enumerate(rows):
-        if row is not None and row.watch is not None:
-            row.watch.note(row.drawn, logits[index], chosen[index])
+        if row is not None and row.recorder is not None:
+            row.recorder.note(row.drawn, logits[index], chosen[index])
     return chosen, failures
 
 

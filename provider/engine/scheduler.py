@@ -1,6 +1,6 @@
-"""Who runs next: first come, first served, into a batch of bounded size.
+"""The order of runs: first come, first served, into a batch of bounded size.
 
-Pure policy: no thread, no clock, no tensor. The engine asks it before every step.
+Pure policy: no thread, no clock, no tensor. The worker asks it before every step.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ __all__ = [
     "must_park",
 ]
 
-MOST_PADDING = 32  # average padding a prompt, in tokens; about the cost of a pass of its own
+MOST_PADDING = 32  # tokens of padding per prompt, on average; more costs as much as a pass alone
 
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 class Reading(Protocol):
-    """How far the reader of a run has come."""
+    """How far the reader of a run is behind it."""
 
     @property
     def unread(self) -> int:
-        """How many tokens the reader has not got the text of."""
+        """How many generated tokens have text that the reader has not taken."""
 
     @property
     def caught_up(self) -> bool:
-        """Whether the reader has got all text there is; what is held back can't be waited for."""
+        """Whether the reader has taken all delivered text; some tokens' text may be held back."""
 
 
 def must_park(run: Reading, limit: int) -> bool:
-    """Return whether a run leaves the batch until its reader has read."""
+    """Return whether a run must leave the batch until its reader has caught up."""
     return run.unread >= limit and not run.caught_up
 
 
 def may_go_on(run: Reading, limit: int) -> bool:
-    """Return whether a parked run is queued again: well below `limit`, or it would park again."""
+    """Return whether a parked run can go on: half of `limit`, lest it is parked again at once."""
     return run.caught_up or run.unread <= limit // 2
 
 
 class Scheduler(Generic[Key]):
-    """A queue, the prompts that are being read, and the runs that decode."""
+    """The runs in the queue, those whose prompt is being read, and those that decode."""
 
     def __init__(self, max_batch: int):
         self.max_batch = max_batch
@@ -54,61 +54,61 @@ class Scheduler(Generic[Key]):
         self._decoding: set[Key] = set()
         self._streaming: set[Key] = set()  # decoding runs whose first token was delivered
         self._told: dict[Key, int] = {}  # last reported position of each waiting run
-        self._short_turn = False  # whether short prompts take the next turn, beside a long one
+        self._short_turn = False  # whether the next chunk is for short prompts, not the long one
 
     def __len__(self) -> int:
         return len(self._waiting) + self.running
 
     @property
     def running(self) -> int:
-        """How many are in the batch."""
+        """How many runs are in the batch."""
         return len(self._prefilling) + len(self._decoding)
 
     @property
     def decoding(self) -> int:
-        """How many take part in a decode step."""
+        """How many runs take part in a decode step."""
         return len(self._decoding)
 
     @property
     def waiting(self) -> int:
-        """How many are in the queue."""
+        """How many runs are in the queue."""
         return len(self._waiting)
 
     @property
     def streaming(self) -> bool:
-        """Whether any reader is between two tokens, so that a long chunk would delay it."""
+        """Whether a decoding run has delivered a token; a long chunk would delay its next one."""
         return bool(self._streaming)
 
     @property
     def oldest(self) -> Key | None:
-        """The run whose prompt has been read longest, None if no prompt is being read."""
+        """The first admitted run whose prompt is still being read, None if there is none."""
         return next(iter(self._prefilling), None)
 
     def submit(self, key: Key) -> None:
-        """Put at the end of the queue."""
+        """Put a run at the end of the queue."""
         self._waiting.append(key)
 
     def stream(self, key: Key) -> None:
-        """Note that a run's first token was delivered."""
+        """Note that a decoding run has delivered a token."""
         if key in self._decoding:
             self._streaming.add(key)
 
     def park(self, key: Key) -> None:
-        """Take out of the batch a run that waits for its reader."""
+        """Take a run out of the batch because it waits for its reader."""
         self._prefilling.pop(key, None)  # present if a failed pass has to be repeated
         self._decoding.discard(key)
         self._streaming.discard(key)
 
     def resume(self, key: Key) -> None:
-        """Put a parked run at the head of the queue: it has waited its turn already."""
+        """Put a run at the head of the queue, because it has waited before."""
         if key not in self._waiting:
             self._waiting.appendleft(key)
 
     def admit(self, fits: Callable[[Key], bool] = lambda key: True) -> list[Key]:
-        """Move into the batch as many as fit, in order, and return them.
+        """Move runs from the queue into the batch, in order, while they fit; return them.
 
-        The first that does not fit keeps those behind it waiting too. The caller says by `read`
-        how many tokens of each prompt are left.
+        The first that does not fit keeps those behind it waiting too. The caller must call `read`
+        for each with the tokens that remain of its prompt.
         """
         admitted = []
         while self._waiting and self.running < self.max_batch and fits(self._waiting[0]):
@@ -119,7 +119,7 @@ class Scheduler(Generic[Key]):
         return admitted
 
     def read(self, key: Key, left: int) -> None:
-        """Note how many tokens of a prompt are left to be read; with none, the run decodes."""
+        """Record how many tokens of a prompt remain to be read; with none left, the run decodes."""
         if key not in self._prefilling and key not in self._decoding:
             return
         if left:
@@ -137,17 +137,18 @@ class Scheduler(Generic[Key]):
         self.park(key)
 
     def moved(self) -> list[tuple[Key, int]]:
-        """Return those whose place in the queue has changed, with the new one, from 1."""
+        """Return the runs whose place in the queue has changed, with the new place, from 1."""
         now = {key: place for place, key in enumerate(self._waiting, 1)}
         changed = [(key, place) for key, place in now.items() if self._told.get(key) != place]
         self._told.update(changed)
         return changed
 
     def plan(self, budget: int, *, together: bool = True) -> list[tuple[Key, int]]:
-        """Return what the next step reads: `(key, tokens)`, at most `budget` with the padding.
+        """Return the next prefill chunk as pairs `(key, tokens)`, at most `budget` with padding.
 
-        Either several prompts to their ends, or one chunk of one. A prompt longer than the budget
-        and those short enough to be read at once take turns, so that neither waits for the other.
+        It is several prompts to their ends, or a part of one. A prompt longer than the budget takes
+        turns with shorter ones, so that neither waits for the other. `together` is False if a
+        forward pass can read only one prompt.
         """
         short = self._short(budget, together=together)
         first = next(iter(self._prefilling), None)

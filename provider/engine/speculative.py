@@ -113,7 +113,7 @@ class SpeculativeGroup:
     """One row that decodes several tokens a step. Has what the batch asks of a `Group`."""
 
     # Nothing is launched ahead, because the tokens decide what comes next.
-    first_token_flies = False
+    first_token_pending = False
 
     def __init__(
         self,
@@ -204,8 +204,8 @@ class SpeculativeGroup:
                 row.form.write(masks.row(0))
                 logits = masks.apply(logits)
         drawn = draw(logits, row.sampler)
-        if row.watch is not None:
-            row.watch.note(row.generated + len(proposed), logits[0], drawn[0])
+        if row.recorder is not None:
+            row.recorder.note(row.generated + len(proposed), logits[0], drawn[0])
         return drawn
 
     def _take(self, drawn: Sequence[int]) -> list[Token]:

@@ -1,7 +1,7 @@
-"""What the engine has done and is doing, as numbers.
+"""Counters and gauges of an engine.
 
-The MLX thread counts in plain attributes, which no one else writes; a snapshot reads them from any
-thread without a lock. Each number is exact, though a step may fall between two of them.
+Only the MLX thread writes the counters; a snapshot reads them from any thread without a lock. Each
+number is exact, but two numbers of one snapshot may be a step apart.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ STEP_BOUNDS = tuple(0.0005 * 2**power for power in range(14))
 
 @dataclass(frozen=True)
 class HistogramSnapshot:
-    """How many values were at most each bound; the last count is of those above all bounds."""
+    """The counts of a histogram: one for each upper bound, and one for values above all bounds."""
 
     bounds: tuple[float, ...]
-    counts: tuple[int, ...]  # counts of each bucket alone, one more than bounds
-    total: float  # the sum of all values
+    counts: tuple[int, ...]  # not cumulated; one more than bounds
+    total: float  # sum of all values
 
     @property
     def count(self) -> int:
@@ -59,22 +59,24 @@ class Histogram:
 
 @dataclass
 class Counters:
-    """What only ever grows."""
+    """Numbers that only grow."""
 
-    prefill_tokens: int = 0  # prompt tokens read by the model
+    # Prompt tokens that the model has prefilled. The last token of each prompt is read by the first
+    # decode step instead, and not counted.
+    prefill_tokens: int = 0
     cached_tokens: int = 0  # prompt tokens taken from the prefix cache
     decode_tokens: int = 0
-    finished: int = 0  # runs that came to their end
+    finished: int = 0  # runs that ended by themselves
     cancelled: int = 0
-    faults: int = 0  # runs that an error ended
-    parkings: int = 0  # times that a run was parked
-    steps: int = 0  # turns with work
+    faults: int = 0  # runs ended by an error
+    parkings: int = 0  # times a run was parked
+    steps: int = 0  # turns of the worker
     step_seconds: Histogram = field(default_factory=lambda: Histogram(STEP_BOUNDS))
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineStatistics:
-    """One look at the engine."""
+    """A snapshot of an engine's numbers."""
 
     decoding: int  # runs in the batch
     prefilling: int  # runs whose prompts are being read
@@ -94,13 +96,13 @@ class EngineStatistics:
     cancelled: int = field(metadata=COUNTER)
     faults: int = field(metadata=COUNTER)
     parkings: int = field(metadata=COUNTER)
-    # Times that the batch was lost to an error of no single run.
+    # Times the whole batch was lost, to an error that no single run caused.
     restarts: int = field(metadata=COUNTER)
     steps: int = field(metadata=COUNTER)
     step_seconds: HistogramSnapshot = field(metadata=COUNTER)
 
     def only_growing(self) -> EngineStatistics:
-        """Return what was counted, without what is held: of an engine that is there no more."""
+        """Return the counters, with all gauges 0: what remains of an engine that was closed."""
         held = {one.name: 0 for one in fields(self) if one.metadata.get("kind") != "counter"}
         return replace(self, **held)  # type: ignore[arg-type]
 

@@ -1,12 +1,12 @@
-"""What the MLX thread does, turn by turn: admit, decode, read a chunk, hand over.
+"""What the MLX thread does for one model in each turn: admit, prefill, decode, deliver events.
 
-Rule 1: every method is called on the MLX thread, and every MLX call is made here or below.
-Rule 2: each turn is at most one chunk of prefill and one decode step for all, those whose prompt
-was read just now among them; what was posted since the last turn is applied before it.
-Rule 3: a run ends with exactly one RunFinished or RunFailed, or by a cancel and nothing more.
-Rule 4: a run whose reader leaves the text of `max_unread` tokens waiting is parked: out of the
-batch, its KV cache kept, its slot free. It goes on, with the same text, when the reader has caught
-up.
+Rule 1: every method runs on the MLX thread, except those that say "from any thread". MLX is called
+here and in the modules that this one imports, nowhere else.
+Rule 2: a turn has at most one prefill chunk, then one decode step. The step includes the runs whose
+prompt that chunk completed. The mailbox is emptied before each turn.
+Rule 3: a run ends with exactly one RunFinished or RunFailed event; a cancelled run ends without.
+Rule 4: a run whose reader is `max_unread` tokens behind is parked: it leaves the batch and keeps
+its KV cache. When the reader has caught up, the run continues with the same text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from provider.engine.batch import Batch
 from provider.engine.blas_threads import ThreadTuner
 from provider.engine.delivery import EventDelivery
 from provider.engine.ends import failure_of, finished
-from provider.engine.loading import STUCK_S, Loader, ModelSlot
+from provider.engine.loading import RECHECK_S, Loader, ModelSlot
 from provider.engine.logprobs import LogprobRecorder
 from provider.engine.memory_pool import MemoryPool
 from provider.engine.messages import RunEvent, RunFailed, RunRequest
@@ -47,7 +47,7 @@ from provider.settings import EngineSettings
 __all__ = ["Worker"]
 
 SUSPICIOUS = 3  # consecutive faults after which the model itself is tested
-PREFIX_SHARE = 8  # divisor of the usable memory that gives the prefix cache's part
+PREFIX_SHARE = 8  # usable memory divided by this is the default size of the prefix cache
 
 
 class Worker:
@@ -75,24 +75,24 @@ class Worker:
         self._delivery: EventDelivery[Run] = EventDelivery()
         self._tuner = ThreadTuner((1, BLAS_THREADS))
         self._faults_in_a_row = 0
-        # Runs that can't get their memory.
-        self._stuck: list[tuple[Run, ResourceExceededError]] = []
+        # Runs whose memory can't be freed by waiting, with the error for each.
+        self._refused: list[tuple[Run, ResourceExceededError]] = []
         self._seconds_in_batch = 0.0  # moving average of a run's time in the batch
 
-    # What the thread is told.
+    # Messages of other threads.
 
     def loading(self) -> Generator[LoadProgress, None, ModelFacts]:
-        """Load the model, in steps; raises what `ModelSlot.steps` raises."""
+        """Load the model in steps and make its batch; raises what `ModelSlot.steps` raises."""
         facts = yield from self._slot.steps()
         self._batch = self._slot.new_batch()
         return facts
 
     def save_one(self) -> bool:
-        """Let something of what was read be written to disk; return whether there may be more."""
+        """Save one kept KV cache to disk; return whether there may be more to save."""
         return self.prefixes.save_one()
 
     def wait_for_disk(self) -> None:
-        """Wait until what was read is written to disk, once the model is freed; on any thread."""
+        """Wait until kept KV caches are on disk; from any thread, after the model is freed."""
         self._slot.wait_for_disk()
 
     def refuse_if_too_large(self, request: RunRequest) -> None:
@@ -100,23 +100,23 @@ class Worker:
         self._admission.refuse_if_too_large(request)
 
     def retry_after_s(self) -> float:
-        """Return about when the queue will have moved by one; from any thread."""
+        """Return the estimated seconds until a place in the batch is free; from any thread."""
         return max(1.0, self._seconds_in_batch / self._settings.max_batch)
 
     def submit(self, run: Run) -> None:
-        """Put a run into the queue; one that shares a prompt waits until that has been read."""
+        """Queue a run; if another run is reading the same prompt for it, wait for that first."""
         run.move(RunStep.TAKE)
         if self._reuse.leads(run):
             self._scheduler.submit(run.key)
 
     def cancel(self, run: Run) -> None:
-        """Take a run out, wherever it is; one that has ended already is left alone."""
+        """End a run in whatever state it is, without an event; do nothing if it has ended."""
         if not run.ended:
             self.counters.cancelled += 1
             self._forget(run, RunStep.CANCEL)
 
     def resume(self, run: Run) -> None:
-        """Let a parked run go on, if its reader has caught up."""
+        """Queue a parked run again if its reader has caught up."""
         if run.state is not RunState.PARKED:
             return
         if may_go_on(run, self._settings.max_unread):
@@ -126,27 +126,31 @@ class Worker:
 
     @property
     def model(self) -> LoadedModel | None:
-        """The model, once it is loaded; its weights may be shared by another."""
+        """The model, None until it is loaded; another model may share its weights."""
         return self._slot.model
 
     @property
     def busy(self) -> bool:
-        """Whether a turn would do anything."""
+        """Whether any run is in the queue or in the batch."""
         return len(self._scheduler) > 0
 
     @property
     def streaming(self) -> bool:
-        """Whether a reader waits for its next token."""
+        """Whether a run in the batch has delivered a token, so that its reader awaits the next."""
         return self._scheduler.streaming
 
     def turn(self, active_models: int = 1) -> None:
-        """Make one step and deliver its events; `active_models` models take turns."""
+        """Admit, prefill and decode once, and deliver the events.
+
+        `active_models` is the number of models that take turns on the thread, this one included.
+        """
         assert self._batch is not None
         begin = time.perf_counter()
         self.counters.steps += 1
         self._admit()
-        # What flies is done before a chunk could begin; and first tokens are waited for.
-        first = self._scheduler.oldest is not None or self._batch.first_token_flies
+        # The device finishes a launched decode step before it begins a chunk anyway, so its tokens
+        # are delivered first. A first token is delivered now and not a step later, for the TTFT.
+        first = self._scheduler.oldest is not None or self._batch.first_token_pending
         if first:
             self._receive(self._batch.collect())
             self._flush()
@@ -165,13 +169,13 @@ class Worker:
             self._slot.try_out()
 
     def rest(self) -> None:
-        """Wait for what is still being computed, and leave the process as it was found."""
+        """Wait for running computations and restore the BLAS threads, before the thread idles."""
         if self._batch is not None:
             self._batch.settle()
         set_blas_threads(BLAS_THREADS)
 
     def fail_all(self, error: Exception) -> None:
-        """End every run that was taken from the mailbox with an error, and give the batch up."""
+        """End every run with an error, except those still in the mailbox; discard the batch."""
         for run in self.runs:
             if run.state is not RunState.POSTED:
                 self._fail(run, error)
@@ -181,9 +185,9 @@ class Worker:
         self._delivery = EventDelivery()
 
     def revive(self) -> None:
-        """Begin with an empty batch; load the model again if it can't be used any more.
+        """Make an empty batch after a failure; reload the model if it fails its self-test.
 
-        Raises what the loader raises, and whatever the model raises that was loaded anew.
+        Raises what the loader raises, and what the reloaded model raises in its self-test.
         """
         self._batch = None
         self._batch = self._slot.revived()
@@ -217,7 +221,7 @@ class Worker:
         )
 
     def free(self) -> None:
-        """Free the model and everything made with it; what was read is being written to disk."""
+        """Free the model, its batch and its kept KV caches; saving these to disk goes on."""
         if self._batch is not None:
             self._batch.close()
         self._batch = None
@@ -237,8 +241,8 @@ class Worker:
                 self._begin(run)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
                 self._fail(run, error)
-        while self._stuck:
-            run, refusal = self._stuck.pop()
+        while self._refused:
+            run, refusal = self._refused.pop()
             without_frames(refusal)
             self._end(run, refusal)
         for key, position in self._scheduler.moved():
@@ -249,15 +253,15 @@ class Worker:
         if self._admission.make(self.runs[key], waiting):
             return True
         try:
-            self._admission.refuse_if_stuck(time.perf_counter())
+            self._admission.refuse_if_deadlocked(time.perf_counter())
         except ResourceExceededError as error:
-            self._stuck.append((self.runs[key], error))
-        if self._admission.stuck:
-            time.sleep(STUCK_S)
+            self._refused.append((self.runs[key], error))
+        if self._admission.deadlocked:
+            time.sleep(RECHECK_S)
         return False
 
     def _begin(self, run: Run) -> None:
-        """Give a run, new or parked, its place in the batch."""
+        """Add a new or parked run to the batch."""
         assert self._batch is not None
         run.move(RunStep.ADMIT)
         if run.parked is not None:
@@ -313,17 +317,17 @@ class Worker:
             self._advance(self._batch.deliver(parked))
             if run.ended:
                 return
-        # Its own caches may have been given up for memory.
+        # A parked run's caches may have been evicted for memory.
         hit = self._reuse.find(row) if row.caches is None else None
         self._note_left(run, self._batch.add(row, hit))
 
     def _queue_again(self, keys: Sequence[int]) -> None:
-        """Put runs at the head of the queue, before those that came after them."""
+        """Put runs at the head of the queue, in the given order."""
         for key in reversed(keys):
             self._scheduler.resume(key)
 
     def _note_left(self, run: Run, left: int) -> None:
-        """Note how many tokens a run in the batch has still to read; with none, it decodes."""
+        """Record how many tokens of a run remain to be prefilled; with none left, it decodes."""
         self._scheduler.read(run.key, left)
         if left and run.state is RunState.DECODING:
             run.move(RunStep.READ_AGAIN)
@@ -331,7 +335,7 @@ class Worker:
             run.move(RunStep.DECODE)
 
     def _prefill(self, active_models: int) -> None:
-        """Read one chunk, if a prompt waits."""
+        """Prefill one chunk, if the batch has a prompt to read."""
         assert self._batch is not None
         oldest = self._scheduler.oldest
         if oldest is None:
@@ -365,7 +369,7 @@ class Worker:
             self._reuse.keep_boundary(run, row)
 
     def _decode(self, rows: int, *, alone: bool) -> None:
-        """Make a decode step of `rows` rows; `alone` if nothing else is done in this turn."""
+        """Make a decode step for `rows` rows; `alone` if the turn has no prefill or other model."""
         assert self._batch is not None
         set_blas_threads(self._tuner.choose(rows))
         begin = time.perf_counter()
@@ -389,7 +393,7 @@ class Worker:
             if token.key in self.runs:
                 self._advance(token)
         for key, error in result.faults.items():
-            if key in self.runs:  # not one whose last token has just come
+            if key in self.runs:  # a run that ended with this step's token is gone
                 self._fail(self.runs[key], error)
         limit = self._settings.max_unread
         for run in advanced:
@@ -397,7 +401,7 @@ class Worker:
                 self._park(run)
 
     def _advance(self, token: Token) -> None:
-        """Give a run its token."""
+        """Add a token to its run and queue the resulting events for delivery."""
         run = self.runs[token.key]
         self._scheduler.stream(run.key)
         try:
@@ -452,5 +456,5 @@ class Worker:
             self._delivery.add(run, events)
 
     def _flush(self) -> None:
-        for run in self._delivery.flush():  # their event loop is closed
+        for run in self._delivery.flush():  # runs whose reader's event loop is closed
             self.cancel(run)

@@ -115,11 +115,11 @@ def test_a_run_that_waits_for_nobody_s_end_is_refused_after_a_while(make):
     pinned = make(0, weights=200 * BYTES, pool=pool)
     admission = make(0, pool=pool).admission
     assert not admission.make(run_of(1), [])
-    assert admission.stuck
-    admission.refuse_if_stuck(100.0)
-    admission.refuse_if_stuck(100.0 + RETRY_AFTER_S / 2)
+    assert admission.deadlocked
+    admission.refuse_if_deadlocked(100.0)
+    admission.refuse_if_deadlocked(100.0 + RETRY_AFTER_S / 2)
     with pytest.raises(ResourceExceededError) as caught:
-        admission.refuse_if_stuck(100.0 + RETRY_AFTER_S)
+        admission.refuse_if_deadlocked(100.0 + RETRY_AFTER_S)
     assert caught.value.details["retry_after"] == RETRY_AFTER_S
     pinned.admission.leave()
     assert admission.make(run_of(1), [])
@@ -129,6 +129,6 @@ def test_a_run_that_waits_for_another_s_end_is_not_refused(make):
     admission = make(256 * BYTES).admission
     assert admission.make(run_of(1), [])
     assert not admission.make(run_of(2), [])
-    assert not admission.stuck
+    assert not admission.deadlocked
     for now in (0.0, 2 * RETRY_AFTER_S):
-        admission.refuse_if_stuck(now)
+        admission.refuse_if_deadlocked(now)

@@ -36,7 +36,7 @@ def step(group):
 def test_a_step_gives_the_token_of_the_pass_before(model):
     row, group = group_of(model)
     assert step(group).tokens == []
-    assert group.first_token_flies
+    assert group.first_token_pending
     tokens = [step(group).tokens for _ in range(5)]
     assert [len(one) for one in tokens] == [1] * 5
     assert tokens[-1][0].finish == "length"
