@@ -22,6 +22,11 @@ class Hub:
     """Repositories by id, each a folder, and what was asked."""
 
     def __init__(self):
+        self.url = ""
+        self.reset()
+
+    def reset(self):
+        """Forget repositories, faults and requests."""
         self.repositories = {}
         self.gated = set()  # ids that want TOKEN
         self.cut_after = None  # bytes of a large file after which the connection ends, once
@@ -29,7 +34,6 @@ class Hub:
         self.holding, self.go_on = threading.Event(), threading.Event()
         self.damage = False  # whether checksums are told wrong
         self.requests = []  # (method, path, the Range asked for)
-        self.url = ""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,33 +1,55 @@
 """Downloads by the hub's real client, from a stand-in for the hub.
 
 In processes of their own: where the hub is, is read from the environment when that client is
-imported.
+imported. They are forked from one that has imported it.
 """
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from gateway.commands.failure import ExitStatus
+from tests.support import programs
 from tests.support.hub import TOKEN, standing_in
+from tests.support.programs import GATEWAY, ForkServer, Program, interpreter
 from tests.support.timeouts import TIMEOUT
 from tests.support.tiny_models import LLAMA, write_model
 
 MODEL = "acme/tiny"
+GENERATE = """
+from provider import MLXProvider
+llm = MLXProvider({'model': %(model)r, 'max_tokens': 3, 'temperature': 0.0})
+print(llm.generate('Hi').usage['completion_tokens'])
+llm.close()
+"""
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory):
+    """A stand-in with a home for downloads, and a server for programs that know both."""
+    with standing_in() as hub:
+        hub.home = tmp_path_factory.mktemp("hub") / "home"
+        # As the command line has it before it imports the client.
+        hub.programs = ForkServer(environment(hub, HF_HUB_DISABLE_PROGRESS_BARS="1"))
+        yield hub
+        hub.programs.close()
 
 
 @pytest.fixture
-def hub(tmp_path):
-    with standing_in() as hub:
-        hub.home = tmp_path / "home"
-        hub.repositories[MODEL] = write_model(tmp_path / "repository", LLAMA)
-        (hub.repositories[MODEL] / "README.md").write_text("Not of use to anybody here.")
-        yield hub
+def hub(stand_in, tmp_path):
+    stand_in.reset()
+    shutil.rmtree(stand_in.home, ignore_errors=True)
+    stand_in.repositories[MODEL] = write_model(tmp_path / "repository", LLAMA)
+    (stand_in.repositories[MODEL] / "README.md").write_text("Not of use to anybody here.")
+    yield stand_in
+    stand_in.go_on.set()  # for a request that a failed test has left
 
 
 def environment(hub, **more):
@@ -42,24 +64,33 @@ def environment(hub, **more):
 
 
 def run(hub, *arguments, **variables):
-    return subprocess.run(
-        [sys.executable, "-m", "gateway", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT * 6,
-        env=environment(hub, **variables),
-        check=False,
-    )
+    options = {"env": environment(hub, **variables), "server": hub.programs}
+    return programs.run(*GATEWAY, *arguments, **options)
 
 
-def generate(hub, model=MODEL, **variables):
-    code = (
-        "import sys, json; from provider import MLXProvider\n"
-        f"llm = MLXProvider({{'model': {model!r}, 'max_tokens': 3, 'temperature': 0.0}})\n"
-        "print(llm.generate('Hi').usage['completion_tokens']); llm.close()"
-    )
+def run_code(hub, code):
+    return programs.run("-c", code, env=environment(hub), server=hub.programs)
+
+
+def generate(hub, model=MODEL):
+    return run_code(hub, GENERATE % {"model": model})
+
+
+@contextmanager
+def started(hub, code):
+    """Start a program, and give it with what types to it and what reads its output."""
+    (stdin, typing), (reading, stdout) = os.pipe(), os.pipe()
+    program = Program(["-c", code], [stdin, stdout, 2], env=environment(hub), server=hub.programs)
+    os.close(stdin)
+    os.close(stdout)
+    with os.fdopen(typing, "w") as to_it, os.fdopen(reading) as from_it:
+        yield program, to_it, from_it
+
+
+def run_alone(hub, *arguments, **variables):
+    """Run a program that imports the hub's client with other variables."""
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, *arguments],
         capture_output=True,
         text=True,
         timeout=TIMEOUT * 6,
@@ -118,19 +149,20 @@ def test_a_download_continues_after_a_lost_connection(hub, size):
     assert generate(hub).stdout.strip() == "3"
 
 
-def test_an_interrupted_pull_ends_at_once_and_keeps_complete_files(hub, size):
+def test_an_interrupted_pull_ends_at_once_and_keeps_complete_files(hub, size, tmp_path):
     hub.hold_after = size - 1000
-    pulling = subprocess.Popen(
-        [sys.executable, "-m", "gateway", "pull", MODEL],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(hub),
-    )
+    said = tmp_path / "said"
+    with said.open("w") as file:
+        streams = [subprocess.DEVNULL, subprocess.DEVNULL, file.fileno()]
+        command = [sys.executable, *GATEWAY, "pull", MODEL]
+        pulling = interpreter(command, streams, env=environment(hub))
     assert hub.holding.wait(60)
     pulling.send_signal(signal.SIGINT)
-    _, said = pulling.communicate(timeout=TIMEOUT * 2)  # the hub still holds the rest
-    assert pulling.returncode == ExitStatus.INTERRUPTED
-    assert said.strip() == "stopped; run the same command again to download the missing files"
+    assert pulling.wait(TIMEOUT * 2) == ExitStatus.INTERRUPTED  # the hub still holds the rest
+    assert (
+        said.read_text().strip()
+        == "stopped; run the same command again to download the missing files"
+    )
     assert not hub.go_on.is_set()
     assert not list(hub.home.rglob("*.incomplete"))
     hub.go_on.set()
@@ -147,20 +179,13 @@ def test_closing_stops_a_download(hub, size):
         "print('closed', flush=True); closing.join(); print(loading.exception())"
     )
     hub.hold_after = size // 2
-    loading = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment(hub),
-    )
-    assert hub.holding.wait(60)
-    loading.stdin.write("\n")
-    loading.stdin.flush()
-    assert loading.stdout.readline() == "closed\n"
-    hub.go_on.set()
-    said, _ = loading.communicate(timeout=TIMEOUT * 2)
-    assert said.strip() == "the provider is closed"
+    with started(hub, code) as (loading, typing, reading):
+        assert hub.holding.wait(60)
+        print(file=typing, flush=True)
+        assert reading.readline() == "closed\n"
+        hub.go_on.set()
+        assert loading.wait(TIMEOUT * 2) == 0
+        assert reading.read().strip() == "the provider is closed"
     assert not list(hub.home.rglob("model.safetensors"))
 
 
@@ -170,24 +195,24 @@ def test_a_waiting_caller_gets_the_progress_of_the_download(hub, size):
         "async def main():\n"
         f"    llm = MLXProvider({{'model': {MODEL!r}, 'max_tokens': 2}})\n"
         "    stream = await llm.generate_async('Hi', stream=True, events=True)\n"
-        "    told = [r.raw_response async for r in stream if hasattr(r.raw_response, 'done')]\n"
-        "    print(json.dumps([[t.done, t.total] for t in told if hasattr(t, 'model')]))\n"
+        "    async for part in stream:\n"
+        "        told = part.raw_response\n"
+        "        if hasattr(told, 'model') and hasattr(told, 'done'):\n"
+        "            print(json.dumps([told.done, told.total]), flush=True)\n"
         "    await llm.aclose()\n"
         "asyncio.run(main())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT * 6,
-        env=environment(hub),
-        check=True,
-    )
-    told = json.loads(done.stdout)
     files = hub.repositories[MODEL].iterdir()
     total = sum(path.stat().st_size for path in files if path.suffix != ".md")
+    hub.hold_after = size - 1000
+    with started(hub, code) as (loading, _, reading):
+        told = [[0, total]]
+        while not (told[-1][1] == total and 10_000_000 <= told[-1][0] < total):
+            told.append(json.loads(reading.readline()))
+        hub.go_on.set()
+        told += map(json.loads, reading)
+        assert loading.wait() == 0
     assert [total, total] in told
-    assert len([there for there, of in told if of == total]) > 2
     assert told[-1][0] == told[-1][1] < size, "the weights, after the files"
 
 
@@ -233,11 +258,11 @@ def test_a_gated_model_needs_a_token(hub):
 
 def test_a_cached_model_is_used_while_the_hub_cannot_be_reached(hub):
     nobody = {"HF_ENDPOINT": "http://127.0.0.1:9"}
-    done = run(hub, "pull", MODEL, **nobody)
+    done = run_alone(hub, *GATEWAY, "pull", MODEL, **nobody)
     assert done.returncode == ExitStatus.NO_MODEL
     assert "the hub cannot be reached" in done.stderr
     assert run(hub, "pull", MODEL).returncode == ExitStatus.OK
-    assert generate(hub, **nobody).stdout.strip() == "3"
+    assert run_alone(hub, "-c", GENERATE % {"model": MODEL}, **nobody).stdout.strip() == "3"
 
 
 def test_damaged_files_are_named(hub):
@@ -272,14 +297,7 @@ def test_an_adapter_is_downloaded_from_the_hub(hub, tmp_path):
         "said = [llm.generate('Hi', model=name).content for name in ('base', 'odd')]\n"
         "print(json.dumps(said)); llm.close()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT * 6,
-        env=environment(hub),
-        check=False,
-    )
+    done = run_code(hub, code)
     base, odd = json.loads(done.stdout)
     assert base != odd
     assert "--adapter NAME=BASE:acme/odd" in run(hub, "pull", "acme/odd").stderr
