@@ -40,6 +40,12 @@ async def answer(provider, response_format, prompt="Tell me about a fox", **opti
     )
 
 
+async def answers(provider, response_format, count):
+    """Return answers of as many seeds, made at the same time."""
+    seeds = range(count)
+    return await asyncio.gather(*(answer(provider, response_format, seed=n) for n in seeds))
+
+
 FORMATS = [
     ({"type": "regex", "regex": "[a-c]{3}-[0-9]{2}"}, r"[a-c]{3}-[0-9]{2}"),
     ({"type": "choice", "choices": ["yes", "no", "it (depends)"]}, r"yes|no|it \(depends\)"),
@@ -49,8 +55,7 @@ FORMATS = [
 
 @pytest.mark.parametrize(("form", "pattern"), FORMATS)
 async def test_an_answer_has_its_form_and_ends_when_that_is_complete(provider, form, pattern):
-    for seed in range(4):
-        response = await answer(provider, form, seed=seed)
+    for response in await answers(provider, form, 4):
         assert re.fullmatch(pattern, response.content)
         assert response.finish_reason == "stop"
 
@@ -63,15 +68,13 @@ async def test_an_answer_has_its_form_and_ends_when_that_is_complete(provider, f
     ],
 )
 async def test_json_fits_its_schema_in_both_spellings(provider, form):
-    for seed in range(4):
-        response = await answer(provider, form, seed=seed)
+    for response in await answers(provider, form, 4):
         assert response.finish_reason == "stop"
         jsonschema.validate(json.loads(response.content), PERSON)
 
 
 async def test_any_json_object_parses_unless_it_was_cut_off(provider):
-    for seed in range(6):
-        response = await answer(provider, {"type": "json_object"}, seed=seed)
+    for response in await answers(provider, {"type": "json_object"}, 6):
         if response.finish_reason == "stop":
             assert isinstance(json.loads(response.content), dict)
         else:
@@ -79,8 +82,9 @@ async def test_any_json_object_parses_unless_it_was_cut_off(provider):
 
 
 async def test_plain_text_is_not_constrained(provider):
-    free = await answer(provider, {"type": "text"}, temperature=0.0)
-    plain = await provider.generate_async("Tell me about a fox", temperature=0.0, max_tokens=200)
+    given = {"temperature": 0.0, "max_tokens": 40}
+    free = await answer(provider, {"type": "text"}, **given)
+    plain = await provider.generate_async("Tell me about a fox", **given)
     assert free.content == plain.content
 
 
@@ -95,12 +99,11 @@ async def test_thinking_comes_first_and_is_not_constrained(provider):
 
 @pytest.mark.parametrize("most", [0, 5, 1000])
 async def test_thinking_is_closed_after_its_budget_and_the_answer_begins(provider, most):
-    response = await provider.generate_async(
-        "Tell me a story about a fox",
-        enable_thinking=True,
-        max_reasoning_tokens=most,
-        max_tokens=300,
-        temperature=0.0,
+    prompt = "Tell me a story about a fox"
+    given = {"enable_thinking": True, "max_tokens": 120, "temperature": 0.0}
+    response, free = await asyncio.gather(
+        provider.generate_async(prompt, max_reasoning_tokens=most, **given),
+        provider.generate_async(prompt, **given),
     )
     assert response.content
     assert "<" not in response.content[:20]
@@ -108,9 +111,6 @@ async def test_thinking_is_closed_after_its_budget_and_the_answer_begins(provide
     marker = 4  # most tokens of the marker that ends the thinking
     assert thoughts <= most + marker
     assert (thoughts > 10) is (most == 1000)
-    free = await provider.generate_async(
-        "Tell me a story about a fox", enable_thinking=True, max_tokens=300, temperature=0.0
-    )
     assert (response.content == free.content) is (most == 1000)
 
 
@@ -303,11 +303,11 @@ def composed(inner):
     )
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(schema=st.recursive(LEAVES, composed, max_leaves=5), seed=st.integers(0, 99))
-def test_an_answer_fits_any_schema(provider, schema, seed):
+SCHEMAS = st.recursive(LEAVES, composed, max_leaves=5)
+SHARED = [HealthCheck.function_scoped_fixture]
+
+
+def check_schema(provider, schema, seed):
     response = provider.generate(
         "Tell me about a fox",
         response_format={"type": "json_schema", "schema": schema},
@@ -317,6 +317,19 @@ def test_an_answer_fits_any_schema(provider, schema, seed):
     )
     assert response.finish_reason == "stop"
     jsonschema.validate(json.loads(response.content), schema)
+
+
+@settings(max_examples=12, suppress_health_check=SHARED)
+@given(schema=SCHEMAS, seed=st.integers(0, 99))
+def test_an_answer_fits_any_schema(provider, schema, seed):
+    check_schema(provider, schema, seed)
+
+
+@pytest.mark.slow("a hundred schemas take half a minute")
+@settings(max_examples=100, suppress_health_check=SHARED)
+@given(schema=SCHEMAS, seed=st.integers(0, 99))
+def test_an_answer_fits_any_of_many_schemas(provider, schema, seed):
+    check_schema(provider, schema, seed)
 
 
 # Penalties and biases. --------------------------------------------------------------------------
@@ -344,4 +357,5 @@ async def test_penalties_make_for_fewer_repetitions(provider, name):
         words = response.content.split()
         return len(set(words)) / len(words)
 
-    assert await distinct(**{name: 2.0}) > await distinct()
+    penalised, plain = await asyncio.gather(distinct(**{name: 2.0}), distinct())
+    assert penalised > plain
