@@ -1,7 +1,8 @@
-"""What a wire language is: requests out of a client's messages, messages out of events.
+"""The interface of a wire language: it decodes messages to requests and encodes events to messages.
 
-Rule 1: a dialect is pure. There is one for each connection, so it may keep state.
-Rule 2: it invents no event and drops none; one event may become several messages, or none.
+Rule 1: a dialect does no I/O. Each connection has its own, which may keep state.
+Rule 2: `encode` gets every event, and only events cause messages after the greeting. A dialect that
+has no message for an event returns an empty sequence; others may return several messages.
 Rule 3: whatever a client sends, `decode` returns requests or raises NotAFrame or BadFrame.
 """
 
@@ -29,13 +30,13 @@ class Message(Struct, frozen=True, gc=False):
 class Dialect(Protocol):
     """The wire language of one connection."""
 
-    name: str  # in logs; what follows its last full stop is a label of the metrics
+    name: str  # shown in logs; the part after the last full stop is the label `codec` in metrics
 
     def greet(self, ready: Ready) -> Sequence[Message]:
         """Return the messages that open the connection."""
 
     def decode(self, message: str | bytes) -> Sequence[Request]:
-        """Return what a client's message asks for, in order.
+        """Return the requests in a client's message, in order.
 
         Raises NotAFrame, which ends the connection, or BadFrame, which refuses the whole message.
         """
@@ -48,10 +49,10 @@ class Dialect(Protocol):
 class Route:
     """A path that speaks a wire language.
 
-    `make` takes the subprotocol that was agreed on, None for none, and the deepest nesting that a
-    message may have. `secret_in` returns the token among the subprotocols that a client offers: ""
-    for one that can't be read, None for none. Without it, a client whose language has no `hello`
-    shows its token in the `Authorization` header. `hint` is what a plain GET of the path is told.
+    `make` returns the dialect for an agreed subprotocol (None without one) and the deepest nesting
+    that a message may have. `secret_in` finds a token among the subprotocols that a client offers,
+    "" for one that can't be decoded, None for none. Without it, clients of a language that has no
+    `hello` must send the `Authorization` header. `hint` answers a plain GET of the path.
     """
 
     path: str

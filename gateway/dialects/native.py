@@ -56,9 +56,9 @@ __all__ = [
 ]
 
 STREAM_PATH = "/v1/stream"
-BEARER_PROTOCOL = "mlx-gateway.bearer."  # prefix of the token in base64url, for browsers
+BEARER_PROTOCOL = "mlx-gateway.bearer."  # followed by the token in base64url; used by browsers
 
-MAX_DEPTH = 64  # nesting of a client's frame; JSON Schemas of tools need a dozen levels
+MAX_DEPTH = 64  # levels of nesting in a client's frame; JSON Schemas of tools need a dozen
 
 TO_JSON, TO_MSGPACK = msgspec.json.Encoder(), msgspec.msgpack.Encoder()
 MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)
@@ -77,7 +77,7 @@ class _Codec:
 
 
 class JsonCodec(_Codec):
-    """Text frames, one JSON object each: `{"type": …, fields}`; defaults are left out."""
+    """Text frames with one JSON object each, `{"type": …, fields}`; defaults are left out."""
 
     name = JSON_PROTOCOL
     text = True
@@ -105,7 +105,7 @@ class JsonCodec(_Codec):
 
 
 class MsgpackCodec(_Codec):
-    """Binary frames, one array each: `[number, fields in order]`; trailing defaults left out."""
+    """Binary frames with one array each, `[number, fields…]`; trailing defaults are left out."""
 
     name = MSGPACK_PROTOCOL
     text = False
@@ -150,7 +150,7 @@ Codec = JsonCodec | MsgpackCodec
 
 
 class NativeDialect:
-    """The native frames as a wire language: one message for each event, one request a message."""
+    """The native wire language: one message for each event, one request in each message."""
 
     def __init__(self, codec: Codec):
         self.name = codec.name
@@ -167,13 +167,13 @@ class NativeDialect:
         return (self._codec.decode(message),)
 
     def encode(self, event: Event) -> Sequence[Message]:
-        """Return the event's frame; an error's names the fields at fault by their paths."""
+        """Return the event's frame; an `error` frame names the fields at fault as `$.field`."""
         frame = _error(event) if type(event) is Failed else event
         return (Message(self._encode(frame), self._text),)  # type: ignore[arg-type]
 
 
 def worded(message: str, fields: Sequence[str]) -> str:
-    """Return a message with its fields as paths: `$.max_tokens`: must be at most 5."""
+    """Return a Refusal's message with its fields put in: "`$.max_tokens`: must be at most 5"."""
     paths = [f"`$.{field}`" if field else "`$`" for field in fields]
     match paths:
         case []:
@@ -196,7 +196,7 @@ def _error(failed: Failed) -> Error:
 
 
 def secret_in(offered: Iterable[str]) -> str | None:
-    """Return the token that a browser offers as a subprotocol, "" if it can't be read."""
+    """Return the token that a browser offers as a subprotocol, "" if it can't be decoded."""
     for name in offered:
         if name.startswith(BEARER_PROTOCOL):
             encoded = name.removeprefix(BEARER_PROTOCOL)
@@ -209,10 +209,10 @@ def secret_in(offered: Iterable[str]) -> str | None:
 
 
 def server_frame(fields: dict[str, Any]) -> ServerFrame | None:
-    """Turn a dict into the server's frame that it says it is.
+    """Return the server frame that a dict with `type` holds, None for an unknown `type`.
 
-    None for a type of a later version; an error's code of a later version becomes `internal`, but
-    what it says of itself stays. Raises NotAFrame.
+    An `error` with an unknown code gets the code `internal`; its other fields stay. Raises
+    NotAFrame if a field has a wrong value.
     """
     kind = SERVER_FRAMES.get(str(fields.get("type")))
     if kind is None:
@@ -226,7 +226,7 @@ def server_frame(fields: dict[str, Any]) -> ServerFrame | None:
 
 
 def codec_for(protocol: str | None, max_depth: int = MAX_DEPTH) -> Codec:
-    """Return the codec of a subprotocol; JSON where none was agreed."""
+    """Return the codec of a subprotocol, JSON without one."""
     return (MsgpackCodec if protocol == MSGPACK_PROTOCOL else JsonCodec)(max_depth)
 
 
@@ -301,10 +301,10 @@ def _explain(message: str, kind: type[Struct]) -> tuple[str, str]:
 
 
 def _of_odd_json(data: bytes | str) -> Any:
-    """Return what JSON says that has half a character or a number beyond all in it.
+    """Return the value of JSON that has a lone surrogate or a number too large for a float.
 
-    JSON's grammar allows both (RFC 8259, sections 6 and 8.2), and JavaScript writes the half of a
-    character that was cut; such a frame is no reason to close a connection. Raises NotAFrame.
+    JSON's grammar allows both (RFC 8259, sections 6 and 8.2), and JavaScript writes a lone
+    surrogate when it cuts a string; neither must close a connection. Raises NotAFrame.
     """
     try:
         text = data if isinstance(data, str) else data.decode()
@@ -318,7 +318,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _without_surrogates(value: Any) -> Any:
-    """Return plain data with each lone surrogate, which no encoding has, replaced."""
+    """Return plain data with "?" for each lone surrogate, which UTF-8 can't encode."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):

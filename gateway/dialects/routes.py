@@ -1,4 +1,4 @@
-"""Which path speaks which wire language: a line each."""
+"""The paths of the server and the wire language of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One answer of a generation; if it is not streamed, all of its text until the end."""
+"""One of the answers of a generation. Without streaming, it collects the text until the end."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ REASONS = frozenset({"stop", "length", "tool_calls"})
 
 @dataclass(eq=False)
 class Answer:
-    """One answer; its texts and calls are kept only if they are sent at the end."""
+    """One answer; its texts and tool calls are kept only if the generation is not streamed."""
 
     texts: dict[Channel, WaitingText] = field(default_factory=dict)
     making: dict[int, WaitingCall] = field(default_factory=dict)
     logprobs: list[dict[str, Any]] = field(default_factory=list)
-    told: set[str] = field(default_factory=set)  # ids of complete tool calls
+    complete_ids: set[str] = field(default_factory=set)  # ids of complete tool calls
     calls: int = 0  # tool calls that have begun
     pieces: int = 0  # pieces of text received
     last: GenerateResponse | None = None  # the provider's last response for this answer
 
     def add_text(self, channel: Channel, text: str, logprobs: Sequence[dict[str, Any]]) -> int:
-        """Keep text for the end; return its size in bytes."""
+        """Keep text to send it at the end; return its size in bytes."""
         self.logprobs += logprobs
         return self.texts.setdefault(channel, WaitingText(channel)).add(text, logprobs)
 
     def add_call(self, part: ToolCallDelta) -> int:
-        """Keep a part of a call for the end; return its size in bytes."""
+        """Keep a part of a tool call to send it at the end; return its size in bytes."""
         return self.making.setdefault(part.index, WaitingCall(part.index, part.id)).add(part)
 
     @property
     def reason(self) -> str:
-        """The reason of its end."""
+        """Its `finish_reason` on the wire."""
         if self.last is None:
             return "cancelled"
         return self.last.finish_reason if self.last.finish_reason in REASONS else "stop"
@@ -61,7 +61,7 @@ class Answer:
 
 
 def whole_call(number: int, call: dict[str, Any]) -> ToolCallDelta:
-    """Return a complete call; its arguments may be a dict or JSON text."""
+    """Return a provider's tool call as one complete part; arguments may be a dict or JSON text."""
     arguments = call.get("arguments") or {}
     text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
     own = str(call.get("id") or f"call_{number}")

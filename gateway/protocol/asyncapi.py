@@ -1,7 +1,7 @@
 """The native protocol as an AsyncAPI 3.1 document, made from the frame types.
 
 Source: https://www.asyncapi.com/docs/reference/specification/v3.1.0. Subprotocols, close codes and
-the msgpack codec have no field there: they are told in the description, and in extensions.
+the msgpack codec have no field there, so the description and `x-` extensions hold them.
 """
 
 from __future__ import annotations

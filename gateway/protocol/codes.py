@@ -36,8 +36,8 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"
 
 
-# Whether the same request may succeed if it is sent again. A model's error is not: the same
-# prompt would most likely meet the same fault.
+# Whether the same request may succeed if it is sent again. `model_error` is not retryable: the same
+# prompt would most likely fail again.
 RETRYABLE: dict[ErrorCode, bool] = {
     ErrorCode.INVALID_FRAME: False,
     ErrorCode.UNAUTHORIZED: False,
@@ -73,14 +73,14 @@ class CloseCode(IntEnum):
     TOO_MANY = 4429
 
 
-class NotAFrame(Exception):  # noqa: N818 - it names what came, not what went wrong here
-    """The bytes are no frame at all; the connection closes with 4400."""
+class NotAFrame(Exception):  # noqa: N818 - describes the client's message, not a fault of ours
+    """A message that can't be decoded to a frame; the connection closes with 4400."""
 
 
 class BadFrame(Exception):  # noqa: N818
-    """A frame with something wrong in it; `frame_id` is its id, where it has a usable one.
+    """A frame with a wrong type or field; `frame_id` is its id, None if that is unusable.
 
-    `fields` are those at fault, as in Refusal.
+    `fields` are the fields at fault, and the message leaves them out, as in `events.Refusal`.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
-"""What a session takes and says, in whichever wire language: requests, events, refusals.
+"""The requests that a session takes and the events that it emits, the same for all wire languages.
 
-Most are the native protocol's frames, which are plain data. What is refused or fails is not: which
-fields it is about stands beside its text, so that each wire language can name them in its own way.
+Most are frames of the native protocol, which are plain data. Refusals and failures are not frames:
+they hold the fields at fault apart from the message, so that each wire language can name fields in
+its own way.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ Request = ClientFrame
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a request is not accepted, or a generation failed.
+    """The reason why a request is not accepted, or a generation failed.
 
-    `fields` are the fields of the request that are at fault. A message about one of them does not
-    name it; one about several has a `{}` for each. `retry_after` is in seconds.
+    `fields` are the fields of the request that are at fault; the wire language puts their names
+    into `message`. With one field, the message leaves the name out: `must be at least 1`. With
+    several, it has a `{}` in place of each name: `give either {} or {}`. `retry_after` is in
+    seconds.
     """
 
     code: ErrorCode
@@ -45,7 +48,8 @@ class Refusal:
 class Failed(Struct, frozen=True, kw_only=True):
     """The end of a generation that failed, or the answer to a request that is refused.
 
-    `id` and `seq` are absent where no generation has the error; the rest is as in Refusal.
+    `id` and `seq` are None if the error belongs to no generation. The other fields are those of
+    Refusal.
     """
 
     id: str | None = None

@@ -1,8 +1,8 @@
 """Every frame of the native protocol as plain frozen data.
 
-Rule 1: frames carry no behaviour; session.py says what they mean.
+Rule 1: frames have no behaviour; session.py acts on them.
 Rule 2: a client's frame with an unknown field is refused, to catch typing errors; a client must
-ignore fields that it does not know.
+ignore unknown fields.
 Rule 3: the number of a frame in the msgpack codec and the order of its fields never change; new
 fields go to the end, with a default.
 
@@ -81,7 +81,7 @@ class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Hello(_FromClient, tag="hello", frozen=True, kw_only=True):
-    """Authenticates and names the client; optional, first."""
+    """Authenticates and names the client; optional, and then the first frame."""
 
     token: Text = None
     client: Text = None
@@ -124,7 +124,7 @@ class Generate(_FromClient, tag="generate", frozen=True, kw_only=True):
 
 
 class Cancel(_FromClient, tag="cancel", frozen=True, kw_only=True):
-    """Stops a generation now; an unknown or finished id is ignored."""
+    """Stops a generation now; ignored if no live generation has this id."""
 
     id: Id
 
@@ -227,7 +227,7 @@ class Progress(_FromServer, tag="progress", frozen=True, kw_only=True):
 
 
 class Chunk(_FromServer, tag="chunk", frozen=True, kw_only=True):
-    """Some text of the answer, or of the `channel` that is named."""
+    """Some text of the answer, or of its reasoning if `channel` says so."""
 
     id: str
     seq: int
@@ -238,7 +238,7 @@ class Chunk(_FromServer, tag="chunk", frozen=True, kw_only=True):
 
 
 class ToolCall(_FromServer, tag="tool_call", frozen=True, kw_only=True):
-    """A part of a tool call; with an `error`, the text of a call that can't be read."""
+    """A part of a tool call; with an `error`, the model's own text of a call that can't be read."""
 
     id: str
     seq: int

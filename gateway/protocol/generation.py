@@ -2,12 +2,12 @@
 
 Rule 1: every change of state is in TRANSITIONS.
 Rule 2: it ends with exactly one terminal event, `done` or `failed`, and nothing follows it.
-Rule 3: events are numbered when they leave, not when they come: texts that wait for a slow client
-merge into one chunk, none is dropped, none is reordered, and the numbers have no gap.
-Rule 4: with a window, at most so many numbered frames leave beyond those acknowledged.
-Rule 5: a resumable one keeps what has left, the newest first, up to a bound, so that it can leave
-again on another connection.
-Rule 6: one that is not streamed ends where it would become larger than a frame may be.
+Rule 3: events are numbered when they are sent. Texts that wait for a slow client are merged into
+one chunk; none is dropped or reordered, and the numbers have no gap.
+Rule 4: with a window of n, at most n numbered events are sent beyond the last acknowledged one.
+Rule 5: a resumable generation keeps its newest sent events, up to a bound in bytes, so that they
+can be sent again on another connection.
+Rule 6: a generation that is not streamed ends when its answer would not fit into one frame.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from provider.interface import (
 
 __all__ = ["TERMINAL", "TRANSITIONS", "Generation", "NotResumable", "State"]
 
-MOST_ANSWERS = 1024  # sanity bound on `n`; the provider checks its own
+MOST_ANSWERS = 1024  # bound on `n` here, for memory; the provider has its own, smaller limit
 USAGE_FIELDS = frozenset(Usage.__struct_fields__)
 
 
@@ -62,7 +62,7 @@ class State(Enum):
     """The state of a generation."""
 
     QUEUED = auto()  # accepted, not yet begun by the provider
-    RUNNING = auto()  # begun by the provider, `started` queued or sent
+    RUNNING = auto()  # begun by the provider; `started` is waiting or sent
     DONE = auto()
     CANCELLED = auto()
     FAILED = auto()
@@ -78,8 +78,8 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 }
 
 
-class NotResumable(Exception):  # noqa: N818 - what the client is told, not an error of ours
-    """What is asked for can't be sent again; the message says why, `fields` what is at fault."""
+class NotResumable(Exception):  # noqa: N818 - a message for the client, not a fault of ours
+    """The events that a client asks for can't be sent again; `fields` are the fields at fault."""
 
     def __init__(self, message: str, fields: tuple[str, ...] = ()):
         super().__init__(message)
@@ -87,11 +87,11 @@ class NotResumable(Exception):  # noqa: N818 - what the client is told, not an e
 
 
 class Generation:
-    """What is known of one generation, and the frames that wait to leave.
+    """The state of one generation, and its events that wait to be sent.
 
-    What comes after its end is ignored. `ticket` is set for one that can be resumed; it then keeps
-    up to `keep_bytes` of what has left and of what waits. One that is not streamed ends when it
-    takes `most_bytes`.
+    Responses after its end are ignored. A generation with a `ticket` can be resumed, and keeps up
+    to `keep_bytes` of sent and waiting events. Without streaming, it ends with the reason `length`
+    when its answers exceed `most_bytes`.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Generation:
         self.timing = Timing()
         self.waiting_bytes = 0  # size of the waiting text, in bytes of UTF-8
         self.unsent_bytes = 0  # size of answers that are not streamed
-        self.merged = 0  # pieces of text merged into a waiting one
+        self.merged = 0  # texts that were merged into a waiting one
         self.model = ""
         self.prompt_tokens = 0
         self.cached_tokens = 0
@@ -127,31 +127,31 @@ class Generation:
         # The newest waiting item of each answer.
         self._newest: dict[int, WaitingText | WaitingCall] = {}
         self._next_seq = 0
-        self._left = -1  # the highest `seq` sent on this connection
+        self._sent_seq = -1  # the highest `seq` sent on this connection
         self._acked = -1
         self._keep_bytes = keep_bytes
         self._most_bytes = most_bytes
-        # In order, without a gap, up to `_next_seq`, each with what it takes.
+        # The sent events before `_next_seq`, in order and without a gap, each with its size.
         self._kept: deque[tuple[Numbered, int]] = deque()
         self._kept_bytes = 0
         self._answers = [Answer() for _ in range(max(1, min(frame.n or 1, MOST_ANSWERS)))]
 
-    # What is asked.
+    # State.
 
     @property
     def over(self) -> bool:
-        """Whether its terminal event was sent."""
+        """Whether its terminal event has been sent on this connection."""
         return not (self.live or self._waiting or self._behind)
 
     @property
     def resumable(self) -> bool:
-        """Whether the client has, or may have, a ticket for it."""
+        """Whether the client may have received its ticket."""
         return self.ticket is not None and self._next_seq > 0
 
     @property
     def window_closed(self) -> bool:
         """Whether the client must acknowledge an event before more can be sent."""
-        return self._window is not None and self._left - self._acked >= self._window
+        return self._window is not None and self._sent_seq - self._acked >= self._window
 
     @property
     def held_bytes(self) -> int:
@@ -160,14 +160,14 @@ class Generation:
 
     @property
     def holds_enough(self) -> bool:
-        """Whether it holds as many bytes as it may without a reader."""
+        """Whether it holds as many bytes as it may while no client is connected to it."""
         return self.held_bytes >= self._keep_bytes
 
     @property
     def _behind(self) -> bool:
-        return self._left < self._next_seq - 1
+        return self._sent_seq < self._next_seq - 1
 
-    # What the client does.
+    # Requests of the client.
 
     def cancel(self, now: float) -> bool:
         """Cancel the generation; return False if it had ended."""
@@ -179,7 +179,7 @@ class Generation:
 
     def ack(self, seq: int) -> None:
         """Acknowledge all events up to `seq`; those not sent yet are not counted."""
-        self._acked = max(self._acked, min(seq, self._left))
+        self._acked = max(self._acked, min(seq, self._sent_seq))
         self._drop_kept(lambda frame: (frame.seq or 0) <= self._acked)
 
     def replay(self, after: int) -> None:
@@ -188,16 +188,16 @@ class Generation:
             raise NotResumable(f"no frame {after} has been sent", ("after",))
         if after + 1 < self._next_seq - len(self._kept):
             raise NotResumable(f"frame {after + 1} is no longer kept")
-        self._left = self._acked = after
+        self._sent_seq = self._acked = after
 
-    # What the provider does.
+    # Responses of the provider.
 
     def respond(self, response: GenerateResponse, now: float) -> None:
-        """Take one response of the stream."""
+        """Add the events for one response of the provider's stream."""
         if not self.live:
             return
         raw = response.raw_response
-        # Another provider's responses may know of one answer only.
+        # The responses of a provider without `n` have no `choice`.
         most = len(self._answers) - 1
         choice = min(getattr(response, "choice", 0), most) if most else 0
         if raw is not None and self._take_event(raw, choice, now):
@@ -217,7 +217,7 @@ class Generation:
             self.ended(now, "length")
 
     def _take_event(self, event: object, choice: int, now: float) -> bool:
-        """Take what a response without text says; return False if it says nothing of the kind."""
+        """Add the event of a response without text; return False if `event` is of another kind."""
         match event:
             case ModelLoading(model, done, total):
                 self._tell(Loading, model=model, done=done, total=total)
@@ -238,7 +238,7 @@ class Generation:
         return True
 
     def ended(self, now: float, reason: Literal["stop", "length"] = "stop") -> None:
-        """End it without the provider having said why, or because it has taken too long."""
+        """End the answers that the provider has not ended itself, with `reason`."""
         if self.live:
             self._begin(now)
             for choice, answer in enumerate(list(self._answers)):
@@ -248,7 +248,7 @@ class Generation:
                     self._finish(end, choice, now)
 
     def failed(self, why: Refusal) -> None:
-        """End it with an error."""
+        """End the generation with an error; do nothing if it has ended."""
         if not self.live:
             return
         fields = {
@@ -262,10 +262,10 @@ class Generation:
         self.reason, self.usage = why.code.value, self._counted()
         self._waiting.append(WaitingFrame(Failed, fields, numbered=started))
 
-    # What leaves.
+    # Sending.
 
     def take(self) -> list[Event]:
-        """Return what may leave now, numbered, in order."""
+        """Remove and return the events that may be sent now, numbered, in order."""
         frames: list[Event] = self._again() if self._behind else []
         while self._waiting:
             first = self._waiting[0]
@@ -276,11 +276,11 @@ class Generation:
 
     def _again(self) -> list[Event]:
         frames: list[Event] = []
-        for frame, _ in list(self._kept)[self._left + 1 - self._next_seq :]:
+        for frame, _ in list(self._kept)[self._sent_seq + 1 - self._next_seq :]:
             if self.window_closed:
                 break
             frames.append(frame)
-            self._left += 1
+            self._sent_seq += 1
         return frames
 
     def _leave(self, item: Waiting) -> Event:
@@ -295,21 +295,21 @@ class Generation:
         return frame
 
     def _number(self) -> int:
-        self._left = self._next_seq
+        self._sent_seq = self._next_seq
         self._next_seq += 1
-        return self._left
+        return self._sent_seq
 
     def _keep(self, frame: Numbered, size: int) -> None:
         self._kept.append((frame, size))
         self._kept_bytes += size
-        # Half is room for what comes while the client is away.
+        # The other half is left for events that come while the client is away.
         self._drop_kept(lambda first: self._kept_bytes > self._keep_bytes // 2)
 
     def _drop_kept(self, may_go: Callable[[Numbered], bool]) -> None:
         while len(self._kept) > 1 and may_go(self._kept[0][0]):
             self._kept_bytes -= self._kept.popleft()[1]
 
-    # What waits.
+    # Waiting events.
 
     def _become(self, state: State) -> None:
         assert state in TRANSITIONS[self.state], f"{self.state} cannot become {state}"
@@ -317,7 +317,7 @@ class Generation:
         self.live = state not in TERMINAL
 
     def _tell(self, kind: type[Any], **fields: Any) -> None:
-        """Let a frame wait that is not numbered; a newer one takes an older one's place."""
+        """Add an unnumbered event; it replaces the newest waiting event if that is of its kind."""
         last = self._waiting[-1] if self._waiting else None
         if isinstance(last, WaitingFrame) and last.kind is kind:
             last.fields = fields
@@ -363,7 +363,7 @@ class Generation:
     def _take_call(self, part: ToolCallDelta, choice: int) -> None:
         answer = self._answers[choice]
         if part.complete:
-            answer.told.add(part.id)
+            answer.complete_ids.add(part.id)
         answer.calls = max(answer.calls, part.index + 1)
         if not self._streamed:
             self.unsent_bytes += answer.add_call(part)
@@ -375,12 +375,12 @@ class Generation:
         self.waiting_bytes += last.add(part)
 
     def _finish(self, response: GenerateResponse, choice: int, now: float) -> None:
-        """Take the end of one answer; with the last one the generation ends."""
+        """End one answer; when all have ended, the generation ends."""
         answer, raw = self._answers[choice], response.raw_response
         broken = raw.broken_calls if isinstance(raw, GenerationTiming) else ()
         calls = [whole_call(n, call) for n, call in enumerate(response.tool_calls or ())]
         for part in [*calls, *broken]:
-            if part.id not in answer.told:
+            if part.id not in answer.complete_ids:
                 self._take_call(replace(part, index=answer.calls), choice)
         answer.last = response
         if all(one.last is not None for one in self._answers):
@@ -388,7 +388,7 @@ class Generation:
             self._wait_done(self._answers[0].reason, self._used(), self._timing(raw, now))
 
     def _used(self) -> Usage:
-        """Return what the provider counted, the prompt once."""
+        """Return the provider's counts, summed over the answers, with the prompt counted once."""
         ends = [answer.last.usage or {} for answer in self._answers if answer.last is not None]
         usage = {name: ends[0].get(name, 0) for name in USAGE_FIELDS}
         for more in ends[1:]:
@@ -414,7 +414,7 @@ class Generation:
         self.unsent_bytes = 0
 
     def _counted(self, *answers: Answer) -> Usage:
-        """Return the usage of some answers, of all if there are none, as it can be told here."""
+        """Return the usage of the given answers, by default all, with a token for each text."""
         pieces = sum(answer.pieces for answer in answers or self._answers)
         return Usage(
             prompt_tokens=self.prompt_tokens,
@@ -424,7 +424,7 @@ class Generation:
         )
 
     def _timing(self, given: object, now: float) -> Timing:
-        """Return the provider's own timing, or what was seen from here."""
+        """Return the provider's timing, or one measured here if `given` is none."""
         if isinstance(given, GenerationTiming):
             return Timing(
                 queue=round(given.queue_ms, 3),

@@ -1,7 +1,7 @@
-"""What of a generation waits to leave, and what it costs to hold.
+"""What a generation has waiting to be sent, and how many bytes that takes.
 
-Texts of one channel of one answer that wait become one frame, and so do parts of one tool call; a
-frame is made when it leaves, and numbered then.
+Waiting texts of one answer and channel are joined to one frame, and so are waiting parts of one
+tool call. A frame is made and numbered when it is sent.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ __all__ = [
     "WaitingText",
 ]
 
-MOST_PARTS = 128  # pieces kept before they are joined; many short texts cost more than a long one
+MOST_PARTS = 128  # texts kept apart before they are joined to one, which takes less memory
 PAIR_BYTES = 64  # estimated size of a token and its log-probability on the wire
-FRAME_BYTES = 128  # estimated overhead of a kept frame beside its text
+FRAME_BYTES = 128  # estimated size of a kept frame without its text
 
 Channel = Literal["reasoning"] | None
 Numbered = Started | Chunk | ToolCall | Done | Failed

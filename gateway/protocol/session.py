@@ -1,11 +1,13 @@
 """One client connection as a state machine, without I/O.
 
-Requests go in, events and commands come out; time is an argument. What a provider gives goes to the
-generation that it is for, which `heard` then puts in line.
+Requests go in, events and commands come out; time is an argument. A provider's responses go to
+their `Generation` directly; the caller then calls `enqueue`, so that `take` returns its new events.
 
-Rule 1: an id is live from its `generate` until its terminal event has left.
-Rule 2: what is wrong with a request ends no generation and not the connection.
-Rule 3: generations take turns: each lets leave what it has, then goes to the end of the line.
+Rule 1: an id is taken from its `generate` until its terminal event has been sent; a second
+`generate` with it is refused meanwhile.
+Rule 2: a wrong request is refused; it ends neither the connection nor a generation.
+Rule 3: generations take turns: `take` returns all sendable events of the first in line, which
+joins the end of the line when it has new ones.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class Begin:
 
 @dataclass(frozen=True)
 class Stop:
-    """Command: stop this generation's task; its `done` is already waiting."""
+    """Command: stop this generation's task; its `done` event is already waiting to be sent."""
 
     generation: Generation
 
@@ -58,12 +60,12 @@ Admit = Callable[[Generate | Resume, int], Refusal | None]
 
 
 class Session:
-    """The rules of one connection.
+    """The generations of one connection, and the events that wait to be sent.
 
-    `default_model` is named where a provider does not say which model it is. `new_ticket` makes the
-    tickets of resumable generations, which keep up to `keep_bytes` each; one that is not streamed
-    takes up to `most_bytes`. `admit` may refuse to begin or to take over a generation; it is told
-    how many are live here.
+    `started` names `default_model` if the provider does not say which model runs. `new_ticket`
+    makes the tickets of resumable generations; `keep_bytes` and `most_bytes` are as in Generation.
+    `admit(request, live)` may refuse to begin or take over a generation; `live` is the number of
+    generations on this connection.
     """
 
     def __init__(
@@ -84,20 +86,20 @@ class Session:
         self._line: deque[Event | Generation] = deque()
         self._in_line: set[Generation] = set()
 
-    # What the connection asks.
+    # Sending.
 
     @property
     def generations(self) -> Collection[Generation]:
-        """The generations with live ids."""
+        """The generations whose terminal event has not been sent."""
         return self._generations.values()
 
     @property
     def waiting(self) -> int:
-        """The number of waiting events, and of generations with waiting events."""
+        """The length of the line: generations with new events, and events of no generation."""
         return len(self._line)
 
     def take(self) -> tuple[list[Event], Generation | None]:
-        """Return the events of the first in line, and its generation if it is one."""
+        """Remove the first in line; return its events, and the generation, None without one."""
         first = self._line.popleft()
         if not isinstance(first, Generation):
             return [first], None
@@ -107,10 +109,10 @@ class Session:
             del self._generations[first.id]
         return events, first
 
-    # What the client sends.
+    # Requests of the client.
 
     def receive(self, request: Request, now: float) -> list[Command]:
-        """Take a request of the client; return the commands that carry it out."""
+        """Act on a client's request; return the commands that the connection must carry out."""
         match request:
             case Generate():
                 return self._generate(request, now)
@@ -130,7 +132,7 @@ class Session:
         return []
 
     def reject(self, error: BadFrame) -> None:
-        """Answer a message that could not be read; a live generation of that id goes on."""
+        """Refuse a bad frame; without its id if a live generation has that, which goes on."""
         frame_id = None if error.frame_id in self._generations else error.frame_id
         self.refuse(frame_id, Refusal(error.code, str(error), fields=error.fields))
 
@@ -177,7 +179,7 @@ class Session:
         generation = self._generations.get(frame_id)
         if generation is not None:
             generation.ack(seq)
-            self.heard(generation)
+            self.enqueue(generation)
 
     def _resume(self, frame: Resume) -> list[Command]:
         live = len(self._generations)
@@ -188,24 +190,24 @@ class Session:
         return [TakeOver(frame)]
 
     def cancel(self, generation: Generation, now: float) -> list[Command]:
-        """Cancel a generation; return the commands for that, none if it had ended."""
+        """Cancel a generation; return the commands to carry out, none if it had ended."""
         if not generation.cancel(now):
             return []
-        self.heard(generation)
+        self.enqueue(generation)
         return [Stop(generation)]
 
     # Generations.
 
-    def heard(self, generation: Generation) -> None:
-        """Put a generation in line, because it may have events to send."""
+    def enqueue(self, generation: Generation) -> None:
+        """Put a generation in line, because it may have new events; `take` returns them."""
         if generation not in self._in_line:
             self._in_line.add(generation)
             self._line.append(generation)
 
     def adopt(self, generation: Generation, after: int) -> Refusal | None:
-        """Take over a generation, to go on after the number `after`; return why not, if not.
+        """Take over a generation, and send its events after the number `after`.
 
-        Nothing is changed if it is refused.
+        Returns None, or the reason why this can't be done; then nothing has changed.
         """
         other = self._generations.get(generation.id)
         if other is not None and other is not generation:
@@ -215,11 +217,11 @@ class Session:
         except NotResumable as error:
             return Refusal(ErrorCode.NOT_RESUMABLE, str(error), fields=error.fields)
         self._generations[generation.id] = generation
-        self.heard(generation)
+        self.enqueue(generation)
         return None
 
     def lose(self, generation: Generation, why: Refusal) -> None:
-        """Forget a generation that another connection has taken over."""
+        """Forget a generation that another connection has taken over, and tell the client `why`."""
         if self._generations.get(generation.id) is generation:
             del self._generations[generation.id]
             if generation in self._in_line:

@@ -1,11 +1,11 @@
 """The asyncio shell of a session: one reader, one writer.
 
-Rule 1: while a generation's share of `outbox_bytes` of text waits for the client, or its window is
-closed, its generator is not pulled.
-Rule 2: while more than MOST_WAITING frames wait for the client, nothing more is read from it.
-Rule 3: a client that takes nothing for `write_timeout_s` is aborted, not closed politely: a close
-would wait behind the bytes that it does not read.
-Rule 4: when a connection ends, its generations end with it, but for the resumable ones.
+Rule 1: while more than a generation's share of `outbox_bytes` waits for the client, or its window
+is closed, no response is taken from its provider.
+Rule 2: while more than MOST_WAITING events wait for the client, nothing is read from the client.
+Rule 3: a client that takes no bytes for `write_timeout_s` is aborted, without a close frame, which
+would wait behind the bytes that the client does not read.
+Rule 4: when a connection ends, its generations are cancelled, except the resumable ones.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ __all__ = ["Connection"]
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING = 256  # events; bounds the memory of a client that sends and never reads
-BURST = 10  # seconds' worth of frames and bytes allowed as a burst
-LEAST_SHARE = 1024  # least bytes of text that each generation may let wait
+MOST_WAITING = 256  # events; bounds the memory for a client that sends and never reads
+BURST = 10  # a burst may have as many frames and bytes as are allowed in this many seconds
+LEAST_SHARE = 1024  # bytes of waiting text allowed to each generation, however many there are
 NO_TICKET = (
     "unknown ticket: it has expired, or the gateway was restarted "
     "(then `epoch` in `ready` has changed)"
@@ -65,7 +65,7 @@ class Connection:
         self._settings = generations.settings
         self._dialect = dialect
         self._greeting = dialect.greet(ready)
-        self._early: Sequence[Request] = ()  # further requests in the message of the first `hello`
+        self._early: Sequence[Request] = ()  # requests that came in one message with `hello`
         self._loop = asyncio.get_running_loop()
         now, settings = self._loop.time(), self._settings
         self._frames = Rate(settings.frame_rate, settings.frame_rate * BURST, now)
@@ -77,7 +77,7 @@ class Connection:
             most_bytes=self._settings.max_frame_bytes,
             admit=lambda request, live: generations.refusal(request, live, self.token),
         )
-        # Until their terminal frames are written.
+        # The tasks of generations whose terminal event is not written yet.
         self._tasks: dict[Generation, GenerationTask] = {}
         self._stopped: set[GenerationTask] = set()  # cancelled tasks that may not have closed yet
         self._closing: set[asyncio.Task[None]] = set()
@@ -102,7 +102,7 @@ class Connection:
         finally:
             for task in tasks:
                 task.cancel()
-            await self._let_go()
+            await self._release_generations()
             await asyncio.gather(*tasks, return_exceptions=True)
             if self._watchdog is not None:
                 self._watchdog.cancel()
@@ -114,7 +114,7 @@ class Connection:
         """
         try:
             async with asyncio.timeout(self._settings.close_timeout_s):
-                for generation in list(self._tasks):  # none once they were let go
+                for generation in list(self._tasks):  # empty once they are released
                     self._carry_out(self._session.cancel(generation, time.monotonic()))
                 await self._flush()
                 await self._socket.close(code, "the gateway is stopping")
@@ -122,7 +122,10 @@ class Connection:
             self._socket.transport.abort()
 
     async def admit(self) -> bool:
-        """Authenticate by the token of the upgrade or of a first `hello`; else close."""
+        """Wait for a `hello` with a valid token if one is still required.
+
+        Returns False if none came; then the connection is closed.
+        """
         if self._authenticate is None:
             return True
         try:
@@ -171,7 +174,7 @@ class Connection:
             pass  # closed in any way
 
     async def _receive(self, message: str | bytes) -> bool:
-        """Act on one message; return False if the connection is to end."""
+        """Act on one message; return False if the connection was closed because of it."""
         self._last_busy = self._loop.time()
         self._generations.metrics.received_frames += 1
         self._generations.metrics.received_bytes += len(message)
@@ -196,6 +199,7 @@ class Connection:
         return True
 
     def _act(self, requests: Sequence[Request]) -> None:
+        """Pass requests to the session, and carry out the commands that it returns."""
         for request in requests:
             self._carry_out(self._session.receive(request, time.monotonic()))
 
@@ -203,7 +207,7 @@ class Connection:
         await close(self._socket, self._settings.close_timeout_s, code, reason)
 
     async def _flush(self) -> None:
-        """Wait until everything that is queued now is written, or the writer has ended."""
+        """Wait until all waiting events are written, or the writer has ended."""
         if self._writing:
             self._flushed.clear()
             self._wake_writer.set()
@@ -249,21 +253,21 @@ class Connection:
             task.subscriber.lose(task)
             task.subscriber = self
         self._tasks[task.generation] = task
-        task.look()
+        task.wake()
 
     def lose(self, task: GenerationTask) -> None:
-        """Let go of a generation that another connection has taken over."""
+        """Stop sending a generation that another connection has taken over."""
         self._tasks.pop(task.generation, None)
         why = Refusal(ErrorCode.NOT_RESUMABLE, "another connection has taken it over")
         self._session.lose(task.generation, why)
         self._wake_writer.set()
 
-    async def _let_go(self) -> None:
-        """Leave resumable generations to the resume store; stop the others, and wait for them.
+    async def _release_generations(self) -> None:
+        """Give resumable generations to the resume store; stop the others, and wait for them.
 
-        Bounded by `close_timeout_s`; a generator that takes longer to close goes on alone.
+        Waits for `close_timeout_s` at most; a generator that takes longer closes in the background.
         """
-        # A page that is left says so with 1001, and can't come back: its tickets are gone.
+        # A browser closes with 1001 when its page is left, and the page's tickets are lost with it.
         code = self._socket.close_code
         gone = self._generations.draining or code in {
             CloseCode.GOING_AWAY,
@@ -281,15 +285,15 @@ class Connection:
         tasks = [task.asyncio_task for task in self._stopped if task.asyncio_task is not None]
         await all_end(tasks, self._settings.close_timeout_s)
 
-    # A subscriber.
+    # The methods of a Subscriber.
 
-    def heard(self, task: GenerationTask) -> None:
-        """Send the events of a generation that has new ones."""
-        self._session.heard(task.generation)
+    def notify(self, task: GenerationTask) -> None:
+        """Send the new events of a generation, at once if the socket can take them."""
+        self._session.enqueue(task.generation)
         self._write_now()
 
-    def has_enough(self, generation: Generation) -> bool:
-        """Return whether too much of this generation waits for the client."""
+    def must_wait(self, generation: Generation) -> bool:
+        """Return whether the window is closed, or too much text waits for the client."""
         if generation.window_closed:
             return True
         share = self._settings.outbox_bytes // max(1, len(self._tasks))
@@ -298,9 +302,9 @@ class Connection:
     # Writing.
 
     def _write_now(self) -> None:
-        """Write what may be sent while the socket takes it at once; the writer does the rest.
+        """Write waiting events while the socket takes them at once; the writer task does the rest.
 
-        A token then goes from the provider to the socket without another task's turn.
+        So a token goes from the provider to the socket without waiting for another task's turn.
         """
         session, transport = self._session, self._socket.transport
         encode, alone = self._dialect.encode, (self._socket,)
@@ -316,7 +320,7 @@ class Connection:
                 for message in messages:
                     metrics.sent_bytes += len(message.data)
                     broadcast(alone, message.data, text=message.text)
-            self._after(generation)
+            self._after_write(generation)
 
     async def _write(self) -> None:
         try:
@@ -326,7 +330,7 @@ class Connection:
                     events, generation = self._session.take()
                     for event in events:
                         await self._send(self._dialect.encode(event))
-                    self._after(generation)
+                    self._after_write(generation)
                 self._flushed.set()
                 await self._wake_writer.wait()
                 self._wake_writer.clear()
@@ -336,7 +340,7 @@ class Connection:
             unexpected(log, "cannot write to a client", error)
             self._socket.transport.abort()
         finally:
-            self._writing = False  # releases those who wait in `_flush`
+            self._writing = False  # so that `_flush` does not wait for a writer that has ended
             self._flushed.set()
 
     async def _send(self, messages: Sequence[Message]) -> None:
@@ -344,15 +348,15 @@ class Connection:
         self._sending = True
         for message in messages:
             self._sending_since = self._loop.time()
-            self._watch()
+            self._start_watchdog()
             self._generations.metrics.sent_bytes += len(message.data)
             self._generations.metrics.sent_frames += 1
             await self._socket.send(message.data, text=message.text)
         self._sending = False
         self._sending_since = None
 
-    def _after(self, generation: Generation | None) -> None:
-        """Let a generation go on after its events were written."""
+    def _after_write(self, generation: Generation | None) -> None:
+        """Wake a generation's task after its events were written, or forget it if it is over."""
         task = self._tasks.get(generation) if generation is not None else None
         if task is None:
             return
@@ -361,14 +365,16 @@ class Connection:
             self._generations.resume_store.keep(task)
             self._last_busy = self._loop.time()
         else:
-            task.look()
+            task.wake()
 
-    def _watch(self) -> None:
+    def _start_watchdog(self) -> None:
         """Start the timer that bounds a write; one timer serves many writes."""
         if self._watchdog is None:
-            self._watchdog = self._loop.call_later(self._settings.write_timeout_s, self._look_after)
+            self._watchdog = self._loop.call_later(
+                self._settings.write_timeout_s, self._check_write_time
+            )
 
-    def _look_after(self) -> None:
+    def _check_write_time(self) -> None:
         self._watchdog = None
         if self._sending_since is None:
             return
@@ -380,4 +386,4 @@ class Connection:
             )
             self._socket.transport.abort()
         else:
-            self._watchdog = self._loop.call_later(left, self._look_after)
+            self._watchdog = self._loop.call_later(left, self._check_write_time)

@@ -1,9 +1,9 @@
-"""The task that pulls one generation's stream from the provider, and closes it.
+"""The asyncio task that iterates over one generation's stream from the provider.
 
-Rule 1: the task that pulls a generator is the task that closes it; to stop one, its task is
-cancelled. A slow close holds up nobody.
-Rule 2: a generator is not pulled while its subscriber has enough: not pulling is the backpressure.
-Rule 3: it outlives its connection if it is resumable; then the resume store is its subscriber.
+Rule 1: the task that iterates over the provider's generator also closes it. A generation is stopped
+by cancelling its task, and nothing else waits while the generator closes.
+Rule 2: no response is taken while the subscriber says `must_wait`; this is the backpressure.
+Rule 3: a resumable generation outlives its connection; then the resume store is its subscriber.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ __all__ = ["GenerationTask", "Subscriber"]
 
 log = logging.getLogger(__name__)
 
-# What a call may ask for is defined in provider.options; `generate` has a field for each.
+# The options that are passed on to the provider; a `generate` frame has a field for each.
 OPTIONS = tuple(sorted(OPTIONS_OF_A_CALL.keys() - {"events"}))
 
 TURN = 32  # responses after which the task yields to the event loop
 
-# The first class that fits gives the code; what fits none is our own fault.
+# The first class that an error is an instance of gives its code; any other error is `internal`.
 CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
     (interface.ContextWindowExceededError, ErrorCode.CONTEXT_TOO_LONG),
     (interface.InvalidRequestError, ErrorCode.INVALID_REQUEST),
@@ -53,16 +53,16 @@ OF_MODELS = (interface.ModelNotFoundError, interface.ModelLoadingError)
 
 
 class Subscriber(Protocol):
-    """Who gets what a generation says: a connection, or the resume store."""
+    """The receiver of a generation's events: a connection, or the resume store."""
 
-    def heard(self, task: GenerationTask) -> None:
+    def notify(self, task: GenerationTask) -> None:
         """Note that the generation has new events, or has ended."""
 
-    def has_enough(self, generation: Generation) -> bool:
-        """Return whether the provider has to wait."""
+    def must_wait(self, generation: Generation) -> bool:
+        """Return whether no further response may be taken from the provider for now."""
 
     def lose(self, task: GenerationTask) -> None:
-        """Let go of a generation that another subscriber has taken over."""
+        """Forget a generation that another subscriber has taken over."""
 
 
 class GenerationTask:
@@ -87,8 +87,8 @@ class GenerationTask:
         self.asyncio_task: asyncio.Task[None] | None = None
         self._most_seconds = most_seconds
         self._most_prompt = most_prompt  # limit of a prompt, in tokens
-        self._admission = asyncio.Event()  # set while the generator may be pulled
-        self._admission.set()
+        self._may_read = asyncio.Event()  # set while responses may be taken
+        self._may_read.set()
 
     def start(
         self,
@@ -96,20 +96,20 @@ class GenerationTask:
         frame: Generate,
         on_end: Callable[[GenerationTask], None],
     ) -> None:
-        """Begin; `on_end` is called once the generator is closed."""
+        """Create the asyncio task; `on_end` is called when it has closed the generator."""
         self.asyncio_task = asyncio.create_task(self._run(provider, frame))
         self.asyncio_task.add_done_callback(lambda task: on_end(self))
 
     def stop(self) -> None:
-        """Close the generator, without waiting until it is closed."""
+        """Cancel the asyncio task, which closes the generator; don't wait for that."""
         if self.asyncio_task is not None and not self.asyncio_task.done():
             self.stopped_at = self.stopped_at or time.monotonic()
             self.asyncio_task.cancel()
 
-    def look(self) -> None:
-        """Go on if the subscriber has not enough any more."""
-        if not self._admission.is_set() and not self.subscriber.has_enough(self.generation):
-            self._admission.set()
+    def wake(self) -> None:
+        """Let the task take responses again, unless the subscriber says `must_wait`."""
+        if not self._may_read.is_set() and not self.subscriber.must_wait(self.generation):
+            self._may_read.set()
 
     async def _run(self, provider: AbstractLLMInterface, frame: Generate) -> None:
         generation, model, taken, last = self.generation, frame.model, 0, None
@@ -117,7 +117,7 @@ class GenerationTask:
         try:
             async with asyncio.timeout(self._most_seconds) as limit:
                 responses = await _call(provider, frame)
-                del frame  # may hold megabytes that nobody needs any longer
+                del frame  # may hold megabytes of files, which are not needed any more
                 async with aclosing(responses):
                     async for response in responses:
                         taken += 1
@@ -129,31 +129,31 @@ class GenerationTask:
                                 between.add(now - last)
                             last = now
                         generation.respond(response, now)
-                        self.subscriber.heard(self)
+                        self.subscriber.notify(self)
                         if not generation.live:
                             break
                         if taken % TURN == 0:
                             await asyncio.sleep(0)
-                        if self.subscriber.has_enough(generation):
-                            self._admission.clear()
-                            await self._admission.wait()
+                        if self.subscriber.must_wait(generation):
+                            self._may_read.clear()
+                            await self._may_read.wait()
             generation.ended(time.monotonic())
         except Exception as error:  # noqa: BLE001 - a generation's fault ends that generation alone
             if isinstance(error, TimeoutError) and limit.expired():
                 self._cut()
             else:
                 generation.failed(_refusal(error, model))
-        self.subscriber.heard(self)
+        self.subscriber.notify(self)
 
     def _check(self, response: GenerateResponse, most: int) -> None:
-        """Refuse a prompt that is too long, once its length is known and before it is read."""
+        """Raise ContextWindowExceededError if `response` reports a prompt of over `most` tokens."""
         event = response.raw_response
         if isinstance(event, interface.GenerationStarted) and event.prompt_tokens > most:
             raise interface.ContextWindowExceededError(most, event.prompt_tokens)
 
     def _cut(self) -> None:
-        """End a generation whose time is over: `slow_client` if nobody read it, else `length`."""
-        if self._admission.is_set():
+        """End a generation whose time is up, as `slow_client` if it waited for its client."""
+        if self._may_read.is_set():
             self.generation.ended(time.monotonic(), "length")
         else:
             message = (
@@ -166,7 +166,7 @@ class GenerationTask:
 async def _call(
     provider: AbstractLLMInterface, frame: Generate
 ) -> AsyncGenerator[GenerateResponse, None]:
-    """Call the provider with the fields that the frame gives."""
+    """Call the provider with the fields that are set in the frame."""
     given = {name: getattr(frame, name) for name in OPTIONS}
     files: list[Any] = [FileData(f.name, f.mime, f.data) for f in frame.files or ()]
     responses = await provider.generate_async(
@@ -187,10 +187,10 @@ async def _as_stream(whole: GenerateResponse) -> AsyncGenerator[GenerateResponse
 
 
 def _refusal(error: Exception, model: str | None) -> Refusal:
-    """Return what the client may see of a provider's error.
+    """Return what the client is told of a provider's error.
 
-    What is wrong with a model may name folders of this machine: who asked for it by another name
-    is not told.
+    An error about a model may name a folder of this machine. Its text goes only to a client that
+    asked for the model by that name; others get a general message.
     """
     for kind, code in CODES:
         if isinstance(error, kind):
@@ -206,7 +206,7 @@ def _refusal(error: Exception, model: str | None) -> Refusal:
 
 
 def _without_name(error: Exception) -> str:
-    """Return an error's message without the option's name at its beginning."""
+    """Return an error's message, without the name of the parameter if it begins with that."""
     said, name = str(error), f"`{getattr(error, 'parameter', '')}`"
     return said[len(name) :].lstrip(": ") if said.startswith(name) else said
 

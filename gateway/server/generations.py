@@ -1,4 +1,4 @@
-"""What all connections of a gateway share: its provider, and the generations under way."""
+"""What all connections of a gateway share: its provider, and the live generations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Generations:
-    """All generations of a gateway, with a connection or without."""
+    """All live generations of a gateway, those without a connection included."""
 
     def __init__(self, provider: AbstractLLMInterface, settings: Settings):
         self.provider = with_defaults(provider)
@@ -53,7 +53,7 @@ class Generations:
     def refusal(
         self, request: Generate | Resume, on_connection: int, token: Token | None
     ) -> Refusal | None:
-        """Return why a generation may not begin, or be taken over, now; None if it may."""
+        """Return the reason why a generation can't begin or be taken over now, None if it can."""
         with_token = self._by_token[token.name] if token is not None else 0
         load = Load(on_connection, with_token, self.live, self.draining)
         return refusal(request, self.settings, token, load, datetime.now(UTC))
@@ -112,7 +112,7 @@ class Generations:
         self._count(task)
 
     def _count(self, task: GenerationTask) -> None:
-        """Count a generation that has ended, and log its one line; never its text."""
+        """Count a generation that has ended, and log one line about it, without its text."""
         one, metrics, now = task.generation, self.metrics, time.monotonic()
         metrics.ended[one.reason] += 1
         metrics.prompt_tokens += one.usage.prompt_tokens
@@ -142,7 +142,7 @@ class Generations:
         )
 
     def exposition(self) -> bytes:
-        """Return all numbers in Prometheus' text format."""
+        """Return the metrics of the gateway and the engine in Prometheus' text format."""
         provider = self.provider
         now = {
             "connections": self.connections,

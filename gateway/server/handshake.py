@@ -1,9 +1,9 @@
-"""The handshake: who may connect, told by status codes, and how many already have.
+"""The checks before a connection is served, and the counts of connections.
 
-Rule 1: a Host or an Origin that is not allowed gets 403, a wrong token 401, one too many 429 or
-503 with Retry-After: statuses, which tools can see, wherever the connection is not made yet.
-Rule 2: what can't be told by a status is told by a close code: 4401 and 4429 for a token among the
-subprotocols, because a browser sees no status.
+Rule 1: a wrong Host or Origin is answered with the status 403, a wrong token in the header with
+401, a connection too many with 429 or 503 and Retry-After.
+Rule 2: for a token among the subprotocols, the connection is made and then closed with 4401 or
+4429, because a browser shows a page the close code, but not the status.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from gateway.server.tokens import Token, Tokens, from_header
 
 __all__ = ["Handshake", "unauthorized"]
 
-RETRY_AFTER_S = 5  # seconds; connections come and go
+RETRY_AFTER_S = 5  # for a client over a limit of connections
 
 
 class Handshake:
-    """The rules of the handshake, and the connections by token and by address."""
+    """The rules of the handshake, and the numbers of connections by token and by address."""
 
     def __init__(self, settings: Settings, tokens: Tokens):
-        """Take the rules. Raises ValueError if `trusted_proxies` are no addresses."""
+        """Read the rules from settings. Raises ValueError if `trusted_proxies` has no addresses."""
         self.tokens = tokens  # replaced when the token file is reloaded
         self.draining = False
         self._settings = settings
@@ -44,7 +44,7 @@ class Handshake:
     # Before the connection is made.
 
     def refusal(self, request: Request, peer: str, *, upgrade: bool) -> Page | None:
-        """Return why a request is refused, None if it is not; `upgrade` if it wants a WebSocket."""
+        """Return the answer that refuses a request, None for none; `upgrade` for a WebSocket."""
         host = _only(request.headers.get_all("Host"))
         if not self._host_allowed(host):
             return text_page(
@@ -59,7 +59,7 @@ class Handshake:
                 HTTPStatus.FORBIDDEN,
                 "pages of this origin may not connect; the setting `origins` lists those that may",
             )
-        # Who shows no token may still do so in a first frame.
+        # A client without a token here may still send one in `hello`.
         shown = from_header(request.headers.get_all("Authorization"))
         if self.is_wrong(shown):
             return unauthorized()
@@ -96,14 +96,14 @@ class Handshake:
         most = token.max_connections or self._settings.max_connections_per_token
         return self._by_token[token.name] >= most
 
-    # Who is in.
+    # Counts.
 
     def address(self, request: Request, peer: str) -> str:
-        """Return the client's address, believing only trusted proxies."""
+        """Return the client's address; X-Forwarded-For counts only from trusted proxies."""
         return client_address(peer, request.headers.get_all("X-Forwarded-For"), self._proxies)
 
     def enter(self, address: str) -> CloseCode | None:
-        """Count a connection; return why it is to be closed at once, and is not counted, if so."""
+        """Count a connection; over a limit, return a close code instead, and don't count it."""
         if self._all >= self._settings.max_connections:
             return CloseCode.OVERLOADED
         if self._by_address[address] >= self._settings.max_connections_per_address:
@@ -113,19 +113,19 @@ class Handshake:
         return None
 
     def leave(self, address: str) -> None:
-        """Uncount a connection."""
+        """Count a connection of this address less."""
         self._all -= 1
         self._by_address.remove(address)
 
     def enter_with(self, token: Token) -> bool:
-        """Count a connection of a token; return False, uncounted, if that is one too many."""
+        """Count a connection of a token; over its limit, return False, and don't count it."""
         if self.is_full(token):
             return False
         self._by_token.add(token.name)
         return True
 
     def leave_with(self, token: Token) -> None:
-        """Uncount a connection."""
+        """Count a connection of this token less."""
         self._by_token.remove(token.name)
 
 
@@ -140,5 +140,5 @@ def _later(status: HTTPStatus, reason: str) -> Page:
 
 
 def _only(values: Sequence[str]) -> str | None:
-    """Return the value of a header that occurs once, an empty text if it occurs repeatedly."""
+    """Return a header's value, None if it is absent, "" if it occurs more than once."""
     return values[0] if len(values) == 1 else "" if values else None

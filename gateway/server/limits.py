@@ -1,6 +1,7 @@
-"""Every limit: `refusal` holds those on admission of a generation, ENFORCERS says who the others.
+"""The limits on the admission of a generation, and a table of what enforces each limit.
 
-Pure: the clock and the counts are arguments.
+`refusal` checks the limits on admission; ENFORCERS names the enforcer of every limit, `refusal`
+among them. Pure: the clock and the counts are arguments.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from gateway.server.tokens import Token
 
 __all__ = ["ENFORCERS", "RETRY_AFTER_S", "Load", "refusal"]
 
-RETRY_AFTER_S = 1.0  # for who is one generation over a limit: they end all the time
+RETRY_AFTER_S = 1.0  # for a client over a limit of generations; some generation ends soon
 
-# By setting: the function of the server that enforces it, or hands it to what does.
+# For each setting, the function in gateway/server that enforces it or passes it to its enforcer.
 ENFORCERS: dict[str, str] = {
     "max_connections": "handshake.Handshake.enter",
     "max_connections_per_address": "handshake.Handshake.enter",
@@ -34,9 +35,9 @@ ENFORCERS: dict[str, str] = {
     "rate_bytes": "connection.Connection.__init__",
     "resume_bytes": "connection.Connection.__init__",
     "resume_total_bytes": "generations.Generations.__init__",
-    "outbox_bytes": "connection.Connection.has_enough",
+    "outbox_bytes": "connection.Connection.must_wait",
     "kernel_buffer_bytes": "server.Gateway._bound_kernel_buffer",
-    "write_timeout_s": "connection.Connection._look_after",
+    "write_timeout_s": "connection.Connection._check_write_time",
     "hello_timeout_s": "connection.Connection.admit",
     "ping_interval_s": "server.options_of",
     "ping_timeout_s": "server.options_of",
@@ -50,7 +51,7 @@ ENFORCERS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Load:
-    """How many generations are live: on the connection, with its token, in all."""
+    """The numbers of live generations: on the connection, with its token, and in all."""
 
     connection: int
     token: int
@@ -65,7 +66,7 @@ def refusal(
     if load.connection >= settings.max_generations:
         return _too_many(ErrorCode.RATE_LIMITED, settings.max_generations, "on one connection")
     if isinstance(request, Resume):
-        return None  # it is counted elsewhere already
+        return None  # a resumed generation is already counted for its token and in all
     if load.draining:
         return Refusal(ErrorCode.SHUTTING_DOWN, "the gateway is stopping")
     longest = settings.max_answer_tokens

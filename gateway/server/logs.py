@@ -1,8 +1,8 @@
-"""What is logged, and how: lines for people on a terminal, JSON elsewhere.
+"""The format of log lines: text on a terminal, JSON elsewhere.
 
-Rule 1: at INFO, a connection has two lines and a generation one.
-Rule 2: prompts, answers and tokens are in no line at INFO and above. An error's own words may hold
-one, so that of an unexpected error only its type and the lines of code are told; DEBUG tells all.
+Rule 1: at INFO, a connection has two lines and a generation has one.
+Rule 2: no line at INFO or above has a prompt, an answer or a token. The message of an unexpected
+error may quote one, so only its type and traceback are logged; its message is logged at DEBUG.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ LIBRARY = "gateway.websockets"  # logger of the websockets library, mostly on ha
 
 
 def set_up(level: str, form: str, stream: TextIO | None = None) -> None:
-    """Log to a stream, standard error if none; `form` is "text", "json", or "auto".
+    """Log to `stream`, by default standard error. `form` is "text", "json" or "auto".
 
-    That is text on a terminal, and JSON elsewhere.
+    "auto" is text on a terminal and JSON elsewhere.
     """
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
@@ -34,17 +34,17 @@ def set_up(level: str, form: str, stream: TextIO | None = None) -> None:
     root.setLevel(logging.WARNING)
     for name in OWN:
         logging.getLogger(name).setLevel(level.upper())
-    # A port scan is no error of ours.
+    # The library logs every failed handshake as an error, and a port scan causes many.
     logging.getLogger(LIBRARY).setLevel("DEBUG" if level == "debug" else "CRITICAL")
 
 
 def fields(**values: Any) -> dict[str, Any]:
-    """Return what `extra` of a log call takes: values that JSON lines show by their names."""
+    """Return the argument `extra` of a log call; JSON lines show each value by its name."""
     return {"fields": values}
 
 
 def unexpected(log: logging.Logger, what: str, error: BaseException) -> None:
-    """Log an unexpected error."""
+    """Log an unexpected error by its type and traceback; `what` says what has failed."""
     trace = "".join(traceback.format_tb(error.__traceback__)).rstrip()
     kind = type(error).__name__
     log.error("%s: %s\n%s", what, kind, trace, extra=fields(error=kind))

@@ -1,7 +1,7 @@
-"""The gateway's counters, and their form for Prometheus.
+"""The gateway's counters, and their text for Prometheus.
 
-Counting is adding to plain numbers, so that it costs a token next to nothing; the families that
-prometheus-client writes out are made when somebody asks.
+Counters are plain numbers, so that counting a token costs little; prometheus-client's metric
+families are made only when the metrics are requested.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ ENGINE = "mlx_gateway_engine_"
 
 
 class Histogram:
-    """Counts values, in seconds, by magnitude."""
+    """Counts of values in seconds, by upper bound."""
 
     def __init__(self, bounds: tuple[float, ...]):
         self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)  # count of each bucket alone
+        self.counts = [0] * (len(bounds) + 1)  # not cumulated
         self.total = 0.0
 
     def add(self, value: float) -> None:
@@ -49,7 +49,7 @@ class Metrics:
     """All counters of a gateway."""
 
     opened: Counter[str] = field(default_factory=Counter)  # connections, by codec
-    refused: Counter[str] = field(default_factory=Counter)  # by status or close code
+    refused: Counter[str] = field(default_factory=Counter)  # connections, by status or close code
     ended: Counter[str] = field(default_factory=Counter)  # generations, by reason
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -57,7 +57,7 @@ class Metrics:
     sent_frames: int = 0
     received_bytes: int = 0
     received_frames: int = 0
-    merged_chunks: int = 0  # pieces of text merged into a waiting one
+    merged_chunks: int = 0  # texts that were merged into a waiting one
     slow_clients: int = 0  # clients disconnected after `write_timeout`
     resumed: int = 0  # generations resumed
     # Seconds from `generate` to the first text.
@@ -69,9 +69,9 @@ class Metrics:
 
 
 def exposition(metrics: Metrics, now: dict[str, int], engine: object) -> bytes:
-    """Return all numbers in Prometheus' text format.
+    """Return all metrics in Prometheus' text format.
 
-    `now` are numbers that come and go, by name; `engine` is what a provider's `statistics` return.
+    `now` are the gateway's gauges by name; `engine` is the result of the provider's `statistics`.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(metrics, now, engine))
@@ -91,7 +91,7 @@ class _Families(Collector):
         m = self._metrics
         for name, label, help_text, counts in (
             ("connections_opened", "codec", "Connections made", m.opened),
-            ("connections_refused", "code", "Connections refused or closed at the door", m.refused),
+            ("connections_refused", "code", "Connections refused or closed at once", m.refused),
             ("generations_ended", "reason", "Generations by how they ended", m.ended),
         ):
             family = CounterMetricFamily(f"mlx_gateway_{name}", help_text, labels=[label])
@@ -119,10 +119,10 @@ class _Families(Collector):
 
 NOW = {
     "connections": "Clients that are connected",
-    "generations": "Generations under way, queued ones among them",
+    "generations": "Live generations, queued ones included",
     "tickets": "Generations that can be resumed",
-    "lost_generations": "Generations whose client is not there",
-    "ready": "1 if a generation can be taken now",
+    "lost_generations": "Generations whose client has lost its connection",
+    "ready": "1 if a generation can begin now",
 }
 TOTALS = {
     "prompt_tokens": "Tokens of prompts",
@@ -131,9 +131,9 @@ TOTALS = {
     "sent_frames": "Frames sent",
     "received_bytes": "Bytes of frames received",
     "received_frames": "Frames received",
-    "merged_chunks": "Texts that joined one that waited for a slow client",
-    "slow_clients": "Clients cut off because they took nothing",
-    "resumed": "Generations taken up again on another connection",
+    "merged_chunks": "Texts merged into one that waited for a slow client",
+    "slow_clients": "Clients disconnected because they took no bytes",
+    "resumed": "Generations resumed on another connection",
 }
 TIMES = {
     "time_to_first_token": ("From `generate` to its first text", "first_text"),

@@ -1,7 +1,8 @@
-"""Who may come in: the Host and Origin rules, against other pages and DNS rebinding.
+"""The Host and Origin rules, against pages of other sites and DNS rebinding.
 
-A page of another site can make a browser connect to a server on this machine. Its Origin gives it
-away. A name of its own that it lets point here does too: the Host header then is not ours.
+A page of another site can make a browser connect to a server on this machine; its Origin header
+shows this. With DNS rebinding, the site points a name of its own at this machine, so that the page
+has the server's origin; the Host header then has the site's name.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def listed(text: str | None) -> frozenset[str]:
-    """Return the items of a setting that has commas between them, in lower case."""
+    """Return the comma-separated items of a setting, in lower case."""
     return frozenset(item.strip().lower() for item in (text or "").split(",") if item.strip())
 
 
 def host_allowed(host: str | None, bound: str, hosts: Collection[str] = ()) -> bool:
     """Return whether a Host header names this server, which is bound to the address `bound`.
 
-    Bound to loopback, only its names and those in `hosts` will do; else also any literal address,
-    which no rebinding can forge, and the name it was bound by.
+    The names of loopback, `bound` and the names in `hosts` are allowed. Unless it is bound to
+    loopback, any literal IP address is allowed too, because rebinding needs a name.
     """
     name = _hostname(host)
     if name is None:
@@ -46,7 +47,7 @@ def host_allowed(host: str | None, bound: str, hosts: Collection[str] = ()) -> b
 
 
 def origin_allowed(origin: str | None, host: str | None, origins: Collection[str] = ()) -> bool:
-    """Return whether a page of this origin may connect: our own, a listed one, or no page."""
+    """Return whether an Origin may connect: the server's own, a listed one, or None (no page)."""
     if origin is None or origin.lower() in origins:
         return True
     try:
@@ -65,11 +66,11 @@ def proxies(text: str | None) -> Proxies:
 
 
 def client_address(peer: str, forwarded: Sequence[str], trusted: Proxies) -> str:
-    """Return the address of the client, "" for a socket file without a proxy's word.
+    """Return the address of the client, "" if it is not known, on a Unix socket.
 
-    `peer` is who is connected, "" for a socket file; `forwarded` the values of X-Forwarded-For.
-    Only what a trusted proxy has added counts: from the right, up to the first address that is
-    not a trusted proxy's.
+    `peer` is the address of the socket's other end, "" on a Unix socket; `forwarded` has the values
+    of X-Forwarded-For. They are read from the right, as long as the address before is a trusted
+    proxy's; what is left of that may be forged.
     """
     address = peer
     hops = [hop.strip() for value in forwarded for hop in value.split(",")]
@@ -106,7 +107,7 @@ def _is_address(name: str) -> bool:
 
 
 def is_loopback(bound: str) -> bool:
-    """Return whether an address to listen on is reached from this machine only."""
+    """Return whether an address to listen on can be reached from this machine only."""
     return bound in LOOPBACK_NAMES or (
         _is_address(bound) and ipaddress.ip_address(bound).is_loopback
     )

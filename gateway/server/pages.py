@@ -1,6 +1,6 @@
-"""The plain GET answers: the demo page, health, models, the protocol's text.
+"""The answers to plain GET requests: the demo page, health, models, metrics, the protocol's text.
 
-Every answer is small and complete; nothing here streams or takes a body.
+Each answer is one small body; none is streamed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TYPES = {
     ".png": "image/png",
     ".svg": "image/svg+xml",
 }
-# The page loads nothing from elsewhere and runs nothing that is not in its files.
+# The page loads nothing from other sites, and runs no code but that of its files.
 SECURITY = {
     "Content-Security-Policy": (
         "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; "
@@ -38,7 +38,7 @@ SECURITY = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-# But for the thread of the functions that the page's user writes: it has no page and no token.
+# The worker that runs functions written by the page's user may fetch; it has no page and no token.
 FUNCTIONS = {
     "functions_worker.js": {
         "Content-Security-Policy": (
@@ -55,10 +55,10 @@ class Page:
     status: HTTPStatus
     type: str
     body: bytes
-    more: Mapping[str, str] = field(default_factory=dict)  # headers of this answer alone
+    more: Mapping[str, str] = field(default_factory=dict)  # further headers
 
     def headers(self) -> dict[str, str]:
-        """Return the headers, the length among them."""
+        """Return the headers, Content-Length included."""
         length = {"Content-Length": str(len(self.body))}
         return {"Content-Type": self.type, **length, **SECURITY, **self.more}
 
@@ -83,7 +83,7 @@ def page_for(path: str, generations: Generations) -> Page:
 
 
 def _static(name: str) -> Page:
-    # Only plain names of known types: no folders, no dot files, so no way out of the folder.
+    # A name may have no folder and no leading dot, so that no other folder can be read.
     suffix = Path(name).suffix
     file = web_root() / name
     if "/" in name or name.startswith(".") or suffix not in TYPES or not file.is_file():

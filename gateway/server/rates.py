@@ -38,7 +38,7 @@ class Rate:
         self._then = now
 
     def take(self, amount: float, now: float) -> bool:
-        """Take an amount; return False if it exceeds the rate. The amount counts in either case."""
+        """Count an amount; return False if it exceeds the rate, in which case it counts as well."""
         self._left = min(self._burst, self._left + (now - self._then) * self._per_second)
         self._then = now
         self._left -= amount

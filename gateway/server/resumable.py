@@ -1,8 +1,8 @@
-"""Where resumable generations wait for their client to come back, by ticket.
+"""The resumable generations by ticket, for clients that have lost their connection.
 
-One whose connection is lost goes on until it holds as much as it may, then waits. One that has
-ended is kept as well: its last frames may not have arrived. Each is kept for `ttl_s`; then what
-still runs is stopped.
+A generation without a connection goes on until it holds `keep_bytes`, then waits. One that has
+ended is kept too, because its last frames may not have arrived. After `ttl_s` seconds without a
+connection it is forgotten, and stopped if it still runs.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class ResumeStore:
         self._ttl_s = ttl_s
         self._most_bytes = most_bytes
         self._tasks: dict[str, GenerationTask] = {}
-        self._left: dict[
+        self._disconnected: dict[
             GenerationTask, asyncio.TimerHandle
-        ] = {}  # those without a connection, the longest waiting first
+        ] = {}  # generations without a connection, the longest waiting first
 
     def __len__(self) -> int:
         """Return the number of generations with a valid ticket."""
@@ -34,7 +34,7 @@ class ResumeStore:
     @property
     def waiting(self) -> int:
         """The number of generations without a connection."""
-        return len(self._left)
+        return len(self._disconnected)
 
     def add(self, task: GenerationTask) -> None:
         """Register a generation under its ticket."""
@@ -42,20 +42,20 @@ class ResumeStore:
             self._tasks[task.generation.ticket] = task
 
     def find(self, ticket: str, frame_id: str, owner: str | None) -> GenerationTask | None:
-        """Return the generation with this ticket, if it has this id and this owner."""
+        """Return the generation with this ticket, id and owner, None if there is none."""
         task = self._tasks.get(ticket)
         if task is None or (task.generation.id, task.owner) != (frame_id, owner):
             return None
         return task
 
     def keep(self, task: GenerationTask) -> None:
-        """Keep a generation that has lost its connection."""
+        """Keep a generation without a connection, from now on for `ttl_s` seconds."""
         if task.generation.ticket not in self._tasks:
             return
         loop = asyncio.get_running_loop()
-        self._left[task] = loop.call_later(self._ttl_s, self.drop, task)
+        self._disconnected[task] = loop.call_later(self._ttl_s, self.drop, task)
         task.subscriber = self
-        task.look()
+        task.wake()
         self._make_room()
 
     def drop(self, task: GenerationTask) -> None:
@@ -73,7 +73,7 @@ class ResumeStore:
 
     def _make_room(self) -> None:
         """Forget ended generations, the oldest first, while they hold too many bytes."""
-        ended = [task for task in self._left if not task.generation.live]
+        ended = [task for task in self._disconnected if not task.generation.live]
         held = sum(task.generation.held_bytes for task in ended)
         for task in ended:
             if held <= self._most_bytes:
@@ -81,17 +81,17 @@ class ResumeStore:
             held -= task.generation.held_bytes
             self.drop(task)
 
-    # A subscriber that keeps what it is told.
+    # The methods of a Subscriber.
 
-    def heard(self, task: GenerationTask) -> None:
-        """Do nothing: no client is there."""
+    def notify(self, task: GenerationTask) -> None:
+        """Do nothing: there is no client to send to."""
 
-    def has_enough(self, generation: Generation) -> bool:
-        """Return whether it holds as many bytes as it may."""
+    def must_wait(self, generation: Generation) -> bool:
+        """Return whether the generation holds as many bytes as it may without a client."""
         return generation.holds_enough
 
     def lose(self, task: GenerationTask) -> None:
-        """Forget a generation that has a connection again."""
-        timer = self._left.pop(task, None)
+        """Stop the timer of a generation that has a connection again."""
+        timer = self._disconnected.pop(task, None)
         if timer is not None:
             timer.cancel()

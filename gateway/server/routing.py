@@ -1,4 +1,4 @@
-"""Which wire language a request is for, by its path, and which token it shows."""
+"""Finds a request's route by its path, and the token that it carries."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Routing:
         self._by_path = {route.path: route for route in routes}
 
     def find(self, request: Request) -> Route | None:
-        """Return the route of a request's path, None if it is a page's."""
+        """Return the route of a request's path, None if the path is not for WebSockets."""
         return self._by_path.get(urlsplit(request.path).path)
 
     def select_subprotocol(
         self, connection: ServerConnection, offered: Sequence[Subprotocol]
     ) -> Subprotocol | None:
-        """Take the first that the route knows; a token among the offers is never echoed."""
+        """Return the first offered subprotocol that the route has, never one with a token."""
         route = self.find(connection.request) if connection.request is not None else None
         return next((name for name in offered if route and name in route.subprotocols), None)
 
     def secret(self, request: Request) -> str | None:
-        """Return the token that a request shows, "" for one that can't be read, None for none."""
+        """Return a request's token, "" for one that can't be decoded, None for none."""
         secret = from_header(request.headers.get_all("Authorization"))
         route = self.find(request)
         if secret is not None or route is None:

@@ -1,8 +1,9 @@
-"""Listen, route, admit, drain, stop.
+"""The gateway: it listens, answers requests, serves connections, and shuts down.
 
-Shutdown, in order: `drain` refuses new generations and connections and lets those that run finish,
-for `shutdown_grace_s`; `close` stops accepting, cancels what is left, lets clients have their
-`done`, closes with 1012, and aborts whoever is left. Each part is bounded in time.
+Shutdown, in order: `drain` refuses new generations and connections, and waits up to
+`shutdown_grace_s` for live generations. `close` stops listening, cancels the remaining generations,
+sends their `done`, closes connections with 1012, and aborts those that don't close within
+`close_timeout_s`.
 """
 
 from __future__ import annotations
@@ -62,9 +63,10 @@ class Gateway:
         tokens: Tokens | None = None,
         routes: Sequence[Route] = ROUTES,
     ):
-        """Listen to nobody yet; `routes` are the paths to speak at.
+        """Prepare a gateway that does not listen yet; `routes` are its WebSocket paths.
 
-        Raises ValueError, or OSError if a certificate can't be read.
+        Raises ValueError for settings that can't be used together, OSError if a certificate can't
+        be read.
         """
         self.settings = settings or Settings()
         self._handshake = Handshake(self.settings, tokens or Tokens())
@@ -77,7 +79,7 @@ class Gateway:
         self._server: Server | None = None
 
     async def __aenter__(self) -> Self:
-        """Listen. Raises OSError if the address cannot be had."""
+        """Start to listen. Raises OSError if the address can't be used."""
         settings, options = self.settings, options_of(self.settings)
         options |= {
             "process_request": self._process_request,
@@ -120,7 +122,7 @@ class Gateway:
 
     @property
     def tokens(self) -> Tokens:
-        """Who is let in. With another list, those whose token is not in it are closed with 4401."""
+        """The accepted tokens. Setting them closes connections with other tokens, with 4401."""
         return self._handshake.tokens
 
     @tokens.setter
@@ -136,7 +138,7 @@ class Gateway:
             _read_certificate(self._tls, self.settings.tls_cert, self.settings.tls_key)
 
     async def drain(self) -> None:
-        """Refuse what is new, and wait for generations to end, `shutdown_grace_s` at most."""
+        """Refuse new work, and wait up to `shutdown_grace_s` for live generations to end."""
         self._generations.draining = self._handshake.draining = True
         try:
             async with asyncio.timeout(self.settings.shutdown_grace_s):
@@ -147,7 +149,7 @@ class Gateway:
             )
 
     async def close(self) -> None:
-        """Stop, as the module says. May be called twice."""
+        """Shut down as the module's docstring says. May be called again."""
         server = self._server
         if server is None:
             return
@@ -270,7 +272,7 @@ class Gateway:
         )
 
     def _bound_kernel_buffer(self, client: ServerConnection) -> None:
-        """Bound the kernel's buffer, so that unsent text waits here, where it merges."""
+        """Bound the kernel's send buffer, so that unsent text waits here, where it is merged."""
         option = TCP_NOTSENT_LOWAT.get(sys.platform)
         raw = client.transport.get_extra_info("socket")
         if raw is None:

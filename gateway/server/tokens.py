@@ -1,11 +1,11 @@
-"""Bearer tokens: who has one, until when, and how one is made.
+"""Bearer tokens: their file format, limits and expiry.
 
-A token is 256 random bits, so its SHA-256 is enough to keep it by: there is nothing to guess, and
-the file that holds the digests lets nobody in. In the file, TOML:
+A token is 256 random bits, so storing its plain SHA-256 is safe: it can't be guessed, and a digest
+from the file can't be used as a token. The file is TOML:
 
     [tokens.alice]
     sha256 = "9f86d0…"
-    expires = 2027-01-01T00:00:00Z  # this and what follows may be left out
+    expires = 2027-01-01T00:00:00Z  # optional, as are the next two
     max_connections = 10
     max_generations = 20
 
@@ -42,8 +42,8 @@ LIMITS = ("max_connections", "max_generations")
 FIELDS = {"sha256", "expires", *LIMITS}
 
 
-class BadTokens(ValueError):  # noqa: N818 - what the user is told, not an error of ours
-    """A list of tokens that can't be used; the message says where and why, and holds no secret."""
+class BadTokens(ValueError):  # noqa: N818 - a message for the user, not a fault of ours
+    """A list of tokens that can't be used; the message says where and why, without a secret."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Token:
     name: str
     sha256: str  # lower-case hexadecimal
     expires: datetime | None = None  # timezone-aware
-    max_connections: int | None = None  # None: the gateway's own limit
+    max_connections: int | None = None  # None for the gateway's limit, here and below
     max_generations: int | None = None
 
     def valid_at(self, now: datetime) -> bool:
@@ -84,7 +84,7 @@ class Tokens:
     def find(self, secret: str | None, now: datetime) -> Token | None:
         """Return the token with this secret, if there is one and it has not expired.
 
-        Takes as long for a wrong secret as for a right one, whichever it is.
+        The comparison takes the same time for every secret, right or wrong.
         """
         if secret is None or len(secret) > MOST_CHARS:
             return None
@@ -96,12 +96,12 @@ class Tokens:
 
 
 def new_secret() -> str:
-    """Return a secret of 256 random bits, of letters, digits, `-` and `_`."""
+    """Return 256 random bits as text of letters, digits, `-` and `_`."""
     return secrets.token_urlsafe(32)
 
 
 def as_toml(name: str, secret: str, expires: datetime | None) -> str:
-    """Return the lines of a token's file for a new token. Raises BadTokens for a bad name."""
+    """Return the lines of a token file for a new token. Raises BadTokens for a bad name."""
     _check_name(name)
     until = "" if expires is None else f"expires = {expires.isoformat(timespec='seconds')}\n"
     return f'[tokens."{name}"]\nsha256 = "{_digest(secret)}"\n{until}'
@@ -120,7 +120,7 @@ def from_file(text: str, file_name: str) -> list[Token]:
 
 
 def from_environment(text: str, variable: str) -> list[Token]:
-    """Return the tokens of a variable, `NAME:SECRET` with spaces between. Raises BadTokens."""
+    """Return the tokens of a variable, `NAME:SECRET` separated by spaces. Raises BadTokens."""
     tokens = []
     for place, item in enumerate(text.split(), 1):
         name, colon, secret = item.partition(":")
@@ -131,9 +131,9 @@ def from_environment(text: str, variable: str) -> list[Token]:
 
 
 def from_header(values: Sequence[str]) -> str | None:
-    """Return the secret of `Authorization: Bearer SECRET`, "" for any other of that name.
+    """Return the secret in the values of Authorization, which must be `Bearer SECRET`, once.
 
-    None if there is no such header. Source: RFC 6750, section 2.1.
+    "" for any other value, None without one. Source: RFC 6750, section 2.1.
     """
     if not values:
         return None

@@ -163,7 +163,7 @@ class Fuzz:
                 command.generation.respond(GenerateResponse(content="\ud800 text"), 1.0)
                 if self.random.random() < 0.8:
                     command.generation.ended(2.0)
-                self.session.heard(command.generation)
+                self.session.enqueue(command.generation)
             elif isinstance(command, TakeOver):
                 assert command.frame is frame
 

@@ -120,7 +120,7 @@ class Protocol(RuleBasedStateMachine):
                 heard.calls[index] = heard.calls.get(index, "") + said
         one.respond(response, 1.0)
         if heard not in self.lost:
-            self.session.heard(one)
+            self.session.enqueue(one)
 
     @rule(
         frame_id=ids,
@@ -193,7 +193,7 @@ class Protocol(RuleBasedStateMachine):
         if heard is not None:
             heard.generation.failed(Refusal(ErrorCode.MODEL_ERROR, "x"))
             if heard not in self.lost:
-                self.session.heard(heard.generation)
+                self.session.enqueue(heard.generation)
 
     @rule(frame_id=ids)
     def cancel(self, frame_id):
@@ -311,7 +311,7 @@ class Protocol(RuleBasedStateMachine):
                     continue
                 heard.generation.cancel(9.0)
                 self.ack(heard.generation.id, 0)
-                self.session.heard(heard.generation)
+                self.session.enqueue(heard.generation)
             self.take()
             if all(heard in self.lost for heard in self.running.values()):
                 return

@@ -51,7 +51,7 @@ class Scene:
     def _tell(self, frame_id, act):
         if frame_id in self.known:
             act(self.known[frame_id])
-            self.session.heard(self.known[frame_id])
+            self.session.enqueue(self.known[frame_id])
 
     def respond(self, frame_id, response, now):
         self._tell(frame_id, lambda one: one.respond(response, now))

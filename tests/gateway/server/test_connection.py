@@ -59,10 +59,10 @@ async def test_generations_share_what_may_wait_for_one_client():
         (connection,) = gateway._connections
         (generation,) = connection._session.generations
         generation.waiting_bytes = 5000
-        assert not connection.has_enough(generation)
+        assert not connection.must_wait(generation)
         await wire.send(Generate(id="b", prompt="hi"))
         await wire.until("chunk")
-        assert connection.has_enough(generation)
+        assert connection.must_wait(generation)
         generation.waiting_bytes = 0
 
 

@@ -69,13 +69,13 @@ class Listener:
     """A subscriber that has enough when it is told to."""
 
     def __init__(self):
-        self.heard_of = 0
+        self.notified = 0
         self.full = False
 
-    def heard(self, task):
-        self.heard_of += 1
+    def notify(self, task):
+        self.notified += 1
 
-    def has_enough(self, generation):
+    def must_wait(self, generation):
         return self.full
 
     def lose(self, task):
@@ -100,19 +100,19 @@ async def ended(task):
     return task.generation.take()[-1]
 
 
-async def test_a_provider_is_not_pulled_while_its_subscriber_has_enough():
+async def test_a_provider_is_not_pulled_while_its_subscriber_makes_it_wait():
     provider, listener = scripted(Say("a b c d")), Listener()
     listener.full = True
     task = begun(provider, listener)
-    await eventually(lambda: listener.heard_of == 1)
+    await eventually(lambda: listener.notified == 1)
     for _ in range(20):
         await asyncio.sleep(0)
-    assert listener.heard_of == 1
-    task.look()
+    assert listener.notified == 1
+    task.wake()
     await asyncio.sleep(0)
-    assert listener.heard_of == 1
+    assert listener.notified == 1
     listener.full = False
-    task.look()
+    task.wake()
     assert (await ended(task)).finish_reason == "stop"
 
 
