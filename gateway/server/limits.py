@@ -45,7 +45,7 @@ ENFORCERS: dict[str, str] = {
     "resume_ttl_s": "generations.Generations.__init__",
     "generation_timeout_s": "generations.Generations.begin",
     "idle_timeout_s": "connection.Connection.run",
-    "close_timeout_s": "server.Gateway.close",
+    "close_timeout_s": "server.Gateway._handlers_end",
 }
 
 

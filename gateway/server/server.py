@@ -167,7 +167,7 @@ class Gateway:
                 os.unlink(self.settings.unix)  # noqa: PTH108 - nothing to wait for
 
     async def _handlers_end(self, server: Server) -> bool:
-        """Wait until every connection has ended, `close_timeout_s` at most; return whether so."""
+        """Wait up to `close_timeout_s` for all connections to end; return whether they have."""
         try:
             async with asyncio.timeout(self.settings.close_timeout_s):
                 await server.wait_closed()
