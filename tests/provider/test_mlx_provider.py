@@ -33,6 +33,7 @@ from provider.interface import (
 )
 from provider.models.loading import tokenizer_of
 from provider.models.source import EMBEDDED
+from tests.support import programs
 from tests.support.timeouts import TIMEOUT
 from tests.support.tiny_models import LLAMA, write_model
 
@@ -549,13 +550,7 @@ asyncio.run(main())
     ["", "await stream.aclose()", "raise SystemExit", "globals().update(keep=(provider, stream))"],
 )
 def test_an_application_ends_with_streams_left_open(end):
-    done = subprocess.run(
-        [sys.executable, "-c", APPLICATION % end],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT * 2,
-        check=False,
-    )
+    done = programs.run("-c", APPLICATION % end, timeout=TIMEOUT * 2)
     assert done.returncode == 0, done.stderr
     assert done.stdout
     assert "Traceback" not in done.stderr

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import termios
+import types
 from pathlib import Path
 
 from tests.support.timeouts import TIMEOUT
@@ -224,7 +225,8 @@ def _become(request, descriptors):
     kind, what, *arguments = request["arguments"]
     sys.argv = [kind, *arguments]
     if kind == "-c":
-        exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
+        sys.modules["__main__"] = module = types.ModuleType("__main__")  # as long as the process
+        exec(compile(what, "<string>", "exec"), vars(module))
     else:
         runpy.run_module(what, run_name="__main__", alter_sys=True)
 

@@ -19,6 +19,7 @@ PROGRAMS = {
     "a signal": "import os, signal; os.kill(os.getpid(), signal.SIGTERM)",
     "Ctrl-C": "import os, signal; os.kill(os.getpid(), signal.SIGINT)",
     "its end": "import atexit; atexit.register(print, 'the end')",
+    "its module": "import __main__; x = 1; print(__main__.x, __name__)",
     "its threads": "import threading; threading.Timer(0.01, print, ['late']).start()",
 }
 
