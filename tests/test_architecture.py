@@ -19,7 +19,7 @@ TEXT = PAGE.read_text(encoding="utf-8")
 PROSE = re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL)
 NAMES = re.findall(r"`([^`]+)`", PROSE)
 SOURCES = [*ROOT.glob("gateway/**/*.py"), *ROOT.glob("provider/**/*.py")]
-# Limits are the settings of these groups; the engine's are limits but for what is no amount.
+# Limits are the settings of these groups, and all engine settings except NO_LIMITS.
 GROUPS = {"Limits", "Timeouts"}
 NO_LIMITS = {"prefix_cache_dir", "draft_tokens", "kv_bits", "kv_group_size", "quantized_kv_start"}
 LIMITS = {setting.name for setting in settings(Settings) if setting.group in GROUPS} | {

@@ -1,13 +1,12 @@
-"""The rows of one model that run together: prompts in chunks, then one token each a step.
+"""The rows of one model that run together: prefill in chunks, then one token per row and step.
 
 Rule 1: only the MLX thread calls it.
 Rule 2: a removed row takes part in no later forward pass.
-Rule 3: a step launches the next forward pass before it reads the tokens of the one before, so that
-the device works while Python does. What was launched for a row that turns out to have ended is
-dropped.
-Rule 4: an error ends the row that caused it and no other. Where it can't be told whose it is, the
-rows of that forward pass are read again from their tokens, each alone at first: the one at fault
-fails alone, the others go on with the same text.
+Rule 3: a step launches its forward pass before it reads the tokens of the previous one, so that the
+device and Python work at the same time. A token launched for a row that has ended is dropped.
+Rule 4: an error ends only the row that caused it. If a forward pass of several rows fails, each row
+is prefilled again from its tokens, alone: the row at fault then fails alone, and the others go on
+with the same text.
 """
 
 from __future__ import annotations
@@ -49,8 +48,8 @@ __all__ = ["Batch"]
 
 log = logging.getLogger(__name__)
 
-CLEAR_EVERY = 512  # steps after which mlx gives back the buffers that it has kept for reuse
-MOST_KEPT = 1 << 30  # bytes of such buffers after a chunk; the next steps can use that many
+CLEAR_EVERY = 512  # steps after which the buffers that mlx keeps for reuse are freed
+MOST_KEPT = 1 << 30  # bytes of such buffers that may remain after a prefill chunk
 
 
 Decoding = Group | SpeculativeGroup
@@ -70,7 +69,7 @@ class Batch:
         target, draft = as_model(model), self._single_row.draft
         self._model = target if draft is None else ModelWithDraft(target, draft)
         self._ends = frozenset(ends)
-        self._keep = keep  # gets the caches of a row that leaves, and how many tokens they hold
+        self._keep = keep  # called for each row that leaves, so that its caches can be reused
         self._batching = Batching.ALONE if self._single_row.needed else batching_of(model)
         if on_cpu():
             let_caches_attend(model)
@@ -89,9 +88,9 @@ class Batch:
         )
 
     def add(self, row: Row, hit: Hit | None = None) -> int:
-        """Take a row; return how many tokens are to be prefilled before it decodes.
+        """Add a row; return how many tokens must be prefilled before it decodes.
 
-        One that has no caches of its own begins with those of a `hit`, if there is one.
+        A row without caches starts with those of `hit`, if there is one.
         """
         self._rows[row.key] = row
         if row.caches is None and hit is not None:
@@ -108,7 +107,7 @@ class Batch:
     def remove(self, keys: Iterable[int], *, faulty: bool = False) -> None:
         """Take rows out before the next forward pass; unknown keys are ignored.
 
-        What they have read is kept for others, unless they are `faulty`.
+        Their caches are offered for reuse, unless the rows are `faulty`.
         """
         for key in keys:
             row = self._rows.pop(key, None)
@@ -123,9 +122,9 @@ class Batch:
         self._drop_empty()
 
     def park(self, key: int) -> Parked:
-        """Take a row out with its caches, evaluated, and the token that is on its way.
+        """Take a row out; return it with its evaluated caches and its launched, unread token.
 
-        One whose forward pass has just failed has neither: it is read again when it comes back.
+        A row whose forward pass has just failed has neither, and is prefilled again later.
         """
         row = self._rows.pop(key)
         group = next((group for group in self._groups if row in group.members), None)
@@ -142,7 +141,7 @@ class Batch:
         return Parked(replace(row, caches=caches, done=done, gone=False), pending)
 
     def deliver(self, parked: Parked) -> Token:
-        """Return the token that was pending when a row was parked."""
+        """Append the token that was pending when a row was parked, and return it."""
         assert parked.pending is not None
         row, token = parked.row, parked.pending
         row.sequence.append(token)
@@ -150,15 +149,15 @@ class Batch:
 
     @property
     def first_token_pending(self) -> bool:
-        """Whether a row's first token has been launched and should be delivered soon."""
+        """Whether the first token of a row has been launched and not yet read."""
         return any(group.first_token_pending for group in self._groups)
 
     def collect(self) -> StepResult:
-        """Wait for the launched forward passes, and return their tokens; launch no others."""
+        """Wait for the launched forward passes and return their tokens, without launching more."""
         return self._each(lambda group, result: group.collect(result))
 
     def decode(self) -> StepResult:
-        """Launch a forward pass for every decoding row, and return the tokens of the last one."""
+        """Launch a forward pass for all decoding rows; return the tokens of the previous one."""
         self._merge()
         result = self._each(lambda group, result: group.step(result))
         self._steps += 1
@@ -177,16 +176,16 @@ class Batch:
         for token in result.tokens:
             if token.finish:
                 self._rows.pop(token.key, None)
-                # A fault of a pass whose token is no longer wanted.
+                # The row has ended, so a fault in its next forward pass does not matter.
                 result.faults.pop(token.key, None)
         self.remove(result.faults, faulty=True)
         self._drop_empty()
         return result
 
     def prefill(self, plan: Sequence[tuple[int, int]]) -> StepResult:
-        """Read a chunk of each sequence, `(key, tokens)`, in one forward pass; wait for its end.
+        """Prefill the given number of tokens for each `(key, tokens)`; wait for the forward pass.
 
-        Sequences that are read together must be read to their ends.
+        If there are several rows, each must be read to its end.
         """
         result = StepResult()
         rows, counts = [self._rows[key] for key, _ in plan], [n for _, n in plan]
@@ -206,9 +205,9 @@ class Batch:
         return result
 
     def settle(self) -> None:
-        """Wait for what removed rows' last step still computes.
+        """Wait until mlx has finished all launched work, that of removed rows included.
 
-        A program that ends meanwhile would be aborted by mlx's own threads.
+        If the process ended before, mlx's own threads would abort it.
         """
         mx.synchronize()
 
@@ -219,7 +218,7 @@ class Batch:
         self._groups.clear()
 
     def _suspect(self, rows: Sequence[Row], error: Exception, result: StepResult) -> None:
-        """One of these rows made a forward pass fail: the only one, or it will show alone."""
+        """Handle a failed forward pass: blame its only row, or prefill each row again, alone."""
         result.failed = True
         rows = [row for row in rows if not row.gone]
         if len(rows) == 1:
@@ -260,7 +259,7 @@ class Batch:
             mx.clear_cache()
 
     def _start(self, rows: Sequence[Row], caches: RowCaches) -> None:
-        """Let rows decode whose sequences are read but for the last token."""
+        """Let rows decode, whose sequences have been read up to the last token."""
         for row in rows:
             row.caches, row.fed = None, row.done
         if isinstance(self._model, ModelWithDraft):
@@ -273,7 +272,7 @@ class Batch:
             self._groups.append(Group(self._model, self._ends, rows, caches, self._keep))
 
     def _merge(self) -> None:
-        """Make one group of all those that may run together."""
+        """Join all groups that may run together to one."""
         if self._batching is Batching.ALONE or len(self._groups) == 1:
             return
         sound = [g for g in self._groups if isinstance(g, Group) and not g.suspect]

@@ -1,14 +1,13 @@
-"""How many threads a decode step's matrix products get, by measuring.
+"""Chooses the number of BLAS threads for a decode step by measuring.
 
-Many small products are done sooner by one thread than by several that wait for each other, and
-leave the other processors to Python; few large ones are not. Where the border lies depends on the
-model, the rows and the machine, so both are tried in turn and the faster one is kept.
+Many small matrix products are faster on one thread than on several that wait for each other, and
+leave the other processors to Python; large products are faster on several. The border depends on
+the model, the rows and the machine, so each number of threads is measured and the fastest is kept.
 
-A BLAS's threads go on spinning for some tens of milliseconds after their last product. What a step
-of one thread takes meanwhile says nothing: it has a processor less. So a trial waits after each
-change until they sleep.
+After their last product, BLAS threads go on spinning for about 0.1 s and take a processor from the
+step that follows. So steps don't count for SETTLE_S after each change of the number.
 
-Pure policy: no clock, no library. The worker asks before each step and tells what it took.
+Pure policy: no clock, no library. The worker asks before each step and reports its time.
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ from statistics import median
 __all__ = ["ThreadTuner"]
 
 SETTLE_S = 0.12  # OpenBLAS spins for 2^28 cycles, about 0.1 s
-BLOCK = 8  # steps that count with one choice before the next is tried
-BLOCKS = 2  # blocks that each choice is tried for
-AGAIN = 2048  # steps after which the decision is repeated
-BIAS = 0.97  # fewer threads win unless more are faster by this factor: they leave room for others
+BLOCK = 8  # steps measured with one number of threads before the next is measured
+BLOCKS = 2  # blocks measured for each number of threads
+AGAIN = 2048  # steps after which the numbers are measured again
+BIAS = 0.97  # more threads are chosen only if their steps take less than this share of the time
 
 
 class ThreadTuner:
-    """The fastest of a few numbers of threads, for each magnitude of a batch's rows."""
+    """Finds the fastest number of threads, for each magnitude of the number of rows."""
 
     def __init__(self, choices: Sequence[int]):
         self._choices = sorted(set(choices))
         self._trials: dict[int, _Trial] = {}  # trials by the bit length of the number of rows
-        self._settling_s = SETTLE_S  # seconds of steps that don't count yet
+        self._settling_s = SETTLE_S  # remaining seconds of steps that don't count
         self._last: int | None = None
 
     def choose(self, rows: int) -> int:
-        """Return how many threads the next step of `rows` rows should have."""
+        """Return the number of threads for the next step of `rows` rows."""
         if len(self._choices) == 1:
             return self._choices[0]
         choice = self._trial(rows).choice
@@ -45,11 +44,11 @@ class ThreadTuner:
         return choice
 
     def disturbed(self) -> None:
-        """Take note that something ran with other numbers of threads."""
+        """Ignore steps for SETTLE_S, because other numbers of threads were in use."""
         self._settling_s = SETTLE_S
 
     def took(self, rows: int, seconds: float) -> None:
-        """Take the time of a step that ran as `choose` said, and of what came with it."""
+        """Record the time of a turn whose decode step ran with the threads from `choose`."""
         if len(self._choices) == 1:
             return
         trial = self._trial(rows)
@@ -65,7 +64,7 @@ class ThreadTuner:
 
 
 class _Trial:
-    """The choices tried in turn, then the one that was fastest."""
+    """The measurement of each number of threads in turn, then the fastest."""
 
     def __init__(self, choices: Sequence[int]):
         self.steps = 0

@@ -1,4 +1,4 @@
-"""Delivery of events from the MLX thread to the readers, by one call an event loop and step."""
+"""Delivery of events from the MLX thread to the readers, one call per event loop and step."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ R = TypeVar("R", bound=Reader)
 
 
 class EventDelivery(Generic[R]):
-    """Collects events, and delivers them to each event loop at once.
+    """Collects the events of a step, and delivers them by one call to each event loop.
 
-    One `call_soon_threadsafe` a step and loop, not one a token: each wakes the loop by a system
-    call, and at 32 streams those would cost more than the text.
+    There is one `call_soon_threadsafe` per step and loop, not per token: each wakes the loop by a
+    system call, and with 32 streams those would cost more than the text.
     """
 
     def __init__(self) -> None:

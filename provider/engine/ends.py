@@ -1,4 +1,4 @@
-"""How runs end: what their readers are told at last."""
+"""The last events of runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def finished(run: Run, reason: str, now: float) -> RunFinished:
-    """Return the end of a run that stopped by itself, at `now` by time.perf_counter."""
+    """Return the last event of a run that ended by itself, at `now` by time.perf_counter."""
     assert run.text is not None
     calls = run.text.calls
     reason = "tool_calls" if calls and reason == "stop" else reason
@@ -23,9 +23,9 @@ def finished(run: Run, reason: str, now: float) -> RunFinished:
 
 
 def failure_of(run: Run, error: Exception) -> GenerationError:
-    """Return what a run's reader raises for an error; one that is unexpected goes to the log.
+    """Return the error that a run's reader will raise; log `error` if it is unexpected.
 
-    The error holds on to no frame, and so to no array of the step that failed.
+    The returned error has no traceback, whose frames would keep arrays of the failed step.
     """
     if not isinstance(error, GenerationError):
         log.error("run %d failed", run.key, exc_info=error)

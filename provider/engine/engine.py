@@ -1,12 +1,12 @@
-"""One model on the MLX thread: mailbox in, events out.
+"""The engine of one model: messages to the MLX thread in, events of runs out.
 
 Rule 1: other threads only post to the mailbox and read inboxes.
-Rule 2: before every turn the whole mailbox is taken. A cancel or a new run waits for one step of
-each model, never for a tick.
-Rule 3: while nobody streams, and prompts are known to be on their way, a turn waits a moment for
-them: read together they cost little more than one.
-Rule 4: the engine outlives whatever a run does. What no run can be blamed for ends the runs that
-are there, one error each, and the next ones find an empty batch.
+Rule 2: the mailbox is emptied before every turn, so that a cancel or a new run waits for at most
+one turn of each model.
+Rule 3: while no run streams and new runs are announced, a turn waits up to GATHER_ALL_S for them:
+several prompts in one forward pass cost little more than one.
+Rule 4: no error of a run ends the engine. An error that can't be traced to one run ends all runs
+of the batch, and later runs start with an empty batch.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ __all__ = ["Engine", "EngineClosedError", "memory_limit"]
 
 log = logging.getLogger(__name__)
 
-USABLE = 0.9  # share of the memory for weights and caches; the rest is for a step's own arrays
-GATHER_S = 0.005  # wait of a turn for the next announced prompt
-GATHER_ALL_S = 0.05  # wait of a turn for all announced prompts
+USABLE = 0.9  # share of the memory for weights and caches; a step's other arrays need the rest
+GATHER_S = 0.005  # longest wait of a turn for the next announced run
+GATHER_ALL_S = 0.05  # longest wait of a turn for all announced runs
 
 
 class EngineClosedError(GenerationError):
@@ -49,10 +49,10 @@ class EngineClosedError(GenerationError):
 
 
 class Engine:
-    """A model and its runs; a lane of the MLX thread, its own if none is given.
+    """A model and its runs, as a lane of the MLX thread (by default a new thread).
 
-    `loader` runs on that thread. `submit`, `cancel` and `resume` may be called from any thread and
-    return at once.
+    `loader` is called on that thread. `submit`, `cancel` and `resume` may be called from any thread
+    and return at once.
     """
 
     def __init__(
@@ -66,21 +66,21 @@ class Engine:
     ):
         self.name = name
         self.settings = settings or EngineSettings()
-        self.restarts = 0  # times that the batch was lost to an error of no single run
+        self.restarts = 0  # times the whole batch was lost, to an error that no single run caused
         memory = memory or MemoryPool(memory_limit(self.settings))
         self._worker = Worker(name, loader, self.settings, sampling or Sampling(), memory)
         self._owns_thread = thread is None
         self._thread = thread or MlxThread()
         self._lock = threading.Lock()  # guards the attributes below
         self._closed = False  # whether new runs are refused
-        self._ending = False  # whether the remaining runs are ended too
+        self._ending = False  # whether the remaining runs must be ended too
         self._freed = threading.Event()
         self._next_key = 0
         self._loading: Future[ModelFacts] | None = None
         # Steps of the current loading.
         self._steps: Generator[LoadProgress, None, ModelFacts] | None = None
         self._watchers: list[Callable[[LoadProgress], None]] = []
-        self._coming = 0  # announced runs, whose prompts are being made
+        self._coming = 0  # number of announced runs, whose prompts are being prepared
         self._arrived = threading.Event()  # set when the mailbox has got a message
         self._drained = threading.Event()  # set while there are no runs
         self._drained.set()
@@ -94,17 +94,17 @@ class Engine:
 
     @property
     def trouble(self) -> str | None:
-        """Why the engine can't be used, None if it can; the next run makes it try again."""
+        """The reason why no run can go on, None if there is none; the next run tries again."""
         return self._trouble
 
     @property
     def busy(self) -> bool:
-        """Whether the thread has anything to do for it."""
+        """Whether the MLX thread has anything to do for this engine."""
         return self._thread.works_for(self)
 
     @property
     def model(self) -> LoadedModel | None:
-        """The model, for the MLX thread alone."""
+        """The model; only the MLX thread may use it."""
         return self._worker.model
 
     @property
@@ -118,18 +118,21 @@ class Engine:
         return list(self._worker.runs)
 
     def statistics(self) -> EngineStatistics:
-        """Return one look at the engine's numbers; never waits for the MLX thread."""
+        """Return a snapshot of the engine's numbers, without waiting for the MLX thread."""
         return self._worker.statistics(self.restarts)
 
     def load(self) -> Future[ModelFacts]:
-        """Load the model, once; the future raises what the loader raised."""
+        """Load the model unless it is loaded or loading; a failed loading is tried again.
+
+        The future raises what the loader raised.
+        """
         with self._lock:
             self._refuse_if_closed()
             loading = self._loading
             if loading is not None and not (loading.done() and loading.exception() is not None):
                 return loading
             loading = self._loading = Future()
-            loading.set_running_or_notify_cancel()  # nobody can cancel it
+            loading.set_running_or_notify_cancel()  # from now on the future can't be cancelled
             self._mailbox.append(Load())
         self._thread.wake(self)
         return loading
@@ -144,9 +147,9 @@ class Engine:
             watcher(progress)
 
     def retire(self) -> bool:
-        """Take no new runs from now on, if there are none; return whether that is so.
+        """Refuse new runs from now on, but only if there are none; return whether that is so.
 
-        From any thread; `close` is still to be called.
+        From any thread. The caller must still call `close`.
         """
         with self._lock:
             if self._worker.runs or self._mailbox or self._coming or self._loads:
@@ -156,7 +159,7 @@ class Engine:
 
     @contextmanager
     def coming(self) -> Iterator[None]:
-        """Announce a run while its prompt is being made."""
+        """Announce a run while its prompt is being prepared."""
         with self._lock:
             self._coming += 1
         try:
@@ -167,11 +170,10 @@ class Engine:
             self._arrived.set()
 
     def submit(self, request: RunRequest, inbox: Inbox) -> Run:
-        """Enter a run; its events come to `inbox`.
+        """Submit a run; its events go to `inbox`.
 
-        Raises GenerationError once closed, ResourceExceededError if the queue is full (with the
-        seconds after which to try again in its details, `retry_after`), MemoryExceededError if the
-        run could never fit.
+        Raises EngineClosedError once closed, ResourceExceededError if the queue is full (with
+        `retry_after` in seconds in its details), MemoryExceededError if the run could never fit.
         """
         self._worker.refuse_if_too_large(request)
         with self._lock:
@@ -184,18 +186,18 @@ class Engine:
             self._next_key += 1
             self._drained.clear()
             run = Run(self._next_key, self.name, request, inbox)
-            self._worker.runs.add(run)  # counted from now on
+            self._worker.runs.add(run)  # now, so that the queue's limit counts it
             self._mailbox.append(Submit(run))
         self._wake()
         return run
 
     def cancel(self, run: Run) -> None:
-        """Take a run out before the next step; one that has ended already is left alone."""
+        """End a run before the next step, without an event; do nothing if it has ended."""
         if not run.ended:
             self._post(Cancel(run))
 
     def resume(self, run: Run) -> None:
-        """Let a parked run go on if its reader has caught up; see `Run.unread`."""
+        """Queue a parked run again if its reader has caught up; see `Run.unread`."""
         self._post(Resume(run))
 
     @property
@@ -203,10 +205,10 @@ class Engine:
         return self._loading is not None and not self._loading.done()
 
     def close(self, grace_s: float | None = None) -> None:
-        """Take no new runs, and free the model; end the thread, if it is the engine's own.
+        """Refuse new runs, wait for live ones, free the model, and end the engine's own thread.
 
-        Runs that are there have `grace_s` seconds to come to their ends, by default the setting
-        `close_grace`; then they get one error each. Idempotent.
+        Live runs have `grace_s` seconds to end, by default the setting `close_grace`; after that
+        they end with an error. Idempotent.
         """
         with self._lock:
             self._closed = True
@@ -233,10 +235,10 @@ class Engine:
         if self._closed:
             raise EngineClosedError("the provider is closed")
 
-    # A lane, on the MLX thread.
+    # The methods of a Lane, called on the MLX thread.
 
     def turn(self, active_models: int) -> None:
-        """Make one turn: load, or take the mailbox and make a step for all runs."""
+        """Make one turn: empty the mailbox, then load a part of the model or make a step."""
         try:
             if self._ending:
                 self.end()
@@ -246,11 +248,11 @@ class Engine:
                 self._load_step()
             else:
                 self._step(active_models)
-        except BaseException as error:  # noqa: BLE001 - the thread has nobody to raise it to
+        except BaseException as error:  # noqa: BLE001 - no caller on the thread can handle it
             self._recover(error)
 
     def idle(self) -> bool:
-        """Return whether there is nothing to do until something is posted."""
+        """Return whether there is nothing to do until a message is posted."""
         with self._lock:
             if self._mailbox or self._loads or (self._ending and not self._freed.is_set()):
                 return False
@@ -259,7 +261,7 @@ class Engine:
             return not self._worker.busy
 
     def end(self) -> None:
-        """End the runs that are there and free the model."""
+        """End all runs with an error and free the model."""
         if self._freed.is_set():
             return
         with self._lock:
@@ -283,7 +285,7 @@ class Engine:
         except StopIteration as end:
             self._steps, self._watchers = None, []
             self._loading.set_result(end.value)
-        except BaseException as error:  # noqa: BLE001 - whoever waits for it is told
+        except BaseException as error:  # noqa: BLE001 - raised by the future of `load`
             try:
                 self._worker.free()
             except Exception:
@@ -353,6 +355,6 @@ class Engine:
 
 
 def memory_limit(settings: EngineSettings) -> int:
-    """Return how many bytes all models together may take, KV caches included."""
+    """Return how many bytes all models and their KV caches may take together."""
     given = settings.memory_bytes
     return int(usable_memory() * USABLE) if given is None else given

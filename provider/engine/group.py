@@ -1,4 +1,4 @@
-"""Rows that decode in one forward pass, launched ahead of the reading of their tokens."""
+"""Rows that decode in one forward pass, which is launched before the last tokens are read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from provider.runtime.mlx_lm import TokenBuffer
 
 __all__ = ["Group", "Together"]
 
-MOST_DEAD = 0.25  # share of a group's rows that may be dead before it is made smaller
+MOST_DEAD = 0.25  # share of a group's slots that may be dead before it is made smaller
 Together = Callable[[Sequence[list[Any]]], SlotCaches | MergedCaches]
 
 
@@ -37,30 +37,30 @@ class Group:
         self._ends = ends
         self._caches = caches
         self._keep = keep
-        self._rows: list[Row | None] = list(rows)  # rows by slot; None for a dead slot
+        self._rows: list[Row | None] = list(rows)  # by slot; None for a dead slot
         # Last sampled token of each slot, to be fed next.
         self._next: Any = mx.zeros((len(rows),), mx.uint32)
-        # The pass that was launched and not read yet.
+        # The tokens of the launched forward pass, not read yet, and its rows by slot.
         self._launched: tuple[Any, list[Row | None]] | None = None
-        # By slot: what to feed to a row that has just come.
+        # By slot, the token to feed to a row that has just joined.
         self._fresh = {slot: row.sequence[-1] for slot, row in enumerate(rows)}
         for row in rows:
             row.context = TokenBuffer(row.sequence[:-1]) if row.processors else None
 
     @property
     def members(self) -> list[Row]:
-        """The rows that still want a token, launched or not."""
+        """The rows that wait for another token, launched or not."""
         launched = self._launched[1] if self._launched else []
         found = [row for row in (*self._rows, *launched) if row is not None and not row.gone]
         return list(dict.fromkeys(found))
 
     @property
     def suspect(self) -> bool:
-        """Whether its row still has to show that it can run alone."""
+        """Whether it has a row that must run alone first, after a failed forward pass."""
         return any(row is not None and row.suspect for row in self._rows)
 
     def join(self, other: Group, together: Together) -> None:
-        """Take the rows of another group, and what it has launched."""
+        """Take the rows of another group, and its launched forward pass."""
         if other._launched is not None:
             mine = self._launched or (mx.zeros((0,), mx.uint32), [])
             sampled = mx.concatenate([mine[0], other._launched[0]])
@@ -77,7 +77,7 @@ class Group:
         if more > 0:
             self._rows += [None] * more
             self._next = mx.concatenate([self._next, mx.zeros((more,), mx.uint32)])
-        # Not in place: what was launched and is not read yet is this very array.
+        # A new array, because the old one holds the launched tokens, which are not read yet.
         self._next = mx.put_along_axis(self._next, mx.array(slots), other._next, axis=0)
         for place, slot in enumerate(slots):
             self._rows[slot] = other._rows[place]
@@ -99,7 +99,7 @@ class Group:
         return mine.join(theirs)
 
     def leave(self, row: Row, *, keep: bool = True) -> None:
-        """Free a row's slot, if it is one of this group's."""
+        """Free the slot of a row, if the row has one in this group."""
         if row in self._rows:
             slot = self._rows.index(row)
             if keep and self._keep is not None:
@@ -111,12 +111,12 @@ class Group:
 
     def _copied(self, slot: int) -> list[Any]:
         caches = self._caches.extract(slot)
-        # At once: unevaluated, a copy of one row holds on to the memory of all.
+        # An unevaluated copy of one row would keep the memory of all rows.
         mx.async_eval([state_of(layer) for layer in caches])  # type: ignore[no-untyped-call]
         return caches
 
     def extract(self, row: Row) -> tuple[list[Any] | None, int | None]:
-        """Return copies of a row's caches, if it still has a slot, and its unread token, if any."""
+        """Return copies of a row's caches, None without a slot, and its unread token, if any."""
         pending = None
         if self._launched is not None and row in self._launched[1]:
             pending = int(self._launched[0][self._launched[1].index(row)].item())
@@ -126,24 +126,24 @@ class Group:
 
     @property
     def first_token_pending(self) -> bool:
-        """Whether a row's first token was launched and not read."""
+        """Whether the first token of a row has been launched and not yet read."""
         return self._launched is not None and any(
             row is not None and not row.generated for row in self._launched[1]
         )
 
     def collect(self, result: StepResult) -> None:
-        """Read what was launched last."""
+        """Read the tokens of the launched forward pass, without launching another."""
         launched, self._launched = self._launched, None
         if launched is not None:
             result.tokens += self._take(*launched)
 
     def step(self, result: StepResult) -> None:
-        """Launch the next forward pass, then read what the one before has sampled."""
+        """Launch the next forward pass, then read the tokens of the previous one."""
         before, self._launched = self._launched, None
         failure: Exception | None = None
         try:
             self._launched = self._launch(result)
-        except Exception as error:  # noqa: BLE001 - raised again when what is good is safe
+        except Exception as error:  # noqa: BLE001 - raised after the previous tokens are read
             failure = error
         if before is not None:
             result.tokens += self._take(*before)
@@ -153,7 +153,7 @@ class Group:
     def _launch(self, result: StepResult) -> tuple[Any, list[Row | None]] | None:
         for row in self._rows:
             if row is not None and row.drawn >= row.max_tokens:
-                self.leave(row)  # its last token is on its way
+                self.leave(row)  # its last token is launched
         if not any(self._rows):
             return None
         self._compact(MOST_DEAD)

@@ -20,10 +20,10 @@ __all__ = [
 
 
 class Inbox(Protocol):
-    """Where the engine leaves a run's events; `loop` is None for a reader that is a thread.
+    """The queue of one run's events. `loop` is the reader's event loop, None for a thread.
 
-    `taken` counts the tokens whose text the reader has got; the engine sets `parked` while the run
-    waits for the reader to catch up.
+    `taken` counts the tokens whose text the reader has taken. The engine sets `parked` while the
+    run waits for the reader to catch up; the reader must then resume the run.
     """
 
     loop: asyncio.AbstractEventLoop | None
@@ -51,7 +51,7 @@ class AsyncInbox:
             self._waiting.set_result(None)
 
     async def get(self) -> RunEvent:
-        """Wait for the next event; cancelling loses none. For one reader."""
+        """Wait for the next event. Cancelling loses no event. Only one reader may wait."""
         while not self._events:
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
@@ -84,9 +84,10 @@ class SyncInbox:
 
 
 class ChoiceInbox:
-    """The inbox of one of several runs that one reader reads, by their common inbox `all_of_them`.
+    """The inbox of one choice, where one reader reads all choices of a generation.
 
-    Its events come there as pairs of the branch and the event; the reader counts what it takes.
+    Events go to the common inbox `all_of_them`, as pairs of this ChoiceInbox and the event. The
+    reader must call `take` for each.
     """
 
     def __init__(self, index: int, all_of_them: AsyncInbox | SyncInbox):

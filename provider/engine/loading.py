@@ -1,6 +1,6 @@
-"""The model of one engine: loaded in steps, tried out, loaded again when it is broken, freed.
+"""Loads the model of one engine in steps, tests it, reloads it when it is broken, and frees it.
 
-Rule: only the MLX thread calls it, but for `wait_for_disk`.
+Rule: only the MLX thread calls it, except for `wait_for_disk`.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from provider.settings import EngineSettings
 
 __all__ = ["RECHECK_S", "Loader", "ModelSlot"]
 
-RECHECK_S = 0.01  # pause between looks at memory that no run will free
+RECHECK_S = 0.01  # seconds between two attempts to get memory that no run will free
 
-# Returns steps where other models get their turns in between.
+# Returns the model, or the steps of loading it, between which other models have their turns.
 Loader = Callable[[], LoadedModel | Loading]
 
 log = logging.getLogger(__name__)
 
 
 class ModelSlot:
-    """The place of one model: its weights, the format of its text, and its part of the memory."""
+    """One engine's model, the format of its text, and its share of the memory."""
 
     def __init__(
         self,
@@ -55,12 +55,12 @@ class ModelSlot:
         self._settings = settings
         self._memory = memory
         self._reuse = reuse
-        self._pace = pace  # told by the trial how fast the model is
+        self._pace = pace  # gets first timings from `try_out`
         self._single_row = SingleRowSettings()
         self.admission = self._admission(0)
 
     def load(self) -> ModelFacts:
-        """Do what `steps` does, to its end, without waiting for room."""
+        """Load the model at once, without waiting for memory; raises what `steps` raises."""
         steps = self.steps(waits=False)
         while True:
             try:
@@ -69,10 +69,10 @@ class ModelSlot:
                 return end.value  # type: ignore[no-any-return]
 
     def steps(self, *, waits: bool = True) -> Generator[LoadProgress, None, ModelFacts]:
-        """Load the model, in steps; one that `waits` may wait for room, see `MemoryPool.reserving`.
+        """Load the model in steps; with `waits`, wait for memory as `MemoryPool.reserving` does.
 
-        Raises what the loader raises, ModelLoadingError if it can't run, MemoryExceededError or
-        ResourceExceededError if there is no room for it.
+        Raises what the loader raises, ModelLoadingError if the model can't run, MemoryExceededError
+        or ResourceExceededError if its weights don't fit.
         """
         begin = time.perf_counter()
         self.admission.leave()
@@ -86,16 +86,16 @@ class ModelSlot:
         return made.facts
 
     def new_batch(self, *, keep: bool = True) -> Batch:
-        """Return an empty batch; what its rows read is kept for later prompts if `keep`."""
+        """Return an empty batch; with `keep`, its rows' caches are kept for later prompts."""
         assert self.model is not None
         ends = self.model.tokenizer.eos_token_ids
         kept = self._reuse.keep if keep else None
         return Batch(self.model.model, ends, kept, self._single_row)
 
     def revived(self) -> Batch:
-        """Return an empty batch, of the model loaded again if it can't be used any more.
+        """Return an empty batch, after reloading the model if it fails `try_out`.
 
-        Raises what the loader raises, and whatever the model raises that was loaded anew.
+        Raises what the loader raises, and what the reloaded model raises in `try_out`.
         """
         if self.model is not None:
             try:
@@ -108,7 +108,7 @@ class ModelSlot:
         return self.new_batch()
 
     def try_out(self) -> None:
-        """Run a little: raises what a broken model raises, and no reader waits for a first time."""
+        """Run three short prompts, to find a broken model and to warm up; raises what fails."""
         assert self.model is not None
         self.model.model.warm_up()
         batch = self.new_batch(keep=False)
@@ -127,7 +127,7 @@ class ModelSlot:
                 self._pace.decoded(time.perf_counter() - begin)
 
     def free(self) -> None:
-        """Free the model and what was read with it, which goes on being written to disk."""
+        """Free the model and its kept KV caches; saving these to disk goes on."""
         prefixes = self.prefixes
         while prefixes.save_one():
             pass
@@ -138,13 +138,13 @@ class ModelSlot:
         self.model = self.text_format = None
 
     def wait_for_disk(self) -> None:
-        """Wait until what was read is written to disk, once the model is freed; on any thread."""
+        """Wait until kept KV caches are on disk; from any thread, after the model is freed."""
         if self.prefixes.store is not None:
             self.prefixes.store.wait_closed()
 
     @property
     def prefixes(self) -> PrefixCache:
-        """What was read, and is kept."""
+        """The KV caches kept for later prompts."""
         return self._reuse.prefixes
 
     def _take(self, model: LoadedModel) -> None:
@@ -174,7 +174,7 @@ class ModelSlot:
             ) from error
 
     def _reserving(self, steps: Loading, *, waits: bool) -> Loading:
-        """Hand the steps on, once there is room for the weights."""
+        """Reserve memory for the weights, then go through the steps of loading."""
         first = next(steps)
         for _ in self._memory.reserving(self.name, first.total) if waits else ():
             if not self._memory.promised:
@@ -186,7 +186,7 @@ class ModelSlot:
         return (yield from steps)
 
     def _hold(self, weights: int) -> None:
-        """Count so many bytes of weights among what all models hold."""
+        """Count `weights` bytes for this model in the shared memory."""
         self.admission.leave()
         self.admission = self._admission(weights)
         self.admission.enter()

@@ -1,7 +1,7 @@
-"""Log-probabilities of the tokens that a run draws, and of those that it might have drawn.
+"""Log-probabilities of a run's sampled tokens and of the likeliest alternatives.
 
-They are of the distribution that is sampled from: after penalties, biases and forms, before the
-temperature and its filters, as mlx-lm gives them. All of it belongs to the MLX thread.
+They are those of the logits after penalties, biases and constraints, before temperature and
+filters, as in mlx-lm. Only the MLX thread uses this module.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ __all__ = [
 
 
 class LogprobRecorder:
-    """Notes what one run draws, until that is read; what is drawn again takes its place."""
+    """Records one run's log-probabilities until they are read.
+
+    A token that is drawn again for an index replaces the earlier record.
+    """
 
     def __init__(self, top: int):
         self._top = top
-        self._noted: dict[int, tuple[Any, Any, Any]] = {}  # arrays by place in the answer
+        self._noted: dict[int, tuple[Any, Any, Any]] = {}  # arrays by index in the answer
 
     def note(self, place: int, logits: mx.array, chosen: mx.array) -> None:
-        """Note a draw from logits `(vocabulary,)`; nothing waits for it to be computed."""
+        """Record the token drawn from logits `(vocabulary,)`, without waiting for the device."""
         logprobs = logits.astype(mx.float32) - mx.logsumexp(logits.astype(mx.float32))
         ids: Any = mx.zeros((0,), mx.uint32)
         if self._top:
@@ -35,11 +38,11 @@ class LogprobRecorder:
         self._noted[place] = noted
 
     def read(self, place: int) -> TokenLogprob:
-        """Return what was drawn at a place of the answer, and forget it and all before it."""
+        """Return the record of the token at an index of the answer; forget it and earlier ones."""
         logprob, ids, values = self._noted[place]
         self._noted = {at: noted for at, noted in self._noted.items() if at > place}
         pairs = zip(ids.tolist(), values.tolist(), strict=True)
-        # Tokens that a form forbids are left out.
+        # Tokens that a constraint forbids are left out.
         might = [pair for pair in pairs if pair[1] > -math.inf]
         top = sorted(might, key=lambda pair: -pair[1])
         return TokenLogprob(float(logprob.item()), tuple(top))

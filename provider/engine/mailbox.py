@@ -1,4 +1,4 @@
-"""What other threads tell an engine: messages that the MLX thread takes before every turn."""
+"""The messages of other threads to an engine; the MLX thread handles them before every turn."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Take a run out, wherever it is."""
+    """End a run, in whatever state it is."""
 
     run: Run
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Look whether the reader of a parked run has caught up."""
+    """Queue a parked run again if its reader has caught up."""
 
     run: Run
 

@@ -1,6 +1,6 @@
-"""A budget for KV caches: the most that a run may need is promised before it begins.
+"""A budget for KV caches: the most that a run may need is promised to it before it begins.
 
-Pure policy: no tensor. What a token costs is learned from the model's own caches.
+Pure policy: no tensor. The bytes per token are measured on the model's own caches.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 __all__ = ["MemoryBudget"]
 
-STEP = 256  # tokens; caches grow by so many at a time
+STEP = 256  # tokens by which caches grow
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -26,15 +26,15 @@ class MemoryBudget(Generic[Key]):
         self._commitments: dict[Key, int] = {}
 
     def learn(self, fixed: int, per_token: float) -> None:
-        """Take what the caches of a sequence cost."""
+        """Set the bytes that a sequence's caches take: `fixed`, and `per_token` for each token."""
         self.fixed, self.per_token = fixed, per_token
 
     def need(self, tokens: int) -> int:
-        """Return what a sequence that grows to `tokens` tokens takes at most."""
+        """Return the most bytes that a sequence of up to `tokens` tokens takes."""
         return self.fixed + int(self.per_token * -(-tokens // STEP) * STEP)
 
     def lacking(self, need: int, others: int) -> int:
-        """Return by how much `need` would exceed the limit, beside `others` without promises."""
+        """Return the bytes by which `need`, the promises and `others` together exceed the limit."""
         return max(0, self.committed + others + need - self.limit)
 
     def commit(self, key: Key, need: int) -> None:

@@ -1,7 +1,7 @@
 """The memory that all models of a process share, for weights and KV caches.
 
-Pure policy, for the MLX thread; sizes in bytes. Who has the models says by `unload` how one that
-nobody uses is given up.
+Pure policy, for the MLX thread; sizes are in bytes. The owner of the models sets `unload`,
+`make_way` and `call_off`.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ from provider.interface import MemoryExceededError, ResourceExceededError
 
 __all__ = ["RETRY_AFTER_S", "MemoryPool", "PoolMember"]
 
-RETRY_AFTER_S = 5.0  # time in which some answer will have ended
-# That a model waits for the runs of others to end: as long as most clients wait for a first token.
+RETRY_AFTER_S = 5.0  # after this time, some run has probably ended
+# Longest wait of a model for memory that other models' runs use; most clients wait that long for a
+# first token.
 MOST_WAIT_S = 60.0
-# That a model in use stays when another waits for its memory: a multiple of what loading one takes,
-# so that two models in demand spend most of the time on answers, and not on loading.
+# Least time that a model in use stays when another waits for its memory. It is several times the
+# time of loading, so that two models in demand spend most of the time on answers.
 LEAST_STAY_S = 5.0
 
 
 class PoolMember(Protocol):
-    """One model's part."""
+    """The memory of one model."""
 
     @property
     def held(self) -> int:
-        """Weights, what runs may come to need, and what parked ones hold."""
+        """Bytes of weights, promises to runs, parked runs' caches, and kept caches."""
 
     @property
     def promised(self) -> int:
-        """Of these, what is promised to runs that will come to their ends."""
+        """The part of these that is promised to runs in the batch, which will end."""
 
     def forget(self, nbytes: int) -> int:
-        """Free about so many bytes that are only kept for later; return how many were freed."""
+        """Evict about `nbytes` of kept caches; return how many bytes were freed."""
 
 
 class MemoryPool:
@@ -47,7 +48,8 @@ class MemoryPool:
         self.stay_s = LEAST_STAY_S
         # Unloads the least recently used idle model.
         self.unload: Callable[[], bool] = lambda: False
-        # Lets a model that is in use take no new runs, so that it can be unloaded; takes that back.
+        # The first makes a model in use take no new runs, so that it can be unloaded soon; the
+        # second takes that back.
         self.make_way: Callable[[], None] = lambda: None
         self.call_off: Callable[[], None] = lambda: None
         self._clock = clock  # returns seconds
@@ -65,16 +67,16 @@ class MemoryPool:
             self._members.remove(member)
 
     def held_by_others(self, member: PoolMember | None) -> int:
-        """Return what all but one hold."""
+        """Return the bytes that all models but one hold."""
         return sum(other.held for other in self._members if other is not member)
 
     @property
     def promised(self) -> int:
-        """What is promised to runs of all models."""
+        """The bytes promised to runs of all models."""
         return sum(member.promised for member in self._members)
 
     def make_room(self, lacking: int, member: PoolMember | None = None) -> bool:
-        """Free memory of other models; return False if there is none to free."""
+        """Free memory of other models, about `lacking` bytes; return False if nothing was freed."""
         for other in self._members:
             if other is not member and other.forget(lacking):
                 return True
@@ -91,11 +93,11 @@ class MemoryPool:
             raise _in_use(name)
 
     def reserving(self, name: str, nbytes: int) -> Generator[None, None, None]:
-        """Do what `reserve` does, but wait while others are in use; yields between looks.
+        """Reserve memory like `reserve`, but wait while other models are in use.
 
-        Models that wait get their room in the order in which they came, so that a small one does
-        not pass a large one for ever. Meanwhile those in use make way, one after the other. Raises
-        ResourceExceededError after `wait_s` seconds. Closing the generator gives the place up.
+        The generator yields between attempts. Waiting models are served in order, so that small
+        ones can't hold up a large one for ever; meanwhile `make_way` is called. Raises
+        ResourceExceededError after `wait_s` seconds. Closing the generator ends the wait.
         """
         self._refuse_if_too_large(name, nbytes)
         place, latest = object(), self._clock() + self.wait_s

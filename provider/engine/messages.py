@@ -1,4 +1,4 @@
-"""The requests and events that cross between a caller's thread and the MLX thread."""
+"""The requests and events that pass between a caller's thread and the MLX thread."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What the engine needs to know of one generation.
+    """All that the engine needs to run one generation.
 
-    `boundaries` are lengths of beginnings of the prompt that other prompts are likely to share;
-    only models whose caches can't be cut back need them.
+    `boundaries` are lengths of prefixes of the prompt that other prompts are likely to share. They
+    are needed only for models whose caches can't be trimmed.
     """
 
     prompt: Sequence[int]
     options: GenerationOptions
     tools: Sequence[dict[str, Any]] = ()
     boundaries: Sequence[int] = ()
-    form: AnswerConstraint | None = None  # form that the answer is held to
-    state: str | None = None  # state that its text begins in, None for the answer
-    shared_prompt: SharedPrompt | None = None  # shared with other answers to the same prompt
+    form: AnswerConstraint | None = None  # constraint on the answer, such as a JSON Schema
+    state: str | None = None  # initial state of the text stream, None for the answer
+    shared_prompt: SharedPrompt | None = None  # the same for all answers to one prompt
     images: Any = None  # ProcessedImages, where the prompt has images
     kind: str = ""  # digest of the images; prompts of different kinds share no prefix
 
     @property
     def most_tokens(self) -> int:
-        """How long the prompt and the answer together may become."""
+        """The most tokens that the prompt and the answer can have together."""
         return len(self.prompt) + self.options.max_tokens
 
 
@@ -61,7 +61,7 @@ class RunFinished:
 
 @dataclass(frozen=True)
 class RunFailed:
-    """The end of a run by an error, which its reader raises."""
+    """The end of a run by an error, which the reader raises."""
 
     error: Exception
 

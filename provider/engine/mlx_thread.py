@@ -1,9 +1,8 @@
-"""The one thread that owns MLX, and the lanes that it works for: one for each model.
+"""The one thread that makes all MLX calls, and the lanes that share it, one for each model.
 
-Rule 1: every MLX call is made on the executor's one worker thread. Other threads only wake a lane.
-Rule 2: lanes that have something to do take turns, so that no model waits for another's end.
-Rule 3: the thread works only while there is work; idle, it waits in its executor, so that the
-interpreter can end at any time.
+Rule 1: every MLX call is made on the executor's one thread. Other threads only wake a lane.
+Rule 2: lanes with work take turns, so that no model waits until another has finished.
+Rule 3: without work, the thread waits in its executor, so that the interpreter can exit.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ __all__ = ["Lane", "MlxThread"]
 
 
 class Lane(Protocol):
-    """A user of the thread, such as a model's engine. Its methods run there, and raise nothing."""
+    """A user of the thread, such as an engine. Its methods run there and must not raise."""
 
     def turn(self, active_models: int) -> None:
-        """Make one turn; `active_models` lanes take turns, this one among them."""
+        """Make one turn; `active_models` is the number of lanes with work, this one included."""
 
     def idle(self) -> bool:
-        """Return whether nothing is to be done until it is woken; must not wake a lane."""
+        """Return whether there is no work until the lane is woken; must not wake a lane."""
 
     def end(self) -> None:
-        """End all work, because the program ends."""
+        """End all work, because the program is exiting."""
 
 
 class MlxThread:
@@ -45,9 +44,9 @@ class MlxThread:
         self._working = False
 
     def wake(self, lane: Lane) -> None:
-        """Let a lane have its turns until it is idle; from any thread.
+        """Give a lane turns until it is idle; from any thread.
 
-        What the lane is to do must be there before it is woken. Raises RuntimeError once closed.
+        Its work must be posted before it is woken. Raises RuntimeError once closed.
         """
         with self._lock:
             self._active[lane] = None
@@ -57,7 +56,7 @@ class MlxThread:
             self._executor.submit(self._work)
 
     def works_for(self, lane: Lane) -> bool:
-        """Return whether a lane has something to do."""
+        """Return whether a lane has work."""
         return lane in self._active
 
     def close(self) -> None:
@@ -77,5 +76,5 @@ class MlxThread:
                 if not self._active:
                     self._working = False
                     return
-        for lane in list(self._active):  # the program ends while runs are live
+        for lane in list(self._active):  # the program is exiting while runs are live
             lane.end()

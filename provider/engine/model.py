@@ -1,8 +1,8 @@
-"""What the engine asks of a model, and what it tells of one.
+"""The interface of a model to the engine, and the facts about a loaded model.
 
-A model maps tokens and KV caches to logits, as mlx-lm's models do. Some want more with a forward
-pass: embeddings of images, positions in three dimensions. What goes along is asked of every model;
-one that reads text alone answers with nothing. All of it belongs to the MLX thread.
+A model maps tokens and KV caches to logits, as mlx-lm's models do. A vision model needs further
+arguments for a forward pass: embeddings of images, positions in three dimensions. Every model is
+asked for these `extras`; a text model returns none. Only the MLX thread uses a model.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What other threads need to know of a model; it holds no weights."""
+    """The facts about a model that other threads may read; it holds no weights."""
 
     context_window: int | None  # tokens, None if the model's configuration does not say
-    trimmable: bool  # whether a cache can be cut back to any of its beginnings
+    trimmable: bool  # whether a cache can be trimmed to any shorter length
     vocabulary: int  # number of tokens
 
 
@@ -39,12 +39,12 @@ class ModelFacts:
 class LoadedModel:
     """A model on the MLX thread, with the tokenizer instance that belongs to that thread."""
 
-    model: Any  # a Model; one of mlx-lm's becomes one
+    model: Any  # a Model; a plain model of mlx-lm is wrapped
     tokenizer: Any
     context_window: int | None  # tokens, None if the model's configuration does not say
     vocabulary: int  # number of tokens
-    trimmable: bool  # whether a cache can be cut back to any of its beginnings
-    identity: str = ""  # digest of the weights and of all else that KV caches depend on
+    trimmable: bool  # whether a cache can be trimmed to any shorter length
+    identity: str = ""  # digest of the weights and of everything else that KV caches depend on
     draft: Any = None  # a smaller model that proposes tokens
     weights: int = 0  # bytes, without those that another model shares
 
@@ -53,18 +53,18 @@ class LoadedModel:
 
     @property
     def facts(self) -> ModelFacts:
-        """What other threads may know."""
+        """The facts that other threads may read."""
         return ModelFacts(self.context_window, self.trimmable, self.vocabulary)
 
 
 @dataclass(frozen=True, eq=False)
 class PromptEmbeddings:
-    """A prompt with images as the language model gets it, but for its last token."""
+    """The embeddings of a prompt with images, without its last token."""
 
     embeddings: Any  # (tokens, width)
-    positions: Any  # (3, tokens), None where the model counts by itself
-    delta: int  # difference between later tokens' positions and their places
-    extras: Mapping[str, Any]  # arguments that the whole prompt must be read with
+    positions: Any  # (3, tokens), None if the model counts positions itself
+    delta: int  # position minus index, for all tokens after the prompt
+    extras: Mapping[str, Any]  # arguments of a forward pass that must read the whole prompt
 
     @property
     def length(self) -> int:
@@ -73,7 +73,7 @@ class PromptEmbeddings:
 
 
 class Model(Protocol):
-    """What the batch calls."""
+    """A model as the batch calls it."""
 
     def make_cache(self) -> list[Any]:
         """Return new KV caches for one sequence, one a layer."""
@@ -82,25 +82,25 @@ class Model(Protocol):
         """Map tokens `(rows, n)` to logits `(rows, n, vocabulary)`; the caches grow by n."""
 
     def warm_up(self) -> None:
-        """Find out what is known only by running it, once the weights are there."""
+        """Run once after loading, so that later calls know what only a run can tell."""
 
     def embed(self, images: Any) -> PromptEmbeddings:
-        """Return a prompt with images, as an image processor has made them, in embeddings."""
+        """Return the embeddings of a prompt with processed images."""
 
     def chunk_extras(
         self, rows: Sequence[Row], counts: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> dict[str, Any]:
-        """Return what goes with the next `counts` tokens of each row's sequence, padded."""
+        """Return the extra arguments for prefilling the next `counts` tokens of each row."""
 
     def step_extras(self, rows: Sequence[Row | None]) -> dict[str, Any]:
-        """Return what goes with one token of each row; None is a slot without a row."""
+        """Return the extra arguments for one token of each row; None is an empty slot."""
 
     def draft_extras(self, row: Row, count: int) -> dict[str, Any]:
-        """Return what goes with the next `count` tokens of one row, proposed by a draft model."""
+        """Return the extra arguments for verifying a row's next `count` tokens, from a draft."""
 
 
 class TextModel:
-    """A model of mlx-lm, which needs nothing but tokens and caches."""
+    """A model of mlx-lm that needs only tokens and caches."""
 
     def __init__(self, model: Any):
         self.model = model
@@ -141,7 +141,7 @@ class TextModel:
 
 
 def as_model(model: Any) -> Model:
-    """Return what the batch can call: the model itself, or one of mlx-lm's with what it lacks."""
+    """Return a Model: the given one, or a TextModel around a plain model of mlx-lm."""
     return model if hasattr(model, "step_extras") else TextModel(model)
 
 
@@ -150,7 +150,7 @@ Loading = Generator["LoadProgress", None, LoadedModel]
 
 @dataclass(frozen=True)
 class LoadProgress:
-    """`done` of `total` bytes are there: of files that are downloaded, then of weights."""
+    """The progress of loading in bytes: first of the files' download, then of the weights."""
 
     done: int
     total: int

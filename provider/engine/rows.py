@@ -28,7 +28,7 @@ class Row:
     """One run's part in the batch."""
 
     key: int
-    sequence: list[int]  # the prompt, then every token that was generated and read
+    sequence: list[int]  # tokens of the prompt, then every generated token that was read
     prompt_tokens: int
     max_tokens: int
     sampler: Sampler
@@ -40,8 +40,8 @@ class Row:
     caches: list[Any] | None = None  # caches of this row alone, while its sequence is read
     done: int = 0  # tokens of the sequence in these caches
     fed: int = 0  # tokens of the sequence in the batch's caches, while it decodes
-    drawn: int = 0  # tokens sampled, of which the last may not be read yet
-    suspect: bool = False  # whether it was in a forward pass that failed
+    drawn: int = 0  # tokens sampled, including one that may not be read yet
+    suspect: bool = False  # whether it must run alone first, after a failed forward pass
     gone: bool = False
     context: Any = None  # a TokenBuffer, for the processors
 
@@ -56,7 +56,7 @@ class Row:
         return Token(self.key, token, finish, logprob)
 
     def follow(self, last: int) -> None:
-        """Advance the form by the new tokens; `last` is being fed."""
+        """Advance the constraint by the new tokens, of which `last` is being fed."""
         assert self.form is not None
         length = self.fed + 1 - self.prompt_tokens
         self.form.follow(length, last, lambda: self._answer(length, last))
@@ -83,7 +83,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Chunk:
-    """How far a prefill has come: `left` tokens of the row's sequence are still to be read."""
+    """The progress of a row's prefill: `left` tokens of its sequence remain to be read."""
 
     key: int
     left: int
@@ -94,10 +94,13 @@ class Parked:
     """A row that has left the batch, with all it needs to continue exactly."""
 
     row: Row
-    pending: int | None  # a token that was sampled and not read
+    pending: int | None  # token that was sampled and not yet read
 
     def give_up_caches(self) -> tuple[list[Any] | None, int]:
-        """Drop the caches; return them, and how many tokens they hold. The row is read again."""
+        """Remove and return the caches, and the number of tokens in them.
+
+        The row will be prefilled again when it continues.
+        """
         given = self.row.caches, self.row.done
         self.row.caches, self.row.done = None, 0
         return given
@@ -108,12 +111,12 @@ class StepResult:
     """The results of a decode step or a prefill."""
 
     tokens: list[Token] = field(default_factory=list)
-    chunks: list[Chunk] = field(default_factory=list)  # rows that were read, or must be again
+    chunks: list[Chunk] = field(default_factory=list)  # rows prefilled, or to be prefilled again
     faults: dict[int, Exception] = field(default_factory=dict)  # the first fault of each row
     failed: bool = False  # whether a forward pass failed, whoever's fault it was
 
     def blame(self, key: int, error: Exception) -> None:
-        """Note a row's fault; a row has one, the first."""
+        """Record a row's fault, unless it has one already."""
         self.faults.setdefault(key, error)
 
 
@@ -123,16 +126,16 @@ Keep = Callable[[Row, Callable[[], list[Any]], int], None]
 
 
 def finish_of(row: Row, token: int, ends: frozenset[int]) -> str | None:
-    """Return why a row ends with the token that it has just got, None if it does not."""
+    """Return "stop" or "length" if a row ends with its newest token, None if it does not."""
     if token in ends:
         return "stop"
     return "length" if row.generated >= row.max_tokens else None
 
 
 def without_frames(error: BaseException) -> None:
-    """Drop an error's tracebacks, once they are logged.
+    """Remove the tracebacks of an error and its causes; call it after logging them.
 
-    Their frames hold on to the arrays of the step that failed, for as long as anyone has the error.
+    Their frames would keep the arrays of the failed step in memory as long as the error exists.
     """
     found: BaseException | None = error
     while found is not None and found.__traceback__ is not None:

@@ -1,4 +1,4 @@
-"""One generation inside the engine, and those that have not ended."""
+"""A run, which is one generation inside the engine, and the collection of live runs."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Run:
     inbox: Inbox
     text: TextStream | None = None
     state: RunState = RunState.POSTED  # written by `move` alone
-    row: Row | None = None  # row in the batch, from admission to end
-    parked: Parked | None = None  # what it left the batch with, while parked
+    row: Row | None = None  # from admission to end
+    parked: Parked | None = None  # only while parked
     tokens: int = 0  # tokens decoded so far, the end token included
     cached: int = 0  # prompt tokens taken from the prefix cache
     # Log-probabilities whose text is not delivered yet.
@@ -47,12 +47,12 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether it has come to its end; from any thread."""
+        """Whether it has ended; from any thread."""
         return self.state is RunState.ENDED
 
     @property
     def shared(self) -> int:
-        """How many tokens of its prompt are read once for all answers to it."""
+        """How many tokens of its prompt are prefilled once for all answers to it."""
         return max(0, len(self.request.prompt) - 2)
 
     @property
@@ -86,13 +86,13 @@ class Run:
         return deltas
 
     def _count_into(self, deltas: list[Delta]) -> None:
-        """Set on each delta how many tokens it stands for."""
+        """Distribute the tokens and log-probabilities that are not delivered yet over deltas."""
         if self.tokens - self.sent > 1:
             deltas[0] = deltas[0]._replace(tokens=self.tokens - self.sent)
         if len(deltas) > 1:
             deltas[1:] = [delta._replace(tokens=0) for delta in deltas[1:]]
         if self.logprobs:
-            # Those of a call's tokens have no text that they could go with.
+            # They go with the first text; the deltas of tool calls carry no log-probabilities.
             texts = ((i, delta) for i, delta in enumerate(deltas) if isinstance(delta, TextDelta))
             for i, delta in islice(texts, 1):
                 deltas[i] = delta._replace(logprobs=tuple(self.logprobs))
@@ -100,7 +100,7 @@ class Run:
         self.sent = self.tokens
 
     def usage(self) -> dict[str, int]:
-        """Return the tokens of the prompt and of the answer, and how many of them were what."""
+        """Return the token counts of the prompt and the answer, as `usage` reports them."""
         assert self.text is not None
         prompt_tokens = len(self.request.prompt)
         return {
@@ -127,7 +127,7 @@ class Run:
 class Runs:
     """The runs that have not ended, by key.
 
-    Any thread adds and looks; the MLX thread alone removes. Iterating goes over a copy.
+    Any thread adds and reads; only the MLX thread removes. Iteration uses a copy.
     """
 
     def __init__(self) -> None:
@@ -146,11 +146,11 @@ class Runs:
         return iter(list(self._runs.values()))
 
     def add(self, run: Run) -> None:
-        """Count a run from now on."""
+        """Add a new run."""
         self._runs[run.key] = run
 
     def remove(self, run: Run) -> None:
-        """Count a run no more."""
+        """Remove a run that has ended."""
         self._runs.pop(run.key, None)
 
     def count(self, *states: RunState) -> int:

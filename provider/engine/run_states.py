@@ -1,8 +1,8 @@
-"""The states of a run, and the one table of what leads from each to the next.
+"""The states of a run, and the table of the steps from each state to the next.
 
 Rule 1: a run's state is changed by `Run.move` alone, and on the MLX thread alone.
-Rule 2: a step that the table does not have is a bug of the engine, never of a caller.
-Rule 3: a run that has ended stays so.
+Rule 2: a step that the table does not allow is a fault of the engine, never of a caller.
+Rule 3: an ended run stays ended.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ __all__ = ["TRANSITIONS", "RunState", "RunStep", "next_state"]
 
 
 class RunState(StrEnum):
-    """Where a run is."""
+    """The state of a run."""
 
     POSTED = "posted"  # in the mailbox of the MLX thread
-    WAITING = "waiting"  # in the queue, or for the run that reads the prompt of both
+    WAITING = "waiting"  # in the queue, or waiting for the leader of a shared prompt
     READING = "reading"  # in the batch, its prompt being prefilled
     DECODING = "decoding"  # in the batch, a token a step
     PARKED = "parked"  # out of the batch until its reader has caught up
@@ -24,12 +24,12 @@ class RunState(StrEnum):
 
 
 class RunStep(StrEnum):
-    """What happens to a run."""
+    """An event that changes a run's state."""
 
     TAKE = "take"  # from the mailbox
     ADMIT = "admit"  # into the batch
     DECODE = "decode"  # its prompt is read
-    READ_AGAIN = "read again"  # after a forward pass that failed
+    READ_AGAIN = "read again"  # its forward pass has failed
     PARK = "park"
     RESUME = "resume"
     FINISH = "finish"
@@ -49,7 +49,7 @@ TRANSITIONS: dict[RunState, dict[RunStep, RunState]] = {
     RunState.READING: {
         RunStep.DECODE: RunState.DECODING,
         RunStep.PARK: RunState.PARKED,
-        RunStep.FINISH: RunState.ENDED,  # by a token that was sampled before
+        RunStep.FINISH: RunState.ENDED,  # by a token that was sampled before it was parked
         RunStep.FAIL: RunState.ENDED,
         RunStep.CANCEL: RunState.ENDED,
     },
@@ -70,7 +70,7 @@ TRANSITIONS: dict[RunState, dict[RunStep, RunState]] = {
 
 
 def next_state(state: RunState, step: RunStep) -> RunState:
-    """Return the state that a step leads to; raises AssertionError if it can't be taken there."""
+    """Return the state after a step; raises AssertionError if the step is not allowed."""
     after = TRANSITIONS[state].get(step)
     if after is None:
         raise AssertionError(f"a run that is {state} was told to {step}")

@@ -1,8 +1,8 @@
-"""Choosing the next token: shared samplers, seeded ones, and penalties.
+"""Choosing the next token: shared samplers, seeded samplers, penalties, constraints.
 
-Runs with the same parameters and no seed share one sampler object, so that a batch of them
-samples in one call. A seeded run owns its random key, so that it draws the same tokens alone and
-in any batch. All of it belongs to the MLX thread.
+Runs with the same parameters and no seed share one sampler object, so that their rows are sampled
+in one call. A seeded run has a random key of its own, so that it draws the same tokens alone and in
+any batch. Only the MLX thread uses this module.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
     "sampler_for",
 ]
 
-KEYS = 16  # draws that a seeded sampler can take back at once; as many as a draft may propose
+KEYS = 16  # draws that a seeded sampler can take back cheaply; a draft proposes at most so many
 
 Sampler = Callable[[mx.array], mx.array]  # log-probabilities (batch, vocabulary) -> (batch,)
 Processor = Callable[[mx.array, mx.array], mx.array]  # context (n,), logits (1, vocabulary)
@@ -59,12 +59,12 @@ def _shared(temperature: float, top_p: float, min_p: float, top_k: int) -> Sampl
 
 
 class SeededSampler:
-    """Draws for one run from a random key of its own, after mlx-lm's filters in mlx-lm's order.
+    """Draws for one run with its own random key, after mlx-lm's filters in mlx-lm's order.
 
-    It draws by the largest of log-probability plus Gumbel noise. mlx's own `categorical` looks up
-    one number in the cumulated probabilities: there, the last bits that a batch changes in a sum
-    move every border, and in a flat distribution of 1,500 tokens one draw in three hundred falls
-    to another token. Here only a tie of the first two could, about one in a million.
+    It takes the largest log-probability plus Gumbel noise. mlx's own `categorical` looks a random
+    number up in the cumulated probabilities. Rounding differs between batches, which shifts all of
+    these sums: with 1,500 equally likely tokens, one draw in 300 was another token. With Gumbel
+    noise that takes a near tie of the two largest values, about one draw in a million.
     """
 
     def __init__(self, seed: int, temperature: float, top_p: float, min_p: float, top_k: int):
@@ -78,7 +78,7 @@ class SeededSampler:
         self._top_k = top_k
 
     def seek(self, drawn: int) -> None:
-        """Go to where `drawn` tokens have been drawn, as after a draw that was thrown away."""
+        """Return to the state after `drawn` draws, for instance because later ones were dropped."""
         if drawn == self._drawn:
             return
         known = next((key for at, key in self._keys if at == drawn), None)
@@ -114,7 +114,7 @@ def processors_for(options: GenerationOptions) -> list[Processor]:
 
 
 class Sampling:
-    """Where the engine gets a run's sampler and processors from."""
+    """The source of a run's sampler and logits processors."""
 
     def sampler(self, options: GenerationOptions, vocabulary: int) -> Sampler:
         """Return the sampler of one run."""
@@ -126,7 +126,7 @@ class Sampling:
 
 
 class Draws(Protocol):
-    """What choosing a token needs to know of a row."""
+    """The attributes of a row that are needed to choose its next token."""
 
     @property
     def sampler(self) -> Sampler:
@@ -134,19 +134,19 @@ class Draws(Protocol):
 
     @property
     def processors(self) -> Sequence[Processor]:
-        """What changes this row's logits, in order."""
+        """The functions that change this row's logits, in order."""
 
     @property
     def recorder(self) -> LogprobRecorder | None:
-        """Notes log-probabilities."""
+        """The recorder of log-probabilities, None if they are not asked for."""
 
     @property
     def drawn(self) -> int:
-        """How many tokens were sampled before."""
+        """How many tokens were sampled for this row before."""
 
     @property
     def form(self) -> AnswerConstraint | None:
-        """What the answer is held to."""
+        """The constraint on the answer."""
 
     def follow(self, last: int) -> None:
         """Tell the form which tokens have come, with `last`, which is being fed."""
@@ -162,12 +162,12 @@ Failures = dict[int, Exception]  # the first fault of each row
 def choose(
     logits: mx.array, rows: Sequence[Draws | None], fed: mx.array
 ) -> tuple[mx.array, Failures]:
-    """Return each row's next token, `(rows,)`, from logits `(rows, vocabulary)`, and who failed.
+    """Return the next tokens `(rows,)` for logits `(rows, vocabulary)`, and the failed rows.
 
-    `fed` are the tokens that gave the logits, `(rows,)`; None stands for a row whose token nobody
-    wants. Rows that share a sampler are sampled in one call. Greedy rows need no log-probabilities:
-    the largest logit is the largest log-probability. A row whose processor or sampler raises is
-    named with its first error and gets a token of no meaning.
+    `fed` are the tokens `(rows,)` that gave the logits. A row that is None is an empty slot, and
+    its token is meaningless, like that of a failed row. Rows with the same sampler are sampled in
+    one call. Errors of processors, constraints and samplers are returned for their rows, not
+    raised.
     """
     failures: Failures = {}
     logits = _processed(logits, rows, fed, failures)
@@ -211,7 +211,7 @@ def _draw(
 ) -> mx.array:
     try:
         return draw(logits, sampler)
-    except Exception as error:  # noqa: BLE001 - a sampler's fault is its rows' alone
+    except Exception as error:  # noqa: BLE001 - a sampler's error fails only its rows
         for index in indices:
             failures.setdefault(index, error)
         return mx.argmax(logits, axis=-1)
@@ -220,7 +220,7 @@ def _draw(
 def _held(
     logits: mx.array, rows: Sequence[Draws | None], fed: mx.array, failures: Failures
 ) -> mx.array:
-    """Leave each row that has a form only the tokens that this allows."""
+    """Mask the tokens that the constraint of each row forbids."""
     if not any(row is not None and row.form is not None for row in rows):
         return logits
     mx.async_eval(logits)  # type: ignore[no-untyped-call] # runs while the masks are made
@@ -232,7 +232,7 @@ def _held(
             row.follow(last[index])
             if row.form.bound:
                 row.form.write(masks.row(index))
-        except Exception as error:  # noqa: BLE001 - a form's fault is its row's alone
+        except Exception as error:  # noqa: BLE001 - a constraint's error fails only its row
             failures.setdefault(index, error)
     return masks.apply(logits)
 
@@ -248,7 +248,7 @@ def _processed(
         try:
             for processor in row.processors:
                 own = processor(context, own)
-        except Exception as error:  # noqa: BLE001 - a processor's fault is its row's alone
+        except Exception as error:  # noqa: BLE001 - a processor's error fails only its row
             failures[index] = error
         else:
             logits[index : index + 1] = own

@@ -1,4 +1,4 @@
-"""One prompt with several answers: read once, and each answer begins where it ends."""
+"""A prompt with several answers, which is prefilled once for all of them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ __all__ = [
 
 @dataclass(eq=False)
 class SharedPrompt:
-    """What the runs of one prompt share: the first reads it, the others begin where it has ended.
+    """The state shared by the runs of one prompt; the first prefills it for the others.
 
-    The MLX thread's own, once it was submitted.
+    Only the MLX thread uses it, once the runs are submitted.
     """
 
-    # Caches of the prompt without its last tokens, for the other runs.
+    # Caches of the prompt without its last two tokens, for the other runs.
     caches: list[Any] | None = None
     length: int = 0  # tokens in these caches
-    leader: int | None = None  # key of the run that reads the prompt
+    leader: int | None = None  # key of the run that prefills the prompt
     ready: bool = False  # whether the other runs may begin
-    others: set[int] = field(default_factory=set)  # keys of runs that wait for it to be read
+    others: set[int] = field(default_factory=set)  # keys of the runs that wait for the leader
 
     def begun(self, key: int) -> None:
-        """Note that a run does not wait any more; the caches are for those that do."""
+        """Note that a run does not wait any more; after the last one, free the caches."""
         self.others.discard(key)
         if not self.others and self.ready:
             self.caches = None

@@ -1,8 +1,8 @@
-"""Runs that go one by one: with a draft model, or with quantised KV caches.
+"""Runs that are decoded one at a time: with a draft model, or with quantised KV caches.
 
-A draft model, small and quick, proposes the next tokens; the model reads them all in one forward
-pass, and those that it would have sampled itself are right (Leviathan et al., 2023, with the
-model's own draw as the test). So the text is what the model alone would write, and only faster.
+A small draft model proposes the next tokens. The model reads them in one forward pass, and accepts
+those that it samples itself (Leviathan et al., 2023, with the model's own draw as the test). So the
+text is that of the model alone.
 Rule: only the MLX thread calls this.
 """
 
@@ -26,7 +26,7 @@ __all__ = ["ModelWithDraft", "SingleRowSettings", "SpeculativeCaches", "Speculat
 
 @dataclass(frozen=True)
 class SingleRowSettings:
-    """What makes the runs of a model go one by one."""
+    """The settings for which the runs of a model are decoded one at a time."""
 
     draft: Any = None  # draft model, None without one
     draft_tokens: int = 3  # tokens proposed a step
@@ -36,11 +36,11 @@ class SingleRowSettings:
 
     @property
     def needed(self) -> bool:
-        """Whether anything is asked for."""
+        """Whether there is a draft model or quantisation."""
         return self.draft is not None or self.kv_bits is not None
 
     def why_not(self, model: Any) -> str | None:
-        """Return why a model can't do this, None if it can."""
+        """Return the reason why a model can't run with these settings, None if it can."""
         models = [model] if self.draft is None else [model, self.draft]
         caches = [cache for one in models for cache in make_prompt_cache(one)]
         whose = "its KV caches, or the draft's, are of a kind that cannot"
@@ -52,7 +52,7 @@ class SingleRowSettings:
 
 
 class ModelWithDraft:
-    """A model and its draft as one: both read what is prefilled; the caches are both models'."""
+    """A model and its draft as one model: both read each prompt, and each has its caches."""
 
     def __init__(self, model: Model, draft: Any):
         self.model = model
@@ -60,23 +60,23 @@ class ModelWithDraft:
         self.layers_of_model = len(model.make_cache())
 
     def make_cache(self) -> list[Any]:
-        """Return new caches of both, the model's first."""
+        """Return new caches for both models, the draft's last."""
         return [*self.model.make_cache(), *make_prompt_cache(self.draft)]
 
     def __call__(self, tokens: Any, cache: Any = None, **extras: Any) -> Any:
-        """Map tokens `(1, n)` to the model's logits `(1, n, vocabulary)`; the draft reads too.
+        """Map tokens `(1, n)` to the model's logits `(1, n, vocabulary)`; the draft reads them too.
 
-        `extras` are the model's; its draft reads the tokens that hold the places of images.
+        `extras` go to the model; the draft reads placeholder tokens where the model has images.
         """
         self.draft(tokens, cache=cache[self.layers_of_model :])
         return self.model(tokens, cache=cache[: self.layers_of_model], **extras)
 
     def warm_up(self) -> None:
-        """Do what the model does."""
+        """Warm up the model."""
         self.model.warm_up()
 
     def embed(self, images: Any) -> PromptEmbeddings:
-        """Return a prompt with images in the model's embeddings."""
+        """Return the model's embeddings of a prompt with processed images."""
         return self.model.embed(images)
 
     def chunk_extras(
@@ -95,14 +95,14 @@ class ModelWithDraft:
 
 
 class SpeculativeCaches(SingleRowCaches):
-    """One row's caches, quantised after a forward pass if that is asked for."""
+    """One row's caches, quantised after a forward pass if the settings say so."""
 
     def __init__(self, layers: list[Any], single_row: SingleRowSettings):
         super().__init__(layers)
         self._single_row = single_row
 
     def end(self) -> None:
-        """Quantise what is long enough."""
+        """Quantise the caches if they are long enough."""
         single_row = self._single_row
         maybe_quantize_kv_cache(
             self.layers, single_row.quantized_kv_start, single_row.kv_group_size, single_row.kv_bits
@@ -110,9 +110,9 @@ class SpeculativeCaches(SingleRowCaches):
 
 
 class SpeculativeGroup:
-    """One row that decodes several tokens a step. Has what the batch asks of a `Group`."""
+    """One row that decodes several tokens a step; it has the interface of a `Group`."""
 
-    # Nothing is launched ahead, because the tokens decide what comes next.
+    # No forward pass is launched ahead, because the next one depends on the accepted tokens.
     first_token_pending = False
 
     def __init__(
@@ -133,28 +133,28 @@ class SpeculativeGroup:
 
     @property
     def members(self) -> list[Row]:
-        """The row, while it wants a token."""
+        """The row, until it has ended."""
         return [] if self._row.gone else [self._row]
 
     @property
     def suspect(self) -> bool:
-        """Whether its row still has to show that it can run alone."""
+        """Whether its row must run alone first, after a failed forward pass."""
         return self._row.suspect
 
     def leave(self, row: Row, *, keep: bool = True) -> None:
-        """Give the caches of the row to whoever keeps them."""
+        """Offer the caches of the row for reuse."""
         if row is self._row and keep and self._keep is not None:
             self._keep(row, lambda: self._caches.layers, row.fed)
 
     def extract(self, _row: Row) -> tuple[list[Any], None]:
-        """Return the caches; no token is ever on its way."""
+        """Return the caches, and None, because there is never an unread token."""
         return self._caches.layers, None
 
     def collect(self, _result: StepResult) -> None:
-        """Do nothing: nothing flies."""
+        """Do nothing: no forward pass is launched ahead."""
 
     def step(self, result: StepResult) -> None:
-        """Draft, verify, and take the tokens that the model itself would have drawn."""
+        """Propose tokens, verify them, and take those that the model itself has drawn."""
         row = self._row
         if row.gone:
             return
@@ -182,7 +182,7 @@ class SpeculativeGroup:
         return _numbers(found)
 
     def _verify(self, proposed: Sequence[int]) -> list[int]:
-        """Return what the model draws after the last token, and after each proposed one."""
+        """Return the tokens that the model draws after the last token and each proposed one."""
         caches = self._caches.layers[: self._models.layers_of_model]
         fed = [self._row.sequence[-1], *proposed]
         model = self._models.model
@@ -192,7 +192,7 @@ class SpeculativeGroup:
         return _numbers(drawn)
 
     def _choose(self, logits: Any, proposed: Sequence[int]) -> Any:
-        """Draw one token from logits `(1, vocabulary)`; raises what a sampler raises."""
+        """Draw a token from logits `(1, vocabulary)`; raises what a processor or sampler raises."""
         row = self._row
         for processor in row.processors:
             logits = processor(mx.array([*row.sequence, *proposed]), logits)
@@ -219,7 +219,7 @@ class SpeculativeGroup:
         return tokens
 
     def _settle(self, proposed: Sequence[int], taken: int) -> None:
-        """Let the caches hold what was taken but for the last token, as before every step."""
+        """Trim the caches to the taken tokens without the last, as they must be before a step."""
         border = self._models.layers_of_model
         too_many = len(proposed) + 1 - taken
         for cache in self._caches.layers[:border]:
@@ -227,7 +227,7 @@ class SpeculativeGroup:
         if too_many:
             for cache in self._caches.layers[border:]:
                 cache.trim(too_many - 1)
-        else:  # all were right, and the draft has not read its own last one
+        else:  # all were accepted, and the draft has not read the last token that it proposed
             last = mx.array([[self._row.sequence[-2]]])
             self._models.draft(last, cache=self._caches.layers[border:])
         self._caches.end()
