@@ -1,12 +1,21 @@
-"""The WebSocket server and its clients; knows no model, and never imports mlx."""
+"""The WebSocket server and its clients; knows no model, and never imports mlx.
+
+`__version__` is read on first use: the modules that read it take as long to import as a command.
+"""
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
 __all__ = ["__version__"]
 
-try:
-    __version__ = version("mlx-gateway")
-except PackageNotFoundError:  # run from a tree that is not installed
-    __version__ = "0"
+__version__: str
+
+
+def __getattr__(name: str) -> str:
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    try:
+        return version("mlx-gateway")
+    except PackageNotFoundError:  # run from a tree that is not installed
+        return "0"

@@ -2,40 +2,32 @@
 
 Standard output carries data alone; messages go to standard error. An error is one line that says
 what failed, followed by a hint that says what to do.
+
+A command imports what it needs when it runs: a server, a client and their libraries take several
+times as long to import as all else, and the other commands and `--help` need none of them.
 """
 
 from __future__ import annotations
 
-import difflib
-import importlib
+import functools
 import inspect
-import json
 import os
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from gateway import __version__
-from gateway.client import UnauthorizedError
-from gateway.client.tool_loop import Toolbox
-from gateway.commands import serve as serving
-from gateway.commands.chat import ask_user, chat_with
-from gateway.commands.conversation import attach
 from gateway.commands.failure import STOPPED_EARLY, ExitStatus, Failure
 from gateway.configuration import sources as configuration
 from gateway.configuration.settings import ServeSettings, Settings
 from gateway.configuration.sources import BadSetting, Setting, Value
-from gateway.protocol.frames import Generate
 from gateway.server import tokens as bearer
-from provider.interface import FileProcessingError, InvalidParameterError
 from provider.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["run"]
 
@@ -44,28 +36,11 @@ SETTINGS = configuration.settings(ServeSettings, Settings, EngineSettings)
 # Other kinds are taken as texts and checked later.
 FLAGS: dict[str, Any] = {"bool": bool, "list": list[str]}
 METAVARS = {"bool": None, "list": "str"}
-NOT_OF_A_CHAT = {  # fields that the chat sets itself, or whose results it can't show
-    "continue_final_message",
-    "id",
-    "logprobs",
-    "messages",
-    "n",
-    "prompt",
-    "resumable",
-    "stream",
-    "system_prompt",
-    "top_logprobs",
-    "window",
-}
-OPTIONS = [  # fields of `generate` that a user may set with --option
-    name for name in Generate.__struct_fields__ if name not in NOT_OF_A_CHAT
-]
 EPILOG = (
     "Every setting is a flag (`--write-timeout 30`), an environment variable "
     "(`MLX_GATEWAY_WRITE_TIMEOUT=30`) and a line of the file (`write_timeout = 30`). A flag wins "
     "over a variable, and a variable over the file. Sizes in bytes may be written as `512MiB`."
 )
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
 app = typer.Typer(
     name="mlx-gateway",
     help="Serve MLX language models over a WebSocket, and talk to them.",
@@ -82,6 +57,8 @@ def options(
 ) -> None:
     """Serve MLX language models over a WebSocket, and talk to them."""
     if version:
+        from gateway import __version__  # noqa: PLC0415
+
         print(f"mlx-gateway {__version__}")  # noqa: T201 - this is the data
         raise typer.Exit
 
@@ -109,13 +86,13 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 def _flag(setting: Setting) -> inspect.Parameter:
     choices = setting.field.metadata.get("choices")
-    said = f" [default: {setting.default}]" if setting.default else ""
+    said = f" \\[default: {setting.default}]" if setting.default else ""  # a bracket, not a style
     option = typer.Option(
         setting.flag,
         metavar="|".join(map(str, choices))
         if choices
         else METAVARS.get(setting.kind, setting.kind),
-        help=escape(f"{setting.why[0].upper()}{setting.why[1:]}.{said}"),
+        help=f"{setting.why[0].upper()}{setting.why[1:]}.{said}",
         rich_help_panel=setting.group,
         show_default=False,
     )
@@ -149,12 +126,14 @@ def serve(
     flags: dict[str, Any],
 ) -> None:
     """Serve models over a WebSocket, with a demo page to try them."""
+    from gateway.commands import serve as serving  # noqa: PLC0415
+
     try:
-        status = serving.serve(_in_force(flags, config_file), provider, errors)
+        status = serving.serve(_in_force(flags, config_file), provider, _errors())
     except Failure as failure:
         raise _tell(failure) from None
     except KeyboardInterrupt:
-        errors.print(STOPPED_EARLY)
+        _errors().print(STOPPED_EARLY)
         raise typer.Exit(ExitStatus.INTERRUPTED) from None
     raise typer.Exit(status)
 
@@ -191,9 +170,11 @@ ADDRESS = f"http://{DEFAULTS.host}:{DEFAULTS.port}/"
 @app.command()
 def models(url: Address = ADDRESS) -> None:
     """List the models that a running gateway serves, and those downloaded to the local cache."""
+    from gateway.commands.models import list_models  # noqa: PLC0415
+
     token = os.environ.get(configuration.TOKEN_VARIABLE) or None
     try:
-        catalogue().list_models(url, token, errors)
+        list_models(url, token, _errors())
     except Failure as failure:
         raise _tell(failure) from None
 
@@ -205,18 +186,15 @@ def pull(
     ],
 ) -> None:
     """Download what is missing of a model to the local cache, and verify its checksums."""
+    from gateway.commands.models import pull_model  # noqa: PLC0415
+
     try:
-        catalogue().pull_model(model, errors)
+        pull_model(model, _errors())
     except Failure as failure:
         raise _tell(failure) from None
     except KeyboardInterrupt:
-        errors.print("stopped")
+        _errors().print("stopped")
         raise typer.Exit(ExitStatus.INTERRUPTED) from None
-
-
-def catalogue() -> ModuleType:
-    """Return the module of the hub's commands, whose client takes a while to import."""
-    return importlib.import_module("gateway.commands.models")
 
 
 SystemPrompt = Annotated[
@@ -277,61 +255,24 @@ def chat(
     option: OtherOptions = None,
 ) -> None:
     """Chat with a running gateway. Ctrl-C stops an answer, Ctrl-D ends the chat."""
+    from gateway.commands.chat_flags import chat_by_flags  # noqa: PLC0415
+
     sampling = {"temperature": temperature, "max_tokens": max_tokens}
     given = {name: value for name, value in sampling.items() if value is not None}
-    given |= dict(_option(text) for text in option or ())
-    toolbox = _toolbox(tools, given.pop("tools", None) or [])
-    token = os.environ.get(configuration.TOKEN_VARIABLE) or None
     try:
-        answered = chat_with(url, system, given, token, toolbox, _attachments(file or []))
-    except UnauthorizedError:
-        what = "another token" if token else "a token"
-        hint = f"put it into the variable `{configuration.TOKEN_VARIABLE}`"
-        failure = Failure(f"`{url}` wants {what}", hint, ExitStatus.UNAUTHORIZED)
-        raise _tell(failure) from None
-    except OSError:
-        hint = "start one with `mlx-gateway serve`, or pass its address with `--url`"
-        failure = Failure(f"no gateway at `{url}`", hint, ExitStatus.NO_GATEWAY)
+        answered = chat_by_flags(
+            url,
+            system,
+            given,
+            options=option or (),
+            tools=tools,
+            files=file or (),
+            token=os.environ.get(configuration.TOKEN_VARIABLE) or None,
+        )
+    except Failure as failure:
         raise _tell(failure) from None
     if not answered:
         raise typer.Exit(ExitStatus.FAILED)
-
-
-def _attachments(files: list[Path]) -> list[dict[str, Any]]:
-    try:
-        return attach(files)
-    except FileProcessingError as error:
-        hint = "`--file` takes text files and images"
-        raise _tell(Failure(str(error), hint, ExitStatus.USAGE)) from None
-
-
-def _toolbox(file: Path | None, definitions: Any) -> Toolbox:
-    """Return the tools of a chat; calls of those without a function are answered by the user."""
-    ask = ask_user if sys.stdin.isatty() else None
-    more = definitions if isinstance(definitions, list) else [definitions]
-    hint = "pass `--tools` a Python file of functions with annotations and docstrings"
-    try:
-        return Toolbox(more, ask) if file is None else Toolbox.from_file(file, ask, more)
-    except OSError as error:
-        failure = Failure(f"`{file}`: {error.strerror}", hint, ExitStatus.USAGE)
-    except InvalidParameterError as error:
-        failure = Failure(str(error), hint, ExitStatus.USAGE)
-    except Exception as error:  # noqa: BLE001 - whatever the file raises
-        failure = Failure(f"`{file}`: {type(error).__name__}: {error}", hint, ExitStatus.USAGE)
-    raise _tell(failure)
-
-
-def _option(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or name not in OPTIONS:
-        near = difflib.get_close_matches(name, OPTIONS, 1)
-        hint = f"did you mean `{near[0]}`?" if near else f"options are {', '.join(OPTIONS)}"
-        failure = Failure(f"`--option {text}`: no such option", hint, ExitStatus.USAGE)
-        raise _tell(failure)
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
 
 
 token_app = typer.Typer(no_args_is_help=True, help="Make access tokens.", rich_markup_mode="rich")
@@ -394,6 +335,15 @@ def run() -> None:
     app(prog_name="mlx-gateway")
 
 
+@functools.cache
+def _errors() -> Console:
+    from rich.console import Console  # noqa: PLC0415
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
 def _tell(failure: Failure) -> typer.Exit:
-    errors.print(f"[bold red]error:[/] {escape(str(failure))}\n\n[dim]hint:[/] {failure.hint}")
+    from rich.markup import escape  # noqa: PLC0415
+
+    _errors().print(f"[bold red]error:[/] {escape(str(failure))}\n\n[dim]hint:[/] {failure.hint}")
     return typer.Exit(failure.status)

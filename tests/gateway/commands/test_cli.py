@@ -5,10 +5,13 @@ import os
 import pty
 import signal
 import socket
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -20,6 +23,8 @@ from tests.support import programs
 from tests.support.programs import GATEWAY, Program
 from tests.support.servers import TIMEOUT, Command, served
 from tests.support.tiny_models import LLAMA, write_model
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +45,54 @@ def run(*arguments, **variables):
     said = variables.pop("input", "")
     environment = {**os.environ, "NO_COLOR": "1", **variables}
     return programs.run(*GATEWAY, *arguments, input=said, env=environment)
+
+
+DEAR = {  # packages that a command without them must not wait for
+    "asyncio",
+    "huggingface_hub",
+    "mlx",
+    "mlx_lm",
+    "msgspec",
+    "prometheus_client",
+    "transformers",
+    "websockets",
+}
+IMPORTED = """
+import sys
+from gateway.__main__ import main
+try:
+    main()
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "needed"),
+    [
+        ("--help", set()),
+        ("config --port 1", set()),
+        ("token new alice --file tokens.toml", set()),
+        ("models --url http://127.0.0.1:9/", {"asyncio", "huggingface_hub"}),
+        ("chat --url http://127.0.0.1:9/", {"asyncio", "msgspec", "websockets"}),
+    ],
+)
+def test_a_command_imports_what_it_needs_and_nothing_else(command, needed, tmp_path):
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED, *command.split()],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT * 2,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    names = set(done.stderr.splitlines()[-1].split())
+    assert "gateway.commands.cli" in names
+    assert names & DEAR == needed
+    assert "gateway.server.server" not in names
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

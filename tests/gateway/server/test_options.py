@@ -10,8 +10,8 @@ import pytest
 
 import gateway
 from gateway.client import connect
-from gateway.commands.cli import NOT_OF_A_CHAT
-from gateway.commands.cli import OPTIONS as OF_A_CHAT
+from gateway.commands.chat_flags import NOT_OF_A_CHAT
+from gateway.commands.chat_flags import OPTIONS as OF_A_CHAT
 from gateway.protocol.frames import Generate
 from gateway.server.generation_task import OPTIONS
 from provider import MLXProvider, options

@@ -1,0 +1,102 @@
+"""What the flags of `chat` ask for, checked, and how a chat fails."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.client import UnauthorizedError
+from gateway.client.tool_loop import Toolbox
+from gateway.commands.chat import ask_user, chat_with
+from gateway.commands.conversation import attach
+from gateway.commands.failure import ExitStatus, Failure
+from gateway.configuration.sources import TOKEN_VARIABLE
+from gateway.protocol.frames import Generate
+from provider.interface import FileProcessingError, InvalidParameterError
+
+__all__ = ["NOT_OF_A_CHAT", "OPTIONS", "chat_by_flags"]
+
+NOT_OF_A_CHAT = {  # fields that the chat sets itself, or whose results it can't show
+    "continue_final_message",
+    "id",
+    "logprobs",
+    "messages",
+    "n",
+    "prompt",
+    "resumable",
+    "stream",
+    "system_prompt",
+    "top_logprobs",
+    "window",
+}
+OPTIONS = [  # fields of `generate` that a user may set with --option
+    name for name in Generate.__struct_fields__ if name not in NOT_OF_A_CHAT
+]
+
+
+def chat_by_flags(
+    url: str,
+    system: str | None,
+    sampling: dict[str, Any],
+    *,
+    options: Iterable[str] = (),
+    tools: Path | None = None,
+    files: Sequence[Path] = (),
+    token: str | None = None,
+) -> bool:
+    """Chat until the input ends, and return whether every turn was answered.
+
+    `options` are texts NAME=VALUE, `tools` is a Python file of functions, `files` go with the first
+    message. Raises Failure.
+    """
+    given = sampling | dict(_option(text) for text in options)
+    toolbox = _toolbox(tools, given.pop("tools", None) or [])
+    try:
+        return chat_with(url, system, given, token, toolbox, _attachments(files))
+    except UnauthorizedError:
+        what = "another token" if token else "a token"
+        hint = f"put it into the variable `{TOKEN_VARIABLE}`"
+        raise Failure(f"`{url}` wants {what}", hint, ExitStatus.UNAUTHORIZED) from None
+    except OSError:
+        hint = "start one with `mlx-gateway serve`, or pass its address with `--url`"
+        raise Failure(f"no gateway at `{url}`", hint, ExitStatus.NO_GATEWAY) from None
+
+
+def _attachments(files: Sequence[Path]) -> list[dict[str, Any]]:
+    try:
+        return attach(files)
+    except FileProcessingError as error:
+        hint = "`--file` takes text files and images"
+        raise Failure(str(error), hint, ExitStatus.USAGE) from None
+
+
+def _toolbox(file: Path | None, definitions: Any) -> Toolbox:
+    """Return the tools of a chat; calls of those without a function are answered by the user."""
+    ask = ask_user if sys.stdin.isatty() else None
+    more = definitions if isinstance(definitions, list) else [definitions]
+    try:
+        return Toolbox(more, ask) if file is None else Toolbox.from_file(file, ask, more)
+    except OSError as error:
+        said = f"`{file}`: {error.strerror}"
+    except InvalidParameterError as error:
+        said = str(error)
+    except Exception as error:  # noqa: BLE001 - whatever the file raises
+        said = f"`{file}`: {type(error).__name__}: {error}"
+    hint = "pass `--tools` a Python file of functions with annotations and docstrings"
+    raise Failure(said, hint, ExitStatus.USAGE)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or name not in OPTIONS:
+        near = difflib.get_close_matches(name, OPTIONS, 1)
+        hint = f"did you mean `{near[0]}`?" if near else f"options are {', '.join(OPTIONS)}"
+        raise Failure(f"`--option {text}`: no such option", hint, ExitStatus.USAGE)
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
