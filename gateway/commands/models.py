@@ -126,6 +126,7 @@ def _served(url: str, token: str | None) -> list[dict[str, Any]] | None:
             listed: list[dict[str, Any]] = json.load(answer)["data"]
             return listed
     except urllib.error.HTTPError as error:
+        error.close()
         hint = "set the variable `MLX_GATEWAY_TOKEN` to a token that the gateway accepts"
         said = f"`{url}` refused to list its models (HTTP {error.code})"
         raise Failure(said, hint, ExitStatus.UNAUTHORIZED) from error

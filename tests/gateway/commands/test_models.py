@@ -1,4 +1,4 @@
-"""What is said of models, without a hub; the commands themselves run in test_cli.py."""
+"""Models listed; what is pulled from a stand-in for the hub is in test_hub.py."""
 
 import asyncio
 import io
@@ -6,8 +6,9 @@ import io
 import pytest
 from rich.console import Console
 
-from gateway.commands.failure import Failure
+from gateway.commands.failure import ExitStatus, Failure
 from gateway.commands.models import _context, _flag, _size, _state, list_models
+from gateway.server.tokens import Token, Tokens
 from provider.scripted import ScriptedProvider
 from tests.support.servers import running
 
@@ -51,3 +52,11 @@ def test_a_gateway_that_is_not_there_is_said_and_no_fault(capsys):
     errors = io.StringIO()
     list_models("http://127.0.0.1:9/", None, Console(file=errors))
     assert "127.0.0.1:9" in errors.getvalue()
+
+
+async def test_a_gateway_that_refuses_the_token_is_a_failure():
+    tokens = Tokens([Token("alice", "0" * 64)])
+    async with running(ScriptedProvider(), tokens) as gateway:
+        with pytest.raises(Failure, match="401") as caught:
+            await asyncio.to_thread(list_models, gateway.url, "wrong", Console(file=io.StringIO()))
+    assert caught.value.status is ExitStatus.UNAUTHORIZED
