@@ -6,14 +6,14 @@
             print(chunk.text, end="")
         print(run.done.usage)
 
-As a context manager, a generation is cancelled at the end of the block, and its `done` awaited. A
-connection that is lost is made again, and every generation that has its ticket goes on where it
-was, each frame exactly once; one whose ticket was still on its way ends with ConnectionLostError. A
-prompt is never sent twice.
+As a context manager, a generation is cancelled at the end of the block, and its `done` awaited. The
+client reconnects when the connection is lost. A generation that has received its ticket then goes
+on, each frame exactly once; one without a ticket ends with ConnectionLostError. The client never
+sends a prompt again by itself.
 
-Each generation has a window of WINDOW frames, which are acknowledged as they are read. One that
-nobody reads waits on the gateway, and holds up no other on the connection; the gateway ends it
-after its `generation_timeout`. Read, cancel or leave what was started.
+Each generation has a window of WINDOW frames, which are acknowledged as they are read. One that is
+not read waits on the gateway, without delaying others on the connection, until the gateway ends it
+after its `generation_timeout`. So each generation should be read, cancelled or left.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ __all__ = [
 ]
 
 
-MAX_FRAME_BYTES = 64 * 1024 * 1024  # largest frame taken from a server, even a trusted one
+MAX_FRAME_BYTES = 64 * 1024 * 1024  # largest frame accepted from a server
 
-# Frames of one generation that wait here, unread. Pausing the socket instead would hold up all
-# others on the connection, and for ever where they are read before this one.
+# The most unread frames of one generation. Pausing the socket instead would delay all generations
+# on the connection, and for ever if the others are read before this one.
 WINDOW = 64
-GIVE_UP_S = 60.0  # in seconds; the server's default `resume_ttl`
+GIVE_UP_S = 60.0  # the server's default `resume_ttl`
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0  # seconds between attempts to reconnect
 
@@ -69,10 +69,10 @@ ENDS_FOR_GOOD = {CloseCode.NOT_A_FRAME, CloseCode.NOT_AUTHENTICATED, CloseCode.F
 
 
 class GatewayClient:
-    """One gateway, one connection at a time, many generations; a context manager.
+    """A client with many generations on one connection; an async context manager.
 
-    It shows `token` if there is one. A connection that is lost is made again, for up to
-    `give_up_s` seconds; 0 lets it be.
+    `token` authenticates it. After a lost connection it tries to reconnect for `give_up_s` seconds;
+    with 0 it does not.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class GatewayClient:
         self._down = asyncio.Event()  # set while there is no connection
         self._failure: GatewayError | None = None  # the reason why reconnecting was given up
         self._runs: dict[str, Run] = {}
-        self._left: set[str] = set()  # generations to cancel once there is a connection
+        self._to_cancel: set[str] = set()  # generations to cancel once there is a connection
         self._ids = itertools.count(1)
 
     async def __aenter__(self) -> Self:
@@ -106,7 +106,7 @@ class GatewayClient:
         return self
 
     async def __aexit__(self, *details: object) -> None:
-        """Cancel what runs, and close the connection."""
+        """Close the connection; generations that still run end with ConnectionLostError."""
         socket = self._socket
         self._living.cancel()
         await asyncio.gather(self._living, return_exceptions=True)
@@ -116,8 +116,8 @@ class GatewayClient:
     def generate(self, *, resumable: bool = True, **fields: Any) -> Run:
         """Return a generation with the fields of a `generate` frame.
 
-        It starts when it is iterated over or entered; while there is no connection it waits for
-        one. `window=None` lifts the bound on what waits here unread.
+        It starts when it is iterated over or entered, and waits for a connection if there is none.
+        With `window=None`, any number of unread frames may wait here.
         """
         fields.setdefault("window", WINDOW)
         number = f"g{next(self._ids)}"
@@ -125,17 +125,17 @@ class GatewayClient:
         return Run(self, frame)
 
     async def start(self, run: Run) -> None:
-        """Send a generation's frame, once.
+        """Send a generation's `generate` frame, unless it was sent before.
 
-        Raises ConnectionLostError, and GatewayError for a frame that is larger than the gateway
-        takes: it would end the connection, with all else that runs on it.
+        Raises ConnectionLostError, and GatewayError for a frame over the gateway's size limit,
+        which would end the connection with all its generations.
         """
         if run.started_here:
             return
         run.started_here = True
         socket = await self._connected()
         self._check_size(run.frame)
-        self._runs[run.id] = run  # from now on: what was not sent is not lost with a connection
+        self._runs[run.id] = run  # only now, so that a lost connection can't end an unsent one
         try:
             await self._write(socket, run.frame)
         except ConnectionClosed as error:
@@ -150,12 +150,12 @@ class GatewayClient:
             raise GatewayError("invalid_request", f"{said} (its `max_frame_bytes`)")
 
     async def ping(self, nonce: str) -> None:
-        """Send a ping, which is answered in order with all other frames."""
+        """Send a ping; its pong comes in order with all other frames."""
         await self.send(Ping(nonce=nonce))
 
     async def cancel(self, run: Run) -> None:
-        """Cancel a generation, without a connection as soon as there is one again."""
-        self._left.add(run.id)
+        """Cancel a generation; while there is no connection, do so after reconnecting."""
+        self._to_cancel.add(run.id)
         socket = self._socket
         if not run.over and socket is not None:
             with suppress(ConnectionClosed):
@@ -164,7 +164,7 @@ class GatewayClient:
                 await self._write(socket, Cancel(id=run.id))
 
     async def acknowledge(self, run: Run, frame: ServerFrame) -> None:
-        """Say that a generation's frames up to this one are used, once that is half its window."""
+        """Note that frames up to this one were read; send an `ack` for each half of the window."""
         socket, seq = self._socket, getattr(frame, "seq", None)
         if socket is None or run.window is None or seq is None or run.over:
             return
@@ -195,9 +195,9 @@ class GatewayClient:
         await socket.send(self._codec.encode(frame), text=self._codec.text)
 
     async def leave(self, run: Run) -> None:
-        """Cancel a generation if it still runs, and take what is left while there is a connection.
+        """Cancel a generation if it still runs, and wait for its end.
 
-        Without one it is cancelled as soon as there is one again.
+        While there is no connection, it does not wait, and cancels after reconnecting.
         """
         try:
             if not run.over:
@@ -209,7 +209,7 @@ class GatewayClient:
 
     def _forget(self, run: Run) -> None:
         self._runs.pop(run.id, None)
-        self._left.discard(run.id)
+        self._to_cancel.discard(run.id)
 
     # The connection.
 
@@ -238,7 +238,7 @@ class GatewayClient:
         """Receive `ready`, and resume the generations of the lost connection."""
         self._codec = codec_for(socket.subprotocol)
         try:
-            if self._token is None:  # a gateway that wants one says so now, and not after a while
+            if self._token is None:  # a gateway that requires a token then closes at once
                 await self._write(socket, Hello())
             ready = server_frame(self._codec.decode_fields(await socket.recv()))
             if not isinstance(ready, Ready):
@@ -264,7 +264,7 @@ class GatewayClient:
             return
         await self._write(socket, Resume(id=run.id, ticket=run.ticket, after=run.last))
         self.resumed += 1
-        if run.id in self._left:
+        if run.id in self._to_cancel:
             await self._write(socket, Cancel(id=run.id))
 
     async def _live(self) -> None:
@@ -272,7 +272,7 @@ class GatewayClient:
         reason = ""
         try:
             reason = await self._read_while_possible()
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody is to wait for ever
+        except Exception as error:  # noqa: BLE001 - lest a generation be waited for for ever
             reason = f"the client failed: {type(error).__name__}: {error}"
             if self._socket is not None:
                 self._socket.transport.abort()
@@ -306,7 +306,7 @@ class GatewayClient:
                 run = self._runs.get(getattr(frame, "id", None) or "")
                 if run is not None and frame is not None:
                     run.receive(frame)
-                    if run.id in self._left:
+                    if run.id in self._to_cancel:
                         await self.acknowledge(run, frame)
                         if run.over:
                             self._forget(run)
@@ -323,7 +323,7 @@ class GatewayClient:
             async with asyncio.timeout(self._give_up_s):
                 for attempt in itertools.count():
                     most = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt)
-                    await asyncio.sleep(random.uniform(0, most))  # noqa: S311 - nobody comes in step
+                    await asyncio.sleep(random.uniform(0, most))  # noqa: S311 - spreads clients
                     try:
                         await self.open()
                     except (OSError, InvalidHandshake, ConnectionClosed, NotAFrame):

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """An event loop on a thread of its own; `wait` runs a coroutine there."""
+    """An event loop on its own thread; `wait` runs a coroutine there."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -45,9 +45,9 @@ class LoopThread:
     def wait(
         self, work: Coroutine[Any, Any, T], on_interrupt: Callable[[], object] | None = None
     ) -> T:
-        """Run to the end; Ctrl-C cancels it and is raised.
+        """Run a coroutine and return its result; Ctrl-C cancels it and raises KeyboardInterrupt.
 
-        With `on_interrupt`, each Ctrl-C calls that instead, and the waiting goes on.
+        With `on_interrupt`, each Ctrl-C calls that instead, and the coroutine goes on.
         """
         future = asyncio.run_coroutine_threadsafe(work, self.loop)
         while True:
@@ -61,7 +61,7 @@ class LoopThread:
 
 
 class SyncClient:
-    """One gateway, for code without an event loop; a context manager. See `client.connect`."""
+    """A client for code without an event loop; a context manager. See `client.connect`."""
 
     def __init__(self, url: str, **options: Any):
         self._url = url

@@ -35,7 +35,7 @@ class Sender(Protocol):
         """Send the generation's frame, once."""
 
     async def acknowledge(self, run: Run, frame: ServerFrame) -> None:
-        """Note that the run's frames up to this one are used."""
+        """Note that the run's frames up to this one were read."""
 
     async def cancel(self, run: Run) -> None:
         """Cancel the generation."""
@@ -47,10 +47,10 @@ class Sender(Protocol):
 class Run:
     """One generation: an async iterator of its chunks, and a context manager. Made by `generate`.
 
-    `text`, `reasoning` and `calls` are what has come so far, the calls' parts put together, by
-    index; `loading`, `queued` and `progress` the newest of their kind; `done` is the last frame,
-    once it is there. `frames` iterates over the parts of tool calls too. With `n`, all this is of
-    the first answer; `others` has the texts of the others by `choice`, `done.choices` the rest.
+    `text`, `reasoning` and `calls` (by index, with parts joined) are what was received so far;
+    `loading`, `queued` and `progress` are the newest frames of their kinds; `done` is the last
+    frame. `frames` iterates over parts of tool calls too. With `n`, all this belongs to the first
+    answer; `others` has the texts of the others by `choice`, and `done.choices` the rest.
     """
 
     def __init__(self, client: Sender, frame: Generate):
@@ -112,7 +112,7 @@ class Run:
         await self._client.cancel(self)
 
     async def frames(self) -> AsyncGenerator[Chunk | ToolCall, None]:
-        """Iterate over chunks and parts of tool calls; otherwise like iterating over the run."""
+        """Iterate over chunks and parts of tool calls; else it is like iterating over the run."""
         await self._client.start(self)
         try:
             while self.done is None:

@@ -7,9 +7,9 @@
             print(frame.text, end="")
     messages += answer.messages
 
-Functions run one after the other, those without `async` on a thread; what one raises is told to the
-model, and so is that there is no tool of the name that it called. A `tool_choice` that holds the
-model to a call holds for the first answer alone: it would never come to say what it was told.
+Functions run one after the other, those without `async` on a thread. The model gets an error as the
+result if a function raises, or if it calls a tool that does not exist. A `tool_choice` that forces
+a call applies to the first answer only, because otherwise the model could never answer in text.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class ToolResult(NamedTuple):
 
 
 class Toolbox:
-    """Tools by name: functions, described by their signatures and docstrings, and definitions.
+    """The tools of a model: functions, described by signature and docstring, and definitions.
 
-    A call of a tool that is only defined goes to `ask`; without one it is left to the caller.
-    Raises InvalidParameterError for what is neither.
+    A call of a tool without a function goes to `ask`; without `ask`, the loop ends and leaves it to
+    the caller. Raises InvalidParameterError for a tool that is neither.
     """
 
     def __init__(self, tools: Iterable[Definition] = (), ask: Ask | None = None):
@@ -103,7 +103,7 @@ class Toolbox:
             else:
                 value = await asyncio.to_thread(function, **arguments)
             return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        # The model's to hear; a SystemExit would end the thread of the loop, and nobody would know.
+        # The model gets the error. A SystemExit would end the loop's thread without a message.
         except (Exception, SystemExit) as error:  # noqa: BLE001
             return _error(f"{type(error).__name__}: {error}")
 

@@ -1,8 +1,7 @@
 """Every setting of the gateway, with its default and a line of help.
 
-A field's metadata is what the command line, a file and a check need: `why` (the line of help),
-`group`, and where they apply `least`, `most` and `choices`. A name that ends in `_s` is in seconds;
-users write it without the ending.
+A field's metadata has `why` (the line of help), `group`, and optionally `least`, `most` and
+`choices`. A field whose name ends in `_s` is in seconds; users write the name without the ending.
 """
 
 from __future__ import annotations

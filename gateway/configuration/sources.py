@@ -40,7 +40,7 @@ SWITCHES = {"true": True, "false": False, "yes": True, "no": False, "1": True, "
 Built = TypeVar("Built")
 
 
-class BadSetting(ValueError):  # noqa: N818 - what the user is told, not an error of ours
+class BadSetting(ValueError):  # noqa: N818 - a message for the user, not a fault of ours
     """A wrong setting; the message names where it was given and what is allowed."""
 
 

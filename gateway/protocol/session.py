@@ -95,7 +95,7 @@ class Session:
 
     @property
     def waiting(self) -> int:
-        """The length of the line: generations with new events, and events of no generation."""
+        """The length of the line, in generations with new events and events of no generation."""
         return len(self._line)
 
     def take(self) -> tuple[list[Event], Generation | None]:

@@ -109,7 +109,7 @@ class Engine:
 
     @property
     def steps(self) -> int:
-        """How many turns the thread has made."""
+        """How many turns with work the engine has made."""
         return self._worker.counters.steps
 
     @property

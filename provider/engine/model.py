@@ -128,15 +128,15 @@ class TextModel:
     def chunk_extras(
         self, _rows: Sequence[Row], _counts: Sequence[int], _tokens: Sequence[Sequence[int]]
     ) -> dict[str, Any]:
-        """Return nothing."""
+        """Return no extra arguments."""
         return {}
 
     def step_extras(self, _rows: Sequence[Row | None]) -> dict[str, Any]:
-        """Return nothing."""
+        """Return no extra arguments."""
         return {}
 
     def draft_extras(self, _row: Row, _count: int) -> dict[str, Any]:
-        """Return nothing."""
+        """Return no extra arguments."""
         return {}
 
 

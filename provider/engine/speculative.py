@@ -82,15 +82,15 @@ class ModelWithDraft:
     def chunk_extras(
         self, rows: Sequence[Row], counts: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> dict[str, Any]:
-        """Return the model's."""
+        """Return the extra arguments of the model."""
         return self.model.chunk_extras(rows, counts, tokens)
 
     def step_extras(self, rows: Sequence[Row | None]) -> dict[str, Any]:
-        """Return the model's."""
+        """Return the extra arguments of the model."""
         return self.model.step_extras(rows)
 
     def draft_extras(self, row: Row, count: int) -> dict[str, Any]:
-        """Return the model's."""
+        """Return the extra arguments of the model."""
         return self.model.draft_extras(row, count)
 
 
