@@ -27,6 +27,7 @@ REASONS = {
 }
 # Modules whose tests are in a file of another name.
 TESTS = {"gateway/__main__.py": "tests/gateway/commands/test_cli.py"}
+CORPUS = "provider/embedded/making/corpus"  # documents of one kind each, under one test
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Measured:
 
 
 def test_of(module):
-    path = Path(module)
+    path = Path(CORPUS if module.startswith(f"{CORPUS}/") else module)
     return TESTS.get(module, str("tests" / path.parent / f"test_{path.stem}.py"))
 
 
