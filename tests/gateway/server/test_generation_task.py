@@ -66,7 +66,7 @@ async def test_a_large_request_is_not_held_while_its_answer_is_generated(protoco
 
 
 class Listener:
-    """A subscriber that has enough when it is told to."""
+    """A subscriber that makes the provider wait while `full` is set."""
 
     def __init__(self):
         self.notified = 0
@@ -100,7 +100,7 @@ async def ended(task):
     return task.generation.take()[-1]
 
 
-async def test_a_provider_is_not_pulled_while_its_subscriber_makes_it_wait():
+async def test_no_response_is_taken_while_the_subscriber_makes_it_wait():
     provider, listener = scripted(Say("a b c d")), Listener()
     listener.full = True
     task = begun(provider, listener)
