@@ -159,7 +159,7 @@ class GatewayClient:
         socket = self._socket
         if not run.over and socket is not None:
             with suppress(ConnectionClosed):
-                if run.window is not None:  # its end has to pass, whoever reads the rest
+                if run.window is not None:  # its `done` must pass a closed window
                     await self._write(socket, Ack(id=run.id, seq=max(run.last, 0)))
                 await self._write(socket, Cancel(id=run.id))
 

@@ -193,9 +193,9 @@ class Gateway:
         try:
             await self._serve(client, address, secret)
         except asyncio.CancelledError:
-            client.transport.abort()  # a close would wait behind bytes that nobody may read
+            client.transport.abort()  # a close frame would wait behind unread bytes
             raise
-        except Exception as error:  # noqa: BLE001 - said here, without what an error may quote
+        except Exception as error:  # noqa: BLE001 - logged without its message
             unexpected(log, "a connection failed", error)
             await close(client, self.settings.close_timeout_s, CloseCode.INTERNAL)
         finally:

@@ -113,7 +113,7 @@ class StepResult:
     tokens: list[Token] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)  # rows prefilled, or to be prefilled again
     faults: dict[int, Exception] = field(default_factory=dict)  # the first fault of each row
-    failed: bool = False  # whether a forward pass failed, whoever's fault it was
+    failed: bool = False  # whether a forward pass failed
 
     def blame(self, key: int, error: Exception) -> None:
         """Record a row's fault, unless it has one already."""
