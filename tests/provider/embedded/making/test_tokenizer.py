@@ -1,13 +1,15 @@
 """The embedded tokenizer and its chat template, as mlx-lm loads them."""
 
 import json
+import shutil
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from provider.embedded import MODEL_PATH
-from provider.embedded.making.tokenizer import END, SPECIAL, START
+from provider.embedded.making.tokenizer import END, SPECIAL, START, train_tokenizer
 from provider.models.loading import tokenizer_of
 
 TOOL = {
@@ -121,3 +123,16 @@ def test_a_conversation_begins_with_the_tokens_of_its_beginning(tokenizer):
     answered = tokens(turns[:2], add_generation_prompt=False)
     assert whole[: len(asked)] == asked
     assert whole[: len(answered)] == answered
+
+
+def test_a_tokenizer_is_learned_from_the_corpus_and_loses_nothing(tmp_path):
+    shutil.copy(MODEL_PATH / "chat_template.jinja", tmp_path)
+    train_tokenizer(tmp_path, seed=1, count=50)
+    learned = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for marker in SPECIAL:
+        assert len(learned.encode(marker).ids) == 1
+    text = "Count from 17 to 1999,\n\tnaïve 日本語 🙂"
+    assert learned.decode(learned.encode(text).ids) == text
+    assert learned.encode("4217").tokens == ["42", "17"]
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert (config["eos_token"], config["model_max_length"]) == (END, 8192)
