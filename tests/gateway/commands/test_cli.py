@@ -400,7 +400,8 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(scripted):
     terminal.wait_for("you >", at)
     terminal.type("Bears?\n")
     at = terminal.wait_for("You said: Bears?", at)
-    terminal.wait_for("tokens", terminal.wait_for("The end.", at))
+    at = terminal.wait_for("tokens", terminal.wait_for("The end.", at))
+    terminal.wait_for("you >", at)  # else the end of the input is typed into nothing
     terminal.type("\x04")
     assert terminal.close() == 0
 
