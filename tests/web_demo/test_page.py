@@ -17,6 +17,7 @@ from tests.support.tiny_models import LLAMA, write_model
 from tests.web_demo.conftest import (
     ANSWER,
     FIGURES,
+    TIMEOUT_MS,
     ask,
     scripted_gateway,
     settings_of,
@@ -400,6 +401,7 @@ async def test_one_of_several_models_is_chosen_and_its_loading_is_shown(new_page
     await provider.load()
     async with running(provider) as gateway:
         page = await new_page(gateway.url)
+        page.set_default_timeout(3 * TIMEOUT_MS)  # a model is loaded while another writes
         select = page.get_by_label("Model", exact=True)
         assert await select.locator("option").all_text_contents() == ["embedded", "random"]
         await page.evaluate(
