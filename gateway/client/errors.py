@@ -11,6 +11,7 @@ __all__ = [
     "ConnectionLostError",
     "GatewayError",
     "UnauthorizedError",
+    "error_of",
 ]
 
 
@@ -45,7 +46,8 @@ class ConnectionLostError(GatewayError):
         super().__init__("connection_lost", reason, retryable=True)
 
 
-def _raised(frame: Error) -> GatewayError:
+def error_of(frame: Error) -> GatewayError:
+    """Return what an `error` frame raises; an unknown code keeps what the frame says of itself."""
     retryable = frame.retryable or RETRYABLE.get(frame.code, False)
     return GatewayError(
         frame.code.value if isinstance(frame.code, ErrorCode) else str(frame.code),

@@ -9,7 +9,7 @@ from typing import Protocol, Self
 
 import msgspec
 
-from gateway.client.errors import GatewayError, _raised
+from gateway.client.errors import GatewayError, error_of
 from gateway.protocol.frames import (
     Chunk,
     Done,
@@ -183,7 +183,7 @@ class Run:
         if isinstance(frame, ToolCall) and frame.choice == 0:
             self.calls[frame.index] = _joined(self.calls.get(frame.index), frame)
         if isinstance(frame, Error):
-            self._frames.put_nowait(_raised(frame))
+            self._frames.put_nowait(error_of(frame))
         else:
             self._frames.put_nowait(frame)
 
