@@ -235,5 +235,9 @@ class Settings:
         least=0.1,
     )
     close_timeout_s: float = _setting(
-        5.0, "seconds clients have to take their last frames at shutdown", "Timeouts", least=0
+        5.0,
+        "seconds that each stage of ending a connection or the gateway may take: a client's last "
+        "frames, its close, the streams of its generations",
+        "Timeouts",
+        least=0,
     )
