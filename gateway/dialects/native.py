@@ -38,14 +38,7 @@ from gateway.protocol.frames import (
 
 __all__ = [
     "BEARER_PROTOCOL",
-    "BY_NAME",
-    "BY_NUMBER",
-    "DEFAULTS",
-    "MALFORMED",
-    "MAX_DEPTH",
     "ROUTE",
-    "SERVER_FRAMES",
-    "Codec",
     "JsonCodec",
     "MsgpackCodec",
     "NativeDialect",
