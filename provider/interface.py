@@ -351,6 +351,10 @@ class AbstractLLMInterface(ABC):
 
         `kwargs` override the configuration for this call only. Raises an `AbstractLLMError`.
         Cancelling the awaiting task, or closing the generator, ends the generation.
+
+        The gateway also passes `events=True`, for a stream with responses on the progress, and
+        `client`, a name of whoever the call is made for, by which a provider may be fair between
+        clients. A provider may ignore both.
         """
 
     def get_capabilities(self) -> Dict[Union[str, ModelCapability], Any]:

@@ -229,6 +229,9 @@ class GenerationOptions:
     messages: tuple[dict[str, Any], ...] | None = _of_call(None, checked_messages)
     model: str | None = _of_call(None, _text)
     events: bool = _of_call(default=False, check=_boolean)
+    # Whoever the call is made for. Any name: calls with the same one share what one client may have
+    # of the queue and of the threads, and take turns with those of other names.
+    client: str | None = _of_call(None, _text)
     # Whether the prompt goes to the model unchanged, without the chat template.
     raw: bool = _of_call(default=False, check=_boolean)
     # Whether the answer continues the last message, which must be the assistant's.

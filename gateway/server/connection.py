@@ -55,10 +55,12 @@ class Connection:
         dialect: Dialect,
         ready: Ready,
         *,
+        address: str,
         token: Token | None = None,
         authenticate: Callable[[str | None], Token | None] | None = None,
     ):
         self.token = token  # the client's token, once authenticated
+        self._address = address  # the client's, "" if it is not known
         self._authenticate = authenticate  # None once authenticated
         self._socket = socket
         self._generations = generations
@@ -219,7 +221,7 @@ class Connection:
             match command:
                 case Begin(generation, frame):
                     self._tasks[generation] = self._generations.begin(
-                        generation, frame, self, owner
+                        generation, frame, self, owner, self._address
                     )
                 case Stop(generation):
                     self._stop(self._tasks[generation])

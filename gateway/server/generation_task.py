@@ -31,7 +31,7 @@ __all__ = ["GenerationTask", "Subscriber"]
 log = logging.getLogger(__name__)
 
 # The options that are passed on to the provider; a `generate` frame has a field for each.
-OPTIONS = tuple(sorted(OPTIONS_OF_A_CALL.keys() - {"events"}))
+OPTIONS = tuple(sorted(OPTIONS_OF_A_CALL.keys() - {"client", "events"}))
 
 TURN = 32  # responses after which the task yields to the event loop
 
@@ -75,6 +75,7 @@ class GenerationTask:
         metrics: Metrics,
         *,
         owner: str | None = None,
+        client: str | None = None,
         most_seconds: float | None = None,
         most_prompt: int | None = None,
     ):
@@ -84,6 +85,7 @@ class GenerationTask:
         self.stopped_at: float | None = None
         self._metrics = metrics
         self.owner = owner  # the name of the token that started it
+        self._client = client  # the name that the provider is given for its client
         self.asyncio_task: asyncio.Task[None] | None = None
         self._most_seconds = most_seconds
         self._most_prompt = most_prompt  # limit of a prompt, in tokens
@@ -116,7 +118,7 @@ class GenerationTask:
         between = self._metrics.between_texts
         try:
             async with asyncio.timeout(self._most_seconds) as limit:
-                responses = await _call(provider, frame)
+                responses = await _call(provider, frame, self._client)
                 del frame  # may hold megabytes of files, which are not needed any more
                 async with aclosing(responses):
                     async for response in responses:
@@ -164,7 +166,7 @@ class GenerationTask:
 
 
 async def _call(
-    provider: AbstractLLMInterface, frame: Generate
+    provider: AbstractLLMInterface, frame: Generate, client: str | None
 ) -> AsyncGenerator[GenerateResponse, None]:
     """Call the provider with the fields that are set in the frame."""
     given = {name: getattr(frame, name) for name in OPTIONS}
@@ -176,6 +178,7 @@ async def _call(
         stream=True,
         tools=list(frame.tools) if frame.tools else None,
         events=True,
+        client=client,
         **{name: value for name, value in given.items() if value is not None},
     )
     return responses if isinstance(responses, AsyncGenerator) else _as_stream(responses)

@@ -59,14 +59,20 @@ class Generations:
         return refusal(request, self.settings, token, load, datetime.now(UTC))
 
     def begin(
-        self, generation: Generation, frame: Generate, subscriber: Subscriber, token: Token | None
+        self,
+        generation: Generation,
+        frame: Generate,
+        subscriber: Subscriber,
+        token: Token | None,
+        address: str,
     ) -> GenerationTask:
-        """Start a generation's task."""
+        """Start a generation's task, for a client with this token, or else at this address."""
         task = GenerationTask(
             generation,
             subscriber,
             self.metrics,
             owner=token.name if token else None,
+            client=f"address {address}" if token is None else f"token {token.name}",
             most_seconds=self.settings.generation_timeout_s,
             most_prompt=self.settings.max_prompt_tokens,
         )

@@ -218,6 +218,7 @@ class Gateway:
             self._generations,
             dialect,
             self._ready(name),
+            address=address,
             token=self._handshake.token(secret),
             authenticate=self._handshake.token if self.tokens and secret is None else None,
         )

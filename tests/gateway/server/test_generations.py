@@ -2,9 +2,12 @@
 
 import asyncio
 import sys
+from hashlib import sha256
 
 from gateway.protocol.frames import Cancel, Generate
+from gateway.server.tokens import Token, Tokens
 from provider.interface import AbstractLLMInterface, GenerateResponse, Health
+from provider.scripted import Say, ScriptedProvider
 from tests.support.servers import eventually, get, running, wired
 
 ECHO = """
@@ -77,3 +80,17 @@ async def test_a_provider_in_another_process_is_served_with_what_it_overrides_al
             assert (await wire.until("done"))[-1]["finish_reason"] == "cancelled"
             await eventually(lambda: provider.open == 0)
         await gateway.provider.aclose()
+
+
+async def test_the_provider_is_told_which_generations_are_of_the_same_client():
+    tokens = [Token(name, sha256(name.encode()).hexdigest()) for name in ("alice", "bob")]
+    provider = ScriptedProvider(script=[Say("x")])
+    for accepted, secrets in ((Tokens(tokens), ["alice", "bob", "alice"]), (Tokens(), [None])):
+        async with running(provider, accepted) as gateway:
+            for secret in secrets:
+                shown = {"Authorization": f"Bearer {secret}"} if secret else {}
+                async with wired(gateway, additional_headers=shown) as wire:
+                    await wire.send(Generate(id="a", prompt="hi"))
+                    await wire.until("done")
+    told = [request.options["client"] for request in provider.requests]
+    assert told == ["token alice", "token bob", "token alice", "address 127.0.0.1"]

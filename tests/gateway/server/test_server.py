@@ -211,6 +211,7 @@ async def test_the_options_reach_the_provider_and_no_others():
         "temperature": 0.0,
         "stop": ["END"],
         "events": True,
+        "client": "address 127.0.0.1",
     }
     assert request.system_prompt == "Be brief."
     assert request.files[0].data == b"\x00\xff"
