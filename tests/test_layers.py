@@ -186,6 +186,12 @@ def test_the_gateway_knows_no_model_and_the_provider_no_socket():
         assert not roots(path) & strangers, module
 
 
+def test_only_the_runtime_imports_mlx():
+    for module, path in MODULES.items():
+        if module.startswith("provider") and place_of(module) not in {"runtime", "embedded.making"}:
+            assert not roots(path) & MLX, module
+
+
 def test_pure_modules_are_pure():
     for path in FILES:
         if str(path.relative_to(ROOT)).startswith(PURE):

@@ -11,9 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlx.utils import tree_flatten
-
-from provider.runtime.mlx import mx
+from provider.runtime.mlx import mx, tree_flatten
 
 __all__ = ["Snapshot", "read_header"]
 

@@ -7,14 +7,12 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from mlx.utils import tree_flatten
-
 from provider.caches.kinds import is_always_trimmable
 from provider.engine.model import LoadedModel, Loading, LoadProgress
 from provider.formats.families import with_own_reading
 from provider.interface import ModelLoadingError
 from provider.models.vision import ImageProcessor, load_vision_model, supports_images
-from provider.runtime.mlx import mx, on_cpu
+from provider.runtime.mlx import mx, on_cpu, tree_flatten
 from provider.runtime.mlx_lm import (
     load_adapters,
     load_config,

@@ -2,8 +2,8 @@
 
 On a Linux CPU the mlx wheel links the reference BLAS, which is about thirty times slower than
 OpenBLAS for the matrix products of a transformer. A library that is loaded globally before mlx
-takes precedence. So this module loads OpenBLAS if the system has it, and every file that uses mlx
-imports this one first. On macOS (Accelerate, Metal) and with CUDA nothing needs to be done.
+takes precedence. So this module loads OpenBLAS if the system has it, and no module outside this
+package imports mlx. On macOS (Accelerate, Metal) and with CUDA nothing needs to be done.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from typing import Final
 OPENBLAS_NAMES = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas.so")
 
 
+# Whether mlx was there already, so that the BLAS it was linked with stays.
+TOO_LATE: Final = "mlx.core" in sys.modules
+
+
 def _load_openblas() -> tuple[str, ctypes.CDLL] | tuple[None, None]:
     """Load OpenBLAS for the whole process; return its name and handle, None without it."""
-    if sys.platform != "linux" or "mlx.core" in sys.modules:
+    if sys.platform != "linux" or TOO_LATE:
         return None, None
     for name in OPENBLAS_NAMES:
         try:
@@ -48,6 +52,7 @@ def set_blas_threads(threads: int) -> None:
 
 
 import mlx.core as mx  # noqa: E402 - OpenBLAS must be loaded before
+from mlx.utils import tree_flatten  # noqa: E402
 
 __all__ = [
     "BLAS_THREADS",
@@ -58,6 +63,7 @@ __all__ = [
     "mx",
     "on_cpu",
     "set_blas_threads",
+    "tree_flatten",
     "usable_memory",
 ]
 
@@ -73,7 +79,10 @@ def describe() -> str:
         return "GPU"
     if sys.platform != "linux":
         return "CPU"
-    return f"CPU, float32, {OPENBLAS}" if OPENBLAS else "CPU, float32, mlx's own BLAS (slow)"
+    if OPENBLAS:
+        return f"CPU, float32, {OPENBLAS}"
+    reason = "; import provider before mlx for a fast one" if TOO_LATE else ""
+    return f"CPU, float32, mlx's own BLAS (slow{reason})"
 
 
 def usable_memory() -> int:

@@ -48,8 +48,6 @@ from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import load_config, load_model, load_tokenizer
 from transformers import PreTrainedTokenizerBase, dynamic_module_utils
 
-import provider.runtime.mlx  # noqa: F401 - the BLAS first, then mlx, then mlx-lm
-
 __all__ = [
     "PROBES",
     "ArraysCache",

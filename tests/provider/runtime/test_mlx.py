@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from provider.runtime.mlx import clear_streams_at_thread_end, mx
+import pytest
+
+from provider.runtime.mlx import clear_streams_at_thread_end, mx, on_cpu
+from tests.support.timeouts import TIMEOUT
 
 
 def _compute() -> float:
@@ -21,3 +26,27 @@ def test_a_thread_can_compute_after_another_has_ended() -> None:
     for _ in range(3):
         with ThreadPoolExecutor(max_workers=1) as thread:
             assert thread.submit(_compute).result() == 6.0
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "provider.mlx_provider",
+        "provider.runtime.mlx_lm",
+        "gateway.commands.serve",
+        "tests.bench.engine",
+    ],
+)
+def test_a_fast_blas_is_looked_for_before_mlx_is_there(imports: str) -> None:
+    program = f"import {imports}; from provider.runtime import mlx; print(mlx.TOO_LATE)"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not on_cpu(), reason="other devices bring their own")
+def test_an_application_that_imported_mlx_first_is_told_what_to_do() -> None:
+    program = "import mlx.core; from provider.runtime.mlx import describe; print(describe())"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
+    assert "import provider before mlx" in done.stdout
