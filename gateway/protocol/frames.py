@@ -55,6 +55,9 @@ Id = Annotated[str, Meta(min_length=1, max_length=64)]
 
 Count = Annotated[int, Meta(ge=0)]
 
+# Bounded, because a pong waits in memory until the client reads it; msgpack has no larger integers.
+Nonce = Annotated[str, Meta(max_length=64)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None
+
 Text = str | None
 
 
@@ -147,7 +150,7 @@ class Resume(_FromClient, tag="resume", frozen=True, kw_only=True):
 class Ping(_FromClient, tag="ping", frozen=True, kw_only=True):
     """Asks for a pong with the same nonce."""
 
-    nonce: str | int | None = None
+    nonce: Nonce = None
 
 
 ClientFrame = Hello | Generate | Cancel | Ack | Resume | Ping

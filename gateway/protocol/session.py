@@ -84,6 +84,7 @@ class Session:
         self._admit = admit
         self._generations: dict[str, Generation] = {}
         self._line: deque[Event | Generation] = deque()
+        self._line_bytes = 0  # texts of the events in line that are of no generation
         self._in_line: set[Generation] = set()
 
     # Sending.
@@ -98,10 +99,16 @@ class Session:
         """The length of the line, in generations with new events and events of no generation."""
         return len(self._line)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """The size of the texts in line that are of no generation."""
+        return self._line_bytes
+
     def take(self) -> tuple[list[Event], Generation | None]:
         """Remove the first in line; return its events, and the generation, None without one."""
         first = self._line.popleft()
         if not isinstance(first, Generation):
+            self._line_bytes -= _size(first)
             return [first], None
         self._in_line.discard(first)
         events = first.take()
@@ -124,7 +131,7 @@ class Session:
             case Resume():
                 return self._resume(request)
             case Ping(nonce=nonce):
-                self._line.append(Pong(nonce=nonce))
+                self._answer(Pong(nonce=nonce))
             case Hello():
                 pass  # already authenticated
             case _:
@@ -138,7 +145,7 @@ class Session:
 
     def refuse(self, frame_id: str | None, refusal: Refusal) -> None:
         """Refuse a request; live generations go on."""
-        self._line.append(
+        self._answer(
             Failed(
                 id=frame_id,
                 code=refusal.code,
@@ -147,6 +154,10 @@ class Session:
                 fields=refusal.fields,
             )
         )
+
+    def _answer(self, event: Pong | Failed) -> None:
+        self._line.append(event)
+        self._line_bytes += _size(event)
 
     def _generate(self, frame: Generate, now: float) -> list[Command]:
         refusal = self._refusal(frame)
@@ -228,6 +239,16 @@ class Session:
                 self._in_line.discard(generation)
                 self._line.remove(generation)
             self.refuse(generation.id, why)
+
+
+def _size(event: Event) -> int:
+    """Return the size of the text in an answer to a client's frame, in characters."""
+    match event:
+        case Failed(message=text, fields=fields):
+            return len(text) + sum(map(len, fields))
+        case Pong(nonce=str(text)):
+            return len(text)
+    return 0
 
 
 def _duplicate(frame_id: str) -> Refusal:

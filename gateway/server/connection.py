@@ -2,7 +2,8 @@
 
 Rule 1: while more than a generation's share of `outbox_bytes` waits for the client, or its window
 is closed, no response is taken from its provider.
-Rule 2: while more than MOST_WAITING events wait for the client, nothing is read from the client.
+Rule 2: while more than MOST_WAITING events, or MAX_WAITING_BYTES of answers to its frames, wait for
+the client, nothing is read from the client.
 Rule 3: a client that takes no bytes for `write_timeout_s` is aborted, without a close frame, which
 would wait behind the bytes that the client does not read.
 Rule 4: when a connection ends, its generations are cancelled, except the resumable ones.
@@ -37,6 +38,7 @@ __all__ = ["Connection"]
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 256  # events; bounds the memory for a client that sends and never reads
+MAX_WAITING_BYTES = 64 * 1024  # of pongs and refusals, which may quote what the client sent
 BURST = 10  # a burst may have as many frames and bytes as are allowed in this many seconds
 LEAST_SHARE = 1024  # bytes of waiting text allowed to each generation, however many there are
 NO_TICKET = (
@@ -196,7 +198,8 @@ class Connection:
         else:
             self._act(requests)
         self._wake_writer.set()
-        if self._session.waiting > MOST_WAITING:
+        session = self._session
+        if session.waiting > MOST_WAITING or session.waiting_bytes > MAX_WAITING_BYTES:
             await self._flush()
         return True
 

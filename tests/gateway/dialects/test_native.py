@@ -102,6 +102,22 @@ def test_a_lone_surrogate_in_a_text_is_replaced(codec):
     assert codec.decode_fields(codec.encode(frame))["text"] == "a?b"
 
 
+@pytest.mark.parametrize("nonce", ["n" * 65, 2**63, -(2**63) - 1])
+def test_a_nonce_is_small(nonce):
+    with pytest.raises(BadFrame) as caught:
+        JsonCodec().decode(json.dumps({"type": "ping", "nonce": nonce}))
+    assert (caught.value.code, caught.value.fields) == (ErrorCode.INVALID_FRAME, ("nonce",))
+    with pytest.raises(BadFrame):
+        MsgpackCodec().decode(msgspec.msgpack.encode([6, str(nonce) * 4]))
+
+
+@pytest.mark.parametrize("nonce", ["n" * 64, "", 2**63 - 1, -(2**63), None])
+def test_a_nonce_comes_back_in_both_codecs(nonce):
+    for codec in CODECS:
+        assert codec.decode(codec.encode(Ping(nonce=nonce))) == Ping(nonce=nonce)
+        codec.encode(Pong(nonce=nonce))
+
+
 def test_half_a_character_that_comes_is_replaced():
     frame = JsonCodec().decode('{"type": "generate", "id": "a", "prompt": "cut \\ud83d off"}')
     assert frame == Generate(id="a", prompt="cut ? off")

@@ -203,6 +203,17 @@ def test_ping_is_answered_and_hello_accepted():
     assert made.take() == [Pong(nonce="n")]
 
 
+def test_what_waits_in_answer_to_frames_is_counted_in_bytes():
+    made = Session()
+    made.receive(Ping(nonce="n" * 64), 0.0)
+    made.receive(Ping(nonce=7), 0.0)
+    made.reject(BadFrame("bad", "a", code=ErrorCode.INVALID_REQUEST, fields=("prompt",)))
+    assert made.waiting_bytes == 64 + len("bad") + len("prompt")
+    while made.waiting:
+        made.take()
+    assert made.waiting_bytes == 0
+
+
 def test_a_bad_frame_with_a_live_id_does_not_end_it():
     made = generating()
     made.take()

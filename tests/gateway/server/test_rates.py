@@ -167,7 +167,7 @@ async def test_who_sends_too_fast_is_cut_off_and_told(limit):
     async with running(scripted(), **limit) as gateway:
         async with wired(gateway) as wire, wired(gateway) as other:
             for _ in range(25):
-                await wire.send(Ping(nonce="x" * 800))
+                await wire.send(Generate(id="a", prompt="x" * 800))
             assert await close_code(wire.socket) == CloseCode.TOO_MANY
             await other.send(Ping(nonce="n"))
             assert (await other.receive())["nonce"] == "n"
