@@ -121,6 +121,11 @@ class Gateway:
         return len(self._connections)
 
     @property
+    def resumable(self) -> int:
+        """The number of generations that their clients can still resume."""
+        return len(self._generations.resume_store)
+
+    @property
     def tokens(self) -> Tokens:
         """The accepted tokens. Setting them closes connections with other tokens, with 4401."""
         return self._handshake.tokens

@@ -55,7 +55,7 @@ def stats(gateway, provider):
         "descriptors": len(list(descriptors.iterdir())) if descriptors.exists() else 0,
         "connections": gateway.connections,
         "generations": len(provider.live),
-        "tickets": len(gateway._hub.shelf),
+        "tickets": gateway.resumable,
     }
 
 
