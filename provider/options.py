@@ -8,6 +8,7 @@ for the command line, the wire protocol, the demo page and `generate_async(**kwa
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -17,6 +18,7 @@ from provider.message_types import checked_messages
 
 __all__ = [
     "MAX_SEED",
+    "OF_THE_CALLER",
     "OPTIONS",
     "GenerationOptions",
     "Integer",
@@ -232,6 +234,8 @@ class GenerationOptions:
     # Whoever the call is made for. Any name: calls with the same one share what one client may have
     # of the queue and of the threads, and take turns with those of other names.
     client: str | None = _of_call(None, _text)
+    # Limit of the prompt, in tokens; None means the model's own.
+    max_input_tokens: int | None = _of_call(None, Integer(1, sys.maxsize))
     # Whether the prompt goes to the model unchanged, without the chat template.
     raw: bool = _of_call(default=False, check=_boolean)
     # Whether the answer continues the last message, which must be the assistant's.
@@ -276,6 +280,9 @@ class GenerationOptions:
         thinking = {} if self.enable_thinking is None else {"enable_thinking": self.enable_thinking}
         return {**(self.chat_template_kwargs or {}), **thinking}
 
+
+# The options that the program that calls a provider decides, never the client that it serves.
+OF_THE_CALLER = frozenset({"client", "events", "max_input_tokens"})
 
 OPTIONS: Mapping[str, Option] = {
     one.name: Option(one.name, one.default, one.metadata["check"], one.metadata["configurable"])

@@ -24,6 +24,7 @@ from gateway.server.logs import unexpected
 from gateway.server.metrics import Metrics
 from provider import interface
 from provider.interface import AbstractLLMInterface, FileData, GenerateResponse
+from provider.options import OF_THE_CALLER
 from provider.options import OPTIONS as OPTIONS_OF_A_CALL
 
 __all__ = ["GenerationTask", "Subscriber"]
@@ -31,7 +32,7 @@ __all__ = ["GenerationTask", "Subscriber"]
 log = logging.getLogger(__name__)
 
 # The options that are passed on to the provider; a `generate` frame has a field for each.
-OPTIONS = tuple(sorted(OPTIONS_OF_A_CALL.keys() - {"client", "events"}))
+OPTIONS = tuple(sorted(OPTIONS_OF_A_CALL.keys() - OF_THE_CALLER))
 
 TURN = 32  # responses after which the task yields to the event loop
 
@@ -118,7 +119,7 @@ class GenerationTask:
         between = self._metrics.between_texts
         try:
             async with asyncio.timeout(self._most_seconds) as limit:
-                responses = await _call(provider, frame, self._client)
+                responses = await self._call(provider, frame)
                 del frame  # may hold megabytes of files, which are not needed any more
                 async with aclosing(responses):
                     async for response in responses:
@@ -147,6 +148,24 @@ class GenerationTask:
                 generation.failed(_refusal(error, model))
         self.subscriber.notify(self)
 
+    async def _call(
+        self, provider: AbstractLLMInterface, frame: Generate
+    ) -> AsyncGenerator[GenerateResponse, None]:
+        """Call the provider with the fields that are set in the frame."""
+        given: dict[str, Any] = {name: getattr(frame, name) for name in OPTIONS}
+        given |= {"client": self._client, "max_input_tokens": self._most_prompt}
+        files: list[Any] = [FileData(f.name, f.mime, f.data) for f in frame.files or ()]
+        responses = await provider.generate_async(
+            frame.prompt or "",
+            frame.system_prompt,
+            files or None,
+            stream=True,
+            tools=list(frame.tools) if frame.tools else None,
+            events=True,
+            **{name: value for name, value in given.items() if value is not None},
+        )
+        return responses if isinstance(responses, AsyncGenerator) else _as_stream(responses)
+
     def _check(self, response: GenerateResponse, most: int) -> None:
         """Raise ContextWindowExceededError if `response` reports a prompt of over `most` tokens."""
         event = response.raw_response
@@ -163,25 +182,6 @@ class GenerationTask:
                 "that a generation may take"
             )
             self.generation.failed(Refusal(ErrorCode.SLOW_CLIENT, message))
-
-
-async def _call(
-    provider: AbstractLLMInterface, frame: Generate, client: str | None
-) -> AsyncGenerator[GenerateResponse, None]:
-    """Call the provider with the fields that are set in the frame."""
-    given = {name: getattr(frame, name) for name in OPTIONS}
-    files: list[Any] = [FileData(f.name, f.mime, f.data) for f in frame.files or ()]
-    responses = await provider.generate_async(
-        frame.prompt or "",
-        frame.system_prompt,
-        files or None,
-        stream=True,
-        tools=list(frame.tools) if frame.tools else None,
-        events=True,
-        client=client,
-        **{name: value for name, value in given.items() if value is not None},
-    )
-    return responses if isinstance(responses, AsyncGenerator) else _as_stream(responses)
 
 
 async def _as_stream(whole: GenerateResponse) -> AsyncGenerator[GenerateResponse, None]:

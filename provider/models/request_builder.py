@@ -106,6 +106,8 @@ class RequestBuilder:
         if not prompt.tokens:
             raise InvalidParameterError("prompt", call.prompt, "the prompt is empty")
         window, length = self.context_window, len(prompt.tokens)
+        if options.max_input_tokens is not None and length > options.max_input_tokens:
+            raise ContextWindowExceededError(options.max_input_tokens, length)
         if window is not None:
             if length >= window:
                 raise ContextWindowExceededError(window, length)

@@ -97,7 +97,7 @@ BAD = [
     ("top_k", -1), ("top_k", 1.5), ("min_p", 2), ("max_tokens", 0), ("max_tokens", True),
     ("max_tokens", 10**9), ("seed", -1), ("seed", 2**64), ("stop", ""), ("stop", [""]),
     ("stop", ["x"] * 17), ("stop", "x" * 257), ("stop", 3), ("repetition_penalty", 0),
-    ("events", 1), ("client", 3), ("client", ""),
+    ("events", 1), ("client", 3), ("client", ""), ("max_input_tokens", 0),
    ("enable_thinking", "yes"), ("model", ""), ("messages", []),
     ("messages", "hi"), ("presence_penalty", 2.1), ("frequency_penalty", "x"),
     ("logit_bias", [1]), ("response_format", {}),

@@ -82,8 +82,8 @@ class Listener:
         raise AssertionError("nobody takes it over")
 
 
-def begun(provider, listener, **options):
-    frame = Generate(id="a", prompt="hi", model="asked")
+def begun(provider, listener, prompt="hi", **options):
+    frame = Generate(id="a", prompt=prompt, model="asked")
     generation = Generation(frame, 0.0)
     task = GenerationTask(generation, listener, Metrics(), **options)
     task.start(provider, frame, lambda ended: None)
@@ -175,5 +175,13 @@ async def test_what_takes_too_long_is_cut_and_said_to_be_unread_where_it_was():
 
 
 async def test_a_prompt_that_is_too_long_is_refused_once_its_length_is_known():
-    failed = await ended(begun(scripted(Say("a")), Listener(), most_prompt=0))
+    failed = await ended(begun(scripted(Say("a")), Listener(), "two words", most_prompt=1))
     assert failed.code is ErrorCode.CONTEXT_TOO_LONG
+
+
+async def test_the_provider_is_told_how_long_a_prompt_may_be():
+    provider = scripted(Say("a"))
+    await ended(begun(provider, Listener(), most_prompt=7))
+    await ended(begun(provider, Listener()))
+    limits = [request.options.get("max_input_tokens") for request in provider.requests]
+    assert limits == [7, None]

@@ -11,7 +11,11 @@ from provider import MLXProvider
 from provider.constraints.compiler import GrammarCompiler
 from provider.embedded import MODEL_PATH
 from provider.formats.chat_template import ChatTemplate
-from provider.interface import InvalidParameterError, UnsupportedFeatureError
+from provider.interface import (
+    ContextWindowExceededError,
+    InvalidParameterError,
+    UnsupportedFeatureError,
+)
 from provider.models.loading import tokenizer_of
 from provider.models.request_builder import Call, RequestBuilder
 from provider.options import parse_options
@@ -143,3 +147,11 @@ async def test_an_assistants_message_is_continued(provider, said, cut):
 async def test_an_impossible_tool_choice_is_an_error_at_once(provider, options, said):
     with pytest.raises(InvalidParameterError, match=re.escape(said)):
         await provider.generate_async("x", **{"tools": TOOLS, **options})
+
+
+async def test_a_prompt_that_is_longer_than_its_caller_allows_is_refused(provider):
+    length = (await provider.generate_async("Hi", max_tokens=1)).usage["prompt_tokens"]
+    await provider.generate_async("Hi", max_tokens=1, max_input_tokens=length)
+    with pytest.raises(ContextWindowExceededError) as refused:
+        await provider.generate_async("Hi", max_input_tokens=length - 1)
+    assert (refused.value.context_window, refused.value.content_length) == (length - 1, length)
