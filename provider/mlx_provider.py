@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import Future
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - the contract's own spelling
 
@@ -238,16 +239,17 @@ class MLXProvider(AbstractLLMInterface):
         )
 
     def _check_of_form(self, call: Call) -> Optional[Future[None]]:
-        """Start a check of the cost of the answer's form; return None if there is no form.
+        """Start a check of the cost of the answer's constraint; return None if there is none.
 
-        The future raises InvalidParameterError for a form that is too expensive.
+        The future raises InvalidParameterError for one that is too expensive, and
+        ResourceExceededError if it can't be tried now.
         """
         options = call.options
         tools = [] if options.tool_choice in {None, "auto", "none"} else call.tools
         if not options.response_format and not tools:
             return None
-        work = (refuse_costly, self._sandbox.passes, options.response_format, tools)
-        return self._sandbox.submit(*work)
+        check = partial(refuse_costly, response_format=options.response_format, tools=tools)
+        return self._sandbox.submit(check, options.client)
 
     # A model may be unloaded between any two of these steps; the loops then load it again.
 

@@ -58,23 +58,25 @@ def form_of(response_format: Mapping[str, Any]) -> Form | None:
 
 
 def refuse_costly(
-    passes: Callable[[str], bool],
+    first_costly: Callable[[Sequence[str]], int | None],
     response_format: Mapping[str, Any] | None,
     tools: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Raise InvalidParameterError if a form is too expensive to compile.
+    """Raise InvalidParameterError if a constraint is too expensive.
 
     The arguments' schema of each tool is checked too, because a call's grammar consists of them.
-    `passes` returns whether a grammar compiles within the limits of time and memory.
+    `first_costly` returns the index of the first grammar that is beyond the limits of time and
+    memory, None if there is none.
     """
     form = form_of(response_format) if response_format else None
     checked = [] if form is None else [(form, OPTION, response_format)]
     for tool in tools:
         schema = tool["function"]["parameters"]
         checked.append((_json(schema), "tools", schema))
-    for one, option, value in checked:
-        if not passes(one.grammar):
-            raise _refused(value, "it takes too much time or memory to compile", option)
+    costly = first_costly([form.grammar for form, _, _ in checked])
+    if costly is not None:
+        _, option, value = checked[costly]
+        raise _refused(value, "it takes too much time or memory", option)
 
 
 def _json(schema: Mapping[str, Any] | bool) -> Form:

@@ -1,147 +1,277 @@
-"""Checks in a separate process whether a grammar compiles within limits of time and memory.
+"""Tries out grammars in a separate process, within limits of time and memory; see `trial.py`.
 
-llguidance does not bound all of its work: two large `multipleOf` for one number, or two dozen
-patterns for one string, keep it busy for hours while memory fills up. A thread that is inside
-llguidance can't be ended, but a process can. So each grammar is compiled in that process first.
-
-Rule 1: a request that waits for such a check never delays a request that needs none.
-Rule 2: this file is also the program of that process, and imports nothing else of this package.
+Rule 1: no grammar is compiled in this process before it has passed there. Without that process,
+for whatever reason, it is refused.
+Rule 2: a request that waits for such a trial never delays a request that needs none.
+Rule 3: clients take turns, and what waits is bounded; the trial of a request that has gone ends.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import resource
+import logging
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-__all__ = ["Sandbox"]
+from provider.constraints import trial
+from provider.constraints.fair_queue import FairQueue
+from provider.interface import GenerationError, ResourceExceededError
 
-MAX_SECONDS = 1.0  # processor time per grammar; an enum of 50,000 words takes a quarter of it
-MAX_BYTES = 256 << 20  # memory beyond what the process starts with, if the system can limit it
-MAX_REMEMBERED = 256  # grammars remembered because they have passed
+__all__ = ["Check", "Sandbox"]
+
+log = logging.getLogger(__name__)
+
+MAX_WALL_SECONDS = 10.0  # time of a trial, for a process that does not get the processor
+MAX_WAITING = 256  # trials that wait, each for up to two seconds of those before it
+MAX_WAITING_OF_A_CLIENT = 64  # of them of one client: more than its batch has places for
+MAX_REMEMBERED = 1024  # grammars whose answer is remembered, by their digests
+RETRY_AFTER_S = 1.0
+
+PASSES, COSTLY = trial.PASSES.encode(), trial.COSTLY.encode()
+
+# Variables of the server's environment that the process gets: those without which Python may not
+# find its libraries. The others may hold secrets.
+ENVIRONMENT = ("PYTHONHOME", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL")
+
+# Given grammars, returns the index of the first that is too expensive, None if all pass.
+FirstCostly = Callable[[Sequence[str]], int | None]
+Check = Callable[[FirstCostly], None]
+
+
+@dataclass(eq=False)
+class _Trial:
+    """A check that waits, or that the thread makes now."""
+
+    check: Check
+    client: str | None
+    future: Future[None] = field(default_factory=Future)
 
 
 class Sandbox:
-    """Checks grammars, one after the other, on a thread of its own."""
+    """Tries out grammars, one after the other, on a thread of its own."""
 
     def __init__(self) -> None:
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlx-forms")
-        # Only the worker thread uses the following attributes, except in `close`.
+        self._changed = threading.Condition()  # guards the attributes below
+        self._waiting: FairQueue[_Trial] = FairQueue(MAX_WAITING, MAX_WAITING_OF_A_CLIENT)
+        self._current: _Trial | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._passed: dict[str, None] = {}
         self._closed = False
+        self._thread: threading.Thread | None = None
+        # The following are of the thread alone.
+        self._remembered: dict[bytes, bool] = {}  # whether a grammar passes
+        self._ended: int | None = None  # how the last process ended, as `Popen.returncode` says
 
-    def submit(self, work: Callable[..., None], *arguments: Any) -> Future[None] | None:
-        """Run `work` on the sandbox's thread; return None once closed. For any thread."""
-        try:
-            return self._worker.submit(work, *arguments)
-        except RuntimeError:
-            return None
+    def submit(self, check: Check, client: str | None = None) -> Future[None]:
+        """Run `check` on the sandbox's thread, in the client's turn; from any thread.
 
-    def passes(self, grammar: str) -> bool:
-        """Return whether a grammar compiles within the limits.
-
-        Must be called on the sandbox's thread. A malformed grammar passes too, because its later
-        compilation gives the reason. Once the sandbox is closed, every grammar passes.
+        The future has its result or its error; cancelling it ends the trial. It raises
+        ResourceExceededError if there is no process to try a grammar in. Raises GenerationError
+        once closed, ResourceExceededError if too many checks wait.
         """
-        if grammar not in self._passed and not self._closed:
-            if not self._compiles(grammar) and not self._closed:
-                return False
-            self._passed[grammar] = None
-            if len(self._passed) > MAX_REMEMBERED:
-                del self._passed[next(iter(self._passed))]
-        return True
+        one = _Trial(check, client)
+        with self._changed:
+            if self._closed:
+                raise GenerationError("the provider is closed")
+            if not self._waiting.put(client, one):
+                raise _later("too many constraints wait to be compiled")
+            try:
+                self._start_thread()
+            except RuntimeError as error:  # the system has no more threads
+                self._waiting.remove(client, one)
+                raise _later("a constraint can't be compiled now") from error
+            self._changed.notify()
+        one.future.add_done_callback(lambda future: self._cancel(one, future))
+        return one.future
 
     def close(self) -> None:
         """End the process and the thread. Idempotent."""
-        self._closed = True
-        process = self._process
-        if process is not None:
-            process.kill()
-        self._worker.shutdown(wait=True)
-        self._end()
+        with self._changed:
+            self._closed = True
+            while (one := self._waiting.take()) is not None:
+                _end(one, GenerationError("the provider is closed"))
+            self._kill()
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
 
-    def _compiles(self, grammar: str) -> bool:
-        if self._process is not None and self._process.poll() is not None:
-            self._end()  # another program has ended the process
-        try:
-            process = self._process or self._start()
-        except OSError:  # without a process, nothing is checked
-            return True
+    def first_costly(self, grammars: Sequence[str]) -> int | None:
+        """Return the index of the first grammar that is too expensive, None if all pass.
+
+        Must be called on the sandbox's thread. A malformed grammar passes too, because its later
+        compilation gives the reason. Raises ResourceExceededError without a process to try it in,
+        GenerationError once closed or if its request has gone.
+        """
+        digests = [hashlib.sha256(grammar.encode()).digest() for grammar in grammars]
+        unknown = [at for at, digest in enumerate(digests) if digest not in self._remembered]
+        costly = [at for at, digest in enumerate(digests) if not self._remembered.get(digest, True)]
+        if not costly and unknown:
+            passed = self._try_out([grammars[at] for at in unknown])
+            self._remember(dict.fromkeys((digests[at] for at in unknown[:passed]), True))
+            if passed < len(unknown):
+                costly = [unknown[passed]]
+                # A process that was killed may have been killed for another reason.
+                if self._ended != -signal.SIGKILL:
+                    self._remember({digests[costly[0]]: False})
+        return min(costly, default=None)
+
+    def _remember(self, answers: dict[bytes, bool]) -> None:
+        self._remembered.update(answers)
+        while len(self._remembered) > MAX_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+
+    # The thread.
+
+    def _start_thread(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._work, name="mlx-constraints", daemon=True)
+            thread.start()
+            self._thread = thread
+
+    def _work(self) -> None:
+        while (one := self._next()) is not None:
+            try:
+                one.check(self.first_costly)
+            except Exception as error:  # noqa: BLE001 - raised by the future
+                _end(one, error)
+            else:
+                _end(one, None)
+        self._stop()
+
+    def _next(self) -> _Trial | None:
+        """Wait for a check and return it; return None once closed."""
+        with self._changed:
+            self._current = None
+            self._changed.wait_for(lambda: self._closed or len(self._waiting) > 0)
+            self._current = None if self._closed else self._waiting.take()
+            return self._current
+
+    def _cancel(self, one: _Trial, future: Future[None]) -> None:
+        """End a trial whose request has gone."""
+        if not future.cancelled():
+            return
+        with self._changed:
+            self._waiting.remove(one.client, one)
+            if self._current is one:
+                self._kill()
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    # The process.
+
+    def _try_out(self, grammars: Sequence[str]) -> int:
+        """Return how many grammars pass before the first that does not."""
+        process, self._ended = self._ready(), None
         assert process.stdin is not None
         assert process.stdout is not None
-        try:
-            process.stdin.write(json.dumps(grammar).encode() + b"\n")
+        passed, answer = 0, b""
+        with _killed_after(process, MAX_WALL_SECONDS), suppress(OSError):  # the process has died
+            process.stdin.write(json.dumps(list(grammars)).encode() + b"\n")
             process.stdin.flush()
-            if process.stdout.readline():
-                return True
-        except OSError:  # the process has died
-            pass
-        self._end()
-        return False
+            while passed < len(grammars):
+                answer = process.stdout.readline().strip()
+                if answer != PASSES:
+                    break
+                passed += 1
+        if answer not in {PASSES, COSTLY}:  # the grammar has ended the process
+            self._stop()
+            self._refuse_if_gone()
+        return passed
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        """Start the process. Raises OSError if that fails."""
-        self._process = subprocess.Popen(  # noqa: S603 - the program is this file
-            # -P keeps this folder off the path: another module could hide one of Python's.
-            [sys.executable, "-P", __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # keeps Ctrl-C from ending it
-        )
-        assert self._process.stdout is not None
-        if not self._process.stdout.readline():  # the process writes a line once it is ready
-            self._end()
-            raise OSError("the process has ended at once")
-        return self._process
+    def _refuse_if_gone(self) -> None:
+        with self._changed:
+            if self._closed:
+                raise GenerationError("the provider is closed")
+            if self._current is not None and self._current.future.cancelled():
+                raise GenerationError("the request has gone")
 
-    def _end(self) -> None:
-        process, self._process = self._process, None
+    def _ready(self) -> subprocess.Popen[bytes]:
+        """Return the process, started if necessary. Raises ResourceExceededError if that fails."""
+        if self._process is not None and self._process.poll() is not None:
+            self._stop()  # another program has ended the process
+        if self._process is not None:
+            return self._process
+        try:
+            started = _started()
+        except (OSError, RuntimeError) as error:
+            log.warning("no process to try out a constraint in: %s", error)
+            raise _later("a constraint can't be compiled now") from error
+        with self._changed:
+            self._process = started
+            gone = self._closed or (self._current is not None and self._current.future.cancelled())
+            if gone:
+                self._kill()
+        return started
+
+    def _stop(self) -> None:
+        with self._changed:
+            process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.communicate()
+            _finish(process)
+            self._ended = process.returncode
 
 
-def main() -> None:
-    """Compile grammars from standard input, one per line of JSON, and answer each with a line.
-
-    An expensive grammar ends the process: by a signal when its time is used up, or because
-    llguidance aborts when it can't allocate memory.
-    """
-    from llguidance import LLMatcher, LLTokenizer  # noqa: PLC0415 - for this process alone
-
-    tokenizer = LLTokenizer("byte", n_vocab=1 << 18)  # a call's grammar may name any token
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    _limit_memory()
-    _say_done()
-    for line in sys.stdin.buffer:
-        signal.setitimer(signal.ITIMER_PROF, MAX_SECONDS)
-        LLMatcher(tokenizer, json.loads(line), log_level=0)
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        _say_done()
-
-
-def _say_done() -> None:
-    sys.stdout.write("\n")
-    sys.stdout.flush()
-
-
-def _limit_memory() -> None:
+def _started() -> subprocess.Popen[bytes]:
+    """Start the process and wait until it is ready. Raises OSError or RuntimeError."""
+    process = subprocess.Popen(  # noqa: S603 - the program is one of this package
+        # -P keeps the program's folder off the path: another module could hide one of Python's.
+        [sys.executable, "-P", str(Path(trial.__file__).resolve())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+        start_new_session=True,  # keeps Ctrl-C from ending it
+    )
+    assert process.stdout is not None
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        data = next(int(line.split()[1]) for line in lines if line.startswith("VmData:"))
-        resource.setrlimit(resource.RLIMIT_DATA, ((data << 10) + MAX_BYTES,) * 2)
-    # Without such a limit on this system, only time is limited.
-    except (OSError, StopIteration, ValueError):
-        pass
+        with _killed_after(process, MAX_WALL_SECONDS):
+            if process.stdout.readline():
+                return process
+    except BaseException:
+        _finish(process)
+        raise
+    _finish(process)
+    raise OSError("the process has ended at once")
 
 
-if __name__ == "__main__":
-    main()
+def _finish(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.kill()
+    with suppress(OSError):  # what could not be written is of no use to a process that has died
+        process.communicate()
+
+
+class _killed_after:  # noqa: N801 - read as a verb, like the context managers of the library
+    """Kills a process that takes longer than a time; creating it may raise RuntimeError."""
+
+    def __init__(self, process: subprocess.Popen[bytes], seconds: float):
+        self._timer = threading.Timer(seconds, process.kill)
+        self._timer.daemon = True
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *details: object) -> None:
+        self._timer.cancel()
+
+
+def _end(one: _Trial, error: Exception | None) -> None:
+    with suppress(InvalidStateError):  # cancelled
+        if error is None:
+            one.future.set_result(None)
+        else:
+            one.future.set_exception(error)
+
+
+def _later(said: str) -> ResourceExceededError:
+    return ResourceExceededError(f"{said}; try again later", details={"retry_after": RETRY_AFTER_S})

@@ -81,14 +81,17 @@ def test_a_call_must_be_of_one_of_the_tools(compiler):
 def test_an_expensive_form_is_refused_with_the_name_of_its_option():
     form = {"type": "json_schema", "schema": {"type": "integer"}}
     tool = normalise_tools([{"name": "f", "parameters": {"properties": {"a": {}}}}])
-    refuse_costly(lambda _grammar: True, form, tool)
+    refuse_costly(lambda _grammars: None, form, tool)
     with pytest.raises(InvalidParameterError, match="too much time or memory") as caught:
-        refuse_costly(lambda _grammar: False, form, tool)
+        refuse_costly(lambda _grammars: 0, form, tool)
     assert caught.value.parameter == "response_format"
     with pytest.raises(InvalidParameterError) as caught:
-        refuse_costly(lambda _grammar: False, None, tool)
+        refuse_costly(lambda _grammars: 1, form, tool)
     assert caught.value.parameter == "tools"
-    refuse_costly(lambda _grammar: False, None, [])
+    with pytest.raises(InvalidParameterError) as caught:
+        refuse_costly(lambda _grammars: 0, None, tool)
+    assert caught.value.parameter == "tools"
+    refuse_costly(lambda grammars: 0 if grammars else None, None, [])
 
 
 @pytest.mark.parametrize(
