@@ -135,7 +135,11 @@ class Settings:
         least=1024,
     )
     max_generations: int = _setting(
-        64, "live generations on one connection; 64 are two full batches", "Limits", least=1
+        64,
+        "live generations on one connection, of which one with `n` answers counts as n, here and "
+        "below; 64 are two full batches",
+        "Limits",
+        least=1,
     )
     resume_bytes: int = _setting(
         1 << 20,
@@ -157,6 +161,14 @@ class Settings:
         "live generations in all, queued ones included; the next one is refused as `overloaded`",
         "Limits",
         least=1,
+    )
+    client_share: float = _setting(
+        0.5,
+        "part of the generations in all that one client, by its token or else by its address, may "
+        "have of those that others leave; so a newcomer always gets in",
+        "Limits",
+        least=0.01,
+        most=1,
     )
     max_prompt_tokens: int | None = _setting(
         None, "tokens of one prompt; by default as many as the model can read", "Limits", least=1

@@ -105,6 +105,7 @@ class Generation:
         most_bytes: int | None = None,
     ):
         self.id = frame.id
+        self.answers = max(1, min(frame.n or 1, MOST_ANSWERS))  # how many, ended ones included
         self.ticket = ticket
         self.state = State.QUEUED
         self.live = True  # False once its end is known
@@ -134,7 +135,7 @@ class Generation:
         # The sent events before `_next_seq`, in order and without a gap, each with its size.
         self._kept: deque[tuple[Numbered, int]] = deque()
         self._kept_bytes = 0
-        self._answers = [Answer() for _ in range(max(1, min(frame.n or 1, MOST_ANSWERS)))]
+        self._answers = [Answer() for _ in range(self.answers)]
 
     # State.
 

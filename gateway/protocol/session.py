@@ -65,7 +65,7 @@ class Session:
     `started` names `default_model` if the provider does not say which model runs. `new_ticket`
     makes the tickets of resumable generations; `keep_bytes` and `most_bytes` are as in Generation.
     `admit(request, live)` may refuse to begin or take over a generation; `live` is the number of
-    generations on this connection.
+    answers that the generations on this connection have together.
     """
 
     def __init__(
@@ -93,6 +93,10 @@ class Session:
     def generations(self) -> Collection[Generation]:
         """The generations whose terminal event has not been sent."""
         return self._generations.values()
+
+    @property
+    def _answers(self) -> int:
+        return sum(generation.answers for generation in self._generations.values())
 
     @property
     def waiting(self) -> int:
@@ -184,7 +188,7 @@ class Session:
         if (frame.prompt is None) == (frame.messages is None):
             either = ("prompt", "messages")
             return Refusal(ErrorCode.INVALID_REQUEST, "give either {} or {}", fields=either)
-        return self._admit(frame, len(self._generations))
+        return self._admit(frame, self._answers)
 
     def _ack(self, frame_id: str, seq: int) -> None:
         generation = self._generations.get(frame_id)
@@ -193,8 +197,7 @@ class Session:
             self.enqueue(generation)
 
     def _resume(self, frame: Resume) -> list[Command]:
-        live = len(self._generations)
-        full = self._admit(frame, live) if frame.id not in self._generations else None
+        full = self._admit(frame, self._answers) if frame.id not in self._generations else None
         if full is not None:
             self.refuse(frame.id, full)
             return []

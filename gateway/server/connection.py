@@ -79,7 +79,7 @@ class Connection:
             new_ticket=lambda: secrets.token_urlsafe(16),
             keep_bytes=self._settings.resume_bytes,
             most_bytes=self._settings.max_frame_bytes,
-            admit=lambda request, live: generations.refusal(request, live, self.token),
+            admit=lambda request, live: generations.refusal(request, live, self.token, address),
         )
         # The tasks of generations whose terminal event is not written yet.
         self._tasks: dict[Generation, GenerationTask] = {}

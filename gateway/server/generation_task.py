@@ -86,7 +86,7 @@ class GenerationTask:
         self.stopped_at: float | None = None
         self._metrics = metrics
         self.owner = owner  # the name of the token that started it
-        self._client = client  # the name that the provider is given for its client
+        self.client = client  # the name that the provider is given for its client
         self.asyncio_task: asyncio.Task[None] | None = None
         self._most_seconds = most_seconds
         self._most_prompt = most_prompt  # limit of a prompt, in tokens
@@ -153,7 +153,7 @@ class GenerationTask:
     ) -> AsyncGenerator[GenerateResponse, None]:
         """Call the provider with the fields that are set in the frame."""
         given: dict[str, Any] = {name: getattr(frame, name) for name in OPTIONS}
-        given |= {"client": self._client, "max_input_tokens": self._most_prompt}
+        given |= {"client": self.client, "max_input_tokens": self._most_prompt}
         files: list[Any] = [FileData(f.name, f.mime, f.data) for f in frame.files or ()]
         responses = await provider.generate_async(
             frame.prompt or "",

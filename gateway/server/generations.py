@@ -41,7 +41,8 @@ class Generations:
         self.connections = 0
         self.authority = f"{settings.host}:{settings.port}"  # HOST:PORT that clients connect to
         self._tasks: set[GenerationTask] = set()  # tasks whose generator is not closed yet
-        self._by_token = Counts()
+        self._answers = 0  # of all live generations
+        self._by_client = Counts()  # answers of live generations
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -51,11 +52,18 @@ class Generations:
         return len(self._tasks)
 
     def refusal(
-        self, request: Generate | Resume, on_connection: int, token: Token | None
+        self,
+        request: Generate | Resume,
+        on_connection: int,
+        token: Token | None,
+        address: str,
     ) -> Refusal | None:
-        """Return the reason why a generation can't begin or be taken over now, None if it can."""
-        with_token = self._by_token[token.name] if token is not None else 0
-        load = Load(on_connection, with_token, self.live, self.draining)
+        """Return the reason why a generation can't begin or be taken over now, None if it can.
+
+        `on_connection` is the number of answers that are live on the client's connection.
+        """
+        client = self._by_client[_client(token, address)]
+        load = Load(on_connection, client, self._answers, self.draining)
         return refusal(request, self.settings, token, load, datetime.now(UTC))
 
     def begin(
@@ -72,13 +80,13 @@ class Generations:
             subscriber,
             self.metrics,
             owner=token.name if token else None,
-            client=f"address {address}" if token is None else f"token {token.name}",
+            client=_client(token, address),
             most_seconds=self.settings.generation_timeout_s,
             most_prompt=self.settings.max_prompt_tokens,
         )
         self._tasks.add(task)
-        if task.owner is not None:
-            self._by_token.add(task.owner)
+        self._answers += generation.answers
+        self._by_client.add(task.client, generation.answers)
         self._idle.clear()
         self.resume_store.add(task)
         task.start(self.provider, self._limited(frame), self._ended)
@@ -111,8 +119,8 @@ class Generations:
 
     def _ended(self, task: GenerationTask) -> None:
         self._tasks.discard(task)
-        if task.owner is not None:
-            self._by_token.remove(task.owner)
+        self._answers -= task.generation.answers
+        self._by_client.remove(task.client, task.generation.answers)
         if not self._tasks:
             self._idle.set()
         self._count(task)
@@ -158,3 +166,8 @@ class Generations:
             "ready": int(provider.health().ready and not self.draining),
         }
         return exposition(self.metrics, now, provider.statistics())
+
+
+def _client(token: Token | None, address: str) -> str:
+    """Return the name of a client, which is its token, or its address where there is none."""
+    return f"address {address}" if token is None else f"token {token.name}"

@@ -15,7 +15,7 @@ from gateway.protocol.events import Refusal
 from gateway.protocol.frames import Generate, Resume
 from gateway.server.tokens import Token
 
-__all__ = ["ENFORCERS", "RETRY_AFTER_S", "Load", "refusal"]
+__all__ = ["ENFORCERS", "RETRY_AFTER_S", "Load", "answers_of", "refusal"]
 
 RETRY_AFTER_S = 1.0  # for a client over a limit of generations; some generation ends soon
 
@@ -26,8 +26,9 @@ ENFORCERS: dict[str, str] = {
     "max_connections_per_token": "handshake.Handshake.is_full",
     "max_frame_bytes": "server.options_of",
     "max_generations": "limits.refusal",
-    "max_generations_per_token": "limits.refusal",
-    "max_generations_in_all": "limits.refusal",
+    "max_generations_per_token": "limits._of_too_many",
+    "max_generations_in_all": "limits._of_too_many",
+    "client_share": "limits._share",
     "max_prompt_tokens": "generations.Generations.begin",
     "max_answer_tokens": "limits.refusal",
     "max_depth": "server.Gateway._dialect",
@@ -51,10 +52,13 @@ ENFORCERS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Load:
-    """The numbers of live generations: on the connection, with its token, and in all."""
+    """The numbers of live answers: on the connection, of its client, and of all clients.
+
+    A client is a token, or an address where there is no token.
+    """
 
     connection: int
-    token: int
+    client: int
     all: int
     draining: bool = False  # whether the gateway is stopping
 
@@ -62,26 +66,53 @@ class Load:
 def refusal(
     request: Generate | Resume, settings: Settings, token: Token | None, load: Load, now: datetime
 ) -> Refusal | None:
-    """Return which limit a generation would exceed, None if it may begin or be taken over."""
-    if load.connection >= settings.max_generations:
+    """Return which limit a generation would exceed, None if it may begin or be taken over.
+
+    Each of its answers counts as one generation.
+    """
+    more = 1 if isinstance(request, Resume) else answers_of(request)
+    if load.connection + more > settings.max_generations >= more:
         return _too_many(ErrorCode.RATE_LIMITED, settings.max_generations, "on one connection")
     if isinstance(request, Resume):
-        return None  # a resumed generation is already counted for its token and in all
+        return None  # a resumed generation is already counted for its client and in all
     if load.draining:
         return Refusal(ErrorCode.SHUTTING_DOWN, "the gateway is stopping")
     longest = settings.max_answer_tokens
     if longest is not None and request.max_tokens is not None and request.max_tokens > longest:
         said = f"must be at most {longest}"
         return Refusal(ErrorCode.INVALID_REQUEST, said, fields=("max_tokens",))
-    if token is not None:
-        if not token.valid_at(now):
-            return Refusal(ErrorCode.UNAUTHORIZED, "the token has expired")
-        most = token.max_generations or settings.max_generations_per_token
-        if load.token >= most:
-            return _too_many(ErrorCode.RATE_LIMITED, most, "with one token")
-    if load.all >= settings.max_generations_in_all:
-        return _too_many(ErrorCode.OVERLOADED, settings.max_generations_in_all, "in all")
+    if token is not None and not token.valid_at(now):
+        return Refusal(ErrorCode.UNAUTHORIZED, "the token has expired")
+    return _of_too_many(more, settings, token, load)
+
+
+def answers_of(frame: Generate) -> int:
+    """Return how many answers a request asks for; the provider checks the number."""
+    return max(1, frame.n or 1)
+
+
+def _of_too_many(more: int, settings: Settings, token: Token | None, load: Load) -> Refusal | None:
+    """Return why so many more answers can't begin, None if they can."""
+    in_all = settings.max_generations_in_all
+    own = None if token is None else token.max_generations or settings.max_generations_per_token
+    most = min(settings.max_generations, own or in_all, _share(settings, in_all))
+    if more > most:
+        said = f"must be at most {most}, because each answer counts as a generation"
+        return Refusal(ErrorCode.INVALID_REQUEST, said, fields=("n",))
+    if own is not None and load.client + more > own:
+        return _too_many(ErrorCode.RATE_LIMITED, own, "with one token")
+    if load.all + more > in_all:
+        return _too_many(ErrorCode.OVERLOADED, in_all, "in all")
+    share = _share(settings, in_all - (load.all - load.client))
+    if load.client + more > share:
+        said = f"a client may have {share} generations now, the rest is for other clients"
+        return Refusal(ErrorCode.OVERLOADED, said, RETRY_AFTER_S)
     return None
+
+
+def _share(settings: Settings, left: int) -> int:
+    """Return how many of the generations that others leave one client may have."""
+    return max(1, int(settings.client_share * left))
 
 
 def _too_many(code: ErrorCode, most: int, where: str) -> Refusal:

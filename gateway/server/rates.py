@@ -17,13 +17,13 @@ class Counts:
     def __getitem__(self, key: Hashable) -> int:
         return self._counts[key]
 
-    def add(self, key: Hashable) -> None:
-        """Count one more."""
-        self._counts[key] += 1
+    def add(self, key: Hashable, by: int = 1) -> None:
+        """Count so many more."""
+        self._counts[key] += by
 
-    def remove(self, key: Hashable) -> None:
-        """Count one less."""
-        self._counts[key] -= 1
+    def remove(self, key: Hashable, by: int = 1) -> None:
+        """Count so many less."""
+        self._counts[key] -= by
         if self._counts[key] <= 0:
             del self._counts[key]
 

@@ -8,7 +8,15 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from gateway.protocol.codes import CloseCode
-from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Ack, Generate, Hello, Ping
+from gateway.protocol.frames import (
+    JSON_PROTOCOL,
+    MSGPACK_PROTOCOL,
+    Ack,
+    Cancel,
+    Generate,
+    Hello,
+    Ping,
+)
 from gateway.server.rates import Counts, Rate
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import Pause, Prefill, Say, ScriptedProvider
@@ -37,6 +45,8 @@ def test_counts_keep_nothing_of_keys_that_have_none():
     assert counts["a"] == 1
     counts.remove("a")
     assert counts["a"] == 0
+    counts.add("b", 3)
+    counts.remove("b", 3)
     assert not counts._counts
 
 
@@ -107,6 +117,17 @@ async def test_too_many_generations_with_one_token_or_in_all_may_be_asked_for_la
             await second.send(Generate(id="c", prompt="x"))
             error = await second.receive()
             assert (error["code"], error["retry_after"]) == ("rate_limited", 1.0)
+            for frame_id in "ab":
+                await first.send(Cancel(id=frame_id))
+            await eventually(lambda: not provider.live)
+            await second.send(Generate(id="d", prompt="x", n=3))
+            error = await second.receive()
+            assert (error["id"], error["code"]) == ("d", "invalid_request")
+            assert error["message"].startswith("`$.n`: must be at most 2")
+            await second.send(Generate(id="e", prompt="x", n=2))
+            await eventually(lambda: len(provider.live) == 1)
+            await first.send(Generate(id="f", prompt="x"))
+            assert (await first.until("error"))[-1]["code"] == "rate_limited"
     async with running(provider, max_generations_in_all=1) as gateway:
         async with wired(gateway) as first, wired(gateway) as second:
             await first.send(Generate(id="a", prompt="x"))
