@@ -1,22 +1,35 @@
 """Writes KV caches in the file format of mlx-lm's `save_prompt_cache` and `load_prompt_cache`.
 
-Writing has two steps. A `Snapshot` is made on the MLX thread, mostly without copying arrays; then
+Rule 1: writing has two steps. A `Snapshot` is made on the MLX thread, without copying arrays; then
 another thread writes it, without calling MLX.
+Rule 2: a file has two digests, of its header and of its body (the arrays), so that damage anywhere
+is found. `read_header` checks the header before it parses any of it, `check_body` the body.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from provider.runtime.mlx import mx, tree_flatten
 
-__all__ = ["Snapshot", "read_header"]
+__all__ = ["Snapshot", "check_body", "read_header"]
 
-MAX_HEADER_BYTES = 64 << 20  # larger than any header that this package writes
+# A header has about six bytes for each token, so this suffices for 2.5 million tokens. Parsed, JSON
+# may take twenty times its size in memory.
+MAX_HEADER_BYTES = 16 << 20
 LENGTH_BYTES = 8  # size of the field that holds the header's length
+PIECE = 4 << 20  # bytes of the arrays that are hashed and written at once
+NO_DIGEST = "0" * 64  # stands for a SHA-256 that is not known yet
+# The beginning of every header, up to its own digest. mlx-lm's names for metadata begin with `0.`.
+BEGINNING = b'{"__metadata__":{"0.header_digest":"'
+UNSIGNED = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32, 8: mx.uint64}  # by size in bytes
 DTYPES = {
     mx.bool_: "BOOL",
     mx.uint8: "U8",
@@ -47,35 +60,52 @@ class Snapshot:
             arrays[place], scalar = _as_array(value)
             if scalar:
                 scalars.append((place, scalar))
-        described = [dict(metadata), [type(cache).__name__ for cache in caches], scalars]
-        # This copies only arrays that are not contiguous.
-        self._arrays = [mx.contiguous(array) for array in arrays.values()]
-        self._bytes = [array.reshape(-1).view(mx.uint8) for array in self._arrays]
-        mx.eval(self._arrays, self._bytes)
+        digests = {"header_digest": NO_DIGEST, "body_digest": NO_DIGEST}
+        described = [
+            {**digests, **metadata},
+            [type(cache).__name__ for cache in caches],
+            scalars,
+        ]
+        # numpy has no bfloat16. Views share the memory of their arrays, whatever their strides.
+        views = [array.view(UNSIGNED[array.itemsize]) for array in arrays.values()]
+        mx.eval(views)
         self._header = _header(arrays, dict(tree_flatten(described)))
-        self._buffers = [memoryview(array) for array in self._bytes]  # type: ignore[arg-type]
+        self._buffers = [np.asarray(memoryview(view)) for view in views]
         self.nbytes = len(self._header) + sum(buffer.nbytes for buffer in self._buffers)
+        if len(self._header) > MAX_HEADER_BYTES:
+            raise ValueError("the caches hold more tokens than a header may list")
 
     def write(self, path: Path) -> None:
         """Write the file. May be called from any thread. Raises OSError."""
+        body = hashlib.sha256()
         with path.open("wb") as file:
             file.write(self._header)
             for buffer in self._buffers:
-                file.write(buffer)
+                for piece in _pieces(buffer):
+                    body.update(piece)
+                    file.write(piece)
+            file.seek(0)
+            file.write(_with_digests(self._header, body.hexdigest()))
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """Return a cache file's metadata, without reading its arrays.
+    """Return a cache file's metadata after checking its digest, without reading its arrays.
 
-    Raises OSError; ValueError for a truncated file or one in another format; KeyError or TypeError
-    for a header with unexpected contents.
+    Raises OSError; ValueError for a damaged file or one in another format. A file that was made to
+    deceive may raise anything.
     """
-    size = path.stat().st_size
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for a writer
+        raise ValueError("it is not a file")
+    size = status.st_size
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-        if not 0 < length <= min(MAX_HEADER_BYTES, size - LENGTH_BYTES):
-            raise ValueError("it is not a safetensors file, or is truncated")
-        header = json.loads(file.read(length))
+        length = _header_length(file.read(LENGTH_BYTES), size)
+        text = file.read(length)
+    at = len(BEGINNING)
+    digest = text[at : at + len(NO_DIGEST)]
+    if not text.startswith(BEGINNING) or _header_digest(text) != digest:
+        raise ValueError("its header is damaged or of another format")
+    header = json.loads(text)
     metadata: dict[str, str] = header.pop("__metadata__", {})
     ends = [tensor["data_offsets"][1] for tensor in header.values()]
     if LENGTH_BYTES + length + max(ends, default=0) != size:
@@ -83,10 +113,38 @@ def read_header(path: Path) -> dict[str, str]:
     return metadata
 
 
+def check_body(path: Path, digest: str) -> None:
+    """Read the arrays of a file and raise ValueError if `digest` is not theirs. Raises OSError."""
+    body = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(_header_length(file.read(LENGTH_BYTES), path.stat().st_size), 1)
+        while piece := file.read(PIECE):
+            body.update(piece)
+    if body.hexdigest() != digest:
+        raise ValueError("its arrays are damaged")
+
+
+def _header_length(field: bytes, size: int) -> int:
+    length = int.from_bytes(field, "little")
+    if not 0 < length <= min(MAX_HEADER_BYTES, size - LENGTH_BYTES):
+        raise ValueError("it is not a safetensors file, or is truncated")
+    return length
+
+
+def _pieces(buffer: np.ndarray[Any, Any]) -> Iterator[memoryview]:
+    """Yield an array's elements in order, in contiguous pieces; copies only where it has gaps."""
+    if buffer.nbytes <= PIECE or not buffer.ndim:
+        yield np.ascontiguousarray(buffer).reshape(-1).data
+        return
+    rows = max(1, PIECE * len(buffer) // buffer.nbytes)
+    for row in range(0, len(buffer), rows):
+        yield from _pieces(buffer[row] if rows == 1 else buffer[row : row + rows])
+
+
 def _as_array(value: Any) -> tuple[Any, str]:
     """Return part of a cache state as an array, and mlx-lm's name for its type if not an array."""
     match value:
-        case mx.array():
+        case mx.array() if value.dtype in DTYPES:
             return value, ""
         case bool() | int() | float():
             return mx.array(value), "scalar"
@@ -95,7 +153,8 @@ def _as_array(value: Any) -> tuple[Any, str]:
         case None:
             return mx.array([]), "none"
         case _:
-            raise ValueError(f"a state that can't be written: {type(value).__name__}")
+            kind = getattr(value, "dtype", type(value).__name__)
+            raise ValueError(f"a state that can't be written: {kind}")
 
 
 def _header(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
@@ -112,3 +171,20 @@ def _header(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
     text = json.dumps(described, separators=(",", ":")).encode()
     text += b" " * (-len(text) % LENGTH_BYTES)  # aligns the beginning of the arrays
     return len(text).to_bytes(LENGTH_BYTES, "little") + text
+
+
+def _with_digests(header: bytes, body_digest: str) -> bytes:
+    """Return a header, with its length before it, with the digests that it has room for."""
+    text = header[LENGTH_BYTES:]
+    at = text.index(NO_DIGEST.encode(), len(BEGINNING) + len(NO_DIGEST))
+    text = text[:at] + body_digest.encode() + text[at + len(NO_DIGEST) :]
+    at = len(BEGINNING)
+    text = text[:at] + _header_digest(text) + text[at + len(NO_DIGEST) :]
+    return header[:LENGTH_BYTES] + text
+
+
+def _header_digest(text: bytes) -> bytes:
+    """Return the digest of a header, in hexadecimal digits; those that it has don't count."""
+    digest = hashlib.sha256(text[: len(BEGINNING)])
+    digest.update(text[len(BEGINNING) + len(NO_DIGEST) :])
+    return digest.hexdigest().encode()

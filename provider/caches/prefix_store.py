@@ -1,8 +1,10 @@
 """KV caches of prompt prefixes on disk, which are reused after a restart.
 
-Rule 1: a file is only data. The store first checks its header: the format, the model, and the cache
-classes, which must be known ones. Only then are the arrays read.
-Rule 2: a truncated, changed or foreign file is ignored with a warning; it never causes a failure.
+Rule 1: a file is only data. The store first checks its header: the digest, the format, the model,
+and the cache classes, which must be known ones. Only then are the arrays read, and their digest is
+checked before they are used.
+Rule 2: a damaged or foreign file is a miss, with one warning, and is removed. One that can't be
+opened is a miss too, and stays. Neither ever causes a failure.
 Rule 3: the folder holds at most `max_bytes`, over all models. The least recently used file is
 evicted first.
 Rule 4: the MLX thread calls `save` and `load`. It never waits for a file to be written, because the
@@ -16,6 +18,7 @@ import hashlib
 import itertools
 import logging
 import os
+import stat
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -25,14 +28,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provider.caches.cache_file import Snapshot, read_header
+from provider.caches.cache_file import Snapshot, check_body, read_header
 from provider.caches.kinds import Trimming, can_be_stored, kind_of, size_of, stored_kind
 from provider.caches.prefix_index import WIDTH, PrefixIndex
 from provider.runtime.mlx_lm import load_prompt_cache
 
 __all__ = ["PrefixStore", "Stored"]
 
-FORMAT = "mlx-gateway-prefix-2"
+FORMAT = "mlx-gateway-prefix-3"
 MAX_QUEUED_BYTES = 256 << 20  # caches waiting to be written, which no other limit counts
 
 log = logging.getLogger(__name__)
@@ -52,6 +55,7 @@ class Stored:
     nbytes: int
     trimmable: bool
     kind: str  # digest of other inputs of the prompt, such as images; "" for text alone
+    body_digest: str
 
     @property
     def length(self) -> int:
@@ -99,8 +103,7 @@ class PrefixStore:
         Return False if the queue is full, and a later attempt may succeed. Return True if the
         caches are queued, are already stored, or can never be written.
         """
-        digest = hashlib.sha256(tokens + kind.encode()).hexdigest()
-        path = self._folder / f"{digest[:32]}.safetensors"
+        path = self._folder / _file_name(tokens, kind)
         nbytes = size_of(caches)
         if nbytes > self.max_bytes or not can_be_stored(caches):
             return True
@@ -126,13 +129,12 @@ class PrefixStore:
     def load(self, entry: Stored) -> list[Any] | None:
         """Return a file's caches, unevaluated; None, with a warning, for a damaged file."""
         try:
-            self._checked(entry.path)
+            check_body(entry.path, self._checked(entry.path).body_digest)
             caches = load_prompt_cache(str(entry.path))
             _check_lengths(caches, entry.length)
             os.utime(entry.path)  # marks the file as used now
         except Exception as error:  # noqa: BLE001 - a damaged file may fail in any way
-            log.warning("ignoring the prefix cache file `%s`: %s", entry.path, error)
-            self._forget(entry.path)
+            self._reject(entry.path, error)
             return None
         return list(caches)
 
@@ -183,13 +185,13 @@ class PrefixStore:
         for path in sorted(self._folder.glob("*.safetensors")):
             try:
                 yield self._checked(path)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                log.warning("ignoring the prefix cache file `%s`: %s", path, error)
+            except Exception as error:  # noqa: BLE001 - a damaged file may fail in any way
+                self._reject(path, error)
 
     def _checked(self, path: Path) -> Stored:
         """Return a file's entry after checking its header, without reading its arrays.
 
-        Raises OSError, ValueError, KeyError, TypeError or AttributeError for an unusable file.
+        Raises OSError, or any error for an unusable file.
         """
         metadata = read_header(path)
         # mlx-lm flattens a list: the keys `0.…` are the store's metadata, `1.…` the cache classes.
@@ -202,21 +204,31 @@ class PrefixStore:
         if not kinds or len(kinds) < len(names):
             raise _ForeignError(f"it holds caches of unknown kinds: {sorted(names)}")
         tokens = base64.b64decode(metadata["0.tokens"], validate=True)
+        if path.name != _file_name(tokens, metadata["0.kind"]):
+            raise _ForeignError("it holds other tokens than its name says")
         trimmable = all(kind.trimming is Trimming.ALWAYS for kind in kinds)
-        return Stored(path, tokens, path.stat().st_size, trimmable, metadata["0.kind"])
+        return Stored(
+            path,
+            tokens,
+            path.stat().st_size,
+            trimmable,
+            metadata["0.kind"],
+            metadata["0.body_digest"],
+        )
 
     def _make_room(self, nbytes: int) -> None:
         """Remove the least recently used files, of any model, until `nbytes` more fit."""
         files = []
         for path in self._root.glob("*/*.safetensors"):
-            with suppress(FileNotFoundError):  # another model's store has just removed it
+            with suppress(OSError):  # such as a file that another model's store has just removed
                 files.append((path, path.stat()))
-        total = sum(stat.st_size for _, stat in files) + nbytes
-        for path, stat in sorted(files, key=lambda file: file[1].st_mtime_ns):
+        files = [(path, status) for path, status in files if stat.S_ISREG(status.st_mode)]
+        total = sum(status.st_size for _, status in files) + nbytes
+        for path, status in sorted(files, key=lambda file: file[1].st_mtime_ns):
             if total <= self.max_bytes:
                 return
             self._remove(path)
-            total -= stat.st_size
+            total -= status.st_size
 
     def _remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -229,11 +241,23 @@ class PrefixStore:
             self._entries[entry.path] = entry
             self._indexes[entry.kind].add(entry.tokens, entry, trimmable=entry.trimmable)
 
+    def _reject(self, path: Path, error: Exception) -> None:
+        """Log why a file can't be used, and remove it if it is damaged or foreign."""
+        log.warning("ignoring the prefix cache file `%s`: %s", path, error or repr(error))
+        self._forget(path)
+        if not isinstance(error, OSError):
+            with suppress(OSError):  # such as a folder in the place of a file
+                path.unlink()
+
     def _forget(self, path: Path) -> None:
         with self._lock:
             entry = self._entries.pop(path, None)
             if entry is not None:
                 self._indexes[entry.kind].remove(entry.tokens, trimmable=entry.trimmable)
+
+
+def _file_name(tokens: bytes, kind: str) -> str:
+    return f"{hashlib.sha256(tokens + kind.encode()).hexdigest()[:32]}.safetensors"
 
 
 def _check_lengths(caches: Sequence[Any], tokens: int) -> None:

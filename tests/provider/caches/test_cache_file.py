@@ -11,8 +11,8 @@ from mlx_lm.models.cache import (
     save_prompt_cache,
 )
 
-from provider.caches.cache_file import Snapshot, read_header
-from provider.runtime.mlx import mx
+from provider.caches.cache_file import PIECE, Snapshot, check_body, read_header
+from provider.runtime.mlx import active_memory, mx
 
 
 def read(cache, tokens, dtype=mx.float32):
@@ -54,7 +54,12 @@ def test_a_snapshot_is_written_as_mlx_lm_writes_it(make, tmp_path):
     save_prompt_cache(str(tmp_path / "theirs.safetensors"), caches, {"about": "this"})
     snapshot = Snapshot(caches, {"about": "this"})
     snapshot.write(tmp_path / "ours.safetensors")
-    assert parts(tmp_path / "ours.safetensors") == parts(tmp_path / "theirs.safetensors")
+    (ours, arrays), theirs = (
+        parts(tmp_path / f"{name}.safetensors") for name in ("ours", "theirs")
+    )
+    header_digest, body_digest = ours.pop("0.header_digest"), ours.pop("0.body_digest")
+    assert (ours, arrays) == theirs
+    assert len({len(header_digest), len(body_digest), 64}) == 1
     assert (tmp_path / "ours.safetensors").stat().st_size == snapshot.nbytes
     assert read_header(tmp_path / "ours.safetensors")["0.about"] == "this"
     again = load_prompt_cache(str(tmp_path / "ours.safetensors"))
@@ -78,6 +83,49 @@ def test_a_state_that_cannot_be_written_is_refused():
     cache = KVCache()
     cache.keys = object()
     with pytest.raises(ValueError, match="can't be written: object"):
+        Snapshot([cache], {})
+
+
+def test_arrays_with_gaps_are_written_without_being_copied_first(tmp_path):
+    rows = PIECE // 4 // 1024 + 100
+    whole = mx.random.normal((1, 4, rows + 28, 1024))
+    cache = KVCache()
+    cache.keys, cache.offset = whole[:, :, :rows], rows
+    cache.values = mx.swapaxes(whole[:, :, :rows], 1, 2)
+    mx.eval(whole, cache.keys, cache.values)
+    before = active_memory()
+    snapshot = Snapshot([cache], {})
+    assert active_memory() < before + whole.nbytes // 4
+    snapshot.write(tmp_path / "x.safetensors")
+    check_body(tmp_path / "x.safetensors", read_header(tmp_path / "x.safetensors")["0.body_digest"])
+    (again,) = load_prompt_cache(str(tmp_path / "x.safetensors"))
+    assert mx.array_equal(again.keys, cache.keys)
+    assert mx.array_equal(again.values, cache.values)
+
+
+def test_a_body_is_checked_by_its_digest(tmp_path):
+    path = tmp_path / "x.safetensors"
+    Snapshot(CACHES["plain"](), {}).write(path)
+    digest = read_header(path)["0.body_digest"]
+    check_body(path, digest)
+    path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
+    assert read_header(path)["0.body_digest"] == digest
+    with pytest.raises(ValueError, match="arrays are damaged"):
+        check_body(path, digest)
+
+
+def test_a_header_is_checked_before_it_is_parsed(tmp_path):
+    path = tmp_path / "x.safetensors"
+    Snapshot(CACHES["plain"](), {}).write(path)
+    path.write_bytes(path.read_bytes().replace(b'"shape":[1', b'"shape":[[', 1))
+    with pytest.raises(ValueError, match="header is damaged"):
+        read_header(path)
+
+
+def test_a_dtype_that_the_format_lacks_is_refused():
+    cache = ArraysCache(1)
+    cache[0] = mx.zeros(3, mx.complex64)
+    with pytest.raises(ValueError, match=r"can't be written: .*complex64"):
         Snapshot([cache], {})
 
 

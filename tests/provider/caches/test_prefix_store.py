@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import os
-import pickle
 import threading
 from array import array
 
@@ -16,6 +15,7 @@ from provider.caches import prefix_store
 from provider.caches.prefix_store import PrefixStore
 from provider.embedded import MODEL_PATH
 from provider.runtime.mlx import mx
+from tests.support.damaged_files import DAMAGE, STAYS
 from tests.support.timeouts import TIMEOUT
 from tests.support.tiny_models import ARCHITECTURES, write_model
 
@@ -111,64 +111,63 @@ def test_caches_that_cannot_be_stored_are_not_written(store, tmp_path):
     assert not files(tmp_path)
 
 
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def garbage(path):
-    path.write_bytes(os.urandom(500))
-
-
-def empty(path):
-    path.write_bytes(b"")
-
-
-def code(path):
-    path.write_bytes(pickle.dumps(print))
-
-
-def changed_metadata(**changes):
-    def change(path):
-        raw = path.read_bytes()
-        length = int.from_bytes(raw[:8], "little")
-        header = json.loads(raw[8 : 8 + length])
-        header["__metadata__"] |= {key.replace("_", "."): v for key, v in changes.items()}
-        text = json.dumps(header).encode()
-        path.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
-
-    change.__name__ = next(iter(changes))
-    return change
-
-
-DAMAGE = [
-    cut,
-    garbage,
-    empty,
-    code,
-    changed_metadata(**{"0_format": "mlx-gateway-prefix-1"}),
-    changed_metadata(**{"1_0": "os.system"}),
-    changed_metadata(**{"1_0": "mx"}),
-    changed_metadata(**{"0_tokens": "not base64!"}),
-    changed_metadata(**{"0_model": "another"}),
-]
-
-
-@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
-def test_a_damaged_or_foreign_file_is_ignored_with_a_warning(store, tmp_path, caplog, damage):
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_file_is_a_miss_with_one_warning(store, tmp_path, caplog, damage):
     written(store, range(20), caches_of(20))
-    damage(files(tmp_path)[0])
+    (opened,) = store
+    damage(opened.path)
     with caplog.at_level(logging.WARNING):
-        assert not len(PrefixStore(tmp_path, 1 << 30, "a model"))
+        for found in PrefixStore(tmp_path, 1 << 30, "a model"):
+            assert store.load(found) is None
+    assert len(caplog.records) == 1
     assert "ignoring the prefix cache file" in caplog.text
+    assert store.load(opened) is None, "it is a miss in a store that was open before, too"
+    assert not len(store)
 
 
-@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
-def test_a_file_damaged_while_the_store_is_open_is_ignored(store, tmp_path, caplog, damage):
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_removed(store, tmp_path, damage):
     written(store, range(20), caches_of(20))
     (entry,) = store
-    damage(files(tmp_path)[0])
-    assert store.load(entry) is None
-    assert not len(store)
+    DAMAGE[damage](entry.path)
+    store.load(entry)
+    assert os.path.lexists(entry.path) == (damage in STAYS)
+    written(store, range(20), caches_of(20))
+    assert len(store) == (damage != "a folder")
+
+
+def test_files_that_changed_places_are_misses(store, tmp_path):
+    written(store, range(20), caches_of(20))
+    written(store, range(100, 120), caches_of(20))
+    one, other = store
+    one.path.rename(tmp_path / "x")
+    other.path.rename(one.path)
+    (tmp_path / "x").rename(other.path)
+    assert [store.load(one), store.load(other)] == [None, None]
+
+
+async def test_damaged_files_change_no_answer(tmp_path, caplog):
+    prompts = [f"{number} times a fox said {damage}." for number, damage in enumerate(DAMAGE)]
+    prompts.append("This prompt's file is left as it is.")
+
+    async def answers(**config):
+        provider = MLXProvider({"temperature": 0.0, "max_tokens": 4, **config})
+        try:
+            made = [provider.generate_async(prompt) for prompt in prompts]
+            return await asyncio.gather(*made)
+        finally:
+            await provider.aclose()
+
+    texts = [answer.content for answer in await answers(prefix_cache_bytes=0)]
+    await answers(prefix_cache_dir=tmp_path)
+    left, *others = files(tmp_path)
+    for path, damage in zip(others, DAMAGE.values(), strict=True):
+        damage(path)
+    again = await answers(prefix_cache_dir=tmp_path)
+    assert [answer.content for answer in again] == texts
+    assert caplog.text.count("ignoring the prefix cache file") == len(DAMAGE)
+    assert str(left) not in caplog.text
+    assert max(answer.usage["cached_tokens"] for answer in again) > 16
 
 
 def test_caches_of_another_length_than_the_tokens_are_ignored(store, tmp_path):
