@@ -1,6 +1,5 @@
 """What all tests share: property tests without deadlines, Ctrl-C, and a browser."""
 
-import asyncio
 import inspect
 import os
 import signal
@@ -10,6 +9,7 @@ import pytest_asyncio
 from hypothesis import settings
 
 from provider.runtime.mlx import mx  # noqa: F401 - before anything that imports mlx
+from tests.support.loop import CheckedLoop
 
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.load_profile("default")
@@ -27,10 +27,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker(shared, append=False)
 
 
-@pytest_asyncio.fixture
-async def plain_loop():
-    """Debug the loop no more: it takes six times as long where there are many callbacks."""
-    asyncio.get_running_loop().set_debug(False)
+def pytest_asyncio_loop_factories(config, item):
+    return {"checked": CheckedLoop}
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -41,7 +39,6 @@ async def browser():
 
     try:
         async with chromium() as browser:
-            asyncio.get_running_loop().set_debug(False)  # slow: Playwright has many callbacks
             yield browser
     except Error:
         if os.environ.get("CI"):

@@ -23,7 +23,6 @@ def test_whatever_bytes_come_only_documented_errors_follow(seed):
     assert counts["Generate"] > 200
 
 
-@pytest.mark.usefixtures("plain_loop")
 @pytest.mark.parametrize("protocol", [JSON_PROTOCOL, MSGPACK_PROTOCOL])
 async def test_over_a_socket_nonsense_is_answered_or_ends_its_own_connection(protocol):
     fuzz = Fuzz(protocol)

@@ -49,7 +49,6 @@ async def answers(client, prompts):
     return await asyncio.gather(*map(ask, prompts))
 
 
-@pytest.mark.usefixtures("plain_loop")
 @pytest.mark.parametrize(
     ("count", "least"),
     [(60, 15), pytest.param(250, 100, marks=pytest.mark.slow("hundreds of cuts take seconds"))],

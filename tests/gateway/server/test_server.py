@@ -365,7 +365,6 @@ async def test_a_frame_over_the_limit_closes_with_1009():
         assert wire.socket.close_code == CloseCode.MESSAGE_TOO_BIG
 
 
-@pytest.mark.usefixtures("plain_loop")
 async def test_a_client_that_reads_slowly_gets_merged_chunks_and_every_word():
     words = "".join(f"word{n} " for n in range(60_000))
     provider = scripted(Say(words))
@@ -384,7 +383,6 @@ async def test_a_client_that_reads_slowly_gets_merged_chunks_and_every_word():
     assert [f["seq"] for f in frames if "seq" in f] == list(range(len(chunks) + 2))
 
 
-@pytest.mark.usefixtures("plain_loop")
 async def test_a_client_that_takes_nothing_is_cut_off_and_its_generator_closed():
     provider = scripted(Say("word " * 2_000_000))
     async with running(provider, write_timeout_s=0.5, kernel_buffer_bytes=4096) as gateway:
