@@ -181,7 +181,7 @@ class MLXProvider(AbstractLLMInterface):
         """
         call = self._call(prompt, system_prompt, files, tools, kwargs)
         served = self._library.find(call.options.model)
-        if (check := self._check_of_form(call)) is not None:
+        if (check := self._check_of_constraint(call)) is not None:
             check.result()
         deltas = self._deltas(served, self._requests(served, call))
         return deltas if stream else _join(list(deltas))
@@ -208,7 +208,7 @@ class MLXProvider(AbstractLLMInterface):
         """
         call = self._call(prompt, system_prompt, files, tools, kwargs)
         served = self._library.find(call.options.model)
-        if (check := self._check_of_form(call)) is not None:
+        if (check := self._check_of_constraint(call)) is not None:
             await asyncio.wrap_future(check)
         if stream and call.options.events and served.ready_now() is None:
             return self._after_loading(served, call)
@@ -238,7 +238,7 @@ class MLXProvider(AbstractLLMInterface):
             options=options,
         )
 
-    def _check_of_form(self, call: Call) -> Optional[Future[None]]:
+    def _check_of_constraint(self, call: Call) -> Optional[Future[None]]:
         """Start a check of the cost of the answer's constraint; return None if there is none.
 
         The future raises InvalidParameterError for one that is too expensive, and

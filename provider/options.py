@@ -264,7 +264,7 @@ class GenerationOptions:
     logprobs: bool = _option(default=False, check=_boolean)
     # Number of most likely tokens that are returned for each token of the answer.
     top_logprobs: int = _option(0, Integer(0, MAX_TOP_LOGPROBS))
-    # The answer's form: `type`, and the field that this type needs.
+    # The constraint on the answer: `type`, and the field that this type needs.
     response_format: Mapping[str, Any] | None = _of_call(None, _response_format)
     # Further variables of the chat template.
     chat_template_kwargs: Mapping[str, Any] | None = _option(None, _chat_template_kwargs)

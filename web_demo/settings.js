@@ -9,10 +9,10 @@ import { parseTools, toolsOf } from "./tools.js";
 const ALTERNATIVES = 3;
 
 /**
- * The forms that need a text, by the names that the protocol has for them.
+ * The constraints on an answer that need a text, by their `type` in the protocol.
  * @type {Record<string, {label: string, example: string, read: (text: string) => object}>}
  */
-const FORMS = {
+const CONSTRAINTS = {
   json_schema: {
     label: "Schema",
     example:
@@ -37,16 +37,16 @@ const FORMS = {
   },
 };
 
-/** What was typed for each kind of form, for who comes back to it. @type {Record<string, string>} */
+/** What was typed for each kind of constraint, shown again when it is chosen again. @type {Record<string, string>} */
 const drafts = {};
-let shownForm = "text";
+let shownConstraint = "text";
 
 /**
  * The fields with which something may be wrong, and what reads them. In their order on the page.
  * @type {Record<string, (text: string) => any>}
  */
 const FIELDS = {
-  "#form-text": readForm,
+  "#form-text": readConstraint,
   "#tools": parseTools,
   "#functions": functionsOf,
   "#biases": parseBiases,
@@ -56,7 +56,7 @@ const FIELDS = {
 /** Let the form say what is wrong with what is typed into it, and show what belongs together. */
 export function watchSettings() {
   find("#temperature").addEventListener("input", showTemperature);
-  find("#form").addEventListener("change", showForm);
+  find("#form").addEventListener("change", showConstraint);
   for (const field of Object.keys(FIELDS)) find(field).addEventListener("input", () => check(field));
   for (const field of ["#tools", "#functions", "#calculator"]) find(field).addEventListener("input", showTools);
 }
@@ -68,7 +68,7 @@ export function watchSettings() {
 export async function chosen() {
   const read = await readFields();
   if (!read) return null;
-  const [form, users, functions, biases, variables] = read;
+  const [constraint, users, functions, biases, variables] = read;
   const tools = toolsOf(find("#calculator").checked, users, functions);
   const seed = find("#seed").value;
   const system = find("#system").value.trim();
@@ -81,7 +81,7 @@ export async function chosen() {
     max_tokens: Math.max(1, Number(find("#max-tokens").value) || 1024),
     ...(seed === "" ? {} : { seed: Number(seed) }),
     ...(system ? { system_prompt: system } : {}),
-    ...(form ? { response_format: form } : {}),
+    ...(constraint ? { response_format: constraint } : {}),
     ...(stop.length ? { stop } : {}),
     ...(answers > 1 ? { n: answers } : {}),
     ...(choice === "auto" ? {} : { tool_choice: toolChoice(choice) }),
@@ -171,24 +171,24 @@ function showTemperature() {
   find("#temperature-shown").textContent = Number(find("#temperature").value).toFixed(1);
 }
 
-/** Show the field that goes with the kind of form, with what was typed into it before. */
-function showForm() {
+/** Show the field of the chosen kind of constraint, with what was typed into it before. */
+function showConstraint() {
   const field = find("#form-text");
-  drafts[shownForm] = field.value;
-  shownForm = find("#form").value;
-  const form = FORMS[shownForm];
-  find("#form-field").hidden = !form;
+  drafts[shownConstraint] = field.value;
+  shownConstraint = find("#form").value;
+  const constraint = CONSTRAINTS[shownConstraint];
+  find("#form-field").hidden = !constraint;
   find("#form-wrong").textContent = "";
-  field.value = drafts[shownForm] ?? "";
-  if (!form) return;
-  find("#form-label").textContent = form.label;
-  field.placeholder = form.example;
+  field.value = drafts[shownConstraint] ?? "";
+  if (!constraint) return;
+  find("#form-label").textContent = constraint.label;
+  field.placeholder = constraint.example;
 }
 
-/** The form that the answer is to have, if any. @param {string} text */
-function readForm(text) {
+/** The constraint on the answer, null if there is none. @param {string} text */
+function readConstraint(text) {
   const type = find("#form").value;
-  return type === "text" ? null : { type, ...FORMS[type]?.read(text) };
+  return type === "text" ? null : { type, ...CONSTRAINTS[type]?.read(text) };
 }
 
 /** @param {string} text */

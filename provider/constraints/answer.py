@@ -1,8 +1,8 @@
-"""The constraint on one run's answer: its form, and the budget of its thinking.
+"""Enforces the constraint on one run's answer, and the budget of its thinking.
 
-Rule 1: thinking comes first and is not constrained. The form begins where thinking ends.
-Rule 2: the constraint's state follows from the answer's tokens alone, so that a step may be
-repeated after a failed forward pass or a rejected draft token.
+Rule 1: thinking comes first and is not constrained. The constrained text begins where it ends.
+Rule 2: the state of an AnswerConstraint follows from the answer's tokens alone, so that a step may
+be repeated after a failed forward pass or a rejected draft token.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ __all__ = [
 
 
 class AnswerConstraint:
-    """Constrains one run's answer to a form, and its thinking to a budget; for the MLX thread.
+    """Limits the tokens of one run's answer, and its thinking to a budget; for the MLX thread.
 
     Thinking is unconstrained until it has taken `max_thoughts` tokens in total. Then only the
-    tokens that close it are allowed, and it can't be opened again. With a `matcher` thinking may
-    come only before the form; without one, anywhere in the answer. The token sequence `forbidden`
-    never appears.
+    tokens that close it are allowed, and it can't be opened again. A `matcher` accepts the texts
+    that the constraint allows; with one, thinking may come only at the beginning, without one,
+    anywhere in the answer. The token sequence `forbidden` never appears.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class AnswerConstraint:
         forbidden: Sequence[int] = (),
     ):
         self._matcher = matcher
-        self._ends = list(ends)  # tokens that may end the answer where the form allows it
+        self._ends = list(ends)  # tokens that may end the answer where the matcher allows it
         self._thinking = thinking
         self._begun = begun  # whether the prompt opens the thinking
         self._think_start = list(thinking.start)  # tokens with which the model opens thinking
@@ -54,7 +54,7 @@ class AnswerConstraint:
         self._restart()
 
     def another(self) -> AnswerConstraint:
-        """Return a new constraint with the same form and budget, for another run."""
+        """Return a new object with the same constraint and budget, for another run."""
         return AnswerConstraint(
             None if self._matcher is None else self._matcher.deep_copy(),
             self._ends,
@@ -67,7 +67,7 @@ class AnswerConstraint:
     @property
     def bound(self) -> bool:
         """Whether the next token is constrained at all."""
-        return self._due is not None or self._formed or bool(self._forbidden_next)
+        return self._due is not None or self._constrained or bool(self._forbidden_next)
 
     def follow(self, length: int, last: int, answer: Callable[[], Sequence[int]]) -> None:
         """Update the state to the answer so far: `length` tokens, of which `last` is the newest.
@@ -87,34 +87,34 @@ class AnswerConstraint:
     def write(self, mask: Any) -> None:
         """Write the tokens that may come next into `mask`, one bit per token, 32 per element.
 
-        Raises GenerationError if the form becomes too complex for llguidance.
+        Raises GenerationError if the constraint becomes too complex for llguidance.
         """
         due = self._due
         if due is not None:
             allow_only(mask, [due])
             return
-        if self._formed:
-            self._write_form(mask)
+        if self._constrained:
+            self._write_constrained(mask)
         for token in self._forbidden_next:
             mask[token // 32] &= ~np.uint32(1 << (token % 32))
 
-    def _write_form(self, mask: Any) -> None:
+    def _write_constrained(self, mask: Any) -> None:
         assert self._matcher is not None
-        if self._matcher.is_stopped():  # the form is complete
+        if self._matcher.is_stopped():  # the answer is complete
             allow_only(mask, self._ends)
         else:
             self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
             if self._matcher.is_error():
                 raise GenerationError(
-                    f"the answer's form is too complex: {reason_of(self._matcher)}"
+                    f"the answer's constraint is too complex: {reason_of(self._matcher)}"
                 )
         if not self._seen:
             allow(mask, *self._think_start[:1])
 
     @property
-    def _formed(self) -> bool:
-        """Whether the next token belongs to the form."""
-        return self._matcher is not None and self._thoughts is None and not self._left_form
+    def _constrained(self) -> bool:
+        """Whether the next token belongs to the constrained text."""
+        return self._matcher is not None and self._thoughts is None and not self._violated
 
     @property
     def _due(self) -> int | None:
@@ -128,7 +128,7 @@ class AnswerConstraint:
 
     @property
     def _forbidden_next(self) -> list[int]:
-        """The tokens that would complete a forbidden sequence, or end the answer before its form.
+        """The tokens that would complete a forbidden sequence, or end the answer too early.
 
         Once the budget is spent, opening the thinking is forbidden too.
         """
@@ -136,7 +136,7 @@ class AnswerConstraint:
         spent = limit is not None and self._thoughts is None and self._spent >= limit
         refused = [self._forbidden, self._think_start if spent else []]
         found = [one[-1] for one in refused if one and self._ends_with(one[:-1])]
-        # An answer with a form can't end while the model is still thinking.
+        # A constrained answer can't end while the model is still thinking.
         early = self._matcher is not None and self._thoughts is not None
         return found + self._ends if early else found
 
@@ -153,7 +153,7 @@ class AnswerConstraint:
         # Number of thinking tokens so far while the model thinks, else None.
         self._thoughts: int | None = 0 if self._begun else None
         self._spent = 0  # number of tokens in thinking that has ended
-        self._left_form = False  # whether a token has violated the form
+        self._violated = False  # whether a token has violated the constraint
 
     def _advance(self, token: int) -> None:
         first = not self._seen
@@ -165,8 +165,8 @@ class AnswerConstraint:
                 self._spent, self._thoughts = self._thoughts, None
         elif self._opens(first):
             self._thoughts = self._spent
-        elif self._matcher is not None and not self._left_form and not self._matcher.is_stopped():
-            self._left_form = not self._matcher.try_consume_tokens([token])
+        elif self._matcher is not None and not self._violated and not self._matcher.is_stopped():
+            self._violated = not self._matcher.try_consume_tokens([token])
 
     def _opens(self, first: bool) -> bool:
         """Whether the newest token opens the thinking; `first` says that it begins the answer."""

@@ -1,7 +1,7 @@
-"""Compiles the forms of answers with llguidance.
+"""Compiles the constraints on answers with llguidance.
 
-A form is a JSON Schema, a regular expression, a Lark grammar, a list of choices, or a tool call.
-Rule: a form that can't be compiled is refused with the reason before the request runs.
+A constraint is a JSON Schema, a regular expression, a Lark grammar, a list of choices, or a tool
+call. Rule: one that can't be compiled is refused with the reason before the request runs.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from provider.formats.lark import BETWEEN
 from provider.interface import InvalidParameterError
 from provider.runtime.mlx_lm import inner_tokenizer
 
-__all__ = ["Form", "GrammarCompiler", "form_of", "reason_of", "refuse_costly"]
+__all__ = ["Constraint", "GrammarCompiler", "constraint_of", "reason_of", "refuse_costly"]
 
 
 OPTION = "response_format"
 
-MAX_COMPILED = 64  # compiled forms that are kept, each of up to several megabytes
+MAX_COMPILED = 64  # compiled constraints that are kept, each of up to several megabytes
 
 
 @dataclass(frozen=True)
-class Form:
-    """The form of an answer: `grammar` is in llguidance's notation."""
+class Constraint:
+    """A constraint on an answer, as a grammar in llguidance's notation."""
 
     grammar: str
 
 
-def form_of(response_format: Mapping[str, Any]) -> Form | None:
-    """Return the requested form, None for plain text. Raises InvalidParameterError."""
+def constraint_of(response_format: Mapping[str, Any]) -> Constraint | None:
+    """Return the requested constraint, None for plain text. Raises InvalidParameterError."""
     kind, given = response_format["type"], response_format
     try:
         match kind:
@@ -47,12 +47,12 @@ def form_of(response_format: Mapping[str, Any]) -> Form | None:
             case "json_schema":
                 return _json(given["schema"])
             case "regex":
-                return Form(LLMatcher.grammar_from_regex(given["regex"]))
+                return Constraint(LLMatcher.grammar_from_regex(given["regex"]))
             case "lark":
-                return Form(LLMatcher.grammar_from_lark(given["grammar"]))
+                return Constraint(LLMatcher.grammar_from_lark(given["grammar"]))
             case _:
                 choices = "|".join(re.escape(choice) for choice in given["choices"])
-                return Form(LLMatcher.grammar_from_regex(choices))
+                return Constraint(LLMatcher.grammar_from_regex(choices))
     except (ValueError, TypeError, RecursionError) as error:  # values that are not JSON: TypeError
         raise _refused(response_format, str(error)) from error
 
@@ -68,39 +68,39 @@ def refuse_costly(
     `first_costly` returns the index of the first grammar that is beyond the limits of time and
     memory, None if there is none.
     """
-    form = form_of(response_format) if response_format else None
-    checked = [] if form is None else [(form, OPTION, response_format)]
+    constraint = constraint_of(response_format) if response_format else None
+    checked = [] if constraint is None else [(constraint, OPTION, response_format)]
     for tool in tools:
         schema = tool["function"]["parameters"]
         checked.append((_json(schema), "tools", schema))
-    costly = first_costly([form.grammar for form, _, _ in checked])
+    costly = first_costly([one.grammar for one, _, _ in checked])
     if costly is not None:
         _, option, value = checked[costly]
         raise _refused(value, "it takes too much time or memory", option)
 
 
-def _json(schema: Mapping[str, Any] | bool) -> Form:
+def _json(schema: Mapping[str, Any] | bool) -> Constraint:
     overrides: Any = {"whitespace_pattern": BETWEEN}
     # llguidance accepts options only for an object, so the schemas true and false become objects.
     given = {"allOf": [schema]} if isinstance(schema, bool) else schema
-    return Form(LLMatcher.grammar_from_json_schema(json.dumps(given), overrides=overrides))
+    return Constraint(LLMatcher.grammar_from_json_schema(json.dumps(given), overrides=overrides))
 
 
 class GrammarCompiler:
-    """Compiles forms for one tokenizer; must be used on the model's prompt thread only."""
+    """Compiles constraints for one tokenizer; must be used on the model's prompt thread only."""
 
     def __init__(self, tokenizer: Any, vocabulary: int):
         self._wrapped = tokenizer
         self._vocabulary = vocabulary
         self._tokenizer: LLTokenizer | None = None  # created at first use, which takes a second
-        self._kept: dict[Form, LLMatcher] = {}  # compiled forms, least recently used first
+        self._kept: dict[Constraint, LLMatcher] = {}  # least recently used first
 
     def matcher(self, response_format: Mapping[str, Any]) -> LLMatcher | None:
-        """Return a new matcher for a form, None for plain text. Raises InvalidParameterError."""
-        form = form_of(response_format)
-        if form is None:
+        """Return a new matcher of a format, None for plain text. Raises InvalidParameterError."""
+        constraint = constraint_of(response_format)
+        if constraint is None:
             return None
-        return self._copy(form, OPTION, response_format)
+        return self._copy(constraint, OPTION, response_format)
 
     def call_matcher(self, tools: Sequence[Mapping[str, Any]]) -> LLMatcher:
         """Return a matcher for exactly one call of one of these tools, in the model's format.
@@ -110,22 +110,22 @@ class GrammarCompiler:
         """
         held_to = model_format(self._wrapped).calls.grammar
         grammar = call_lark(self._wrapped, held_to, tools)
-        return self._copy(Form(LLMatcher.grammar_from_lark(grammar)), "tools", tools)
+        return self._copy(Constraint(LLMatcher.grammar_from_lark(grammar)), "tools", tools)
 
-    def _copy(self, form: Form, option: str, value: Any) -> LLMatcher:
-        kept = self._kept.pop(form, None)
+    def _copy(self, constraint: Constraint, option: str, value: Any) -> LLMatcher:
+        kept = self._kept.pop(constraint, None)
         copy = None if kept is None else _working_copy(kept)
         if kept is None or copy is None:
-            kept = self._compile(form)
+            kept = self._compile(constraint)
             if kept.is_error():
                 raise _refused(value, reason_of(kept), option)
             copy = kept.deep_copy()
-        self._kept[form] = kept
+        self._kept[constraint] = kept
         if len(self._kept) > MAX_COMPILED:
             del self._kept[next(iter(self._kept))]
         return copy
 
-    def _compile(self, form: Form) -> LLMatcher:
+    def _compile(self, constraint: Constraint) -> LLMatcher:
         if self._tokenizer is None:
             # This imports transformers, which must come after mlx-lm has silenced its notices.
             from llguidance.hf import from_tokenizer  # noqa: PLC0415
@@ -135,9 +135,9 @@ class GrammarCompiler:
                 n_vocab=self._vocabulary,
                 eos_token=sorted(self._wrapped.eos_token_ids),
             )
-        matcher = LLMatcher(self._tokenizer, form.grammar, log_level=0)
+        matcher = LLMatcher(self._tokenizer, constraint.grammar, log_level=0)
         if not matcher.is_error():
-            matcher.compute_bitmask()  # finds out now if no token can begin the form
+            matcher.compute_bitmask()  # fails now if no token can begin the answer
         return matcher
 
 

@@ -37,7 +37,7 @@ class RunRequest:
     options: GenerationOptions
     tools: Sequence[dict[str, Any]] = ()
     boundaries: Sequence[int] = ()
-    form: AnswerConstraint | None = None  # constraint on the answer, such as a JSON Schema
+    constraint: AnswerConstraint | None = None  # constraint on the answer, such as a JSON Schema
     state: str | None = None  # initial state of the text stream, None for the answer
     shared_prompt: SharedPrompt | None = None  # the same for all answers to one prompt
     images: Any = None  # ProcessedImages, where the prompt has images

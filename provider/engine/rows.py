@@ -33,7 +33,7 @@ class Row:
     max_tokens: int
     sampler: Sampler
     processors: Sequence[Processor] = ()
-    form: AnswerConstraint | None = None  # form that the answer is held to
+    constraint: AnswerConstraint | None = None  # constraint on the answer, if there is one
     recorder: LogprobRecorder | None = None  # recorder of log-probabilities, if asked for
     prompt_embeddings: Any = None  # PromptEmbeddings, where the prompt has images
     kind: str = ""  # what the caches depend on besides tokens
@@ -57,9 +57,9 @@ class Row:
 
     def follow(self, last: int) -> None:
         """Advance the constraint by the new tokens, of which `last` is being fed."""
-        assert self.form is not None
+        assert self.constraint is not None
         length = self.fed + 1 - self.prompt_tokens
-        self.form.follow(length, last, lambda: self._answer(length, last))
+        self.constraint.follow(length, last, lambda: self._answer(length, last))
 
     def _answer(self, length: int, last: int) -> list[int]:
         read = self.sequence[self.prompt_tokens :][:length]

@@ -145,11 +145,11 @@ class Draws(Protocol):
         """How many tokens were sampled for this row before."""
 
     @property
-    def form(self) -> AnswerConstraint | None:
+    def constraint(self) -> AnswerConstraint | None:
         """The constraint on the answer."""
 
     def follow(self, last: int) -> None:
-        """Tell the form which tokens have come, with `last`, which is being fed."""
+        """Advance the constraint by the new tokens, of which `last` is being fed."""
 
     @property
     def context(self) -> Any:
@@ -221,17 +221,17 @@ def _held(
     logits: mx.array, rows: Sequence[Draws | None], fed: mx.array, failures: Failures
 ) -> mx.array:
     """Mask the tokens that the constraint of each row forbids."""
-    if not any(row is not None and row.form is not None for row in rows):
+    if not any(row is not None and row.constraint is not None for row in rows):
         return logits
     mx.async_eval(logits)  # type: ignore[no-untyped-call] # runs while the masks are made
     masks, last = Masks(*logits.shape), cast(list[int], fed.tolist())
     for index, row in enumerate(rows):
-        if row is None or row.form is None:
+        if row is None or row.constraint is None:
             continue
         try:
             row.follow(last[index])
-            if row.form.bound:
-                row.form.write(masks.row(index))
+            if row.constraint.bound:
+                row.constraint.write(masks.row(index))
         except Exception as error:  # noqa: BLE001 - a constraint's error fails only its row
             failures.setdefault(index, error)
     return masks.apply(logits)

@@ -196,12 +196,12 @@ class SpeculativeGroup:
         row = self._row
         for processor in row.processors:
             logits = processor(mx.array([*row.sequence, *proposed]), logits)
-        if row.form is not None:
+        if row.constraint is not None:
             answer = [*row.sequence[row.prompt_tokens :], *proposed]
-            row.form.follow(len(answer), answer[-1] if answer else 0, lambda: answer)
-            if row.form.bound:
+            row.constraint.follow(len(answer), answer[-1] if answer else 0, lambda: answer)
+            if row.constraint.bound:
                 masks = Masks(*logits.shape)
-                row.form.write(masks.row(0))
+                row.constraint.write(masks.row(0))
                 logits = masks.apply(logits)
         drawn = draw(logits, row.sampler)
         if row.recorder is not None:

@@ -303,7 +303,7 @@ class Worker:
             options.max_tokens,
             self._sampling.sampler(options, model.vocabulary),
             self._sampling.processors(options),
-            request.form,
+            request.constraint,
             LogprobRecorder(options.top_logprobs) if options.logprobs else None,
             None if images is None else model.model.embed(images),
             request.kind,

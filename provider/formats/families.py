@@ -104,8 +104,8 @@ class ModelFormat:
     call_styles: Sequence[CallStyle] = tuple(STYLES)
     # The marker before a message's header, for a model that writes headers.
     message_start: str = "<|start|>"
-    # Whether a form can begin after the header of the answer's message.
-    form_after_headers: bool = False
+    # Whether a constrained text can begin after the header of the answer's message.
+    constraint_after_headers: bool = False
     # The parser of a family for which mlx-lm has none.
     own: OwnReading | None = None
 
@@ -221,7 +221,7 @@ FAMILIES: dict[str, ModelFormat] = {
             grammar=Headed("functions.{name} <|constrain|>json<|message|>"),
         ),
         thinking=harmony.harmony_thinking,
-        form_after_headers=True,
+        constraint_after_headers=True,
         own=OwnReading(
             harmony.TOKENS,
             harmony.parse_tool_call,

@@ -59,7 +59,7 @@ class RequestBuilder:
     template: ChatTemplate
     context_window: int | None
     vocabulary: int
-    forms: GrammarCompiler
+    compiler: GrammarCompiler
     keep_boundaries: bool
     image_processor: ImageProcessor | None = None
     why_text_only: str = ""  # why a vision model accepts no images, as the end of a sentence
@@ -74,7 +74,7 @@ class RequestBuilder:
             replace(
                 first,
                 options=first.options if seed is None else _reseeded(first.options, seed + number),
-                form=first.form if number == 0 or first.form is None else first.form.another(),
+                constraint=first.constraint if number == 0 else _another(first.constraint),
                 shared_prompt=shared_prompt,
             )
             for number in range(call.options.n)
@@ -99,9 +99,9 @@ class RequestBuilder:
         processed = self._processed(prompt, images) if images else None
         if processed is not None:
             prompt.tokens = processed.tokens
-        # With a form, the form itself determines where the answer ends.
-        formed = (options.response_format or PLAIN) != PLAIN
-        if not options.raw and not formed:
+        # A constraint determines by itself where the answer ends.
+        constrained = (options.response_format or PLAIN) != PLAIN
+        if not options.raw and not constrained:
             options = replace(options, stop=(*options.stop, *self.template.stop))
         if not prompt.tokens:
             raise InvalidParameterError("prompt", call.prompt, "the prompt is empty")
@@ -117,7 +117,7 @@ class RequestBuilder:
             options,
             call.tools,
             prompt.boundaries if self.keep_boundaries and processed is None else (),
-            self._form(call, prompt),
+            self._constraint(call, prompt),
             prompt.state,
             images=processed,
             kind=_digest(images) if images else "",
@@ -153,7 +153,7 @@ class RequestBuilder:
             raise InvalidParameterError(name, options.continue_final_message, said)
         return turns
 
-    def _form(self, call: Call, prompt: RenderedPrompt) -> AnswerConstraint | None:
+    def _constraint(self, call: Call, prompt: RenderedPrompt) -> AnswerConstraint | None:
         """Return the constraint on an answer, None if there is none.
 
         Raises InvalidParameterError, and UnsupportedFeatureError if the model can't be constrained.
@@ -163,19 +163,18 @@ class RequestBuilder:
             if token >= self.vocabulary:
                 said = f"`logit_bias`: the model has {self.vocabulary} tokens, and no token {token}"
                 raise InvalidParameterError("logit_bias", token, said)
-        matcher = self.forms.matcher(options.response_format) if options.response_format else None
+        asked = options.response_format
+        matcher = self.compiler.matcher(asked) if asked else None
         must_call = (options.tool_choice or "").startswith(("=", "required"))
         thinking = self.template.format.thinking(tokenizer)
         headed = state not in KNOWN_STATES
-        if matcher is not None and headed and not self.template.format.form_after_headers:
-            said = (
-                "`response_format`: this model's answers begin with headers, which no form allows"
-            )
-            raise UnsupportedFeatureError("response_format", said)
+        if matcher is not None and headed and not self.template.format.constraint_after_headers:
+            said = "this model's answers begin with headers, which no constraint allows"
+            raise UnsupportedFeatureError("response_format", f"`response_format`: {said}")
         calls = tokenizer.tool_call_start_tokens or () if options.tool_choice == "none" else ()
         forbidden = thinking.commentary or calls if matcher is not None else calls
         if must_call:
-            matcher = self.forms.call_matcher(call.tools)
+            matcher = self.compiler.call_matcher(call.tools)
         budget = options.max_reasoning_tokens if thinking.end else None
         if matcher is None and budget is None and not forbidden:
             return None
@@ -191,6 +190,10 @@ class RequestBuilder:
             max_thoughts=budget,
             forbidden=forbidden,
         )
+
+
+def _another(constraint: AnswerConstraint | None) -> AnswerConstraint | None:
+    return None if constraint is None else constraint.another()
 
 
 def _digest(images: Sequence[bytes]) -> str:

@@ -42,7 +42,7 @@ LARGE = {
     "max_position_embeddings": 8192,
     "vocab_size": 8192,
 }  # about 90 M parameters
-FORM = {
+CONSTRAINT = {
     "type": "json_schema",
     "schema": {
         "type": "array",
@@ -395,7 +395,7 @@ class Bench:
         )
         await provider.aclose()
 
-    async def formed(self):
+    async def constrained(self):
         """Eight plain rows beside eight held to a JSON Schema or a call, and beside eight plain.
 
         The plain ones have prompts as long as those with tools: a longer context costs all rows.
@@ -406,10 +406,10 @@ class Bench:
         rates = {False: [], True: []}
         for number in range(3 if self.quick else 12):
             texts = self.prompts.texts(16)
-            for formed in (False, True) if number % 2 else (True, False):
-                forms = [{"response_format": FORM}, CALL] if formed else plain
+            for constrained in (False, True) if number % 2 else (True, False):
+                constraints = [{"response_format": CONSTRAINT}, CALL] if constrained else plain
                 others = [
-                    asyncio.create_task(self.again(provider, text, forms[at % 2]))
+                    asyncio.create_task(self.again(provider, text, constraints[at % 2]))
                     for at, text in enumerate(texts[8:])
                 ]
                 while provider.statistics().decoding < 8:
@@ -420,7 +420,7 @@ class Bench:
                 await asyncio.gather(*others, return_exceptions=True)
                 await idle(provider)
                 if number:  # the first warms up
-                    rates[formed].append(rate)
+                    rates[constrained].append(rate)
         share = statistics.median(rates[True]) / statistics.median(rates[False])
         self.add(
             "8 plain rows beside 4 held to a JSON Schema and 4 to a tool call",
@@ -502,7 +502,7 @@ MEASURES = (
     Bench.gap,
     Bench.second_turn,
     Bench.stalled,
-    Bench.formed,
+    Bench.constrained,
     Bench.faults,
     Bench.parity,
 )

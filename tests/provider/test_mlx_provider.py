@@ -234,8 +234,8 @@ async def test_closing_a_stream_of_several_choices_stops_all_runs(provider):
 
 
 def test_every_choice_has_the_form(provider):
-    form = {"type": "regex", "regex": "[a-z]{3,9}"}
-    whole = provider.generate("Hi", n=3, response_format=form, temperature=1.5, max_tokens=20)
+    constraint = {"type": "regex", "regex": "[a-z]{3,9}"}
+    whole = provider.generate("Hi", n=3, response_format=constraint, temperature=1.5, max_tokens=20)
     for one in whole.choices:
         assert re.fullmatch("[a-z]{3,9}", one.content)
 

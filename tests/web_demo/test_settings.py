@@ -1,4 +1,4 @@
-"""Forms of answers, and several answers to one message, on the demo page and the real model."""
+"""Constraints on answers, and several answers to one message, on the page and the real model."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def fits_schema(text):
     return set(value) == {"name", "age"} and 0 <= value["age"] <= 99
 
 
-FORMS = {
+CONSTRAINTS = {
     "JSON": ("", lambda text: text.startswith("{")),
     "JSON Schema": (json.dumps(SCHEMA), fits_schema),
     "regular expression": (REGEX, lambda text: re.fullmatch(REGEX, text)),
@@ -49,8 +49,8 @@ FORMS = {
 }
 
 
-async def choose_form(page, name, text=""):
-    """Choose a form; return what is said to be wrong with it."""
+async def choose_constraint(page, name, text=""):
+    """Choose a constraint; return what is said to be wrong with it."""
     async with settings_of(page) as settings:
         await settings.get_by_label("Answer format").select_option(name)
         if text:
@@ -58,27 +58,27 @@ async def choose_form(page, name, text=""):
         return await page.locator("#form-wrong").text_content()
 
 
-async def test_an_answer_has_the_form_that_was_chosen(new_page):
+async def test_an_answer_satisfies_the_constraint_that_was_chosen(new_page):
     provider = MLXProvider({"max_tokens": 60})
     async with running(provider) as gateway:
         page = await new_page(gateway.url)
         async with settings_of(page) as settings:
             await settings.get_by_label("Length limit of an answer").fill("60")
-        for name, (text, fits) in FORMS.items():
-            assert await choose_form(page, name, text) == ""
+        for name, (text, fits) in CONSTRAINTS.items():
+            assert await choose_constraint(page, name, text) == ""
             turn = await answered(page, "Tell me of a keeper")
             assert fits(await turn.locator(".text").text_content()), name
-        await choose_form(page, "text")
+        await choose_constraint(page, "text")
         turn = await answered(page, "Count from 3 to 9")
         assert "3, 4, 5" in await turn.locator(".text").text_content()
     await provider.aclose()
 
 
-async def test_a_form_that_the_gateway_refuses_is_said_as_any_error(new_page):
+async def test_a_constraint_that_the_gateway_refuses_is_shown_as_any_error(new_page):
     provider = MLXProvider({"max_tokens": 9})
     async with running(provider) as gateway:
         page = await new_page(gateway.url)
-        await choose_form(page, "regular expression", "[a-z")
+        await choose_constraint(page, "regular expression", "[a-z")
         await ask(page, "Hi")
         await wait_for_text(page, ".note", "response_format")
     await provider.aclose()
@@ -95,36 +95,38 @@ async def test_a_form_that_the_gateway_refuses_is_said_as_any_error(new_page):
         ("Lark grammar", " ", "give a grammar"),
     ],
 )
-async def test_a_form_that_is_none_is_said_to_be_and_nothing_is_sent(new_page, name, text, said):
+async def test_a_text_that_is_no_constraint_is_shown_to_be_wrong_and_nothing_is_sent(
+    new_page, name, text, said
+):
     async with scripted_gateway(Say("x")) as gateway:
         page = await new_page(gateway.url)
-        assert said in await choose_form(page, name, text)
+        assert said in await choose_constraint(page, name, text)
         await ask(page, "Hi")
         await page.locator("#form-text:focus").wait_for()  # the settings open where it is wrong
         assert said in await page.locator("#form-wrong").text_content()
         assert await page.get_by_label("Message", exact=True).input_value() == "Hi"
         await page.keyboard.press("Escape")
-        await choose_form(page, "JSON")
+        await choose_constraint(page, "JSON")
         await ask(page, "Hi")
         await wait_for_text(page, ANSWER, "x")
     (request,) = gateway.provider.requests
     assert request.options["response_format"] == {"type": "json_object"}
 
 
-async def test_the_field_of_a_form_is_there_for_those_that_need_it_and_remembers(new_page):
+async def test_the_field_of_a_constraint_is_shown_where_it_is_needed_and_keeps_its_text(new_page):
     async with scripted_gateway(Say("x")) as gateway:
         page = await new_page(gateway.url)
         field = page.locator("#form-text")
         async with settings_of(page) as settings:
-            form = settings.get_by_label("Answer format")
-            for name, (text, _) in FORMS.items():
-                await form.select_option(name)
+            constraint = settings.get_by_label("Answer format")
+            for name, (text, _) in CONSTRAINTS.items():
+                await constraint.select_option(name)
                 assert await field.is_visible() == bool(text)
                 if text:
                     assert await field.input_value() == ""
                     await field.fill(text)
-            for name, (text, _) in FORMS.items():
-                await form.select_option(name)
+            for name, (text, _) in CONSTRAINTS.items():
+                await constraint.select_option(name)
                 assert not text or await field.input_value() == text
 
 
@@ -251,7 +253,7 @@ async def test_several_answers_can_be_stopped_and_the_first_is_kept(new_page):
         sent = sent_by(page)
         await page.reload()
         await several(page, 2, tokens=2000)
-        await choose_form(page, "regular expression", "[a-z ]{9000}")
+        await choose_constraint(page, "regular expression", "[a-z ]{9000}")
         await ask(page, "Tell me a story")
         await page.wait_for_function(
             """() => [...document.querySelectorAll(".several .text")]
@@ -260,7 +262,7 @@ async def test_several_answers_can_be_stopped_and_the_first_is_kept(new_page):
         await page.keyboard.press("Escape")
         await wait_for_text(page, FIGURES, "2 answers · stopped by you after")
         texts = await page.locator(ANSWER).all_text_contents()
-        await choose_form(page, "text")
+        await choose_constraint(page, "text")
         await several(page, 1, tokens=5)
         await answered(page, "Go on")
         assert sent[1]["messages"][1]["content"] == texts[0]

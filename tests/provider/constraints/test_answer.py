@@ -53,22 +53,24 @@ FORMATS = [
 ]
 
 
-@pytest.mark.parametrize(("form", "pattern"), FORMATS)
-async def test_an_answer_has_its_form_and_ends_when_that_is_complete(provider, form, pattern):
-    for response in await answers(provider, form, 4):
+@pytest.mark.parametrize(("constraint", "pattern"), FORMATS)
+async def test_an_answer_satisfies_its_constraint_and_ends_when_it_is_complete(
+    provider, constraint, pattern
+):
+    for response in await answers(provider, constraint, 4):
         assert re.fullmatch(pattern, response.content)
         assert response.finish_reason == "stop"
 
 
 @pytest.mark.parametrize(
-    "form",
+    "constraint",
     [
         {"type": "json_schema", "schema": PERSON},
         {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON}},
     ],
 )
-async def test_json_fits_its_schema_in_both_spellings(provider, form):
-    for response in await answers(provider, form, 4):
+async def test_json_fits_its_schema_in_both_spellings(provider, constraint):
+    for response in await answers(provider, constraint, 4):
         assert response.finish_reason == "stop"
         jsonschema.validate(json.loads(response.content), PERSON)
 
@@ -89,9 +91,14 @@ async def test_plain_text_is_not_constrained(provider):
 
 
 async def test_thinking_comes_first_and_is_not_constrained(provider):
-    form = {"type": "choice", "choices": ["yes", "no"]}
+    constraint = {"type": "choice", "choices": ["yes", "no"]}
     response = await answer(
-        provider, form, "Tell me a story about a fox", enable_thinking=True, max_tokens=400, seed=1
+        provider,
+        constraint,
+        "Tell me a story about a fox",
+        enable_thinking=True,
+        max_tokens=400,
+        seed=1,
     )
     assert len(response.reasoning_trace) > 20
     assert response.content in {"yes", "no"}
@@ -133,7 +140,7 @@ async def test_a_budget_changes_nothing_for_a_model_that_does_not_think(provider
     assert with_budget.content == (await provider.generate_async("Count from 3 to 9")).content
 
 
-async def test_a_budget_and_a_form_go_together(provider):
+async def test_a_budget_and_a_constraint_go_together(provider):
     response = await answer(
         provider,
         {"type": "choice", "choices": ["yes", "no"]},
@@ -146,10 +153,10 @@ async def test_a_budget_and_a_form_go_together(provider):
     assert 0 < len(response.reasoning_trace) < 80
 
 
-async def test_rows_with_and_without_a_form_run_together_and_keep_their_texts(provider):
+async def test_rows_with_and_without_a_constraint_run_together_and_keep_their_texts(provider):
     def asks(n):
-        form = FORMATS[n % 3][0] if n % 2 else None
-        given = {"response_format": form} if form else {}
+        constraint = FORMATS[n % 3][0] if n % 2 else None
+        given = {"response_format": constraint} if constraint else {}
         return {"prompt": f"Count from {n} to 30", "seed": n, **HOT, **given}
 
     alone = [(await provider.generate_async(**asks(n))).content for n in range(8)]
@@ -157,12 +164,12 @@ async def test_rows_with_and_without_a_form_run_together_and_keep_their_texts(pr
     assert [response.content for response in together] == alone
 
 
-async def test_a_run_that_was_parked_goes_on_in_its_form():
+async def test_a_run_that_was_parked_goes_on_under_its_constraint():
     provider = MLXProvider({"max_unread": 4})
     try:
-        form = {"type": "regex", "regex": "[ab]{60}"}
+        constraint = {"type": "regex", "regex": "[ab]{60}"}
         stream = await provider.generate_async(
-            "x", stream=True, response_format=form, temperature=1.0, seed=2
+            "x", stream=True, response_format=constraint, temperature=1.0, seed=2
         )
         text = ""
         async for delta in stream:
@@ -174,7 +181,7 @@ async def test_a_run_that_was_parked_goes_on_in_its_form():
         await provider.aclose()
 
 
-async def test_a_drafted_run_keeps_its_form(tmp_path):
+async def test_a_drafted_run_keeps_to_its_constraint(tmp_path):
     provider = MLXProvider({"draft_model": "embedded"})
     try:
         for seed in range(3):

@@ -1,10 +1,15 @@
-"""Forms are compiled, refused with a reason, and kept."""
+"""Constraints are compiled, refused with a reason, and kept."""
 
 import re
 
 import pytest
 
-from provider.constraints.compiler import MAX_COMPILED, GrammarCompiler, form_of, refuse_costly
+from provider.constraints.compiler import (
+    MAX_COMPILED,
+    GrammarCompiler,
+    constraint_of,
+    refuse_costly,
+)
 from provider.embedded import MODEL_PATH
 from provider.inputs.tools import normalise_tools
 from provider.interface import GenerationError, InvalidParameterError
@@ -26,7 +31,7 @@ def takes(matcher, text):
 
 
 @pytest.mark.parametrize(
-    ("form", "good", "bad"),
+    ("constraint", "good", "bad"),
     [
         ({"type": "json_object"}, '{"a": [1]}', "[1]"),
         ({"type": "json_schema", "schema": {"type": "integer"}}, "12", "1.5"),
@@ -36,9 +41,9 @@ def takes(matcher, text):
         ({"type": "choice", "choices": ["a.b", "c"]}, "a.b", "axb"),
     ],
 )
-def test_each_kind_of_format_accepts_only_what_fits(compiler, form, good, bad):
-    assert takes(compiler.matcher(form), good)
-    assert not takes(compiler.matcher(form), bad)
+def test_each_kind_of_format_accepts_only_what_fits(compiler, constraint, good, bad):
+    assert takes(compiler.matcher(constraint), good)
+    assert not takes(compiler.matcher(constraint), bad)
 
 
 def test_a_schema_that_no_value_fits_is_refused(compiler):
@@ -46,28 +51,28 @@ def test_a_schema_that_no_value_fits_is_refused(compiler):
         compiler.matcher({"type": "json_schema", "schema": False})
 
 
-def test_plain_text_has_no_form(compiler):
-    assert form_of({"type": "text"}) is None
+def test_plain_text_has_no_constraint(compiler):
+    assert constraint_of({"type": "text"}) is None
     assert compiler.matcher({"type": "text"}) is None
 
 
-def test_matchers_of_one_form_are_independent(compiler):
-    form = {"type": "regex", "regex": "ab|cd"}
-    one, other = compiler.matcher(form), compiler.matcher(form)
+def test_matchers_of_one_constraint_are_independent(compiler):
+    constraint = {"type": "regex", "regex": "ab|cd"}
+    one, other = compiler.matcher(constraint), compiler.matcher(constraint)
     assert takes(one, "ab")
     assert takes(other, "cd")
 
 
-def test_only_the_most_recently_used_forms_are_kept():
+def test_only_the_most_recently_used_constraints_are_kept():
     made = GrammarCompiler(TOKENIZER, len(TOKENIZER))
-    forms = [{"type": "choice", "choices": [str(n)]} for n in range(MAX_COMPILED + 1)]
-    for form in forms[:-1]:
-        made.matcher(form)
-    made.matcher(forms[0])
-    made.matcher(forms[-1])
+    constraints = [{"type": "choice", "choices": [str(n)]} for n in range(MAX_COMPILED + 1)]
+    for constraint in constraints[:-1]:
+        made.matcher(constraint)
+    made.matcher(constraints[0])
+    made.matcher(constraints[-1])
     assert len(made._kept) == MAX_COMPILED
-    assert form_of(forms[0]) in made._kept
-    assert form_of(forms[1]) not in made._kept
+    assert constraint_of(constraints[0]) in made._kept
+    assert constraint_of(constraints[1]) not in made._kept
 
 
 def test_a_call_must_be_of_one_of_the_tools(compiler):
@@ -78,15 +83,15 @@ def test_a_call_must_be_of_one_of_the_tools(compiler):
     assert not takes(compiler.call_matcher(tools), call.format("sub"))
 
 
-def test_an_expensive_form_is_refused_with_the_name_of_its_option():
-    form = {"type": "json_schema", "schema": {"type": "integer"}}
+def test_an_expensive_constraint_is_refused_with_the_name_of_its_option():
+    constraint = {"type": "json_schema", "schema": {"type": "integer"}}
     tool = normalise_tools([{"name": "f", "parameters": {"properties": {"a": {}}}}])
-    refuse_costly(lambda _grammars: None, form, tool)
+    refuse_costly(lambda _grammars: None, constraint, tool)
     with pytest.raises(InvalidParameterError, match="too much time or memory") as caught:
-        refuse_costly(lambda _grammars: 0, form, tool)
+        refuse_costly(lambda _grammars: 0, constraint, tool)
     assert caught.value.parameter == "response_format"
     with pytest.raises(InvalidParameterError) as caught:
-        refuse_costly(lambda _grammars: 1, form, tool)
+        refuse_costly(lambda _grammars: 1, constraint, tool)
     assert caught.value.parameter == "tools"
     with pytest.raises(InvalidParameterError) as caught:
         refuse_costly(lambda _grammars: 0, None, tool)
@@ -95,7 +100,7 @@ def test_an_expensive_form_is_refused_with_the_name_of_its_option():
 
 
 @pytest.mark.parametrize(
-    ("form", "said"),
+    ("constraint", "said"),
     [
         ({"type": "regex", "regex": "("}, "invalid regex"),
         ({"type": "regex", "regex": "(?=a)b"}, "regex parse error: look-around, including"),
@@ -110,15 +115,17 @@ def test_an_expensive_form_is_refused_with_the_name_of_its_option():
         ({"type": "json_schema", "schema": {"const": b"x"}}, "not JSON serializable"),
     ],
 )
-async def test_an_impossible_form_is_refused_at_once(provider, form, said):
+async def test_an_impossible_constraint_is_refused_at_once(provider, constraint, said):
     with pytest.raises(InvalidParameterError, match=re.escape(said)) as caught:
-        await provider.generate_async("x", stream=True, response_format=form)
+        await provider.generate_async("x", stream=True, response_format=constraint)
     assert caught.value.parameter.startswith("response_format")
 
 
-async def test_a_form_that_reached_its_limit_can_be_requested_again(provider):
+async def test_a_constraint_that_reached_its_limit_can_be_requested_again(provider):
     # Each letter that was written is counted on from, until there is too much to keep count of.
-    form = {"type": "regex", "regex": r"([a-z]{1,400}[a-y]{1,400}){1,50}"}
-    with pytest.raises(GenerationError, match="form is too complex: lexer error: too many"):
-        await answer(provider, form, max_tokens=2000, seed=1)
-    assert re.fullmatch("[a-z]*", (await answer(provider, form, max_tokens=8, seed=1)).content)
+    constraint = {"type": "regex", "regex": r"([a-z]{1,400}[a-y]{1,400}){1,50}"}
+    with pytest.raises(GenerationError, match="constraint is too complex: lexer error: too many"):
+        await answer(provider, constraint, max_tokens=2000, seed=1)
+    assert re.fullmatch(
+        "[a-z]*", (await answer(provider, constraint, max_tokens=8, seed=1)).content
+    )

@@ -13,7 +13,7 @@ import pytest
 
 from provider import MLXProvider
 from provider.constraints import sandbox as module
-from provider.constraints.compiler import form_of
+from provider.constraints.compiler import constraint_of
 from provider.constraints.sandbox import MAX_WAITING, MAX_WAITING_OF_A_CLIENT, Sandbox
 from provider.interface import GenerationError, InvalidParameterError, ResourceExceededError
 
@@ -31,7 +31,7 @@ def sandbox():
 
 
 def grammar(schema):
-    return form_of({"type": "json_schema", "schema": schema}).grammar
+    return constraint_of({"type": "json_schema", "schema": schema}).grammar
 
 
 def harmless(number):
@@ -213,12 +213,12 @@ def test_cancelling_ends_a_trial_that_is_under_way(sandbox):
     assert all(sandbox._remembered.values())
 
 
-async def test_an_expensive_form_is_refused_without_delaying_other_requests():
+async def test_an_expensive_constraint_is_refused_without_delaying_other_requests():
     provider = MLXProvider({"temperature": 0.0})
     try:
         await provider.load()
-        form = {"type": "json_schema", "schema": REMAINDERS}
-        refused = asyncio.create_task(provider.generate_async("x", response_format=form))
+        constraint = {"type": "json_schema", "schema": REMAINDERS}
+        refused = asyncio.create_task(provider.generate_async("x", response_format=constraint))
         tool = {"name": "f", "parameters": {"properties": {"a": PATTERNS}}}
         called = asyncio.create_task(
             provider.generate_async("x", tools=[tool], tool_choice="required")
@@ -231,8 +231,8 @@ async def test_an_expensive_form_is_refused_without_delaying_other_requests():
         with pytest.raises(InvalidParameterError, match="too much time or memory") as caught:
             await called
         assert caught.value.parameter == "tools"
-        form = {"type": "choice", "choices": ["yes"]}
-        assert (await provider.generate_async("x", response_format=form)).content == "yes"
+        constraint = {"type": "choice", "choices": ["yes"]}
+        assert (await provider.generate_async("x", response_format=constraint)).content == "yes"
     finally:
         await provider.aclose()
 
@@ -240,8 +240,8 @@ async def test_an_expensive_form_is_refused_without_delaying_other_requests():
 async def test_closing_ends_a_running_check():
     provider = MLXProvider()
     await provider.load()
-    form = {"type": "json_schema", "schema": REMAINDERS}
-    waiting = asyncio.create_task(provider.generate_async("x", response_format=form))
+    constraint = {"type": "json_schema", "schema": REMAINDERS}
+    waiting = asyncio.create_task(provider.generate_async("x", response_format=constraint))
     await asyncio.sleep(0)
     await provider.aclose()
     with pytest.raises(GenerationError, match="closed"):
@@ -253,8 +253,8 @@ async def test_a_request_that_has_gone_leaves_the_queue():
     try:
         await provider.load()
         held = Held(provider._sandbox)
-        form = {"type": "choice", "choices": ["yes"]}
-        gone = asyncio.create_task(provider.generate_async("x", response_format=form))
+        constraint = {"type": "choice", "choices": ["yes"]}
+        gone = asyncio.create_task(provider.generate_async("x", response_format=constraint))
         await asyncio.sleep(0.05)
         assert len(provider._sandbox._waiting) == 1
         gone.cancel()

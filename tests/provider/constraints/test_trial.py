@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from provider.constraints import trial
-from provider.constraints.compiler import form_of
+from provider.constraints.compiler import constraint_of
 
 
 def answers(*lines):
@@ -26,7 +26,7 @@ def answers(*lines):
 
 
 def grammar(kind, **given):
-    return form_of({"type": kind, **given}).grammar
+    return constraint_of({"type": kind, **given}).grammar
 
 
 # Compiled in no time, but a text of n letters is read in as many ways as there are binary trees.

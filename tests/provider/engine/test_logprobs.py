@@ -107,7 +107,7 @@ async def test_a_drafted_run_has_them(reference):
         await provider.aclose()
 
 
-async def test_a_form_shows_in_them(provider):
+async def test_a_constraint_shows_in_them(provider):
     _, tokens = await drawn(provider, response_format={"type": "choice", "choices": ["yes"]})
     assert "".join(one["token"] for one in tokens) == "yes"
     shown = [other for one in tokens for other in one["top_logprobs"]]

@@ -20,7 +20,12 @@ VOCABULARY = 50
 
 def row(sampler=greedy_sampler, processors=(), context=None):
     return SimpleNamespace(
-        sampler=sampler, processors=processors, context=context, form=None, recorder=None, drawn=0
+        sampler=sampler,
+        processors=processors,
+        context=context,
+        constraint=None,
+        recorder=None,
+        drawn=0,
     )
 
 

@@ -30,14 +30,14 @@ def provider():
     made.close()
 
 
-def test_an_answer_that_begins_with_headers_has_no_form():
+def test_an_answer_that_begins_with_headers_has_no_constraint():
     headed = TokenizerWrapper(tokenizer_of(MODEL_PATH)._tokenizer, response_format=RESPONSE_FORMAT)
     headed.chat_template = "{{ messages[0].content }}<|start|>assistant"
     preparation = RequestBuilder(
         ChatTemplate(headed), None, 1536, GrammarCompiler(headed, 1536), False
     )
     options = parse_options({"response_format": {"type": "json_object"}}, {})
-    with pytest.raises(UnsupportedFeatureError, match="headers, which no form allows"):
+    with pytest.raises(UnsupportedFeatureError, match="headers, which no constraint allows"):
         preparation.requests(Call("Hi", None, [], [], options))
 
 
@@ -54,9 +54,9 @@ async def test_a_model_without_a_template_answers_with_a_warning(tmp_path, caplo
     assert answer.usage["prompt_tokens"] == len(
         tokenizer_of(folder).encode("User: Hi\n\nAssistant:")
     )
-    form = {"type": "choice", "choices": ["A\nUser: B"]}  # holds what stops such a model
-    formed = await provider.generate_async("Hi", response_format=form, max_tokens=40)
-    assert formed.content == "A\nUser: B"
+    constraint = {"type": "choice", "choices": ["A\nUser: B"]}  # holds what stops such a model
+    constrained = await provider.generate_async("Hi", response_format=constraint, max_tokens=40)
+    assert constrained.content == "A\nUser: B"
     with pytest.raises(UnsupportedFeatureError):
         await provider.generate_async("Hi", tools=[{"name": "f"}])
     await provider.aclose()
@@ -85,8 +85,8 @@ async def test_a_marker_in_a_users_text_does_not_open_thinking(provider, more):
     messages = [{"role": "user", "content": "Count from 3 to 9. What is a <think> for?"}]
     if more:
         messages.append({"role": "assistant", "content": "3, 4, 5"})
-    for form in ({}, {"response_format": {"type": "regex", "regex": "[a-z ,0-9]{1,9}"}}):
-        answer = await provider.generate_async("", messages=messages, **more, **form)
+    for constraint in ({}, {"response_format": {"type": "regex", "regex": "[a-z ,0-9]{1,9}"}}):
+        answer = await provider.generate_async("", messages=messages, **more, **constraint)
         assert answer.content
         assert answer.reasoning_trace is None
         assert answer.usage["reasoning_tokens"] == 0
