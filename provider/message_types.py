@@ -100,8 +100,8 @@ def image_part(path: str, part: Mapping[str, Any]) -> dict[str, Any]:
         given = given.get("url")
     if isinstance(given, bytes | bytearray):
         return {"type": "image", "data": bytes(given)}
-    form = 'base64 text, bytes, or a URL "data:image/…;base64,…"; not a path or another URL'
-    said = f"`{path}` must be an image as data: {form}"
+    expected = 'base64 text, bytes, or a URL "data:image/…;base64,…"; not a path or another URL'
+    said = f"`{path}` must be an image as data: {expected}"
     if not isinstance(given, str) or not given:
         raise InvalidParameterError(path, given, said)
     head, comma, rest = given.partition(",")

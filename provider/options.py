@@ -129,8 +129,8 @@ def _tool_choice(name: str, value: Any) -> str:
     inner = value.get("function", value) if isinstance(value, Mapping) else None
     if isinstance(inner, Mapping) and isinstance(inner.get("name"), str) and inner["name"]:
         return f"={inner['name']}"
-    form = '"auto", "none", "required", or {"type": "function", "function": {"name": …}}'
-    raise unlike(name, value, form)
+    expected = '"auto", "none", "required", or {"type": "function", "function": {"name": …}}'
+    raise unlike(name, value, expected)
 
 
 FORMATS = {  # the field that each type of response format needs

@@ -20,14 +20,14 @@ OWN = ("gateway", "provider")
 LIBRARY = "gateway.websockets"  # logger of the websockets library, mostly on handshakes
 
 
-def set_up(level: str, form: str, stream: TextIO | None = None) -> None:
-    """Log to `stream`, by default standard error. `form` is "text", "json" or "auto".
+def set_up(level: str, line_format: str, stream: TextIO | None = None) -> None:
+    """Log to `stream`, by default standard error. `line_format` is "text", "json" or "auto".
 
     "auto" is text on a terminal and JSON elsewhere.
     """
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
-    as_json = form == "json" or (form == "auto" and not stream.isatty())
+    as_json = line_format == "json" or (line_format == "auto" and not stream.isatty())
     handler.setFormatter(_Json() if as_json else _Text())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -280,8 +280,8 @@ class IfToken:
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
         """Return items for a call of a function. Raises UnsupportedFeatureError."""
-        form = self._then if self._token in lark.tokens else self._other
-        return form.call(lark, function)
+        grammar = self._then if self._token in lark.tokens else self._other
+        return grammar.call(lark, function)
 
 
 class Named:
@@ -331,5 +331,5 @@ class IfRequired:
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
         """Return items for a call of a function. Raises UnsupportedFeatureError."""
-        form = self._then if function["parameters"].get("required") else self._other
-        return form.call(lark, function)
+        grammar = self._then if function["parameters"].get("required") else self._other
+        return grammar.call(lark, function)

@@ -1,8 +1,8 @@
-"""Finds the form in which a model's template takes the tool calls of earlier turns.
+"""Finds the format in which a model's template takes the tool calls of earlier turns.
 
 All templates read `tool_calls` of a message, but some expect the arguments as an object and others
 as JSON text, and Mistral's refuse ids other than nine letters and digits. A template does not
-declare its form, so each form is tried with a sample conversation.
+declare its format, so each one is tried with a sample conversation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 class CallStyle(NamedTuple):
-    """The form in which a template takes calls."""
+    """The format in which a template takes calls."""
 
     short_ids: bool = False  # whether ids have nine letters and digits
     as_text: bool = False  # whether arguments are JSON text instead of an object

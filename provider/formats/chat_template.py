@@ -63,7 +63,7 @@ class ChatTemplate:
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
         self._format = model_format(tokenizer)
-        self._style: CallStyle | None = None  # form of tool calls, found when first needed
+        self._style: CallStyle | None = None  # format of tool calls, found when first needed
         self._switches: dict[str, bool] = {}  # results of `has_thinking_switch`, the oldest first
 
     @property
@@ -78,7 +78,7 @@ class ChatTemplate:
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """The stop strings that the form of the prompt requires."""
+        """The stop strings that the layout of the prompt requires."""
         return () if self._tokenizer.has_chat_template else (DEFAULT_STOP,)
 
     @property
@@ -223,7 +223,7 @@ class ChatTemplate:
         return {"thinking": told, **variables}
 
     def _call_style(self) -> CallStyle:
-        """Return the form in which the template takes calls of earlier turns."""
+        """Return the format in which the template takes calls of earlier turns."""
         if self._style is None:
             self._style = style_of(
                 lambda messages: str(

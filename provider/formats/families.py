@@ -100,7 +100,7 @@ class ModelFormat:
     calls: CallFormat = CallFormat()
     # Returns the tokens around thinking, given mlx-lm's tokenizer.
     thinking: Callable[[Any], Thinking] = tagged_thinking
-    # Forms of earlier calls to try with the chat template; the first one that works is used.
+    # Formats of earlier calls to try with the chat template; the first one that works is used.
     call_styles: Sequence[CallStyle] = tuple(STYLES)
     # The marker before a message's header, for a model that writes headers.
     message_start: str = "<|start|>"
@@ -279,7 +279,7 @@ FAMILIES: dict[str, ModelFormat] = {
                     bare(),
                     f"</longcat_arg_value>{GAP}",
                 ),
-                InJson(),  # the only form in which the parser reads a call without arguments
+                InJson(),  # the only format in which the parser reads a call without arguments
             ),
             part_ends_with="",
         )

@@ -77,7 +77,7 @@ class TextStream:
 
     def __init__(
         self,
-        form: TextFormat,
+        text_format: TextFormat,
         *,
         state: str = ANSWER_STATE,
         after: int | None = None,
@@ -88,15 +88,17 @@ class TextStream:
         self.broken: list[ToolCallDelta] = []  # tool calls that could not be read
         self.reasoning_tokens = 0
         self.stopped = False  # whether a stop string has ended the answer
-        self._form = form
+        self._text_format = text_format
         self._tools = tools
-        self._detokenizer = form.tokenizer.detokenizer
+        self._detokenizer = text_format.tokenizer.detokenizer
         if after is not None:
             self._detokenizer.add_token(after)
             self._detokenizer.finalize()
             _ = self._detokenizer.last_segment  # the text before the answer, not shown
-        self._markers = form.markers.make_state(state)
-        self._stops = TextStateMachine({ANSWER_STATE: [*form.strays, *((s, None) for s in stop)]})
+        self._markers = text_format.markers.make_state(state)
+        self._stops = TextStateMachine(
+            {ANSWER_STATE: [*text_format.strays, *((s, None) for s in stop)]}
+        )
         self._stop_state = self._stops.make_state()
         self._tool_text: ToolText | None = None  # text of a tool call that has not ended
 
@@ -108,12 +110,12 @@ class TextStream:
         return deltas
 
     def described(self, token: int, drawn: TokenLogprob) -> dict[str, Any]:
-        """Return a token's log-probability in the form of OpenAI's interface."""
+        """Return a token's log-probability in the format of OpenAI's interface."""
         top = [self._one(other, logprob) for other, logprob in drawn.top]
         return {**self._one(token, drawn.logprob), "top_logprobs": top}
 
     def _one(self, token: int, logprob: float) -> dict[str, Any]:
-        text = self._form.tokenizer.decode([token])
+        text = self._text_format.tokenizer.decode([token])
         # A token that is only a part of a character decodes to U+FFFD.
         whole = "\ufffd" not in text
         bytes_of = list(text.encode("utf-8", "surrogatepass")) if whole else None
@@ -140,7 +142,7 @@ class TextStream:
         deltas: list[Delta] = []
         for state, part in segments:
             if self._tool_text is not None and state != TOOL_STATE:
-                deltas += self._close_call(self._form.tokenizer.tool_call_end or "")
+                deltas += self._close_call(self._text_format.tokenizer.tool_call_end or "")
             deltas += self._route(state, part)
         return deltas
 
@@ -167,7 +169,7 @@ class TextStream:
         if self._tool_text is None:
             first = len(self.calls) + len(self.broken)
             taken = {call["id"] for call in self.calls}
-            self._tool_text = ToolText(self._form.tokenizer, self._tools, first, taken)
+            self._tool_text = ToolText(self._text_format.tokenizer, self._tools, first, taken)
         return _of_calls(self._tool_text.add(text))
 
     def _until_stop(self, text: str) -> list[Delta]:

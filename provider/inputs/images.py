@@ -53,7 +53,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Any:
     from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415 - only for images
 
     Image.init()
-    known = [form for form in FORMATS if form in Image.OPEN]
+    known = [name for name in FORMATS if name in Image.OPEN]
     try:
         image = Image.open(io.BytesIO(data), formats=known)  # reads only the header
         pixels = image.width * image.height

@@ -170,10 +170,10 @@ def write_vision_model(folder, name, seed=0):
     return folder
 
 
-def picture(color, size=(60, 44), form="PNG"):
+def picture(color, size=(60, 44), file_format="PNG"):
     """Return an image file of one colour with a bar in it."""
     image = Image.new("RGB", size, color)
     image.paste((255, 255, 255), (10, 5, 20, 30))
     data = io.BytesIO()
-    image.save(data, form)
+    image.save(data, file_format)
     return data.getvalue()

@@ -300,8 +300,8 @@ def chat(address, token):
 def test_a_chat_sets_any_option_of_a_generation(scripted):
     done = run("chat", "--url", scripted, "-o", "max_tokens=3", input="Foxes?\n")
     assert done.stdout == "You said: Foxes?\n\n\n"
-    form = ["--option", 'stop=["The end."]', "-o", "seed=7"]
-    assert run("chat", "--url", scripted, *form, input="Hi\n").returncode == ExitStatus.OK
+    given = ["--option", 'stop=["The end."]', "-o", "seed=7"]
+    assert run("chat", "--url", scripted, *given, input="Hi\n").returncode == ExitStatus.OK
     wrong = run("chat", "-o", "max_token=3")
     assert wrong.returncode == ExitStatus.USAGE
     assert wrong.stderr.startswith("error: `--option max_token=3`: no such option\n\nhint: did you")

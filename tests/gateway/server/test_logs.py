@@ -26,8 +26,8 @@ def logged():
     root = logging.getLogger()
     before = root.handlers[:], root.level
 
-    def start(level="info", form="json"):
-        logs.set_up(level, form, stream)
+    def start(level="info", line_format="json"):
+        logs.set_up(level, line_format, stream)
         return stream
 
     yield start
@@ -100,7 +100,7 @@ async def test_no_prompt_answer_or_token_is_logged(logged):
 
 
 def test_lines_are_for_people_where_that_is_asked_for(logged):
-    stream = logged(form="text")
+    stream = logged(line_format="text")
     logging.getLogger("gateway.server").info("hello", extra=logs.fields(n=1))
     assert re.fullmatch(r"\d{4}-\S+ \S+ INFO hello\n", stream.getvalue())
 
@@ -117,6 +117,6 @@ def test_debugging_tells_all(logged):
 
 
 def test_an_id_cannot_forge_a_line(logged):
-    stream = logged(form="text")
+    stream = logged(line_format="text")
     logging.getLogger("gateway.server.generations").info("generation %r: x", "a\nINFO forged")
     assert len(stream.getvalue().splitlines()) == 1

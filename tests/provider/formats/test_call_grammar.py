@@ -56,7 +56,7 @@ NESTED = [
 
 
 @cache
-def forms(name, *, marked):
+def compiler_of(name, *, marked):
     """Return the compiler of a tokenizer with that parser; `marked` if the markers are tokens."""
     tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
     if marked:
@@ -116,7 +116,7 @@ def walk(matcher, tokenizer, chance):
 @pytest.mark.parametrize("marked", [True, False], ids=["tokens", "text"])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_allowed_text_is_parsed_as_a_call_that_fits_its_tool(name, marked):
-    wrapped, made = forms(name, marked=marked)
+    wrapped, made = compiler_of(name, marked=marked)
     start, end = wrapped.tool_call_start, wrapped.tool_call_end
     for seed in range(25):
         chance = random.Random(seed)
@@ -136,7 +136,7 @@ def test_every_allowed_text_is_parsed_as_a_call_that_fits_its_tool(name, marked)
 
 def takes(name, text, tools=TOOLS, *, marked=True, inside=True):
     """Return whether the grammar of a format allows a text."""
-    wrapped, made = forms(name, marked=marked)
+    wrapped, made = compiler_of(name, marked=marked)
     if inside:
         text = f"{wrapped.tool_call_start}{text}{wrapped.tool_call_end}"
     tokens = wrapped._tokenizer.encode(text, add_special_tokens=False)
@@ -212,7 +212,7 @@ TREE = {
 
 
 @pytest.mark.parametrize(
-    ("name", "form"),
+    ("name", "call"),
     [
         ("json_tools", '{{"name": "tree", "arguments": {}}}'),
         (
@@ -221,17 +221,17 @@ TREE = {
         ),
     ],
 )
-def test_a_schema_may_refer_to_itself_and_omit_the_type_object(name, form):
+def test_a_schema_may_refer_to_itself_and_omit_the_type_object(name, call):
     tools = normalise_tools([{"name": "tree", "parameters": TREE}])
     leaf = {"v": 1, "w": 2, "child": None}
     whole = {"v": 1, "w": 2, "child": leaf}
     wrapped = {"v": 1, "w": 2, "child": {"name": "tree", "arguments": leaf}}
-    assert takes(name, form.format(json.dumps(leaf)), tools)
-    assert takes(name, form.format(json.dumps(whole)), tools)
-    assert not takes(name, form.format(json.dumps(wrapped)), tools)
-    assert not takes(name, form.format(json.dumps({**leaf, "w": "x"})), tools)
-    assert not takes(name, form.format("[]"), tools)
-    assert not takes(name, form.format('"x"'), tools)
+    assert takes(name, call.format(json.dumps(leaf)), tools)
+    assert takes(name, call.format(json.dumps(whole)), tools)
+    assert not takes(name, call.format(json.dumps(wrapped)), tools)
+    assert not takes(name, call.format(json.dumps({**leaf, "w": "x"})), tools)
+    assert not takes(name, call.format("[]"), tools)
+    assert not takes(name, call.format('"x"'), tools)
 
 
 def test_no_text_is_allowed_that_a_parser_reads_as_another_type():

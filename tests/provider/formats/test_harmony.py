@@ -135,8 +135,13 @@ PIECES = [
 @given(st.lists(st.sampled_from(PIECES), max_size=10), st.booleans())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_split_into_tokens_gives_the_same(tokenizer, parts, stopping):
-    text, form = "".join(parts), TextFormat(tokenizer)
-    options = {"form": form, "state": "header", "stop": ["the"] if stopping else [], "tools": [ADD]}
+    text, text_format = "".join(parts), TextFormat(tokenizer)
+    options = {
+        "text_format": text_format,
+        "state": "header",
+        "stop": ["the"] if stopping else [],
+        "tools": [ADD],
+    }
     whole = outcome(tokenizer.encode(text, add_special_tokens=False), **options)
     assert outcome([BYTES[byte] for byte in text.encode()], **options) == whole
 

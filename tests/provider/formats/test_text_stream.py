@@ -22,8 +22,10 @@ def encode(text):
     return TOKENIZER.encode(text, add_special_tokens=False)
 
 
-def run(text, *, prompt=(), finish=True, form=FORMAT, **options):
-    stream = TextStream(form, state=initial_state(form.tokenizer, list(prompt)), **options)
+def run(text, *, prompt=(), finish=True, text_format=FORMAT, **options):
+    stream = TextStream(
+        text_format, state=initial_state(text_format.tokenizer, list(prompt)), **options
+    )
     pieces = []
     for token in encode(text):
         if stream.stopped:
@@ -167,9 +169,9 @@ def tokens_of(text, cuts):
     return tokens
 
 
-def outcome(tokens, *, form=FORMAT, **options):
+def outcome(tokens, *, text_format=FORMAT, **options):
     """Return all results of an answer, with its texts joined by channel."""
-    stream = TextStream(form, **options)
+    stream = TextStream(text_format, **options)
     pieces = []
     for token in tokens:
         pieces += [] if stream.stopped else stream.add(token)
@@ -222,7 +224,7 @@ def test_no_part_of_a_header_is_shown():
         " to=self<|message|>I plan.<|eom|>"
         "<|start|>assistant to=user<|message|>The answer.<|eom|><|start|>assistant"
     )
-    stream, pieces = run(text, prompt=encode("<|start|>assistant"), form=TextFormat(headed))
+    stream, pieces = run(text, prompt=encode("<|start|>assistant"), text_format=TextFormat(headed))
     assert text_of(pieces, reasoning=True) == "I plan."
     assert text_of(pieces) == "The answer."
     assert 0 < stream.reasoning_tokens < len(encode(text)) // 2

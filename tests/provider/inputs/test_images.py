@@ -56,9 +56,9 @@ def test_a_photograph_taken_sideways_is_turned_upright():
     assert (seen.getpixel((10, 5)), seen.getpixel((10, 35))) == ((255, 0, 0), (0, 0, 255))
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
-def test_images_of_usual_formats_are_read(form):
-    assert open_image(picture("red", form=form)).size == (60, 44)
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
+def test_images_of_usual_formats_are_read(name):
+    assert open_image(picture("red", file_format=name)).size == (60, 44)
 
 
 def test_a_format_that_needs_external_programs_is_refused():
