@@ -201,23 +201,23 @@ class Generation:
         # The responses of a provider without `n` have no `choice`.
         most = len(self._answers) - 1
         choice = min(getattr(response, "choice", 0), most) if most else 0
-        if raw is not None and self._take_event(raw, choice, now):
+        if raw is not None and self._add_event(raw, choice, now):
             return
         if self.state is State.QUEUED:
             self._begin(now)
         logprobs = raw.tokens if isinstance(raw, TokenLogprobs) else ()
         if response.reasoning_trace:
-            self._take_text(response.reasoning_trace, "reasoning", choice, now, logprobs)
+            self._add_text(response.reasoning_trace, "reasoning", choice, now, logprobs)
         elif response.content:
-            self._take_text(response.content, None, choice, now, logprobs)
+            self._add_text(response.content, None, choice, now, logprobs)
         if response.reasoning_trace and response.content:
-            self._take_text(response.content, None, choice, now, ())
+            self._add_text(response.content, None, choice, now, ())
         if response.finish_reason is not None:
             self._finish(response, choice, now)
         if self._most_bytes is not None and self.unsent_bytes > self._most_bytes:
             self.ended(now, "length")
 
-    def _take_event(self, event: object, choice: int, now: float) -> bool:
+    def _add_event(self, event: object, choice: int, now: float) -> bool:
         """Add the event of a response without text; return False if `event` is of another kind."""
         match event:
             case ModelLoading(model, done, total):
@@ -229,7 +229,7 @@ class Generation:
                 self._tell(Progress, done=done, total=total)
             case ToolCallDelta():
                 self._begin(now)
-                self._take_call(event, choice)
+                self._add_call(event, choice)
             case GenerationStarted(model, prompt_tokens, cached_tokens):
                 self.model = model
                 self.prompt_tokens, self.cached_tokens = prompt_tokens, cached_tokens
@@ -265,7 +265,7 @@ class Generation:
 
     # Sending.
 
-    def take(self) -> list[Event]:
+    def pop_events(self) -> list[Event]:
         """Remove and return the events that may be sent now, numbered, in order."""
         frames: list[Event] = self._again() if self._behind else []
         while self._waiting:
@@ -338,7 +338,7 @@ class Generation:
         }
         self._waiting.append(WaitingFrame(Started, fields))
 
-    def _take_text(
+    def _add_text(
         self,
         text: str,
         channel: Channel,
@@ -361,7 +361,7 @@ class Generation:
             self._waiting.append(last)
         self.waiting_bytes += last.add(text, logprobs)
 
-    def _take_call(self, part: ToolCallDelta, choice: int) -> None:
+    def _add_call(self, part: ToolCallDelta, choice: int) -> None:
         answer = self._answers[choice]
         if part.complete:
             answer.complete_ids.add(part.id)
@@ -382,7 +382,7 @@ class Generation:
         calls = [whole_call(n, call) for n, call in enumerate(response.tool_calls or ())]
         for part in [*calls, *broken]:
             if part.id not in answer.complete_ids:
-                self._take_call(replace(part, index=answer.calls), choice)
+                self._add_call(replace(part, index=answer.calls), choice)
         answer.last = response
         if all(one.last is not None for one in self._answers):
             self._become(State.DONE)

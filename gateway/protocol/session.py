@@ -1,13 +1,14 @@
 """One client connection as a state machine, without I/O.
 
 Requests go in, events and commands come out; time is an argument. A provider's responses go to
-their `Generation` directly; the caller then calls `enqueue`, so that `take` returns its new events.
+their `Generation` directly; the caller then calls `enqueue`, so that `pop_events` returns the new
+events.
 
 Rule 1: an id is taken from its `generate` until its terminal event has been sent; a second
 `generate` with it is refused meanwhile.
 Rule 2: a wrong request is refused; it ends neither the connection nor a generation.
-Rule 3: generations take turns: `take` returns all sendable events of the first in line, which
-joins the end of the line when it has new ones.
+Rule 3: generations take turns: `pop_events` returns all sendable events of the first in line,
+which joins the end of the line when it has new ones.
 """
 
 from __future__ import annotations
@@ -108,14 +109,14 @@ class Session:
         """The size of the texts in line that are of no generation."""
         return self._line_bytes
 
-    def take(self) -> tuple[list[Event], Generation | None]:
+    def pop_events(self) -> tuple[list[Event], Generation | None]:
         """Remove the first in line; return its events, and the generation, None without one."""
         first = self._line.popleft()
         if not isinstance(first, Generation):
             self._line_bytes -= _size(first)
             return [first], None
         self._in_line.discard(first)
-        events = first.take()
+        events = first.pop_events()
         if first.over and self._generations.get(first.id) is first:
             del self._generations[first.id]
         return events, first
@@ -213,7 +214,7 @@ class Session:
     # Generations.
 
     def enqueue(self, generation: Generation) -> None:
-        """Put a generation in line, because it may have new events; `take` returns them."""
+        """Put a generation in line, because it may have new events; `pop_events` returns them."""
         if generation not in self._in_line:
             self._in_line.add(generation)
             self._line.append(generation)

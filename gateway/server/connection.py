@@ -318,7 +318,7 @@ class Connection:
             if transport.get_write_buffer_size():
                 self._wake_writer.set()
                 return
-            events, generation = session.take()
+            events, generation = session.pop_events()
             for event in events:
                 messages = encode(event)
                 metrics.sent_frames += len(messages)
@@ -332,7 +332,7 @@ class Connection:
             await self._send(self._greeting)
             while True:
                 while self._session.waiting:
-                    events, generation = self._session.take()
+                    events, generation = self._session.pop_events()
                     for event in events:
                         await self._send(self._dialect.encode(event))
                     self._after_write(generation)

@@ -147,7 +147,7 @@ class Fuzz:
             self.counts["bad frame"] += 1
         else:
             self.counts[type(frame).__name__] += 1
-            self.take(frame)
+            self.receive(frame)
         self.answer(codec)
 
     def reject(self, error):
@@ -156,7 +156,7 @@ class Fuzz:
         assert error.code in RETRYABLE
         self.session.reject(error)
 
-    def take(self, frame):
+    def receive(self, frame):
         """Let the session have a frame, and a generation that it begins an end or none."""
         for command in self.session.receive(frame, 1.0):
             if isinstance(command, Begin):
@@ -170,7 +170,7 @@ class Fuzz:
     def answer(self, codec):
         """See that what is answered can be sent and read."""
         while self.session.waiting:
-            for event in self.session.take()[0]:
+            for event in self.session.pop_events()[0]:
                 (message,) = NativeDialect(codec).encode(event)
                 again = server_frame(codec.decode_fields(message.data))
                 if isinstance(event, Failed):

@@ -207,7 +207,7 @@ def written_of(error):
     """Return what a client reads of a frame of its own that is bad."""
     session = Session()
     session.reject(error)
-    ((failed,), _) = session.take()
+    ((failed,), _) = session.pop_events()
     (message,) = NativeDialect(JsonCodec()).encode(failed)
     return json.loads(message.data)["message"]
 

@@ -75,7 +75,7 @@ def test_the_first_end_is_the_only_one(end, later):
     assert (one.state, one.live, one.over) == (end, False, False)
     later(one)
     assert one.state is end
-    frames = one.take()
+    frames = one.pop_events()
     assert [type(frame) for frame in frames[:-1]] == [Started, Chunk]
     assert isinstance(frames[-1], Done | Failed)
     assert one.over
@@ -99,9 +99,9 @@ def test_a_failure_keeps_what_was_said_of_it_and_is_numbered_once_it_has_begun(b
     one = generation()
     if begun:
         say(one, "x")
-        one.take()
+        one.pop_events()
     one.failed(BROKEN)
-    (failed,) = one.take()
+    (failed,) = one.pop_events()
     assert failed == Failed(
         id="a",
         seq=2 if begun else None,
@@ -116,19 +116,19 @@ def test_a_window_lets_so_many_leave_and_merges_the_rest():
     one = generation(window=2)
     for word in "abcd":
         say(one, word)
-        one.take()
+        one.pop_events()
     assert one.window_closed
     assert one.waiting_bytes == 3
     one.ack(1)
-    assert [frame.text for frame in one.take()] == ["bcd"]
+    assert [frame.text for frame in one.pop_events()] == ["bcd"]
 
 
 def test_an_acknowledgement_of_what_has_not_left_is_cut_short():
     one = generation(window=1)
     say(one, "a")
-    one.take()
+    one.pop_events()
     one.ack(100)
-    assert [frame.text for frame in one.take()] == ["a"]
+    assert [frame.text for frame in one.pop_events()] == ["a"]
     assert one.window_closed
 
 
@@ -136,9 +136,9 @@ def test_what_has_left_leaves_again_in_order():
     one = generation(ticket="t")
     for word in "abc":
         say(one, word)
-        one.take()
+        one.pop_events()
     one.replay(1)
-    assert [(frame.seq, frame.text) for frame in one.take()] == [(2, "b"), (3, "c")]
+    assert [(frame.seq, frame.text) for frame in one.pop_events()] == [(2, "b"), (3, "c")]
     with pytest.raises(NotResumable, match="no frame 9") as caught:
         one.replay(9)
     assert caught.value.fields == ("after",)
@@ -148,21 +148,21 @@ def test_the_model_is_the_providers_word_or_the_default():
     one, other = generation(), generation()
     one.respond(GenerateResponse(raw_response=GenerationStarted("own", 3, 1)), 0.0)
     say(other, "x")
-    assert (one.take()[0].model, other.take()[0].model) == ("own", "m")
+    assert (one.pop_events()[0].model, other.pop_events()[0].model) == ("own", "m")
 
 
 def test_the_providers_own_timing_is_passed_on():
     one = running()
     timing = GenerationTiming(1.0, 2.0, 3.0, 4.0, 5.0)
     one.respond(GenerateResponse(finish_reason="length", raw_response=timing), 11.0)
-    done = one.take()[-1]
+    done = one.pop_events()[-1]
     assert (done.timing.queue, done.timing.tokens_per_second) == (1.0, 5.0)
 
 
 def test_a_provider_without_events_gets_its_started_all_the_same():
     one = generation()
     one.respond(text("x"), 1.0)
-    assert [type(frame) for frame in one.take()] == [Started, Chunk]
+    assert [type(frame) for frame in one.pop_events()] == [Started, Chunk]
 
 
 def test_text_that_waits_is_merged_without_a_gap_in_the_numbers():
@@ -171,7 +171,7 @@ def test_text_that_waits_is_merged_without_a_gap_in_the_numbers():
         one.respond(text(word), 11.0)
     assert (one.waiting_bytes, one.merged) == (3, 2)
     one.respond(LAST, 12.0)
-    started, chunk, done = one.take()
+    started, chunk, done = one.pop_events()
     assert chunk == Chunk(id="a", seq=1, text="abc")
     assert (started.seq, done.seq) == (0, 2)
     assert one.waiting_bytes == 0
@@ -181,7 +181,7 @@ def test_channels_are_not_merged_with_each_other():
     one = running()
     for reasoning, content in (("r", None), ("s", None), (None, "x"), ("t", None)):
         one.respond(text(content, reasoning_trace=reasoning), 11.0)
-    chunks = [(f.text, f.channel, f.seq) for f in one.take() if isinstance(f, Chunk)]
+    chunks = [(f.text, f.channel, f.seq) for f in one.pop_events() if isinstance(f, Chunk)]
     assert chunks == [("rs", "reasoning", 1), ("x", None, 2), ("t", "reasoning", 3)]
 
 
@@ -190,11 +190,11 @@ def test_a_whole_answer_comes_in_done():
     one.respond(text("Hel", reasoning_trace="hm"), 11.0)
     one.respond(text("lo"), 11.0)
     one.respond(LAST, 12.0)
-    assert [type(frame) for frame in one.take()[:-1]] == [Started]
+    assert [type(frame) for frame in one.pop_events()[:-1]] == [Started]
     one = running(stream=False)
     one.respond(text("Hel", reasoning_trace="hm"), 11.0)
     one.respond(LAST, 12.0)
-    done = one.take()[-1]
+    done = one.pop_events()[-1]
     assert (done.text, done.reasoning, done.tool_calls) == ("Hel", "hm", None)
 
 
@@ -202,7 +202,7 @@ def test_tool_calls_come_before_done():
     one = running()
     calls = [{"id": "c1", "name": "add", "arguments": {"a": 1}}]
     one.respond(GenerateResponse(finish_reason="tool_calls", tool_calls=calls), 11.0)
-    _, call, done = one.take()
+    _, call, done = one.pop_events()
     assert call == ToolCall(
         id="a", seq=1, index=0, call_id="c1", name="add", arguments='{"a":1}', complete=True
     )
@@ -218,7 +218,7 @@ def test_several_answers_are_one_generation_with_one_end(stream):
     one.respond(ChoiceResponse(finish_reason="length", usage=usage, choice=1), 11.0)
     assert one.live
     one.respond(GenerateResponse(finish_reason="stop", usage=usage), 12.0)
-    _, *chunks, done = one.take()
+    _, *chunks, done = one.pop_events()
     assert (done.finish_reason, done.usage.completion_tokens) == ("stop", 4)
     assert (done.usage.prompt_tokens, done.usage.total_tokens) == (5, 9)
     reasons = [choice["finish_reason"] for choice in done.choices]
@@ -235,10 +235,10 @@ def test_each_of_many_answers_that_wait_is_one_frame():
         for choice in range(32):
             one.respond(ChoiceResponse(content=f"{turn} ", choice=choice), 11.0)
     whole = "".join(f"{turn} " for turn in range(100))
-    _, *chunks = one.take()
+    _, *chunks = one.pop_events()
     assert [(chunk.choice, chunk.text) for chunk in chunks] == [(n, whole) for n in range(32)]
     one.respond(ChoiceResponse(content="more", choice=3), 11.0)
-    assert [(frame.seq, frame.text) for frame in one.take()] == [(33, "more")]
+    assert [(frame.seq, frame.text) for frame in one.pop_events()] == [(33, "more")]
 
 
 def test_what_has_ended_of_several_answers_is_counted_once_where_time_is_over():
@@ -248,7 +248,7 @@ def test_what_has_ended_of_several_answers_is_counted_once_where_time_is_over():
     usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
     one.respond(ChoiceResponse(finish_reason="stop", usage=usage, choice=0), 11.0)
     one.ended(12.0, "length")
-    done = one.take()[-1]
+    done = one.pop_events()[-1]
     assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (5, 2 + 3)
     assert [one["finish_reason"] for one in done.choices] == ["stop", "length"]
 
@@ -261,7 +261,7 @@ def test_what_is_not_streamed_ends_where_it_would_be_larger_than_a_frame(n):
         one.respond(ChoiceResponse("a", token, choice=count % n), 11.0)
     assert (one.live, one.reason) == (False, "length")
     assert 10_000 < one.held_bytes < 12_000
-    _, done = one.take()
+    _, done = one.pop_events()
     given = done.choices or [{"text": done.text, "logprobs": done.logprobs}]
     assert sum(len(one["logprobs"]) for one in given) == sum(len(one["text"]) for one in given) == 8
     assert one.held_bytes == 0
@@ -275,7 +275,7 @@ def test_what_is_kept_of_a_whole_answer_counts_with_all_that_is_in_it():
     assert one.held_bytes >= 2000
     for choice in range(2):
         one.respond(ChoiceResponse(finish_reason="stop", choice=choice), 12.0)
-    one.take()
+    one.pop_events()
     assert one.held_bytes >= 2000
 
 
@@ -286,7 +286,7 @@ def test_a_whole_answer_that_is_cancelled_has_the_calls_that_were_whole():
     for response in said((1, "c2", "sub", '{"a"', False)):
         one.respond(response, 11.0)
     one.cancel(12.0)
-    *_, done = one.take()
+    *_, done = one.pop_events()
     assert done.tool_calls == [{"id": "c1", "name": "add", "arguments": {"a": 1}}]
 
 
@@ -294,11 +294,11 @@ def test_parts_of_a_call_that_wait_become_one_frame():
     one = running()
     for response in said((0, "c1", "add"), (0, "c1", None, '{"a"'), (0, "c1", None, ": 1")):
         one.respond(response, 11.0)
-    _, call = one.take()
+    _, call = one.pop_events()
     assert (call.name, call.arguments, call.complete) == ("add", '{"a": 1', False)
     for response in said((0, "c1", None, "}"), (0, "c1", None, None, True), (1, "c2", "sub")):
         one.respond(response, 11.0)
-    rest, other = one.take()
+    rest, other = one.pop_events()
     assert (rest.name, rest.arguments, rest.complete) == (None, "}", True)
     assert (other.index, other.call_id, other.name) == (1, "c2", "sub")
 
@@ -309,7 +309,7 @@ def test_a_call_that_was_told_is_not_told_again():
     for response in said((0, "c1", "add", "{}", True)):
         one.respond(response, 11.0)
     one.respond(GenerateResponse(finish_reason="tool_calls", tool_calls=calls), 11.0)
-    _, first, second, _ = one.take()
+    _, first, second, _ = one.pop_events()
     assert [(call.index, call.call_id) for call in (first, second)] == [(0, "c1"), (1, "c2")]
 
 
@@ -320,7 +320,7 @@ def test_a_call_that_is_broken_is_told_with_its_text(stream):
     one.respond(GenerateResponse(raw_response=part), 11.0)
     timing = GenerationTiming(0, 0, 0, 0, 0, broken_calls=(part,))
     one.respond(GenerateResponse(finish_reason="length", raw_response=timing), 11.0)
-    *_, call, done = one.take()
+    *_, call, done = one.pop_events()
     if stream:
         assert (call.error, call.text, call.complete) == ("cut_off", "<tool_call>{", True)
         assert done.broken_calls is None
@@ -337,7 +337,7 @@ def test_a_long_call_that_nobody_takes_counts_as_waiting():
         (response,) = said((0, "c1", None, "x" * 100))
         one.respond(response, 11.0)
     assert one.waiting_bytes == 30_000
-    one.take()
+    one.pop_events()
     assert one.waiting_bytes == 0
 
 
@@ -347,7 +347,7 @@ def test_a_stream_that_ends_without_a_reason_is_done_all_the_same(words):
     for word in words:
         one.respond(text(word), 1.0)
     one.ended(2.0)
-    started, *_, done = one.take()
+    started, *_, done = one.pop_events()
     assert isinstance(started, Started)
     assert (done.finish_reason, done.usage.completion_tokens) == ("stop", len(words))
     assert not one.live
@@ -357,16 +357,19 @@ def test_what_is_told_before_the_text_has_no_number_and_a_newer_one_takes_its_pl
     one = generation()
     for event in (ModelLoading("m", 1, 2), QueuePosition(2), QueuePosition(1)):
         one.respond(GenerateResponse(raw_response=event), 0.0)
-    assert one.take() == [Loading(id="a", model="m", done=1, total=2), Queued(id="a", position=1)]
+    assert one.pop_events() == [
+        Loading(id="a", model="m", done=1, total=2),
+        Queued(id="a", position=1),
+    ]
     one.respond(GenerateResponse(raw_response=PrefillProgress(1, 5)), 0.5)
-    assert [type(frame) for frame in one.take()] == [Started, Progress]
+    assert [type(frame) for frame in one.pop_events()] == [Started, Progress]
 
 
 def test_what_is_no_longer_kept_cannot_leave_again():
     one = running(ticket="t")
     for _ in range(40):
         say(one, "x" * 100)
-        one.take()
+        one.pop_events()
     assert one.resumable
     assert one.held_bytes <= 2048
     with pytest.raises(NotResumable, match="frame 1 is no longer kept"):
@@ -383,12 +386,12 @@ def test_a_client_that_reads_nothing_leaves_enough_held():
 
 def test_the_window_holds_for_what_leaves_again():
     one = running(ticket="t", window=2)
-    one.take()
+    one.pop_events()
     one.ack(0)  # the newest that has left is kept all the same
     for word in "ab":
         say(one, word)
-        one.take()
+        one.pop_events()
     one.replay(-1)
-    assert [frame.seq for frame in one.take()] == [0, 1]
+    assert [frame.seq for frame in one.pop_events()] == [0, 1]
     one.ack(1)
-    assert [frame.seq for frame in one.take()] == [2]
+    assert [frame.seq for frame in one.pop_events()] == [2]

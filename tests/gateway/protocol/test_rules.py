@@ -146,7 +146,7 @@ class Protocol(RuleBasedStateMachine):
         for channel, text in texts:
             self.said(frame_id, GenerateResponse(**{channel: text}), **{channel: text})
             if heard:
-                self.take()
+                self.read()
 
     @rule(frame_id=ids)
     def started(self, frame_id):
@@ -217,7 +217,7 @@ class Protocol(RuleBasedStateMachine):
     def leaving(self):
         frames = []
         while self.session.waiting:
-            frames += self.session.take()[0]
+            frames += self.session.pop_events()[0]
         return frames
 
     def hear(self, frames):
@@ -232,7 +232,7 @@ class Protocol(RuleBasedStateMachine):
                 del self.running[frame_id]
 
     @rule()
-    def take(self):
+    def read(self):
         self.hear(self.leaving())
 
     @rule(data=st.data())
@@ -287,7 +287,7 @@ class Protocol(RuleBasedStateMachine):
         before.lose(one, Refusal(ErrorCode.NOT_RESUMABLE, "taken over"))
         frames = []
         while before.waiting:
-            frames += before.take()[0]
+            frames += before.pop_events()[0]
         own = [frame for frame in frames if getattr(frame, "id", None) == one.id]
         assert [frame.code for frame in own] == [ErrorCode.NOT_RESUMABLE]
 
@@ -312,7 +312,7 @@ class Protocol(RuleBasedStateMachine):
                 heard.generation.cancel(9.0)
                 self.ack(heard.generation.id, 0)
                 self.session.enqueue(heard.generation)
-            self.take()
+            self.read()
             if all(heard in self.lost for heard in self.running.values()):
                 return
         raise AssertionError("a generation does not end")

@@ -65,10 +65,10 @@ class Scene:
     def reject(self, error):
         self.session.reject(error)
 
-    def take(self):
+    def pop_events(self):
         frames = []
         while self.session.waiting:
-            frames += self.session.take()[0]
+            frames += self.session.pop_events()[0]
         return frames
 
     @property
@@ -100,7 +100,7 @@ def test_a_generation_runs_from_started_to_done():
     made.respond("a", STARTED, 10.5)
     made.respond("a", GenerateResponse(raw_response=PrefillProgress(1, 5)), 10.6)
     made.respond("a", text("Hel"), 11.0)
-    assert made.take() == [
+    assert made.pop_events() == [
         Queued(id="a", position=3),
         Started(id="a", seq=0, model="m", prompt_tokens=5, cached_tokens=2),
         Progress(id="a", done=1, total=5),
@@ -108,7 +108,7 @@ def test_a_generation_runs_from_started_to_done():
     ]
     made.respond("a", text("lo"), 12.0)
     made.respond("a", LAST, 13.0)
-    chunk, done = made.take()
+    chunk, done = made.pop_events()
     assert chunk == Chunk(id="a", seq=2, text="lo")
     assert (done.seq, done.finish_reason) == (3, "stop")
     assert done.usage.total_tokens == 7
@@ -121,7 +121,7 @@ def test_generations_are_merged_each_for_itself():
     made.receive(Generate(id="b", prompt="hi"), 10.0)
     for frame_id, word in (("a", "1"), ("b", "x"), ("a", "2"), ("b", "y")):
         made.respond(frame_id, text(word), 11.0)
-    assert {(f.id, f.text) for f in made.take() if isinstance(f, Chunk)} == {
+    assert {(f.id, f.text) for f in made.pop_events() if isinstance(f, Chunk)} == {
         ("a", "12"),
         ("b", "xy"),
     }
@@ -131,7 +131,7 @@ def test_a_cancel_ends_with_one_done_at_once():
     made = generating()
     made.respond("a", text("x"), 11.0)
     assert made.receive(Cancel(id="a"), 11.0) == [Stop(made.known["a"])]
-    frames = made.take()
+    frames = made.pop_events()
     assert [f.text for f in frames if isinstance(f, Chunk)] == ["x"]
     assert (frames[-1].finish_reason, frames[-1].usage.completion_tokens) == ("cancelled", 1)
     assert made.receive(Cancel(id="a"), 11.0) == []
@@ -139,34 +139,34 @@ def test_a_cancel_ends_with_one_done_at_once():
     made.respond("a", LAST, 11.0)
     made.ended("a", 11.0)
     made.failed("a", ErrorCode.MODEL_ERROR, "late")
-    assert made.take() == []
+    assert made.pop_events() == []
 
 
 def test_a_cancel_of_nothing_is_ignored():
     made = session()
     assert made.receive(Cancel(id="a"), 0.0) == []
-    assert made.take() == []
+    assert made.pop_events() == []
 
 
 def test_a_failure_is_one_error():
     made = generating()
     made.failed("a", ErrorCode.MODEL_ERROR, "broken")
     made.failed("a", ErrorCode.MODEL_ERROR, "broken")
-    error = made.take()[-1]
+    error = made.pop_events()[-1]
     assert (error.id, error.seq, error.code, error.message) == ("a", 1, "model_error", "broken")
-    assert made.take() == []
+    assert made.pop_events() == []
 
 
 def test_a_duplicate_id_leaves_the_first_alone():
     made = generating()
-    made.take()
+    made.pop_events()
     assert made.receive(Generate(id="a", prompt="again"), 11.0) == []
-    (error,) = made.take()
+    (error,) = made.pop_events()
     assert (error.id, error.code) == ("a", ErrorCode.DUPLICATE_ID)
     assert made.live == ["a"]
     made.respond("a", LAST, 12.0)
     assert made.receive(Generate(id="a", prompt="not yet"), 12.5) == []
-    made.take()
+    made.pop_events()
     assert made.receive(Generate(id="a", prompt="now"), 13.0) != []
 
 
@@ -181,7 +181,7 @@ def test_a_duplicate_id_leaves_the_first_alone():
 def test_a_generate_that_cannot_be_is_refused_and_the_fields_at_fault_are_named(given, fields):
     made = session()
     assert made.receive(Generate(id="a", **given), 0.0) == []
-    (error,) = made.take()
+    (error,) = made.pop_events()
     assert (error.id, error.code, error.fields) == ("a", ErrorCode.INVALID_REQUEST, fields)
     assert error.retryable is RETRYABLE[ErrorCode.INVALID_REQUEST]
     assert "$" not in error.message
@@ -192,7 +192,7 @@ def test_too_many_generations_are_refused_for_now():
     made = session(admit=lambda request, live: full if live else None)
     made.receive(Generate(id="a", prompt="x"), 0.0)
     made.receive(Generate(id="b", prompt="x"), 0.0)
-    (error,) = made.take()
+    (error,) = made.pop_events()
     assert (error.id, error.code, error.retryable) == ("b", ErrorCode.RATE_LIMITED, True)
 
 
@@ -200,7 +200,7 @@ def test_ping_is_answered_and_hello_accepted():
     made = session()
     made.receive(Hello(token="x"), 0.0)
     made.receive(Ping(nonce="n"), 0.0)
-    assert made.take() == [Pong(nonce="n")]
+    assert made.pop_events() == [Pong(nonce="n")]
 
 
 def test_what_waits_in_answer_to_frames_is_counted_in_bytes():
@@ -210,16 +210,16 @@ def test_what_waits_in_answer_to_frames_is_counted_in_bytes():
     made.reject(BadFrame("bad", "a", code=ErrorCode.INVALID_REQUEST, fields=("prompt",)))
     assert made.waiting_bytes == 64 + len("bad") + len("prompt")
     while made.waiting:
-        made.take()
+        made.pop_events()
     assert made.waiting_bytes == 0
 
 
 def test_a_bad_frame_with_a_live_id_does_not_end_it():
     made = generating()
-    made.take()
+    made.pop_events()
     made.reject(BadFrame("bad", "a", code=ErrorCode.INVALID_REQUEST))
     made.reject(BadFrame("bad", "b", code=ErrorCode.INVALID_REQUEST))
-    assert [error.id for error in made.take()] == [None, "b"]
+    assert [error.id for error in made.pop_events()] == [None, "b"]
     assert made.live == ["a"]
 
 
@@ -238,36 +238,36 @@ def test_with_a_window_no_more_leaves_than_is_acknowledged():
         made.respond("a", GenerateResponse(**{channel: "x"}), 11.0)
         made.respond("a", GenerateResponse(**{channel: "y"}), 11.0)
     made.respond("a", LAST, 12.0)
-    first = made.take()
+    first = made.pop_events()
     assert [frame.seq for frame in first] == [0, 1]
     assert made.known["a"].window_closed
-    assert made.take() == []
+    assert made.pop_events() == []
     made.receive(Ack(id="a", seq=0), 12.0)
-    assert [frame.seq for frame in made.take()] == [2]
+    assert [frame.seq for frame in made.pop_events()] == [2]
     made.receive(Ack(id="a", seq=2), 12.0)
-    last = made.take()
+    last = made.pop_events()
     assert [frame.seq for frame in last] == [3, 4]
     made.receive(Ack(id="a", seq=999), 12.0)  # counts as far as anything was sent
     assert made.known["a"].over
     (done,) = [frame for frame in [*first, *last] if isinstance(frame, Done)]
     assert (done.finish_reason, list(made.session.generations)) == ("stop", [])
     made.receive(Ack(id="a", seq=9), 12.0)
-    assert made.take() == []
+    assert made.pop_events() == []
 
 
 def test_a_cancel_waits_for_its_window_and_the_id_stays_taken():
     made = generating(window=1)
     made.respond("a", text("x"), 11.0)
-    assert [frame.seq for frame in made.take()] == [0]
+    assert [frame.seq for frame in made.pop_events()] == [0]
     made.receive(Cancel(id="a"), 11.0)
-    assert made.take() == []
+    assert made.pop_events() == []
     assert made.receive(Generate(id="a", prompt="again"), 11.0) == []
-    assert made.take()[0].code == ErrorCode.DUPLICATE_ID
+    assert made.pop_events()[0].code == ErrorCode.DUPLICATE_ID
     made.receive(Ack(id="a", seq=0), 12.0)
     made.receive(Ack(id="a", seq=0), 12.0)
-    assert [frame.text for frame in made.take()] == ["x"]
+    assert [frame.text for frame in made.pop_events()] == ["x"]
     made.receive(Ack(id="a", seq=1), 12.0)
-    assert made.take()[0].finish_reason == "cancelled"
+    assert made.pop_events()[0].finish_reason == "cancelled"
 
 
 # Resuming. --------------------------------------------------------------------------------------
@@ -281,20 +281,20 @@ def resumable(**fields):
 
 
 def test_only_what_asks_for_it_gets_a_ticket():
-    assert resumable().take()[0].ticket == "t"
+    assert resumable().pop_events()[0].ticket == "t"
     made = session(new_ticket=lambda: "t")
     made.receive(Generate(id="a", prompt="hi"), 10.0)
     made.respond("a", STARTED, 10.5)
-    assert made.take()[0].ticket is None
+    assert made.pop_events()[0].ticket is None
 
 
 @pytest.mark.parametrize("after", range(-1, 5))
 def test_what_has_left_leaves_again_on_another_connection(after):
     made = resumable()
-    sent = made.take()
+    sent = made.pop_events()
     for word in "abcd":
         made.respond("a", text(word), 11.0)
-        sent += made.take()
+        sent += made.pop_events()
     other = session()
     (generation,) = made.session.generations
     made.respond("a", text("e"), 12.0)
@@ -305,12 +305,12 @@ def test_what_has_left_leaves_again_on_another_connection(after):
     assert other.session.adopt(generation, after) is None
     other.known["a"] = generation
     other.respond("a", LAST, 13.0)
-    again = other.take()
+    again = other.pop_events()
     assert again[: 4 - after] == sent[after + 1 :]
     assert [frame.seq for frame in again] == list(range(after + 1, 7))
     assert again[-2].text == "ef"
     made.session.lose(generation, Refusal(ErrorCode.NOT_RESUMABLE, "taken over"))
-    assert [frame.code for frame in made.take()] == [ErrorCode.NOT_RESUMABLE]
+    assert [frame.code for frame in made.pop_events()] == [ErrorCode.NOT_RESUMABLE]
     assert list(made.session.generations) == []
 
 
@@ -318,7 +318,7 @@ def test_what_is_not_kept_or_was_never_sent_cannot_be_resumed():
     made = resumable()
     for _ in range(40):
         made.respond("a", text("x" * 100), 11.0)
-        made.take()
+        made.pop_events()
     generation = made.known["a"]
     assert generation.held_bytes <= 2048
     for after, said in ((0, "is no longer kept"), (41, "no frame 41")):
@@ -329,7 +329,7 @@ def test_what_is_not_kept_or_was_never_sent_cannot_be_resumed():
 
 def test_a_generation_is_not_taken_over_beside_another_of_its_id():
     made, other = resumable(), generating()
-    made.take()
+    made.pop_events()
     assert other.session.adopt(made.known["a"], 0).code == ErrorCode.DUPLICATE_ID
     assert other.live == ["a"]
 
@@ -338,7 +338,7 @@ def test_what_is_acknowledged_is_not_kept():
     made = resumable()
     for _ in range(5):
         made.respond("a", text("x" * 100), 11.0)
-        made.take()
+        made.pop_events()
     before = made.known["a"].held_bytes
     made.receive(Ack(id="a", seq=5), 12.0)
     assert made.known["a"].held_bytes < before / 3

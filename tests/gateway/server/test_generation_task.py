@@ -97,7 +97,7 @@ def scripted(*script):
 async def ended(task):
     async with asyncio.timeout(TIMEOUT):
         await asyncio.gather(task.asyncio_task, return_exceptions=True)
-    return task.generation.take()[-1]
+    return task.generation.pop_events()[-1]
 
 
 async def test_no_response_is_taken_while_the_subscriber_makes_it_wait():
