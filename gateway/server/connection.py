@@ -183,8 +183,8 @@ class Connection:
         self._generations.metrics.received_frames += 1
         self._generations.metrics.received_bytes += len(message)
         if not (
-            self._frames.take(1, self._last_busy)
-            and self._bytes.take(len(message), self._last_busy)
+            self._frames.spend(1, self._last_busy)
+            and self._bytes.spend(len(message), self._last_busy)
         ):
             await self._close(CloseCode.TOO_MANY, "too many frames or bytes a second")
             return False

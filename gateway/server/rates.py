@@ -37,8 +37,8 @@ class Rate:
         self._left = burst
         self._then = now
 
-    def take(self, amount: float, now: float) -> bool:
-        """Count an amount; return False if it exceeds the rate, in which case it counts as well."""
+    def spend(self, amount: float, now: float) -> bool:
+        """Spend an amount in any case; return whether the rate allows it."""
         self._left = min(self._burst, self._left + (now - self._then) * self._per_second)
         self._then = now
         self._left -= amount

@@ -52,12 +52,12 @@ def test_counts_keep_nothing_of_keys_that_have_none():
 
 def test_a_rate_lets_a_burst_through_and_then_so_many_a_second():
     rate = Rate(2.0, 10.0, now=100.0)
-    assert all(rate.take(1, 100.0) for _ in range(10))
-    assert not rate.take(1, 100.0)
-    assert not rate.take(1, 100.5)  # what was too much has to be made up for
-    assert rate.take(1, 101.5)
-    assert rate.take(10, 200.0)
-    assert not rate.take(1, 200.0)
+    assert all(rate.spend(1, 100.0) for _ in range(10))
+    assert not rate.spend(1, 100.0)
+    assert not rate.spend(1, 100.5)  # what was too much has to be made up for
+    assert rate.spend(1, 101.5)
+    assert rate.spend(10, 200.0)
+    assert not rate.spend(1, 200.0)
 
 
 async def refused(gateway, **options):
