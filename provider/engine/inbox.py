@@ -87,7 +87,7 @@ class ChoiceInbox:
     """The inbox of one choice, where one reader reads all choices of a generation.
 
     Events go to the common inbox `all_of_them`, as pairs of this ChoiceInbox and the event. The
-    reader must call `take` for each.
+    reader must call `count_taken` for each.
     """
 
     def __init__(self, index: int, all_of_them: AsyncInbox | SyncInbox):
@@ -101,7 +101,7 @@ class ChoiceInbox:
         """Append events to the common inbox."""
         self._put([(self, event) for event in events])
 
-    def take(self, event: RunEvent) -> None:
+    def count_taken(self, event: RunEvent) -> None:
         """Count an event that the reader has taken."""
         if isinstance(event, TextDelta | CallDelta):
             self.taken += event.tokens

@@ -54,7 +54,7 @@ class Submission:
         """
         if isinstance(item, tuple) and isinstance(item[0], ChoiceInbox):
             choice, event = item
-            choice.take(event)
+            choice.count_taken(event)
             index, parked = choice.index, choice.parked
         else:
             event, index, parked = item, 0, self._inbox.parked

@@ -56,6 +56,6 @@ def test_the_events_of_several_runs_come_to_one_inbox_and_are_counted_apart():
     for expected in (1, 0):
         choice, event = all_of_them.get()
         assert choice.index == expected
-        choice.take(event)
+        choice.count_taken(event)
     assert [choice.taken for choice in choices] == [1, 2]
     assert choices[0].loop is None
