@@ -65,8 +65,8 @@ class Run:
         """Whether the reader has taken all text that was delivered."""
         return self.sent <= self.inbox.taken
 
-    def take(self, token: Token, step: int) -> list[Delta]:
-        """Take a step's token; return the deltas that it produces, if any.
+    def add_token(self, token: Token, step: int) -> list[Delta]:
+        """Add the token of a step; return the deltas that it produces, if any.
 
         Raises what the detokenizer or the tool parser raises.
         """

@@ -405,7 +405,7 @@ class Worker:
         run = self.runs[token.key]
         self._scheduler.stream(run.key)
         try:
-            deltas = run.take(token, self.counters.steps)
+            deltas = run.add_token(token, self.counters.steps)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
             self._fail(run, error)
             return

@@ -29,7 +29,7 @@ def saying(run, tokenizer, text):
     tokens = tokenizer.encode(text, add_special_tokens=False)
     last = len(tokens) - 1
     return [
-        run.take(Token(run.key, token, "length" if place == last else None), step=place)
+        run.add_token(Token(run.key, token, "length" if place == last else None), step=place)
         for place, token in enumerate(tokens)
     ]
 
