@@ -243,7 +243,7 @@ class Engine:
             if self._ending:
                 self.end()
                 return
-            self._take_mailbox()
+            self._empty_mailbox()
             if self._steps is not None:
                 self._load_step()
             else:
@@ -267,7 +267,7 @@ class Engine:
         with self._lock:
             self._closed = self._ending = True
         try:
-            self._take_mailbox()
+            self._empty_mailbox()
             self._worker.fail_all(GenerationError("the provider was closed"))
             if self._steps is not None:
                 self._steps.close()
@@ -326,11 +326,11 @@ class Engine:
         else:
             self._trouble = None
 
-    def _take_mailbox(self) -> None:
+    def _empty_mailbox(self) -> None:
         while self._mailbox:
-            self._take(self._mailbox.popleft())
+            self._handle(self._mailbox.popleft())
 
-    def _take(self, message: Message) -> None:
+    def _handle(self, message: Message) -> None:
         match message:
             case Load():
                 self._steps = self._worker.loading()
@@ -349,7 +349,7 @@ class Engine:
             self._arrived.clear()
             if not self._mailbox and not self._arrived.wait(GATHER_S):
                 return
-            self._take_mailbox()
+            self._empty_mailbox()
             if time.monotonic() > latest:
                 return
 
