@@ -79,7 +79,7 @@ class ModelSlot:
         made = self._loader()
         if not isinstance(made, LoadedModel):
             made = yield from self._reserving(made, waits=waits)
-        self._take(made)
+        self._install(made)
         self._refuse_if_unable()
         self.prefixes.store = self._store(made)
         log.info("loaded `%s` in %.2f s", self.name, time.perf_counter() - begin)
@@ -147,7 +147,7 @@ class ModelSlot:
         """The KV caches kept for later prompts."""
         return self._reuse.prefixes
 
-    def _take(self, model: LoadedModel) -> None:
+    def _install(self, model: LoadedModel) -> None:
         settings = self._settings
         self.model, self.text_format = model, TextFormat(model.tokenizer)
         self._single_row = SingleRowSettings(
