@@ -135,7 +135,7 @@ class Group:
         """Read the tokens of the launched forward pass, without launching another."""
         launched, self._launched = self._launched, None
         if launched is not None:
-            result.tokens += self._take(*launched)
+            result.tokens += self._append(*launched)
 
     def step(self, result: StepResult) -> None:
         """Launch the next forward pass, then read the tokens of the previous one."""
@@ -146,7 +146,7 @@ class Group:
         except Exception as error:  # noqa: BLE001 - raised after the previous tokens are read
             failure = error
         if before is not None:
-            result.tokens += self._take(*before)
+            result.tokens += self._append(*before)
         if failure is not None:
             raise failure
 
@@ -177,7 +177,7 @@ class Group:
             result.blame(rows[slot].key, error)  # type: ignore[union-attr]
         return self._next, rows
 
-    def _take(self, sampled: Any, rows: Sequence[Row | None]) -> list[Token]:
+    def _append(self, sampled: Any, rows: Sequence[Row | None]) -> list[Token]:
         tokens: list[Token] = []
         for row, token in zip(rows, sampled.tolist(), strict=True):
             if row is None or row.gone:

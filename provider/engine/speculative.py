@@ -163,7 +163,7 @@ class SpeculativeGroup:
         right = 0
         while right < len(proposed) and proposed[right] == drawn[right]:
             right += 1
-        tokens = self._take(drawn[: right + 1])
+        tokens = self._append(drawn[: right + 1])
         self._settle(proposed, len(tokens))
         result.tokens += tokens
         if tokens[-1].finish:
@@ -208,7 +208,7 @@ class SpeculativeGroup:
             row.recorder.note(row.generated + len(proposed), logits[0], drawn[0])
         return drawn
 
-    def _take(self, drawn: Sequence[int]) -> list[Token]:
+    def _append(self, drawn: Sequence[int]) -> list[Token]:
         row, tokens = self._row, []
         row.suspect = False
         for token in drawn:
