@@ -139,7 +139,7 @@ class Run:
                 self.progress = frame
             case Done():
                 self.done = frame
-                self._take_calls(frame)
+                self._add_whole_calls(frame)
                 for choice, one in enumerate(frame.choices or ()):
                     if choice and "text" in one:
                         self.others[choice] = one["text"]
@@ -148,8 +148,8 @@ class Run:
                     frame.reasoning or self.reasoning,
                 )
 
-    def _take_calls(self, done: Done) -> None:
-        """Take the tool calls of an answer that was not streamed."""
+    def _add_whole_calls(self, done: Done) -> None:
+        """Add the tool calls of an answer that was not streamed."""
         for call in [*(done.tool_calls or ()), *(done.broken_calls or ())]:
             index, arguments = len(self.calls), call.get("arguments")
             self.calls[index] = ToolCall(
@@ -165,7 +165,7 @@ class Run:
             )
 
     def receive(self, frame: ServerFrame) -> None:
-        """Take a frame of this generation; a repeated one is ignored."""
+        """Use a frame of this generation; a repeated one is ignored."""
         seq = getattr(frame, "seq", None)
         if self.over or (seq is not None and seq <= self.last):
             return

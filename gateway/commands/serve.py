@@ -75,7 +75,7 @@ class Service:
 
     async def run(self) -> ExitStatus:
         """Listen, load the first model, print the address, wait for a signal, and stop."""
-        self._take_signals()
+        self._handle_signals()
         try:
             await self._gateway.__aenter__()
         except OSError as error:
@@ -95,7 +95,7 @@ class Service:
             await self._gateway.provider.aclose()
         return ExitStatus.OK
 
-    def _take_signals(self) -> None:
+    def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._end, number)

@@ -108,18 +108,18 @@ def test_caches_are_made_only_for_a_new_entry():
     kept = PrefixCache(BYTES)
     tokens = list(range(50))
     kept.put("m", tokens, caches_of(tokens))
-    taken = []
+    copied = []
 
-    def take(n):
-        taken.append(n)
+    def copy(n):
+        copied.append(n)
         return caches_of(range(n))
 
     for n in (50, 30, MIN_TOKENS - 1):
-        kept.offer("m", list(range(n)), lambda n=n: take(n))
-    assert taken == []
-    kept.offer("m", list(range(60)), lambda: take(60))
-    PrefixCache(0).offer("m", tokens, lambda: take(0))
-    assert taken == [60]
+        kept.offer("m", list(range(n)), lambda n=n: copy(n))
+    assert copied == []
+    kept.offer("m", list(range(60)), lambda: copy(60))
+    PrefixCache(0).offer("m", tokens, lambda: copy(0))
+    assert copied == [60]
     assert len(kept) == 1
 
 

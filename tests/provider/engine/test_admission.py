@@ -45,7 +45,7 @@ def make():
         pool = pool or MemoryPool(limit)
         kept = []
         prefixes = PrefixCache(1 << 20)
-        made = Admission(pool, weights, prefixes, lambda row, take, done: kept.append(take()))
+        made = Admission(pool, weights, prefixes, lambda row, copy, done: kept.append(copy()))
         made.learn(Row())
         made.enter()
         return SimpleNamespace(admission=made, prefixes=prefixes, kept=kept, pool=pool)

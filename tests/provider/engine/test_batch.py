@@ -54,7 +54,7 @@ class Scene:
             self.tokens[one.key] = []
             self.left[one.key] = self.batch.add(one)
 
-    def take(self, result):
+    def record(self, result):
         for token in result.tokens:
             self.tokens[token.key].append(token.token)
         for chunk in result.chunks:
@@ -64,13 +64,13 @@ class Scene:
             self.left.pop(key, None)
 
     def step(self, chunk=2048):
-        self.take(self.batch.decode())
+        self.record(self.batch.decode())
         waiting = [(key, left) for key, left in self.left.items() if left]
         if waiting and self.batch.together and chunk == 2048:
-            self.take(self.batch.prefill(waiting))
+            self.record(self.batch.prefill(waiting))
         elif waiting:
             key, left = waiting[0]
-            self.take(self.batch.prefill([(key, min(left, chunk))]))
+            self.record(self.batch.prefill([(key, min(left, chunk))]))
 
     def finish(self, **options):
         for _ in range(1000):
@@ -246,7 +246,7 @@ def test_rows_whose_pass_has_failed_can_be_parked_and_are_read_again(model, alon
     while len(scene.tokens[3]) < 5:
         scene.step()
     flaky.passes = {flaky.count + 1}
-    scene.take(scene.batch.decode())
+    scene.record(scene.batch.decode())
     assert all(scene.left[key] > 0 for key in (0, 3, 6))
     parked = [scene.batch.park(key) for key in (0, 3, 6)]
     for one in parked:

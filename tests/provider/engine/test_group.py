@@ -56,7 +56,7 @@ def test_collecting_launches_nothing(model):
 
 def test_a_row_that_leaves_has_its_caches_kept_with_what_they_hold(model):
     kept = []
-    row, group = group_of(model, keep=lambda _row, take, tokens: kept.append((take(), tokens)))
+    row, group = group_of(model, keep=lambda _row, copy, tokens: kept.append((copy(), tokens)))
     for _ in range(3):
         step(group)
     group.leave(row)

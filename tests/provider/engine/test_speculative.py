@@ -121,7 +121,7 @@ def test_caches_hold_the_sequence_but_for_its_last_token(random_draft):
     draft, _ = load_model(random_draft)
     single_row = SingleRowSettings(draft=draft, draft_tokens=5)
     batch = Batch(
-        model, (), lambda row, take, tokens: kept.append((row, take(), tokens)), single_row
+        model, (), lambda row, copy, tokens: kept.append((row, copy(), tokens)), single_row
     )
     prompt = [random.Random(2).randrange(20, 1500) for _ in range(20)]
     batch.prefill([(1, batch.add(Row(1, prompt, 20, 17, greedy_sampler)))])
