@@ -256,7 +256,7 @@ class MLXProvider(AbstractLLMInterface):
     def _requests(self, served: ServedModel, call: Call) -> List[RunRequest]:
         while True:
             ready = served.ready().result()
-            with suppress(EngineClosedError), served.engine.coming():
+            with suppress(EngineClosedError), served.engine.announced():
                 made: List[RunRequest] = served.prepare(ready.requests, call).result()
                 return made
             served.refuse_if_closed()
@@ -264,7 +264,7 @@ class MLXProvider(AbstractLLMInterface):
     async def _requests_async(self, served: ServedModel, call: Call) -> List[RunRequest]:
         while True:
             ready = served.ready_now() or await _loaded(served)
-            with suppress(EngineClosedError), served.engine.coming():
+            with suppress(EngineClosedError), served.engine.announced():
                 preparing = served.prepare(ready.requests, call)
                 made: List[RunRequest] = await asyncio.wrap_future(preparing)
                 return made

@@ -80,7 +80,7 @@ class Engine:
         # Steps of the current loading.
         self._steps: Generator[LoadProgress, None, ModelFacts] | None = None
         self._watchers: list[Callable[[LoadProgress], None]] = []
-        self._coming = 0  # number of announced runs, whose prompts are being prepared
+        self._announced = 0  # number of announced runs, whose prompts are being prepared
         self._arrived = threading.Event()  # set when the mailbox has got a message
         self._drained = threading.Event()  # set while there are no runs
         self._drained.set()
@@ -152,21 +152,21 @@ class Engine:
         From any thread. The caller must still call `close`.
         """
         with self._lock:
-            if self._worker.runs or self._mailbox or self._coming or self._loads:
+            if self._worker.runs or self._mailbox or self._announced or self._loads:
                 return False
             self._closed = True
             return True
 
     @contextmanager
-    def coming(self) -> Iterator[None]:
+    def announced(self) -> Iterator[None]:
         """Announce a run while its prompt is being prepared."""
         with self._lock:
-            self._coming += 1
+            self._announced += 1
         try:
             yield
         finally:
             with self._lock:
-                self._coming -= 1
+                self._announced -= 1
             self._arrived.set()
 
     def submit(self, request: RunRequest, inbox: Inbox) -> Run:
@@ -345,7 +345,7 @@ class Engine:
 
     def _gather(self) -> None:
         latest = time.monotonic() + GATHER_ALL_S
-        while self._coming and self._worker.busy and not self._worker.streaming:
+        while self._announced and self._worker.busy and not self._worker.streaming:
             self._arrived.clear()
             if not self._mailbox and not self._arrived.wait(GATHER_S):
                 return
