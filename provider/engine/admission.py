@@ -92,7 +92,7 @@ class Admission:
                 self.budget.commit(run.key, need)
                 return True
             if parked:
-                self._give_up_caches(parked.pop(0))
+                self._evict_caches(parked.pop(0))
             elif not self.forget(lacking) and not self._shared.make_room(lacking, self):
                 return False
 
@@ -123,8 +123,8 @@ class Admission:
         """Withdraw the promise to a run, if it has one."""
         self.budget.release(key)
 
-    def _give_up_caches(self, run: Run) -> None:
+    def _evict_caches(self, run: Run) -> None:
         assert run.parked is not None
-        caches, done = run.parked.give_up_caches()
+        caches, done = run.parked.evict_caches()
         if caches is not None:
             self._keep(run.parked.row, lambda: caches, done)

@@ -96,8 +96,8 @@ class Parked:
     row: Row
     pending: int | None  # token that was sampled and not yet read
 
-    def give_up_caches(self) -> tuple[list[Any] | None, int]:
-        """Remove and return the caches, and the number of tokens in them.
+    def evict_caches(self) -> tuple[list[Any] | None, int]:
+        """Remove and return the caches, with the number of tokens in them.
 
         The row will be prefilled again when it continues.
         """

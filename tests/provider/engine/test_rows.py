@@ -41,9 +41,9 @@ def test_a_parked_row_gives_its_caches_up_and_is_read_again():
     row = row_of()
     row.caches, row.done = ["layer"], 2
     parked = Parked(row, None)
-    assert parked.give_up_caches() == (["layer"], 2)
+    assert parked.evict_caches() == (["layer"], 2)
     assert (row.caches, row.left) == (None, 2)
-    assert parked.give_up_caches() == (None, 0)
+    assert parked.evict_caches() == (None, 0)
 
 
 def test_an_error_and_its_causes_let_go_of_their_frames():
