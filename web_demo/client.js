@@ -99,9 +99,9 @@ const BACKOFF_MOST_MS = 10_000;
 /** As long as a gateway keeps a run whose client is lost. */
 const GIVE_UP_MS = 60_000;
 /** Frames that may wait for a connection; a caller that goes on beyond is told so. */
-const MOST_WAITING = 64;
+const MAX_WAITING = 64;
 /** Answers in a row that may ask for tools. */
-const MOST_ROUNDS = 8;
+const MAX_ROUNDS = 8;
 
 /** The gateway refused a request or ended a generation. */
 export class GatewayError extends Error {
@@ -306,7 +306,7 @@ export function connect(url, options = {}) {
     const text = JSON.stringify(frame);
     if (state === "open" && socket?.readyState === 1) put(socket, text);
     else if (state === "closed") throw new ConnectionLostError("");
-    else if (waiting.length >= MOST_WAITING) {
+    else if (waiting.length >= MAX_WAITING) {
       throw new GatewayError("overloaded", "too many requests wait for a connection", {
         retryable: true,
       });
@@ -605,7 +605,7 @@ function createQueue(left, used = () => {}) {
  * @param {ToolOptions} request
  */
 function createToolRun(generate, request) {
-  const { messages, tools, maxRounds = MOST_ROUNDS, onresult, signal, tool_choice, ...options } = request;
+  const { messages, tools, maxRounds = MAX_ROUNDS, onresult, signal, tool_choice, ...options } = request;
   const functions = new Map(tools.map((tool) => [tool.name, tool.run]));
   const definitions = tools.map(({ run, ...definition }) => definition);
   const chunks = createQueue(cancel);

@@ -63,7 +63,7 @@ MAX_FRAME_BYTES = 64 * 1024 * 1024  # largest frame accepted from a server
 WINDOW = 64
 GIVE_UP_S = 60.0  # the server's default `resume_ttl`
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0  # seconds between attempts to reconnect
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0  # seconds between attempts to reconnect
 
 ENDS_FOR_GOOD = {CloseCode.NOT_A_FRAME, CloseCode.NOT_AUTHENTICATED, CloseCode.FORBIDDEN}
 
@@ -322,7 +322,7 @@ class GatewayClient:
         try:
             async with asyncio.timeout(self._give_up_s):
                 for attempt in itertools.count():
-                    most = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt)
+                    most = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**attempt)
                     await asyncio.sleep(random.uniform(0, most))  # noqa: S311 - spreads clients
                     try:
                         await self.open()

@@ -31,7 +31,7 @@ from provider.inputs.tools import normalise_tools
 
 __all__ = ["ToolResult", "ToolRun", "Toolbox"]
 
-MOST_ROUNDS = 8  # answers with tool calls before the loop gives up
+MAX_ROUNDS = 8  # answers with tool calls before the loop gives up
 
 Definition = Mapping[str, Any] | Callable[..., Any]
 Ask = Callable[[ToolCall], Awaitable[str]]
@@ -112,7 +112,7 @@ class Toolbox:
         client: GatewayClient,
         messages: Iterable[dict[str, Any]],
         *,
-        most_rounds: int = MOST_ROUNDS,
+        most_rounds: int = MAX_ROUNDS,
         **fields: Any,
     ) -> ToolRun:
         """Return an answer to `messages`, with what `generate` takes as `fields`."""

@@ -54,7 +54,7 @@ from provider.interface import (
 
 __all__ = ["TERMINAL", "TRANSITIONS", "Generation", "NotResumable", "State"]
 
-MOST_ANSWERS = 1024  # bound on `n` here, for memory; the provider has its own, smaller limit
+MAX_ANSWERS = 1024  # bound on `n` here, for memory; the provider has its own, smaller limit
 USAGE_FIELDS = frozenset(Usage.__struct_fields__)
 
 
@@ -91,7 +91,7 @@ class Generation:
 
     Responses after its end are ignored. A generation with a `ticket` can be resumed, and keeps up
     to `keep_bytes` of sent and waiting events. Without streaming, it ends with the reason `length`
-    when its answers exceed `most_bytes`.
+    when its answers exceed `max_bytes`.
     """
 
     def __init__(
@@ -102,10 +102,10 @@ class Generation:
         default_model: str = "",
         ticket: str | None = None,
         keep_bytes: int = 0,
-        most_bytes: int | None = None,
+        max_bytes: int | None = None,
     ):
         self.id = frame.id
-        self.answers = max(1, min(frame.n or 1, MOST_ANSWERS))  # how many, ended ones included
+        self.answers = max(1, min(frame.n or 1, MAX_ANSWERS))  # how many, ended ones included
         self.ticket = ticket
         self.state = State.QUEUED
         self.live = True  # False once its end is known
@@ -131,7 +131,7 @@ class Generation:
         self._sent_seq = -1  # the highest `seq` sent on this connection
         self._acked = -1
         self._keep_bytes = keep_bytes
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         # The sent events before `_next_seq`, in order and without a gap, each with its size.
         self._kept: deque[tuple[Numbered, int]] = deque()
         self._kept_bytes = 0
@@ -214,7 +214,7 @@ class Generation:
             self._add_text(response.content, None, choice, now, ())
         if response.finish_reason is not None:
             self._finish(response, choice, now)
-        if self._most_bytes is not None and self.unsent_bytes > self._most_bytes:
+        if self._max_bytes is not None and self.unsent_bytes > self._max_bytes:
             self.ended(now, "length")
 
     def _add_event(self, event: object, choice: int, now: float) -> bool:

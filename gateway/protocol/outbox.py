@@ -24,7 +24,7 @@ __all__ = [
     "WaitingText",
 ]
 
-MOST_PARTS = 128  # texts kept apart before they are joined to one, which takes less memory
+MAX_PARTS = 128  # texts kept apart before they are joined to one, which takes less memory
 PAIR_BYTES = 64  # estimated size of a token and its log-probability on the wire
 FRAME_BYTES = 128  # estimated size of a kept frame without its text
 
@@ -51,7 +51,7 @@ class WaitingText:
             grown += _size_of_logprobs(logprobs)
             self.logprobs = self.logprobs or []
             self.logprobs += logprobs
-        if len(self.parts) == MOST_PARTS:
+        if len(self.parts) == MAX_PARTS:
             self.parts = ["".join(self.parts)]
         self.size += grown
         return grown
@@ -89,7 +89,7 @@ class WaitingCall:
         self.name = self.name or part.name
         if part.arguments:
             self.parts.append(part.arguments)
-        if len(self.parts) == MOST_PARTS:
+        if len(self.parts) == MAX_PARTS:
             self.parts = ["".join(self.parts)]
         self.complete, self.error, self.text = part.complete, part.error, part.text
         grown = sum(_size(text) for text in (part.name, part.arguments, part.text) if text)

@@ -64,7 +64,7 @@ class Session:
     """The generations of one connection, and the events that wait to be sent.
 
     `started` names `default_model` if the provider does not say which model runs. `new_ticket`
-    makes the tickets of resumable generations; `keep_bytes` and `most_bytes` are as in Generation.
+    makes the tickets of resumable generations; `keep_bytes` and `max_bytes` are as in Generation.
     `admit(request, live)` may refuse to begin or take over a generation; `live` is the number of
     answers that the generations on this connection have together.
     """
@@ -75,13 +75,13 @@ class Session:
         default_model: str = "",
         new_ticket: Callable[[], str] | None = None,
         keep_bytes: int = 0,
-        most_bytes: int | None = None,
+        max_bytes: int | None = None,
         admit: Admit = lambda request, live: None,
     ):
         self._default_model = default_model
         self._new_ticket = new_ticket
         self._keep_bytes = keep_bytes
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._admit = admit
         self._generations: dict[str, Generation] = {}
         self._line: deque[Event | Generation] = deque()
@@ -176,7 +176,7 @@ class Session:
             default_model=self._default_model,
             ticket=ticket,
             keep_bytes=self._keep_bytes,
-            most_bytes=self._most_bytes,
+            max_bytes=self._max_bytes,
         )
         self._generations[frame.id] = generation
         return [Begin(generation, frame)]

@@ -2,7 +2,7 @@
 
 Rule 1: while more than a generation's share of `outbox_bytes` waits for the client, or its window
 is closed, no response is taken from its provider.
-Rule 2: while more than MOST_WAITING events, or MAX_WAITING_BYTES of answers to its frames, wait for
+Rule 2: while more than MAX_WAITING events, or MAX_WAITING_BYTES of answers to its frames, wait for
 the client, nothing is read from the client.
 Rule 3: a client that takes no bytes for `write_timeout_s` is aborted, without a close frame, which
 would wait behind the bytes that the client does not read.
@@ -37,10 +37,10 @@ __all__ = ["Connection"]
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING = 256  # events; bounds the memory for a client that sends and never reads
+MAX_WAITING = 256  # events; bounds the memory for a client that sends and never reads
 MAX_WAITING_BYTES = 64 * 1024  # of pongs and refusals, which may quote what the client sent
 BURST = 10  # a burst may have as many frames and bytes as are allowed in this many seconds
-LEAST_SHARE = 1024  # bytes of waiting text allowed to each generation, however many there are
+MIN_SHARE = 1024  # bytes of waiting text allowed to each generation, however many there are
 NO_TICKET = (
     "unknown ticket: it has expired, or the gateway was restarted "
     "(then `epoch` in `ready` has changed)"
@@ -78,7 +78,7 @@ class Connection:
             default_model=ready.models[0] if ready.models else "",
             new_ticket=lambda: secrets.token_urlsafe(16),
             keep_bytes=self._settings.resume_bytes,
-            most_bytes=self._settings.max_frame_bytes,
+            max_bytes=self._settings.max_frame_bytes,
             admit=lambda request, live: generations.refusal(request, live, self.token, address),
         )
         # The tasks of generations whose terminal event is not written yet.
@@ -199,7 +199,7 @@ class Connection:
             self._act(requests)
         self._wake_writer.set()
         session = self._session
-        if session.waiting > MOST_WAITING or session.waiting_bytes > MAX_WAITING_BYTES:
+        if session.waiting > MAX_WAITING or session.waiting_bytes > MAX_WAITING_BYTES:
             await self._flush()
         return True
 
@@ -302,7 +302,7 @@ class Connection:
         if generation.window_closed:
             return True
         share = self._settings.outbox_bytes // max(1, len(self._tasks))
-        return generation.waiting_bytes > max(LEAST_SHARE, share)
+        return generation.waiting_bytes > max(MIN_SHARE, share)
 
     # Writing.
 

@@ -77,8 +77,8 @@ class GenerationTask:
         *,
         owner: str | None = None,
         client: str | None = None,
-        most_seconds: float | None = None,
-        most_prompt: int | None = None,
+        max_seconds: float | None = None,
+        max_prompt_tokens: int | None = None,
     ):
         self.generation = generation
         self.subscriber = subscriber
@@ -88,8 +88,8 @@ class GenerationTask:
         self.owner = owner  # the name of the token that started it
         self.client = client  # the name that the provider is given for its client
         self.asyncio_task: asyncio.Task[None] | None = None
-        self._most_seconds = most_seconds
-        self._most_prompt = most_prompt  # limit of a prompt, in tokens
+        self._max_seconds = max_seconds
+        self._max_prompt_tokens = max_prompt_tokens  # limit of a prompt, in tokens
         self._may_read = asyncio.Event()  # set while responses may be taken
         self._may_read.set()
 
@@ -118,14 +118,14 @@ class GenerationTask:
         generation, model, taken, last = self.generation, frame.model, 0, None
         between = self._metrics.between_texts
         try:
-            async with asyncio.timeout(self._most_seconds) as limit:
+            async with asyncio.timeout(self._max_seconds) as limit:
                 responses = await self._call(provider, frame)
                 del frame  # may hold megabytes of files, which are not needed any more
                 async with aclosing(responses):
                     async for response in responses:
                         taken += 1
-                        if self._most_prompt is not None:
-                            self._check(response, self._most_prompt)
+                        if self._max_prompt_tokens is not None:
+                            self._check(response, self._max_prompt_tokens)
                         now = time.monotonic()
                         if response.content or response.reasoning_trace:
                             if last is not None:
@@ -153,7 +153,7 @@ class GenerationTask:
     ) -> AsyncGenerator[GenerateResponse, None]:
         """Call the provider with the fields that are set in the frame."""
         given: dict[str, Any] = {name: getattr(frame, name) for name in OPTIONS}
-        given |= {"client": self.client, "max_input_tokens": self._most_prompt}
+        given |= {"client": self.client, "max_input_tokens": self._max_prompt_tokens}
         files: list[Any] = [FileData(f.name, f.mime, f.data) for f in frame.files or ()]
         responses = await provider.generate_async(
             frame.prompt or "",
@@ -178,7 +178,7 @@ class GenerationTask:
             self.generation.ended(time.monotonic(), "length")
         else:
             message = (
-                f"the client did not read within the {self._most_seconds:g} s "
+                f"the client did not read within the {self._max_seconds:g} s "
                 "that a generation may take"
             )
             self.generation.failed(Refusal(ErrorCode.SLOW_CLIENT, message))

@@ -81,8 +81,8 @@ class Generations:
             self.metrics,
             owner=token.name if token else None,
             client=_client(token, address),
-            most_seconds=self.settings.generation_timeout_s,
-            most_prompt=self.settings.max_prompt_tokens,
+            max_seconds=self.settings.generation_timeout_s,
+            max_prompt_tokens=self.settings.max_prompt_tokens,
         )
         self._tasks.add(task)
         self._answers += generation.answers

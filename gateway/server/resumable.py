@@ -19,9 +19,9 @@ __all__ = ["ResumeStore"]
 class ResumeStore:
     """All resumable generations, and the subscriber of those that have no connection."""
 
-    def __init__(self, ttl_s: float, most_bytes: int):
+    def __init__(self, ttl_s: float, max_bytes: int):
         self._ttl_s = ttl_s
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._tasks: dict[str, GenerationTask] = {}
         self._disconnected: dict[
             GenerationTask, asyncio.TimerHandle
@@ -76,7 +76,7 @@ class ResumeStore:
         ended = [task for task in self._disconnected if not task.generation.live]
         held = sum(task.generation.held_bytes for task in ended)
         for task in ended:
-            if held <= self._most_bytes:
+            if held <= self._max_bytes:
                 break
             held -= task.generation.held_bytes
             self.drop(task)

@@ -35,7 +35,7 @@ __all__ = [
     "new_secret",
 ]
 
-MOST_CHARS = 1024  # longest secret that is hashed
+MAX_CHARS = 1024  # longest secret that is hashed
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 LIMITS = ("max_connections", "max_generations")
@@ -86,7 +86,7 @@ class Tokens:
 
         The comparison takes the same time for every secret, right or wrong.
         """
-        if secret is None or len(secret) > MOST_CHARS:
+        if secret is None or len(secret) > MAX_CHARS:
             return None
         digest, found = _digest(secret), None
         for token in self._tokens:

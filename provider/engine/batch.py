@@ -49,7 +49,7 @@ __all__ = ["Batch"]
 log = logging.getLogger(__name__)
 
 CLEAR_EVERY = 512  # steps after which the buffers that mlx keeps for reuse are freed
-MOST_KEPT = 1 << 30  # bytes of such buffers that may remain after a prefill chunk
+MAX_KEPT = 1 << 30  # bytes of such buffers that may remain after a prefill chunk
 
 
 Decoding = Group | SpeculativeGroup
@@ -255,7 +255,7 @@ class Batch:
         self._model(mx.array(chunks), cache=caches.layers, **extras)  # no logits are computed
         caches.end()
         mx.eval([state_of(layer) for layer in caches.layers])
-        if mx.get_cache_memory() > MOST_KEPT:
+        if mx.get_cache_memory() > MAX_KEPT:
             mx.clear_cache()
 
     def _start(self, rows: Sequence[Row], caches: RowCaches) -> None:

@@ -18,7 +18,7 @@ from provider.runtime.mlx_lm import TokenBuffer
 
 __all__ = ["Group", "Together"]
 
-MOST_DEAD = 0.25  # share of a group's slots that may be dead before it is made smaller
+MAX_DEAD = 0.25  # share of a group's slots that may be dead before it is made smaller
 Together = Callable[[Sequence[list[Any]]], SlotCaches | MergedCaches]
 
 
@@ -156,7 +156,7 @@ class Group:
                 self.leave(row)  # its last token is launched
         if not any(self._rows):
             return None
-        self._compact(MOST_DEAD)
+        self._compact(MAX_DEAD)
         rows = list(self._rows)
         if self._fresh:
             fed = mx.array([self._fresh.get(slot, 0) for slot in range(len(rows))], mx.uint32)
@@ -191,10 +191,10 @@ class Group:
             tokens.append(row.given(token, finish))
         return tokens
 
-    def _compact(self, most_dead: float) -> None:
+    def _compact(self, max_dead: float) -> None:
         living = [slot for slot, row in enumerate(self._rows) if row is not None]
         dead = len(self._rows) - len(living)
-        if not living or not dead or dead < most_dead * len(self._rows):
+        if not living or not dead or dead < max_dead * len(self._rows):
             return
         self._caches.keep(living)
         self._fresh = {

@@ -18,10 +18,10 @@ __all__ = ["RETRY_AFTER_S", "MemoryPool", "PoolMember"]
 RETRY_AFTER_S = 5.0  # after this time, some run has probably ended
 # Longest wait of a model for memory that other models' runs use; most clients wait that long for a
 # first token.
-MOST_WAIT_S = 60.0
+MAX_WAIT_S = 60.0
 # Least time that a model in use stays when another waits for its memory. It is several times the
 # time of loading, so that two models in demand spend most of the time on answers.
-LEAST_STAY_S = 5.0
+MIN_STAY_S = 5.0
 
 
 class PoolMember(Protocol):
@@ -44,8 +44,8 @@ class MemoryPool:
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic):
         self.limit = limit
-        self.wait_s = MOST_WAIT_S
-        self.stay_s = LEAST_STAY_S
+        self.wait_s = MAX_WAIT_S
+        self.stay_s = MIN_STAY_S
         # Unloads the least recently used idle model.
         self.unload: Callable[[], bool] = lambda: False
         # The first makes a model in use take no new runs, so that it can be unloaded soon; the

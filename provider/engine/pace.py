@@ -7,16 +7,16 @@ from __future__ import annotations
 
 __all__ = [
     "FIRST_CHUNK",
-    "LEAST_CHUNK",
     "MARGIN",
-    "MOST_CHUNK",
+    "MAX_CHUNK",
+    "MIN_CHUNK",
     "Pace",
 ]
 
 
-MOST_CHUNK = 2048  # tokens; prefill is fastest in chunks of about this size
+MAX_CHUNK = 2048  # tokens; prefill is fastest in chunks of about this size
 
-LEAST_CHUNK = 16  # tokens; smaller chunks cost a whole forward pass and read little
+MIN_CHUNK = 16  # tokens; smaller chunks cost a whole forward pass and read little
 
 MARGIN = 0.6  # share of the allowed token gap that a turn aims at, because chunk times vary
 
@@ -41,7 +41,7 @@ class Pace:
 
     def prefilled(self, tokens: int, context: int, seconds: float) -> None:
         """Record the time of a chunk of `tokens` tokens read after `context` tokens."""
-        self._last = max(tokens, LEAST_CHUNK)
+        self._last = max(tokens, MIN_CHUNK)
         if seconds > 0:
             self._speeds[context.bit_length()] = tokens / seconds
 
@@ -52,7 +52,7 @@ class Pace:
         must fit into the allowed token gap, which `active_models` models share.
         """
         if not streaming and active_models == 1:
-            return MOST_CHUNK
+            return MAX_CHUNK
         size = context.bit_length()
         known = [bits for bits in self._speeds if bits <= size]
         if not known:
@@ -60,4 +60,4 @@ class Pace:
         nearest = max(known)
         speed = self._speeds[nearest] * (1.0 if nearest == size else 0.5)
         room = int(speed * (MARGIN * self._gap_s / active_models - self._step_s))
-        return max(LEAST_CHUNK, min(room, 2 * self._last, MOST_CHUNK))
+        return max(MIN_CHUNK, min(room, 2 * self._last, MAX_CHUNK))

@@ -16,7 +16,7 @@ __all__ = [
     "must_park",
 ]
 
-MOST_PADDING = 32  # tokens of padding per prompt, on average; more costs as much as a pass alone
+MAX_PADDING = 32  # tokens of padding per prompt, on average; more costs as much as a pass alone
 
 
 Key = TypeVar("Key", bound=Hashable)
@@ -167,7 +167,7 @@ class Scheduler(Generic[Key]):
         widest = real = 0
         for key, left in self._prefilling.items():
             padded = max(widest, left) * (len(chosen) + 1)
-            if padded > budget or padded - real - left > MOST_PADDING * (len(chosen) + 1):
+            if padded > budget or padded - real - left > MAX_PADDING * (len(chosen) + 1):
                 continue
             chosen.append((key, left))
             widest, real = max(widest, left), real + left

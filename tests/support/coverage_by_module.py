@@ -17,8 +17,8 @@ import coverage
 from tests.support.measuring import FOLDER, PACKAGES, ROOT, module_names
 
 LEAST = 85  # percent of a module's statements
-LEAST_RATIO = 0.8  # lines of tests to lines of code
-MOST_WORKERS = 2
+MIN_RATIO = 0.8  # lines of tests to lines of code
+MAX_WORKERS = 2
 # Modules that may have less, each with the reason.
 REASONS = {
     "gateway/commands/models.py": "pulling runs beside a stand-in for the hub, in test_hub.py",
@@ -61,7 +61,7 @@ def test_of(module):
 
 def run(tests, options, folder):
     """Run test files, keep in this folder which lines each of them runs, and return the status."""
-    workers = str(min(MOST_WORKERS, len(tests)))
+    workers = str(min(MAX_WORKERS, len(tests)))
     command = [sys.executable, "-m", "pytest", "--quiet", "-m", "not slow"]
     command += ["--numprocesses", workers, "--dist", "loadfile", "-p", "tests.support.measuring"]
     environment = {"OPENBLAS_NUM_THREADS": "1", **os.environ, FOLDER: str(folder)}
@@ -116,7 +116,7 @@ def main():
     tests, code = lines_of(["tests"]), lines_of(PACKAGES)
     print(f"\n{tests} lines of tests to {code} of code: {tests / code:.2f}")
     too_little = [row.module for row in rows if not row.enough]
-    return status or int(bool(too_little) or tests / code < LEAST_RATIO)
+    return status or int(bool(too_little) or tests / code < MIN_RATIO)
 
 
 if __name__ == "__main__":

@@ -33,11 +33,11 @@ STARTED = GenerateResponse(raw_response=GenerationStarted("m", 5, 2))
 LOGPROBS = {"token": "a", "logprob": -1.0, "bytes": [97]}
 
 
-def generation(ticket=None, most_bytes=None, **fields):
+def generation(ticket=None, max_bytes=None, **fields):
     keep = 4096 if ticket else 0
     frame = Generate(id="a", prompt="hi", **fields)
     return Generation(
-        frame, 0.0, default_model="m", ticket=ticket, keep_bytes=keep, most_bytes=most_bytes
+        frame, 0.0, default_model="m", ticket=ticket, keep_bytes=keep, max_bytes=max_bytes
     )
 
 
@@ -255,7 +255,7 @@ def test_what_has_ended_of_several_answers_is_counted_once_where_time_is_over():
 
 @pytest.mark.parametrize("n", [1, 8])
 def test_what_is_not_streamed_ends_where_it_would_be_larger_than_a_frame(n):
-    one = generation(most_bytes=10_000, n=n, logprobs=True, stream=False)
+    one = generation(max_bytes=10_000, n=n, logprobs=True, stream=False)
     token = TokenLogprobs(({**LOGPROBS, "top_logprobs": [LOGPROBS] * 20},))
     for count in range(50):
         one.respond(ChoiceResponse("a", token, choice=count % n), 11.0)

@@ -3,7 +3,7 @@ import pytest
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.events import Failed
 from gateway.protocol.frames import Chunk, Progress, ToolCall
-from gateway.protocol.outbox import MOST_PARTS, WaitingCall, WaitingFrame, WaitingText
+from gateway.protocol.outbox import MAX_PARTS, WaitingCall, WaitingFrame, WaitingText
 from provider.interface import ToolCallDelta
 
 LOGPROB = {"token": "a", "logprob": -1.0, "bytes": [97], "top_logprobs": []}
@@ -24,13 +24,13 @@ def test_half_a_character_counts_and_leaves():
 
 def test_many_short_texts_do_not_stay_many():
     text, call = WaitingText(None), WaitingCall(0, "c")
-    for _ in range(3 * MOST_PARTS):
+    for _ in range(3 * MAX_PARTS):
         text.add("x", ())
         call.add(ToolCallDelta(0, "c", None, "y"))
-    assert len(text.parts) < MOST_PARTS
-    assert len(call.parts) < MOST_PARTS
-    assert text.frame("a", 0).text == "x" * 3 * MOST_PARTS
-    assert call.frame("a", 0).arguments == "y" * 3 * MOST_PARTS
+    assert len(text.parts) < MAX_PARTS
+    assert len(call.parts) < MAX_PARTS
+    assert text.frame("a", 0).text == "x" * 3 * MAX_PARTS
+    assert call.frame("a", 0).arguments == "y" * 3 * MAX_PARTS
 
 
 def test_log_probabilities_are_counted_and_kept_in_order():

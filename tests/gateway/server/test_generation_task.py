@@ -166,22 +166,22 @@ async def test_an_error_says_when_it_is_worth_a_retry():
 
 
 async def test_what_takes_too_long_is_cut_and_said_to_be_unread_where_it_was():
-    done = await ended(begun(scripted(Say("a"), Pause(3600)), Listener(), most_seconds=0.05))
+    done = await ended(begun(scripted(Say("a"), Pause(3600)), Listener(), max_seconds=0.05))
     assert done.finish_reason == "length"
     listener = Listener()
     listener.full = True
-    failed = await ended(begun(scripted(Say("a b")), listener, most_seconds=0.05))
+    failed = await ended(begun(scripted(Say("a b")), listener, max_seconds=0.05))
     assert failed.code is ErrorCode.SLOW_CLIENT
 
 
 async def test_a_prompt_that_is_too_long_is_refused_once_its_length_is_known():
-    failed = await ended(begun(scripted(Say("a")), Listener(), "two words", most_prompt=1))
+    failed = await ended(begun(scripted(Say("a")), Listener(), "two words", max_prompt_tokens=1))
     assert failed.code is ErrorCode.CONTEXT_TOO_LONG
 
 
 async def test_the_provider_is_told_how_long_a_prompt_may_be():
     provider = scripted(Say("a"))
-    await ended(begun(provider, Listener(), most_prompt=7))
+    await ended(begun(provider, Listener(), max_prompt_tokens=7))
     await ended(begun(provider, Listener()))
     limits = [request.options.get("max_input_tokens") for request in provider.requests]
     assert limits == [7, None]

@@ -13,7 +13,7 @@ from websockets.frames import CloseCode
 from gateway.client import GatewayError
 from gateway.client import connect as connect_client
 from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Cancel, File, Generate, Ping
-from gateway.server.connection import MOST_WAITING
+from gateway.server.connection import MAX_WAITING
 from provider import MLXProvider
 from provider.interface import (
     ContextWindowExceededError,
@@ -164,10 +164,10 @@ async def test_a_client_that_only_asks_is_not_read_from_for_ever():
 
             flooding = asyncio.create_task(flood())
             (connection,) = gateway._connections
-            await eventually(lambda: connection._session.waiting > MOST_WAITING)
+            await eventually(lambda: connection._session.waiting > MAX_WAITING)
             for _ in range(20):
                 await asyncio.sleep(0.02)
-                assert connection._session.waiting <= MOST_WAITING + 1
+                assert connection._session.waiting <= MAX_WAITING + 1
             flooding.cancel()
             wire.socket.transport.abort()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from provider.engine.pace import FIRST_CHUNK, LEAST_CHUNK, MARGIN, MOST_CHUNK, Pace
+from provider.engine.pace import FIRST_CHUNK, MARGIN, MAX_CHUNK, MIN_CHUNK, Pace
 
 
 def test_a_chunk_fills_the_gap_that_a_step_leaves():
@@ -17,7 +17,7 @@ def test_a_chunk_fills_the_gap_that_a_step_leaves():
 def test_a_chunk_is_never_smaller_than_the_least_nor_twice_the_last():
     pace = Pace(0.1)
     pace.prefilled(100, 0, 100.0)
-    assert pace.budget(0) == LEAST_CHUNK
+    assert pace.budget(0) == MIN_CHUNK
     pace.prefilled(16, 0, 1e-6)
     assert pace.budget(0) == 32
 
@@ -41,5 +41,5 @@ def test_models_that_take_turns_share_the_gap():
 def test_where_no_reader_waits_a_prompt_is_read_as_fast_as_can_be():
     pace = Pace(0.1)
     pace.prefilled(100, 0, 100.0)
-    assert pace.budget(0, streaming=False) == MOST_CHUNK
-    assert pace.budget(0, 2, streaming=False) == LEAST_CHUNK  # another model's readers may wait
+    assert pace.budget(0, streaming=False) == MAX_CHUNK
+    assert pace.budget(0, 2, streaming=False) == MIN_CHUNK  # another model's readers may wait

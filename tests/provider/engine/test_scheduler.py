@@ -3,8 +3,8 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provider.engine.pace import LEAST_CHUNK, MOST_CHUNK
-from provider.engine.scheduler import MOST_PADDING, Scheduler, may_go_on, must_park
+from provider.engine.pace import MAX_CHUNK, MIN_CHUNK
+from provider.engine.scheduler import MAX_PADDING, Scheduler, may_go_on, must_park
 
 
 def with_prompts(lengths, max_batch=64):
@@ -44,7 +44,7 @@ def test_removing_twice_does_no_harm():
         scheduler.remove("a")
         scheduler.remove("b")
     assert len(scheduler) == 0
-    assert scheduler.plan(MOST_CHUNK) == []
+    assert scheduler.plan(MAX_CHUNK) == []
 
 
 def test_a_run_that_is_read_again_can_be_parked():
@@ -88,9 +88,9 @@ def test_streaming_means_that_a_reader_has_seen_something():
 def test_a_run_whose_forward_pass_failed_is_read_again():
     scheduler = with_prompts({"a": 10})
     scheduler.read("a", 0)
-    assert scheduler.plan(MOST_CHUNK) == []
+    assert scheduler.plan(MAX_CHUNK) == []
     scheduler.read("a", 7)
-    assert scheduler.plan(MOST_CHUNK) == [("a", 7)]
+    assert scheduler.plan(MAX_CHUNK) == [("a", 7)]
 
 
 def test_short_prompts_are_read_together_and_to_their_ends():
@@ -109,13 +109,13 @@ def test_a_long_prompt_is_read_by_chunks_in_turn_with_short_ones():
 
 def test_prompts_of_very_different_lengths_are_not_padded_to_each_other():
     scheduler = with_prompts({"a": 1000, "b": 5, "c": 5})
-    assert scheduler.plan(MOST_CHUNK) == [("a", 1000)]
+    assert scheduler.plan(MAX_CHUNK) == [("a", 1000)]
 
 
 LENGTHS = st.dictionaries(st.integers(0, 30), st.integers(1, 3000), min_size=1)
 
 
-@given(LENGTHS, st.integers(LEAST_CHUNK, MOST_CHUNK), st.booleans())
+@given(LENGTHS, st.integers(MIN_CHUNK, MAX_CHUNK), st.booleans())
 def test_every_prompt_is_read_within_the_budget(lengths, budget, together):
     scheduler = with_prompts(dict(lengths))
     left = dict(lengths)
@@ -125,7 +125,7 @@ def test_every_prompt_is_read_within_the_budget(lengths, budget, together):
             break
         padded = max(n for _, n in plan) * len(plan)
         assert padded <= budget
-        assert padded - sum(n for _, n in plan) <= MOST_PADDING * len(plan)
+        assert padded - sum(n for _, n in plan) <= MAX_PADDING * len(plan)
         assert len(plan) == 1 or all(left[key] == n for key, n in plan)
         for key, n in plan:
             assert 0 < n <= left[key]
@@ -134,7 +134,7 @@ def test_every_prompt_is_read_within_the_budget(lengths, budget, together):
     assert not any(left.values())
 
 
-@given(LENGTHS, st.integers(LEAST_CHUNK, MOST_CHUNK))
+@given(LENGTHS, st.integers(MIN_CHUNK, MAX_CHUNK))
 def test_a_short_prompt_waits_for_one_chunk_of_a_long_one_at_most(lengths, budget):
     left = {"long": 20 * budget, **lengths, "short": 1}
     scheduler = with_prompts(dict(left))
