@@ -1,16 +1,17 @@
 // @ts-check
-/** One turn of the model's as it comes: a column for each answer, and what is said about them. */
+/** One turn of the model while it is received: a column per answer, with notes and figures below. */
 
 import { ConnectionLostError } from "./client.js";
 import { createColumn } from "./column.js";
 import { copyOf, find } from "./dom.js";
 
-const AT_END = 80; // pixels from the end, within which a reader wants to see what comes next
-let groups = 0; // of buttons of which one is chosen; each needs a name of its own
+const AT_END = 80; // pixels from the end within which the page follows new text
+let groups = 0; // number of groups of radio buttons; each group needs a name of its own
 
 /**
- * @param {HTMLElement} turns
- * @param {HTMLElement} scroll
+ * Add an empty turn to the page; return the functions that fill it.
+ * @param {HTMLElement} turns the list of turns
+ * @param {HTMLElement} scroll the element that scrolls them
  * @param {{n?: number, logprobs?: boolean, response_format?: {type: string}}} options
  */
 export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_format }) {
@@ -43,13 +44,13 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
     }
   }
 
-  /** Changes the page at most once a frame, however fast the chunks come. */
+  /** Show the new text; called at most once per animation frame. */
   function paint() {
     frame = 0;
     keepingPlace(() => columns.forEach((column) => column.paint()));
   }
 
-  /** Show the end of what grows to who sees it; who has scrolled up is left in peace. @param {() => void} grow */
+  /** Call `grow`; stay at the end of the text unless the user has scrolled up. @param {() => void} grow */
   function keepingPlace(grow) {
     const atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < AT_END;
     grow();
@@ -76,7 +77,7 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
   }
 
   /**
-   * Tokens a second: the gateway says it of one answer; of several, what came is counted.
+   * Tokens per second: the gateway's figure for one answer, measured here for several.
    * @param {import("./client.js").Result} result @param {number} tokens
    */
   function rateOf(result, tokens) {
@@ -116,9 +117,9 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
       find(".unseen", root).textContent = `What does ${call.name} return?`;
       return columns[0].card(call.index).ask(signal, focus);
     },
-    /** The text of the answer that the user keeps, so far. */
+    /** The text so far of the answer that the user has chosen to keep. */
     kept: () => (columns.find(({ root: column }) => find(".keep input", column).checked) ?? columns[0]).said(),
-    /** The conversation has gone on: what is kept stays. */
+    /** End the choice between answers, because the conversation has gone on. */
     close() {
       for (const { root: column } of columns) {
         find(".keep input", column).disabled = true;
@@ -151,7 +152,7 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
         note.hidden = false;
         note.textContent = lost ? `The connection to the gateway was lost.${kept}` : error.message;
         figures.textContent = pieces ? `${pieces} tokens` : "";
-        // A turn that never was answered has nothing to choose from, and nothing to explain.
+        // A turn without any text needs neither the choice between answers nor the legend.
         if (!kept) root.classList.add("empty-handed");
       });
     },

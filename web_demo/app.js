@@ -16,7 +16,7 @@ const STATES = {
 
 const token = takeToken();
 const client = connect(undefined, { onstate: showState, ...(token ? { token } : {}) });
-let maxFrameBytes = Infinity; // until the gateway has said it
+let maxFrameBytes = Infinity; // until the gateway has sent its limits
 const panes = [addPane()];
 showReady();
 watchSettings();
@@ -26,7 +26,7 @@ document.addEventListener("keydown", onKey);
 for (const kind of ["dragover", "drop"]) document.addEventListener(kind, keepPage);
 panes[0].focus();
 
-/** The token of this tab: out of the address, which forgets it, or what was typed in before. */
+/** Return the token of this tab, and remove it from the address if it is there. */
 function takeToken() {
   const given = new URLSearchParams(location.hash.slice(1)).get("token");
   if (given) {
@@ -72,7 +72,7 @@ async function showReady() {
     select.value = models.includes(chosen) ? chosen : models[0];
     select.hidden = !several;
   } catch {
-    // said by the state already
+    // `showState` has shown the reason
   }
 }
 
@@ -80,7 +80,7 @@ function addPane() {
   return createPane(client, () => maxFrameBytes);
 }
 
-/** A file that is dropped beside a conversation must not take the page's place. @param {Event} event */
+/** Keep the browser from opening a file that is dropped beside a conversation. @param {Event} event */
 function keepPage(event) {
   event.preventDefault();
 }
@@ -94,7 +94,7 @@ function toggleSplit() {
   panes[panes.length - 1].focus();
 }
 
-/** Esc stops the answer where the focus is, or else every one. @param {KeyboardEvent} event */
+/** On Esc, stop the answer in the focused conversation, or else every answer. @param {KeyboardEvent} event */
 function onKey(event) {
   if (event.key !== "Escape" || find("#settings").matches(":popover-open")) return;
   const focused = panes.filter((pane) => pane.hasFocus() && pane.running());

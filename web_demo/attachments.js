@@ -1,29 +1,29 @@
 // @ts-check
-/** Files that go with a message: read, checked, and shown until they are sent and after. */
+/** The files attached to a message: read, checked and shown. */
 
 import { copyOf, find } from "./dom.js";
 
 /** @typedef {import("./client.js").Part} Part */
 /** @typedef {{name: string, part: Part, bytes: number, view: HTMLElement}} Attachment */
 
-/** What both a page can show and a gateway can read. */
+/** The image types that both browsers and the gateway can read. */
 const IMAGES = ["image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp"];
 const NEVER_TEXT = /^(image\/(?!svg)|audio\/|video\/|font\/)/;
-/** As large as the gateway takes text in files; about 250,000 tokens. */
+/** The gateway's limit for a text file; about 250,000 tokens. */
 const MAX_TEXT_BYTES = 1024 * 1024;
-const MAX_FILES = 16; // with one message: more is a folder, dropped by mistake
-const THUMBNAIL = 480; // pixels, on a screen that has two of them for each of the page's
+const MAX_FILES = 16; // per message; more are probably a folder that was dropped by mistake
+const THUMBNAIL = 480; // device pixels of the longer side, sharp on a display with a ratio of 2
 
 /**
- * A message's content: parts before the text, or the text alone. They stay in the message, and so
- * in the conversation: what belongs to one turn is still there in the next.
+ * Return a message's content: its attachments before its text, or the text alone. Attachments are
+ * part of the message, so every later request of the conversation contains them.
  * @param {Attachment[]} attachments
  * @param {string} text
  */
 export function contentOf(attachments, text) {
   if (!attachments.length) return text;
   const parts = attachments.map(({ part }) => part);
-  // Images first: that is how models have learned it.
+  // Images come first, as in the data that vision models are trained on.
   const ordered = [...parts.filter(isImage), ...parts.filter((part) => !isImage(part))];
   /** @type {Part} */
   const said = { type: "text", text };
@@ -33,10 +33,10 @@ export function contentOf(attachments, text) {
 /** @param {Part} part */
 const isImage = (part) => part.type !== "text";
 
-/** How many bytes something is on its way to the gateway. @param {unknown} value */
+/** Return the size of a value as JSON, in bytes. @param {unknown} value */
 export const bytesOf = (value) => new TextEncoder().encode(JSON.stringify(value)).length;
 
-/** A file's part of a message, with what shows it. Throws an Error that says what is wrong. @param {File} file */
+/** Return a file as part of a message, and an element that shows it. @param {File} file @throws {Error} */
 async function read(file) {
   if (IMAGES.includes(file.type)) return readImage(file);
   if (NEVER_TEXT.test(file.type)) throw unknownKind(file);
@@ -51,8 +51,8 @@ async function readImage(file) {
 }
 
 /**
- * The image as it is shown, small. A canvas needs no address, and so none that the page's security
- * policy would have to allow.
+ * Return a small canvas with the image. An `img` element would need a URL that the page's security
+ * policy allows; a canvas needs none.
  * @param {File} file
  */
 async function thumbnailOf(file) {
@@ -82,9 +82,9 @@ function dataUrlOf(file) {
 
 /** @param {File} file */
 async function readText(file) {
-  if (file.size > MAX_TEXT_BYTES) throw tooBig(file, MAX_TEXT_BYTES, "a text may have");
+  if (file.size > MAX_TEXT_BYTES) throw tooBig(file, MAX_TEXT_BYTES, "a text file may have");
   const bytes = await file.arrayBuffer().catch(() => {
-    throw new Error(`“${file.name}” can't be read.`); // a folder, or it is gone
+    throw new Error(`“${file.name}” can't be read.`); // it is a folder, or was deleted
   });
   const text = decoded(bytes);
   if (text === null) throw unknownKind(file);
@@ -92,12 +92,12 @@ async function readText(file) {
   view.className = "file";
   view.textContent = file.name;
   view.title = `${file.name}, ${sizeOf(file.size)}`;
-  // As the gateway puts a file's text before a prompt.
+  // The same layout as that of the gateway for `files`.
   const part = { type: "text", text: `${file.name}:\n${text.trimEnd()}\n\n` };
   return { part: /** @type {Part} */ (part), view };
 }
 
-/** What bytes say as text, null if they are none. @param {ArrayBuffer} bytes */
+/** Return bytes as text, null if they are not UTF-8 text. @param {ArrayBuffer} bytes */
 function decoded(bytes) {
   try {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
@@ -125,10 +125,10 @@ function sizeOf(bytes) {
 }
 
 /**
- * The files that wait in a form for the message that they go with.
- * @param {HTMLElement} pane which takes files that are dropped or pasted anywhere in it
+ * Collect the files for the next message.
+ * @param {HTMLElement} pane the conversation; files may be dropped or pasted anywhere in it
  * @param {HTMLFormElement} form
- * @param {() => number} room in bytes, for what may come to the conversation
+ * @param {() => number} room returns by how many bytes the conversation may grow
  */
 export function createAttachments(pane, form, room) {
   const list = find(".attached", form);
@@ -136,12 +136,12 @@ export function createAttachments(pane, form, room) {
   const input = find("input[type=file]", form);
   /** @type {Attachment[]} */
   let waiting = [];
-  let reading = Promise.resolve(); // one after the other, so that they keep their order
+  let reading = Promise.resolve(); // files are read one after the other, to keep their order
 
   find(".attach", form).addEventListener("click", () => input.click());
   input.addEventListener("change", () => {
     add(input.files);
-    input.value = ""; // the same file may be chosen again
+    input.value = ""; // so that the same file can be chosen again
   });
   pane.addEventListener("paste", paste);
   pane.addEventListener("dragover", (event) => drag(event, hasFiles(event)));
@@ -161,10 +161,10 @@ export function createAttachments(pane, form, room) {
   /** @param {DragEvent} event @param {boolean} over */
   function drag(event, over) {
     pane.classList.toggle("dropping", over);
-    if (hasFiles(event)) event.preventDefault(); // or the browser would leave the page for the file
+    if (hasFiles(event)) event.preventDefault(); // else the browser would open the file instead of the page
   }
 
-  /** Text that brings a picture of itself along is pasted as text. @param {ClipboardEvent} event */
+  /** Attach pasted files, unless the clipboard also has text of its own. @param {ClipboardEvent} event */
   function paste(event) {
     const files = [...(event.clipboardData?.files ?? [])];
     const text = event.clipboardData?.getData("text/plain") ?? "";
@@ -176,16 +176,16 @@ export function createAttachments(pane, form, room) {
   /** @param {Iterable<File>} files */
   function add(files) {
     wrong.textContent = "";
-    for (const file of files) reading = reading.then(() => take(file)).catch(say);
+    for (const file of files) reading = reading.then(() => attach(file)).catch(say);
     find("textarea", form).focus();
   }
 
   /** @param {File} file */
-  async function take(file) {
+  async function attach(file) {
     if (waiting.length >= MAX_FILES) throw new Error(`At most ${MAX_FILES} files go with one message.`);
     const left = room() - waiting.reduce((sum, { bytes }) => sum + bytes, 0);
     const image = IMAGES.includes(file.type);
-    const most = image ? (left * 3) / 4 : left; // base64 makes four bytes of three
+    const most = image ? (left * 3) / 4 : left; // base64 makes four bytes out of three
     if (file.size > most) throw tooBig(file, most, "this conversation has room for");
     const { part, view } = await read(file);
     const attachment = { name: file.name, part, bytes: bytesOf(part), view };
@@ -217,11 +217,11 @@ export function createAttachments(pane, form, room) {
 
   return {
     say,
-    /** Resolves when all files are read that have been given so far. */
+    /** Resolves when all files given so far are read. */
     read: () => reading,
     any: () => waiting.length > 0,
     waiting: () => waiting,
-    /** They are sent: the form is empty again. */
+    /** Remove all files, because they were sent. */
     clear() {
       waiting = [];
       wrong.textContent = "";

@@ -7,13 +7,14 @@
  *     for await (const chunk of run) show(chunk.text);
  *     const result = await run.result;
  *
- * With functions, `client.runTools({messages, tools: [{name, description, parameters, run}]})` runs
- * those that the model calls, and goes on until it has answered.
+ * `client.runTools({messages, tools: [{name, description, parameters, run}]})` also runs the functions
+ * that the model calls, and goes on until the model has answered.
  *
  * Leaving the loop, `run.cancel()` and an AbortSignal each stop the model at once. After a lost
- * connection the client reconnects and resumes its runs, each chunk exactly once. A run that can't be
- * resumed (the gateway was restarted, had not begun it, or was away for a minute) fails with
- * ConnectionLostError, which has the text so far. The client never sends a prompt a second time.
+ * connection the client reconnects and resumes its runs, and no chunk is lost or repeated. A run that
+ * can't be resumed (because the gateway was restarted, had not begun it, or was unreachable for a
+ * minute) fails with ConnectionLostError, which has the text so far. The client never sends a prompt
+ * a second time.
  */
 
 /**
@@ -36,18 +37,18 @@
  * }} GenerateOptions
  * @typedef {{
  *   text: string, channel: "answer" | "reasoning", logprobs?: TokenLogprob[], choice?: number,
- * }} Chunk `choice` says which of `n` answers it is of, if it is not the first
+ * }} Chunk `choice` is the index of its answer among `n`; absent for the first one
  * @typedef {{
  *   token: string, logprob: number, bytes: number[] | null, top_logprobs?: TokenLogprob[],
  * }} TokenLogprob `bytes` is null for a part of a character
  * @typedef {{queued: number} | {done: number, total: number} | {started: object}
- *   | {loading: string, done: number, total: number}} Progress tokens of the prompt, or bytes of the
- *   weights of the model that is being loaded
+ *   | {loading: string, done: number, total: number}} Progress `done` and `total` are tokens of the prompt,
+ *   or with `loading` bytes of the model's weights
  * @typedef {{
  *   index: number, id: string, name: string, arguments: string, complete: boolean,
  *   error?: "cut_off" | "malformed", text?: string,
- * }} ToolCall `arguments` is JSON text, whole once it is complete; with an `error` it can't be
- *   answered, and `text` is what the model wrote
+ * }} ToolCall `arguments` is JSON text, of which more may follow until the call is `complete`; a
+ *   call with an `error` can't be answered, and its `text` is what the model wrote
  * @typedef {{
  *   text: string, reasoning: string, model: string,
  *   toolCalls: ToolCall[], brokenCalls: ToolCall[], choices?: {text: string, finishReason: string}[],
@@ -57,7 +58,7 @@
  * @typedef {{
  *   name: string, description?: string, parameters?: object,
  *   run?: (args: any, context: {call: ToolCall, signal: AbortSignal}) => unknown,
- * }} Tool `parameters` is a JSON Schema; `run` gets what was parsed of the arguments
+ * }} Tool `parameters` is a JSON Schema; `run` gets the parsed arguments
  * @typedef {Omit<GenerateOptions, "tools" | "prompt"> & {
  *   messages: Message[], tools: Tool[], maxRounds?: number,
  *   onresult?: (call: ToolCall, content: string) => void,
@@ -73,7 +74,7 @@
 
 export const PROTOCOL = "mlx-gateway.v1.json";
 
-/** Whether the same request may succeed later; the server's table. */
+/** Whether the same request may succeed later, by error code; the same table as the server's. */
 export const RETRYABLE = Object.freeze({
   invalid_frame: false,
   unauthorized: false,
@@ -92,15 +93,15 @@ export const RETRYABLE = Object.freeze({
   internal: false,
 });
 
-/** Closes after which connecting again would only be refused again. */
+/** Close codes after which the client does not reconnect, because it would be refused again. */
 const FATAL_CLOSES = new Set([4400, 4401, 4403]);
 const BACKOFF_FIRST_MS = 250;
-const BACKOFF_MOST_MS = 10_000;
-/** As long as a gateway keeps a run whose client is lost. */
+const BACKOFF_MAX_MS = 10_000;
+/** The gateway's default time for keeping a run without a connection. */
 const GIVE_UP_MS = 60_000;
-/** Frames that may wait for a connection; a caller that goes on beyond is told so. */
+/** The most frames that wait for a connection; a further one raises an error. */
 const MAX_WAITING = 64;
-/** Answers in a row that may ask for tools. */
+/** The most answers in a row that may call tools. */
 const MAX_ROUNDS = 8;
 
 /** The gateway refused a request or ended a generation. */
@@ -115,7 +116,7 @@ export class GatewayError extends Error {
     this.name = "GatewayError";
     this.code = code;
     this.retryable = retryable;
-    /** Seconds to wait before trying again, where the gateway says so. */
+    /** Seconds to wait before trying again; undefined if the gateway gave no time. */
     this.retryAfter = retryAfter;
     /** The answer's text so far. */
     this.text = text;
@@ -132,7 +133,7 @@ export class ConnectionLostError extends GatewayError {
 }
 
 /**
- * Connect to a gateway. Returns at once; `client.ready` settles when it is there.
+ * Connect to a gateway. Returns a client at once; its promise `ready` settles when it is connected.
  *
  * @param {string} [url] ws://, wss://, http://, https://, or nothing for the page's own origin
  * @param {ConnectOptions} [options]
@@ -144,10 +145,10 @@ export function connect(url, options = {}) {
   const runs = new Map();
   /** @type {string[]} */
   let waiting = [];
-  /** Runs that were stopped while there was no connection. @type {{type: string, id: string}[]} */
+  /** `resume` frames of runs that were cancelled without a connection. @type {{type: string, id: string}[]} */
   let orphans = [];
   let epoch = "";
-  let mostBytes = Infinity; // of a frame; the gateway says it
+  let maxFrameBytes = Infinity; // until the gateway has sent its limits
   /** @type {WebSocket | null} */
   let socket = null;
   /** @type {ConnectionState} */
@@ -182,7 +183,7 @@ export function connect(url, options = {}) {
         const token = typeof options.token === "function" ? await options.token() : options.token;
         protocols.push(`mlx-gateway.bearer.${base64url(token)}`);
       } catch (error) {
-        // Who gives out tokens may be out of reach for as long as the gateway is.
+        // The source of tokens may be unreachable, as the gateway may be.
         console.error(error);
         if (!closedByCaller) retryLater();
         return;
@@ -191,7 +192,7 @@ export function connect(url, options = {}) {
     if (closedByCaller) return;
     const current = new Socket(target, protocols);
     socket = current;
-    // Without a token, a gateway that wants one says so now, and not after a while.
+    // After a `hello` without a token, a gateway that requires one refuses at once.
     if (options.token === undefined) current.onopen = () => current.send('{"type":"hello"}');
     current.onmessage = (event) => receive(JSON.parse(event.data));
     current.onclose = (event) => lost(current, event.code);
@@ -203,21 +204,21 @@ export function connect(url, options = {}) {
       attempts = 0;
       clearTimeout(givingUp);
       become("open");
-      mostBytes = frame.limits?.max_frame_bytes ?? Infinity;
+      maxFrameBytes = frame.limits?.max_frame_bytes ?? Infinity;
       ready.resolve(frame);
-      takeUp(frame.epoch === epoch);
+      resumeRuns(frame.epoch === epoch);
       epoch = frame.epoch;
       const frames = waiting;
       waiting = [];
       for (const text of frames) sendLate(text);
       return;
     }
-    // A finished generation's frames, and frames of a later version, are nobody's: ignored.
+    // Frames of runs that have ended, and frames of later protocol versions, are ignored.
     runs.get(frame.id)?.receive(frame);
   }
 
-  /** Go on with what was lost, if it is the same gateway. @param {boolean} same */
-  function takeUp(same) {
+  /** Resume all runs; fail them if the gateway was restarted. @param {boolean} same whether it was not */
+  function resumeRuns(same) {
     for (const run of [...runs.values()]) {
       const resume = run.resume();
       if (resume && same) send(resume);
@@ -230,7 +231,7 @@ export function connect(url, options = {}) {
     orphans = [];
   }
 
-  /** End the runs that can't go on. @param {(run: ReturnType<typeof createRun>) => boolean} which */
+  /** Fail some of the runs. @param {(run: ReturnType<typeof createRun>) => boolean} which */
   function failRuns(which) {
     for (const run of [...runs.values()]) {
       if (which(run)) run.fail((text) => new ConnectionLostError(text));
@@ -244,7 +245,7 @@ export function connect(url, options = {}) {
   function lost(which, code) {
     if (which !== socket) return;
     socket = null;
-    // Frames that never left keep waiting, runs with a ticket are taken up again.
+    // Unsent frames keep waiting, and runs with a ticket are resumed later.
     const frames = waiting.map((text) => JSON.parse(text));
     const unsent = new Set(frames.filter(({ type }) => type === "generate").map(({ id }) => id));
     const over = closedByCaller || FATAL_CLOSES.has(code);
@@ -267,32 +268,33 @@ export function connect(url, options = {}) {
   }
 
   function retry() {
-    // A hidden page has nobody to show anything to; it connects when it is looked at again.
+    // A hidden page reconnects when it is shown again.
     if (globalThis.document?.hidden) {
       document.addEventListener("visibilitychange", retry, { once: true });
       return;
     }
-    const most = Math.min(BACKOFF_MOST_MS, BACKOFF_FIRST_MS * 2 ** attempts);
+    const most = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** attempts);
     attempts += 1;
-    timer = setTimeout(open, Math.random() * most); // full jitter: nobody comes in step
+    timer = setTimeout(open, Math.random() * most); // full jitter, so that many clients don't reconnect at once
   }
 
   /**
-   * A frame that is larger than the gateway takes would end the connection, for all that runs on it.
+   * Send a text. Throws GatewayError if it is over the gateway's limit: it would end the connection, and
+   * so all its runs.
    * @param {WebSocket} open
    * @param {string} text
    */
   function put(open, text) {
-    // A character has three bytes at most.
-    const size = 3 * text.length > mostBytes ? new TextEncoder().encode(text).length : 0;
-    if (size > mostBytes) {
-      const said = `the request has ${size} bytes; the gateway takes at most ${mostBytes}`;
+    // A UTF-16 code unit takes at most three bytes in UTF-8.
+    const size = 3 * text.length > maxFrameBytes ? new TextEncoder().encode(text).length : 0;
+    if (size > maxFrameBytes) {
+      const said = `the request has ${size} bytes; the gateway takes at most ${maxFrameBytes}`;
       throw new GatewayError("invalid_request", `${said} (its max_frame_bytes)`);
     }
     open.send(text);
   }
 
-  /** Send what waited for a connection. @param {string} text */
+  /** Send a frame that waited for a connection. @param {string} text */
   function sendLate(text) {
     try {
       if (socket) put(socket, text);
@@ -321,7 +323,7 @@ export function connect(url, options = {}) {
     }
     const index = waiting.findIndex((text) => JSON.parse(text).id === id);
     const resume = runs.get(id)?.resume();
-    if (index >= 0) waiting.splice(index, 1); // it was never sent: there is nothing else to stop
+    if (index >= 0) waiting.splice(index, 1); // it was never sent, so the gateway has nothing to cancel
     else if (resume) orphans.push(resume);
     runs.get(id)?.receive({ type: "done", finish_reason: "cancelled", usage: {}, timing: {} });
   }
@@ -355,7 +357,7 @@ export function connect(url, options = {}) {
 
   open();
   return {
-    /** The connection's `ready` frame; another promise after each loss. */
+    /** A promise of the `ready` frame; a new promise after each lost connection. */
     get ready() {
       return ready.promise;
     },
@@ -367,10 +369,10 @@ export function connect(url, options = {}) {
     /** Start a generation. */
     generate,
     /**
-     * Generate, call the functions that the model asks for, tell it what they returned, and go on
-     * until it has answered. A call of a tool without a `run` is left to the caller: the result has
-     * it in `toolCalls`. What a function throws is told to the model, and so is that there is no tool
-     * of the name that it called. A `tool_choice` that holds it to a call holds for the first answer.
+     * Generate, run the functions that the model calls, send it their results, and go on until it
+     * has answered. Calls of tools without a `run` are left to the caller: they are in the result's
+     * `toolCalls`. If a function throws, or the model calls a tool that does not exist, the model gets
+     * the error as the result. A `tool_choice` that forces a call applies to the first answer only.
      * @param {ToolOptions} request
      */
     runTools: (request) => createToolRun(generate, request),
@@ -395,25 +397,25 @@ export function connect(url, options = {}) {
 }
 
 /**
- * One generation: its frames in, chunks and a result out.
+ * Return a run: `receive` takes the frames of one generation, and its `handle` gives chunks and a result.
  *
  * @param {string} id
  * @param {{
  *   onprogress?: (progress: Progress) => void, oncall?: (call: ToolCall) => void,
  *   cancel: () => void, ended: () => void, used: (seq: number) => void,
- * }} hooks `used` is called with the number of a frame that need not be kept any more
+ * }} hooks `used` is called with the `seq` of each frame that the caller has processed
  */
 function createRun(id, hooks) {
   const chunks = createQueue(() => hooks.cancel(), hooks.used);
-  /** By index. @type {ToolCall[]} */
+  /** Tool calls by index. @type {ToolCall[]} */
   const calls = [];
   let text = "";
   let reasoning = "";
-  /** The texts of other answers than the first. @type {string[]} */
+  /** The texts of all answers but the first, by index. @type {string[]} */
   const others = [];
   let model = "";
   let over = false;
-  let last = -1; // the newest number that has come
+  let last = -1; // the highest `seq` received
   /** @type {string | undefined} */
   let ticket;
   /** @type {Error | null} */
@@ -435,8 +437,8 @@ function createRun(id, hooks) {
     result.reject(failure);
   }
 
-  /** Add a part to its call. @param {any} frame @returns {ToolCall} */
-  function takeCall(frame) {
+  /** Add a part to its call; return the call. @param {any} frame @returns {ToolCall} */
+  function addToCall(frame) {
     const { index, call_id: id, error, text: written } = frame;
     const call = (calls[index] ??= { index, id, name: "", arguments: "", complete: false });
     call.name ||= frame.name ?? "";
@@ -484,7 +486,7 @@ function createRun(id, hooks) {
       case "tool_call": {
         hooks.used(frame.seq);
         if (frame.choice) break; // of another answer than the first
-        const call = takeCall(frame);
+        const call = addToCall(frame);
         hooks.oncall?.({ ...call });
         break;
       }
@@ -492,7 +494,7 @@ function createRun(id, hooks) {
         for (const call of [...(frame.tool_calls ?? []), ...(frame.broken_calls ?? [])]) {
           const said = JSON.stringify(call.arguments);
           const index = calls.length;
-          takeCall({ ...call, index, call_id: call.id, arguments: said, complete: true });
+          addToCall({ ...call, index, call_id: call.id, arguments: said, complete: true });
         }
         if (aborted) return fail(() => /** @type {Error} */ (aborted));
         end();
@@ -524,7 +526,7 @@ function createRun(id, hooks) {
   return {
     receive,
     fail,
-    /** The frame that takes it up again on another connection; null if that can't be. */
+    /** The frame that resumes the run on another connection; null if it can't be resumed. */
     resume: () => (ticket && !over ? { type: "resume", id, ticket, after: last } : null),
     /** @param {Error} reason */
     abort(reason) {
@@ -535,13 +537,13 @@ function createRun(id, hooks) {
     },
     handle: {
       id,
-      /** The whole answer, once it is there. Rejects with a GatewayError or an AbortError. */
+      /** A promise of the whole answer. Rejects with a GatewayError or an AbortError. */
       result: /** @type {Promise<Result>} */ (result.promise),
       /** The answer's text so far. */
       get text() {
         return text;
       },
-      /** Stop the model. Iteration ends in order, `result` has finishReason "cancelled". */
+      /** Stop the model. The iteration ends without an error; the result has finishReason "cancelled". */
       cancel() {
         if (!over) hooks.cancel();
       },
@@ -551,10 +553,10 @@ function createRun(id, hooks) {
 }
 
 /**
- * Chunks on their way to a loop.
+ * Return a queue of chunks that a loop iterates over.
  * @param {() => void} left called when the loop is left early
- * @param {(seq: number) => void} [used] called for each chunk that the loop is done with, or that comes
- *   while there is none: who only waits for the result wants all of it
+ * @param {(seq: number) => void} [used] called for each chunk that the loop has processed, and for each
+ *   one that is added without a loop, because a caller may await only the result
  */
 function createQueue(left, used = () => {}) {
   /** @type {[Chunk, number][]} */
@@ -592,14 +594,14 @@ function createQueue(left, used = () => {}) {
           else await new Promise((resolve) => (wake = () => resolve(undefined)));
         }
       } finally {
-        if (!over) left(); // nobody wants the rest
+        if (!over) left(); // the loop was left early
       }
     },
   };
 }
 
 /**
- * Generations in a row, with the functions that the model asks for called in between.
+ * Return a run of several generations, with calls of functions in between.
  *
  * @param {(request: GenerateOptions) => any} generate
  * @param {ToolOptions} request
@@ -610,7 +612,7 @@ function createToolRun(generate, request) {
   const definitions = tools.map(({ run, ...definition }) => definition);
   const chunks = createQueue(cancel);
   const controller = new AbortController();
-  /** The turns that were added. @type {Message[]} */
+  /** The messages added so far. @type {Message[]} */
   const turns = [];
   let text = "";
   /** @type {any} */
@@ -626,7 +628,7 @@ function createToolRun(generate, request) {
   async function drive() {
     for (let round = 1; ; round += 1) {
       const asked = [...messages, ...turns];
-      // Held to a call in each round, the model would never come to say what it was told.
+      // If each round forced a call, the model could never answer in text.
       const choice = round === 1 || tool_choice === "none" ? tool_choice : undefined;
       current = generate({ ...options, signal, messages: asked, tools: definitions, tool_choice: choice });
       for await (const chunk of current) {
@@ -636,7 +638,7 @@ function createToolRun(generate, request) {
       const answer = await current.result;
       const calls = answer.toolCalls;
       turns.push(assistantTurn(answer));
-      // A call of a tool without a function is the caller's, one of no tool at all is answered here.
+      // Calls of tools without a function are left to the caller; calls of unknown tools get an error.
       const ours = calls.every(
         (/** @type {ToolCall} */ { name }) => functions.get(name) || (tools.length && !functions.has(name)),
       );
@@ -674,19 +676,19 @@ function createToolRun(generate, request) {
     },
   );
   return {
-    /** The last answer, with the `messages` that were added. Rejects as a generation's does. */
+    /** A promise of the last answer, with the added `messages`. Rejects as that of a generation does. */
     result: /** @type {Promise<ToolResult>} */ (result.promise),
     /** The text of all answers so far. */
     get text() {
       return text;
     },
-    /** Stop the model; functions get it by their `signal`. */
+    /** Stop the model, and abort the `signal` of running functions. */
     cancel,
     [Symbol.asyncIterator]: chunks.iterate,
   };
 }
 
-/** An answer as a message of the conversation. @param {Result} answer */
+/** Return an answer as a message of the conversation. @param {Result} answer */
 export function assistantTurn(answer) {
   const calls = answer.toolCalls.map((call) => ({
     type: "function",
@@ -695,19 +697,19 @@ export function assistantTurn(answer) {
   }));
   const turn = { role: "assistant", content: answer.text };
   if (!calls.length) return turn;
-  // Models that think between calls go on from what they have thought.
+  // Models that think between calls need their earlier thinking.
   const thoughts = answer.reasoning ? { reasoning_content: answer.reasoning } : {};
   return { ...turn, ...thoughts, tool_calls: calls };
 }
 
-/** What a tool returned, as a message. @param {ToolCall} call @param {string} content */
+/** Return a tool's result as a message. @param {ToolCall} call @param {string} content */
 export function toolTurn(call, content) {
   return { role: "tool", tool_call_id: call.id, name: call.name, content };
 }
 
 /**
- * JSON with a blank after each comma and colon, as models have mostly read it; without, small ones
- * stumble. @param {unknown} value
+ * Return JSON with a space after each comma and colon, as in most training data; small models make
+ * mistakes without it. @param {unknown} value
  */
 function spacedJson(value) {
   /** @param {any} plain @returns {string} */
@@ -721,7 +723,7 @@ function spacedJson(value) {
 }
 
 /**
- * What a function gives. One that does not end at a stop, when it is told of it, is waited for no more.
+ * Return a function's result; reject when `stop` is aborted, without waiting for the function to end.
  * @param {AbortSignal} stop @param {() => Promise<unknown>} run
  */
 function orStopped(stop, run) {
@@ -761,7 +763,7 @@ function abortError(signal) {
     : new DOMException("The generation was aborted", "AbortError");
 }
 
-/** A promise with its handles, whose rejection nobody needs to handle. */
+/** Return a promise with `resolve` and `reject`; its rejection need not be handled. */
 function deferred() {
   /** @type {(value: any) => void} */
   let resolve = () => {};

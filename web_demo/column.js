@@ -1,30 +1,30 @@
 // @ts-check
-/** One text as it comes, with the thinking before it and the tool calls in it. */
+/** One answer while it is received, with its thinking and its tool calls. */
 
 import { copyOf, find } from "./dom.js";
 import { marked, piecesOf, watchPieces } from "./sureness.js";
 import { createCard } from "./tools.js";
 
 /**
- * @typedef {string | import("./sureness.js").Piece} Waiting what a column does not show yet: text, or
- *   a piece of which the odds are known
+ * @typedef {string | import("./sureness.js").Piece} Waiting text that is not shown yet, or
+ *   a piece of text with its log-probabilities
  */
 
 export function createColumn() {
   const root = copyOf("#column");
-  /** Where thinking goes; null after a call, when it goes below that. @type {HTMLDetailsElement | null} */
+  /** Where thinking is shown; null after a call, which it must follow. @type {HTMLDetailsElement | null} */
   let thinking = find(".reasoning", root);
   let text = find(".text", root);
-  /** The text whose pieces show their odds. @type {HTMLElement | null} */
+  /** The newest element with pieces that show their odds. @type {HTMLElement | null} */
   let watched = null;
-  /** The newest call of each index. @type {ReturnType<typeof createCard>[]} */
+  /** The newest card for each index of a call. @type {ReturnType<typeof createCard>[]} */
   const cards = [];
   /** @type {Waiting[]} */
   let waiting = [];
   let thought = "";
   let said = "";
 
-  /** The card of a call; text that comes later goes below it. @param {number} index */
+  /** Return the card of a call, or add one; later text goes below it. @param {number} index */
   function cardOf(index) {
     if (cards[index] && !cards[index].closed) return cards[index];
     paint();
@@ -38,7 +38,7 @@ export function createColumn() {
     return cards[index];
   }
 
-  /** Show what has come since the last time. */
+  /** Show the text that was added since the last call. */
   function paint() {
     if (thought) think();
     if (waiting.length) show();
@@ -53,7 +53,7 @@ export function createColumn() {
       thinking.hidden = true;
       text.before(thinking);
     }
-    if (thinking.hidden) thinking.open = true; // but who closes it does not want to see what comes
+    if (thinking.hidden) thinking.open = true; // only at first, so that it stays closed if the user closes it
     thinking.hidden = false;
     find("div", thinking).append(thought);
   }
@@ -90,7 +90,7 @@ export function createColumn() {
     /** The text of the answer so far. */
     said: () => said,
     cardOf,
-    /** The card that there is. @param {number} index */
+    /** The newest card with this index. @param {number} index */
     card: (index) => cards[index],
   };
 }

@@ -1,16 +1,16 @@
 // @ts-check
 /**
- * Functions that the user writes for a model to call. Each call has a thread of its own: it can't
- * reach the page or its token, keeps nothing, and a function that does not end can be stopped.
+ * Functions that the user writes for the model to call. Each call runs on a new thread, so it can't
+ * reach the page or its token, it keeps no state, and a function that does not end can be stopped.
  */
 
 import { definitionOf } from "./tools.js";
 
-const THREAD = "/functions_worker.js"; // the one file of the page that may run what is in no file
-const DEFINING_MS = 3000; // to say what there is: there is nothing to wait for
+const THREAD = "/functions_worker.js"; // the only file of the page that may run code from a text
+const DEFINING_MS = 3000; // time limit for evaluating the definitions
 
 /**
- * The tools that a text of JavaScript is, one or a list, each with its `run`.
+ * Return the tools that a JavaScript expression defines: one tool or a list, each with a `run`.
  * Rejects with an Error that says what is wrong.
  * @param {string} code
  * @returns {Promise<import("./client.js").Tool[]>}
@@ -28,7 +28,7 @@ export async function functionsOf(code) {
 }
 
 /**
- * Rejects with a text.
+ * Evaluate code on a new thread, and call a function of it if `index` is given. Rejects with a string.
  * @param {{code: string, index?: number, args?: any}} message
  * @param {AbortSignal} signal
  * @returns {Promise<any>}

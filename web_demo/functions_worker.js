@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * A thread on which the user's functions run; see functions.js. It is served with a security policy of
- * its own, that lets it run a text and fetch what others let it, and nothing else.
+ * The thread on which a function of the user runs; see functions.js. It is served with a security
+ * policy of its own, which allows running code from a text and fetching from other sites.
  */
 
 onmessage = async ({ data: { code, index, args } }) => {

@@ -1,5 +1,5 @@
 // @ts-check
-/** One conversation: what is asked, what is answered, and what of it the next turn refers to. */
+/** One conversation: the input, the turns, and the messages that the next request will contain. */
 
 import { addAnswer } from "./answer.js";
 import { bytesOf, contentOf, createAttachments } from "./attachments.js";
@@ -14,7 +14,7 @@ const EXAMPLES = [
   "Tell me a story about a fox named Zorvan",
   "How do I stop a generation?",
 ];
-/** What a frame has beside the messages: options, tools, a schema. */
+/** Bytes of a frame that are left for everything but the messages: options, tools, a schema. */
 const RESERVED_BYTES = 64 * 1024;
 
 /** @typedef {import("./client.js").Message} Message */
@@ -22,8 +22,9 @@ const RESERVED_BYTES = 64 * 1024;
 /** @typedef {ReturnType<Client["generate"]> | ReturnType<Client["runTools"]>} Run */
 
 /**
+ * Add a conversation to the page.
  * @param {Client} client
- * @param {() => number} maxFrameBytes what the gateway takes at once
+ * @param {() => number} maxFrameBytes the gateway's limit on one frame
  */
 export function createPane(client, maxFrameBytes) {
   const root = copyOf("#pane");
@@ -34,7 +35,7 @@ export function createPane(client, maxFrameBytes) {
   const attachments = createAttachments(root, form, room);
   /** @type {Message[]} */
   let messages = [];
-  /** What the newest turn adds to them; of several answers the user may still keep another one. */
+  /** Returns the newest messages, which are not final: the user may still choose another answer. */
   let newest = () => /** @type {Message[]} */ ([]);
   /** @type {ReturnType<typeof addAnswer> | null} */
   let answer = null;
@@ -74,7 +75,7 @@ export function createPane(client, maxFrameBytes) {
     input.style.height = `${input.scrollHeight + 2}px`;
   }
 
-  /** How many bytes the conversation may still grow; it goes to the gateway whole each time. */
+  /** Return by how many bytes the conversation may grow; each request contains all of it. */
   function room() {
     return maxFrameBytes() - RESERVED_BYTES - bytesOf([...messages, ...newest()]);
   }
@@ -116,14 +117,14 @@ export function createPane(client, maxFrameBytes) {
   }
 
   /**
-   * Show an answer as it comes, to its end.
+   * Show an answer while it is received, until it ends.
    * @param {Run} run
    * @param {Message} question
    * @param {ReturnType<typeof addAnswer>} shown
    */
   async function follow(run, question, shown) {
     /** @type {Message[] | undefined} */
-    let rounds; // with tools there is more than a text
+    let rounds; // the messages of an answer with tools
     try {
       for await (const chunk of run) shown.add(chunk);
       const result = await run.result;
@@ -132,7 +133,7 @@ export function createPane(client, maxFrameBytes) {
     } catch (error) {
       shown.fail(/** @type {Error} */ (error));
     }
-    // What was shown is what the next turn refers to; a turn that never was asked is forgotten.
+    // The next request contains what was shown; a turn without any answer is left out.
     newest = () => {
       const text = shown.kept();
       const added = rounds ?? (text ? [{ role: "assistant", content: text }] : []);
@@ -177,12 +178,12 @@ export function createPane(client, maxFrameBytes) {
     const focused = document.activeElement;
     find(".send", root).hidden = running;
     find(".stop", root).hidden = !running;
-    // What has the focus may have gone: this button, an example.
+    // The focused button may be hidden now.
     if (root.contains(focused) && !focused?.checkVisibility()) input.focus();
   }
 
   /**
-   * Let the user say what a tool returns; who writes the next message is not disturbed.
+   * Ask the user what a tool returns, without moving the focus while a message is being typed.
    * @param {import("./client.js").ToolCall} call @param {AbortSignal} signal
    */
   async function answerCall(call, signal) {

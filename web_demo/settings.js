@@ -1,11 +1,11 @@
 // @ts-check
-/** The settings: what their form says, as options of a generation. */
+/** The settings on the page, as options of a generation. */
 
 import { find } from "./dom.js";
 import { functionsOf } from "./functions.js";
 import { parseTools, toolsOf } from "./tools.js";
 
-/** How many other tokens are asked for beside each, to show what the model might have said. */
+/** The number of likeliest tokens that are requested for each token of the answer. */
 const ALTERNATIVES = 3;
 
 /**
@@ -42,7 +42,7 @@ const drafts = {};
 let shownConstraint = "text";
 
 /**
- * The fields with which something may be wrong, and what reads them. In their order on the page.
+ * The functions that read the fields whose text may be wrong, in the fields' order on the page.
  * @type {Record<string, (text: string) => any>}
  */
 const FIELDS = {
@@ -53,7 +53,7 @@ const FIELDS = {
   "#variables": parseVariables,
 };
 
-/** Let the form say what is wrong with what is typed into it, and show what belongs together. */
+/** Check the fields while they are edited, and show or hide fields that depend on others. */
 export function watchSettings() {
   find("#temperature").addEventListener("input", showTemperature);
   find("#form").addEventListener("change", showConstraint);
@@ -62,8 +62,8 @@ export function watchSettings() {
 }
 
 /**
- * What the settings say, as options of a generation and tools. Null if there is something wrong with
- * a field: then the user sees it, and nothing ought to be sent.
+ * Return the options of a generation and its tools; null if a field is wrong. The user then sees the
+ * error, and nothing must be sent.
  */
 export async function chosen() {
   const read = await readFields();
@@ -95,7 +95,7 @@ export async function chosen() {
   return { options, tools };
 }
 
-/** What all fields say; null if one of them is wrong, which the user gets to see. */
+/** Return the values of all fields; null, after showing the error, if one of them is wrong. */
 async function readFields() {
   const read = [];
   for (const field of Object.keys(FIELDS)) {
@@ -111,7 +111,7 @@ async function readFields() {
   return read;
 }
 
-/** What a field says; an Error, which is said beside it, if it can't be read. @param {string} selector */
+/** Return a field's value, or an Error, which is shown beside the field. @param {string} selector */
 async function check(selector) {
   const field = find(selector);
   const text = field.value;
@@ -123,12 +123,12 @@ async function check(selector) {
   }
   const wrong = find(`#${field.getAttribute("aria-describedby")}`);
   const said = value instanceof Error ? value.message : "";
-  // What was typed meanwhile has its own. An alert is told again each time that it is written.
+  // A text that was edited meanwhile has its own check. Screen readers repeat an alert that is set again.
   if (field.value === text && wrong.textContent !== said) wrong.textContent = said;
   return value;
 }
 
-/** The numbers that are given; the others are as the model has them. */
+/** Return the numbers that are set; empty fields leave the defaults. */
 function numbers() {
   const given = [...document.querySelectorAll("[data-option]")].map((field) => {
     const { dataset, value } = /** @type {HTMLInputElement} */ (field);
@@ -137,20 +137,20 @@ function numbers() {
   return Object.fromEntries(given.filter(([, value]) => value !== "").map(([name, value]) => [name, Number(value)]));
 }
 
-/** @param {string} choice one of the protocol's words, or a tool's name after a `=` */
+/** @param {string} choice a mode of the protocol, or a tool's name after a `=` */
 function toolChoice(choice) {
   if (!choice.startsWith("=")) return choice;
   return { type: "function", function: { name: choice.slice(1) } };
 }
 
-/** A text that may have line ends in it, written in one line. @param {string} line */
+/** Return a line with its escapes `\n`, `\t` and `\\` replaced. @param {string} line */
 function unescaped(line) {
   return line.replace(/\\([nt\\])/g, (_, sign) => ({ n: "\n", t: "\t" })[/** @type {"n"} */ (sign)] ?? sign);
 }
 
 /**
- * With tools a conversation goes on from each call, so there can be no second answer beside it; and
- * without, there are no calls to choose from.
+ * Show what depends on whether there are tools. With tools, a conversation continues after each
+ * call, so it can have one answer only. Without tools, there is no choice between them.
  */
 async function showTools() {
   const [users, functions] = await Promise.all([check("#tools"), check("#functions")]);
@@ -194,7 +194,7 @@ function readConstraint(text) {
 /** @param {string} text */
 const trimmed = (text) => text.trim();
 
-/** @param {string} text @param {string} what is to be given */
+/** @param {string} text @param {string} what the expected text, for the error */
 function filled(text, what) {
   if (!text.trim()) throw new Error(`give ${what}`);
   return text;

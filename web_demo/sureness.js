@@ -1,28 +1,28 @@
 // @ts-check
 /**
- * How sure the model was of each piece of a text: marks on the pieces, and beside the one that is
- * pointed at, tapped or reached by the arrow keys, what else it might have said.
+ * Shows how sure the model was of each piece of a text. Each piece has a mark; the alternatives are
+ * shown beside the piece that is pointed at, tapped, or reached by the arrow keys.
  */
 
 import { copyOf, find } from "./dom.js";
 
 /** @typedef {import("./client.js").TokenLogprob} TokenLogprob */
-/** @typedef {{text: string, tokens: TokenLogprob[]}} Piece with no tokens, nothing is known of it */
+/** @typedef {{text: string, tokens: TokenLogprob[]}} Piece `tokens` is empty without log-probabilities */
 
-/** From which probability on a piece has which mark; style.css draws them. */
+/** The lower bounds of the marks, as probabilities; style.css draws the marks. */
 const MARKS = [0.9, 0.7, 0.4, 0.15];
-/** A token's text is looked for this near: some is held back, or has lost a blank. */
+/** Characters within which a token's text is searched; some may be held back or have lost a space. */
 const NEAR = 16;
 const GAP = 6; // pixels between a piece and its odds
 
 /** @type {WeakMap<Element, TokenLogprob[]>} */
 const tokensOf = new WeakMap();
-/** The odds that are shown; one for the whole page. @type {HTMLElement | null} */
+/** The element that shows the odds; there is one for the whole page. @type {HTMLElement | null} */
 let odds = null;
 
 /**
- * A chunk's text cut up by its tokens. What can't be told apart stays together: tokens that are
- * parts of one character. The text is what counts; no token adds to it or takes from it.
+ * Split a chunk's text into pieces, one per token. Tokens that are parts of one character share a
+ * piece. Joined, the pieces are exactly the text.
  * @param {string} text
  * @param {TokenLogprob[]} tokens
  * @returns {Piece[]}
@@ -39,7 +39,7 @@ export function piecesOf(text, tokens) {
       group.push(token);
       continue;
     }
-    const begin = group.length ? found : at; // what lies before it is the group's, or its own
+    const begin = group.length ? found : at; // text before it belongs to the group, if there is one
     if (begin > at) pieces.push({ text: text.slice(at, begin), tokens: group });
     at = found + token.token.length;
     pieces.push({ text: text.slice(begin, at), tokens: [token] });
@@ -49,7 +49,7 @@ export function piecesOf(text, tokens) {
   return pieces;
 }
 
-/** A piece as nodes: the blanks around a word stay outside of its mark. @param {Piece} piece */
+/** Return a piece as nodes, with the spaces around a word outside of its mark. @param {Piece} piece */
 export function marked({ text, tokens }) {
   const word = text.trim() || text;
   const [before, after] = [text.slice(0, text.indexOf(word)), text.slice(text.indexOf(word) + word.length)];
@@ -63,8 +63,8 @@ export function marked({ text, tokens }) {
 }
 
 /**
- * Let the pieces of a text show their odds: to a mouse, a finger, and to the keyboard, for which
- * the text is one stop.
+ * Let the pieces of a text show their odds to mouse, touch and keyboard. The text takes part in
+ * keyboard navigation as one element.
  * @param {HTMLElement} text
  */
 export function watchPieces(text) {
@@ -80,7 +80,7 @@ function probabilityOf(tokens) {
   return Math.exp(tokens.reduce((sum, token) => sum + token.logprob, 0));
 }
 
-/** Go from piece to piece; the one that was left is where the keyboard comes back to. @param {KeyboardEvent} event */
+/** Move the focus from piece to piece; Tab returns to the last one. @param {KeyboardEvent} event */
 function move(event) {
   const here = /** @type {HTMLElement} */ (event.target);
   if (event.key === "Escape") hide();
@@ -123,7 +123,7 @@ function hide() {
 /** The piece whose odds are shown. */
 const described = () => find(`[aria-describedby="${odds?.id}"]`);
 
-/** Put the odds beside their piece, above it where there is room. */
+/** Move the odds beside their piece, above it if there is room. */
 function place() {
   const line = described()?.getClientRects()[0];
   if (!odds || !line) return;
@@ -134,7 +134,7 @@ function place() {
   odds.style.top = `${above > GAP ? above : line.bottom + GAP}px`;
 }
 
-/** The likeliest tokens, and the one that was drawn. @param {TokenLogprob[]} tokens */
+/** Return a row for each of the likeliest tokens, and for the one that was sampled. @param {TokenLogprob[]} tokens */
 function rowsOf(tokens) {
   const [drawn] = tokens;
   if (tokens.length > 1) return [rowOf("together", probabilityOf(tokens), true)];
@@ -160,7 +160,7 @@ function percent(probability) {
   return probability < 0.01 ? "under 1 %" : `${Math.round(100 * probability)} %`;
 }
 
-/** Blanks and line ends by signs, which could not be seen otherwise. @param {string} text */
+/** Return a token's text with visible signs for spaces and line ends. @param {string} text */
 function visible(text) {
   return text.replace(/^ | $/g, "␣").replaceAll("\n", "↵").replaceAll("\t", "⇥") || "(nothing)";
 }

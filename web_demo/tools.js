@@ -1,5 +1,5 @@
 // @ts-check
-/** Tools on the demo page: functions of its own and of the user's, and calls that the user answers. */
+/** Tools on the demo page: its own functions, the user's functions, and calls that the user answers. */
 
 /** @typedef {import("./client.js").Tool} Tool */
 /** @typedef {import("./client.js").ToolCall} ToolCall */
@@ -11,7 +11,7 @@ const twoNumbers = (what) => ({
   required: ["a", "b"],
 });
 
-/** What the page can do itself; results with a name are what small models read best. @type {Tool[]} */
+/** The page's own functions. Small models read results with a name best. @type {Tool[]} */
 const OWN = [
   {
     name: "add",
@@ -28,7 +28,7 @@ const OWN = [
 ];
 
 /**
- * What a user wrote as tools: one definition or a list, flat or in OpenAI's nested form.
+ * Return the tools that a user wrote as JSON: one definition or a list, flat or in OpenAI's nested form.
  * Throws an Error that says what is wrong.
  * @param {string} text JSON
  * @returns {Tool[]}
@@ -52,8 +52,8 @@ export function definitionOf(tool, index) {
 }
 
 /**
- * The tools of a conversation.
- * @param {boolean} own whether the page's are among them
+ * Return the tools of a conversation.
+ * @param {boolean} own whether the page's own functions are among them
  * @param {Tool[]} users those that the user answers
  * @param {Tool[]} functions those that the user has written
  */
@@ -62,7 +62,7 @@ export function toolsOf(own, users, functions) {
 }
 
 /**
- * The same tools, with a way to ask the user for what those return that are no functions.
+ * Return the tools with a `run` each: tools without a function ask the user what they return.
  * @param {Tool[]} tools
  * @param {(call: ToolCall, signal: AbortSignal) => Promise<string>} ask
  * @returns {Tool[]}
@@ -72,8 +72,8 @@ export function answeredBy(tools, ask) {
 }
 
 /**
- * A call on the page, as it is made; with a form where the user is to answer it.
- * @param {HTMLElement} root from the template
+ * Return the functions that show a call on the page while it is received, and ask for its result.
+ * @param {HTMLElement} root a copy of the template
  */
 export function createCard(root) {
   /** @param {string} selector */
@@ -82,7 +82,7 @@ export function createCard(root) {
   const input = find("input");
 
   return {
-    /** Whether its answer is there; then the next call with its index is another one. */
+    /** Whether the call has ended; then a call with the same index is another one. */
     closed: false,
     /** @param {ToolCall} call */
     show(call) {
@@ -101,9 +101,9 @@ export function createCard(root) {
       find(".returned").textContent = content;
     },
     /**
-     * Let the user say what the tool returns.
+     * Ask the user what the tool returns.
      * @param {AbortSignal} signal
-     * @param {boolean} focus whether to begin with it now
+     * @param {boolean} focus whether to move the focus there
      * @returns {Promise<string>}
      */
     ask(signal, focus) {

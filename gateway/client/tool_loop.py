@@ -210,6 +210,6 @@ def _assistant_turn(run: Run) -> dict[str, Any]:
     ]
     if not calls:
         return turn
-    # Models that think between calls go on from what they have thought.
+    # Models that think between calls need their earlier thinking.
     thoughts = {"reasoning_content": run.reasoning} if run.reasoning else {}
     return {**turn, **thoughts, "tool_calls": calls}

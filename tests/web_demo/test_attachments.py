@@ -233,7 +233,9 @@ async def test_a_text_is_no_larger_than_the_gateway_takes_it_in_files(new_page):
     async with scripted_gateway(Say("x")) as gateway:
         page = await new_page(gateway.url)
         await attach(page, file("a.txt", b"a" * (MAX_FILE_BYTES + 1)))
-        await wait_for_text(page, WRONG, "“a.txt” is too large: it has 1.0 MB, and a text may have")
+        await wait_for_text(
+            page, WRONG, "“a.txt” is too large: it has 1.0 MB, and a text file may have"
+        )
         await attach(page, file("a.txt", b"a" * MAX_FILE_BYTES), chips=1)
 
 
