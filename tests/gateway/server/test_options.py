@@ -118,11 +118,13 @@ def test_the_documents_ranges_and_defaults_are_those_of_the_code(name, above, lo
 
 
 def test_the_documents_other_bounds_are_those_of_the_code():
-    said = (
-        f"for at most {options.MAX_BIASES:,} tokens. `stop` has at most {options.MAX_STOP_STRINGS} "
-        f"texts of at most {options.MAX_STOP_LENGTH} characters, `files` at most {files.MAX_FILES},"
-    )
-    assert said in " ".join(PROTOCOL.split())
+    said = " ".join(PROTOCOL.split())
+    strings, length = options.MAX_STOP_STRINGS, options.MAX_STOP_LENGTH
+    assert f"for at most {options.MAX_BIASES:,} tokens." in said
+    assert f"`stop` has at most {strings} strings of at most {length} characters," in said
+    mib, image_mib = files.MAX_FILE_BYTES >> 20, files.MAX_IMAGE_BYTES >> 20
+    assert f"`files` has at most {files.MAX_FILES} files, each of at most {mib} MiB," in said
+    assert f"or {image_mib} MiB for an image." in said
 
 
 @pytest.mark.parametrize("option", sorted(EXAMPLES))
