@@ -11,7 +11,7 @@ from typing import Any
 from provider.engine.inbox import Inbox
 from provider.engine.messages import RunRequest
 from provider.engine.rows import Parked, Row, Token
-from provider.engine.run_states import RunState, RunStep, next_state
+from provider.engine.run_states import RunState, Transition, next_state
 from provider.events import Delta, TextDelta
 from provider.formats.text_stream import TextStream
 from provider.interface import GenerationTiming
@@ -41,9 +41,9 @@ class Run:
     admitted: float = 0.0
     first_token: float = 0.0
 
-    def move(self, step: RunStep) -> None:
-        """Take a step; raises AssertionError if the run's state does not allow it."""
-        self.state = next_state(self.state, step)
+    def move(self, transition: Transition) -> None:
+        """Change the state; raises AssertionError if the current state does not allow that."""
+        self.state = next_state(self.state, transition)
 
     @property
     def ended(self) -> bool:

@@ -1,7 +1,7 @@
-"""The states of a run, and the table of the steps from each state to the next.
+"""The states of a run, and the table of the transitions between them.
 
 Rule 1: a run's state is changed by `Run.move` alone, and on the MLX thread alone.
-Rule 2: a step that the table does not allow is a fault of the engine, never of a caller.
+Rule 2: a transition that the table does not allow is a fault of the engine, never of a caller.
 Rule 3: an ended run stays ended.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["TRANSITIONS", "RunState", "RunStep", "next_state"]
+__all__ = ["TRANSITIONS", "RunState", "Transition", "next_state"]
 
 
 class RunState(StrEnum):
@@ -23,7 +23,7 @@ class RunState(StrEnum):
     ENDED = "ended"
 
 
-class RunStep(StrEnum):
+class Transition(StrEnum):
     """An event that changes a run's state."""
 
     TAKE = "take"  # from the mailbox
@@ -37,41 +37,41 @@ class RunStep(StrEnum):
     CANCEL = "cancel"
 
 
-TRANSITIONS: dict[RunState, dict[RunStep, RunState]] = {
+TRANSITIONS: dict[RunState, dict[Transition, RunState]] = {
     RunState.POSTED: {
-        RunStep.TAKE: RunState.WAITING,
+        Transition.TAKE: RunState.WAITING,
     },
     RunState.WAITING: {
-        RunStep.ADMIT: RunState.READING,
-        RunStep.FAIL: RunState.ENDED,
-        RunStep.CANCEL: RunState.ENDED,
+        Transition.ADMIT: RunState.READING,
+        Transition.FAIL: RunState.ENDED,
+        Transition.CANCEL: RunState.ENDED,
     },
     RunState.READING: {
-        RunStep.DECODE: RunState.DECODING,
-        RunStep.PARK: RunState.PARKED,
-        RunStep.FINISH: RunState.ENDED,  # by a token that was sampled before it was parked
-        RunStep.FAIL: RunState.ENDED,
-        RunStep.CANCEL: RunState.ENDED,
+        Transition.DECODE: RunState.DECODING,
+        Transition.PARK: RunState.PARKED,
+        Transition.FINISH: RunState.ENDED,  # by a token that was sampled before it was parked
+        Transition.FAIL: RunState.ENDED,
+        Transition.CANCEL: RunState.ENDED,
     },
     RunState.DECODING: {
-        RunStep.READ_AGAIN: RunState.READING,
-        RunStep.PARK: RunState.PARKED,
-        RunStep.FINISH: RunState.ENDED,
-        RunStep.FAIL: RunState.ENDED,
-        RunStep.CANCEL: RunState.ENDED,
+        Transition.READ_AGAIN: RunState.READING,
+        Transition.PARK: RunState.PARKED,
+        Transition.FINISH: RunState.ENDED,
+        Transition.FAIL: RunState.ENDED,
+        Transition.CANCEL: RunState.ENDED,
     },
     RunState.PARKED: {
-        RunStep.RESUME: RunState.WAITING,
-        RunStep.FAIL: RunState.ENDED,
-        RunStep.CANCEL: RunState.ENDED,
+        Transition.RESUME: RunState.WAITING,
+        Transition.FAIL: RunState.ENDED,
+        Transition.CANCEL: RunState.ENDED,
     },
     RunState.ENDED: {},
 }
 
 
-def next_state(state: RunState, step: RunStep) -> RunState:
-    """Return the state after a step; raises AssertionError if the step is not allowed."""
-    after = TRANSITIONS[state].get(step)
+def next_state(state: RunState, transition: Transition) -> RunState:
+    """Return the state after a transition; raises AssertionError if it is not allowed."""
+    after = TRANSITIONS[state].get(transition)
     if after is None:
-        raise AssertionError(f"a run that is {state} was told to {step}")
+        raise AssertionError(f"a run that is {state} was told to {transition}")
     return after

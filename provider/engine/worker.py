@@ -30,7 +30,7 @@ from provider.engine.pace import Pace
 from provider.engine.prompt_reuse import PromptReuse
 from provider.engine.rows import Parked, Row, StepResult, Token, without_frames
 from provider.engine.run import Run, Runs
-from provider.engine.run_states import RunState, RunStep
+from provider.engine.run_states import RunState, Transition
 from provider.engine.sampling import Sampling
 from provider.engine.scheduler import Scheduler, may_go_on, must_park
 from provider.engine.statistics import Counters, EngineStatistics
@@ -105,7 +105,7 @@ class Worker:
 
     def submit(self, run: Run) -> None:
         """Queue a run; if another run is reading the same prompt for it, wait for that first."""
-        run.move(RunStep.TAKE)
+        run.move(Transition.TAKE)
         if self._reuse.leads(run):
             self._scheduler.submit(run.key)
 
@@ -113,14 +113,14 @@ class Worker:
         """End a run in whatever state it is, without an event; do nothing if it has ended."""
         if not run.ended:
             self.counters.cancelled += 1
-            self._forget(run, RunStep.CANCEL)
+            self._forget(run, Transition.CANCEL)
 
     def resume(self, run: Run) -> None:
         """Queue a parked run again if its reader has caught up."""
         if run.state is not RunState.PARKED:
             return
         if may_go_on(run, self._settings.max_unread):
-            run.move(RunStep.RESUME)
+            run.move(Transition.RESUME)
             run.inbox.parked = False
             self._scheduler.resume(run.key)
 
@@ -263,7 +263,7 @@ class Worker:
     def _begin(self, run: Run) -> None:
         """Add a new or parked run to the batch."""
         assert self._batch is not None
-        run.move(RunStep.ADMIT)
+        run.move(Transition.ADMIT)
         if run.parked is not None:
             self._continue(run, run.parked)
             return
@@ -330,9 +330,9 @@ class Worker:
         """Record how many tokens of a run remain to be prefilled; with none left, it decodes."""
         self._scheduler.read(run.key, left)
         if left and run.state is RunState.DECODING:
-            run.move(RunStep.READ_AGAIN)
+            run.move(Transition.READ_AGAIN)
         elif not left and run.state is RunState.READING:
-            run.move(RunStep.DECODE)
+            run.move(Transition.DECODE)
 
     def _prefill(self, active_models: int) -> None:
         """Prefill one chunk, if the batch has a prompt to read."""
@@ -416,7 +416,7 @@ class Worker:
 
     def _park(self, run: Run) -> None:
         assert self._batch is not None
-        run.move(RunStep.PARK)
+        run.move(Transition.PARK)
         run.parked = self._batch.park(run.key)
         self._admission.release(run.key)
         self.counters.parkings += 1
@@ -431,7 +431,7 @@ class Worker:
         self.counters.finished += 1
         self._seconds_in_batch += 0.1 * (now - run.admitted - self._seconds_in_batch)
         self._tell(run, finished(run, reason, now))
-        self._forget(run, RunStep.FINISH)
+        self._forget(run, Transition.FINISH)
 
     def _fail(self, run: Run, error: Exception) -> None:
         self._end(run, failure_of(run, error), faulty=True)
@@ -439,9 +439,9 @@ class Worker:
     def _end(self, run: Run, error: Exception, *, faulty: bool = False) -> None:
         self.counters.faults += 1
         self._tell(run, RunFailed(error))
-        self._forget(run, RunStep.FAIL, faulty=faulty)
+        self._forget(run, Transition.FAIL, faulty=faulty)
 
-    def _forget(self, run: Run, end: RunStep, *, faulty: bool = False) -> None:
+    def _forget(self, run: Run, end: Transition, *, faulty: bool = False) -> None:
         self._queue_again(self._reuse.forget(run))
         run.move(end)
         run.parked, run.row = None, None

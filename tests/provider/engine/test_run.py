@@ -7,7 +7,7 @@ from provider.engine.inbox import SyncInbox
 from provider.engine.messages import RunRequest
 from provider.engine.rows import Token
 from provider.engine.run import Run, Runs
-from provider.engine.run_states import RunState, RunStep
+from provider.engine.run_states import RunState, Transition
 from provider.events import TextDelta
 from provider.formats.text_stream import TextFormat, TextStream
 from provider.models.loading import tokenizer_of
@@ -76,9 +76,9 @@ def test_timing_says_where_the_time_went(tokenizer):
 def test_a_run_takes_no_step_that_its_state_forbids():
     run = run_of()
     with pytest.raises(AssertionError, match="a run that is posted was told to finish"):
-        run.move(RunStep.FINISH)
-    run.move(RunStep.TAKE)
-    run.move(RunStep.CANCEL)
+        run.move(Transition.FINISH)
+    run.move(Transition.TAKE)
+    run.move(Transition.CANCEL)
     assert run.ended
 
 
@@ -86,7 +86,7 @@ def test_runs_are_counted_by_state_and_can_come_while_they_are_looked_at():
     runs = Runs()
     for key in range(4):
         runs.add(run_of(key))
-    runs[0].move(RunStep.TAKE)
+    runs[0].move(Transition.TAKE)
     assert runs.count(RunState.POSTED) == 3
     assert runs.count(RunState.POSTED, RunState.WAITING) == len(runs) == 4
     for run in runs:

@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from provider.engine.run_states import TRANSITIONS, RunState, RunStep, next_state
+from provider.engine.run_states import TRANSITIONS, RunState, Transition, next_state
 
 
-def test_every_state_has_its_row_and_every_step_its_place():
+def test_every_state_has_its_row_and_every_transition_its_place():
     assert set(TRANSITIONS) == set(RunState)
-    assert {step for steps in TRANSITIONS.values() for step in steps} == set(RunStep)
+    assert {one for after in TRANSITIONS.values() for one in after} == set(Transition)
 
 
 def reachable(state, seen=()):
@@ -28,14 +28,14 @@ def test_every_state_follows_from_the_first_and_leads_to_the_end():
 
 def test_what_was_taken_can_be_cancelled_and_can_fail_wherever_it_is():
     for state in set(RunState) - {RunState.POSTED, RunState.ENDED}:
-        assert next_state(state, RunStep.CANCEL) is RunState.ENDED
-        assert next_state(state, RunStep.FAIL) is RunState.ENDED
+        assert next_state(state, Transition.CANCEL) is RunState.ENDED
+        assert next_state(state, Transition.FAIL) is RunState.ENDED
 
 
-@pytest.mark.parametrize("step", RunStep)
-def test_nothing_follows_the_end(step):
-    with pytest.raises(AssertionError, match=f"a run that is ended was told to {step}"):
-        next_state(RunState.ENDED, step)
+@pytest.mark.parametrize("transition", Transition)
+def test_nothing_follows_the_end(transition):
+    with pytest.raises(AssertionError, match=f"a run that is ended was told to {transition}"):
+        next_state(RunState.ENDED, transition)
 
 
 def test_the_table_can_be_drawn_without_mlx():
