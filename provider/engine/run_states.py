@@ -26,7 +26,7 @@ class RunState(StrEnum):
 class Transition(StrEnum):
     """An event that changes a run's state."""
 
-    TAKE = "take"  # from the mailbox
+    QUEUE = "queue"  # taken from the mailbox
     ADMIT = "admit"  # into the batch
     DECODE = "decode"  # its prompt is read
     READ_AGAIN = "read again"  # its forward pass has failed
@@ -39,7 +39,7 @@ class Transition(StrEnum):
 
 TRANSITIONS: dict[RunState, dict[Transition, RunState]] = {
     RunState.POSTED: {
-        Transition.TAKE: RunState.WAITING,
+        Transition.QUEUE: RunState.WAITING,
     },
     RunState.WAITING: {
         Transition.ADMIT: RunState.READING,

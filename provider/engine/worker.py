@@ -105,7 +105,7 @@ class Worker:
 
     def submit(self, run: Run) -> None:
         """Queue a run; if another run is reading the same prompt for it, wait for that first."""
-        run.move(Transition.TAKE)
+        run.move(Transition.QUEUE)
         if self._reuse.leads(run):
             self._scheduler.submit(run.key)
 

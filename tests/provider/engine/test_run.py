@@ -77,7 +77,7 @@ def test_a_run_takes_no_step_that_its_state_forbids():
     run = run_of()
     with pytest.raises(AssertionError, match="a run that is posted was told to finish"):
         run.move(Transition.FINISH)
-    run.move(Transition.TAKE)
+    run.move(Transition.QUEUE)
     run.move(Transition.CANCEL)
     assert run.ended
 
@@ -86,7 +86,7 @@ def test_runs_are_counted_by_state_and_can_come_while_they_are_looked_at():
     runs = Runs()
     for key in range(4):
         runs.add(run_of(key))
-    runs[0].move(Transition.TAKE)
+    runs[0].move(Transition.QUEUE)
     assert runs.count(RunState.POSTED) == 3
     assert runs.count(RunState.POSTED, RunState.WAITING) == len(runs) == 4
     for run in runs:
