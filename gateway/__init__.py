@@ -1,6 +1,7 @@
 """The WebSocket server and its clients; knows no model, and never imports mlx.
 
-`__version__` is read on first use: the modules that read it take as long to import as a command.
+`__version__` is read on first use, because importing the modules that read it takes as long as
+importing a whole command.
 """
 
 from __future__ import annotations

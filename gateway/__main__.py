@@ -1,4 +1,4 @@
-"""`mlx-gateway` and `python -m gateway`: the command line, which can be stopped from the start."""
+"""`mlx-gateway` and `python -m gateway`: the command line, which signals can end from the start."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from gateway.commands.failure import STOPPED_EARLY, ExitStatus
 
 __all__ = ["main"]
 
-SHOW_CURSOR = "\x1b[?25h"  # which a spinner hides
+SHOW_CURSOR = "\x1b[?25h"  # for the terminal, whose cursor a spinner may have hidden
 
 
 def main() -> None:
     """Run the command line; its exit status is an ExitStatus."""
-    signal.signal(signal.SIGTERM, _stop)  # the imports take a while, and mlx takes longer
+    signal.signal(signal.SIGTERM, _stop)  # before the imports, which take seconds
     from gateway.commands.cli import run  # noqa: PLC0415
 
     run()
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    # Nothing is open yet that had to be closed; and an exception may be lost in an import.
+    # Nothing is open yet that must be closed, and an import may swallow an exception.
     if sys.stderr.isatty():
         sys.stderr.write(SHOW_CURSOR)
     print(STOPPED_EARLY, file=sys.stderr, flush=True)  # noqa: T201 - no console is there yet

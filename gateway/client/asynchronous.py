@@ -6,10 +6,10 @@
             print(chunk.text, end="")
         print(run.done.usage)
 
-As a context manager, a generation is cancelled at the end of the block, and its `done` awaited. The
-client reconnects when the connection is lost. A generation that has received its ticket then goes
-on, each frame exactly once; one without a ticket ends with ConnectionLostError. The client never
-sends a prompt again by itself.
+Used as a context manager, a generation is cancelled at the end of the block, and its `done` is
+awaited. The client reconnects when the connection is lost. A generation that has received its
+ticket is then resumed, and gets each frame exactly once; one without a ticket ends with
+ConnectionLostError. The client never sends a prompt again by itself.
 
 Each generation has a window of WINDOW frames, which are acknowledged as they are read. One that is
 not read waits on the gateway, without delaying others on the connection, until the gateway ends it
@@ -58,8 +58,8 @@ __all__ = [
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024  # largest frame accepted from a server
 
-# The most unread frames of one generation. Pausing the socket instead would delay all generations
-# on the connection, and for ever if the others are read before this one.
+# The most unread frames of one generation. Not reading the socket instead would delay all
+# generations on the connection, and would deadlock a caller that reads the others first.
 WINDOW = 64
 GIVE_UP_S = 60.0  # the server's default `resume_ttl`
 
@@ -189,7 +189,7 @@ class GatewayClient:
                 raise self._failure
             if self._socket is not None and self._socket.state is State.OPEN:
                 return self._socket
-            self._open.clear()  # the connection is lost, before the reader noticed
+            self._open.clear()  # the connection is lost, and the reader has not noticed yet
 
     async def _write(self, socket: ClientConnection, frame: ClientFrame) -> None:
         await socket.send(self._codec.encode(frame), text=self._codec.text)
@@ -260,7 +260,7 @@ class GatewayClient:
         if run.over or run.ticket is None:
             return
         if not same:
-            run.fail(ConnectionLostError("the gateway was started anew meanwhile"))
+            run.fail(ConnectionLostError("the gateway was restarted meanwhile"))
             return
         await self._write(socket, Resume(id=run.id, ticket=run.ticket, after=run.last))
         self.resumed += 1
@@ -272,7 +272,7 @@ class GatewayClient:
         reason = ""
         try:
             reason = await self._read_while_possible()
-        except Exception as error:  # noqa: BLE001 - lest a generation be waited for for ever
+        except Exception as error:  # noqa: BLE001 - nobody may wait forever for a generation
             reason = f"the client failed: {type(error).__name__}: {error}"
             if self._socket is not None:
                 self._socket.transport.abort()

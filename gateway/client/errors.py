@@ -47,7 +47,7 @@ class ConnectionLostError(GatewayError):
 
 
 def error_of(frame: Error) -> GatewayError:
-    """Return what an `error` frame raises; an unknown code keeps what the frame says of itself."""
+    """Return the exception for an `error` frame, whose code may be unknown to this client."""
     retryable = frame.retryable or RETRYABLE.get(frame.code, False)
     return GatewayError(
         frame.code.value if isinstance(frame.code, ErrorCode) else str(frame.code),

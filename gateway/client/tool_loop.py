@@ -62,9 +62,9 @@ class Toolbox:
 
     @classmethod
     def from_file(cls, path: Path, ask: Ask | None = None, more: Iterable[Definition] = ()) -> Self:
-        """Return the public functions of a Python file, and `more`.
+        """Return a toolbox of the public functions of a Python file, and of `more` tools.
 
-        Runs the file. Raises OSError if it can't be read, and whatever it raises.
+        Runs the file. Raises OSError if it can't be read, and any error that running it raises.
         """
         path.open().close()  # raises a clearer error than the import would
         spec = importlib.util.spec_from_file_location(f"tools_{path.stem}", path)
@@ -89,7 +89,7 @@ class Toolbox:
         return bool(self._names) and call.name not in self._names
 
     async def answer(self, call: ToolCall) -> str:
-        """Call the tool, and return its result as text, encoded as JSON if it is not a text."""
+        """Call the tool, and return its result as text, encoded as JSON if it is not a string."""
         function = self._functions.get(call.name or "")
         if self._is_wrong(call):
             return _error(f"there is no tool `{call.name}`, only {', '.join(self._names)}")
@@ -115,14 +115,14 @@ class Toolbox:
         most_rounds: int = MAX_ROUNDS,
         **fields: Any,
     ) -> ToolRun:
-        """Return an answer to `messages`, with what `generate` takes as `fields`."""
+        """Return the run that answers `messages`; `fields` are further fields of `generate`."""
         return ToolRun(client, self, list(messages), most_rounds, fields)
 
 
 class ToolRun:
-    """Generations in a row, and the functions called in between; made by `Toolbox.run`.
+    """Several generations, with calls of functions in between; made by `Toolbox.run`.
 
-    `messages` are the turns that were added, `run` is the newest generation.
+    `messages` are the messages added so far, `run` is the newest generation.
     """
 
     def __init__(

@@ -76,7 +76,7 @@ async def ask_user(call: ToolCall) -> str:
     finally:
         loop.remove_reader(sys.stdin)
         if not line:
-            notes.print()  # the cursor still stands behind the question
+            notes.print()  # ends the line of the question
     if not line:
         raise EOFError("the user ended the input without an answer")
     return line.rstrip("\n")
@@ -147,8 +147,8 @@ class _Answer:
     def __init__(self, run: ToolRun | Completion):
         self.run = run
         self._stopping: asyncio.Task[None] | None = None
-        self._line_open = False  # whether standard output stands within a line
-        self._thinking = False  # whether standard error stands within a line of thinking
+        self._line_open = False  # whether the last line on standard output is unfinished
+        self._thinking = False  # whether the last line on standard error is unfinished thinking
 
     async def print(self) -> None:
         """Print the answer while it streams, up to where `stop` ended it."""

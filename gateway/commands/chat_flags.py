@@ -1,4 +1,4 @@
-"""What the flags of `chat` ask for, checked, and how a chat fails."""
+"""Checks the flags of `chat`, runs it, and reports its errors as Failures."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def chat_by_flags(
 ) -> bool:
     """Chat until the input ends, and return whether every turn was answered.
 
-    `options` are texts NAME=VALUE, `tools` is a Python file of functions, `files` go with the first
-    message. Raises Failure.
+    `options` are strings NAME=VALUE, `tools` is a Python file of functions, `files` go with the
+    first message. Raises Failure.
     """
     given = sampling | dict(_option(text) for text in options)
     toolbox = _toolbox(tools, given.pop("tools", None) or [])

@@ -33,7 +33,7 @@ __all__ = ["run"]
 
 DEFAULTS = Settings()
 SETTINGS = configuration.settings(ServeSettings, Settings, EngineSettings)
-# Other kinds are taken as texts and checked later.
+# Values of other kinds are taken as strings and checked later.
 FLAGS: dict[str, Any] = {"bool": bool, "list": list[str]}
 METAVARS = {"bool": None, "list": "str"}
 EPILOG = (
@@ -86,7 +86,9 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 def _flag(setting: Setting) -> inspect.Parameter:
     choices = setting.field.metadata.get("choices")
-    said = f" \\[default: {setting.default}]" if setting.default else ""  # a bracket, not a style
+    said = (
+        f" \\[default: {setting.default}]" if setting.default else ""
+    )  # escaped, or rich would read a style
     option = typer.Option(
         setting.flag,
         metavar="|".join(map(str, choices))
@@ -239,7 +241,7 @@ OtherOptions = Annotated[
         "-o",
         metavar="NAME=VALUE",
         help="Another field of the protocol's `generate`, such as `-o top_p=0.9`; the value is "
-        "JSON, or else a text; may be repeated.",
+        "JSON, or else a string; may be repeated.",
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""What a chat asks of a gateway: messages with files, an answer or a continuation."""
+"""Builds the requests of a chat: messages with files, answered or continued without a template."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def user_turn(text: str, attachments: Sequence[dict[str, Any]]) -> dict[str, Any
 def ask(
     client: GatewayClient, toolbox: Toolbox, turns: list[dict[str, Any]], fields: dict[str, Any]
 ) -> ToolRun | Completion:
-    """Return the answer to the last of the turns; with the option `raw`, its continuation."""
+    """Return the run that answers the last turn, or with the option `raw` continues it."""
     last = turns[-1]["content"]
     if not fields.get("raw") or not isinstance(last, str):
         return toolbox.run(client, turns, **fields)

@@ -19,7 +19,7 @@ class ExitStatus(IntEnum):
     NO_MODEL = 4
     NO_GATEWAY = 5
     UNAUTHORIZED = 6
-    INTERRUPTED = 130  # as a shell has it: 128 and the number of the signal
+    INTERRUPTED = 130  # 128 plus the number of the signal, as shells do
     TERMINATED = 143
 
 

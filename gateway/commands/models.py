@@ -76,7 +76,7 @@ def pull_model(model: str, errors: Console) -> None:
 
 
 def _flag(model: str, path: Path) -> str:
-    """Return the flag of `serve` for it. Raises Failure if it can't be served."""
+    """Return the flag that serves a downloaded model. Raises Failure if it can't be served."""
     if hub.holds_model(path):
         return f"--model {model}"
     if hub.holds_adapter(path):

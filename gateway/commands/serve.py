@@ -71,7 +71,7 @@ class Service:
         self._token_file = values["token_file"].value
         self._errors = errors
         self._stop = asyncio.Event()
-        self._signal = signal.SIGTERM  # which one came, once `_stop` is set
+        self._signal = signal.SIGTERM  # the signal that has set `_stop`
 
     async def run(self) -> ExitStatus:
         """Listen, load the first model, print the address, wait for a signal, and stop."""

@@ -1,9 +1,9 @@
-"""Settings from flags, environment variables and a file; the first of these that has one wins.
+"""Settings from flags, environment variables and a file; the first of these that has a value wins.
 
 A setting is named after its field, without `_s`: the flag `--write-timeout`, the variable
-`MLX_GATEWAY_WRITE_TIMEOUT`, and `write_timeout` in the file. A setting that none of them has takes
-its default. Sizes in bytes may be written as `512MiB`. A list is a flag given repeatedly, a
-variable with commas, or an array of the file.
+`MLX_GATEWAY_WRITE_TIMEOUT`, and `write_timeout` in the file. A setting without a value takes
+its default. Sizes in bytes may be written as `512MiB`. A list is given by repeating its flag, by
+commas in the variable, or by an array in the file.
 
 Pure: no I/O. The settings are fields of dataclasses, whose metadata gives the allowed values.
 """
@@ -73,17 +73,17 @@ class Setting:
 
     @property
     def why(self) -> str:
-        """A line of help."""
+        """The line of help."""
         return str(self.field.metadata["why"])
 
     @property
     def group(self) -> str:
-        """The group that it is shown in."""
+        """The heading under which `--help` shows it."""
         return str(self.field.metadata["group"])
 
     @property
     def default(self) -> str:
-        """The default as a user writes it, an empty text if there is none."""
+        """The default as a user writes it, an empty string if there is none."""
         value: Any = self.field.default
         if value is None or value is False or value == ():
             return ""

@@ -49,10 +49,11 @@ class Dialect(Protocol):
 class Route:
     """A path that speaks a wire language.
 
-    `make` returns the dialect for an agreed subprotocol (None without one) and the deepest nesting
-    that a message may have. `secret_in` finds a token among the subprotocols that a client offers,
-    "" for one that can't be decoded, None for none. Without it, clients of a language that has no
-    `hello` must send the `Authorization` header. `hint` answers a plain GET of the path.
+    `make` returns a dialect, given the agreed subprotocol (None without one) and the deepest
+    nesting that a message may have. `secret_in` returns the token among the subprotocols that a
+    client offers, "" if it can't be decoded, None if there is none. By default it finds none, so
+    clients of a language without `hello` must send the `Authorization` header. `hint` answers a
+    plain GET of the path.
     """
 
     path: str

@@ -70,7 +70,7 @@ class _Codec:
 
 
 class JsonCodec(_Codec):
-    """Text frames with one JSON object each, `{"type": …, fields}`; defaults are left out."""
+    """Text frames with one JSON object each, `{"type": …, fields}`, without default values."""
 
     name = JSON_PROTOCOL
     text = True
@@ -210,7 +210,7 @@ def server_frame(fields: dict[str, Any]) -> ServerFrame | None:
     kind = SERVER_FRAMES.get(str(fields.get("type")))
     if kind is None:
         return None
-    if kind is Error and fields.get("code") not in list(ErrorCode):  # whatever it is, a list too
+    if kind is Error and fields.get("code") not in list(ErrorCode):  # the code may have any type
         fields = {**fields, "code": ErrorCode.INTERNAL}
     try:
         return msgspec.convert(fields, kind, strict=False)

@@ -202,7 +202,7 @@ class Queued(_FromServer, tag="queued", frozen=True, kw_only=True):
 
 
 class Loading(_FromServer, tag="loading", frozen=True, kw_only=True):
-    """The model is being loaded: `done` of `total` bytes of its weights are there."""
+    """The model is being loaded: `done` of `total` bytes of its files or weights are there."""
 
     id: str
     model: str

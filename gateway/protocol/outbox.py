@@ -1,6 +1,6 @@
-"""What a generation has waiting to be sent, and how many bytes that takes.
+"""The events of a generation that wait to be sent, and their sizes in bytes.
 
-Waiting texts of one answer and channel are joined to one frame, and so are waiting parts of one
+Waiting texts of one answer and channel are joined into one frame, and so are waiting parts of one
 tool call. A frame is made and numbered when it is sent.
 """
 
@@ -24,7 +24,7 @@ __all__ = [
     "WaitingText",
 ]
 
-MAX_PARTS = 128  # texts kept apart before they are joined to one, which takes less memory
+MAX_PARTS = 128  # strings collected before they are joined into one, which takes less memory
 PAIR_BYTES = 64  # estimated size of a token and its log-probability on the wire
 FRAME_BYTES = 128  # estimated size of a kept frame without its text
 

@@ -101,7 +101,7 @@ class Session:
 
     @property
     def waiting(self) -> int:
-        """The length of the line, in generations with new events and events of no generation."""
+        """The number of generations with new events, plus the events that belong to none."""
         return len(self._line)
 
     @property
@@ -110,7 +110,7 @@ class Session:
         return self._line_bytes
 
     def pop_events(self) -> tuple[list[Event], Generation | None]:
-        """Remove the first in line; return its events, and the generation, None without one."""
+        """Remove the first in line; return its events, and its generation or None."""
         first = self._line.popleft()
         if not isinstance(first, Generation):
             self._line_bytes -= _size(first)
@@ -144,7 +144,7 @@ class Session:
         return []
 
     def reject(self, error: BadFrame) -> None:
-        """Refuse a bad frame; without its id if a live generation has that, which goes on."""
+        """Refuse a bad frame; the refusal has no id if that is the id of a live generation."""
         frame_id = None if error.frame_id in self._generations else error.frame_id
         self.refuse(frame_id, Refusal(error.code, str(error), fields=error.fields))
 

@@ -1,4 +1,4 @@
-"""Ends that are bounded in time, whatever a client or a provider does."""
+"""Closes connections and ends tasks in bounded time, whatever a client or a provider does."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def close(socket: ServerConnection, seconds: float, code: int, reason: str
 
 
 async def all_end(tasks: Iterable[asyncio.Task[Any]], seconds: float) -> bool:
-    """Wait for tasks to end in any way, `seconds` at most; return whether all have."""
+    """Wait at most `seconds` until tasks end in any way; return whether all have ended."""
     running = set(tasks)
     if running:
         _, running = await asyncio.wait(running, timeout=seconds)

@@ -1,4 +1,4 @@
-"""What all connections of a gateway share: its provider, and the live generations."""
+"""The state that all connections of a gateway share: its provider and the live generations."""
 
 from __future__ import annotations
 

@@ -44,7 +44,10 @@ class Handshake:
     # Before the connection is made.
 
     def refusal(self, request: Request, peer: str, *, upgrade: bool) -> Page | None:
-        """Return the answer that refuses a request, None for none; `upgrade` for a WebSocket."""
+        """Return the answer that refuses a request, None if it is allowed.
+
+        `upgrade` says that the request opens a WebSocket.
+        """
         host = _only(request.headers.get_all("Host"))
         if not self._host_allowed(host):
             return text_page(
@@ -113,7 +116,7 @@ class Handshake:
         return None
 
     def leave(self, address: str) -> None:
-        """Count a connection of this address less."""
+        """Stop counting a connection of this address."""
         self._all -= 1
         self._by_address.remove(address)
 
@@ -125,7 +128,7 @@ class Handshake:
         return True
 
     def leave_with(self, token: Token) -> None:
-        """Count a connection of this token less."""
+        """Stop counting a connection of this token."""
         self._by_token.remove(token.name)
 
 

@@ -35,7 +35,7 @@ class Histogram:
 
     def __init__(self, bounds: tuple[float, ...]):
         self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)  # not cumulated
+        self.counts = [0] * (len(bounds) + 1)  # of each bucket alone
         self.total = 0.0
 
     def add(self, value: float) -> None:

@@ -66,11 +66,12 @@ def proxies(text: str | None) -> Proxies:
 
 
 def client_address(peer: str, forwarded: Sequence[str], trusted: Proxies) -> str:
-    """Return the address of the client, "" if it is not known, on a Unix socket.
+    """Return the address of the client, "" for an unknown one on a Unix socket.
 
-    `peer` is the address of the socket's other end, "" on a Unix socket; `forwarded` has the values
-    of X-Forwarded-For. They are read from the right, as long as the address before is a trusted
-    proxy's; what is left of that may be forged.
+    `peer` is the address of the socket's other end, "" on a Unix socket. `forwarded` has the values
+    of X-Forwarded-For, to which each proxy appends the address of its own peer. Its addresses are
+    read from right to left, up to the first that is not a trusted proxy's: any further ones may be
+    forged.
     """
     address = peer
     hops = [hop.strip() for value in forwarded for hop in value.split(",")]

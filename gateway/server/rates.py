@@ -1,4 +1,4 @@
-"""Counts by key and token buckets, without I/O or a clock."""
+"""Counters by key, and token buckets; no I/O and no clock."""
 
 from __future__ import annotations
 
