@@ -1,7 +1,7 @@
 """Turns prompts into tokens; knows no socket.
 
-`MLXProvider` is imported on first use, because mlx and mlx-lm take over a second to import and not
-every user of the interface needs them.
+`MLXProvider` is imported on first use, because importing mlx and mlx-lm takes over a second, and
+not every user of the interface needs them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Admission of one model's runs by memory: the most a run may need is promised before it begins.
+"""Admits one model's runs by memory: a run begins when the most that it may need is promised to it.
 
 Rule: only the MLX thread calls it, except for `refuse_if_too_large`.
 """
@@ -39,7 +39,7 @@ class Admission:
 
     @property
     def held(self) -> int:
-        """How many bytes count as taken: weights, promises, parked runs' and kept KV caches."""
+        """How many bytes are in use: weights, promises, caches of parked runs, kept caches."""
         return self.weights + self.budget.committed + self._parked_bytes + self._prefixes.nbytes
 
     @property

@@ -147,7 +147,7 @@ class Engine:
             watcher(progress)
 
     def retire(self) -> bool:
-        """Refuse new runs from now on, but only if there are none; return whether that is so.
+        """Refuse new runs from now on, unless there are runs; return whether new ones are refused.
 
         From any thread. The caller must still call `close`.
         """

@@ -18,7 +18,7 @@ from provider.runtime.mlx_lm import TokenBuffer
 
 __all__ = ["Group", "Together"]
 
-MAX_DEAD = 0.25  # share of a group's slots that may be dead before it is made smaller
+MAX_DEAD = 0.25  # share of a group's slots that may be without a row before it is made smaller
 Together = Callable[[Sequence[list[Any]]], SlotCaches | MergedCaches]
 
 

@@ -1,4 +1,4 @@
-"""The queues of a run's events, for a reader on an event loop or on a thread."""
+"""Queues for the events of a run, whose reader is on an event loop or on a thread."""
 
 from __future__ import annotations
 

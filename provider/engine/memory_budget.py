@@ -1,4 +1,4 @@
-"""A budget for KV caches: the most that a run may need is promised to it before it begins.
+"""A budget for KV caches, from which each run is promised the most that it may need.
 
 Pure policy: no tensor. The bytes per token are measured on the model's own caches.
 """

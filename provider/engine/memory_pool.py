@@ -48,8 +48,8 @@ class MemoryPool:
         self.stay_s = MIN_STAY_S
         # Unloads the least recently used idle model.
         self.unload: Callable[[], bool] = lambda: False
-        # The first makes a model in use take no new runs, so that it can be unloaded soon; the
-        # second takes that back.
+        # `make_way` makes a model in use refuse new runs, so that it can be unloaded soon;
+        # `call_off` makes it accept them again.
         self.make_way: Callable[[], None] = lambda: None
         self.call_off: Callable[[], None] = lambda: None
         self._clock = clock  # returns seconds

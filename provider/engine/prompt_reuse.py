@@ -28,9 +28,9 @@ class PromptReuse:
     def __init__(self, prefixes: PrefixCache):
         self.prefixes = prefixes
 
-    def keep(self, row: Row, copy: Callable[[], list[Any]], tokens: int) -> None:
-        """Offer the caches of a row's first `tokens` tokens to the prefix cache."""
-        self.prefixes.offer(row.kind, row.sequence[:tokens], copy)
+    def keep(self, row: Row, make: Callable[[], list[Any]], tokens: int) -> None:
+        """Offer the prefix cache what `make` returns: caches of a row's first `tokens` tokens."""
+        self.prefixes.offer(row.kind, row.sequence[:tokens], make)
 
     def find(self, row: Row) -> Hit | None:
         """Return the kept caches of the longest prefix of a row's sequence, None if none are."""

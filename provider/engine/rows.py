@@ -91,7 +91,7 @@ class Chunk:
 
 @dataclass
 class Parked:
-    """A row that has left the batch, with all it needs to continue exactly."""
+    """A row that has left the batch, with all that it needs to continue with the same tokens."""
 
     row: Row
     pending: int | None  # token that was sampled and not yet read

@@ -37,7 +37,7 @@ __all__ = [
     "sampler_for",
 ]
 
-KEYS = 16  # draws that a seeded sampler can take back cheaply; a draft proposes at most so many
+KEYS = 16  # draws that a seeded sampler can undo cheaply, as many as a draft proposes at most
 
 Sampler = Callable[[mx.array], mx.array]  # log-probabilities (batch, vocabulary) -> (batch,)
 Processor = Callable[[mx.array, mx.array], mx.array]  # context (n,), logits (1, vocabulary)

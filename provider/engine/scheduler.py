@@ -16,7 +16,7 @@ __all__ = [
     "must_park",
 ]
 
-MAX_PADDING = 32  # tokens of padding per prompt, on average; more costs as much as a pass alone
+MAX_PADDING = 32  # tokens of padding per prompt, on average; more costs as much as another pass
 
 
 Key = TypeVar("Key", bound=Hashable)
@@ -40,7 +40,7 @@ def must_park(run: Reading, limit: int) -> bool:
 
 
 def may_go_on(run: Reading, limit: int) -> bool:
-    """Return whether a parked run can go on: half of `limit`, lest it is parked again at once."""
+    """Return whether a parked run can go on; at half of `limit`, lest it is soon parked again."""
     return run.caught_up or run.unread <= limit // 2
 
 

@@ -1,4 +1,4 @@
-"""Builds a grammar in llguidance's Lark dialect, of rules, literals, JSON values and texts."""
+"""Builds a grammar in llguidance's Lark dialect from rules, literals, JSON values and texts."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def take_images(
 
 
 def open_images(images: Sequence[bytes], max_pixels: int = MAX_PIXELS_TOGETHER) -> list[Any]:
-    """Return images as PIL has them, see `open_image`.
+    """Return PIL images; see `open_image`.
 
     Raises ImageProcessingError also if they have more than `max_pixels` pixels together.
     """

@@ -1,4 +1,4 @@
-"""Builds the engine's requests from calls: checks them against the model and tokenizes prompts.
+"""Builds the engine's requests from calls of `generate`, which it checks against the model.
 
 A `RequestBuilder` belongs to one thread, because its tokenizer does.
 """
@@ -43,7 +43,7 @@ class ToolsUnsupportedError(UnsupportedFeatureError, ValueError):
 
 @dataclass(frozen=True)
 class Call:
-    """One call's arguments, checked as far as is possible without a model."""
+    """The arguments of one call of `generate`, checked as far as is possible without a model."""
 
     prompt: str
     system_prompt: str | None
