@@ -111,7 +111,7 @@ def _logit_bias(name: str, value: Any) -> dict[int, float]:
 
 
 def _token(name: str, key: Any) -> int:
-    """Return a token id, which is a string as a key of a JSON object."""
+    """Return a token id from a key of an object, which in JSON is a string."""
     if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 10:
         return int(key)
     if isinstance(key, int) and not isinstance(key, bool) and 0 <= key < 10**9:

@@ -112,7 +112,7 @@ class Run:
         await self._client.cancel(self)
 
     async def frames(self) -> AsyncGenerator[Chunk | ToolCall, None]:
-        """Iterate over chunks and parts of tool calls; else it is like iterating over the run."""
+        """Iterate over chunks and parts of tool calls; otherwise like iterating over the run."""
         await self._client.start(self)
         try:
             while self.done is None:

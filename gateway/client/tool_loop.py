@@ -45,10 +45,11 @@ class ToolResult(NamedTuple):
 
 
 class Toolbox:
-    """The tools of a model: functions, described by signature and docstring, and definitions.
+    """The tools that a model may call: Python functions, and definitions without a function.
 
-    A call of a tool without a function goes to `ask`; without `ask`, the loop ends and leaves it to
-    the caller. Raises InvalidParameterError for a tool that is neither.
+    A function is described to the model by its signature and docstring. Calls of other tools are
+    answered by `ask`; without `ask`, the loop ends there, and the caller must answer them. Raises
+    InvalidParameterError for a tool that is neither a function nor a definition.
     """
 
     def __init__(self, tools: Iterable[Definition] = (), ask: Ask | None = None):

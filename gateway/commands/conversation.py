@@ -34,7 +34,7 @@ def attach(files: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def user_turn(text: str, attachments: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return a message of the user's, with what `attach` made before its text."""
+    """Return a user's message: first `attachments`, as `attach` returns them, then the text."""
     content: Any = [*attachments, {"type": "text", "text": text}] if attachments else text
     return {"role": "user", "content": content}
 

@@ -95,7 +95,7 @@ class Setting:
         return f"{value:g}" if self.kind == "float" else str(value)
 
     def value_of(self, given: Any) -> Any:
-        """Return a given value converted and checked. Raises ValueError with what is allowed."""
+        """Return a given value converted and checked. Raises ValueError saying what is allowed."""
         value = self._converted(given)
         bounds = self.field.metadata
         if self.kind == "list":

@@ -278,7 +278,7 @@ def _too_deep(fields: dict[str, Any], most: int) -> str | None:
 
 
 def _explain(message: str, kind: type[Struct]) -> tuple[str, str]:
-    """Return which field is at fault, and what is wrong with it."""
+    """Return the field at fault, and the reason."""
     what, _, path = message.partition(" - at `")
     path = path.rstrip("`").removeprefix("$").removeprefix(".")
     inside = f"{path}." if path else ""

@@ -425,7 +425,7 @@ class Generation:
         )
 
     def _timing(self, given: object, now: float) -> Timing:
-        """Return the provider's timing, or one measured here if `given` is none."""
+        """Return the provider's timing if `given` is one, else a timing measured here."""
         if isinstance(given, GenerationTiming):
             return Timing(
                 queue=round(given.queue_ms, 3),

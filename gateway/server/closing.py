@@ -12,10 +12,10 @@ __all__ = ["all_end", "close"]
 
 
 async def close(socket: ServerConnection, seconds: float, code: int, reason: str = "") -> None:
-    """Close a connection politely, and abort it if that takes longer than `seconds`.
+    """Close a connection with a close frame, and abort it if that takes longer than `seconds`.
 
-    The library's own limit does not hold for a client that reads nothing: a close waits behind the
-    bytes that were sent before.
+    The library's own time limit has no effect for a client that reads nothing, because the close
+    frame waits behind the bytes that were sent before.
     """
     try:
         async with asyncio.timeout(seconds):

@@ -58,7 +58,7 @@ def origin_allowed(origin: str | None, host: str | None, origins: Collection[str
 
 
 def proxies(text: str | None) -> Proxies:
-    """Return the proxies of a setting. Raises ValueError with what is wrong."""
+    """Return the trusted proxies that a setting lists. Raises ValueError for a wrong address."""
     return tuple(
         item if item == UNIX else ipaddress.ip_network(item, strict=False)
         for item in sorted(listed(text))

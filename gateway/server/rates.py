@@ -18,11 +18,11 @@ class Counts:
         return self._counts[key]
 
     def add(self, key: Hashable, by: int = 1) -> None:
-        """Count so many more."""
+        """Add to the count of a key."""
         self._counts[key] += by
 
     def remove(self, key: Hashable, by: int = 1) -> None:
-        """Count so many less."""
+        """Subtract from the count of a key."""
         self._counts[key] -= by
         if self._counts[key] <= 0:
             del self._counts[key]

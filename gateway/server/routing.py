@@ -35,7 +35,7 @@ class Routing:
         return next((name for name in offered if route and name in route.subprotocols), None)
 
     def secret(self, request: Request) -> str | None:
-        """Return a request's token, "" for one that can't be decoded, None for none."""
+        """Return a request's token, "" if it can't be decoded, None if there is none."""
         secret = from_header(request.headers.get_all("Authorization"))
         route = self.find(request)
         if secret is not None or route is None:

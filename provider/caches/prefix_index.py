@@ -93,7 +93,7 @@ class PrefixIndex(Generic[Item]):
         (self._trimmable if trimmable else self._whole).remove(tokens)
 
     def longest(self, tokens: bytes) -> tuple[int, Item] | None:
-        """Return the longest prefix of `tokens` that an item serves, in tokens, and that item."""
+        """Return the length of the longest prefix that an item serves, in tokens, and the item."""
         length, key = self._trimmable.nearest(tokens)
         found = (length, self._trimmable.items[key]) if length else None
         whole = next(self._whole.prefixes(tokens), b"")

@@ -93,7 +93,7 @@ class PrefixStore:
             return iter(list(self._entries.values()))
 
     def longest(self, kind: str, tokens: bytes) -> tuple[int, Stored] | None:
-        """Return the longest stored prefix of `tokens`, in tokens, and the file that has it."""
+        """Return the length of the longest stored prefix, in tokens, and the file that has it."""
         with self._lock:
             return self._indexes[kind].longest(tokens)
 

@@ -99,7 +99,7 @@ class Group:
         return mine.join(theirs)
 
     def leave(self, row: Row, *, keep: bool = True) -> None:
-        """Free the slot of a row, if the row has one in this group."""
+        """Free the slot of a row, if it has one here; with `keep`, offer its caches for reuse."""
         if row in self._rows:
             slot = self._rows.index(row)
             if keep and self._keep is not None:

@@ -96,7 +96,7 @@ class MemoryPool:
         """Reserve memory like `reserve`, but wait while other models are in use.
 
         The generator yields between attempts. Waiting models are served in order, so that small
-        ones can't hold up a large one for ever; meanwhile `make_way` is called. Raises
+        ones can't delay a large one forever; meanwhile `make_way` is called. Raises
         ResourceExceededError after `wait_s` seconds. Closing the generator ends the wait.
         """
         self._refuse_if_too_large(name, nbytes)

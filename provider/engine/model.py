@@ -73,7 +73,7 @@ class PromptEmbeddings:
 
 
 class Model(Protocol):
-    """A model as the batch calls it."""
+    """The methods of a model that the batch calls."""
 
     def make_cache(self) -> list[Any]:
         """Return new KV caches for one sequence, one a layer."""

@@ -1,4 +1,4 @@
-"""How large a prefill chunk may be beside running streams.
+"""Chooses how large a prefill chunk may be while streams are running.
 
 Pure policy: no thread, no clock, no tensor.
 """
@@ -48,8 +48,8 @@ class Pace:
     def budget(self, context: int, active_models: int = 1, *, streaming: bool = True) -> int:
         """Return how many tokens a chunk after `context` tokens may have.
 
-        The largest size if no run streams and this is the only active model. Otherwise the chunk
-        must fit into the allowed token gap, which `active_models` models share.
+        It is the largest size if no run streams and this is the only active model. Otherwise the
+        chunk must fit into the allowed token gap, which `active_models` models share.
         """
         if not streaming and active_models == 1:
             return MAX_CHUNK

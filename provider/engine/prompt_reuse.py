@@ -94,9 +94,10 @@ class PromptReuse:
     # Boundaries.
 
     def up_to_boundary(self, plan: Plan, runs: Sequence[tuple[Run, Row]]) -> Plan:
-        """Return `plan`, or one prompt of it alone: the first with images or a boundary ahead.
+        """Return `plan`, or only its first prompt with images or a boundary ahead, if it has one.
 
-        Such a prompt is read up to that place at most. `runs` are the plan's runs, in its order.
+        Such a prompt is read alone, and at most up to the boundary. `runs` are the plan's runs, in
+        its order.
         """
         for (key, n), (run, row) in zip(plan, runs, strict=True):
             given, done = row.prompt_embeddings, row.done

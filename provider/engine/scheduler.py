@@ -31,7 +31,7 @@ class Reading(Protocol):
 
     @property
     def caught_up(self) -> bool:
-        """Whether the reader has taken all delivered text; some tokens' text may be held back."""
+        """Whether the reader has taken all delivered text; text held back does not count."""
 
 
 def must_park(run: Reading, limit: int) -> bool:
@@ -40,7 +40,10 @@ def must_park(run: Reading, limit: int) -> bool:
 
 
 def may_go_on(run: Reading, limit: int) -> bool:
-    """Return whether a parked run can go on; at half of `limit`, lest it is soon parked again."""
+    """Return whether a parked run can go on.
+
+    It needs to fall to half of `limit`, so that it is not parked again at once.
+    """
     return run.caught_up or run.unread <= limit // 2
 
 
@@ -146,9 +149,9 @@ class Scheduler(Generic[Key]):
     def plan(self, budget: int, *, together: bool = True) -> list[tuple[Key, int]]:
         """Return the next prefill chunk as pairs `(key, tokens)`, at most `budget` with padding.
 
-        It is several prompts to their ends, or a part of one. A prompt longer than the budget takes
-        turns with shorter ones, so that neither waits for the other. `together` is False if a
-        forward pass can read only one prompt.
+        The chunk completes several prompts, or is a part of one. A prompt longer than the budget
+        takes turns with shorter ones, so that neither waits for the other. `together` is False if
+        a forward pass can read only one prompt.
         """
         short = self._short(budget, together=together)
         first = next(iter(self._prefilling), None)

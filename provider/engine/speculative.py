@@ -26,7 +26,7 @@ __all__ = ["ModelWithDraft", "SingleRowSettings", "SpeculativeCaches", "Speculat
 
 @dataclass(frozen=True)
 class SingleRowSettings:
-    """The settings for which the runs of a model are decoded one at a time."""
+    """Settings of a draft model and of quantisation, with which runs are decoded one at a time."""
 
     draft: Any = None  # draft model, None without one
     draft_tokens: int = 3  # tokens proposed a step
@@ -142,7 +142,7 @@ class SpeculativeGroup:
         return self._row.suspect
 
     def leave(self, row: Row, *, keep: bool = True) -> None:
-        """Offer the caches of the row for reuse."""
+        """Offer the caches of the row for reuse, unless `keep` is false."""
         if row is self._row and keep and self._keep is not None:
             self._keep(row, lambda: self._caches.layers, row.fed)
 

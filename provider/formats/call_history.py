@@ -20,7 +20,7 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 class CallStyle(NamedTuple):
-    """The format in which a template takes calls."""
+    """How a template expects the tool calls of earlier turns."""
 
     short_ids: bool = False  # whether ids have nine letters and digits
     as_text: bool = False  # whether arguments are JSON text instead of an object

@@ -68,7 +68,7 @@ class _Arguments:
         self._in_string = self._escaped = False
 
     def end_in(self, text: str, start: int) -> int | None:
-        """Scan `text` from `start`; return the index after the object, None if it goes on."""
+        """Scan `text` from `start`; return the index after the object, None if it is incomplete."""
         for at in range(start, len(text)):
             char = text[at]
             if self._in_string:

@@ -244,7 +244,7 @@ class ServedModel:
         self._text_worker.shutdown(wait=False)
 
     def close(self, grace_s: float | None = None) -> None:
-        """Accept no more calls and free the model; see `Engine.close`. Loading is given up."""
+        """Accept no more calls and free the model; see `Engine.close`. Loading is stopped."""
         with self._lock:
             self._closed = True
             way, self._way = self._way, None
@@ -258,7 +258,7 @@ class ServedModel:
     # The prompt thread and the MLX thread call the following methods.
 
     def _prepare(self) -> RequestBuilder:
-        """Find the files, load the weights on the MLX thread, create the tokenizers on this one."""
+        """Find the files, load the weights on the MLX thread, create tokenizers for this thread."""
         log.info("mlx on %s", describe())
         warn_of_untested_versions()
         source = self.source

@@ -1,4 +1,4 @@
-"""The runs of one call, one per choice, as a context manager."""
+"""The runs of one call of `generate`, one per choice, as a context manager."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The words that the corpus is made of, and made-up ones in plenty.
+"""The words that the corpus is made of, and many made-up ones.
 
-Made-up names are what teaches a small model to copy: it can't know them by heart. One in eight of
+Made-up names teach a small model to copy, because it can't know them by heart. One in eight of
 them, chosen by a hash of the name, is held out: training never sees it, the evaluation uses
 nothing else.
 """
