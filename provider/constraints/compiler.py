@@ -108,8 +108,8 @@ class GrammarCompiler:
         Raises InvalidParameterError if the schema of a tool's arguments can't be compiled,
         UnsupportedFeatureError if the model's format can't express such a call.
         """
-        held_to = model_format(self._wrapped).calls.grammar
-        grammar = call_lark(self._wrapped, held_to, tools)
+        calls = model_format(self._wrapped).calls
+        grammar = call_lark(self._wrapped, calls.grammar, tools)
         return self._copy(Constraint(LLMatcher.grammar_from_lark(grammar)), "tools", tools)
 
     def _copy(self, constraint: Constraint, option: str, value: Any) -> LLMatcher:
@@ -137,7 +137,7 @@ class GrammarCompiler:
             )
         matcher = LLMatcher(self._tokenizer, constraint.grammar, log_level=0)
         if not matcher.is_error():
-            matcher.compute_bitmask()  # fails now if no token can begin the answer
+            matcher.compute_bitmask()  # sets the error now if no token can begin the answer
         return matcher
 
 

@@ -171,7 +171,7 @@ def choose(
     """
     failures: Failures = {}
     logits = _processed(logits, rows, fed, failures)
-    logits = _held(logits, rows, fed, failures)
+    logits = _constrained(logits, rows, fed, failures)
     groups: dict[Sampler, list[int]] = {}
     for index, row in enumerate(rows):
         if row is not None:
@@ -217,7 +217,7 @@ def _draw(
         return mx.argmax(logits, axis=-1)
 
 
-def _held(
+def _constrained(
     logits: mx.array, rows: Sequence[Draws | None], fed: mx.array, failures: Failures
 ) -> mx.array:
     """Mask the tokens that the constraint of each row forbids."""
