@@ -134,20 +134,22 @@ class GatewayClient:
             return
         run.started_here = True
         socket = await self._connected()
-        self._check_size(run.frame)
+        message = self._encode(run.frame)
         self._runs[run.id] = run  # only now, so that a lost connection can't end an unsent one
         try:
-            await self._write(socket, run.frame)
+            await socket.send(message, text=self._codec.text)
         except ConnectionClosed as error:
             self._forget(run)
             raise ConnectionLostError(f"the connection was lost: {error}") from error
 
-    def _check_size(self, frame: Generate) -> None:
-        most = self.ready.limits.get("max_frame_bytes")
-        size = len(self._codec.encode(frame))
+    def _encode(self, frame: Generate) -> bytes:
+        """Return a frame as bytes. Raises GatewayError if it is over the gateway's size limit."""
+        message = self._codec.encode(frame)
+        size, most = len(message), self.ready.limits.get("max_frame_bytes")
         if most is not None and size > most:
             said = f"the request has {size:,} bytes; the gateway takes at most {most:,}"
             raise GatewayError("invalid_request", f"{said} (its `max_frame_bytes`)")
+        return message
 
     async def ping(self, nonce: str) -> None:
         """Send a ping; its pong comes in order with all other frames."""

@@ -1,6 +1,7 @@
 import asyncio
 import hashlib
 import json
+from collections import Counter
 
 import pytest
 
@@ -15,7 +16,7 @@ from gateway.client.asynchronous import WINDOW
 from gateway.configuration.settings import Settings
 from gateway.dialects.native import server_frame
 from gateway.protocol.codes import NotAFrame
-from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Chunk, ToolCall
+from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Chunk, Generate, ToolCall
 from gateway.server.server import Gateway
 from gateway.server.tokens import Token, Tokens
 from provider import MLXProvider
@@ -127,6 +128,28 @@ async def test_a_request_too_large_for_the_gateway_is_refused_before_it_ends_the
         assert caught.value.code == "invalid_request"
         assert (await client.generate(prompt="x").result()).finish_reason == "stop"
         assert client.connections == 1
+
+
+class Counting:
+    """A codec that counts what it encodes."""
+
+    def __init__(self, codec):
+        self._codec = codec
+        self.encoded = Counter()
+
+    def encode(self, frame):
+        self.encoded[type(frame)] += 1
+        return self._codec.encode(frame)
+
+    def __getattr__(self, name):
+        return getattr(self._codec, name)
+
+
+async def test_a_request_is_encoded_once():
+    async with running(scripted(Say("hi"))) as gateway, connect(stream_url(gateway)) as client:
+        client._codec = counting = Counting(client._codec)
+        await client.generate(prompt="x" * 5000).result()
+        assert counting.encoded[Generate] == 1
 
 
 async def test_a_ping_is_answered_in_order():
