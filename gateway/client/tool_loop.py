@@ -182,15 +182,20 @@ class ToolRun:
             await self.run.cancel()
 
     async def _answer(self, call: ToolCall) -> str:
+        """Return a call's result; cancelling also cancels the function, and waits for its end."""
         if self.stopped:
             return _error("stopped")
-        self._calling = asyncio.ensure_future(self._toolbox.answer(call))
+        calling = self._calling = asyncio.ensure_future(self._toolbox.answer(call))
+        # Awaiting the task itself could not tell a cancelled function from a cancelled caller.
         try:
-            return await self._calling
+            await asyncio.wait([calling])
         except asyncio.CancelledError:
-            if not self.stopped:
-                raise
+            calling.cancel()
+            await asyncio.wait([calling])
+            raise
+        if self.stopped and calling.cancelled():
             return _error("stopped")
+        return calling.result()
 
 
 def _error(what: str) -> str:

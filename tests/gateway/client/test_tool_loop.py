@@ -159,6 +159,48 @@ async def test_cancelling_waits_for_no_function():
     assert len(provider.requests) == 1
 
 
+class Lingering:
+    """A function that ends only some time after it was cancelled, in either of two ways."""
+
+    def __init__(self, ends):
+        self.called, self.cancelled, self.may_end = (asyncio.Event() for _ in range(3))
+        self._ends = ends
+
+    async def wait(self) -> str:
+        """Wait."""
+        self.called.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            await self.may_end.wait()
+            if self._ends == "cancelled":
+                raise
+        return "never mind"
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize("ends", ["cancelled", "with a value"])
+async def test_a_cancelled_reader_is_cancelled_whatever_the_function_does(ends, stopped):
+    tool = Lingering(ends)
+    async with running(asking(Call("wait", {}))) as gateway, connect(stream_url(gateway)) as client:
+        run = Toolbox([tool.wait]).run(client, HI)
+
+        async def read():
+            return [frame async for frame in run]
+
+        reading = asyncio.create_task(read())
+        async with asyncio.timeout(TIMEOUT):
+            await tool.called.wait()
+            if stopped:
+                await run.cancel()
+            reading.cancel()
+            await tool.cancelled.wait()
+            tool.may_end.set()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+
+
 async def test_leaving_the_loop_stops_the_model():
     provider = ScriptedProvider(script=[Say("a "), Pause(3600)], tokens_per_second=None)
     async with running(provider) as gateway, connect(stream_url(gateway)) as client:
