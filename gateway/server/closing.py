@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 
-__all__ = ["all_end", "close"]
+__all__ = ["all_end", "close", "ended_within"]
+
+
+@asynccontextmanager
+async def ended_within(seconds: float, socket: ServerConnection) -> AsyncIterator[None]:
+    """Leave the block, and abort the connection, if the block takes longer than `seconds`."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        socket.transport.abort()
 
 
 async def close(socket: ServerConnection, seconds: float, code: int, reason: str = "") -> None:
@@ -17,11 +28,8 @@ async def close(socket: ServerConnection, seconds: float, code: int, reason: str
     The library's own time limit has no effect for a client that reads nothing, because the close
     frame waits behind the bytes that were sent before.
     """
-    try:
-        async with asyncio.timeout(seconds):
-            await socket.close(code, reason)
-    except TimeoutError:
-        socket.transport.abort()
+    async with ended_within(seconds, socket):
+        await socket.close(code, reason)
 
 
 async def all_end(tasks: Iterable[asyncio.Task[Any]], seconds: float) -> bool:

@@ -26,7 +26,7 @@ from gateway.protocol.events import Refusal, Request
 from gateway.protocol.frames import Hello, Ready, Resume
 from gateway.protocol.generation import Generation
 from gateway.protocol.session import Begin, Command, Session, Stop, TakeOver
-from gateway.server.closing import all_end, close
+from gateway.server.closing import all_end, close, ended_within
 from gateway.server.generation_task import GenerationTask
 from gateway.server.generations import Generations
 from gateway.server.logs import unexpected
@@ -116,14 +116,11 @@ class Connection:
 
         Bounded by `close_timeout_s`; a client that does not take them is aborted.
         """
-        try:
-            async with asyncio.timeout(self._settings.close_timeout_s):
-                for generation in list(self._tasks):  # empty once they are released
-                    self._carry_out(self._session.cancel(generation, time.monotonic()))
-                await self._flush()
-                await self._socket.close(code, "the gateway is stopping")
-        except TimeoutError:
-            self._socket.transport.abort()
+        async with ended_within(self._settings.close_timeout_s, self._socket):
+            for generation in list(self._tasks):  # empty once they are released
+                self._carry_out(self._session.cancel(generation, time.monotonic()))
+            await self._flush()
+            await self._socket.close(code, "the gateway is stopping")
 
     async def admit(self) -> bool:
         """Wait for a `hello` with a valid token if one is still required.

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateway.protocol.frames import Generate
-from gateway.server.closing import all_end
+from gateway.server.closing import all_end, ended_within
 from provider.scripted import Pause, Say, ScriptedProvider
 from tests.support.servers import TIMEOUT, eventually, running, wired
 
@@ -74,6 +74,27 @@ async def test_a_connection_that_fails_does_not_wait_for_a_client_that_reads_not
             ended = await all_end(tasks, TIMEOUT / 4)
             wire.socket.transport.abort()
             assert ended
+
+
+async def test_a_gateway_closes_although_a_client_reads_nothing():
+    async with running(much(), **QUICK) as gateway:
+        async with wired(gateway, max_queue=1, close_timeout=0.1) as wire:
+            await let_a_write_get_stuck(gateway, wire)
+            closing = asyncio.create_task(gateway.close())
+            ended = await all_end([closing], TIMEOUT / 4)
+            wire.socket.transport.abort()
+            assert ended
+            closing.result()
+
+
+async def test_a_block_that_takes_too_long_is_left_and_its_connection_aborted():
+    async with running(much()) as gateway, wired(gateway) as wire:
+        async with ended_within(TIMEOUT, wire.socket):
+            await wire.socket.ping()
+        assert not wire.socket.transport.is_closing()
+        async with ended_within(0.01, wire.socket):
+            await asyncio.Event().wait()
+        assert wire.socket.transport.is_closing()
 
 
 @pytest.mark.parametrize("resumable", [False, True])
