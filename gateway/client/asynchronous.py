@@ -62,6 +62,7 @@ MAX_FRAME_BYTES = 64 * 1024 * 1024  # largest frame accepted from a server
 # generations on the connection, and would deadlock a caller that reads the others first.
 WINDOW = 64
 GIVE_UP_S = 60.0  # the server's default `resume_ttl`
+CLOSE_TIMEOUT_S = 10.0
 
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0  # seconds between attempts to reconnect
 
@@ -72,7 +73,7 @@ class GatewayClient:
     """A client with many generations on one connection; an async context manager.
 
     `token` authenticates it. After a lost connection it tries to reconnect for `give_up_s` seconds;
-    with 0 it does not.
+    with 0 it does not. Leaving the context takes `close_timeout_s` seconds at most.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class GatewayClient:
         token: str | None = None,
         *,
         give_up_s: float = GIVE_UP_S,
+        close_timeout_s: float = CLOSE_TIMEOUT_S,
     ):
         self.ready = Ready(protocol="", server="", epoch="", connection="", models=[], limits={})
         self.connections = 0  # connections made so far
@@ -90,6 +92,7 @@ class GatewayClient:
         self._protocol = protocol
         self._token = token
         self._give_up_s = give_up_s
+        self._close_timeout_s = close_timeout_s
         self._codec = codec_for(protocol)
         self._socket: ClientConnection | None = None
         self._open = asyncio.Event()
@@ -106,12 +109,24 @@ class GatewayClient:
         return self
 
     async def __aexit__(self, *details: object) -> None:
-        """Close the connection; generations that still run end with ConnectionLostError."""
+        """Close the connection; generations that still run end with ConnectionLostError.
+
+        If that takes longer than `close_timeout_s`, the connection is aborted.
+        """
         socket = self._socket
         self._living.cancel()
         await asyncio.gather(self._living, return_exceptions=True)
         if socket is not None:
-            await socket.close()
+            await self._close(socket)
+
+    async def _close(self, socket: ClientConnection) -> None:
+        # websockets' own limit does not hold if the gateway reads nothing: the close frame waits
+        # behind the bytes that were sent before.
+        try:
+            async with asyncio.timeout(self._close_timeout_s):
+                await socket.close()
+        except TimeoutError:
+            socket.transport.abort()
 
     def generate(self, *, resumable: bool = True, **fields: Any) -> Run:
         """Return a generation with the fields of a `generate` frame.

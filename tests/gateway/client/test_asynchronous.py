@@ -89,6 +89,21 @@ async def test_leaving_the_loop_cancels_too():
         await eventually(lambda: client._runs == {})
 
 
+async def test_leaving_the_client_does_not_wait_for_a_gateway_that_reads_nothing():
+    async with running(scripted()) as gateway, proxied(gateway) as proxy:
+        client = connect(proxy.url, close_timeout_s=0.1)
+        await client.__aenter__()
+        socket = client._socket
+        proxy.stall()
+        sending = asyncio.create_task(client.ping("x" * 16_000_000))
+        await eventually(lambda: socket.paused)
+        leaving = asyncio.create_task(client.__aexit__())
+        _, pending = await asyncio.wait([leaving], timeout=TIMEOUT / 4)
+        socket.transport.abort()
+        await asyncio.gather(sending, leaving, return_exceptions=True)
+        assert not pending
+
+
 async def test_two_runs_on_one_connection_keep_apart():
     provider = ScriptedProvider(script=lambda r: [Say(r.prompt)], tokens_per_second=None)
     async with running(provider) as gateway, connect(stream_url(gateway)) as client:
