@@ -35,12 +35,13 @@ from websockets.typing import Subprotocol
 from gateway.client.errors import ConnectionLostError, GatewayError, UnauthorizedError
 from gateway.client.run import Run
 from gateway.dialects.native import codec_for, server_frame
-from gateway.protocol.codes import CloseCode, NotAFrame
+from gateway.protocol.codes import CloseCode, ErrorCode, NotAFrame
 from gateway.protocol.frames import (
     JSON_PROTOCOL,
     Ack,
     Cancel,
     ClientFrame,
+    Error,
     Generate,
     Hello,
     Ping,
@@ -183,7 +184,10 @@ class GatewayClient:
     async def acknowledge(self, run: Run, frame: ServerFrame) -> None:
         """Note that frames up to this one were read; send an `ack` for each half of the window."""
         socket, seq = self._socket, getattr(frame, "seq", None)
-        if socket is None or run.window is None or seq is None or run.over:
+        if seq is None:
+            return
+        run.read = seq
+        if socket is None or run.window is None or run.over:
             return
         if seq - run.acknowledged >= max(1, run.window // 2):
             run.acknowledged = seq
@@ -279,10 +283,19 @@ class GatewayClient:
         if not same:
             run.fail(ConnectionLostError("the gateway was restarted meanwhile"))
             return
-        await self._write(socket, Resume(id=run.id, ticket=run.ticket, after=run.last))
+        cancelled = run.id in self._to_cancel
+        # A window counts from `after`. So frames that were received and not read are sent again,
+        # lest a whole window comes on top of them.
+        after = run.last if run.window is None or cancelled else run.read
+        await self._resume_after(socket, run, after)
         self.resumed += 1
-        if run.id in self._to_cancel:
+        if cancelled:
             await self._write(socket, Cancel(id=run.id))
+
+    async def _resume_after(self, socket: ClientConnection, run: Run, after: int) -> None:
+        assert run.ticket is not None
+        run.acknowledged, run.rewound = after, after < run.last
+        await self._write(socket, Resume(id=run.id, ticket=run.ticket, after=after))
 
     async def _live(self) -> None:
         """Read from the connection, and reconnect whenever it is lost."""
@@ -322,17 +335,26 @@ class GatewayClient:
                 frame = server_frame(self._codec.decode_fields(message))
                 run = self._runs.get(getattr(frame, "id", None) or "")
                 if run is not None and frame is not None:
-                    run.receive(frame)
-                    if run.id in self._to_cancel:
-                        await self.acknowledge(run, frame)
-                        if run.over:
-                            self._forget(run)
+                    await self._deliver(socket, run, frame)
         except NotAFrame as error:
             socket.transport.abort()
             return f"the connection broke: {error}", None
         except ConnectionClosed:
             pass
         return f"the connection was lost, code {socket.close_code}", socket.close_code
+
+    async def _deliver(self, socket: ClientConnection, run: Run, frame: ServerFrame) -> None:
+        if run.rewound:
+            run.rewound = False
+            if isinstance(frame, Error) and frame.code == ErrorCode.NOT_RESUMABLE:
+                # The gateway may keep fewer frames than wait here.
+                await self._resume_after(socket, run, run.last)
+                return
+        run.receive(frame)
+        if run.id in self._to_cancel:
+            await self.acknowledge(run, frame)
+            if run.over:
+                self._forget(run)
 
     async def _open_again(self) -> bool:
         """Try to reconnect for `give_up_s`; return whether it worked."""

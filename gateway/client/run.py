@@ -66,11 +66,13 @@ class Run:
         self.calls: dict[int, ToolCall] = {}
         self.done: Done | None = None
         self.last = -1  # the highest `seq` received
+        self.read = -1  # the highest `seq` taken by the reader
         self.over = False
         self._client = client
         self.ticket: str | None = None  # set by `started`
         self.window = frame.window
         self.acknowledged = -1  # the highest `seq` acknowledged
+        self.rewound = False  # whether received frames were asked for again, and none has come yet
         self.started_here = False  # whether its `generate` was sent, or is being sent
         self._frames: asyncio.Queue[ServerFrame | GatewayError] = asyncio.Queue()
 

@@ -2,6 +2,7 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
+from contextlib import aclosing
 
 import pytest
 
@@ -270,6 +271,41 @@ async def test_a_reader_that_stops_holds_up_its_own_run_and_no_other():
             assert unread._frames.qsize() <= WINDOW
             assert (await unread.result()).finish_reason == "stop"
             assert unread.text == "word " * 2_000
+
+
+def all_came(gateway, run):
+    """Return whether a run's window is closed and all that was sent has been received."""
+    return any(
+        generation.window_closed and generation._sent_seq == run.last
+        for connection in gateway._connections
+        for generation in connection._session.generations
+    )
+
+
+@pytest.mark.parametrize("resume_bytes", [1 << 20, 2048])
+async def test_a_reader_that_stops_has_no_more_to_read_after_each_new_connection(resume_bytes):
+    limits = {"outbox_bytes": 1, "resume_bytes": resume_bytes}
+    provider = scripted(*[Reason("hm "), Say("word ")] * 200)  # which no gateway merges
+    async with running(provider, **limits) as gateway:
+        async with proxied(gateway) as proxy, connect(proxy.url) as client:
+            run = client.generate(prompt="long")
+            async with run, aclosing(run.frames()) as frames:
+                for _ in range(10):
+                    await anext(frames)
+                await eventually(lambda: all_came(gateway, run))
+                for resumed in (1, 2):
+                    proxy.cut()
+                    await eventually(
+                        lambda n=resumed: (
+                            gateway._generations.metrics.resumed == n and all_came(gateway, run)
+                        )
+                    )
+                if resume_bytes > 2048:  # which are enough for the frames of a window
+                    assert run._frames.qsize() <= WINDOW
+                async for _ in frames:
+                    pass
+            assert run.done.finish_reason == "stop"
+            assert (run.text, run.reasoning) == ("word " * 200, "hm " * 200)
 
 
 async def test_a_run_that_nobody_reads_can_be_cancelled_and_is_forgotten():
