@@ -150,6 +150,8 @@ class ToolRun:
             asked = [*self._asked, *self.messages]
             self.run = run = self._client.generate(messages=asked, **self._fields)
             async with run, aclosing(run.frames()) as frames:
+                if self.stopped:  # before the generation could be cancelled
+                    await run.cancel()
                 async for frame in frames:
                     yield frame
             self.messages.append(_assistant_turn(run))

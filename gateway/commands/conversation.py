@@ -63,6 +63,8 @@ class Completion:
         """Iterate over the frames; leaving the loop cancels. Raises GatewayError."""
         self.run = self._client.generate(**self._fields)
         async with self.run, aclosing(self.run.frames()) as frames:
+            if self.stopped:  # before the generation could be cancelled
+                await self.run.cancel()
             async for frame in frames:
                 yield frame
 

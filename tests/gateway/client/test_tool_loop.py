@@ -159,6 +159,17 @@ async def test_cancelling_waits_for_no_function():
     assert len(provider.requests) == 1
 
 
+async def test_a_loop_that_is_stopped_before_it_begins_ends_at_once():
+    provider = ScriptedProvider(script=[Say("a "), Pause(3600)], tokens_per_second=None)
+    async with running(provider) as gateway, connect(stream_url(gateway)) as client:
+        run = Toolbox([add]).run(client, HI)
+        await run.cancel()
+        async with asyncio.timeout(TIMEOUT):
+            _ = [frame async for frame in run]
+        assert run.run.done.finish_reason == "cancelled"
+        assert [turn["role"] for turn in run.messages] == ["assistant"]
+
+
 class Lingering:
     """A function that ends only some time after it was cancelled, in either of two ways."""
 

@@ -1,3 +1,4 @@
+import asyncio
 import base64
 
 import pytest
@@ -9,6 +10,7 @@ from provider.interface import FileProcessingError
 from provider.scripted import Pause, Say, ScriptedProvider
 from tests.support.servers import eventually, running
 from tests.support.servers import stream_url as url_of
+from tests.support.timeouts import TIMEOUT
 from tests.support.tiny_vision import picture
 
 
@@ -65,3 +67,13 @@ async def test_a_completion_can_be_stopped():
         assert raw.stopped
         assert raw.run.done.finish_reason == "cancelled"
         await eventually(lambda: not provider.live)
+
+
+async def test_a_completion_that_is_stopped_before_it_begins_ends_at_once():
+    provider = ScriptedProvider(script=[Say("x"), Pause(3600)], tokens_per_second=None)
+    async with running(provider) as gateway, connect(url_of(gateway)) as client:
+        raw = Completion(client, {"prompt": "Once"})
+        await raw.cancel()
+        async with asyncio.timeout(TIMEOUT):
+            _ = [frame async for frame in raw]
+        assert raw.run.done.finish_reason == "cancelled"
