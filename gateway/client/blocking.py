@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from gateway.client.asynchronous import GatewayClient, connect
 from gateway.client.run import Run
@@ -22,6 +23,39 @@ from gateway.protocol.frames import Chunk, Ready
 __all__ = ["LoopThread", "SyncClient"]
 
 T = TypeVar("T")
+
+
+class _Job(Generic[T]):
+    """A coroutine on the loop's thread, and the future with which another thread waits for it."""
+
+    def __init__(self, work: Coroutine[Any, Any, T]):
+        self.future: Future[T] = Future()
+        self._work = work
+        self._task: asyncio.Task[T] | None = None
+
+    # The loop's thread calls the following methods.
+
+    def start(self) -> None:
+        """Start the coroutine, the first time."""
+        if self._task is None and not self.future.done():
+            self._task = asyncio.get_running_loop().create_task(self._work)
+            self._task.add_done_callback(self._end)
+
+    def cancel(self) -> None:
+        """Cancel the coroutine, or never start it."""
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._work.close()
+            self.future.cancel()
+
+    def _end(self, task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            self.future.cancel()
+        elif (error := task.exception()) is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(task.result())
 
 
 class LoopThread:
@@ -49,13 +83,15 @@ class LoopThread:
 
         With `on_interrupt`, each Ctrl-C calls that instead, and the coroutine goes on.
         """
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        job = _Job(work)
         while True:
             try:
-                return future.result()
+                # Ctrl-C may come anywhere in here, and leaves open whether the job was started.
+                self.loop.call_soon_threadsafe(job.start)
+                return job.future.result()
             except KeyboardInterrupt:
                 if on_interrupt is None:
-                    future.cancel()
+                    self.loop.call_soon_threadsafe(job.cancel)
                     raise
                 self.loop.call_soon_threadsafe(on_interrupt)
 

@@ -45,6 +45,57 @@ def test_the_thread_ends_with_its_block():
     assert threading.active_count() == before
 
 
+class InterruptedOnce:
+    """A loop to whose first call from another thread Ctrl-C comes, before or after its effect."""
+
+    def __init__(self, loop, when):
+        self._loop = loop
+        self._when = when
+
+    def call_soon_threadsafe(self, callback, *arguments):
+        when, self._when = self._when, None
+        if when == "before":
+            raise KeyboardInterrupt
+        self._loop.call_soon_threadsafe(callback, *arguments)
+        if when == "after":
+            raise KeyboardInterrupt
+
+    def __getattr__(self, name):
+        return getattr(self._loop, name)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_ctrl_c_counts_although_nothing_is_waited_for_yet(when):
+    async def stopped(ended, begun):
+        begun.append(1)
+        return await ended.wait()
+
+    ended, begun = asyncio.Event(), []
+    with LoopThread() as loop:
+        loop.loop = InterruptedOnce(loop.loop, when)
+        assert loop.wait(stopped(ended, begun), ended.set)
+        assert begun == [1]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_ctrl_c_cancels_work_that_is_not_waited_for_yet(when):
+    began, ended = [], []
+
+    async def work():
+        began.append(1)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(1)
+
+    with LoopThread() as loop:
+        loop.loop = InterruptedOnce(loop.loop, when)
+        with pytest.raises(KeyboardInterrupt):
+            loop.wait(work())
+        assert loop.wait(doubled(1)) == 2
+        assert began == ended
+
+
 # In a process of its own, for Ctrl-C ends the one that runs the tests.
 CTRL_C = """
 import asyncio, os, signal
@@ -53,7 +104,6 @@ from gateway.client.blocking import LoopThread
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 async def interrupted(ended):
-    await asyncio.sleep(0.3)  # until the main thread waits, of which there is no sign
     os.kill(os.getpid(), signal.SIGINT)
     try:
         await ended.wait()
@@ -65,22 +115,27 @@ async def interrupted(ended):
 async def waited(ended):
     return await ended.wait()
 
-ended = asyncio.Event()
+said = set()
 with LoopThread() as loop:
+    for _ in range(20):
+        ended = asyncio.Event()
 """
 CANCELS = """
-    try:
-        loop.wait(interrupted(ended))
-    except KeyboardInterrupt:
-        print("interrupted, ended:", loop.wait(waited(ended)))
+        try:
+            loop.wait(interrupted(ended))
+        except KeyboardInterrupt:
+            said.add(("interrupted, ended:", loop.wait(waited(ended))))
+print(said)
 """
 ANSWERED = """
-    print(loop.wait(interrupted(ended), ended.set))
+        said.add(loop.wait(interrupted(ended), ended.set))
+print(said)
 """
 
 
 @pytest.mark.parametrize(
-    ("work", "said"), [(CANCELS, b"interrupted, ended: True\n"), (ANSWERED, b"stopped\n")]
+    ("work", "said"),
+    [(CANCELS, b"{('interrupted, ended:', True)}\n"), (ANSWERED, b"{'stopped'}\n")],
 )
 async def test_ctrl_c_cancels_the_work_unless_it_is_answered(work, said):
     script = await asyncio.create_subprocess_exec(
