@@ -16,7 +16,7 @@ import sys
 import termios
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -39,11 +39,12 @@ def chat_with(
     url: str,
     system: str | None,
     sampling: dict[str, Any],
+    typed: TextIO,
     token: str | None = None,
     toolbox: Toolbox | None = None,
     attachments: Sequence[dict[str, Any]] = (),
 ) -> bool:
-    """Chat until the input ends, and return whether every turn was answered.
+    """Chat until the input `typed` ends, and return whether every turn was answered.
 
     In a terminal, where the user has seen each error, return True. `attachments`, made by `attach`,
     begin the first message; `toolbox` answers tool calls. Raises OSError if there is no gateway at
@@ -58,23 +59,26 @@ def chat_with(
             raise OSError(str(error)) from error
         try:
             fields = {"system_prompt": system, **sampling}
-            return _converse(loop, client, fields, toolbox or Toolbox(), attachments)
+            return _converse(loop, client, fields, typed, toolbox or Toolbox(), attachments)
         finally:
             loop.wait(connection.__aexit__(None, None, None))
 
 
-async def ask_user(call: ToolCall) -> str:
-    """Ask the user what a tool returns. Cancelling leaves the next line to other readers."""
+async def ask_user(typed: TextIO, call: ToolCall) -> str:
+    """Ask the user what a tool returns; the answer is the next line of the terminal `typed`.
+
+    Cancelling leaves that line to other readers.
+    """
     notes.print(f"[bold]{escape(str(call.name))} returns >[/] ", end="")
     loop = asyncio.get_running_loop()
-    typed = asyncio.Event()
+    arrived = asyncio.Event()
     line = ""
-    loop.add_reader(sys.stdin, typed.set)
+    loop.add_reader(typed, arrived.set)
     try:
-        await typed.wait()
-        line = sys.stdin.readline()  # doesn't block: a terminal delivers whole lines
+        await arrived.wait()
+        line = typed.readline()  # doesn't block: a terminal delivers whole lines
     finally:
-        loop.remove_reader(sys.stdin)
+        loop.remove_reader(typed)
         if not line:
             notes.print()  # ends the line of the question
     if not line:
@@ -86,20 +90,21 @@ def _converse(
     loop: LoopThread,
     client: GatewayClient,
     fields: dict[str, Any],
+    typed: TextIO,
     toolbox: Toolbox,
     attachments: Sequence[dict[str, Any]],
 ) -> bool:
-    interactive = sys.stdin.isatty()
+    interactive = typed.isatty()
     if interactive:
         models = ", ".join(client.ready.models or ["?"])
         notes.print(f"[dim]{models} · Ctrl-C stops an answer · Ctrl-D ends the chat[/]\n")
     turns: list[dict[str, Any]] = []
     failed = False
-    while (text := _next_turn(interactive=interactive)) is not None:
+    while (text := _next_turn(typed, interactive=interactive)) is not None:
         if not text.strip():
             continue
         turns.append(user_turn(text, () if turns else attachments))
-        answer = _Answer(ask(client, toolbox, turns, fields))
+        answer = _Answer(ask(client, toolbox, turns, fields), interactive=interactive)
         try:
             loop.wait(answer.print(), answer.stop)
         except GatewayError as error:
@@ -113,20 +118,28 @@ def _converse(
     return interactive or not failed
 
 
-def _next_turn(*, interactive: bool) -> str | None:
+def _next_turn(typed: TextIO, *, interactive: bool) -> str | None:
     """Return the next line, None at the end. Ctrl-C at the prompt counts as the end."""
     if not interactive:
-        line = sys.stdin.readline()
-        return line.rstrip("\n") if line else None
+        return _line_of(typed.readline())
     try:
-        return _line(PROMPT) if sys.stdout.isatty() else notes.input(f"[bold cyan]{PROMPT}[/]")
+        if typed is sys.stdin and sys.stdout.isatty():
+            return _edited_line(PROMPT)
+        line = _line_of(notes.input(f"[bold cyan]{PROMPT}[/]", stream=typed))
     except (EOFError, KeyboardInterrupt):
+        line = None
+    if line is None:
         notes.print()
-        return None
+    return line
 
 
-def _line(prompt: str) -> str:
-    """Read a line with editing and history, which need the prompt to know its width."""
+def _line_of(read: str) -> str | None:
+    """Return what `readline` gave without its line end, None at the end of the input."""
+    return read.rstrip("\n") if read else None
+
+
+def _edited_line(prompt: str) -> str:
+    """Read a line of standard input with editing and history, which need the prompt's width."""
     if _has_ended():
         raise EOFError
     with suppress(ImportError):
@@ -142,10 +155,14 @@ def _has_ended() -> bool:
 
 
 class _Answer:
-    """Prints one answer to standard output, with its tool calls on standard error."""
+    """Prints one answer to standard output, with its tool calls on standard error.
 
-    def __init__(self, run: ToolRun | Completion):
+    With `interactive`, a line below it says what it took.
+    """
+
+    def __init__(self, run: ToolRun | Completion, *, interactive: bool = False):
         self.run = run
+        self._interactive = interactive
         self._stopping: asyncio.Task[None] | None = None
         self._line_open = False  # whether the last line on standard output is unfinished
         self._thinking = False  # whether the last line on standard error is unfinished thinking
@@ -169,7 +186,7 @@ class _Answer:
         self._end_thinking()
         self._end_line(always=True)
         last = self.run.run
-        if last is not None and last.done is not None and sys.stdin.isatty():
+        if last is not None and last.done is not None and self._interactive:
             notes.print(f"[dim]{_footer(last.done, stopped=self.run.stopped)}[/]\n")
 
     def stop(self) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import json
-import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from gateway.client import UnauthorizedError
 from gateway.client.tool_loop import Toolbox
@@ -42,21 +42,22 @@ def chat_by_flags(
     url: str,
     system: str | None,
     sampling: dict[str, Any],
+    typed: TextIO,
     *,
     options: Iterable[str] = (),
     tools: Path | None = None,
     files: Sequence[Path] = (),
     token: str | None = None,
 ) -> bool:
-    """Chat until the input ends, and return whether every turn was answered.
+    """Chat until the input `typed` ends, and return whether every turn was answered.
 
     `options` are strings NAME=VALUE, `tools` is a Python file of functions, `files` go with the
     first message. Raises Failure.
     """
     given = sampling | dict(_option(text) for text in options)
-    toolbox = _toolbox(tools, given.pop("tools", None) or [])
+    toolbox = _toolbox(tools, given.pop("tools", None) or [], typed)
     try:
-        return chat_with(url, system, given, token, toolbox, _attachments(files))
+        return chat_with(url, system, given, typed, token, toolbox, _attachments(files))
     except UnauthorizedError:
         what = "another token" if token else "a token"
         hint = f"put it into the variable `{TOKEN_VARIABLE}`"
@@ -74,9 +75,9 @@ def _attachments(files: Sequence[Path]) -> list[dict[str, Any]]:
         raise Failure(str(error), hint, ExitStatus.USAGE) from None
 
 
-def _toolbox(file: Path | None, definitions: Any) -> Toolbox:
+def _toolbox(file: Path | None, definitions: Any, typed: TextIO) -> Toolbox:
     """Return the tools of a chat; calls of those without a function are answered by the user."""
-    ask = ask_user if sys.stdin.isatty() else None
+    ask = partial(ask_user, typed) if typed.isatty() else None
     more = definitions if isinstance(definitions, list) else [definitions]
     try:
         return Toolbox(more, ask) if file is None else Toolbox.from_file(file, ask, more)

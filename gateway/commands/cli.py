@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -266,6 +267,7 @@ def chat(
             url,
             system,
             given,
+            sys.stdin,
             options=option or (),
             tools=tools,
             files=file or (),

@@ -5,7 +5,6 @@ import contextlib
 import io
 import os
 import pty
-import sys
 
 import pytest
 
@@ -80,26 +79,27 @@ async def test_a_call_that_cannot_be_read_is_shown_as_it_was_written(capsys):
 
 def test_a_gateway_that_is_not_there_is_an_oserror():
     with pytest.raises(OSError, match="9"):
-        chat_with("http://127.0.0.1:9/", None, {})
+        chat_with("http://127.0.0.1:9/", None, {}, io.StringIO())
 
 
-async def chat(script, system=None, toolbox=None, attachments=(), **running_with):
+async def chat(typed, script, system=None, toolbox=None, attachments=()):
     """Return whether a chat with a scripted provider was answered, and what it was asked."""
     provider = ScriptedProvider(script=script, tokens_per_second=None)
-    async with running(provider, **running_with) as gateway, asyncio.timeout(TIMEOUT):
+    options = {"max_tokens": 99}
+    async with running(provider) as gateway, asyncio.timeout(TIMEOUT):
         answered = await asyncio.to_thread(
-            chat_with, gateway.url, system, {"max_tokens": 99}, None, toolbox, attachments
+            chat_with, gateway.url, system, options, typed, None, toolbox, attachments
         )
     return answered, provider.requests
 
 
-def type_lines(monkeypatch, *lines):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+def lines(*typed):
+    return io.StringIO("".join(f"{line}\n" for line in typed))
 
 
-async def test_each_line_is_a_turn_and_an_empty_one_is_none(monkeypatch, capsys):
-    type_lines(monkeypatch, "Foxes?", "", "Bears?")
-    answered, requests = await chat([Say("Yes.")], system="Be brief.")
+async def test_each_line_is_a_turn_and_an_empty_one_is_none(capsys):
+    typed = lines("Foxes?", "", "Bears?")
+    answered, requests = await chat(typed, [Say("Yes.")], system="Be brief.")
     assert answered
     assert capsys.readouterr() == ("Yes.\nYes.\n", "")
     assert [request.options["max_tokens"] for request in requests] == [99, 99]
@@ -107,22 +107,19 @@ async def test_each_line_is_a_turn_and_an_empty_one_is_none(monkeypatch, capsys)
     assert turns[-3:] == ["Foxes?", "Yes.", "Bears?"]
 
 
-async def test_attachments_come_with_the_first_turn_alone(monkeypatch):
-    type_lines(monkeypatch, "What?", "Why?")
+async def test_attachments_come_with_the_first_turn_alone():
     note = {"type": "text", "text": "Buy bread."}
-    _, (first, second) = await chat([Say("So.")], attachments=[note])
+    _, (first, second) = await chat(lines("What?", "Why?"), [Say("So.")], attachments=[note])
     assert first.last_user_text == "Buy bread.What?"
     assert second.last_user_text == "Why?"
 
 
-async def test_a_turn_that_fails_is_said_and_is_none_of_the_conversation(monkeypatch, capsys):
-    type_lines(monkeypatch, "Bad", "Good")
-
+async def test_a_turn_that_fails_is_said_and_is_none_of_the_conversation(capsys):
     def script(request):
         bad = request.last_user_text == "Bad"
         return [Fail(InvalidParameterError("seed", 7))] if bad else [Say("Fine.")]
 
-    answered, requests = await chat(script)
+    answered, requests = await chat(lines("Bad", "Good"), script)
     assert not answered
     out, err = capsys.readouterr()
     assert out.endswith("Fine.\n")
@@ -130,9 +127,7 @@ async def test_a_turn_that_fails_is_said_and_is_none_of_the_conversation(monkeyp
     assert [turn["content"] for turn in requests[1].options["messages"]] == ["Good"]
 
 
-async def test_a_function_answers_the_model_and_its_result_is_a_note(monkeypatch, capsys):
-    type_lines(monkeypatch, "How many?")
-
+async def test_a_function_answers_the_model_and_its_result_is_a_note(capsys):
     def count(of: str) -> int:
         """Count."""
         return len(of)
@@ -141,7 +136,7 @@ async def test_a_function_answers_the_model_and_its_result_is_a_note(monkeypatch
         told = any(turn["role"] == "tool" for turn in request.options["messages"])
         return [Reason("Counted."), Say("Five.")] if told else [Call("count", {"of": "foxes"})]
 
-    answered, _ = await chat(script, toolbox=Toolbox([count]))
+    answered, _ = await chat(lines("How many?"), script, toolbox=Toolbox([count]))
     assert answered
     out, err = capsys.readouterr()
     assert out == "Five.\n"
@@ -153,19 +148,18 @@ async def test_a_function_answers_the_model_and_its_result_is_a_note(monkeypatch
 
 
 @contextlib.contextmanager
-def terminal(monkeypatch):
-    """Type into a terminal that standard input is."""
+def terminal(text=""):
+    """Yield a terminal into which a text has been typed, and a function to type more."""
     parent, child = pty.openpty()
-    with os.fdopen(child) as stdin:
-        monkeypatch.setattr(sys, "stdin", stdin)
-        yield lambda text: os.write(parent, text.encode())
+    os.write(parent, text.encode())
+    with os.fdopen(child) as typed:
+        yield typed, lambda more: os.write(parent, more.encode())
     os.close(parent)
 
 
-async def test_a_terminal_shows_the_models_a_prompt_and_what_an_answer_took(monkeypatch, capsys):
-    with terminal(monkeypatch) as type_text:
-        type_text("Foxes?\n\x04")
-        answered, _ = await chat([Say("Two words.")])
+async def test_a_terminal_shows_the_models_a_prompt_and_what_an_answer_took(capsys):
+    with terminal("Foxes?\n\x04") as (typed, _):
+        answered, _ = await chat(typed, [Say("Two words.")])
     assert answered
     out, err = capsys.readouterr()
     assert "Two words.\n" in out
@@ -173,10 +167,9 @@ async def test_a_terminal_shows_the_models_a_prompt_and_what_an_answer_took(monk
     assert "2 tokens" in err
 
 
-async def test_in_a_terminal_an_error_was_seen_and_the_chat_counts_as_answered(monkeypatch, capsys):
-    with terminal(monkeypatch) as type_text:
-        type_text("Foxes?\n\x04")
-        answered, _ = await chat([Fail(InvalidParameterError("seed", 7))])
+async def test_in_a_terminal_an_error_was_seen_and_the_chat_counts_as_answered(capsys):
+    with terminal("Foxes?\n\x04") as (typed, _):
+        answered, _ = await chat(typed, [Fail(InvalidParameterError("seed", 7))])
     assert answered
     assert "seed" in capsys.readouterr().err
 
@@ -184,28 +177,26 @@ async def test_in_a_terminal_an_error_was_seen_and_the_chat_counts_as_answered(m
 CALL = ToolCall(id="a", seq=1, index=0, call_id="c", name="get_weather", complete=True)
 
 
-async def test_the_user_answers_with_a_line(monkeypatch, capsys):
-    with terminal(monkeypatch) as type_text:
-        type_text("foggy\n")
-        assert await ask_user(CALL) == "foggy"
+async def test_the_user_answers_with_a_line(capsys):
+    with terminal("foggy\n") as (typed, _):
+        assert await ask_user(typed, CALL) == "foggy"
     assert capsys.readouterr().err == "get_weather returns > "
 
 
-async def test_an_end_of_the_input_is_no_answer(monkeypatch):
-    with terminal(monkeypatch) as type_text:
-        type_text("\x04")
+async def test_an_end_of_the_input_is_no_answer():
+    with terminal("\x04") as (typed, _):
         with pytest.raises(EOFError):
-            await ask_user(CALL)
+            await ask_user(typed, CALL)
 
 
-async def test_a_question_that_is_cancelled_leaves_the_next_line_to_others(monkeypatch, capsys):
-    with terminal(monkeypatch) as type_text:
-        asking = asyncio.create_task(ask_user(CALL))
+async def test_a_question_that_is_cancelled_leaves_the_next_line_to_others(capsys):
+    with terminal() as (typed, type_text):
+        asking = asyncio.create_task(ask_user(typed, CALL))
         while "returns" not in capsys.readouterr().err:
             await asyncio.sleep(0)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
         type_text("Bears?\n")
-        assert await asyncio.to_thread(sys.stdin.readline) == "Bears?\n"
+        assert await asyncio.to_thread(typed.readline) == "Bears?\n"
     assert capsys.readouterr().err == "\n"

@@ -1,5 +1,7 @@
 """What is said of the flags of `chat`; the chat itself runs in test_chat.py and test_cli.py."""
 
+import io
+
 import pytest
 
 from gateway.commands.chat_flags import NOT_OF_A_CHAT, OPTIONS, _option, _toolbox, chat_by_flags
@@ -11,7 +13,7 @@ NOBODY = "http://127.0.0.1:9/"
 
 def refusal(**flags):
     with pytest.raises(Failure) as caught:
-        chat_by_flags(NOBODY, None, {}, **flags)
+        chat_by_flags(NOBODY, None, {}, io.StringIO(), **flags)
     return caught.value
 
 
@@ -64,10 +66,12 @@ def test_a_file_of_tools_that_cannot_be_run_is_named(tmp_path, text, said):
 def test_definitions_are_tools_beside_the_functions_of_a_file(tmp_path):
     file = tmp_path / "tools.py"
     file.write_text('def add(a: int, b: int) -> int:\n    "Add."\n    return a + b\n')
-    tools = _toolbox(file, {"name": "search", "parameters": {"type": "object"}}).definitions
+    tools = _toolbox(
+        file, {"name": "search", "parameters": {"type": "object"}}, io.StringIO()
+    ).definitions
     assert [tool["function"]["name"] for tool in tools] == ["add", "search"]
     with pytest.raises(Failure):
-        _toolbox(None, [3])
+        _toolbox(None, [3], io.StringIO())
 
 
 def test_a_gateway_that_is_not_there_is_one_clear_line():
