@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import assert_never
 
 from provider.engine.inbox import Inbox
@@ -138,13 +138,21 @@ class Engine:
         return loading
 
     def watch(self, watcher: Callable[[LoadProgress], None]) -> None:
-        """Call `watcher` with the progress of loading, on any thread, until the model is loaded."""
+        """Call `watcher` with the progress of loading, on any thread, until the model is loaded.
+
+        A watcher that raises is logged, and not called again.
+        """
         self._watchers.append(watcher)
 
     def tell(self, progress: LoadProgress) -> None:
         """Pass progress of loading to the watchers; from any thread."""
         for watcher in list(self._watchers):
-            watcher(progress)
+            try:
+                watcher(progress)
+            except Exception:
+                log.exception("a watcher of the loading of `%s` failed", self.name)
+                with suppress(ValueError):  # another thread may have removed it
+                    self._watchers.remove(watcher)
 
     def retire(self) -> bool:
         """Refuse new runs from now on, unless there are runs; return whether new ones are refused.

@@ -564,3 +564,33 @@ def test_a_loading_that_fails_says_so_even_if_freeing_fails_too():
     with pytest.raises(RuntimeError):
         engine.load().result(30)
     engine.close()
+
+
+async def test_a_watcher_that_raises_harms_nobody_and_is_logged_once(caplog):
+    loaded, seen = [], {"first": [], "bad": [], "last": []}
+
+    def loader():
+        yield LoadProgress(0, 2)
+        yield LoadProgress(1, 2)
+        loaded.append(load(MODEL_PATH))
+        return loaded[-1]
+
+    def bad(progress):
+        seen["bad"].append(progress.done)
+        raise LookupError("of a watcher")
+
+    engine, inbox = Engine("m", loader, EngineSettings(close_grace=0.0)), AsyncInbox()
+    try:
+        engine.watch(lambda progress: seen["first"].append(progress.done))
+        engine.watch(bad)
+        engine.watch(lambda progress: seen["last"].append(progress.done))
+        loading = engine.load()
+        engine.submit(request(), inbox)
+        assert isinstance((await read(inbox))[-1], RunFinished)
+        await asyncio.wrap_future(loading)
+        assert seen["first"] == seen["last"]
+        assert (seen["bad"], seen["last"][-1]) == ([0], 1)
+        assert (len(loaded), engine.restarts) == (1, 0)
+        assert caplog.text.count("a watcher of the loading of `m` failed") == 1
+    finally:
+        engine.close()
