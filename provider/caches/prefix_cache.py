@@ -101,6 +101,11 @@ class PrefixCache:
             self._unsaved.append(entry.number)
         self.shrink(self.max_bytes)
 
+    @property
+    def unsaved(self) -> int:
+        """How many entries the store has not been handed yet; 0 without a store."""
+        return sum(number in self._entries for number in self._unsaved)
+
     def save_one(self) -> bool:
         """Hand one entry to the store; return whether another call may hand over the next one.
 

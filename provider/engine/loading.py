@@ -127,10 +127,17 @@ class ModelSlot:
                 self._pace.decoded(time.perf_counter() - begin)
 
     def free(self) -> None:
-        """Free the model and its kept KV caches; saving these to disk goes on."""
+        """Free the model and its kept KV caches; saving these to disk goes on.
+
+        What the queue of the disk has no room for is lost, because waiting would hold up the other
+        models.
+        """
         prefixes = self.prefixes
         while prefixes.save_one():
             pass
+        if prefixes.unsaved:
+            lost = "KV caches of `%s` that are lost, because the disk is too slow to save them: %d"
+            log.info(lost, self.name, prefixes.unsaved)
         if prefixes.store is not None:
             prefixes.store.close()
         prefixes.clear()

@@ -1,5 +1,7 @@
 """The model of one engine: loaded, tried out, loaded again, freed."""
 
+import logging
+
 import pytest
 
 from provider.caches.prefix_cache import PrefixCache
@@ -110,3 +112,34 @@ def test_what_was_read_is_found_in_its_folder_by_the_next_slot(embedded, tmp_pat
     slot.free()
     slot.wait_for_disk()
     assert list(tmp_path.iterdir())
+
+
+class FullQueue:
+    """A store whose disk takes one more entry, and then no more."""
+
+    def __init__(self):
+        self.saved = []
+
+    def save(self, tokens, caches, kind):
+        if self.saved:
+            return False
+        self.saved.append(tokens)
+        return True
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize(("entries", "lost"), [(1, 0), (3, 2)])
+def test_kept_caches_that_are_lost_at_the_unloading_are_counted_in_the_log(
+    embedded, caplog, entries, lost
+):
+    slot = slot_of(lambda: embedded)
+    slot.load()
+    slot.prefixes.store = FullQueue()
+    for number in range(entries):
+        slot.prefixes.put("", [number] * 20, slot.model.model.make_cache())
+    with caplog.at_level(logging.INFO):
+        slot.free()
+    said = [line for line in caplog.messages if "that are lost" in line]
+    assert [line.rpartition(" ")[2] for line in said] == [str(lost)] * bool(lost)
