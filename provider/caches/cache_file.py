@@ -1,7 +1,8 @@
-"""Writes KV caches in the file format of mlx-lm's `save_prompt_cache` and `load_prompt_cache`.
+"""KV caches in the file format of mlx-lm's `save_prompt_cache` and `load_prompt_cache`.
 
-Rule 1: writing has two steps. A `Snapshot` is made on the MLX thread, without copying arrays; then
-another thread writes it, without calling MLX.
+Rule 1: only the MLX thread calls MLX, and only other threads wait for the disk. So a `Snapshot` is
+made on the MLX thread, without copying arrays, and written by another one; and another one reads
+the bytes of a file, of which `caches_in` makes arrays on the MLX thread.
 Rule 2: a file has two digests, of its header and of its body (the arrays), so that damage anywhere
 is found. `read_header` checks the header before it parses any of it, `check_body` the body.
 """
@@ -9,6 +10,7 @@ is found. `read_header` checks the header before it parses any of it, `check_bod
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from provider.runtime.mlx import mx, tree_flatten
+from provider.runtime.mlx_lm import load_prompt_cache
 
-__all__ = ["Snapshot", "check_body", "read_header"]
+__all__ = ["Snapshot", "caches_in", "check_body", "read_header"]
 
 # A header has about six bytes for each token, so this suffices for 2.5 million tokens. Parsed, JSON
 # may take twenty times its size in memory.
@@ -113,15 +116,25 @@ def read_header(path: Path) -> dict[str, str]:
     return metadata
 
 
-def check_body(path: Path, digest: str) -> None:
-    """Read the arrays of a file and raise ValueError if `digest` is not theirs. Raises OSError."""
-    body = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(_header_length(file.read(LENGTH_BYTES), path.stat().st_size), 1)
-        while piece := file.read(PIECE):
-            body.update(piece)
-    if body.hexdigest() != digest:
+def check_body(data: bytes, digest: str) -> None:
+    """Raise ValueError if `digest` is not that of the arrays in a file's bytes."""
+    begin = LENGTH_BYTES + _header_length(data[:LENGTH_BYTES], len(data))
+    if hashlib.sha256(memoryview(data)[begin:]).hexdigest() != digest:
         raise ValueError("its arrays are damaged")
+
+
+class _File(io.BytesIO):
+    """A file in memory; MLX infers the format from its name."""
+
+    name = "caches.safetensors"
+
+
+def caches_in(data: bytes) -> list[Any]:
+    """Return the caches in a file's bytes, evaluated; to be called on the MLX thread.
+
+    The header, which names the classes, and the body must have been checked.
+    """
+    return list(load_prompt_cache(_File(data)))
 
 
 def _header_length(field: bytes, size: int) -> int:

@@ -5,7 +5,7 @@ is a copy, which shares memory with its entry until it is written to.
 Rule 2: entries take at most `max_bytes`. The least recently used is evicted first; a hit counts as
 a use.
 Rule 3: with a store on disk, entries are saved while the engine is idle, and found again after a
-restart.
+restart. `find` never waits for the disk: `on_disk` names the file to be read first.
 Rule 4: a hit leaves at least one token of the prompt to be prefilled, because the first sample
 needs its logits.
 """
@@ -21,7 +21,7 @@ from typing import Any
 
 from provider.caches.kinds import can_be_trimmed, size_of
 from provider.caches.prefix_index import WIDTH, PrefixIndex, pack
-from provider.caches.prefix_store import PrefixStore
+from provider.caches.prefix_store import PrefixStore, Stored
 
 __all__ = ["MIN_TOKENS", "Hit", "PrefixCache"]
 
@@ -124,10 +124,7 @@ class PrefixCache:
 
         Entries of another `key` are not considered. Return None if no prefix is kept.
         """
-        packed = pack(tokens[:-1])
-        length, entry = self._longest(key, packed)
-        if self._load_from_store(key, packed, length):
-            length, entry = self._longest(key, packed)
+        length, entry = self._longest(key, pack(tokens[:-1]))
         if entry is None:
             self.misses += 1
             return None
@@ -142,16 +139,25 @@ class PrefixCache:
         found = self._indexes[key].longest(packed)
         return (0, None) if found is None or found[0] < MIN_TOKENS else found
 
-    def _load_from_store(self, key: str, packed: bytes, have: int) -> bool:
-        """Load the stored file with the longest prefix, if that is longer than `have` tokens."""
-        found = None if self.store is None else self.store.longest(key, packed)
-        if self.store is None or found is None or found[0] < max(have + 1, MIN_TOKENS):
-            return False
-        caches = self.store.load(found[1])
-        if caches is None:
-            return False
-        self.offer(key, array("I", found[1].tokens), lambda: caches, saved=True)
-        return True
+    def on_disk(self, key: str, tokens: Sequence[int]) -> Stored | None:
+        """Return the file with a longer prefix of `tokens` than any entry has, None without one.
+
+        A file larger than all entries together may be is not considered.
+        """
+        if self.store is None:
+            return None
+        packed = pack(tokens[:-1])
+        length, stored = self.store.longest(key, packed) or (0, None)
+        if stored is None or length < MIN_TOKENS or stored.nbytes > self.max_bytes:
+            return None
+        return stored if length > self._longest(key, packed)[0] else None
+
+    def add_stored(self, stored: Stored, data: bytes) -> None:
+        """Keep the caches in the bytes of a file of the store, unless it is damaged."""
+        assert self.store is not None
+        caches = self.store.load(stored, data)
+        if caches is not None:
+            self.offer(stored.kind, array("I", stored.tokens), lambda: caches, saved=True)
 
     def shrink(self, nbytes: int) -> None:
         """Evict the least recently used entries until at most `nbytes` are held."""

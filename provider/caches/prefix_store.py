@@ -7,8 +7,8 @@ Rule 2: a damaged or foreign file is a miss, with one warning, and is removed. O
 opened is a miss too, and stays. Neither ever causes a failure.
 Rule 3: the folder holds at most `max_bytes`, over all models. The least recently used file is
 evicted first.
-Rule 4: the MLX thread calls `save` and `load`. It never waits for a file to be written, because the
-store has a writer thread. The queue of that thread is bounded.
+Rule 4: the MLX thread calls `save`, `read` and `load`. It never waits for the disk, because the
+store has a thread that writes, whose queue is bounded, and another one that reads.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ import stat
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provider.caches.cache_file import Snapshot, check_body, read_header
+from provider.caches.cache_file import Snapshot, caches_in, check_body, read_header
 from provider.caches.kinds import Trimming, can_be_stored, kind_of, size_of, stored_kind
 from provider.caches.prefix_index import WIDTH, PrefixIndex
-from provider.runtime.mlx_lm import load_prompt_cache
 
 __all__ = ["PrefixStore", "Stored"]
 
@@ -72,6 +71,7 @@ class PrefixStore:
         self._root = folder
         self._folder = folder / hashlib.sha256(model.encode()).hexdigest()[:16]
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefix-store")
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefix-reader")
         self._lock = threading.Lock()  # guards the attributes below
         self._entries: dict[Path, Stored] = {}
         self._indexes: defaultdict[str, PrefixIndex[Stored]] = defaultdict(PrefixIndex)  # by kind
@@ -126,17 +126,22 @@ class PrefixStore:
             self._write_failed(path, error)
         return True
 
-    def load(self, entry: Stored) -> list[Any] | None:
-        """Return a file's caches, unevaluated; None, with a warning, for a damaged file."""
+    def read(self, entry: Stored) -> Future[bytes | None]:
+        """Return a future of a file's bytes, for `load`; None, with a warning, for a damaged file.
+
+        Raises RuntimeError once the store is closed.
+        """
+        return self._reader.submit(self._read, entry.path)
+
+    def load(self, entry: Stored, data: bytes) -> list[Any] | None:
+        """Return the caches in a file's bytes; None, with a warning, for a damaged file."""
         try:
-            check_body(entry.path, self._checked(entry.path).body_digest)
-            caches = load_prompt_cache(str(entry.path))
+            caches = caches_in(data)
             _check_lengths(caches, entry.length)
-            os.utime(entry.path)  # marks the file as used now
         except Exception as error:  # noqa: BLE001 - a damaged file may fail in any way
             self._reject(entry.path, error)
             return None
-        return list(caches)
+        return caches
 
     def flush(self) -> None:
         """Wait until all queued writes are done. Must not be called on the MLX thread."""
@@ -144,15 +149,30 @@ class PrefixStore:
             self._writer.submit(int).result()
 
     def close(self) -> None:
-        """Refuse further writes and return at once; queued writes are still carried out."""
+        """Refuse further work and return at once; queued work is still carried out."""
         self._writer.shutdown(wait=False)
+        self._reader.shutdown(wait=False)
 
     def wait_closed(self) -> None:
-        """Close the store and wait for queued writes. Idempotent.
+        """Close the store and wait for queued work. Idempotent.
 
         Must not be called on the MLX thread.
         """
         self._writer.shutdown(wait=True)
+        self._reader.shutdown(wait=True)
+
+    # The reader thread calls the following method.
+
+    def _read(self, path: Path) -> bytes | None:
+        try:
+            digest = self._checked(path).body_digest
+            data = path.read_bytes()
+            check_body(data, digest)
+            os.utime(path)  # marks the file as used now
+        except Exception as error:  # noqa: BLE001 - a damaged file may fail in any way
+            self._reject(path, error)
+            return None
+        return data
 
     # The writer thread calls the following methods; the initial scan runs on the MLX thread.
 

@@ -22,7 +22,7 @@ from typing import assert_never
 
 from provider.engine.inbox import Inbox
 from provider.engine.loading import Loader
-from provider.engine.mailbox import Cancel, Load, Message, Resume, Submit
+from provider.engine.mailbox import Cancel, CollectPrefix, Load, Message, Resume, Submit
 from provider.engine.memory_pool import MemoryPool
 from provider.engine.messages import RunRequest
 from provider.engine.mlx_thread import MlxThread
@@ -68,7 +68,14 @@ class Engine:
         self.settings = settings or EngineSettings()
         self.restarts = 0  # times the whole batch was lost, to an error that no single run caused
         memory = memory or MemoryPool(memory_limit(self.settings))
-        self._worker = Worker(name, loader, self.settings, sampling or Sampling(), memory)
+        self._worker = Worker(
+            name,
+            loader,
+            self.settings,
+            sampling or Sampling(),
+            memory,
+            prefix_read=lambda: self._post(CollectPrefix()),
+        )
         self._owns_thread = thread is None
         self._thread = thread or MlxThread()
         self._lock = threading.Lock()  # guards the attributes below
@@ -271,6 +278,7 @@ class Engine:
     def end(self) -> None:
         """End all runs with an error and free the model."""
         if self._freed.is_set():
+            self._mailbox.clear()  # lest what was posted too late keeps the thread busy
             return
         with self._lock:
             self._closed = self._ending = True
@@ -348,6 +356,8 @@ class Engine:
                 self._worker.cancel(run)
             case Resume(run):
                 self._worker.resume(run)
+            case CollectPrefix():
+                self._worker.collect_prefix()
             case _:
                 assert_never(message)
 

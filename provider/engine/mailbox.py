@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from provider.engine.run import Run
 
-__all__ = ["Cancel", "Load", "Message", "Resume", "Submit"]
+__all__ = ["Cancel", "CollectPrefix", "Load", "Message", "Resume", "Submit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,4 +35,9 @@ class Resume:
     run: Run
 
 
-Message = Load | Submit | Cancel | Resume
+@dataclass(frozen=True, slots=True)
+class CollectPrefix:
+    """Keep the prefix that was read from disk, and queue the runs that waited for it."""
+
+
+Message = Load | Submit | Cancel | Resume | CollectPrefix

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from provider.caches.prefix_cache import MIN_TOKENS, Hit, PrefixCache
+from provider.caches.prefix_store import Stored
 from provider.engine.rows import Row
 from provider.engine.run import Run
 
@@ -27,6 +28,7 @@ class PromptReuse:
 
     def __init__(self, prefixes: PrefixCache):
         self.prefixes = prefixes
+        self._reads_images_whole = False  # whether a prompt with images can reuse no prefix
 
     def keep(self, row: Row, make: Callable[[], list[Any]], tokens: int) -> None:
         """Offer the prefix cache what `make` returns: caches of a row's first `tokens` tokens."""
@@ -35,8 +37,24 @@ class PromptReuse:
     def find(self, row: Row) -> Hit | None:
         """Return the kept caches of the longest prefix of a row's sequence, None if none are."""
         if row.prompt_embeddings is not None and row.prompt_embeddings.extras:
+            self._reads_images_whole = True
             return None  # the extras need the whole prompt, so no prefix is reused
         return self.prefixes.find(row.kind, row.sequence)
+
+    def on_disk(self, run: Run) -> Stored | None:
+        """Return the file that must be read for `begin` or `find` to return a longer prefix.
+
+        None if there is none, or if the run needs no prefix.
+        """
+        request, shared = run.request, run.request.shared_prompt
+        if shared is not None and shared.caches is not None and shared.leader != run.key:
+            return None
+        if request.images is not None and self._reads_images_whole:
+            return None
+        if run.parked is None:
+            return self.prefixes.on_disk(request.kind, request.prompt)
+        row = run.parked.row
+        return None if row.caches is not None else self.prefixes.on_disk(row.kind, row.sequence)
 
     # Several answers to one prompt.
 

@@ -32,6 +32,7 @@ class Run:
     row: Row | None = None  # from admission to end
     parked: Parked | None = None  # only while parked
     tokens: int = 0  # tokens decoded so far, the end token included
+    sought_on_disk: bool = False  # whether a prefix was sought on disk since it last left the batch
     cached: int = 0  # prompt tokens taken from the prefix cache
     # Log-probabilities whose text is not delivered yet.
     logprobs: list[dict[str, Any]] = field(default_factory=list)

@@ -16,7 +16,7 @@ class RunState(StrEnum):
     """The state of a run."""
 
     POSTED = "posted"  # in the mailbox of the MLX thread
-    WAITING = "waiting"  # in the queue, or waiting for the leader of a shared prompt
+    WAITING = "waiting"  # in the queue, or for the leader of a shared prompt, or for the disk
     READING = "reading"  # in the batch, its prompt being prefilled
     DECODING = "decoding"  # in the batch, a token a step
     PARKED = "parked"  # out of the batch until its reader has caught up

@@ -107,18 +107,28 @@ class Scheduler(Generic[Key]):
         if key not in self._waiting:
             self._waiting.appendleft(key)
 
-    def admit(self, fits: Callable[[Key], bool] = lambda key: True) -> list[Key]:
+    def admit(
+        self,
+        fits: Callable[[Key], bool] = lambda key: True,
+        deferred: Callable[[Key], bool] = lambda key: False,
+    ) -> list[Key]:
         """Move runs from the queue into the batch, in order, while they fit; return them.
 
-        The first that does not fit keeps those behind it waiting too. The caller must call `read`
-        for each with the tokens that remain of its prompt.
+        The first that does not fit keeps those behind it waiting too. One that is `deferred` leaves
+        the queue until `resume`. The caller must call `read` for each returned run with the tokens
+        that remain of its prompt.
         """
         admitted = []
-        while self._waiting and self.running < self.max_batch and fits(self._waiting[0]):
-            key = self._waiting.popleft()
-            self._prefilling[key] = 0
+        while self._waiting and self.running < self.max_batch:
+            key = self._waiting[0]
+            leaves = deferred(key)
+            if not leaves and not fits(key):
+                break
+            self._waiting.popleft()
             self._told.pop(key, None)
-            admitted.append(key)
+            if not leaves:
+                self._prefilling[key] = 0
+                admitted.append(key)
         return admitted
 
     def read(self, key: Key, left: int) -> None:

@@ -12,7 +12,7 @@ its KV cache. When the reader has caught up, the run continues with the same tex
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from provider.caches.kinds import size_of
 from provider.caches.prefix_cache import PrefixCache
@@ -34,6 +34,7 @@ from provider.engine.run_states import RunState, Transition
 from provider.engine.sampling import Sampling
 from provider.engine.scheduler import Scheduler, may_go_on, must_park
 from provider.engine.statistics import Counters, EngineStatistics
+from provider.engine.stored_prefixes import StoredPrefixes
 from provider.formats.text_stream import ANSWER_STATE, TextStream
 from provider.interface import (
     GenerationStarted,
@@ -51,7 +52,10 @@ PREFIX_SHARE = 8  # usable memory divided by this is the default size of the pre
 
 
 class Worker:
-    """A model, the runs on it, and the batch that they share."""
+    """A model, the runs on it, and the batch that they share.
+
+    `prefix_read` is called on another thread when `collect_prefix` has something to do.
+    """
 
     def __init__(
         self,
@@ -60,6 +64,7 @@ class Worker:
         settings: EngineSettings,
         sampling: Sampling,
         memory: MemoryPool,
+        prefix_read: Callable[[], None],
     ):
         self.counters = Counters()
         self.runs = Runs()
@@ -71,6 +76,7 @@ class Worker:
         size = settings.prefix_cache_bytes
         self.prefixes = PrefixCache(usable_memory() // PREFIX_SHARE if size is None else size)
         self._reuse = PromptReuse(self.prefixes)
+        self._stored = StoredPrefixes(self._reuse, prefix_read)
         self._slot = ModelSlot(name, loader, settings, memory, self._reuse, self._pace)
         self._delivery: EventDelivery[Run] = EventDelivery()
         self._tuner = ThreadTuner((1, BLAS_THREADS))
@@ -123,6 +129,10 @@ class Worker:
             run.move(Transition.RESUME)
             run.inbox.parked = False
             self._scheduler.resume(run.key)
+
+    def collect_prefix(self) -> None:
+        """Keep the prefix that was read from disk, and queue the runs that waited for it."""
+        self._queue_again([run.key for run in self._stored.collect()])
 
     @property
     def model(self) -> LoadedModel | None:
@@ -235,7 +245,7 @@ class Worker:
         return self._slot.admission
 
     def _admit(self) -> None:
-        for key in self._scheduler.admit(self._has_room):
+        for key in self._scheduler.admit(self._has_room, self._waits_for_disk):
             run = self.runs[key]
             try:
                 self._begin(run)
@@ -247,6 +257,9 @@ class Worker:
             self._end(run, refusal)
         for key, position in self._scheduler.moved():
             self._tell(self.runs[key], QueuePosition(position))
+
+    def _waits_for_disk(self, key: int) -> bool:
+        return self._stored.defers(self.runs[key])
 
     def _has_room(self, key: int) -> bool:
         waiting = [run for run in self.runs if run.parked is not None and run.key != key]
@@ -418,6 +431,7 @@ class Worker:
         assert self._batch is not None
         run.move(Transition.PARK)
         run.parked = self._batch.park(run.key)
+        run.sought_on_disk = False
         self._admission.release(run.key)
         self.counters.parkings += 1
         self._scheduler.park(run.key)

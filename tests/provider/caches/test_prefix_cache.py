@@ -132,7 +132,15 @@ def test_an_offer_that_adds_nothing_is_a_use_of_the_covering_entry():
     assert kept.find("m", [2] * 60) is None
 
 
-def test_a_prefix_that_is_not_in_memory_is_loaded_from_the_store(tmp_path):
+def from_disk(kept, key, tokens):
+    """Find a prefix after reading the file that the cache asks for, if any."""
+    stored = kept.on_disk(key, tokens)
+    if stored is not None:
+        kept.add_stored(stored, kept.store.read(stored).result())
+    return kept.find(key, tokens)
+
+
+def test_a_prefix_that_is_not_in_memory_is_read_from_the_store(tmp_path):
     tokens = list(range(50))
     kept = PrefixCache(BYTES)
     kept.store = PrefixStore(tmp_path, BYTES, "a model")
@@ -143,7 +151,12 @@ def test_a_prefix_that_is_not_in_memory_is_loaded_from_the_store(tmp_path):
     kept.store.wait_closed()
     again = PrefixCache(BYTES)
     again.store = PrefixStore(tmp_path, BYTES, "a model")
-    assert held(again.find("", [*tokens[:40], 0, 0])) == tokens[:40]
-    assert again.find("another picture", [*tokens, 50]) is None
-    assert again.find("a picture", [*tokens, 50]).length == 50
+    assert again.find("", [*tokens, 50]) is None, "finding waits for no disk"
+    assert held(from_disk(again, "", [*tokens[:40], 0, 0])) == tokens[:40]
+    assert from_disk(again, "another picture", [*tokens, 50]) is None
+    assert from_disk(again, "a picture", [*tokens, 50]).length == 50
     assert not again.save_one(), "what came from the disk is written there again"
+    assert again.on_disk("", [*tokens, 50]) is None, "memory has all that the disk has"
+    small = PrefixCache(10)
+    small.store = again.store
+    assert small.on_disk("", [*tokens, 50]) is None, "it could not be kept"

@@ -8,7 +8,7 @@ from provider.caches.prefix_cache import MIN_TOKENS, PrefixCache
 from provider.engine.inbox import SyncInbox
 from provider.engine.messages import RunRequest
 from provider.engine.prompt_reuse import PromptReuse
-from provider.engine.rows import Row
+from provider.engine.rows import Parked, Row
 from provider.engine.run import Run
 from provider.engine.shared_prompt import SharedPrompt
 from provider.options import GenerationOptions
@@ -52,6 +52,40 @@ def test_a_prompt_whose_extras_belong_to_its_whole_finds_nothing(reuse):
     row = row_of()
     row.prompt_embeddings = SimpleNamespace(extras={"deepstack": 1}, length=10)
     assert reuse.find(row) is None
+
+
+class Disk:
+    """A store that has the first 40 tokens of any prompt."""
+
+    def longest(self, _kind, _tokens):
+        return 40, SimpleNamespace(nbytes=100)
+
+
+def test_a_run_that_needs_no_prefix_asks_for_none_of_the_disk(reuse):
+    reuse.prefixes.store = Disk()
+    assert reuse.on_disk(run_of(1))
+    parked = run_of(2)
+    parked.parked = Parked(row_of(2), None)
+    assert reuse.on_disk(parked)
+    parked.parked.row.caches = caches_of(50)
+    assert reuse.on_disk(parked) is None
+    shared = SharedPrompt()
+    leader, other = (run_of(key, shared_prompt=shared) for key in (3, 4))
+    for run in (leader, other):
+        reuse.leads(run)
+    assert reuse.on_disk(leader)
+    reuse.release(leader, caches_of(58), 58)
+    assert reuse.on_disk(other) is None
+
+
+def test_the_disk_is_not_asked_for_prompts_whose_images_are_read_whole(reuse):
+    reuse.prefixes.store = Disk()
+    run, row = run_of(1, images="some"), row_of()
+    assert reuse.on_disk(run)
+    row.prompt_embeddings = SimpleNamespace(extras={"deepstack": 1}, length=10)
+    assert reuse.find(row) is None
+    assert reuse.on_disk(run) is None
+    assert reuse.on_disk(run_of(2))
 
 
 def test_the_first_run_of_a_prompt_leads_and_the_others_begin_where_it_ended(reuse):

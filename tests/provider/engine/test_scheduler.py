@@ -27,6 +27,29 @@ def test_first_come_first_served_up_to_the_batch():
     assert scheduler.admit() == ["c"]
 
 
+def test_a_deferred_run_leaves_the_queue_until_it_comes_back_first():
+    scheduler = Scheduler(1)
+    for key in "abc":
+        scheduler.submit(key)
+    deferred = {"a"}
+    assert scheduler.admit(deferred=deferred.__contains__) == ["b"]
+    assert scheduler.moved() == [("c", 1)]
+    assert len(scheduler) == 2
+    scheduler.resume("a")
+    deferred.clear()
+    assert scheduler.moved() == [("a", 1), ("c", 2)]
+    scheduler.remove("b")
+    assert scheduler.admit(deferred=deferred.__contains__) == ["a"]
+
+
+def test_a_run_is_not_deferred_before_there_is_a_place_for_it():
+    scheduler, asked = Scheduler(1), []
+    for key in "ab":
+        scheduler.submit(key)
+    scheduler.admit(deferred=asked.append)
+    assert asked == ["a"]
+
+
 def test_a_position_is_told_once_and_again_when_it_changes():
     scheduler = Scheduler(1)
     for key in "abcd":

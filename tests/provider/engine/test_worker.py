@@ -27,7 +27,8 @@ def embedded():
 @pytest.fixture
 def worker(embedded):
     settings = EngineSettings(max_batch=2, max_unread=4)
-    made = Worker("m", lambda: embedded, settings, Sampling(), MemoryPool(1 << 40))
+    memory = MemoryPool(1 << 40)
+    made = Worker("m", lambda: embedded, settings, Sampling(), memory, lambda: None)
     for _ in made.loading():
         pass
     yield made
