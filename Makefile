@@ -17,7 +17,7 @@ PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKER
 
 .DEFAULT_GOAL := check
 
-.PHONY: check serve chat test test-slow coverage lint format bench-engine bench-gateway autobahn fuzz soak browser wheel lock clean help
+.PHONY: check serve chat test test-slow coverage lint format bench-engine bench-gateway attack autobahn fuzz soak browser wheel lock clean help
 
 check: lint test  ## Run the linters and the tests
 
@@ -51,6 +51,9 @@ bench-engine: $(VENV)/dev.ready  ## Measure the engine beside mlx-lm: ARGS="--qu
 
 bench-gateway: $(VENV)/dev.ready  ## Measure the gateway alone, beside a bare loop: ARGS="--quick"
 	$(BIN)/python -m tests.bench.gateway --json .build/bench-gateway.json $(ARGS)
+
+attack: $(VENV)/dev.ready  ## Attack a gateway, three minutes: ARGS="--only pings", ARGS="--list"
+	$(BIN)/python -m tests.bench.attack --json .build/attack.json $(ARGS)
 
 autobahn: $(VENV)/autobahn.ready  ## Autobahn's fuzzing client, with a Python 2.7: PYTHON2=… ARGS="--all"
 	$(BIN)/python -m tests.gateway.server.autobahn $(VENV)/autobahn/bin/wstest $(ARGS)

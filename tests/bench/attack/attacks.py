@@ -1,0 +1,545 @@
+"""What an attacker does, each in a process of its own: `python -m tests.bench.attack.attacks`.
+
+Each attack is bounded in number and time, says what it was told, and goes on where it is thrown
+out, as an attacker would. It prints a line when it is ready, begins when it gets one, and ends with
+a line of JSON: how often it saw which answer.
+"""
+
+import asyncio
+import base64
+import itertools
+import json
+import os
+import random
+import resource
+import secrets
+import struct
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+
+import msgspec
+
+from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL
+from tests.bench.attack.hostile import (
+    BINARY,
+    CAPPED,
+    GONE,
+    MALLORY,
+    PING,
+    STRANGER,
+    Socket,
+    Target,
+    deflated,
+    framed,
+    generate,
+    get,
+)
+
+MIB = 1 << 20
+ATTACKS = {}
+FILES = 4096
+
+
+def attack(prepare):
+    """Register an attack: `prepare(target)` makes what is sent, and returns what sends it."""
+    ATTACKS[prepare.__name__] = prepare
+    return prepare
+
+
+def again(seconds=0.1):
+    """Wait a little, so that an attacker who is thrown out at once doesn't only connect."""
+    return asyncio.sleep(seconds)
+
+
+# The event loop.
+
+
+def _maps(size, protocol):
+    """Return a `generate` of so many bytes whose messages are empty maps."""
+    if protocol == MSGPACK_PROTOCOL:
+        head = b"\x94\x02\xa1a\xc0\xdd"  # [2, "a", nil, [… so many
+        count = size - len(head) - 4
+        return framed(head + struct.pack(">I", count) + b"\x80" * count, BINARY)
+    head, tail = b'{"type":"generate","id":"a","messages":[', b"{}]}"
+    return framed(head + b"{}," * ((size - len(head) - len(tail)) // 3) + tail)
+
+
+async def _frames(target, who, protocol, frames, told):
+    """Send frames on one connection, and wait for an answer to each."""
+    deadline = target.deadline()
+    try:
+        socket = await Socket.open(target, who, protocol=protocol)
+        for frame in frames:
+            await socket.send(frame)
+        async with asyncio.timeout_at(deadline):
+            for _ in frames:
+                told[socket.kind_of(*await socket.receive())] += 1
+    except GONE as error:
+        told[type(error).__name__] += 1
+
+
+def _maps_of(who, protocol, size, count):
+    def prepare(target):
+        frame = _maps(size, protocol)
+
+        async def run(told):
+            await _frames(target, who, protocol, [frame] * count, told)
+
+        return run
+
+    return prepare
+
+
+ATTACKS |= {
+    "maps_before_a_token": _maps_of(STRANGER, MSGPACK_PROTOCOL, 8 * MIB - 64, 1),
+    "json_maps_before_a_token": _maps_of(STRANGER, JSON_PROTOCOL, 8 * MIB - 64, 1),
+    "maps": _maps_of(MALLORY, MSGPACK_PROTOCOL, 7 * MIB, 4),
+    "json_maps": _maps_of(MALLORY, JSON_PROTOCOL, 7 * MIB, 4),
+}
+
+
+def _flood(who, connections=4):
+    def prepare(target):
+        burst = framed(bytes(125), PING) * 500
+
+        async def one(told):
+            deadline = target.deadline()
+            while time.monotonic() < deadline:
+                try:
+                    socket = await Socket.open(target, who)
+                except GONE:
+                    told["not connected"] += 1
+                    await again()
+                    continue
+                reader = asyncio.create_task(socket.ignore(deadline))
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        while not reader.done():
+                            await socket.send(burst)
+                            told["pings"] += 500
+                except GONE:
+                    told["thrown out"] += time.monotonic() < deadline
+                reader.cancel()
+                socket.abort()
+                await again()
+
+        async def run(told):
+            await asyncio.gather(*(one(told) for _ in range(connections)))
+
+        return run
+
+    return prepare
+
+
+ATTACKS |= {"pings_before_a_token": _flood(STRANGER), "pings": _flood(MALLORY)}
+
+
+def _bombs(who, connections=12, messages=16):
+    def prepare(target):
+        bomb = framed(deflated(b" " * (8 * MIB - 1)), compressed=True)
+
+        async def one(told):
+            try:
+                socket = await Socket.open(target, who, compressed=True)
+                await socket.send(bomb * messages)
+                told["bytes sent"] += len(bomb) * messages
+                async with asyncio.timeout_at(target.deadline()):
+                    while True:
+                        told[socket.kind_of(*await socket.receive())] += 1
+            except GONE as error:
+                told[type(error).__name__] += 1
+
+        async def run(told):
+            await asyncio.gather(*(one(told) for _ in range(connections)))
+
+        return run
+
+    return prepare
+
+
+ATTACKS |= {"bombs_before_a_token": _bombs(STRANGER), "bombs": _bombs(MALLORY)}
+
+
+def _gets(path, who, parallel=8):
+    def prepare(target):
+        async def one(told):
+            deadline = target.deadline()
+            while time.monotonic() < deadline:
+                status = await get(target, path, who)
+                told[str(status)] += 1
+                if status not in {200, 429}:
+                    await again(0.01)
+
+        async def run(told):
+            await asyncio.gather(*(one(told) for _ in range(parallel)))
+
+        return run
+
+    return prepare
+
+
+ATTACKS |= {
+    "gets_of_asyncapi": _gets("/asyncapi.json", STRANGER),
+    "gets_of_metrics": _gets("/metrics", MALLORY),
+}
+
+
+@attack
+def long_prompts(target):
+    """Three prompts of 2.6 MB, whose sender leaves after a second."""
+    frames = [generate(f"p{n}", prompt=f"{n} " + "a word or two " * 186_000) for n in range(3)]
+
+    async def run(told):
+        socket = await Socket.open(target)
+        for frame in frames:
+            await socket.send(frame)
+        await answers(socket, 3, told, time.monotonic() + 1.0)
+        socket.abort()
+        await asyncio.sleep(target.seconds - 1.0)
+
+    return run
+
+
+async def answers(socket, count, told, deadline):
+    """Count the ends of so many generations, for as long as there is time."""
+    try:
+        for _ in range(count):
+            end = await socket.until("done", "error", deadline=deadline)
+            told[str(end.get("finish_reason") or end.get("code"))] += 1
+            if end["type"] == "close":
+                return
+    except GONE as error:
+        told[type(error).__name__] += 1
+
+
+# Constraints.
+
+
+def costly_schema(number):
+    """Return a schema that takes hours to compile, another for each number."""
+    both = [{"multipleOf": 9973 + 2 * number}, {"multipleOf": 9967}]
+    return {"type": "integer", "allOf": both}
+
+
+def costly_format(number=0):
+    return {"type": "json_schema", "schema": costly_schema(number)}
+
+
+@attack
+def costly_schemas(target):
+    """Twenty-four schemas that take hours to compile, at once."""
+    first = secrets.randbelow(1 << 20)
+    frames = [
+        generate(f"s{n}", prompt="x", response_format=costly_format(first + n)) for n in range(24)
+    ]
+
+    async def run(told):
+        socket = await Socket.open(target)
+        for frame in frames:
+            await socket.send(frame)
+        await answers(socket, len(frames), told, target.deadline())
+        socket.abort()
+
+    return run
+
+
+@attack
+def tools_of_the_gone(target):
+    """Forty tools with such schemas in one frame, whose sender has gone."""
+    first = secrets.randbelow(1 << 20)
+    tools = [
+        {"name": f"f{n}", "parameters": {"properties": {"a": costly_schema(first + n)}}}
+        for n in range(40)
+    ]
+    frame = generate(prompt="x", tools=tools, tool_choice="required")
+
+    async def run(told):
+        socket = await Socket.open(target)
+        await socket.send(frame)
+        await asyncio.sleep(0.2)
+        socket.abort()
+        told["left"] += 1
+        await asyncio.sleep(target.seconds)
+
+    return run
+
+
+def _rows(count, **given):
+    def prepare(target):
+        frame = generate(prompt="Count from 3 to 60", n=count, max_tokens=400, **given)
+
+        async def run(told):
+            socket = await Socket.open(target)
+            await socket.send(frame)
+            await answers(socket, 1, told, target.deadline())
+            socket.abort()
+
+        return run
+
+    return prepare
+
+
+SLOW_MASKS = "([a-z ]{1,400}[a-y ]{1,400}){1,50}"  # each letter is counted on from
+SLOW_LARK = "start: s\ns: s s | s s s | /[a-zA-Z ]/"  # each text has very many derivations
+
+ATTACKS |= {
+    "plain_rows": _rows(16, temperature=1.0, seed=1),
+    "slow_masks": _rows(
+        16, temperature=1.0, response_format={"type": "regex", "regex": SLOW_MASKS}
+    ),
+    "slow_lark": _rows(16, temperature=1.0, response_format={"type": "lark", "grammar": SLOW_LARK}),
+}
+
+
+# Counting.
+
+
+@attack
+def many_answers(target):
+    """Forty frames that ask for 32 answers each."""
+    frames = [generate(f"n{n}", prompt="Tell me a story", n=32, max_tokens=200) for n in range(40)]
+
+    async def run(told):
+        socket = await Socket.open(target)
+        reader = asyncio.create_task(answers(socket, len(frames), told, target.deadline()))
+        for frame in frames:
+            await socket.send(frame)
+        await reader
+        socket.abort()
+
+    return run
+
+
+@attack
+def capped_token(target):
+    """Two frames of 32 answers each, over and over, with a token that may have two generations."""
+    frames = [generate(f"c{n}", prompt="Tell me a story", n=32, max_tokens=200) for n in range(2)]
+
+    async def run(told):
+        deadline = target.deadline()
+        socket = await Socket.open(target, CAPPED)
+        while time.monotonic() < deadline:
+            for frame in frames:
+                await socket.send(frame)
+            await answers(socket, len(frames), told, deadline)
+        socket.abort()
+
+    return run
+
+
+@attack
+def unread_nonces(target):
+    """Pings with nonces of 8 MiB on eight connections that read no answer."""
+    frame = framed(b'{"type":"ping","nonce":"' + b"x" * (8 * MIB - 64) + b'"}')
+
+    async def one(told):
+        with suppress(*GONE):
+            socket = await Socket.open(target)
+            async with asyncio.timeout_at(target.deadline()):
+                for _ in range(16):
+                    await socket.send(frame)
+                    told["frames sent"] += 1
+                await asyncio.sleep(target.seconds)
+
+    async def run(told):
+        await asyncio.gather(*(one(told) for _ in range(8)))
+
+    return run
+
+
+@attack
+def log_probabilities(target):
+    """Sixty-four answers at once, not streamed, with twenty log-probabilities a token."""
+    frames = [
+        generate(
+            f"l{n}",
+            prompt="Tell me a story",
+            stream=False,
+            logprobs=True,
+            top_logprobs=20,
+            max_tokens=4000,
+            temperature=1.5,
+        )
+        for n in range(64)
+    ]
+
+    async def run(told):
+        socket = await Socket.open(target)
+        for frame in frames:
+            await socket.send(frame)
+        await answers(socket, len(frames), told, target.deadline())
+        socket.abort()
+
+    return run
+
+
+@attack
+def constraint_without_files(target):
+    """A costly constraint from a client that was there before all descriptors were taken."""
+    frame = generate(prompt="x", response_format=costly_format(secrets.randbelow(1 << 20)))
+
+    async def run(told):
+        deadline = target.deadline()
+        socket = await Socket.open(target)
+        others = asyncio.create_task(connections(target)(Counter()))
+        await asyncio.sleep(1.0)
+        await socket.send(frame)
+        end = await socket.until("done", "error", deadline=deadline)
+        told["answer"] = end.get("code") or end.get("finish_reason")
+        await others
+
+    return run
+
+
+@attack
+def connections(target):
+    """Three hundred and twenty connections that are kept, and go on being tried for."""
+
+    async def one(told):
+        deadline = target.deadline()
+        while time.monotonic() < deadline:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    socket = await Socket.open(target)
+                told["open"] += 1
+                await socket.ignore(deadline)
+                return
+            except ConnectionRefusedError as error:
+                told[str(error)] += 1
+            except GONE as error:
+                told[type(error).__name__] += 1
+            await again(0.2)
+
+    async def run(told):
+        await asyncio.gather(*(one(told) for _ in range(320)))
+
+    return run
+
+
+# What holds.
+
+
+@attack
+def guessed_tickets(target):
+    """Tickets that nobody was given, as fast as the rate allows, and beyond."""
+    ticket = base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=").decode()
+    frames = [
+        framed(
+            msgspec.json.encode(
+                {"type": "resume", "id": "a", "ticket": ticket[:-4] + f"{n:04d}", "after": -1}
+            )
+        )
+        for n in range(200)
+    ]
+
+    async def run(told):
+        deadline = target.deadline()
+        while time.monotonic() < deadline:
+            try:
+                socket = await Socket.open(target)
+                while time.monotonic() < deadline:
+                    await socket.send(b"".join(frames))
+                    for _ in frames:
+                        end = await socket.until("error", "started", deadline=deadline)
+                        told[str(end["code"] if "code" in end else end["type"])] += 1
+                        if end["type"] == "close":
+                            raise EOFError
+            except GONE:
+                await again()
+
+    return run
+
+
+@attack
+def churn(target):
+    """Clients that start, cancel, vanish and come back."""
+    start = generate(prompt="Tell me a story", max_tokens=100, resumable=True)
+    cancel = framed(b'{"type":"cancel","id":"a"}')
+
+    async def one(told, number):
+        choice, deadline = random.Random(number), target.deadline()
+        while time.monotonic() < deadline:
+            with suppress(*GONE):
+                socket = await Socket.open(target)
+                await socket.send(start)
+                if choice.random() < 0.7:
+                    end = await socket.until("started", "error", deadline=deadline)
+                    told[str(end.get("code") or end["type"])] += 1
+                if choice.random() < 0.5:
+                    await socket.send(cancel)
+                socket.abort()
+            await asyncio.sleep(0.02)
+
+    async def run(told):
+        await asyncio.gather(*(one(told, number) for number in range(8)))
+
+    return run
+
+
+@attack
+def slow_http(target):
+    """Two hundred requests that arrive a byte at a time, and never end."""
+
+    async def one(told):
+        deadline = target.deadline()
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", target.port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+            for byte in itertools.cycle(b"X-Slow: a\r\n"):
+                if time.monotonic() > deadline:
+                    break
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(0.05)
+            told["open to the end"] += 1
+        except GONE:
+            told["closed"] += 1
+
+    async def run(told):
+        await asyncio.gather(*(one(told) for _ in range(200)))
+
+    return run
+
+
+@attack
+def stalled_readers(target):
+    """Thirty readers that ask for long answers and stop reading."""
+    frame = generate(prompt="Tell me a story", max_tokens=4000)
+
+    async def one(told):
+        with suppress(*GONE):
+            socket = await Socket.open(target)
+            socket.writer.transport.pause_reading()
+            await socket.send(frame)
+            told["stalled"] += 1
+            await asyncio.sleep(target.seconds)
+            socket.abort()
+
+    async def run(told):
+        await asyncio.gather(*(one(told) for _ in range(30)))
+
+    return run
+
+
+def main():
+    name, given = sys.argv[1], json.loads(sys.argv[2])
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, most), most))
+    run, told = ATTACKS[name](Target(**given)), Counter()
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+    async def bounded():
+        with suppress(*GONE):
+            async with asyncio.timeout(given["seconds"] + 1):
+                await run(told)
+
+    asyncio.run(bounded())
+    print(json.dumps(told), flush=True)
+    os._exit(0)  # without waiting for what is still to be sent
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Runs cases: gateways that they share, and what polite clients see of those when it is quiet."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from tests.bench.attack.gateways import ALICE, SECRETS, Attacker, start, write_tokens
+from tests.bench.attack.judging import Check, Verdict, console
+from tests.bench.attack.polite import Question, Watch, answer_alone
+
+QUIET_S = 3.0
+LEAST_S = 1.5  # that polite clients are watched, however soon the attack is over
+ATTACK_S = 3.0
+CASES = {}
+
+COUNTING = {"prompt": "Count from 3 to 40", "temperature": 0.0, "max_tokens": 80}
+SCRIPTED = ("--provider", "scripted", "--compression")
+MODEL = ("--compression",)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One attack: `measure(bench)` returns what was asked and seen."""
+
+    measure: Callable
+    subject: str
+    sent: str
+
+
+def case(subject, sent):
+    """Register a case: an async function of a Bench that returns checks."""
+
+    def register(function):
+        CASES[function.__name__] = Case(function, subject, sent)
+        return function
+
+    return register
+
+
+class Bench:
+    """Gateways by their arguments, each kept until a case fails with it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self._served = {}
+        self._quiet = {}
+        self._questions = {}
+        self._number = 0
+
+    def new_folder(self):
+        self._number += 1
+        made = self.folder / str(self._number)
+        made.mkdir()
+        return made
+
+    async def shared(self, kind):
+        """Return the gateway of these arguments, with tokens, that cases share."""
+        served = self._served.get(kind)
+        if served is None or not served.alive():
+            tokens = write_tokens(self.new_folder() / "tokens.toml")
+            served = self._served[kind] = await start(*kind, "--token-file", tokens)
+        return served
+
+    async def counting(self, kind):
+        """Return the question that has one right answer: the one that comes when it is alone."""
+        if kind not in self._questions:
+            served = await self.shared(kind)
+            right, tokens = await answer_alone(served.port, SECRETS[ALICE], COUNTING)
+            self._questions[kind] = Question(lambda _: COUNTING, lambda _: right, tokens)
+        return self._questions[kind]
+
+    async def watch(self, kind, event, question=None):
+        """Return what a polite client of the shared gateway sees until `event` is done."""
+        served = await self.shared(kind)
+        asked = question or await self.counting(kind)
+        watch = Watch(served.port, SECRETS[ALICE], asked, served.pid)
+        result = await watch.during(event)
+        return watch.seen, result
+
+    async def quiet(self, kind, question=None):
+        """Return what a polite client sees when nobody attacks."""
+        key = kind, question
+        if key not in self._quiet:
+            await self.watch(kind, asyncio.sleep(0.5), question)  # warms up
+            self._quiet[key], _ = await self.watch(kind, asyncio.sleep(QUIET_S), question)
+        return self._quiet[key]
+
+    async def under(self, kind, name, question=None, seconds=ATTACK_S):
+        """Return what a polite client sees when it is quiet and under attack, and what was told."""
+        quiet = await self.quiet(kind, question)
+        attacker = await Attacker.ready(name, await self.shared(kind), seconds)
+
+        async def attack():
+            told, _ = await asyncio.gather(attacker.attack(), asyncio.sleep(LEAST_S))
+            return told
+
+        seen, told = await self.watch(kind, attack(), question)
+        return quiet, seen, told
+
+    async def beside_plain_rows(self):
+        """Return what a polite client sees beside rows that nothing is asked of but text."""
+        if "rows" not in self._quiet:
+            _, self._quiet["rows"], _ = await self.under(MODEL, "plain_rows")
+        return self._quiet["rows"]
+
+    async def run(self, name):
+        """Run one case, and return its verdict."""
+        found = CASES[name]
+        begin = time.monotonic()
+        try:
+            async with asyncio.timeout(60):
+                checks = await found.measure(self)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the case has failed
+            checks = [Check("error", f"{type(error).__name__}: {error}"[:200], False)]
+        verdict = Verdict(name, found.subject, found.sent, checks, time.monotonic() - begin)
+        if not verdict.holds:
+            await self.end_all()  # the next case gets gateways that nothing has happened to
+        mark = "ok" if verdict.holds else "[red]FAILED[/red]"
+        details = "; ".join(f"{check.what} {check}" for check in checks)
+        console.print(f"  {mark} {name} ({verdict.seconds:.1f} s): {details}")
+        return verdict
+
+    async def end_all(self):
+        served, self._served = self._served, {}
+        for one in served.values():
+            if one.alive():
+                await one.end(at_most=5.0)
+
+
+@asynccontextmanager
+async def ending(served):
+    """End a gateway that only one case uses, if the case has not."""
+    try:
+        yield served
+    finally:
+        if served.alive():
+            await served.end(at_most=10.0)
+
+
+@asynccontextmanager
+async def opened(folder):
+    async with AsyncExitStack() as stack:
+        bench = Bench(folder)
+        stack.push_async_callback(bench.end_all)
+        yield bench

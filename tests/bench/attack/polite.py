@@ -1,0 +1,195 @@
+"""What polite clients see: their text, its gaps, the way to and back of their pings."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
+
+from gateway.protocol.frames import JSON_PROTOCOL, Generate, Ping
+from tests.support.servers import Wire
+
+PING_EVERY_S = 0.02
+MEMORY_EVERY_S = 0.1
+LATE_S = 0.005  # how often this process looks whether it is late itself
+LOST = (OSError, WebSocketException, TimeoutError, AssertionError)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a polite client asks, over and over: fields of `generate`, and what is to come."""
+
+    fields: Callable[[int], dict]  # by the number of the question
+    expected: Callable[[int], str]
+    tokens: float = 1.0  # for each character of the answer
+
+
+@dataclass
+class Seen:
+    """What was seen in some seconds. Times in seconds, memory in bytes."""
+
+    seconds: float = 0.0
+    gap: float = 0.0  # the longest between two pieces of one answer
+    first: float = 0.0  # the longest until the first piece of an answer
+    ping: float = 0.0  # the longest from a ping to its pong
+    late: float = 0.0  # the longest that this process itself was late
+    tokens: float = 0.0
+    answers: int = 0
+    wrong: int = 0
+    memory: int = 0  # the most that the server and its children have taken on
+    failures: Counter = field(default_factory=Counter)
+
+    @property
+    def rate(self):
+        return self.tokens / self.seconds
+
+
+def memory_of(pid):
+    """Return the resident bytes of a process and its children."""
+    pages, left = 0, [pid]
+    while left:
+        one = left.pop()
+        with suppress(OSError, ValueError):
+            pages += int(Path(f"/proc/{one}/statm").read_text().split()[1])
+            for task in Path(f"/proc/{one}/task").iterdir():
+                left += map(int, (task / "children").read_text().split())
+    return pages * 4096
+
+
+async def connected(port, secret, **options):
+    """Return a client that has been let in."""
+    shown = {"Authorization": f"Bearer {secret}"} if secret else {}
+    socket = await connect(
+        f"ws://127.0.0.1:{port}/v1/stream",
+        subprotocols=[JSON_PROTOCOL],
+        additional_headers=shown,
+        compression=None,
+        ping_interval=None,
+        close_timeout=0.2,
+        max_size=None,
+        **options,
+    )
+    wire = Wire(socket)
+    assert (await wire.receive())["type"] == "ready"
+    return wire
+
+
+class Watch:
+    """Clients that stream, ping and measure, while something else goes on."""
+
+    def __init__(self, port, secret, question, pid=None, clients=1):
+        self.seen = Seen()
+        self._port, self._secret, self._question = port, secret, question
+        self._clients = clients
+        self._pid = pid
+        self._since = {}  # of each client: when it asked or last got text, and which
+
+    async def during(self, event, tail=0.3):
+        """Measure until an awaitable is done, and a little longer."""
+        measures = [self._ping(), self._lateness(), self._memory()]
+        measures += [self._stream(number) for number in range(self._clients)]
+        before = memory_of(self._pid)
+        begin = time.monotonic()
+        tasks = [asyncio.create_task(one) for one in measures]
+        try:
+            result = await event
+            await asyncio.sleep(tail)
+        finally:
+            self.seen.seconds = time.monotonic() - begin
+            for what, then in list(self._since.values()):
+                self._longest(what, time.monotonic() - then)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self.seen.memory = max(0, self.seen.memory - before)
+        return result
+
+    def _longest(self, what, seconds):
+        setattr(self.seen, what, max(getattr(self.seen, what), seconds))
+
+    def _mark(self, client, what, now):
+        """Count the time since a client's last mark; wait for `what` from now on."""
+        before = self._since.pop(client, None)
+        if before is not None:
+            self._longest(before[0], now - before[1])
+        if what is not None:
+            self._since[client] = what, now
+
+    async def _stream(self, client):
+        number = client * 1_000_000
+        while True:
+            try:
+                wire = await connected(self._port, self._secret)
+                while True:
+                    await self._ask(wire, client, number)
+                    number += 1
+            except LOST as error:
+                self.seen.failures[type(error).__name__] += 1
+                await asyncio.sleep(0.1)
+
+    async def _ask(self, wire, client, number):
+        question, text = self._question, ""
+        self._mark(client, "first", time.monotonic())
+        await wire.send(Generate(id="a", **question.fields(number)))
+        while True:
+            frame = wire.codec.decode_fields(await wire.socket.recv())
+            match frame["type"]:
+                case "chunk":
+                    text += frame["text"]
+                    self._mark(client, "gap", time.monotonic())
+                    self.seen.tokens += len(frame["text"]) * question.tokens
+                case "done":
+                    self._mark(client, None, time.monotonic())
+                    self.seen.answers += 1
+                    self.seen.wrong += text != question.expected(number)
+                    return
+                case "error":
+                    self._since.pop(client, None)
+                    self.seen.failures[frame["code"]] += 1
+                    await asyncio.sleep(min(frame.get("retry_after") or 0.1, 1.0))
+                    return
+
+    async def _ping(self):
+        while True:
+            try:
+                wire = await connected(self._port, self._secret)
+                while True:
+                    self._since["ping"] = "ping", time.monotonic()
+                    await wire.send(Ping(nonce="p"))
+                    await wire.socket.recv()
+                    self._mark("ping", None, time.monotonic())
+                    await asyncio.sleep(PING_EVERY_S)
+            except LOST as error:
+                self.seen.failures[f"ping {type(error).__name__}"] += 1
+                await asyncio.sleep(0.1)
+
+    async def _lateness(self):
+        while True:
+            begin = time.monotonic()
+            await asyncio.sleep(LATE_S)
+            self._longest("late", time.monotonic() - begin - LATE_S)
+
+    async def _memory(self):
+        while self._pid is not None:
+            self.seen.memory = max(self.seen.memory, memory_of(self._pid))
+            await asyncio.sleep(MEMORY_EVERY_S)
+
+
+async def asked(port, secret, **fields):
+    """Ask once; return the text, and the last frame, which is `done` or `error`."""
+    wire = await connected(port, secret)
+    await wire.send(Generate(id="a", **fields))
+    frames = await wire.until("done", "error")
+    await wire.socket.close()
+    return "".join(f["text"] for f in frames if f["type"] == "chunk"), frames[-1]
+
+
+async def answer_alone(port, secret, fields):
+    """Return the text of one answer, and how many tokens a character has."""
+    text, done = await asked(port, secret, **fields)
+    return text, done["usage"]["completion_tokens"] / len(text)

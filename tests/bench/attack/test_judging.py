@@ -1,0 +1,55 @@
+"""The judge of the attacks lets nothing pass that should fail."""
+
+import dataclasses
+import json
+
+import pytest
+from rich.console import Console
+
+from tests.bench.attack.judging import MIB, SLACK_S, Check, Verdict, beside, table, write
+from tests.bench.attack.polite import Seen
+
+QUIET = Seen(seconds=1.0, gap=0.02, first=0.1, ping=0.01, tokens=100.0, answers=3)
+WORSE = {
+    "longest gap": {"gap": QUIET.gap + SLACK_S + 0.01},
+    "first text": {"first": QUIET.first + SLACK_S + 0.01},
+    "ping": {"ping": QUIET.ping + SLACK_S + 0.01},
+    "tokens/s": {"tokens": 79.0},
+    "memory": {"memory": 2 * MIB},
+}
+
+
+def failed(seen):
+    return [check.what for check in beside(QUIET, seen, memory=1) if not check.holds]
+
+
+def test_what_is_as_quiet_holds():
+    assert failed(QUIET) == []
+
+
+@pytest.mark.parametrize("what", WORSE)
+def test_each_bound_fails_alone(what):
+    assert failed(dataclasses.replace(QUIET, **WORSE[what])) == [what]
+
+
+def test_a_measuring_process_that_was_late_itself_is_allowed_for():
+    late = dataclasses.replace(QUIET, gap=QUIET.gap + SLACK_S + 0.01, late=0.02)
+    assert failed(late) == []
+
+
+def test_a_wrong_answer_and_a_refusal_fail():
+    assert failed(dataclasses.replace(QUIET, wrong=1)) == ["answers"]
+    refused = dataclasses.replace(QUIET)
+    refused.failures = QUIET.failures + type(QUIET.failures)(overloaded=2)
+    assert failed(refused) == ["answers"]
+
+
+def test_a_verdict_holds_if_there_are_checks_and_all_hold(tmp_path, capsys):
+    good, bad = Check("ping", 0.1, True), Check("end", "killed", False, "status 0")
+    verdicts = [Verdict("one", "loop", "much", checks, 1.0) for checks in ([good], [good, bad], [])]
+    assert [verdict.holds for verdict in verdicts] == [True, False, False]
+    write(verdicts, tmp_path / "new" / "attack.json")
+    written = json.loads((tmp_path / "new" / "attack.json").read_text())
+    assert [one["holds"] for one in written] == [True, False, False]
+    Console(width=150).print(table(verdicts))
+    assert "end: killed (status 0)" in capsys.readouterr().out

@@ -1,0 +1,189 @@
+"""Cases in which an attacker and a polite client share a gateway."""
+
+from tests.bench.attack.bench import MODEL, SCRIPTED, case
+from tests.bench.attack.judging import Check, beside, takes_on
+from tests.bench.attack.polite import Question
+
+MOST_S = 1.0  # processor time that the trial of one costly constraint gets
+
+
+def told_only(told, *answers):
+    """Check that the attacker was told these answers, and no others."""
+    said = ", ".join(f"{name} ({count})" for name, count in told.items()) or "nothing"
+    return Check("attacker", said, set(told) <= set(answers), f"only {', '.join(answers)}")
+
+
+def told(answers):
+    """Show what the attacker was told."""
+    said = ", ".join(f"{name} ({count})" for name, count in answers.items()) or "nothing"
+    return Check("attacker", said, True)
+
+
+# The event loop.
+
+
+@case("loop", "8 MiB of empty maps in msgpack, before a token")
+async def maps_before_a_token(bench):
+    quiet, seen, answers = await bench.under(SCRIPTED, "maps_before_a_token")
+    return [*beside(quiet, seen, memory=64), told(answers)]
+
+
+@case("loop", "8 MiB of empty maps in JSON, before a token")
+async def json_maps_before_a_token(bench):
+    quiet, seen, answers = await bench.under(SCRIPTED, "json_maps_before_a_token")
+    return [*beside(quiet, seen, memory=64), told(answers)]
+
+
+@case("loop", "4 frames of 7 MiB of empty maps in msgpack, with a token")
+async def maps(bench):
+    quiet, seen, answers = await bench.under(SCRIPTED, "maps", seconds=6)
+    return [*beside(quiet, seen, memory=256), told(answers)]
+
+
+@case("loop", "4 frames of 7 MiB of empty maps in JSON, with a token")
+async def json_maps(bench):
+    quiet, seen, answers = await bench.under(SCRIPTED, "json_maps", seconds=6)
+    return [*beside(quiet, seen, memory=256), told(answers)]
+
+
+@case("loop", "pings of 125 bytes on 4 connections, as fast as they go, before a token")
+async def pings_before_a_token(bench):
+    quiet, seen, answers = await bench.under(SCRIPTED, "pings_before_a_token")
+    return [*beside(quiet, seen, memory=64), told(answers)]
+
+
+@case("loop", "pings of 125 bytes on 4 connections, as fast as they go, with a token")
+async def pings(bench):
+    quiet, seen, answers = await bench.under(SCRIPTED, "pings")
+    return [*beside(quiet, seen, memory=64), told(answers)]
+
+
+@case("loop", "16 messages of 8 KB that unpack to 8 MiB, on 12 connections, before a token")
+async def bombs_before_a_token(bench):
+    quiet, seen, answers = await bench.under(SCRIPTED, "bombs_before_a_token")
+    return [*beside(quiet, seen, memory=64), told(answers)]
+
+
+@case("loop", "16 messages of 8 KB that unpack to 8 MiB, on 12 connections, with a token")
+async def bombs(bench):
+    quiet, seen, answers = await bench.under(SCRIPTED, "bombs")
+    return [*beside(quiet, seen, memory=256), told(answers)]
+
+
+@case("loop", "GET /asyncapi.json, 8 at a time, as fast as they go")
+async def gets_of_asyncapi(bench):
+    quiet, seen, answers = await bench.under(SCRIPTED, "gets_of_asyncapi")
+    return [*beside(quiet, seen, memory=64), told(answers)]
+
+
+@case("loop", "GET /metrics with a token, 8 at a time, as fast as they go")
+async def gets_of_metrics(bench):
+    quiet, seen, answers = await bench.under(SCRIPTED, "gets_of_metrics")
+    return [*beside(quiet, seen, memory=64), told(answers)]
+
+
+@case("loop", "3 prompts of 2.6 MB, whose sender leaves after a second")
+async def long_prompts(bench):
+    quiet, seen, answers = await bench.under(MODEL, "long_prompts")
+    return [*beside(quiet, seen, memory=256), told(answers)]
+
+
+# Constraints.
+
+# Each question is another constraint, so that it has to be tried.
+CHOICES = Question(
+    lambda n: {
+        "prompt": "Say it",
+        "response_format": {"type": "choice", "choices": [f"yes {n}"]},
+        "temperature": 0.0,
+    },
+    lambda n: f"yes {n}",
+)
+
+
+@case("constraints", "24 schemas that would take hours, beside a client with small ones")
+async def costly_schemas(bench):
+    quiet, seen, answers = await bench.under(MODEL, "costly_schemas", CHOICES, seconds=5)
+    # The trial that is running when the polite one comes may use up its time.
+    return [*beside(quiet, seen, share=0, first=3 * MOST_S), told(answers)]
+
+
+@case("constraints", "40 tools with such schemas, whose sender has gone")
+async def tools_of_the_gone(bench):
+    quiet, seen, answers = await bench.under(MODEL, "tools_of_the_gone", CHOICES)
+    return [*beside(quiet, seen, share=0, first=3 * MOST_S), told(answers)]
+
+
+async def _beside_rows(bench, name):
+    """Compare with the same number of plain rows, which take their share of the batch."""
+    plain = await bench.beside_plain_rows()
+    _, seen, answers = await bench.under(MODEL, name, seconds=4)
+    return [*beside(plain, seen, share=0.5), told(answers)]
+
+
+@case("constraints", "n = 16 with a regular expression whose masks are slow")
+async def slow_masks(bench):
+    return await _beside_rows(bench, "slow_masks")
+
+
+@case("constraints", "n = 16 with a line of Lark whose masks are slow")
+async def slow_lark(bench):
+    return await _beside_rows(bench, "slow_lark")
+
+
+# Counting.
+
+
+@case("counting", "40 frames that ask for 32 answers each")
+async def many_answers(bench):
+    quiet, seen, answers = await bench.under(MODEL, "many_answers", seconds=4)
+    return [*beside(quiet, seen, share=0.1, first=2.0), told(answers)]
+
+
+@case("counting", "2 frames of 32 answers, with a token that may have 2 generations")
+async def capped_token(bench):
+    quiet, seen, answers = await bench.under(MODEL, "capped_token", seconds=4)
+    return [*beside(quiet, seen, first=1.0), told(answers)]
+
+
+@case("counting", "pings with nonces of 8 MiB on 8 connections that never read")
+async def unread_nonces(bench):
+    quiet, seen, answers = await bench.under(SCRIPTED, "unread_nonces")
+    return [*beside(quiet, seen, memory=128), told(answers)]
+
+
+@case("counting", "64 answers, not streamed, with 20 log-probabilities a token")
+async def log_probabilities(bench):
+    _, seen, answers = await bench.under(MODEL, "log_probabilities", seconds=6)
+    return [takes_on(seen, 128), told(answers)]
+
+
+# What holds.
+
+
+@case("holds", "resume with tickets that nobody was given, as fast as it goes")
+async def guessed_tickets(bench):
+    quiet, seen, answers = await bench.under(SCRIPTED, "guessed_tickets")
+    return [*beside(quiet, seen, memory=64), told_only(answers, "not_resumable", "4429")]
+
+
+@case("holds", "8 clients that start, cancel, vanish and come back")
+async def churn(bench):
+    served = await bench.shared(SCRIPTED)
+    before = served.descriptors()
+    quiet, seen, answers = await bench.under(SCRIPTED, "churn")
+    after = served.descriptors()
+    left = Check("descriptors", after, after <= before + 8, f"at most {before + 8}", before)
+    return [*beside(quiet, seen, memory=64), left, told(answers)]
+
+
+@case("holds", "200 requests that arrive a byte at a time")
+async def slow_http(bench):
+    quiet, seen, answers = await bench.under(SCRIPTED, "slow_http")
+    return [*beside(quiet, seen, memory=64), told(answers)]
+
+
+@case("holds", "30 readers that ask for long answers and never read")
+async def stalled_readers(bench):
+    quiet, seen, answers = await bench.under(SCRIPTED, "stalled_readers")
+    return [*beside(quiet, seen, memory=64), told(answers)]
