@@ -32,7 +32,7 @@ class FairQueue(Generic[Item]):
         self._size += 1
         return True
 
-    def take(self) -> Item | None:
+    def pop(self) -> Item | None:
         """Remove and return the next item, which is of the next client in turn; None if empty."""
         client = next(iter(self._clients), None)
         own = self._clients.pop(client, None)

@@ -96,7 +96,7 @@ class Sandbox:
         """End the process and the thread. Idempotent."""
         with self._changed:
             self._closed = True
-            while (one := self._waiting.take()) is not None:
+            while (one := self._waiting.pop()) is not None:
                 _end(one, GenerationError("the provider is closed"))
             self._kill()
             self._changed.notify()
@@ -151,7 +151,7 @@ class Sandbox:
         with self._changed:
             self._current = None
             self._changed.wait_for(lambda: self._closed or len(self._waiting) > 0)
-            self._current = None if self._closed else self._waiting.take()
+            self._current = None if self._closed else self._waiting.pop()
             return self._current
 
     def _cancel(self, one: _Trial, future: Future[None]) -> None:

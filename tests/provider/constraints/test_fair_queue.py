@@ -5,7 +5,7 @@ from provider.constraints.fair_queue import FairQueue
 
 def taken(queue):
     found = []
-    while (item := queue.take()) is not None:
+    while (item := queue.pop()) is not None:
         found.append(item)
     return found
 
@@ -24,7 +24,7 @@ def test_a_client_that_comes_back_waits_for_the_others():
     queue.put("a", 1)
     queue.put("b", 2)
     queue.put("a", 3)
-    assert queue.take() == 1
+    assert queue.pop() == 1
     queue.put("a", 4)
     assert taken(queue) == [2, 3, 4]
 
@@ -33,7 +33,7 @@ def test_neither_one_client_nor_all_have_more_than_their_share():
     queue = FairQueue(3, 2)
     assert [queue.put("a", n) for n in range(3)] == [True, True, False]
     assert [queue.put(client, 9) for client in ("b", "c")] == [True, False]
-    queue.take()
+    queue.pop()
     assert queue.put("c", 9)
 
 
