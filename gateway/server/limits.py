@@ -111,7 +111,7 @@ def _of_too_many(more: int, settings: Settings, token: Token | None, load: Load)
 
 
 def _share(settings: Settings, left: int) -> int:
-    """Return how many of the generations that others leave one client may have."""
+    """Return how many generations one client may have, of those that other clients leave."""
     return max(1, int(settings.client_share * left))
 
 

@@ -1,4 +1,4 @@
-"""A bounded queue in which clients take turns, so that none waits for all that another has sent."""
+"""A bounded queue in which clients take turns, so that none waits for all items of another."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FairQueue(Generic[Item]):
         return self._size
 
     def put(self, client: str | None, item: Item) -> bool:
-        """Add an item at the end of its client's own; return whether there was a place for it."""
+        """Add an item after its client's others; return False if there are too many."""
         own = self._clients.get(client, ())
         if self._size >= self._most or len(own) >= self._most_of_one:
             return False
@@ -33,7 +33,7 @@ class FairQueue(Generic[Item]):
         return True
 
     def pop(self) -> Item | None:
-        """Remove and return the next item, which is of the next client in turn; None if empty."""
+        """Remove and return the first item of the next client in turn; None if there is none."""
         client = next(iter(self._clients), None)
         own = self._clients.pop(client, None)
         if own is None:

@@ -3,7 +3,8 @@
 Rule 1: no grammar is compiled in this process before it has passed there. Without that process,
 for whatever reason, it is refused.
 Rule 2: a request that waits for such a trial never delays a request that needs none.
-Rule 3: clients take turns, and what waits is bounded; the trial of a request that has gone ends.
+Rule 3: clients take turns. The number of waiting trials is bounded, and a trial ends when its
+request is cancelled.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ __all__ = ["Check", "Sandbox"]
 
 log = logging.getLogger(__name__)
 
-MAX_WALL_SECONDS = 10.0  # time of a trial, for a process that does not get the processor
-MAX_WAITING = 256  # trials that wait, each for up to two seconds of those before it
-MAX_WAITING_OF_A_CLIENT = 64  # of them of one client: more than its batch has places for
+MAX_WALL_SECONDS = 10.0  # of a trial, even if its process gets little processor time
+MAX_WAITING = 256  # waiting trials; each waits up to two seconds for each one before it
+MAX_WAITING_OF_A_CLIENT = 64  # waiting trials of one client, more than a batch has places for
 MAX_REMEMBERED = 1024  # grammars whose answer is remembered, by their digests
 RETRY_AFTER_S = 1.0
 
@@ -49,7 +50,7 @@ Check = Callable[[FirstCostly], None]
 
 @dataclass(eq=False)
 class _Trial:
-    """A check that waits, or that the thread makes now."""
+    """A check that waits or is being made."""
 
     check: Check
     client: str | None
@@ -66,7 +67,7 @@ class Sandbox:
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
         self._thread: threading.Thread | None = None
-        # The following are of the thread alone.
+        # Only the sandbox's thread uses the following attributes.
         self._remembered: dict[bytes, bool] = {}  # whether a grammar passes
         self._ended: int | None = None  # how the last process ended, as `Popen.returncode` says
 
@@ -108,7 +109,7 @@ class Sandbox:
 
         Must be called on the sandbox's thread. A malformed grammar passes too, because its later
         compilation gives the reason. Raises ResourceExceededError without a process to try it in,
-        GenerationError once closed or if its request has gone.
+        GenerationError once closed or if its request was cancelled.
         """
         digests = [hashlib.sha256(grammar.encode()).digest() for grammar in grammars]
         unknown = [at for at, digest in enumerate(digests) if digest not in self._remembered]
@@ -155,7 +156,7 @@ class Sandbox:
             return self._current
 
     def _cancel(self, one: _Trial, future: Future[None]) -> None:
-        """End a trial whose request has gone."""
+        """End a trial whose request was cancelled."""
         if not future.cancelled():
             return
         with self._changed:
@@ -247,7 +248,7 @@ def _started() -> subprocess.Popen[bytes]:
 def _finish(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.kill()
-    with suppress(OSError):  # what could not be written is of no use to a process that has died
+    with suppress(OSError):  # closing a pipe to a dead process fails if text waits to be written
         process.communicate()
 
 

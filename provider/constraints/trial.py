@@ -55,7 +55,10 @@ def main() -> None:
 
 
 def _try_out(tokenizer: Any, grammar: str) -> str:
-    """Compile a grammar and write a text by it. One that can't be compiled passes."""
+    """Return PASSES or COSTLY after compiling a grammar and writing a random text that fits it.
+
+    A grammar that can't be compiled passes.
+    """
     from llguidance import LLMatcher  # noqa: PLC0415 - for this process alone
 
     matcher = LLMatcher(tokenizer, grammar, log_level=0)
