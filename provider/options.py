@@ -231,8 +231,8 @@ class GenerationOptions:
     messages: tuple[dict[str, Any], ...] | None = _of_call(None, checked_messages)
     model: str | None = _of_call(None, _text)
     events: bool = _of_call(default=False, check=_boolean)
-    # Whoever the call is made for. Any name: calls with the same one share what one client may have
-    # of the queue and of the threads, and take turns with those of other names.
+    # Any name for the client that the call is made for. The calls of one client share the places
+    # that a client may have in queues, and take turns with those of other clients.
     client: str | None = _of_call(None, _text)
     # Limit of the prompt, in tokens; None means the model's own.
     max_input_tokens: int | None = _of_call(None, Integer(1, sys.maxsize))

@@ -284,8 +284,8 @@ class GatewayClient:
             run.fail(ConnectionLostError("the gateway was restarted meanwhile"))
             return
         cancelled = run.id in self._to_cancel
-        # A window counts from `after`. So frames that were received and not read are sent again,
-        # lest a whole window comes on top of them.
+        # A window counts from `after`. Frames that were received and not read are sent again: after
+        # them, the gateway would send a whole window on top.
         after = run.last if run.window is None or cancelled else run.read
         await self._resume_after(socket, run, after)
         self.resumed += 1

@@ -85,7 +85,7 @@ class Session:
         self._admit = admit
         self._generations: dict[str, Generation] = {}
         self._line: deque[Event | Generation] = deque()
-        self._line_bytes = 0  # texts of the events in line that are of no generation
+        self._line_bytes = 0  # size of the events in line that belong to no generation
         self._in_line: set[Generation] = set()
 
     # Sending.
@@ -106,7 +106,7 @@ class Session:
 
     @property
     def waiting_bytes(self) -> int:
-        """The size of the texts in line that are of no generation."""
+        """The size of the waiting events that belong to no generation, see `_size`."""
         return self._line_bytes
 
     def pop_events(self) -> tuple[list[Event], Generation | None]:

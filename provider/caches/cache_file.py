@@ -1,8 +1,8 @@
 """KV caches in the file format of mlx-lm's `save_prompt_cache` and `load_prompt_cache`.
 
-Rule 1: only the MLX thread calls MLX, and only other threads wait for the disk. So a `Snapshot` is
-made on the MLX thread, without copying arrays, and written by another one; and another one reads
-the bytes of a file, of which `caches_in` makes arrays on the MLX thread.
+Rule 1: only the MLX thread calls MLX, and only other threads wait for the disk. To write, the MLX
+thread makes a `Snapshot` without copying arrays, and another thread writes it. To read, another
+thread reads the bytes of a file, and the MLX thread makes arrays of them with `caches_in`.
 Rule 2: a file has two digests, of its header and of its body (the arrays), so that damage anywhere
 is found. `read_header` checks the header before it parses any of it, `check_body` the body.
 """
@@ -94,8 +94,8 @@ class Snapshot:
 def read_header(path: Path) -> dict[str, str]:
     """Return a cache file's metadata after checking its digest, without reading its arrays.
 
-    Raises OSError; ValueError for a damaged file or one in another format. A file that was made to
-    deceive may raise anything.
+    Raises OSError; ValueError for a damaged file or one in another format. A forged file may raise
+    anything.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for a writer
@@ -145,7 +145,7 @@ def _header_length(field: bytes, size: int) -> int:
 
 
 def _pieces(buffer: np.ndarray[Any, Any]) -> Iterator[memoryview]:
-    """Yield an array's elements in order, in contiguous pieces; copies only where it has gaps."""
+    """Yield an array's elements in order, in contiguous pieces, copied only if they were not."""
     if buffer.nbytes <= PIECE or not buffer.ndim:
         yield np.ascontiguousarray(buffer).reshape(-1).data
         return

@@ -278,7 +278,7 @@ class Engine:
     def end(self) -> None:
         """End all runs with an error and free the model."""
         if self._freed.is_set():
-            self._mailbox.clear()  # lest what was posted too late keeps the thread busy
+            self._mailbox.clear()  # a late message must not keep the thread busy
             return
         with self._lock:
             self._closed = self._ending = True

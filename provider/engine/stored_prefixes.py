@@ -1,4 +1,4 @@
-"""Prefixes that are read from disk for runs that could begin, while the other runs go on.
+"""Reads stored prefixes from disk for runs that could begin, while other runs go on.
 
 Rule 1: only the MLX thread calls it. The file is read on a thread of the store; `on_read` is
 called there when that is done, and must let the MLX thread call `collect`.
@@ -42,8 +42,8 @@ class StoredPrefixes:
     def defers(self, run: Run) -> bool:
         """Return whether a run waits for the disk; then `collect` returns it some time later.
 
-        At the first call for a run, this begins to read what it needs. Once `collect` has returned
-        it, it does not wait.
+        The first call for a run begins to read the file that it needs. Once `collect` has returned
+        the run, it does not wait again.
         """
         if run.sought_on_disk:
             return False
@@ -54,7 +54,7 @@ class StoredPrefixes:
         return run not in self._begin()
 
     def collect(self) -> list[Run]:
-        """Keep what has been read; return the runs that can begin now, in the order of `defers`."""
+        """Keep the prefix that was read; return the runs that can begin, in order of `defers`."""
         reading = self._reading
         if reading is None or not reading.data.done():
             return []
@@ -65,7 +65,7 @@ class StoredPrefixes:
         return [run for run in (reading.run, *self._begin()) if not run.ended]
 
     def _begin(self) -> list[Run]:
-        """Begin to read for the first run that needs it; return those that no longer do."""
+        """Begin to read for the first waiting run that needs it; return those before that don't."""
         ready = []
         while self._waiting and self._reading is None:
             run = self._waiting.popleft()
