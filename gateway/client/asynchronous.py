@@ -334,8 +334,15 @@ class GatewayClient:
             async for message in socket:
                 frame = server_frame(self._codec.decode_fields(message))
                 run = self._runs.get(getattr(frame, "id", None) or "")
-                if run is not None and frame is not None:
-                    await self._deliver(socket, run, frame)
+                if run is None or frame is None:
+                    continue
+                if run.rewound and await self._resumed_again(socket, run, frame):
+                    continue
+                run.receive(frame)
+                if run.id in self._to_cancel:
+                    await self.acknowledge(run, frame)
+                    if run.over:
+                        self._forget(run)
         except NotAFrame as error:
             socket.transport.abort()
             return f"the connection broke: {error}", None
@@ -343,18 +350,13 @@ class GatewayClient:
             pass
         return f"the connection was lost, code {socket.close_code}", socket.close_code
 
-    async def _deliver(self, socket: ClientConnection, run: Run, frame: ServerFrame) -> None:
-        if run.rewound:
-            run.rewound = False
-            if isinstance(frame, Error) and frame.code == ErrorCode.NOT_RESUMABLE:
-                # The gateway may keep fewer frames than wait here.
-                await self._resume_after(socket, run, run.last)
-                return
-        run.receive(frame)
-        if run.id in self._to_cancel:
-            await self.acknowledge(run, frame)
-            if run.over:
-                self._forget(run)
+    async def _resumed_again(self, socket: ClientConnection, run: Run, frame: ServerFrame) -> bool:
+        """Resume a run from the last frame received, if the gateway keeps fewer than wait here."""
+        run.rewound = False
+        if not isinstance(frame, Error) or frame.code != ErrorCode.NOT_RESUMABLE:
+            return False
+        await self._resume_after(socket, run, run.last)
+        return True
 
     async def _open_again(self) -> bool:
         """Try to reconnect for `give_up_s`; return whether it worked."""
