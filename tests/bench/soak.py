@@ -1,7 +1,8 @@
 """Ten minutes of clients that come, cancel, vanish and come back: `make soak`.
 
 Nothing may grow after the first minute: memory, tasks, threads, descriptors. Every generation that
-was accepted has its one end, and every text that was waited for is the right one.
+was accepted has its one end, and every text that was waited for is the right one. With `--hostile`
+instead three polite clients beside one that attacks: tests/bench/attack/soak.py.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Cancel, Generate, Resume
+from tests.bench.attack.soak import soak as attacked
 from tests.bench.report import Figure, console, publish, said
 from tests.bench.served import served
 from tests.support.servers import Wire
@@ -167,7 +169,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="three at least")
     parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument(
+        "--hostile", action="store_true", help="three polite clients beside one that attacks"
+    )
+    parser.add_argument("--seconds", type=float, help="of a hostile soak; instead of --minutes")
+    parser.add_argument("--seed", type=int, default=0, help="of the attacks that it picks")
     given = parser.parse_args()
+    if given.hostile:
+        seconds = given.seconds or given.minutes * 60
+        figures = asyncio.run(attacked(seconds, given.seed))
+        publish(f"{seconds:g} s beside a hostile client", figures, given.json)
+        raise SystemExit(any(figure.holds is False for figure in figures))
     try:
         figures = judge(*asyncio.run(soak(given.minutes)))
     except ConnectionClosed as error:

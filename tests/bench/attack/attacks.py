@@ -7,6 +7,7 @@ a line of JSON: how often it saw which answer.
 
 import asyncio
 import base64
+import dataclasses
 import itertools
 import json
 import os
@@ -519,6 +520,27 @@ def stalled_readers(target):
 
     async def run(told):
         await asyncio.gather(*(one(told) for _ in range(30)))
+
+    return run
+
+
+@attack
+def anything(target):
+    """All attacks in random order, one after the other, each for some seconds; says which began."""
+    choice = random.Random(target.seed)
+    names = sorted(ATTACKS.keys() - {"anything", "plain_rows"})
+
+    async def run(told):
+        until = target.deadline()
+        while time.monotonic() < until:
+            name = choice.choice(names)
+            one = dataclasses.replace(target, seconds=choice.uniform(1.0, 4.0))
+            send = ATTACKS[name](one)
+            print(json.dumps({"began": name, "at": time.monotonic()}), flush=True)
+            with suppress(*GONE):
+                async with asyncio.timeout(one.seconds + 1):
+                    await send(Counter())
+            told[name] += 1
 
     return run
 

@@ -14,8 +14,9 @@ from gateway.server.tokens import as_toml, new_secret
 from tests.support.programs import GATEWAY, ROOT
 from tests.support.servers import Command
 
-ALICE, BOB, MALLORY, CAPPED = "alice", "bob", "mallory", "capped"
-SECRETS = {name: new_secret() for name in (ALICE, BOB, MALLORY, CAPPED)}
+POLITE = ALICE, BOB, CAROL = "alice", "bob", "carol"
+MALLORY, CAPPED = "mallory", "capped"
+SECRETS = {name: new_secret() for name in (*POLITE, MALLORY, CAPPED)}
 END_S = 20.0  # after which a gateway that was told to end is killed
 
 
@@ -108,13 +109,14 @@ class Attacker:
     """One attack in a process of its own, ready to begin."""
 
     def __init__(self, process, seconds):
+        self.began = []  # which attack began when, of one that makes several
         self._process = process
         self._seconds = seconds
 
     @classmethod
-    async def ready(cls, name, served, seconds):
+    async def ready(cls, name, served, seconds, seed=0):
         pipe = asyncio.subprocess.PIPE
-        given = {"port": served.port, "tokens": served.tokens, "seconds": seconds}
+        given = {"port": served.port, "tokens": served.tokens, "seconds": seconds, "seed": seed}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -131,15 +133,18 @@ class Attacker:
     async def attack(self):
         """Let it attack, and return how often it saw which answer."""
         self._process.stdin.write(b"go\n")
+        told = {"died": 1}
         try:
             async with asyncio.timeout(self._seconds + 5):
-                told = await self._process.stdout.readline()
-                await self._process.wait()
+                async for line in self._process.stdout:
+                    told = json.loads(line)
+                    if "began" in told:
+                        self.began.append((told["at"], told["began"]))
         except TimeoutError:
             return {"did not end": 1}
         finally:
             await self.close()
-        return json.loads(told) if told else {"died": 1}
+        return told
 
     async def close(self):
         if self._process.returncode is None:

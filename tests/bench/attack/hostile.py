@@ -24,6 +24,7 @@ class Target:
     port: int
     tokens: dict[str, str]
     seconds: float
+    seed: int = 0  # of what is picked at random
 
     def authorization(self, who):
         return {"Authorization": f"Bearer {self.tokens[who]}"} if who in self.tokens else {}

@@ -17,6 +17,7 @@ from tests.support.servers import Wire
 PING_EVERY_S = 0.02
 MEMORY_EVERY_S = 0.1
 LATE_S = 0.005  # how often this process looks whether it is late itself
+LONG_S = 0.5
 LOST = (OSError, WebSocketException, TimeoutError, AssertionError)
 
 
@@ -84,6 +85,7 @@ class Watch:
 
     def __init__(self, port, secret, question, pid=None, clients=1):
         self.seen = Seen()
+        self.long = []  # when a wait of more than LONG_S ended, how long it was, and for what
         self._port, self._secret, self._question = port, secret, question
         self._clients = clients
         self._pid = pid
@@ -110,6 +112,8 @@ class Watch:
         return result
 
     def _longest(self, what, seconds):
+        if seconds > LONG_S:
+            self.long.append((time.monotonic(), seconds, what))
         setattr(self.seen, what, max(getattr(self.seen, what), seconds))
 
     def _mark(self, client, what, now):
