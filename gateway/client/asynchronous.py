@@ -284,8 +284,8 @@ class GatewayClient:
             run.fail(ConnectionLostError("the gateway was restarted meanwhile"))
             return
         cancelled = run.id in self._to_cancel
-        # A window counts from `after`. Frames that were received and not read are sent again: after
-        # them, the gateway would send a whole window on top.
+        # A window counts from `after`. So unread frames are requested again; if `after` were the
+        # newest received one, a whole window could come on top of them.
         after = run.last if run.window is None or cancelled else run.read
         await self._resume_after(socket, run, after)
         self.resumed += 1
