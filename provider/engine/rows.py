@@ -56,7 +56,7 @@ class Row:
         return Token(self.key, token, finish, logprob)
 
     def follow(self, last: int) -> None:
-        """Advance the constraint by the new tokens; `last` is the newest, the model's input now."""
+        """Advance the constraint by the tokens up to `last`, which the model reads in this step."""
         assert self.constraint is not None
         length = self.fed + 1 - self.prompt_tokens
         self.constraint.follow(length, last, lambda: self._answer(length, last))

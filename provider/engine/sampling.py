@@ -149,7 +149,7 @@ class Draws(Protocol):
         """The constraint on the answer."""
 
     def follow(self, last: int) -> None:
-        """Advance the constraint by the new tokens; `last` is the newest, the model's input now."""
+        """Advance the constraint by the tokens up to `last`, which the model reads in this step."""
 
     @property
     def context(self) -> Any:
