@@ -3,6 +3,8 @@
 Rule 1: thinking comes first and is not constrained. The constrained text begins where it ends.
 Rule 2: the state of an AnswerConstraint follows from the answer's tokens alone, so that a step may
 be repeated after a failed forward pass or a rejected draft token.
+Rule 3: an answer never goes on without its constraint. Where it can't be held to it any longer,
+for instance because that is too complex for llguidance, there is an error.
 """
 
 from __future__ import annotations
@@ -84,10 +86,27 @@ class AnswerConstraint:
                 for token in tokens:
                     self._advance(token)
 
+    @property
+    def violated(self) -> bool:
+        """Whether a token has violated the constraint, as only a rejected one of a draft may."""
+        return self._violated
+
+    def satisfied(self, length: int, answer: Callable[[], Sequence[int]]) -> bool:
+        """Return whether an answer of `length` tokens may end; `answer` returns all the tokens."""
+        if self._matcher is None:
+            return True
+        if len(self._seen) == length + 1 and self._whole is not None:
+            return self._whole  # the end token is seen already
+        if len(self._seen) != length:
+            tokens = list(answer())
+            self.follow(length, tokens[-1] if tokens else 0, lambda: tokens)
+        return self._complete
+
     def write(self, mask: Any) -> None:
         """Write the tokens that may come next into `mask`, one bit per token, 32 per element.
 
-        Raises GenerationError if the constraint becomes too complex for llguidance.
+        Raises GenerationError if the constraint becomes too complex for llguidance, and if the
+        answer has violated it.
         """
         due = self._due
         if due is not None:
@@ -100,21 +119,40 @@ class AnswerConstraint:
 
     def _write_constrained(self, mask: Any) -> None:
         assert self._matcher is not None
-        if self._matcher.is_stopped():  # the answer is complete
-            allow_only(mask, self._ends)
-        else:
+        if self._violated:
+            raise GenerationError("the answer has violated its constraint")
+        stopped = self._matcher.is_stopped()
+        if not stopped:
             self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
-            if self._matcher.is_error():
-                raise GenerationError(
-                    f"the answer's constraint is too complex: {reason_of(self._matcher)}"
-                )
+        self._refuse_if_failed()
+        if stopped:  # the answer is complete
+            allow_only(mask, self._ends)
         if not self._seen:
             allow(mask, *self._think_start[:1])
+
+    def _refuse_if_failed(self) -> None:
+        """Raise GenerationError if the matcher has failed, as it does at llguidance's limits.
+
+        It must be called after each use of the matcher, since a failed one says that it is
+        stopped, as one that is complete does.
+        """
+        assert self._matcher is not None
+        if self._matcher.is_error():
+            raise GenerationError(f"the constraint is too complex: {reason_of(self._matcher)}")
 
     @property
     def _constrained(self) -> bool:
         """Whether the next token belongs to the constrained text."""
-        return self._matcher is not None and self._thoughts is None and not self._violated
+        return self._matcher is not None and self._thoughts is None
+
+    @property
+    def _complete(self) -> bool:
+        """Whether the answer so far satisfies the constraint."""
+        if self._matcher is None or self._thoughts is not None or self._violated:
+            return self._matcher is None
+        complete = self._matcher.is_stopped() or self._matcher.is_accepting()
+        self._refuse_if_failed()
+        return complete
 
     @property
     def _due(self) -> int | None:
@@ -148,15 +186,19 @@ class AnswerConstraint:
 
     def _restart(self) -> None:
         if self._matcher is not None:
+            self._refuse_if_failed()
             self._matcher.reset()
         self._seen: list[int] = []  # the answer's tokens processed so far
         # Number of thinking tokens so far while the model thinks, else None.
         self._thoughts: int | None = 0 if self._begun else None
         self._spent = 0  # number of tokens in thinking that has ended
         self._violated = False  # whether a token has violated the constraint
+        # Whether the answer was complete before its last token, if that is an end token.
+        self._whole: bool | None = None
 
     def _advance(self, token: int) -> None:
         first = not self._seen
+        self._whole = self._complete if token in self._ends else None
         self._seen.append(token)
         if self._thoughts is not None:
             self._thoughts += 1
@@ -166,7 +208,9 @@ class AnswerConstraint:
         elif self._opens(first):
             self._thoughts = self._spent
         elif self._matcher is not None and not self._violated and not self._matcher.is_stopped():
-            self._violated = not self._matcher.try_consume_tokens([token])
+            taken = self._matcher.try_consume_tokens([token])
+            self._refuse_if_failed()
+            self._violated = not taken
 
     def _opens(self, first: bool) -> bool:
         """Whether the newest token opens the thinking; `first` says that it begins the answer."""

@@ -11,8 +11,9 @@ from provider.caches.rows import RowCaches
 from provider.caches.single import SingleRowCaches
 from provider.caches.slots import SlotCaches
 from provider.engine.model import Model
-from provider.engine.rows import Keep, Row, StepResult, Token, finish_of
+from provider.engine.rows import Keep, Row, StepResult, finish_of
 from provider.engine.sampling import choose
+from provider.interface import GenerationError
 from provider.runtime.mlx import mx
 from provider.runtime.mlx_lm import TokenBuffer
 
@@ -135,7 +136,7 @@ class Group:
         """Read the tokens of the launched forward pass, without launching another."""
         launched, self._launched = self._launched, None
         if launched is not None:
-            result.tokens += self._append(*launched)
+            self._append(*launched, result)
 
     def step(self, result: StepResult) -> None:
         """Launch the next forward pass, then read the tokens of the previous one."""
@@ -146,7 +147,7 @@ class Group:
         except Exception as error:  # noqa: BLE001 - raised after the previous tokens are read
             failure = error
         if before is not None:
-            result.tokens += self._append(*before)
+            self._append(*before, result)
         if failure is not None:
             raise failure
 
@@ -177,19 +178,21 @@ class Group:
             result.blame(rows[slot].key, error)  # type: ignore[union-attr]
         return self._next, rows
 
-    def _append(self, sampled: Any, rows: Sequence[Row | None]) -> list[Token]:
-        tokens: list[Token] = []
+    def _append(self, sampled: Any, rows: Sequence[Row | None], result: StepResult) -> None:
         for row, token in zip(rows, sampled.tolist(), strict=True):
             if row is None or row.gone:
                 continue
             row.suspect = False
             row.sequence.append(token)
-            finish = finish_of(row, token, self._ends)
+            try:
+                finish = finish_of(row, token, self._ends)
+            except GenerationError as error:
+                result.blame(row.key, error)
+                continue
             if finish:
                 row.gone = True
                 self.leave(row)
-            tokens.append(row.given(token, finish))
-        return tokens
+            result.tokens.append(row.given(token, finish))
 
     def _compact(self, max_dead: float) -> None:
         living = [slot for slot, row in enumerate(self._rows) if row is not None]

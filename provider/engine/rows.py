@@ -10,6 +10,7 @@ from provider.constraints.answer import AnswerConstraint
 from provider.engine.logprobs import LogprobRecorder
 from provider.engine.sampling import Processor, Sampler
 from provider.events import TokenLogprob
+from provider.interface import GenerationError
 
 __all__ = [
     "Chunk",
@@ -60,6 +61,14 @@ class Row:
         assert self.constraint is not None
         length = self.fed + 1 - self.prompt_tokens
         self.constraint.follow(length, last, lambda: self._answer(length, last))
+
+    def refuse_early_end(self) -> None:
+        """Raise GenerationError if the answer before the newest token breaks its constraint."""
+        if self.constraint is None:
+            return
+        length = self.generated - 1
+        if not self.constraint.satisfied(length, lambda: self._answer(length, 0)):
+            raise GenerationError("the answer has ended before it satisfies its constraint")
 
     def _answer(self, length: int, last: int) -> list[int]:
         read = self.sequence[self.prompt_tokens :][:length]
@@ -126,8 +135,12 @@ Keep = Callable[[Row, Callable[[], list[Any]], int], None]
 
 
 def finish_of(row: Row, token: int, ends: frozenset[int]) -> str | None:
-    """Return "stop" or "length" if a row ends with its newest token, None if it does not."""
+    """Return "stop" or "length" if a row ends with its newest token, None if it does not.
+
+    Raises GenerationError if the answer ends before it satisfies its constraint.
+    """
     if token in ends:
+        row.refuse_early_end()
         return "stop"
     return "length" if row.generated >= row.max_tokens else None
 

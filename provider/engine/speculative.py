@@ -199,7 +199,8 @@ class SpeculativeGroup:
         if row.constraint is not None:
             answer = [*row.sequence[row.prompt_tokens :], *proposed]
             row.constraint.follow(len(answer), answer[-1] if answer else 0, lambda: answer)
-            if row.constraint.bound:
+            # A token that violated the constraint is not accepted, nor are those after it.
+            if row.constraint.bound and not (proposed and row.constraint.violated):
                 masks = Masks(*logits.shape)
                 row.constraint.write(masks.row(0))
                 logits = masks.apply(logits)

@@ -37,6 +37,7 @@ from provider.engine.statistics import Counters, EngineStatistics
 from provider.engine.stored_prefixes import StoredPrefixes
 from provider.formats.text_stream import ANSWER_STATE, TextStream
 from provider.interface import (
+    GenerationError,
     GenerationStarted,
     PrefillProgress,
     QueuePosition,
@@ -392,7 +393,9 @@ class Worker:
 
     def _receive(self, result: StepResult) -> None:
         self.counters.decode_tokens += len(result.tokens)
-        self._faults_in_a_row = 0 if result.tokens else self._faults_in_a_row + len(result.faults)
+        # A run that can't be held to its constraint says nothing about the model.
+        faults = sum(not isinstance(one, GenerationError) for one in result.faults.values())
+        self._faults_in_a_row = 0 if result.tokens else self._faults_in_a_row + faults
         for chunk in result.chunks:
             run = self.runs[chunk.key]
             self._note_left(run, chunk.left)

@@ -2,16 +2,23 @@
 
 import asyncio
 import json
+import random
 import re
 
 import jsonschema
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from llguidance import LLMatcher, LLParserLimits
 
 from provider import MLXProvider
+from provider.constraints.answer import AnswerConstraint
+from provider.constraints.compiler import GrammarCompiler, constraint_of
+from provider.constraints.masks import Masks
 from provider.embedded import MODEL_PATH
-from provider.interface import InvalidParameterError
+from provider.formats.thinking import Thinking
+from provider.interface import GenerationError, InvalidParameterError
 from provider.models.loading import tokenizer_of
 
 PERSON = {
@@ -179,6 +186,93 @@ async def test_a_run_that_was_parked_goes_on_under_its_constraint():
         assert provider.statistics().parkings > 0
     finally:
         await provider.aclose()
+
+
+# What becomes too complex. --------------------------------------------------------------------
+
+WORDS = ["".join(random.Random(n).choices("abcdefghijklm", k=9)) for n in range(3000)]
+WORDS_OF_LARK = "start: " + " | ".join(f'"{word}"' for word in WORDS)
+COUNTED = constraint_of({"type": "regex", "regex": "([a-z]{1,400}[a-y]{1,400}){1,50}"}).grammar
+READ_IN_MANY_WAYS = "start: a\na: /[a-z]/ | a a a | a a\n"
+LIMITS = {
+    "max_items_in_row": (WORDS_OF_LARK, {}),
+    "step_max_items": (READ_IN_MANY_WAYS, {"step_max_items": 2000}),
+    "step_lexer_fuel": (COUNTED, {"step_lexer_fuel": 20_000}),
+    "max_lexer_states": (COUNTED, {"max_lexer_states": 5000}),
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    compiler = GrammarCompiler(tokenizer_of(MODEL_PATH), 1536)
+    compiler.matcher({"type": "regex", "regex": "x"})
+    return compiler._tokenizer
+
+
+def constrained(tokenizer, grammar, ends=(), **limits):
+    matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=LLParserLimits(**limits))
+    assert not matcher.is_error()
+    return AnswerConstraint(matcher, ends or tokenizer.eos_tokens, Thinking())
+
+
+def allowed_by(constraint):
+    masks = Masks(1, 1536)
+    constraint.write(masks.row(0))
+    bits = np.unpackbits(masks.row(0).view(np.uint8), bitorder="little")
+    return [int(token) for token in np.flatnonzero(bits)]
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_an_answer_whose_constraint_reaches_a_limit_ends_with_an_error(tokenizer, limit):
+    grammar, limits = LIMITS[limit]
+    held, tokens, draw = constrained(tokenizer, grammar, **limits), [], random.Random(1)
+    with pytest.raises(GenerationError, match="constraint is too complex"):
+        while len(tokens) < 400:
+            choices = [token for token in allowed_by(held) if token not in tokenizer.eos_tokens]
+            assert choices  # it could go on
+            tokens.append(draw.choice(choices))
+            held.follow(len(tokens), tokens[-1], lambda: tokens)
+    # And again, however often it is asked.
+    for _ in range(2):
+        with pytest.raises(GenerationError, match="constraint is too complex"):
+            allowed_by(held)
+
+
+@pytest.mark.parametrize("limit", [{"initial_lexer_fuel": 10}, {"max_grammar_size": 10}])
+def test_a_constraint_beyond_a_limit_of_compiling_is_none(tokenizer, limit):
+    matcher = LLMatcher(tokenizer, WORDS_OF_LARK, log_level=0, limits=LLParserLimits(**limit))
+    with pytest.raises(GenerationError, match="constraint is too complex"):
+        AnswerConstraint(matcher, tokenizer.eos_tokens, Thinking())
+
+
+def test_an_answer_that_has_violated_its_constraint_ends_with_an_error(tokenizer):
+    held = constrained(tokenizer, constraint_of({"type": "regex", "regex": "ab"}).grammar)
+    (z,) = tokenizer.tokenize_str("z")
+    held.follow(1, z, lambda: [z])
+    assert held.violated
+    assert not held.satisfied(1, lambda: [z])
+    with pytest.raises(GenerationError, match="violated its constraint"):
+        allowed_by(held)
+
+
+@pytest.mark.parametrize("length", range(5))
+@pytest.mark.parametrize("seen", range(6))
+def test_an_answer_may_end_where_its_constraint_is_satisfied(tokenizer, length, seen):
+    tokens = [*(tokenizer.tokenize_str("ab") * 2)[:length], tokenizer.eos_tokens[0]]
+    held = constrained(tokenizer, constraint_of({"type": "regex", "regex": "(ab)+"}).grammar)
+    for n in range(1, min(seen, len(tokens)) + 1):  # it has seen the end token, or not, or less
+        held.follow(n, tokens[n - 1], lambda n=n: tokens[:n])
+    whole = tokenizer.decode_str(tokens[:-1]) in {"ab", "abab"}
+    assert held.satisfied(len(tokens) - 1, lambda: tokens[:-1]) is whole
+
+
+async def test_an_answer_with_too_many_choices_ends_with_an_error_and_not_as_a_story(provider):
+    given = {"type": "lark", "grammar": WORDS_OF_LARK}
+    with pytest.raises(GenerationError, match="constraint is too complex"):
+        await answer(provider, given, "Tell me a story")
+    # As a list of choices they are one regular expression, which is no problem.
+    given = {"type": "choice", "choices": WORDS}
+    assert (await answer(provider, given, "Tell me a story")).content in WORDS
 
 
 async def test_a_drafted_run_keeps_to_its_constraint(tmp_path):

@@ -10,6 +10,8 @@ from mlx_lm.utils import load_model
 from provider.engine.batch import Batch
 from provider.engine.rows import Row
 from provider.engine.sampling import SeededSampler
+from provider.engine.speculative import SingleRowSettings
+from provider.interface import GenerationError
 from provider.runtime.mlx import mx
 from tests.support.tiny_models import ARCHITECTURES, write_model
 
@@ -43,8 +45,8 @@ def row(key, *, tokens=TOKENS, sampler=greedy_sampler, processors=(), text=None)
 class Scene:
     """A batch, what waits to be read in it, and what came out."""
 
-    def __init__(self, model, ends=()):
-        self.batch = Batch(model, ends)
+    def __init__(self, model, ends=(), single_row=None):
+        self.batch = Batch(model, ends, single_row=single_row)
         self.left = {}
         self.tokens = {}
         self.faults = {}
@@ -344,3 +346,71 @@ def test_a_fault_after_the_last_token_is_no_fault(llama):
     scene.add(row(0, sampler=failing(1)))
     assert scene.finish() == {0: expected[:1]}
     assert not scene.faults
+
+
+# Constraints. -----------------------------------------------------------------------------------
+
+END = 1535
+
+
+class Constraint:
+    """A constraint on an answer that is satisfied from a number of tokens on."""
+
+    bound, violated = False, False
+
+    def __init__(self, enough):
+        self.enough = enough
+
+    def follow(self, length, last, answer):
+        pass
+
+    def satisfied(self, length, answer):
+        assert len(answer()) == length
+        return length >= self.enough
+
+
+def drawing(*tokens):
+    """Return a sampler that draws these tokens, whatever the model says."""
+    left = list(tokens)
+    return lambda logits: mx.full(logits.shape[:1], left.pop(0) if left else END, mx.uint32)
+
+
+def held(key, drawn, enough):
+    one = row(key, sampler=drawing(*[7] * drawn))
+    one.constraint = Constraint(enough)
+    return one
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_answer_that_ends_before_its_constraint_is_satisfied_fails_and_no_other(llama, alone):
+    scene = Scene(llama, [END])
+    scene.add(held(0, 3, 4), *([] if alone else [held(1, 4, 4), held(2, 0, 1)]))
+    scene.finish()
+    failed = {0} if alone else {0, 2}
+    assert scene.faults.keys() == failed
+    for error in scene.faults.values():
+        assert isinstance(error, GenerationError)
+        assert "before it satisfies its constraint" in str(error)
+    assert scene.tokens == {0: [7] * 3} | ({} if alone else {1: [*[7] * 4, END], 2: []})
+
+
+def test_a_parked_answer_does_not_end_before_its_constraint_is_satisfied(llama):
+    scene = Scene(llama, [END])
+    scene.add(held(0, 1, 2))
+    while not scene.tokens[0]:
+        scene.step()
+    parked = scene.batch.park(0)
+    assert parked.pending == END
+    with pytest.raises(GenerationError, match="before it satisfies its constraint"):
+        scene.batch.deliver(parked)
+
+
+def test_a_drafted_answer_does_not_end_before_its_constraint_is_satisfied(llama):
+    settings = SingleRowSettings(draft=llama)
+    scene = Scene(llama, [END], settings)
+    one = held(0, 0, 1)
+    one.sampler = lambda logits: mx.full(logits.shape[:1], END, mx.uint32)
+    scene.add(one)
+    scene.finish()
+    assert "before it satisfies its constraint" in str(scene.faults[0])
+    assert scene.tokens == {0: []}
