@@ -41,13 +41,14 @@ class EngineSettings:
     )
     memory_bytes: int | None = _setting(
         None,
-        "memory for weights and KV caches, over all models; by default 0.9 of what MLX may use",
+        "memory for weights and KV caches, over all models; by default most of what the "
+        "smallest limit on memory leaves, be it of the machine, of a cgroup or of the process",
         least=1,
     )
     prefix_cache_bytes: int | None = _setting(
         None,
         "memory of each model for KV caches of earlier prompts, which later prompts that begin "
-        "alike reuse; by default an eighth of what MLX may use",
+        "alike reuse; by default an eighth of what weights and KV caches may take",
         least=0,
     )
     prefix_cache_dir: str | None = _setting(

@@ -29,6 +29,7 @@ from gateway.server.tokens import BadTokens, Tokens, from_environment, from_file
 from provider.interface import (
     AbstractLLMError,
     InvalidParameterError,
+    MemoryExceededError,
     ModelLoadingError,
     ModelNotFoundError,
 )
@@ -140,6 +141,12 @@ class Service:
             raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
         except ModelLoadingError as error:
             hint = "a model folder for mlx-lm holds config.json, *.safetensors and tokenizer.json"
+            raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
+        except MemoryExceededError as error:
+            hint = (
+                "serve a smaller model, or one with fewer bits; or raise the limit, which is "
+                "`--memory-bytes` or the one that the log names"
+            )
             raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
         except AbstractLLMError as error:
             raise Failure(

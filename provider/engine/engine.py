@@ -32,14 +32,13 @@ from provider.engine.sampling import Sampling
 from provider.engine.statistics import EngineStatistics
 from provider.engine.worker import Worker
 from provider.interface import GenerationError, ResourceExceededError
-from provider.runtime.mlx import usable_memory
+from provider.runtime.mlx import smallest_limit
 from provider.settings import EngineSettings
 
 __all__ = ["Engine", "EngineClosedError", "memory_limit"]
 
 log = logging.getLogger(__name__)
 
-USABLE = 0.9  # share of the memory for weights and caches; a step's other arrays need the rest
 GATHER_S = 0.005  # longest wait of a turn for the next announced run
 GATHER_ALL_S = 0.05  # longest wait of a turn for all announced runs
 
@@ -374,5 +373,10 @@ class Engine:
 
 def memory_limit(settings: EngineSettings) -> int:
     """Return how many bytes all models and their KV caches may take together."""
-    given = settings.memory_bytes
-    return int(usable_memory() * USABLE) if given is None else given
+    smallest, given = smallest_limit(), settings.memory_bytes
+    most = smallest.room if given is None else given
+    if most > smallest.left and not smallest.advice:
+        log.warning("`memory_bytes` is %d MiB, which is more than there is", most >> 20)
+        most = smallest.left
+    log.info("weights and KV caches may take %d MiB; %s", most >> 20, smallest)
+    return most

@@ -43,13 +43,13 @@ from provider.interface import (
     QueuePosition,
     ResourceExceededError,
 )
-from provider.runtime.mlx import BLAS_THREADS, set_blas_threads, usable_memory
+from provider.runtime.mlx import BLAS_THREADS, set_blas_threads, smallest_limit
 from provider.settings import EngineSettings
 
 __all__ = ["Worker"]
 
 SUSPICIOUS = 3  # consecutive faults after which the model itself is tested
-PREFIX_SHARE = 8  # usable memory divided by this is the default size of the prefix cache
+PREFIX_SHARE = 8  # the room for KV caches divided by this is the default size of the prefix cache
 
 
 class Worker:
@@ -75,7 +75,7 @@ class Worker:
         self._scheduler: Scheduler[int] = Scheduler(settings.max_batch)
         self._pace = Pace(settings.max_token_gap)
         size = settings.prefix_cache_bytes
-        self.prefixes = PrefixCache(usable_memory() // PREFIX_SHARE if size is None else size)
+        self.prefixes = PrefixCache(smallest_limit().room // PREFIX_SHARE if size is None else size)
         self._reuse = PromptReuse(self.prefixes)
         self._stored = StoredPrefixes(self._reuse, prefix_read)
         self._slot = ModelSlot(name, loader, settings, memory, self._reuse, self._pace)

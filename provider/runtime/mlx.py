@@ -9,10 +9,13 @@ package imports mlx. On macOS (Accelerate, Metal) and with CUDA nothing needs to
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import sys
 import threading
 from typing import Final
+
+from provider.runtime.memory_limits import MemoryLimit, memory_limits
 
 OPENBLAS_NAMES = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas.so")
 
@@ -63,8 +66,8 @@ __all__ = [
     "mx",
     "on_cpu",
     "set_blas_threads",
+    "smallest_limit",
     "tree_flatten",
-    "usable_memory",
 ]
 
 
@@ -85,10 +88,18 @@ def describe() -> str:
     return f"CPU, float32, mlx's own BLAS (slow{reason})"
 
 
-def usable_memory() -> int:
-    """Return the number of bytes that mlx may use: Metal's recommendation or all memory."""
-    recommended = 0 if on_cpu() else mx.device_info().get("max_recommended_working_set_size", 0)
-    return int(recommended) or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+@functools.cache
+def smallest_limit() -> MemoryLimit:
+    """Return the limit on memory that is reached first, as it was at the first call.
+
+    On a GPU that is what Metal recommends, if it does.
+    """
+    if on_cpu():
+        return min(memory_limits(), key=lambda limit: limit.room)
+    recommended = int(mx.device_info().get("max_recommended_working_set_size", 0))
+    if recommended:
+        return MemoryLimit("what Metal recommends", recommended, advice=True)
+    return memory_limits()[0]  # the machine's; the others don't count a GPU's memory
 
 
 def active_memory() -> int:

@@ -23,7 +23,12 @@ from gateway.configuration.sources import settings as settings_of
 from gateway.server import logs
 from gateway.server.server import Gateway
 from gateway.server.tokens import Tokens, from_file
-from provider.errors import GenerationError, ModelLoadingError, ModelNotFoundError
+from provider.errors import (
+    GenerationError,
+    MemoryExceededError,
+    ModelLoadingError,
+    ModelNotFoundError,
+)
 from provider.scripted import ScriptedProvider
 from provider.settings import EngineSettings
 from tests.support.servers import TIMEOUT, Command, eventually, get, settings
@@ -162,6 +167,7 @@ def service(provider, token_file=None, tokens=None, **changes):
     [
         (ModelNotFoundError("m", "no such folder"), ExitStatus.NO_MODEL),
         (ModelLoadingError("it is broken"), ExitStatus.NO_MODEL),
+        (MemoryExceededError("`m` needs 9 MiB, and the limit is 8 MiB"), ExitStatus.NO_MODEL),
         (GenerationError("it went wrong"), ExitStatus.FAILED),
     ],
 )

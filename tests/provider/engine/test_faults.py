@@ -2,13 +2,21 @@
 
 import asyncio
 import gc
+import json
 import logging
+import os
+import subprocess
+import sys
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import pytest
 
+from provider.runtime.memory_limits import memory_limits
 from provider.runtime.mlx import active_memory
 from tests.support.faults import PLACES, FaultyEngine
 from tests.support.timeouts import TIMEOUT
+from tests.support.tiny_models import LLAMA, write_model
 
 LONG = pytest.mark.slow("a hundred faults and more take a minute")
 
@@ -54,3 +62,58 @@ async def test_a_model_that_often_fails_still_harms_few(count):
         faulty.engine.close()
     assert outcome.wrong == []
     assert outcome.finished > outcome.failed["model"]
+
+
+# The KV cache of a prompt of a hundred tokens takes 50 MiB.
+LARGE_CACHE = {
+    **LLAMA,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 16,
+    "head_dim": 2048,
+}
+
+
+@contextmanager
+def cgroup(nbytes):
+    """Make a cgroup with a limit on memory inside this process's own, or skip the test."""
+    own = [limit for limit in memory_limits() if " of /" in limit.name]
+    if not own:
+        pytest.skip("no cgroup counts this process's memory")
+    what, parent = own[0].name.split(" of ")
+    folder = Path(parent, f"limited-{os.getpid()}")
+    try:
+        folder.mkdir()
+        (folder / what).write_text(str(nbytes))
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made: {error}")
+    try:
+        yield folder
+    finally:
+        folder.rmdir()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such limits")
+@pytest.mark.parametrize(
+    ("kind", "prompts"),
+    [("cgroup", 18), pytest.param("as", 30, marks=pytest.mark.slow("it fills 2 GiB"))],
+)
+def test_a_limit_on_memory_refuses_what_does_not_fit_and_ends_no_process(kind, prompts, tmp_path):
+    model = write_model(tmp_path / "model", LARGE_CACHE)
+    limit = nullcontext(2 << 30) if kind == "as" else cgroup(1 << 30)
+    with limit as value:
+        arguments = [sys.executable, "-m", "tests.support.limited", kind, str(value), str(model)]
+        done = subprocess.run(
+            arguments,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT * 20,
+            check=False,
+            env={**os.environ, "PROMPTS": str(prompts)},
+        )
+    assert done.returncode == 0, done.stderr[-2000:]
+    seen = json.loads(done.stdout)
+    *reasons, refused = seen["texts"]
+    assert reasons == ["length"] * prompts
+    assert "lower `max_tokens`" in refused
+    assert 0 < seen["kept"] < 1 << 30

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from provider.runtime.mlx import clear_streams_at_thread_end, mx, on_cpu
+from provider.runtime.memory_limits import memory_limits
+from provider.runtime.mlx import clear_streams_at_thread_end, mx, on_cpu, smallest_limit
 from tests.support.timeouts import TIMEOUT
 
 
@@ -50,3 +51,10 @@ def test_an_application_that_imported_mlx_first_is_told_what_to_do() -> None:
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
     assert "import provider before mlx" in done.stdout
+
+
+def test_the_smallest_limit_is_the_one_with_the_least_room() -> None:
+    smallest = smallest_limit()
+    assert smallest is smallest_limit(), "what models take later makes it no smaller"
+    if on_cpu():
+        assert all(smallest.room <= limit.room + limit.used for limit in memory_limits())
