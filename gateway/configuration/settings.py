@@ -186,6 +186,13 @@ class Settings:
         least=4,
         most=500,
     )
+    max_values: int = _setting(
+        16_384,
+        "keys and values in one frame, where a long text or an image is one; each takes up to half "
+        "a microsecond to decode, in which nobody else is served",
+        "Limits",
+        least=1024,
+    )
     frame_rate: float = _setting(
         1000.0, "frames a second from one client; a burst may be ten times that", "Limits", least=1
     )

@@ -8,7 +8,7 @@ Rule 3: whatever a client sends, `decode` returns requests or raises NotAFrame o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from msgspec import Struct
 from gateway.protocol.events import Event, Request
 from gateway.protocol.frames import Ready
 
-__all__ = ["Dialect", "Message", "Route"]
+__all__ = ["Dialect", "FrameLimits", "Message", "Route"]
 
 
 class Message(Struct, frozen=True, gc=False):
@@ -27,6 +27,14 @@ class Message(Struct, frozen=True, gc=False):
     text: bool
 
 
+@dataclass(frozen=True)
+class FrameLimits:
+    """What a client's message may hold; each limit bounds the time that decoding takes."""
+
+    depth: int = 64  # of nesting; JSON Schemas of tools need a dozen
+    values: int = 16_384  # keys and values
+
+
 class Dialect(Protocol):
     """The wire language of one connection."""
 
@@ -34,6 +42,13 @@ class Dialect(Protocol):
 
     def greet(self, ready: Ready) -> Sequence[Message]:
         """Return the messages that open the connection."""
+
+    def check(self, message: str | bytes) -> Iterator[None]:
+        """Check a message's number of keys and values in pieces, before it is decoded.
+
+        Called for large messages alone; other work may be done between two pieces. Raises as
+        `decode` does.
+        """
 
     def decode(self, message: str | bytes) -> Sequence[Request]:
         """Return the requests in a client's message, in order.
@@ -49,15 +64,14 @@ class Dialect(Protocol):
 class Route:
     """A path that speaks a wire language.
 
-    `make` returns a dialect, given the agreed subprotocol (None without one) and the deepest
-    nesting that a message may have. `secret_in` returns the token among the subprotocols that a
-    client offers, "" if it can't be decoded, None if there is none. By default it finds none, so
-    clients of a language without `hello` must send the `Authorization` header. `hint` answers a
-    plain GET of the path.
+    `make` returns a dialect, given the agreed subprotocol, None without one. `secret_in` returns
+    the token among the subprotocols that a client offers, "" if it can't be decoded, None if there
+    is none. By default it finds none, so clients of a language without `hello` must send the
+    `Authorization` header. `hint` answers a plain GET of the path.
     """
 
     path: str
-    make: Callable[[str | None, int], Dialect]
+    make: Callable[[str | None, FrameLimits], Dialect]
     subprotocols: tuple[str, ...] = ()
     secret_in: Callable[[Iterable[str]], str | None] = lambda offered: None
     hint: str = "this path is for WebSocket clients"

@@ -13,14 +13,15 @@ import binascii
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import astuple
 
-from gateway.dialects.base import Message, Route
+from gateway.dialects import values
+from gateway.dialects.base import FrameLimits, Message, Route
 from gateway.protocol.codes import BadFrame, ErrorCode, NotAFrame
 from gateway.protocol.events import Event, Failed
 from gateway.protocol.frames import (
@@ -51,22 +52,51 @@ __all__ = [
 STREAM_PATH = "/v1/stream"
 BEARER_PROTOCOL = "mlx-gateway.bearer."  # followed by the token in base64url; used by browsers
 
-MAX_DEPTH = 64  # levels of nesting in a client's frame; JSON Schemas of tools need a dozen
-
 TO_JSON, TO_MSGPACK = msgspec.json.Encoder(), msgspec.msgpack.Encoder()
+# The id of a client's frame, found before decoding, where clients put it: after other short fields.
+EARLY = 4096  # characters that are searched
+STRING = r'"(?:[^"\\]|\\.)*+"'
+EARLY_JSON = re.compile(
+    rf'\s*{{(?:\s*+{STRING}\s*+:\s*+(?:{STRING}|[-+.\w]++)\s*+,)*?\s*+"id"\s*+:\s*+({STRING})',
+    re.DOTALL,
+)
+EARLY_MSGPACK = re.compile(
+    rb"(?:[\x91-\x9f]|\xdc..|\xdd....)[\x02-\x05]([\xa1-\xbf]|\xd9.)", re.DOTALL
+)
+UNKNOWN = "Object contains unknown field `"
+MAX_QUOTED = 64  # characters of an unknown field's name in an error
+MAX_PATH = 256  # characters of a field's path in an error
+SHORT_TEXT = 0xD9  # head of a msgpack text of up to 255 bytes
+
 MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
 class _Codec:
-    def __init__(self, max_depth: int = MAX_DEPTH):
-        self._max_depth = max_depth  # nesting of a client's frame
+    def __init__(self, limits: FrameLimits | None = None):
+        self._limits = limits or FrameLimits()
+
+    def check(self, data: bytes | str) -> Iterator[None]:
+        """Raise BadFrame once a client's frame has too many keys and values; yield meanwhile."""
+        for count in self._count(data):
+            if count > self._limits.values:
+                message = f"must have at most {self._limits.values} keys and values"
+                code, frame_id = ErrorCode.INVALID_REQUEST, _known(self._early_id(data))
+                raise BadFrame(message, frame_id, code=code, fields=("",))
+            yield
+
+    def _count(self, data: bytes | str) -> Iterator[int]:
+        raise NotImplementedError
+
+    def _early_id(self, data: bytes | str) -> Any:
+        """Return the frame's id without decoding the frame, None if that can't be done."""
+        raise NotImplementedError
 
     def decode_fields(self, data: bytes | str) -> dict[str, Any]:
         raise NotImplementedError
 
     def _client_frame(self, data: bytes | str, *, bytes_in: type) -> ClientFrame:
         fields = self.decode_fields(data)
-        return _client_frame(fields, bytes_in=bytes_in, max_depth=self._max_depth)
+        return _client_frame(fields, bytes_in=bytes_in, max_depth=self._limits.depth)
 
 
 class JsonCodec(_Codec):
@@ -85,6 +115,17 @@ class JsonCodec(_Codec):
     def decode(self, data: bytes | str) -> ClientFrame:
         """Return a client's frame. Raises NotAFrame or BadFrame."""
         return self._client_frame(data, bytes_in=str)
+
+    def _count(self, data: bytes | str) -> Iterator[int]:
+        return values.in_json(data if isinstance(data, str) else data.decode("utf-8", "replace"))
+
+    def _early_id(self, data: bytes | str) -> Any:
+        head = data[:EARLY] if isinstance(data, str) else data[:EARLY].decode("utf-8", "replace")
+        found = EARLY_JSON.match(head)
+        try:
+            return json.loads(found[1]) if found is not None else None
+        except ValueError:
+            return None
 
     def decode_fields(self, data: bytes | str) -> dict[str, Any]:
         """Return any frame as a dict with `type`. Raises NotAFrame."""
@@ -120,6 +161,15 @@ class MsgpackCodec(_Codec):
         """Return a client's frame. Raises NotAFrame or BadFrame."""
         return self._client_frame(data, bytes_in=bytes)
 
+    def _count(self, data: bytes | str) -> Iterator[int]:
+        return values.in_msgpack(data if isinstance(data, bytes) else data.encode())
+
+    def _early_id(self, data: bytes | str) -> Any:
+        if isinstance(data, str) or (found := EARLY_MSGPACK.match(data)) is None:
+            return None
+        length = found[1][-1] if found[1][0] == SHORT_TEXT else found[1][0] & 31
+        return data[found.end() : found.end() + length].decode("utf-8", "replace")
+
     def decode_fields(self, data: bytes | str) -> dict[str, Any]:
         """Return any frame as a dict with `type`. Raises NotAFrame."""
         if isinstance(data, str):
@@ -154,6 +204,10 @@ class NativeDialect:
     def greet(self, ready: Ready) -> Sequence[Message]:
         """Return `ready`."""
         return (Message(self._codec.encode(ready), self._text),)
+
+    def check(self, message: str | bytes) -> Iterator[None]:
+        """Raise BadFrame once the frame has too many keys and values; yield meanwhile."""
+        return self._codec.check(message)
 
     def decode(self, message: str | bytes) -> Sequence[ClientFrame]:
         """Return the frame. Raises NotAFrame or BadFrame."""
@@ -218,14 +272,14 @@ def server_frame(fields: dict[str, Any]) -> ServerFrame | None:
         raise NotAFrame(str(error)) from error
 
 
-def codec_for(protocol: str | None, max_depth: int = MAX_DEPTH) -> Codec:
+def codec_for(protocol: str | None, limits: FrameLimits | None = None) -> Codec:
     """Return the codec of a subprotocol, JSON without one."""
-    return (MsgpackCodec if protocol == MSGPACK_PROTOCOL else JsonCodec)(max_depth)
+    return (MsgpackCodec if protocol == MSGPACK_PROTOCOL else JsonCodec)(limits)
 
 
 ROUTE = Route(
     STREAM_PATH,
-    lambda protocol, max_depth: NativeDialect(codec_for(protocol, max_depth)),
+    lambda protocol, limits: NativeDialect(codec_for(protocol, limits)),
     subprotocols=(JSON_PROTOCOL, MSGPACK_PROTOCOL),
     secret_in=secret_in,
     hint="this path is for WebSocket clients; /protocol says what they send",
@@ -245,8 +299,7 @@ DEFAULTS = {kind: tuple(info.default for info in msgspec.structs.fields(kind)) f
 
 def _client_frame(fields: dict[str, Any], *, bytes_in: type, max_depth: int) -> ClientFrame:
     """Return the client's frame that a dict describes. Raises BadFrame."""
-    name, frame_id = fields.get("type"), fields.get("id")
-    known_id = frame_id if isinstance(frame_id, str) and 1 <= len(frame_id) <= 64 else None
+    name, known_id = fields.get("type"), _known(fields.get("id"))
     if not isinstance(name, str) or name not in BY_NAME:
         message = f"`$.type` must be one of {', '.join(BY_NAME)}"
         raise BadFrame(message, known_id, code=ErrorCode.INVALID_FRAME)
@@ -261,6 +314,11 @@ def _client_frame(fields: dict[str, Any], *, bytes_in: type, max_depth: int) -> 
         code = ErrorCode.INVALID_REQUEST if name == "generate" else ErrorCode.INVALID_FRAME
         field, message = _explain(str(error), BY_NAME[name])
         raise BadFrame(message, known_id, code=code, fields=(field,)) from error
+
+
+def _known(frame_id: Any) -> str | None:
+    """Return an id that an error can name, None for anything else."""
+    return frame_id if isinstance(frame_id, str) and 1 <= len(frame_id) <= 64 else None
 
 
 def _too_deep(fields: dict[str, Any], most: int) -> str | None:
@@ -280,16 +338,16 @@ def _too_deep(fields: dict[str, Any], most: int) -> str | None:
 def _explain(message: str, kind: type[Struct]) -> tuple[str, str]:
     """Return the field at fault, and the reason."""
     what, _, path = message.partition(" - at `")
-    path = path.rstrip("`").removeprefix("$").removeprefix(".")
+    path = path[:MAX_PATH].rstrip("`").removeprefix("$").removeprefix(".")
     inside = f"{path}." if path else ""
-    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL)
     missing = re.fullmatch(r"Object missing required field `(.*)`", what)
     if missing:
         return f"{inside}{missing[1]}", "missing"
-    if unknown:
-        near = difflib.get_close_matches(unknown[1], kind.__struct_fields__, 1)
+    if what.startswith(UNKNOWN):
+        name = what.removeprefix(UNKNOWN).removesuffix("`")[:MAX_QUOTED]
+        near = difflib.get_close_matches(name, kind.__struct_fields__, 1)
         hint = f"; did you mean `{near[0]}`?" if near and not path else ""
-        return f"{inside}{unknown[1][:64]}", f"unknown field{hint}"
+        return f"{inside}{name}", f"unknown field{hint}"
     return path, f"{what[:1].lower()}{what[1:]}"
 
 

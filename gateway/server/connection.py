@@ -37,6 +37,7 @@ __all__ = ["Connection"]
 
 log = logging.getLogger(__name__)
 
+LARGE = 8 * 1024  # bytes of a message; smaller ones are decoded within two milliseconds
 MAX_WAITING = 256  # events; bounds the memory for a client that sends and never reads
 MAX_WAITING_BYTES = 64 * 1024  # of pongs and refusals, which may quote what the client sent
 BURST = 10  # a burst may have as many frames and bytes as are allowed in this many seconds
@@ -186,7 +187,7 @@ class Connection:
             await self._close(CloseCode.TOO_MANY, "too many frames or bytes a second")
             return False
         try:
-            requests = self._dialect.decode(message)
+            requests = await self._decode(message)
         except NotAFrame as error:
             await self._close(CloseCode.NOT_A_FRAME, str(error))
             return False
@@ -199,6 +200,23 @@ class Connection:
         if session.waiting > MAX_WAITING or session.waiting_bytes > MAX_WAITING_BYTES:
             await self._flush()
         return True
+
+    async def _decode(self, message: str | bytes) -> Sequence[Request]:
+        """Return the requests in a message. Raises NotAFrame or BadFrame.
+
+        Large messages of all connections are decoded one at a time, and each is followed by as long
+        a pause, so that they take half of the event loop's time at most.
+        """
+        if len(message) <= LARGE:
+            return self._dialect.decode(message)
+        async with self._generations.decoding:
+            for _ in self._dialect.check(message):
+                await asyncio.sleep(0)
+            begin = self._loop.time()
+            try:
+                return self._dialect.decode(message)
+            finally:
+                await asyncio.sleep(self._loop.time() - begin)
 
     def _act(self, requests: Sequence[Request]) -> None:
         """Pass requests to the session, and carry out the commands that it returns."""

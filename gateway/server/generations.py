@@ -39,6 +39,7 @@ class Generations:
         self.draining = False
         self.metrics = Metrics()
         self.connections = 0
+        self.decoding = asyncio.Lock()  # of large messages, one at a time
         self.authority = f"{settings.host}:{settings.port}"  # HOST:PORT that clients connect to
         self._tasks: set[GenerationTask] = set()  # tasks whose generator is not closed yet
         self._answers = 0  # of all live generations

@@ -32,6 +32,7 @@ ENFORCERS: dict[str, str] = {
     "max_prompt_tokens": "generations.Generations.begin",
     "max_answer_tokens": "limits.refusal",
     "max_depth": "server.Gateway._dialect",
+    "max_values": "server.Gateway._dialect",
     "frame_rate": "connection.Connection.__init__",
     "rate_bytes": "connection.Connection.__init__",
     "resume_bytes": "connection.Connection.__init__",

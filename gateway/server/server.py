@@ -29,7 +29,7 @@ from websockets.http11 import Request, Response
 
 from gateway import __version__
 from gateway.configuration.settings import Settings
-from gateway.dialects.base import Dialect, Route
+from gateway.dialects.base import Dialect, FrameLimits, Route
 from gateway.dialects.routes import ROUTES
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import Ready
@@ -243,7 +243,8 @@ class Gateway:
         assert client.request is not None
         route = self._routing.find(client.request)
         assert route is not None, "a WebSocket is let in by its route alone"
-        return route.make(client.subprotocol, self.settings.max_depth)
+        limits = FrameLimits(self.settings.max_depth, self.settings.max_values)
+        return route.make(client.subprotocol, limits)
 
     async def _serve_token(
         self, client: ServerConnection, connection: Connection, token: Token | None

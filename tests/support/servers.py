@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from contextlib import asynccontextmanager, contextmanager
 
 from websockets.asyncio.client import connect
+from websockets.frames import Opcode
 
 from gateway.configuration.settings import Settings
 from gateway.dialects.native import codec_for
@@ -48,6 +50,90 @@ async def get(gateway, path, **headers):
                 return error.code, error.read(), dict(error.headers)
 
     return await asyncio.to_thread(fetch)
+
+
+UPGRADE = """GET /v1/stream HTTP/1.1\r
+Host: 127.0.0.1:{port}\r
+Upgrade: websocket\r
+Connection: Upgrade\r
+Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r
+Sec-WebSocket-Version: 13\r
+"""
+
+
+def raw_frame(data, opcode=Opcode.TEXT, *, end=True, compressed=False):
+    """Return the bytes of a client's frame."""
+    head = bytes([end << 7 | compressed << 6 | opcode])
+    if len(data) < 126:
+        size = bytes([0x80 | len(data)])
+    elif len(data) < 2**16:
+        size = b"\xfe" + len(data).to_bytes(2, "big")
+    else:
+        size = b"\xff" + len(data).to_bytes(8, "big")
+    return head + size + bytes(4) + data  # a mask of zeros
+
+
+class RawWire:
+    """A client that sends any bytes, and does nothing of its own."""
+
+    def __init__(self, reader, writer):
+        self.reader, self.writer = reader, writer
+
+    async def receive(self):
+        """Return the opcode and the content of the next frame."""
+        async with asyncio.timeout(TIMEOUT):
+            head, size = await self.reader.readexactly(2)
+            if size >= 126:
+                size = int.from_bytes(await self.reader.readexactly(2 if size == 126 else 8), "big")
+            return head & 15, await self.reader.readexactly(size)
+
+    async def close_code(self):
+        """Return the code of the close frame, which comes after other frames."""
+        opcode = None
+        while opcode != Opcode.CLOSE:
+            opcode, content = await self.receive()
+        return int.from_bytes(content[:2], "big")
+
+
+@asynccontextmanager
+async def raw(gateway, *headers):
+    """Connect, and show the headers given as lines."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    try:
+        lines = "".join(f"{header}\r\n" for header in headers)
+        writer.write((UPGRADE.format(port=gateway.port) + lines + "\r\n").encode())
+        async with asyncio.timeout(TIMEOUT):
+            answer = await reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 101"), answer
+        yield RawWire(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+class Turns:
+    """The longest turn of the event loop so far, by the CPU time of its thread.
+
+    A busy machine makes a turn longer, but not its CPU time.
+    """
+
+    def __init__(self):
+        self.longest = 0.0
+
+    async def watch(self):
+        while True:
+            begin = time.thread_time()
+            await asyncio.sleep(0)
+            self.longest = max(self.longest, time.thread_time() - begin)
+
+
+@asynccontextmanager
+async def watched_turns():
+    turns = Turns()
+    task = asyncio.create_task(turns.watch())
+    try:
+        yield turns
+    finally:
+        task.cancel()
 
 
 class Wire:

@@ -1,4 +1,5 @@
 import base64
+import difflib
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gateway
+from gateway.dialects.base import FrameLimits
 from gateway.dialects.native import (
     BEARER_PROTOCOL,
     JsonCodec,
@@ -100,6 +102,72 @@ def test_any_prompt_survives_both_codecs(prompt, frame_id):
 def test_a_lone_surrogate_in_a_text_is_replaced(codec):
     frame = Chunk(id="a", seq=0, text="a\ud800b")
     assert codec.decode_fields(codec.encode(frame))["text"] == "a?b"
+
+
+def checked(codec, data):
+    """Return the number of pieces in which a frame is checked."""
+    return len(list(codec.check(data)))
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+def test_a_frame_with_too_many_values_is_refused_before_it_is_decoded(codec):
+    codec = type(codec)(FrameLimits(values=50))
+    few = Generate(id="g1", messages=[{"role": "user", "content": "x" * 200_000}])
+    assert checked(codec, codec.encode(few)) >= 1
+    many = Generate(id="g1", messages=[{"content": "x"}] * 20)
+    with pytest.raises(BadFrame) as caught:
+        checked(codec, codec.encode(many))
+    assert (caught.value.frame_id, caught.value.code) == ("g1", ErrorCode.INVALID_REQUEST)
+    said = worded(str(caught.value), caught.value.fields)
+    assert said == "`$`: must have at most 50 keys and values"
+
+
+@pytest.mark.parametrize(
+    ("start", "frame_id"),
+    [
+        ('{"type": "generate", "id": "g1", ', "g1"),
+        ('{"id":"g\\"1",', 'g"1'),
+        (' { "stream" :false,"top_k":-1.5e3, "prompt": "a \\\\", "id": "g1", ', "g1"),
+        ('{"prompt": "\\"id\\":\\"x\\"", "id": "g1", ', "g1"),
+        ('{"type": "generate", "tools": [], "id": "g1", ', None),
+        ('{"tool_choice": {"id": "inner"}, "id": "g1", ', None),
+        ('{"id": "' + "x" * 65 + '", ', None),
+        ('{"id": "", ', None),
+        ('{"id": 5, ', None),
+        ('{"id": "bad \\q", ', None),
+        ('{"prompt": "' + "x" * 5000 + '", "id": "g1", ', None),
+        ("", None),
+    ],
+)
+def test_the_error_of_too_many_values_names_an_id_that_comes_early(start, frame_id):
+    with pytest.raises(BadFrame) as caught:
+        checked(JsonCodec(FrameLimits(values=50)), start + '"messages": [' + "{}," * 100)
+    assert caught.value.frame_id == frame_id
+
+
+@pytest.mark.parametrize("head", [b"\x95", b"\xdc\x00\x05", b"\xdd\x00\x00\x00\x05"])
+@pytest.mark.parametrize("frame_id", ["g", "é" * 20, 5, ""])
+def test_the_same_in_msgpack(head, frame_id):
+    parts = [msgspec.msgpack.encode(one) for one in (2, frame_id, None, [{}] * 100)]
+    with pytest.raises(BadFrame) as caught:
+        checked(MsgpackCodec(FrameLimits(values=50)), head + b"".join(parts))
+    assert caught.value.frame_id == (frame_id or None if frame_id != 5 else None)
+
+
+def test_a_long_name_of_an_unknown_field_is_not_compared_at_length(monkeypatch):
+    lengths = []
+    compare = difflib.get_close_matches
+    monkeypatch.setattr(
+        difflib,
+        "get_close_matches",
+        lambda name, *rest: lengths.append(len(name)) or compare(name, *rest),
+    )
+    with pytest.raises(BadFrame) as caught:
+        JsonCodec().decode(json.dumps({"type": "generate", "id": "a", "promp" * 100_000: 1}))
+    assert (lengths, len(caught.value.fields[0])) == ([64], 64)
+    with pytest.raises(BadFrame) as caught:
+        JsonCodec().decode(json.dumps({"type": "ping", "x - at `" + "y" * 100_000: 1}))
+    assert len(caught.value.fields[0]) < 500
 
 
 @pytest.mark.parametrize("nonce", ["n" * 65, 2**63, -(2**63) - 1])

@@ -27,6 +27,9 @@ class Toy:
     def greet(self, ready):
         return [_line("welcome"), _line(f"models {' '.join(ready.models)}")]
 
+    def check(self, message):
+        return iter(())
+
     def decode(self, message):
         if not isinstance(message, str):
             raise NotAFrame("not a line")
@@ -87,7 +90,7 @@ def secret_in(offered):
 
 ROUTE = Route(
     "/toy",
-    lambda subprotocol, max_depth: Toy(),
+    lambda subprotocol, limits: Toy(),
     subprotocols=("toy.v1.lines",),
     secret_in=secret_in,
     hint="speak lines here",

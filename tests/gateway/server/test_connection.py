@@ -6,11 +6,27 @@ import json
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Opcode
 
+from gateway.dialects.base import Route
+from gateway.dialects.native import NativeDialect, codec_for
 from gateway.protocol.codes import CloseCode
-from gateway.protocol.frames import Generate, Ping
+from gateway.protocol.frames import MSGPACK_PROTOCOL, Generate, Ping
+from gateway.server.server import Gateway
 from provider.scripted import Gate, Pause, Say, ScriptedProvider
-from tests.support.servers import TIMEOUT, eventually, running, stream_url, wired
+from tests.support.servers import (
+    TIMEOUT,
+    eventually,
+    raw,
+    raw_frame,
+    running,
+    settings,
+    stream_url,
+    watched_turns,
+    wired,
+)
+
+MSGPACK = f"Sec-WebSocket-Protocol: {MSGPACK_PROTOCOL}"
 
 
 def scripted(*script):
@@ -83,3 +99,57 @@ async def test_a_fault_of_the_writer_ends_its_connection_and_no_other():
             await broken.receive()
         await other.send(Ping(nonce="m"))
         assert (await other.receive())["nonce"] == "m"
+
+
+@pytest.mark.parametrize("headers", [(), (MSGPACK,)], ids=["json", "msgpack"])
+async def test_a_frame_of_millions_of_values_is_refused_in_turns_that_are_short(headers):
+    count = 2**20
+    if headers:
+        data = b"\x94\x02\xa1a\xc0\xdd" + count.to_bytes(4, "big") + b"\x80" * count
+    else:
+        data = b'{"type":"generate","id":"a","messages":[' + b"{}," * (count - 1) + b"{}]}"
+    frame = raw_frame(data, Opcode.BINARY if headers else Opcode.TEXT)
+    codec = codec_for(MSGPACK_PROTOCOL if headers else None)
+    async with running(scripted()) as gateway, raw(gateway, *headers) as wire:
+        await wire.receive()
+        async with watched_turns() as turns:
+            wire.writer.write(frame)
+            _, content = await wire.receive()
+    error = codec.decode_fields(content.decode() if codec.text else content)
+    assert (error["id"], error["code"]) == ("a", "invalid_request")
+    assert error["message"] == "`$`: must have at most 16384 keys and values"
+    assert turns.longest < 0.1  # it takes a multiple to decode
+
+
+class Patient(NativeDialect):
+    """Checks every large message in so many pieces, and notes what it does."""
+
+    def __init__(self, notes):
+        super().__init__(codec_for(None))
+        self._notes = notes
+
+    def check(self, message):
+        for _ in range(200):
+            self._notes.append("piece")
+            yield
+
+    def decode(self, message):
+        self._notes.append("small" if len(message) < 1000 else "large")
+        return super().decode(message)
+
+
+async def test_large_frames_are_decoded_one_at_a_time_and_small_ones_meanwhile():
+    notes = []
+    route = Route("/v1/stream", lambda protocol, limits: Patient(notes))
+    async with Gateway(scripted(Say("x")), settings(), routes=[route]) as gateway:
+        async with wired(gateway) as one, wired(gateway) as two, wired(gateway) as small:
+            for wire in (one, two):
+                await wire.send(Generate(id="a", prompt="x" * 20_000))
+            await eventually(lambda: notes)
+            await small.send(Ping(nonce="n"))
+            await small.receive()
+            for wire in (one, two):
+                await wire.until("done")
+    first = notes.index("large")
+    assert notes.index("small") < first  # between two pieces of the first large frame
+    assert [note for note in notes if note != "small"] == [*["piece"] * 200, "large"] * 2

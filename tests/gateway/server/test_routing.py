@@ -15,7 +15,7 @@ def key_in(offered):
 
 ROUTE = Route(
     "/talk",
-    lambda agreed, max_depth: NativeDialect(codec_for(agreed, max_depth)),
+    lambda agreed, limits: NativeDialect(codec_for(agreed, limits)),
     subprotocols=("b", "a"),
     secret_in=key_in,
     hint="talk here",
