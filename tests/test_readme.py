@@ -20,12 +20,22 @@ from tests.support.servers import running
 from tests.support.timeouts import TIMEOUT
 
 # Flags of the commands that are no settings.
-OTHER_FLAGS = {"--config", "--days", "--file", "--help", "--provider", "--tools", "--url"}
+OTHER_FLAGS = {
+    "--config",
+    "--days",
+    "--file",
+    "--help",
+    "--provider",
+    "--tools",
+    "--url",
+    "--version",
+}
 SETTINGS = settings(ServeSettings, Settings, EngineSettings)
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CLIENTS = (ROOT / "gateway/client/CLIENTS.md").read_text(encoding="utf-8")
 RUNNING = (ROOT / "gateway/RUNNING.md").read_text(encoding="utf-8")
+SECURITY = (ROOT / "gateway/SECURITY.md").read_text(encoding="utf-8")
 PAGES = [
     ROOT / name
     for name in (
@@ -33,6 +43,7 @@ PAGES = [
         "ARCHITECTURE.md",
         "gateway/PROTOCOL.md",
         "gateway/RUNNING.md",
+        "gateway/SECURITY.md",
         "gateway/client/CLIENTS.md",
     )
 ]
@@ -144,11 +155,11 @@ def test_links_lead_to_files(page):
 
 def test_settings_that_are_named_exist():
     flags = {setting.flag for setting in SETTINGS} | OTHER_FLAGS
-    for page in (README, RUNNING):
+    for page in (README, RUNNING, SECURITY):
         for code in re.findall(r"`[^`]*`|```console\n.*?```", page, re.DOTALL):
             assert set(re.findall(r"(?<!=)--[a-z][a-z-]+", code)) <= flags, code
     variables = {setting.variable for setting in SETTINGS} | {"MLX_GATEWAY_TOKEN"}
-    for page in (README, RUNNING):
+    for page in (README, RUNNING, SECURITY):
         assert set(re.findall(r"MLX_GATEWAY_[A-Z_]+", page)) <= variables
 
 
