@@ -299,8 +299,9 @@ ATTACKS |= {
 
 @attack
 def many_answers(target):
-    """Forty frames that ask for 32 answers each."""
-    frames = [generate(f"n{n}", prompt="Tell me a story", n=32, max_tokens=200) for n in range(40)]
+    """Forty frames that ask for 32 long answers each."""
+    long = {"prompt": "Count from 1 to 999", "max_tokens": 4000}
+    frames = [generate(f"n{n}", n=32, **long) for n in range(40)]
 
     async def run(told):
         socket = await Socket.open(target)
@@ -316,7 +317,8 @@ def many_answers(target):
 @attack
 def capped_token(target):
     """Two frames of 32 answers each, over and over, with a token that may have two generations."""
-    frames = [generate(f"c{n}", prompt="Tell me a story", n=32, max_tokens=200) for n in range(2)]
+    long = {"prompt": "Count from 1 to 999", "max_tokens": 4000}
+    frames = [generate(f"c{n}", n=32, **long) for n in range(2)]
 
     async def run(told):
         deadline = target.deadline()
@@ -325,6 +327,7 @@ def capped_token(target):
             for frame in frames:
                 await socket.send(frame)
             await answers(socket, len(frames), told, deadline)
+            await again()
         socket.abort()
 
     return run

@@ -140,6 +140,7 @@ class Attacker:
                     told = json.loads(line)
                     if "began" in told:
                         self.began.append((told["at"], told["began"]))
+                await self._process.wait()
         except TimeoutError:
             return {"did not end": 1}
         finally:

@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 SLACK_S = 0.15
@@ -46,6 +47,7 @@ class Verdict:
     sent: str
     checks: list[Check]
     seconds: float
+    tries: int = 1
 
     @property
     def holds(self):
@@ -53,7 +55,7 @@ class Verdict:
 
 
 def _said(value):
-    return value if isinstance(value, str) else f"{value:.3g}"
+    return escape(value) if isinstance(value, str) else f"{value:.3g}"
 
 
 def waits(what, quiet, seen, more=SLACK_S):
@@ -108,7 +110,7 @@ def table(verdicts):
             verdict.sent,
             *(str(by_name[name]) if name in by_name else "" for name in COLUMNS),
             "\n".join(f"{check.what}: {check}" for check in others),
-            "ok" if verdict.holds else "[red]FAILED[/red]",
+            ("ok" if verdict.holds else "[red]FAILED[/red]") + ", again" * (verdict.tries - 1),
         )
     return shown
 

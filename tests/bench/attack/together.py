@@ -134,13 +134,13 @@ async def slow_lark(bench):
 # Counting.
 
 
-@case("counting", "40 frames that ask for 32 answers each")
+@case("counting", "40 frames that ask for 32 long answers each")
 async def many_answers(bench):
     quiet, seen, answers = await bench.under(MODEL, "many_answers", seconds=4)
     return [*beside(quiet, seen, share=0.1, first=2.0), told(answers)]
 
 
-@case("counting", "2 frames of 32 answers, with a token that may have 2 generations")
+@case("counting", "2 frames of 32 long answers, with a token that may have 2 generations")
 async def capped_token(bench):
     quiet, seen, answers = await bench.under(MODEL, "capped_token", seconds=4)
     return [*beside(quiet, seen, first=1.0), told(answers)]
