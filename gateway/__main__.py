@@ -1,4 +1,7 @@
-"""`mlx-gateway` and `python -m gateway`: the command line, which signals can end from the start."""
+"""`mlx-gateway` and `python -m gateway`: the command line.
+
+SIGTERM ends it at once until a command handles signals itself, even during the imports.
+"""
 
 from __future__ import annotations
 

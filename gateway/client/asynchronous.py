@@ -351,7 +351,11 @@ class GatewayClient:
         return f"the connection was lost, code {socket.close_code}", socket.close_code
 
     async def _resumed_again(self, socket: ClientConnection, run: Run, frame: ServerFrame) -> bool:
-        """Resume a run from the last frame received, if the gateway keeps fewer than wait here."""
+        """Resume a run after its last received frame, if `frame` says that it can't be resumed.
+
+        That happens when its unread frames were requested again, and the gateway no longer keeps
+        all of them. Returns whether the run was resumed.
+        """
         run.rewound = False
         if not isinstance(frame, Error) or frame.code != ErrorCode.NOT_RESUMABLE:
             return False

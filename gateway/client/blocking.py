@@ -36,13 +36,13 @@ class _Job(Generic[T]):
     # The loop's thread calls the following methods.
 
     def start(self) -> None:
-        """Start the coroutine, the first time."""
+        """Start the coroutine, unless it was started or cancelled before."""
         if self._task is None and not self.future.done():
             self._task = asyncio.get_running_loop().create_task(self._work)
             self._task.add_done_callback(self._end)
 
     def cancel(self) -> None:
-        """Cancel the coroutine, or never start it."""
+        """Cancel the coroutine; if it was not started, it never will be."""
         if self._task is not None:
             self._task.cancel()
         else:

@@ -29,7 +29,7 @@ __all__ = [
 
 
 class Sender(Protocol):
-    """What a run asks of the client whose connection it uses."""
+    """The methods that a run calls on the client whose connection it uses."""
 
     async def start(self, run: Run) -> None:
         """Send the generation's frame, once."""
@@ -49,8 +49,9 @@ class Run:
 
     `text`, `reasoning` and `calls` (by index, with parts joined) are what was received so far;
     `loading`, `queued` and `progress` are the newest frames of their kinds; `done` is the last
-    frame. `frames` iterates over parts of tool calls too. With `n`, all this belongs to the first
-    answer; `others` has the texts of the others by `choice`, and `done.choices` the rest.
+    frame. `frames` iterates over parts of tool calls too. With the option `n`, these are those of
+    the first answer. `others` has the texts of the other answers by `choice`; how each answer
+    ended is in `done.choices`.
     """
 
     def __init__(self, client: Sender, frame: Generate):
@@ -114,7 +115,7 @@ class Run:
         await self._client.cancel(self)
 
     async def frames(self) -> AsyncGenerator[Chunk | ToolCall, None]:
-        """Iterate over chunks and parts of tool calls; otherwise like iterating over the run."""
+        """Iterate over chunks and parts of tool calls; leaving cancels. Raises GatewayError."""
         await self._client.start(self)
         try:
             while self.done is None:
@@ -167,7 +168,7 @@ class Run:
             )
 
     def receive(self, frame: ServerFrame) -> None:
-        """Use a frame of this generation; a repeated one is ignored."""
+        """Process a received frame of this generation; ignore one that was received before."""
         seq = getattr(frame, "seq", None)
         if self.over or (seq is not None and seq <= self.last):
             return
@@ -190,7 +191,7 @@ class Run:
             self._frames.put_nowait(frame)
 
     def fail(self, error: GatewayError) -> None:
-        """End the generation with an error of the client."""
+        """End the generation with an error that the client raises, not the gateway."""
         if not self.over:
             self.over = True
             self._frames.put_nowait(error)

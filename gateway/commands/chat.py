@@ -157,7 +157,7 @@ def _has_ended() -> bool:
 class _Answer:
     """Prints one answer to standard output, with its tool calls on standard error.
 
-    With `interactive`, a line below it says what it took.
+    With `interactive`, a line below it shows how many tokens it has and how fast they came.
     """
 
     def __init__(self, run: ToolRun | Completion, *, interactive: bool = False):

@@ -1,4 +1,8 @@
-"""Builds the requests of a chat: messages with files, answered or continued without a template."""
+"""Builds the requests of a chat.
+
+A turn is a message, to which files may be attached, and which the model answers. With the option
+`raw` it is a prompt that the model continues, without a chat template.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +46,7 @@ def user_turn(text: str, attachments: Sequence[dict[str, Any]]) -> dict[str, Any
 def ask(
     client: GatewayClient, toolbox: Toolbox, turns: list[dict[str, Any]], fields: dict[str, Any]
 ) -> ToolRun | Completion:
-    """Return the run that answers the last turn, or with the option `raw` continues it."""
+    """Return a run that answers the last turn; with `raw` in `fields`, one that continues it."""
     last = turns[-1]["content"]
     if not fields.get("raw") or not isinstance(last, str):
         return toolbox.run(client, turns, **fields)

@@ -336,7 +336,7 @@ def _too_deep(fields: dict[str, Any], most: int) -> str | None:
 
 
 def _explain(message: str, kind: type[Struct]) -> tuple[str, str]:
-    """Return the field at fault, and the reason."""
+    """Return the field at fault, and the reason, from the message of a msgspec error."""
     what, _, path = message.partition(" - at `")
     path = path[:MAX_PATH].rstrip("`").removeprefix("$").removeprefix(".")
     inside = f"{path}." if path else ""

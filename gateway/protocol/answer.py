@@ -46,7 +46,7 @@ class Answer:
         return self.last.finish_reason if self.last.finish_reason in REASONS else "stop"
 
     def fields(self) -> dict[str, Any]:
-        """Return the fields of `done` with this answer, if it was not streamed."""
+        """Return an unstreamed answer's text, calls and log-probabilities as fields of `done`."""
         made = [call for call in self.making.values() if call.complete]
         return {
             "text": self._text(None),

@@ -179,7 +179,7 @@ class Generation:
         return True
 
     def ack(self, seq: int) -> None:
-        """Acknowledge all events up to `seq`; those not sent yet are not counted."""
+        """Record that the client has processed all sent events up to the number `seq`."""
         self._acked = max(self._acked, min(seq, self._sent_seq))
         self._drop_kept(lambda frame: (frame.seq or 0) <= self._acked)
 
@@ -415,7 +415,10 @@ class Generation:
         self.unsent_bytes = 0
 
     def _counted(self, *answers: Answer) -> Usage:
-        """Return the usage of the given answers, by default all, with a token for each text."""
+        """Return the usage of the given answers, by default all, without the provider's counts.
+
+        Each text that the provider has sent counts as one token.
+        """
         pieces = sum(answer.pieces for answer in answers or self._answers)
         return Usage(
             prompt_tokens=self.prompt_tokens,

@@ -110,7 +110,11 @@ class Session:
         return self._line_bytes
 
     def pop_events(self) -> tuple[list[Event], Generation | None]:
-        """Remove the first in line; return its events, and its generation or None."""
+        """Return the events that may be sent for the first in line, and remove it from the line.
+
+        The second value is the generation that they belong to, None for an event without one.
+        Raises IndexError if nothing waits.
+        """
         first = self._line.popleft()
         if not isinstance(first, Generation):
             self._line_bytes -= _size(first)

@@ -1,4 +1,4 @@
-"""The asyncio shell of a session: one reader, one writer.
+"""Runs a `Session` on a WebSocket, with one task that reads and one that writes.
 
 Rule 1: while more than a generation's share of `outbox_bytes` waits for the client, or its window
 is closed, no response is taken from its provider.

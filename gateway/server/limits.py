@@ -93,7 +93,7 @@ def answers_of(frame: Generate) -> int:
 
 
 def _of_too_many(more: int, settings: Settings, token: Token | None, load: Load) -> Refusal | None:
-    """Return why so many more answers can't begin, None if they can."""
+    """Return why `more` further answers can't begin, None if they can."""
     in_all = settings.max_generations_in_all
     own = None if token is None else token.max_generations or settings.max_generations_per_token
     most = min(settings.max_generations, own or in_all, _share(settings, in_all))
@@ -112,7 +112,7 @@ def _of_too_many(more: int, settings: Settings, token: Token | None, load: Load)
 
 
 def _share(settings: Settings, left: int) -> int:
-    """Return how many generations one client may have, of those that other clients leave."""
+    """Return how many generations one client may have, if others leave `left` of the limit."""
     return max(1, int(settings.client_share * left))
 
 

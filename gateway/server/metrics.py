@@ -31,7 +31,7 @@ ENGINE = "mlx_gateway_engine_"
 
 
 class Histogram:
-    """Counts of values in seconds, by upper bound."""
+    """A histogram of times in seconds, with a bucket below each upper bound and one above all."""
 
     def __init__(self, bounds: tuple[float, ...]):
         self.bounds = bounds
@@ -39,7 +39,7 @@ class Histogram:
         self.total = 0.0
 
     def add(self, value: float) -> None:
-        """Count a value."""
+        """Add a time in seconds to its bucket."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 

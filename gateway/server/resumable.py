@@ -37,7 +37,7 @@ class ResumeStore:
         return len(self._disconnected)
 
     def add(self, task: GenerationTask) -> None:
-        """Register a generation under its ticket."""
+        """Register a generation under its ticket, by which a client can resume it."""
         if task.generation.ticket is not None:
             self._tasks[task.generation.ticket] = task
 
@@ -67,7 +67,7 @@ class ResumeStore:
             task.stop()
 
     def close(self) -> None:
-        """Forget all of them."""
+        """Forget all generations, and stop those that still run."""
         for task in list(self._tasks.values()):
             self.drop(task)
 
