@@ -41,13 +41,16 @@ class Case:
 
 
 def count_case(rng: random.Random) -> Case:
-    """Ask to count between two numbers that training never paired."""
+    """Ask to count between two numbers that training never paired: right if the text is exact."""
     a, b = counting.span(rng, test=True)
     return Case(counting.ask(rng, a, b), {}, lambda answer: answer.content == counting.count(a, b))
 
 
 def call_case(rng: random.Random) -> Case:
-    """Ask what fits one of one to three tools, with names and words that training never saw."""
+    """Ask a question that needs one of up to three tools, with names that training never saw.
+
+    Right if the answer is exactly that call.
+    """
     offers = [
         tool_calls.offer(rng, kind) for kind in rng.sample(tool_calls.KINDS, rng.randint(1, 3))
     ]
@@ -74,7 +77,11 @@ def two_calls_case(rng: random.Random) -> Case:
 
 
 def story_case(rng: random.Random) -> Case:
-    """Ask for a story on a subject that training never saw: right if the story opens with it and keeps to it."""
+    """Ask for a story on a subject that training never saw.
+
+    Right if the story names the subject in full and ends by itself, and if more than
+    STORY_SENTENCES of its sentences have the subject's noun or name.
+    """
     about = stories.subject(rng, test=True)
     noun = about.short.removeprefix("the ")
 
@@ -88,7 +95,7 @@ def story_case(rng: random.Random) -> Case:
 
 
 def gateway_case(rng: random.Random) -> Case:
-    """Ask about the gateway, as it was trained: right if it is one of the answers."""
+    """Ask a trained question about the gateway: right if the answer is one of the trained ones."""
     questions, answers = rng.choice(talk.GATEWAY)
     return Case(rng.choice(questions), {}, lambda answer: answer.content in answers)
 
@@ -168,7 +175,7 @@ def _whole(
 
 
 async def sample(provider: MLXProvider, prompt: str, options: dict[str, Any]) -> str:
-    """Return one exchange as text for the card."""
+    """Return a prompt and its answer as Markdown for the model card."""
     rng = random.Random(SEED)
     kinds = {name: kind for kind in tool_calls.KINDS for name in kind.names[:1]}
     given = dict(options)

@@ -58,7 +58,7 @@ CONFIG: dict[str, Any] = {
 
 @dataclass
 class Progress:
-    """Where a run of training is."""
+    """How far training has come; `loss` and `held_out_loss` are the newest."""
 
     step: int = 0
     tokens: int = 0
@@ -76,7 +76,7 @@ class Batch:
 
 
 class Encoder:
-    """From documents to rows of tokens with their masks."""
+    """Turns documents into rows of tokens, with masks of the tokens that the loss counts."""
 
     def __init__(self, folder: Path):
         self._template = folder / "chat_template.jinja"
@@ -110,7 +110,7 @@ class Encoder:
 
 
 def batches(encoder: Encoder, seed: int) -> Iterator[Batch]:
-    """Yield batches of about TOKENS_A_STEP tokens, rows of one bucket each, without end."""
+    """Yield batches of about TOKENS_A_STEP tokens, with rows padded to one of BUCKETS; endless."""
     waiting: dict[int, list[tuple[list[int], list[int]]]] = {size: [] for size in BUCKETS}
     for tokens, mask in encoder.rows(seed):
         size = next(size for size in BUCKETS if len(tokens) <= size)
@@ -133,7 +133,7 @@ def loss_of(network: Network, batch: Batch) -> Tensor:
 
 
 def rate_at(step: int, steps: int) -> float:
-    """Return the share of the peak rate: a short warm-up, a plateau, a long fall to zero."""
+    """Return a step's share of the peak learning rate: warm-up, plateau, long fall to zero."""
     return min(1.0, step / 50, (steps - step) / (steps * FALLING))
 
 
@@ -192,7 +192,7 @@ def _evaluate(network: Network, held_out: list[Batch]) -> float:
 
 
 def save(network: Network, folder: Path) -> None:
-    """Write the weights, in 16 bits and in one move, and the configuration."""
+    """Write the weights in 16 bits, replacing the old file at once, and the configuration."""
     aside = folder / "aside.tmp"
     save_file(network.weights(), aside, metadata={"format": "mlx"})
     aside.replace(folder / "model.safetensors")

@@ -35,7 +35,7 @@ FIRST = ["What was the first number?", "Which number came first?", "Where did yo
 
 
 def span(rng: random.Random, *, test: bool = False, longest: int = LONGEST) -> tuple[int, int]:
-    """Return a and b, a pair that is held out if it is for a `test`."""
+    """Return the ends a and b of a count; with `test`, a pair that training never sees."""
     while True:
         steps = rng.randint(2, longest) if rng.random() < 0.7 else rng.randint(2, 12)
         a = rng.choice([0, 1, 1, rng.randint(0, 99), rng.randint(0, 99), rng.randint(0, HIGHEST)])
@@ -45,12 +45,12 @@ def span(rng: random.Random, *, test: bool = False, longest: int = LONGEST) -> t
 
 
 def count(a: int, b: int) -> str:
-    """Return the answer: the numbers, with commas and a full stop."""
+    """Return the numbers from a to b as text, separated by commas, with a full stop."""
     return ", ".join(str(n) for n in range(a, b + 1)) + "."
 
 
 def ask(rng: random.Random, a: int, b: int) -> str:
-    """Return one way to ask for it."""
+    """Return a request to count from a to b, in random words."""
     return rng.choice(ASKS).format(a=a, b=b)
 
 

@@ -28,7 +28,10 @@ __all__ = ["Subject", "ask", "document", "subject", "tell"]
 
 @dataclass(frozen=True)
 class Subject:
-    """What a story is about: `phrase` as the user says it, `short` as the story goes on to say."""
+    """What a story is about.
+
+    `phrase` names it in the request and at its first mention in the story, `short` after that.
+    """
 
     phrase: str  # "a brave fox named Zorvan", "Zorvan", "a lost key"
     short: str  # "Zorvan", "the fox", "the key"
@@ -36,7 +39,7 @@ class Subject:
 
 
 def subject(rng: random.Random, *, test: bool = False) -> Subject:
-    """Return a subject, one that is held out if it is for a `test`."""
+    """Return a subject; with `test`, one that training never sees."""
     while True:
         found = _subject(rng, test)
         if held_out(found.phrase) == test:
@@ -90,7 +93,7 @@ ASKS = [
 
 
 def ask(rng: random.Random, about: Subject) -> str:
-    """Return one way to ask for a story."""
+    """Return a request for a story about a subject, in random words."""
     return rng.choice(ASKS).format(s=about.phrase)
 
 
@@ -243,7 +246,7 @@ ENDING = [
 
 
 def _settle(rng: random.Random, about: Subject) -> dict[str, str]:
-    """Decide what the story is made of, once, so that it keeps to it."""
+    """Return the people, places and things of a story by name, which fill all its sentences."""
     name = rng.choice(PEOPLE) if rng.random() < 0.5 else made_up_name(rng)
     time = rng.choice(TIMES)
     low = time[0].lower() + time[1:]
@@ -267,7 +270,7 @@ def _settle(rng: random.Random, about: Subject) -> dict[str, str]:
 
 
 def tell(rng: random.Random, about: Subject) -> tuple[str, dict[str, str]]:
-    """Return a story of three or four paragraphs, and what it is made of."""
+    """Return a story of three or four paragraphs, and its people, places and things by name."""
     facts = _settle(rng, about)
     openings, talks = (OPENING, TALK) if about.alive else (OPENING_THING, TALK_THING)
     paragraphs = [

@@ -28,7 +28,10 @@ Maker = Callable[[random.Random, bool], Any]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of tool: parameters as (names to choose from, type, maker of values)."""
+    """A kind of tool, with the names and parameter names that a document may choose from.
+
+    Each parameter is (names to choose from, JSON type, function that makes a value).
+    """
 
     names: tuple[str, ...]
     description: str
@@ -238,7 +241,7 @@ KINDS: tuple[Kind, ...] = (
 
 @dataclass(frozen=True)
 class Question:
-    """What a user asks, the call that fits, and how it goes on."""
+    """A user's question, the tool call that it needs, the call's result, and the answer to it."""
 
     text: str
     name: str
@@ -249,14 +252,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Offer:
-    """A kind of tool under one of its names."""
+    """A tool as it is offered to the model: its kind, under chosen names."""
 
     kind: Kind
     name: str
     parameters: tuple[str, ...]
 
     def schema(self) -> dict[str, Any]:
-        """Return the definition in the nested form."""
+        """Return the tool's definition as `{"type": "function", "function": {…}}`."""
         properties = {
             name: {"type": json_type}
             for name, (_, json_type, _) in zip(self.parameters, self.kind.parameters, strict=True)
@@ -271,12 +274,12 @@ class Offer:
 
 
 def offer(rng: random.Random, kind: Kind) -> Offer:
-    """Return a tool of this kind under one of its names."""
+    """Return a tool of this kind under a random choice of its names."""
     return Offer(kind, rng.choice(kind.names), tuple(rng.choice(p[0]) for p in kind.parameters))
 
 
 def question(rng: random.Random, tool: Offer, *, test: bool = False) -> Question:
-    """Return a question that this tool fits, with held-out arguments if it is for a `test`."""
+    """Return a question that needs this tool; with `test`, its names are never in training."""
     values = [make(rng, test) for _, _, make in tool.kind.parameters]
     result, answer = tool.kind.results(rng, values)
     return Question(
@@ -315,7 +318,10 @@ def document(rng: random.Random) -> Document:
 
 
 def _asked(rng: random.Random, doc: Document, questions: list[Question]) -> bool:
-    """Add one turn that asks for one call or two; return whether their results followed."""
+    """Add a user's turn with one or two questions, and the calls that they need.
+
+    Mostly the calls' results and the answer follow; returns whether they do.
+    """
     texts = [one.text for one in questions]
     doc.user(texts[0] if len(texts) == 1 else rng.choice(BOTH).format(*texts))
     doc.call(*((one.name, one.arguments) for one in questions))

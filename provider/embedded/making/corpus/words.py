@@ -266,7 +266,7 @@ PLACES = [  # with their prepositions
 
 
 def held_out(text: str) -> bool:
-    """Return whether training must never see this text where evaluation asks for it."""
+    """Return whether a text is kept for evaluation, so that training must never see it."""
     return hashlib.sha256(text.lower().encode()).digest()[0] % HOLD_OUT_ONE_IN == 0
 
 
@@ -278,7 +278,7 @@ def _syllables(rng: random.Random, low: int, high: int) -> str:
 
 
 def made_up_word(rng: random.Random, *, test: bool = False, low: int = 2, high: int = 3) -> str:
-    """Return a lower-case word that means nothing, held out if it is for a `test`."""
+    """Return a lower-case word without a meaning; with `test`, one that training never sees."""
     while True:
         word = _syllables(rng, low, high)
         if held_out(word) == test:
@@ -286,19 +286,19 @@ def made_up_word(rng: random.Random, *, test: bool = False, low: int = 2, high: 
 
 
 def made_up_name(rng: random.Random, *, test: bool = False) -> str:
-    """Return a capitalised name of two to four syllables."""
+    """Return a made-up name with a capital letter; with `test`, one that training never sees."""
     return made_up_word(rng, test=test, low=2, high=4).capitalize()
 
 
 def place_name(rng: random.Random, *, test: bool = False) -> str:
-    """Return a city: made up, mostly, or a known one."""
+    """Return the name of a city, mostly made up; with `test`, one that training never sees."""
     if test or rng.random() < 0.75:
         return made_up_name(rng, test=test)
     return rng.choice([city for city in CITIES if not held_out(city)])
 
 
 def number(rng: random.Random, high: int, *, low: int = 1) -> int:
-    """Return a number from `low` to `high`, small ones as often as large ones."""
+    """Return a number from `low` to `high`; in half of the calls at most an eighth of `high`."""
     return rng.randint(low, high) if rng.random() < 0.5 else rng.randint(low, max(low, high // 8))
 
 
