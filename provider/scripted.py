@@ -55,21 +55,21 @@ DEFAULT_TOKENS_PER_SECOND = 60.0  # about the speed of a mid-sized model on a la
 
 @dataclass(frozen=True)
 class Say:
-    """Generate text, one delta per word."""
+    """Step: generate text, one delta per word."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Generate text on the reasoning channel, one delta per word."""
+    """Step: generate text on the reasoning channel, one delta per word."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Call:
-    """Call a tool."""
+    """Step: call a tool."""
 
     name: str
     arguments: Dict[str, Any]
@@ -77,35 +77,35 @@ class Call:
 
 @dataclass(frozen=True)
 class Pause:
-    """Wait `seconds` before the next step."""
+    """Step: wait `seconds` before the next one."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Gate:
-    """Wait until a test sets `event`."""
+    """Step: wait until a test sets `event`."""
 
     event: asyncio.Event
 
 
 @dataclass(frozen=True)
 class Fail:
-    """Raise `error`."""
+    """Step: raise `error`."""
 
     error: Exception
 
 
 @dataclass(frozen=True)
 class Queue:
-    """Report a place in the queue."""
+    """Step: report a place in the queue."""
 
     position: int
 
 
 @dataclass(frozen=True)
 class Prefill:
-    """Report `done` of `total` prompt tokens as prefilled."""
+    """Step: report `done` of `total` prompt tokens as prefilled."""
 
     done: int
     total: int
@@ -141,7 +141,7 @@ def _text_of(content: Any) -> str:
 
 
 def default_script(request: Request) -> List[Step]:
-    """Return a script that repeats the user's text and goes on for about 150 words."""
+    """Return the steps of an answer that repeats the user's text, then has about 150 words more."""
     subject = request.last_user_text.strip() or "nothing at all"
     lines = [
         f"You said: {subject}\n\n",

@@ -11,33 +11,33 @@ __all__ = ["Cancel", "CollectPrefix", "Load", "Message", "Resume", "Submit"]
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Load the model."""
+    """Message: load the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Put a run into the queue."""
+    """Message: put a run into the queue."""
 
     run: Run
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """End a run, in whatever state it is."""
+    """Message: end a run, in whatever state it is."""
 
     run: Run
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Queue a parked run again if its reader has caught up."""
+    """Message: queue a parked run again if its reader has caught up."""
 
     run: Run
 
 
 @dataclass(frozen=True, slots=True)
 class CollectPrefix:
-    """Keep the prefix that was read from disk, and queue the runs that waited for it."""
+    """Message: keep the prefix that was read from disk, and queue the runs that waited for it."""
 
 
 Message = Load | Submit | Cancel | Resume | CollectPrefix
