@@ -40,10 +40,10 @@ __all__ = [
 
 
 class CallGrammar(Protocol):
-    """The grammar of a family's tool calls."""
+    """The grammar of a family's tool calls; items are parts of a Lark rule, as text."""
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
-        """Return items for a call of a function. Raises UnsupportedFeatureError."""
+        """Return Lark items that match a call of a function. Raises UnsupportedFeatureError."""
 
 
 def call_lark(
@@ -81,7 +81,7 @@ Value = Callable[[Lark, Schema, Schema, str], str]
 
 
 def bare(*but: str) -> Value:
-    """Return a Value for unquoted strings, with all other types as JSON.
+    """Return a Value, a maker of items, that writes strings unquoted and other types as JSON.
 
     A string must not match any of the patterns `but`.
     """
@@ -100,12 +100,12 @@ def bare(*but: str) -> Value:
 
 
 def in_json(lark: Lark, schema: Schema, whole: Schema, end: str) -> str:
-    """Return items for a value as JSON and its end marker; a Value."""
+    """Return Lark items that match a value as JSON and then its end marker."""
     return f"{lark.json(schema, whole)} {lark.literal(end)}"
 
 
 def quoted(mark: str, *but: str, nested: bool = False) -> Value:
-    """Return a Value for strings between two marks, with other scalars as JSON.
+    """Return a Value, a maker of items, that writes strings between marks, other scalars as JSON.
 
     A string must not match any of the patterns `but`. If `nested`, lists and objects with unquoted
     keys are supported too.
@@ -140,7 +140,7 @@ def quoted(mark: str, *but: str, nested: bool = False) -> Value:
 
 
 def _listed(lark: Lark, item: str, schema: Schema) -> str:
-    """Return items for a list of `item`, with the lengths that `schema` allows."""
+    """Return Lark items that match a list of `item`, with the lengths that `schema` allows."""
     least, most = schema.get("minItems", 0), schema.get("maxItems")
     if most == 0:
         return lark.literal("[]")
@@ -153,9 +153,10 @@ def _listed(lark: Lark, item: str, schema: Schema) -> str:
 def _sequence(
     lark: Lark, fields: Sequence[tuple[str, str]], required: Sequence[str], between: str = ""
 ) -> str:
-    """Return a rule for fields in order, each a name and items; others than `required` may miss.
+    """Return the name of a Lark rule that matches fields in the given order.
 
-    `between` is the separator of two fields.
+    Each field is its name and its items. Those that are not `required` may be absent. `between` is
+    the separator of two fields.
     """
     separated = lark.literal(between)
     first = more = '""'  # rules for the remaining fields: before the first written one, and after
@@ -242,7 +243,7 @@ class InJson:
         self._before, self._after = before, after
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
-        """Return items for a call of a function."""
+        """Return Lark items that match a call of a function."""
         whole = _of_object(function)
         call = {
             "type": "object",
@@ -266,7 +267,7 @@ class Headed:
         self._before, self._after = before, after
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
-        """Return items for a call of a function. Raises UnsupportedFeatureError."""
+        """Return Lark items that match a call of a function. Raises UnsupportedFeatureError."""
         name, whole = _checked(NAME, function["name"]), _of_object(function)
         before = lark.literal(self._before.format(name=name))
         return f"{before} {lark.json(whole, whole)} {lark.literal(self._after)}"
@@ -279,7 +280,7 @@ class IfToken:
         self._token, self._then, self._other = token, then, other
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
-        """Return items for a call of a function. Raises UnsupportedFeatureError."""
+        """Return Lark items that match a call of a function. Raises UnsupportedFeatureError."""
         grammar = self._then if self._token in lark.tokens else self._other
         return grammar.call(lark, function)
 
@@ -309,7 +310,7 @@ class Named:
         self._names, self._keys = names or NAME, keys or r'[^<>"\n]+'
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
-        """Return items for a call of a function. Raises UnsupportedFeatureError."""
+        """Return Lark items that match a call of a function. Raises UnsupportedFeatureError."""
         name, whole = _checked(self._names, function["name"]), function["parameters"]
         fields = [(key, self._one(lark, whole, key)) for key in _properties(whole)]
         arguments = _sequence(lark, fields, whole.get("required", ()), self._between)
@@ -330,6 +331,6 @@ class IfRequired:
         self._then, self._other = then, other
 
     def call(self, lark: Lark, function: Mapping[str, Any]) -> str:
-        """Return items for a call of a function. Raises UnsupportedFeatureError."""
+        """Return Lark items that match a call of a function. Raises UnsupportedFeatureError."""
         grammar = self._then if function["parameters"].get("required") else self._other
         return grammar.call(lark, function)

@@ -19,7 +19,7 @@ WHOLE = "whole"  # name of the definition with the whole schema, into which refe
 
 
 class Lark:
-    """A grammar under construction; its methods return items, the parts of a rule."""
+    """A grammar under construction; its methods return items, which are parts of a rule as text."""
 
     def __init__(self, tokenizer: Any):
         # llguidance never matches an added token, special or not, with text.
@@ -75,7 +75,7 @@ class Lark:
 
 
 def _moved(schema: Any) -> Any:
-    """Return a schema whose references point into the definition WHOLE instead of the root."""
+    """Return `schema` with each `$ref` to the root changed to one into the definition WHOLE."""
     if isinstance(schema, Mapping):
         return {
             key: f"#/$defs/{WHOLE}{value[1:]}" if _is_reference(key, value) else _moved(value)

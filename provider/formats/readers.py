@@ -35,15 +35,15 @@ class Piece(NamedTuple):
 
 
 class Reader(Protocol):
-    """Reads one text of calls; `whole` is the length of its beginning that has complete calls."""
+    """Reads a text of tool calls; its first `whole` characters consist of complete calls."""
 
     whole: int
 
     def add(self, text: str) -> list[Piece]:
-        """Take more text; return the pieces that it completes."""
+        """Take more text; return the pieces of calls that can now be shown."""
 
     def rest(self, arguments: Mapping[str, Any]) -> str:
-        """Return what completes the newest call's arguments, now that they are known."""
+        """Return the JSON that is left to show of the newest call, given its whole arguments."""
 
 
 class WholeText:
@@ -103,7 +103,7 @@ class JsonCall(WholeText):
         self._told = False  # whether the name was shown
 
     def add(self, text: str) -> list[Piece]:
-        """Take more text; return the pieces that it completes."""
+        """Take more text; return the pieces of calls that can now be shown."""
         self._text += text
         while self._step():
             pass
@@ -161,7 +161,7 @@ class HeadedCalls(WholeText):
         self._arguments = _Arguments()
 
     def add(self, text: str) -> list[Piece]:
-        """Take more text; return the pieces that it completes."""
+        """Take more text; return the pieces of calls that can now be shown."""
         self._text += text
         pieces: list[Piece] = []
         while True:

@@ -47,7 +47,7 @@ class TaggedCalls:
         self._said = ""  # part of the current string that was shown
 
     def add(self, text: str) -> list[Piece]:
-        """Take more text; return the pieces that it completes."""
+        """Take more text; return the pieces of calls that can now be shown."""
         self._text += text
         pieces: list[Piece] = []
         steps = {"call": self._call, "argument": self._argument, "value": self._value}
@@ -56,7 +56,7 @@ class TaggedCalls:
         return [piece for piece in pieces if piece.name or piece.arguments]
 
     def rest(self, arguments: Mapping[str, Any]) -> str:
-        """Return the rest of the open call's JSON, now that its arguments are known."""
+        """Return the JSON that is left to show of the open call, given its whole arguments."""
         if self._next != "argument" or not self._shown:
             return ""
         missing = {key: value for key, value in arguments.items() if key not in self._shown}
