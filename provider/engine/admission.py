@@ -48,7 +48,7 @@ class Admission:
         return self.budget.committed
 
     def enter(self) -> None:
-        """Join the models that share the memory."""
+        """Add the model to those that share the memory."""
         self._shared.enter(self)
 
     def forget(self, nbytes: int) -> int:
@@ -58,7 +58,7 @@ class Admission:
         return before - self._prefixes.nbytes
 
     def leave(self) -> None:
-        """Leave the models that share the memory."""
+        """Remove the model from those that share the memory."""
         self._shared.leave(self)
 
     def learn(self, row: Row) -> None:

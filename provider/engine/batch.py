@@ -272,7 +272,7 @@ class Batch:
             self._groups.append(Group(self._model, self._ends, rows, caches, self._keep))
 
     def _merge(self) -> None:
-        """Join all groups that may run together to one."""
+        """Merge the groups of rows that can share a forward pass into one group."""
         if self._batching is Batching.ALONE or len(self._groups) == 1:
             return
         sound = [g for g in self._groups if isinstance(g, Group) and not g.suspect]

@@ -64,7 +64,7 @@ class ThreadTuner:
 
 
 class _Trial:
-    """The measurement of each number of threads in turn, then the fastest."""
+    """Measures each number of threads in turn; `choice` is the one to use, at last the fastest."""
 
     def __init__(self, choices: Sequence[int]):
         self.steps = 0

@@ -161,9 +161,9 @@ class Engine:
                     self._watchers.remove(watcher)
 
     def retire(self) -> bool:
-        """Refuse new runs from now on, unless there are runs; return whether new ones are refused.
+        """If there is no run, refuse new ones from now on; return whether they are refused.
 
-        From any thread. The caller must still call `close`.
+        May be called from any thread. The caller must still call `close`.
         """
         with self._lock:
             if self._worker.runs or self._mailbox or self._announced or self._loads:
@@ -173,7 +173,7 @@ class Engine:
 
     @contextmanager
     def announced(self) -> Iterator[None]:
-        """Announce a run while its prompt is being prepared."""
+        """Note, while the block runs, that a run will come, whose prompt is being prepared."""
         with self._lock:
             self._announced += 1
         try:

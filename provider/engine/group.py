@@ -50,7 +50,7 @@ class Group:
 
     @property
     def members(self) -> list[Row]:
-        """The rows that wait for another token, launched or not."""
+        """The rows that have not ended, whether their next token has been launched or not."""
         launched = self._launched[1] if self._launched else []
         found = [row for row in (*self._rows, *launched) if row is not None and not row.gone]
         return list(dict.fromkeys(found))

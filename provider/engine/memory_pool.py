@@ -57,12 +57,12 @@ class MemoryPool:
         self._members: list[PoolMember] = []
 
     def enter(self, member: PoolMember) -> None:
-        """Count a model."""
+        """Add a model to those that share the memory."""
         if member not in self._members:
             self._members.append(member)
 
     def leave(self, member: PoolMember) -> None:
-        """Stop counting a model."""
+        """Remove a model from those that share the memory."""
         if member in self._members:
             self._members.remove(member)
 

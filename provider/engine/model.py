@@ -82,7 +82,7 @@ class Model(Protocol):
         """Map tokens `(rows, n)` to logits `(rows, n, vocabulary)`; the caches grow by n."""
 
     def warm_up(self) -> None:
-        """Run once after loading, so that later calls know what only a run can tell."""
+        """Run the model once after loading, to find out what later calls must know of it."""
 
     def embed(self, images: Any) -> PromptEmbeddings:
         """Return the embeddings of a prompt with processed images."""

@@ -2,7 +2,8 @@
 
 Prefixes: a run starts from the kept caches of the longest prefix that it has in common with an
 earlier sequence. Shared prompts: of several answers to one prompt, the first run (the leader)
-prefills it; the others wait, then start from copies of its caches.
+prefills it; the others wait, then start from copies of its caches. Boundaries: places in a prompt
+at which its caches are kept, because later prompts are likely to begin with the same tokens.
 Rule: only the MLX thread calls it.
 """
 
@@ -112,10 +113,10 @@ class PromptReuse:
     # Boundaries.
 
     def up_to_boundary(self, plan: Plan, runs: Sequence[tuple[Run, Row]]) -> Plan:
-        """Return `plan`, or only its first prompt with images or a boundary ahead, if it has one.
+        """Return `plan`, cut down to one prompt if one has a boundary or images ahead.
 
-        Such a prompt is read alone, and at most up to the boundary. `runs` are the plan's runs, in
-        its order.
+        The first such prompt is read alone, and at most up to the end of the images or to the
+        boundary. `runs` are the plan's runs, in its order.
         """
         for (key, n), (run, row) in zip(plan, runs, strict=True):
             given, done = row.prompt_embeddings, row.done

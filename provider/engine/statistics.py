@@ -40,7 +40,7 @@ class HistogramSnapshot:
 
 
 class Histogram:
-    """Counts values by magnitude."""
+    """Counts values in buckets, one below each upper bound and one above all."""
 
     def __init__(self, bounds: tuple[float, ...]):
         self._bounds = bounds
@@ -48,7 +48,7 @@ class Histogram:
         self._total = 0.0
 
     def add(self, value: float) -> None:
-        """Count a value."""
+        """Add a value to its bucket."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self._total += value
 

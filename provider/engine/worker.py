@@ -383,7 +383,11 @@ class Worker:
             self._reuse.keep_boundary(run, row)
 
     def _decode(self, rows: int, *, alone: bool) -> None:
-        """Make a decode step for `rows` rows; `alone` if the turn has no prefill or other model."""
+        """Make one decode step for all decoding rows, of which there are `rows`.
+
+        `alone` says that this turn had no prefill and that no other model has work; only then is
+        the step's time recorded.
+        """
         assert self._batch is not None
         set_blas_threads(self._tuner.choose(rows))
         begin = time.perf_counter()
