@@ -239,10 +239,10 @@ class MLXProvider(AbstractLLMInterface):
         )
 
     def _check_of_constraint(self, call: Call) -> Optional[Future[None]]:
-        """Start a check of the cost of the answer's constraint; return None if there is none.
+        """Start to check the cost of compiling the answer's constraint; return the check's future.
 
-        The future raises InvalidParameterError for one that is too expensive, and
-        ResourceExceededError if it can't be tried now.
+        Returns None for an answer without a constraint. The future raises InvalidParameterError
+        for a constraint that is too expensive, ResourceExceededError if none can be tried now.
         """
         options = call.options
         tools = [] if options.tool_choice in {None, "auto", "none"} else call.tools

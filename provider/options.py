@@ -220,7 +220,7 @@ def _option(default: Any, check: Check, *, configurable: bool = True) -> Any:
 
 
 def _of_call(default: Any, check: Check) -> Any:
-    """Return the field of an option that only a call may set, not a configuration."""
+    """Return a dataclass field for an option that a provider's configuration can't set."""
     return _option(default, check, configurable=False)
 
 

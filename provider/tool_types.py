@@ -31,7 +31,7 @@ class ToolDefinition:
     parameters: Dict[str, Any]
 
     def to_dict(self) -> Dict[str, Any]:
-        """Return the definition as a dict in the flat form."""
+        """Return the definition as a dict with `name`, `description` and `parameters`."""
         return {
             "name": self.name,
             "description": self.description,

@@ -43,7 +43,7 @@ def attend(queries: Any, keys: Any, values: Any, scale: float, mask: Any) -> Any
 
 
 def let_caches_attend(model: Any) -> None:
-    """Make a model call the `attend` method of those of its caches that have one."""
+    """Replace a model's attention function by one that calls the cache's `attend` if it has one."""
     wrap_attention(model, _dispatching_to_caches)
 
 

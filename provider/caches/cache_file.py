@@ -155,7 +155,10 @@ def _pieces(buffer: np.ndarray[Any, Any]) -> Iterator[memoryview]:
 
 
 def _as_array(value: Any) -> tuple[Any, str]:
-    """Return part of a cache state as an array, and mlx-lm's name for its type if not an array."""
+    """Return part of a cache's state as an array, and the name of its type in mlx-lm's format.
+
+    The name is "" for an array. Raises ValueError for a type that the format does not have.
+    """
     match value:
         case mx.array() if value.dtype in DTYPES:
             return value, ""
@@ -187,7 +190,10 @@ def _header(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
 
 
 def _with_digests(header: bytes, body_digest: str) -> bytes:
-    """Return a header, with its length before it, with the digests that it has room for."""
+    """Return a header with both digests put in place of its two placeholders.
+
+    `header` begins with its length, and so does the result; the length stays the same.
+    """
     text = header[LENGTH_BYTES:]
     at = text.index(NO_DIGEST.encode(), len(BEGINNING) + len(NO_DIGEST))
     text = text[:at] + body_digest.encode() + text[at + len(NO_DIGEST) :]
@@ -197,7 +203,7 @@ def _with_digests(header: bytes, body_digest: str) -> bytes:
 
 
 def _header_digest(text: bytes) -> bytes:
-    """Return the digest of a header, in hexadecimal digits; those that it has don't count."""
+    """Return the hexadecimal digest of a header without the place where this digest is kept."""
     digest = hashlib.sha256(text[: len(BEGINNING)])
     digest.update(text[len(BEGINNING) + len(NO_DIGEST) :])
     return digest.hexdigest().encode()

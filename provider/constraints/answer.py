@@ -88,7 +88,7 @@ class AnswerConstraint:
 
     @property
     def violated(self) -> bool:
-        """Whether a token has violated the constraint, as only a rejected one of a draft may."""
+        """Whether a token has violated the constraint, which only a rejected draft token can do."""
         return self._violated
 
     def satisfied(self, length: int, answer: Callable[[], Sequence[int]]) -> bool:

@@ -60,7 +60,7 @@ class MemoryLimit:
 
     @property
     def room(self) -> int:
-        """The part of it for weights and KV caches; the arrays of a step need the rest."""
+        """The part of `left` for weights and KV caches; the arrays of a step need the rest."""
         return self.left - max(self.left // REST_SHARE, min(self.left // 2, MIN_REST))
 
     def __str__(self) -> str:
