@@ -164,10 +164,12 @@ class PrefixCache:
         while self.nbytes > nbytes:
             self._drop(next(iter(self._entries.values())))
 
-    def clear(self) -> None:
-        """Evict every entry."""
+    def take_all(self) -> list[Any]:
+        """Evict every entry; return all caches, so that the caller can free them."""
+        caches = [cache for entry in self._entries.values() for cache in entry.caches]
         self.shrink(0)
         self._unsaved.clear()
+        return caches
 
     def _drop(self, entry: _Entry) -> None:
         del self._entries[entry.number]

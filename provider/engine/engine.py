@@ -39,6 +39,7 @@ __all__ = ["Engine", "EngineClosedError", "memory_limit"]
 
 log = logging.getLogger(__name__)
 
+FREED = object()  # stands for the end of the steps of freeing a model
 GATHER_S = 0.005  # longest wait of a turn for the next announced run
 GATHER_ALL_S = 0.05  # longest wait of a turn for all announced runs
 
@@ -85,6 +86,7 @@ class Engine:
         self._loading: Future[ModelFacts] | None = None
         # Steps of the current loading.
         self._steps: Generator[LoadProgress, None, ModelFacts] | None = None
+        self._freeing: Generator[None, None, None] | None = None  # steps of freeing the model
         self._watchers: list[Callable[[LoadProgress], None]] = []
         self._announced = 0  # number of announced runs, whose prompts are being prepared
         self._arrived = threading.Event()  # set when the mailbox has got a message
@@ -255,7 +257,7 @@ class Engine:
         """Make one turn: empty the mailbox, then load a part of the model or make a step."""
         try:
             if self._ending:
-                self.end()
+                self._end_step()
                 return
             self._empty_mailbox()
             if self._steps is not None:
@@ -276,21 +278,34 @@ class Engine:
 
     def end(self) -> None:
         """End all runs with an error and free the model."""
+        self._end_step()
+        while not self._freed.is_set():
+            self._end_step()
+
+    def _end_step(self) -> None:
+        """End all runs with an error, the first time; then free a part of the model."""
         if self._freed.is_set():
             self._mailbox.clear()  # a late message must not keep the thread busy
             return
+        freed = True
+        try:
+            if self._freeing is None:
+                self._freeing = self._worker.freeing()
+                self._end_all()
+            freed = next(self._freeing, FREED) is FREED
+        finally:
+            if freed:
+                if self._loads:
+                    self._loading_failed(GenerationError("the provider was closed"))
+                self._freed.set()
+
+    def _end_all(self) -> None:
         with self._lock:
             self._closed = self._ending = True
-        try:
-            self._empty_mailbox()
-            self._worker.fail_all(GenerationError("the provider was closed"))
-            if self._steps is not None:
-                self._steps.close()
-            self._worker.free()
-        finally:
-            if self._loads:
-                self._loading_failed(GenerationError("the provider was closed"))
-            self._freed.set()
+        self._empty_mailbox()
+        self._worker.fail_all(GenerationError("the provider was closed"))
+        if self._steps is not None:
+            self._steps.close()
 
     def _load_step(self) -> None:
         assert self._loading is not None

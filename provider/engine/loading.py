@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 from provider.caches.prefix_cache import PrefixCache
 from provider.caches.prefix_store import PrefixStore
@@ -24,10 +25,12 @@ from provider.engine.speculative import SingleRowSettings
 from provider.formats.text_stream import TextFormat
 from provider.interface import ModelLoadingError
 from provider.options import GenerationOptions
+from provider.runtime.mlx import mx, tree_flatten
 from provider.settings import EngineSettings
 
 __all__ = ["RECHECK_S", "Loader", "ModelSlot"]
 
+FREED_AT_ONCE = 64 << 20  # bytes; giving them back to the system takes some 10 ms
 RECHECK_S = 0.01  # seconds between two attempts to get memory that no run will free
 
 # Returns the model, or the steps of loading it, between which other models have their turns.
@@ -132,17 +135,33 @@ class ModelSlot:
         What the queue of the disk has no room for is lost, because waiting would hold up the other
         models.
         """
+        for _ in self.freeing():
+            pass
+
+    def freeing(self) -> Generator[None, None, None]:
+        """Do what `free` does in steps, between which other models may decode.
+
+        A step saves one KV cache or frees FREED_AT_ONCE bytes. The system takes its time to take
+        pages back, and meanwhile no thread of Python runs.
+        """
         prefixes = self.prefixes
         while prefixes.save_one():
-            pass
+            yield
         if prefixes.unsaved:
             lost = "KV caches of `%s` that are lost, because the disk is too slow to save them: %d"
             log.info(lost, self.name, prefixes.unsaved)
         if prefixes.store is not None:
             prefixes.store.close()
-        prefixes.clear()
-        self.admission.leave()
+        arrays = _arrays_of([cache.state for cache in prefixes.take_all()])
+        if self.model is not None:
+            arrays += _arrays_of(self.model.parameters)
         self.model = self.text_format = None
+        while arrays:
+            freed = 0
+            while arrays and freed < FREED_AT_ONCE:
+                freed += arrays.pop().nbytes
+            yield
+        self.admission.leave()
 
     def wait_for_disk(self) -> None:
         """Wait until kept KV caches are on disk; from any thread, after the model is freed."""
@@ -208,6 +227,10 @@ class ModelSlot:
         kind = f"{model.identity} {settings.kv_bits} {settings.kv_group_size}"
         folder = Path(settings.prefix_cache_dir).expanduser()
         return PrefixStore(folder, settings.prefix_disk_bytes, kind)
+
+
+def _arrays_of(tree: Any) -> list[Any]:
+    return [array for _, array in tree_flatten(tree) if isinstance(array, mx.array)]
 
 
 def _raise_fault(result: StepResult) -> None:

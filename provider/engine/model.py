@@ -52,6 +52,12 @@ class LoadedModel:
         self.model = as_model(self.model)
 
     @property
+    def parameters(self) -> list[Any]:
+        """The arrays of the model and of its draft model, in nested lists and dicts."""
+        models = [self.model] if self.draft is None else [self.model, self.draft]
+        return [model.parameters() for model in models]
+
+    @property
     def facts(self) -> ModelFacts:
         """The facts that other threads may read."""
         return ModelFacts(self.context_window, self.trimmable, self.vocabulary)

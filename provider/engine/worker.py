@@ -233,11 +233,16 @@ class Worker:
 
     def free(self) -> None:
         """Free the model, its batch and its kept KV caches; saving these to disk goes on."""
+        for _ in self.freeing():
+            pass
+
+    def freeing(self) -> Generator[None, None, None]:
+        """Do what `free` does in steps, between which other models may decode."""
         if self._batch is not None:
             self._batch.close()
         self._batch = None
-        self._slot.free()
         set_blas_threads(BLAS_THREADS)
+        yield from self._slot.freeing()
 
     # A turn.
 

@@ -80,7 +80,7 @@ def test_the_least_recently_used_entry_is_evicted_first_and_a_hit_is_a_use():
     assert kept.find("m", [0] * 60)
     assert kept.find("m", [1] * 60) is None
     assert kept.nbytes == 3 * size
-    kept.clear()
+    kept.take_all()
     assert (len(kept), kept.nbytes) == (0, 0)
 
 

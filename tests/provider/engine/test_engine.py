@@ -24,7 +24,7 @@ from provider.events import TextDelta
 from provider.interface import GenerationError, MemoryExceededError, ResourceExceededError
 from provider.models.loading import load
 from provider.options import GenerationOptions
-from provider.runtime.mlx import active_memory
+from provider.runtime.mlx import active_memory, tree_flatten
 from provider.settings import EngineSettings
 from tests.support.timeouts import TIMEOUT
 
@@ -455,7 +455,7 @@ class FailsLate:
         if self.engine is not None and tokens.shape[1] > 1:
             self.chunks += 1
             if self.chunks == 2:
-                self.engine._worker.prefixes.clear()
+                self.engine._worker.prefixes.take_all()
                 raise ValueError("after the caches were changed")
         return logits
 
@@ -594,3 +594,36 @@ async def test_a_watcher_that_raises_harms_nobody_and_is_logged_once(caplog):
         assert caplog.text.count("a watcher of the loading of `m` failed") == 1
     finally:
         engine.close()
+
+
+class Neighbour:
+    """Another user of the MLX thread, which has work until the engine is freed."""
+
+    def __init__(self, engine):
+        self.engine = engine
+        self.turns = 0
+
+    def turn(self, _active_models):
+        self.turns += self.engine.closed
+
+    def idle(self):
+        return self.engine._freed.is_set()
+
+    def end(self):
+        pass
+
+
+def test_other_models_have_turns_while_one_is_freed(monkeypatch):
+    monkeypatch.setattr("provider.engine.loading.FREED_AT_ONCE", 1)
+    thread = MlxThread()
+    engine = Engine("m", Loader(), thread=thread)
+    try:
+        engine.load().result(TIMEOUT)
+        arrays = len(tree_flatten(engine.model.parameters))
+        neighbour = Neighbour(engine)
+        thread.wake(neighbour)
+        engine.close(0)
+        assert neighbour.turns >= arrays > 10
+    finally:
+        engine.close(0)
+        thread.close()

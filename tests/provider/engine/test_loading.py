@@ -13,6 +13,8 @@ from provider.engine.pace import FIRST_CHUNK, Pace
 from provider.engine.prompt_reuse import PromptReuse
 from provider.interface import MemoryExceededError, ModelLoadingError
 from provider.models.loading import load
+from provider.runtime.mlx import active_memory, mx, tree_flatten
+from provider.runtime.mlx_lm import KVCache
 from provider.settings import EngineSettings
 
 
@@ -103,6 +105,32 @@ def test_a_model_that_works_is_kept_and_a_broken_one_is_loaded_again(embedded):
     made[-1].on = True
     assert len(slot.revived()) == 0
     assert len(made) == 2
+
+
+def test_a_model_is_freed_a_part_at_a_time(monkeypatch):
+    monkeypatch.setattr("provider.engine.loading.FREED_AT_ONCE", 100_000)
+    slot = slot_of(lambda: load(MODEL_PATH))
+    slot.load()
+    for number in range(4):
+        slot.prefixes.put("", [number] * 20, [filled(20_000), filled(20_000)])
+    largest = max(array.nbytes for _, array in tree_flatten(slot.model.parameters))
+    weights, kept, before = slot.admission.weights, slot.prefixes.nbytes, active_memory()
+    freed = []
+    for _ in slot.freeing():
+        freed.append(before - active_memory())
+        before = active_memory()
+    assert sum(freed) >= weights + kept
+    assert max(freed) <= 100_000 + largest
+    assert slot.admission.held == weights, "it is counted until it is free"
+
+
+def filled(nbytes):
+    cache = KVCache()
+    cache.keys = mx.zeros((1, 1, 20, nbytes // 80))
+    cache.values = mx.zeros((1, 1, 20, nbytes // 80))
+    cache.offset = 20
+    mx.eval(cache.keys, cache.values)
+    return cache
 
 
 def test_what_was_read_is_found_in_its_folder_by_the_next_slot(embedded, tmp_path):

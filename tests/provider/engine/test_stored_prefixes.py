@@ -172,7 +172,7 @@ async def slow(tmp_path):
         prefixes.store = store
         await provider.generate_async(STORY, model="b")
         await eventually(lambda: len(store) == 1)
-        prefixes.clear()
+        prefixes.take_all()
         store.goes_on.clear()
         yield provider, store
     finally:
