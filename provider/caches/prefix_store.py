@@ -21,7 +21,7 @@ import os
 import stat
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -67,6 +67,8 @@ class PrefixStore:
 
     def __init__(self, folder: Path, max_bytes: int, model: str):
         self.max_bytes = max_bytes
+        # Called on the writer thread when the queue has got room for another `save`.
+        self.on_room: Callable[[], None] = lambda: None
         self._model = model
         self._root = folder
         self._folder = folder / hashlib.sha256(model.encode()).hexdigest()[:16]
@@ -177,6 +179,12 @@ class PrefixStore:
     # The writer thread calls the following methods; the initial scan runs on the MLX thread.
 
     def _write(self, path: Path, snapshot: Snapshot) -> None:
+        try:
+            self._write_file(path, snapshot)
+        finally:
+            self.on_room()
+
+    def _write_file(self, path: Path, snapshot: Snapshot) -> None:
         partial = path.with_name(f".{os.getpid()}.{next(_numbers)}.{path.name}")
         try:
             self._make_room(snapshot.nbytes)

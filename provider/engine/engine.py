@@ -74,7 +74,7 @@ class Engine:
             self.settings,
             sampling or Sampling(),
             memory,
-            prefix_read=lambda: self._post(CollectPrefix()),
+            disk_done=lambda: self._post(CollectPrefix()),
         )
         self._owns_thread = thread is None
         self._thread = thread or MlxThread()

@@ -50,6 +50,7 @@ class ModelSlot:
         memory: MemoryPool,
         reuse: PromptReuse,
         pace: Pace,
+        disk_done: Callable[[], None] = lambda: None,
     ):
         self.name = name
         self.model: LoadedModel | None = None
@@ -59,6 +60,7 @@ class ModelSlot:
         self._memory = memory
         self._reuse = reuse
         self._pace = pace  # gets first timings from `try_out`
+        self._disk_done = disk_done  # called on another thread when a KV cache was written
         self._single_row = SingleRowSettings()
         self.admission = self._admission(0)
 
@@ -226,7 +228,9 @@ class ModelSlot:
             return None
         kind = f"{model.identity} {settings.kv_bits} {settings.kv_group_size}"
         folder = Path(settings.prefix_cache_dir).expanduser()
-        return PrefixStore(folder, settings.prefix_disk_bytes, kind)
+        store = PrefixStore(folder, settings.prefix_disk_bytes, kind)
+        store.on_room = self._disk_done
+        return store
 
 
 def _arrays_of(tree: Any) -> list[Any]:

@@ -55,7 +55,8 @@ PREFIX_SHARE = 8  # the room for KV caches divided by this is the default size o
 class Worker:
     """A model, the runs on it, and the batch that they share.
 
-    `prefix_read` is called on another thread when `collect_prefix` has something to do.
+    `disk_done` is called on another thread when `collect_prefix` or `save_one` may have something
+    to do.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Worker:
         settings: EngineSettings,
         sampling: Sampling,
         memory: MemoryPool,
-        prefix_read: Callable[[], None],
+        disk_done: Callable[[], None],
     ):
         self.counters = Counters()
         self.runs = Runs()
@@ -77,8 +78,8 @@ class Worker:
         size = settings.prefix_cache_bytes
         self.prefixes = PrefixCache(smallest_limit().room // PREFIX_SHARE if size is None else size)
         self._reuse = PromptReuse(self.prefixes)
-        self._stored = StoredPrefixes(self._reuse, prefix_read)
-        self._slot = ModelSlot(name, loader, settings, memory, self._reuse, self._pace)
+        self._stored = StoredPrefixes(self._reuse, disk_done)
+        self._slot = ModelSlot(name, loader, settings, memory, self._reuse, self._pace, disk_done)
         self._delivery: EventDelivery[Run] = EventDelivery()
         self._tuner = ThreadTuner((1, BLAS_THREADS))
         self._faults_in_a_row = 0

@@ -263,6 +263,19 @@ async def test_a_model_is_unloaded_while_the_disk_writes_and_others_go_on(slow, 
         await provider.aclose()
 
 
+async def test_what_the_queue_had_no_room_for_is_saved_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(prefix_store, "MAX_QUEUED_BYTES", 1)
+    provider = MLXProvider({"max_tokens": 4, "prefix_cache_dir": tmp_path})
+    try:
+        prompts = [f"{number} little foxes and a large owl by the sea" for number in range(4)]
+        await asyncio.gather(*[provider.generate_async(prompt) for prompt in prompts])
+        async with asyncio.timeout(TIMEOUT):
+            while len(files(tmp_path)) < len(prompts):
+                await asyncio.sleep(0.01)
+    finally:
+        await provider.aclose()
+
+
 def test_mlx_lm_writes_the_header_in_the_expected_form(tmp_path):
     save_prompt_cache(str(tmp_path / "x.safetensors"), caches_of(3), {"format": "f"})
     raw = (tmp_path / "x.safetensors").read_bytes()
