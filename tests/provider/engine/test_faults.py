@@ -84,11 +84,13 @@ def cgroup(nbytes):
     folder = Path(parent, f"limited-{os.getpid()}")
     try:
         folder.mkdir()
-        (folder / what).write_text(str(nbytes))
     except OSError as error:
         pytest.skip(f"no cgroup can be made: {error}")
     try:
+        (folder / what).write_text(str(nbytes))
         yield folder
+    except PermissionError as error:  # the system counts no memory in cgroups below this one
+        pytest.skip(f"a cgroup can't be limited: {error}")
     finally:
         folder.rmdir()
 
