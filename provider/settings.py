@@ -30,6 +30,13 @@ class EngineSettings:
     max_queue: int = _setting(
         1024, "runs that wait for the batch; the next one is told to come back later", least=0
     )
+    queue_share: float = _setting(
+        0.5,
+        "part of the places in queue and batch that one client may have of those that others "
+        "leave, once the batch is full; so a newcomer always gets in",
+        least=0.01,
+        most=1.0,
+    )
     max_token_gap: float = _setting(
         0.1, "seconds between two tokens of a stream while another prompt is read", least=0.001
     )

@@ -76,6 +76,7 @@ PURE = (
     "provider/engine/memory_budget.py",
     "provider/engine/memory_pool.py",
     "provider/engine/pace.py",
+    "provider/engine/run_queue.py",
     "provider/engine/scheduler.py",
     "provider/engine/shared_prompt.py",
     "provider/engine/statistics.py",

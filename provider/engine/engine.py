@@ -188,17 +188,16 @@ class Engine:
     def submit(self, request: RunRequest, inbox: Inbox) -> Run:
         """Submit a run; its events go to `inbox`.
 
-        Raises EngineClosedError once closed, ResourceExceededError if the queue is full (with
-        `retry_after` in seconds in its details), MemoryExceededError if the run could never fit.
+        Raises EngineClosedError once closed, ResourceExceededError if the queue, or its client's
+        share of it, is full (with `retry_after` in seconds in its details), MemoryExceededError if
+        the run could never fit.
         """
         self._worker.refuse_if_too_large(request)
         with self._lock:
             self._refuse_if_closed()
-            if len(self._worker.runs) >= self.settings.max_batch + self.settings.max_queue:
-                raise ResourceExceededError(
-                    f"{self.settings.max_queue} generations are waiting already; try again later",
-                    details={"retry_after": self._worker.retry_after_s()},
-                )
+            if full := self._full(request.options.client):
+                details = {"retry_after": self._worker.retry_after_s()}
+                raise ResourceExceededError(f"{full}; try again later", details=details)
             self._next_key += 1
             self._drained.clear()
             run = Run(self._next_key, self.name, request, inbox)
@@ -206,6 +205,18 @@ class Engine:
             self._mailbox.append(Submit(run))
         self._wake()
         return run
+
+    def _full(self, client: str | None) -> str:
+        """Return why a run of a client can't be queued, "" if it can."""
+        settings, runs = self.settings, self._worker.runs
+        places, live = settings.max_batch + settings.max_queue, len(runs)
+        if live >= places:
+            return f"{settings.max_queue} generations are waiting already"
+        if client is None or live < settings.max_batch:
+            return ""
+        own = runs.of_client(client)
+        share = max(1, int(settings.queue_share * (places - live + own)))
+        return "" if own < share else f"{own} generations of this client are live already"
 
     def cancel(self, run: Run) -> None:
         """End a run before the next step, without an event; do nothing if it has ended."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -50,6 +52,11 @@ class Run:
     def ended(self) -> bool:
         """Whether it has ended; from any thread."""
         return self.state is RunState.ENDED
+
+    @property
+    def client(self) -> str:
+        """The name of whoever it is made for, "" if none was given."""
+        return self.request.options.client or ""
 
     @property
     def shared(self) -> int:
@@ -126,13 +133,15 @@ class Run:
 
 
 class Runs:
-    """The runs that have not ended, by key.
+    """The runs that have not ended, by key, and their number for each client.
 
     Any thread adds and reads; only the MLX thread removes. Iteration uses a copy.
     """
 
     def __init__(self) -> None:
         self._runs: dict[int, Run] = {}
+        self._of_client: Counter[str] = Counter()
+        self._lock = threading.Lock()  # guards the changes of both
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -148,11 +157,22 @@ class Runs:
 
     def add(self, run: Run) -> None:
         """Add a new run."""
-        self._runs[run.key] = run
+        with self._lock:
+            self._runs[run.key] = run
+            self._of_client[run.client] += 1
 
     def remove(self, run: Run) -> None:
         """Remove a run that has ended."""
-        self._runs.pop(run.key, None)
+        with self._lock:
+            if self._runs.pop(run.key, None) is None:
+                return
+            self._of_client[run.client] -= 1
+            if not self._of_client[run.client]:
+                del self._of_client[run.client]
+
+    def of_client(self, client: str) -> int:
+        """Return how many runs of a client there are."""
+        return self._of_client[client]
 
     def count(self, *states: RunState) -> int:
         """Return how many runs are in one of these states."""

@@ -1,13 +1,14 @@
-"""The order of runs: first come, first served, into a batch of bounded size.
+"""The order of runs: clients take turns, each client's runs in order, into a batch of bounded size.
 
 Pure policy: no thread, no clock, no tensor. The worker asks it before every step.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, Protocol, TypeVar
+
+from provider.engine.run_queue import RunQueue
 
 __all__ = [
     "Reading",
@@ -17,7 +18,9 @@ __all__ = [
 ]
 
 MAX_PADDING = 32  # tokens of padding per prompt, on average; more costs as much as another pass
-
+# Changed places in the queue that are told in one step, each to another client's stream; a run that
+# ends changes the place of every run that waits.
+MAX_TOLD = 64
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -48,15 +51,23 @@ def may_go_on(run: Reading, limit: int) -> bool:
 
 
 class Scheduler(Generic[Key]):
-    """The runs in the queue, those whose prompt is being read, and those that decode."""
+    """The runs in the queue, those whose prompt is being read, and those that decode.
 
-    def __init__(self, max_batch: int):
+    `client_of` returns the client of a run; by default all runs are of one client.
+    """
+
+    def __init__(self, max_batch: int, client_of: Callable[[Key], Hashable] = lambda key: ""):
         self.max_batch = max_batch
-        self._waiting: deque[Key] = deque()
+        self._client_of = client_of
+        self._waiting: RunQueue[Key] = RunQueue()
+        self._in_batch: dict[Key, Hashable] = {}  # with the client of each run
         self._prefilling: dict[Key, int] = {}  # prompt tokens left to read, in order of admission
-        self._decoding: set[Key] = set()
+        self._decoding: dict[Key, None] = {}  # in the order in which they began to
         self._streaming: set[Key] = set()  # decoding runs whose first token was delivered
         self._told: dict[Key, int] = {}  # last reported position of each waiting run
+        self._untold = False  # whether a position may have changed that was not reported
+        self._chunks: dict[Hashable, int] = {}  # number of the last chunk of each client
+        self._chunk = 0  # how many chunks were planned
         self._short_turn = False  # whether the next chunk is for short prompts, not the long one
 
     def __len__(self) -> int:
@@ -84,12 +95,22 @@ class Scheduler(Generic[Key]):
 
     @property
     def oldest(self) -> Key | None:
-        """The first admitted run whose prompt is still being read, None if there is none."""
-        return next(iter(self._prefilling), None)
+        """The run whose prompt is next in turn to be read, None if there is none.
+
+        It is the oldest of the client that has waited longest for a chunk.
+        """
+        return next(iter(self._turns()), None)
+
+    def _turns(self) -> list[Key]:
+        """Return the runs whose prompts are being read, in turn."""
+        if len(self._prefilling) < 2:
+            return list(self._prefilling)
+        return sorted(self._prefilling, key=lambda key: self._chunks.get(self._in_batch[key], 0))
 
     def submit(self, key: Key) -> None:
-        """Put a run at the end of the queue."""
-        self._waiting.append(key)
+        """Put a run at the end of its client's queue."""
+        self._waiting.join(key, self._client_of(key))
+        self._untold = True
 
     def stream(self, key: Key) -> None:
         """Note that a decoding run has delivered a token."""
@@ -98,37 +119,60 @@ class Scheduler(Generic[Key]):
 
     def park(self, key: Key) -> None:
         """Take a run out of the batch because it waits for its reader."""
+        if key not in self._in_batch:
+            return
+        self._waiting.give_back(self._in_batch.pop(key))
         self._prefilling.pop(key, None)  # present if a failed pass has to be repeated
-        self._decoding.discard(key)
+        self._decoding.pop(key, None)
         self._streaming.discard(key)
+        self._untold = True
+        if not self._in_batch:
+            self._chunks.clear()
 
     def resume(self, key: Key) -> None:
-        """Put a run at the head of the queue, because it has waited before."""
-        if key not in self._waiting:
-            self._waiting.appendleft(key)
+        """Put a run at the head of its client's queue, because it has waited before."""
+        self._waiting.join(key, self._client_of(key), ahead=True)
+        self._untold = True
+
+    def must_yield(self) -> Key | None:
+        """Return the run that must give its place to another client's, None if none must.
+
+        So it is while the batch is full, and a client has at least two places more than one that
+        waits. It is the run that has decoded longest, so that not always the same one gives way.
+        """
+        if not self._waiting or self.running < self.max_batch or not self._decoding:
+            return None
+        lead = self._waiting.lead
+        most = max(self._decoding, key=lambda key: lead(self._in_batch[key]))
+        return most if lead(self._in_batch[most]) > 1 else None
 
     def admit(
         self,
         fits: Callable[[Key], bool] = lambda key: True,
         deferred: Callable[[Key], bool] = lambda key: False,
     ) -> list[Key]:
-        """Move runs from the queue into the batch, in order, while they fit; return them.
+        """Move runs from the queue into the batch, in turn, while they fit; return them.
 
         The first that does not fit keeps those behind it waiting too. One that is `deferred` leaves
         the queue until `resume`. The caller must call `read` for each returned run with the tokens
         that remain of its prompt.
         """
         admitted = []
-        while self._waiting and self.running < self.max_batch:
-            key = self._waiting[0]
+        while self.running < self.max_batch:
+            key = self._waiting.first()
+            if key is None:
+                break
             leaves = deferred(key)
             if not leaves and not fits(key):
                 break
-            self._waiting.popleft()
-            self._told.pop(key, None)
-            if not leaves:
+            if leaves:
+                self._waiting.leave(key)
+            else:
+                self._in_batch[key] = self._waiting.take(key)
                 self._prefilling[key] = 0
                 admitted.append(key)
+            self._told.pop(key, None)
+            self._untold = True
         return admitted
 
     def read(self, key: Key, left: int) -> None:
@@ -136,23 +180,32 @@ class Scheduler(Generic[Key]):
         if key not in self._prefilling and key not in self._decoding:
             return
         if left:
-            self._decoding.discard(key)
+            self._decoding.pop(key, None)
             self._prefilling[key] = left
         else:
             self._prefilling.pop(key, None)
-            self._decoding.add(key)
+            self._decoding[key] = None
 
     def remove(self, key: Key) -> None:
         """Forget a run that has ended, wherever it is."""
-        if key in self._waiting:
-            self._waiting.remove(key)
+        self._waiting.leave(key)
         self._told.pop(key, None)
+        self._untold = True
         self.park(key)
 
     def moved(self) -> list[tuple[Key, int]]:
-        """Return the runs whose place in the queue has changed, with the new place, from 1."""
-        now = {key: place for place, key in enumerate(self._waiting, 1)}
-        changed = [(key, place) for key, place in now.items() if self._told.get(key) != place]
+        """Return the runs whose place in the queue has changed, with the new place, from 1.
+
+        At most MAX_TOLD: first those that were never told theirs, then those that are next.
+        """
+        if not self._untold:
+            return []
+        places = enumerate(self._waiting.order(), 1)
+        changed = [(key, place) for place, key in places if self._told.get(key) != place]
+        self._untold = len(changed) > MAX_TOLD
+        if self._untold:
+            changed.sort(key=lambda one: one[0] in self._told)
+            del changed[MAX_TOLD:]
         self._told.update(changed)
         return changed
 
@@ -160,25 +213,34 @@ class Scheduler(Generic[Key]):
         """Return the next prefill chunk as pairs `(key, tokens)`, at most `budget` with padding.
 
         The chunk completes several prompts, or is a part of one. A prompt longer than the budget
-        takes turns with shorter ones, so that neither waits for the other. `together` is False if
-        a forward pass can read only one prompt.
+        takes turns with shorter ones, so that neither waits for the other, and clients take turns.
+        `together` is False if a forward pass can read only one prompt.
         """
-        short = self._short(budget, together=together)
-        first = next(iter(self._prefilling), None)
-        if first is None:
+        turns = self._turns()
+        if not turns:
             return []
-        left = self._prefilling[first]
+        chunk = self._next_chunk(turns, budget, together=together)
+        self._chunk += 1
+        self._chunks.update((self._in_batch[key], self._chunk) for key, _ in chunk)
+        return chunk
+
+    def _next_chunk(
+        self, turns: Sequence[Key], budget: int, *, together: bool
+    ) -> list[tuple[Key, int]]:
+        short = self._short(turns, budget, together=together)
+        left = self._prefilling[turns[0]]
         if short and (left <= budget or self._short_turn):
             self._short_turn = False
             return short
         self._short_turn = True
-        return [(first, min(left, budget))]
+        return [(turns[0], min(left, budget))]
 
-    def _short(self, budget: int, *, together: bool) -> list[tuple[Key, int]]:
-        """Return the prompts, oldest first, that one forward pass can read to their ends."""
+    def _short(self, turns: Sequence[Key], budget: int, *, together: bool) -> list[tuple[Key, int]]:
+        """Return the prompts, in turn, that one forward pass can read to their ends."""
         chosen: list[tuple[Key, int]] = []
         widest = real = 0
-        for key, left in self._prefilling.items():
+        for key in turns:
+            left = self._prefilling[key]
             padded = max(widest, left) * (len(chosen) + 1)
             if padded > budget or padded - real - left > MAX_PADDING * (len(chosen) + 1):
                 continue

@@ -6,7 +6,8 @@ Rule 2: a turn has at most one prefill chunk, then one decode step. The step inc
 prompt that chunk completed. The mailbox is emptied before each turn.
 Rule 3: a run ends with exactly one RunFinished or RunFailed event; a cancelled run ends without.
 Rule 4: a run whose reader is `max_unread` tokens behind is parked: it leaves the batch and keeps
-its KV cache. When the reader has caught up, the run continues with the same text.
+its KV cache. When the reader has caught up, the run continues with the same text. A run that yields
+its place to another client's leaves in the same way, and is queued again at once.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Worker:
         self._sampling = sampling
         self._settings = settings
         self._batch: Batch | None = None
-        self._scheduler: Scheduler[int] = Scheduler(settings.max_batch)
+        self._scheduler = self._new_scheduler()
         self._pace = Pace(settings.max_token_gap)
         size = settings.prefix_cache_bytes
         self.prefixes = PrefixCache(smallest_limit().room // PREFIX_SHARE if size is None else size)
@@ -193,7 +194,7 @@ class Worker:
                 self._fail(run, error)
         self._flush()
         self._batch = None
-        self._scheduler = Scheduler(self._settings.max_batch)
+        self._scheduler = self._new_scheduler()
         self._delivery = EventDelivery()
 
     def revive(self) -> None:
@@ -251,7 +252,13 @@ class Worker:
     def _admission(self) -> Admission:
         return self._slot.admission
 
+    def _new_scheduler(self) -> Scheduler[int]:
+        return Scheduler(self._settings.max_batch, lambda key: self.runs[key].client)
+
     def _admit(self) -> None:
+        yielding = self._scheduler.must_yield()
+        if yielding is not None:
+            self._yield(self.runs[yielding])
         for key in self._scheduler.admit(self._has_room, self._waits_for_disk):
             run = self.runs[key]
             try:
@@ -441,6 +448,17 @@ class Worker:
             self._finish(run, "stop" if run.text.stopped else token.finish or "stop")
 
     def _park(self, run: Run) -> None:
+        self._take_out(run)
+        run.inbox.parked = True
+        self.resume(run)  # the reader may have caught up before it saw `parked`
+
+    def _yield(self, run: Run) -> None:
+        """Take a run out of the batch for another client's, and queue it again."""
+        self._take_out(run)
+        run.move(Transition.RESUME)
+        self._scheduler.resume(run.key)
+
+    def _take_out(self, run: Run) -> None:
         assert self._batch is not None
         run.move(Transition.PARK)
         run.parked = self._batch.park(run.key)
@@ -448,8 +466,6 @@ class Worker:
         self._admission.release(run.key)
         self.counters.parkings += 1
         self._scheduler.park(run.key)
-        run.inbox.parked = True
-        self.resume(run)  # the reader may have caught up before it saw `parked`
 
     # Ends.
 

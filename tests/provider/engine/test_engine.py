@@ -31,8 +31,10 @@ from tests.support.timeouts import TIMEOUT
 PROMPT = list(range(40, 60))
 
 
-def request(max_tokens=8, prompt=PROMPT, seed=1, stop=()):
-    options = GenerationOptions(temperature=0.0, max_tokens=max_tokens, seed=seed, stop=stop)
+def request(max_tokens=8, prompt=PROMPT, seed=1, stop=(), client=None):
+    options = GenerationOptions(
+        temperature=0.0, max_tokens=max_tokens, seed=seed, stop=stop, client=client
+    )
     return RunRequest(prompt, options)
 
 
@@ -230,6 +232,58 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back(made):
     await until(lambda: len(engine.runs) == 1)
     engine.cancel(runs[1])
     assert isinstance((await whole(engine))[-1], RunFinished)
+
+
+async def test_a_client_leaves_room_in_the_queue_for_others(made):
+    engine, runs = made(max_batch=1, max_queue=7), []
+
+    def submit(client):
+        runs.append(engine.submit(request(max_tokens=500, client=client), AsyncInbox()))
+
+    def submit_all(client):
+        with pytest.raises(ResourceExceededError, match="of this client are live already") as full:
+            while True:
+                submit(client)
+        assert full.value.details["retry_after"] >= 1
+
+    submit_all("a")
+    assert len(engine.runs) == 4
+    submit_all("b")
+    assert len(engine.runs) == 6
+    submit("c")
+    submit("d")
+    with pytest.raises(ResourceExceededError, match="7 generations are waiting already"):
+        submit("e")
+    for run in runs:
+        engine.cancel(run)
+    await until(lambda: not engine.runs)
+
+
+async def test_a_client_may_use_the_whole_batch_while_nobody_else_does(made):
+    engine = made(max_batch=4, max_queue=0)
+    inboxes = [AsyncInbox() for _ in range(4)]
+    for inbox in inboxes:
+        engine.submit(request(max_tokens=20, client="a"), inbox)
+    for inbox in inboxes:
+        assert isinstance((await read(inbox))[-1], RunFinished)
+
+
+async def test_a_newcomer_waits_for_no_run_of_a_client_that_has_the_whole_batch(made):
+    engine = made(max_batch=3, prefix_cache_bytes=0)
+    alone = text_of(await whole(engine, max_tokens=200))
+    inboxes = [AsyncInbox() for _ in range(5)]
+    for inbox in inboxes:
+        engine.submit(request(max_tokens=200, client="a"), inbox)
+    await until(lambda: engine.statistics().decoding == 3)
+    newcomer = AsyncInbox()
+    engine.submit(request(max_tokens=20, client="b"), newcomer)
+    assert isinstance((await read(newcomer))[-1], RunFinished)
+    statistics = engine.statistics()
+    assert (statistics.finished, statistics.parkings) == (2, 1)  # the one before, the newcomer
+    for inbox in inboxes:
+        events = await read(inbox)
+        assert isinstance(events[-1], RunFinished)
+        assert text_of(events) == alone
 
 
 class Blocker:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provider.engine.pace import MAX_CHUNK, MIN_CHUNK
-from provider.engine.scheduler import MAX_PADDING, Scheduler, may_go_on, must_park
+from provider.engine.scheduler import MAX_PADDING, MAX_TOLD, Scheduler, may_go_on, must_park
 
 
 def with_prompts(lengths, max_batch=64):
@@ -48,6 +48,92 @@ def test_a_run_is_not_deferred_before_there_is_a_place_for_it():
         scheduler.submit(key)
     scheduler.admit(deferred=asked.append)
     assert asked == ["a"]
+
+
+def of_clients(max_batch, *keys):
+    """Return a scheduler with runs of the client that the first letter of each names."""
+    scheduler = Scheduler(max_batch, client_of=lambda key: key[0])
+    for key in keys:
+        scheduler.submit(key)
+    return scheduler
+
+
+def decode(scheduler):
+    for key in scheduler.admit():
+        scheduler.read(key, 0)
+
+
+def test_a_client_with_one_run_does_not_wait_for_all_runs_of_another():
+    scheduler = of_clients(2, "a1", "a2", "a3", "a4", "b1")
+    assert scheduler.admit() == ["a1", "b1"]
+    scheduler.remove("b1")
+    assert scheduler.admit() == ["a2"]
+    scheduler.submit("c1")
+    assert scheduler.moved() == [("c1", 1), ("a3", 2), ("a4", 3)]
+
+
+def test_a_client_with_more_places_gives_one_to_a_newcomer():
+    scheduler = of_clients(3, "a1", "a2", "a3", "a4")
+    decode(scheduler)
+    assert scheduler.must_yield() is None
+    for newcomer, oldest in (("b1", "a1"), ("c1", "a2")):
+        scheduler.submit(newcomer)
+        assert scheduler.must_yield() == oldest
+        scheduler.park(oldest)
+        assert scheduler.must_yield() is None  # there is a free place
+        scheduler.resume(oldest)
+        decode(scheduler)
+        assert scheduler.must_yield() is None
+    assert scheduler.moved() == [("a2", 1), ("a1", 2), ("a4", 3)]
+
+
+def test_the_longest_in_the_batch_gives_way_and_no_prompt_does():
+    scheduler = of_clients(2, "a1", "a2")
+    for key in scheduler.admit():
+        scheduler.read(key, 5)
+    scheduler.submit("b1")
+    assert scheduler.must_yield() is None
+    scheduler.read("a2", 0)
+    scheduler.read("a1", 0)
+    assert scheduler.must_yield() == "a2"
+
+
+def test_a_nearly_equal_share_of_the_batch_is_left_as_it_is():
+    scheduler = of_clients(3, "a1", "a2", "b1", "b2", "a3")
+    decode(scheduler)
+    assert scheduler.must_yield() is None
+
+
+def test_the_prompts_of_clients_are_read_in_turn():
+    scheduler = of_clients(8, "a1", "a2", "a3", "b1", "c1")
+    left = {"a1": 100, "a2": 100, "a3": 5, "b1": 100, "c1": 5}
+    for key in scheduler.admit():
+        scheduler.read(key, left[key])
+    read = []
+    for _ in range(4):
+        first = scheduler.oldest
+        plan = scheduler.plan(50)
+        assert first in [key for key, _ in plan] or scheduler.oldest == first
+        for key, n in plan:
+            left[key] -= n
+            scheduler.read(key, left[key])
+        read.append([key for key, _ in plan])
+    assert read == [["a1"], ["c1", "a3"], ["b1"], ["a1"]]
+
+
+def test_few_changed_places_are_told_at_once_and_the_others_soon():
+    scheduler = Scheduler(1)
+    keys = range(3 * MAX_TOLD)
+    for key in keys:
+        scheduler.submit(key)
+    told = []
+    while some := scheduler.moved():
+        assert len(some) <= MAX_TOLD
+        told += some
+    assert told == [(key, key + 1) for key in keys]
+    scheduler.remove(0)
+    scheduler.submit("new")
+    assert scheduler.moved()[:2] == [("new", 3 * MAX_TOLD), (1, 1)]
 
 
 def test_a_position_is_told_once_and_again_when_it_changes():
