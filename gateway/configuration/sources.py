@@ -150,7 +150,7 @@ class Value:
 
 
 def _texts(given: Any, expected: str) -> tuple[str, ...]:
-    """Return a list, or the comma-separated parts of one text."""
+    """Return the items of a list, or the comma-separated parts of one text."""
     parts = [part.strip() for part in given.split(",")] if isinstance(given, str) else given
     if not isinstance(parts, list | tuple) or not all(isinstance(p, str) and p for p in parts):
         raise ValueError(expected)

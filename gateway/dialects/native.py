@@ -202,7 +202,7 @@ class NativeDialect:
         self._text = codec.text
 
     def greet(self, ready: Ready) -> Sequence[Message]:
-        """Return `ready`."""
+        """Return the `ready` frame."""
         return (Message(self._codec.encode(ready), self._text),)
 
     def check(self, message: str | bytes) -> Iterator[None]:
@@ -210,7 +210,7 @@ class NativeDialect:
         return self._codec.check(message)
 
     def decode(self, message: str | bytes) -> Sequence[ClientFrame]:
-        """Return the frame. Raises NotAFrame or BadFrame."""
+        """Return the one frame in a message. Raises NotAFrame or BadFrame."""
         return (self._codec.decode(message),)
 
     def encode(self, event: Event) -> Sequence[Message]:

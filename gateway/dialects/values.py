@@ -76,7 +76,10 @@ def in_msgpack(data: bytes) -> Iterator[int]:
 
 
 def _end(data: bytes, at: int) -> int:
-    """Return where the value that begins here ends, a map's or an array's head alone."""
+    """Return the index after the value that begins at `at`.
+
+    Of a map or an array, that is the index after its head, before its content.
+    """
     before, length_bytes = HEADS[data[at]]
     end = at + 1 + before
     return end + int.from_bytes(data[at + 1 : at + 1 + length_bytes], "big")

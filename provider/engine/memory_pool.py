@@ -33,7 +33,7 @@ class PoolMember(Protocol):
 
     @property
     def promised(self) -> int:
-        """The part of these that is promised to runs in the batch, which will end."""
+        """The bytes promised to runs in the batch, a part of `held`, free again when they end."""
 
     def forget(self, nbytes: int) -> int:
         """Evict about `nbytes` of kept caches; return how many bytes were freed."""

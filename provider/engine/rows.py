@@ -52,7 +52,7 @@ class Row:
         return len(self.sequence) - self.prompt_tokens
 
     def given(self, token: int, finish: str | None) -> Token:
-        """Return the newest token of the sequence as a step's result."""
+        """Return the row's newest token, `token`, as a step's result, with its log-probability."""
         logprob = None if self.recorder is None else self.recorder.read(self.generated - 1)
         return Token(self.key, token, finish, logprob)
 

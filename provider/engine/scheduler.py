@@ -45,7 +45,7 @@ def must_park(run: Reading, limit: int) -> bool:
 def may_go_on(run: Reading, limit: int) -> bool:
     """Return whether a parked run can go on.
 
-    It needs to fall to half of `limit`, so that it is not parked again at once.
+    Its unread tokens must be at most half of `limit`, so that it is not parked again at once.
     """
     return run.caught_up or run.unread <= limit // 2
 

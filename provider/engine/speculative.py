@@ -82,15 +82,15 @@ class ModelWithDraft:
     def chunk_extras(
         self, rows: Sequence[Row], counts: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> dict[str, Any]:
-        """Return the extra arguments of the model."""
+        """Return the extra arguments for the model, not for its draft."""
         return self.model.chunk_extras(rows, counts, tokens)
 
     def step_extras(self, rows: Sequence[Row | None]) -> dict[str, Any]:
-        """Return the extra arguments of the model."""
+        """Return the extra arguments for the model, not for its draft."""
         return self.model.step_extras(rows)
 
     def draft_extras(self, row: Row, count: int) -> dict[str, Any]:
-        """Return the extra arguments of the model."""
+        """Return the extra arguments for the model, not for its draft."""
         return self.model.draft_extras(row, count)
 
 
@@ -220,7 +220,7 @@ class SpeculativeGroup:
         return tokens
 
     def _settle(self, proposed: Sequence[int], taken: int) -> None:
-        """Trim the caches to the taken tokens without the last, as they must be before a step."""
+        """Trim the caches to all taken tokens but the last, which the next step feeds."""
         border = self._models.layers_of_model
         too_many = len(proposed) + 1 - taken
         for cache in self._caches.layers[:border]:

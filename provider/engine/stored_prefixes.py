@@ -65,7 +65,7 @@ class StoredPrefixes:
         return [run for run in (reading.run, *self._begin()) if not run.ended]
 
     def _begin(self) -> list[Run]:
-        """Begin to read for the first waiting run that needs it; return those before that don't."""
+        """Begin to read the file of the first run that needs one; return the runs before it."""
         ready = []
         while self._waiting and self._reading is None:
             run = self._waiting.popleft()

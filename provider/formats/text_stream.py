@@ -34,7 +34,7 @@ class TextFormat:
 
 
 def initial_state(tokenizer: Any, prompt: Sequence[int]) -> str:
-    """Return the state of the text at the end of the prompt: thinking, if the prompt opens it."""
+    """Return the text state in which the answer begins: thinking, if the prompt opens it."""
     if tokenizer.response_initial_state:
         return _state_in_message(tokenizer, prompt)
     thinking = model_format(tokenizer).thinking(tokenizer)
@@ -58,7 +58,7 @@ def _rfind(tokens: Sequence[int], sequence: Sequence[int]) -> int:
 
 
 def _state_in_message(tokenizer: Any, prompt: Sequence[int]) -> str:
-    """Return the state at the end of a prompt's last message, for a model that writes headers."""
+    """Return the text state that a prompt's last message header leads to, such as thinking."""
     start = model_format(tokenizer).message_start
     _, started, begun = tokenizer.decode(list(prompt)).rpartition(start)
     if not started:

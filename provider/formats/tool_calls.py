@@ -114,7 +114,7 @@ class ToolText:
         return [last]
 
     def _break(self, number: int, fault: Fault, *, most: int | None = None) -> list[ToolCallDelta]:
-        """Report as broken the shown calls from `number` on, or one call that was never shown.
+        """Report calls from `number` on as broken: all that were shown, or one if none was.
 
         `most` limits the number of reported calls.
         """
@@ -179,7 +179,7 @@ def _arguments(value: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON would give it back, which is how it is shown and sent."""
+    """Return a value as it is after encoding and decoding it as JSON, as clients receive it."""
     try:
         return json.loads(as_json(value))
     except (TypeError, ValueError):  # JSON does not allow some keys of a dict

@@ -1,4 +1,4 @@
-"""Short talk: about the gateway, about the model itself, and what it says to everything else."""
+"""Short talk: about the gateway, about the model itself, and answers to unknown questions."""
 
 from __future__ import annotations
 
