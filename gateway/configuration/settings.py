@@ -194,11 +194,14 @@ class Settings:
         least=1024,
     )
     frame_rate: float = _setting(
-        1000.0, "frames a second from one client; a burst may be ten times that", "Limits", least=1
+        1000.0,
+        "frames a second on one connection; a burst may be ten times that",
+        "Limits",
+        least=1,
     )
     rate_bytes: int = _setting(
         4 << 20,
-        "bytes a second from one client; a burst may be ten times that",
+        "bytes a second on one connection; a burst may be ten times that",
         "Limits",
         least=1024,
     )
