@@ -69,6 +69,7 @@ class PrefixStore:
         self.max_bytes = max_bytes
         # Called on the writer thread when the queue has got room for another `save`.
         self.on_room: Callable[[], None] = lambda: None
+        self.max_queued = MAX_QUEUED_BYTES
         self._model = model
         self._root = folder
         self._folder = folder / hashlib.sha256(model.encode()).hexdigest()[:16]
@@ -112,7 +113,7 @@ class PrefixStore:
         with self._lock:
             if path in self._entries or path in self._queued:
                 return True
-            if self._queued and sum(self._queued.values()) + nbytes > MAX_QUEUED_BYTES:
+            if self._queued and sum(self._queued.values()) + nbytes > self.max_queued:
                 return False
             self._queued[path] = nbytes
         metadata = {

@@ -230,6 +230,8 @@ class ModelSlot:
         folder = Path(settings.prefix_cache_dir).expanduser()
         store = PrefixStore(folder, settings.prefix_disk_bytes, kind)
         store.on_room = self._disk_done
+        # Where little memory is given to kept caches, there is little for evicted ones too.
+        store.max_queued = min(store.max_queued, self.prefixes.max_bytes)
         return store
 
 

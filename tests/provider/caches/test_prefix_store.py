@@ -219,8 +219,8 @@ def test_saving_never_waits_for_the_disk(slow, tmp_path):
     assert len(slow) == len(files(tmp_path)) == 1
 
 
-def test_the_queue_of_writes_is_bounded(slow, monkeypatch):
-    monkeypatch.setattr(prefix_store, "MAX_QUEUED_BYTES", 10)
+def test_the_queue_of_writes_is_bounded(slow):
+    slow.max_queued = 10
     assert slow.save(packed(range(20)), caches_of(20)), "one entry always may"
     assert not slow.save(packed(range(100, 120)), caches_of(20))
     slow.goes_on.set()

@@ -133,6 +133,13 @@ def filled(nbytes):
     return cache
 
 
+def test_no_more_waits_for_the_disk_than_may_be_kept(embedded, tmp_path):
+    slot = slot_of(lambda: embedded, prefix_cache_dir=str(tmp_path))
+    slot.load()
+    assert slot.prefixes.store.max_queued == slot.prefixes.max_bytes
+    slot.free()
+
+
 def test_what_was_read_is_found_in_its_folder_by_the_next_slot(embedded, tmp_path):
     slot = slot_of(lambda: embedded, prefix_cache_dir=str(tmp_path))
     slot.load()
