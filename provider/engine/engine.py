@@ -293,6 +293,13 @@ class Engine:
         while not self._freed.is_set():
             self._end_step()
 
+    def let_go(self) -> None:
+        """End all runs with an error and leave the memory to others; it is freed in later turns."""
+        self._end_step()
+        while self.model is not None:
+            self._end_step()
+        self._thread.wake(self)
+
     def _end_step(self) -> None:
         """End all runs with an error, the first time; then free a part of the model."""
         if self._freed.is_set():

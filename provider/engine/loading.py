@@ -158,12 +158,14 @@ class ModelSlot:
         if self.model is not None:
             arrays += _arrays_of(self.model.parameters)
         self.model = self.text_format = None
+        # From now on another model may take the memory: it is loaded in steps too, no faster than
+        # this one is freed.
+        self.admission.leave()
         while arrays:
             freed = 0
             while arrays and freed < FREED_AT_ONCE:
                 freed += arrays.pop().nbytes
             yield
-        self.admission.leave()
 
     def wait_for_disk(self) -> None:
         """Wait until kept KV caches are on disk; from any thread, after the model is freed."""

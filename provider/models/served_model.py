@@ -231,7 +231,7 @@ class ServedModel:
             if way is not None and self._way_asked:
                 _follow(self._begin_loading(), way)  # queued after the model that needs the memory
         if on_mlx_thread:
-            engine.end()
+            engine.let_go()
         else:
             engine.close(0)
         log.info("unloaded `%s`", self.name)

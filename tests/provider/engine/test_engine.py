@@ -653,12 +653,16 @@ async def test_a_watcher_that_raises_harms_nobody_and_is_logged_once(caplog):
 class Neighbour:
     """Another user of the MLX thread, which has work until the engine is freed."""
 
-    def __init__(self, engine):
+    def __init__(self, engine, acts=None):
         self.engine = engine
+        self.acts = acts  # what the first turn does
         self.turns = 0
 
     def turn(self, _active_models):
         self.turns += self.engine.closed
+        if self.acts is not None:
+            acts, self.acts = self.acts, None
+            acts()
 
     def idle(self):
         return self.engine._freed.is_set()
@@ -678,6 +682,29 @@ def test_other_models_have_turns_while_one_is_freed(monkeypatch):
         thread.wake(neighbour)
         engine.close(0)
         assert neighbour.turns >= arrays > 10
+    finally:
+        engine.close(0)
+        thread.close()
+
+
+def test_a_model_that_is_unloaded_for_another_leaves_its_memory_and_frees_it_in_turns(monkeypatch):
+    monkeypatch.setattr("provider.engine.loading.FREED_AT_ONCE", 1)
+    thread, pool = MlxThread(), MemoryPool(1 << 40)
+    engine = Engine("m", Loader(), thread=thread, memory=pool)
+    seen = []
+
+    def unload():
+        engine.let_go()
+        seen.extend([engine.model, pool.held_by_others(None), engine._freed.is_set()])
+
+    try:
+        engine.load().result(TIMEOUT)
+        arrays = len(tree_flatten(engine.model.parameters))
+        neighbour = Neighbour(engine, unload)
+        thread.wake(neighbour)
+        assert engine._freed.wait(TIMEOUT)
+        assert seen == [None, 0, False]
+        assert neighbour.turns >= arrays - 2
     finally:
         engine.close(0)
         thread.close()

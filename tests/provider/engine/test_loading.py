@@ -121,7 +121,6 @@ def test_a_model_is_freed_a_part_at_a_time(monkeypatch):
         before = active_memory()
     assert sum(freed) >= weights + kept
     assert max(freed) <= 100_000 + largest
-    assert slot.admission.held == weights, "it is counted until it is free"
 
 
 def filled(nbytes):
