@@ -350,7 +350,7 @@ async def test_a_number_beyond_all_is_named_on_the_wire():
     assert frame["message"] == "`$.temperature`: must be in [0, 2], not inf"
 
 
-@pytest.mark.parametrize("message", ["nonsense", "[]", "[" * 50_000, b"\x00"])
+@pytest.mark.parametrize("message", ["nonsense", "[]", "[" * 10_000, b"\x00"])
 async def test_what_is_no_frame_closes_with_4400(message):
     async with running(scripted()) as gateway, wired(gateway) as wire:
         await wire.socket.send(message)
