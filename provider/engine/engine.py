@@ -301,7 +301,7 @@ class Engine:
         self._thread.wake(self)
 
     def _end_step(self) -> None:
-        """End all runs with an error, the first time; then free a part of the model."""
+        """Free a part of the model; the first call ends all runs with an error before that."""
         if self._freed.is_set():
             self._mailbox.clear()  # a late message must not keep the thread busy
             return

@@ -117,7 +117,10 @@ class Group:
         return caches
 
     def extract(self, row: Row) -> tuple[list[Any] | None, int | None]:
-        """Return copies of a row's caches, None without a slot, and its unread token, if any."""
+        """Return copies of a row's caches, and its token that was launched and not read yet.
+
+        The caches are None for a row without a slot, the token is None if there is none.
+        """
         pending = None
         if self._launched is not None and row in self._launched[1]:
             pending = int(self._launched[0][self._launched[1].index(row)].item())

@@ -143,8 +143,8 @@ class ModelSlot:
     def freeing(self) -> Generator[None, None, None]:
         """Do what `free` does in steps, between which other models may decode.
 
-        A step saves one KV cache or frees FREED_AT_ONCE bytes. The system takes its time to take
-        pages back, and meanwhile no thread of Python runs.
+        A step saves one KV cache or frees FREED_AT_ONCE bytes. It takes time to give memory back to
+        the system, and no Python thread runs meanwhile.
         """
         prefixes = self.prefixes
         while prefixes.save_one():

@@ -55,7 +55,7 @@ class Run:
 
     @property
     def client(self) -> str:
-        """The name of whoever it is made for, "" if none was given."""
+        """The name of the client that it is made for, "" if none was given."""
         return self.request.options.client or ""
 
     @property

@@ -79,7 +79,10 @@ class RunQueue(Generic[Key]):
         self._tidy(client)
 
     def lead(self, client: Hashable) -> int:
-        """Return how many places a client has more than that of the next run; some run waits."""
+        """Return how many more places a client has than the client of the next run.
+
+        At least one run must wait.
+        """
         return self._lines[client].places - self._lines[self._first_client()].places
 
     def order(self) -> list[Key]:

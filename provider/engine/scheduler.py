@@ -1,4 +1,4 @@
-"""The order of runs: clients take turns, each client's runs in order, into a batch of bounded size.
+"""The order in which runs enter a batch of bounded size, clients in turn, and are prefilled.
 
 Pure policy: no thread, no clock, no tensor. The worker asks it before every step.
 """
@@ -102,7 +102,7 @@ class Scheduler(Generic[Key]):
         return next(iter(self._turns()), None)
 
     def _turns(self) -> list[Key]:
-        """Return the runs whose prompts are being read, in turn."""
+        """Return the runs whose prompts are being read; clients that have waited longest first."""
         if len(self._prefilling) < 2:
             return list(self._prefilling)
         return sorted(self._prefilling, key=lambda key: self._chunks.get(self._in_batch[key], 0))
@@ -135,10 +135,11 @@ class Scheduler(Generic[Key]):
         self._untold = True
 
     def must_yield(self) -> Key | None:
-        """Return the run that must give its place to another client's, None if none must.
+        """Return the run that must give its place to another client's run, None if none must.
 
-        So it is while the batch is full, and a client has at least two places more than one that
-        waits. It is the run that has decoded longest, so that not always the same one gives way.
+        One must while the batch is full and its client has at least two places more than a client
+        with a waiting run. Of such a client's runs it is the one that has decoded longest, so that
+        they give way in turn.
         """
         if not self._waiting or self.running < self.max_batch or not self._decoding:
             return None
@@ -196,7 +197,8 @@ class Scheduler(Generic[Key]):
     def moved(self) -> list[tuple[Key, int]]:
         """Return the runs whose place in the queue has changed, with the new place, from 1.
 
-        At most MAX_TOLD: first those that were never told theirs, then those that are next.
+        Returns at most MAX_TOLD runs: first those that this method has never returned, then those
+        that are next in the queue.
         """
         if not self._untold:
             return []

@@ -453,7 +453,7 @@ class Worker:
         self.resume(run)  # the reader may have caught up before it saw `parked`
 
     def _yield(self, run: Run) -> None:
-        """Take a run out of the batch for another client's, and queue it again."""
+        """Take a run out of the batch to give its place to another client's run; queue it again."""
         self._take_out(run)
         run.move(Transition.RESUME)
         self._scheduler.resume(run.key)
