@@ -49,9 +49,9 @@ class Run:
 
     `text`, `reasoning` and `calls` (by index, with parts joined) are what was received so far;
     `loading`, `queued` and `progress` are the newest frames of their kinds; `done` is the last
-    frame. `frames` iterates over parts of tool calls too. With the option `n`, these are those of
-    the first answer. `others` has the texts of the other answers by `choice`; how each answer
-    ended is in `done.choices`.
+    frame. `frames` iterates over parts of tool calls too. If several answers were requested (`n`),
+    all of this is about the first one; `others` has the texts of the others, by `choice`, and
+    `done.choices` says how each has ended.
     """
 
     def __init__(self, client: Sender, frame: Generate):

@@ -1,8 +1,8 @@
 """Counts the keys and values in a message before it is decoded, in pieces, without building any.
 
-A value costs a few hundred nanoseconds to build and to check, in whatever few bytes it comes: an
-empty map is one byte of msgpack. Long texts and images, which make most large messages, are passed
-over at the speed of memory.
+Building and checking a value takes a few hundred nanoseconds, however few bytes it has: an empty
+map is one byte of msgpack. Long texts and images, which make most large messages, are passed over
+at the speed of memory.
 
 Rule 1: what a decoder would build before it meets an error is counted, so a count that is small
 bounds the work of decoding, for malformed messages as well.

@@ -112,7 +112,7 @@ def _message(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def _nullable_free(schema: Any) -> Any:
-    """Drop defaults of null, because null is never sent; the field is left out instead."""
+    """Return a JSON Schema without defaults of null, because fields that are null are not sent."""
     if isinstance(schema, dict):
         kept = {k: _nullable_free(v) for k, v in schema.items() if (k, v) != ("default", None)}
         choices = [one for one in kept.get("anyOf", []) if one != {"type": "null"}]

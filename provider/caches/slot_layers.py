@@ -85,7 +85,7 @@ class SlotLayer(Protocol):
         """Clean up after a ragged forward pass."""
 
     def keep(self, rows: Any) -> None:
-        """Keep these rows, an array of slots; `places` already has their lengths."""
+        """Keep the rows in these slots (an array) only; `places` already has their lengths."""
 
     def put(self, slots: Sequence[int], other: Any) -> None:
         """Write the rows of `other`, a layer of this class, into these free slots."""
@@ -222,7 +222,7 @@ class SlotKVCache:
 
 
 class SlotArrays(ArraysCache):  # type: ignore[misc]
-    """One layer's states, each `(rows, …)`: mlx-lm's batched ArraysCache, extended by slots."""
+    """One layer's recurrent states, each `(rows, …)`, in slots: an ArraysCache as a SlotLayer."""
 
     rows: int
 

@@ -38,7 +38,7 @@ KNOWN_STATES = (ANSWER_STATE, REASONING_STATE)  # any other state is inside a me
 
 
 class ToolsUnsupportedError(UnsupportedFeatureError, ValueError):
-    """The model's chat template does not support tools; also a ValueError, as upstream raises."""
+    """The model's chat template does not support tools; also a ValueError, as in AbstractLLM."""
 
 
 @dataclass(frozen=True)
