@@ -253,7 +253,10 @@ class Worker:
         return self._slot.admission
 
     def _new_scheduler(self) -> Scheduler[int]:
-        return Scheduler(self._settings.max_batch, lambda key: self.runs[key].client)
+        runs = self.runs
+        return Scheduler(
+            self._settings.max_batch, lambda key: runs[key].client if key in runs else ""
+        )
 
     def _admit(self) -> None:
         yielding = self._scheduler.must_yield()
