@@ -15,6 +15,11 @@ from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from typing import Any
 
+from provider.runtime.open_files import limit_kept
+
+with limit_kept():
+    import mlx_lm.utils  # noqa: F401
+
 from mlx_lm import __version__ as version
 from mlx_lm.generate import (
     TextStateMachine,
