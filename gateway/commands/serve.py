@@ -23,6 +23,7 @@ from gateway.configuration import sources as configuration
 from gateway.configuration.settings import Settings
 from gateway.configuration.sources import Value
 from gateway.server import logs
+from gateway.server.descriptors import raise_limit, tell_rarely_of_accept
 from gateway.server.origins import is_loopback
 from gateway.server.server import Gateway
 from gateway.server.tokens import BadTokens, Tokens, from_environment, from_file
@@ -53,6 +54,7 @@ def serve(values: Mapping[str, Value], kind: str, errors: Console) -> ExitStatus
             "or pass `--insecure`",
             ExitStatus.USAGE,
         )
+    raise_limit(settings.max_connections)
     with errors.status("starting mlx"):
         provider = _open_provider(kind, values)
     try:
@@ -77,6 +79,7 @@ class Service:
     async def run(self) -> ExitStatus:
         """Listen, load the first model, print the address, wait for a signal, and stop."""
         self._handle_signals()
+        tell_rarely_of_accept(asyncio.get_running_loop())
         try:
             await self._gateway.__aenter__()
         except OSError as error:

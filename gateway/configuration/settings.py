@@ -120,7 +120,11 @@ class Settings:
         group="Server",
     )
     max_connections: int = _setting(
-        4096, "connections in all; each takes a file descriptor and 20 KiB", "Limits", least=1
+        4096,
+        "connections in all; each takes a file descriptor and 20 KiB; cut at start to what the "
+        "process may open (`ulimit -n`), less some for its own files",
+        "Limits",
+        least=1,
     )
     max_connections_per_address: int = _setting(
         1024, "connections from one address; a whole office may share one", "Limits", least=1

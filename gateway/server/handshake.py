@@ -8,6 +8,7 @@ Rule 2: for a token among the subprotocols, the connection is made and then clos
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -16,6 +17,7 @@ from websockets.http11 import Request
 
 from gateway.configuration.settings import Settings
 from gateway.protocol.codes import CloseCode
+from gateway.server.descriptors import Rare
 from gateway.server.origins import client_address, host_allowed, listed, origin_allowed, proxies
 from gateway.server.pages import Page, text_page
 from gateway.server.rates import Counts
@@ -23,14 +25,19 @@ from gateway.server.tokens import Token, Tokens, from_header
 
 __all__ = ["Handshake", "unauthorized"]
 
+log = logging.getLogger(__name__)
+
 RETRY_AFTER_S = 5  # for a client over a limit of connections
 
 
 class Handshake:
     """The rules of the handshake, and the numbers of connections by token and by address."""
 
-    def __init__(self, settings: Settings, tokens: Tokens):
-        """Read the rules from settings. Raises ValueError if `trusted_proxies` has no addresses."""
+    def __init__(self, settings: Settings, tokens: Tokens, max_connections: int | None = None):
+        """Read the rules from settings. Raises ValueError if `trusted_proxies` has no addresses.
+
+        `max_connections` may be lower than in the settings.
+        """
         self.tokens = tokens  # replaced when the token file is reloaded
         self.draining = False
         self._settings = settings
@@ -40,6 +47,8 @@ class Handshake:
         self._by_address = Counts()
         self._by_token = Counts()
         self._all = 0
+        self._max_connections = max_connections or settings.max_connections
+        self._rare = Rare()
 
     # Before the connection is made.
 
@@ -76,7 +85,9 @@ class Handshake:
     def _too_many(self, token: Token | None, address: str) -> Page | None:
         if self.draining:
             return _later(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway is stopping")
-        if self._all >= self._settings.max_connections:
+        if self._all >= self._max_connections:
+            if self._rare.now():
+                log.warning("%d connections are open, and no more may be", self._all)
             return _later(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
         if self._by_address[address] >= self._settings.max_connections_per_address:
             return _later(HTTPStatus.TOO_MANY_REQUESTS, "too many connections from this address")
@@ -107,7 +118,7 @@ class Handshake:
 
     def enter(self, address: str) -> CloseCode | None:
         """Count a connection; over a limit, return a close code instead, and don't count it."""
-        if self._all >= self._settings.max_connections:
+        if self._all >= self._max_connections:
             return CloseCode.OVERLOADED
         if self._by_address[address] >= self._settings.max_connections_per_address:
             return CloseCode.TOO_MANY

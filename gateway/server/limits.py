@@ -21,7 +21,7 @@ RETRY_AFTER_S = 1.0  # for a client over a limit of generations; some generation
 
 # For each setting, the function in gateway/server that enforces it or passes it to its enforcer.
 ENFORCERS: dict[str, str] = {
-    "max_connections": "handshake.Handshake.enter",
+    "max_connections": "server.Gateway.__init__",
     "max_connections_per_address": "handshake.Handshake.enter",
     "max_connections_per_token": "handshake.Handshake.is_full",
     "max_frame_bytes": "server.options_of",

@@ -35,6 +35,7 @@ from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import Ready
 from gateway.server.closing import close
 from gateway.server.connection import Connection
+from gateway.server.descriptors import Sockets, deepen, refuse_beyond
 from gateway.server.generations import Generations
 from gateway.server.handshake import Handshake, unauthorized
 from gateway.server.logs import LIBRARY, fields, unexpected
@@ -69,7 +70,8 @@ class Gateway:
         be read.
         """
         self.settings = settings or Settings()
-        self._handshake = Handshake(self.settings, tokens or Tokens())
+        self._sockets = Sockets.allowed(self.settings.max_connections)
+        self._handshake = Handshake(self.settings, tokens or Tokens(), self._sockets.connections)
         self._routing = Routing(routes)
         self._generations = Generations(provider, self.settings)
         self.provider = self._generations.provider
@@ -80,17 +82,27 @@ class Gateway:
 
     async def __aenter__(self) -> Self:
         """Start to listen. Raises OSError if the address can't be used."""
+        if self._sockets.connections < self.settings.max_connections:
+            log.warning(
+                "`max_connections` is cut from %d to %d, because the process may open few files; "
+                "raise its limit (`ulimit -n`, LimitNOFILE)",
+                self.settings.max_connections,
+                self._sockets.connections,
+            )
         settings, options = self.settings, options_of(self.settings)
         options |= {
             "process_request": self._process_request,
             "select_subprotocol": self._routing.select_subprotocol,
             "ssl": self._tls,
+            "create_connection": refuse_beyond(self._sockets.all),
+            "backlog": 1,  # connections accepted at once; see `deepen`
         }
         if settings.unix is not None:
             self._server = await unix_serve(self._handle, settings.unix, **options)
         else:
             self._server = await serve(self._handle, settings.host, settings.port, **options)
             self._generations.authority = urlsplit(self.url).netloc
+        deepen(self._server.sockets)
         return self
 
     async def __aexit__(

@@ -1,0 +1,165 @@
+"""File descriptors: how many the process may have, and what is left of them for connections.
+
+A process without free descriptors can accept nobody, open no file and start no process. So the
+server keeps RESERVED for itself; with the rest in use, whoever connects is told so and closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import socket
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection
+
+__all__ = ["Rare", "Sockets", "deepen", "raise_limit", "refuse_beyond", "tell_rarely_of_accept"]
+
+log = logging.getLogger(__name__)
+
+RESERVED = 128  # for the server: a model's files, logs, pipes to the process that tries grammars
+FOR_REQUESTS = 64  # sockets beside the connections: plain GETs, handshakes, refusals
+LINGER_S = 0.5  # seconds a refused client has to take its answer
+MAX_LINGERING = 32  # refused clients that have this time at once
+LOG_EVERY_S = 60.0  # seconds between two log lines on the same shortage
+RETRY_AFTER_S = 5
+KERNEL_BACKLOG = 1024  # connections that wait in the kernel, which has a limit of its own
+ACCEPT_FAILED = "socket.accept() out of system resource"  # asyncio's message
+
+_lingering: dict[_Refusal, None] = {}  # the oldest first
+
+
+@dataclass(frozen=True)
+class Sockets:
+    """How many sockets may be open in all, and how many of them as WebSocket connections."""
+
+    all: int
+    connections: int
+
+    @classmethod
+    def within(cls, max_connections: int, max_files: int) -> Sockets:
+        """Return the numbers for a process that may have `max_files` open."""
+        most = max(max_files - RESERVED, max_files // 4, 1)
+        connections = min(max_connections, max(most - FOR_REQUESTS, most // 2, 1))
+        return cls(most, connections)
+
+    @classmethod
+    def allowed(cls, max_connections: int) -> Sockets:
+        """Return the numbers for this process."""
+        return cls.within(max_connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def raise_limit(max_connections: int) -> None:
+    """Let the process open as many files as so many connections need, as far as is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = max_connections + FOR_REQUESTS + RESERVED
+    if hard != resource.RLIM_INFINITY:
+        need = min(need, hard)
+    if soft != resource.RLIM_INFINITY and soft < need:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+        except (OSError, ValueError) as error:  # macOS has a further limit of its own
+            log.debug("cannot raise the limit on open files to %d: %s", need, error)
+
+
+def deepen(sockets: Iterable[Any]) -> None:
+    """Let clients wait in the kernel until they are accepted, whatever `backlog` says.
+
+    With a `backlog` of 1, asyncio accepts one connection in each turn of the event loop, so that
+    many at once hold nobody up; and when it can't, it tries again once a second. With more, each
+    failed try makes as many new ones.
+    """
+    for one in sockets:
+        with socket.socket(fileno=os.dup(one.fileno())) as same:
+            same.listen(KERNEL_BACKLOG)
+
+
+class Rare:
+    """Says yes at most once in LOG_EVERY_S seconds."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def now(self) -> bool:
+        """Return whether it is time again."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + LOG_EVERY_S
+        return True
+
+
+def tell_rarely_of_accept(loop: asyncio.AbstractEventLoop) -> None:
+    """Log at most once a minute that connections can't be accepted; asyncio logs each try."""
+    rare = Rare()
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if context.get("message") != ACCEPT_FAILED:
+            loop.default_exception_handler(context)
+        elif rare.now():
+            log.error("cannot accept connections: %s", context.get("exception"))
+
+    loop.set_exception_handler(handle)
+
+
+def refuse_beyond(most: int) -> Any:
+    """Return a class of connections for websockets' `serve` that refuses those beyond `most`.
+
+    Before anything is read, so that a client that sends nothing is refused too.
+    """
+    rare = Rare()
+
+    def connection(protocol: Any, server: Any, **options: Any) -> asyncio.Protocol:
+        if len(server.handler_tasks) < most:
+            return ServerConnection(protocol, server, **options)
+        if rare.now():
+            log.warning("%d sockets are open, the most that the process may have", most)
+        return _Refusal()
+
+    return connection
+
+
+class _Refusal(asyncio.Protocol):
+    """Answers any request by a 503, unread."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Write the answer; close now, or when the client has sent its request."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(_answer())
+        _lingering[self] = None
+        asyncio.get_running_loop().call_later(LINGER_S, transport.abort)
+        if len(_lingering) > MAX_LINGERING:
+            next(iter(_lingering)).close()
+
+    def data_received(self, data: bytes) -> None:
+        """Close: closed before, with the request unread, the answer might be lost."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        _lingering.pop(self, None)
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Forget the client."""
+        _lingering.pop(self, None)
+
+
+def _answer() -> bytes:
+    status, reason = HTTPStatus.SERVICE_UNAVAILABLE, b"too many connections\n"
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\nRetry-After: {RETRY_AFTER_S}\r\n"
+        f"Content-Type: text/plain\r\nContent-Length: {len(reason)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + reason

@@ -1,0 +1,103 @@
+"""What the server does when the process has no file descriptors left for another connection."""
+
+import asyncio
+import resource
+import socket
+import sys
+from contextlib import ExitStack
+from urllib.parse import urlsplit
+
+from gateway.server import descriptors
+from gateway.server.descriptors import (
+    FOR_REQUESTS,
+    RESERVED,
+    Rare,
+    Sockets,
+    raise_limit,
+    tell_rarely_of_accept,
+)
+from tests.support.programs import GATEWAY
+from tests.support.servers import TIMEOUT, Command
+
+FILES = 300  # that the process of a test may open
+FEW_FILES = ["bash", "-c", f'ulimit -n {FILES}; exec "$0" "$@"', sys.executable, *GATEWAY]
+
+
+def test_connections_leave_descriptors_for_requests_and_for_the_server_itself():
+    plenty = Sockets.within(4096, 1 << 20)
+    assert plenty.connections == 4096
+    assert Sockets.within(4096, 2048) == Sockets(2048 - RESERVED, 2048 - RESERVED - FOR_REQUESTS)
+    for files in (1, 20, 100, RESERVED, 256, 1024):
+        some = Sockets.within(4096, files)
+        assert 1 <= some.connections <= some.all <= files
+
+
+def test_the_limit_is_raised_as_far_as_is_needed_and_allowed():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    least = before[0] - FOR_REQUESTS - RESERVED - 100
+    try:
+        for connections, files in ((1, before[0] - 50), (least, before[0] - 50), (1 << 40, None)):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (before[0] - 50, before[1]))
+            raise_limit(connections)
+            now = resource.getrlimit(resource.RLIMIT_NOFILE)
+            assert now == (files or before[1], before[1])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before[0] - 200, before[1]))
+        raise_limit(least)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == before[0] - 100
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def answer_to(address, request=b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+    with socket.create_connection(address, TIMEOUT) as client:
+        client.sendall(request)
+        return client.makefile("rb").read()
+
+
+def test_a_server_out_of_descriptors_says_so_and_goes_on():
+    command = Command("--port", "0", "--provider", "scripted", program=FEW_FILES)
+    try:
+        parts = urlsplit(command.wait_for_address())
+        address = (parts.hostname, parts.port)
+        with ExitStack() as opened:
+            for _ in range(FILES + 50):  # that send nothing
+                opened.enter_context(socket.create_connection(address, TIMEOUT))
+            for _ in range(20):
+                answer = answer_to(address)
+                assert answer.startswith(b"HTTP/1.1 503 ")
+                assert b"Retry-After: 5\r\n" in answer
+        answer = b""
+        while not answer.startswith(b"HTTP/1.1 200"):
+            answer = answer_to(address)
+    finally:
+        _, _, said = command.finish(15)
+    assert "`max_connections` is cut from 4096 to" in said
+    assert said.count("sockets are open, the most that the process may have") == 1
+    assert len(said.splitlines()) < 10
+
+
+async def test_failing_to_accept_is_told_once(caplog):
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    tell_rarely_of_accept(loop)
+    try:
+        for _ in range(100):
+            loop.call_exception_handler(
+                {"message": descriptors.ACCEPT_FAILED, "exception": OSError(24, "Too many")}
+            )
+        assert [one.message for one in caplog.records] == [
+            "cannot accept connections: [Errno 24] Too many"
+        ]
+        loop.call_exception_handler({"message": "another fault"})
+        assert caplog.records[-1].message == "another fault"
+    finally:
+        loop.set_exception_handler(before)
+
+
+def test_what_is_rare_is_so_for_a_minute(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(descriptors.time, "monotonic", lambda: now)
+    rare = Rare()
+    assert [rare.now(), rare.now()] == [True, False]
+    now += descriptors.LOG_EVERY_S
+    assert [rare.now(), rare.now()] == [True, False]
