@@ -357,8 +357,9 @@ class Engine:
             self._worker.turn(active_models)
         if not self._worker.busy:
             self._worker.rest()
-            while active_models == 1 and not self._mailbox and self._worker.save_one():
-                pass
+            more = self._worker.save_one()
+            while more and active_models == 1 and not self._mailbox:
+                more = self._worker.save_one()
 
     def _recover(self, error: BaseException) -> None:
         log.error("the engine failed, and ended all runs of its batch", exc_info=error)

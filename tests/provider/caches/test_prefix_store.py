@@ -276,6 +276,23 @@ async def test_what_the_queue_had_no_room_for_is_saved_later(tmp_path, monkeypat
         await provider.aclose()
 
 
+async def test_a_model_saves_while_another_one_streams(tmp_path):
+    endless = write_model(tmp_path / "endless", ARCHITECTURES["llama"])
+    models = [f"a={endless}", f"b={MODEL_PATH}"]
+    provider = MLXProvider({"model": models, "prefix_cache_dir": tmp_path / "kept"})
+    options = {"max_tokens": 1900, "temperature": 0.0}
+    streaming = asyncio.create_task(provider.generate_async(PROMPT, model="a", **options))
+    try:
+        await provider.generate_async(PROMPT, model="b", max_tokens=4)
+        async with asyncio.timeout(TIMEOUT):
+            while not files(tmp_path / "kept"):
+                await asyncio.sleep(0.005)
+        assert not streaming.done()
+    finally:
+        streaming.cancel()
+        await provider.aclose()
+
+
 def test_mlx_lm_writes_the_header_in_the_expected_form(tmp_path):
     save_prompt_cache(str(tmp_path / "x.safetensors"), caches_of(3), {"format": "f"})
     raw = (tmp_path / "x.safetensors").read_bytes()
