@@ -20,7 +20,7 @@ from gateway.dialects.native import codec_for
 from gateway.protocol.frames import JSON_PROTOCOL
 from gateway.server.server import Gateway
 from tests.support.programs import GATEWAY, Program, interpreter
-from tests.support.timeouts import TIMEOUT
+from tests.support.timeouts import STARTING, TIMEOUT
 
 
 def settings(**changes):
@@ -205,10 +205,17 @@ class Command:
         return found[0]
 
     def finish(self, number=None):
-        """Send a signal, if any, and return status, standard output and standard error."""
+        """Send a signal, if any, and return status, standard output and standard error.
+
+        A process that does not end in time is killed. Raises TimeoutExpired.
+        """
         if number is not None:
             self.process.send_signal(number)
-        status = self.process.wait(TIMEOUT)
+        try:
+            status = self.process.wait(STARTING)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGKILL)
+            raise
         with self.stdout, self._stderr:
             self._stderr.seek(0)
             return status, self.stdout.read(), self._stderr.read()

@@ -21,7 +21,8 @@ from gateway.commands.cli import SETTINGS
 from gateway.commands.failure import ExitStatus
 from tests.support import programs
 from tests.support.programs import GATEWAY, Program
-from tests.support.servers import TIMEOUT, Command, served
+from tests.support.servers import Command, served
+from tests.support.timeouts import STARTING, TIMEOUT
 from tests.support.tiny_models import LLAMA, write_model
 
 ROOT = Path(__file__).parents[3]
@@ -83,7 +84,7 @@ def test_a_command_imports_what_it_needs_and_nothing_else(command, needed, tmp_p
         [sys.executable, "-c", IMPORTED, *command.split()],
         capture_output=True,
         text=True,
-        timeout=TIMEOUT * 2,
+        timeout=STARTING,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": path},
         stdin=subprocess.DEVNULL,
@@ -374,7 +375,7 @@ class Terminal:
         os.write(self._parent, text.encode())
 
     def wait_for(self, text, since=0):
-        deadline = time.monotonic() + TIMEOUT
+        deadline = time.monotonic() + STARTING
         while text not in self.screen[since:]:
             assert time.monotonic() < deadline, self.screen
             try:

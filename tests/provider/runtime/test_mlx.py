@@ -10,7 +10,7 @@ import pytest
 
 from provider.runtime.memory_limits import memory_limits
 from provider.runtime.mlx import clear_streams_at_thread_end, mx, on_cpu, smallest_limit
-from tests.support.timeouts import TIMEOUT
+from tests.support.timeouts import STARTING
 
 
 def _compute() -> float:
@@ -41,7 +41,7 @@ def test_a_thread_can_compute_after_another_has_ended() -> None:
 def test_a_fast_blas_is_looked_for_before_mlx_is_there(imports: str) -> None:
     program = f"import {imports}; from provider.runtime import mlx; print(mlx.TOO_LATE)"
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=STARTING, check=True)
     assert done.stdout == "False\n"
 
 
@@ -49,7 +49,7 @@ def test_a_fast_blas_is_looked_for_before_mlx_is_there(imports: str) -> None:
 def test_an_application_that_imported_mlx_first_is_told_what_to_do() -> None:
     program = "import mlx.core; from provider.runtime.mlx import describe; print(describe())"
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=STARTING, check=True)
     assert "import provider before mlx" in done.stdout
 
 
