@@ -20,8 +20,8 @@ from websockets.sync.client import connect as sync_connect
 from gateway.commands.cli import SETTINGS
 from gateway.commands.failure import ExitStatus
 from tests.support import programs
-from tests.support.programs import GATEWAY, Program
-from tests.support.servers import Command, served
+from tests.support.programs import GATEWAY, Program, interpreter
+from tests.support.servers import Command, eventually, served
 from tests.support.timeouts import STARTING, TIMEOUT
 from tests.support.tiny_models import LLAMA, write_model
 
@@ -105,6 +105,44 @@ def test_serve_prints_one_address_and_ends_cleanly_on_a_signal(number):
     status, out, err = command.finish(number)
     assert (status, out) == (ExitStatus.OK, "")
     assert "Traceback" not in err
+
+
+def catches_sigterm(process):
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    caught = next(line.split()[1] for line in lines if line.startswith("SigCgt"))
+    return bool(int(caught, 16) & 1 << (signal.SIGTERM - 1))
+
+
+def imports_mlx(process):
+    return "libmlx" in Path(f"/proc/{process.pid}/maps").read_text()
+
+
+LOOKS = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="looks into the process through /proc"
+)
+
+
+@LOOKS
+@pytest.mark.parametrize("moment", [catches_sigterm, imports_mlx])
+async def test_a_process_that_is_stopped_before_it_serves_says_so(moment):
+    command = Command("--port", "0", fresh=True)
+    await eventually(lambda: moment(command.process))
+    status, out, err = command.finish(signal.SIGTERM)
+    assert (status, out) == (ExitStatus.TERMINATED, "")
+    assert err.splitlines() == ["stopped before it served"]
+
+
+@LOOKS
+async def test_a_terminal_has_its_cursor_again_after_a_process_that_was_stopped_early():
+    terminal, theirs = pty.openpty()
+    command = [sys.executable, *GATEWAY, "serve", "--port", "0"]
+    process = interpreter(command, [theirs] * 3)
+    os.close(theirs)
+    await eventually(lambda: catches_sigterm(process))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(TIMEOUT) == ExitStatus.TERMINATED
+    assert os.read(terminal, 4096).endswith(b"\x1b[?25hstopped before it served\r\n")
+    os.close(terminal)
 
 
 @contextmanager

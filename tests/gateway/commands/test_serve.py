@@ -10,7 +10,6 @@ import signal
 import socket
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -31,30 +30,9 @@ from provider.errors import (
 )
 from provider.scripted import ScriptedProvider
 from provider.settings import EngineSettings
-from tests.support.servers import TIMEOUT, Command, eventually, get, settings
+from tests.support.servers import TIMEOUT, eventually, get, settings
 
 ALL = settings_of(ServeSettings, Settings, EngineSettings)
-PROC = Path("/proc/self/status")
-
-
-def catches_sigterm(process):
-    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-    caught = next(line.split()[1] for line in lines if line.startswith("SigCgt"))
-    return bool(int(caught, 16) & 1 << (signal.SIGTERM - 1))
-
-
-def imports_mlx(process):
-    return "libmlx" in Path(f"/proc/{process.pid}/maps").read_text()
-
-
-@pytest.mark.skipif(not PROC.exists(), reason="looks into the process through /proc")
-@pytest.mark.parametrize("moment", [catches_sigterm, imports_mlx])
-async def test_a_process_that_is_stopped_before_it_serves_says_so(moment):
-    command = Command("--port", "0", fresh=True)
-    await eventually(lambda: moment(command.process))
-    status, out, err = command.finish(signal.SIGTERM)
-    assert (status, out) == (ExitStatus.TERMINATED, "")
-    assert err.splitlines() == ["stopped before it served"]
 
 
 class NeverLoaded(ScriptedProvider):

@@ -1,4 +1,4 @@
-"""Measure a program that a test starts, in the test file's name.
+"""Measure a program that a test starts, in the test file's name, also one that `os._exit` ends.
 
 Python imports this at its start where the folder is in PYTHONPATH.
 """
@@ -17,6 +17,15 @@ def measure():
     def save():
         this.stop()
         save_lines(this.get_data())
+
+    own, leave = os.getpid(), os._exit
+
+    def save_and_leave(status):
+        if os.getpid() == own:  # not in a fork, which would save the lines of its parent
+            save()
+        leave(status)
+
+    os._exit = save_and_leave
 
 
 if "MEASURED_FOR" in os.environ:
