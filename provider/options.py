@@ -30,6 +30,7 @@ __all__ = [
 # Called with an option's name and value; returns the value to use.
 Check = Callable[[str, Any], Any]
 
+MAX_MODEL_CHARS = 4096  # the longest path of a folder; an error repeats the name
 MAX_STOP_STRINGS = 16  # each one makes a stream slower; OpenAI's interface allows 4
 MAX_STOP_LENGTH = 256  # in characters; a stream holds back that much text at most
 MAX_SEED = 2**64 - 1  # the largest seed of mlx.random.key
@@ -88,6 +89,12 @@ def _boolean(name: str, value: Any) -> bool:
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise unlike(name, value, "a non-empty string")
+    return value
+
+
+def _model(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_MODEL_CHARS:
+        raise unlike(name, value, f"a string of 1 to {MAX_MODEL_CHARS} characters")
     return value
 
 
@@ -229,7 +236,7 @@ class GenerationOptions:
     """The checked options of one generation."""
 
     messages: tuple[dict[str, Any], ...] | None = _of_call(None, checked_messages)
-    model: str | None = _of_call(None, _text)
+    model: str | None = _of_call(None, _model)
     events: bool = _of_call(default=False, check=_boolean)
     # Any name for the client that the call is made for. The calls of one client share the places
     # that a client may have in queues, and take turns with those of other clients.

@@ -23,6 +23,7 @@ from provider.interface import InvalidParameterError, ToolDefinition
 __all__ = ["NAME", "normalise_tools"]
 
 NAME = r"[\w.-]+"  # pattern of a tool's name
+MAX_NAME_CHARS = 256  # several times OpenAI's; a name is part of the prompt and of a call's grammar
 
 
 def normalise_tools(
@@ -66,8 +67,9 @@ def _nested(path: str, tool: Any) -> dict[str, Any]:
 
 
 def _check_name(path: str, name: str) -> None:
-    if not re.fullmatch(NAME, name):
-        raise unlike(path, name, "letters, digits, `_`, `-` and `.`")
+    if len(name) > MAX_NAME_CHARS or not re.fullmatch(NAME, name):
+        said = f"at most {MAX_NAME_CHARS} letters, digits, `_`, `-` and `.`"
+        raise unlike(path, name, said)
 
 
 def _check_parameters(path: str, schema: Any) -> None:

@@ -98,7 +98,7 @@ BAD = [
     ("max_tokens", 10**9), ("seed", -1), ("seed", 2**64), ("stop", ""), ("stop", [""]),
     ("stop", ["x"] * 17), ("stop", "x" * 257), ("stop", 3), ("repetition_penalty", 0),
     ("events", 1), ("client", 3), ("client", ""), ("max_input_tokens", 0),
-   ("enable_thinking", "yes"), ("model", ""), ("messages", []),
+   ("enable_thinking", "yes"), ("model", ""), ("model", "x" * 4097), ("messages", []),
     ("messages", "hi"), ("presence_penalty", 2.1), ("frequency_penalty", "x"),
     ("logit_bias", [1]), ("response_format", {}),
     ("max_reasoning_tokens", -1), ("logprobs", 1), ("top_logprobs", 21),

@@ -72,7 +72,7 @@ def test_a_bad_tool_is_named_by_its_index(bad):
 
 
 @pytest.mark.parametrize(
-    "name", ['a"b', "<tool_call>", "</think>", "a\nb", "a b", "a\n", "f(", "a:b"]
+    "name", ['a"b', "<tool_call>", "</think>", "a\nb", "a b", "a\n", "f(", "a:b", "a" * 257]
 )
 def test_a_name_that_no_family_can_write_is_refused_by_its_path(name):
     for tool, path in (
