@@ -257,17 +257,14 @@ class MLXProvider(AbstractLLMInterface):
         while True:
             ready = served.ready().result()
             with suppress(EngineClosedError), served.engine.announced():
-                made: List[RunRequest] = served.prepare(ready.requests, call).result()
-                return made
+                return served.build(ready, call).result()
             served.refuse_if_closed()
 
     async def _requests_async(self, served: ServedModel, call: Call) -> List[RunRequest]:
         while True:
             ready = served.ready_now() or await _loaded(served)
             with suppress(EngineClosedError), served.engine.announced():
-                preparing = served.prepare(ready.requests, call)
-                made: List[RunRequest] = await asyncio.wrap_future(preparing)
-                return made
+                return await asyncio.wrap_future(served.build(ready, call))
             served.refuse_if_closed()
 
     async def _after_loading(

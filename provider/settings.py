@@ -43,6 +43,12 @@ class EngineSettings:
     max_unread: int = _setting(
         256, "tokens that wait for a slow reader before its run is parked", least=2
     )
+    max_prompt_seconds: float = _setting(
+        20.0,
+        "seconds of work that building one prompt may take: the model's template, which may loop, "
+        "its tokens, its images; a million tokens take about 5",
+        least=0.01,
+    )
     close_grace: float = _setting(
         5.0, "seconds runs have to finish when the provider closes", least=0
     )

@@ -80,6 +80,8 @@ PURE = (
     "provider/engine/scheduler.py",
     "provider/engine/shared_prompt.py",
     "provider/engine/statistics.py",
+    "provider/formats/pieces.py",
+    "provider/models/prompt_queue.py",
 )
 IMPURE = {"asyncio", "threading", "socket", "websockets", "concurrent", "subprocess"}
 

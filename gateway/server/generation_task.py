@@ -38,6 +38,7 @@ TURN = 32  # responses after which the task yields to the event loop
 
 # The first class that an error is an instance of gives its code; any other error is `internal`.
 CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
+    (interface.RequestTimeoutError, ErrorCode.INVALID_REQUEST),  # a retry would not help
     (interface.ContextWindowExceededError, ErrorCode.CONTEXT_TOO_LONG),
     (interface.InvalidRequestError, ErrorCode.INVALID_REQUEST),
     (interface.FileProcessingError, ErrorCode.INVALID_REQUEST),

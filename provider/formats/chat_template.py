@@ -16,6 +16,7 @@ import jinja2
 
 from provider.formats.call_history import CallStyle, style_of
 from provider.formats.families import ModelFormat, model_format
+from provider.formats.pieces import PieceEncoder, Steps
 from provider.interface import InvalidRequestError
 from provider.runtime.mlx_lm import inner_tokenizer, own_renderer, renders_text
 
@@ -64,6 +65,9 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._format = model_format(tokenizer)
         self._style: CallStyle | None = None  # format of tool calls, found when first needed
+        inner = getattr(tokenizer, "_tokenizer", None)
+        backend = getattr(inner, "backend_tokenizer", None)
+        self._encoder = PieceEncoder(backend, self.encode, self.raw)
         self._switches: dict[str, bool] = {}  # results of `has_thinking_switch`, the oldest first
 
     @property
@@ -146,8 +150,7 @@ class ChatTemplate:
         """
         answer = answer and not go_on
         if not self._tokenizer.has_chat_template:
-            turns = [f"{LABELS[message['role']]}{message['content']}" for message in messages]
-            return self.raw("\n\n".join([*turns, "Assistant:"] if answer else turns))
+            return self.raw(self.labelled(messages, answer=answer))
         if self.encodes_text:
             text = self.text(messages, tools, variables=variables, answer=answer, go_on=go_on)
             return self.encode(text)
@@ -175,6 +178,24 @@ class ChatTemplate:
                     tokenize=False,
                 )
             )
+
+    def labelled(self, messages: Messages, *, answer: bool) -> str:
+        """Return the prompt as text for a model without a template; see `tokens`."""
+        turns = [f"{LABELS[message['role']]}{message['content']}" for message in messages]
+        return "\n\n".join([*turns, "Assistant:"] if answer else turns)
+
+    def least_tokens(self, text: str) -> int:
+        """Return a number of tokens that a text has at least, without encoding it."""
+        return self._encoder.least(text)
+
+    def encoding(
+        self, text: str, check: Callable[[int], None], *, special: bool = False
+    ) -> Steps[list[int]]:
+        """Do what `encode` does, or with `special` what `raw` does, in steps.
+
+        `check` is called before each with a number of tokens that the text has at least.
+        """
+        return self._encoder.encoding(text, check, special=special)
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text that the template has rendered, without added tokens."""

@@ -7,11 +7,12 @@ template has a switch for thinking is found out once per model, not once per req
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from provider.formats.chat_template import ChatTemplate
+from provider.formats.pieces import Steps, at_once
 from provider.formats.text_stream import ANSWER_STATE, REASONING_STATE, initial_state
 from provider.interface import InvalidRequestError
 
@@ -52,11 +53,39 @@ class RenderedPrompt:
     @cached_property
     def tokens(self) -> Sequence[int]:
         """The whole prompt as tokens; may be set to an image processor's tokens for the text."""
-        if not self._messages:
-            return self._template.raw(self._raw)
-        if self._template.encodes_text:
-            return self._template.encode(self.text)
-        return self._tokens(self._messages, go_on=self._go_on)
+        return at_once(self._tokenizing(_unbounded))
+
+    def tokenizing(self, check: Callable[[int], None]) -> Steps[None]:
+        """Find `tokens` in steps.
+
+        `check` is called before each with a number of tokens that the prompt has at least, if one
+        is known. It may raise, which ends the steps.
+        """
+        self.tokens = yield from self._tokenizing(check)
+
+    def _tokenizing(self, check: Callable[[int], None]) -> Steps[Sequence[int]]:
+        template, messages = self._template, self._messages
+        if not messages:
+            return (yield from template.encoding(self._raw, check, special=True))
+        return (yield from self._encoding(messages, check, answer=True))
+
+    def _encoding(
+        self, messages: Messages, check: Callable[[int], None], *, answer: bool
+    ) -> Steps[list[int]]:
+        """Return the tokens of messages in steps; with `answer`, of those that `text` is about.
+
+        Raises InvalidRequestError if the template refuses them.
+        """
+        template = self._template
+        if template.encodes_text:
+            text = self.text if answer else self._text(messages, answer=False)
+            yield
+            return (yield from template.encoding(text, check))
+        if template.tokenizer.has_chat_template:
+            go_on = answer and self._go_on
+            return self._tokens(messages, answer=answer, go_on=go_on)
+        text = template.labelled(messages, answer=answer and not self._go_on)
+        return (yield from template.encoding(text, check, special=True))
 
     @cached_property
     def answer_begins(self) -> int:
@@ -106,13 +135,17 @@ class RenderedPrompt:
         prompt, and the next turn of this conversation. There is no boundary where the template
         refuses to render the prefix.
         """
+        return at_once(self.finding_boundaries())
+
+    def finding_boundaries(self) -> Steps[Sequence[int]]:
+        """Return `boundaries`, found in steps."""
         if not self._messages:
             return ()
         beginnings = []
         if self._messages[0]["role"] == "system":
-            beginnings.append(self._tokens_or_none(self._messages[:1]))
+            beginnings.append((yield from self._encoding_or_none(self._messages[:1])))
         if not self._go_on:  # a continued turn has no end yet
-            beginnings.append(self._closed_tokens)
+            beginnings.append((yield from self._closed_tokens()))
         prompt = self.tokens
         return [
             len(tokens)
@@ -134,11 +167,12 @@ class RenderedPrompt:
         """The text up to the end of the last turn, None if the template refuses it."""
         return self._text_or_none(self._messages)
 
-    @property
-    def _closed_tokens(self) -> list[int] | None:
+    def _closed_tokens(self) -> Steps[list[int] | None]:
         if not self._template.encodes_text:
-            return self._tokens_or_none(self._messages)
-        return None if self._closed is None else self._template.encode(self._closed)
+            return (yield from self._encoding_or_none(self._messages))
+        if self._closed is None:
+            return None
+        return (yield from self._template.encoding(self._closed, _unbounded))
 
     def _text_or_none(self, messages: Messages) -> str | None:
         try:
@@ -146,9 +180,9 @@ class RenderedPrompt:
         except InvalidRequestError:  # some templates require a user's turn
             return None
 
-    def _tokens_or_none(self, messages: Messages) -> list[int] | None:
+    def _encoding_or_none(self, messages: Messages) -> Steps[list[int] | None]:
         try:
-            return self._tokens(messages, answer=False)
+            return (yield from self._encoding(messages, _unbounded, answer=False))
         except InvalidRequestError:
             return None
 
@@ -161,6 +195,10 @@ class RenderedPrompt:
         return self._template.tokens(
             messages, self._tools, variables=self._variables, answer=answer, go_on=go_on
         )
+
+
+def _unbounded(_: int) -> None:
+    """Allow a prompt of any length."""
 
 
 def _common(one: str, other: str) -> int:

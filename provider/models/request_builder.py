@@ -16,6 +16,7 @@ from provider.constraints.compiler import GrammarCompiler
 from provider.engine.messages import RunRequest
 from provider.engine.shared_prompt import SharedPrompt
 from provider.formats.chat_template import ChatTemplate
+from provider.formats.pieces import Steps
 from provider.formats.rendered_prompt import RenderedPrompt
 from provider.formats.text_stream import ANSWER_STATE, REASONING_STATE
 from provider.inputs.files import files_to_text, images_of
@@ -64,9 +65,12 @@ class RequestBuilder:
     image_processor: ImageProcessor | None = None
     why_text_only: str = ""  # why a vision model accepts no images, as the end of a sentence
 
-    def requests(self, call: Call) -> list[RunRequest]:
-        """Return a call's requests, one per choice. Raises the errors of `generate_async`."""
-        first = self._request(call)
+    def building(self, call: Call) -> Steps[list[RunRequest]]:
+        """Return a call's requests, one per choice, built in steps.
+
+        Raises the errors of `generate_async`.
+        """
+        first = yield from self._building_first(call)
         if call.options.n == 1:
             return [first]
         shared_prompt, seed = SharedPrompt(), call.options.seed
@@ -80,7 +84,7 @@ class RequestBuilder:
             for number in range(call.options.n)
         ]
 
-    def _request(self, call: Call) -> RunRequest:
+    def _building_first(self, call: Call) -> Steps[RunRequest]:
         call = _with_choice(call)
         options = call.options
         if call.tools and not self.template.knows_tools:
@@ -96,9 +100,13 @@ class RequestBuilder:
             go_on=options.continue_final_message,
             raw=call.prompt,
         )
-        processed = self._processed(prompt, images) if images else None
+        longest = _LongestPrompt(self.context_window, options.max_input_tokens)
+        processed = self._processed(prompt, images, longest) if images else None
+        yield
         if processed is not None:
             prompt.tokens = processed.tokens
+        else:
+            yield from prompt.tokenizing(longest.refuse_from)
         # A constraint determines by itself where the answer ends.
         constrained = (options.response_format or PLAIN) != PLAIN
         if not options.raw and not constrained:
@@ -106,32 +114,36 @@ class RequestBuilder:
         if not prompt.tokens:
             raise InvalidParameterError("prompt", call.prompt, "the prompt is empty")
         window, length = self.context_window, len(prompt.tokens)
-        if options.max_input_tokens is not None and length > options.max_input_tokens:
-            raise ContextWindowExceededError(options.max_input_tokens, length)
+        longest.refuse(length)
         if window is not None:
-            if length >= window:
-                raise ContextWindowExceededError(window, length)
             options = replace(options, max_tokens=min(options.max_tokens, window - length))
+        keeps = self.keep_boundaries and processed is None
+        boundaries = (yield from prompt.finding_boundaries()) if keeps else ()
+        yield
         return RunRequest(
             prompt.tokens,
             options,
             call.tools,
-            prompt.boundaries if self.keep_boundaries and processed is None else (),
+            boundaries,
             self._constraint(call, prompt),
             prompt.state,
             images=processed,
             kind=_digest(images) if images else "",
         )
 
-    def _processed(self, prompt: RenderedPrompt, images: list[bytes]) -> ProcessedImages:
+    def _processed(
+        self, prompt: RenderedPrompt, images: list[bytes], longest: _LongestPrompt
+    ) -> ProcessedImages:
         """Return a prompt's images and tokens as the image processor makes them.
 
-        Raises UnsupportedFeatureError for a text model, ImageProcessingError for a bad image.
+        Raises UnsupportedFeatureError for a text model, ImageProcessingError for a bad image,
+        ContextWindowExceededError for a text that can't be short enough.
         """
         if self.image_processor is None:
             raise UnsupportedFeatureError(
                 "vision", f"this model reads text, not images{self.why_text_only}"
             )
+        longest.refuse_from(self.template.least_tokens(prompt.text))
         return self.image_processor.process(prompt.text, images)
 
     def _turns(self, call: Call) -> list[dict[str, Any]]:
@@ -194,6 +206,27 @@ class RequestBuilder:
 
 def _another(constraint: AnswerConstraint | None) -> AnswerConstraint | None:
     return None if constraint is None else constraint.another()
+
+
+@dataclass(frozen=True)
+class _LongestPrompt:
+    """The limits on a prompt: the model's context window, and what the caller allows."""
+
+    window: int | None
+    allowed: int | None
+
+    def refuse_from(self, least: int) -> None:
+        """Refuse a prompt of which only a lower bound is known. Raises as `refuse` does."""
+        self.refuse(least, "at least ")
+
+    def refuse(self, length: int, about: str = "") -> None:
+        """Raise ContextWindowExceededError for a prompt of `length` tokens if that is too long."""
+        if self.window is not None and length >= self.window:
+            said = f"the prompt has {about}{length} tokens, the model's context only {self.window}"
+            raise ContextWindowExceededError(self.window, length, said)
+        if self.allowed is not None and length > self.allowed:
+            said = f"the prompt has {about}{length} tokens, and {self.allowed} are allowed"
+            raise ContextWindowExceededError(self.allowed, length, said)
 
 
 def _digest(images: Sequence[bytes]) -> str:

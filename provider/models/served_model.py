@@ -10,13 +10,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from provider.constraints.compiler import GrammarCompiler
 from provider.engine.engine import Engine, EngineClosedError
 from provider.engine.memory_pool import MemoryPool
+from provider.engine.messages import RunRequest
 from provider.engine.mlx_thread import MlxThread
 from provider.engine.model import LoadedModel, Loading, LoadProgress
 from provider.engine.statistics import EngineStatistics, total_of
@@ -24,10 +25,11 @@ from provider.formats.chat_template import ChatTemplate
 from provider.formats.families import what_is_missing
 from provider.interface import ModelInfo, ModelLoadingError
 from provider.models.loading import image_processor_of, loading, tokenizer_of
-from provider.models.request_builder import RequestBuilder
+from provider.models.prompt_thread import PromptThread
+from provider.models.request_builder import Call, RequestBuilder
 from provider.models.source import ModelSource, resolve, resolve_adapter
 from provider.models.vision import why_text_only
-from provider.runtime.mlx import clear_streams_at_thread_end, describe
+from provider.runtime.mlx import describe
 from provider.runtime.mlx_lm import warn_of_untested_versions
 from provider.settings import EngineSettings
 
@@ -81,11 +83,7 @@ class ServedModel:
         self.engine = Engine(
             self.name, self._steps, self._settings, thread=self._thread, memory=self._memory
         )
-        self._text_worker = ThreadPoolExecutor(
-            max_workers=1,
-            thread_name_prefix="mlx-prompt",
-            initializer=clear_streams_at_thread_end,  # image processors create small mlx arrays
-        )
+        self._prompts = PromptThread(self._settings.max_prompt_seconds)
         self._preparing: Future[RequestBuilder] | None = None
         self._files: tuple[Path, Path | None, Path | None, Any] | None = None
 
@@ -159,7 +157,7 @@ class ServedModel:
         if self.engine.closed:
             self._create_engine()
         if self._preparing is None or self.loading_failed:
-            self._preparing = self._text_worker.submit(self._prepare)
+            self._preparing = self._prompts.submit(self._prepare)
         return self._preparing
 
     def refuse_if_closed(self) -> None:
@@ -171,12 +169,9 @@ class ServedModel:
         """Record that the model was used now."""
         self.last_used = time.monotonic()
 
-    def prepare(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Run `work` on the model's prompt thread. Raises EngineClosedError."""
-        try:
-            return self._text_worker.submit(work, *arguments)
-        except RuntimeError as error:
-            raise EngineClosedError("the model was unloaded") from error
+    def build(self, builder: RequestBuilder, call: Call) -> Future[list[RunRequest]]:
+        """Build a call's requests on the model's prompt thread; see `PromptThread.build`."""
+        return self._prompts.build(call.options.client, builder.building(call))
 
     def watch(self, watcher: Callable[[LoadProgress], None]) -> None:
         """Let `watcher` be called with the progress of loading, on any thread."""
@@ -226,7 +221,7 @@ class ServedModel:
             past = [*self._past, self.engine.statistics().only_growing()]
             self._past, self._unloaded = [total_of(past)], True
             self._preparing = None
-            self._text_worker.shutdown(wait=False)
+            self._prompts.end()
             engine, way, self._way = self.engine, self._way, None
             if way is not None and self._way_asked:
                 _follow(self._begin_loading(), way)  # queued after the model that needs the memory
@@ -241,10 +236,16 @@ class ServedModel:
         """Close a model that is not loaded: accept no more calls."""
         with self._lock:
             self._closed = True
-        self._text_worker.shutdown(wait=False)
+        self._prompts.end()
 
     def close(self, grace_s: float | None = None) -> None:
-        """Accept no more calls and free the model; see `Engine.close`. Loading is stopped."""
+        """Accept no more calls and free the model; see `Engine.close`.
+
+        Prompts that are being built end with an error at once. Loading is stopped, and has
+        `grace_s` seconds to notice it.
+        """
+        grace_s = self._settings.close_grace if grace_s is None else grace_s
+        deadline = time.monotonic() + grace_s
         with self._lock:
             self._closed = True
             way, self._way = self._way, None
@@ -252,8 +253,8 @@ class ServedModel:
             way.set_exception(EngineClosedError("the provider is closed"))
         if self.loaded() is None:
             self.engine.close(0)
-        self._text_worker.shutdown(wait=True)
-        self.engine.close(grace_s)
+        self._prompts.close(grace_s)
+        self.engine.close(max(0.0, deadline - time.monotonic()))
 
     # The prompt thread and the MLX thread call the following methods.
 

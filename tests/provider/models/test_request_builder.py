@@ -11,6 +11,7 @@ from provider import MLXProvider
 from provider.constraints.compiler import GrammarCompiler
 from provider.embedded import MODEL_PATH
 from provider.formats.chat_template import ChatTemplate
+from provider.formats.pieces import at_once
 from provider.interface import (
     ContextWindowExceededError,
     InvalidParameterError,
@@ -38,7 +39,7 @@ def test_an_answer_that_begins_with_headers_has_no_constraint():
     )
     options = parse_options({"response_format": {"type": "json_object"}}, {})
     with pytest.raises(UnsupportedFeatureError, match="headers, which no constraint allows"):
-        preparation.requests(Call("Hi", None, [], [], options))
+        at_once(preparation.building(Call("Hi", None, [], [], options)))
 
 
 async def test_a_model_without_a_template_answers_with_a_warning(tmp_path, caplog):
@@ -155,3 +156,51 @@ async def test_a_prompt_that_is_longer_than_its_caller_allows_is_refused(provide
     with pytest.raises(ContextWindowExceededError) as refused:
         await provider.generate_async("Hi", max_input_tokens=length - 1)
     assert (refused.value.context_window, refused.value.content_length) == (length - 1, length)
+
+
+@pytest.fixture(scope="module")
+def builder():
+    tokenizer = tokenizer_of(MODEL_PATH)
+    compiler = GrammarCompiler(tokenizer, 1536)
+    return RequestBuilder(ChatTemplate(tokenizer), 8192, 1536, compiler, keep_boundaries=True)
+
+
+def steps_until_refused(builder, text, **options):
+    """Return after how many steps a prompt is refused, and why."""
+    call, count = Call(text, None, [], [], parse_options(options, {})), 0
+    try:
+        for _ in builder.building(call):
+            count += 1
+    except ContextWindowExceededError as error:
+        return count, error
+    raise AssertionError("not refused")
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_prompt_that_cannot_fit_is_refused_before_it_is_tokenized(builder, raw):
+    steps, error = steps_until_refused(builder, "word " * 520_000, raw=raw)
+    assert steps <= 2
+    assert error.content_length >= 8192
+    assert "at least" in str(error)
+    steps, error = steps_until_refused(builder, "word " * 10_000, raw=raw, max_input_tokens=3000)
+    assert steps <= 2
+    assert (error.context_window, "and 3000 are allowed" in str(error)) == (3000, True)
+
+
+def test_a_prompt_is_tokenized_only_as_far_as_it_may_be_long(builder):
+    text = "a b c d e f\n" * 7000  # about one token in two bytes; the bound by bytes is one in 13
+    steps, error = steps_until_refused(builder, text)
+    assert steps <= 3  # of six pieces
+    assert 8192 <= error.content_length < 20_000
+
+
+def test_a_long_prompt_is_built_in_steps_and_is_the_same(builder):
+    text = "word " * 6000
+    options = parse_options({}, {})
+    steps = list(builder.building(Call(text, "Be brief.", [], [], options)))
+    assert len(steps) > 4
+    (request,) = at_once(builder.building(Call(text, "Be brief.", [], [], options)))
+    template = builder.template
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}]
+    assert request.prompt == template.tokens(messages, [])
+    assert request.boundaries

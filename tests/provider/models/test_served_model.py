@@ -10,8 +10,10 @@ from provider.engine.memory_pool import MemoryPool
 from provider.engine.mlx_thread import MlxThread
 from provider.engine.model import LoadProgress
 from provider.interface import GenerationError, ModelNotFoundError
+from provider.models.request_builder import Call
 from provider.models.served_model import BETWEEN_CALLS_S, ServedModel
 from provider.models.source import ModelSource
+from provider.options import GenerationOptions
 from provider.settings import EngineSettings
 
 
@@ -85,10 +87,10 @@ def test_a_loading_that_failed_is_tried_again(serve, tmp_path):
 
 def test_a_closed_model_accepts_no_calls(serve):
     served = serve()
-    served.ready().result()
+    builder, asked = served.ready().result(), Call("Hi", None, [], [], GenerationOptions())
     served.close(0)
     assert served.closed
-    for call in (served.ready, served.refuse_if_closed, lambda: served.prepare(int)):
+    for call in (served.ready, served.refuse_if_closed, lambda: served.build(builder, asked)):
         with pytest.raises(EngineClosedError):
             call()
 

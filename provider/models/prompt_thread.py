@@ -1,0 +1,290 @@
+"""The prompt thread of a model: it loads tokenizers, and builds prompts in steps.
+
+Rule 1: prompts are built in turns that are fair between clients, a few steps each. A prompt whose
+caller has gone is dropped before its next step.
+Rule 2: a prompt may take `max_seconds` of work in all. One that is over this limit in the middle of
+a step, such as in a template that loops, is interrupted by an exception in the thread.
+Rule 3: closing waits for a bounded time. What can't be interrupted, a call of native code, is then
+left behind; the thread is a daemon, so that it does not keep the program from its end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from provider.engine.engine import EngineClosedError
+from provider.formats.pieces import Steps
+from provider.interface import RequestTimeoutError
+from provider.models.prompt_queue import PromptQueue
+from provider.runtime.mlx import clear_streams_at_thread_end
+
+__all__ = ["PromptThread"]
+
+T = TypeVar("T")
+
+CHECKS = 8  # checks for a prompt that takes too long, within the time that one may take
+TURN_S = 0.02  # seconds after which another prompt has its turn; most prompts take less
+STEP_S = 0.2  # seconds, longer than an ordinary step takes
+LAST_S = 0.5  # seconds that an interrupted step has to end before the thread is left behind
+
+log = logging.getLogger(__name__)
+
+
+class _InterruptedError(BaseException):
+    """Raised in the thread to end a step; no handler of ordinary errors catches it."""
+
+
+@dataclass(eq=False)
+class _Job:
+    """Work of one step if `steps` is None, else the steps of a prompt, which are bounded in time.
+
+    The future of steps can be cancelled until it has a result, the other one never.
+    """
+
+    future: Future[Any]
+    work: Callable[[], Any] | None = None
+    steps: Steps[Any] | None = None
+    client: str | None = None
+    seconds: float = 0.0  # what its turns have taken
+    began: float = 0.0  # when its current turn began, on the monotonic clock
+    ended: bool = False  # whether its future has got a result
+
+    def end(self, result: Any = None, error: BaseException | None = None) -> None:
+        """Give the future its result, unless it has one or is cancelled."""
+        if self.steps is not None and not self.future.set_running_or_notify_cancel():
+            return
+        if error is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)
+
+
+class PromptThread:
+    """A thread that its first job starts, and that ends with this object. For any thread."""
+
+    def __init__(self, max_seconds: float):
+        self._worker = worker = _Worker(max_seconds)
+        # Also at the end of the program.
+        self._finalizer = weakref.finalize(self, worker.close, 0.0)
+
+    def submit(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Run `work`, which is not limited in time. Raises EngineClosedError."""
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()
+        return self._worker.add(_Job(future, lambda: work(*arguments)))
+
+    def build(self, client: str | None, steps: Steps[T]) -> Future[T]:
+        """Take `steps`, in turns with those for other clients; cancelling the future ends them.
+
+        The future raises RequestTimeoutError if they take too long, and EngineClosedError once the
+        thread is closed, as does this method.
+        """
+        return self._worker.add(_Job(Future(), steps=steps, client=client))
+
+    def close(self, grace_s: float = 0.0) -> None:
+        """Refuse new jobs, end the prompts, and wait for other work for `grace_s` seconds."""
+        self._worker.close(grace_s)
+
+    def end(self) -> None:
+        """Refuse new jobs, and end the thread after the current one; don't wait for that."""
+        self._worker.refuse()
+
+
+class _Worker:
+    """The thread's own side, which a thread may hold while nobody holds the PromptThread."""
+
+    def __init__(self, max_seconds: float):
+        self._max_seconds = max_seconds
+        # Guards the attributes below. Reentrant, for a finalizer that runs while it is held. What
+        # may be interrupted takes the lock itself: the condition's own methods might keep it.
+        self._lock = threading.RLock()
+        self._condition = threading.Condition(self._lock)
+        self._queue: PromptQueue[_Job] = PromptQueue()
+        self._running: _Job | None = None
+        self._interrupted = False  # whether an exception is on its way to the running step
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._working = threading.Event()  # set while the watch must look
+        self._over = threading.Event()  # set once closed
+
+    def add(self, job: _Job) -> Future[Any]:
+        with self._condition:
+            if self._closed:
+                raise _unloaded()
+            self._queue.add(job, job.client)
+            if self._thread is None:
+                self._thread = self._start("mlx-prompt", self._run)
+                self._start("mlx-prompt-watch", self._watch)
+            self._condition.notify()
+        job.future.add_done_callback(
+            lambda future: self._forget(job) if future.cancelled() else None
+        )
+        return job.future
+
+    def _start(self, name: str, run: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def _forget(self, job: _Job) -> None:
+        with self._condition:
+            self._queue.discard(job)
+
+    def refuse(self) -> None:
+        """Refuse new jobs, and end those that wait."""
+        with self._condition:
+            self._closed = True
+            self._over.set()
+            self._working.set()
+            waiting = self._queue.clear()
+            self._condition.notify()
+        for job in waiting:
+            self._end(job, error=_unloaded())
+
+    def close(self, grace_s: float) -> None:
+        self.refuse()
+        with self._lock:
+            running, thread = self._running, self._thread
+        if running is not None and running.steps is not None:
+            self._end(running, error=_unloaded())
+            grace_s = STEP_S
+        if thread is None or thread is threading.current_thread():
+            return
+        thread.join(grace_s)
+        if thread.is_alive():
+            with self._lock:
+                self._interrupt()
+            thread.join(LAST_S)
+        if thread.is_alive():
+            log.warning("a prompt could not be ended, and its thread is left behind")
+
+    def _end(self, job: _Job, result: Any = None, error: BaseException | None = None) -> None:
+        with self._condition:
+            ended, job.ended = job.ended, True
+        if not ended:
+            job.end(result, error)
+
+    # The thread.
+
+    def _run(self) -> None:
+        clear_streams_at_thread_end()
+        while self._turn():
+            pass
+
+    def _turn(self) -> bool:
+        """Give the next job a turn, once there is one; return whether the thread goes on."""
+        with self._condition:
+            while (job := None if self._closed else self._queue.pop()) is None:
+                if self._closed:
+                    return False
+                self._condition.wait()
+        job.began = time.monotonic()
+        goes_on = self._take_steps(job)
+        took = time.monotonic() - job.began
+        job.seconds += took
+        if goes_on and job.seconds > self._max_seconds:
+            self._end(job, error=self._too_slow())
+            goes_on = False
+        with self._condition:
+            stopped = self._closed or job.future.cancelled()
+            if goes_on and not stopped:
+                self._queue.add(job, job.client, job.seconds)
+            self._queue.took(took)
+        if goes_on and stopped:
+            self._end(job, error=_unloaded())
+        return True
+
+    def _take_steps(self, job: _Job) -> bool:
+        """Take steps of a job, and end the job after its last; return whether it goes on."""
+        self._working.set()
+        try:
+            outcome = self._outcome(job)
+            self._settle()
+        except _InterruptedError:
+            self._settle()
+            outcome = (None, self._too_slow())
+        if outcome is not None:
+            self._end(job, *outcome)
+        return outcome is None
+
+    def _outcome(self, job: _Job) -> tuple[Any, BaseException | None] | None:
+        """Take steps of a job for one turn; return its result or error if they were the last."""
+        with self._lock:
+            self._running = job
+        try:
+            if job.steps is None:
+                assert job.work is not None
+                return job.work(), None
+            while not (self._closed or job.future.cancelled()):
+                next(job.steps)
+                if time.monotonic() - job.began > TURN_S:
+                    break
+        except _InterruptedError:
+            raise
+        except StopIteration as end:
+            return end.value, None
+        except BaseException as error:  # noqa: BLE001 - raised by the future
+            return None, error
+        return None
+
+    def _too_slow(self) -> RequestTimeoutError:
+        return RequestTimeoutError(
+            f"building the prompt took more than the {self._max_seconds:g} s that it may take"
+        )
+
+    # Interrupting a step. At most one exception is sent to each, and none reaches what follows it.
+
+    def _settle(self) -> None:
+        """End the time in which the running step may be interrupted."""
+        with self._lock:
+            self._running = None
+            if self._interrupted:
+                _send(threading.get_ident(), None)
+                self._interrupted = False
+
+    def _interrupt(self) -> None:
+        if self._running is not None and not self._interrupted:
+            assert self._thread is not None
+            assert self._thread.ident is not None
+            self._interrupted = True
+            _send(self._thread.ident, _InterruptedError)
+
+    def _watch(self) -> None:
+        """Interrupt prompts that take too long."""
+        while True:
+            self._working.wait()
+            self._working.clear()
+            while self._is_working():
+                if self._over.wait(self._max_seconds / CHECKS):
+                    return
+            if self._over.is_set():
+                return
+
+    def _is_working(self) -> bool:
+        """Return whether a job runs; interrupt it if it takes too long."""
+        with self._condition:
+            job = self._running
+            if job is None:
+                return False
+            took = job.seconds + time.monotonic() - job.began
+            if job.steps is not None and took > self._max_seconds:
+                self._interrupt()
+            return True
+
+
+def _unloaded() -> EngineClosedError:
+    return EngineClosedError("the model was unloaded")
+
+
+def _send(ident: int, error: type[BaseException] | None) -> None:
+    """Raise an exception in a thread at its next bytecode; None takes back one not raised yet."""
+    raised = None if error is None else ctypes.py_object(error)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), raised)
