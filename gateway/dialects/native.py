@@ -106,7 +106,7 @@ class JsonCodec(_Codec):
     text = True
 
     def encode(self, frame: ServerFrame | ClientFrame) -> bytes:
-        """Return the frame as UTF-8 JSON; a lone surrogate becomes a replacement character."""
+        """Return the frame as UTF-8 JSON; a lone surrogate in a text becomes a "?"."""
         try:
             return TO_JSON.encode(frame)
         except UnicodeEncodeError:
@@ -145,7 +145,7 @@ class MsgpackCodec(_Codec):
     text = False
 
     def encode(self, frame: ServerFrame | ClientFrame) -> bytes:
-        """Return the frame as a msgpack array; a lone surrogate becomes a replacement."""
+        """Return the frame as a msgpack array; a lone surrogate in a text becomes a "?"."""
         kind = type(frame)
         values = list(astuple(frame))
         defaults = DEFAULTS[kind]

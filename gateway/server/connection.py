@@ -49,7 +49,7 @@ NO_TICKET = (
 
 
 class Connection:
-    """One client, from its `ready` to its end."""
+    """One client's connection, which it serves from the `ready` frame to its end."""
 
     def __init__(
         self,

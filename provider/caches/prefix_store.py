@@ -42,7 +42,7 @@ _numbers = itertools.count()  # numbers of this process's temporary files
 
 
 class _ForeignError(ValueError):
-    """The store did not write a file, or can't use it; the message says why."""
+    """A file that the store did not write itself or can't use; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)

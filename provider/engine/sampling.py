@@ -63,8 +63,9 @@ class SeededSampler:
 
     It takes the largest log-probability plus Gumbel noise. mlx's own `categorical` looks a random
     number up in the cumulated probabilities. Rounding differs between batches, which shifts all of
-    these sums: with 1,500 equally likely tokens, one draw in 300 was another token. With Gumbel
-    noise that takes a near tie of the two largest values, about one draw in a million.
+    these sums: with 1,500 equally likely tokens, one draw in 300 gave another token in a batch than
+    alone. With Gumbel noise this happens only if the two largest values are almost equal, in about
+    one draw in a million.
     """
 
     def __init__(self, seed: int, temperature: float, top_p: float, min_p: float, top_k: int):
@@ -153,7 +154,7 @@ class Draws(Protocol):
 
     @property
     def context(self) -> Any:
-        """A TokenBuffer of what the model has been fed, where there are processors."""
+        """The tokens that the model has been fed, as a TokenBuffer; None without processors."""
 
 
 Failures = dict[int, Exception]  # the first fault of each row

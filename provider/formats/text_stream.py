@@ -180,7 +180,7 @@ class TextStream:
         return _deltas("".join(part for _, part in segments))
 
     def _close_call(self, end: str = "", *, cut: bool = False) -> list[Delta]:
-        """Parse the calls in the tool text, which the marker `end` or a limit (`cut`) has ended."""
+        """Parse the calls in the open tool text, which the marker `end` or a limit (`cut`) ends."""
         text, self._tool_text = self._tool_text, None
         if text is None:
             return []

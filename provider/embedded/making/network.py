@@ -63,7 +63,7 @@ class Network(nn.Module):
 
 
 class _Layer(nn.Module):
-    """One block; a double underscore in a weight's name stands for a dot in the file's."""
+    """One transformer block; a double underscore in a weight's name stands for a dot in the file's."""
 
     def __init__(self, config: dict[str, Any]):
         super().__init__()
