@@ -4,13 +4,17 @@
 set -u
 find_chromium() {
     [ -n "${MLX_GATEWAY_CHROMIUM:-}" ] && return 0
-    command -v chromium || command -v chromium-browser || command -v google-chrome
+    for name in chromium-headless-shell chromium chromium-browser google-chrome; do
+        command -v "$name" && return 0
+    done
+    return 1
 }
 find_chromium >/dev/null && exit 0
 if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
-    echo "installing chromium with apt-get" >&2
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1
+    echo "installing Chromium with apt-get" >&2
+    export DEBIAN_FRONTEND=noninteractive
+    install="apt-get install -y -qq --no-install-recommends"
+    { apt-get update -qq && { $install chromium-headless-shell || $install chromium; }; } >/dev/null 2>&1
     find_chromium >/dev/null && exit 0
 fi
 echo "installing Playwright's chromium" >&2
