@@ -1,4 +1,4 @@
-"""mlx streams live as long as the thread that made them."""
+"""The fast BLAS, the device and its memory, and streams that live as long as their thread."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from provider.runtime import mlx as runtime
 from provider.runtime.memory_limits import memory_limits
-from provider.runtime.mlx import clear_streams_at_thread_end, mx, on_cpu, smallest_limit
+from provider.runtime.mlx import (
+    active_memory,
+    clear_streams_at_thread_end,
+    describe,
+    mx,
+    on_cpu,
+    set_blas_threads,
+    smallest_limit,
+)
 from tests.support.timeouts import STARTING
 
 
@@ -58,3 +67,31 @@ def test_the_smallest_limit_is_the_one_with_the_least_room() -> None:
     assert smallest is smallest_limit(), "what models take later makes it no smaller"
     if on_cpu():
         assert all(smallest.room <= limit.room + limit.used for limit in memory_limits())
+
+
+@pytest.mark.skipif(not runtime.OPENBLAS, reason="the system has no OpenBLAS")
+def test_the_threads_of_matrix_products_are_set_for_the_process() -> None:
+    library = runtime._openblas
+    assert library is not None
+    try:
+        for threads in (1, runtime.BLAS_THREADS):
+            set_blas_threads(threads)
+            assert library.openblas_get_num_threads() == threads
+    finally:
+        set_blas_threads(runtime.BLAS_THREADS)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not on_cpu(), reason="other devices bring their own")
+def test_the_log_names_the_blas_of_a_cpu() -> None:
+    blas = runtime.OPENBLAS or "mlx's own BLAS (slow)"
+    assert describe() == f"CPU, float32, {blas}"
+
+
+def test_the_active_memory_grows_by_an_array_and_shrinks_when_it_is_dropped() -> None:
+    before = active_memory()
+    array = mx.ones((1 << 20,), mx.float32)
+    mx.eval(array)
+    held = active_memory() - before
+    del array
+    assert held >= 4 << 20
+    assert active_memory() - before < 4 << 20

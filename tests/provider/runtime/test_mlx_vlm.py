@@ -9,6 +9,7 @@ import mlx_vlm.utils
 
 from provider.embedded import MODEL_PATH
 from provider.runtime import mlx_vlm as runtime
+from tests.support.tiny_vision import write_vision_model
 
 
 def test_the_installed_version_is_the_tested_one():
@@ -33,3 +34,11 @@ def test_mlx_vlm_is_imported_only_when_needed():
     for node in ast.parse(inspect.getsource(runtime)).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             assert "mlx_vlm" not in ast.unparse(node)
+
+
+def test_a_models_weights_and_its_processor_are_loaded(tmp_path, caplog):
+    folder = write_vision_model(tmp_path / "llava", "llava")
+    model, processor = runtime.load_model(folder), runtime.load_processor(folder)
+    assert model.config.model_type == runtime.load_config(folder)["model_type"] == "llava"
+    assert processor.tokenizer.convert_tokens_to_ids("<image>") == model.config.image_token_index
+    assert "tested with" not in caplog.text
