@@ -12,7 +12,7 @@ import json
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,11 +195,11 @@ async def sample(provider: MLXProvider, prompt: str, options: dict[str, Any]) ->
     return "\n".join(lines)
 
 
-async def speed(provider: MLXProvider) -> float:
+async def speed(provider: MLXProvider, tokens: int = 100) -> float:
     """Return tokens a second of one stream alone, the median of five."""
     rates: list[float] = []
     for _ in range(5):
-        answer = await _whole(provider, "Count from 1 to 40", {"max_tokens": 100})
+        answer = await _whole(provider, "Count from 1 to 40", {"max_tokens": tokens})
         rates.append(answer.raw_response.tokens_per_second)
     return sorted(rates)[2]
 
@@ -213,21 +213,31 @@ def _training() -> str:
     )
 
 
+async def measured_share(provider: MLXProvider, name: str, count: int) -> float:
+    """Measure a kind on `count` held-out prompts, and print it with a few wrong answers."""
+    rng = random.Random(SEED)
+    share, wrong = await share_right(provider, [KINDS[name](rng) for _ in range(count)])
+    print(f"{name}: {share:.1%}", *wrong[:3], sep="\n    ", flush=True)  # noqa: T201
+    return share
+
+
 async def measure() -> str:
     """Run everything and return the card's measured part."""
     provider = MLXProvider()
     begin = time.perf_counter()
     await provider.load()
     loading = time.perf_counter() - begin
-    rows = []
-    for name, make in KINDS.items():
-        rng = random.Random(SEED)
-        share, wrong = await share_right(provider, [make(rng) for _ in range(COUNT)])
-        rows.append(f"| {name} | {share:.1%} |")
-        print(rows[-1], *wrong[:3], sep="\n    ", flush=True)  # noqa: T201
+    measured = {name: await measured_share(provider, name, COUNT) for name in KINDS}
     rate = await speed(provider)
     exchanges = [await sample(provider, prompt, options) for prompt, options in SAMPLES]
     await provider.aclose()
+    return card_part(measured, loading, rate, exchanges)
+
+
+def card_part(
+    measured: Mapping[str, float], loading: float, rate: float, exchanges: Sequence[str]
+) -> str:
+    """Return the measured part of the card: shares by kind, seconds, tokens a second, samples."""
     return "\n".join(
         [
             _training(),
@@ -236,7 +246,7 @@ async def measure() -> str:
             "",
             "| what | share |",
             "|---|---|",
-            *rows,
+            *(f"| {name} | {share:.1%} |" for name, share in measured.items()),
             "",
             f"On {describe()}: loaded in {loading:.2f} s, {rate:.0f} tokens a second alone.",
             "",
@@ -248,6 +258,12 @@ async def measure() -> str:
     )
 
 
+def write_into(card: Path, measured: str) -> None:
+    """Replace the measured part of a card, which begins at its mark."""
+    head, _, _ = card.read_text(encoding="utf-8").partition(MARK)
+    card.write_text(f"{head}{MARK}\n\n{measured}", encoding="utf-8")
+
+
 def main() -> None:
     """Measure, print, and write into the card if asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -256,8 +272,7 @@ def main() -> None:
     text = asyncio.run(measure())
     print(text)  # noqa: T201
     if options.write:
-        head, _, _ = CARD.read_text(encoding="utf-8").partition(MARK)
-        CARD.write_text(f"{head}{MARK}\n\n{text}", encoding="utf-8")
+        write_into(CARD, text)
 
 
 if __name__ == "__main__":

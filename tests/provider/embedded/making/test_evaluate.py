@@ -1,5 +1,6 @@
 """The embedded model does what its card says."""
 
+import json
 import random
 import re
 
@@ -8,7 +9,19 @@ import pytest
 from provider import MLXProvider
 from provider.embedded import MODEL_PATH
 from provider.embedded.making.corpus import talk
-from provider.embedded.making.evaluate import CARD, KINDS, share_right
+from provider.embedded.making.evaluate import (
+    CARD,
+    KINDS,
+    MARK,
+    SAMPLES,
+    Case,
+    card_part,
+    measured_share,
+    sample,
+    share_right,
+    speed,
+    write_into,
+)
 
 MEGABYTE = 1_000_000
 
@@ -120,3 +133,56 @@ async def test_it_thinks_aloud_only_when_told_to(provider):
 async def test_of_the_world_it_says_that_it_knows_nothing(provider):
     answer = await provider.generate_async("Who was the king of France?")
     assert answer.content in talk.SORRY
+
+
+async def test_a_wrong_answer_lowers_the_share_and_is_shown(provider):
+    cases = [Case("Count from 3 to 5", {}, lambda answer: answer.content == "3, 4, 5.")]
+    cases += [Case("Count from 4 to 6", {}, lambda answer: False)]
+    share, wrong = await share_right(provider, cases)
+    assert (share, wrong) == (0.5, ["Count from 4 to 6 -> 4, 5, 6. None"])
+
+
+async def test_the_speed_is_that_of_one_stream(provider):
+    assert await speed(provider, tokens=5) > 0
+
+
+async def test_a_share_is_printed_as_it_is_measured(provider, capsys):
+    share = await measured_share(provider, "answers about the gateway", 3)
+    assert capsys.readouterr().out.startswith(f"answers about the gateway: {share:.1%}\n")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shown"),
+    [
+        ("Count from 88 to 104", "> 88, 89, 90"),
+        (
+            "Count from 3 to 12",
+            "> *I count from 3 to 12. I start at 3 and stop after 12.*\n>\n> 3,",
+        ),
+        ("What is 734 plus 58?", ": 734, "),
+        ("And from 10 to 14?", "> 10, 11, 12, 13, 14."),
+    ],
+)
+async def test_a_sample_shows_the_thinking_the_calls_and_the_answer(provider, prompt, shown):
+    options = dict(SAMPLES)[prompt]
+    text = await sample(provider, prompt, options)
+    assert shown in text
+    assert f"**{prompt}**" in text
+    assert text.startswith("(after: Count from 5 to 9 / 5, 6, 7, 8, 9.)") == ("messages" in options)
+    assert (json.dumps(options) in text) == bool(options.keys() - {"messages"})
+
+
+def test_the_measured_part_replaces_the_one_in_the_card(tmp_path):
+    card = tmp_path / "MODEL_CARD.md"
+    text = CARD.read_text()
+    head, _, before = text.partition(f"{MARK}\n\n")
+    card.write_text(text)
+    shown = re.findall(r"^\| (.+) \| ([\d.]+)% \|$", before, re.MULTILINE)
+    said = {name: float(share) / 100 for name, share in shown}
+    _, _, exchanges = before.partition("as they came\n\n")
+    part = card_part(said, 0.11, 336.4, exchanges.rstrip("\n").split("\n\n"))
+    write_into(card, part)
+    line = re.compile(r"^On .*alone\.$", re.MULTILINE)  # names this machine's device
+    assert line.sub("", card.read_text()) == line.sub("", text)
+    assert "loaded in 0.11 s, 336 tokens a second alone." in card.read_text()
+    assert card.read_text().startswith(head)

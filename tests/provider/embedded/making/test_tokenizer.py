@@ -1,5 +1,6 @@
 """The embedded tokenizer and its chat template, as mlx-lm loads them."""
 
+import itertools
 import json
 import shutil
 
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from provider.embedded import MODEL_PATH
+from provider.embedded.making import tokenizer as making
+from provider.embedded.making.corpus import documents
 from provider.embedded.making.tokenizer import END, SPECIAL, START, train_tokenizer
 from provider.models.loading import tokenizer_of
 
@@ -123,6 +126,26 @@ def test_a_conversation_begins_with_the_tokens_of_its_beginning(tokenizer):
     answered = tokens(turns[:2], add_generation_prompt=False)
     assert whole[: len(asked)] == asked
     assert whole[: len(answered)] == answered
+
+
+TEMPLATE = MODEL_PATH / "chat_template.jinja"
+
+
+def test_a_document_is_written_as_the_prompts_of_the_model_are(tokenizer):
+    for document in itertools.islice(documents(3), 20):
+        tools = document.tools or None
+        served = tokenizer.apply_chat_template(
+            document.messages, tools=tools, tokenize=False, add_generation_prompt=False
+        )
+        assert making.render(TEMPLATE, document) == served
+
+
+def test_it_learns_no_merge_across_a_marker_and_every_pair_of_digits():
+    *texts, digits = making._texts(TEMPLATE, seed=1, count=20)
+    assert len(texts) == 20
+    assert not any(marker in text for text in texts for marker in SPECIAL)
+    assert all("assistant\n" in text for text in texts)
+    assert {f"{number:02d}" for number in range(100)} <= set(digits.split())
 
 
 def test_a_tokenizer_is_learned_from_the_corpus_and_loses_nothing(tmp_path):
