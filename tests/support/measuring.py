@@ -22,7 +22,7 @@ QUIET = ["no-data-collected", "module-not-imported", "module-not-measured", "mod
 def measuring(**options):
     """Return a Coverage of both packages, for any thread."""
     this = coverage.Coverage(
-        source_pkgs=list(PACKAGES),
+        source=[str(ROOT / package) for package in PACKAGES],
         concurrency=["thread"],
         config_file=False,
         messages=False,

@@ -48,6 +48,13 @@ REQUEST_BYTES = 1 << 20
 GATEWAY = ("-m", "gateway")
 
 
+def measured_environment():
+    """Return the variables that a program needs to be measured; none if nothing is."""
+    if MEASURED not in os.environ:
+        return {}
+    return {name: os.environ[name] for name in (MEASURED, "MEASURED_INTO", "PYTHONPATH")}
+
+
 def interpreter(command, streams, **options):
     """Start a command in a process of its own, with these three streams."""
     stdin, stdout, stderr = streams

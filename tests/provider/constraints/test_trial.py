@@ -9,6 +9,7 @@ import pytest
 
 from provider.constraints import trial
 from provider.constraints.compiler import constraint_of
+from tests.support.programs import measured_environment
 
 
 def answers(*lines):
@@ -18,7 +19,7 @@ def answers(*lines):
         [sys.executable, "-P", trial.__file__],
         input=given.encode(),
         capture_output=True,
-        env={},
+        env=measured_environment(),
         timeout=60,
         check=False,
     )
