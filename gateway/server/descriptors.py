@@ -69,11 +69,12 @@ def raise_limit(max_connections: int) -> None:
 
 
 def deepen(sockets: Iterable[Any]) -> None:
-    """Let clients wait in the kernel until they are accepted, whatever `backlog` says.
+    """Lengthen the kernel's queues of connections that wait to be accepted on these sockets.
 
-    With a `backlog` of 1, asyncio accepts one connection in each turn of the event loop, so that
-    many at once hold nobody up; and when it can't, it tries again once a second. With more, each
-    failed try makes as many new ones.
+    asyncio takes its argument `backlog` for the length of that queue, and also for the number of
+    connections that it accepts in one turn of the event loop. It is 1 here, so that many new
+    connections delay nobody else, and so that a failed accept is tried again once a second; with
+    a larger one, each failed try would start as many new ones.
     """
     for one in sockets:
         with socket.socket(fileno=os.dup(one.fileno())) as same:
@@ -87,7 +88,7 @@ class Rare:
         self._next = 0.0
 
     def now(self) -> bool:
-        """Return whether it is time again."""
+        """Return whether the last yes was at least LOG_EVERY_S seconds ago."""
         now = time.monotonic()
         if now < self._next:
             return False
@@ -111,7 +112,7 @@ def tell_rarely_of_accept(loop: asyncio.AbstractEventLoop) -> None:
 def refuse_beyond(most: int) -> Any:
     """Return a class of connections for websockets' `serve` that refuses those beyond `most`.
 
-    Before anything is read, so that a client that sends nothing is refused too.
+    They are refused before anything is read, so that this includes clients that send nothing.
     """
     rare = Rare()
 
@@ -126,13 +127,13 @@ def refuse_beyond(most: int) -> Any:
 
 
 class _Refusal(asyncio.Protocol):
-    """Answers any request by a 503, unread."""
+    """Answers a connection with the status 503, without reading its request."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Write the answer; close now, or when the client has sent its request."""
+        """Write the answer; close when the request comes, at the latest after LINGER_S seconds."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.write(_answer())
@@ -142,7 +143,7 @@ class _Refusal(asyncio.Protocol):
             next(iter(_lingering)).close()
 
     def data_received(self, data: bytes) -> None:
-        """Close: closed before, with the request unread, the answer might be lost."""
+        """Close, because the request has come; closing before that might lose the answer."""
         self.close()
 
     def close(self) -> None:
@@ -152,7 +153,7 @@ class _Refusal(asyncio.Protocol):
             self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Forget the client."""
+        """Stop counting the connection among those that wait to be closed."""
         _lingering.pop(self, None)
 
 

@@ -185,7 +185,7 @@ class ChatTemplate:
         return "\n\n".join([*turns, "Assistant:"] if answer else turns)
 
     def least_tokens(self, text: str) -> int:
-        """Return a number of tokens that a text has at least, without encoding it."""
+        """Return a lower bound on the number of a text's tokens, without encoding it."""
         return self._encoder.least(text)
 
     def encoding(
@@ -193,7 +193,7 @@ class ChatTemplate:
     ) -> Steps[list[int]]:
         """Do what `encode` does, or with `special` what `raw` does, in steps.
 
-        `check` is called before each with a number of tokens that the text has at least.
+        `check` is called before each with a lower bound on the number of the text's tokens.
         """
         return self._encoder.encoding(text, check, special=special)
 

@@ -4,7 +4,8 @@ A text is cut before the space between two words, and after the newline before a
 changes nothing if no token of the vocabulary spans it. Whether that is so is found out for each
 tokenizer, by its vocabulary and by a sample. A tokenizer of another kind encodes every text whole.
 Rule: the tokens are those of the whole text. The exception is a text that can't be cut for
-MAX_UNCUT characters, such as a megabyte of one letter: it is cut anyway, which is one seam in it.
+MAX_UNCUT characters, such as a megabyte of one letter: it is cut anyway, and the tokens at that
+place may differ.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Cut:
     """A kind of place where texts are cut.
 
     `pattern` matches the text before the place, `spanning` a token that would span it. `before` is
-    a text that can stand before the place instead of what does.
+    a short text with which a piece that begins at the place is encoded, instead of all the text
+    before it.
     """
 
     pattern: str
@@ -90,7 +92,7 @@ class PieceEncoder:
         self.bytes_per_token = _bytes_per_token(backend, vocabulary) if vocabulary else None
 
     def least(self, text: str) -> int:
-        """Return a number of tokens that no shorter text than this has; 0 if none is known."""
+        """Return a lower bound on the number of a text's tokens; 0 if none is known."""
         return self._least(_size(text))
 
     def _least(self, size: int) -> int:
@@ -101,8 +103,8 @@ class PieceEncoder:
     ) -> Steps[list[int]]:
         """Encode a text in steps, with `special` as `encode_whole` does.
 
-        `check` is called before every piece with a number of tokens that the text has at least; it
-        may raise.
+        `check` is called before every piece with a lower bound on the number of the text's tokens;
+        it may raise.
         """
         check(self.least(text))
         if not self._cuts or len(text) <= self._piece or (special and self._around is None):
@@ -121,7 +123,7 @@ class PieceEncoder:
         return [*tokens, *after]
 
     def _end(self, text: str, start: int) -> tuple[int, str]:
-        """Return the end of the piece from `start`, and a text to stand before the next one."""
+        """Return the end of the piece from `start`, and the context for encoding the next one."""
         end = start + self._piece
         while end < len(text) and end - start < self._max_uncut:
             if (found := self._pattern.search(text, end - 1, end + self._piece)) is not None:
@@ -130,9 +132,9 @@ class PieceEncoder:
         return min(end, len(text)), ""
 
     def _after(self, context: str, piece: str) -> list[int]:
-        """Return the tokens of a piece that comes after a text like `context`.
+        """Return the tokens of a piece that comes after a text which ends like `context`.
 
-        Many tokenizers spell the beginning of a text in another way than what follows.
+        Many tokenizers encode the beginning of a text in another way than the same letters later.
         """
         if not context:
             return self._encode(piece)
@@ -154,7 +156,7 @@ class PieceEncoder:
 
 
 def _around(encode: Encode, encode_whole: Encode) -> tuple[list[int], list[int]] | None:
-    """Return the tokens that `encode_whole` adds before and after, None if it does otherwise."""
+    """Return the tokens that `encode_whole` adds before and after, None if it changes others."""
     plain, whole = encode("a"), encode_whole("a")
     for at in range(len(whole) - len(plain) + 1):
         if whole[at : at + len(plain)] == plain:
@@ -165,7 +167,7 @@ def _around(encode: Encode, encode_whole: Encode) -> tuple[list[int], list[int]]
 def _bytes_per_token(backend: Any, vocabulary: dict[str, int]) -> int | None:
     """Return how many bytes of a text one token covers at most, None if that has no bound.
 
-    It has none where a token stands for all that is unknown, or where spaces are dropped.
+    There is no bound if one token stands for all unknown text, or if spaces are dropped.
     """
     model, ways = backend.model, f"{backend.pre_tokenizer} {backend.normalizer}"
     every_byte = "ByteLevel(" in ways or getattr(model, "byte_fallback", False)

@@ -58,8 +58,8 @@ class RenderedPrompt:
     def tokenizing(self, check: Callable[[int], None]) -> Steps[None]:
         """Find `tokens` in steps.
 
-        `check` is called before each with a number of tokens that the prompt has at least, if one
-        is known. It may raise, which ends the steps.
+        `check` is called before each with a lower bound on the number of the prompt's tokens, if
+        one is known. It may raise, which ends the steps.
         """
         self.tokens = yield from self._tokenizing(check)
 
@@ -72,7 +72,7 @@ class RenderedPrompt:
     def _encoding(
         self, messages: Messages, check: Callable[[int], None], *, answer: bool
     ) -> Steps[list[int]]:
-        """Return the tokens of messages in steps; with `answer`, of those that `text` is about.
+        """Return the tokens of messages, in steps; with `answer`, those of the whole prompt.
 
         Raises InvalidRequestError if the template refuses them.
         """

@@ -68,7 +68,10 @@ class _Job:
 
 
 class PromptThread:
-    """A thread that its first job starts, and that ends with this object. For any thread."""
+    """A thread that its first job starts, and that ends with this object.
+
+    Any thread may call the methods.
+    """
 
     def __init__(self, max_seconds: float):
         self._worker = worker = _Worker(max_seconds)
@@ -99,7 +102,7 @@ class PromptThread:
 
 
 class _Worker:
-    """The thread's own side, which a thread may hold while nobody holds the PromptThread."""
+    """What the thread runs; it refers to no PromptThread, which can so be freed meanwhile."""
 
     def __init__(self, max_seconds: float):
         self._max_seconds = max_seconds
