@@ -412,6 +412,8 @@ async def test_one_of_several_models_is_chosen_and_its_loading_is_shown(new_page
                     .observe(document.body, {childList: true, subtree: true});
             }"""
         )
+        async with settings_of(page) as settings:
+            await settings.get_by_label("Length limit of an answer").fill("20")
         await select.select_option("random")
         await ask(page, "Hi")
         await wait_for_text(page, FIGURES, "· random")
