@@ -8,6 +8,7 @@ has the server's origin; the Host header then has the site's name.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Collection, Sequence
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ __all__ = [
 UNIX = "unix"  # stands for clients of the Unix socket
 Proxies = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network | str, ...]
 
+WITH_PORT = re.compile(r"\[([^]]*)\](?::\d*)?|([^:]*):\d*")
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -76,11 +78,17 @@ def client_address(peer: str, forwarded: Sequence[str], trusted: Proxies) -> str
     address = peer
     hops = [hop.strip() for value in forwarded for hop in value.split(",")]
     while hops and _is_trusted(address, trusted):
-        hop = hops.pop()
+        hop = _without_port(hops.pop())
         if not _is_address(hop):
             break
         address = hop
     return address
+
+
+def _without_port(hop: str) -> str:
+    """Return the address of an entry, which some proxies write with a port: `[::1]:80`, `[::1]`."""
+    found = WITH_PORT.fullmatch(hop)
+    return hop if found is None else found[1] or found[2]
 
 
 def _is_trusted(address: str, trusted: Proxies) -> bool:
