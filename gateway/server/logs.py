@@ -1,8 +1,11 @@
 """The format of log lines: text on a terminal, JSON elsewhere.
 
 Rule 1: at INFO, a connection has two lines and a generation has one.
-Rule 2: no line at INFO or above has a prompt, an answer or a token. The message of an unexpected
-error may quote one, so only its type and traceback are logged; its message is logged at DEBUG.
+Rule 2: no line at INFO or above has a prompt or an answer. The message of an unexpected error may
+quote one, so only its type and traceback are logged; its message is logged at DEBUG.
+Rule 3: no line has a token, at DEBUG neither. The websockets library logs handshakes and frames at
+DEBUG, so its lines of that level are never shown; its errors may quote a header, so they are shown
+without their messages.
 """
 
 from __future__ import annotations
@@ -35,7 +38,9 @@ def set_up(level: str, line_format: str, stream: TextIO | None = None) -> None:
     for name in OWN:
         logging.getLogger(name).setLevel(level.upper())
     # The library logs every failed handshake as an error, and a port scan causes many.
-    logging.getLogger(LIBRARY).setLevel("DEBUG" if level == "debug" else "CRITICAL")
+    library = logging.getLogger(LIBRARY)
+    library.setLevel("INFO" if level == "debug" else "CRITICAL")
+    library.addFilter(_without_message)
 
 
 def fields(**values: Any) -> dict[str, Any]:
@@ -49,6 +54,14 @@ def unexpected(log: logging.Logger, what: str, error: BaseException) -> None:
     kind = type(error).__name__
     log.error("%s: %s\n%s", what, kind, trace, extra=fields(error=kind))
     log.debug("%s", what, exc_info=error)
+
+
+def _without_message(record: logging.LogRecord) -> bool:
+    """Leave the type of a record's error, and drop the rest of it; let the record through."""
+    if isinstance(record.exc_info, tuple) and record.exc_info[0] is not None:
+        record.msg = f"{record.getMessage()}: {record.exc_info[0].__name__}"
+        record.args, record.exc_info, record.exc_text = None, None, None
+    return True
 
 
 class _Text(logging.Formatter):

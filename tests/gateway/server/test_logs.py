@@ -1,19 +1,21 @@
 """What is logged, and what never is."""
 
+import asyncio
 import io
 import json
 import logging
 import re
+from hashlib import sha256
 
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from gateway.protocol.frames import Cancel, Generate, Hello
 from gateway.server import logs
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import Fail, Pause, Say, ScriptedProvider
-from tests.support.servers import Wire, eventually, running, stream_url, wired
+from tests.support.servers import Wire, eventually, get, running, stream_url, wired
 
 SECRET = "a-secret-prompt"
 TOKEN = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -80,6 +82,45 @@ async def test_a_connection_has_two_lines_and_a_generation_one(logged):
     (error,) = [line for line in lines if line["level"] == "error"]
     assert error["error"] == "RuntimeError"
     assert re.search(r"internal error [0-9a-f]{12}", error["message"])
+
+
+async def test_a_token_is_not_logged_even_for_debugging(logged):
+    stream = logged("debug")
+    tokens = Tokens([Token("alice", sha256(SECRET.encode()).hexdigest())])
+    bearer = {"Authorization": f"Bearer {SECRET}"}
+    async with running(ScriptedProvider(script=[Say("x")]), tokens) as gateway:
+        async with wired(gateway, additional_headers=bearer):
+            pass
+        async with connect(stream_url(gateway)) as socket:
+            await Wire(socket).send(Hello(token=SECRET))
+            await socket.recv()
+        for offered in (f"bearer.{SECRET}", f'"{SECRET}'):
+            wrong = {"Sec-WebSocket-Protocol": f"mlx-gateway.v1.json, {offered}, ="}
+            with pytest.raises(InvalidHandshake):
+                async with connect(stream_url(gateway), additional_headers=wrong):
+                    pass
+        await get(gateway, f"/v1/models?token={SECRET}", Authorization=f"Bearer {SECRET}")
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(f"GET /v1/stream?token={SECRET}\r\n\r\n".encode())
+        await reader.read()
+        writer.close()
+        await eventually(lambda: gateway.connections == 0)
+    said = stream.getvalue()
+    assert "connection open" in said
+    assert SECRET not in said
+
+
+def test_the_librarys_errors_are_told_by_their_type(logged):
+    stream = logged("debug")
+    library = logging.getLogger(logs.LIBRARY)
+    try:
+        raise ValueError(SECRET)
+    except ValueError:
+        library.error("opening handshake failed", exc_info=True)
+    library.debug("> %s", SECRET)
+    (line,) = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert line["message"] == "opening handshake failed: ValueError"
+    assert "exception" not in line
 
 
 async def test_no_prompt_answer_or_token_is_logged(logged):
