@@ -312,7 +312,7 @@ def new(
     secret = bearer.new_secret()
     expires = None if days is None else datetime.now(UTC) + timedelta(days=days)
     try:
-        before = file.read_text("utf-8") if file.exists() else ""
+        before = bearer.text_of_file(file.read_bytes(), str(file)) if file.exists() else ""
         after = f"{before.rstrip()}\n\n{bearer.as_toml(name, secret, expires)}".lstrip()
         bearer.Tokens(bearer.from_file(after, str(file)))
         _write_private(file, after)

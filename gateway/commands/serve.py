@@ -26,7 +26,7 @@ from gateway.server import logs
 from gateway.server.descriptors import raise_limit, tell_rarely_of_accept
 from gateway.server.origins import is_loopback
 from gateway.server.server import Gateway
-from gateway.server.tokens import BadTokens, Tokens, from_environment, from_file
+from gateway.server.tokens import BadTokens, Tokens, from_environment, from_file, text_of_file
 from provider.interface import (
     AbstractLLMError,
     InvalidParameterError,
@@ -191,7 +191,8 @@ def _read_tokens(token_file: str | None) -> Tokens:
     variable = configuration.TOKENS_VARIABLE
     found = from_environment(os.environ.get(variable, ""), variable)
     if token_file is not None:
-        found += from_file(Path(token_file).read_text("utf-8"), token_file)
+        text = text_of_file(Path(token_file).read_bytes(), token_file)
+        found += from_file(text, token_file)
     return Tokens(found)
 
 

@@ -16,6 +16,8 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
 
 from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.exceptions import ConnectionClosed
@@ -148,8 +150,10 @@ class Connection:
             )
         return self.token is not None
 
-    def evict(self) -> None:
-        """Close the connection, because its token is no longer valid."""
+    def evict(self, now: datetime) -> None:
+        """Close the connection, because its token is no longer valid, and begin nothing more."""
+        if self.token is not None:
+            self.token = replace(self.token, expires=now)
         closing = asyncio.create_task(
             self._close(CloseCode.NOT_AUTHENTICATED, "the token is no longer valid")
         )

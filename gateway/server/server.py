@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
@@ -139,15 +140,23 @@ class Gateway:
 
     @property
     def tokens(self) -> Tokens:
-        """The accepted tokens. Setting them closes connections with other tokens, with 4401."""
+        """The accepted tokens.
+
+        Setting them closes connections with other or expired tokens, with 4401; the others have
+        the expiry and the limits of the new ones.
+        """
         return self._handshake.tokens
 
     @tokens.setter
     def tokens(self, tokens: Tokens) -> None:
         self._handshake.tokens = tokens
-        for connection in self._connections:
-            if tokens and connection.token not in tokens:
-                connection.evict()
+        now = datetime.now(UTC)
+        for connection in self._connections if tokens else ():
+            token = tokens.successor(connection.token, now)
+            if token is None:
+                connection.evict(now)
+            else:
+                connection.token = token
 
     def renew_certificate(self) -> None:
         """Read the certificate's files again, for connections to come. Raises OSError."""

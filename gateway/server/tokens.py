@@ -33,6 +33,7 @@ __all__ = [
     "from_file",
     "from_header",
     "new_secret",
+    "text_of_file",
 ]
 
 MAX_CHARS = 1024  # longest secret that is hashed
@@ -75,11 +76,15 @@ class Tokens:
         """Return the number of tokens."""
         return len(self._tokens)
 
-    def __contains__(self, token: object) -> bool:
-        """Return whether a token is one of them, with the same secret."""
-        return isinstance(token, Token) and any(
-            (one.name, one.sha256) == (token.name, token.sha256) for one in self._tokens
-        )
+    def successor(self, token: Token | None, now: datetime) -> Token | None:
+        """Return the token with the same name and secret, if there is one and it has not expired.
+
+        Its expiry and its limits may be others.
+        """
+        for one in self._tokens:
+            if token is not None and (one.name, one.sha256) == (token.name, token.sha256):
+                return one if one.valid_at(now) else None
+        return None
 
     def find(self, secret: str | None, now: datetime) -> Token | None:
         """Return the token with this secret, if there is one and it has not expired.
@@ -117,6 +122,14 @@ def from_file(text: str, file_name: str) -> list[Token]:
     if content or not isinstance(entries, dict):
         raise BadTokens(f"`{file_name}` must hold tables `[tokens.NAME]` and nothing else")
     return [_entry(name, entry, file_name) for name, entry in entries.items()]
+
+
+def text_of_file(data: bytes, file_name: str) -> str:
+    """Return the text of a token file. Raises BadTokens."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise BadTokens(f"`{file_name}` must be UTF-8, and its byte {error.start} is not") from None
 
 
 def from_environment(text: str, variable: str) -> list[Token]:

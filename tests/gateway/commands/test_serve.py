@@ -186,8 +186,8 @@ async def test_a_hangup_signal_reads_the_tokens_again_and_keeps_the_old_ones_if_
     file.write_text(entry("alice", "a") + entry("bob", "b"))
     os.kill(os.getpid(), signal.SIGHUP)
     await eventually(lambda: len(gateway.tokens) == 2)
-    for wrong in (WRONG_TOKENS, ""):
-        file.write_text(wrong)
+    for wrong in (WRONG_TOKENS.encode(), b"", b"[tokens.caf\xe9]"):
+        file.write_bytes(wrong)
         one._reload()
         assert len(gateway.tokens) == 2
     os.kill(os.getpid(), signal.SIGTERM)

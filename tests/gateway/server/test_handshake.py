@@ -263,6 +263,40 @@ async def test_new_tokens_take_the_place_of_the_old_ones():
         assert (await get(gateway, "/v1/models", Authorization="Bearer new"))[0] == 200
 
 
+AUTHORIZED = {"Authorization": f"Bearer {SECRET}"}
+
+
+@pytest.mark.parametrize("seconds", [-1, 0])
+async def test_a_new_list_in_which_a_token_has_expired_closes_its_connections(seconds):
+    provider = scripted(Say("x"), Pause(3600))
+    then = datetime.now(UTC) + timedelta(seconds=seconds)
+    async with running(provider, Tokens([Token("alice", DIGEST)])) as gateway:
+        async with wired(gateway, additional_headers=AUTHORIZED) as alice:
+            await alice.send(Generate(id="a", prompt="hi"))
+            await alice.until("chunk")
+            gateway.tokens = Tokens([Token("alice", DIGEST, then)])
+            assert await close_code(alice.socket) == CloseCode.NOT_AUTHENTICATED
+            await eventually(lambda: not provider.live)
+
+
+async def test_a_new_list_with_other_limits_holds_for_open_connections():
+    provider = scripted(Say("x"), Pause(3600))
+    async with running(provider, Tokens([Token("alice", DIGEST)])) as gateway:
+        async with wired(gateway, additional_headers=AUTHORIZED) as alice:
+            for most, frame_id in ((1, "b"), (None, "c")):
+                gateway.tokens = Tokens([Token("alice", DIGEST, max_generations=2)])
+                await alice.send(Generate(id=f"{frame_id}1", prompt="hi"))
+                await alice.until("chunk")
+                gateway.tokens = Tokens([Token("alice", DIGEST, max_generations=most)])
+                await alice.send(Generate(id=f"{frame_id}2", prompt="hi"))
+                kind = (await alice.until("chunk", "error"))[-1]["type"]
+                assert kind == ("chunk" if most is None else "error")
+            soon = datetime.now(UTC) + timedelta(hours=1)
+            gateway.tokens = Tokens([Token("alice", DIGEST, soon)])
+            await alice.send(Ping(nonce="still here"))
+            await alice.until("pong")
+
+
 async def test_a_token_that_expires_meanwhile_asks_for_nothing_more():
     soon = datetime.now(UTC) + timedelta(seconds=3)
     authorized = {"Authorization": f"Bearer {SECRET}"}

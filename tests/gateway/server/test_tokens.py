@@ -14,6 +14,7 @@ from gateway.server.tokens import (
     from_file,
     from_header,
     new_secret,
+    text_of_file,
 )
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -32,6 +33,25 @@ def test_a_token_is_found_by_its_secret_until_it_expires():
     assert tokens.find("a", NOW + timedelta(seconds=1)) is None
     for wrong in (None, "", "c", digest("a"), "a" * 10_000, "\ud800"):
         assert tokens.find(wrong, NOW) is None
+
+
+def test_a_file_that_is_not_utf_8_is_named_with_the_place():
+    assert text_of_file("[tokens.é]".encode(), "t.toml") == "[tokens.é]"
+    with pytest.raises(BadTokens, match=r"`t.toml` must be UTF-8, and its byte 2 is not"):
+        text_of_file(b"ab\xe9", "t.toml")
+
+
+def test_a_successor_has_the_same_secret_and_may_have_other_limits():
+    alice = Token("alice", digest("a"), max_generations=5)
+    for new, found in [
+        (Token("alice", digest("a")), True),
+        (Token("alice", digest("a"), NOW + timedelta(seconds=1), 3), True),
+        (Token("alice", digest("a"), NOW), False),
+        (Token("alice", digest("b")), False),
+        (Token("bob", digest("a")), False),
+    ]:
+        assert Tokens([new]).successor(alice, NOW) is (new if found else None)
+    assert Tokens([alice]).successor(None, NOW) is None
 
 
 def test_a_new_token_is_read_back_from_the_lines_made_for_it():
