@@ -51,7 +51,7 @@ class Sockets:
 
     @classmethod
     def allowed(cls, max_connections: int) -> Sockets:
-        """Return the numbers for this process."""
+        """Return the numbers for the files that this process may have open."""
         return cls.within(max_connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 

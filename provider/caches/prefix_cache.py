@@ -142,7 +142,7 @@ class PrefixCache:
     def on_disk(self, key: str, tokens: Sequence[int]) -> Stored | None:
         """Return the file with a longer prefix of `tokens` than any entry has, None without one.
 
-        A file larger than all entries together may be is not considered.
+        A file of more than `max_bytes` is not considered.
         """
         if self.store is None:
             return None

@@ -55,7 +55,8 @@ class Places:
     def mask(self, width: int, window: int | None, *, as_array: bool) -> Any:
         """Return the attention mask: None, "causal", or booleans `(rows, 1, width, extent)`.
 
-        None hides nothing. With a `window`, a query sees only that many positions up to its own.
+        With None, every position is visible. With a `window`, a query sees only that many positions
+        up to its own.
         """
         if self.level and window is None and not as_array:
             if width == 1:

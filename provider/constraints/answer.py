@@ -3,8 +3,8 @@
 Rule 1: thinking comes first and is not constrained. The constrained text begins where it ends.
 Rule 2: the state of an AnswerConstraint follows from the answer's tokens alone, so that a step may
 be repeated after a failed forward pass or a rejected draft token.
-Rule 3: an answer never goes on without its constraint. Where it can't be held to it any longer,
-for instance because that is too complex for llguidance, there is an error.
+Rule 3: an answer never goes on without its constraint. If the constraint can't be applied any
+longer, for instance because it is too complex for llguidance, the run ends with an error.
 """
 
 from __future__ import annotations

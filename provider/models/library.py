@@ -146,10 +146,10 @@ class Library:
         return any(served.unload(on_mlx_thread=True) for served in oldest_first)
 
     def _make_way(self) -> None:
-        """Let the model that has been loaded longest make way, unless another already does.
+        """Make the model that has been loaded longest accept no new calls, so that it is unloaded.
 
-        Must be called on the MLX thread. `MemoryPool.reserving` limits how long a load waits for
-        it.
+        Does nothing while another model is in that state. Must be called on the MLX thread.
+        `MemoryPool.reserving` limits how long a load waits for it.
         """
         longest_first = sorted(self._all(), key=lambda served: served.loaded_at)
         if not any(served.makes_way for served in longest_first):

@@ -216,7 +216,7 @@ class _LongestPrompt:
     allowed: int | None
 
     def refuse_from(self, least: int) -> None:
-        """Refuse a prompt of which only a lower bound is known. Raises as `refuse` does."""
+        """Raise as `refuse` does if a prompt of at least `least` tokens is too long."""
         self.refuse(least, "at least ")
 
     def refuse(self, length: int, about: str = "") -> None:

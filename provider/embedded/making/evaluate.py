@@ -1,7 +1,8 @@
 """Measure the embedded model: `python -m provider.embedded.making.evaluate [--write]`.
 
-Held-out prompts of each kind, greedy, judged on exact text: names, cities, words, pairs of numbers
-and subjects that training never saw. With `--write` the numbers and samples go into the card.
+It answers prompts of each kind by greedy decoding, and each answer is checked by its text. The
+names, cities, words, pairs of numbers and subjects are ones that training never saw. With `--write`
+the results and sample answers are written into the model card.
 """
 
 from __future__ import annotations

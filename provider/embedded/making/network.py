@@ -49,7 +49,7 @@ class Network(nn.Module):
         return [weight for weight in self.layers.parameters() if weight.ndim == 2]
 
     def others(self) -> list[nn.Parameter]:
-        """Return the rest: the embedding and the norms."""
+        """Return the weights that AdamW updates: the embedding and the norms."""
         norms = [weight for weight in self.layers.parameters() if weight.ndim == 1]
         return [self.embed, self.norm, *norms]
 
