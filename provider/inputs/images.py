@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from provider.interface import ImageProcessingError
@@ -12,6 +13,10 @@ __all__ = ["open_image", "open_images", "take_images"]
 
 MAX_PIXELS = 64_000_000  # per image; a larger one is a decompression bomb or a mistake
 MAX_PIXELS_TOGETHER = 4 * MAX_PIXELS  # per conversation: 20 photographs, 768 MB when unpacked
+MAX_RATIO = 64  # of an image's sides; processors enlarge an image until its shorter side is enough
+# Larger images are made smaller for a model's processor, which may take 40 bytes a pixel.
+MAX_SHOWN = 12_600_000  # pixels per image, which no model looks at all of
+MAX_SHOWN_TOGETHER = 2 * MAX_SHOWN  # per conversation: 20 images of a million pixels
 # The formats that PIL decodes itself; for others it would start external programs.
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "HEIF")
 
@@ -33,40 +38,78 @@ def take_images(
     return taken, data
 
 
-def open_images(images: Sequence[bytes], max_pixels: int = MAX_PIXELS_TOGETHER) -> list[Any]:
-    """Return PIL images; see `open_image`.
+def open_images(
+    images: Sequence[bytes], max_pixels: int = MAX_PIXELS_TOGETHER, names: Sequence[str] = ()
+) -> Generator[None, None, list[Any]]:
+    """Open images in steps, one each, and return them as PIL has them; see `open_image`.
 
-    Raises ImageProcessingError also if they have more than `max_pixels` pixels together.
+    `names` say in errors which image is meant. Raises ImageProcessingError also if they have more
+    than `max_pixels` pixels together.
     """
     left, pictures = max_pixels, []
-    for data in images:
-        pictures.append(open_image(data, min(left, MAX_PIXELS)))
-        left -= pictures[-1].width * pictures[-1].height
+    shown = min(MAX_SHOWN, MAX_SHOWN_TOGETHER // max(1, len(images)))
+    for number, data in enumerate(images):
+        name = names[number] if names else f"image {number + 1}"
+        picture, pixels = _opened(data, min(left, MAX_PIXELS), shown, f"{name}: ")
+        pictures.append(picture)
+        left -= pixels
+        yield
     return pictures
 
 
-def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Any:
-    """Return a PIL image, upright and in RGB.
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS, max_shown: int = MAX_SHOWN) -> Any:
+    """Return a PIL image, upright and in RGB, made smaller if it has over `max_shown` pixels.
 
-    Raises ImageProcessingError for an unreadable image or one of more than `max_pixels` pixels.
+    Raises ImageProcessingError for an unreadable image, one of more than `max_pixels` pixels, or
+    one of which a side is more than MAX_RATIO times as long as the other.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415 - only for images
+    return _opened(data, max_pixels, max_shown, "")[0]
+
+
+def _opened(data: bytes, max_pixels: int, max_shown: int, name: str) -> tuple[Any, int]:
+    """Return an image, and how many pixels it had. `name` begins the messages of errors."""
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - only for images
 
     Image.init()
-    known = [name for name in FORMATS if name in Image.OPEN]
+    known = [form for form in FORMATS if form in Image.OPEN]
     try:
         image = Image.open(io.BytesIO(data), formats=known)  # reads only the header
-        pixels = image.width * image.height
-        fits = pixels <= max_pixels
-        shown = ImageOps.exif_transpose(image).convert("RGB") if fits else None
+        refused = _refusal(image.size, max_pixels)
+        shown = None if refused else _shown(image, max_shown)
     except UnidentifiedImageError as error:
-        said = f"an image has an unknown format; known formats are {', '.join(known)}"
+        said = f"{name}an image has an unknown format; known formats are {', '.join(known)}"
         raise ImageProcessingError(said, original_exception=error) from error
     except Exception as error:  # the decoders of PIL raise many kinds of errors
         raise ImageProcessingError(
-            f"an image cannot be read: {error}", original_exception=error
+            f"{name}an image cannot be read: {error}", original_exception=error
         ) from error
-    if shown is None:
+    if refused:
+        raise ImageProcessingError(name + refused)
+    return shown, image.width * image.height
+
+
+def _refusal(size: tuple[int, int], max_pixels: int) -> str:
+    """Return why an image of this size is not unpacked, "" if it is."""
+    short, long = sorted(size)
+    if short * long > max_pixels:
         limit = f"{MAX_PIXELS}, or {MAX_PIXELS_TOGETHER} for all images together"
-        raise ImageProcessingError(f"an image has {pixels} pixels, more than {limit}")
+        return f"an image has {short * long} pixels, more than {limit}"
+    if long > MAX_RATIO * short:
+        return f"an image has a side {long} pixels long, more than {MAX_RATIO} times the other"
+    return ""
+
+
+def _shown(image: Any, max_shown: int) -> Any:
+    """Return an image as a model sees it, with as few copies as possible."""
+    from PIL import ImageOps  # noqa: PLC0415
+
+    factor = math.ceil(math.sqrt(image.width * image.height / max_shown))
+    if factor > 1:
+        image.draft("RGB", (image.width // factor, image.height // factor))  # for JPEG
+        factor = math.ceil(math.sqrt(image.width * image.height / max_shown))
+    shown = image if image.mode == "RGB" else image.convert("RGB")
+    if factor > 1:
+        shown = shown.reduce(factor)
+        shown.info |= image.info  # has the orientation
+    ImageOps.exif_transpose(shown, in_place=True)
     return shown

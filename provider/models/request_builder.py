@@ -101,7 +101,7 @@ class RequestBuilder:
             raw=call.prompt,
         )
         longest = _LongestPrompt(self.context_window, options.max_input_tokens)
-        processed = self._processed(prompt, images, longest) if images else None
+        processed = (yield from self._processing(prompt, images, longest, call)) if images else None
         yield
         if processed is not None:
             prompt.tokens = processed.tokens
@@ -131,9 +131,9 @@ class RequestBuilder:
             kind=_digest(images) if images else "",
         )
 
-    def _processed(
-        self, prompt: RenderedPrompt, images: list[bytes], longest: _LongestPrompt
-    ) -> ProcessedImages:
+    def _processing(
+        self, prompt: RenderedPrompt, images: list[bytes], longest: _LongestPrompt, call: Call
+    ) -> Steps[ProcessedImages]:
         """Return a prompt's images and tokens as the image processor makes them.
 
         Raises UnsupportedFeatureError for a text model, ImageProcessingError for a bad image,
@@ -144,7 +144,9 @@ class RequestBuilder:
                 "vision", f"this model reads text, not images{self.why_text_only}"
             )
         longest.refuse_from(self.template.least_tokens(prompt.text))
-        return self.image_processor.process(prompt.text, images)
+        return (
+            yield from self.image_processor.processing(prompt.text, images, _names(images, call))
+        )
 
     def _turns(self, call: Call) -> list[dict[str, Any]]:
         """Return the conversation's messages, none for a raw prompt.
@@ -227,6 +229,20 @@ class _LongestPrompt:
         if self.allowed is not None and length > self.allowed:
             said = f"the prompt has {about}{length} tokens, and {self.allowed} are allowed"
             raise ContextWindowExceededError(self.allowed, length, said)
+
+
+def _names(images: Sequence[bytes], call: Call) -> list[str]:
+    """Return for each image the field of the call in which it is, for errors about it."""
+    names = {}
+    for number, file in enumerate(call.files):
+        if isinstance(file, FileData):
+            names[id(file.data)] = f"`files[{number}]`"
+    for number, message in enumerate(call.options.messages or ()):
+        content = message.get("content")
+        for place, part in enumerate(content if isinstance(content, list) else ()):
+            if "data" in part:
+                names[id(part["data"])] = f"`messages[{number}].content[{place}]`"
+    return [names.get(id(data), f"image {number + 1}") for number, data in enumerate(images)]
 
 
 def _digest(images: Sequence[bytes]) -> str:

@@ -11,7 +11,7 @@ Rule: an `ImageProcessor` belongs to the prompt thread, everything else to the M
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,12 +92,14 @@ class ImageProcessor:
         with without_code():
             self._processor = mlx_vlm.load_processor(path)
 
-    def process(self, text: str, images: Sequence[bytes]) -> ProcessedImages:
+    def processing(
+        self, text: str, images: Sequence[bytes], names: Sequence[str] = ()
+    ) -> Generator[None, None, ProcessedImages]:
         """Return the tokens of a rendered prompt together with its processed images.
 
         Raises ImageProcessingError if an image can't be read or the processor refuses it.
         """
-        pictures = open_images(images)
+        pictures = yield from open_images(images, names=names)
         try:
             made = dict(self._processor(images=pictures, text=[text]))
         except Exception as error:  # processors may raise anything

@@ -5,7 +5,8 @@ import io
 import pytest
 from PIL import Image
 
-from provider.inputs.images import open_image, open_images, take_images
+from provider.formats.pieces import at_once
+from provider.inputs.images import MAX_SHOWN_TOGETHER, open_image, open_images, take_images
 from provider.interface import ImageProcessingError
 from tests.support.tiny_vision import picture
 
@@ -40,9 +41,44 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked():
 
 def test_images_that_are_too_large_together_are_refused():
     red = picture("red", (100, 100))
-    assert len(open_images([red] * 3, 30_000)) == 3
+    assert len(at_once(open_images([red] * 3, 30_000))) == 3
     with pytest.raises(ImageProcessingError, match="for all images together"):
-        open_images([red] * 4, 30_000)
+        at_once(open_images([red] * 4, 30_000))
+
+
+def test_an_error_says_which_image_is_meant():
+    with pytest.raises(ImageProcessingError, match="image 2: an image has an unknown format"):
+        at_once(open_images([picture("red"), b"none"]))
+    with pytest.raises(ImageProcessingError, match="there: an image has an unknown format"):
+        at_once(open_images([b"none"], names=["there"]))
+
+
+@pytest.mark.parametrize("size", [(6500, 100), (100, 6500)])
+def test_an_image_of_one_long_line_is_refused(size):
+    with pytest.raises(ImageProcessingError, match="more than 64 times the other"):
+        open_image(picture("red", size))
+
+
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
+def test_a_large_image_is_made_smaller_and_looks_the_same(name):
+    image = Image.new("RGB", (400, 200), "blue")
+    image.paste("red", (0, 0, 200, 200))
+    turned, data = Image.Exif(), io.BytesIO()
+    turned[ORIENTATION] = TURN_RIGHT
+    image.save(data, name, exif=turned)
+    small = open_image(data.getvalue(), max_shown=20_000)
+    assert small.width * small.height <= 20_000
+    upright = open_image(data.getvalue())
+    assert (small.width < small.height) is (upright.width < upright.height)
+    seen, whole = (one.resize((2, 2)).convert("RGB") for one in (small, upright))
+    for place in ((0, 0), (1, 1)):
+        pairs = zip(seen.getpixel(place), whole.getpixel(place), strict=True)
+        assert all(abs(a - b) < 40 for a, b in pairs)
+
+
+def test_images_share_the_pixels_that_are_shown():
+    many = at_once(open_images([picture("red", (2000, 2000))] * 16))
+    assert sum(image.width * image.height for image in many) <= MAX_SHOWN_TOGETHER
 
 
 def test_a_photograph_taken_sideways_is_turned_upright():

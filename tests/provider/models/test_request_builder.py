@@ -14,11 +14,12 @@ from provider.formats.chat_template import ChatTemplate
 from provider.formats.pieces import at_once
 from provider.interface import (
     ContextWindowExceededError,
+    FileData,
     InvalidParameterError,
     UnsupportedFeatureError,
 )
 from provider.models.loading import tokenizer_of
-from provider.models.request_builder import Call, RequestBuilder
+from provider.models.request_builder import Call, RequestBuilder, _names
 from provider.options import parse_options
 from tests.provider.constraints.test_answer import TOOLS
 from tests.support.tiny_models import LLAMA, write_model
@@ -204,3 +205,14 @@ def test_a_long_prompt_is_built_in_steps_and_is_the_same(builder):
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}]
     assert request.prompt == template.tokens(messages, [])
     assert request.boundaries
+
+
+def test_errors_about_images_name_the_field_with_the_image():
+    part, data = {"type": "image", "data": b"one"}, b"two"
+    messages = [{"role": "user", "content": [{"type": "text", "text": "x"}, part]}]
+    options = parse_options({"messages": messages}, {})
+    call = Call("", None, [FileData("a.png", None, data)], [], options)
+    (message,) = options.messages
+    images = [message["content"][1]["data"], data, b"three"]
+    names = ["`messages[0].content[1]`", "`files[0]`", "image 3"]
+    assert _names(images, call) == names

@@ -8,6 +8,7 @@ import pytest
 
 from provider import MLXProvider
 from provider.embedded import MODEL_PATH
+from provider.formats.pieces import at_once
 from provider.inputs.images import open_image
 from provider.interface import (
     FileData,
@@ -233,7 +234,7 @@ def test_a_model_with_a_broken_processor_keeps_no_memory_and_can_be_repaired(tmp
 def test_pixels_cross_the_threads_as_numpy(folder):
     from provider.models.vision import ImageProcessor
 
-    made = ImageProcessor(folder).process("x " + _place(folder), [RED])
+    made = at_once(ImageProcessor(folder).processing("x " + _place(folder), [RED]))
     assert all(isinstance(value, np.ndarray) for value in made.inputs.values())
     assert isinstance(made.tokens, list)
 
