@@ -359,12 +359,11 @@ def log_probabilities(target):
     frames = [
         generate(
             f"l{n}",
-            prompt="Tell me a story",
+            prompt="Count from 1 to 999",
             stream=False,
             logprobs=True,
             top_logprobs=20,
             max_tokens=4000,
-            temperature=1.5,
         )
         for n in range(64)
     ]
