@@ -93,6 +93,9 @@ class RunQueue(Generic[Key]):
         turns: list[tuple[_Line[Key], int]] = []  # each with how many runs have had their turn
         places = 0
         while joining or turns:
+            if len(turns) == 1 and not joining:
+                line, done = turns[0]
+                return order + list(line.waiting)[done:]
             places = places + 1 if turns else joining[0].places
             new: list[tuple[_Line[Key], int]] = []
             while joining and joining[0].places == places:
