@@ -63,8 +63,9 @@ class Generations:
 
         `on_connection` is the number of answers that are live on the client's connection.
         """
-        client = self._by_client[_client(token, address)]
-        load = Load(on_connection, client, self._answers, self.draining)
+        client = _client(token, address)
+        held = 0 if client is None else self._by_client[client]
+        load = Load(on_connection, held, self._answers, self.draining)
         return refusal(request, self.settings, token, load, datetime.now(UTC))
 
     def begin(
@@ -169,6 +170,12 @@ class Generations:
         return exposition(self.metrics, now, provider.statistics())
 
 
-def _client(token: Token | None, address: str) -> str:
-    """Return the name of a client, which is its token, or its address where there is none."""
-    return f"address {address}" if token is None else f"token {token.name}"
+def _client(token: Token | None, address: str) -> str | None:
+    """Return the name of a client, which is its token, or its address where there is none.
+
+    None if that is not known either, on a Unix socket: then clients can't be told apart, and no one
+    may have a share of them all.
+    """
+    if token is not None:
+        return f"token {token.name}"
+    return f"address {address}" if address else None

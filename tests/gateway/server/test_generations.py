@@ -4,11 +4,13 @@ import asyncio
 import sys
 from hashlib import sha256
 
+from websockets.asyncio.client import unix_connect
+
 from gateway.protocol.frames import Cancel, Generate
 from gateway.server.tokens import Token, Tokens
 from provider.interface import AbstractLLMInterface, GenerateResponse, Health
-from provider.scripted import Say, ScriptedProvider
-from tests.support.servers import eventually, get, running, wired
+from provider.scripted import Pause, Say, ScriptedProvider
+from tests.support.servers import Wire, eventually, get, running, wired
 
 ECHO = """
 import sys
@@ -94,3 +96,14 @@ async def test_the_provider_is_told_which_generations_are_of_the_same_client():
                     await wire.until("done")
     told = [request.options["client"] for request in provider.requests]
     assert told == ["token alice", "token bob", "token alice", "address 127.0.0.1"]
+
+
+async def test_clients_that_cannot_be_told_apart_are_of_no_name_and_have_no_share(tmp_path):
+    provider, path = ScriptedProvider(script=[Pause(3600)]), tmp_path / "socket"
+    async with running(provider, unix=str(path), max_generations_in_all=4):
+        async with unix_connect(str(path), "ws://localhost/v1/stream") as socket:
+            wire = Wire(socket)
+            for number in range(5):
+                await wire.send(Generate(id=str(number), prompt="hi"))
+            assert (await wire.until("error"))[-1]["id"] == "4"
+        assert [request.options.get("client") for request in provider.requests] == [None] * 4
