@@ -125,6 +125,11 @@ class Connection:
             await self._flush()
             await self._socket.close(code, "the gateway is stopping")
 
+    @property
+    def is_to_show_token(self) -> bool:
+        """Whether a token is required, and the client has not shown one yet."""
+        return self._authenticate is not None and self.token is None
+
     async def admit(self) -> bool:
         """Wait for a `hello` with a valid token if one is still required.
 

@@ -153,10 +153,10 @@ class Gateway:
         now = datetime.now(UTC)
         for connection in self._connections if tokens else ():
             token = tokens.successor(connection.token, now)
-            if token is None:
-                connection.evict(now)
-            else:
+            if token is not None:
                 connection.token = token
+            elif not connection.is_to_show_token:
+                connection.evict(now)
 
     def renew_certificate(self) -> None:
         """Read the certificate's files again, for connections to come. Raises OSError."""

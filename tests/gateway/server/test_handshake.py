@@ -297,6 +297,15 @@ async def test_a_new_list_with_other_limits_holds_for_open_connections():
             await alice.until("pong")
 
 
+async def test_who_has_still_to_show_a_token_is_measured_by_the_new_list():
+    async with running(scripted(), Tokens([Token("alice", "0" * 64)])) as gateway:
+        async with connect(stream_url(gateway)) as socket:
+            await eventually(lambda: gateway.connections == 1)
+            gateway.tokens = Tokens([Token("alice", DIGEST)])
+            await Wire(socket).send(Hello(token=SECRET))
+            assert (await Wire(socket).receive())["type"] == "ready"
+
+
 async def test_a_token_that_expires_meanwhile_asks_for_nothing_more():
     soon = datetime.now(UTC) + timedelta(seconds=3)
     authorized = {"Authorization": f"Bearer {SECRET}"}
