@@ -17,6 +17,7 @@ from llguidance import LLMatcher, LLTokenizer
 from provider.formats.call_grammar import call_lark
 from provider.formats.families import model_format
 from provider.formats.lark import BETWEEN
+from provider.inputs.schemas import large_number
 from provider.interface import InvalidParameterError
 from provider.runtime.mlx_lm import inner_tokenizer
 
@@ -54,7 +55,7 @@ def constraint_of(response_format: Mapping[str, Any]) -> Constraint | None:
                 choices = "|".join(re.escape(choice) for choice in given["choices"])
                 return Constraint(LLMatcher.grammar_from_regex(choices))
     except (ValueError, TypeError, RecursionError) as error:  # values that are not JSON: TypeError
-        raise _refused(response_format, str(error)) from error
+        raise _not_compiled(response_format, str(error), OPTION) from error
 
 
 def refuse_costly(
@@ -118,7 +119,7 @@ class GrammarCompiler:
         if kept is None or copy is None:
             kept = self._compile(constraint)
             if kept.is_error():
-                raise _refused(value, reason_of(kept), option)
+                raise _not_compiled(value, reason_of(kept), option)
             copy = kept.deep_copy()
         self._kept[constraint] = kept
         if len(self._kept) > MAX_COMPILED:
@@ -156,6 +157,12 @@ def reason_of(matcher: LLMatcher) -> str:
     """Return why a matcher has failed: its message without the tokens and the grammar."""
     said = matcher.get_error().partition("<state>")[0].strip()
     return "no text can fit it" if said == "NoExtensionBias" else said
+
+
+def _not_compiled(value: Any, reason: str, option: str) -> InvalidParameterError:
+    """Return the error for what llguidance refuses, with the path of a number that is too large."""
+    of_number = re.search(r"range|digits|decimal|number", reason)
+    return (large_number(option, value) if of_number else None) or _refused(value, reason, option)
 
 
 def _refused(value: Any, reason: str, option: str = OPTION) -> InvalidParameterError:

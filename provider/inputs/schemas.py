@@ -12,7 +12,9 @@ from typing import Any
 
 from provider.interface import InvalidParameterError
 
-__all__ = ["check_schema"]
+__all__ = ["check_schema", "large_number"]
+
+LARGEST = 2**53  # beyond it not every whole number has a floating-point number of its own
 
 Check = Callable[[str, Any], None]
 
@@ -24,6 +26,20 @@ def check_schema(path: str, schema: Any) -> None:
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidParameterError(path, schema, f"`{path}` is not JSON: {error}") from error
     _schema(path, schema)
+
+
+def large_number(path: str, value: Any) -> InvalidParameterError | None:
+    """Return an error with the path of the first number beyond LARGEST, None if there is none."""
+    waiting = [(path, value)]
+    while waiting:
+        at, one = waiting.pop()
+        if isinstance(one, Mapping):
+            waiting += [(f"{at}.{name}", inner) for name, inner in reversed(list(one.items()))]
+        elif isinstance(one, list | tuple):
+            waiting += [(f"{at}[{i}]", inner) for i, inner in reversed(list(enumerate(one)))]
+        elif isinstance(one, int | float) and not -LARGEST <= one <= LARGEST:
+            return _wrong(at, one, f"from -2^53 ({-LARGEST}) to 2^53 in a constraint")
+    return None
 
 
 def _schema(path: str, value: Any) -> None:

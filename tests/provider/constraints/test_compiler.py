@@ -129,3 +129,30 @@ async def test_a_constraint_that_reached_its_limit_can_be_requested_again(provid
     assert re.fullmatch(
         "[a-z]*", (await answer(provider, constraint, max_tokens=8, seed=1)).content
     )
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        ({"type": "integer", "minimum": 1 << 64}, "minimum"),
+        ({"properties": {"a": {"type": "integer", "maximum": -(1 << 63)}}}, "properties.a.maximum"),
+        ({"type": "number", "maximum": 1e300}, "maximum"),
+        ({"enum": [1, {"x": 10**400}]}, "enum[1].x"),
+    ],
+)
+def test_a_number_that_is_too_large_for_a_constraint_is_named_by_its_path(compiler, schema, path):
+    path = f"response_format.schema.{path}"
+    with pytest.raises(InvalidParameterError, match=re.escape(f"`{path}` must be from")) as caught:
+        compiler.matcher({"type": "json_schema", "schema": schema})
+    assert caught.value.parameter == path
+    parameters = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1 << 64}}}
+    tools = normalise_tools([{"name": "f", "parameters": parameters}])
+    said = re.escape("`tools[0].function.parameters.properties.n.minimum` must be from")
+    with pytest.raises(InvalidParameterError, match=said):
+        compiler.call_matcher(tools)
+
+
+def test_another_error_is_not_blamed_on_a_large_number(compiler):
+    schema = {"properties": {"a": {"const": 1 << 64}, "b": {"type": "string", "pattern": "("}}}
+    with pytest.raises(InvalidParameterError, match="regex parse error"):
+        compiler.matcher({"type": "json_schema", "schema": schema})

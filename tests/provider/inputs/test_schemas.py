@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from provider.inputs.schemas import check_schema
+from provider.inputs.schemas import check_schema, large_number
 from provider.interface import InvalidParameterError
 
 GOOD = {
@@ -61,3 +61,9 @@ def test_a_value_that_is_not_json_is_refused():
     for schema in (ring, {"const": b"x"}):
         with pytest.raises(InvalidParameterError, match="is not JSON"):
             check_schema("s", schema)
+
+
+def test_the_first_large_number_of_a_value_is_named():
+    assert large_number("s", {"a": [2**53, -(2**53), 1.5, True, "9" * 20]}) is None
+    found = large_number("s", {"a": [0, {"b": 2**53 + 1}], "c": -1e300})
+    assert found.parameter == "s.a[1].b"
