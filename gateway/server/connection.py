@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from websockets.asyncio.server import ServerConnection, broadcast
+from websockets.asyncio.server import broadcast
 from websockets.exceptions import ConnectionClosed
 
 from gateway.dialects.base import Dialect, Message
@@ -32,7 +32,7 @@ from gateway.server.closing import all_end, close, ended_within
 from gateway.server.generation_task import GenerationTask
 from gateway.server.generations import Generations
 from gateway.server.logs import unexpected
-from gateway.server.rates import Rate
+from gateway.server.reading import MeteredConnection
 from gateway.server.tokens import Token
 
 __all__ = ["Connection"]
@@ -42,7 +42,6 @@ log = logging.getLogger(__name__)
 LARGE = 8 * 1024  # bytes of a message; smaller ones are decoded within two milliseconds
 MAX_WAITING = 256  # events; bounds the memory for a client that sends and never reads
 MAX_WAITING_BYTES = 64 * 1024  # of pongs and refusals, which may quote what the client sent
-BURST = 10  # a burst may have as many frames and bytes as are allowed in this many seconds
 MIN_SHARE = 1024  # bytes of waiting text allowed to each generation, however many there are
 NO_TICKET = (
     "unknown ticket: it has expired, or the gateway was restarted "
@@ -55,7 +54,7 @@ class Connection:
 
     def __init__(
         self,
-        socket: ServerConnection,
+        socket: MeteredConnection,
         generations: Generations,
         dialect: Dialect,
         ready: Ready,
@@ -74,9 +73,6 @@ class Connection:
         self._greeting = dialect.greet(ready)
         self._early: Sequence[Request] = ()  # requests that came in one message with `hello`
         self._loop = asyncio.get_running_loop()
-        now, settings = self._loop.time(), self._settings
-        self._frames = Rate(settings.frame_rate, settings.frame_rate * BURST, now)
-        self._bytes = Rate(settings.rate_bytes, settings.rate_bytes * BURST, now)
         self._session = Session(
             default_model=ready.models[0] if ready.models else "",
             new_ticket=lambda: secrets.token_urlsafe(16),
@@ -149,7 +145,9 @@ class Connection:
         except (BadFrame, ConnectionClosed):
             first = None
         self.token = self._authenticate(first.token) if isinstance(first, Hello) else None
-        if self.token is None:
+        if self.token is not None:
+            self._socket.let_in()
+        else:
             await self._close(
                 CloseCode.NOT_AUTHENTICATED, "send a valid token in a first `hello` frame"
             )
@@ -189,12 +187,6 @@ class Connection:
         self._last_busy = self._loop.time()
         self._generations.metrics.received_frames += 1
         self._generations.metrics.received_bytes += len(message)
-        if not (
-            self._frames.spend(1, self._last_busy)
-            and self._bytes.spend(len(message), self._last_busy)
-        ):
-            await self._close(CloseCode.TOO_MANY, "too many frames or bytes a second")
-            return False
         try:
             requests = await self._decode(message)
         except NotAFrame as error:

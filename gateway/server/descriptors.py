@@ -12,7 +12,7 @@ import os
 import resource
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -109,8 +109,8 @@ def tell_rarely_of_accept(loop: asyncio.AbstractEventLoop) -> None:
     loop.set_exception_handler(handle)
 
 
-def refuse_beyond(most: int) -> Any:
-    """Return a class of connections for websockets' `serve` that refuses those beyond `most`.
+def refuse_beyond(most: int, make: Callable[..., asyncio.Protocol] = ServerConnection) -> Any:
+    """Return a maker of connections for websockets' `serve` that refuses those beyond `most`.
 
     They are refused before anything is read, so that this includes clients that send nothing.
     """
@@ -118,7 +118,7 @@ def refuse_beyond(most: int) -> Any:
 
     def connection(protocol: Any, server: Any, **options: Any) -> asyncio.Protocol:
         if len(server.handler_tasks) < most:
-            return ServerConnection(protocol, server, **options)
+            return make(protocol, server, **options)
         if rare.now():
             log.warning("%d sockets are open, the most that the process may have", most)
         return _Refusal()

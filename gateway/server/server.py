@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
@@ -41,6 +42,7 @@ from gateway.server.generations import Generations
 from gateway.server.handshake import Handshake, unauthorized
 from gateway.server.logs import LIBRARY, fields, unexpected
 from gateway.server.pages import Page, page_for, text_page
+from gateway.server.reading import MeteredConnection
 from gateway.server.routing import Routing, upgrade_required
 from gateway.server.tokens import Token, Tokens
 from provider.interface import AbstractLLMInterface
@@ -95,7 +97,7 @@ class Gateway:
             "process_request": self._process_request,
             "select_subprotocol": self._routing.select_subprotocol,
             "ssl": self._tls,
-            "create_connection": refuse_beyond(self._sockets.all),
+            "create_connection": refuse_beyond(self._sockets.all, options["create_connection"]),
             "backlog": 1,  # connections accepted at once; see `deepen`
         }
         if settings.unix is not None:
@@ -204,6 +206,7 @@ class Gateway:
     # One connection.
 
     async def _handle(self, client: ServerConnection) -> None:
+        assert isinstance(client, MeteredConnection), "as `options_of` says"
         assert client.request is not None
         secret = self._routing.secret(client.request)
         if self._handshake.is_wrong(secret):
@@ -230,7 +233,7 @@ class Gateway:
     def _refused(self, code: int) -> None:
         self._generations.metrics.refused[str(int(code))] += 1
 
-    async def _serve(self, client: ServerConnection, address: str, secret: str | None) -> None:
+    async def _serve(self, client: MeteredConnection, address: str, secret: str | None) -> None:
         self._bound_kernel_buffer(client)
         name = secrets.token_hex(4)
         dialect = self._dialect(client)
@@ -260,7 +263,7 @@ class Gateway:
             more = fields(connection=name, code=code, seconds=round(seconds, 3))
             log.info("connection %s: closed, %s, after %.1f s", name, code, seconds, extra=more)
 
-    def _dialect(self, client: ServerConnection) -> Dialect:
+    def _dialect(self, client: MeteredConnection) -> Dialect:
         assert client.request is not None
         route = self._routing.find(client.request)
         assert route is not None, "a WebSocket is let in by its route alone"
@@ -268,7 +271,7 @@ class Gateway:
         return route.make(client.subprotocol, limits)
 
     async def _serve_token(
-        self, client: ServerConnection, connection: Connection, token: Token | None
+        self, client: MeteredConnection, connection: Connection, token: Token | None
     ) -> None:
         if token is None:
             await connection.run()
@@ -299,7 +302,7 @@ class Gateway:
             limits={name: limit for name, limit in limits.items() if limit is not None},
         )
 
-    def _bound_kernel_buffer(self, client: ServerConnection) -> None:
+    def _bound_kernel_buffer(self, client: MeteredConnection) -> None:
         """Bound the kernel's send buffer, so that unsent text waits here, where it is merged."""
         option = TCP_NOTSENT_LOWAT.get(sys.platform)
         raw = client.transport.get_extra_info("socket")
@@ -312,7 +315,7 @@ class Gateway:
 
     # The handshake.
 
-    def _process_request(self, client: ServerConnection, request: Request) -> Response | None:
+    def _process_request(self, client: MeteredConnection, request: Request) -> Response | None:
         """Answer a plain GET, refuse a client that may not connect, let a WebSocket through."""
         route = self._routing.find(request)
         refusal = self._handshake.refusal(request, _peer(client), upgrade=route is not None)
@@ -320,8 +323,11 @@ class Gateway:
             self._refused(refusal.status)
             return _response(refusal)
         if route is not None:
-            plain = not request.headers.get_all("Upgrade")
-            return _response(upgrade_required(route)) if plain else None
+            if not request.headers.get_all("Upgrade"):
+                return _response(upgrade_required(route))
+            if not self.tokens or self._handshake.token(self._routing.secret(request)) is not None:
+                client.let_in()
+            return None
         if request.method not in {"GET", "HEAD"}:
             allow = {"Allow": "GET, HEAD"}
             page = text_page(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered here", allow)
@@ -339,6 +345,8 @@ def options_of(settings: Settings) -> dict[str, Any]:
         "server_header": None,
         "logger": logging.getLogger(LIBRARY),
         "max_size": settings.max_frame_bytes,
+        "max_queue": 0,  # nothing more is read while a message waits
+        "create_connection": partial(MeteredConnection, settings=settings),
         "ping_interval": settings.ping_interval_s,
         "ping_timeout": settings.ping_timeout_s,
         "close_timeout": settings.close_timeout_s,
@@ -364,7 +372,7 @@ def _read_certificate(context: ssl.SSLContext, certificate: str, key: str | None
         raise OSError(f"{files}: {error.strerror or error}") from error
 
 
-def _peer(client: ServerConnection) -> str:
+def _peer(client: MeteredConnection) -> str:
     """Return the address of the peer, "" on a Unix socket."""
     address = client.remote_address
     return str(address[0]) if isinstance(address, tuple) and address else ""

@@ -38,6 +38,7 @@ async def echo(socket):
 async def run(wstest, folder, exclude):
     """Run the suite; return how each case ended."""
     options = options_of(Settings(max_frame_bytes=LARGEST))
+    options["process_request"] = lambda socket, request: socket.let_in()
     async with serve(echo, "127.0.0.1", 0, **options) as server:
         port = server.sockets[0].getsockname()[1]
         spec = {

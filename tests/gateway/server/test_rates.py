@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import (
@@ -189,6 +189,9 @@ async def test_who_sends_too_fast_is_cut_off_and_told(limit):
         async with wired(gateway) as wire, wired(gateway) as other:
             for _ in range(25):
                 await wire.send(Generate(id="a", prompt="x" * 800))
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    await wire.receive()
             assert await close_code(wire.socket) == CloseCode.TOO_MANY
             await other.send(Ping(nonce="n"))
             assert (await other.receive())["nonce"] == "n"

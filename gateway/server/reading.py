@@ -1,0 +1,153 @@
+"""Reads from clients in pieces, counts all that comes, and cuts off a client that sends too much.
+
+Rule 1: a piece has few frames, so a turn of the event loop is short, however a client fills its
+socket. Only the middle of a large frame is read in large pieces.
+Rule 2: every frame counts against the client's rate, those that the library answers or drops by
+itself included: pings, pongs, parts of messages. Compressed messages count by what they become.
+Rule 3: until `let_in`, a message has at most MAX_FIRST_BYTES, also once it is decompressed; a
+larger one is closed with 1009 before it is read. What follows a message is not read before
+`let_in` had its chance.
+
+The library has no hooks for this. Of its inside this module uses `Protocol.reader`, `parser` and
+`max_message_size`, and `Connection.process_event` and `send_data`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection
+from websockets.frames import DATA_OPCODES, Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.streams import StreamReader
+
+from gateway.configuration.settings import Settings
+from gateway.protocol.codes import CloseCode
+from gateway.server.rates import Rate
+
+__all__ = ["MAX_FIRST_BYTES", "MeteredConnection"]
+
+BURST = 10  # a burst may have as many frames and bytes as are allowed in this many seconds
+MAX_FIRST_BYTES = 2048  # a `hello` has a token of at most 1,024 characters, and a name
+MAX_FIRST_FRAMES = 16  # a `hello`, which may come in parts, and pings
+# Bytes. A frame has at least 6, and takes ten microseconds, so a small piece takes 4 ms.
+SMALL_PIECE, LARGE_PIECE = 2048, 64 * 1024
+MAX_UNREAD_PONGS = 64 * 1024  # bytes that wait for a client that sends pings and never reads
+
+
+class _Reader(StreamReader):
+    """A reader that tells how many bytes its parser waits for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wanted = 0
+
+    @property
+    def missing(self) -> int:
+        """The bytes to come of the current part of a frame: its head, or its content."""
+        return self._wanted - len(self.buffer)
+
+    def at_eof(self) -> Generator[None, None, bool]:
+        self._wanted = 2  # every frame begins with as many
+        return super().at_eof()
+
+    def read_exact(self, n: int) -> Generator[None, None, bytearray]:
+        self._wanted = n
+        return super().read_exact(n)
+
+
+class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
+    """A connection that is read in pieces, and cut off when too much comes."""
+
+    def __init__(self, *given: Any, settings: Settings, **options: Any):
+        super().__init__(*given, **options)
+        now = self.loop.time()
+        self._frames = Rate(settings.frame_rate, settings.frame_rate * BURST, now)
+        self._bytes = Rate(settings.rate_bytes, settings.rate_bytes * BURST, now)
+        self._first_frames = 0
+        self._let_in = False
+        self._max_bytes = settings.max_frame_bytes
+        self._unread_pongs = 0
+        self._closing = self._cut_off = False
+        self._piece = bytearray()
+        self._lingering: asyncio.TimerHandle | None = None
+        self.protocol.reader = self._reader = _Reader()
+        self.protocol.parser = self.protocol.parse()  # anew, from this reader
+        next(self.protocol.parser)
+        self.protocol.max_message_size = min(MAX_FIRST_BYTES, self._max_bytes)
+
+    def let_in(self) -> None:
+        """Accept messages of all sizes that are allowed."""
+        self._let_in = True
+        self.protocol.max_message_size = self._max_bytes
+
+    # Pieces.
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Return where the next piece is read to."""
+        self._piece = bytearray(self._piece_size())
+        return self._piece
+
+    def _piece_size(self) -> int:
+        missing = self._reader.missing
+        if self.protocol.close_expected():
+            return LARGE_PIECE  # which is discarded
+        if self.request is not None and not self._let_in:
+            return max(1, min(missing, LARGE_PIECE))  # so that it ends with the message
+        return min(missing, LARGE_PIECE) if missing > SMALL_PIECE else SMALL_PIECE
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Parse a piece."""
+        piece, self._piece = self._piece, bytearray()
+        self.data_received(memoryview(piece)[:nbytes].tobytes())
+        if self.protocol.close_expected() and self._lingering is None:
+            # A client that goes on sending instead of closing is not discarded for ever.
+            self._lingering = self.loop.call_later(self.close_timeout or 0, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the connection."""
+        if self._lingering is not None:
+            self._lingering.cancel()
+        super().connection_lost(exc)
+
+    async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Close the connection; of what the client still sends, only its close frame counts."""
+        self._closing = True
+        self.transport.resume_reading()  # it is paused while a message waits, which none takes now
+        await super().close(code, reason)
+
+    # Counts.
+
+    def process_event(self, event: Frame | Request | Response) -> None:
+        """Act on a frame, if the client may send it."""
+        if self._cut_off or (
+            self._closing and isinstance(event, Frame) and event.opcode in DATA_OPCODES
+        ):
+            return
+        if not isinstance(event, Frame) or self._may_send(event):
+            super().process_event(event)
+        else:
+            self._cut_off = True
+            self._end()
+
+    def _may_send(self, frame: Frame) -> bool:
+        now, size = self.loop.time(), len(frame.data)
+        if not (self._frames.spend(1, now) and self._bytes.spend(size, now)):
+            return False
+        if not self._let_in:
+            self._first_frames += 1
+            return self._first_frames <= MAX_FIRST_FRAMES
+        if frame.opcode is Opcode.PING:
+            waiting = self.transport.get_write_buffer_size()
+            self._unread_pongs = min(waiting, self._unread_pongs + size)
+        return self._unread_pongs <= MAX_UNREAD_PONGS
+
+    def _end(self) -> None:
+        if self.protocol.state is not State.OPEN or self._unread_pongs > MAX_UNREAD_PONGS:
+            self.transport.abort()  # a close frame would wait behind what the client does not read
+            return
+        self.protocol.fail(CloseCode.TOO_MANY, "too many frames or bytes a second")
+        self.send_data()

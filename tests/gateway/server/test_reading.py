@@ -1,0 +1,228 @@
+"""What clients send is read in pieces and counted, whatever it is."""
+
+import asyncio
+import hashlib
+import json
+import zlib
+
+import pytest
+from websockets.frames import Opcode
+
+from gateway.protocol.codes import CloseCode
+from gateway.protocol.frames import Ping
+from gateway.server import reading
+from gateway.server.tokens import Token, Tokens
+from provider.scripted import Say, ScriptedProvider
+from tests.support.servers import (
+    TIMEOUT,
+    eventually,
+    raw,
+    raw_frame,
+    running,
+    watched_turns,
+    wired,
+)
+
+SECRET = "sesame"
+TOKENS = Tokens([Token("a", hashlib.sha256(SECRET.encode()).hexdigest())])
+HELLO = json.dumps({"type": "hello", "token": SECRET}).encode()
+PING = json.dumps({"type": "ping", "nonce": 1}).encode()
+DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover"
+LARGE = raw_frame(json.dumps({"type": "generate", "id": "a", "prompt": "x" * 300_000}).encode())
+
+
+def scripted():
+    return ScriptedProvider(script=[Say("x")], tokens_per_second=None)
+
+
+async def all_is_well(gateway, **options):
+    async with wired(gateway, **options) as wire:
+        await wire.send(Ping(nonce="n"))
+        assert (await wire.receive())["nonce"] == "n"
+
+
+def connection_of(gateway):
+    (connection,) = gateway._connections
+    return connection._socket
+
+
+# Before a token.
+
+
+@pytest.mark.parametrize("first", [LARGE, raw_frame(b"x" * 300_000, Opcode.BINARY)])
+async def test_before_a_token_a_large_frame_is_closed_unread(first):
+    async with running(scripted(), TOKENS) as gateway, raw(gateway) as wire:
+        await eventually(lambda: gateway.connections)
+        socket = connection_of(gateway)
+        wire.writer.write(first)
+        assert await wire.close_code() == CloseCode.TOO_BIG
+        assert len(socket._reader.buffer) <= reading.SMALL_PIECE
+
+
+async def test_before_a_token_a_frame_in_parts_is_no_larger():
+    parts = [raw_frame(b"x" * 1000, Opcode.TEXT, end=False)]
+    parts += [raw_frame(b"x" * 1000, Opcode.CONT, end=False)] * 3
+    async with running(scripted(), TOKENS) as gateway, raw(gateway) as wire:
+        wire.writer.write(b"".join(parts))
+        assert await wire.close_code() == CloseCode.TOO_BIG
+
+
+@pytest.mark.parametrize("cut", [1, 2, 7, len(LARGE) - 3, None])
+async def test_what_follows_a_hello_at_once_may_be_large(cut):
+    async with running(scripted(), TOKENS) as gateway, raw(gateway) as wire:
+        sent = raw_frame(HELLO) + LARGE + raw_frame(PING)
+        for piece in (sent[:cut], sent[cut:]) if cut else (sent,):
+            wire.writer.write(piece)
+            await asyncio.sleep(0.01)
+        kinds = []
+        while "done" not in kinds:
+            opcode, content = await wire.receive()
+            assert opcode == Opcode.TEXT
+            kinds.append(json.loads(content)["type"])
+    assert kinds[0] == "ready"
+
+
+async def test_who_shows_a_token_in_the_handshake_may_send_large_frames_at_once():
+    async with running(scripted(), TOKENS) as gateway:
+        async with raw(gateway, f"Authorization: Bearer {SECRET}") as wire:
+            wire.writer.write(LARGE)
+            opcode = None
+            while opcode != "done":
+                opcode = json.loads((await wire.receive())[1])["type"]
+
+
+async def test_before_a_token_few_frames_are_answered():
+    async with running(scripted(), TOKENS) as gateway, raw(gateway) as wire:
+        wire.writer.write(raw_frame(b"", Opcode.PING) * 1000)
+        assert await wire.close_code() == CloseCode.TOO_MANY
+        await all_is_well(gateway, additional_headers={"Authorization": f"Bearer {SECRET}"})
+
+
+async def test_before_a_token_nothing_is_decompressed_to_more():
+    bomb = deflated(b" " * 2**20)
+    assert len(bomb) < reading.MAX_FIRST_BYTES
+    async with running(scripted(), TOKENS, compression=True) as gateway:
+        async with raw(gateway, DEFLATE) as wire:
+            wire.writer.write(raw_frame(bomb, compressed=True))
+            assert await wire.close_code() == CloseCode.TOO_BIG
+
+
+def deflated(data):
+    made = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return (made.compress(data) + made.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+# Rates.
+
+PONG = raw_frame(b"", Opcode.PONG)
+FLOODS = {
+    "pings": raw_frame(b"", Opcode.PING) * 2000,
+    "pongs": PONG * 2000,
+    "parts": raw_frame(b"", Opcode.TEXT, end=False) + raw_frame(b"", Opcode.CONT, end=False) * 2000,
+    "messages": raw_frame(PING) * 2000,
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+async def test_every_kind_of_frame_counts_against_the_rate(flood):
+    async with running(scripted(), frame_rate=100.0) as gateway, raw(gateway) as wire:
+        wire.writer.write(FLOODS[flood])
+        assert await wire.close_code() == CloseCode.TOO_MANY
+        await all_is_well(gateway)
+
+
+async def test_a_compressed_message_counts_by_what_it_becomes():
+    bomb = raw_frame(deflated(PING + b" " * 50_000), compressed=True)
+    limits = {"compression": True, "rate_bytes": 10_000}
+    async with running(scripted(), **limits) as gateway, raw(gateway, DEFLATE) as wire:
+        wire.writer.write(bomb)
+        for _ in ("ready", "pong"):
+            assert (await wire.receive())[0] == Opcode.TEXT
+        wire.writer.write(bomb * 2)
+        assert await wire.close_code() == CloseCode.TOO_MANY
+
+
+async def test_a_client_that_is_cut_off_and_goes_on_sending_is_aborted():
+    async with running(scripted(), frame_rate=10.0, close_timeout_s=0.1) as gateway:
+        async with raw(gateway) as wire:
+            wire.writer.write(PONG * 1000)
+            assert await wire.close_code() == CloseCode.TOO_MANY
+            with pytest.raises(ConnectionError):
+                async with asyncio.timeout(TIMEOUT):
+                    while True:
+                        wire.writer.write(PONG * 100)
+                        await wire.writer.drain()
+                        await asyncio.sleep(0.01)
+        await eventually(lambda: not gateway.connections)
+
+
+async def test_pongs_that_nobody_reads_are_few_in_memory():
+    limits = {"frame_rate": 1e9, "rate_bytes": 10**9, "kernel_buffer_bytes": 1024}
+    async with running(scripted(), **limits) as gateway, raw(gateway) as wire:
+        await eventually(lambda: gateway.connections)
+        transport, most = connection_of(gateway).transport, 0
+        wire.reader._transport.pause_reading()
+        for _ in range(1_000_000):
+            wire.writer.write(raw_frame(b"x" * 125, Opcode.PING) * 50)
+            await asyncio.sleep(0)
+            most = max(most, transport.get_write_buffer_size())
+            if not gateway.connections:
+                break
+        assert not gateway.connections
+        assert most < 4 * reading.MAX_UNREAD_PONGS
+
+
+# Pieces.
+
+
+async def test_a_burst_of_small_frames_is_read_in_turns_that_are_short():
+    limits = {"frame_rate": 1e9, "rate_bytes": 10**9}
+    async with running(scripted(), **limits) as gateway, raw(gateway) as wire:
+        await wire.receive()
+        async with watched_turns() as turns:
+            wire.writer.write(PONG * 40_000 + raw_frame(PING))
+            await wire.receive()
+    assert turns.longest < 0.1  # all of it takes a multiple
+
+
+async def test_one_message_at_a_time_is_in_memory():
+    async with running(scripted()) as gateway, raw(gateway) as wire:
+        await wire.receive()
+        socket, most = connection_of(gateway), 0
+        put = socket.recv_messages.put
+
+        def watched_put(frame):
+            nonlocal most
+            put(frame)
+            most = max(most, len(socket.recv_messages.frames))
+
+        socket.recv_messages.put = watched_put
+        bad = raw_frame(json.dumps({"type": "ping", "nonce": "x" * 200_000}).encode())
+        wire.writer.write(bad * 20)
+        for _ in range(20):
+            await wire.receive()
+        assert most == 1
+
+
+async def test_large_frames_are_read_in_large_pieces():
+    async with running(scripted()) as gateway, raw(gateway) as wire:
+        await wire.receive()
+        socket, pieces = connection_of(gateway), []
+        updated = socket.buffer_updated
+        socket.buffer_updated = lambda count: pieces.append(count) or updated(count)
+        wire.writer.write(raw_frame(json.dumps({"type": "ping", "nonce": "x" * 2**20}).encode()))
+        await wire.receive()
+        assert len(pieces) < 200
+        assert sum(pieces) == 2**20 + len('{"type": "ping", "nonce": ""}') + 14
+
+
+async def test_a_close_is_answered_though_messages_wait():
+    async with running(scripted(), close_timeout_s=60.0) as gateway, raw(gateway) as wire:
+        close = raw_frame(CloseCode.NORMAL.to_bytes(2, "big"), Opcode.CLOSE)
+        wire.writer.write(raw_frame(b"no frame") * 5)
+        assert await wire.close_code() == CloseCode.NOT_A_FRAME
+        wire.writer.write(raw_frame(PING) * 500 + close)
+        async with asyncio.timeout(TIMEOUT):
+            assert await wire.reader.read() == b""
+        wire.writer.close()
+        await eventually(lambda: not gateway.connections)
