@@ -168,6 +168,13 @@ async def wired(gateway, protocol=JSON_PROTOCOL, **options):
         yield wire
 
 
+async def close_code(socket):
+    """Wait until a client's connection is closed, and return the code."""
+    async with asyncio.timeout(TIMEOUT):
+        await socket.wait_closed()
+    return socket.close_code
+
+
 async def eventually(condition):
     """Wait until `condition()` is true."""
     async with asyncio.timeout(TIMEOUT):

@@ -1,7 +1,9 @@
 """One connection's reader and writer, over real sockets."""
 
 import asyncio
+import hashlib
 import json
+from datetime import UTC, datetime
 
 import pytest
 from websockets.asyncio.client import connect
@@ -11,11 +13,14 @@ from websockets.frames import Opcode
 from gateway.dialects.base import Route
 from gateway.dialects.native import NativeDialect, codec_for
 from gateway.protocol.codes import CloseCode
-from gateway.protocol.frames import MSGPACK_PROTOCOL, Generate, Ping
+from gateway.protocol.frames import MSGPACK_PROTOCOL, Generate, Hello, Ping, Resume
 from gateway.server.server import Gateway
+from gateway.server.tokens import Token, Tokens
 from provider.scripted import Gate, Pause, Say, ScriptedProvider
 from tests.support.servers import (
     TIMEOUT,
+    Wire,
+    close_code,
     eventually,
     raw,
     raw_frame,
@@ -27,6 +32,10 @@ from tests.support.servers import (
 )
 
 MSGPACK = f"Sec-WebSocket-Protocol: {MSGPACK_PROTOCOL}"
+
+
+SECRET = "open sesame"
+TOKENS = Tokens([Token("alice", hashlib.sha256(SECRET.encode()).hexdigest())])
 
 
 def scripted(*script):
@@ -152,3 +161,138 @@ async def test_large_frames_are_decoded_one_at_a_time_and_small_ones_meanwhile()
             for wire in (one, two):
                 await wire.until("done")
     assert notes == ["check", "small", "large", "check", "large"]
+
+
+@pytest.mark.parametrize("first", [Hello(token="wrong"), Hello(), Ping(), "nonsense frame"])
+async def test_a_first_frame_without_the_token_ends_the_connection(first):
+    async with running(scripted(), TOKENS) as gateway, connect(stream_url(gateway)) as socket:
+        if isinstance(first, str):
+            await socket.send('{"type": "nonsense"}')
+        else:
+            await Wire(socket).send(first)
+        assert await close_code(socket) == CloseCode.NOT_AUTHENTICATED
+        with pytest.raises(ConnectionClosed):
+            await socket.recv()  # no `ready` came before
+
+
+async def test_no_hello_in_time_and_what_is_no_frame_have_their_own_codes():
+    async with running(scripted(), TOKENS, hello_timeout_s=0.5) as gateway:
+        async with connect(stream_url(gateway)) as socket:
+            assert await close_code(socket) == CloseCode.NO_HELLO
+        async with connect(stream_url(gateway)) as socket:
+            await socket.send("{")
+            assert await close_code(socket) == CloseCode.NOT_A_FRAME
+
+
+@pytest.mark.parametrize("message", ["nonsense", "[]", "[" * 10_000, b"\x00"])
+async def test_what_is_no_frame_closes_with_4400(message):
+    async with running(scripted()) as gateway, wired(gateway) as wire:
+        await wire.socket.send(message)
+        assert await close_code(wire.socket) == CloseCode.NOT_A_FRAME
+
+
+async def test_what_is_sent_after_the_token_is_answered_after_the_greeting():
+    async with running(scripted(Say("x")), TOKENS) as gateway:
+        async with connect(stream_url(gateway)) as socket:
+            wire = Wire(socket)
+            await wire.send(Hello(token=SECRET))
+            await wire.send(Ping(nonce="n"))
+            frames = [await wire.receive() for _ in range(2)]
+            assert [frame["type"] for frame in frames] == ["ready", "pong"]
+
+
+async def test_a_client_that_leaves_before_its_token_is_none():
+    async with running(scripted(), TOKENS) as gateway:
+        async with connect(stream_url(gateway)):
+            await eventually(lambda: gateway.connections == 1)
+        await eventually(lambda: gateway.connections == 0)
+
+
+async def test_a_connection_whose_token_is_withdrawn_is_closed():
+    async with running(scripted(), TOKENS) as gateway:
+        authorized = {"Authorization": f"Bearer {SECRET}"}
+        async with wired(gateway, additional_headers=authorized) as wire:
+            (connection,) = gateway._connections
+            connection.evict(datetime.now(UTC))
+            assert not connection.token.valid_at(datetime.now(UTC))
+            assert await close_code(wire.socket) == CloseCode.NOT_AUTHENTICATED
+
+
+@pytest.mark.parametrize("limit", [{"frame_rate": 0.1}, {"rate_bytes": 1024}])
+async def test_a_client_that_sends_too_much_is_closed(limit):
+    async with running(scripted(), **limit) as gateway, wired(gateway) as wire:
+        with pytest.raises(ConnectionClosed):
+            while True:
+                await wire.send(Ping(nonce="x" * 200))
+                await wire.receive()
+        assert await close_code(wire.socket) == CloseCode.TOO_MANY
+
+
+async def test_a_frame_that_is_wrong_is_refused_and_the_next_one_answered():
+    async with running(scripted()) as gateway, wired(gateway) as wire:
+        await wire.socket.send('{"type": "generate", "id": "a", "prompt": 3}')
+        await wire.send(Ping(nonce="n"))
+        refused, answered = [await wire.receive() for _ in range(2)]
+        assert (refused["type"], refused["id"], refused["code"]) == (
+            "error",
+            "a",
+            "invalid_request",
+        )
+        assert answered["nonce"] == "n"
+
+
+async def test_draining_a_connection_tells_how_its_generations_end_before_it_closes():
+    provider = scripted(Say("x"), Pause(3600))
+    async with running(provider) as gateway, wired(gateway) as wire:
+        await wire.send(Generate(id="a", prompt="hi"))
+        await wire.until("chunk")
+        (connection,) = gateway._connections
+        await connection.drain(CloseCode.RESTART)
+        assert (await wire.until("done"))[-1]["finish_reason"] == "cancelled"
+        assert await close_code(wire.socket) == CloseCode.RESTART
+        await eventually(lambda: not provider.live)
+
+
+async def resumable(wire):
+    """Start a resumable generation, and return its ticket once it has said something."""
+    await wire.send(Generate(id="a", prompt="hi", resumable=True))
+    frames = await wire.until("chunk")
+    return next(frame["ticket"] for frame in frames if frame["type"] == "started")
+
+
+async def test_a_connection_that_takes_a_generation_over_gets_the_rest_of_it():
+    gate = asyncio.Event()
+    async with running(scripted(Say("x"), Gate(gate), Say("y"))) as gateway:
+        async with wired(gateway) as first, wired(gateway) as second:
+            ticket = await resumable(first)
+            await second.send(Resume(id="a", ticket=ticket, after=-1))
+            lost = (await first.until("error"))[-1]
+            assert (lost["id"], lost["code"]) == ("a", "not_resumable")
+            gate.set()
+            frames = await second.until("done")
+            assert "".join(f["text"] for f in frames if f["type"] == "chunk") == "xy"
+        assert gateway._generations.metrics.resumed == 1
+
+
+async def test_a_ticket_that_is_unknown_leaves_a_generation_of_that_id_alone():
+    gate = asyncio.Event()
+    async with running(scripted(Say("x"), Gate(gate))) as gateway, wired(gateway) as wire:
+        await wire.send(Resume(id="a", ticket="none", after=0))
+        refused = await wire.receive()
+        assert (refused["id"], refused["code"]) == ("a", "not_resumable")
+        await resumable(wire)
+        await wire.send(Resume(id="a", ticket="none", after=0))
+        assert "id" not in await wire.receive()
+        gate.set()
+        assert (await wire.until("done"))[-1]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(("code", "kept"), [(CloseCode.NORMAL, 1), (CloseCode.GOING_AWAY, 0)])
+async def test_a_page_that_is_left_leaves_nothing_to_resume(code, kept):
+    provider = scripted(Say("x"), Pause(3600))
+    async with running(provider) as gateway:
+        async with wired(gateway) as wire:
+            await resumable(wire)
+            await wire.socket.close(code)
+        await eventually(lambda: gateway.connections == 0)
+        assert (gateway.resumable, len(provider.live)) == (kept, kept)

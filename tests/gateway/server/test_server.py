@@ -2,18 +2,33 @@
 
 import asyncio
 import base64
+import hashlib
 import json
 import socket
+import ssl
 
 import pytest
-from websockets.asyncio.client import connect
+import trustme
+from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.frames import CloseCode
+from websockets.frames import CloseCode as Standard
 
 from gateway.client import GatewayError
 from gateway.client import connect as connect_client
-from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Cancel, File, Generate, Ping
+from gateway.configuration.settings import Settings
+from gateway.protocol.codes import CloseCode
+from gateway.protocol.frames import (
+    JSON_PROTOCOL,
+    MSGPACK_PROTOCOL,
+    Cancel,
+    File,
+    Generate,
+    Hello,
+    Ping,
+)
 from gateway.server.connection import MAX_WAITING
+from gateway.server.server import Gateway
+from gateway.server.tokens import Token, Tokens
 from provider import MLXProvider
 from provider.interface import (
     ContextWindowExceededError,
@@ -27,10 +42,18 @@ from provider.interface import (
     UnsupportedModelError,
 )
 from provider.scripted import Call, Fail, Gate, Pause, Prefill, Queue, Say, ScriptedProvider
-from tests.support.servers import eventually, get, running, stream_url, wired
+from tests.support.servers import Wire, close_code, eventually, get, running, stream_url, wired
 from tests.support.timeouts import TIMEOUT
 from tests.support.tiny_models import LLAMA, write_model
 from tests.support.tiny_vision import picture, write_vision_model
+
+ALICE, BOB = "open sesame", "new"
+BOTH = [Token(name, hashlib.sha256(name.encode()).hexdigest()) for name in (ALICE, BOB)]
+TOKENS = Tokens(BOTH)
+
+
+def authorized(secret):
+    return {"Authorization": f"Bearer {secret}"}
 
 
 def scripted(*script):
@@ -350,19 +373,11 @@ async def test_a_number_beyond_all_is_named_on_the_wire():
     assert frame["message"] == "`$.temperature`: must be in [0, 2], not inf"
 
 
-@pytest.mark.parametrize("message", ["nonsense", "[]", "[" * 10_000, b"\x00"])
-async def test_what_is_no_frame_closes_with_4400(message):
-    async with running(scripted()) as gateway, wired(gateway) as wire:
-        await wire.socket.send(message)
-        await wire.socket.wait_closed()
-        assert wire.socket.close_code == 4400
-
-
 async def test_a_frame_over_the_limit_closes_with_1009():
     async with running(scripted(), max_frame_bytes=1000) as gateway, wired(gateway) as wire:
         await wire.socket.send("x" * 2000)
         await wire.socket.wait_closed()
-        assert wire.socket.close_code == CloseCode.MESSAGE_TOO_BIG
+        assert wire.socket.close_code == Standard.MESSAGE_TOO_BIG
 
 
 async def test_a_client_that_reads_slowly_gets_merged_chunks_and_every_word():
@@ -400,7 +415,7 @@ async def test_closing_the_gateway_ends_generations_in_order():
         await gateway.close()
         assert (await wire.receive())["finish_reason"] == "cancelled"
         await wire.socket.wait_closed()
-        assert wire.socket.close_code == CloseCode.SERVICE_RESTART
+        assert wire.socket.close_code == CloseCode.RESTART
         assert not provider.live
         await gateway.close()
 
@@ -465,3 +480,135 @@ async def test_a_client_that_vanishes_in_the_middle_of_a_frame_harms_nobody():
         async with wired(gateway) as wire:
             await wire.send(Generate(id="a", prompt="hi"))
             assert text_of(await wire.until("done")) == "x"
+
+
+async def test_plain_gets_are_answered():
+    async with running(scripted()) as gateway:
+        status, body, headers = await get(gateway, "/")
+        assert status == 200
+        assert b"<!doctype html>" in body
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert (await get(gateway, "/healthz?x=1"))[0] == 200
+        assert (await get(gateway, "/nope"))[0] == 404
+        status, body, headers = await get(gateway, "/v1/stream")
+        assert (status, headers["Upgrade"]) == (426, "websocket")
+        assert b"/protocol" in body
+
+
+async def test_other_methods_are_refused_and_head_has_no_body():
+    async with running(scripted()) as gateway:
+        for method, status in (("HEAD", b"200"), ("DELETE", b"405")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            writer.write(f"{method} / HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            assert status in head.splitlines()[0]
+            assert body == b"" or method != "HEAD"
+            writer.close()
+
+
+async def test_tls_and_a_new_certificate_without_a_restart(tmp_path):
+    authority, later = trustme.CA(), trustme.CA()
+    files = {"tls_cert": str(tmp_path / "cert.pem"), "tls_key": str(tmp_path / "key.pem")}
+
+    def write(of):
+        issued = of.issue_cert("127.0.0.1")
+        issued.cert_chain_pems[0].write_to_path(files["tls_cert"])
+        issued.private_key_pem.write_to_path(files["tls_key"])
+
+    async def greet(gateway, trusted):
+        context = ssl.create_default_context()
+        trusted.configure_trust(context)
+        url = stream_url(gateway).replace("ws:", "wss:")
+        async with connect(url, ssl=context) as socket:
+            return (await Wire(socket).receive())["type"]
+
+    write(authority)
+    async with running(scripted(), **files) as gateway:
+        assert gateway.url.startswith("https://")
+        assert await greet(gateway, authority) == "ready"
+        write(later)
+        gateway.renew_certificate()
+        assert await greet(gateway, later) == "ready"
+        with pytest.raises(ssl.SSLError):
+            await greet(gateway, authority)
+
+
+def test_a_certificate_that_cannot_be_read_is_an_error_before_listening(tmp_path):
+    with pytest.raises(OSError, match="No such file"):
+        Gateway(scripted(), Settings(tls_cert=str(tmp_path / "none.pem")))
+    with pytest.raises(ValueError, match="`tls_key` without `tls_cert`"):
+        Gateway(scripted(), Settings(tls_key="key.pem"))
+
+
+async def test_a_socket_file_is_listened_on_and_taken_away(tmp_path):
+    path = tmp_path / "gateway.sock"
+    async with running(scripted(Say("x")), unix=str(path)) as gateway:
+        assert gateway.url == f"unix:{path}"
+        async with unix_connect(str(path), uri="ws://chat.example/v1/stream") as socket:
+            wire = Wire(socket)
+            assert (await wire.receive())["type"] == "ready"
+            await wire.send(Generate(id="a", prompt="hi"))
+            assert (await wire.until("done"))[-1]["finish_reason"] == "stop"
+    assert not path.exists()
+
+
+async def test_messages_are_compressed_for_who_asks_if_that_is_set():
+    for compression in (False, True):
+        async with running(scripted(), compression=compression) as gateway:
+            async with connect(stream_url(gateway), compression="deflate") as socket:
+                assert bool(socket.protocol.extensions) is compression
+
+
+async def test_what_is_served_is_said_to_those_with_a_token_only():
+    async with running(scripted(), TOKENS) as gateway:
+        assert (await get(gateway, "/v1/models"))[0] == 401
+        assert (await get(gateway, "/v1/models", **authorized(ALICE)))[0] == 200
+        for path in ("/", "/client.js", "/healthz", "/readyz", "/protocol"):
+            assert (await get(gateway, path))[0] == 200
+
+
+async def test_new_tokens_take_the_place_of_the_old_ones():
+    provider = scripted(Say("x"), Pause(3600))
+    async with running(provider, TOKENS) as gateway:
+        async with (
+            wired(gateway, additional_headers=authorized(ALICE)) as alice,
+            wired(gateway, additional_headers=authorized(BOB)) as bob,
+        ):
+            await alice.send(Generate(id="a", prompt="hi"))
+            await alice.until("chunk")
+            gateway.tokens = Tokens(BOTH[1:])
+            assert await close_code(alice.socket) == CloseCode.NOT_AUTHENTICATED
+            await eventually(lambda: not provider.live)
+            await bob.send(Ping(nonce="n"))
+            assert (await bob.receive())["nonce"] == "n"
+        assert (await get(gateway, "/v1/models", **authorized(ALICE)))[0] == 401
+        assert (await get(gateway, "/v1/models", **authorized(BOB)))[0] == 200
+
+
+async def test_connections_are_limited_by_token_and_in_all_and_that_is_told():
+    limits = {"max_connections": 2, "max_connections_per_token": 1}
+    async with running(scripted(), TOKENS, **limits) as gateway:
+        async with wired(gateway, additional_headers=authorized(ALICE)):
+            async with connect(stream_url(gateway)) as second:  # its token comes late
+                await Wire(second).send(Hello(token=ALICE))
+                assert await close_code(second) == CloseCode.TOO_MANY
+            await eventually(lambda: gateway.connections == 1)
+            async with wired(gateway, additional_headers=authorized(BOB)):
+                with pytest.raises(InvalidStatus, match="503"):
+                    async with connect(stream_url(gateway)):
+                        pass
+        await eventually(lambda: gateway.connections == 0)
+        async with wired(gateway, additional_headers=authorized(ALICE)):
+            assert gateway.connections == 1
+
+
+async def test_a_fault_in_one_connection_closes_it_with_1011_and_no_other():
+    async with running(scripted()) as gateway, wired(gateway) as other:
+        ready, gateway._ready = gateway._ready, lambda name: 1 / 0
+        async with connect(stream_url(gateway)) as socket:
+            assert await close_code(socket) == CloseCode.INTERNAL
+        gateway._ready = ready
+        await other.send(Ping(nonce="n"))
+        assert (await other.receive())["nonce"] == "n"
+        async with wired(gateway):
+            assert gateway.connections == 2
