@@ -203,6 +203,13 @@ class Settings:
         "Limits",
         least=1,
     )
+    page_rate: float = _setting(
+        50.0,
+        "plain GETs a second from one address, but for /healthz and /readyz; each takes up to a "
+        "few milliseconds in which nobody else is served; a burst may be ten times that",
+        "Limits",
+        least=1,
+    )
     rate_bytes: int = _setting(
         4 << 20,
         "bytes a second on one connection; a burst may be ten times that",

@@ -9,6 +9,7 @@ Rule 2: for a token among the subprotocols, the connection is made and then clos
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -20,13 +21,14 @@ from gateway.protocol.codes import CloseCode
 from gateway.server.descriptors import Rare
 from gateway.server.origins import client_address, host_allowed, listed, origin_allowed, proxies
 from gateway.server.pages import Page, text_page
-from gateway.server.rates import Counts
+from gateway.server.rates import Counts, Rates
 from gateway.server.tokens import Token, Tokens, from_header
 
 __all__ = ["Handshake", "unauthorized"]
 
 log = logging.getLogger(__name__)
 
+PAGES_BURST_S = 10  # seconds whose plain GETs may come at once
 RETRY_AFTER_S = 5  # for a client over a limit of connections
 
 
@@ -47,6 +49,8 @@ class Handshake:
         self._by_address = Counts()
         self._by_token = Counts()
         self._all = 0
+        rate = settings.page_rate
+        self._pages = Rates(rate, rate * PAGES_BURST_S, time.monotonic())
         self._max_connections = max_connections or settings.max_connections
         self._rare = Rare()
 
@@ -76,6 +80,12 @@ class Handshake:
         if self.is_wrong(shown):
             return unauthorized()
         return self._too_many(self.token(shown), self.address(request, peer))
+
+    def page_refusal(self, request: Request, peer: str) -> Page | None:
+        """Return the answer to a plain GET too many of an address, None for one that it may."""
+        if self._pages.spend(self.address(request, peer), 1, time.monotonic()):
+            return None
+        return _later(HTTPStatus.TOO_MANY_REQUESTS, "too many requests from this address")
 
     def _host_allowed(self, host: str | None) -> bool:
         if self._settings.unix is not None and not self._hosts:

@@ -5,8 +5,10 @@ Each answer is one small body; none is streamed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 
@@ -17,8 +19,9 @@ from gateway.protocol.asyncapi import document
 from gateway.server.generations import Generations
 from gateway.server.metrics import CONTENT_TYPE
 
-__all__ = ["Page", "page_for", "text_page", "web_root"]
+__all__ = ["PROBES", "Page", "page_for", "text_page", "unless_known", "web_root"]
 
+PROBES = frozenset({"/healthz", "/readyz"})  # asked by machines, at any rate
 PACKAGE = Path(__file__).parents[1]
 TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -74,6 +77,14 @@ def web_root() -> Path:
     return installed if installed.is_dir() else PACKAGE.parent / "web_demo"
 
 
+def unless_known(page: Page, known: Sequence[str]) -> Page:
+    """Return a page, or 304 if one of the values of If-None-Match has its ETag."""
+    tag = page.more.get("ETag")
+    if tag is None or not any(tag in value for value in known):
+        return page
+    return Page(HTTPStatus.NOT_MODIFIED, page.type, b"", page.more)
+
+
 def page_for(path: str, generations: Generations) -> Page:
     """Return the answer to a GET of `path`, 404 if there is nothing there."""
     made = ROUTES.get(path)
@@ -83,12 +94,23 @@ def page_for(path: str, generations: Generations) -> Page:
 
 
 def _static(name: str) -> Page:
-    # A name may have no folder and no leading dot, so that no other folder can be read.
-    suffix = Path(name).suffix
-    file = web_root() / name
-    if "/" in name or name.startswith(".") or suffix not in TYPES or not file.is_file():
-        return text_page(HTTPStatus.NOT_FOUND, "not found")
-    return Page(HTTPStatus.OK, TYPES[suffix], file.read_bytes(), FUNCTIONS.get(name, {}))
+    return _files().get(name) or text_page(HTTPStatus.NOT_FOUND, "not found")
+
+
+@cache
+def _files() -> dict[str, Page]:
+    """Return the demo page's files by name, read once."""
+    return {
+        file.name: _kept(TYPES[file.suffix], file.read_bytes(), FUNCTIONS.get(file.name, {}))
+        for file in web_root().iterdir()
+        if file.suffix in TYPES and not file.name.startswith(".") and file.is_file()
+    }
+
+
+def _kept(kind: str, body: bytes, more: Mapping[str, str] = {}) -> Page:
+    """Return a page that stays as it is while the server runs."""
+    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    return Page(HTTPStatus.OK, kind, body, {"ETag": tag, **more})
 
 
 def _healthz(generations: Generations) -> Page:
@@ -126,15 +148,21 @@ def _metrics(generations: Generations) -> Page:
 
 
 def _asyncapi(generations: Generations) -> Page:
-    body = msgspec.json.encode(
-        document(generations.authority, __version__, tls=generations.settings.tls_cert is not None)
-    )
-    return Page(HTTPStatus.OK, "application/json", body)
+    return _described(generations.authority, generations.settings.tls_cert is not None)
+
+
+@cache
+def _described(authority: str, tls: bool) -> Page:
+    return _kept("application/json", msgspec.json.encode(document(authority, __version__, tls=tls)))
 
 
 def _protocol(generations: Generations) -> Page:
-    body = (PACKAGE / "PROTOCOL.md").read_bytes()
-    return Page(HTTPStatus.OK, "text/markdown; charset=utf-8", body)
+    return _protocol_text()
+
+
+@cache
+def _protocol_text() -> Page:
+    return _kept("text/markdown; charset=utf-8", (PACKAGE / "PROTOCOL.md").read_bytes())
 
 
 ROUTES: dict[str, Callable[[Generations], Page]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable
 
-__all__ = ["Counts", "Rate"]
+__all__ = ["Counts", "Rate", "Rates"]
 
 
 class Counts:
@@ -43,3 +43,29 @@ class Rate:
         self._then = now
         self._left -= amount
         return self._left >= 0
+
+
+class Rates:
+    """A rate for each key; those that would allow a whole burst again are forgotten."""
+
+    def __init__(self, per_second: float, burst: float, now: float):
+        self._per_second, self._burst = per_second, burst
+        self._recent: dict[Hashable, Rate] = {}
+        self._older: dict[Hashable, Rate] = {}
+        self._begin = now  # of the recent ones
+
+    def __len__(self) -> int:
+        return len(self._recent) + len(self._older)
+
+    def spend(self, key: Hashable, amount: float, now: float) -> bool:
+        """Spend an amount of a key's rate if it allows that; return whether it does."""
+        if now - self._begin > self._burst / self._per_second:
+            self._older, self._recent, self._begin = self._recent, {}, now
+        rate = self._recent.get(key) or self._older.pop(key, None)
+        if rate is None:
+            rate = Rate(self._per_second, self._burst, now)
+        self._recent[key] = rate
+        allowed = rate.spend(amount, now)
+        if not allowed:
+            rate.spend(-amount, now)
+        return allowed

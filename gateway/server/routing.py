@@ -14,7 +14,7 @@ from gateway.dialects.base import Route
 from gateway.server.pages import Page, text_page
 from gateway.server.tokens import from_header
 
-__all__ = ["Routing", "upgrade_required"]
+__all__ = ["Routing", "path_of", "upgrade_required"]
 
 
 class Routing:
@@ -25,7 +25,7 @@ class Routing:
 
     def find(self, request: Request) -> Route | None:
         """Return the route of a request's path, None if the path is not for WebSockets."""
-        return self._by_path.get(urlsplit(request.path).path)
+        return self._by_path.get(path_of(request))
 
     def select_subprotocol(
         self, connection: ServerConnection, offered: Sequence[Subprotocol]
@@ -42,6 +42,14 @@ class Routing:
             return secret
         offers = request.headers.get_all("Sec-WebSocket-Protocol")
         return route.secret_in(name.strip() for offer in offers for name in offer.split(","))
+
+
+def path_of(request: Request) -> str:
+    """Return the path that a request is for, "" if its target is malformed."""
+    try:
+        return urlsplit(request.path).path
+    except ValueError:
+        return ""
 
 
 def upgrade_required(route: Route) -> Page:

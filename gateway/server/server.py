@@ -41,9 +41,9 @@ from gateway.server.descriptors import Sockets, deepen, refuse_beyond
 from gateway.server.generations import Generations
 from gateway.server.handshake import Handshake, unauthorized
 from gateway.server.logs import LIBRARY, fields, unexpected
-from gateway.server.pages import Page, page_for, text_page
+from gateway.server.pages import PROBES, Page, page_for, text_page, unless_known
 from gateway.server.reading import MeteredConnection
-from gateway.server.routing import Routing, upgrade_required
+from gateway.server.routing import Routing, path_of, upgrade_required
 from gateway.server.tokens import Token, Tokens
 from provider.interface import AbstractLLMInterface
 
@@ -318,12 +318,15 @@ class Gateway:
     def _process_request(self, client: MeteredConnection, request: Request) -> Response | None:
         """Answer a plain GET, refuse a client that may not connect, let a WebSocket through."""
         route = self._routing.find(request)
+        path, upgrade = path_of(request), bool(request.headers.get_all("Upgrade"))
         refusal = self._handshake.refusal(request, _peer(client), upgrade=route is not None)
+        if refusal is None and not (route and upgrade) and path not in PROBES:
+            refusal = self._handshake.page_refusal(request, _peer(client))
         if refusal is not None:
             self._refused(refusal.status)
             return _response(refusal)
         if route is not None:
-            if not request.headers.get_all("Upgrade"):
+            if not upgrade:
                 return _response(upgrade_required(route))
             if not self.tokens or self._handshake.token(self._routing.secret(request)) is not None:
                 client.let_in()
@@ -332,10 +335,13 @@ class Gateway:
             allow = {"Allow": "GET, HEAD"}
             page = text_page(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered here", allow)
             return _response(page)
-        path, secret = urlsplit(request.path).path, self._routing.secret(request)
+        secret = self._routing.secret(request)
         if path in GUARDED and self.tokens and self._handshake.token(secret) is None:
             return _response(unauthorized())
-        return _response(page_for(path, self._generations), head=request.method == "HEAD")
+        page = unless_known(
+            page_for(path, self._generations), request.headers.get_all("If-None-Match")
+        )
+        return _response(page, head=request.method == "HEAD")
 
 
 def options_of(settings: Settings) -> dict[str, Any]:

@@ -5,9 +5,10 @@ import pytest
 
 from gateway.configuration.settings import Settings
 from gateway.server.generations import Generations
-from gateway.server.pages import page_for, web_root
+from gateway.server.pages import page_for, unless_known, web_root
 from provider.interface import AbstractLLMInterface, Health, ModelInfo
 from provider.scripted import ScriptedProvider
+from tests.support.servers import get, running
 
 
 class Loading(ScriptedProvider):
@@ -71,3 +72,45 @@ def test_every_page_forbids_what_it_does_not_need():
 
 def test_the_scripted_provider_is_behind_the_interface():
     assert issubclass(Loading, AbstractLLMInterface)
+
+
+@pytest.mark.parametrize("path", ["/", "/client.js", "/asyncapi.json", "/protocol"])
+def test_what_stays_the_same_is_made_once(path):
+    generations = Generations(ScriptedProvider(), Settings())
+    page = page_for(path, generations)
+    assert page_for(path, generations) is page
+    tag = page.headers()["ETag"]
+    known = unless_known(page, [f'"other", {tag}'])
+    assert (known.status, known.body) == (HTTPStatus.NOT_MODIFIED, b"")
+    assert known.headers()["ETag"] == tag
+    assert unless_known(page, ['"other"']) is page
+    assert unless_known(page, []) is page
+
+
+def test_two_gateways_have_each_their_own_description():
+    pages = [
+        page_for("/asyncapi.json", Generations(ScriptedProvider(), Settings(port=port)))
+        for port in (1001, 1002)
+    ]
+    assert b"127.0.0.1:1001" in pages[0].body
+    assert b"127.0.0.1:1002" in pages[1].body
+
+
+def test_what_changes_is_never_said_to_be_known():
+    for path in ("/healthz", "/readyz", "/metrics", "/v1/models"):
+        page = page_for(path, Generations(ScriptedProvider(), Settings()))
+        assert unless_known(page, ["*"]) is page
+
+
+@pytest.mark.parametrize("path", ["/" + "a" * 4000, "//[", "/" + "a/" * 2000 + ".js"])
+async def test_a_path_of_any_length_and_form_is_404(path):
+    async with running(ScriptedProvider()) as gateway:
+        assert (await get(gateway, path))[0] == HTTPStatus.NOT_FOUND
+
+
+async def test_a_file_that_the_client_has_is_not_sent_again():
+    async with running(ScriptedProvider()) as gateway:
+        status, body, headers = await get(gateway, "/client.js")
+        assert (status, len(body)) == (200, int(headers["Content-Length"]))
+        status, body, _ = await get(gateway, "/client.js", **{"If-None-Match": headers["ETag"]})
+        assert (status, body) == (HTTPStatus.NOT_MODIFIED, b"")

@@ -17,10 +17,10 @@ from gateway.protocol.frames import (
     Hello,
     Ping,
 )
-from gateway.server.rates import Counts, Rate
+from gateway.server.rates import Counts, Rate, Rates
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import Pause, Prefill, Say, ScriptedProvider
-from tests.support.servers import TIMEOUT, Wire, eventually, running, stream_url, wired
+from tests.support.servers import TIMEOUT, Wire, eventually, get, running, stream_url, wired
 
 SECRET = "sesame"
 DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()
@@ -58,6 +58,40 @@ def test_a_rate_lets_a_burst_through_and_then_so_many_a_second():
     assert rate.spend(1, 101.5)
     assert rate.spend(10, 200.0)
     assert not rate.spend(1, 200.0)
+
+
+def test_each_key_has_a_rate_and_what_is_refused_costs_nothing():
+    rates = Rates(2.0, 10.0, now=100.0)
+    assert all(rates.spend("a", 1, 100.0) for _ in range(10))
+    assert not any(rates.spend("a", 1, 100.0) for _ in range(1000))
+    assert rates.spend("b", 1, 100.0)
+    assert rates.spend("a", 1, 100.5)
+    assert not rates.spend("a", 1, 100.5)
+
+
+def test_rates_of_keys_that_are_idle_are_forgotten():
+    rates = Rates(2.0, 10.0, now=100.0)
+    for now in range(100, 200):
+        rates.spend("busy", 1, now)
+        for key in range(50):
+            rates.spend((now, key), 1, now)
+        assert len(rates) <= 1 + 50 * 2 * 7  # those of twice the seconds of a burst, and one
+    rates.spend("busy", 9, 200)
+    assert not rates.spend("busy", 9, 200)  # though its rate was made long ago
+
+
+async def test_an_address_has_so_many_plain_gets_and_probes_have_no_limit():
+    options = {"page_rate": 1.0, "trusted_proxies": "127.0.0.0/8"}
+    async with running(scripted(), **options) as gateway:
+        paths = ["/asyncapi.json", "/v1/stream", "/nowhere"]
+        seen = [await get(gateway, paths[n % 3]) for n in range(12)]
+        assert [status for status, _, _ in seen[:3]] == [200, 426, 404]
+        status, _, headers = seen[-1]
+        assert (status, headers["Retry-After"]) == (429, "5")
+        assert (await get(gateway, "/healthz"))[0] == (await get(gateway, "/readyz"))[0] == 200
+        assert (await get(gateway, "/", **{"X-Forwarded-For": "203.0.113.7"}))[0] == 200
+        async with wired(gateway):
+            pass
 
 
 async def refused(gateway, **options):
