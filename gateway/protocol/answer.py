@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.protocol.outbox import Channel, WaitingCall, WaitingText
+from gateway.protocol.outbox import Channel, PackedLogprobs, WaitingCall, WaitingText
 from provider.interface import GenerateResponse, ToolCallDelta
 
 __all__ = ["Answer", "whole_call"]
@@ -23,7 +23,7 @@ class Answer:
 
     texts: dict[Channel, WaitingText] = field(default_factory=dict)
     making: dict[int, WaitingCall] = field(default_factory=dict)
-    logprobs: list[dict[str, Any]] = field(default_factory=list)
+    logprobs: PackedLogprobs = field(default_factory=PackedLogprobs)
     complete_ids: set[str] = field(default_factory=set)  # ids of complete tool calls
     calls: int = 0  # tool calls that have begun
     pieces: int = 0  # pieces of text received
@@ -31,8 +31,8 @@ class Answer:
 
     def add_text(self, channel: Channel, text: str, logprobs: Sequence[dict[str, Any]]) -> int:
         """Keep text to send it at the end; return its size in bytes."""
-        self.logprobs += logprobs
-        return self.texts.setdefault(channel, WaitingText(channel)).add(text, logprobs)
+        size = self.texts.setdefault(channel, WaitingText(channel)).add(text, ())
+        return size + (self.logprobs.add(logprobs) if logprobs else 0)
 
     def add_call(self, part: ToolCallDelta) -> int:
         """Keep a part of a tool call to send it at the end; return its size in bytes."""

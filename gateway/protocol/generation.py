@@ -292,7 +292,8 @@ class Generation:
             del self._newest[item.choice]
         frame = item.frame(self.id, self._number())
         if self.ticket is not None:
-            self._keep(frame, FRAME_BYTES + item.size)  # type: ignore[arg-type]
+            size = item.sent_size if isinstance(item, WaitingFrame) else item.size
+            self._keep(frame, FRAME_BYTES + size)  # type: ignore[arg-type]
         return frame
 
     def _number(self) -> int:

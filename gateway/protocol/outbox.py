@@ -6,9 +6,12 @@ tool call. A frame is made and numbered when it is sent.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
+
+import msgspec
 
 from gateway.protocol.events import Event, Failed
 from gateway.protocol.frames import Chunk, Done, Started, ToolCall
@@ -18,6 +21,7 @@ __all__ = [
     "FRAME_BYTES",
     "Channel",
     "Numbered",
+    "PackedLogprobs",
     "Waiting",
     "WaitingCall",
     "WaitingFrame",
@@ -26,6 +30,7 @@ __all__ = [
 
 MAX_PARTS = 128  # strings collected before they are joined into one, which takes less memory
 PAIR_BYTES = 64  # estimated size of a token and its log-probability on the wire
+PAIR_MEMORY = 640  # measured size of the same as Python objects
 FRAME_BYTES = 128  # estimated size of a kept frame without its text
 
 Channel = Literal["reasoning"] | None
@@ -39,7 +44,7 @@ class WaitingText:
     channel: Channel
     choice: int = 0
     parts: list[str] = field(default_factory=list)
-    size: int = 0  # bytes of UTF-8, plus an estimate for log-probabilities
+    size: int = 0  # bytes of UTF-8, plus the memory of log-probabilities
     logprobs: list[dict[str, Any]] | None = None
     numbered: ClassVar = True
 
@@ -48,7 +53,7 @@ class WaitingText:
         grown = _size(text)
         self.parts.append(text)
         if logprobs:
-            grown += _size_of_logprobs(logprobs)
+            grown += PAIR_MEMORY * _pairs(logprobs)
             self.logprobs = self.logprobs or []
             self.logprobs += logprobs
         if len(self.parts) == MAX_PARTS:
@@ -67,6 +72,28 @@ class WaitingText:
             logprobs=self.logprobs,
             choice=self.choice,
         )
+
+
+class PackedLogprobs:
+    """Log-probabilities that are kept for long, in a tenth of the memory that objects take."""
+
+    def __init__(self) -> None:
+        self._packed: list[bytes] = []
+        self.unpacked_size = 0  # bytes that they take as objects
+
+    def __bool__(self) -> bool:
+        return bool(self._packed)
+
+    def add(self, logprobs: Sequence[dict[str, Any]]) -> int:
+        """Add log-probabilities; return by how many bytes the size grows, here or on the wire."""
+        self._packed.append(msgspec.msgpack.encode(list(logprobs)))
+        pairs = _pairs(logprobs)
+        self.unpacked_size += PAIR_MEMORY * pairs
+        return max(len(self._packed[-1]) + sys.getsizeof(b""), PAIR_BYTES * pairs)
+
+    def unpacked(self) -> list[dict[str, Any]]:
+        """Return all log-probabilities as they were added."""
+        return [one for packed in self._packed for one in msgspec.msgpack.decode(packed)]
 
 
 @dataclass(eq=False)
@@ -114,17 +141,30 @@ class WaitingCall:
 
 @dataclass(eq=False)
 class WaitingFrame:
-    """A waiting frame; with `numbered` it gets its number when it is sent."""
+    """A waiting frame; with `numbered` it gets its number when it is sent.
+
+    PackedLogprobs in `fields` are unpacked when it is sent; `sent_size` is its size then.
+    """
 
     kind: type[Any]
     fields: dict[str, Any]
     numbered: bool = True
     size: int = 0  # bytes of the answer's text in it
 
+    @property
+    def sent_size(self) -> int:
+        """Bytes of memory that the answer takes in the frame that `frame` returns."""
+        answers = [self.fields, *(self.fields.get("choices") or ())]
+        packed: list[PackedLogprobs] = [one["logprobs"] for one in answers if one.get("logprobs")]
+        return self.size + sum(one.unpacked_size for one in packed)
+
     def frame(self, generation: str, seq: int | None) -> Event:
         """Return the frame to send."""
         number = {} if seq is None else {"seq": seq}
-        return self.kind(id=generation, **number, **self.fields)  # type: ignore[no-any-return]
+        fields = _unpacked(self.fields)
+        if fields.get("choices"):
+            fields["choices"] = [_unpacked(one) for one in fields["choices"]]
+        return self.kind(id=generation, **number, **fields)  # type: ignore[no-any-return]
 
 
 Waiting = WaitingText | WaitingCall | WaitingFrame
@@ -134,5 +174,11 @@ def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def _size_of_logprobs(logprobs: Sequence[dict[str, Any]]) -> int:
-    return sum(PAIR_BYTES * (1 + len(one["top_logprobs"])) for one in logprobs)
+def _pairs(logprobs: Sequence[dict[str, Any]]) -> int:
+    """Return how many pairs of a token and its log-probability there are."""
+    return sum(1 + len(one["top_logprobs"]) for one in logprobs)
+
+
+def _unpacked(fields: dict[str, Any]) -> dict[str, Any]:
+    packed = fields.get("logprobs")
+    return {**fields, "logprobs": packed.unpacked()} if packed else fields

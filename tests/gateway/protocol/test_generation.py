@@ -1,5 +1,7 @@
 """A generation by itself; what a session makes of many is in test_session.py and test_rules.py."""
 
+import tracemalloc
+
 import pytest
 
 from gateway.protocol.codes import ErrorCode
@@ -395,3 +397,55 @@ def test_the_window_holds_for_what_leaves_again():
     assert [frame.seq for frame in one.pop_events()] == [0, 1]
     one.ack(1)
     assert [frame.seq for frame in one.pop_events()] == [2]
+
+
+def token_of(number):
+    """Return a token with twenty likely ones, none of whose objects is shared with another's."""
+
+    def pair(at):
+        text = f"word {number} {at}"
+        return {"token": text, "logprob": -1.5 - at, "bytes": [*text.encode()]}
+
+    return TokenLogprobs(({**pair(0), "top_logprobs": [pair(at) for at in range(20)]},))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("state", ["waits", "ended", "kept"])
+def test_log_probabilities_take_no_more_memory_than_is_counted(stream, state):
+    one = Generation(
+        Generate(id="a", prompt="hi", stream=stream, logprobs=True),
+        0.0,
+        ticket="t" if state == "kept" else None,
+        keep_bytes=1 << 30,
+    )
+    one.respond(STARTED, 0.5)
+    one.pop_events()
+    tracemalloc.start()
+    try:
+        before, counted = tracemalloc.get_traced_memory()[0], one.held_bytes
+        for number in range(300):
+            one.respond(text("a", raw_response=token_of(number)), 1.0)
+            if state == "kept" and stream:
+                one.pop_events()
+        if state != "waits":
+            one.respond(LAST, 2.0)
+        if state == "kept":
+            one.pop_events()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 1.5 * (one.held_bytes - counted)
+    if not stream and state != "kept":
+        assert grown < 300 * 21 * 150  # a fraction of what the objects take
+
+
+def test_log_probabilities_that_were_packed_are_sent_as_they_were():
+    one = running(stream=False, n=2, logprobs=True)
+    tokens = [token_of(number) for number in range(4)]
+    for number, token in enumerate(tokens):
+        one.respond(ChoiceResponse("a", token, choice=number % 2), 11.0)
+    one.ended(12.0)
+    done = one.pop_events()[-1]
+    given = [one["logprobs"] for one in done.choices]
+    assert given == [[*tokens[0].tokens, *tokens[2].tokens], [*tokens[1].tokens, *tokens[3].tokens]]
+    assert done.logprobs == given[0]
