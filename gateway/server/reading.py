@@ -93,8 +93,8 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
 
     def _piece_size(self) -> int:
         missing = self._reader.missing
-        if self.protocol.close_expected():
-            return LARGE_PIECE  # which is discarded
+        if self.protocol.eof_sent:
+            return LARGE_PIECE  # which is discarded, not parsed
         if self.request is not None and not self._let_in:
             return max(1, min(missing, LARGE_PIECE))  # so that it ends with the message
         return min(missing, LARGE_PIECE) if missing > SMALL_PIECE else SMALL_PIECE
@@ -123,15 +123,15 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
 
     def process_event(self, event: Frame | Request | Response) -> None:
         """Act on a frame, if the client may send it."""
-        if self._cut_off or (
-            self._closing and isinstance(event, Frame) and event.opcode in DATA_OPCODES
-        ):
+        if self._cut_off:
             return
-        if not isinstance(event, Frame) or self._may_send(event):
+        if not isinstance(event, Frame):
             super().process_event(event)
-        else:
+        elif not self._may_send(event):
             self._cut_off = True
             self._end()
+        elif not (self._closing and event.opcode in DATA_OPCODES):
+            super().process_event(event)
 
     def _may_send(self, frame: Frame) -> bool:
         now, size = self.loop.time(), len(frame.data)

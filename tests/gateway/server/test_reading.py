@@ -226,3 +226,30 @@ async def test_a_close_is_answered_though_messages_wait():
             assert await wire.reader.read() == b""
         wire.writer.close()
         await eventually(lambda: not gateway.connections)
+
+
+async def test_while_a_close_is_awaited_frames_are_read_in_small_pieces():
+    async with running(scripted(), close_timeout_s=60.0) as gateway, raw(gateway) as wire:
+        await wire.receive()
+        socket, sizes = connection_of(gateway), []
+        wire.writer.write(raw_frame(b"no frame"))
+        assert await wire.close_code() == CloseCode.NOT_A_FRAME
+        get_buffer = socket.get_buffer
+
+        def noted(hint):
+            sizes.append(len(get_buffer(hint)))
+            return socket._piece
+
+        socket.get_buffer = noted
+        wire.writer.write(raw_frame(PING) * 1000)
+        await eventually(lambda: len(sizes) > 5)
+        assert max(sizes) == reading.SMALL_PIECE
+
+
+async def test_while_a_close_is_awaited_frames_count_as_before():
+    limits = {"frame_rate": 10.0, "close_timeout_s": 60.0}
+    async with running(scripted(), **limits) as gateway, raw(gateway) as wire:
+        wire.writer.write(raw_frame(b"no frame"))
+        assert await wire.close_code() == CloseCode.NOT_A_FRAME
+        wire.writer.write(raw_frame(PING) * 200)
+        await eventually(lambda: not gateway.connections)  # it is aborted
