@@ -1,7 +1,8 @@
 """Reads from clients in pieces, counts all that comes, and cuts off a client that sends too much.
 
-Rule 1: a piece has few frames, so a turn of the event loop is short, however a client fills its
-socket. Only the middle of a large frame is read in large pieces.
+Rule 1: a piece has few frames, and all connections together read few in one turn of the event loop,
+so that it is short, however many clients fill their sockets. Only the middle of a large frame is
+read in large pieces.
 Rule 2: every frame counts against the client's rate, those that the library answers or drops by
 itself included: pings, pongs, parts of messages. Compressed messages count by what they become.
 Rule 3: until `let_in`, a message has at most MAX_FIRST_BYTES, also once it is decompressed; a
@@ -28,14 +29,39 @@ from gateway.configuration.settings import Settings
 from gateway.protocol.codes import CloseCode
 from gateway.server.rates import Rate
 
-__all__ = ["MAX_FIRST_BYTES", "MeteredConnection"]
+__all__ = ["MAX_FIRST_BYTES", "MeteredConnection", "Turn"]
 
 BURST = 10  # a burst may have as many frames and bytes as are allowed in this many seconds
 MAX_FIRST_BYTES = 2048  # a `hello` has a token of at most 1,024 characters, and a name
 MAX_FIRST_FRAMES = 16  # a `hello`, which may come in parts, and pings
 # Bytes. A frame has at least 6, and takes ten microseconds, so a small piece takes 4 ms.
 SMALL_PIECE, LARGE_PIECE = 2048, 64 * 1024
+# Bytes of small pieces that all connections may read in one turn of the event loop, and of a piece
+# that is read all the same once they are used up.
+TURN_BYTES, MIN_PIECE = 3 * SMALL_PIECE, 64
 MAX_UNREAD_PONGS = 64 * 1024  # bytes that wait for a client that sends pings and never reads
+
+
+class Turn:
+    """What may still be read in small pieces in this turn of the event loop."""
+
+    def __init__(self) -> None:
+        self._left = TURN_BYTES
+
+    @property
+    def piece(self) -> int:
+        """The size of the next small piece."""
+        return SMALL_PIECE if self._left > 0 else MIN_PIECE
+
+    def spend(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
+        """Note that so many bytes were read; once all are used up, the next turn begins anew."""
+        if self._left > 0:
+            self._left -= count
+            if self._left <= 0:
+                loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._left = TURN_BYTES
 
 
 class _Reader(StreamReader):
@@ -62,8 +88,9 @@ class _Reader(StreamReader):
 class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
     """A connection that is read in pieces, and cut off when too much comes."""
 
-    def __init__(self, *given: Any, settings: Settings, **options: Any):
+    def __init__(self, *given: Any, settings: Settings, turn: Turn, **options: Any):
         super().__init__(*given, **options)
+        self._turn = turn
         now = self.loop.time()
         self._frames = Rate(settings.frame_rate, settings.frame_rate * BURST, now)
         self._bytes = Rate(settings.rate_bytes, settings.rate_bytes * BURST, now)
@@ -97,11 +124,13 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
             return LARGE_PIECE  # which is discarded, not parsed
         if self.request is not None and not self._let_in:
             return max(1, min(missing, LARGE_PIECE))  # so that it ends with the message
-        return min(missing, LARGE_PIECE) if missing > SMALL_PIECE else SMALL_PIECE
+        return min(missing, LARGE_PIECE) if missing > SMALL_PIECE else self._turn.piece
 
     def buffer_updated(self, nbytes: int) -> None:
         """Parse a piece."""
         piece, self._piece = self._piece, bytearray()
+        if len(piece) <= SMALL_PIECE:
+            self._turn.spend(nbytes, self.loop)
         self.data_received(memoryview(piece)[:nbytes].tobytes())
         if self.protocol.close_expected() and self._lingering is None:
             # A client that goes on sending instead of closing is not discarded for ever.

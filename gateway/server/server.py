@@ -42,7 +42,7 @@ from gateway.server.generations import Generations
 from gateway.server.handshake import Handshake, unauthorized
 from gateway.server.logs import LIBRARY, fields, unexpected
 from gateway.server.pages import PROBES, Page, page_for, text_page, unless_known
-from gateway.server.reading import MeteredConnection
+from gateway.server.reading import MeteredConnection, Turn
 from gateway.server.routing import Routing, path_of, upgrade_required
 from gateway.server.tokens import Token, Tokens
 from provider.interface import AbstractLLMInterface
@@ -352,7 +352,7 @@ def options_of(settings: Settings) -> dict[str, Any]:
         "logger": logging.getLogger(LIBRARY),
         "max_size": settings.max_frame_bytes,
         "max_queue": 0,  # nothing more is read while a message waits
-        "create_connection": partial(MeteredConnection, settings=settings),
+        "create_connection": partial(MeteredConnection, settings=settings, turn=Turn()),
         "ping_interval": settings.ping_interval_s,
         "ping_timeout": settings.ping_timeout_s,
         "close_timeout": settings.close_timeout_s,

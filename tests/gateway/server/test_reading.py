@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import zlib
+from contextlib import AsyncExitStack
 
 import pytest
 from websockets.frames import Opcode
@@ -253,3 +254,38 @@ async def test_while_a_close_is_awaited_frames_count_as_before():
         assert await wire.close_code() == CloseCode.NOT_A_FRAME
         wire.writer.write(raw_frame(PING) * 200)
         await eventually(lambda: not gateway.connections)  # it is aborted
+
+
+async def test_a_turn_has_so_many_bytes_and_the_next_one_as_many():
+    turn, loop = reading.Turn(), asyncio.get_running_loop()
+    assert turn.piece == reading.SMALL_PIECE
+    turn.spend(reading.TURN_BYTES, loop)
+    assert turn.piece == reading.MIN_PIECE
+    turn.spend(reading.MIN_PIECE, loop)
+    await asyncio.sleep(0)
+    assert turn.piece == reading.SMALL_PIECE
+
+
+async def test_many_clients_that_fill_their_sockets_share_a_turn():
+    limits = {"frame_rate": 1e9, "rate_bytes": 10**9}
+    async with running(scripted(), **limits) as gateway, AsyncExitStack() as stack:
+        wires = [await stack.enter_async_context(raw(gateway)) for _ in range(20)]
+        for wire in wires:
+            await wire.receive()
+        counts = []
+        for connection in gateway._connections:
+            connection._socket.buffer_updated = noted(connection._socket.buffer_updated, counts)
+        for wire in wires:
+            wire.writer.write(PONG * 1000 + raw_frame(PING))
+        turns = []
+        while sum(turns) < 20 * (1000 * len(PONG) + len(raw_frame(PING))):
+            await asyncio.sleep(0)
+            turns.append(sum(counts))
+            counts.clear()
+        for wire in wires:
+            await wire.receive()
+    assert max(turns) < reading.TURN_BYTES + reading.SMALL_PIECE + 20 * reading.MIN_PIECE
+
+
+def noted(updated, counts):
+    return lambda count: counts.append(count) or updated(count)
