@@ -13,6 +13,7 @@ import functools
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Final
 
 from provider.runtime.memory_limits import MemoryLimit, memory_limits
@@ -24,11 +25,13 @@ OPENBLAS_NAMES = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas.so")
 TOO_LATE: Final = "mlx.core" in sys.modules
 
 
-def _load_openblas() -> tuple[str, ctypes.CDLL] | tuple[None, None]:
+def _load_openblas(
+    names: Sequence[str] = OPENBLAS_NAMES,
+) -> tuple[str, ctypes.CDLL] | tuple[None, None]:
     """Load OpenBLAS for the whole process; return its name and handle, None without it."""
     if sys.platform != "linux" or TOO_LATE:
         return None, None
-    for name in OPENBLAS_NAMES:
+    for name in names:
         try:
             return name, ctypes.CDLL(name, mode=os.RTLD_NOW | os.RTLD_GLOBAL)
         except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,6 @@ from provider.runtime.mlx import (
     describe,
     mx,
     on_cpu,
-    set_blas_threads,
     smallest_limit,
 )
 from tests.support.timeouts import STARTING
@@ -69,16 +69,34 @@ def test_the_smallest_limit_is_the_one_with_the_least_room() -> None:
         assert all(smallest.room <= limit.room + limit.used for limit in memory_limits())
 
 
-@pytest.mark.skipif(not runtime.OPENBLAS, reason="the system has no OpenBLAS")
+HAS_OPENBLAS = pytest.mark.skipif(not runtime.OPENBLAS, reason="the system has no OpenBLAS")
+
+
+@HAS_OPENBLAS
 def test_the_threads_of_matrix_products_are_set_for_the_process() -> None:
-    library = runtime._openblas
-    assert library is not None
-    try:
-        for threads in (1, runtime.BLAS_THREADS):
-            set_blas_threads(threads)
-            assert library.openblas_get_num_threads() == threads
-    finally:
-        set_blas_threads(runtime.BLAS_THREADS)
+    program = """
+from provider.runtime import mlx
+print(mlx.BLAS_THREADS)
+for threads in (1, mlx.BLAS_THREADS):
+    mlx.set_blas_threads(threads)
+    print(mlx._openblas.openblas_get_num_threads())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=STARTING,
+        check=True,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "2"},
+    )
+    usual, *then = done.stdout.split()
+    assert then == ["1", usual]
+
+
+@HAS_OPENBLAS
+def test_the_first_blas_that_the_system_has_is_loaded() -> None:
+    assert runtime._load_openblas(("libnone.so.0", *runtime.OPENBLAS_NAMES))[0] == runtime.OPENBLAS
+    assert runtime._load_openblas(("libnone.so.0",)) == (None, None)
 
 
 @pytest.mark.skipif(sys.platform != "linux" or not on_cpu(), reason="other devices bring their own")
