@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import signal
@@ -57,6 +58,10 @@ def serve(values: Mapping[str, Value], kind: str, errors: Console) -> ExitStatus
     raise_limit(settings.max_connections)
     with errors.status("starting mlx"):
         provider = _open_provider(kind, values)
+    # All that is imported by now stays. Left to the garbage collector, each full collection would
+    # walk it, and stop all threads for 50 ms. A model is not among it, since it may be unloaded.
+    gc.collect()
+    gc.freeze()
     try:
         gateway = Gateway(provider, settings, tokens)
     except (ValueError, OSError) as error:

@@ -1,6 +1,7 @@
 """How a gateway's process ends, from its first moment on."""
 
 import asyncio
+import gc
 import hashlib
 import io
 import logging
@@ -73,10 +74,11 @@ def in_force(**flags):
 
 @pytest.fixture
 def errors():
-    """What `serve` shows the user; what it sets of logging is undone."""
+    """What `serve` shows the user; what it sets of logging and garbage collection is undone."""
     root, own = logging.getLogger(), [logging.getLogger(n) for n in (*logs.OWN, logs.LIBRARY)]
     handlers, levels = root.handlers[:], [one.level for one in (root, *own)]
     yield Console(file=io.StringIO())
+    gc.unfreeze()
     root.handlers[:] = handlers
     for one, level in zip((root, *own), levels, strict=True):
         one.setLevel(level)
@@ -92,6 +94,7 @@ def test_serving_ends_cleanly_once_its_address_was_printed(errors, capsys):
     stopping.start()
     assert serve(in_force(), "scripted", errors) is ExitStatus.OK
     stopping.join()
+    assert gc.get_freeze_count() > len(gc.get_objects()) > 0  # what is imported is not walked
 
 
 WRONG_TOKENS = "[tokens.alice]\nsha256 = 'no'\n"
