@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
+from weakref import WeakSet
 
 from websockets.asyncio.server import ServerConnection
 
-__all__ = ["Rare", "Sockets", "deepen", "raise_limit", "refuse_beyond", "tell_rarely_of_accept"]
+__all__ = ["Door", "Rare", "Sockets", "deepen", "raise_limit", "tell_rarely_of_accept"]
 
 log = logging.getLogger(__name__)
 
@@ -109,21 +110,34 @@ def tell_rarely_of_accept(loop: asyncio.AbstractEventLoop) -> None:
     loop.set_exception_handler(handle)
 
 
-def refuse_beyond(most: int, make: Callable[..., asyncio.Protocol] = ServerConnection) -> Any:
-    """Return a maker of connections for websockets' `serve` that refuses those beyond `most`.
+class Door:
+    """Makes a connection of each accepted socket, and refuses those beyond `most`.
 
-    They are refused before anything is read, so that this includes clients that send nothing.
+    It does so before anything is read, so that a client that sends nothing is refused too. An
+    instance is the `create_connection` of websockets' `serve`; `make` makes the connections.
     """
-    rare = Rare()
 
-    def connection(protocol: Any, server: Any, **options: Any) -> asyncio.Protocol:
-        if len(server.handler_tasks) < most:
-            return make(protocol, server, **options)
-        if rare.now():
-            log.warning("%d sockets are open, the most that the process may have", most)
+    def __init__(self, most: int, make: Callable[..., ServerConnection] = ServerConnection):
+        self._most = most
+        self._make = make
+        self._rare = Rare()
+        self._made: WeakSet[ServerConnection] = WeakSet()
+
+    def __call__(self, protocol: Any, server: Any, **options: Any) -> asyncio.Protocol:
+        """Return the protocol of a socket that was accepted."""
+        if len(server.handler_tasks) < self._most:
+            connection = self._make(protocol, server, **options)
+            self._made.add(connection)
+            return connection
+        if self._rare.now():
+            log.warning("%d sockets are open, the most that the process may have", self._most)
         return _Refusal()
 
-    return connection
+    def abort_silent(self) -> None:
+        """Abort the connections that have not sent a whole request."""
+        for connection in list(self._made):
+            if connection.request is None and hasattr(connection, "transport"):
+                connection.transport.abort()
 
 
 class _Refusal(asyncio.Protocol):

@@ -37,7 +37,7 @@ from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import Ready
 from gateway.server.closing import close
 from gateway.server.connection import Connection
-from gateway.server.descriptors import Sockets, deepen, refuse_beyond
+from gateway.server.descriptors import Door, Sockets, deepen
 from gateway.server.generations import Generations
 from gateway.server.handshake import Handshake, unauthorized
 from gateway.server.logs import LIBRARY, fields, unexpected
@@ -82,6 +82,7 @@ class Gateway:
         self._epoch = secrets.token_hex(8)  # changes with each start
         self._connections: set[Connection] = set()
         self._server: Server | None = None
+        self._door = Door(self._sockets.all)
 
     async def __aenter__(self) -> Self:
         """Start to listen. Raises OSError if the address can't be used."""
@@ -93,11 +94,12 @@ class Gateway:
                 self._sockets.connections,
             )
         settings, options = self.settings, options_of(self.settings)
+        self._door = Door(self._sockets.all, options["create_connection"])
         options |= {
             "process_request": self._process_request,
             "select_subprotocol": self._routing.select_subprotocol,
             "ssl": self._tls,
-            "create_connection": refuse_beyond(self._sockets.all, options["create_connection"]),
+            "create_connection": self._door,
             "backlog": 1,  # connections accepted at once; see `deepen`
         }
         if settings.unix is not None:
@@ -183,6 +185,7 @@ class Gateway:
             return
         self._generations.draining = self._handshake.draining = True
         server.close(close_connections=False)
+        self._door.abort_silent()  # each would otherwise have its whole time for the handshake
         await asyncio.gather(*(one.drain(CloseCode.RESTART) for one in list(self._connections)))
         await self._generations.close()
         if not await self._handlers_end(server):

@@ -16,8 +16,9 @@ from gateway.server.descriptors import (
     raise_limit,
     tell_rarely_of_accept,
 )
+from provider.scripted import ScriptedProvider
 from tests.support.programs import GATEWAY
-from tests.support.servers import TIMEOUT, Command
+from tests.support.servers import TIMEOUT, Command, eventually, running
 
 FILES = 300  # that the process of a test may open
 FEW_FILES = ["bash", "-c", f'ulimit -n {FILES}; exec "$0" "$@"', sys.executable, *GATEWAY]
@@ -74,6 +75,17 @@ def test_a_server_out_of_descriptors_says_so_and_goes_on():
     assert "`max_connections` is cut from 4096 to" in said
     assert said.count("sockets are open, the most that the process may have") == 1
     assert len(said.splitlines()) < 10
+
+
+async def test_sockets_that_ask_for_nothing_do_not_hold_up_the_end():
+    async with running(ScriptedProvider(), close_timeout_s=1000) as gateway:
+        with ExitStack() as opened:
+            for _ in range(5):
+                address = ("127.0.0.1", gateway.port)
+                opened.enter_context(socket.create_connection(address, TIMEOUT))
+            await eventually(lambda: len(gateway._server.handler_tasks) == 5)
+            async with asyncio.timeout(5):  # half of what a handshake may take
+                await gateway.close()
 
 
 async def test_failing_to_accept_is_told_once(caplog):
