@@ -145,6 +145,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close the connection; of what the client still sends, only its close frame counts."""
         self._closing = True
+        self.protocol.max_message_size = MAX_FIRST_BYTES  # a larger one is not decompressed
         self.transport.resume_reading()  # it is paused while a message waits, which none takes now
         await super().close(code, reason)
 

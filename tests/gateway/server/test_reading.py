@@ -247,6 +247,16 @@ async def test_while_a_close_is_awaited_frames_are_read_in_small_pieces():
         assert max(sizes) == reading.SMALL_PIECE
 
 
+async def test_while_a_close_is_awaited_nothing_is_decompressed_to_more():
+    limits = {"compression": True, "close_timeout_s": 60.0}
+    async with running(scripted(), **limits) as gateway, raw(gateway, DEFLATE) as wire:
+        wire.writer.write(raw_frame(b"no frame"))
+        assert await wire.close_code() == CloseCode.NOT_A_FRAME
+        wire.writer.write(raw_frame(deflated(b" " * 2**20), compressed=True))
+        async with asyncio.timeout(TIMEOUT):
+            assert await wire.reader.read() == b""  # the end, long before the time for a close
+
+
 async def test_while_a_close_is_awaited_frames_count_as_before():
     limits = {"frame_rate": 10.0, "close_timeout_s": 60.0}
     async with running(scripted(), **limits) as gateway, raw(gateway) as wire:
