@@ -120,6 +120,7 @@ def _flood(who, connections=4):
                         while not reader.done():
                             await socket.send(burst)
                             told["pings"] += 500
+                            await asyncio.sleep(0)  # so that the reader sees the end
                 except GONE:
                     told["thrown out"] += time.monotonic() < deadline
                 reader.cancel()
