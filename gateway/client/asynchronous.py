@@ -23,6 +23,7 @@ import itertools
 import random
 from collections.abc import Coroutine
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Self
 
@@ -34,6 +35,7 @@ from websockets.typing import Subprotocol
 
 from gateway.client.errors import ConnectionLostError, GatewayError, UnauthorizedError
 from gateway.client.run import Run
+from gateway.client.watched_connection import WatchedConnection
 from gateway.dialects.native import codec_for, server_frame
 from gateway.protocol.codes import CloseCode, ErrorCode, NotAFrame
 from gateway.protocol.frames import (
@@ -64,6 +66,7 @@ MAX_FRAME_BYTES = 64 * 1024 * 1024  # largest frame accepted from a server
 WINDOW = 64
 GIVE_UP_S = 60.0  # the server's default `resume_ttl`
 CLOSE_TIMEOUT_S = 10.0
+WRITE_TIMEOUT_S = 30.0  # the server's default `write_timeout`
 
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0  # seconds between attempts to reconnect
 
@@ -74,7 +77,8 @@ class GatewayClient:
     """A client with many generations on one connection; an async context manager.
 
     `token` authenticates it. After a lost connection it tries to reconnect for `give_up_s` seconds;
-    with 0 it does not. Leaving the context takes `close_timeout_s` seconds at most.
+    with 0 it does not. A connection is lost if the gateway takes no bytes for `write_timeout_s`
+    seconds. Leaving the context takes `close_timeout_s` seconds at most.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class GatewayClient:
         *,
         give_up_s: float = GIVE_UP_S,
         close_timeout_s: float = CLOSE_TIMEOUT_S,
+        write_timeout_s: float = WRITE_TIMEOUT_S,
     ):
         self.ready = Ready(protocol="", server="", epoch="", connection="", models=[], limits={})
         self.connections = 0  # connections made so far
@@ -94,6 +99,7 @@ class GatewayClient:
         self._token = token
         self._give_up_s = give_up_s
         self._close_timeout_s = close_timeout_s
+        self._write_timeout_s = write_timeout_s
         self._codec = codec_for(protocol)
         self._socket: ClientConnection | None = None
         self._open = asyncio.Event()
@@ -237,6 +243,7 @@ class GatewayClient:
     async def open(self) -> None:
         """Connect. Raises OSError, InvalidHandshake, UnauthorizedError."""
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else None
+        made = partial(WatchedConnection, write_timeout_s=self._write_timeout_s)
         try:
             socket = await connect_socket(
                 self._url,
@@ -244,6 +251,7 @@ class GatewayClient:
                 additional_headers=headers,
                 compression=None,
                 max_size=MAX_FRAME_BYTES,
+                create_connection=made,  # type: ignore[arg-type] # any factory will do
             )
         except InvalidStatus as error:
             if error.response.status_code == HTTPStatus.UNAUTHORIZED:

@@ -2,9 +2,10 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
+from websockets.asyncio.server import serve as listen
 
 from gateway.client import (
     ConnectionLostError,
@@ -15,9 +16,16 @@ from gateway.client import (
 )
 from gateway.client.asynchronous import WINDOW
 from gateway.configuration.settings import Settings
-from gateway.dialects.native import server_frame
+from gateway.dialects.native import codec_for, server_frame
 from gateway.protocol.codes import NotAFrame
-from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Chunk, Generate, ToolCall
+from gateway.protocol.frames import (
+    JSON_PROTOCOL,
+    MSGPACK_PROTOCOL,
+    Chunk,
+    Generate,
+    Ready,
+    ToolCall,
+)
 from gateway.server.server import Gateway
 from gateway.server.tokens import Token, Tokens
 from provider import MLXProvider
@@ -103,6 +111,60 @@ async def test_leaving_the_client_does_not_wait_for_a_gateway_that_reads_nothing
         socket.transport.abort()
         await asyncio.gather(sending, leaving, return_exceptions=True)
         assert not pending
+
+
+@asynccontextmanager
+async def reading_nothing():
+    """Serve connections that get `ready`, and then read nothing more; yield the address."""
+    leaving = asyncio.Event()
+    ready = Ready(protocol="", server="", epoch="", connection="", models=["m"], limits={})
+
+    async def serve(socket):
+        await socket.recv()
+        await socket.send(codec_for(JSON_PROTOCOL).encode(ready), text=True)
+        socket.transport.pause_reading()
+        await leaving.wait()
+        socket.transport.abort()
+
+    async with listen(serve, "127.0.0.1", 0, subprotocols=[JSON_PROTOCOL]) as server:
+        try:
+            yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            leaving.set()
+
+
+async def entered(run):
+    async with run:
+        await run.result()
+
+
+async def test_no_generation_waits_for_a_gateway_that_reads_nothing():
+    async with reading_nothing() as url:
+        async with connect(url, write_timeout_s=0.5, close_timeout_s=0.1, give_up_s=0) as client:
+            socket = client._socket
+            large = asyncio.create_task(client.generate(prompt="x" * 16_000_000).result())
+            await eventually(lambda: socket.paused)
+            small = asyncio.create_task(entered(client.generate(prompt="hi")))
+            done, _ = await asyncio.wait([large, small], timeout=TIMEOUT / 4)
+            for task in (large, small):
+                task.cancel()
+            ends = await asyncio.gather(large, small, return_exceptions=True)
+            assert len(done) == 2
+            assert [type(end) for end in ends] == [ConnectionLostError] * 2
+
+
+async def test_a_generation_left_while_the_gateway_reads_nothing_ends_too():
+    """The frame that fills the socket is cancelled, so no write waits any more."""
+    async with reading_nothing() as url:
+        async with connect(url, write_timeout_s=0.5, close_timeout_s=0.1, give_up_s=0) as client:
+            waiting, socket = client.generate(prompt="hi"), client._socket
+            async with asyncio.timeout(TIMEOUT / 4):
+                with pytest.raises(ConnectionLostError):
+                    async with waiting:
+                        large = asyncio.create_task(client.ping("x" * 16_000_000))
+                        await eventually(lambda: socket.paused)
+                        large.cancel()
+                        await waiting.result()
 
 
 async def test_two_runs_on_one_connection_keep_apart():
