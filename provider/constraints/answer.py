@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from llguidance import LLMatcher
 
-from provider.constraints.compiler import reason_of
 from provider.constraints.masks import allow, allow_only
+from provider.constraints.matcher import Matcher, SharedGrammar, reason_of
 from provider.formats.thinking import Thinking
 from provider.interface import GenerationError
 
@@ -24,9 +23,12 @@ __all__ = [
     "AnswerConstraint",
 ]
 
+ALLOWED_S, ALLOWED_PER_MASK_S = 0.05, 0.002  # a usual mask takes a twentieth of a millisecond
+REMEMBERED = 32  # masks of which it is known whether they allow the end; a step has at most 16
+
 
 class AnswerConstraint:
-    """Limits the tokens of one run's answer, and its thinking to a budget; for the MLX thread.
+    """Limits the tokens of one run's answer, and its thinking to a budget.
 
     Thinking is unconstrained until it has taken `max_thoughts` tokens in total. Then only the
     tokens that close it are allowed, and it can't be opened again. A `matcher` accepts the texts
@@ -36,7 +38,7 @@ class AnswerConstraint:
 
     def __init__(
         self,
-        matcher: LLMatcher | None,
+        matcher: Matcher | None,
         ends: Iterable[int],
         thinking: Thinking,
         *,
@@ -53,12 +55,18 @@ class AnswerConstraint:
         self._closing = list(thinking.closing)
         self._max_thoughts = max_thoughts
         self._forbidden = list(forbidden)
-        self._restart()
+        self.shared = SharedGrammar() if matcher is None else matcher.shared
+        self.drafted = False  # whether it follows tokens of a draft, which it may not allow
+        self.mask_seconds = 0.0  # seconds of processor time that its masks have taken
+        self.masks = 0  # number of its masks
+        if matcher is not None:
+            self._refuse_if_failed()
+        self._begin()
 
     def another(self) -> AnswerConstraint:
         """Return a new object with the same constraint and budget, for another run."""
         return AnswerConstraint(
-            None if self._matcher is None else self._matcher.deep_copy(),
+            None if self._matcher is None else self._matcher.copy(),
             self._ends,
             self._thinking,
             begun=self._begun,
@@ -91,16 +99,19 @@ class AnswerConstraint:
         """Whether a token has violated the constraint, which only a rejected draft token can do."""
         return self._violated
 
-    def satisfied(self, length: int, answer: Callable[[], Sequence[int]]) -> bool:
-        """Return whether an answer of `length` tokens may end; `answer` returns all the tokens."""
-        if self._matcher is None:
-            return True
-        if len(self._seen) == length + 1 and self._whole is not None:
-            return self._whole  # the end token is seen already
-        if len(self._seen) != length:
-            tokens = list(answer())
-            self.follow(length, tokens[-1] if tokens else 0, lambda: tokens)
-        return self._complete
+    def satisfied(self, length: int) -> bool:
+        """Return whether an answer of `length` tokens may end, as the mask after them has said."""
+        return self._matcher is None or self._may_end.get(length, False)
+
+    @property
+    def simple(self) -> bool:
+        """Whether there is no grammar, so that its masks take no time."""
+        return self._matcher is None
+
+    @property
+    def slow(self) -> bool:
+        """Whether its masks have taken so long that no step should wait for the next one."""
+        return self.mask_seconds > ALLOWED_S + ALLOWED_PER_MASK_S * self.masks
 
     def write(self, mask: Any) -> None:
         """Write the tokens that may come next into `mask`, one bit per token, 32 per element.
@@ -111,19 +122,28 @@ class AnswerConstraint:
         due = self._due
         if due is not None:
             allow_only(mask, [due])
-            return
-        if self._constrained:
-            self._write_constrained(mask)
-        for token in self._forbidden_next:
-            mask[token // 32] &= ~np.uint32(1 << (token % 32))
+        else:
+            if self._constrained:
+                self._write_constrained(mask)
+            for token in self._forbidden_next:
+                mask[token // 32] &= ~np.uint32(1 << (token % 32))
+        if self._matcher is not None:
+            self._note_end(mask)
+
+    def _note_end(self, mask: Any) -> None:
+        length = len(self._seen)
+        self._may_end.pop(length, None)
+        self._may_end[length] = any(mask[end // 32] >> (end % 32) & 1 for end in self._ends)
+        if len(self._may_end) > REMEMBERED:
+            del self._may_end[next(iter(self._may_end))]
 
     def _write_constrained(self, mask: Any) -> None:
         assert self._matcher is not None
         if self._violated:
             raise GenerationError("the answer has violated its constraint")
-        stopped = self._matcher.is_stopped()
+        stopped = self._matcher.inner.is_stopped()
         if not stopped:
-            self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
+            self._matcher.inner.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
         self._refuse_if_failed()
         if stopped:  # the answer is complete
             allow_only(mask, self._ends)
@@ -137,22 +157,14 @@ class AnswerConstraint:
         stopped, as one that is complete does.
         """
         assert self._matcher is not None
-        if self._matcher.is_error():
-            raise GenerationError(f"the constraint is too complex: {reason_of(self._matcher)}")
+        if self._matcher.inner.is_error():
+            why = reason_of(self._matcher.inner)
+            raise GenerationError(f"the constraint is too complex: {why}")
 
     @property
     def _constrained(self) -> bool:
         """Whether the next token belongs to the constrained text."""
         return self._matcher is not None and self._thoughts is None
-
-    @property
-    def _complete(self) -> bool:
-        """Whether the answer so far satisfies the constraint."""
-        if self._matcher is None or self._thoughts is not None or self._violated:
-            return self._matcher is None
-        complete = self._matcher.is_stopped() or self._matcher.is_accepting()
-        self._refuse_if_failed()
-        return complete
 
     @property
     def _due(self) -> int | None:
@@ -186,19 +198,20 @@ class AnswerConstraint:
 
     def _restart(self) -> None:
         if self._matcher is not None:
-            self._refuse_if_failed()
-            self._matcher.reset()
+            self._matcher.inner.reset()
+        self._begin()
+
+    def _begin(self) -> None:
         self._seen: list[int] = []  # the answer's tokens processed so far
         # Number of thinking tokens so far while the model thinks, else None.
         self._thoughts: int | None = 0 if self._begun else None
         self._spent = 0  # number of tokens in thinking that has ended
         self._violated = False  # whether a token has violated the constraint
-        # Whether the answer was complete before its last token, if that is an end token.
-        self._whole: bool | None = None
+        # Whether the answer may end, by its length, of the last masks.
+        self._may_end: dict[int, bool] = {}
 
     def _advance(self, token: int) -> None:
         first = not self._seen
-        self._whole = self._complete if token in self._ends else None
         self._seen.append(token)
         if self._thoughts is not None:
             self._thoughts += 1
@@ -207,8 +220,10 @@ class AnswerConstraint:
                 self._spent, self._thoughts = self._thoughts, None
         elif self._opens(first):
             self._thoughts = self._spent
-        elif self._matcher is not None and not self._violated and not self._matcher.is_stopped():
-            taken = self._matcher.try_consume_tokens([token])
+        elif (matcher := self._matcher) is not None and not self._violated:
+            if matcher.inner.is_stopped():
+                return
+            taken = matcher.take_if_allowed(token) if self.drafted else matcher.take(token)
             self._refuse_if_failed()
             self._violated = not taken
 

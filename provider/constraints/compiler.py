@@ -14,6 +14,7 @@ from typing import Any
 
 from llguidance import LLMatcher, LLTokenizer
 
+from provider.constraints.matcher import Matcher, reason_of
 from provider.formats.call_grammar import call_lark
 from provider.formats.families import model_format
 from provider.formats.lark import BETWEEN
@@ -21,7 +22,7 @@ from provider.inputs.schemas import large_number
 from provider.interface import InvalidParameterError
 from provider.runtime.mlx_lm import inner_tokenizer
 
-__all__ = ["Constraint", "GrammarCompiler", "constraint_of", "reason_of", "refuse_costly"]
+__all__ = ["Constraint", "GrammarCompiler", "constraint_of", "refuse_costly"]
 
 
 OPTION = "response_format"
@@ -94,16 +95,16 @@ class GrammarCompiler:
         self._wrapped = tokenizer
         self._vocabulary = vocabulary
         self._tokenizer: LLTokenizer | None = None  # created at first use, which takes a second
-        self._kept: dict[Constraint, LLMatcher] = {}  # least recently used first
+        self._kept: dict[Constraint, Matcher] = {}  # least recently used first
 
-    def matcher(self, response_format: Mapping[str, Any]) -> LLMatcher | None:
+    def matcher(self, response_format: Mapping[str, Any]) -> Matcher | None:
         """Return a new matcher of a format, None for plain text. Raises InvalidParameterError."""
         constraint = constraint_of(response_format)
         if constraint is None:
             return None
         return self._copy(constraint, OPTION, response_format)
 
-    def call_matcher(self, tools: Sequence[Mapping[str, Any]]) -> LLMatcher:
+    def call_matcher(self, tools: Sequence[Mapping[str, Any]]) -> Matcher:
         """Return a matcher for exactly one call of one of these tools, in the model's format.
 
         Raises InvalidParameterError if the schema of a tool's arguments can't be compiled,
@@ -113,14 +114,15 @@ class GrammarCompiler:
         grammar = call_lark(self._wrapped, calls.grammar, tools)
         return self._copy(Constraint(LLMatcher.grammar_from_lark(grammar)), "tools", tools)
 
-    def _copy(self, constraint: Constraint, option: str, value: Any) -> LLMatcher:
+    def _copy(self, constraint: Constraint, option: str, value: Any) -> Matcher:
         kept = self._kept.pop(constraint, None)
         copy = None if kept is None else _working_copy(kept)
         if kept is None or copy is None:
-            kept = self._compile(constraint)
-            if kept.is_error():
-                raise _not_compiled(value, reason_of(kept), option)
-            copy = kept.deep_copy()
+            compiled = self._compile(constraint)
+            if compiled.is_error():
+                raise _not_compiled(value, reason_of(compiled), option)
+            kept = Matcher(compiled)
+            copy = kept.copy()
         self._kept[constraint] = kept
         if len(self._kept) > MAX_COMPILED:
             del self._kept[next(iter(self._kept))]
@@ -142,21 +144,15 @@ class GrammarCompiler:
         return matcher
 
 
-def _working_copy(matcher: LLMatcher) -> LLMatcher | None:
+def _working_copy(matcher: Matcher) -> Matcher | None:
     """Return a copy of a matcher, None if the copy has failed already.
 
     All copies share one table of states, and a limit on its size. Once one copy has reached that
     limit, all of them fail.
     """
-    copy = matcher.deep_copy()
-    copy.compute_bitmask()
-    return None if copy.is_error() else copy
-
-
-def reason_of(matcher: LLMatcher) -> str:
-    """Return why a matcher has failed: its message without the tokens and the grammar."""
-    said = matcher.get_error().partition("<state>")[0].strip()
-    return "no text can fit it" if said == "NoExtensionBias" else said
+    copy = matcher.copy()
+    copy.inner.compute_bitmask()
+    return None if copy.inner.is_error() else copy
 
 
 def _not_compiled(value: Any, reason: str, option: str) -> InvalidParameterError:

@@ -16,7 +16,6 @@ class Masks:
     """The masks of the rows of one step, one bit per token; at first every token is allowed."""
 
     def __init__(self, rows: int, vocabulary: int):
-        self._vocabulary = vocabulary
         self._bits = np.full((rows, (vocabulary + 31) // 32), 0xFFFFFFFF, dtype=np.uint32)
 
     def row(self, index: int) -> Any:
@@ -27,7 +26,7 @@ class Masks:
         """Return `logits`, `(rows, vocabulary)`, with minus infinity for every forbidden token."""
         # llguidance writes the lowest bit first.
         truths = np.unpackbits(self._bits.view(np.uint8), axis=1, bitorder="little")
-        allowed = mx.array(truths[:, : self._vocabulary].view(np.bool_))
+        allowed = mx.array(truths[:, : logits.shape[1]].view(np.bool_))
         return mx.where(allowed, logits, -mx.inf)
 
 

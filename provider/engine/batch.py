@@ -24,6 +24,7 @@ from provider.caches.prefix_cache import Hit
 from provider.caches.rows import RowCaches
 from provider.caches.single import SingleRowCaches
 from provider.caches.slots import SlotCaches
+from provider.constraints.mask_maker import MaskMaker
 from provider.engine.group import Group
 from provider.engine.model import as_model
 from provider.engine.rows import (
@@ -64,11 +65,13 @@ class Batch:
         ends: Iterable[int],
         keep: Keep | None = None,
         single_row: SingleRowSettings | None = None,
+        masks: MaskMaker | None = None,
     ):
         self._single_row = single_row or SingleRowSettings()
         target, draft = as_model(model), self._single_row.draft
         self._model = target if draft is None else ModelWithDraft(target, draft)
         self._ends = frozenset(ends)
+        self._masks = masks or MaskMaker()
         self._keep = keep  # called for each row that leaves, so that its caches can be reused
         self._batching = Batching.ALONE if self._single_row.needed else batching_of(model)
         if on_cpu():
@@ -160,6 +163,10 @@ class Batch:
         """Launch a forward pass for all decoding rows; return the tokens of the previous one."""
         self._merge()
         result = self._each(lambda group, result: group.step(result))
+        for group in list(self._groups):
+            if isinstance(group, Group):
+                self._groups += group.parted()
+        self._drop_empty()
         self._steps += 1
         if self._steps % CLEAR_EVERY == 0:
             mx.clear_cache()
@@ -203,6 +210,12 @@ class Batch:
             self._start(rows, caches)
         result.chunks = [Chunk(row.key, row.left) for row in rows]
         return result
+
+    @property
+    def waits(self) -> bool:
+        """Whether no decode step is possible before a late mask is done."""
+        groups = [group for group in self._groups if isinstance(group, Group)]
+        return bool(groups) and all(group.waits for group in groups)
 
     def settle(self) -> None:
         """Wait until mlx has finished all launched work, that of removed rows included.
@@ -269,13 +282,19 @@ class Batch:
                 SpeculativeGroup(self._model, self._single_row, self._ends, row, caches, self._keep)
             )
         else:
-            self._groups.append(Group(self._model, self._ends, rows, caches, self._keep))
+            self._groups.append(
+                Group(self._model, self._ends, rows, caches, self._keep, self._masks)
+            )
 
     def _merge(self) -> None:
         """Merge the groups of rows that can share a forward pass into one group."""
         if self._batching is Batching.ALONE or len(self._groups) == 1:
             return
-        sound = [g for g in self._groups if isinstance(g, Group) and not g.suspect]
+        sound = [
+            group
+            for group in self._groups
+            if isinstance(group, Group) and not group.suspect and not group.apart
+        ]
         for group in sound[1:]:
             sound[0].join(group, self._together)
             self._groups.remove(group)

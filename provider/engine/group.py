@@ -10,9 +10,10 @@ from provider.caches.merged import MergedCaches
 from provider.caches.rows import RowCaches
 from provider.caches.single import SingleRowCaches
 from provider.caches.slots import SlotCaches
+from provider.constraints.mask_maker import MaskMaker
 from provider.engine.model import Model
 from provider.engine.rows import Keep, Row, StepResult, finish_of
-from provider.engine.sampling import choose
+from provider.engine.sampling import Failures, Late, choose, choose_late
 from provider.interface import GenerationError
 from provider.runtime.mlx import mx
 from provider.runtime.mlx_lm import TokenBuffer
@@ -33,11 +34,15 @@ class Group:
         rows: Sequence[Row],
         caches: RowCaches,
         keep: Keep | None,
+        masks: MaskMaker,
     ):
         self._model = model
         self._ends = ends
         self._caches = caches
         self._keep = keep
+        self._masks = masks
+        self._late: Late | None = None  # what the only row waits with for its mask
+        self._parting: dict[int, Late] = {}  # slots of rows whose mask is late
         self._rows: list[Row | None] = list(rows)  # by slot; None for a dead slot
         # Last sampled token of each slot, to be fed next.
         self._next: Any = mx.zeros((len(rows),), mx.uint32)
@@ -59,6 +64,44 @@ class Group:
     def suspect(self) -> bool:
         """Whether it has a row that must run alone first, after a failed forward pass."""
         return any(row is not None and row.suspect for row in self._rows)
+
+    @property
+    def apart(self) -> bool:
+        """Whether it must not be joined with others, because it has a row with slow masks."""
+        return self._late is not None or any(
+            row is not None and row.constraint is not None and row.constraint.slow
+            for row in (self._rows if len(self._rows) == 1 else ())
+        )
+
+    @property
+    def waits(self) -> bool:
+        """Whether it can't make a step before a late mask is done."""
+        return self._late is not None and not self._late.job.done
+
+    def parted(self) -> list[Group]:
+        """Take the rows out whose masks are late; return each as a group that waits."""
+        parting, self._parting = self._parting, {}
+        found = []
+        for slot, late in parting.items():
+            row = self._rows[slot]
+            if row is None or row.gone:
+                late.job.dropped = True
+            elif isinstance(self._caches, SingleRowCaches):
+                self._late = late
+            else:
+                context = row.context
+                group = Group(
+                    self._model,
+                    self._ends,
+                    [row],
+                    SingleRowCaches(self._copied(slot)),
+                    self._keep,
+                    self._masks,
+                )
+                row.context, group._fresh, group._late = context, {}, late
+                found.append(group)
+                self.leave(row, keep=False)
+        return found
 
     def join(self, other: Group, together: Together) -> None:
         """Take the rows of another group, and its launched forward pass."""
@@ -103,6 +146,8 @@ class Group:
         """Free the slot of a row, if it has one here; with `keep`, offer its caches for reuse."""
         if row in self._rows:
             slot = self._rows.index(row)
+            if self._late is not None:
+                self._late.job.dropped, self._late = True, None
             if keep and self._keep is not None:
                 self._keep(row, lambda: self._copied(slot), row.fed)
             self._rows[slot] = None
@@ -124,7 +169,8 @@ class Group:
         pending = None
         if self._launched is not None and row in self._launched[1]:
             pending = int(self._launched[0][self._launched[1].index(row)].item())
-        if row not in self._rows:
+        # The caches of a row that waits for its mask hold a token more than others'.
+        if row not in self._rows or self._late is not None:
             return None, pending
         return self._caches.extract(self._rows.index(row)), pending
 
@@ -160,6 +206,8 @@ class Group:
                 self.leave(row)  # its last token is launched
         if not any(self._rows):
             return None
+        if self._late is not None:
+            return self._launch_late(self._late, result)
         self._compact(MAX_DEAD)
         rows = list(self._rows)
         if self._fresh:
@@ -171,14 +219,47 @@ class Group:
         extras = self._model.step_extras(rows)
         logits = self._model(self._next[:, None], cache=self._caches.layers, **extras)[:, -1, :]
         self._caches.end()
-        self._next, failed = choose(logits, rows, self._next)
+        self._next, failed, late = choose(logits, rows, self._next, self._masks)
         mx.async_eval(self._next)  # type: ignore[no-untyped-call]
         for row in rows:
             if row is not None:
                 row.drawn += 1
                 row.fed += 1
+        if late:
+            rows = self._part(late, rows, failed)
+        return self._launched_with(rows, failed, result)
+
+    def _part(
+        self, late: dict[int, Late], rows: list[Row | None], failed: Failures
+    ) -> list[Row | None]:
+        """Note the rows whose masks are late, which draw no token now; return the others."""
+        mx.async_eval([one.logits for one in late.values()])  # type: ignore[no-untyped-call]
+        for slot in late:
+            row = rows[slot]
+            assert row is not None
+            row.drawn -= 1
+        self._parting = {slot: one for slot, one in late.items() if slot not in failed}
+        return [row if slot not in self._parting else None for slot, row in enumerate(rows)]
+
+    def _launch_late(self, late: Late, result: StepResult) -> tuple[Any, list[Row | None]] | None:
+        """Draw the token of the only row, if its mask is done by now."""
+        if not late.job.done:
+            return None
+        self._late = None
+        (row,) = self._rows
+        assert row is not None
+        self._next, failed = choose_late(late, row)
+        mx.async_eval(self._next)  # type: ignore[no-untyped-call]
+        row.drawn += 1
+        return self._launched_with([row], failed, result)
+
+    def _launched_with(
+        self, rows: list[Row | None], failed: Failures, result: StepResult
+    ) -> tuple[Any, list[Row | None]]:
         for slot, error in failed.items():
-            result.blame(rows[slot].key, error)  # type: ignore[union-attr]
+            row = rows[slot]
+            assert row is not None
+            result.blame(row.key, error)
         return self._next, rows
 
     def _append(self, sampled: Any, rows: Sequence[Row | None], result: StepResult) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from provider.caches.prefix_cache import PrefixCache
 from provider.caches.prefix_store import PrefixStore
+from provider.constraints.mask_maker import MaskMaker
 from provider.engine.admission import Admission
 from provider.engine.batch import Batch
 from provider.engine.memory_pool import MemoryPool
@@ -62,6 +63,7 @@ class ModelSlot:
         self._pace = pace  # gets first timings from `try_out`
         self._disk_done = disk_done  # called on another thread when a KV cache was written
         self._single_row = SingleRowSettings()
+        self.masks = MaskMaker()
         self.admission = self._admission(0)
 
     def load(self) -> ModelFacts:
@@ -95,7 +97,7 @@ class ModelSlot:
         assert self.model is not None
         ends = self.model.tokenizer.eos_token_ids
         kept = self._reuse.keep if keep else None
-        return Batch(self.model.model, ends, kept, self._single_row)
+        return Batch(self.model.model, ends, kept, self._single_row, self.masks)
 
     def revived(self) -> Batch:
         """Return an empty batch, after reloading the model if it fails `try_out`.
@@ -146,6 +148,8 @@ class ModelSlot:
         A step saves one KV cache or frees FREED_AT_ONCE bytes. It takes time to give memory back to
         the system, and no Python thread runs meanwhile.
         """
+        self.masks.close()
+        self.masks = MaskMaker()
         prefixes = self.prefixes
         while prefixes.save_one():
             yield

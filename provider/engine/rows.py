@@ -38,6 +38,7 @@ class Row:
     recorder: LogprobRecorder | None = None  # recorder of log-probabilities, if asked for
     prompt_embeddings: Any = None  # PromptEmbeddings, where the prompt has images
     kind: str = ""  # what the caches depend on besides tokens
+    client: str | None = None  # whoever the run is made for, if that is known
     caches: list[Any] | None = None  # caches of this row alone, while its sequence is read
     done: int = 0  # tokens of the sequence in these caches
     fed: int = 0  # tokens of the sequence in the batch's caches, while it decodes
@@ -56,18 +57,14 @@ class Row:
         logprob = None if self.recorder is None else self.recorder.read(self.generated - 1)
         return Token(self.key, token, finish, logprob)
 
-    def follow(self, last: int) -> None:
-        """Advance the constraint by the tokens up to `last`, which the model reads in this step."""
-        assert self.constraint is not None
+    def answer_so_far(self, last: int) -> tuple[int, int, Callable[[], Sequence[int]]]:
+        """Return the answer up to `last`, which is being fed, as `AnswerConstraint.follow`."""
         length = self.fed + 1 - self.prompt_tokens
-        self.constraint.follow(length, last, lambda: self._answer(length, last))
+        return length, last, lambda: self._answer(length, last)
 
     def refuse_early_end(self) -> None:
         """Raise GenerationError if the answer before the newest token breaks its constraint."""
-        if self.constraint is None:
-            return
-        length = self.generated - 1
-        if not self.constraint.satisfied(length, lambda: self._answer(length, 0)):
+        if self.constraint is not None and not self.constraint.satisfied(self.generated - 1):
             raise GenerationError("the answer has ended before it satisfies its constraint")
 
     def _answer(self, length: int, last: int) -> list[int]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, cast
 
 from provider.constraints.answer import AnswerConstraint
+from provider.constraints.mask_maker import MaskJob, MaskMaker
 from provider.constraints.masks import Masks
 from provider.engine.logprobs import LogprobRecorder
 from provider.options import GenerationOptions
@@ -28,10 +30,12 @@ from provider.runtime.mlx_lm import (
 
 __all__ = [
     "Draws",
+    "Late",
     "Processor",
     "Sampler",
     "Sampling",
     "choose",
+    "choose_late",
     "draw",
     "processors_for",
     "sampler_for",
@@ -149,8 +153,12 @@ class Draws(Protocol):
     def constraint(self) -> AnswerConstraint | None:
         """The constraint on the answer."""
 
-    def follow(self, last: int) -> None:
-        """Advance the constraint by the tokens up to `last`, which the model reads in this step."""
+    @property
+    def client(self) -> str | None:
+        """The client of the run, None if it is not known."""
+
+    def answer_so_far(self, last: int) -> tuple[int, int, Callable[[], Sequence[int]]]:
+        """Return the answer up to `last`, which the model reads, as `AnswerConstraint.follow`."""
 
     @property
     def context(self) -> Any:
@@ -160,19 +168,42 @@ class Draws(Protocol):
 Failures = dict[int, Exception]  # the first fault of each row
 
 
+@dataclass(frozen=True)
+class Late:
+    """What a row that waits for its mask needs to go on: its logits are `(1, vocabulary)`."""
+
+    job: MaskJob
+    logits: mx.array
+
+
 def choose(
-    logits: mx.array, rows: Sequence[Draws | None], fed: mx.array
-) -> tuple[mx.array, Failures]:
-    """Return the next tokens `(rows,)` for logits `(rows, vocabulary)`, and the failed rows.
+    logits: mx.array, rows: Sequence[Draws | None], fed: mx.array, masks: MaskMaker
+) -> tuple[mx.array, Failures, dict[int, Late]]:
+    """Return the next tokens `(rows,)` for logits `(rows, vocabulary)`, failed rows and late ones.
 
     `fed` are the tokens `(rows,)` that gave the logits. A row that is None is an empty slot, and
-    its token is meaningless, like that of a failed row. Rows with the same sampler are sampled in
-    one call. Errors of processors, constraints and samplers are returned for their rows, not
-    raised.
+    its token is meaningless, like that of a failed row or of one whose mask is late. Rows with the
+    same sampler are sampled in one call. Errors of processors, constraints and samplers are
+    returned for their rows, not raised.
     """
     failures: Failures = {}
     logits = _processed(logits, rows, fed, failures)
-    logits = _constrained(logits, rows, fed, failures)
+    logits, late = _constrained(logits, rows, fed, failures, masks)
+    drawing = [None if index in late else row for index, row in enumerate(rows)] if late else rows
+    chosen = _chosen(logits, drawing, failures)
+    return chosen, failures, late
+
+
+def choose_late(late: Late, row: Draws) -> tuple[mx.array, Failures]:
+    """Return the next token `(1,)` of a row whose mask is done now, and its fault."""
+    assert late.job.done
+    failures: Failures = {} if late.job.error is None else {0: late.job.error}
+    masks = Masks(*late.logits.shape)
+    masks.row(0)[:] = late.job.mask
+    return _chosen(masks.apply(late.logits), [row], failures), failures
+
+
+def _chosen(logits: mx.array, rows: Sequence[Draws | None], failures: Failures) -> mx.array:
     groups: dict[Sampler, list[int]] = {}
     for index, row in enumerate(rows):
         if row is not None:
@@ -181,7 +212,7 @@ def choose(
     for index, row in enumerate(rows):
         if row is not None and row.recorder is not None:
             row.recorder.note(row.drawn, logits[index], chosen[index])
-    return chosen, failures
+    return chosen
 
 
 def _drawn(
@@ -189,13 +220,17 @@ def _drawn(
 ) -> mx.array:
     if len(groups) == 1:
         sampler, indices = next(iter(groups.items()))
-        return _draw(sampler, logits, indices, failures)
+        # A seeded draw depends on the number of rows.
+        if len(indices) == count or not isinstance(sampler, SeededSampler):
+            return _draw(sampler, logits, indices, failures)
+    chosen = mx.zeros((count,), mx.uint32)
+    if not groups:  # the masks of all rows are late
+        return chosen
     order = mx.array([index for indices in groups.values() for index in indices])
     drawn = [
         _draw(sampler, logits[mx.array(indices)], indices, failures)
         for sampler, indices in groups.items()
     ]
-    chosen = mx.zeros((count,), mx.uint32)
     chosen[order] = mx.concatenate(drawn)
     return chosen
 
@@ -219,23 +254,30 @@ def _draw(
 
 
 def _constrained(
-    logits: mx.array, rows: Sequence[Draws | None], fed: mx.array, failures: Failures
-) -> mx.array:
-    """Mask the tokens that the constraint of each row forbids."""
+    logits: mx.array,
+    rows: Sequence[Draws | None],
+    fed: mx.array,
+    failures: Failures,
+    maker: MaskMaker,
+) -> tuple[mx.array, dict[int, Late]]:
+    """Mask the tokens that the constraint of each row forbids; return the late rows too."""
     if not any(row is not None and row.constraint is not None for row in rows):
-        return logits
+        return logits, {}
     mx.async_eval(logits)  # type: ignore[no-untyped-call] # runs while the masks are made
     masks, last = Masks(*logits.shape), cast(list[int], fed.tolist())
+    jobs: dict[int, MaskJob] = {}
     for index, row in enumerate(rows):
-        if row is None or row.constraint is None:
-            continue
-        try:
-            row.follow(last[index])
-            if row.constraint.bound:
-                row.constraint.write(masks.row(index))
-        except Exception as error:  # noqa: BLE001 - a constraint's error fails only its row
-            failures.setdefault(index, error)
-    return masks.apply(logits)
+        if row is not None and row.constraint is not None:
+            so_far = row.answer_so_far(last[index])
+            jobs[index] = MaskJob(row.constraint, so_far, masks.row(index), row.client)
+    maker.make(list(jobs.values()))
+    late = {}
+    for index, job in jobs.items():
+        if not job.done:
+            late[index] = Late(job, logits[index : index + 1])
+        elif job.error is not None:
+            failures.setdefault(index, job.error)
+    return masks.apply(logits), late
 
 
 def _processed(

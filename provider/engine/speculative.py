@@ -14,6 +14,7 @@ from typing import Any
 
 from provider.caches.kinds import can_be_drafted_over, can_be_quantised
 from provider.caches.single import SingleRowCaches
+from provider.constraints.mask_maker import MaskJob
 from provider.constraints.masks import Masks
 from provider.engine.model import Model, PromptEmbeddings
 from provider.engine.rows import Keep, Row, StepResult, Token, finish_of
@@ -128,6 +129,8 @@ class SpeculativeGroup:
         self._most = single_row.draft_tokens
         self._ends = ends
         self._row = row
+        if row.constraint is not None:
+            row.constraint.drafted = True
         self._caches = caches
         self._keep = keep
 
@@ -198,12 +201,14 @@ class SpeculativeGroup:
             logits = processor(mx.array([*row.sequence, *proposed]), logits)
         if row.constraint is not None:
             answer = [*row.sequence[row.prompt_tokens :], *proposed]
-            row.constraint.follow(len(answer), answer[-1] if answer else 0, lambda: answer)
+            so_far = (len(answer), answer[-1] if answer else 0, lambda: answer)
+            masks = Masks(*logits.shape)
+            job = MaskJob(row.constraint, so_far, masks.row(0))
+            job.make()
             # A token that violated the constraint is not accepted, nor are those after it.
-            if row.constraint.bound and not (proposed and row.constraint.violated):
-                masks = Masks(*logits.shape)
-                row.constraint.write(masks.row(0))
-                logits = masks.apply(logits)
+            if job.error is not None and not (proposed and row.constraint.violated):
+                raise job.error
+            logits = masks.apply(logits)
         drawn = draw(logits, row.sampler)
         if row.recorder is not None:
             row.recorder.note(row.generated + len(proposed), logits[0], drawn[0])

@@ -49,6 +49,7 @@ from provider.settings import EngineSettings
 
 __all__ = ["Worker"]
 
+MASK_WAIT_S = 0.01  # longest wait of a turn in which all rows wait for their masks
 SUSPICIOUS = 3  # consecutive faults after which the model itself is tested
 PREFIX_SHARE = 8  # the room for KV caches divided by this is the default size of the prefix cache
 
@@ -168,12 +169,15 @@ class Worker:
             self._receive(self._batch.collect())
             self._flush()
             self._prefill(active_models)
-        rows = self._scheduler.decoding
-        self._decode(rows, alone=not first and active_models == 1)
+        rows, waits = self._scheduler.decoding, self._batch.waits
+        self._decode(rows, alone=not first and not waits and active_models == 1)
         self._flush()
+        if self._batch.waits and self._scheduler.oldest is None:
+            self._slot.masks.wait(MASK_WAIT_S if active_models == 1 else MASK_WAIT_S / 10)
+            waits = True
         seconds = time.perf_counter() - begin
         self.counters.step_seconds.add(seconds)
-        if first or active_models > 1:
+        if first or waits or active_models > 1:
             self._tuner.disturbed()
         elif self._scheduler.streaming:
             self._tuner.took(rows, seconds)
@@ -337,6 +341,7 @@ class Worker:
             LogprobRecorder(options.top_logprobs) if options.logprobs else None,
             None if images is None else model.model.embed(images),
             request.kind,
+            options.client,
         )
 
     def _continue(self, run: Run, parked: Parked) -> None:

@@ -27,7 +27,8 @@ def compiler():
 def takes(matcher, text):
     """Whether a matcher accepts a text and is complete after it."""
     tokens = TOKENIZER.encode(text, add_special_tokens=False)
-    return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
+    taken = matcher.inner.try_consume_tokens(tokens)
+    return taken == len(tokens) and matcher.inner.is_accepting()
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,15 @@
 
 import itertools
 import random
+import threading
 
 import pytest
 from mlx_lm.sample_utils import greedy_sampler
 from mlx_lm.utils import load_model
 
+from provider.constraints import mask_maker
+from provider.constraints.masks import allow_only
+from provider.constraints.matcher import SharedGrammar
 from provider.engine.batch import Batch
 from provider.engine.rows import Row
 from provider.engine.sampling import SeededSampler
@@ -67,6 +71,8 @@ class Scene:
 
     def step(self, chunk=2048):
         self.record(self.batch.decode())
+        if self.batch.waits:
+            self.batch._masks.wait(0.01)
         waiting = [(key, left) for key, left in self.left.items() if left]
         if waiting and self.batch.together and chunk == 2048:
             self.record(self.batch.prefill(waiting))
@@ -356,16 +362,17 @@ END = 1535
 class Constraint:
     """A constraint on an answer that is satisfied from a number of tokens on."""
 
-    bound, violated = False, False
+    bound, violated, simple, slow = False, False, True, False
+    masks, mask_seconds = 0, 0.0
 
     def __init__(self, enough):
         self.enough = enough
+        self.shared = SharedGrammar()
 
     def follow(self, length, last, answer):
-        pass
-
-    def satisfied(self, length, answer):
         assert len(answer()) == length
+
+    def satisfied(self, length):
         return length >= self.enough
 
 
@@ -414,3 +421,93 @@ def test_a_drafted_answer_does_not_end_before_its_constraint_is_satisfied(llama)
     scene.finish()
     assert "before it satisfies its constraint" in str(scene.faults[0])
     assert scene.tokens == {0: []}
+
+
+class Late(Constraint):
+    """A constraint whose mask, that only one token fits, is late in some steps."""
+
+    bound, simple = True, False
+
+    def __init__(self, lengths, wanted):
+        super().__init__(0)
+        self.lengths, self.wanted = lengths, wanted
+        self.waiting, self.free = threading.Event(), threading.Event()
+
+    def follow(self, length, last, answer):
+        assert len(answer()) == length
+        self.length = length
+        if length in self.lengths:
+            self.waiting.set()
+            assert self.free.wait(timeout=30)
+
+    def write(self, mask):
+        allow_only(mask, [self.wanted[self.length]])
+
+
+def late_row(key, wanted, lengths, **options):
+    one = row(key, tokens=len(wanted), **options)
+    one.constraint = Late(lengths, wanted)
+    return one
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_row_whose_mask_is_late_sits_out_and_no_text_changes(model, count, monkeypatch):
+    """The other rows go on meanwhile; what the late one writes is what it writes alone."""
+    monkeypatch.setattr(mask_maker, "MAX_WAIT_S", 0.01)
+    plain = Scene(model)
+    plain.add(*(row(key) for key in range(count)))
+    alone = plain.finish()
+    wanted = [random.Random(9).randrange(20, 1500) for _ in range(8)]
+    seeded = {n: SeededSampler(3, 1.0, 1.0, 0.0, 0) for n in (5, 6)}
+    scene = Scene(model)
+    late = [late_row(key, wanted, {0, 3}, sampler=seeded[key]) for key in (5, 6)]
+    scene.add(*(row(key) for key in range(count)), *late)
+    for _ in range(500):
+        scene.step()
+        waiting = [one for one in late if one.constraint.waiting.is_set()]
+        if len(waiting) == len(late) and all(len(scene.tokens[key]) > 9 for key in range(count)):
+            break
+    assert all(scene.tokens[one.key] == [] for one in late)
+    for one in late:
+        one.constraint.free.set()
+    scene.finish()
+    assert scene.faults == {}
+    assert {key: scene.tokens[key] for key in range(count)} == alone
+    assert all(scene.tokens[one.key] == wanted for one in late)
+
+
+@pytest.mark.parametrize("leaves", ["park", "remove"])
+def test_a_row_that_waits_for_its_mask_can_leave(model, leaves, monkeypatch):
+    monkeypatch.setattr(mask_maker, "MAX_WAIT_S", 0.01)
+    wanted = [random.Random(9).randrange(20, 1500) for _ in range(8)]
+    scene, late = Scene(model), late_row(5, wanted, {2})
+    scene.add(row(0), late)
+    while not (late.constraint.waiting.is_set() and len(scene.tokens[5]) == 2):
+        scene.step()
+    scene.step()
+    if leaves == "remove":
+        scene.batch.remove([5])
+        late.constraint.free.set()
+        assert len(scene.finish()[0]) == TOKENS
+        assert scene.tokens[5] == wanted[:2]
+        return
+    parked = scene.batch.park(5)
+    assert parked.pending is None
+    late.constraint.free.set()
+    scene.left[5] = scene.batch.add(parked.row)
+    scene.finish()
+    assert scene.faults == {}
+    assert scene.tokens[5] == wanted
+
+
+def test_a_batch_waits_where_all_masks_are_late(llama, monkeypatch):
+    monkeypatch.setattr(mask_maker, "MAX_WAIT_S", 0.01)
+    scene, late = Scene(llama), late_row(5, [9, 9], {0})
+    scene.add(late)
+    assert not scene.batch.waits
+    while not scene.batch.waits:
+        scene.step()
+    assert late.constraint.waiting.is_set()
+    late.constraint.free.set()
+    assert scene.finish()[5] == [9, 9]
+    assert not scene.batch.waits

@@ -7,6 +7,7 @@ from mlx_lm.utils import load_model
 from provider.caches.merged import MergedCaches
 from provider.caches.single import SingleRowCaches
 from provider.caches.slots import SlotCaches
+from provider.constraints.mask_maker import MaskMaker
 from provider.engine.group import Group
 from provider.engine.model import as_model
 from provider.engine.rows import Row, StepResult
@@ -37,7 +38,7 @@ def group_of(model, max_tokens=5, ends=(), sampler=greedy_sampler, keep=None, pr
     caches = model.make_cache()
     model(mx.array([prompt[:-1]]), cache=caches)
     row.done = row.fed = len(prompt) - 1
-    return row, Group(model, frozenset(ends), [row], SingleRowCaches(caches), keep)
+    return row, Group(model, frozenset(ends), [row], SingleRowCaches(caches), keep, MaskMaker())
 
 
 def to_the_end(group):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 from mlx_lm.sample_utils import greedy_sampler
 
+from provider.constraints.mask_maker import MaskMaker
 from provider.engine.sampling import (
     KEYS,
     SeededSampler,
@@ -41,7 +42,9 @@ def logits_of(*best):
 
 
 def choices(rows, best):
-    chosen, failures = choose(logits_of(*best), rows, mx.zeros((len(rows),), mx.uint32))
+    fed = mx.zeros((len(rows),), mx.uint32)
+    chosen, failures, late = choose(logits_of(*best), rows, fed, MaskMaker())
+    assert late == {}
     return chosen.tolist(), failures
 
 
@@ -100,3 +103,10 @@ def test_as_many_tokens_as_there_are_need_no_filter(top_k):
     options = GenerationOptions(temperature=0.7, top_k=top_k, seed=1)
     sampler = sampler_for(options, VOCABULARY)
     assert 0 <= sampler(mx.zeros((1, VOCABULARY))).item() < VOCABULARY
+
+
+def test_a_seeded_row_draws_the_same_beside_slots_without_a_row():
+    for seed in range(8):
+        alone, _ = choices([row(SeededSampler(seed, 9.0, 1.0, 0.0, 0))], [5])
+        beside, _ = choices([None, row(SeededSampler(seed, 9.0, 1.0, 0.0, 0)), None], [7, 5, 7])
+        assert beside[1] == alone[0]

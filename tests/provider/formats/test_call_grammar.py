@@ -121,7 +121,7 @@ def test_every_allowed_text_is_parsed_as_a_call_that_fits_its_tool(name, marked)
     for seed in range(25):
         chance = random.Random(seed)
         tools = some_tools(chance, nested=name != "function_gemma")
-        text = walk(made.call_matcher(tools), wrapped._tokenizer, chance)
+        text = walk(made.call_matcher(tools).inner, wrapped._tokenizer, chance)
         assert text.startswith(start), text
         assert text.endswith(end), text
         inner = text[len(start) : len(text) - len(end)]
@@ -140,7 +140,7 @@ def takes(name, text, tools=TOOLS, *, marked=True, inside=True):
     if inside:
         text = f"{wrapped.tool_call_start}{text}{wrapped.tool_call_end}"
     tokens = wrapped._tokenizer.encode(text, add_special_tokens=False)
-    matcher = made.call_matcher(tools)
+    matcher = made.call_matcher(tools).inner
     return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
 
 
