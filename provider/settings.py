@@ -1,7 +1,7 @@
 """The settings of the engine, each with its default, bounds and a line of help.
 
 The metadata of a field serves the command line, the configuration file and the check of values. It
-has `why` (the line of help), `group`, and where they apply `least`, `most` and `choices`.
+has `why` (the line of help), `group`, and where they apply `min`, `max` and `choices`.
 """
 
 from __future__ import annotations
@@ -25,54 +25,54 @@ class EngineSettings:
     """How an engine shares its time and memory between runs."""
 
     max_batch: int = _setting(
-        32, "runs that decode together as one batch; more than 32 gain little throughput", least=1
+        32, "runs that decode together as one batch; more than 32 gain little throughput", min=1
     )
     max_queue: int = _setting(
-        1024, "runs that wait for the batch; the next one is told to come back later", least=0
+        1024, "runs that wait for the batch; the next one is told to come back later", min=0
     )
     queue_share: float = _setting(
         0.5,
         "part of the places in queue and batch that one client may have of those that others "
         "leave, once the batch is full; so a newcomer always gets in",
-        least=0.01,
-        most=1.0,
+        min=0.01,
+        max=1.0,
     )
     max_token_gap: float = _setting(
-        0.1, "seconds between two tokens of a stream while another prompt is read", least=0.001
+        0.1, "seconds between two tokens of a stream while another prompt is read", min=0.001
     )
     max_unread: int = _setting(
-        256, "tokens that wait for a slow reader before its run is parked", least=2
+        256, "tokens that wait for a slow reader before its run is parked", min=2
     )
     max_prompt_seconds: float = _setting(
         20.0,
         "seconds of work that building one prompt may take: the model's template, which may loop, "
         "its tokens, its images; a million tokens take about 5",
-        least=0.01,
+        min=0.01,
     )
     close_grace: float = _setting(
-        5.0, "seconds runs have to finish when the provider closes", least=0
+        5.0, "seconds runs have to finish when the provider closes", min=0
     )
     memory_bytes: int | None = _setting(
         None,
         "memory for weights and KV caches, over all models; by default most of what the "
         "smallest limit on memory leaves, be it of the machine, of a cgroup or of the process",
-        least=1,
+        min=1,
     )
     prefix_cache_bytes: int | None = _setting(
         None,
         "memory of each model for KV caches of earlier prompts, which later prompts that begin "
         "alike reuse; by default an eighth of what weights and KV caches may take",
-        least=0,
+        min=0,
     )
     prefix_cache_dir: str | None = _setting(
         None, "folder that keeps KV caches of earlier prompts over a restart; by default none"
     )
-    prefix_disk_bytes: int = _setting(4 << 30, "size of that folder, over all models", least=0)
+    prefix_disk_bytes: int = _setting(4 << 30, "size of that folder, over all models", min=0)
     draft_tokens: int = _setting(
         3,
         "tokens that the draft model proposes a step",
-        least=1,
-        most=15,  # the number of samples that a seeded run's sampler can undo at once
+        min=1,
+        max=15,  # the number of samples that a seeded run's sampler can undo at once
     )
     kv_bits: int | None = _setting(
         None,
@@ -83,7 +83,7 @@ class EngineSettings:
     kv_group_size: int = _setting(
         64, "values of a quantised KV cache that share one scale", choices=(32, 64, 128)
     )
-    quantized_kv_start: int = _setting(0, "tokens in a KV cache before it is quantised", least=0)
+    quantized_kv_start: int = _setting(0, "tokens in a KV cache before it is quantised", min=0)
 
 
 def parse_settings(config: Mapping[Any, Any]) -> EngineSettings:
@@ -106,10 +106,10 @@ def _checked(setting: Field[Any], value: Any) -> Any:
     whole = not isinstance(setting.default, float)
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         raise _unlike(setting, value, "must be a whole number" if whole else "must be a number")
-    if value < bounds.get("least", value):
-        raise _unlike(setting, value, f"must be at least {bounds['least']:g}")
-    if value > bounds.get("most", value):
-        raise _unlike(setting, value, f"must be at most {bounds['most']:g}")
+    if value < bounds.get("min", value):
+        raise _unlike(setting, value, f"must be at least {bounds['min']:g}")
+    if value > bounds.get("max", value):
+        raise _unlike(setting, value, f"must be at most {bounds['max']:g}")
     if value not in bounds.get("choices", (value,)):
         raise _unlike(setting, value, f"must be one of {str(bounds['choices'])[1:-1]}")
     return value

@@ -113,11 +113,11 @@ class Toolbox:
         client: GatewayClient,
         messages: Iterable[dict[str, Any]],
         *,
-        most_rounds: int = MAX_ROUNDS,
+        max_rounds: int = MAX_ROUNDS,
         **fields: Any,
     ) -> ToolRun:
         """Return the run that answers `messages`; `fields` are further fields of `generate`."""
-        return ToolRun(client, self, list(messages), most_rounds, fields)
+        return ToolRun(client, self, list(messages), max_rounds, fields)
 
 
 class ToolRun:
@@ -131,7 +131,7 @@ class ToolRun:
         client: GatewayClient,
         toolbox: Toolbox,
         messages: list[dict[str, Any]],
-        most_rounds: int,
+        max_rounds: int,
         fields: Mapping[str, Any],
     ):
         self.messages: list[dict[str, Any]] = []
@@ -140,13 +140,13 @@ class ToolRun:
         self._client = client
         self._toolbox = toolbox
         self._asked = messages
-        self._most_rounds = most_rounds
+        self._max_rounds = max_rounds
         self._fields = {**fields, "tools": toolbox.definitions or None}
         self._calling: asyncio.Task[str] | None = None
 
     async def __aiter__(self) -> AsyncGenerator[Chunk | ToolCall | ToolResult, None]:
         """Iterate over chunks, calls and results; leaving the loop cancels. Raises GatewayError."""
-        for number in range(1, self._most_rounds + 1):
+        for number in range(1, self._max_rounds + 1):
             asked = [*self._asked, *self.messages]
             self.run = run = self._client.generate(messages=asked, **self._fields)
             async with run, aclosing(run.frames()) as frames:
@@ -157,7 +157,7 @@ class ToolRun:
             self.messages.append(_assistant_turn(run))
             calls = run.tool_calls
             answered = all(self._toolbox.can_answer(call) for call in calls)
-            if not calls or not answered or self.stopped or number == self._most_rounds:
+            if not calls or not answered or self.stopped or number == self._max_rounds:
                 return
             for call in calls:
                 content = await self._answer(call)

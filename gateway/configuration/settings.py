@@ -1,6 +1,6 @@
 """Every setting of the gateway, with its default and a line of help.
 
-A field's metadata has `why` (the line of help), `group`, and optionally `least`, `most` and
+A field's metadata has `why` (the line of help), `group`, and optionally `min`, `max` and
 `choices`. A field whose name ends in `_s` is in seconds; users write the name without the ending.
 """
 
@@ -44,7 +44,7 @@ class ServeSettings:
         "seconds without a generation after which a model is unloaded; by default only when "
         "another model needs the memory",
         "Model",
-        least=0.1,
+        min=0.1,
     )
     draft_model: str | None = _setting(
         None,
@@ -84,9 +84,7 @@ class Settings:
     host: str = _setting(
         "127.0.0.1", "address to listen on; the default is for this machine only", "Server"
     )
-    port: int = _setting(
-        8765, "port to listen on; 0 picks a free one", "Server", least=0, most=65535
-    )
+    port: int = _setting(8765, "port to listen on; 0 picks a free one", "Server", min=0, max=65535)
     unix: str | None = _setting(
         None,
         "path of a Unix socket to listen on, instead of host and port; for a reverse proxy",
@@ -124,153 +122,153 @@ class Settings:
         "connections in all; each takes a file descriptor and 20 KiB; cut at start to what the "
         "process may open (`ulimit -n`), less some for its own files",
         "Limits",
-        least=1,
+        min=1,
     )
     max_connections_per_address: int = _setting(
-        1024, "connections from one address; a whole office may share one", "Limits", least=1
+        1024, "connections from one address; a whole office may share one", "Limits", min=1
     )
     max_connections_per_token: int = _setting(
-        1024, "connections with one token; the token file may say otherwise", "Limits", least=1
+        1024, "connections with one token; the token file may say otherwise", "Limits", min=1
     )
     max_frame_bytes: int = _setting(
         8 * 1024 * 1024,
         "size of one frame; 8 MiB hold a few files of 1 MiB in base64",
         "Limits",
-        least=1024,
+        min=1024,
     )
     max_generations: int = _setting(
         64,
         "live generations on one connection, of which one with `n` answers counts as n, here and "
         "below; 64 are two full batches",
         "Limits",
-        least=1,
+        min=1,
     )
     resume_bytes: int = _setting(
         1 << 20,
         "frames kept of one resumable generation, to be sent again after a lost connection",
         "Limits",
-        least=1024,
+        min=1024,
     )
     resume_total_bytes: int = _setting(
         64 << 20,
         "frames kept of all resumable generations that ended while their client was away",
         "Limits",
-        least=0,
+        min=0,
     )
     max_generations_per_token: int = _setting(
-        256, "live generations with one token; the token file may say otherwise", "Limits", least=1
+        256, "live generations with one token; the token file may say otherwise", "Limits", min=1
     )
     max_generations_in_all: int = _setting(
         2048,
         "live generations in all, queued ones included; the next one is refused as `overloaded`",
         "Limits",
-        least=1,
+        min=1,
     )
     client_share: float = _setting(
         0.5,
         "part of the generations in all that one client, by its token or else by its address, may "
         "have of those that others leave; so a newcomer always gets in",
         "Limits",
-        least=0.01,
-        most=1,
+        min=0.01,
+        max=1,
     )
     max_prompt_tokens: int | None = _setting(
-        None, "tokens of one prompt; by default as many as the model can read", "Limits", least=1
+        None, "tokens of one prompt; by default as many as the model can read", "Limits", min=1
     )
     max_answer_tokens: int | None = _setting(
         None,
         "tokens of one answer; requests for more are refused; by default no limit but the model's",
         "Limits",
-        least=1,
+        min=1,
     )
     max_depth: int = _setting(
         64,
         "nesting of one frame; JSON Schemas of tools need about a dozen levels",
         "Limits",
-        least=4,
-        most=500,
+        min=4,
+        max=500,
     )
     max_values: int = _setting(
         16_384,
         "keys and values in one frame, where a long text or an image is one; each takes up to half "
         "a microsecond to decode, in which nobody else is served",
         "Limits",
-        least=1024,
+        min=1024,
     )
     frame_rate: float = _setting(
         1000.0,
         "frames a second on one connection; a burst may be ten times that",
         "Limits",
-        least=1,
+        min=1,
     )
     page_rate: float = _setting(
         50.0,
         "plain GETs a second from one address, but for /healthz and /readyz; each takes up to a "
         "few milliseconds in which nobody else is served; a burst may be ten times that",
         "Limits",
-        least=1,
+        min=1,
     )
     rate_bytes: int = _setting(
         4 << 20,
         "bytes a second on one connection; a burst may be ten times that",
         "Limits",
-        least=1024,
+        min=1024,
     )
     outbox_bytes: int = _setting(
         64 * 1024,
         "text that waits for a slow client before its generations pause",
         "Limits",
-        least=1,
+        min=1,
     )
     kernel_buffer_bytes: int = _setting(
         16 * 1024,
         "unsent bytes of one connection in the kernel, which would buffer megabytes by itself",
         "Limits",
-        least=1,
+        min=1,
     )
     write_timeout_s: float = _setting(
         30.0,
         "seconds after which a client that takes no bytes is disconnected",
         "Timeouts",
-        least=0.1,
+        min=0.1,
     )
     hello_timeout_s: float = _setting(
-        10.0, "seconds a client has to send its token in `hello`", "Timeouts", least=0.1
+        10.0, "seconds a client has to send its token in `hello`", "Timeouts", min=0.1
     )
     ping_interval_s: float = _setting(
-        20.0, "seconds between pings, which find dead connections", "Timeouts", least=0.1
+        20.0, "seconds between pings, which find dead connections", "Timeouts", min=0.1
     )
     ping_timeout_s: float = _setting(
-        20.0, "seconds a client has to answer a ping", "Timeouts", least=0.1
+        20.0, "seconds a client has to answer a ping", "Timeouts", min=0.1
     )
     shutdown_grace_s: float = _setting(
         30.0,
         "seconds generations have to finish after SIGTERM, before they are cancelled",
         "Timeouts",
-        least=0,
+        min=0,
     )
     resume_ttl_s: float = _setting(
         60.0,
         "seconds a resumable generation is kept for a client that lost its connection",
         "Timeouts",
-        least=0,
+        min=0,
     )
     generation_timeout_s: float = _setting(
         600.0,
         "seconds one generation may take, its time in the queue included",
         "Timeouts",
-        least=0.1,
+        min=0.1,
     )
     idle_timeout_s: float | None = _setting(
         None,
         "seconds without a generation after which a connection is closed; by default never",
         "Timeouts",
-        least=0.1,
+        min=0.1,
     )
     close_timeout_s: float = _setting(
         5.0,
         "seconds that each stage of ending a connection or the gateway may take: a client's last "
         "frames, its close, the streams of its generations",
         "Timeouts",
-        least=0,
+        min=0,
     )

@@ -102,10 +102,10 @@ class Setting:
             return value
         if value not in bounds.get("choices", (value,)):
             raise ValueError(f"must be one of {', '.join(map(str, bounds['choices']))}")
-        if value < bounds.get("least", value):
-            raise ValueError(f"must be at least {bounds['least']}")
-        if value > bounds.get("most", value):
-            raise ValueError(f"must be at most {bounds['most']}")
+        if value < bounds.get("min", value):
+            raise ValueError(f"must be at least {bounds['min']}")
+        if value > bounds.get("max", value):
+            raise ValueError(f"must be at most {bounds['max']}")
         return value
 
     def _converted(self, given: Any) -> Any:

@@ -67,7 +67,7 @@ class Admission:
 
     def refuse_if_too_large(self, request: RunRequest) -> None:
         """Raise MemoryExceededError if a run could never fit; from any thread."""
-        need, limit = self.budget.need(request.most_tokens), self.budget.limit
+        need, limit = self.budget.need(request.max_total_tokens), self.budget.limit
         if need > limit:
             raise MemoryExceededError(
                 f"the prompt and `max_tokens` need up to {need >> 20} MiB of KV cache, and the "
@@ -82,7 +82,7 @@ class Admission:
         Memory is freed in this order: caches of the runs in `parked`, which will be prefilled
         again; this model's kept caches; other models' kept caches; other models that are idle.
         """
-        need = self.budget.need(run.request.most_tokens)
+        need = self.budget.need(run.request.max_total_tokens)
         while True:
             held = sum(size_of(one.parked.row.caches or []) for one in parked if one.parked)
             others = self._shared.held_by_others(self)

@@ -44,7 +44,7 @@ class RunRequest:
     kind: str = ""  # digest of the images; prompts of different kinds share no prefix
 
     @property
-    def most_tokens(self) -> int:
+    def max_total_tokens(self) -> int:
         """The most tokens that the prompt and the answer can have together."""
         return len(self.prompt) + self.options.max_tokens
 

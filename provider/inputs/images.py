@@ -9,7 +9,7 @@ from typing import Any
 
 from provider.interface import ImageProcessingError
 
-__all__ = ["open_image", "open_images", "take_images"]
+__all__ = ["extract_images", "open_image", "open_images"]
 
 MAX_PIXELS = 64_000_000  # per image; a larger one is a decompression bomb or a mistake
 MAX_PIXELS_TOGETHER = 4 * MAX_PIXELS  # per conversation: 20 photographs, 768 MB when unpacked
@@ -21,7 +21,7 @@ MAX_SHOWN_TOGETHER = 2 * MAX_SHOWN  # per conversation: 20 images of a million p
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "HEIF")
 
 
-def take_images(
+def extract_images(
     turns: Sequence[Mapping[str, Any]],
 ) -> tuple[list[dict[str, Any]], list[bytes]]:
     """Return the messages with empty image parts, as chat templates need them, and the images."""

@@ -20,7 +20,7 @@ from provider.formats.pieces import Steps
 from provider.formats.rendered_prompt import RenderedPrompt
 from provider.formats.text_stream import ANSWER_STATE, REASONING_STATE
 from provider.inputs.files import files_to_text, images_of
-from provider.inputs.images import take_images
+from provider.inputs.images import extract_images
 from provider.inputs.messages import conversation
 from provider.interface import (
     ContextWindowExceededError,
@@ -91,7 +91,7 @@ class RequestBuilder:
             raise ToolsUnsupportedError(
                 "tool_use", "this model's chat template does not support tools"
             )
-        turns, images = take_images(self._turns(call))
+        turns, images = extract_images(self._turns(call))
         prompt = RenderedPrompt(
             self.template,
             turns,

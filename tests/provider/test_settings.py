@@ -34,8 +34,8 @@ def test_other_entries_of_the_configuration_are_ignored():
 def test_a_number_is_checked(name):
     bounds = NUMBERS[name].metadata
     wrong = ["4", True, [1]]
-    wrong += [bounds["least"] - 1] if "least" in bounds else []
-    wrong += [bounds["most"] + 1] if "most" in bounds else []
+    wrong += [bounds["min"] - 1] if "min" in bounds else []
+    wrong += [bounds["max"] + 1] if "max" in bounds else []
     wrong += [max(bounds["choices"]) + 1] if "choices" in bounds else []
     wrong += [] if isinstance(NUMBERS[name].default, float) else [1.5]
     for value in wrong:

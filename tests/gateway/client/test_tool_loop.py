@@ -127,7 +127,7 @@ async def test_a_tool_without_a_function_is_left_to_the_caller_or_asked_for():
 
 async def test_the_rounds_are_bounded():
     provider = asking(Call("add", {"a": 1, "b": 2}), rounds=99)
-    run, _ = await answered(provider, Toolbox([add]), most_rounds=3)
+    run, _ = await answered(provider, Toolbox([add]), max_rounds=3)
     assert len(provider.requests) == 3
     assert run.messages[-1]["tool_calls"]
 

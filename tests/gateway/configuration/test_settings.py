@@ -24,7 +24,7 @@ def test_a_default_is_within_its_own_bounds(setting):
 @pytest.mark.parametrize("setting", ALL, ids=lambda setting: setting.name)
 def test_a_bound_is_kept(setting):
     metadata = setting.field.metadata
-    for bound, beyond in (("least", -1), ("most", 1)):
+    for bound, beyond in (("min", -1), ("max", 1)):
         if bound in metadata:
             with pytest.raises(ValueError, match="must be at"):
                 setting.value_of(metadata[bound] + beyond)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from provider.formats.pieces import at_once
-from provider.inputs.images import MAX_SHOWN_TOGETHER, open_image, open_images, take_images
+from provider.inputs.images import MAX_SHOWN_TOGETHER, extract_images, open_image, open_images
 from provider.interface import ImageProcessingError
 from tests.support.tiny_vision import picture
 
@@ -20,7 +20,7 @@ def test_images_leave_empty_parts_in_the_messages():
         {"role": "assistant", "content": "The first."},
         {"role": "user", "content": [said, {"type": "image", "data": b"b"}]},
     ]
-    taken, data = take_images(turns)
+    taken, data = extract_images(turns)
     assert data == [b"a", b"b"]
     assert taken[0]["content"] == [{"type": "image"}, said]
     assert taken[1] == turns[1]
