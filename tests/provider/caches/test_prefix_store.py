@@ -14,8 +14,10 @@ from provider import MLXProvider
 from provider.caches import prefix_store
 from provider.caches.prefix_store import PrefixStore
 from provider.embedded import MODEL_PATH
+from provider.engine import loading
 from provider.runtime.mlx import mx
 from tests.support.damaged_files import DAMAGE, STAYS
+from tests.support.servers import eventually
 from tests.support.timeouts import TIMEOUT
 from tests.support.tiny_models import ARCHITECTURES, write_model
 
@@ -55,9 +57,9 @@ def store(tmp_path):
 class SlowDisk(PrefixStore):
     """A store that writes nothing until `goes_on` is set."""
 
-    def __init__(self, *arguments):
-        self.goes_on = threading.Event()
-        super().__init__(*arguments)
+    def __init__(self, folder, max_bytes, model, goes_on=None):
+        self.goes_on = goes_on or threading.Event()
+        super().__init__(folder, max_bytes, model)
 
     def _write(self, *arguments):
         assert self.goes_on.wait(60)
@@ -265,14 +267,18 @@ async def test_a_model_is_unloaded_while_the_disk_writes_and_others_go_on(slow, 
 
 async def test_what_the_queue_had_no_room_for_is_saved_later(tmp_path, monkeypatch):
     monkeypatch.setattr(prefix_store, "MAX_QUEUED_BYTES", 1)
+    goes_on = threading.Event()
+    monkeypatch.setattr(loading, "PrefixStore", lambda *details: SlowDisk(*details, goes_on))
     provider = MLXProvider({"max_tokens": 4, "prefix_cache_dir": tmp_path})
     try:
-        prompts = [f"{number} little foxes and a large owl by the sea" for number in range(4)]
+        prompts = [f"{number} little foxes and a large owl by the sea" for number in range(6)]
         await asyncio.gather(*[provider.generate_async(prompt) for prompt in prompts])
-        async with asyncio.timeout(TIMEOUT):
-            while len(files(tmp_path)) < len(prompts):
-                await asyncio.sleep(0.01)
+        prefixes = provider._library.find(None).engine._worker.prefixes
+        await eventually(lambda: prefixes.unsaved == len(prompts) - 1)
+        goes_on.set()
+        await eventually(lambda: len(files(tmp_path)) == len(prompts))
     finally:
+        goes_on.set()
         await provider.aclose()
 
 
