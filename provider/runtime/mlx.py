@@ -79,6 +79,15 @@ def on_cpu() -> bool:
     return bool(mx.default_device().type == mx.DeviceType.cpu)
 
 
+# On a CPU, mlx compiles fused functions with the system's C++ compiler, if there is one: into
+# files of predictable names in the common temporary folder, from which it also loads what others
+# have put there, and for half a second at each new function, in which no stream goes on. The
+# fused functions are no faster than what they replace, and a machine without a compiler does
+# without them too.
+if on_cpu():
+    mx.disable_compile()
+
+
 def describe() -> str:
     """Return a phrase for the log: the device, and on a CPU its BLAS."""
     if not on_cpu():

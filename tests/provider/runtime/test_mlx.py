@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -113,3 +114,19 @@ def test_the_active_memory_grows_by_an_array_and_shrinks_when_it_is_dropped() ->
     del array
     assert held >= 4 << 20
     assert active_memory() - before < 4 << 20
+
+
+COMPILING = """
+from provider.runtime.mlx import mx
+fused = mx.compile(lambda x: mx.exp(x) * x + 1)
+mx.eval(fused(mx.ones((2, 3))))
+print("made")
+"""
+
+
+def test_nothing_is_compiled_into_the_common_temporary_folder(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    program = [sys.executable, "-c", COMPILING]
+    made = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
+    assert made.stdout == "made\n"
+    assert list(tmp_path.iterdir()) == []
