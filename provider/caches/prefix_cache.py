@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from provider.caches.kinds import can_be_trimmed, size_of
-from provider.caches.prefix_index import WIDTH, PrefixIndex, pack
+from provider.caches.prefix_index import WIDTH, PrefixIndex, pack, shared
 from provider.caches.prefix_store import PrefixStore, Stored
 
 __all__ = ["MIN_TOKENS", "Hit", "PrefixCache"]
@@ -152,17 +152,48 @@ class PrefixCache:
             return None
         return stored if length > self._longest(key, packed)[0] else None
 
-    def add_stored(self, stored: Stored, data: bytes) -> None:
-        """Keep the caches in the bytes of a file of the store, unless it is damaged."""
+    def add_stored(self, stored: Stored, data: bytes) -> int | None:
+        """Keep the caches in the bytes of a file of the store; return the number of their entry.
+
+        Return None if the file is damaged, or too large to be kept.
+        """
         assert self.store is not None
         caches = self.store.load(stored, data)
-        if caches is not None:
-            self.offer(stored.kind, array("I", stored.tokens), lambda: caches, saved=True)
+        if caches is None:
+            return None
+        self.offer(stored.kind, array("I", stored.tokens), lambda: caches, saved=True)
+        entry = self._indexes[stored.kind].covering(stored.tokens)
+        return None if entry is None else entry.number
 
-    def shrink(self, nbytes: int) -> None:
-        """Evict the least recently used entries until at most `nbytes` are held."""
-        while self.nbytes > nbytes:
-            self._drop(next(iter(self._entries.values())))
+    def entry_bytes(self, number: int | None) -> int:
+        """Return the size of an entry, 0 if it has been evicted."""
+        entry = None if number is None else self._entries.get(number)
+        return 0 if entry is None else entry.nbytes
+
+    def take(self, number: int, tokens: Sequence[int]) -> Hit:
+        """Evict an entry; return its caches, cut to what they have in common with `tokens`.
+
+        As with `find`, the last token is never part of it. No memory is copied.
+        """
+        entry = self._entries[number]
+        self._drop(entry)
+        self.hits += 1
+        length = entry.length
+        if entry.trimmable:
+            length = shared(entry.tokens, pack(tokens[:-1]))
+            for cache in entry.caches if length < entry.length else []:
+                cache.trim(entry.length - length)
+        return Hit(entry.caches, length)
+
+    def shrink(self, nbytes: int, spared: int | None = None) -> None:
+        """Evict the least recently used entries, but for `spared`, until `nbytes` are held."""
+        if self.nbytes <= nbytes:
+            return
+        for entry in list(self._entries.values()):
+            if self.nbytes <= nbytes:
+                return
+            if entry.number != spared:
+                self._drop(entry)
 
     def take_all(self) -> list[Any]:
         """Evict every entry; return all caches, so that the caller can free them."""

@@ -51,10 +51,13 @@ class Admission:
         """Add the model to those that share the memory."""
         self._shared.enter(self)
 
-    def forget(self, nbytes: int) -> int:
-        """Evict about `nbytes` of KV caches kept for later prompts; return how many were freed."""
+    def forget(self, nbytes: int, spared: int | None = None) -> int:
+        """Evict about `nbytes` of KV caches kept for later prompts; return how many were freed.
+
+        The entry of the prefix cache with the number `spared` stays.
+        """
         before = self._prefixes.nbytes
-        self._prefixes.shrink(max(0, before - nbytes))
+        self._prefixes.shrink(max(0, before - nbytes), spared)
         return before - self._prefixes.nbytes
 
     def leave(self) -> None:
@@ -81,19 +84,31 @@ class Admission:
 
         Memory is freed in this order: caches of the runs in `parked`, which will be prefilled
         again; this model's kept caches; other models' kept caches; other models that are idle.
+        The prefix that was read from disk for the run is not evicted: it counts as part of what
+        the run needs, and where that is necessary, the run takes it from the prefix cache.
         """
         need = self.budget.need(run.request.max_total_tokens)
+        own = self._prefixes.entry_bytes(run.read_prefix)
+        if not own or own > need:
+            run.read_prefix, own = None, 0
         while True:
             held = sum(size_of(one.parked.row.caches or []) for one in parked if one.parked)
             others = self._shared.held_by_others(self)
             lacking = self.budget.lacking(need, held + self._prefixes.nbytes + others)
+            if 0 < lacking <= own:
+                self._take_prefix(run)
+                lacking = 0
             if not lacking:
+                run.read_prefix = None
                 self._parked_bytes, self._deadlocked_since = held, None
                 self.budget.commit(run.key, need)
                 return True
             if parked:
                 self._evict_caches(parked.pop(0))
-            elif not self.forget(lacking) and not self._shared.make_room(lacking, self):
+            elif not (
+                self.forget(lacking - own, run.read_prefix)
+                or self._shared.make_room(lacking - own, self)
+            ):
                 return False
 
     @property
@@ -122,6 +137,11 @@ class Admission:
     def release(self, key: int) -> None:
         """Withdraw the promise to a run, if it has one."""
         self.budget.release(key)
+
+    def _take_prefix(self, run: Run) -> None:
+        assert run.read_prefix is not None
+        tokens = run.request.prompt if run.parked is None else run.parked.row.sequence
+        run.taken_prefix = self._prefixes.take(run.read_prefix, tokens)
 
     def _evict_caches(self, run: Run) -> None:
         assert run.parked is not None

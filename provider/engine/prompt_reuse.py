@@ -35,12 +35,15 @@ class PromptReuse:
         """Offer the prefix cache what `make` returns: caches of a row's first `tokens` tokens."""
         self.prefixes.offer(row.kind, row.sequence[:tokens], make)
 
-    def find(self, row: Row) -> Hit | None:
-        """Return the kept caches of the longest prefix of a row's sequence, None if none are."""
+    def find(self, row: Row, taken: Hit | None = None) -> Hit | None:
+        """Return the kept caches of the longest prefix of a row's sequence, None if none are.
+
+        `taken` are caches that were taken from the prefix cache for this row.
+        """
         if row.prompt_embeddings is not None and row.prompt_embeddings.extras:
             self._reads_images_whole = True
             return None  # the extras need the whole prompt, so no prefix is reused
-        return self.prefixes.find(row.kind, row.sequence)
+        return taken or self.prefixes.find(row.kind, row.sequence)
 
     def on_disk(self, run: Run) -> Stored | None:
         """Return the file that must be read for `begin` or `find` to return a longer prefix.
@@ -72,7 +75,8 @@ class PromptReuse:
 
     def begin(self, run: Run, row: Row) -> Hit | None:
         """Return the caches that a run starts with, None if its whole prompt must be prefilled."""
-        return self._shared_by_leader(run) or self.find(row)
+        taken, run.taken_prefix = run.taken_prefix, None
+        return self._shared_by_leader(run) or self.find(row, taken)
 
     def _shared_by_leader(self, run: Run) -> Hit | None:
         shared = run.request.shared_prompt

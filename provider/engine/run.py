@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from provider.caches.prefix_cache import Hit
 from provider.engine.inbox import Inbox
 from provider.engine.messages import RunRequest
 from provider.engine.rows import Parked, Row, Token
@@ -35,6 +36,9 @@ class Run:
     parked: Parked | None = None  # only while parked
     tokens: int = 0  # tokens decoded so far, the end token included
     sought_on_disk: bool = False  # whether a prefix was sought on disk since it last left the batch
+    # The number of the entry of the prefix cache that was read from disk for it.
+    read_prefix: int | None = None
+    taken_prefix: Hit | None = None  # taken from the prefix cache by its admission, until it begins
     cached: int = 0  # prompt tokens taken from the prefix cache
     # Log-probabilities whose text is not delivered yet.
     logprobs: list[dict[str, Any]] = field(default_factory=list)

@@ -61,7 +61,8 @@ class StoredPrefixes:
         self._reading = None
         data = reading.data.result()
         if data is not None and not reading.run.ended:  # otherwise the model may be unloaded
-            self._reuse.prefixes.add_stored(reading.stored, data)
+            number = self._reuse.prefixes.add_stored(reading.stored, data)
+            reading.run.read_prefix = number
         return [run for run in (reading.run, *self._begin()) if not run.ended]
 
     def _begin(self) -> list[Run]:

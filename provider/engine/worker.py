@@ -353,7 +353,8 @@ class Worker:
             if run.ended:
                 return
         # A parked run's caches may have been evicted for memory.
-        hit = self._reuse.find(row) if row.caches is None else None
+        taken, run.taken_prefix = run.taken_prefix, None
+        hit = self._reuse.find(row, taken) if row.caches is None else None
         self._note_left(run, self._batch.add(row, hit))
 
     def _queue_again(self, keys: Sequence[int]) -> None:

@@ -53,6 +53,16 @@ def test_caches_that_cannot_be_trimmed_are_used_whole_or_not_at_all():
     assert hit.caches[1][0].item() == sum(tokens)
 
 
+def test_an_entry_that_is_taken_is_cut_like_a_hit_and_no_longer_kept():
+    kept = PrefixCache(BYTES)
+    tokens = list(range(50))
+    for asked, length in (([*tokens[:30], 0, 0], 30), (tokens, 49), ([*tokens, 50], 50)):
+        kept.put("m", tokens, caches_of(tokens))
+        hit = kept.take(next(iter(kept._entries)), asked)
+        assert (hit.length, held(hit)) == (length, tokens[:length])
+        assert (len(kept), kept.nbytes, kept.find("m", asked)) == (0, 0, None)
+
+
 def test_models_never_mix():
     kept = PrefixCache(BYTES)
     kept.put("one", list(range(50)), caches_of(range(50)))

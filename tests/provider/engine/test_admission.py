@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from provider.caches.prefix_cache import PrefixCache
+from provider.caches.prefix_cache import Hit, PrefixCache
 from provider.engine.admission import Admission
 from provider.engine.memory_pool import RETRY_AFTER_S, MemoryPool
 from provider.engine.messages import RunRequest
@@ -32,6 +32,8 @@ class Run:
     key: int
     request: RunRequest
     parked: Parked | None = None
+    read_prefix: int | None = None
+    taken_prefix: Hit | None = None
 
 
 def run_of(key, tokens=256, row=None):
@@ -132,3 +134,52 @@ def test_a_run_that_waits_for_another_s_end_is_not_refused(make):
     assert not admission.deadlocked
     for now in (0.0, 2 * RETRY_AFTER_S):
         admission.refuse_if_deadlocked(now)
+
+
+UNIT = 256 * BYTES  # of memory; a cache of 20 tokens has this size
+
+
+def reading_run(made, key, tokens=256):
+    """Return a run for which a prefix of 20 tokens was read from disk and is kept."""
+    made.prefixes.put("", list(range(20)), [cache_of(list(range(20)))])
+    request = RunRequest(list(range(30)), GenerationOptions(max_tokens=tokens - 30))
+    return Run(key, request, read_prefix=next(iter(made.prefixes._entries)))
+
+
+def test_a_run_takes_the_prefix_that_was_read_for_it_where_memory_is_short(make):
+    made = make(2 * UNIT)
+    assert made.admission.make(run_of(1), [])
+    run = reading_run(made, 2)
+    assert made.admission.make(run, [])
+    assert run.taken_prefix.length == 20
+    assert run.taken_prefix.caches[0].offset == 20
+    assert (made.prefixes.nbytes, made.admission.held) == (0, 2 * UNIT)
+
+
+def test_the_prefix_that_was_read_for_a_run_stays_while_the_run_waits(make):
+    made = make(4 * UNIT)
+    assert made.admission.make(run_of(1), [])
+    assert made.admission.make(run_of(2), [])
+    run = reading_run(made, 3, 3 * 256)
+    made.prefixes.put("", list(range(50, 70)), [cache_of(list(range(50, 70)))])
+    assert not made.admission.make(run, [])
+    assert made.prefixes.nbytes == UNIT, "the other one is evicted"
+    made.admission.release(1)
+    assert made.admission.make(run, [])
+    assert run.taken_prefix.length == 20
+
+
+def test_a_prefix_stays_in_the_cache_where_there_is_memory_for_it_too(make):
+    made = make(4 * UNIT)
+    run = reading_run(made, 1)
+    assert made.admission.make(run, [])
+    assert run.taken_prefix is None
+    assert made.prefixes.nbytes == UNIT
+
+
+def test_other_models_may_evict_a_prefix_whose_run_waits(make):
+    made = make(2 * UNIT)
+    run = reading_run(made, 1)
+    assert made.admission.forget(1) == UNIT
+    assert made.admission.make(run, [])
+    assert run.taken_prefix is None

@@ -47,6 +47,15 @@ def test_a_prompt_begins_with_the_longest_beginning_that_is_kept(reuse):
     assert hit.caches[0].offset == 40
 
 
+def test_a_run_begins_with_the_prefix_that_it_has_taken(reuse):
+    reuse.keep(row_of(), lambda: caches_of(40), 40)
+    run = run_of(2)
+    run.taken_prefix = reuse.prefixes.take(next(iter(reuse.prefixes._entries)), PROMPT)
+    assert len(reuse.prefixes) == 0
+    assert reuse.begin(run, row_of(2)).length == 40
+    assert reuse.begin(run, row_of(2)) is None, "it is taken once"
+
+
 def test_a_prompt_whose_extras_belong_to_its_whole_finds_nothing(reuse):
     reuse.keep(row_of(), lambda: caches_of(40), 40)
     row = row_of()

@@ -85,6 +85,7 @@ def test_a_run_waits_until_its_prefix_is_in_memory():
     assert waiting.told == 1
     assert waiting.stored.collect() == [run]
     assert waiting.prefixes.find("", PROMPT).length == 40
+    assert waiting.prefixes.entry_bytes(run.read_prefix) == waiting.prefixes.nbytes > 0
     assert not waiting.stored.defers(run)
 
 
