@@ -11,7 +11,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from provider.runtime.compiled_code import keep_compiled_code_private
 from provider.runtime.mlx import clear_streams_at_thread_end
 
 __all__ = ["Lane", "MlxThread"]
@@ -30,11 +29,6 @@ class Lane(Protocol):
         """End all work, because the program is exiting."""
 
 
-def _begin() -> None:
-    keep_compiled_code_private()  # before anything is computed
-    clear_streams_at_thread_end()
-
-
 class MlxThread:
     """The MLX thread, started when there is work."""
 
@@ -42,7 +36,7 @@ class MlxThread:
         self._executor = ThreadPoolExecutor(
             max_workers=1,
             thread_name_prefix="mlx-engine",
-            initializer=_begin,
+            initializer=clear_streams_at_thread_end,
         )
         self._lock = threading.Lock()
         # Lanes with work, in the order in which they were woken.
