@@ -8,7 +8,8 @@ opened is a miss too, and stays. Neither ever causes a failure.
 Rule 3: the folder holds at most `max_bytes`, over all models. The least recently used file is
 evicted first.
 Rule 4: the MLX thread calls `save`, `read` and `load`. It never waits for the disk, because the
-store has a thread that writes, whose queue is bounded, and another one that reads.
+store has a thread that finds its files and then writes, whose queue is bounded, and another one
+that reads.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import stat
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,14 +80,7 @@ class PrefixStore:
         self._entries: dict[Path, Stored] = {}
         self._indexes: defaultdict[str, PrefixIndex[Stored]] = defaultdict(PrefixIndex)  # by kind
         self._queued: dict[Path, int] = {}  # bytes of each file waiting to be written
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            for entry in self._scan():
-                self._add(entry)
-            self._make_room(0)
-        except OSError as error:
-            log.warning("can't use the prefix cache folder `%s`: %s", folder, error)
-            self.max_bytes = 0
+        self._opened = self._writer.submit(self._open)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -99,6 +93,11 @@ class PrefixStore:
         """Return the length of the longest stored prefix, in tokens, and the file that has it."""
         with self._lock:
             return self._indexes[kind].longest(tokens)
+
+    def opened(self, timeout_s: float) -> bool:
+        """Wait at most `timeout_s`; return whether the files that were there before are known."""
+        wait([self._opened], timeout_s)
+        return self._opened.done()
 
     def save(self, tokens: bytes, caches: Sequence[Any], kind: str = "") -> bool:
         """Queue caches that hold `tokens` to be written; never waits for the disk.
@@ -147,7 +146,10 @@ class PrefixStore:
         return caches
 
     def flush(self) -> None:
-        """Wait until all queued writes are done. Must not be called on the MLX thread."""
+        """Wait until the store is open and all queued writes are done.
+
+        Must not be called on the MLX thread.
+        """
         with suppress(RuntimeError):  # raised by a closed store; there `wait_closed` waits
             self._writer.submit(int).result()
 
@@ -177,7 +179,17 @@ class PrefixStore:
             return None
         return data
 
-    # The writer thread calls the following methods; the initial scan runs on the MLX thread.
+    # The writer thread calls the following methods.
+
+    def _open(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for entry in self._scan():
+                self._add(entry)
+            self._make_room(0)
+        except OSError as error:
+            log.warning("can't use the prefix cache folder `%s`: %s", self._root, error)
+            self.max_bytes = 0
 
     def _write(self, path: Path, snapshot: Snapshot) -> None:
         try:

@@ -88,7 +88,7 @@ class ModelSlot:
             made = yield from self._reserving(made, waits=waits)
         self._install(made)
         self._refuse_if_unable()
-        self.prefixes.store = self._store(made)
+        self.prefixes.store = yield from self._store(made)
         log.info("loaded `%s` in %.2f s", self.name, time.perf_counter() - begin)
         return made.facts
 
@@ -228,7 +228,8 @@ class ModelSlot:
     def _admission(self, weights: int) -> Admission:
         return Admission(self._memory, weights, self._reuse.prefixes, self._reuse.keep)
 
-    def _store(self, model: LoadedModel) -> PrefixStore | None:
+    def _store(self, model: LoadedModel) -> Generator[LoadProgress, None, PrefixStore | None]:
+        """Open the model's prefix store, in steps while the disk is read."""
         settings = self._settings
         if settings.prefix_cache_dir is None:
             return None
@@ -238,6 +239,12 @@ class ModelSlot:
         store.on_room = self._disk_done
         # Where little memory is given to kept caches, there is little for evicted ones too.
         store.max_queued = min(store.max_queued, self.prefixes.max_bytes)
+        try:
+            while not store.opened(0 if self._memory.promised else RECHECK_S):
+                yield LoadProgress(model.weights, model.weights)
+        except GeneratorExit:
+            store.close()
+            raise
         return store
 
 

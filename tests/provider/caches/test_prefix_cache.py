@@ -161,6 +161,7 @@ def test_a_prefix_that_is_not_in_memory_is_read_from_the_store(tmp_path):
     kept.store.wait_closed()
     again = PrefixCache(BYTES)
     again.store = PrefixStore(tmp_path, BYTES, "a model")
+    again.store.flush()
     assert again.find("", [*tokens, 50]) is None, "finding waits for no disk"
     assert held(from_disk(again, "", [*tokens[:40], 0, 0])) == tokens[:40]
     assert from_disk(again, "another picture", [*tokens, 50]) is None

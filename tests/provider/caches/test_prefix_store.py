@@ -35,6 +35,13 @@ def packed(tokens):
     return array("I", tokens).tobytes()
 
 
+def opened(folder, max_bytes, model):
+    """Return a store that knows the files in its folder."""
+    made = PrefixStore(folder, max_bytes, model)
+    made.flush()
+    return made
+
+
 def written(store, tokens, caches, kind=""):
     """Save caches and wait until their file is written."""
     assert store.save(packed(tokens), caches, kind)
@@ -80,7 +87,7 @@ def files(folder):
 
 def test_saved_caches_are_found_by_another_store(store, tmp_path):
     written(store, range(20), caches_of(20))
-    (entry,) = PrefixStore(tmp_path, 1 << 30, "a model")
+    (entry,) = opened(tmp_path, 1 << 30, "a model")
     assert (entry.length, entry.trimmable, entry.tokens) == (20, True, packed(range(20)))
     again = loaded(store, entry)
     assert [cache.offset for cache in again] == [20, 20]
@@ -89,7 +96,7 @@ def test_saved_caches_are_found_by_another_store(store, tmp_path):
 
 def test_another_model_finds_nothing(store, tmp_path):
     written(store, range(20), caches_of(20))
-    assert not len(PrefixStore(tmp_path, 1 << 30, "another model"))
+    assert not len(opened(tmp_path, 1 << 30, "another model"))
 
 
 def test_a_longer_sequence_replaces_its_prefix(store, tmp_path):
@@ -100,10 +107,10 @@ def test_a_longer_sequence_replaces_its_prefix(store, tmp_path):
 
 
 def test_the_least_recently_used_file_is_evicted_first_over_all_models(tmp_path):
-    first = PrefixStore(tmp_path, 1 << 30, "a")
+    first = opened(tmp_path, 1 << 30, "a")
     written(first, range(20), caches_of(20))
     size = files(tmp_path)[0].stat().st_size
-    second = PrefixStore(tmp_path, int(2.5 * size), "b")
+    second = opened(tmp_path, int(2.5 * size), "b")
     written(second, range(100, 120), caches_of(20))
     os.utime(files(tmp_path)[0])
     for number, path in enumerate(files(tmp_path)):
@@ -122,14 +129,14 @@ def test_caches_that_cannot_be_stored_are_not_written(store, tmp_path):
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_file_is_a_miss_with_one_warning(store, tmp_path, caplog, damage):
     written(store, range(20), caches_of(20))
-    (opened,) = store
-    damage(opened.path)
+    (known,) = store
+    damage(known.path)
     with caplog.at_level(logging.WARNING):
-        for found in PrefixStore(tmp_path, 1 << 30, "a model"):
+        for found in opened(tmp_path, 1 << 30, "a model"):
             assert loaded(store, found) is None
     assert len(caplog.records) == 1
     assert "ignoring the prefix cache file" in caplog.text
-    assert loaded(store, opened) is None, "it is a miss in a store that was open before, too"
+    assert loaded(store, known) is None, "it is a miss in a store that was open before, too"
     assert not len(store)
 
 
@@ -186,7 +193,7 @@ def test_caches_of_another_length_than_the_tokens_are_ignored(store, tmp_path):
 
 def test_a_folder_that_cannot_be_written_causes_only_a_warning(tmp_path, caplog):
     (tmp_path / "file").write_text("no folder")
-    store = PrefixStore(tmp_path / "file", 1 << 30, "a model")
+    store = opened(tmp_path / "file", 1 << 30, "a model")
     written(store, range(20), caches_of(20))
     assert not len(store)
     assert "can't" in caplog.text
@@ -196,7 +203,7 @@ def test_states_are_kept_too(store, tmp_path):
     state = ArraysCache(2)
     state[0] = mx.ones((1, 3))
     written(store, range(20), [*caches_of(20, 1), state])
-    (entry,) = PrefixStore(tmp_path, 1 << 30, "a model")
+    (entry,) = opened(tmp_path, 1 << 30, "a model")
     assert not entry.trimmable
     again = loaded(store, entry)
     assert mx.array_equal(again[1][0], mx.ones((1, 3)))
@@ -204,7 +211,7 @@ def test_states_are_kept_too(store, tmp_path):
 
 def test_a_file_is_found_by_its_kind_and_its_tokens(store, tmp_path):
     written(store, range(20), caches_of(20), "a red picture")
-    again = PrefixStore(tmp_path, 1 << 30, "a model")
+    again = opened(tmp_path, 1 << 30, "a model")
     for one in (store, again):
         assert one.longest("a red picture", packed(range(30)))[0] == 20
         assert one.longest("a blue picture", packed(range(30))) is None

@@ -1,11 +1,14 @@
 """The model of one engine: loaded, tried out, loaded again, freed."""
 
 import logging
+import threading
 
 import pytest
 
 from provider.caches.prefix_cache import PrefixCache
+from provider.caches.prefix_store import PrefixStore
 from provider.embedded import MODEL_PATH
+from provider.engine import loading
 from provider.engine.loading import ModelSlot
 from provider.engine.memory_pool import MemoryPool
 from provider.engine.model import LoadedModel, LoadProgress
@@ -16,6 +19,7 @@ from provider.models.loading import load
 from provider.runtime.mlx import active_memory, mx, tree_flatten
 from provider.runtime.mlx_lm import KVCache
 from provider.settings import EngineSettings
+from tests.support.timeouts import TIMEOUT
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +166,31 @@ class FullQueue:
 
     def close(self):
         pass
+
+
+class SlowScan(PrefixStore):
+    """A store that finds its files once it is told to."""
+
+    goes_on = None
+
+    def _scan(self):
+        assert self.goes_on.wait(TIMEOUT)
+        return super()._scan()
+
+
+def test_others_have_their_turns_while_a_slow_disk_is_searched(embedded, tmp_path, monkeypatch):
+    monkeypatch.setattr(SlowScan, "goes_on", threading.Event())
+    monkeypatch.setattr(loading, "PrefixStore", SlowScan)
+    slot = slot_of(lambda: embedded, prefix_cache_dir=tmp_path)
+    steps = slot.steps()
+    for _ in range(3):
+        assert isinstance(next(steps), LoadProgress)
+    assert slot.prefixes.store is None
+    SlowScan.goes_on.set()
+    assert all(isinstance(step, LoadProgress) for step in steps)
+    assert slot.prefixes.store.opened(0)
+    slot.free()
+    slot.wait_for_disk()
 
 
 @pytest.mark.parametrize(("entries", "lost"), [(1, 0), (3, 2)])
