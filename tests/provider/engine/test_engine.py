@@ -481,6 +481,7 @@ async def test_nothing_is_held_after_a_recovery_nor_at_the_end():
     engine.load().result()
     await whole(engine)
     with_one = active_memory()
+    await until(lambda: not engine._thread.works_for(engine))  # its last turn is over
     engine._worker._batch = None  # whatever comes next finds no batch: no run's fault
     *_, last = await whole(engine)
     assert isinstance(last, RunFailed)
