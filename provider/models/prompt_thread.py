@@ -56,6 +56,9 @@ class _Job:
     seconds: float = 0.0  # what its turns have taken
     began: float = 0.0  # when its current turn began, on the monotonic clock
     ended: bool = False  # whether its future has got a result
+    # Whether its future is cancelled. To ask the future takes a lock of its own, which an
+    # interruption might leave locked.
+    cancelled: bool = False
 
     def end(self, result: Any = None, error: BaseException | None = None) -> None:
         """Give the future its result, unless it has one or is cancelled."""
@@ -138,6 +141,7 @@ class _Worker:
         return thread
 
     def _forget(self, job: _Job) -> None:
+        job.cancelled = True
         with self._condition:
             self._queue.discard(job)
 
@@ -197,7 +201,7 @@ class _Worker:
             self._end(job, error=self._too_slow())
             goes_on = False
         with self._condition:
-            stopped = self._closed or job.future.cancelled()
+            stopped = self._closed or job.cancelled
             if goes_on and not stopped:
                 self._queue.add(job, job.client, job.seconds)
             self._queue.took(took)
@@ -226,7 +230,7 @@ class _Worker:
             if job.steps is None:
                 assert job.work is not None
                 return job.work(), None
-            while not (self._closed or job.future.cancelled()):
+            while not (self._closed or job.cancelled):
                 next(job.steps)
                 if time.monotonic() - job.began > TURN_S:
                     break
