@@ -11,8 +11,9 @@ ARGS ?=
 # what is not asked for (test tools, for `make serve`) stays away.
 INSTALL := $(BIN)/uv pip install --quiet --constraint requirements.lock --python $(BIN)/python
 
-# Two processes with a BLAS thread each share two cores better than one process with two.
-WORKERS ?= 2
+# Processes with a BLAS thread each share two cores better than one process with two. Three keep the
+# cores busy although tests wait for browsers, sockets and other programs.
+WORKERS ?= 3
 PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := check
