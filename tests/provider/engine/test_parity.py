@@ -120,7 +120,13 @@ async def test_after_parking(provider, expected, kind):
 SYSTEM = "You are a patient assistant who answers in full sentences and never hurries. " * 2
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "greedy",
+        pytest.param("sampled", marks=pytest.mark.slow("each loads two providers of its own")),
+    ],
+)
 async def test_with_a_prefix_hit(folder, kind):
     """Another question under the same system prompt, the same one again, and a next turn."""
     options = {**OPTIONS[kind], "system_prompt": SYSTEM}

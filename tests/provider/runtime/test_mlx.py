@@ -43,7 +43,6 @@ def test_a_thread_can_compute_after_another_has_ended() -> None:
     "imports",
     [
         "provider.mlx_provider",
-        "provider.runtime.mlx_lm",
         "gateway.commands.serve",
         "tests.bench.engine",
     ],
