@@ -229,13 +229,8 @@ def costly_format(number=0):
     return {"type": "json_schema", "schema": costly_schema(number)}
 
 
-@attack
-def costly_schemas(target):
-    """Twenty-four schemas that take hours to compile, at once."""
-    first = secrets.randbelow(1 << 20)
-    frames = [
-        generate(f"s{n}", prompt="x", response_format=costly_format(first + n)) for n in range(24)
-    ]
+def asking(target, frames):
+    """Return an attack that sends frames at once, and waits for their answers."""
 
     async def run(told):
         socket = await Socket.open(target)
@@ -245,6 +240,17 @@ def costly_schemas(target):
         socket.abort()
 
     return run
+
+
+@attack
+def costly_schemas(target):
+    """Twenty-four schemas that take hours to compile, at once."""
+    first = secrets.randbelow(1 << 20)
+    frames = [
+        generate(f"s{n}", prompt="x", response_format=costly_format(first + n)) for n in range(24)
+    ]
+
+    return asking(target, frames)
 
 
 @attack
@@ -369,14 +375,7 @@ def log_probabilities(target):
         for n in range(64)
     ]
 
-    async def run(told):
-        socket = await Socket.open(target)
-        for frame in frames:
-            await socket.send(frame)
-        await answers(socket, len(frames), told, target.deadline())
-        socket.abort()
-
-    return run
+    return asking(target, frames)
 
 
 @attack
