@@ -43,9 +43,6 @@ class PromptQueue(Generic[J]):
         self._served: str | None = None
         self._added = 0
 
-    def __len__(self) -> int:
-        return sum(len(client.waiting) for client in self._clients.values())
-
     def add(self, job: J, client: str | None, seconds: float = 0.0) -> None:
         """Let a job wait that has taken `seconds` of work already."""
         self._added += 1
