@@ -14,8 +14,10 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Final
 
+from provider.runtime.kernel_folder import keep_kernels, let_plans_be_many
 from provider.runtime.memory_limits import MemoryLimit, memory_limits
 
 OPENBLAS_NAMES = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas.so")
@@ -57,6 +59,8 @@ def set_blas_threads(threads: int) -> None:
         _blas_threads = threads
 
 
+let_plans_be_many()
+
 import mlx.core as mx  # noqa: E402 - OpenBLAS must be loaded before
 from mlx.utils import tree_flatten  # noqa: E402
 
@@ -86,6 +90,9 @@ def on_cpu() -> bool:
 # without them too.
 if on_cpu():
     mx.disable_compile()
+elif mx.cuda.is_available():
+    # The names of compiled kernels say neither by which mlx nor for which architecture they are.
+    keep_kernels(f"{version('mlx')}-{mx.device_info().get('architecture', 'gpu')}")
 
 
 def describe() -> str:
