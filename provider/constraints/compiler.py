@@ -92,6 +92,10 @@ class GrammarCompiler:
     """Compiles constraints for one tokenizer; must be used on the model's prompt thread only."""
 
     def __init__(self, tokenizer: Any, vocabulary: int):
+        # This imports transformers, which must come after mlx-lm has silenced its notices.
+        from llguidance.hf import from_tokenizer  # noqa: PLC0415
+
+        self._from_tokenizer = from_tokenizer
         self._wrapped = tokenizer
         self._vocabulary = vocabulary
         self._tokenizer: LLTokenizer | None = None  # created at first use, which takes a second
@@ -130,10 +134,7 @@ class GrammarCompiler:
 
     def _compile(self, constraint: Constraint) -> LLMatcher:
         if self._tokenizer is None:
-            # This imports transformers, which must come after mlx-lm has silenced its notices.
-            from llguidance.hf import from_tokenizer  # noqa: PLC0415
-
-            self._tokenizer = from_tokenizer(
+            self._tokenizer = self._from_tokenizer(
                 inner_tokenizer(self._wrapped),
                 n_vocab=self._vocabulary,
                 eos_token=sorted(self._wrapped.eos_token_ids),

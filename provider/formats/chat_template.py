@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,7 @@ MAX_SWITCHES = 64  # sets of variables whose answer is kept; clients send only a
 # Labels of turns for models without a template, as in the dialogues of their training data.
 LABELS = {"system": "", "user": "User: ", "assistant": "Assistant: ", "tool": "Tool: "}
 
+REFUSING = "{{ raise_exception('\\n') }}"  # before a template, keeps it from being rendered
 DEFAULT_STOP = "\nUser:"  # stops such a model before it writes the user's next turn
 
 
@@ -69,6 +70,19 @@ class ChatTemplate:
         backend = getattr(inner, "backend_tokenizer", None)
         self._encoder = PieceEncoder(backend, self.encode, self.raw)
         self._switches: dict[str, bool] = {}  # results of `has_thinking_switch`, the oldest first
+
+    def warm_up(self) -> None:
+        """Import what the first prompt needs, while files can be opened; libraries do so late.
+
+        The template is compiled and not rendered, because rendering it may never end.
+        """
+        self.encode(str(QUESTION[0]["content"]))
+        template, inner = self._tokenizer.chat_template, inner_tokenizer(self._tokenizer)
+        if isinstance(template, str) and renders_text(self._tokenizer):
+            with suppress(jinja2.TemplateError):
+                inner.apply_chat_template(
+                    list(QUESTION), chat_template=REFUSING + template, tokenize=False
+                )
 
     @property
     def tokenizer(self) -> Any:

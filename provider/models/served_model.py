@@ -276,6 +276,7 @@ class ServedModel:
         except ModelLoadingError:
             self.engine.close(0)  # frees the weights, which could be neither used nor unloaded
             raise
+        template.warm_up()
         model = weights.result()
         self._context_window = model.context_window
         if template.stop:

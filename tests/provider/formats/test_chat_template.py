@@ -48,6 +48,14 @@ def test_a_variable_that_a_template_cannot_use_is_an_error_with_its_reason():
         ChatTemplate(tokenizer).tokens(roles_of("Hi"), [], variables={"effort": 3})
 
 
+@pytest.mark.parametrize("written", ["{% for a in range(99999) %}x{% endfor %}", "{% nonsense %}"])
+def test_a_template_is_compiled_beforehand_and_not_rendered(monkeypatch, written):
+    monkeypatch.setattr("jinja2.runtime.LoopContext.__next__", lambda _: pytest.fail("rendered"))
+    tokenizer = tokenizer_of(MODEL_PATH)
+    tokenizer.chat_template = written
+    ChatTemplate(tokenizer).warm_up()
+
+
 def roles_of(*said):
     return [{"role": "user", "content": text} for text in said]
 

@@ -1,5 +1,7 @@
 """A served model is loaded once, unloaded when it is idle, and can be closed at any time."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -170,3 +172,27 @@ def test_a_model_is_in_demand_shortly_after_it_was_loaded_and_used(serve):
     assert served.in_demand
     served.last_used = time.monotonic() - BETWEEN_CALLS_S
     assert not served.in_demand
+
+
+LAST_FILE = """
+import asyncio, os, resource
+from provider import MLXProvider
+
+async def ask():
+    provider = MLXProvider()
+    await provider.load()
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (os.dup(0) + 1, limit[1]))
+    print((await provider.generate_async("Count from 3 to 5", max_tokens=20)).content)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    await provider.aclose()
+
+asyncio.run(ask())
+"""
+
+
+def test_the_first_prompt_after_loading_opens_no_file():
+    done = subprocess.run(
+        [sys.executable, "-c", LAST_FILE], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr[-300:]) == ("3, 4, 5.\n", "")
