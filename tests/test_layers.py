@@ -75,6 +75,7 @@ PURE = (
     "provider/engine/blas_threads.py",
     "provider/engine/memory_budget.py",
     "provider/engine/memory_pool.py",
+    "provider/engine/memory_turn.py",
     "provider/engine/pace.py",
     "provider/engine/run_queue.py",
     "provider/engine/scheduler.py",

@@ -5,6 +5,8 @@ Rule: only the MLX thread calls it, except for `refuse_if_too_large`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from provider.caches.kinds import cost_of, size_of
 from provider.caches.prefix_cache import PrefixCache
 from provider.engine.memory_budget import MemoryBudget
@@ -62,6 +64,8 @@ class Admission:
 
     def leave(self) -> None:
         """Remove the model from those that share the memory."""
+        if self.awaited is not None:
+            self._shared.turn.end((self, self.awaited))
         self._shared.leave(self)
 
     def learn(self, row: Row) -> None:
@@ -79,15 +83,33 @@ class Admission:
                 available_memory=limit,
             )
 
-    def make(self, run: Run, parked: list[Run]) -> bool:
-        """Promise a run the most memory that it may need; return False if there is not enough.
+    @property
+    def awaited(self) -> int | None:
+        """The run of this model that others leave memory to, None if there is none."""
+        match self._shared.turn.awaited:
+            case (member, int(key)) if member is self:
+                return key
+        return None
 
-        Memory is freed in this order: caches of the runs in `parked`, which will be prefilled
+    def make(self, run: Run, parked: Iterable[Run]) -> bool:
+        """Promise a run the most memory that it may need; return False if it must wait for that.
+
+        It waits while there is not enough, or what is free is reserved for a run that has waited
+        longer. As long as only the ends of runs can make enough free, nothing is freed for it. Else
+        memory is freed in this order: caches of the runs in `parked`, which will be prefilled
         again; this model's kept caches; other models' kept caches; other models that are idle.
         The prefix that was read from disk for the run is not evicted: it counts as part of what
         the run needs, and where that is necessary, the run takes it from the prefix cache.
         """
         need = self.budget.need(run.request.max_total_tokens)
+        turn, name = self._shared.turn, (self, run.key)
+        if not turn.allows(name, need, self._shared.room):
+            return False
+        if self.budget.lacking(need, self._shared.promised - self.committed):
+            turn.wait(name, need)
+            return False
+        parked = list(parked)
+        evictable = [one for one in parked if one.key != self.awaited]
         own = self._prefixes.entry_bytes(run.read_prefix)
         if not own or own > need:
             run.read_prefix, own = None, 0
@@ -102,13 +124,15 @@ class Admission:
                 run.read_prefix = None
                 self._parked_bytes, self._deadlocked_since = held, None
                 self.budget.commit(run.key, need)
+                turn.begin(name, need)
                 return True
-            if parked:
-                self._evict_caches(parked.pop(0))
+            if evictable:
+                self._evict_caches(evictable.pop(0))
             elif not (
                 self.forget(lacking - own, run.read_prefix)
                 or self._shared.make_room(lacking - own, self)
             ):
+                turn.wait(name, need)
                 return False
 
     @property
@@ -137,6 +161,7 @@ class Admission:
     def release(self, key: int) -> None:
         """Withdraw the promise to a run, if it has one."""
         self.budget.release(key)
+        self._shared.turn.end((self, key))
 
     def _take_prefix(self, run: Run) -> None:
         assert run.read_prefix is not None

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Protocol
 
+from provider.engine.memory_turn import MemoryTurn
 from provider.interface import MemoryExceededError, ResourceExceededError
 
 __all__ = ["RETRY_AFTER_S", "MemoryPool", "PoolMember"]
@@ -26,6 +27,10 @@ MIN_STAY_S = 5.0
 
 class PoolMember(Protocol):
     """The memory of one model."""
+
+    @property
+    def weights(self) -> int:
+        """Bytes of the model's weights, a part of `held`."""
 
     @property
     def held(self) -> int:
@@ -52,6 +57,7 @@ class MemoryPool:
         # `call_off` makes it accept them again.
         self.make_way: Callable[[], None] = lambda: None
         self.call_off: Callable[[], None] = lambda: None
+        self.turn = MemoryTurn(clock)
         self._clock = clock  # returns seconds
         self._waiting: deque[object] = deque()  # models whose weights have no room yet
         self._members: list[PoolMember] = []
@@ -69,6 +75,11 @@ class MemoryPool:
     def held_by_others(self, member: PoolMember | None) -> int:
         """Return the bytes that all models but one hold."""
         return sum(other.held for other in self._members if other is not member)
+
+    @property
+    def room(self) -> int:
+        """The bytes beside the weights of all models."""
+        return self.limit - sum(member.weights for member in self._members)
 
     @property
     def promised(self) -> int:

@@ -11,8 +11,9 @@ Pure policy: no thread, no clock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from typing import Generic, TypeVar
 
 __all__ = ["RunQueue"]
@@ -63,6 +64,19 @@ class RunQueue(Generic[Key]):
         """Return the next run, None if none waits."""
         return self._lines[self._first_client()].waiting[0] if self._keys else None
 
+    def heads(self, most: int) -> Iterator[Key]:
+        """Yield the first runs of up to `most` clients, in the order of the clients' turns.
+
+        The queue must not change meanwhile.
+        """
+        if not self._keys:
+            return
+        first = self._first_client()
+        yield self._lines[first].waiting[0]
+        others = (one for client, one in self._lines.items() if one.waiting and client != first)
+        for line in nsmallest(most - 1, others, key=lambda line: (line.places, line.last)):
+            yield line.waiting[0]
+
     def take(self, key: Key) -> Hashable:
         """Remove a run that waits, give its client a place for it, and return the client."""
         client = self._keys.pop(key)
@@ -78,12 +92,9 @@ class RunQueue(Generic[Key]):
         self._next = None
         self._tidy(client)
 
-    def lead(self, client: Hashable) -> int:
-        """Return how many more places a client has than the client of the next run.
-
-        At least one run must wait.
-        """
-        return self._lines[client].places - self._lines[self._first_client()].places
+    def lead(self, client: Hashable, over: Key) -> int:
+        """Return how many more places a client has than the client of a run that waits."""
+        return self._lines[client].places - self._lines[self._keys[over]].places
 
     def order(self) -> list[Key]:
         """Return the runs that wait, in the order in which they get places if none is freed."""

@@ -5,7 +5,7 @@ Pure policy: no thread, no clock, no tensor. The worker asks it before every ste
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from provider.engine.run_queue import RunQueue
@@ -21,6 +21,7 @@ MAX_PADDING = 32  # tokens of padding per prompt, on average; more costs as much
 # Changed places in the queue that are told in one step, each to another client's stream; a run that
 # ends changes the place of every run that waits.
 MAX_TOLD = 64
+MAX_ASKED = 32  # clients whose first run is tried before each step while runs wait for memory
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -64,6 +65,7 @@ class Scheduler(Generic[Key]):
         self._prefilling: dict[Key, int] = {}  # prompt tokens left to read, in order of admission
         self._decoding: dict[Key, None] = {}  # in the order in which they began to
         self._streaming: set[Key] = set()  # decoding runs whose first token was delivered
+        self._unfit: set[Key] = set()  # runs that did not fit when there was a place for them
         self._told: dict[Key, int] = {}  # last reported position of each waiting run
         self._untold = False  # whether a position may have changed that was not reported
         self._chunks: dict[Hashable, int] = {}  # number of the last chunk of each client
@@ -138,33 +140,41 @@ class Scheduler(Generic[Key]):
         """Return the run that must give its place to another client's run, None if none must.
 
         One must while the batch is full and its client has at least two places more than a client
-        with a waiting run. Of such a client's runs it is the one that has decoded longest, so that
-        they give way in turn.
+        with a waiting run, which fits as far as is known. Of such a client's runs it is the one
+        that has decoded longest, so that they give way in turn.
         """
         if not self._waiting or self.running < self.max_batch or not self._decoding:
             return None
-        lead = self._waiting.lead
-        most = max(self._decoding, key=lambda key: lead(self._in_batch[key]))
-        return most if lead(self._in_batch[most]) > 1 else None
+        heads = self._waiting.heads(MAX_ASKED)
+        first = next((key for key in heads if key not in self._unfit), None)
+        if first is None:
+            return None
+        lead = {key: self._waiting.lead(self._in_batch[key], first) for key in self._decoding}
+        most = max(lead, key=lead.__getitem__)
+        return most if lead[most] > 1 else None
 
     def admit(
         self,
         fits: Callable[[Key], bool] = lambda key: True,
         deferred: Callable[[Key], bool] = lambda key: False,
+        awaited: Callable[[], Key | None] = lambda: None,
     ) -> list[Key]:
         """Move runs from the queue into the batch, in turn, while they fit; return them.
 
-        The first that does not fit keeps those behind it waiting too. One that is `deferred` leaves
-        the queue until `resume`. The caller must call `read` for each returned run with the tokens
-        that remain of its prompt.
+        A run that does not fit keeps its client's other runs waiting; those of up to MAX_ASKED
+        clients may go past it. The run that `awaited` returns comes before all others. One that is
+        `deferred` leaves the queue until `resume`. The caller must call `read` for each returned
+        run with the tokens that remain of its prompt.
         """
         admitted = []
         while self.running < self.max_batch:
-            key = self._waiting.first()
-            if key is None:
-                break
-            leaves = deferred(key)
-            if not leaves and not fits(key):
+            self._unfit.clear()
+            for key in self._candidates(awaited()):
+                leaves = deferred(key)
+                if leaves or fits(key):
+                    break
+                self._unfit.add(key)
+            else:
                 break
             if leaves:
                 self._waiting.leave(key)
@@ -175,6 +185,13 @@ class Scheduler(Generic[Key]):
             self._told.pop(key, None)
             self._untold = True
         return admitted
+
+    def _candidates(self, awaited: Key | None) -> Iterator[Key]:
+        if awaited is not None and awaited in self._waiting:
+            yield awaited
+        for key in self._waiting.heads(MAX_ASKED):
+            if key != awaited:
+                yield key
 
     def read(self, key: Key, left: int) -> None:
         """Record how many tokens of a prompt remain to be read; with none left, the run decodes."""

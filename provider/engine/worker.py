@@ -85,8 +85,6 @@ class Worker:
         self._delivery: EventDelivery[Run] = EventDelivery()
         self._tuner = ThreadTuner((1, BLAS_THREADS))
         self._faults_in_a_row = 0
-        # Runs whose memory can't be freed by waiting, with the error for each.
-        self._refused: list[tuple[Run, ResourceExceededError]] = []
         self._seconds_in_batch = 0.0  # moving average of a run's time in the batch
 
     # Messages of other threads.
@@ -266,16 +264,18 @@ class Worker:
         yielding = self._scheduler.must_yield()
         if yielding is not None:
             self._yield(self.runs[yielding])
-        for key in self._scheduler.admit(self._has_room, self._waits_for_disk):
+        admission = self._admission
+        admitted = self._scheduler.admit(
+            self._has_room, self._waits_for_disk, lambda: admission.awaited
+        )
+        for key in admitted:
             run = self.runs[key]
             try:
                 self._begin(run)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
                 self._fail(run, error)
-        while self._refused:
-            run, refusal = self._refused.pop()
-            without_frames(refusal)
-            self._end(run, refusal)
+        if not admitted and admission.awaited is not None:
+            self._refuse_if_deadlocked(self.runs[admission.awaited])
         for key, position in self._scheduler.moved():
             self._tell(self.runs[key], QueuePosition(position))
 
@@ -283,16 +283,18 @@ class Worker:
         return self._stored.defers(self.runs[key])
 
     def _has_room(self, key: int) -> bool:
-        waiting = [run for run in self.runs if run.parked is not None and run.key != key]
-        if self._admission.make(self.runs[key], waiting):
-            return True
+        waiting = (run for run in self.runs if run.parked is not None and run.key != key)
+        return self._admission.make(self.runs[key], waiting)
+
+    def _refuse_if_deadlocked(self, run: Run) -> None:
+        """End a run whose memory can't be freed by waiting, in the end."""
         try:
             self._admission.refuse_if_deadlocked(time.perf_counter())
         except ResourceExceededError as error:
-            self._refused.append((self.runs[key], error))
+            without_frames(error)
+            self._end(run, error)
         if self._admission.deadlocked:
             time.sleep(RECHECK_S)
-        return False
 
     def _begin(self, run: Run) -> None:
         """Add a new or parked run to the batch."""

@@ -8,6 +8,7 @@ import pytest
 from provider.caches.prefix_cache import Hit, PrefixCache
 from provider.engine.admission import Admission
 from provider.engine.memory_pool import RETRY_AFTER_S, MemoryPool
+from provider.engine.memory_turn import MAX_PASSED
 from provider.engine.messages import RunRequest
 from provider.engine.rows import Parked
 from provider.interface import MemoryExceededError, ResourceExceededError
@@ -163,9 +164,10 @@ def test_the_prefix_that_was_read_for_a_run_stays_while_the_run_waits(make):
     run = reading_run(made, 3, 3 * 256)
     made.prefixes.put("", list(range(50, 70)), [cache_of(list(range(50, 70)))])
     assert not made.admission.make(run, [])
-    assert made.prefixes.nbytes == UNIT, "the other one is evicted"
+    assert made.prefixes.nbytes == 2 * UNIT, "eviction would not be enough"
     made.admission.release(1)
     assert made.admission.make(run, [])
+    assert made.prefixes.nbytes == 0, "the other one is evicted"
     assert run.taken_prefix.length == 20
 
 
@@ -183,3 +185,57 @@ def test_other_models_may_evict_a_prefix_whose_run_waits(make):
     assert made.admission.forget(1) == UNIT
     assert made.admission.make(run, [])
     assert run.taken_prefix is None
+
+
+def test_a_run_that_waits_for_the_ends_of_others_evicts_nothing(make):
+    made = make(3 * UNIT)
+    made.prefixes.put("", list(range(20)), [cache_of(list(range(20)))])
+    row = Row()
+    caches = row.caches
+    assert made.admission.make(run_of(1), [])
+    assert not made.admission.make(run_of(2, 3 * 256), [run_of(9, row=row)])
+    assert made.prefixes.nbytes == UNIT
+    assert row.caches is caches
+
+
+def test_the_caches_of_the_run_that_is_waited_for_stay(make):
+    made = make(3 * UNIT)
+    row = Row()
+    caches = row.caches
+    large = run_of(9, 3 * 256, row=row)
+    assert made.admission.make(run_of(1), [])
+    assert not made.admission.make(large, [])
+    assert made.admission.awaited == 9
+    assert made.admission.make(run_of(2), [large])
+    assert not made.admission.make(run_of(3), [large])
+    assert row.caches is caches
+
+
+def test_runs_that_fit_go_past_one_that_does_not_until_its_memory_is_reserved(make):
+    made = make(4 * UNIT)
+    admission = made.admission
+    assert admission.make(run_of(1), [])
+    assert admission.awaited is None
+    assert not admission.make(run_of(2, 4 * 256), [])
+    for key in range(3, 3 + MAX_PASSED):
+        assert admission.make(run_of(key), [])
+        admission.release(key)
+    assert not admission.make(run_of(100), []), "there would be memory"
+    assert not admission.make(run_of(2, 4 * 256), [])
+    admission.release(1)
+    assert admission.make(run_of(2, 4 * 256), [])
+    assert admission.awaited is None
+
+
+def test_memory_is_reserved_against_other_models_too(make):
+    pool = MemoryPool(4 * UNIT)
+    mine, other = make(0, pool=pool).admission, make(0, pool=pool).admission
+    assert mine.make(run_of(1), [])
+    assert not mine.make(run_of(2, 4 * 256), [])
+    for key in range(3, 3 + MAX_PASSED):
+        assert other.make(run_of(key), [])
+        other.release(key)
+    assert not other.make(run_of(100), [])
+    assert other.awaited is None
+    mine.leave()
+    assert other.make(run_of(100), []), "a model that is unloaded waits for nothing"

@@ -11,6 +11,7 @@ class Member:
 
     def __init__(self, held, kept=0, promised=0):
         self.held = held
+        self.weights = held - kept - promised
         self.kept = kept
         self.promised = promised
 
@@ -55,6 +56,11 @@ def test_what_all_hold_is_added_up_once_a_member(pool):
     pool.leave(other)
     pool.leave(other)
     assert pool.held_by_others(None) == 30
+
+
+def test_the_room_for_runs_is_what_the_weights_leave(pool):
+    enter(pool, Member(30, kept=10, promised=5), Member(20))
+    assert pool.room == 100 - 15 - 20
 
 
 def test_what_is_kept_for_later_goes_before_a_model_does(pool):

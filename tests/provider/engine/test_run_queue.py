@@ -36,7 +36,7 @@ def test_who_has_fewer_places_is_next():
     assert taken(queue) == ["a1", "a2", "a3"]
     for key in ["a4", "b1", "b2", "b3"]:
         queue.join(key, key[0])
-    assert queue.lead("a") == 3
+    assert queue.lead("a", "b1") == 3
     assert [take(queue), take(queue)] == ["b1", "b2"]
     queue.give_back("a")
     queue.give_back("a")
@@ -67,6 +67,15 @@ def test_nothing_is_kept_of_a_client_without_runs():
     take(queue)
     queue.give_back("a")
     assert (queue._lines, queue._keys) == ({}, {})
+
+
+def test_the_heads_are_the_first_runs_of_the_clients_that_are_next():
+    queue = queue_of(["a1", "a2", "b1", "c1", "d1"])
+    queue.take("b1")
+    queue.join("b2", "b")
+    assert list(queue.heads(9)) == ["a1", "c1", "d1", "b2"]
+    assert list(queue.heads(2)) == ["a1", "c1"]
+    assert list(queue_of([]).heads(2)) == []
 
 
 CLIENTS = st.sampled_from("abc")

@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provider.engine.pace import MAX_CHUNK, MIN_CHUNK
-from provider.engine.scheduler import MAX_PADDING, MAX_TOLD, Scheduler, may_go_on, must_park
+from provider.engine.scheduler import (
+    MAX_ASKED,
+    MAX_PADDING,
+    MAX_TOLD,
+    Scheduler,
+    may_go_on,
+    must_park,
+)
 
 
 def with_prompts(lengths, max_batch=64):
@@ -48,6 +55,40 @@ def test_a_run_is_not_deferred_before_there_is_a_place_for_it():
         scheduler.submit(key)
     scheduler.admit(deferred=asked.append)
     assert asked == ["a"]
+
+
+def test_a_run_that_does_not_fit_holds_up_its_own_client_alone():
+    scheduler = of_clients(9, "a1", "a2", "b1", "b2", "c1")
+    assert scheduler.admit(lambda key: key != "a1") == ["b1", "c1", "b2"]
+    assert scheduler.waiting == 2
+
+
+def test_no_run_yields_its_place_to_one_that_does_not_fit():
+    scheduler = of_clients(2, "a1", "a2", "b1")
+    assert scheduler.admit(lambda key: key != "b1") == ["a1", "a2"]
+    for key in ("a1", "a2"):
+        scheduler.read(key, 0)
+    assert scheduler.must_yield() is None
+    scheduler.submit("c1")
+    assert scheduler.must_yield() == "a1"
+    scheduler.remove("c1")
+    scheduler.park("a1")
+    scheduler.resume("a1")
+    assert scheduler.admit(lambda key: key != "a1") == ["b1"], "it is tried again"
+
+
+def test_the_awaited_run_is_asked_for_first():
+    scheduler, asked = of_clients(9, "a1", "b1", "c1"), []
+    assert scheduler.admit(asked.append, awaited=lambda: "c1") == []
+    assert asked == ["c1", "a1", "b1"]
+    scheduler.remove("c1")
+    assert scheduler.admit(awaited=lambda: "c1") == ["a1", "b1"]
+
+
+def test_runs_of_a_bounded_number_of_clients_are_tried_in_a_step():
+    scheduler, asked = of_clients(9, *map(chr, range(ord("A"), ord("A") + 2 * MAX_ASKED))), []
+    assert scheduler.admit(asked.append) == []
+    assert len(asked) == MAX_ASKED
 
 
 def of_clients(max_batch, *keys):

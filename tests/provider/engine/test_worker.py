@@ -5,6 +5,7 @@ import pytest
 from provider.embedded import MODEL_PATH
 from provider.engine.inbox import SyncInbox
 from provider.engine.memory_pool import MemoryPool
+from provider.engine.memory_turn import MAX_PASSED
 from provider.engine.messages import RunFailed, RunFinished, RunRequest
 from provider.engine.run import Run
 from provider.engine.run_states import RunState
@@ -35,8 +36,8 @@ def worker(embedded):
     made.free()
 
 
-def submitted(worker, key, max_tokens=6, **details):
-    options = GenerationOptions(temperature=0.0, max_tokens=max_tokens)
+def submitted(worker, key, max_tokens=6, client=None, **details):
+    options = GenerationOptions(temperature=0.0, max_tokens=max_tokens, client=client)
     run = Run(key, "m", RunRequest(PROMPT, options, **details), SyncInbox())
     worker.runs.add(run)
     worker.submit(run)
@@ -125,3 +126,46 @@ def test_giving_the_batch_up_ends_what_was_taken_and_leaves_what_is_posted(worke
     worker.submit(posted)
     turns(worker)
     assert isinstance(events(posted)[-1], RunFinished)
+
+
+@pytest.fixture
+def limit(worker):
+    """Return a function that leaves the worker's runs the memory of a run of so many tokens."""
+
+    def limited(tokens):
+        budget = worker._admission.budget
+        budget.limit = budget.need(tokens)
+        worker._slot._memory.limit = budget.limit + worker._admission.weights
+
+    return limited
+
+
+def test_a_run_that_waits_for_memory_does_not_hold_up_other_clients(worker, limit):
+    limit(512)
+    first = submitted(worker, 1, max_tokens=100, client="a")
+    large = submitted(worker, 2, max_tokens=492, client="b")
+    small = submitted(worker, 3, max_tokens=3, client="c")
+    while not small.ended:
+        worker.turn()
+        events(first)
+        worker.resume(first)
+    assert large.state is RunState.WAITING
+    assert not first.ended
+
+
+def test_a_run_that_needs_all_memory_is_not_starved_by_small_ones(worker, limit):
+    limit(512)
+    submitted(worker, 1, max_tokens=3, client="a")
+    large = submitted(worker, 2, max_tokens=492, client="b")
+    small = []
+    while large.state is RunState.WAITING:
+        while sum(not one.ended for one in small) < 2:  # they begin and end by turns
+            small.append(submitted(worker, 3 + len(small), max_tokens=6, client="c"))
+        worker.turn()
+        for run in small[-3:]:
+            events(run)
+            worker.resume(run)
+    assert MAX_PASSED <= sum(one.ended for one in small) <= MAX_PASSED + 1
+    worker.cancel(large)
+    turns(worker)
+    assert all(one.ended for one in small)
