@@ -26,7 +26,7 @@ from provider.engine.speculative import SingleRowSettings
 from provider.formats.text_stream import TextFormat
 from provider.interface import ModelLoadingError
 from provider.options import GenerationOptions
-from provider.runtime.mlx import mx, tree_flatten
+from provider.runtime.mlx import keep_fused_kernels, mx, tree_flatten
 from provider.settings import EngineSettings
 
 __all__ = ["RECHECK_S", "Loader", "ModelSlot"]
@@ -202,6 +202,7 @@ class ModelSlot:
             )
         try:
             self.try_out()
+            keep_fused_kernels()
         except Exception as error:
             raise ModelLoadingError(
                 f"`{self.name}` can't run: {error}", model_name=self.name, original_exception=error

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from provider.engine.rows import Row
+from provider.runtime.mlx import fusing
 from provider.runtime.mlx_lm import make_prompt_cache
 
 __all__ = [
@@ -122,7 +123,8 @@ class TextModel:
 
     def __call__(self, tokens: Any, cache: Any = None, **extras: Any) -> Any:
         """Map tokens `(rows, n)` to logits `(rows, n, vocabulary)`."""
-        return self.model(tokens, cache=cache, **extras)
+        with fusing():
+            return self.model(tokens, cache=cache, **extras)
 
     def warm_up(self) -> None:
         """Do nothing."""

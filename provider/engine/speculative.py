@@ -19,7 +19,7 @@ from provider.constraints.masks import Masks
 from provider.engine.model import Model, PromptEmbeddings
 from provider.engine.rows import Keep, Row, StepResult, Token, finish_of
 from provider.engine.sampling import draw
-from provider.runtime.mlx import mx
+from provider.runtime.mlx import fusing, mx
 from provider.runtime.mlx_lm import make_prompt_cache, maybe_quantize_kv_cache
 
 __all__ = ["ModelWithDraft", "SingleRowSettings", "SpeculativeCaches", "SpeculativeGroup"]
@@ -69,7 +69,8 @@ class ModelWithDraft:
 
         `extras` go to the model; the draft reads placeholder tokens where the model has images.
         """
-        self.draft(tokens, cache=cache[self.layers_of_model :])
+        with fusing():
+            self.draft(tokens, cache=cache[self.layers_of_model :])
         return self.model(tokens, cache=cache[: self.layers_of_model], **extras)
 
     def warm_up(self) -> None:
@@ -178,7 +179,8 @@ class SpeculativeGroup:
         token = mx.array([self._row.sequence[-1]], mx.uint32)
         found = []
         for _ in range(count):
-            logits = self._models.draft(token[:, None], cache=caches)[:, -1, :]
+            with fusing():
+                logits = self._models.draft(token[:, None], cache=caches)[:, -1, :]
             token = self._choose(logits, ())
             found.append(token)
         self._seek(self._row.generated)  # the model's draws are the same ones
@@ -235,7 +237,8 @@ class SpeculativeGroup:
                 cache.trim(too_many - 1)
         else:  # all were accepted, and the draft has not read the last token that it proposed
             last = mx.array([[self._row.sequence[-2]]])
-            self._models.draft(last, cache=self._caches.layers[border:])
+            with fusing():
+                self._models.draft(last, cache=self._caches.layers[border:])
         self._caches.end()
         self._row.fed += taken
         self._row.drawn = self._row.generated

@@ -25,7 +25,7 @@ from provider.inputs.images import open_images
 from provider.interface import ImageProcessingError
 from provider.models.remote_code import refuse_model_file, without_code
 from provider.runtime import mlx_vlm
-from provider.runtime.mlx import mx
+from provider.runtime.mlx import fusing, mx
 from provider.runtime.mlx_lm import KVCache
 
 __all__ = [
@@ -146,7 +146,8 @@ class VisionModel:
 
     def __call__(self, tokens: Any, cache: Any = None, **more: Any) -> Any:
         """Return logits, `(rows, tokens, vocabulary)`."""
-        return self.language(tokens, cache=cache, **more).logits
+        with fusing():
+            return self.language(tokens, cache=cache, **more).logits
 
     def embed(self, images: ProcessedImages) -> PromptEmbeddings:
         """Return the embeddings of a prompt with images. Raises the errors of mlx-vlm's model."""

@@ -1,8 +1,8 @@
-"""A folder of the user's own for the kernels that mlx compiles for a GPU with CUDA.
+"""A folder of the user's own for the kernels that mlx compiles, for CUDA or for a CPU.
 
 The first use of a kernel is compiled, for seconds. mlx keeps what it compiles, by default in the
 common temporary folder: it is lost with a restart of the machine, and others who can write there
-could put code into this process. On a CPU nothing is compiled, and Metal keeps its own kernels.
+could put code into this process. Metal keeps its own kernels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-__all__ = ["VARIABLE", "keep_kernels", "let_plans_be_many"]
+__all__ = ["VARIABLE", "keep_kernels", "let_plans_be_many", "private_folder"]
 
 VARIABLE = "MLX_PTX_CACHE_DIR"  # mlx reads it when it first compiles a kernel
 # mlx keeps a plan for each shape of an attention, the last used of them. Once it has made twice as
@@ -46,10 +46,14 @@ def keep_kernels(version: str) -> None:
     if chosen:
         _warn_of_writers(Path(chosen))
     else:
-        os.environ[VARIABLE] = str(_folder(version))
+        os.environ[VARIABLE] = str(private_folder(version))
 
 
-def _folder(version: str) -> Path:
+def private_folder(version: str) -> Path:
+    """Return the folder in the user's cache for kernels of `version`, a temporary one without it.
+
+    Raises OSError if there can be no folder at all.
+    """
     try:
         kept = _cache() / "mlx-gateway" / "kernels"
         kept.mkdir(mode=0o700, parents=True, exist_ok=True)

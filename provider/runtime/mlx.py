@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import logging
 import os
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from typing import Final
 
-from provider.runtime.kernel_folder import keep_kernels, let_plans_be_many
+from provider.runtime.fused_kernels import FusedKernels
+from provider.runtime.kernel_folder import keep_kernels, let_plans_be_many, private_folder
 from provider.runtime.memory_limits import MemoryLimit, memory_limits
+
+log = logging.getLogger(__name__)
 
 OPENBLAS_NAMES = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas.so")
 
@@ -70,6 +75,8 @@ __all__ = [
     "active_memory",
     "clear_streams_at_thread_end",
     "describe",
+    "fusing",
+    "keep_fused_kernels",
     "mx",
     "on_cpu",
     "set_blas_threads",
@@ -83,16 +90,42 @@ def on_cpu() -> bool:
     return bool(mx.default_device().type == mx.DeviceType.cpu)
 
 
-# On a CPU, mlx compiles fused functions with the system's C++ compiler, if there is one: into
-# files of predictable names in the common temporary folder, from which it also loads what others
-# have put there, and for half a second at each new function, in which no stream goes on. The
-# fused functions are no faster than what they replace, and a machine without a compiler does
-# without them too.
-if on_cpu():
+def _fused_kernels() -> FusedKernels | None:
+    """Return the fused kernels of this process, None without a folder or if mlx is to fuse none."""
+    try:
+        release = version("mlx")
+        kept = private_folder(f"{release}-cpu")
+        if "MLX_DISABLE_COMPILE" not in os.environ:
+            return FusedKernels(kept, f"mlx/{release}/cpu", mx.enable_compile, mx.disable_compile)
+    except OSError as error:
+        log.warning("nothing is fused: %s", error)
     mx.disable_compile()
+    return None
+
+
+_kernels: FusedKernels | None = None
+if on_cpu():
+    _kernels = _fused_kernels()
+    if _kernels is not None:
+        _kernels.use()
 elif mx.cuda.is_available():
     # The names of compiled kernels say neither by which mlx nor for which architecture they are.
     keep_kernels(f"{version('mlx')}-{mx.device_info().get('architecture', 'gpu')}")
+
+
+def fusing() -> AbstractContextManager[None]:
+    """Return a context in which a forward pass is built; on a CPU, only there mlx fuses."""
+    return nullcontext() if _kernels is None else _kernels.fusing()
+
+
+def keep_fused_kernels() -> None:
+    """Keep the fused kernels that a model needed, for later processes; waits for what is computed.
+
+    Only the MLX thread may call it.
+    """
+    if _kernels is not None:
+        mx.synchronize()
+        _kernels.keep()
 
 
 def describe() -> str:

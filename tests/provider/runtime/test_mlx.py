@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -115,17 +116,38 @@ def test_the_active_memory_grows_by_an_array_and_shrinks_when_it_is_dropped() ->
     assert active_memory() - before < 4 << 20
 
 
-COMPILING = """
-from provider.runtime.mlx import mx
+FUSING = """
+import sys, tempfile
+from provider.runtime.mlx import fusing, keep_fused_kernels, mx
 fused = mx.compile(lambda x: mx.exp(x) * x + 1)
-mx.eval(fused(mx.ones((2, 3))))
-print("made")
+if sys.argv[1] == "forward":
+    with fusing():
+        values = fused(mx.ones((2, 3)))
+else:
+    values = fused(mx.ones((2, 3)))
+mx.eval(values)
+keep_fused_kernels()
+print(tempfile.gettempdir())
 """
 
 
-def test_nothing_is_compiled_into_the_common_temporary_folder(tmp_path: Path) -> None:
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    program = [sys.executable, "-c", COMPILING]
+def fuse(what: str, cache: Path, common: Path) -> str:
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "TMPDIR": str(common)}
+    environment.pop("MLX_DISABLE_COMPILE", None)
+    program = [sys.executable, "-c", FUSING, what]
     made = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
-    assert made.stdout == "made\n"
-    assert list(tmp_path.iterdir()) == []
+    return made.stdout.strip()
+
+
+@pytest.mark.skipif(not on_cpu(), reason="mlx compiles with the system's compiler on a CPU alone")
+@pytest.mark.parametrize("what", ["forward", "sampler"])
+def test_only_forward_passes_are_fused_and_never_in_the_common_folder(
+    tmp_path: Path, what: str
+) -> None:
+    cache, common = tmp_path / "cache", tmp_path / "common"
+    common.mkdir()
+    assert fuse(what, cache, common) == str(common)  # Python's own temporary files stay there
+    assert list(common.iterdir()) == []
+    kept = [path.suffix for path in cache.rglob("*") if path.is_file()]
+    expected = [".so"] if what == "forward" and shutil.which("g++") else []
+    assert kept == expected
