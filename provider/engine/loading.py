@@ -52,6 +52,7 @@ class ModelSlot:
         reuse: PromptReuse,
         pace: Pace,
         disk_done: Callable[[], None] = lambda: None,
+        open_store: Callable[[Path, int, str], PrefixStore] = PrefixStore,
     ):
         self.name = name
         self.model: LoadedModel | None = None
@@ -62,6 +63,7 @@ class ModelSlot:
         self._reuse = reuse
         self._pace = pace  # gets first timings from `try_out`
         self._disk_done = disk_done  # called on another thread when a KV cache was written
+        self._open_store = open_store
         self._single_row = SingleRowSettings()
         self.masks = MaskMaker()
         self.admission = self._admission(0)
@@ -236,7 +238,7 @@ class ModelSlot:
             return None
         kind = f"{model.identity} {settings.kv_bits} {settings.kv_group_size}"
         folder = Path(settings.prefix_cache_dir).expanduser()
-        store = PrefixStore(folder, settings.prefix_disk_bytes, kind)
+        store = self._open_store(folder, settings.prefix_disk_bytes, kind)
         store.on_room = self._disk_done
         # Where little memory is given to kept caches, there is little for evicted ones too.
         store.max_queued = min(store.max_queued, self.prefixes.max_bytes)

@@ -11,10 +11,8 @@ import pytest
 from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, save_prompt_cache
 
 from provider import MLXProvider
-from provider.caches import prefix_store
 from provider.caches.prefix_store import PrefixStore
 from provider.embedded import MODEL_PATH
-from provider.engine import loading
 from provider.runtime.mlx import mx
 from tests.support.damaged_files import DAMAGE, STAYS
 from tests.support.servers import eventually
@@ -64,8 +62,8 @@ def store(tmp_path):
 class SlowDisk(PrefixStore):
     """A store that writes nothing until `goes_on` is set."""
 
-    def __init__(self, folder, max_bytes, model, goes_on=None):
-        self.goes_on = goes_on or threading.Event()
+    def __init__(self, folder, max_bytes, model):
+        self.goes_on = threading.Event()
         super().__init__(folder, max_bytes, model)
 
     def _write(self, *arguments):
@@ -272,20 +270,21 @@ async def test_a_model_is_unloaded_while_the_disk_writes_and_others_go_on(slow, 
         await provider.aclose()
 
 
-async def test_what_the_queue_had_no_room_for_is_saved_later(tmp_path, monkeypatch):
-    monkeypatch.setattr(prefix_store, "MAX_QUEUED_BYTES", 1)
-    goes_on = threading.Event()
-    monkeypatch.setattr(loading, "PrefixStore", lambda *details: SlowDisk(*details, goes_on))
+async def test_what_the_queue_had_no_room_for_is_saved_later(slow, tmp_path):
     provider = MLXProvider({"max_tokens": 4, "prefix_cache_dir": tmp_path})
     try:
+        await provider.load()
+        prefixes = provider._library.find(None).engine._worker.prefixes
+        slow.on_room, slow.max_queued = prefixes.store.on_room, 1
+        prefixes.store.close()
+        prefixes.store = slow
         prompts = [f"{number} little foxes and a large owl by the sea" for number in range(6)]
         await asyncio.gather(*[provider.generate_async(prompt) for prompt in prompts])
-        prefixes = provider._library.find(None).engine._worker.prefixes
         await eventually(lambda: prefixes.unsaved == len(prompts) - 1)
-        goes_on.set()
+        slow.goes_on.set()
         await eventually(lambda: len(files(tmp_path)) == len(prompts))
     finally:
-        goes_on.set()
+        slow.goes_on.set()
         await provider.aclose()
 
 

@@ -2,13 +2,13 @@
 
 import logging
 import threading
+from functools import partial
 
 import pytest
 
 from provider.caches.prefix_cache import PrefixCache
 from provider.caches.prefix_store import PrefixStore
 from provider.embedded import MODEL_PATH
-from provider.engine import loading
 from provider.engine.loading import ModelSlot
 from provider.engine.memory_pool import MemoryPool
 from provider.engine.model import LoadedModel, LoadProgress
@@ -27,9 +27,10 @@ def embedded():
     return load(MODEL_PATH)
 
 
-def slot_of(loader, limit=1 << 40, **settings):
+def slot_of(loader, limit=1 << 40, open_store=PrefixStore, **settings):
     reuse, pace = PromptReuse(PrefixCache(1 << 20)), Pace(0.1)
-    return ModelSlot("m", loader, EngineSettings(**settings), MemoryPool(limit), reuse, pace)
+    memory, settings = MemoryPool(limit), EngineSettings(**settings)
+    return ModelSlot("m", loader, settings, memory, reuse, pace, open_store=open_store)
 
 
 class Broken:
@@ -171,22 +172,24 @@ class FullQueue:
 class SlowScan(PrefixStore):
     """A store that finds its files once it is told to."""
 
-    goes_on = None
+    def __init__(self, goes_on, *details):
+        self.goes_on = goes_on
+        super().__init__(*details)
 
     def _scan(self):
         assert self.goes_on.wait(TIMEOUT)
         return super()._scan()
 
 
-def test_others_have_their_turns_while_a_slow_disk_is_searched(embedded, tmp_path, monkeypatch):
-    monkeypatch.setattr(SlowScan, "goes_on", threading.Event())
-    monkeypatch.setattr(loading, "PrefixStore", SlowScan)
-    slot = slot_of(lambda: embedded, prefix_cache_dir=tmp_path)
+def test_others_have_their_turns_while_a_slow_disk_is_searched(embedded, tmp_path):
+    goes_on = threading.Event()
+    opened = partial(SlowScan, goes_on)
+    slot = slot_of(lambda: embedded, open_store=opened, prefix_cache_dir=tmp_path)
     steps = slot.steps()
     for _ in range(3):
         assert isinstance(next(steps), LoadProgress)
     assert slot.prefixes.store is None
-    SlowScan.goes_on.set()
+    goes_on.set()
     assert all(isinstance(step, LoadProgress) for step in steps)
     assert slot.prefixes.store.opened(0)
     slot.free()
