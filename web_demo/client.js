@@ -63,6 +63,7 @@
  *   messages: Message[], tools: Tool[], maxRounds?: number,
  *   onresult?: (call: ToolCall, content: string) => void,
  * }} ToolOptions
+ * @typedef {{type: "resume", id: string, ticket?: string, after: number}} Resume
  * @typedef {Result & {messages: Message[]}} ToolResult `messages` are the turns that were added
  * @typedef {"connecting" | "open" | "waiting" | "closed"} ConnectionState
  * @typedef {{
@@ -145,8 +146,8 @@ export function connect(url, options = {}) {
   const runs = new Map();
   /** @type {string[]} */
   let waiting = [];
-  /** `resume` frames of runs that were cancelled without a connection. @type {{type: string, id: string}[]} */
-  let orphans = [];
+  /** Cancelled runs whose end has not come from the gateway. @type {Map<string, ReturnType<typeof createRun>>} */
+  const leaving = new Map();
   let epoch = "";
   let maxFrameBytes = Infinity; // until the gateway has sent its limits
   /** @type {WebSocket | null} */
@@ -213,22 +214,29 @@ export function connect(url, options = {}) {
       for (const text of frames) sendLate(text);
       return;
     }
+    if (leaving.has(frame.id)) passEnd(frame);
     // Frames of runs that have ended, and frames of later protocol versions, are ignored.
     runs.get(frame.id)?.receive(frame);
+  }
+
+  /** Acknowledge a frame of a cancelled run, because its `done` must pass a closed window. @param {any} frame */
+  function passEnd({ type, id, seq }) {
+    if (type === "done" || type === "error") leaving.delete(id);
+    else if (seq !== undefined) send({ type: "ack", id, seq });
   }
 
   /** Resume all runs; fail them if the gateway was restarted. @param {boolean} same whether it was not */
   function resumeRuns(same) {
     for (const run of [...runs.values()]) {
-      const resume = run.resume();
-      if (resume && same) send(resume);
-      else if (resume) run.fail((text) => new ConnectionLostError(text));
+      if (!run.resumable) continue;
+      if (!same) run.fail((text) => new ConnectionLostError(text));
+      else if (!leaving.has(run.handle.id)) send(run.resume());
     }
-    for (const resume of same ? orphans : []) {
-      send(resume);
-      send({ type: "cancel", id: resume.id });
+    for (const [id, run] of same ? leaving : []) {
+      send(run.resume(run.last));
+      send({ type: "cancel", id });
     }
-    orphans = [];
+    if (!same) leaving.clear();
   }
 
   /** Fail some of the runs. @param {(run: ReturnType<typeof createRun>) => boolean} which */
@@ -249,14 +257,18 @@ export function connect(url, options = {}) {
     const frames = waiting.map((text) => JSON.parse(text));
     const unsent = new Set(frames.filter(({ type }) => type === "generate").map(({ id }) => id));
     const over = closedByCaller || FATAL_CLOSES.has(code);
-    failRuns((run) => over || !(unsent.has(run.handle.id) || run.resume()));
+    failRuns((run) => over || !(unsent.has(run.handle.id) || run.resumable));
+    for (const [id, run] of leaving) if (over || !run.hasTicket) leaving.delete(id);
     if (over) {
       become("closed", code);
       ready.reject(new ConnectionLostError(""));
       return;
     }
     clearTimeout(givingUp);
-    givingUp = setTimeout(() => failRuns((run) => run.resume() !== null), GIVE_UP_MS);
+    givingUp = setTimeout(() => {
+      leaving.clear();
+      failRuns((run) => run.resumable);
+    }, GIVE_UP_MS);
     retryLater();
   }
 
@@ -317,15 +329,17 @@ export function connect(url, options = {}) {
 
   /** @param {string} id */
   function cancel(id) {
+    const run = runs.get(id);
     if (state === "open") {
+      if (run) leaving.set(id, run);
+      if (run?.windowed) send({ type: "ack", id, seq: Math.max(run.last, 0) });
       send({ type: "cancel", id });
       return;
     }
     const index = waiting.findIndex((text) => JSON.parse(text).id === id);
-    const resume = runs.get(id)?.resume();
     if (index >= 0) waiting.splice(index, 1); // it was never sent, so the gateway has nothing to cancel
-    else if (resume) orphans.push(resume);
-    runs.get(id)?.receive({ type: "done", finish_reason: "cancelled", usage: {}, timing: {} });
+    else if (run?.hasTicket) leaving.set(id, run);
+    run?.receive({ type: "done", finish_reason: "cancelled", usage: {}, timing: {} });
   }
 
   /**
@@ -339,7 +353,8 @@ export function connect(url, options = {}) {
       oncall,
       cancel: () => cancel(id),
       ended: () => runs.delete(id),
-      used: (seq) => fields.window && state === "open" && send({ type: "ack", id, seq }),
+      resume: send,
+      used: fields.window ? (seq) => state === "open" && send({ type: "ack", id, seq }) : undefined,
     });
     if (signal?.aborted) {
       run.fail(() => abortError(signal));
@@ -402,11 +417,12 @@ export function connect(url, options = {}) {
  * @param {string} id
  * @param {{
  *   onprogress?: (progress: Progress) => void, oncall?: (call: ToolCall) => void,
- *   cancel: () => void, ended: () => void, used: (seq: number) => void,
- * }} hooks `used` is called with the `seq` of each frame that the caller has processed
+ *   cancel: () => void, ended: () => void, resume: (frame: Resume) => void, used?: (seq: number) => void,
+ * }} hooks `used`, of a run with a window, is called with the `seq` of each frame that the caller has processed
  */
 function createRun(id, hooks) {
-  const chunks = createQueue(() => hooks.cancel(), hooks.used);
+  const windowed = hooks.used !== undefined;
+  const chunks = createQueue(() => hooks.cancel(), use);
   /** Tool calls by index. @type {ToolCall[]} */
   const calls = [];
   let text = "";
@@ -416,11 +432,29 @@ function createRun(id, hooks) {
   let model = "";
   let over = false;
   let last = -1; // the highest `seq` received
+  let read = -1; // the highest `seq` that the caller has processed
+  let rewound = false; // whether received frames were requested again, and none has come yet
   /** @type {string | undefined} */
   let ticket;
   /** @type {Error | null} */
   let aborted = null;
   const result = deferred();
+
+  /** @param {number} seq */
+  function use(seq) {
+    read = Math.max(read, seq);
+    hooks.used?.(read);
+  }
+
+  /**
+   * Return the frame that resumes the run on another connection. A window counts from `after`, so frames
+   * that wait for the caller are requested again; else a whole window could come on top of them.
+   * @param {number} [after] @returns {Resume}
+   */
+  function resume(after = windowed ? read : last) {
+    rewound = after < last;
+    return { type: "resume", id, ticket, after };
+  }
 
   /** @param {Error} [failure] */
   function end(failure) {
@@ -456,7 +490,12 @@ function createRun(id, hooks) {
 
   /** @param {any} frame */
   function receive(frame) {
-    if (over || frame.seq <= last) return;
+    if (over) return;
+    // The gateway no longer keeps all frames that wait here.
+    const forgotten = rewound && frame.code === "not_resumable";
+    rewound = false;
+    if (forgotten) return hooks.resume(resume(last));
+    if (frame.seq <= last) return;
     last = frame.seq ?? last;
     switch (frame.type) {
       case "queued":
@@ -468,7 +507,7 @@ function createRun(id, hooks) {
       case "started":
         model = frame.model;
         ticket = frame.ticket;
-        hooks.used(frame.seq);
+        use(frame.seq);
         hooks.onprogress?.({ started: frame });
         break;
       case "progress":
@@ -484,7 +523,7 @@ function createRun(id, hooks) {
         break;
       }
       case "tool_call": {
-        hooks.used(frame.seq);
+        chunks.pass(frame.seq);
         if (frame.choice) break; // of another answer than the first
         const call = addToCall(frame);
         hooks.oncall?.({ ...call });
@@ -526,8 +565,18 @@ function createRun(id, hooks) {
   return {
     receive,
     fail,
-    /** The frame that resumes the run on another connection; null if it can't be resumed. */
-    resume: () => (ticket && !over ? { type: "resume", id, ticket, after: last } : null),
+    resume,
+    windowed,
+    get last() {
+      return last;
+    },
+    get hasTicket() {
+      return ticket !== undefined;
+    },
+    /** Whether it has not ended, and can be resumed on another connection. */
+    get resumable() {
+      return ticket !== undefined && !over;
+    },
     /** @param {Error} reason */
     abort(reason) {
       if (over) return;
@@ -557,11 +606,13 @@ function createRun(id, hooks) {
  * @param {() => void} left called when the loop is left early
  * @param {(seq: number) => void} [used] called for each chunk that the loop has processed, and for each
  *   one that is added without a loop, because a caller may await only the result
+ *   (and so for each other frame, once all chunks before it are processed)
  */
 function createQueue(left, used = () => {}) {
-  /** @type {[Chunk, number][]} */
+  /** Chunks, and null for other frames. @type {[Chunk | null, number][]} */
   const chunks = [];
   let loops = false;
+  let inHand = false; // whether the loop processes a chunk
   let over = false;
   /** @type {Error | undefined} */
   let failure;
@@ -573,6 +624,11 @@ function createQueue(left, used = () => {}) {
       chunks.push([chunk, seq]);
       if (!loops) used(seq);
       wake();
+    },
+    /** Note a frame that the loop does not get. @param {number} seq */
+    pass(seq) {
+      if (loops && (inHand || chunks.length)) chunks.push([null, seq]);
+      else used(seq);
     },
     /** @param {Error} [error] */
     end(error) {
@@ -587,7 +643,9 @@ function createQueue(left, used = () => {}) {
         for (;;) {
           const next = chunks.shift();
           if (next) {
-            yield next[0];
+            inHand = true;
+            if (next[0]) yield next[0];
+            inHand = false;
             used(next[1]);
           } else if (failure) throw failure;
           else if (over) return;

@@ -452,6 +452,111 @@ async def test_a_window_holds_the_model_back_for_a_loop_that_is_slow(new_page):
         assert await evaluate(page, whole) == text
 
 
+def closed_at(gateway, seq):
+    """Return whether a window is closed after the frame `seq`."""
+    return any(
+        generation.window_closed and generation._sent_seq == seq
+        for connection in gateway._connections
+        for generation in connection._session.generations
+    )
+
+
+HELD = """
+    class Counting extends WebSocket {
+        constructor(...given) {
+            super(...given);
+            this.addEventListener("message", ({data}) => {
+                globalThis.came = Math.max(globalThis.came ?? 0, JSON.parse(data).seq ?? 0);
+            });
+        }
+    }
+    const counted = m.connect(undefined, {WebSocket: Counting});
+    const run = counted.generate({prompt: "hi", window: 4, oncall: () => calls++});
+    let calls = 0, first = true, text = "";
+    const held = new Promise((go) => (globalThis.go = () => go(calls)));
+    for await (const chunk of run) {
+        if (first) text += await held;
+        first = false;
+    }
+    return [text, (await run.result).text, (await run.result).toolCalls.length];
+"""
+
+
+@pytest.mark.parametrize("resume_bytes", [1 << 20, 600])
+async def test_a_slow_loop_has_no_more_to_read_after_each_new_connection(new_page, resume_bytes):
+    words = [Reason("hm "), Say("word ")] * 50  # which no gateway merges
+    async with scripted_gateway(*words, outbox_bytes=1, resume_bytes=resume_bytes) as gateway:
+        page = await new_page(gateway.url)
+        asking = asyncio.ensure_future(evaluate(page, HELD))
+        metrics = gateway._generations.metrics
+        for resumed in (0, 1, 2):
+            enough = resume_bytes > 600  # for the frames of a window
+            last = 4 if enough else 4 + 4 * resumed
+            await eventually(lambda n=resumed: metrics.resumed == n)
+            await eventually(lambda n=last: closed_at(gateway, n))
+            await page.wait_for_function(f"() => globalThis.came === {last}")
+            for connection in list(gateway._connections) if resumed < 2 else ():
+                connection._socket.transport.abort()
+        await page.evaluate("() => globalThis.go()")
+        assert await asking == ["0", "word " * 50, 0]
+
+
+async def test_a_call_does_not_acknowledge_the_text_before_it(new_page):
+    calls = [Call("add", {"a": number}) for number in range(20)]
+    async with scripted_gateway(Say("a"), *calls, outbox_bytes=1) as gateway:
+        page = await new_page(gateway.url)
+        asking = asyncio.ensure_future(evaluate(page, HELD))
+        await eventually(lambda: closed_at(gateway, 4))
+        await evaluate(page, "await client.generate({prompt: 'another'}).result;")
+        await page.evaluate("() => globalThis.go()")
+        assert await asking == ["3", "a", 20]
+
+
+@pytest.mark.parametrize("leave", ["break;", "run.cancel(); break;", "controller.abort();"])
+async def test_a_run_with_a_window_can_be_left_and_ends_at_the_gateway(new_page, leave):
+    words = [Reason("hm "), Say("word ")] * 50
+    async with scripted_gateway(*words, outbox_bytes=1) as gateway:
+        page = await new_page(gateway.url)
+        reason = await evaluate(
+            page,
+            """
+            const controller = new AbortController(), {signal} = controller;
+            const run = client.generate({prompt: "hi", window: 1, signal});
+            try { for await (const chunk of run) { %s } } catch (error) {}
+            return run.result.then((r) => r.finishReason, (e) => e.name);
+            """
+            % leave,
+        )
+        assert reason in {"cancelled", "AbortError"}
+        (connection,) = [one for one in gateway._connections if one._session.generations] or [None]
+        await eventually(lambda: connection is None or not connection._session.generations)
+        assert not gateway.provider.live
+
+
+async def test_a_cancel_that_was_lost_with_the_connection_is_sent_again(new_page):
+    async with scripted_gateway(Say("a "), Pause(3600)) as gateway:
+        page = await new_page(gateway.url)
+        reason = await evaluate(
+            page,
+            """
+            let lost = false;
+            class Lossy extends WebSocket {
+                send(text) {
+                    if (lost || !text.includes('"cancel"')) return super.send(text);
+                    lost = true;
+                    this.close();
+                }
+            }
+            const other = m.connect(undefined, {WebSocket: Lossy});
+            const run = other.generate({prompt: "hi"});
+            for await (const chunk of run) run.cancel();
+            return (await run.result).finishReason;
+            """,
+        )
+        assert reason == "cancelled"
+        await eventually(lambda: not gateway.provider.live)
+
+
 async def test_a_token_that_can_not_be_had_yet_is_asked_for_again(new_page):
     async with scripted_gateway(Say("x")) as gateway:
         page = await new_page(gateway.url)
