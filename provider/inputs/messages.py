@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from provider.message_types import THOUGHTS
 __all__ = [
     "conversation",
 ]
+
+MAX_SPACED = 256 * 1024  # characters; a longer text would take milliseconds without others' turns
+MARKS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[,:](?!\s)')
 
 
 def conversation(
@@ -25,10 +29,11 @@ def conversation(
 
     `messages` are the turns so far. `prompt` is appended as the user's next turn, unless it is
     already the last one. `system_prompt` goes before the system message that `messages` may begin
-    with. `attachments` (text) and `images` go before the text of the last user turn.
+    with. `attachments` (text) and `images` go before the text of the last user turn. Tool results
+    that are JSON get blanks between their values.
     Raises InvalidParameterError if there is neither a prompt nor a message.
     """
-    turns = [dict(message) for message in messages or ()]
+    turns = [_with_blanks(message) for message in messages or ()]
     last = turns[-1] if turns else None
     if prompt and not (last and last["role"] == "user" and last["content"] == prompt):
         turns.append({"role": "user", "content": prompt})
@@ -43,6 +48,38 @@ def conversation(
     if attachments or images:
         _attach(turns, attachments, images)
     return _with_names([_with_thoughts(_with_nested_calls(turn)) for turn in turns])
+
+
+def _with_blanks(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message, its JSON with blanks if it is a tool's result; models err without them."""
+    turn = dict(message)
+    if turn["role"] == "tool":
+        content = turn["content"]
+        turn["content"] = _spaced(content) if isinstance(content, str) else _spaced_parts(content)
+    return turn
+
+
+def _spaced_parts(parts: Any) -> Any:
+    if not isinstance(parts, list):
+        return parts
+    return [
+        {**part, "text": _spaced(part["text"])} if isinstance(part.get("text"), str) else part
+        for part in parts
+    ]
+
+
+def _spaced(text: str) -> str:
+    """Return an object or array in JSON with a blank after each comma and colon, else `text`.
+
+    All else of it stays: the form of its numbers, and the order and number of its keys.
+    """
+    if not text.lstrip().startswith(("{", "[")) or len(text) > MAX_SPACED:
+        return text
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return MARKS.sub(lambda mark: mark[0] if mark[0][0] == '"' else f"{mark[0]} ", text)
 
 
 def _after(text: str, content: str | list[Any]) -> str | list[Any]:

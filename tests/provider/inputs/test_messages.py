@@ -1,8 +1,10 @@
 """A conversation as the messages that templates read."""
 
+import json
+
 import pytest
 
-from provider.inputs.messages import conversation
+from provider.inputs.messages import MAX_SPACED, conversation
 from provider.interface import InvalidParameterError
 
 
@@ -70,3 +72,41 @@ def test_a_system_prompt_goes_before_a_system_message_in_parts():
     parts = [{"type": "image", "data": b"x"}]
     [system, _] = conversation("Hi", "Be nice", [{"role": "system", "content": parts}])
     assert system["content"] == [{"type": "text", "text": "Be nice\n\n"}, *parts]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"a":1,"b":[1,2]}', '{"a": 1, "b": [1, 2]}'),
+        ('[{"city":"Bern, \\"BE\\":x","t":17}]', '[{"city": "Bern, \\"BE\\":x", "t": 17}]'),
+        (' {"a":1e400,"a":1.10,"b":12345678901234567890}\n', None),
+        ('{"a": 1,"b":2}', '{"a": 1, "b": 2}'),
+        ('{\n  "a": [\n    1,\n    2\n  ]\n}', '{\n  "a": [\n    1,\n    2\n  ]\n}'),
+        ('{"\\\\":"\\\\","b":1}', '{"\\\\": "\\\\", "b": 1}'),
+        ("a:1,b", "a:1,b"),
+        ('"a:1,b"', '"a:1,b"'),
+        ('{"a":1', '{"a":1'),
+        ("{a:1,b:2}", "{a:1,b:2}"),
+        ("[" * 100_000, "[" * 100_000),
+        ("12:30,5", "12:30,5"),
+        ("", ""),
+    ],
+)
+def test_a_tools_result_in_compact_json_gets_blanks(content, told):
+    told = ' {"a": 1e400, "a": 1.10, "b": 12345678901234567890}\n' if told is None else told
+    for one, expected in (
+        (content, told),
+        ([{"type": "text", "text": content}], [{"type": "text", "text": told}]),
+    ):
+        message = {"role": "tool", "tool_call_id": "1", "content": one}
+        assert conversation("", None, [message])[0]["content"] == expected
+        assert message["content"] == one
+        for role in ("user", "assistant", "system"):
+            assert conversation("", None, [{**message, "role": role}])[0]["content"] == one
+
+
+def test_a_very_long_result_stays_as_it_is():
+    for size, spaced in ((MAX_SPACED // 8, True), (MAX_SPACED, False)):
+        content = json.dumps(["x,y"] * size, separators=(",", ":"))
+        (turn,) = conversation("", None, [{"role": "tool", "content": content}])
+        assert turn["content"] == (json.dumps(["x,y"] * size) if spaced else content)
