@@ -60,6 +60,7 @@ from provider.tool_types import (
     ToolCallResponse,
     ToolDefinition,
     ToolResult,
+    new_call_id,
 )
 
 __all__ = [
@@ -109,6 +110,7 @@ __all__ = [
     "UnsupportedModelError",
     "UnsupportedOperationError",
     "UnsupportedProviderError",
+    "new_call_id",
     "with_defaults",
 ]
 

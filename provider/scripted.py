@@ -30,6 +30,7 @@ from provider.interface import (
     PrefillProgress,
     QueuePosition,
     ToolCallDelta,
+    new_call_id,
 )
 from provider.options import parse_options
 
@@ -264,7 +265,7 @@ class ScriptedProvider(AbstractLLMInterface):
                 yield GenerateResponse(raw_response=started)
             match step:
                 case Call(name, arguments):
-                    call_id = f"call_{len(calls)}"
+                    call_id = new_call_id()
                     index = len(calls)
                     calls.append({"id": call_id, "name": name, "arguments": arguments})
                     for response in _parts(index, calls[-1]) if events else ():

@@ -10,7 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - the contract's own spelling
 
-__all__ = ["ToolCall", "ToolCallRequest", "ToolCallResponse", "ToolDefinition", "ToolResult"]
+__all__ = [
+    "ToolCall",
+    "ToolCallRequest",
+    "ToolCallResponse",
+    "ToolDefinition",
+    "ToolResult",
+    "new_call_id",
+]
 
 JSON_TYPES = {
     str: "string",
@@ -59,6 +66,11 @@ class ToolDefinition:
 UNNAMED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
+def new_call_id() -> str:
+    """Return the id of a tool call; no other call has it, in this answer or another."""
+    return f"call_{uuid.uuid4().hex[:16]}"
+
+
 @dataclass
 class ToolCall:
     """A tool call of the model; without an id it gets a random one."""
@@ -69,7 +81,7 @@ class ToolCall:
 
     def __post_init__(self) -> None:
         if self.id is None:
-            self.id = f"call_{uuid.uuid4().hex[:8]}"
+            self.id = new_call_id()
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway.protocol.outbox import Channel, PackedLogprobs, WaitingCall, WaitingText
-from provider.interface import GenerateResponse, ToolCallDelta
+from provider.interface import GenerateResponse, ToolCallDelta, new_call_id
 
 __all__ = ["Answer", "whole_call"]
 
@@ -64,7 +64,7 @@ def whole_call(number: int, call: dict[str, Any]) -> ToolCallDelta:
     """Return a provider's tool call as one complete part; arguments may be a dict or JSON text."""
     arguments = call.get("arguments") or {}
     text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
-    own = str(call.get("id") or f"call_{number}")
+    own = str(call.get("id") or new_call_id())
     return ToolCallDelta(number, own, call.get("name"), text, complete=True)
 
 

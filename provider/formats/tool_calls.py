@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from provider.formats.families import model_format
 from provider.formats.readers import Piece, as_json, is_name
-from provider.interface import ToolCallDelta
+from provider.interface import ToolCallDelta, new_call_id
 
 __all__ = ["ToolText", "parse_calls"]
 
@@ -69,11 +69,11 @@ class ToolText:
     def _parsed(self, text: str) -> tuple[list[dict[str, Any]], bool]:
         """Return the readable calls, and whether the text holds nothing else."""
         parser = self._tokenizer.tool_parser
-        guess, first = self._format.is_guess, self._first
-        calls, whole = parse_calls(text, parser, self._tools, first, is_guess=guess)
+        guess = self._format.is_guess
+        calls, whole = parse_calls(text, parser, self._tools, is_guess=guess)
         if not calls and self._reader.whole:
             begun = text[: self._reader.whole]
-            calls, _ = parse_calls(begun, parser, self._tools, first, is_guess=guess)
+            calls, _ = parse_calls(begun, parser, self._tools, is_guess=guess)
         return calls, whole
 
     def _parsed_if_cut(self, text: str) -> tuple[list[dict[str, Any]], bool]:
@@ -88,7 +88,7 @@ class ToolText:
     def _show(self, piece: Piece) -> ToolCallDelta:
         if piece.name is not None:
             taken = self._taken | {shown.id for shown in self._shown}
-            own = piece.id if piece.id and piece.id not in taken else self._id(len(self._shown))
+            own = piece.id if piece.id and piece.id not in taken else new_call_id()
             self._shown.append(_Shown(own, piece.name, []))
         self._shown[-1].arguments.append(piece.arguments)
         return self._delta(len(self._shown) - 1, name=piece.name, arguments=piece.arguments)
@@ -127,25 +127,21 @@ class ToolText:
         return found
 
     def _delta(self, number: int, **given: Any) -> ToolCallDelta:
-        own = self._shown[number].id if number < len(self._shown) else self._id(number)
+        own = self._shown[number].id if number < len(self._shown) else new_call_id()
         return ToolCallDelta(self._first + number, own, **given)
-
-    def _id(self, number: int) -> str:
-        return f"call_{self._first + number}"
 
 
 def parse_calls(
     text: str,
     parser: Callable[..., Any],
     tools: Sequence[Mapping[str, Any]],
-    first: int,
     *,
     is_guess: Callable[[str, Mapping[str, Any]], bool] | None = None,
 ) -> tuple[list[dict[str, Any]], bool]:
     """Return the calls in one complete tool text, and whether all of it could be parsed.
 
-    A call without an id of the model is numbered from `first`, so that ids are unique within an
-    answer. `is_guess` returns whether the parser has invented a call; such calls are dropped.
+    A call without an id of the model gets a new one. `is_guess` returns whether the parser has
+    invented a call; such calls are dropped.
     """
     try:
         parsed = parser(text, list(tools) or None)
@@ -155,11 +151,11 @@ def parse_calls(
     good = [call for call in found if _is_call(call) and not (is_guess and is_guess(text, call))]
     calls = [
         {
-            "id": str(call.get("id") or f"call_{first + number}"),
+            "id": str(call.get("id") or new_call_id()),
             "name": call["name"],
             "arguments": _arguments(call.get("arguments")),
         }
-        for number, call in enumerate(good)
+        for call in good
     ]
     return calls, bool(found) and len(good) == len(found)
 

@@ -57,5 +57,8 @@ def test_an_unknown_reason_counts_as_stop_and_none_as_cancelled(last, reason):
     ],
 )
 def test_a_whole_call_has_its_arguments_as_text_and_an_id(call, arguments):
-    assert whole_call(3, call) == ToolCallDelta(3, "call_3", "f", arguments, complete=True)
+    part, other = whole_call(3, call), whole_call(3, call)
+    assert part == ToolCallDelta(3, part.id, "f", arguments, complete=True)
+    assert part.id
+    assert part.id != other.id
     assert whole_call(3, {**call, "id": "own"}).id == "own"

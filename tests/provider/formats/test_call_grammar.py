@@ -125,7 +125,7 @@ def test_every_allowed_text_is_parsed_as_a_call_that_fits_its_tool(name, marked)
         assert text.startswith(start), text
         assert text.endswith(end), text
         inner = text[len(start) : len(text) - len(end)]
-        calls, whole = parse_calls(inner, wrapped.tool_parser, tools, 0)
+        calls, whole = parse_calls(inner, wrapped.tool_parser, tools)
         assert (len(calls), whole) == (1, True), text
         schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in tools}
         try:

@@ -197,7 +197,7 @@ def test_the_toy_familys_thinking_answer_and_call_are_separated(tokenizer):
     assert "".join(one.text for one in texts if one.reasoning) == "I plan."
     assert "".join(one.text for one in texts if not one.reasoning) == "See: "
     assert len(shown) > 2
-    assert stream.calls == [{"id": "call_0", "name": "add", "arguments": {"a": 12}}]
+    assert stream.calls == [{"id": shown[0].id, "name": "add", "arguments": {"a": 12}}]
 
 
 def test_the_toy_familys_template_gets_earlier_calls_in_its_form(tokenizer):

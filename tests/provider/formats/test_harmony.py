@@ -106,7 +106,7 @@ def test_a_call_is_shown_while_it_is_written(tokenizer, header):
     text = f'{THOUGHT}{preamble}{header}{{"a": 12}}'
     stream, thoughts, said, calls = run(tokenizer, text)
     assert (thoughts, said) == ("I plan.", "I add.")
-    assert stream.calls == [{"id": "call_0", "name": "add", "arguments": {"a": 12}}]
+    assert stream.calls == [{"id": calls[0].id, "name": "add", "arguments": {"a": 12}}]
     assert (calls[0].name, calls[-1].complete) == ("add", True)
     assert len(calls) > 3
     assert "".join(call.arguments or "" for call in calls) == '{"a": 12}'

@@ -125,6 +125,6 @@ def test_any_split_of_a_call_in_tags_gives_the_same_calls(written, data, cut):
     hold_split(name, text, data, cut, tools)
     if whole:  # nothing that the parser reads is lost by having been shown
         parser = tokenizer_with(name).tool_parser
-        parsed, _ = parse_calls(text, parser, tools, 0)
+        parsed, _ = parse_calls(text, parser, tools)
         shown = read(name, [text], tools=tools)[0].calls
         assert [call["arguments"] for call in shown] == [call["arguments"] for call in parsed]

@@ -1,6 +1,7 @@
 """Text, channels, stop strings and calls, with the embedded model's tokenizer."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -80,12 +81,13 @@ def test_a_prompt_that_opens_the_thinking_begins_in_reasoning():
 def test_a_call_is_read_and_not_shown():
     stream, pieces = run("Wait. " + CALL)
     assert text_of(pieces).strip() == "Wait."
-    assert stream.calls == [{"id": "call_0", "name": "add", "arguments": {"a": 1}}]
+    (call,) = stream.calls
+    assert (call["name"], call["arguments"]) == ("add", {"a": 1})
 
 
-def test_several_calls_are_numbered_in_order():
+def test_several_calls_have_an_id_each():
     stream, _ = run(CALL + CALL)
-    assert [call["id"] for call in stream.calls] == ["call_0", "call_1"]
+    assert len({call["id"] for call in stream.calls}) == 2
 
 
 def test_a_complete_call_without_its_end_marker_is_read():
@@ -190,7 +192,9 @@ def outcome(tokens, *, text_format=FORMAT, **options):
                 (call.name or "", call.arguments or "", call.error or "", call.text or "")
             )
     joined = {i: tuple(map("".join, zip(*parts, strict=True))) for i, parts in shown.items()}
-    return channels, joined, stream.calls, stream.broken, stream.stopped
+    calls = [dict(call, id="") for call in stream.calls]  # a call has another id each time
+    broken = [replace(call, id="") for call in stream.broken]
+    return channels, joined, calls, broken, stream.stopped
 
 
 @given(st.lists(fragments, max_size=8), st.data())
