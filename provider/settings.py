@@ -40,6 +40,12 @@ class EngineSettings:
     max_token_gap: float = _setting(
         0.1, "seconds between two tokens of a stream while another prompt is read", min=0.001
     )
+    few_shapes: str = _setting(
+        "auto",
+        "whether prompts are read in chunks of few sizes, with padding, because the first pass of "
+        "each shape is slow; `auto` measures that when a model is loaded",
+        choices=("auto", "on", "off"),
+    )
     max_unread: int = _setting(
         256, "tokens that wait for a slow reader before its run is parked", min=2
     )
@@ -102,6 +108,7 @@ def _checked(setting: Field[Any], value: Any) -> Any:
     if str(setting.type).startswith("str"):
         if not isinstance(value, str | PathLike):
             raise _unlike(setting, value, "must be a folder's path")
+        _refuse_other_choices(setting, str(value))
         return str(value)
     whole = not isinstance(setting.default, float)
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
@@ -110,9 +117,14 @@ def _checked(setting: Field[Any], value: Any) -> Any:
         raise _unlike(setting, value, f"must be at least {bounds['min']:g}")
     if value > bounds.get("max", value):
         raise _unlike(setting, value, f"must be at most {bounds['max']:g}")
-    if value not in bounds.get("choices", (value,)):
-        raise _unlike(setting, value, f"must be one of {str(bounds['choices'])[1:-1]}")
+    _refuse_other_choices(setting, value)
     return value
+
+
+def _refuse_other_choices(setting: Field[Any], value: Any) -> None:
+    choices = setting.metadata.get("choices", (value,))
+    if value not in choices:
+        raise _unlike(setting, value, f"must be one of {', '.join(map(str, choices))}")
 
 
 def _unlike(setting: Field[Any], value: Any, demand: str) -> InvalidParameterError:

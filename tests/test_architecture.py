@@ -21,7 +21,14 @@ NAMES = re.findall(r"`([^`]+)`", PROSE)
 SOURCES = [*ROOT.glob("gateway/**/*.py"), *ROOT.glob("provider/**/*.py")]
 # Limits are the settings of these groups, and all engine settings except NO_LIMITS.
 GROUPS = {"Limits", "Timeouts"}
-NO_LIMITS = {"prefix_cache_dir", "draft_tokens", "kv_bits", "kv_group_size", "quantized_kv_start"}
+NO_LIMITS = {
+    "draft_tokens",
+    "few_shapes",
+    "kv_bits",
+    "kv_group_size",
+    "prefix_cache_dir",
+    "quantized_kv_start",
+}
 LIMITS = {setting.name for setting in settings(Settings) if setting.group in GROUPS} | {
     setting.name for setting in fields(EngineSettings) if setting.name not in NO_LIMITS
 }

@@ -79,6 +79,7 @@ PURE = (
     "provider/engine/pace.py",
     "provider/engine/run_queue.py",
     "provider/engine/scheduler.py",
+    "provider/engine/shapes.py",
     "provider/engine/shared_prompt.py",
     "provider/engine/statistics.py",
     "provider/formats/pieces.py",

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Any
 
-from provider.caches.slot_layers import Places, SlotArrays, SlotKVCache, SlotLayer
+from provider.caches.slot_layers import GROWTH, Places, SlotArrays, SlotKVCache, SlotLayer
+from provider.runtime.mlx import mx
 from provider.runtime.mlx_lm import (
     ArraysCache,
     CacheList,
@@ -45,6 +46,7 @@ __all__ = [
     "slot_layer",
     "state_of",
     "stored_kind",
+    "trim",
 ]
 
 log = logging.getLogger(__name__)
@@ -249,6 +251,29 @@ def can_be_quantised(caches: Iterable[Any]) -> bool:
 def can_be_stored(caches: Iterable[Any]) -> bool:
     """Return whether these caches can be written to disk."""
     return all(kind_of(cache).stored for cache in caches)
+
+
+def trim(caches: Iterable[Any], tokens: int) -> None:
+    """Remove the last tokens from caches for which `can_be_trimmed`, and drop positions to spare.
+
+    They are left with the positions that caches have which have only grown.
+    """
+    for cache in caches:
+        cache.trim(tokens)
+        if kind_of(cache) is _PLAIN and cache.keys is not None:
+            _fit(cache, -(-cache.offset // GROWTH) * GROWTH)
+
+
+def _fit(cache: Any, positions: int) -> None:
+    have = cache.keys.shape[2]
+    if have > positions:
+        cache.keys = cache.keys[..., :positions, :]
+        cache.values = cache.values[..., :positions, :]
+    elif have < positions:
+        cache.keys, cache.values = (
+            mx.pad(array, [(0, 0), (0, 0), (0, positions - have), (0, 0)])
+            for array in (cache.keys, cache.values)
+        )
 
 
 def as_mlx_lm_cache(cache: Any) -> Any:

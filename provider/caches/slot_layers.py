@@ -15,6 +15,7 @@ from provider.runtime.mlx import mx
 from provider.runtime.mlx_lm import ArraysCache, KVCache
 
 __all__ = [
+    "GROWTH",
     "Places",
     "SlotArrays",
     "SlotKVCache",

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from provider.caches.attention import let_caches_attend
-from provider.caches.kinds import Batching, batching_of, state_of
+from provider.caches.kinds import Batching, batching_of, is_always_trimmable, state_of
 from provider.caches.merged import MergedCaches
 from provider.caches.prefix_cache import Hit
 from provider.caches.rows import RowCaches
@@ -37,6 +37,7 @@ from provider.engine.rows import (
     finish_of,
     without_frames,
 )
+from provider.engine.shapes import ANY_SHAPE, Shapes
 from provider.engine.speculative import (
     ModelWithDraft,
     SingleRowSettings,
@@ -66,7 +67,9 @@ class Batch:
         keep: Keep | None = None,
         single_row: SingleRowSettings | None = None,
         masks: MaskMaker | None = None,
+        shapes: Shapes = ANY_SHAPE,
     ):
+        self._shapes = shapes
         self._single_row = single_row or SingleRowSettings()
         target, draft = as_model(model), self._single_row.draft
         self._model = target if draft is None else ModelWithDraft(target, draft)
@@ -192,15 +195,15 @@ class Batch:
     def prefill(self, plan: Sequence[tuple[int, int]]) -> StepResult:
         """Prefill the given number of tokens for each `(key, tokens)`; wait for the forward pass.
 
-        If there are several rows, each must be read to its end.
+        If there are several rows, each must be read to its end. The pass may be wider than what is
+        read, see `Shapes`; no padding stays in the caches.
         """
         result = StepResult()
         rows, counts = [self._rows[key] for key, _ in plan], [n for _, n in plan]
         if not rows:
             return result
         try:
-            caches = self._caches_of(rows)
-            self._read(rows, counts, caches)
+            caches, result.computed = self._read(rows, counts)
         except Exception as error:  # noqa: BLE001 - a model may raise anything
             self._suspect(rows, error, result)
             return result
@@ -208,6 +211,10 @@ class Batch:
             row.done += n
         if rows[0].left == 0:
             self._start(rows, caches)
+        elif not isinstance(caches, SingleRowCaches):
+            (row,) = rows
+            row.caches = caches.extract(0)
+            mx.eval([state_of(layer) for layer in row.caches])
         result.chunks = [Chunk(row.key, row.left) for row in rows]
         return result
 
@@ -257,8 +264,9 @@ class Batch:
         slots = self._batching is Batching.SLOTS
         return SlotCaches(rows) if slots else MergedCaches(rows)
 
-    def _read(self, rows: Sequence[Row], counts: Sequence[int], caches: RowCaches) -> None:
-        width = max(counts)
+    def _read(self, rows: Sequence[Row], counts: Sequence[int]) -> tuple[RowCaches, int]:
+        """Read tokens in one forward pass; return their caches, and how many were computed."""
+        caches, width, trimmed = self._caches_to_read(rows, counts)
         chunks = [
             [*row.sequence[row.done : row.done + n], *[0] * (width - n)]
             for row, n in zip(rows, counts, strict=True)
@@ -266,10 +274,34 @@ class Batch:
         caches.begin(counts, width)
         extras = self._model.chunk_extras(rows, counts, chunks)
         self._model(mx.array(chunks), cache=caches.layers, **extras)  # no logits are computed
+        for layer in caches.layers if trimmed else ():
+            layer.trim(trimmed)
         caches.end()
         mx.eval([state_of(layer) for layer in caches.layers])
         if mx.get_cache_memory() > MAX_KEPT:
             mx.clear_cache()
+        return caches, width * len(rows)
+
+    def _caches_to_read(
+        self, rows: Sequence[Row], counts: Sequence[int]
+    ) -> tuple[RowCaches, int, int]:
+        """Return caches, how wide the pass is, and how many tokens of padding to trim from them.
+
+        In batched caches padding does no harm. A single row gets such caches if it needs padding
+        and can't be trimmed; if it can't be batched either, it gets no padding.
+        """
+        widths = [self._shapes.width(row.done, n) for row, n in zip(rows, counts, strict=True)]
+        width, count = max(*counts, *widths), counts[0]
+        if len(rows) > 1 or width == count:
+            return self._caches_of(rows), width, 0
+        (row,) = rows
+        given = row.prompt_embeddings
+        if given is None or row.done >= given.length:  # embeddings have no padding
+            if is_always_trimmable(row.caches or []):
+                return self._caches_of(rows), width, width - count
+            if self._batching is not Batching.ALONE:
+                return self._together([row.caches or []]), width, 0
+        return self._caches_of(rows), count, 0
 
     def _start(self, rows: Sequence[Row], caches: RowCaches) -> None:
         """Let rows decode, whose sequences have been read up to the last token."""

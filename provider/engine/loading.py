@@ -22,6 +22,7 @@ from provider.engine.pace import Pace
 from provider.engine.prompt_reuse import PromptReuse
 from provider.engine.rows import Row, StepResult
 from provider.engine.sampling import sampler_for
+from provider.engine.shapes import ANY_SHAPE, STEP, Shapes
 from provider.engine.speculative import SingleRowSettings
 from provider.formats.text_stream import TextFormat
 from provider.interface import ModelLoadingError
@@ -99,7 +100,8 @@ class ModelSlot:
         assert self.model is not None
         ends = self.model.tokenizer.eos_token_ids
         kept = self._reuse.keep if keep else None
-        return Batch(self.model.model, ends, kept, self._single_row, self.masks)
+        shapes = self._reuse.shapes
+        return Batch(self.model.model, ends, kept, self._single_row, self.masks, shapes)
 
     def revived(self) -> Batch:
         """Return an empty batch, after reloading the model if it fails `try_out`.
@@ -193,6 +195,8 @@ class ModelSlot:
             kv_group_size=settings.kv_group_size,
             quantized_kv_start=settings.quantized_kv_start,
         )
+        few = settings.few_shapes == "on"
+        self._reuse.shapes = Shapes(STEP, model.context_window) if few else ANY_SHAPE
         self._hold(model.weights)
 
     def _refuse_if_unable(self) -> None:

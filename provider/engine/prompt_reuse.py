@@ -14,10 +14,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from provider.caches.kinds import is_always_trimmable, trim
 from provider.caches.prefix_cache import MIN_TOKENS, Hit, PrefixCache
 from provider.caches.prefix_store import Stored
 from provider.engine.rows import Row
 from provider.engine.run import Run
+from provider.engine.shapes import ANY_SHAPE, SMALLEST
 
 __all__ = ["PromptReuse"]
 
@@ -29,6 +31,7 @@ class PromptReuse:
 
     def __init__(self, prefixes: PrefixCache):
         self.prefixes = prefixes
+        self.shapes = ANY_SHAPE
         self._reads_images_whole = False  # whether a prompt with images can reuse no prefix
 
     def keep(self, row: Row, make: Callable[[], list[Any]], tokens: int) -> None:
@@ -38,12 +41,21 @@ class PromptReuse:
     def find(self, row: Row, taken: Hit | None = None) -> Hit | None:
         """Return the kept caches of the longest prefix of a row's sequence, None if none are.
 
-        `taken` are caches that were taken from the prefix cache for this row.
+        `taken` are caches that were taken from the prefix cache for this row. Where shapes are to
+        come again, the prefix is cut back to a place where a chunk may begin.
         """
         if row.prompt_embeddings is not None and row.prompt_embeddings.extras:
             self._reads_images_whole = True
             return None  # the extras need the whole prompt, so no prefix is reused
-        return taken or self.prefixes.find(row.kind, row.sequence)
+        hit = taken or self.prefixes.find(row.kind, row.sequence)
+        return None if hit is None else self._cut_back(hit, len(row.sequence) - 1)
+
+    def _cut_back(self, hit: Hit, length: int) -> Hit | None:
+        start = self.shapes.start(hit.length, length)
+        if not self.shapes.few or start % SMALLEST or not is_always_trimmable(hit.caches):
+            return hit
+        trim(hit.caches, hit.length - start)
+        return Hit(hit.caches, start) if start else None
 
     def on_disk(self, run: Run) -> Stored | None:
         """Return the file that must be read for `begin` or `find` to return a longer prefix.
@@ -131,6 +143,20 @@ class PromptReuse:
             if end is not None:
                 return [(key, min(n, end - done))]
         return plan
+
+    def in_few_shapes(self, plan: Plan, runs: Sequence[tuple[Run, Row]]) -> Plan:
+        """Return `plan`, cut down to a shape that comes again. `runs` are as in `up_to_boundary`.
+
+        A prompt whose images must be read whole stays as it is.
+        """
+        if len(plan) > 1:
+            return plan[: self.shapes.rows(len(plan))]
+        ((key, n),) = plan
+        run, row = next(one for one in runs if one[0].key == key)
+        if row.prompt_embeddings is not None and row.prompt_embeddings.extras:
+            return plan
+        ends = n == row.left or row.done + n == _boundary(run, row.done)
+        return [(key, self.shapes.tokens(row.done, n, ends=ends))]
 
     def keep_boundary(self, run: Run, row: Row) -> None:
         """Keep a copy of a row's caches if its prompt has been read exactly to a boundary."""

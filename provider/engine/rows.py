@@ -120,6 +120,7 @@ class StepResult:
     chunks: list[Chunk] = field(default_factory=list)  # rows prefilled, or to be prefilled again
     faults: dict[int, Exception] = field(default_factory=dict)  # the first fault of each row
     failed: bool = False  # whether a forward pass failed
+    computed: int = 0  # tokens of a prefill's forward pass, with its padding
 
     def blame(self, key: int, error: Exception) -> None:
         """Record a row's fault, unless it has one already."""

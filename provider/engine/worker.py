@@ -383,14 +383,14 @@ class Worker:
         budget = self._pace.budget(context, active_models, streaming=streaming)
         plan = self._scheduler.plan(budget, together=self._batch.together)
         runs = [(self.runs[key], self._row(key)) for key, _ in plan]
-        plan = self._reuse.up_to_boundary(plan, runs)
+        plan = self._reuse.in_few_shapes(self._reuse.up_to_boundary(plan, runs), runs)
         set_blas_threads(BLAS_THREADS)
         begin = time.perf_counter()
         result = self._batch.prefill(plan)
         seconds = time.perf_counter() - begin
         if not result.failed:
             if len(plan) > 1 or plan[0][0] == oldest:
-                self._pace.prefilled(len(plan) * max(n for _, n in plan), context, seconds)
+                self._pace.prefilled(result.computed, context, seconds)
             self._keep_what_was_read(plan)
             self.counters.prefill_tokens += sum(n for _, n in plan)
         self._receive(result)

@@ -44,6 +44,12 @@ def test_a_number_is_checked(name):
         assert (caught.value.parameter, caught.value.value) == (name, value)
 
 
+def test_a_word_is_one_of_few():
+    assert parse_settings({"few_shapes": "on"}).few_shapes == "on"
+    with pytest.raises(InvalidParameterError, match="must be one of auto, on, off"):
+        parse_settings({"few_shapes": "perhaps"})
+
+
 def test_a_number_of_seconds_may_be_whole():
     assert parse_settings({"close_grace": 2}).close_grace == 2
 

@@ -33,6 +33,7 @@ from provider.caches.kinds import (
     kind_of,
     size_of,
     stored_kind,
+    trim,
 )
 from provider.caches.prefix_cache import PrefixCache
 from provider.caches.prefix_store import PrefixStore
@@ -253,3 +254,14 @@ def test_a_class_has_a_layer_exactly_if_its_rows_are_in_slots():
     assert kind_of(KVCache()).layer is SlotKVCache
     for name, kind in KINDS.items():
         assert (kind.layer is not None) == (kind.batching is Batching.SLOTS), name
+
+
+@pytest.mark.parametrize("positions", [70, 300, 512])
+def test_a_trimmed_cache_has_the_positions_of_one_that_has_only_grown(positions):
+    cache = KVCache()
+    cache.keys = cache.values = mx.arange(positions, dtype=mx.float32)[None, None, :, None]
+    cache.offset = 66
+    trim([cache], 6)
+    assert cache.offset == 60
+    assert cache.keys.shape == cache.values.shape == (1, 1, 256, 1)
+    assert cache.keys[0, 0, :60, 0].tolist() == list(range(60))

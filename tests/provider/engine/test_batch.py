@@ -14,6 +14,7 @@ from provider.constraints.matcher import SharedGrammar
 from provider.engine.batch import Batch
 from provider.engine.rows import Row
 from provider.engine.sampling import SeededSampler
+from provider.engine.shapes import ANY_SHAPE, STEP, Shapes
 from provider.engine.speculative import SingleRowSettings
 from provider.interface import GenerationError
 from provider.runtime.mlx import mx
@@ -49,8 +50,8 @@ def row(key, *, tokens=TOKENS, sampler=greedy_sampler, processors=(), text=None)
 class Scene:
     """A batch, what waits to be read in it, and what came out."""
 
-    def __init__(self, model, ends=(), single_row=None):
-        self.batch = Batch(model, ends, single_row=single_row)
+    def __init__(self, model, ends=(), single_row=None, shapes=ANY_SHAPE):
+        self.batch = Batch(model, ends, single_row=single_row, shapes=shapes)
         self.left = {}
         self.tokens = {}
         self.faults = {}
@@ -122,6 +123,87 @@ def test_rows_that_come_and_go_leave_the_others_as_they_are(model, alone):
         scene.left.pop(removed, None)
     tokens = scene.finish(chunk=5)
     assert {key: tokens[key] for key in alone} == alone
+
+
+FEW = Shapes(STEP)
+
+
+def read(scene, key):
+    """Read one prompt to its end in chunks of few shapes."""
+    while left := scene.left[key]:
+        done = len(prompt_of(scene, key)) - 1 - left
+        scene.record(scene.batch.prefill([(key, FEW.tokens(done, left, ends=True))]))
+
+
+def prompt_of(scene, key):
+    return scene.batch._rows[key].sequence
+
+
+LONG = [random.Random(9).randrange(20, 1500) for _ in range(333)]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_padding_changes_no_tokens_and_stays_in_no_cache(model, together):
+    texts = [LONG[:n] for n in (333, 20, 150, 2)]
+    rows = [row(key, text=text) for key, text in enumerate(texts)]
+    plain, padded = Scene(model), Scene(model, shapes=FEW)
+    plain.add(*rows)
+    padded.add(*(row(key, text=text) for key, text in enumerate(texts)))
+    for key in () if together else range(4):
+        read(padded, key)
+    assert padded.finish() == plain.finish()
+
+
+def test_a_padded_prompt_can_be_read_on_and_its_caches_be_kept(model):
+    """A chunk that ends where its caches are to be kept is padded, and the prompt goes on."""
+    plain, padded = Scene(model), Scene(model, shapes=FEW)
+    plain.add(row(0, text=LONG))
+    padded.add(row(0, text=LONG))
+    padded.record(padded.batch.prefill([(0, 40)]))
+    assert padded.batch._rows[0].done == 40
+    assert max(getattr(cache, "offset", 40) for cache in padded.batch._rows[0].caches) == 40
+    assert padded.finish() == plain.finish()
+
+
+class Measured:
+    """A model that notes the shape of each pass: tokens, and how many came before them."""
+
+    def __init__(self, model):
+        self._model = model
+        self.shapes = []
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def __call__(self, tokens, cache):
+        offset = cache[0].offset
+        before = offset if isinstance(offset, int) else tuple(offset.tolist())
+        self.shapes.append((*tokens.shape, before))
+        return self._model(tokens, cache=cache)
+
+
+def test_fifty_prompts_of_random_lengths_are_read_in_few_shapes(llama):
+    rng, seen = random.Random(6), {}
+    lengths = [rng.randrange(5, 333) for _ in range(50)]
+    for shapes in (ANY_SHAPE, FEW):
+        measured = Measured(llama)
+        scene = Scene(measured, shapes=shapes)
+        for key, length in enumerate(lengths):
+            scene.add(row(key, text=LONG[:length], tokens=1))
+            while left := scene.left[key]:
+                n = shapes.tokens(length - 1 - left, left, ends=True)
+                scene.record(scene.batch.prefill([(key, n)]))
+            scene.batch.remove([key])
+        seen[shapes] = set(measured.shapes)
+    assert len(seen[ANY_SHAPE]) > 40
+    assert len(seen[FEW]) <= 8
+
+
+def test_a_pass_says_how_much_it_has_computed(llama):
+    scene = Scene(llama, shapes=FEW)
+    scene.add(row(0, text=LONG[:101]), row(1, text=LONG[:91]), row(2, text=LONG[:50]))
+    assert scene.batch.prefill([(0, 100), (1, 90)]).computed == 2 * 128
+    assert scene.batch.prefill([(2, 49)]).computed == 64
 
 
 def test_parked_rows_go_on_where_they_were(model, alone):

@@ -56,17 +56,19 @@ def expected(folder):
         )
         for prompt in PROMPTS
     ]
-    return {"greedy": greedy, "sampled": sampled}
+    return {"greedy": greedy, "sampled": sampled, "padded": greedy}
 
 
 @pytest.fixture
-async def provider(folder):
-    provider = MLXProvider({"model": str(folder), "max_tokens": TOKENS, "max_unread": 4})
+async def provider(folder, kind):
+    config = {"model": str(folder), "max_tokens": TOKENS, "max_unread": 4}
+    provider = MLXProvider({**config, "few_shapes": FEW_SHAPES[kind]})
     yield provider
     await provider.aclose()
 
 
-OPTIONS = {"greedy": {"temperature": 0.0}, "sampled": SAMPLED}
+OPTIONS = {"greedy": {"temperature": 0.0}, "sampled": SAMPLED, "padded": {"temperature": 0.0}}
+FEW_SHAPES = {"greedy": "off", "sampled": "off", "padded": "on"}
 
 
 async def whole(provider, prompt, options):
@@ -124,12 +126,14 @@ SYSTEM = "You are a patient assistant who answers in full sentences and never hu
     "kind",
     [
         "greedy",
+        "padded",
         pytest.param("sampled", marks=pytest.mark.slow("each loads two providers of its own")),
     ],
 )
 async def test_with_a_prefix_hit(folder, kind):
     """Another question under the same system prompt, the same one again, and a next turn."""
-    options = {**OPTIONS[kind], "system_prompt": SYSTEM}
+    long = SYSTEM * (10 if kind == "padded" else 1)  # a hit of a chunk's size at least
+    options = {**OPTIONS[kind], "system_prompt": long}
     turns = [
         {"role": "user", "content": PROMPTS[1]},
         {"role": "assistant", "content": "Once upon a time."},
@@ -143,7 +147,7 @@ async def test_with_a_prefix_hit(folder, kind):
     answers = {}
     for name, size in (("cold", 0), ("warm", 1 << 30)):
         config = {"model": str(folder), "max_tokens": TOKENS, "prefix_cache_bytes": size}
-        provider = MLXProvider(config)
+        provider = MLXProvider({**config, "few_shapes": FEW_SHAPES[kind]})
         answers[name] = [await provider.generate_async(p, **given) for p, given in calls]
         await provider.aclose()
     cached = {name: [a.usage["cached_tokens"] for a in answers[name]] for name in answers}

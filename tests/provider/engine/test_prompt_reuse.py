@@ -10,10 +10,11 @@ from provider.engine.messages import RunRequest
 from provider.engine.prompt_reuse import PromptReuse
 from provider.engine.rows import Parked, Row
 from provider.engine.run import Run
+from provider.engine.shapes import ANY_SHAPE, Shapes
 from provider.engine.shared_prompt import SharedPrompt
 from provider.options import GenerationOptions
 from provider.runtime.mlx import mx
-from provider.runtime.mlx_lm import KVCache
+from provider.runtime.mlx_lm import ArraysCache, KVCache
 
 PROMPT = list(range(100, 160))
 
@@ -45,6 +46,41 @@ def test_a_prompt_begins_with_the_longest_beginning_that_is_kept(reuse):
     hit = reuse.begin(run_of(2), row_of(2))
     assert hit.length == 40
     assert hit.caches[0].offset == 40
+
+
+def test_a_prefix_is_cut_back_where_shapes_are_to_come_again(reuse):
+    reuse.shapes = Shapes(32)
+    row = row_of()
+    reuse.keep(row, lambda: caches_of(50), 50)
+    hit = reuse.find(row)
+    assert (hit.length, hit.caches[0].offset) == (32, 32)
+    assert hit.caches[0].keys.shape[2] == 256, "positions as of caches that have only grown"
+    nearly_all = row_of()
+    nearly_all.sequence = PROMPT[:52]
+    assert reuse.find(nearly_all).length == 50, "what is left needs no shape of its own"
+    reuse.shapes = Shapes(256)
+    assert reuse.find(row) is None
+
+
+def test_a_prefix_that_cannot_be_trimmed_stays_whole(reuse):
+    reuse.shapes = Shapes(32)
+    state = ArraysCache(1)
+    state[0] = mx.ones((1, 4))
+    reuse.keep(row_of(), lambda: [state], 50)
+    assert reuse.find(row_of()).length == 50
+
+
+def test_plans_are_cut_to_shapes_that_come_again(reuse):
+    reuse.shapes = Shapes(32)
+    run = run_of(1, boundaries=(56,))
+    run.row = row_of()
+    runs = [(run, run.row)]
+    assert reuse.in_few_shapes([(1, 59)], runs) == [(1, 59)], "the end may be padded"
+    assert reuse.in_few_shapes([(1, 56)], runs) == [(1, 56)], "a boundary too"
+    assert reuse.in_few_shapes([(1, 40)], runs) == [(1, 32)]
+    assert reuse.in_few_shapes([(1, 9), (2, 9), (3, 9)], runs) == [(1, 9), (2, 9)]
+    reuse.shapes = ANY_SHAPE
+    assert reuse.in_few_shapes([(1, 40)], runs) == [(1, 40)]
 
 
 def test_a_run_begins_with_the_prefix_that_it_has_taken(reuse):
