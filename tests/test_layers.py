@@ -51,6 +51,7 @@ PURE = (
     "gateway/protocol/",
     "gateway/dialects/",
     "gateway/configuration/",
+    "gateway/server/byte_budget.py",
     "gateway/server/limits.py",
     "gateway/server/origins.py",
     "gateway/server/rates.py",

@@ -214,6 +214,14 @@ class Settings:
         "Limits",
         min=1024,
     )
+    request_bytes: int = _setting(
+        256 << 20,
+        "large messages in memory, of all clients: half of it for those that are on their way, "
+        "which wait for their turn, and half for requests whose prompts are not built, the next of "
+        "which is refused as `overloaded`; 256 MiB are 32 messages of the largest size",
+        "Limits",
+        min=32 * 1024,
+    )
     outbox_bytes: int = _setting(
         64 * 1024,
         "text that waits for a slow client before its generations pause",

@@ -30,7 +30,7 @@ from gateway.protocol.generation import Generation
 from gateway.protocol.session import Begin, Command, Session, Stop, TakeOver
 from gateway.server.closing import all_end, close, ended_within
 from gateway.server.generation_task import GenerationTask
-from gateway.server.generations import Generations
+from gateway.server.generations import Generations, client_name
 from gateway.server.logs import unexpected
 from gateway.server.reading import MeteredConnection
 from gateway.server.tokens import Token
@@ -78,7 +78,9 @@ class Connection:
             new_ticket=lambda: secrets.token_urlsafe(16),
             keep_bytes=self._settings.resume_bytes,
             max_bytes=self._settings.max_frame_bytes,
-            admit=lambda request, live: generations.refusal(request, live, self.token, address),
+            admit=lambda request, live: generations.refusal(
+                request, live, self.token, address, socket.taken
+            ),
         )
         # The tasks of generations whose terminal event is not written yet.
         self._tasks: dict[Generation, GenerationTask] = {}
@@ -146,7 +148,7 @@ class Connection:
             first = None
         self.token = self._authenticate(first.token) if isinstance(first, Hello) else None
         if self.token is not None:
-            self._socket.let_in()
+            self._socket.let_in(client_name(self.token, self._address))
         else:
             await self._close(
                 CloseCode.NOT_AUTHENTICATED, "send a valid token in a first `hello` frame"
@@ -240,7 +242,7 @@ class Connection:
             match command:
                 case Begin(generation, frame):
                     self._tasks[generation] = self._generations.begin(
-                        generation, frame, self, owner, self._address
+                        generation, frame, self, owner, self._address, self._socket.taken
                     )
                 case Stop(generation):
                     self._stop(self._tasks[generation])

@@ -88,6 +88,8 @@ class GenerationTask:
         self._metrics = metrics
         self.owner = owner  # the name of the token that started it
         self.client = client  # the name that the provider is given for its client
+        # Called once, when the provider has built the prompt, or the task has ended.
+        self.on_built: Callable[[], None] | None = None
         self.asyncio_task: asyncio.Task[None] | None = None
         self._max_seconds = max_seconds
         self._max_prompt_tokens = max_prompt_tokens  # limit of a prompt, in tokens
@@ -103,6 +105,12 @@ class GenerationTask:
         """Create the asyncio task; `on_end` is called when it has closed the generator."""
         self.asyncio_task = asyncio.create_task(self._run(provider, frame))
         self.asyncio_task.add_done_callback(lambda task: on_end(self))
+
+    def built(self) -> None:
+        """Note that the prompt is built, so that the request takes no memory any more."""
+        if self.on_built is not None:
+            self.on_built()
+            self.on_built = None
 
     def stop(self) -> None:
         """Cancel the asyncio task, which closes the generator; don't wait for that."""
@@ -125,6 +133,8 @@ class GenerationTask:
                 async with aclosing(responses):
                     async for response in responses:
                         taken += 1
+                        if taken == 1:
+                            self.built()
                         if self._max_prompt_tokens is not None:
                             self._check(response, self._max_prompt_tokens)
                         now = time.monotonic()

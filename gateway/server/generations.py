@@ -6,16 +6,19 @@ import asyncio
 import logging
 import time
 from datetime import UTC, datetime
+from functools import partial
 
 import msgspec
 
 from gateway.configuration.settings import Settings
+from gateway.protocol.codes import ErrorCode
 from gateway.protocol.events import Refusal
 from gateway.protocol.frames import Generate, Resume
 from gateway.protocol.generation import Generation
+from gateway.server.byte_budget import ByteBudget
 from gateway.server.closing import all_end
 from gateway.server.generation_task import GenerationTask, Subscriber
-from gateway.server.limits import Load, refusal
+from gateway.server.limits import RETRY_AFTER_S, Load, refusal
 from gateway.server.logs import fields
 from gateway.server.metrics import Metrics, exposition
 from gateway.server.rates import Counts
@@ -24,7 +27,7 @@ from gateway.server.tokens import Token
 from provider.interface import AbstractLLMInterface, ModelParameter, with_defaults
 from provider.options import GenerationOptions
 
-__all__ = ["Generations"]
+__all__ = ["Generations", "client_name"]
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,10 @@ class Generations:
         self.metrics = Metrics()
         self.connections = 0
         self.decoding = asyncio.Lock()  # of large messages, one at a time
+        # Bytes of large messages that are on their way, and of those whose prompts are not built.
+        half = settings.request_bytes // 2
+        self.arriving = ByteBudget(half, settings.client_share)
+        self.unbuilt = ByteBudget(half, settings.client_share)
         self.authority = f"{settings.host}:{settings.port}"  # HOST:PORT that clients connect to
         self._tasks: set[GenerationTask] = set()  # tasks whose generator is not closed yet
         self._answers = 0  # of all live generations
@@ -58,12 +65,18 @@ class Generations:
         on_connection: int,
         token: Token | None,
         address: str,
+        size: int = 0,
     ) -> Refusal | None:
         """Return the reason why a generation can't begin or be taken over now, None if it can.
 
-        `on_connection` is the number of answers that are live on the client's connection.
+        `on_connection` is the number of answers that are live on the client's connection; `size` is
+        that of the request in bytes, if it is large.
         """
-        client = _client(token, address)
+        client = client_name(token, address)
+        if size and not self.unbuilt.fits(client, size):
+            waiting = self.unbuilt.of_client(client) >> 20
+            said = f"{waiting} MiB of this client's requests wait for their prompts to be built"
+            return Refusal(ErrorCode.OVERLOADED, said, RETRY_AFTER_S)
         held = 0 if client is None else self._by_client[client]
         load = Load(on_connection, held, self._answers, self.draining)
         return refusal(request, self.settings, token, load, datetime.now(UTC))
@@ -75,14 +88,20 @@ class Generations:
         subscriber: Subscriber,
         token: Token | None,
         address: str,
+        size: int = 0,
     ) -> GenerationTask:
-        """Start a generation's task, for a client with this token, or else at this address."""
+        """Start a generation's task, for a client with this token, or else at this address.
+
+        The request's `size` in bytes counts until the provider's first response.
+        """
+        client = client_name(token, address)
+        self.unbuilt.add(client, size)
         task = GenerationTask(
             generation,
             subscriber,
             self.metrics,
             owner=token.name if token else None,
-            client=_client(token, address),
+            client=client,
             max_seconds=self.settings.generation_timeout_s,
             max_prompt_tokens=self.settings.max_prompt_tokens,
         )
@@ -91,6 +110,7 @@ class Generations:
         self._by_client.add(task.client, generation.answers)
         self._idle.clear()
         self.resume_store.add(task)
+        task.on_built = partial(self.unbuilt.add, client, -size)
         task.start(self.provider, self._limited(frame), self._ended)
         return task
 
@@ -120,6 +140,7 @@ class Generations:
             log.warning("%d generations did not close in time", self.live)
 
     def _ended(self, task: GenerationTask) -> None:
+        task.built()
         self._tasks.discard(task)
         self._answers -= task.generation.answers
         self._by_client.remove(task.client, task.generation.answers)
@@ -170,7 +191,7 @@ class Generations:
         return exposition(self.metrics, now, provider.statistics())
 
 
-def _client(token: Token | None, address: str) -> str | None:
+def client_name(token: Token | None, address: str) -> str | None:
     """Return the name of a client, which is its token, or its address where there is none.
 
     None if that is not known either, on a Unix socket: then clients can't be told apart, and no one

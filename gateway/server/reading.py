@@ -9,13 +9,17 @@ Rule 3: until `let_in`, a message has at most MAX_FIRST_BYTES, also once it is d
 larger one is closed with 1009 before it is read. What follows a message is not read before
 `let_in` had its chance.
 
+Rule 4: what large messages take, from their first bytes until they are decoded, is counted for all
+connections together. While there is no room for a frame, its connection is not read.
+
 The library has no hooks for this. Of its inside this module uses `Protocol.reader`, `parser` and
-`max_message_size`, and `Connection.process_event` and `send_data`.
+`max_message_size`, `Assembler.resume` and `paused`, and `Connection.process_event` and `send_data`.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Generator
 from typing import Any
 
@@ -24,9 +28,11 @@ from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.streams import StreamReader
+from websockets.typing import Data
 
 from gateway.configuration.settings import Settings
 from gateway.protocol.codes import CloseCode
+from gateway.server.byte_budget import ByteBudget, Claim
 from gateway.server.rates import Rate
 
 __all__ = ["MAX_FIRST_BYTES", "MeteredConnection", "Turn"]
@@ -40,6 +46,10 @@ SMALL_PIECE, LARGE_PIECE = 2048, 64 * 1024
 # that is read all the same once they are used up.
 TURN_BYTES, MIN_PIECE = 3 * SMALL_PIECE, 64
 MAX_UNREAD_PONGS = 64 * 1024  # bytes that wait for a client that sends pings and never reads
+# Seconds that a large message may take while others wait for room. Those aren't read, so that it
+# is well below the time in which they must answer a ping.
+MAX_MESSAGE_S = 10.0
+LAST_S = 1.0  # for the close frame of a client that was too slow; then its bytes are freed
 
 
 class Turn:
@@ -88,9 +98,19 @@ class _Reader(StreamReader):
 class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
     """A connection that is read in pieces, and cut off when too much comes."""
 
-    def __init__(self, *given: Any, settings: Settings, turn: Turn, **options: Any):
+    def __init__(
+        self, *given: Any, settings: Settings, turn: Turn, budget: ByteBudget, **options: Any
+    ):
         super().__init__(*given, **options)
         self._turn = turn
+        self._budget = budget
+        self._client: str | None = None  # whose share of the budget is used
+        self._claim: Claim | None = None  # of the frame that is read
+        self._part = 0  # bytes of the message that has not ended
+        self._counted = 0  # those of them that are in the budget
+        self._ended: deque[int] = deque()  # bytes in the budget of each message that waits
+        self._taken = 0  # those of the message that `recv` has returned
+        self._slow: asyncio.TimerHandle | None = None
         now = self.loop.time()
         self._frames = Rate(settings.frame_rate, settings.frame_rate * BURST, now)
         self._bytes = Rate(settings.rate_bytes, settings.rate_bytes * BURST, now)
@@ -106,10 +126,24 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         next(self.protocol.parser)
         self.protocol.max_message_size = min(MAX_FIRST_BYTES, self._max_bytes)
 
-    def let_in(self) -> None:
-        """Accept messages of all sizes that are allowed."""
+    def let_in(self, client: str | None = None) -> None:
+        """Accept messages of all sizes that are allowed, and count them for this client."""
         self._let_in = True
+        self._client = client
         self.protocol.max_message_size = self._max_bytes
+
+    @property
+    def taken(self) -> int:
+        """The bytes of the message that `recv` has returned, 0 for a small one."""
+        return self._taken
+
+    async def recv(self, decode: bool | None = None) -> Data:  # type: ignore[override]
+        """Return the next message; the one before is no longer counted."""
+        self._budget.add(self._client, -self._taken)
+        self._taken = 0
+        message = await super().recv(decode)
+        self._taken = self._ended.popleft()
+        return message
 
     # Pieces.
 
@@ -132,22 +166,107 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         if len(piece) <= SMALL_PIECE:
             self._turn.spend(nbytes, self.loop)
         self.data_received(memoryview(piece)[:nbytes].tobytes())
-        if self.protocol.close_expected() and self._lingering is None:
-            # A client that goes on sending instead of closing is not discarded for ever.
-            self._lingering = self.loop.call_later(self.close_timeout or 0, self.transport.abort)
+        self._make_room()
+        if self.protocol.close_expected():
+            self._linger(self.close_timeout or 0)
+
+    def _linger(self, seconds: float) -> None:
+        """Abort the connection later; a client that goes on sending is not discarded for ever."""
+        if self._lingering is None:
+            self._lingering = self.loop.call_later(seconds, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the connection."""
         if self._lingering is not None:
             self._lingering.cancel()
+        self._forget_frame()
+        self._budget.add(self._client, -self._counted - sum(self._ended) - self._taken)
+        self._counted = self._taken = 0
+        self._ended = deque([0] * len(self._ended))
         super().connection_lost(exc)
 
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close the connection; of what the client still sends, only its close frame counts."""
         self._closing = True
+        self._forget_frame()
         self.protocol.max_message_size = MAX_FIRST_BYTES  # a larger one is not decompressed
         self.transport.resume_reading()  # it is paused while a message waits, which none takes now
         await super().close(code, reason)
+
+    # Room for large messages.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; reading goes on after a message only if there is room for the next."""
+        super().connection_made(transport)
+        self.recv_messages.resume = self._go_on
+
+    def _go_on(self) -> None:
+        if not (self.recv_messages.paused or (self._claim is not None and self._claim.waits)):
+            self.transport.resume_reading()
+
+    def _make_room(self) -> None:
+        """Stop reading until there is room for the frame that is read, if it is large."""
+        size = self._size_to_come
+        if self._closing or not self._let_in or not (size or self._counted):
+            return
+        if self._claim is None or not (self._claim.size or self._claim.waits):
+            self._claim = self._budget.claim(self._client, size, self._granted)
+            if self._claim.waits:
+                self.transport.pause_reading()
+            self._time_message()
+
+    @property
+    def _size_to_come(self) -> int:
+        """Bytes that the frame that is read will take, 0 if it is small."""
+        missing = self._reader.missing
+        if missing <= SMALL_PIECE:
+            return 0
+        return self._max_bytes if self.protocol.extensions else missing
+
+    def _granted(self) -> None:
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+        self._time_message()
+        self._go_on()
+
+    def _forget_frame(self) -> None:
+        if self._claim is not None:
+            self._budget.withdraw(self._claim)
+            self._claim = None
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+
+    def _count_part(self, frame: Frame) -> None:
+        """Count a part of a message, the last one perhaps, instead of what was claimed for it."""
+        self._part += len(frame.data)
+        if self._claim is not None or self._part > SMALL_PIECE:
+            claim, self._claim = self._claim, None
+            self._budget.add(self._client, self._part - self._counted)
+            self._counted = self._part
+            if claim is not None:
+                self._budget.withdraw(claim)
+            self._time_message()
+        if frame.fin:
+            self._ended.append(self._counted)
+            self._part = self._counted = 0
+            self._forget_frame()
+
+    def _time_message(self) -> None:
+        if self._slow is None:
+            self._slow = self.loop.call_later(MAX_MESSAGE_S, self._check_time)
+
+    def _check_time(self) -> None:
+        """Cut off a client that takes long for a message, for which others wait."""
+        self._slow = None
+        claim = self._claim
+        if self._budget.contended and (self._counted or (claim is not None and not claim.waits)):
+            self._cut_off = True
+            self._end("a large message came too slowly while others waited")
+            self._linger(LAST_S)
+        else:
+            self._time_message()
 
     # Counts.
 
@@ -159,8 +278,11 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
             super().process_event(event)
         elif not self._may_send(event):
             self._cut_off = True
-            self._end()
-        elif not (self._closing and event.opcode in DATA_OPCODES):
+            self._end("too many frames or bytes a second")
+        elif event.opcode not in DATA_OPCODES:
+            super().process_event(event)
+        elif not self._closing:
+            self._count_part(event)
             super().process_event(event)
 
     def _may_send(self, frame: Frame) -> bool:
@@ -175,9 +297,9 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
             self._unread_pongs = min(waiting, self._unread_pongs + size)
         return self._unread_pongs <= MAX_UNREAD_PONGS
 
-    def _end(self) -> None:
+    def _end(self, reason: str) -> None:
         if self.protocol.state is not State.OPEN or self._unread_pongs > MAX_UNREAD_PONGS:
             self.transport.abort()  # a close frame would wait behind what the client does not read
             return
-        self.protocol.fail(CloseCode.TOO_MANY, "too many frames or bytes a second")
+        self.protocol.fail(CloseCode.TOO_MANY, reason)
         self.send_data()

@@ -35,10 +35,11 @@ from gateway.dialects.base import Dialect, FrameLimits, Route
 from gateway.dialects.routes import ROUTES
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import Ready
+from gateway.server.byte_budget import ByteBudget
 from gateway.server.closing import close
 from gateway.server.connection import Connection
 from gateway.server.descriptors import Door, Sockets, deepen
-from gateway.server.generations import Generations
+from gateway.server.generations import Generations, client_name
 from gateway.server.handshake import Handshake, unauthorized
 from gateway.server.logs import LIBRARY, fields, unexpected
 from gateway.server.pages import PROBES, Page, page_for, text_page, unless_known
@@ -93,7 +94,7 @@ class Gateway:
                 self.settings.max_connections,
                 self._sockets.connections,
             )
-        settings, options = self.settings, options_of(self.settings)
+        settings, options = self.settings, options_of(self.settings, self._generations.arriving)
         self._door = Door(self._sockets.all, options["create_connection"])
         options |= {
             "process_request": self._process_request,
@@ -331,8 +332,9 @@ class Gateway:
         if route is not None:
             if not upgrade:
                 return _response(upgrade_required(route))
-            if not self.tokens or self._handshake.token(self._routing.secret(request)) is not None:
-                client.let_in()
+            token = self._handshake.token(self._routing.secret(request))
+            if not self.tokens or token is not None:
+                client.let_in(client_name(token, self._handshake.address(request, _peer(client))))
             return None
         if request.method not in {"GET", "HEAD"}:
             allow = {"Allow": "GET, HEAD"}
@@ -347,15 +349,16 @@ class Gateway:
         return _response(page, head=request.method == "HEAD")
 
 
-def options_of(settings: Settings) -> dict[str, Any]:
+def options_of(settings: Settings, arriving: ByteBudget) -> dict[str, Any]:
     """Return the arguments of websockets' `serve` that come from the settings."""
+    make = partial(MeteredConnection, settings=settings, turn=Turn(), budget=arriving)
     return {
         "compression": "deflate" if settings.compression else None,
         "server_header": None,
         "logger": logging.getLogger(LIBRARY),
         "max_size": settings.max_frame_bytes,
         "max_queue": 0,  # nothing more is read while a message waits
-        "create_connection": partial(MeteredConnection, settings=settings, turn=Turn()),
+        "create_connection": make,
         "ping_interval": settings.ping_interval_s,
         "ping_timeout": settings.ping_timeout_s,
         "close_timeout": settings.close_timeout_s,

@@ -18,6 +18,7 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
 from gateway.configuration.settings import Settings
+from gateway.server.byte_budget import ByteBudget
 from gateway.server.server import options_of
 
 LARGEST = 32 * 1024 * 1024  # bytes; the suite's own largest message is 16 MiB
@@ -37,7 +38,7 @@ async def echo(socket):
 
 async def run(wstest, folder, exclude):
     """Run the suite; return how each case ended."""
-    options = options_of(Settings(max_frame_bytes=LARGEST))
+    options = options_of(Settings(max_frame_bytes=LARGEST), ByteBudget(4 * LARGEST, 1.0))
     options["process_request"] = lambda socket, request: socket.let_in()
     async with serve(echo, "127.0.0.1", 0, **options) as server:
         port = server.sockets[0].getsockname()[1]

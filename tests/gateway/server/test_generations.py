@@ -107,3 +107,54 @@ async def test_clients_that_cannot_be_told_apart_are_of_no_name_and_have_no_shar
                 await wire.send(Generate(id=str(number), prompt="hi"))
             assert (await wire.until("error"))[-1]["id"] == "4"
         assert [request.options.get("client") for request in provider.requests] == [None] * 4
+
+
+class Building(Echo):
+    """Prompts are built once `gate` is set."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = asyncio.Event()
+
+    async def _words(self, prompt):
+        await self.gate.wait()
+        yield GenerateResponse(content="x")
+
+
+async def test_large_requests_whose_prompts_are_not_built_are_counted_by_client():
+    provider, limits = Building(), {"request_bytes": 40_000, "client_share": 0.5}
+    tokens = Tokens([Token(name, sha256(name.encode()).hexdigest()) for name in "ab"])
+
+    def of(name):
+        return {"additional_headers": {"Authorization": f"Bearer {name}"}}
+
+    def large(name):
+        return Generate(id=name, prompt="x" * 6000)
+
+    async with running(provider, tokens, **limits) as gateway:
+        async with wired(gateway, **of("a")) as mine, wired(gateway, **of("b")) as other:
+            await mine.send(large("1"))
+            await mine.send(large("2"))
+            refused = await mine.receive()
+            assert (refused["id"], refused["code"]) == ("2", "overloaded")
+            assert refused["retryable"] is True
+            await mine.send(Generate(id="3", prompt="small"))
+            await other.send(large("4"))
+            await eventually(lambda: gateway._generations.live == 3)
+            provider.gate.set()
+            await mine.until("done")
+            await mine.until("done")
+            await other.until("done")
+            assert gateway._generations.unbuilt.held == 0
+            await mine.send(large("5"))
+            await mine.until("done")
+        assert gateway._generations.arriving.held == 0
+
+
+async def test_a_cancelled_request_is_no_longer_counted():
+    async with running(Building()) as gateway, wired(gateway) as wire:
+        await wire.send(Generate(id="1", prompt="x" * 6000))
+        await eventually(lambda: gateway._generations.unbuilt.held)
+        await wire.send(Cancel(id="1"))
+        await wire.until("done")
+        await eventually(lambda: not gateway._generations.unbuilt.held)

@@ -299,3 +299,98 @@ async def test_many_clients_that_fill_their_sockets_share_a_turn():
 
 def noted(updated, counts):
     return lambda count: counts.append(count) or updated(count)
+
+
+# Room for large messages.
+
+PART = json.dumps(
+    {"type": "ping", "nonce": "x" * 18_000}
+).encode()  # too long a nonce, but no flood
+ROOM = {"request_bytes": 80_000, "max_frame_bytes": 20_000}
+
+
+def client_of(number):
+    """Return a header with the token of a client of its own."""
+    return f"Authorization: Bearer {number}"
+
+
+MANY = Tokens([Token(str(n), hashlib.sha256(str(n).encode()).hexdigest()) for n in range(12)])
+
+
+async def connections_of(gateway, stack, count, *headers):
+    """Return so many wires, after their greeting."""
+    wires = [
+        await stack.enter_async_context(raw(gateway, client_of(number), *headers))
+        for number in range(count)
+    ]
+    for wire in wires:
+        await wire.receive()
+    return wires
+
+
+def in_memory(gateway):
+    """Return the bytes that the gateway has received and not decoded."""
+    sockets = [connection._socket for connection in gateway._connections]
+    frames = [frame for one in sockets for frame in one.recv_messages.frames.queue]
+    return sum(len(one._reader.buffer) for one in sockets) + sum(len(one.data) for one in frames)
+
+
+@pytest.mark.parametrize("pieces", [1, 12])
+async def test_large_messages_of_all_connections_share_a_room(pieces):
+    step = len(PART) // pieces + 1
+    parts = [PART[at : at + step] for at in range(0, len(PART), step)]
+    frames = [
+        raw_frame(part, Opcode.CONT if n else Opcode.TEXT, end=n == len(parts) - 1)
+        for n, part in enumerate(parts)
+    ]
+    sent = b"".join(frames)
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(running(scripted(), MANY, **ROOM))
+        budget = gateway._generations.arriving
+        wires = await connections_of(gateway, stack, 12)
+        for wire in wires:
+            wire.writer.write(sent[:-9])
+        await eventually(lambda: budget.contended)
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+            assert in_memory(gateway) <= budget.limit + 12 * reading.SMALL_PIECE + len(PART)
+        for wire in wires:
+            wire.writer.write(sent[-9:])
+        if pieces == 1:  # what waits with a part of its message in memory is cut off in the end
+            for wire in wires:
+                assert json.loads((await wire.receive())[1])["type"] == "error"
+            await eventually(lambda: not budget.held)
+    assert (budget.held, budget.contended) == (0, False)
+
+
+async def test_who_takes_long_for_a_large_message_is_cut_off_while_others_wait(monkeypatch):
+    monkeypatch.setattr(reading, "MAX_MESSAGE_S", 0.1)
+    sent = raw_frame(PART)
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(running(scripted(), MANY, **ROOM))
+        slow = await connections_of(gateway, stack, 2)
+        for wire in slow:
+            wire.writer.write(sent[:-9])
+        await asyncio.sleep(0.2)
+        assert gateway.connections == 2, "nobody waits"
+        (*_, other) = await connections_of(gateway, stack, 3)
+        other.writer.write(sent)
+        assert await slow[0].close_code() == CloseCode.TOO_MANY
+        assert json.loads((await other.receive())[1])["type"] == "error"
+
+
+async def test_a_message_that_may_become_larger_has_room_for_that():
+    noise = hashlib.shake_128(b"").hexdigest(4000)
+    message = json.dumps({"type": "ping", "nonce": noise}).encode()
+    large = raw_frame(deflated(message), compressed=True)
+    async with AsyncExitStack() as stack:
+        options = {**ROOM, "compression": True}
+        gateway = await stack.enter_async_context(running(scripted(), MANY, **options))
+        (wire,) = await connections_of(gateway, stack, 1, DEFLATE)
+        wire.writer.write(large[:-9])
+        budget = gateway._generations.arriving
+        await eventually(lambda: budget.held)
+        assert budget.held == ROOM["max_frame_bytes"]
+        wire.writer.write(large[-9:])
+        assert (await wire.receive())[0] == Opcode.TEXT  # an error, compressed
+        await eventually(lambda: not budget.held)
