@@ -3,7 +3,8 @@
 Rule 1: prompts are built in turns that are fair between clients, a few steps each. A prompt whose
 caller has gone is dropped before its next step.
 Rule 2: a prompt may take `max_seconds` of work in all. One that is over this limit in the middle of
-a step, such as in a template that loops, is interrupted by an exception in the thread.
+a step, such as in a template that loops, is interrupted by an exception in the thread, and again
+if that was lost, in a finalizer or a handler.
 Rule 3: closing waits for a bounded time. What can't be interrupted, a call of native code, is then
 left behind; the thread is a daemon, so that it does not keep the program from its end.
 """
@@ -34,6 +35,8 @@ CHECKS = 8  # checks for a prompt that takes too long, within the time that one 
 TURN_S = 0.02  # seconds after which another prompt has its turn; most prompts take less
 STEP_S = 0.2  # seconds, longer than an ordinary step takes
 LAST_S = 0.5  # seconds that an interrupted step has to end before the thread is left behind
+RETRY_S = 0.2  # seconds until a step that was interrupted, and goes on, is interrupted again
+TRY_S = 0.05  # seconds in which an interruption reaches the thread, if that runs Python code
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,7 @@ class _Job:
     # Whether its future is cancelled. To ask the future takes a lock of its own, which an
     # interruption might leave locked.
     cancelled: bool = False
+    interrupted: float = 0.0  # when it was last interrupted, on the monotonic clock
 
     def end(self, result: Any = None, error: BaseException | None = None) -> None:
         """Give the future its result, unless it has one or is cancelled."""
@@ -109,17 +113,18 @@ class _Worker:
 
     def __init__(self, max_seconds: float):
         self._max_seconds = max_seconds
-        # Guards the attributes below. Reentrant, for a finalizer that runs while it is held. What
-        # may be interrupted takes the lock itself: the condition's own methods might keep it.
-        self._lock = threading.RLock()
-        self._condition = threading.Condition(self._lock)
+        # Guards the attributes up to the thread. Reentrant, for a finalizer that runs while it is
+        # held.
+        self._condition = threading.Condition(threading.RLock())
         self._queue: PromptQueue[_Job] = PromptQueue()
-        self._running: _Job | None = None
-        self._interrupted = False  # whether an exception is on its way to the running step
         self._closed = False
         self._thread: threading.Thread | None = None
+        self._running: _Job | None = None  # set by the thread
+        # Held while an interruption is on its way, so none is where the thread holds it.
+        self._interrupting = threading.Lock()
         self._working = threading.Event()  # set while the watch must look
-        self._over = threading.Event()  # set once closed
+        self._impatient = threading.Event()  # set when whatever runs must end
+        self._ended = False  # whether the thread runs nothing any more
 
     def add(self, job: _Job) -> Future[Any]:
         with self._condition:
@@ -149,8 +154,6 @@ class _Worker:
         """Refuse new jobs, and end those that wait."""
         with self._condition:
             self._closed = True
-            self._over.set()
-            self._working.set()
             waiting = self._queue.clear()
             self._condition.notify()
         for job in waiting:
@@ -158,8 +161,7 @@ class _Worker:
 
     def close(self, grace_s: float) -> None:
         self.refuse()
-        with self._lock:
-            running, thread = self._running, self._thread
+        running, thread = self._running, self._thread
         if running is not None and running.steps is not None:
             self._end(running, error=_unloaded())
             grace_s = STEP_S
@@ -167,8 +169,7 @@ class _Worker:
             return
         thread.join(grace_s)
         if thread.is_alive():
-            with self._lock:
-                self._interrupt()
+            self._impatient.set()
             thread.join(LAST_S)
         if thread.is_alive():
             log.warning("a prompt could not be ended, and its thread is left behind")
@@ -183,8 +184,12 @@ class _Worker:
 
     def _run(self) -> None:
         clear_streams_at_thread_end()
-        while self._turn():
-            pass
+        try:
+            while self._turn():
+                pass
+        finally:
+            self._ended = True
+            self._working.set()
 
     def _turn(self) -> bool:
         """Give the next job a turn, once there is one; return whether the thread goes on."""
@@ -216,6 +221,7 @@ class _Worker:
             outcome = self._outcome(job)
             self._settle()
         except _InterruptedError:
+            self._running = None  # at once, so that there is no other interruption
             self._settle()
             outcome = (None, self._too_slow())
         if outcome is not None:
@@ -224,8 +230,7 @@ class _Worker:
 
     def _outcome(self, job: _Job) -> tuple[Any, BaseException | None] | None:
         """Take steps of a job for one turn; return its result or error if they were the last."""
-        with self._lock:
-            self._running = job
+        self._running = job
         try:
             if job.steps is None:
                 assert job.work is not None
@@ -247,51 +252,64 @@ class _Worker:
             f"building the prompt took more than the {self._max_seconds:g} s that it may take"
         )
 
-    # Interrupting a step. At most one exception is sent to each, and none reaches what follows it.
+    # Interrupting a step. Only the watch does, and nothing that follows the step is interrupted.
 
     def _settle(self) -> None:
         """End the time in which the running step may be interrupted."""
-        with self._lock:
+        with self._interrupting:
             self._running = None
-            if self._interrupted:
-                _send(threading.get_ident(), None)
-                self._interrupted = False
-
-    def _interrupt(self) -> None:
-        if self._running is not None and not self._interrupted:
-            assert self._thread is not None
-            assert self._thread.ident is not None
-            self._interrupted = True
-            _send(self._thread.ident, _InterruptedError)
 
     def _watch(self) -> None:
-        """Interrupt prompts that take too long."""
-        while True:
+        """Interrupt prompts that take too long, and whatever still runs some time after closing."""
+        while not self._ended:
             self._working.wait()
             self._working.clear()
             while self._is_working():
-                if self._over.wait(self._max_seconds / CHECKS):
-                    return
-            if self._over.is_set():
-                return
+                if self._impatient.wait(self._max_seconds / CHECKS):
+                    time.sleep(RETRY_S / CHECKS)
 
     def _is_working(self) -> bool:
         """Return whether a job runs; interrupt it if it takes too long."""
-        with self._condition:
-            job = self._running
-            if job is None:
-                return False
-            took = job.seconds + time.monotonic() - job.began
-            if job.steps is not None and took > self._max_seconds:
-                self._interrupt()
-            return True
+        job = self._running
+        if job is None:
+            return False
+        now = time.monotonic()
+        took = job.seconds + now - job.began
+        too_long = job.steps is not None and took > self._max_seconds
+        if (too_long or self._impatient.is_set()) and now - job.interrupted > RETRY_S:
+            job.interrupted = now
+            self._interrupt(job)
+        return True
+
+    def _interrupt(self, job: _Job) -> None:
+        """Raise an exception in the thread, unless it only runs native code for some moments.
+
+        While an exception is on its way, Python before 3.13 looks for it in all threads at every
+        call: slowly, and in 3.11 under a tracer for ever, so this calls no Python code meanwhile.
+        """
+        assert self._thread is not None
+        thread, watch = _thread_id(self._thread), _thread_id(threading.current_thread())
+        send = ctypes.pythonapi.PyThreadState_SetAsyncExc
+        error = ctypes.py_object(_InterruptedError)
+        with self._interrupting:
+            if self._running is not job:
+                return
+            until = time.monotonic() + TRY_S
+            send(thread, error)
+            while self._running is job and time.monotonic() < until:
+                time.sleep(0.001)
+            send(thread, None)
+            try:  # ends the search, which taking back does not
+                send(watch, error)
+                time.sleep(0)
+            except _InterruptedError:
+                pass
 
 
 def _unloaded() -> EngineClosedError:
     return EngineClosedError("the model was unloaded")
 
 
-def _send(ident: int, error: type[BaseException] | None) -> None:
-    """Raise an exception in a thread at its next bytecode; None takes back one not raised yet."""
-    raised = None if error is None else ctypes.py_object(error)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), raised)
+def _thread_id(thread: threading.Thread) -> ctypes.c_ulong:
+    assert thread.ident is not None
+    return ctypes.c_ulong(thread.ident)

@@ -1,6 +1,7 @@
 """The prompt thread builds in fair turns, within a time, and ends whatever it does."""
 
 import gc
+import sys
 import threading
 import time
 import weakref
@@ -88,7 +89,9 @@ def test_prompts_that_are_built_in_one_turn_keep_their_order(thread):
     for future in made:
         future.add_done_callback(lambda done: ended.append(done.result()))
     go_on.set()
-    thread.submit(int).result(TIMEOUT)
+    for future in made:
+        future.result(TIMEOUT)
+    thread.submit(int).result(TIMEOUT)  # after the callbacks of what came before it
     assert "".join(ended) == "abcd"
 
 
@@ -119,6 +122,60 @@ def test_a_step_that_loops_is_interrupted_and_the_next_prompt_is_built(hasty):
     with pytest.raises(RequestTimeoutError, match="more than the"):
         looped.result(TIMEOUT)
     assert after.result(TIMEOUT) == "after"
+
+
+def swallowing(times, begun=None):
+    """Steps of which one handles so many interruptions as if they were errors, and never ends."""
+    for _ in range(times):
+        try:
+            if begun is not None:
+                begun.set()
+            next(looping())
+        except BaseException:  # noqa: BLE001 - as a bare `except` of a template's extension
+            pass
+    yield from looping()
+
+
+def test_a_step_that_swallows_an_interruption_is_interrupted_again(hasty):
+    swallowed = hasty.build("a", swallowing(2))
+    with pytest.raises(RequestTimeoutError, match="more than the"):
+        swallowed.result(TIMEOUT)
+    assert hasty.submit(sum, [1, 2]).result(TIMEOUT) == 3
+
+
+def traced(work):
+    """Call this in a thread under a tracer, and return whether it ends."""
+    ended = threading.Event()
+
+    def run():
+        sys.settrace(lambda *_: None)
+        work()
+        ended.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    return ended.wait(TIMEOUT)
+
+
+def test_an_interruption_leaves_nothing_to_look_for_in_other_threads(hasty):
+    with pytest.raises(RequestTimeoutError):
+        hasty.build("a", looping()).result(TIMEOUT)
+    assert hasty.submit(int).result(TIMEOUT) == 0
+    assert traced(threading.current_thread), "a traced thread looks for an exception for ever"
+
+
+def test_other_threads_go_on_while_native_code_cannot_be_interrupted(hasty):
+    go_on = threading.Event()
+
+    def stuck():
+        go_on.wait(TIMEOUT * 3)
+        yield
+
+    building = hasty.build("a", stuck())
+    while not hasty._worker._interrupting.locked():
+        time.sleep(0.001)
+    assert traced(threading.current_thread)
+    go_on.set()
+    building.exception(TIMEOUT)
 
 
 def test_a_prompt_is_limited_in_all_its_steps_together(hasty):
@@ -162,6 +219,17 @@ def test_closing_ends_a_step_that_loops_and_all_that_waits(thread):
     with pytest.raises(EngineClosedError):
         thread.submit(int)
     assert not any(one.name == "mlx-prompt" for one in own_threads(thread))
+
+
+def test_closing_ends_a_step_that_swallows_an_interruption(thread, caplog):
+    begun = threading.Event()
+    running, own = thread.build("a", swallowing(1, begun)), own_threads(thread)
+    begun.wait(TIMEOUT)
+    thread.close()
+    with pytest.raises(EngineClosedError):
+        running.result(0)
+    assert not any(one.is_alive() for one in own)
+    assert "left behind" not in caplog.text
 
 
 def own_threads(thread):
