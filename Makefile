@@ -18,7 +18,7 @@ PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKER
 
 .DEFAULT_GOAL := check
 
-.PHONY: check serve chat test test-slow coverage lint format bench-engine bench-gateway attack autobahn fuzz soak browser wheel lock clean help
+.PHONY: check serve chat test test-slow coverage lint format bench-engine bench-gateway bench-compare attack autobahn fuzz soak browser wheel lock clean help
 
 check: lint test  ## Run the linters and the tests
 
@@ -52,6 +52,9 @@ bench-engine: $(VENV)/dev.ready  ## Measure the engine beside mlx-lm: ARGS="--qu
 
 bench-gateway: $(VENV)/dev.ready  ## Measure the gateway alone, beside a bare loop: ARGS="--quick"
 	$(BIN)/python -m tests.bench.gateway --json .build/bench-gateway.json $(ARGS)
+
+bench-compare: $(VENV)/dev.ready  ## Compare decoding with another checkout, in turns: TREE=../before
+	$(BIN)/python -m tests.bench.compare $(TREE) $(ARGS)
 
 attack: $(VENV)/dev.ready  ## Attack a gateway, three minutes: ARGS="--only pings", ARGS="--list"
 	$(BIN)/python -m tests.bench.attack --json .build/attack.json $(ARGS)

@@ -1,8 +1,10 @@
 """Each benchmark still runs; what it measures is for a quiet machine."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,3 +22,15 @@ def test_a_benchmark_runs_through(module, least, tmp_path):
     )
     assert figures.exists(), done.stderr
     assert len(json.loads(figures.read_text())) >= least, done.stdout
+
+
+@pytest.mark.slow("a comparison starts four processes that each load a model")
+@pytest.mark.timeout(300)
+def test_a_tree_is_compared_with_itself():
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "tests.bench.compare", str(root), "--rounds", "2"]
+    done = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, timeout=TIMEOUT * 20, check=False
+    )
+    rows = [line for line in done.stdout.splitlines() if re.search(r"│ +(1|8|32) │", line)]
+    assert len(rows) == 3, done.stdout + done.stderr
