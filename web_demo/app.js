@@ -43,10 +43,10 @@ function useToken(event) {
   location.reload();
 }
 
-/** @param {import("./client.js").ConnectionState} state @param {number} [closeCode] */
-function showState(state, closeCode) {
+/** @param {import("./client.js").ConnectionState} state @param {number} [closeCode] @param {string} [reason] */
+function showState(state, closeCode, reason) {
   const shown = find("#state");
-  shown.textContent = STATES[state];
+  shown.textContent = reason ? `${STATES[state]}: ${reason}` : STATES[state];
   shown.dataset.state = state;
   if (state === "open") showReady();
   if (closeCode === NOT_AUTHENTICATED) askForToken();

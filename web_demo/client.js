@@ -69,8 +69,8 @@
  * @typedef {{
  *   token?: string | (() => string | Promise<string>),
  *   WebSocket?: typeof WebSocket,
- *   onstate?: (state: ConnectionState, closeCode?: number) => void,
- * }} ConnectOptions
+ *   onstate?: (state: ConnectionState, closeCode?: number, reason?: string) => void,
+ * }} ConnectOptions `reason` is what the gateway said when it closed the connection
  */
 
 export const PROTOCOL = "mlx-gateway.v1.json";
@@ -94,8 +94,12 @@ export const RETRYABLE = Object.freeze({
   internal: false,
 });
 
-/** Close codes after which the client does not reconnect, because it would be refused again. */
-const FATAL_CLOSES = new Set([4400, 4401, 4403]);
+/** Errors by close codes after which the client does not reconnect, because it would be refused again. */
+const FATAL_CLOSES = new Map([
+  [4400, "invalid_frame"],
+  [4401, "unauthorized"],
+  [4403, "forbidden"],
+]);
 const BACKOFF_FIRST_MS = 250;
 const BACKOFF_MAX_MS = 10_000;
 /** The gateway's default time for keeping a run without a connection. */
@@ -157,6 +161,8 @@ export function connect(url, options = {}) {
   let attempts = 0;
   let lastId = 0;
   let closedByCaller = false;
+  /** Why there is no connection any more. @type {(text: string) => GatewayError} */
+  let failure = (text) => new ConnectionLostError(text);
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -167,11 +173,12 @@ export function connect(url, options = {}) {
   /**
    * @param {ConnectionState} next
    * @param {number} [closeCode]
+   * @param {string} [reason]
    */
-  function become(next, closeCode) {
+  function become(next, closeCode, reason) {
     if (state === next) return;
     state = next;
-    options.onstate?.(state, closeCode);
+    options.onstate?.(state, closeCode, reason);
     events.dispatchEvent(new Event("state"));
   }
 
@@ -196,7 +203,7 @@ export function connect(url, options = {}) {
     // After a `hello` without a token, a gateway that requires one refuses at once.
     if (options.token === undefined) current.onopen = () => current.send('{"type":"hello"}');
     current.onmessage = (event) => receive(JSON.parse(event.data));
-    current.onclose = (event) => lost(current, event.code);
+    current.onclose = (event) => lost(current, event.code, event.reason);
   }
 
   /** @param {any} frame */
@@ -242,17 +249,26 @@ export function connect(url, options = {}) {
   /** Fail some of the runs. @param {(run: ReturnType<typeof createRun>) => boolean} which */
   function failRuns(which) {
     for (const run of [...runs.values()]) {
-      if (which(run)) run.fail((text) => new ConnectionLostError(text));
+      if (which(run)) run.fail(failure);
     }
+  }
+
+  /** Say what ended the connection for good, because the gateway would refuse it again. @param {number} code @param {string} reason */
+  function refused(code, reason) {
+    const error = FATAL_CLOSES.get(code) ?? "internal";
+    console.error(`mlx-gateway has closed the connection (${code}): ${reason}`);
+    failure = (text) => new GatewayError(error, reason || `closed with ${code}`, { text });
   }
 
   /**
    * @param {WebSocket} which
    * @param {number} code
+   * @param {string} [reason]
    */
-  function lost(which, code) {
+  function lost(which, code, reason = "") {
     if (which !== socket) return;
     socket = null;
+    if (FATAL_CLOSES.has(code)) refused(code, reason);
     // Unsent frames keep waiting, and runs with a ticket are resumed later.
     const frames = waiting.map((text) => JSON.parse(text));
     const unsent = new Set(frames.filter(({ type }) => type === "generate").map(({ id }) => id));
@@ -260,8 +276,8 @@ export function connect(url, options = {}) {
     failRuns((run) => over || !(unsent.has(run.handle.id) || run.resumable));
     for (const [id, run] of leaving) if (over || !run.hasTicket) leaving.delete(id);
     if (over) {
-      become("closed", code);
-      ready.reject(new ConnectionLostError(""));
+      become("closed", code, reason);
+      ready.reject(failure(""));
       return;
     }
     clearTimeout(givingUp);
@@ -319,7 +335,7 @@ export function connect(url, options = {}) {
   function send(frame) {
     const text = JSON.stringify(frame);
     if (state === "open" && socket?.readyState === 1) put(socket, text);
-    else if (state === "closed") throw new ConnectionLostError("");
+    else if (state === "closed") throw failure("");
     else if (waiting.length >= MAX_WAITING) {
       throw new GatewayError("overloaded", "too many requests wait for a connection", {
         retryable: true,

@@ -97,6 +97,8 @@ class Service:
                 by_user = self._signal is signal.SIGINT
                 return ExitStatus.INTERRUPTED if by_user else ExitStatus.TERMINATED
             print(f"Open {self._gateway.url}", flush=True)  # noqa: T201 - this is the data
+            if self._gateway.settings.dev:
+                self._errors.print("pages of every origin on this machine may connect (`--dev`)")
             await self._stop.wait()
             await self._gateway.drain()
         finally:

@@ -103,8 +103,15 @@ class Settings:
     )
     origins: str | None = _setting(
         None,
-        "origins whose pages may connect, such as `https://app.example`, separated by commas",
+        "origins whose pages may connect, such as `https://app.example` or `http://localhost:*`, "
+        "separated by commas",
         "Access",
+    )
+    dev: bool = _setting(
+        default=False,
+        why="for development: let pages of every origin on this machine connect, whatever their "
+        "port, and read the demo page's files anew at each request; needs a `host` on loopback",
+        group="Access",
     )
     trusted_proxies: str | None = _setting(
         None,

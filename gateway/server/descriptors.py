@@ -20,7 +20,15 @@ from weakref import WeakSet
 
 from websockets.asyncio.server import ServerConnection
 
-__all__ = ["Door", "Rare", "Sockets", "deepen", "raise_limit", "tell_rarely_of_accept"]
+__all__ = [
+    "LOG_EVERY_S",
+    "Door",
+    "Rare",
+    "Sockets",
+    "deepen",
+    "raise_limit",
+    "tell_rarely_of_accept",
+]
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,10 @@
 """The checks before a connection is served, and the counts of connections.
 
-Rule 1: a wrong Host or Origin is answered with the status 403, a wrong token in the header with
-401, a connection too many with 429 or 503 and Retry-After.
-Rule 2: for a token among the subprotocols, the connection is made and then closed with 4401 or
-4429, because a browser shows a page the close code, but not the status.
+Rule 1: a wrong Host is answered with the status 403, a wrong token in the header with 401, a
+connection too many with 429 or 503 and Retry-After.
+Rule 2: for a wrong Origin, and for a token among the subprotocols, the connection is made and then
+closed with 4403, 4401 or 4429, because a browser shows a page the close code, but not the status.
+Nothing else is served on it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,16 @@ from websockets.http11 import Request
 
 from gateway.configuration.settings import Settings
 from gateway.protocol.codes import CloseCode
-from gateway.server.descriptors import Rare
-from gateway.server.origins import client_address, host_allowed, listed, origin_allowed, proxies
+from gateway.server.descriptors import LOG_EVERY_S, Rare
+from gateway.server.origins import (
+    client_address,
+    flags_for,
+    host_allowed,
+    is_loopback,
+    listed,
+    origins,
+    proxies,
+)
 from gateway.server.pages import Page, text_page
 from gateway.server.rates import Counts, Rates
 from gateway.server.tokens import Token, Tokens, from_header
@@ -30,13 +39,15 @@ log = logging.getLogger(__name__)
 
 PAGES_BURST_S = 10  # seconds whose plain GETs may come at once
 RETRY_AFTER_S = 5  # for a client over a limit of connections
+MAX_TOLD = 64  # refused origins that are logged in LOG_EVERY_S
+MAX_REASON_BYTES = 123  # of a close frame
 
 
 class Handshake:
     """The rules of the handshake, and the numbers of connections by token and by address."""
 
     def __init__(self, settings: Settings, tokens: Tokens, max_connections: int | None = None):
-        """Read the rules from settings. Raises ValueError if `trusted_proxies` has no addresses.
+        """Read the rules from settings. Raises ValueError for a wrong list of them.
 
         `max_connections` may be lower than in the settings.
         """
@@ -44,7 +55,11 @@ class Handshake:
         self.draining = False
         self._settings = settings
         self._hosts = listed(settings.hosts)
-        self._origins = listed(settings.origins)
+        self._local = settings.unix is None and is_loopback(settings.host)
+        if settings.dev and not self._local:
+            raise ValueError("`dev` lets pages of this machine connect, so `host` must be loopback")
+        self._origins = origins(settings.origins, loopback=settings.dev)
+        self._told: dict[str, float] = {}  # when a refused origin was logged, the oldest first
         self._proxies = proxies(settings.trusted_proxies)
         self._by_address = Counts()
         self._by_token = Counts()
@@ -56,10 +71,11 @@ class Handshake:
 
     # Before the connection is made.
 
-    def refusal(self, request: Request, peer: str, *, upgrade: bool) -> Page | None:
+    def refusal(self, request: Request, peer: str, *, stream: bool) -> Page | None:
         """Return the answer that refuses a request, None if it is allowed.
 
-        `upgrade` says that the request opens a WebSocket.
+        `stream` says that the request is for a path of WebSockets. One with a wrong Origin is
+        allowed here, and `foreign_origin` returns it.
         """
         host = _only(request.headers.get_all("Host"))
         if not self._host_allowed(host):
@@ -67,14 +83,10 @@ class Handshake:
                 HTTPStatus.FORBIDDEN,
                 "this Host is not allowed; the setting `hosts` lists those that are",
             )
-        if not upgrade:
+        if not stream:
             return None
-        origins = request.headers.get_all("Origin")
-        if origins and not origin_allowed(_only(origins), host, self._origins):
-            return text_page(
-                HTTPStatus.FORBIDDEN,
-                "pages of this origin may not connect; the setting `origins` lists those that may",
-            )
+        if self.foreign_origin(request) is not None:
+            return self._too_many(None, self.address(request, peer))
         # A client without a token here may still send one in `hello`.
         shown = from_header(request.headers.get_all("Authorization"))
         if self.is_wrong(shown):
@@ -86,6 +98,39 @@ class Handshake:
         if self._pages.spend(self.address(request, peer), 1, time.monotonic()):
             return None
         return _later(HTTPStatus.TOO_MANY_REQUESTS, "too many requests from this address")
+
+    # Origins.
+
+    def foreign_origin(self, request: Request) -> str | None:
+        """Return a request's Origin if its pages may not connect, else None."""
+        host, origin = _only(request.headers.get_all("Host")), _origin(request)
+        return None if self._origins.allow(origin, host) else origin
+
+    def reader(self, request: Request) -> str | None:
+        """Return a request's Origin if its pages may read what is for listed origins, else None."""
+        origin = _origin(request)
+        return origin if origin is not None and self._origins.list(origin) else None
+
+    def refuse_origin(self, origin: str) -> str:
+        """Log that pages of an origin are refused; return the reason that they are told."""
+        if self._is_to_tell(origin):
+            flags = flags_for(origin, self._settings.origins, local=self._local)
+            advice = "start with " + flags if flags else "no setting can"
+            log.warning("refused a page of the origin %.200r; to let it in, %s", origin, advice)
+        flags = flags_for(origin, None, local=self._local)
+        reason = f"pages of this origin are refused; start the gateway with {flags}"
+        fits = len(reason.encode()) <= MAX_REASON_BYTES
+        return reason if flags and fits else "pages of this origin are refused; the log says more"
+
+    def _is_to_tell(self, origin: str) -> bool:
+        """Return whether to log a refused origin: once in LOG_EVERY_S, and for MAX_TOLD of them."""
+        now = time.monotonic()
+        while (oldest := next(iter(self._told), None)) and self._told[oldest] < now - LOG_EVERY_S:
+            del self._told[oldest]
+        if origin in self._told or len(self._told) >= MAX_TOLD:
+            return False
+        self._told[origin] = now
+        return True
 
     def _host_allowed(self, host: str | None) -> bool:
         if self._settings.unix is not None and not self._hosts:
@@ -161,6 +206,10 @@ def unauthorized() -> Page:
 
 def _later(status: HTTPStatus, reason: str) -> Page:
     return text_page(status, reason, {"Retry-After": str(RETRY_AFTER_S)})
+
+
+def _origin(request: Request) -> str | None:
+    return _only(request.headers.get_all("Origin"))
 
 
 def _only(values: Sequence[str]) -> str | None:

@@ -3,6 +3,9 @@
 A page of another site can make a browser connect to a server on this machine; its Origin header
 shows this. With DNS rebinding, the site points a name of its own at this machine, so that the page
 has the server's origin; the Host header then has the site's name.
+
+Origins are compared in the form in which browsers send them: in lower case, without the default
+port of http and https, and without a path.
 """
 
 from __future__ import annotations
@@ -10,15 +13,18 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 __all__ = [
+    "Origins",
     "Proxies",
     "client_address",
+    "flags_for",
     "host_allowed",
     "is_loopback",
     "listed",
-    "origin_allowed",
+    "origins",
     "proxies",
 ]
 
@@ -26,6 +32,11 @@ UNIX = "unix"  # stands for clients of the Unix socket
 Proxies = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network | str, ...]
 
 WITH_PORT = re.compile(r"\[([^]]*)\](?::\d*)?|([^:]*):\d*")
+ORIGIN = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<name>\[[0-9a-f:.]+\]|[\w.-]*)(?P<port>:\d{1,5})?"
+)
+WITH_SLASH = re.compile(r"([^/])/$")
+DEFAULT_PORTS = {"http": 80, "https": 443}
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -48,15 +59,128 @@ def host_allowed(host: str | None, bound: str, hosts: Collection[str] = ()) -> b
     return not is_loopback(bound) and _is_address(name)
 
 
-def origin_allowed(origin: str | None, host: str | None, origins: Collection[str] = ()) -> bool:
-    """Return whether an Origin may connect: the server's own, a listed one, or None (no page)."""
-    if origin is None or origin.lower() in origins:
-        return True
+@dataclass(frozen=True)
+class Origins:
+    """The origins whose pages may connect, besides the server's own; made by `origins`."""
+
+    exact: frozenset[str] = frozenset()
+    any_port: frozenset[str] = frozenset()  # scheme and name of loopback origins with any port
+    loopback: bool = False  # whether pages of this machine may connect, whatever their port
+
+    def allow(self, origin: str | None, host: str | None) -> bool:
+        """Return whether an Origin may connect: the server's own, one of these, or None (no page).
+
+        `host` is the Host header of the same request.
+        """
+        return origin is None or self.list(origin) or _is_own(origin, host)
+
+    def list(self, origin: str) -> bool:
+        """Return whether an Origin is one of these."""
+        try:
+            parts = _Origin.parse(origin)
+        except ValueError:
+            return False
+        return (
+            parts.text in self.exact
+            or parts.without_port in self.any_port
+            or (self.loopback and parts.on_loopback)
+        )
+
+
+def origins(text: str | None, *, loopback: bool = False) -> Origins:
+    """Return the origins that a setting lists, and with `loopback` all of this machine.
+
+    Raises ValueError for an item that is not an origin.
+    """
+    exact, any_port = set(), set()
+    for item in sorted(listed(text)):
+        try:
+            if item.endswith(":*"):
+                any_port.add(_any_port(item))
+            else:
+                exact.add(_Origin.parse(WITH_SLASH.sub(r"\1", item)).text)
+        except ValueError as error:
+            raise ValueError(f"`{item}` in `origins` {error}") from error
+    return Origins(frozenset(exact), frozenset(any_port), loopback)
+
+
+def flags_for(origin: str, before: str | None, *, local: bool) -> str | None:
+    """Return the flags that let pages of an origin connect, None if nothing can.
+
+    `before` is the setting `origins` so far; `local` says that the gateway listens on loopback.
+    """
+    try:
+        added = _Origin.parse(origin)
+    except ValueError:
+        return None
+    flag = f"`--origins {','.join([*sorted(listed(before)), added.text])}`"
+    return f"`--dev` or {flag}" if local and added.on_loopback else flag
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """The parts of an origin in normal form; `port` is "" or begins with a colon."""
+
+    scheme: str
+    name: str
+    port: str
+
+    @classmethod
+    def parse(cls, text: str) -> _Origin:
+        """Return the parts of an origin. Raises ValueError with the reason why it is none."""
+        found = ORIGIN.fullmatch(text.lower())
+        if found is None or not (found["name"] or found[0] == "file://"):
+            raise ValueError(_why_no_origin(text))
+        scheme, name, port = found["scheme"], found["name"], found["port"] or ""
+        if port == f":{DEFAULT_PORTS.get(scheme)}":
+            port = ""
+        return cls(scheme, name if name.isascii() else _ascii(name), port)
+
+    @property
+    def text(self) -> str:
+        return self.without_port + self.port
+
+    @property
+    def without_port(self) -> str:
+        return f"{self.scheme}://{self.name}"
+
+    @property
+    def on_loopback(self) -> bool:
+        name = self.name.strip("[]")
+        return self.scheme in DEFAULT_PORTS and (is_loopback(name) or name.endswith(".localhost"))
+
+
+def _any_port(item: str) -> str:
+    parts = _Origin.parse(item.removesuffix(":*"))
+    if parts.port or not parts.on_loopback:
+        raise ValueError("has any port, which only an origin on loopback may have")
+    return parts.without_port
+
+
+def _ascii(name: str) -> str:
+    """Return an international name as browsers send it."""
+    try:
+        return name.encode("idna").decode()
+    except UnicodeError as error:
+        raise ValueError("has a name that is not valid") from error
+
+
+def _why_no_origin(text: str) -> str:
+    if text == "*":
+        return "would let in the pages of any site; list origins, or pass `--dev` while you develop"
+    if text == "null":
+        return "would let in the pages of any site, since each can have an origin of that name"
+    if "://" not in text:
+        return f"has no scheme; is it `http://{text}`, or `https://{text}`?"
+    return "is not an origin, such as `https://app.example` or `http://localhost:5173`"
+
+
+def _is_own(origin: str, host: str | None) -> bool:
     try:
         parts = urlsplit(origin)
     except ValueError:
         return False
-    return parts.scheme in {"http", "https"} and parts.netloc.lower() == (host or "").lower()
+    return parts.scheme in DEFAULT_PORTS and parts.netloc.lower() == (host or "").lower()
 
 
 def proxies(text: str | None) -> Proxies:

@@ -212,6 +212,11 @@ class Gateway:
     async def _handle(self, client: ServerConnection) -> None:
         assert isinstance(client, MeteredConnection), "as `options_of` says"
         assert client.request is not None
+        foreign = self._handshake.foreign_origin(client.request)
+        if foreign is not None:
+            self._refused(CloseCode.FORBIDDEN)
+            await client.close(CloseCode.FORBIDDEN, self._handshake.refuse_origin(foreign))
+            return
         secret = self._routing.secret(client.request)
         if self._handshake.is_wrong(secret):
             self._refused(CloseCode.NOT_AUTHENTICATED)
@@ -323,7 +328,7 @@ class Gateway:
         """Answer a plain GET, refuse a client that may not connect, let a WebSocket through."""
         route = self._routing.find(request)
         path, upgrade = path_of(request), bool(request.headers.get_all("Upgrade"))
-        refusal = self._handshake.refusal(request, _peer(client), upgrade=route is not None)
+        refusal = self._handshake.refusal(request, _peer(client), stream=route is not None)
         if refusal is None and not (route and upgrade) and path not in PROBES:
             refusal = self._handshake.page_refusal(request, _peer(client))
         if refusal is not None:
@@ -332,9 +337,7 @@ class Gateway:
         if route is not None:
             if not upgrade:
                 return _response(upgrade_required(route))
-            token = self._handshake.token(self._routing.secret(request))
-            if not self.tokens or token is not None:
-                client.let_in(client_name(token, self._handshake.address(request, _peer(client))))
+            self._let_in(client, request)
             return None
         if request.method not in {"GET", "HEAD"}:
             allow = {"Allow": "GET, HEAD"}
@@ -347,6 +350,13 @@ class Gateway:
             page_for(path, self._generations), request.headers.get_all("If-None-Match")
         )
         return _response(page, head=request.method == "HEAD")
+
+    def _let_in(self, client: MeteredConnection, request: Request) -> None:
+        """Accept large messages at once, if the client has shown all that it must."""
+        token = self._handshake.token(self._routing.secret(request))
+        foreign = self._handshake.foreign_origin(request) is not None
+        if not foreign and (not self.tokens or token is not None):
+            client.let_in(client_name(token, self._handshake.address(request, _peer(client))))
 
 
 def options_of(settings: Settings, arriving: ByteBudget) -> dict[str, Any]:

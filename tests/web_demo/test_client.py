@@ -12,7 +12,7 @@ from gateway.server.pages import web_root
 from provider import MLXProvider
 from provider.interface import GenerationError
 from provider.scripted import Call, Fail, Pause, Reason, Say, ScriptedProvider
-from tests.support.servers import eventually, running
+from tests.support.servers import eventually, running, stream_url
 from tests.web_demo.conftest import scripted_gateway
 
 pytestmark = pytest.mark.browser
@@ -574,3 +574,38 @@ async def test_a_token_that_can_not_be_had_yet_is_asked_for_again(new_page):
             """,
         )
     assert states == ["waiting", "connecting", "open"]
+
+
+CONNECT_TO = """
+    const states = [];
+    const onstate = (...given) => states.push(given);
+    const other = m.connect("%s", {onstate});
+    const ask = () => other.generate({prompt: "hi"}).result.then(
+        (result) => result.text, (error) => [error.code, error.message]);
+    const ready = other.ready.then((frame) => frame.protocol, (error) => error.code);
+    return [await ask(), await ready, await ask(), states];
+"""
+
+
+async def test_a_page_of_another_origin_is_told_why_it_is_refused_and_stays_closed(new_page):
+    async with scripted_gateway(Say("x")) as own, scripted_gateway(Say("x")) as other:
+        page = await new_page(own.url)
+        logged = []
+        page.on("console", lambda message: logged.append(message.text))
+        answers = await evaluate(page, CONNECT_TO % stream_url(other))
+        origin = own.url.rstrip("/")
+        reason = (
+            "pages of this origin are refused; "
+            f"start the gateway with `--dev` or `--origins {origin}`"
+        )
+        refusal = ["forbidden", reason]
+        assert answers == [refusal, "forbidden", refusal, [["closed", 4403, reason]]]
+        assert other._generations.metrics.refused == {"4403": 1}
+        await eventually(lambda: any("4403" in text and reason in text for text in logged))
+
+
+async def test_in_development_a_page_of_another_origin_on_this_machine_is_served(new_page):
+    async with scripted_gateway(Say("x")) as own, scripted_gateway(Say("x"), dev=True) as other:
+        page = await new_page(own.url)
+        answers = await evaluate(page, CONNECT_TO % stream_url(other))
+        assert answers == ["x", "mlx-gateway.v1", "x", [["open", None, None]]]

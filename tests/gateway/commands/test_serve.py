@@ -92,8 +92,9 @@ def test_serving_ends_cleanly_once_its_address_was_printed(errors, capsys):
 
     stopping = threading.Thread(target=stop)
     stopping.start()
-    assert serve(in_force(), "scripted", errors) is ExitStatus.OK
+    assert serve(in_force(dev=True), "scripted", errors) is ExitStatus.OK
     stopping.join()
+    assert "every origin on this machine may connect (`--dev`)" in errors.file.getvalue()
     assert gc.get_freeze_count() > len(gc.get_objects()) > 0  # what is imported is not walked
 
 
@@ -106,6 +107,8 @@ WRONG_TOKENS = "[tokens.alice]\nsha256 = 'no'\n"
         ({"host": "0.0.0.0"}, None, "there are no tokens"),
         ({}, WRONG_TOKENS, "tokens.alice"),
         ({"token_file": "/nowhere/tokens.toml"}, None, "No such file"),
+        ({"origins": "localhost:5173"}, None, "`localhost:5173` in `origins` has no scheme"),
+        ({"dev": True, "unix": "/nowhere/socket"}, None, "`host` must be loopback"),
         ({"tls_key": "/nowhere/key.pem"}, None, "without `tls_cert`"),
         ({"tls_cert": "/nowhere/cert.pem"}, None, "`/nowhere/cert.pem`: No such file"),
     ],

@@ -3,18 +3,31 @@
 import asyncio
 import base64
 import hashlib
+import logging
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from gateway.configuration.settings import Settings
 from gateway.dialects.native import BEARER_PROTOCOL
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Generate, Hello, Ping
+from gateway.server.handshake import MAX_TOLD, Handshake
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import Pause, Say, ScriptedProvider
-from tests.support.servers import Wire, close_code, eventually, get, running, stream_url, wired
+from tests.support.servers import (
+    UPGRADE,
+    Wire,
+    close_code,
+    eventually,
+    get,
+    running,
+    stream_url,
+    wired,
+)
 
 SECRET = "open sesame"
 DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()
@@ -30,14 +43,90 @@ def bearer(secret):
     return BEARER_PROTOCOL + base64.urlsafe_b64encode(secret.encode()).decode().rstrip("=")
 
 
-async def test_a_page_of_another_origin_is_refused():
-    async with running(scripted()) as gateway:
-        with pytest.raises(InvalidStatus) as caught:
-            async with connect(stream_url(gateway), origin="http://evil.example"):
-                pass
-        assert caught.value.response.status_code == 403
-        async with connect(stream_url(gateway), origin=f"http://127.0.0.1:{gateway.port}"):
-            pass
+@asynccontextmanager
+async def from_page(gateway, origin, **options):
+    async with connect(stream_url(gateway), origin=origin, **options) as socket:
+        yield socket
+
+
+@pytest.mark.parametrize("dev", [False, True])
+async def test_a_page_of_another_origin_is_told_so_and_served_nothing(dev):
+    provider = scripted(Say("x"))
+    async with running(provider, dev=dev) as gateway:
+        for offered in (None, [JSON_PROTOCOL], [bearer("wrong")]):
+            async with from_page(gateway, "http://evil.example", subprotocols=offered) as socket:
+                with suppress(ConnectionClosed):
+                    await Wire(socket).send(Generate(id="a", prompt="hi"))
+                with pytest.raises(ConnectionClosed):
+                    await socket.recv()
+                assert socket.close_code == CloseCode.FORBIDDEN
+                assert "start the gateway with `--origins http://evil.ex" in socket.close_reason
+        metrics = gateway._generations.metrics
+        assert (gateway.connections, sum(metrics.opened.values())) == (0, 0)
+        assert metrics.refused == {"4403": 3}
+        assert provider.requests == []
+        async with from_page(gateway, f"http://127.0.0.1:{gateway.port}") as socket:
+            assert (await Wire(socket).receive())["type"] == "ready"
+
+
+async def test_a_refused_page_is_logged_once_a_minute_with_the_flag_to_add(caplog):
+    caplog.set_level(logging.WARNING)
+    async with running(scripted(), origins="https://a.example") as gateway:
+        for origin in [
+            "http://localhost:5173",
+            "null",
+            "http://localhost:5173",
+            "http://b.example",
+        ]:
+            async with from_page(gateway, origin) as socket:
+                await close_code(socket)
+    flags = "`--dev` or `--origins https://a.example,http://localhost:5173`"
+    first, second, third = [record.getMessage() for record in caplog.records]
+    assert (
+        first
+        == f"refused a page of the origin 'http://localhost:5173'; to let it in, start with {flags}"
+    )
+    assert "'null'; to let it in, no setting can" in second
+    assert "http://b.example" in third
+
+
+async def test_refused_pages_of_many_origins_are_not_all_logged(caplog):
+    caplog.set_level(logging.WARNING)
+    handshake = Handshake(Settings(), Tokens())
+    told = {handshake.refuse_origin(f"http://{'a' * number}.example") for number in range(1, 200)}
+    assert len(caplog.records) == MAX_TOLD
+    assert max(len(reason) for reason in told) <= 123
+
+
+async def test_a_refused_page_counts_against_the_limits_before_it_is_told():
+    async with running(scripted(), max_connections_per_address=1) as gateway:
+        async with connect(stream_url(gateway)) as first:
+            assert (await Wire(first).receive())["type"] == "ready"
+            with pytest.raises(InvalidStatus) as caught:
+                async with from_page(gateway, "http://evil.example"):
+                    pass
+            assert caught.value.response.status_code == 429
+
+
+async def test_in_development_pages_of_this_machine_are_let_in_and_rebinding_is_not():
+    async with running(scripted(), dev=True) as gateway:
+        for origin in ("http://localhost:5173", "http://127.0.0.1:3000"):
+            async with from_page(gateway, origin) as socket:
+                assert (await Wire(socket).receive())["type"] == "ready"
+        for path in ("/", "/v1/stream", "/healthz"):
+            assert (await get(gateway, path, Host="evil.example"))[0] == 403
+        name = f"evil.example:{gateway.port}"
+        request = UPGRADE.replace("127.0.0.1:{port}", name) + f"Origin: http://{name}\r\n\r\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(request.encode())
+        assert b"403" in (await reader.read()).splitlines()[0]
+        writer.close()
+
+
+@pytest.mark.parametrize("settings", [{"host": "0.0.0.0"}, {"unix": "a"}, {"host": "box.lan"}])
+def test_development_needs_a_gateway_on_loopback(settings):
+    with pytest.raises(ValueError, match="must be loopback"):
+        Handshake(Settings(dev=True, **settings), Tokens())
 
 
 async def test_a_foreign_host_is_refused_on_every_path():
@@ -65,8 +154,8 @@ async def test_no_host_and_two_hosts_are_refused(headers):
 async def test_listed_pages_and_names_are_let_in():
     options = {"origins": "https://app.example", "hosts": "chat.example"}
     async with running(scripted(), **options) as gateway:
-        async with connect(stream_url(gateway), origin="https://app.example"):
-            pass
+        async with from_page(gateway, "https://app.example") as socket:
+            assert (await Wire(socket).receive())["type"] == "ready"
         assert (await get(gateway, "/healthz", Host="chat.example:8765"))[0] == 200
         assert (await get(gateway, "/healthz", Host="evil.example"))[0] == 403
 

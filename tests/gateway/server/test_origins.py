@@ -1,6 +1,15 @@
 import pytest
 
-from gateway.server.origins import client_address, host_allowed, listed, origin_allowed, proxies
+from gateway.server.origins import (
+    client_address,
+    flags_for,
+    host_allowed,
+    listed,
+    origins,
+    proxies,
+)
+
+OWN = "127.0.0.1:8765"
 
 
 @pytest.mark.parametrize(
@@ -40,16 +49,122 @@ def test_host(host, bound, allowed):
     ],
 )
 def test_origin(origin, allowed):
-    assert origin_allowed(origin, "127.0.0.1:8765") is allowed
+    assert origins(None).allow(origin, OWN) is allowed
 
 
-def test_listed_hosts_and_origins_are_ours_too():
-    hosts, origins = listed("Chat.Example, other.example ,"), listed("https://App.example")
+def test_listed_hosts_are_ours_too():
+    hosts = listed("Chat.Example, other.example ,")
     assert host_allowed("chat.example:8765", "127.0.0.1", hosts)
     assert not host_allowed("app.example", "127.0.0.1", hosts)
-    assert origin_allowed("https://app.example", "127.0.0.1:8765", origins)
-    assert not origin_allowed("http://app.example", "127.0.0.1:8765", origins)
     assert listed(None) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("setting", "origin"),
+    [
+        ("https://app.example", "https://app.example"),
+        (" HTTPS://App.Example/ , http://b.example", "https://app.example"),
+        ("https://app.example:443", "https://app.example"),
+        ("https://app.example", "https://app.example:443"),
+        ("http://localhost:80/", "http://localhost"),
+        ("http://[::1]:5173", "http://[::1]:5173"),
+        ("https://bücher.example", "https://xn--bcher-kva.example"),
+        ("http://localhost:*", "http://localhost:5174"),
+        ("http://localhost:*", "http://localhost"),
+        ("http://127.0.0.1:*", "http://127.0.0.1:3000"),
+        ("chrome-extension://abcdefgh", "chrome-extension://abcdefgh"),
+        ("tauri://localhost", "tauri://localhost"),
+        ("file://", "file://"),
+    ],
+)
+def test_a_listed_origin_is_known_in_every_way_to_write_it(setting, origin):
+    assert origins(setting).allow(origin, OWN)
+
+
+@pytest.mark.parametrize(
+    ("setting", "origin"),
+    [
+        ("https://app.example", "http://app.example"),
+        ("https://app.example", "https://app.example.evil.example"),
+        ("https://app.example", "https://evil.example/https://app.example"),
+        ("https://app.example:444", "https://app.example"),
+        ("http://localhost:*", "https://localhost:5173"),
+        ("http://localhost:*", "http://localhost.evil.example:5173"),
+        ("http://localhost:*", "http://127.0.0.1:5173"),
+        ("http://localhost:*", "null"),
+        ("http://localhost", "http://localhost:5173"),
+        ("file://", "null"),
+        ("file://", ""),
+    ],
+)
+def test_what_is_not_listed_is_refused(setting, origin):
+    assert not origins(setting).allow(origin, OWN)
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("*", "any site.*--dev"),
+        ("null", "any site"),
+        ("localhost:5173", "no scheme; is it `http://localhost:5173`"),
+        ("app.example", "no scheme"),
+        ("https://app.example/chat", "not an origin"),
+        ("https://*.example", "not an origin"),
+        ("https://you@app.example", "not an origin"),
+        ("http://", "not an origin"),
+        ("https://app.example:*", "only an origin on loopback"),
+        ("http://localhost:*:*", "not an origin"),
+        ("https://xn--\u00e4.example", "not valid"),
+        ("http://a.example, *", "`\\*` in `origins`"),
+    ],
+)
+def test_a_setting_that_can_match_nothing_is_refused_with_the_reason(setting, reason):
+    with pytest.raises(ValueError, match=reason):
+        origins(setting)
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("http://localhost:5173", True),
+        ("https://localhost:5173", True),
+        ("http://app.localhost:3000", True),
+        ("http://127.0.0.1:1", True),
+        ("http://127.9.9.9:1", True),
+        ("http://[::1]:5173", True),
+        ("http://localhost.evil.example", False),
+        ("http://127.0.0.1.evil.example", False),
+        ("http://notlocalhost", False),
+        ("http://0.0.0.0:5173", False),
+        ("http://192.168.1.5", False),
+        ("https://evil.example", False),
+        ("chrome-extension://localhost", False),
+        ("null", False),
+        ("file://", False),
+    ],
+)
+def test_in_development_every_origin_of_this_machine_may_connect(origin, allowed):
+    assert origins(None, loopback=True).allow(origin, OWN) is allowed
+    assert not origins(None).allow(origin, OWN)
+
+
+@pytest.mark.parametrize(
+    ("origin", "before", "local", "flags"),
+    [
+        ("http://localhost:5173", None, True, "`--dev` or `--origins http://localhost:5173`"),
+        ("http://localhost:5173", None, False, "`--origins http://localhost:5173`"),
+        (
+            "https://b.example",
+            "https://a.example",
+            True,
+            "`--origins https://a.example,https://b.example`",
+        ),
+        ("null", None, True, None),
+        ("http://a.example`", None, True, None),
+    ],
+)
+def test_the_flags_for_an_origin_keep_what_was_listed(origin, before, local, flags):
+    assert flags_for(origin, before, local=local) == flags
 
 
 @pytest.mark.parametrize(
