@@ -1,0 +1,1 @@
+"""Models in the GGUF format of llama.cpp: one file with shape, tokenizer, template and weights."""
