@@ -64,6 +64,12 @@ class EngineSettings:
         "smallest limit on memory leaves, be it of the machine, of a cgroup or of the process",
         min=1,
     )
+    dequantise: str = _setting(
+        "auto",
+        "whether weights in 4 or 8 bits become float32 on a CPU, which decodes several times "
+        "faster and takes up to eight times the memory; auto: where half of the memory suffices",
+        choices=("auto", "always", "never"),
+    )
     prefix_cache_bytes: int | None = _setting(
         None,
         "memory of each model for KV caches of earlier prompts, which later prompts that begin "
@@ -105,6 +111,10 @@ def parse_settings(config: Mapping[Any, Any]) -> EngineSettings:
 
 def _checked(setting: Field[Any], value: Any) -> Any:
     bounds = setting.metadata
+    if isinstance(setting.default, str):
+        if value not in bounds["choices"]:
+            raise _unlike(setting, value, f"must be one of {', '.join(bounds['choices'])}")
+        return value
     if str(setting.type).startswith("str"):
         if not isinstance(value, str | PathLike):
             raise _unlike(setting, value, "must be a folder's path")

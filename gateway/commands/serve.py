@@ -147,10 +147,16 @@ class Service:
         try:
             loading.result()
         except ModelNotFoundError as error:
-            hint = "pass `--model` a folder, or the OWNER/NAME of a model on the Hugging Face hub"
+            hint = (
+                "pass `--model` a folder, a GGUF file, or the OWNER/NAME of a model on the "
+                "Hugging Face hub"
+            )
             raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
         except ModelLoadingError as error:
-            hint = "a model folder for mlx-lm holds config.json, *.safetensors and tokenizer.json"
+            hint = (
+                "a model folder for mlx-lm holds config.json, *.safetensors and tokenizer.json; "
+                "a GGUF file holds all of them"
+            )
             raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
         except MemoryExceededError as error:
             hint = (

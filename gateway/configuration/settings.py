@@ -22,9 +22,9 @@ class ServeSettings:
 
     model: tuple[str, ...] = _setting(
         (),
-        "model to serve: a folder, OWNER/NAME on the Hugging Face hub, or `embedded`, the small "
-        "model in the package (the default); NAME=MODEL gives it a name; may be repeated, and the "
-        "first is the default model of requests",
+        "model to serve: a folder, a GGUF file, OWNER/NAME on the Hugging Face hub, or `embedded`, "
+        "the small model in the package (the default); NAME=MODEL gives it a name; may be "
+        "repeated, and the first is the default model of requests",
         "Model",
     )
     adapter: tuple[str, ...] = _setting(

@@ -1,9 +1,11 @@
-"""Loads a model's weights, tokenizer and image processor from its folder."""
+"""Loads a model's weights, tokenizer and image processor from its folder or its GGUF file."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,10 @@ from provider.caches.kinds import is_always_trimmable
 from provider.engine.model import LoadedModel, Loading, LoadProgress
 from provider.formats.families import with_own_reading
 from provider.interface import ModelLoadingError
+from provider.models.dense_weights import become_dense, float_bytes, is_packed, unpack
+from provider.models.gguf.header import Header, read_header
+from provider.models.gguf.tokenizer import tokenizer_of_header
+from provider.models.gguf.weights import UnreadModel, dense_bytes
 from provider.models.vision import ImageProcessor, load_vision_model, supports_images
 from provider.runtime.mlx import mx, on_cpu, tree_flatten
 from provider.runtime.mlx_lm import (
@@ -42,6 +48,8 @@ MAX_REASON = 300  # characters of an error's reason; some errors list every weig
 def tokenizer_of(path: Path) -> Any:
     """Return a tokenizer for the calling thread. Raises ModelLoadingError."""
     try:
+        if path.is_file():
+            return with_own_reading(tokenizer_of_header(read_header(path)))
         ends = load_config(path).get("eos_token_id")
         return with_own_reading(load_tokenizer(path, eos_token_ids=ends))
     except Exception as error:
@@ -76,25 +84,31 @@ def loading(
     adapter: Path | None = None,
     base: LoadedModel | None = None,
     tokenizer: Any = None,
+    dense_room: int = 0,
 ) -> Loading:
     """Load the weights on the calling thread, which must be the one that will use them.
 
     The generator loads in steps, between which other models may decode. It first yields the total
     size, before anything is loaded. On a CPU the weights become float32, because 16-bit types are
-    more than ten times slower there. With an `adapter`, its weights (LoRA, DoRA) are applied to
-    the model, and those of `base`, the same model without the adapter, are shared. A `draft` model
-    is loaded too, and must have the same vocabulary. A given `tokenizer` belongs to the calling
-    thread from now on. Raises ModelLoadingError.
+    more than ten times slower there; packed weights do so if all then take at most `dense_room`
+    bytes. With an `adapter`, its weights (LoRA, DoRA) are applied to the model, and those of
+    `base`, the same model without the adapter, are shared. A `draft` model is loaded too, and must
+    have the same vocabulary. A given `tokenizer` belongs to the calling thread from now on. Raises
+    ModelLoadingError.
     """
     try:
-        loaded = _lazily_loaded(path, adapter, base, tokenizer)
-        drafting = None if draft is None else _lazily_loaded(draft, None, None, None)
-        if drafting is not None and draft is not None:
-            _check_draft(path, draft, loaded, drafting)
-            loaded.draft = drafting.model
-            loaded.identity += drafting.identity
-        models = [loaded.model] if drafting is None else [loaded.model, drafting.model]
-        loaded.weights = yield from _evaluating(models, base)
+        unread = _unread(path, base, dense_room)
+        loaded = _loaded(unread, adapter, base, tokenizer)
+        steps, total = unread.reading(base), unread.nbytes(base)
+        if draft is not None:
+            drafting = _unread(draft, None, dense_room - total)
+            _add_draft(loaded, _loaded(drafting, None, None, None), path, draft)
+            steps = itertools.chain(steps, drafting.reading(None))
+            total += drafting.nbytes(None)
+        loaded.weights = total
+        yield LoadProgress(0, total)
+        for done in itertools.accumulate(steps):
+            yield LoadProgress(done, total)
     except ModelLoadingError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -102,28 +116,93 @@ def loading(
     return loaded
 
 
-def _check_draft(path: Path, draft: Path, loaded: LoadedModel, drafting: LoadedModel) -> None:
+def _add_draft(loaded: LoadedModel, drafting: LoadedModel, path: Path, draft: Path) -> None:
     if drafting.vocabulary != loaded.vocabulary:
         raise ModelLoadingError(
             f"`{draft.name}` cannot be the draft model of `{path.name}`: it has "
             f"{drafting.vocabulary} tokens instead of {loaded.vocabulary}",
             model_name=draft.name,
         )
+    loaded.draft = drafting.model
+    loaded.identity += drafting.identity
 
 
-def _lazily_loaded(
-    path: Path, adapter: Path | None, base: LoadedModel | None, tokenizer: Any
+@dataclass(frozen=True)
+class _Unread:
+    """A model whose weights are not evaluated yet; those of a GGUF file are not even known."""
+
+    path: Path
+    model: Any
+    config: dict[str, Any]
+    gguf: UnreadModel | None = None
+
+    def nbytes(self, base: LoadedModel | None) -> int:
+        """Return the bytes of the weights without those of `base`."""
+        return sum(int(array.nbytes) for array in self._own(base))
+
+    def reading(self, base: LoadedModel | None) -> Iterator[int]:
+        """Evaluate the weights in steps; yield the bytes of each."""
+        if self.gguf is not None and base is None:
+            yield from self.gguf.reading()
+            mx.eval(self.model.parameters())
+            return
+        arrays = self._own(base)
+        while arrays:
+            part: list[Any] = []
+            while arrays and (not part or sum(array.nbytes for array in part) < SLICE):
+                part.append(arrays.pop())
+            mx.eval(part)
+            yield int(sum(array.nbytes for array in part))
+
+    def _own(self, base: LoadedModel | None) -> list[Any]:
+        shared = set() if base is None else {id(array) for array in _arrays(base.model)}
+        return [array for array in _arrays(self.model) if id(array) not in shared]
+
+
+def _unread(path: Path, base: LoadedModel | None, room: int) -> _Unread:
+    """Return a model; mlx-vlm makes it if it supports the model's images."""
+    if path.is_file():
+        header = read_header(path)
+        unread = UnreadModel(header, dense=_is_dense_gguf(header, base, room))
+        return _Unread(path, unread.model, unread.config, unread)
+    made = load_vision_model(path) if supports_images(path) else load_model(path, lazy=True)
+    model, config = made
+    if on_cpu():
+        model.apply(_as_fast_float)
+    if is_packed(model) and _becomes_dense(path, base, float_bytes(model), room):
+        unpack(model)
+    return _Unread(path, model, config)
+
+
+def _is_dense_gguf(header: Header, base: LoadedModel | None, room: int) -> bool:
+    nbytes = dense_bytes(header)
+    return nbytes is not None and _becomes_dense(header.path, base, nbytes, room)
+
+
+def _becomes_dense(path: Path, base: LoadedModel | None, nbytes: int, room: int) -> bool:
+    """Return whether packed weights become floats: as those of `base`, else if there is room."""
+    if base is not None:
+        return not is_packed(base.model)
+    return become_dense(path.name, nbytes, room)
+
+
+def _as_fast_float(array: Any) -> Any:
+    return array.astype(mx.float32) if array.dtype in HALVES else array
+
+
+def _loaded(
+    unread: _Unread, adapter: Path | None, base: LoadedModel | None, tokenizer: Any
 ) -> LoadedModel:
     """Return a model with unevaluated weights, except for those that it shares with `base`."""
-    model, config = _built(path)
+    model, path = unread.model, unread.path
     if base is not None:
         model.update(base.model.parameters())
     if adapter is not None:
         load_adapters(model, str(adapter))
     if on_cpu():
-        model.apply(lambda array: array.astype(mx.float32) if array.dtype in HALVES else array)
+        model.apply(_as_fast_float)
     tokenizer = tokenizer or tokenizer_of(path)
-    text_config = config.get("text_config") or config
+    text_config = unread.config.get("text_config") or unread.config
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
@@ -132,29 +211,6 @@ def _lazily_loaded(
         trimmable=is_always_trimmable(make_prompt_cache(model)),
         identity=_identity(path) + (_identity(adapter) if adapter is not None else ""),
     )
-
-
-def _built(path: Path) -> tuple[Any, dict[str, Any]]:
-    """Return a model and its configuration; mlx-vlm makes it if it supports the model's images."""
-    if supports_images(path):
-        return load_vision_model(path)
-    return load_model(path, lazy=True)  # type: ignore[no-any-return]
-
-
-def _evaluating(models: list[Any], base: LoadedModel | None) -> Generator[LoadProgress, None, int]:
-    """Evaluate the weights slice by slice; return their size in bytes without those of `base`."""
-    shared = set() if base is None else {id(array) for array in _arrays(base.model)}
-    arrays = [array for model in models for array in _arrays(model) if id(array) not in shared]
-    done, total = 0, int(sum(array.nbytes for array in arrays))
-    yield LoadProgress(0, total)
-    while arrays:
-        part: list[Any] = []
-        while arrays and (not part or sum(array.nbytes for array in part) < SLICE):
-            part.append(arrays.pop())
-        mx.eval(part)
-        done += int(sum(array.nbytes for array in part))
-        yield LoadProgress(done, total)
-    return total
 
 
 def _arrays(model: Any) -> list[Any]:
@@ -167,7 +223,7 @@ def _identity(path: Path) -> str:
     for config in ("config.json", "adapter_config.json"):
         if (path / config).is_file():
             digest.update((path / config).read_bytes())
-    for weights in sorted([*path.glob("model*.safetensors"), *path.glob("adapters*.safetensors")]):
+    for weights in _files_of_weights(path):
         size = weights.stat().st_size
         digest.update(f"{weights.name} {size}".encode())
         with weights.open("rb") as file:
@@ -175,6 +231,12 @@ def _identity(path: Path) -> str:
                 file.seek(start)
                 digest.update(file.read(SAMPLE))
     return digest.hexdigest()
+
+
+def _files_of_weights(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return sorted([*path.glob("model*.safetensors"), *path.glob("adapters*.safetensors")])
 
 
 def _loading_error(path: Path, error: Exception) -> ModelLoadingError:

@@ -24,6 +24,7 @@ from provider.engine.statistics import EngineStatistics, total_of
 from provider.formats.chat_template import ChatTemplate
 from provider.formats.families import what_is_missing
 from provider.interface import ModelInfo, ModelLoadingError
+from provider.models.dense_weights import dense_room
 from provider.models.loading import image_processor_of, loading, tokenizer_of
 from provider.models.prompt_thread import PromptThread
 from provider.models.request_builder import Call, RequestBuilder
@@ -313,7 +314,11 @@ class ServedModel:
             if base is None:
                 said = f"`{self._base.name}` was unloaded before its adapter could be loaded"
                 raise ModelLoadingError(said, model_name=self.name)
-        return loading(path, draft, adapter=adapter, base=base, tokenizer=tokenizer)
+        free = self._memory.limit - self._memory.held_by_others(None)
+        room = dense_room(self._settings.dequantise, free)
+        return loading(
+            path, draft, adapter=adapter, base=base, tokenizer=tokenizer, dense_room=room
+        )
 
 
 def _follow(loading: Future[RequestBuilder], way: Future[RequestBuilder]) -> None:

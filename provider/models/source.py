@@ -1,4 +1,4 @@
-"""Finds the folder of a model: the package's, a given one, or a download from the hub."""
+"""Finds the files of a model: the package's, a given folder or file, or a download of the hub."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from provider.embedded import MODEL_PATH
 from provider.interface import ModelLoadingError
+from provider.models.gguf.header import is_gguf
 from provider.models.hub import Tell, download
 
 __all__ = [
@@ -20,7 +21,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ModelSource:
-    """The source of a model: `path` is a folder or a hub id, None for the model in the package.
+    """The source of a model: `path` is a folder, a GGUF file or a hub id, None for the package's.
 
     For an adapter, `base` is the name of its base model, and `adapter` its own folder or hub id.
     `draft` is the folder or hub id of a draft model.
@@ -37,11 +38,14 @@ EMBEDDED = "embedded"  # the name of the model in the package
 
 
 def model_name(model: str | None) -> str:
-    """Return the name under which a model is served: its hub id, or its folder's name."""
+    """Return the name under which a model is served: its hub id, or its folder's or file's name."""
     if model is None or model == EMBEDDED:
         return EMBEDDED
     path = _local(model)
-    return model if path is None else path.resolve().name
+    if path is None:
+        return model
+    path = path.resolve()
+    return path.name.removesuffix(".gguf") if path.is_file() else path.name
 
 
 def _local(name: str) -> Path | None:
@@ -55,13 +59,17 @@ def _local(name: str) -> Path | None:
 
 
 def resolve(model: str | None, tell: Tell | None = None) -> Path:
-    """Return the folder of a model; a hub id is downloaded first, see `download`.
+    """Return the folder of a model, or its GGUF file; a hub id is downloaded first, see `download`.
 
     Raises ModelNotFoundError if there is none, ModelLoadingError if the folder has no model.
     """
     if model is None or model == EMBEDDED:
         return MODEL_PATH
     path = _local(model) or download(model, tell=tell)
+    if path.is_file():
+        if not is_gguf(path):
+            raise ModelLoadingError(f"`{model}` is no GGUF file, and no folder", model_name=model)
+        return path
     if not path.is_dir() or not (path / "config.json").is_file():
         raise ModelLoadingError(
             f"`{model}` is not a model: it has no config.json", model_name=model

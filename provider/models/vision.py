@@ -47,7 +47,9 @@ AXES = 3  # axes of M-RoPE: time, height, width
 
 
 def has_vision_config(path: Path) -> bool:
-    """Return whether a folder's configuration is that of a vision model."""
+    """Return whether a folder's configuration is that of a vision model; a file never is."""
+    if path.is_file():
+        return False
     config = json.loads((path / "config.json").read_text("utf-8"))
     return bool(config.get("vision_config") or config.get("vision_tower"))
 

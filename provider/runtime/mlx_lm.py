@@ -50,7 +50,7 @@ from mlx_lm.sample_utils import (
 )
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tuner.utils import load_adapters
-from mlx_lm.utils import load_config, load_model, load_tokenizer
+from mlx_lm.utils import dequantize_model, load_config, load_model, load_tokenizer
 from transformers import PreTrainedTokenizerBase, dynamic_module_utils
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "apply_min_p",
     "apply_top_k",
     "apply_top_p",
+    "dequantize_model",
     "detokenizer_class",
     "greedy_sampler",
     "guard_model_code",

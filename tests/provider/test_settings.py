@@ -59,3 +59,10 @@ def test_a_folder_is_a_text_or_a_path():
     assert given.prefix_cache_dir == "kept"
     with pytest.raises(InvalidParameterError, match="must be a folder's path"):
         parse_settings({"prefix_cache_dir": 3})
+
+
+def test_a_choice_is_one_of_its_words():
+    assert parse_settings({"dequantise": "never"}).dequantise == "never"
+    for wrong in ("perhaps", 3):
+        with pytest.raises(InvalidParameterError, match="must be one of auto, always, never"):
+            parse_settings({"dequantise": wrong})

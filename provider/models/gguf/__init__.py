@@ -1,1 +1,1 @@
-"""Models in the GGUF format of llama.cpp: one file with shape, tokenizer, template and weights."""
+"""GGUF files of llama.cpp: one file is a whole model."""

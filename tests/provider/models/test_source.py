@@ -52,9 +52,16 @@ def test_a_folder_must_have_a_configuration_and_weights(folder):
     assert resolve(str(folder("model-00001.safetensors"))) == folder()
 
 
-def test_a_file_is_no_model(folder):
+def test_a_gguf_file_is_a_model_and_is_named_without_its_ending(folder):
+    path = folder() / "small.Q4_1.gguf"
+    path.write_bytes(b"GGUF")
+    assert resolve(str(path)) == path
+    assert model_name(str(path)) == "small.Q4_1"
+
+
+def test_another_file_is_no_model(folder):
     path = folder("config.json") / "config.json"
-    with pytest.raises(ModelLoadingError, match=r"it has no config\.json"):
+    with pytest.raises(ModelLoadingError, match="is no GGUF file, and no folder"):
         resolve(str(path))
 
 
