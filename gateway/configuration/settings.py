@@ -210,8 +210,9 @@ class Settings:
     )
     page_rate: float = _setting(
         50.0,
-        "plain GETs a second from one address, but for /healthz and /readyz; each takes up to a "
-        "few milliseconds in which nobody else is served; a burst may be ten times that",
+        "plain GETs a second from one address, but for /healthz and /readyz, and WebSockets that "
+        "are refused or show no token in the handshake; each takes up to a few "
+        "milliseconds in which nobody else is served; a burst may be ten times that",
         "Limits",
         min=1,
     )

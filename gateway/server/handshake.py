@@ -22,6 +22,7 @@ from gateway.protocol.codes import CloseCode
 from gateway.server.descriptors import LOG_EVERY_S, Rare
 from gateway.server.origins import (
     client_address,
+    counted_as,
     flags_for,
     host_allowed,
     is_loopback,
@@ -168,8 +169,9 @@ class Handshake:
     # Counts.
 
     def address(self, request: Request, peer: str) -> str:
-        """Return the client's address; X-Forwarded-For counts only from trusted proxies."""
-        return client_address(peer, request.headers.get_all("X-Forwarded-For"), self._proxies)
+        """Return what the client's address is counted as; X-Forwarded-For only from proxies."""
+        forwarded = request.headers.get_all("X-Forwarded-For")
+        return counted_as(client_address(peer, forwarded, self._proxies))
 
     def enter(self, address: str) -> CloseCode | None:
         """Count a connection; over a limit, return a close code instead, and don't count it."""

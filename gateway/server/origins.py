@@ -20,6 +20,7 @@ __all__ = [
     "Origins",
     "Proxies",
     "client_address",
+    "counted_as",
     "flags_for",
     "host_allowed",
     "is_loopback",
@@ -28,6 +29,7 @@ __all__ = [
     "proxies",
 ]
 
+HOME = 64  # bits of a network that is one client's
 UNIX = "unix"  # stands for clients of the Unix socket
 Proxies = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network | str, ...]
 
@@ -199,14 +201,35 @@ def client_address(peer: str, forwarded: Sequence[str], trusted: Proxies) -> str
     read from right to left, up to the first that is not a trusted proxy's: any further ones may be
     forged.
     """
-    address = peer
+    address = _without_mapping(peer)
     hops = [hop.strip() for value in forwarded for hop in value.split(",")]
     while hops and _is_trusted(address, trusted):
         hop = _without_port(hops.pop())
         if not _is_address(hop):
             break
-        address = hop
+        address = _without_mapping(hop)
     return address
+
+
+def counted_as(address: str) -> str:
+    """Return what an address is counted as: an IPv6 address as its /64 network.
+
+    A client has all addresses of such a network, which is what a provider gives to a home.
+    """
+    if ":" not in address or not _is_address(address):
+        return address
+    parsed = ipaddress.ip_address(address)
+    if parsed.is_loopback:
+        return address
+    return str(ipaddress.ip_network((int(parsed), HOME), strict=False))
+
+
+def _without_mapping(address: str) -> str:
+    """Return the IPv4 address that an IPv6 one stands for, as on a socket for both kinds."""
+    if not address.lower().startswith("::ffff:") or not _is_address(address):
+        return address
+    mapped = getattr(ipaddress.ip_address(address), "ipv4_mapped", None)
+    return address if mapped is None else str(mapped)
 
 
 def _without_port(hop: str) -> str:

@@ -328,35 +328,33 @@ class Gateway:
         """Answer a plain GET, refuse a client that may not connect, let a WebSocket through."""
         route = self._routing.find(request)
         path, upgrade = path_of(request), bool(request.headers.get_all("Upgrade"))
+        token = self._handshake.token(self._routing.secret(request))
+        foreign = route is not None and self._handshake.foreign_origin(request) is not None
+        shown = not foreign and (not self.tokens or token is not None)
         refusal = self._handshake.refusal(request, _peer(client), stream=route is not None)
-        if refusal is None and not (route and upgrade) and path not in PROBES:
-            refusal = self._handshake.page_refusal(request, _peer(client))
+        # A WebSocket that is let in counts for what it sends, all else as a plain GET.
+        let_in = route is not None and upgrade and shown and refusal is None
+        if not let_in and path not in PROBES:
+            refusal = self._handshake.page_refusal(request, _peer(client)) or refusal
         if refusal is not None:
             self._refused(refusal.status)
             return _response(refusal)
         if route is not None:
             if not upgrade:
                 return _response(upgrade_required(route))
-            self._let_in(client, request)
+            if shown:
+                client.let_in(client_name(token, self._handshake.address(request, _peer(client))))
             return None
         if request.method not in {"GET", "HEAD"}:
             allow = {"Allow": "GET, HEAD"}
             page = text_page(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered here", allow)
             return _response(page)
-        secret = self._routing.secret(request)
-        if path in GUARDED and self.tokens and self._handshake.token(secret) is None:
+        if path in GUARDED and not shown:
             return _response(unauthorized())
         page = unless_known(
             page_for(path, self._generations), request.headers.get_all("If-None-Match")
         )
         return _response(page, head=request.method == "HEAD")
-
-    def _let_in(self, client: MeteredConnection, request: Request) -> None:
-        """Accept large messages at once, if the client has shown all that it must."""
-        token = self._handshake.token(self._routing.secret(request))
-        foreign = self._handshake.foreign_origin(request) is not None
-        if not foreign and (not self.tokens or token is not None):
-            client.let_in(client_name(token, self._handshake.address(request, _peer(client))))
 
 
 def options_of(settings: Settings, arriving: ByteBudget) -> dict[str, Any]:

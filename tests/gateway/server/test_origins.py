@@ -2,6 +2,7 @@ import pytest
 
 from gateway.server.origins import (
     client_address,
+    counted_as,
     flags_for,
     host_allowed,
     listed,
@@ -200,3 +201,25 @@ def test_a_socket_files_word_is_not_believed_unless_it_is_trusted():
     assert client_address("", ["203.0.113.7"], proxies("10.0.0.0/8")) == ""
     with pytest.raises(ValueError, match="example"):
         proxies("proxy.example")
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("2001:db8::1:2:3:4", "2001:db8::/64"),
+        ("2001:db8:0:1::7", "2001:db8:0:1::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::1"),
+        ("", ""),
+        ("name:of:nothing", "name:of:nothing"),
+    ],
+)
+def test_an_ipv6_address_is_counted_as_its_network(address, counted):
+    assert counted_as(address) == counted
+
+
+def test_a_mapped_address_is_the_ipv4_address_that_it_stands_for():
+    trusted = proxies("10.0.0.0/8")
+    assert client_address("::ffff:203.0.113.7", [], trusted) == "203.0.113.7"
+    assert client_address("::FFFF:10.0.0.1", ["::ffff:203.0.113.8"], trusted) == "203.0.113.8"

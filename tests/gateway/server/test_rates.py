@@ -94,6 +94,50 @@ async def test_an_address_has_so_many_plain_gets_and_probes_have_no_limit():
             pass
 
 
+@pytest.mark.parametrize(
+    ("tokens", "options", "first"),
+    [
+        (False, {"origin": "https://elsewhere.example"}, None),
+        (True, {"additional_headers": {"Authorization": "Bearer wrong"}}, 401),
+        (True, {}, None),  # to be shown in `hello`
+    ],
+)
+async def test_websockets_that_are_not_let_in_count_as_plain_gets(tokens, options, first):
+    given = Tokens([Token("a", DIGEST)] if tokens else [])
+    async with running(scripted(), given, page_rate=1.0) as gateway:
+        seen = [await status_of(gateway, **options) for _ in range(10)]
+        assert seen == [first] * 10
+        while await status_of(gateway, **options) != 429:  # some time has passed
+            pass
+        shown = {"additional_headers": BEARER} if tokens else {}
+        async with wired(gateway, **shown):
+            pass
+
+
+async def test_all_addresses_of_a_home_count_as_one():
+    options = {"page_rate": 1.0, "trusted_proxies": "127.0.0.0/8"}
+    async with running(scripted(), **options) as gateway:
+
+        async def status(address):
+            return (await get(gateway, "/", **{"X-Forwarded-For": address}))[0]
+
+        homes = [await status(f"2001:db8:0:1::{number:x}") for number in range(11)]
+        assert homes == [200] * 10 + [429]
+        assert await status("2001:db8:0:2::1") == 200
+        mapped = [await status("::ffff:203.0.113.7") for _ in range(10)]
+        assert mapped == [200] * 10
+        assert await status("203.0.113.7") == 429
+
+
+async def status_of(gateway, **options):
+    """Return the status with which a WebSocket is refused, None if it is made."""
+    try:
+        async with connect(stream_url(gateway), **options):
+            return None
+    except InvalidStatus as error:
+        return error.response.status_code
+
+
 async def refused(gateway, **options):
     with pytest.raises(InvalidStatus) as caught:
         async with connect(stream_url(gateway), **options):
