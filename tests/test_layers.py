@@ -73,6 +73,7 @@ PURE = (
     "provider/formats/thinking.py",
     "provider/formats/tool_calls.py",
     "provider/inputs/",
+    "provider/constraints/fair_queue.py",
     "provider/engine/blas_threads.py",
     "provider/engine/memory_budget.py",
     "provider/engine/memory_pool.py",
@@ -84,7 +85,6 @@ PURE = (
     "provider/engine/shared_prompt.py",
     "provider/engine/statistics.py",
     "provider/formats/pieces.py",
-    "provider/models/prompt_queue.py",
 )
 IMPURE = {"asyncio", "threading", "socket", "websockets", "concurrent", "subprocess"}
 

@@ -144,8 +144,7 @@ class MaskMaker:
         """End the threads; a mask that is being made is waited for. Idempotent."""
         with self._changed:
             self._closed = True
-            while self._slow.pop() is not None:
-                pass
+            self._slow.clear()
             self._changed.notify()
         for _ in self._quick:
             self._steps.put(None)
@@ -208,11 +207,13 @@ class MaskMaker:
         if sys.platform == "linux":  # where a thread has a priority of its own
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         while (job := self._next_slow()) is not None:
-            if job.dropped:
-                continue
-            with job.constraint.shared.lock:
-                job.make()
-            self._ripe.set()
+            begin = time.thread_time()
+            if not job.dropped:
+                with job.constraint.shared.lock:
+                    job.make()
+                self._ripe.set()
+            with self._changed:
+                self._slow.took(job.client, time.thread_time() - begin)
 
     def _next_slow(self) -> MaskJob | None:
         with self._changed:

@@ -2,7 +2,8 @@
 
 llguidance does not bound all of its work: two large `multipleOf` for one number, or two dozen
 patterns for one string, keep it busy for hours while memory fills up. A thread that is inside
-llguidance can't be ended, but a process can. So each grammar is compiled in this process first.
+llguidance can't be ended, but a process can. So each list of grammars is compiled in a child of
+this process first, which takes a millisecond to start.
 
 Rule: it imports nothing else of this package, and needs nothing of the server's environment.
 """
@@ -10,17 +11,20 @@ Rule: it imports nothing else of this package, and needs nothing of the server's
 from __future__ import annotations
 
 import json
+import os
 import random
 import resource
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["COSTLY", "PASSES", "main"]
+__all__ = ["COSTLY", "KILLED", "PASSES", "UNFINISHED", "main"]
 
-PASSES, COSTLY = "passes", "costly"  # the answers, one a line
+# The answers, one a line. UNFINISHED: its time is used up. KILLED: by whoever it was.
+PASSES, COSTLY, UNFINISHED, KILLED = "passes", "costly", "unfinished", "killed"
 
 MAX_SECONDS = 1.0  # processor time of a grammar; an enum of 50,000 words takes a quarter of it
 MAX_SECONDS_IN_ALL = 2.0  # processor time of all grammars of one call
@@ -30,11 +34,11 @@ STEPS = 256  # bytes of a random text that fits the grammar, for each of which a
 
 
 def main() -> None:
-    """Try out the grammars in each line of standard input, a list in JSON.
+    """Try out the grammars in each line of standard input: seconds and a list, in JSON.
 
-    Each is answered by a line, up to the first that is costly. One that takes too much to compile
-    ends the process: by a signal when its time is used up, or because llguidance aborts when it
-    can't allocate memory.
+    The seconds are processor time for all grammars of the list. Each grammar is answered by a line,
+    up to the first that does not pass. It is COSTLY too if llguidance aborts because it can't
+    allocate memory.
     """
     from llguidance import LLTokenizer  # noqa: PLC0415 - for this process alone
 
@@ -43,15 +47,28 @@ def main() -> None:
     _limit_memory()
     _say("ready")
     for line in sys.stdin.buffer:
-        end = time.process_time() + MAX_SECONDS_IN_ALL
-        for grammar in json.loads(line):
-            left = end - time.process_time()
-            signal.setitimer(signal.ITIMER_PROF, max(0.01, min(MAX_SECONDS, left)))
-            answer = _try_out(tokenizer, grammar)
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            _say(answer)
-            if answer == COSTLY:
-                break
+        seconds, grammars = json.loads(line)
+        child = os.fork()
+        if not child:
+            _try_all(tokenizer, seconds, grammars)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status:
+            ends: dict[int, str] = {signal.SIGPROF: UNFINISHED, signal.SIGKILL: KILLED}
+            _say(ends.get(os.WTERMSIG(status), COSTLY) if os.WIFSIGNALED(status) else COSTLY)
+
+
+def _try_all(tokenizer: Any, seconds: float, grammars: Sequence[str]) -> None:
+    """Try out grammars, in a child; a signal ends it when their time is used up."""
+    end = time.process_time() + seconds
+    for grammar in grammars:
+        left = end - time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, max(0.01, min(MAX_SECONDS, left)))
+        answer = _try_out(tokenizer, grammar)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        _say(answer)
+        if answer == COSTLY:
+            break
 
 
 def _try_out(tokenizer: Any, grammar: str) -> str:

@@ -21,10 +21,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from provider.constraints.fair_queue import FairQueue
 from provider.engine.engine import EngineClosedError
 from provider.formats.pieces import Steps
-from provider.interface import RequestTimeoutError
-from provider.models.prompt_queue import PromptQueue
+from provider.interface import RequestTimeoutError, ResourceExceededError
 from provider.runtime.mlx import clear_streams_at_thread_end
 
 __all__ = ["PromptThread"]
@@ -32,6 +32,9 @@ __all__ = ["PromptThread"]
 T = TypeVar("T")
 
 CHECKS = 8  # checks for a prompt that takes too long, within the time that one may take
+# Prompts that wait, several times as many as the usual queue of runs has places for.
+MAX_WAITING, MAX_WAITING_OF_A_CLIENT = 4096, 1024
+RETRY_AFTER_S = 1.0
 TURN_S = 0.02  # seconds after which another prompt has its turn; most prompts take less
 STEP_S = 0.2  # seconds, longer than an ordinary step takes
 LAST_S = 0.5  # seconds that an interrupted step has to end before the thread is left behind
@@ -95,7 +98,7 @@ class PromptThread:
         """Take `steps`, in turns with those for other clients; cancelling the future ends them.
 
         The future raises RequestTimeoutError if they take too long, and EngineClosedError once the
-        thread is closed, as does this method.
+        thread is closed, as does this method. Raises ResourceExceededError if too many wait.
         """
         return self._worker.add(_Job(Future(), steps=steps, client=client))
 
@@ -116,7 +119,7 @@ class _Worker:
         # Guards the attributes up to the thread. Reentrant, for a finalizer that runs while it is
         # held.
         self._condition = threading.Condition(threading.RLock())
-        self._queue: PromptQueue[_Job] = PromptQueue()
+        self._queue: FairQueue[_Job] = FairQueue(MAX_WAITING, MAX_WAITING_OF_A_CLIENT)
         self._closed = False
         self._thread: threading.Thread | None = None
         self._running: _Job | None = None  # set by the thread
@@ -130,7 +133,10 @@ class _Worker:
         with self._condition:
             if self._closed:
                 raise _unloaded()
-            self._queue.add(job, job.client)
+            if job.steps is None:
+                self._queue.put_back(job.client, job, 0.0)
+            elif not self._queue.put(job.client, job):
+                raise _too_many()
             if self._thread is None:
                 self._thread = self._start("mlx-prompt", self._run)
                 self._start("mlx-prompt-watch", self._watch)
@@ -148,7 +154,7 @@ class _Worker:
     def _forget(self, job: _Job) -> None:
         job.cancelled = True
         with self._condition:
-            self._queue.discard(job)
+            self._queue.remove(job.client, job)
 
     def refuse(self) -> None:
         """Refuse new jobs, and end those that wait."""
@@ -208,8 +214,8 @@ class _Worker:
         with self._condition:
             stopped = self._closed or job.cancelled
             if goes_on and not stopped:
-                self._queue.add(job, job.client, job.seconds)
-            self._queue.took(took)
+                self._queue.put_back(job.client, job, job.seconds)
+            self._queue.took(job.client, took)
         if goes_on and stopped:
             self._end(job, error=_unloaded())
         return True
@@ -313,3 +319,10 @@ def _unloaded() -> EngineClosedError:
 def _thread_id(thread: threading.Thread) -> ctypes.c_ulong:
     assert thread.ident is not None
     return ctypes.c_ulong(thread.ident)
+
+
+def _too_many() -> ResourceExceededError:
+    return ResourceExceededError(
+        "too many prompts wait to be built; try again later",
+        details={"retry_after": RETRY_AFTER_S},
+    )

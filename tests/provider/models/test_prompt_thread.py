@@ -9,8 +9,8 @@ import weakref
 import pytest
 
 from provider.engine.engine import EngineClosedError
-from provider.interface import RequestTimeoutError
-from provider.models.prompt_thread import TURN_S, PromptThread
+from provider.interface import RequestTimeoutError, ResourceExceededError
+from provider.models.prompt_thread import MAX_WAITING_OF_A_CLIENT, TURN_S, PromptThread
 from tests.support.timeouts import TIMEOUT
 
 
@@ -81,6 +81,18 @@ def test_clients_have_their_steps_in_turns(thread):
         future.result(TIMEOUT)
     assert max(at for at, name in enumerate(log) if name == "other") < 8
     assert len(log) == 20
+
+
+def test_too_many_prompts_of_one_client_are_refused_and_those_of_another_are_not(thread):
+    go_on = held(thread)
+    futures = [thread.build("a", steps(1)) for _ in range(MAX_WAITING_OF_A_CLIENT)]
+    with pytest.raises(ResourceExceededError, match="too many prompts wait"):
+        thread.build("a", steps(1))
+    futures.append(thread.build("b", steps(1)))
+    loading = thread.submit(divmod, 7, 2)  # what is no prompt is never refused
+    go_on.set()
+    for future in (*futures, loading):
+        future.result(TIMEOUT)
 
 
 def test_prompts_that_are_built_in_one_turn_keep_their_order(thread):
