@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - the contract's own spelling
 
-from provider.constraints.compiler import refuse_costly
+from provider.constraints.compiler import refuse_costly, refuse_large
 from provider.constraints.sandbox import Sandbox
 from provider.engine.engine import Engine, EngineClosedError
 from provider.engine.inbox import AsyncInbox, SyncInbox
@@ -248,6 +248,7 @@ class MLXProvider(AbstractLLMInterface):
         tools = [] if options.tool_choice in {None, "auto", "none"} else call.tools
         if not options.response_format and not tools:
             return None
+        refuse_large(options.response_format, tools)
         check = partial(refuse_costly, response_format=options.response_format, tools=tools)
         return self._sandbox.submit(check, options.client)
 

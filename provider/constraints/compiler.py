@@ -12,22 +12,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
-from provider.constraints.matcher import Matcher, reason_of
+from provider.constraints.matcher import Matcher, SharedGrammar, reason_of
 from provider.formats.call_grammar import call_lark
 from provider.formats.families import model_format
 from provider.formats.lark import BETWEEN
-from provider.inputs.schemas import large_number
+from provider.inputs.schemas import large_number, size_of
 from provider.interface import InvalidParameterError
 from provider.runtime.mlx_lm import inner_tokenizer
 
-__all__ = ["Constraint", "GrammarCompiler", "constraint_of", "refuse_costly"]
+__all__ = ["Constraint", "GrammarCompiler", "constraint_of", "refuse_costly", "refuse_large"]
 
 
 OPTION = "response_format"
+FIELDS = {"json_schema": "schema", "regex": "regex", "lark": "grammar", "choice": "choices"}
 
-MAX_COMPILED = 64  # compiled constraints that are kept, each of up to several megabytes
+MAX_SOURCE_BYTES = 1 << 20  # of a constraint, or of all tools' schemas; 50,000 words take 0.9 MiB
+# States of the lexer, each of some 500 bytes; 4,000 answers of 20,000 choices made 80,000.
+LIMITS = LLParserLimits(max_lexer_states=100_000)
+MAX_COMPILED = 64  # compiled constraints that are kept
+MAX_COMPILED_BYTES = 256 << 20  # what they may hold together, as `SharedGrammar.nbytes` estimates
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,24 @@ def constraint_of(response_format: Mapping[str, Any]) -> Constraint | None:
                 return Constraint(LLMatcher.grammar_from_regex(choices))
     except (ValueError, TypeError, RecursionError) as error:  # values that are not JSON: TypeError
         raise _not_compiled(response_format, str(error), OPTION) from error
+
+
+def refuse_large(
+    response_format: Mapping[str, Any] | None, tools: Sequence[Mapping[str, Any]]
+) -> None:
+    """Raise InvalidParameterError if a constraint's source has more than MAX_SOURCE_BYTES."""
+    field = FIELDS.get(response_format["type"]) if response_format else None
+    if response_format and field:
+        _refuse_large(f"{OPTION}.{field}", response_format[field])
+    for number, tool in enumerate(tools):
+        _refuse_large(f"tools[{number}].function.parameters", tool["function"]["parameters"])
+    _refuse_large("tools", [tool["function"]["parameters"] for tool in tools])
+
+
+def _refuse_large(path: str, source: Any) -> None:
+    if size_of(source, MAX_SOURCE_BYTES) > MAX_SOURCE_BYTES:
+        said = f"`{path}` must have at most {MAX_SOURCE_BYTES:,} bytes in a constraint"
+        raise InvalidParameterError(path, "…", said)
 
 
 def refuse_costly(
@@ -125,12 +148,17 @@ class GrammarCompiler:
             compiled = self._compile(constraint)
             if compiled.is_error():
                 raise _not_compiled(value, reason_of(compiled), option)
-            kept = Matcher(compiled)
+            kept = Matcher(compiled, SharedGrammar(source=len(constraint.grammar)))
             copy = kept.copy()
         self._kept[constraint] = kept
-        if len(self._kept) > MAX_COMPILED:
-            del self._kept[next(iter(self._kept))]
+        self._forget_old()
         return copy
+
+    def _forget_old(self) -> None:
+        """Keep the most recently used constraints, as many as the limits allow."""
+        held = sum(one.shared.nbytes for one in self._kept.values())
+        while len(self._kept) > MAX_COMPILED or held > MAX_COMPILED_BYTES:
+            held -= self._kept.pop(next(iter(self._kept))).shared.nbytes
 
     def _compile(self, constraint: Constraint) -> LLMatcher:
         if self._tokenizer is None:
@@ -139,7 +167,7 @@ class GrammarCompiler:
                 n_vocab=self._vocabulary,
                 eos_token=sorted(self._wrapped.eos_token_ids),
             )
-        matcher = LLMatcher(self._tokenizer, constraint.grammar, log_level=0)
+        matcher = LLMatcher(self._tokenizer, constraint.grammar, log_level=0, limits=LIMITS)
         if not matcher.is_error():
             matcher.compute_bitmask()  # sets the error now if no token can begin the answer
         return matcher
@@ -149,8 +177,10 @@ def _working_copy(matcher: Matcher) -> Matcher | None:
     """Return a copy of a matcher, None if the copy has failed already.
 
     All copies share one table of states, and a limit on its size. Once one copy has reached that
-    limit, all of them fail.
+    limit, all of them fail. So a matcher whose table may be large is not used for another answer.
     """
+    if matcher.shared.worn:
+        return None
     copy = matcher.copy()
     copy.inner.compute_bitmask()
     return None if copy.inner.is_error() else copy

@@ -74,7 +74,7 @@ class Admission:
 
     def refuse_if_too_large(self, request: RunRequest) -> None:
         """Raise MemoryExceededError if a run could never fit; from any thread."""
-        need, limit = self.budget.need(request.max_total_tokens), self.budget.limit
+        need, limit = self._need(request), self.budget.limit
         if need > limit:
             raise MemoryExceededError(
                 f"the prompt and `max_tokens` need up to {need >> 20} MiB of KV cache, and the "
@@ -101,7 +101,7 @@ class Admission:
         The prefix that was read from disk for the run is not evicted: it counts as part of what
         the run needs, and where that is necessary, the run takes it from the prefix cache.
         """
-        need = self.budget.need(run.request.max_total_tokens)
+        need = self._need(run.request)
         turn, name = self._shared.turn, (self, run.key)
         if not turn.allows(name, need, self._shared.room):
             return False
@@ -162,6 +162,10 @@ class Admission:
         """Withdraw the promise to a run, if it has one."""
         self.budget.release(key)
         self._shared.turn.end((self, key))
+
+    def _need(self, request: RunRequest) -> int:
+        """Return the most bytes that a run takes: its KV cache and its constraint."""
+        return self.budget.need(request.max_total_tokens) + request.constraint_bytes
 
     def _take_prefix(self, run: Run) -> None:
         assert run.read_prefix is not None

@@ -38,6 +38,7 @@ class RunRequest:
     tools: Sequence[dict[str, Any]] = ()
     boundaries: Sequence[int] = ()
     constraint: AnswerConstraint | None = None  # constraint on the answer, such as a JSON Schema
+    constraint_bytes: int = 0  # what the constraint may hold, none where another run holds it too
     state: str | None = None  # initial state of the text stream, None for the answer
     shared_prompt: SharedPrompt | None = None  # the same for all answers to one prompt
     images: Any = None  # ProcessedImages, where the prompt has images

@@ -12,7 +12,7 @@ from typing import Any
 
 from provider.interface import InvalidParameterError
 
-__all__ = ["check_schema", "large_number"]
+__all__ = ["check_schema", "large_number", "size_of"]
 
 LARGEST = 2**53  # beyond it not every whole number has a floating-point number of its own
 
@@ -26,6 +26,21 @@ def check_schema(path: str, schema: Any) -> None:
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidParameterError(path, schema, f"`{path}` is not JSON: {error}") from error
     _schema(path, schema)
+
+
+def size_of(value: Any, most: int) -> int:
+    """Return about how many bytes of JSON a value takes; stop counting beyond `most`."""
+    size, waiting = 0, [value]
+    while waiting and size <= most:
+        one = waiting.pop()
+        size += 2
+        if isinstance(one, str):
+            size += len(one.encode(errors="replace"))
+        elif isinstance(one, Mapping):
+            waiting += [*one, *one.values()]
+        elif isinstance(one, list | tuple):
+            waiting += one
+    return size
 
 
 def large_number(path: str, value: Any) -> InvalidParameterError | None:

@@ -79,6 +79,7 @@ class RequestBuilder:
                 first,
                 options=first.options if seed is None else _reseeded(first.options, seed + number),
                 constraint=first.constraint if number == 0 else _another(first.constraint),
+                constraint_bytes=first.constraint_bytes if number == 0 else 0,
                 shared_prompt=shared_prompt,
             )
             for number in range(call.options.n)
@@ -120,12 +121,14 @@ class RequestBuilder:
         keeps = self.keep_boundaries and processed is None
         boundaries = (yield from prompt.finding_boundaries()) if keeps else ()
         yield
+        constraint = self._constraint(call, prompt)
         return RunRequest(
             prompt.tokens,
             options,
             call.tools,
             boundaries,
-            self._constraint(call, prompt),
+            constraint,
+            0 if constraint is None or constraint.simple else constraint.shared.nbytes,
             prompt.state,
             images=processed,
             kind=_digest(images) if images else "",

@@ -4,11 +4,14 @@ import re
 
 import pytest
 
+from provider.constraints import compiler as module
 from provider.constraints.compiler import (
     MAX_COMPILED,
+    MAX_SOURCE_BYTES,
     GrammarCompiler,
     constraint_of,
     refuse_costly,
+    refuse_large,
 )
 from provider.embedded import MODEL_PATH
 from provider.inputs.tools import normalise_tools
@@ -74,6 +77,71 @@ def test_only_the_most_recently_used_constraints_are_kept():
     assert len(made._kept) == MAX_COMPILED
     assert constraint_of(constraints[0]) in made._kept
     assert constraint_of(constraints[1]) not in made._kept
+
+
+def test_a_constraint_whose_masks_took_long_is_compiled_anew_for_the_next_answer(compiler):
+    given = {"type": "regex", "regex": "[xyz]{3}"}
+    first = compiler.matcher(given)
+    assert compiler.matcher(given).shared is first.shared
+    first.shared.note(3600)
+    again = compiler.matcher(given)
+    assert again.shared is not first.shared
+    assert takes(again, "xyz")
+
+
+def test_what_the_kept_constraints_hold_is_bounded(monkeypatch):
+    made = GrammarCompiler(TOKENIZER, len(TOKENIZER))
+    large = {"type": "choice", "choices": [f"{n} of many" for n in range(300)]}
+    small = [{"type": "choice", "choices": [str(n)]} for n in range(4)]
+    matcher = made.matcher(large)
+    assert matcher.shared.nbytes > 2 * made.matcher(small[0]).shared.nbytes
+    monkeypatch.setattr(module, "MAX_COMPILED_BYTES", matcher.shared.nbytes + (3 << 20))
+    for one in small:
+        made.matcher(one)
+    assert [*made._kept] == [constraint_of(one) for one in small]
+    matcher = made.matcher(large)
+    assert constraint_of(large) in made._kept
+    matcher.shared.note(3600)  # its masks have filled the lexer's table of states
+    made.matcher(small[3])
+    assert [*made._kept] == [constraint_of(small[3])]
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "large"),
+    [
+        ("regex", "regex", "a" * MAX_SOURCE_BYTES),
+        ("lark", "grammar", "ä" * (MAX_SOURCE_BYTES // 2)),
+        ("choice", "choices", ["a" * 1000] * (MAX_SOURCE_BYTES // 1000)),
+        ("json_schema", "schema", {"enum": [{"a" * 1000: 1}] * (MAX_SOURCE_BYTES // 1000)}),
+    ],
+)
+def test_a_source_that_is_too_large_is_refused_by_its_field(kind, field, large):
+    path = f"response_format.{field}"
+    with pytest.raises(InvalidParameterError, match="at most 1,048,576 bytes") as caught:
+        refuse_large({"type": kind, field: large}, [])
+    assert caught.value.parameter == path
+    refuse_large({"type": "regex", "regex": "a" * (MAX_SOURCE_BYTES // 2)}, [])
+
+
+def test_the_schemas_of_tools_are_limited_alone_and_together():
+    def tool(size):
+        parameters = {"type": "object", "properties": {"a": {"const": "a" * size}}}
+        return {"name": "f", "parameters": parameters}
+
+    with pytest.raises(InvalidParameterError) as caught:
+        refuse_large(None, normalise_tools([tool(1), tool(MAX_SOURCE_BYTES)]))
+    assert caught.value.parameter == "tools[1].function.parameters"
+    half = MAX_SOURCE_BYTES // 2
+    with pytest.raises(InvalidParameterError) as caught:
+        refuse_large(None, normalise_tools([tool(half), tool(half)]))
+    assert caught.value.parameter == "tools"
+    refuse_large({"type": "json_object"}, normalise_tools([tool(half)]))
+
+
+async def test_a_large_source_is_refused_before_it_is_tried(provider):
+    large = {"type": "regex", "regex": "a" * MAX_SOURCE_BYTES}
+    with pytest.raises(InvalidParameterError, match=r"`response_format\.regex` must have at most"):
+        await provider.generate_async("x", response_format=large)
 
 
 def test_a_call_must_be_of_one_of_the_tools(compiler):

@@ -3,7 +3,7 @@
 import pytest
 
 from provider.constraints.compiler import GrammarCompiler
-from provider.constraints.matcher import COSTLY_S, PROVEN, SharedGrammar, reason_of
+from provider.constraints.matcher import COSTLY_S, MAX_LEXER_BYTES, PROVEN, SharedGrammar, reason_of
 from provider.embedded import MODEL_PATH
 from provider.models.loading import tokenizer_of
 
@@ -70,3 +70,15 @@ def test_the_reason_of_a_failure_has_neither_tokens_nor_grammar(compiler):
     matcher.inner.consume_token(tokens_of("z")[0])
     assert reason_of(matcher.inner)
     assert "secret" not in reason_of(matcher.inner)
+
+
+def test_what_a_grammar_holds_grows_with_its_source_and_with_the_time_of_its_masks_up_to_a_limit():
+    small, large = SharedGrammar(source=10), SharedGrammar(source=1 << 20)
+    assert small.nbytes < 2 << 20 < 200 << 20 < large.nbytes
+    before = small.nbytes
+    small.note(0.1)
+    assert before < small.nbytes < before + MAX_LEXER_BYTES
+    assert not small.worn
+    small.note(3600)
+    assert small.nbytes == before + MAX_LEXER_BYTES
+    assert small.worn

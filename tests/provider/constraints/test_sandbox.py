@@ -145,7 +145,7 @@ def test_a_usual_grammar_waits_for_no_costly_one(sandbox, monkeypatch):
 
 def test_a_grammar_that_takes_long_passes_where_it_is_not_too_expensive(sandbox, monkeypatch):
     monkeypatch.setattr(sandbox._quick, "_seconds", 0.01)
-    words = [f"{n * 7919 % 99991} pieces" for n in range(5000)]
+    words = [f"{n * 7919 % 99991} pieces" for n in range(20_000)]
     given = [constraint_of({"type": "choice", "choices": words[at::2]}).grammar for at in (0, 1)]
     assert first_costly(sandbox, *given) is None
     assert sandbox._long.process.pid is not None

@@ -37,8 +37,9 @@ class Run:
     taken_prefix: Hit | None = None
 
 
-def run_of(key, tokens=256, row=None):
-    request = RunRequest([1], GenerationOptions(max_tokens=tokens - 1))
+def run_of(key, tokens=256, row=None, constraint_bytes=0):
+    options = GenerationOptions(max_tokens=tokens - 1)
+    request = RunRequest([1], options, constraint_bytes=constraint_bytes)
     return Run(key, request, None if row is None else Parked(row, None))
 
 
@@ -54,6 +55,18 @@ def make():
         return SimpleNamespace(admission=made, prefixes=prefixes, kept=kept, pool=pool)
 
     return admission
+
+
+def test_what_a_constraint_may_hold_counts_as_memory_of_its_run(make):
+    admission = make(3 * 256 * BYTES).admission
+    with pytest.raises(MemoryExceededError):
+        admission.refuse_if_too_large(run_of(1, constraint_bytes=2 * 256 * BYTES + 1).request)
+    assert admission.make(run_of(1, constraint_bytes=256 * BYTES), [])
+    assert admission.committed == 2 * 256 * BYTES
+    assert not admission.make(run_of(2, constraint_bytes=1), [])
+    assert admission.make(run_of(3), [])
+    admission.release(1)
+    assert admission.committed == 256 * BYTES
 
 
 def test_runs_begin_until_the_memory_is_promised(make):

@@ -1,8 +1,9 @@
+import json
 import re
 
 import pytest
 
-from provider.inputs.schemas import check_schema, large_number
+from provider.inputs.schemas import check_schema, large_number, size_of
 from provider.interface import InvalidParameterError
 
 GOOD = {
@@ -67,3 +68,13 @@ def test_the_first_large_number_of_a_value_is_named():
     assert large_number("s", {"a": [2**53, -(2**53), 1.5, True, "9" * 20]}) is None
     found = large_number("s", {"a": [0, {"b": 2**53 + 1}], "c": -1e300})
     assert found.parameter == "s.a[1].b"
+
+
+def test_the_size_of_a_value_is_about_that_of_its_json_and_counting_ends_at_a_limit():
+    schema = {"type": "object", "properties": {"ä": {"enum": ["x" * 500, 1, None, True]}}}
+    written = len(json.dumps(schema, ensure_ascii=False).encode())
+    assert 0.8 * written < size_of(schema, 10_000) < 1.2 * written
+    assert size_of("\ud800", 100) > 0
+    endless = []
+    endless.append(endless)
+    assert 100 < size_of(endless, 100) < 200
