@@ -90,8 +90,7 @@ class AnswerConstraint:
         elif length > 0 or self._seen:
             tokens = list(answer()) if length > 0 else []
             if tokens != self._seen:
-                self._restart()
-                for token in tokens:
+                for token in tokens[self._go_back_to(tokens) :]:
                     self._advance(token)
 
     @property
@@ -207,10 +206,36 @@ class AnswerConstraint:
         self._thoughts: int | None = 0 if self._begun else None
         self._spent = 0  # number of tokens in thinking that has ended
         self._violated = False  # whether a token has violated the constraint
+        self._taken = 0  # number of tokens that the matcher has taken
+        # With a draft, the state after each token: thoughts, spent, violated, taken.
+        self._marks: list[tuple[int | None, int, bool, int]] = []
         # Whether the answer may end, by its length, of the last masks.
         self._may_end: dict[int, bool] = {}
 
+    def _go_back_to(self, tokens: Sequence[int]) -> int:
+        """Go back to where the answer was the same as `tokens`; return how many these were.
+
+        Without a draft, that is the beginning: it is rare, and takes no memory for each token.
+        """
+        pairs = enumerate(zip(self._seen, tokens, strict=False))
+        same = next((at for at, (a, b) in pairs if a != b), min(len(self._seen), len(tokens)))
+        if not same or len(self._marks) < len(self._seen) or not self._take_back(same):
+            self._restart()
+            return 0
+        self._thoughts, self._spent, self._violated, self._taken = self._marks[same - 1]
+        del self._seen[same:], self._marks[same:]
+        return same
+
+    def _take_back(self, same: int) -> bool:
+        back = self._taken - self._marks[same - 1][-1]
+        return self._matcher is None or not back or bool(self._matcher.inner.rollback(back))
+
     def _advance(self, token: int) -> None:
+        self._take(token)
+        if self.drafted:
+            self._marks.append((self._thoughts, self._spent, self._violated, self._taken))
+
+    def _take(self, token: int) -> None:
         first = not self._seen
         self._seen.append(token)
         if self._thoughts is not None:
@@ -226,6 +251,7 @@ class AnswerConstraint:
             taken = matcher.take_if_allowed(token) if self.drafted else matcher.take(token)
             self._refuse_if_failed()
             self._violated = not taken
+            self._taken += taken
 
     def _opens(self, first: bool) -> bool:
         """Whether the newest token opens the thinking; `first` says that it begins the answer."""

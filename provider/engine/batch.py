@@ -221,8 +221,7 @@ class Batch:
     @property
     def waits(self) -> bool:
         """Whether no decode step is possible before a late mask is done."""
-        groups = [group for group in self._groups if isinstance(group, Group)]
-        return bool(groups) and all(group.waits for group in groups)
+        return bool(self._groups) and all(group.waits for group in self._groups)
 
     def settle(self) -> None:
         """Wait until mlx has finished all launched work, that of removed rows included.
@@ -311,7 +310,15 @@ class Batch:
             assert isinstance(caches, SpeculativeCaches)
             (row,) = rows
             self._groups.append(
-                SpeculativeGroup(self._model, self._single_row, self._ends, row, caches, self._keep)
+                SpeculativeGroup(
+                    self._model,
+                    self._single_row,
+                    self._ends,
+                    row,
+                    caches,
+                    self._keep,
+                    self._masks,
+                )
             )
         else:
             self._groups.append(

@@ -3,7 +3,9 @@
 A small draft model proposes the next tokens. The model reads them in one forward pass, and accepts
 those that it samples itself (Leviathan et al., 2023, with the model's own draw as the test). So the
 text is that of the model alone.
-Rule: only the MLX thread calls this.
+Rule 1: only the MLX thread calls this.
+Rule 2: tokens are proposed only where masks are known to be cheap. Any other mask is made as for
+the rows of a batch, by a MaskMaker; where it is late, the row waits for it, the thread does not.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ from typing import Any
 
 from provider.caches.kinds import can_be_drafted_over, can_be_quantised
 from provider.caches.single import SingleRowCaches
-from provider.constraints.mask_maker import MaskJob
+from provider.constraints.mask_maker import MaskJob, MaskMaker
 from provider.constraints.masks import Masks
 from provider.engine.model import Model, PromptEmbeddings
 from provider.engine.rows import Keep, Row, StepResult, Token, finish_of
-from provider.engine.sampling import draw
+from provider.engine.sampling import Late, draw
 from provider.runtime.mlx import fusing, mx
 from provider.runtime.mlx_lm import make_prompt_cache, maybe_quantize_kv_cache
 
@@ -125,6 +127,7 @@ class SpeculativeGroup:
         row: Row,
         caches: SpeculativeCaches,
         keep: Keep | None,
+        masks: MaskMaker,
     ):
         self._models = models
         self._most = single_row.draft_tokens
@@ -134,11 +137,19 @@ class SpeculativeGroup:
             row.constraint.drafted = True
         self._caches = caches
         self._keep = keep
+        self._masks = masks
+        # What the row waits with for its mask; the draft has not read its last token then.
+        self._late: Late | None = None
 
     @property
     def members(self) -> list[Row]:
         """The row, until it has ended."""
         return [] if self._row.gone else [self._row]
+
+    @property
+    def waits(self) -> bool:
+        """Whether it can't make a step before a late mask is done."""
+        return self._late is not None and not self._late.job.done
 
     @property
     def suspect(self) -> bool:
@@ -147,12 +158,20 @@ class SpeculativeGroup:
 
     def leave(self, row: Row, *, keep: bool = True) -> None:
         """Offer the caches of the row for reuse, unless `keep` is false."""
-        if row is self._row and keep and self._keep is not None:
+        if row is not self._row:
+            return
+        late, self._late = self._late, None
+        if late is not None:
+            late.job.dropped = True
+        elif keep and self._keep is not None:
             self._keep(row, lambda: self._caches.layers, row.fed)
 
-    def extract(self, _row: Row) -> tuple[list[Any], None]:
-        """Return the caches, and None, because there is never an unread token."""
-        return self._caches.layers, None
+    def extract(self, _row: Row) -> tuple[list[Any] | None, None]:
+        """Return the caches, and None, because there is never an unread token.
+
+        The caches of the two models are not even while the row waits for its mask; None then.
+        """
+        return (None if self._late is not None else self._caches.layers), None
 
     def collect(self, _result: StepResult) -> None:
         """Do nothing: no forward pass is launched ahead."""
@@ -160,10 +179,15 @@ class SpeculativeGroup:
     def step(self, result: StepResult) -> None:
         """Propose tokens, verify them, and take those that the model itself has drawn."""
         row = self._row
-        if row.gone:
+        if row.gone or self.waits:
             return
-        proposed = self._draft(min(self._most, row.max_tokens - row.generated - 1))
-        drawn = self._verify(proposed)
+        if self._late is not None:
+            proposed, drawn = [], self._drawn_late()
+        else:
+            proposed = self._draft(min(self._most, row.max_tokens - row.generated - 1))
+            drawn = self._verify(proposed)
+        if not drawn:
+            return
         right = 0
         while right < len(proposed) and proposed[right] == drawn[right]:
             right += 1
@@ -175,29 +199,71 @@ class SpeculativeGroup:
             self.leave(row)
 
     def _draft(self, count: int) -> list[int]:
+        """Return up to `count` tokens that the draft proposes, and has read but for the last."""
+        constraint = self._row.constraint
+        if constraint is not None and not (constraint.simple or constraint.shared.trusted):
+            return []
         caches = self._caches.layers[self._models.layers_of_model :]
         token = mx.array([self._row.sequence[-1]], mx.uint32)
         found = []
         for _ in range(count):
             with fusing():
                 logits = self._models.draft(token[:, None], cache=caches)[:, -1, :]
-            token = self._choose(logits, ())
+            chosen = self._choose(logits, ())
+            if isinstance(chosen, Late):  # another thread makes a mask of the same grammar
+                chosen.job.dropped = True
+                for layer in caches:
+                    layer.trim(1)
+                break
+            token = chosen
             found.append(token)
         self._seek(self._row.generated)  # the model's draws are the same ones
         return _numbers(found)
 
     def _verify(self, proposed: Sequence[int]) -> list[int]:
-        """Return the tokens that the model draws after the last token and each proposed one."""
+        """Return the tokens that the model draws after the last token and each proposed one.
+
+        Where a mask is late, these are fewer; if it is the first, none, and the row waits.
+        """
         caches = self._caches.layers[: self._models.layers_of_model]
         fed = [self._row.sequence[-1], *proposed]
         model = self._models.model
         extras = model.draft_extras(self._row, len(fed))
         logits = model(mx.array([fed]), cache=caches, **extras)
-        drawn = [self._choose(logits[:, n, :], proposed[:n]) for n in range(len(fed))]
+        drawn: list[Any] = []
+        for n in range(len(fed)):
+            chosen = self._choose(logits[:, n, :], proposed[:n])
+            if isinstance(chosen, Late):
+                if n:
+                    chosen.job.dropped = True
+                else:
+                    self._wait_with(chosen, len(proposed))
+                break
+            drawn.append(chosen)
         return _numbers(drawn)
 
+    def _wait_with(self, late: Late, proposed: int) -> None:
+        """Wait for the mask after the last token; take back what was proposed."""
+        mx.eval(late.logits)
+        self._late = late
+        for layer in self._caches.layers:
+            layer.trim(proposed)
+
+    def _drawn_late(self) -> list[int]:
+        """Draw the token of a row whose mask is done now."""
+        assert self._late is not None
+        late, self._late = self._late, None
+        if late.job.error is not None:
+            raise late.job.error
+        masks = Masks(*late.logits.shape)
+        masks.row(0)[:] = late.job.mask
+        return _numbers([self._draw(masks.apply(late.logits), 0)])
+
     def _choose(self, logits: Any, proposed: Sequence[int]) -> Any:
-        """Draw a token from logits `(1, vocabulary)`; raises what a processor or sampler raises."""
+        """Draw a token from logits `(1, vocabulary)`, or return what waits for its mask.
+
+        Raises what a processor or sampler raises.
+        """
         row = self._row
         for processor in row.processors:
             logits = processor(mx.array([*row.sequence, *proposed]), logits)
@@ -205,15 +271,22 @@ class SpeculativeGroup:
             answer = [*row.sequence[row.prompt_tokens :], *proposed]
             so_far = (len(answer), answer[-1] if answer else 0, lambda: answer)
             masks = Masks(*logits.shape)
-            job = MaskJob(row.constraint, so_far, masks.row(0))
-            job.make()
+            job = MaskJob(row.constraint, so_far, masks.row(0), row.client)
+            mx.async_eval(logits)  # type: ignore[no-untyped-call] # runs while the mask is made
+            self._masks.make([job])
+            if not job.done:
+                return Late(job, logits)
             # A token that violated the constraint is not accepted, nor are those after it.
             if job.error is not None and not (proposed and row.constraint.violated):
                 raise job.error
             logits = masks.apply(logits)
+        return self._draw(logits, len(proposed))
+
+    def _draw(self, logits: Any, proposed: int) -> Any:
+        row = self._row
         drawn = draw(logits, row.sampler)
         if row.recorder is not None:
-            row.recorder.note(row.generated + len(proposed), logits[0], drawn[0])
+            row.recorder.note(row.generated + proposed, logits[0], drawn[0])
         return drawn
 
     def _append(self, drawn: Sequence[int]) -> list[Token]:

@@ -290,6 +290,24 @@ async def test_a_drafted_run_keeps_to_its_constraint(tmp_path):
         await provider.aclose()
 
 
+def test_rejected_draft_tokens_are_taken_back_without_following_the_answer_anew(tokenizer):
+    held = constrained(tokenizer, constraint_of({"type": "regex", "regex": "(ab|cd)*"}).grammar)
+    held.drafted = True
+    a, b, c, z = (tokenizer.tokenize_str(letter)[0] for letter in "abcz")
+    resets = []
+    held._restart = lambda: resets.append(held)
+    masks = {}
+    for tokens in ([a], [a, b], [a, b, c], [a, b, c, z], [a, b, c, z, z], [a, b], [a, b, a], [a]):
+        held.follow(len(tokens), tokens[-1], lambda tokens=tokens: tokens)
+        assert held.violated == (z in tokens)
+        if not held.violated:
+            masks.setdefault(tuple(tokens), []).append(allowed_by(held))
+    assert masks[a,] == [masks[a,][0]] * 2
+    assert masks[a, b] == [masks[a, b][0]] * 2
+    assert masks[a,] != masks[a, b] != masks[a, b, a]
+    assert resets == []
+
+
 # Tool choice. -----------------------------------------------------------------------------------
 
 TOOLS = [

@@ -10,7 +10,7 @@ from mlx_lm.utils import load_model
 
 from provider.constraints import mask_maker
 from provider.constraints.masks import allow_only
-from provider.constraints.matcher import SharedGrammar
+from provider.constraints.matcher import PROVEN, SharedGrammar
 from provider.engine.batch import Batch
 from provider.engine.rows import Row
 from provider.engine.sampling import SeededSampler
@@ -593,3 +593,71 @@ def test_a_batch_waits_where_all_masks_are_late(llama, monkeypatch):
     late.constraint.free.set()
     assert scene.finish()[5] == [9, 9]
     assert not scene.batch.waits
+
+
+class LateAndFree(Late):
+    """A constraint whose masks allow everything, and are late in some steps."""
+
+    def write(self, mask):
+        pass
+
+
+@pytest.fixture
+def drafted(llama, monkeypatch):
+    monkeypatch.setattr(mask_maker, "MAX_WAIT_S", 0.01)
+    scene = Scene(llama, single_row=SingleRowSettings(draft=llama))
+    one = row(5)
+    one.constraint = LateAndFree({0, 3}, None)
+    scene.add(one)
+    scene.one = one
+    return scene
+
+
+def test_a_drafted_row_whose_mask_is_late_sits_out_and_no_text_changes(llama, drafted):
+    alone = alone_on(llama, [0, 5])
+    drafted.add(row(0))
+    while len(drafted.tokens[0]) < TOKENS:
+        drafted.step()
+    assert drafted.one.constraint.waiting.is_set()
+    assert drafted.tokens[5] == []
+    drafted.step()
+    assert drafted.batch.waits
+    drafted.one.constraint.free.set()
+    assert drafted.finish() == alone
+    assert drafted.faults == {}
+
+
+def test_a_drafted_row_proposes_until_its_masks_are_late_and_no_text_changes(llama, drafted):
+    constraint = drafted.one.constraint
+    constraint.free.set()
+    constraint.shared.masks = PROVEN
+    most, sat_out = 0, 0
+    for number in range(1000):
+        if not len(drafted.batch):
+            break
+        before = len(drafted.tokens[5])
+        if number % 3 == 2:
+            with constraint.shared.lock:  # another thread makes a mask of the same grammar
+                drafted.step()
+                sat_out += drafted.batch.waits
+        else:
+            drafted.step()
+        most = max(most, len(drafted.tokens[5]) - before)
+    assert drafted.tokens == alone_on(llama, [5])
+    assert most > 1
+    assert sat_out > 1
+
+
+@pytest.mark.parametrize("leaves", ["park", "remove"])
+def test_a_drafted_row_that_waits_for_its_mask_can_leave(llama, drafted, leaves):
+    while not drafted.batch.waits:
+        drafted.step()
+    if leaves == "remove":
+        drafted.batch.remove([5])
+        drafted.one.constraint.free.set()
+        assert drafted.finish() == {5: []}
+        return
+    parked = drafted.batch.park(5)
+    drafted.one.constraint.free.set()
+    drafted.left[5] = drafted.batch.add(parked.row)
+    assert drafted.finish() == alone_on(llama, [5])
