@@ -569,16 +569,6 @@ def test_a_synchronous_generator_left_open_does_not_keep_the_interpreter():
     assert done.returncode == 0, done.stderr
 
 
-def test_importing_the_provider_prints_nothing():
-    done = subprocess.run(
-        [sys.executable, "-c", "import provider.mlx_provider"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert (done.stdout, done.stderr) == ("", "")
-
-
 # The event loop. --------------------------------------------------------------------------------
 
 

@@ -70,6 +70,7 @@ async def test_a_message_streams_in_and_does_not_appear_whole(new_page):
         await ask(page, "Tell me a story")
         seen = [sum(now) for now in await lengths(page)]
         assert seen == sorted(seen)
+        gateway.provider.tokens_per_second = 1000
         await wait_for_text(page, ANSWER, "The end.")
         whole = len(await page.locator(ANSWER).text_content())
         assert seen[-1] < whole / 2
@@ -114,6 +115,7 @@ async def test_two_prompts_stream_side_by_side(new_page):
         await page.keyboard.press("Escape")  # where the focus is: the right one alone
         await wait_for_text(page, FIGURES, "stopped by you")
         assert [r.prompt or r.last_user_text for r in gateway.provider.live] == ["Left"]
+        gateway.provider.tokens_per_second = None
         await wait_for_text(page, ANSWER, "The end.")
 
 

@@ -257,7 +257,7 @@ def test_a_broken_model_is_one_clear_line(tmp_path):
 
 
 def test_chat_answers_each_piped_line_on_standard_output(scripted):
-    done = run("chat", "--url", scripted, input="Foxes?\n\nBears?\n")
+    done = run("chat", "--url", scripted, "--max-tokens", "9", input="Foxes?\n\nBears?\n")
     assert done.returncode == 0
     assert done.stdout.count("You said: ") == 2
     assert "You said: Bears?" in done.stdout
@@ -269,7 +269,8 @@ def test_a_chat_brings_files_along(tmp_path, scripted, embedded):
     (tmp_path / "dot.png").write_bytes(b"\x89PNG")
     (tmp_path / "a.out").write_bytes(b"\x7fELF")
     notes, dot, binary = (str(tmp_path / name) for name in ("notes.md", "dot.png", "a.out"))
-    done = run("chat", "--url", scripted, "--file", notes, input="What?\nWhy?\n")
+    brief = ("chat", "--url", scripted, "--max-tokens", "12")
+    done = run(*brief, "--file", notes, input="What?\nWhy?\n")
     assert "You said: notes.md:\nBuy bread.\n\nWhat?" in done.stdout
     assert "You said: Why?" in done.stdout
     done = run("chat", "--url", embedded, "-f", dot, input="What is it?\n")
@@ -339,7 +340,7 @@ def chat(address, token):
 def test_a_chat_sets_any_option_of_a_generation(scripted):
     done = run("chat", "--url", scripted, "-o", "max_tokens=3", input="Foxes?\n")
     assert done.stdout == "You said: Foxes?\n\n\n"
-    given = ["--option", 'stop=["The end."]', "-o", "seed=7"]
+    given = ["--option", 'stop=["The end."]', "-o", "seed=7", "-o", "max_tokens=3"]
     assert run("chat", "--url", scripted, *given, input="Hi\n").returncode == ExitStatus.OK
     wrong = run("chat", "-o", "max_token=3")
     assert wrong.returncode == ExitStatus.USAGE

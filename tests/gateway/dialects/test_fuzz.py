@@ -29,7 +29,7 @@ async def test_over_a_socket_nonsense_is_answered_or_ends_its_own_connection(pro
     provider = ScriptedProvider(script=[Say("x")], tokens_per_second=None)
     kind = JsonCodec if protocol == JSON_PROTOCOL else MsgpackCodec
     async with running(provider) as gateway, wired(gateway) as other:
-        for _ in range(150):
+        for _ in range(80):
             async with connect(stream_url(gateway), subprotocols=[protocol]) as socket:
                 wire = Wire(socket)
                 await wire.receive()

@@ -252,7 +252,7 @@ async def test_who_has_still_to_show_a_token_is_measured_by_the_new_list():
 
 
 async def test_a_token_that_expires_meanwhile_asks_for_nothing_more():
-    soon = datetime.now(UTC) + timedelta(seconds=3)
+    soon = datetime.now(UTC) + timedelta(seconds=1.5)
     authorized = {"Authorization": f"Bearer {SECRET}"}
     async with running(scripted(Say("x")), Tokens([Token("alice", DIGEST, soon)])) as gateway:
         async with wired(gateway, additional_headers=authorized) as wire:

@@ -297,8 +297,8 @@ async def test_a_client_that_lets_the_time_run_out_is_told_that_it_was_slow():
 
 
 async def test_an_idle_connection_is_closed_if_that_is_set():
-    provider = scripted(Say("x"), Pause(2.0))
-    async with running(provider, idle_timeout_s=1.0) as gateway:
+    provider = scripted(Say("x"), Pause(1.2))
+    async with running(provider, idle_timeout_s=0.6) as gateway:
         async with wired(gateway) as wire, wired(gateway) as busy:
             await busy.send(Generate(id="a", prompt="x"))
             assert await close_code(wire.socket) == CloseCode.NORMAL

@@ -270,13 +270,13 @@ async def test_a_client_may_use_the_whole_batch_while_nobody_else_does(made):
 
 async def test_a_newcomer_waits_for_no_run_of_a_client_that_has_the_whole_batch(made):
     engine = made(max_batch=3, prefix_cache_bytes=0)
-    alone = text_of(await whole(engine, max_tokens=200))
+    alone = text_of(await whole(engine, max_tokens=100))
     inboxes = [AsyncInbox() for _ in range(5)]
     for inbox in inboxes:
-        engine.submit(request(max_tokens=200, client="a"), inbox)
+        engine.submit(request(max_tokens=100, client="a"), inbox)
     await until(lambda: engine.statistics().decoding == 3)
     newcomer = AsyncInbox()
-    engine.submit(request(max_tokens=20, client="b"), newcomer)
+    engine.submit(request(max_tokens=10, client="b"), newcomer)
     assert isinstance((await read(newcomer))[-1], RunFinished)
     statistics = engine.statistics()
     assert (statistics.finished, statistics.parkings) == (2, 1)  # the one before, the newcomer

@@ -215,7 +215,7 @@ def test_an_interruption_never_hits_what_comes_after_its_step():
                 pass
             yield
 
-    made = [thread.build("a", short()) for _ in range(500)]
+    made = [thread.build("a", short()) for _ in range(250)]
     for future in made:
         assert isinstance(future.exception(TIMEOUT), RequestTimeoutError | None)
     assert thread.submit(sum, [1, 2]).result(TIMEOUT) == 3

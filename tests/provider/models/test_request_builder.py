@@ -100,7 +100,7 @@ async def test_thinking_that_a_message_has_opened_continues(provider):
         {"role": "assistant", "content": "<think>They want"},
     ]
     answer = await provider.generate_async(
-        "", messages=messages, continue_final_message=True, max_reasoning_tokens=5
+        "", messages=messages, continue_final_message=True, max_reasoning_tokens=5, max_tokens=30
     )
     assert answer.reasoning_trace
     assert answer.content
@@ -110,16 +110,16 @@ async def test_thinking_that_a_message_has_opened_continues(provider):
     ("said", "cut"), [("Count from 3 to 9", ", 6"), ("Tell me a story about a fox", " a fox")]
 )
 async def test_an_assistants_message_is_continued(provider, said, cut):
-    whole = (await provider.generate_async(said)).content
+    whole = (await provider.generate_async(said, max_tokens=50)).content
     begun = whole[: whole.index(cut)]
     messages = [
         {"role": "user", "content": said},
         {"role": "assistant", "content": begun},
     ]
     rest = await provider.generate_async(
-        "", messages=messages, continue_final_message=True, temperature=0.0
+        "", messages=messages, continue_final_message=True, max_tokens=50
     )
-    assert begun + rest.content == whole
+    assert (begun + rest.content).startswith(whole)
     with pytest.raises(InvalidParameterError, match="needs the last message to be the assistant"):
         await provider.generate_async("", messages=messages[:1], continue_final_message=True)
 
