@@ -19,7 +19,7 @@ from gateway.protocol.asyncapi import document
 from gateway.server.generations import Generations
 from gateway.server.metrics import CONTENT_TYPE
 
-__all__ = ["PROBES", "Page", "page_for", "text_page", "unless_known", "web_root"]
+__all__ = ["PROBES", "Page", "not_allowed", "page_for", "text_page", "unless_known", "web_root"]
 
 PROBES = frozenset({"/healthz", "/readyz"})  # asked by machines, at any rate
 PACKAGE = Path(__file__).parents[1]
@@ -69,6 +69,15 @@ class Page:
 def text_page(status: HTTPStatus, text: str, more: Mapping[str, str] = {}) -> Page:
     """Return a page with a line of text."""
     return Page(status, "text/plain; charset=utf-8", f"{text}\n".encode(), more)
+
+
+def not_allowed() -> Page:
+    """Return the answer to a request with another method than GET, or with a body."""
+    said = (
+        "only a GET without a body is answered here; "
+        "text is generated over a WebSocket, as /protocol describes"
+    )
+    return text_page(HTTPStatus.METHOD_NOT_ALLOWED, said, {"Allow": "GET, HEAD"})
 
 
 def web_root() -> Path:

@@ -19,6 +19,7 @@ The library has no hooks for this. Of its inside this module uses `Protocol.read
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Generator
 from typing import Any
@@ -45,6 +46,8 @@ SMALL_PIECE, LARGE_PIECE = 2048, 64 * 1024
 # Bytes of small pieces that all connections may read in one turn of the event loop, and of a piece
 # that is read all the same once they are used up.
 TURN_BYTES, MIN_PIECE = 3 * SMALL_PIECE, 64
+# A header line of a request that has a body. A length of zero is none.
+BODY = re.compile(rb"(?:transfer-encoding:|content-length:(?![ \t]*0[ \t]*\r?\n))", re.IGNORECASE)
 MAX_UNREAD_PONGS = 64 * 1024  # bytes that wait for a client that sends pings and never reads
 # Seconds that a large message may take while others wait for room. Those aren't read, so that it
 # is well below the time in which they must answer a ping.
@@ -75,20 +78,37 @@ class Turn:
 
 
 class _Reader(StreamReader):
-    """A reader that tells how many bytes its parser waits for."""
+    """A reader that tells how many bytes its parser waits for, and drops the body of a request.
+
+    The library closes a connection without an answer where a request has a body.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._wanted = 0
+        self.has_body = False
 
     @property
     def missing(self) -> int:
         """The bytes to come of the current part of a frame: its head, or its content."""
         return self._wanted - len(self.buffer)
 
+    def read_line(self, *limits: Any) -> Generator[None, None, bytearray]:
+        line = yield from super().read_line(*limits)
+        if BODY.match(line):
+            self.has_body = True
+            return bytearray(b"Content-Length: 0\r\n")
+        return line
+
     def at_eof(self) -> Generator[None, None, bool]:
         self._wanted = 2  # every frame begins with as many
-        return super().at_eof()
+        return self._dropping() if self.has_body else super().at_eof()
+
+    def _dropping(self) -> Generator[None, None, bool]:
+        while not self.eof:
+            self.buffer.clear()
+            yield
+        return True
 
     def read_exact(self, n: int) -> Generator[None, None, bytearray]:
         self._wanted = n
@@ -144,6 +164,11 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         message = await super().recv(decode)
         self._taken = self._ended.popleft()
         return message
+
+    @property
+    def has_body(self) -> bool:
+        """Whether its request has a body, so that it can't be a WebSocket's."""
+        return self._reader.has_body
 
     # Pieces.
 

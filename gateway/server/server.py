@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -42,7 +41,7 @@ from gateway.server.descriptors import Door, Sockets, deepen
 from gateway.server.generations import Generations, client_name
 from gateway.server.handshake import Handshake, unauthorized
 from gateway.server.logs import LIBRARY, fields, unexpected
-from gateway.server.pages import PROBES, Page, page_for, text_page, unless_known
+from gateway.server.pages import PROBES, Page, not_allowed, page_for, unless_known
 from gateway.server.reading import MeteredConnection, Turn
 from gateway.server.routing import Routing, path_of, upgrade_required
 from gateway.server.tokens import Token, Tokens
@@ -326,6 +325,10 @@ class Gateway:
 
     def _process_request(self, client: MeteredConnection, request: Request) -> Response | None:
         """Answer a plain GET, refuse a client that may not connect, let a WebSocket through."""
+        page = self._answer(client, request)
+        return None if page is None else _response(page, head=request.method == "HEAD")
+
+    def _answer(self, client: MeteredConnection, request: Request) -> Page | None:
         route = self._routing.find(request)
         path, upgrade = path_of(request), bool(request.headers.get_all("Upgrade"))
         token = self._handshake.token(self._routing.secret(request))
@@ -338,23 +341,21 @@ class Gateway:
             refusal = self._handshake.page_refusal(request, _peer(client)) or refusal
         if refusal is not None:
             self._refused(refusal.status)
-            return _response(refusal)
-        if route is not None:
-            if not upgrade:
-                return _response(upgrade_required(route))
-            if shown:
-                client.let_in(client_name(token, self._handshake.address(request, _peer(client))))
-            return None
-        if request.method not in {"GET", "HEAD"}:
-            allow = {"Allow": "GET, HEAD"}
-            page = text_page(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered here", allow)
-            return _response(page)
-        if path in GUARDED and not shown:
-            return _response(unauthorized())
-        page = unless_known(
-            page_for(path, self._generations), request.headers.get_all("If-None-Match")
-        )
-        return _response(page, head=request.method == "HEAD")
+            return refusal
+        if client.has_body or request.method not in {"GET", "HEAD"}:
+            return not_allowed()
+        if route is None:
+            hidden = path in GUARDED and not shown
+            return unauthorized() if hidden else self._page(request, path)
+        if not upgrade:
+            return upgrade_required(route)
+        if shown:
+            client.let_in(client_name(token, self._handshake.address(request, _peer(client))))
+        return None
+
+    def _page(self, request: Request, path: str) -> Page:
+        page = page_for(path, self._generations)
+        return unless_known(page, request.headers.get_all("If-None-Match"))
 
 
 def options_of(settings: Settings, arriving: ByteBudget) -> dict[str, Any]:

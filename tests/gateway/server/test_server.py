@@ -42,7 +42,16 @@ from provider.interface import (
     UnsupportedModelError,
 )
 from provider.scripted import Call, Fail, Gate, Pause, Prefill, Queue, Say, ScriptedProvider
-from tests.support.servers import Wire, close_code, eventually, get, running, stream_url, wired
+from tests.support.servers import (
+    Wire,
+    close_code,
+    eventually,
+    get,
+    raw_frame,
+    running,
+    stream_url,
+    wired,
+)
 from tests.support.timeouts import TIMEOUT
 from tests.support.tiny_models import LLAMA, write_model
 from tests.support.tiny_vision import picture, write_vision_model
@@ -504,6 +513,52 @@ async def test_other_methods_are_refused_and_head_has_no_body():
             assert status in head.splitlines()[0]
             assert body == b"" or method != "HEAD"
             writer.close()
+
+
+UPGRADED = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+BODIES = [
+    ("POST /v1/chat/completions", "Content-Length: 2\r\n", b"{}"),
+    ("POST /v1/stream", "Content-Length: 2\r\n", b"{}"),
+    ("POST /", "Content-Length: 500000\r\n", b"x" * 500_000),
+    ("POST /", "Content-Length: 500000\r\nExpect: 100-continue\r\n", b""),
+    ("PUT /", "Transfer-Encoding: chunked\r\n", b"2\r\n{}\r\n0\r\n\r\n"),
+    ("GET /", "content-length:2\r\n", b"{}"),
+    ("GET /v1/stream", f"{UPGRADED}Content-Length: 6\r\n", raw_frame(b"")),
+    ("POST /v1/stream", UPGRADED, b""),
+]
+
+
+@pytest.mark.parametrize(("request_line", "headers", "body"), BODIES)
+async def test_a_request_with_a_body_is_answered(request_line, headers, body):
+    async with running(scripted()) as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(f"{request_line} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode())
+        writer.write(body)
+        async with asyncio.timeout(TIMEOUT):
+            head, _, said = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        assert b"405" in head.splitlines()[0]
+        assert b"Allow: GET, HEAD" in head
+        assert b"over a WebSocket, as /protocol describes" in said
+        assert gateway.connections == 0
+
+
+async def test_a_request_with_an_empty_body_is_as_one_without():
+    async with running(scripted()) as gateway:
+        assert (await get(gateway, "/healthz", **{"Content-Length": "0"}))[0] == 200
+
+
+async def test_a_body_in_pieces_does_not_delay_its_answer():
+    async with running(scripted()) as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        begin = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-"
+        for piece in (begin, b"Length: 99\r\n\r\n", b"{"):
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(TIMEOUT):
+            assert b"405" in await reader.readline()
+        writer.close()
 
 
 async def test_tls_and_a_new_certificate_without_a_restart(tmp_path):
