@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
@@ -19,9 +19,22 @@ from gateway.protocol.asyncapi import document
 from gateway.server.generations import Generations
 from gateway.server.metrics import CONTENT_TYPE
 
-__all__ = ["PROBES", "Page", "not_allowed", "page_for", "text_page", "unless_known", "web_root"]
+__all__ = [
+    "PROBES",
+    "SHARED",
+    "Page",
+    "not_allowed",
+    "page_for",
+    "preflight",
+    "shared",
+    "text_page",
+    "unless_known",
+    "web_root",
+]
 
 PROBES = frozenset({"/healthz", "/readyz"})  # asked by machines, at any rate
+# What pages of listed origins may read.
+SHARED = frozenset({"/asyncapi.json", "/readyz", "/v1/models"})
 PACKAGE = Path(__file__).parents[1]
 TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -41,14 +54,21 @@ SECURITY = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-# The worker that runs functions written by the page's user may fetch; it has no page and no token.
-FUNCTIONS = {
+FURTHER = {
+    # The client is public, and a page of any origin may import it.
+    "client.js": {
+        "Access-Control-Allow-Origin": "*",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+    },
+    # The worker that runs functions written by the page's user may fetch; it has no page and no
+    # token.
     "functions_worker.js": {
         "Content-Security-Policy": (
             "default-src 'none'; script-src 'unsafe-eval'; connect-src http: https:"
         )
-    }
+    },
 }
+PREFLIGHT_S = 600  # seconds for which a browser may remember what listed origins may ask
 
 
 @dataclass(frozen=True)
@@ -80,6 +100,22 @@ def not_allowed() -> Page:
     return text_page(HTTPStatus.METHOD_NOT_ALLOWED, said, {"Allow": "GET, HEAD"})
 
 
+def preflight() -> Page:
+    """Return the answer to a browser that asks what a page of another origin may ask."""
+    more = {
+        "Access-Control-Allow-Methods": "GET",
+        "Access-Control-Allow-Headers": "Authorization",
+        "Access-Control-Max-Age": str(PREFLIGHT_S),
+    }
+    return text_page(HTTPStatus.OK, "GET", more)
+
+
+def shared(page: Page, reader: str | None) -> Page:
+    """Return a page that pages of the origin `reader` may read, none of another if it is None."""
+    allow = {} if reader is None else {"Access-Control-Allow-Origin": reader}
+    return replace(page, more={**page.more, "Vary": "Origin", **allow})
+
+
 def web_root() -> Path:
     """Return the folder of the demo page: in the installed package, or beside it in the tree."""
     installed = PACKAGE / "_web_demo"
@@ -99,21 +135,26 @@ def page_for(path: str, generations: Generations) -> Page:
     made = ROUTES.get(path)
     if made is not None:
         return made(generations)
-    return _static("index.html" if path == "/" else path.removeprefix("/"))
-
-
-def _static(name: str) -> Page:
+    name = "index.html" if path == "/" else path.removeprefix("/")
     return _files().get(name) or text_page(HTTPStatus.NOT_FOUND, "not found")
 
 
 @cache
 def _files() -> dict[str, Page]:
     """Return the demo page's files by name, read once."""
+    return {name: _file(path) for name, path in _names(web_root()).items()}
+
+
+def _names(folder: Path) -> dict[str, Path]:
     return {
-        file.name: _kept(TYPES[file.suffix], file.read_bytes(), FUNCTIONS.get(file.name, {}))
-        for file in web_root().iterdir()
+        file.name: file
+        for file in folder.iterdir()
         if file.suffix in TYPES and not file.name.startswith(".") and file.is_file()
     }
+
+
+def _file(path: Path) -> Page:
+    return _kept(TYPES[path.suffix], path.read_bytes(), FURTHER.get(path.name, {}))
 
 
 def _kept(kind: str, body: bytes, more: Mapping[str, str] = {}) -> Page:

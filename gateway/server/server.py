@@ -41,7 +41,16 @@ from gateway.server.descriptors import Door, Sockets, deepen
 from gateway.server.generations import Generations, client_name
 from gateway.server.handshake import Handshake, unauthorized
 from gateway.server.logs import LIBRARY, fields, unexpected
-from gateway.server.pages import PROBES, Page, not_allowed, page_for, unless_known
+from gateway.server.pages import (
+    PROBES,
+    SHARED,
+    Page,
+    not_allowed,
+    page_for,
+    preflight,
+    shared,
+    unless_known,
+)
 from gateway.server.reading import MeteredConnection, Turn
 from gateway.server.routing import Routing, path_of, upgrade_required
 from gateway.server.tokens import Token, Tokens
@@ -326,6 +335,8 @@ class Gateway:
     def _process_request(self, client: MeteredConnection, request: Request) -> Response | None:
         """Answer a plain GET, refuse a client that may not connect, let a WebSocket through."""
         page = self._answer(client, request)
+        if page is not None and path_of(request) in SHARED:
+            page = shared(page, self._handshake.reader(request))
         return None if page is None else _response(page, head=request.method == "HEAD")
 
     def _answer(self, client: MeteredConnection, request: Request) -> Page | None:
@@ -343,7 +354,7 @@ class Gateway:
             self._refused(refusal.status)
             return refusal
         if client.has_body or request.method not in {"GET", "HEAD"}:
-            return not_allowed()
+            return preflight() if request.method == "OPTIONS" and path in SHARED else not_allowed()
         if route is None:
             hidden = path in GUARDED and not shown
             return unauthorized() if hidden else self._page(request, path)

@@ -561,6 +561,40 @@ async def test_a_body_in_pieces_does_not_delay_its_answer():
         writer.close()
 
 
+async def test_pages_of_listed_origins_may_read_what_is_for_them():
+    page = "http://localhost:5173"
+    async with running(scripted(), origins="http://localhost:*") as gateway:
+        for path in ("/v1/models", "/readyz", "/asyncapi.json"):
+            for origin, shown in ((page, page), ("http://evil.example", None), (None, None)):
+                headers = {} if origin is None else {"Origin": origin}
+                status, _, answer = await get(gateway, path, **headers)
+                assert (status, answer["Vary"]) == (200, "Origin")
+                assert answer.get("Access-Control-Allow-Origin") == shown
+        for path in ("/", "/metrics", "/healthz", "/protocol"):
+            _, _, answer = await get(gateway, path, Origin=page)
+            assert "Access-Control-Allow-Origin" not in answer
+        _, _, answer = await get(gateway, "/client.js", Origin="http://evil.example")
+        assert answer["Access-Control-Allow-Origin"] == "*"
+        assert answer["Cross-Origin-Resource-Policy"] == "cross-origin"
+
+
+async def test_a_page_may_ask_with_a_token_where_it_is_listed():
+    async with running(scripted(), TOKENS, dev=True) as gateway:
+        status, _, answer = await get(gateway, "/v1/models", Origin="http://localhost:1")
+        allowed = answer["Access-Control-Allow-Origin"]
+        assert (status, allowed) == (401, "http://localhost:1"), "so that the page can read it"
+        for origin in ("http://localhost:1", "http://evil.example"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            asked = f"OPTIONS /v1/models HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\r\n"
+            writer.write(asked.encode())
+            head = (await reader.read()).partition(b"\r\n\r\n")[0].decode()
+            assert " 200 " in head.splitlines()[0]
+            assert "Access-Control-Allow-Headers: Authorization" in head
+            listed = "Access-Control-Allow-Origin: http://localhost:1" in head
+            assert listed is (origin == "http://localhost:1")
+            writer.close()
+
+
 async def test_tls_and_a_new_certificate_without_a_restart(tmp_path):
     authority, later = trustme.CA(), trustme.CA()
     files = {"tls_cert": str(tmp_path / "cert.pem"), "tls_key": str(tmp_path / "key.pem")}
