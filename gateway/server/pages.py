@@ -23,6 +23,7 @@ __all__ = [
     "PROBES",
     "SHARED",
     "Page",
+    "file_of",
     "not_allowed",
     "page_for",
     "preflight",
@@ -136,13 +137,20 @@ def page_for(path: str, generations: Generations) -> Page:
     if made is not None:
         return made(generations)
     name = "index.html" if path == "/" else path.removeprefix("/")
-    return _files().get(name) or text_page(HTTPStatus.NOT_FOUND, "not found")
+    found = file_of(name, web_root()) if generations.settings.dev else _files().get(name)
+    return found or text_page(HTTPStatus.NOT_FOUND, "not found")
 
 
 @cache
 def _files() -> dict[str, Page]:
     """Return the demo page's files by name, read once."""
     return {name: _file(path) for name, path in _names(web_root()).items()}
+
+
+def file_of(name: str, folder: Path) -> Page | None:
+    """Return a file of the folder, read now, None if there is none of this name."""
+    path = _names(folder).get(name)
+    return None if path is None else _file(path)
 
 
 def _names(folder: Path) -> dict[str, Path]:

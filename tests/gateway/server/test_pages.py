@@ -5,7 +5,7 @@ import pytest
 
 from gateway.configuration.settings import Settings
 from gateway.server.generations import Generations
-from gateway.server.pages import page_for, unless_known, web_root
+from gateway.server.pages import file_of, page_for, unless_known, web_root
 from provider.interface import AbstractLLMInterface, Health, ModelInfo
 from provider.scripted import ScriptedProvider
 from tests.support.servers import get, running
@@ -22,9 +22,10 @@ class Loading(ScriptedProvider):
 
 
 def test_the_page_and_its_parts_are_served():
+    generations = Generations(ScriptedProvider(), Settings())
     for name in web_root().iterdir():
         if name.suffix in {".html", ".css", ".js", ".svg", ".png"}:
-            page = page_for(f"/{name.name}", ScriptedProvider())
+            page = page_for(f"/{name.name}", generations)
             assert page.status is HTTPStatus.OK
             assert page.body == name.read_bytes()
     assert (
@@ -85,6 +86,21 @@ def test_what_stays_the_same_is_made_once(path):
     assert known.headers()["ETag"] == tag
     assert unless_known(page, ['"other"']) is page
     assert unless_known(page, []) is page
+
+
+def test_in_development_files_are_read_anew(tmp_path):
+    generations = Generations(ScriptedProvider(), Settings(dev=True))
+    assert page_for("/client.js", generations) is not page_for("/client.js", generations)
+    file = tmp_path / "a.js"
+    for text in ("1", "2"):
+        file.write_text(text)
+        assert file_of("a.js", tmp_path).body == text.encode()
+    file.unlink()
+    (tmp_path / "secret.txt").write_text("x")
+    (tmp_path / "b").mkdir()
+    for name in ("a.js", "secret.txt", "b", "../a.js", "/etc/passwd", ""):
+        assert file_of(name, tmp_path) is None
+    assert page_for("/nope", generations).status is HTTPStatus.NOT_FOUND
 
 
 def test_two_gateways_have_each_their_own_description():
