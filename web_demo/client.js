@@ -31,10 +31,13 @@
  *   raw?: boolean, continue_final_message?: boolean, max_reasoning_tokens?: number,
  *   chat_template_kwargs?: object, response_format?: object, logit_bias?: Record<string, number>,
  *   presence_penalty?: number, frequency_penalty?: number,
- *   resumable?: boolean, stream?: boolean, window?: number,
+ *   resumable?: boolean, keep_on_close?: boolean, stream?: boolean, window?: number,
  *   signal?: AbortSignal, onprogress?: (progress: Progress) => void,
  *   oncall?: (call: ToolCall) => void,
- * }} GenerateOptions
+ * }} GenerateOptions With `keep_on_close`, the run goes on for a minute when its page is left
+ * @typedef {{id: string, ticket: string, window?: number}} Ticket What `resume` needs, as plain data
+ * @typedef {Pick<GenerateOptions, "signal" | "onprogress" | "oncall"> & {after?: number}} ResumeOptions
+ *   `after` is the number of the last frame that is not wanted again; by default all are
  * @typedef {{
  *   text: string, channel: "answer" | "reasoning", logprobs?: TokenLogprob[], choice?: number,
  * }} Chunk `choice` is the index of its answer among `n`; absent for the first one
@@ -160,6 +163,7 @@ export function connect(url, options = {}) {
   let state = "connecting";
   let attempts = 0;
   let lastId = 0;
+  const ownName = Math.random().toString(36).slice(2, 10); // so that another page can resume its runs
   let closedByCaller = false;
   /** Why there is no connection any more. @type {(text: string) => GatewayError} */
   let failure = (text) => new ConnectionLostError(text);
@@ -214,7 +218,7 @@ export function connect(url, options = {}) {
       become("open");
       maxFrameBytes = frame.limits?.max_frame_bytes ?? Infinity;
       ready.resolve(frame);
-      resumeRuns(frame.epoch === epoch);
+      resumeRuns(!epoch || frame.epoch === epoch);
       epoch = frame.epoch;
       const frames = waiting;
       waiting = [];
@@ -363,23 +367,52 @@ export function connect(url, options = {}) {
    */
   function generate({ signal, onprogress, oncall, resumable = true, ...fields }) {
     lastId += 1;
-    const id = `g${lastId}`;
-    const run = createRun(id, {
-      onprogress,
-      oncall,
+    const id = `${ownName}-${lastId}`;
+    const run = addRun(id, { signal, onprogress, oncall, window: fields.window });
+    return begin(run, () => send({ type: "generate", id, resumable, ...fields }), signal);
+  }
+
+  /**
+   * @param {Ticket} ticket
+   * @param {ResumeOptions} [options]
+   */
+  function resume({ id, ticket, window }, { after = -1, ...options } = {}) {
+    const run = addRun(id, { ...options, window, ticket, after });
+    // Without a connection, it is resumed with the others once there is one.
+    const start = () => (state === "open" || state === "closed") && send(run.resume());
+    return begin(run, start, options.signal);
+  }
+
+  /**
+   * @param {string} id
+   * @param {ResumeOptions & {window?: number, ticket?: string}} options
+   */
+  function addRun(id, { window, ...options }) {
+    return createRun(id, {
+      ...options,
       cancel: () => cancel(id),
       ended: () => runs.delete(id),
       resume: send,
-      used: fields.window ? (seq) => state === "open" && send({ type: "ack", id, seq }) : undefined,
+      window,
+      used: window ? (seq) => state === "open" && send({ type: "ack", id, seq }) : undefined,
     });
+  }
+
+  /**
+   * Start a run by `start`, unless it is aborted already.
+   * @param {ReturnType<typeof createRun>} run
+   * @param {() => void} start
+   * @param {AbortSignal} [signal]
+   */
+  function begin(run, start, signal) {
     if (signal?.aborted) {
       run.fail(() => abortError(signal));
       return run.handle;
     }
     signal?.addEventListener("abort", () => run.abort(abortError(signal)), { once: true });
-    runs.set(id, run);
+    runs.set(run.handle.id, run);
     try {
-      send({ type: "generate", id, resumable, ...fields });
+      start();
     } catch (error) {
       run.fail(() => /** @type {Error} */ (error));
     }
@@ -399,6 +432,11 @@ export function connect(url, options = {}) {
     events,
     /** Start a generation. */
     generate,
+    /**
+     * Take over a generation that another page, or this one before it was loaded again, has started: its
+     * frames come again, then new ones. A page that still has it gets a GatewayError `not_resumable`.
+     */
+    resume,
     /**
      * Generate, run the functions that the model calls, send it their results, and go on until it
      * has answered. Calls of tools without a `run` are left to the caller: they are in the result's
@@ -434,7 +472,9 @@ export function connect(url, options = {}) {
  * @param {{
  *   onprogress?: (progress: Progress) => void, oncall?: (call: ToolCall) => void,
  *   cancel: () => void, ended: () => void, resume: (frame: Resume) => void, used?: (seq: number) => void,
- * }} hooks `used`, of a run with a window, is called with the `seq` of each frame that the caller has processed
+ *   window?: number, ticket?: string, after?: number,
+ * }} hooks `used`, of a run with a window, is called with the `seq` of each frame that the caller has processed;
+ *   `ticket` and `after` are of a run that another client has started
  */
 function createRun(id, hooks) {
   const windowed = hooks.used !== undefined;
@@ -447,11 +487,10 @@ function createRun(id, hooks) {
   const others = [];
   let model = "";
   let over = false;
-  let last = -1; // the highest `seq` received
-  let read = -1; // the highest `seq` that the caller has processed
+  let last = hooks.after ?? -1; // the highest `seq` received
+  let read = last; // the highest `seq` that the caller has processed
   let rewound = false; // whether received frames were requested again, and none has come yet
-  /** @type {string | undefined} */
-  let ticket;
+  let ticket = hooks.ticket;
   /** @type {Error | null} */
   let aborted = null;
   const result = deferred();
@@ -607,6 +646,11 @@ function createRun(id, hooks) {
       /** The answer's text so far. */
       get text() {
         return text;
+      },
+      /** What `resume` of another client takes; null until the run has started. @returns {Ticket | null} */
+      get ticket() {
+        const { window } = hooks;
+        return ticket === undefined ? null : { id, ticket, ...(window ? { window } : {}) };
       },
       /** Stop the model. The iteration ends without an error; the result has finishReason "cancelled". */
       cancel() {

@@ -23,6 +23,7 @@ __all__ = ["NOT_OF_A_CHAT", "OPTIONS", "chat_by_flags"]
 NOT_OF_A_CHAT = {  # fields that the chat sets itself, or whose results it can't show
     "continue_final_message",
     "id",
+    "keep_on_close",
     "logprobs",
     "messages",
     "n",

@@ -124,6 +124,7 @@ class Generate(_FromClient, tag="generate", frozen=True, kw_only=True):
     continue_final_message: bool | None = None
     n: int | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    keep_on_close: bool = False
 
 
 class Cancel(_FromClient, tag="cancel", frozen=True, kw_only=True):

@@ -122,6 +122,7 @@ class Generation:
         self.started_at: float | None = None
         self.first_text_at: float | None = None
         self._default_model = default_model
+        self.keep_on_close = frame.keep_on_close  # whether it goes on when its page is left
         self._streamed = frame.stream
         self._window = frame.window
         self._waiting: deque[Waiting] = deque()
@@ -181,7 +182,8 @@ class Generation:
     def ack(self, seq: int) -> None:
         """Record that the client has processed all sent events up to the number `seq`."""
         self._acked = max(self._acked, min(seq, self._sent_seq))
-        self._drop_kept(lambda frame: (frame.seq or 0) <= self._acked)
+        if not self.keep_on_close:  # then a page without any of them may come
+            self._drop_kept(lambda frame: (frame.seq or 0) <= self._acked)
 
     def replay(self, after: int) -> None:
         """Send all events after the number `after` again. Raises NotResumable."""

@@ -190,6 +190,9 @@ class Session:
             return _duplicate(frame.id)
         if frame.window is not None and frame.window < 1:
             return Refusal(ErrorCode.INVALID_REQUEST, "must be at least 1", fields=("window",))
+        if frame.keep_on_close and not frame.resumable:
+            both = ("keep_on_close", "resumable")
+            return Refusal(ErrorCode.INVALID_REQUEST, "{} needs {}", fields=both)
         if (frame.prompt is None) == (frame.messages is None):
             either = ("prompt", "messages")
             return Refusal(ErrorCode.INVALID_REQUEST, "give either {} or {}", fields=either)

@@ -290,15 +290,13 @@ class Connection:
 
         Waits for `close_timeout_s` at most; a generator that takes longer closes in the background.
         """
-        # A browser closes with 1001 when its page is left, and the page's tickets are lost with it.
         code = self._socket.close_code
-        gone = self._generations.draining or code in {
-            CloseCode.GOING_AWAY,
-            CloseCode.NOT_AUTHENTICATED,
-        }
+        gone = self._generations.draining or code == CloseCode.NOT_AUTHENTICATED
+        # A browser closes with 1001 when its page is left, and most pages lose their tickets then.
+        left = code == CloseCode.GOING_AWAY
         for task in list(self._tasks.values()):
             generation = task.generation
-            if generation.resumable and not gone:
+            if generation.resumable and not gone and (generation.keep_on_close or not left):
                 self._generations.resume_store.keep(task)
             else:
                 generation.cancel(time.monotonic())

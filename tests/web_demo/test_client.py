@@ -11,7 +11,7 @@ from gateway.protocol.codes import RETRYABLE
 from gateway.server.pages import web_root
 from provider import MLXProvider
 from provider.interface import GenerationError
-from provider.scripted import Call, Fail, Pause, Reason, Say, ScriptedProvider
+from provider.scripted import Call, Fail, Gate, Pause, Reason, Say, ScriptedProvider
 from tests.support.servers import eventually, running, stream_url
 from tests.web_demo.conftest import scripted_gateway
 
@@ -609,3 +609,58 @@ async def test_in_development_a_page_of_another_origin_on_this_machine_is_served
         page = await new_page(own.url)
         answers = await evaluate(page, CONNECT_TO % stream_url(other))
         assert answers == ["x", "mlx-gateway.v1", "x", [["open", None, None]]]
+
+
+KEEP = """
+    const keep = ({started}) => {
+        if (started) sessionStorage.setItem("run", JSON.stringify(run.ticket));
+    };
+    const run = client.generate({prompt: "hi", keep_on_close: %s, window: %s, onprogress: keep});
+    run.result.catch(() => {});
+"""
+RESUME = """
+    const run = client.resume(JSON.parse(sessionStorage.getItem("run")));
+    let text = "";
+    try { for await (const chunk of run) text += chunk.text; }
+    catch (error) { return [text, error.code]; }
+    const {finishReason, model} = await run.result;
+    return [text, finishReason, model];
+"""
+
+
+@pytest.mark.parametrize(
+    ("keep", "window", "expected"),
+    [
+        ("true", "undefined", ["a b c", "stop", "scripted"]),
+        ("true", "1", ["a b c", "stop", "scripted"]),
+        ("false", "undefined", ["", "not_resumable"]),
+    ],
+)
+async def test_a_page_that_is_loaded_again_resumes_a_run_that_was_to_be_kept(
+    new_page, keep, window, expected
+):
+    gate = asyncio.Event()
+    async with scripted_gateway(Say("a b "), Gate(gate), Say("c")) as gateway:
+        page = await new_page(gateway.url)
+        await evaluate(page, KEEP % (keep, window))
+        await page.wait_for_function("() => sessionStorage.getItem('run')")
+        await page.reload()
+        await eventually(lambda: len(gateway.provider.live) == (keep == "true"))
+        gate.set()
+        assert await evaluate(page, RESUME) == expected
+
+
+async def test_another_page_takes_a_run_over_and_the_first_is_told(new_page):
+    gate = asyncio.Event()
+    async with scripted_gateway(Say("a b "), Gate(gate), Say("c")) as gateway:
+        first, second = await new_page(gateway.url), await new_page(gateway.url)
+        begin = "globalThis.run = client.generate({prompt: 'hi'});"
+        end = "return run.result.then(() => 'done', (error) => error.code);"
+        losing = asyncio.ensure_future(evaluate(first, begin + end))
+        await first.wait_for_function("() => globalThis.run?.ticket")
+        ticket = await first.evaluate("() => globalThis.run.ticket")
+        take = "return (await client.resume(%s).result).text;"
+        taking = asyncio.ensure_future(evaluate(second, take % json.dumps(ticket)))
+        assert await losing == "not_resumable"
+        gate.set()
+        assert await taking == "a b c"

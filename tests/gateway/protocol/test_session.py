@@ -176,6 +176,7 @@ def test_a_duplicate_id_leaves_the_first_alone():
         ({}, ("prompt", "messages")),
         ({"prompt": "a", "messages": []}, ("prompt", "messages")),
         ({"prompt": "a", "window": 0}, ("window",)),
+        ({"prompt": "a", "keep_on_close": True}, ("keep_on_close", "resumable")),
     ],
 )
 def test_a_generate_that_cannot_be_is_refused_and_the_fields_at_fault_are_named(given, fields):

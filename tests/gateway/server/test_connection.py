@@ -253,9 +253,9 @@ async def test_draining_a_connection_tells_how_its_generations_end_before_it_clo
         await eventually(lambda: not provider.live)
 
 
-async def resumable(wire):
+async def resumable(wire, **fields):
     """Start a resumable generation, and return its ticket once it has said something."""
-    await wire.send(Generate(id="a", prompt="hi", resumable=True))
+    await wire.send(Generate(id="a", prompt="hi", resumable=True, **fields))
     frames = await wire.until("chunk")
     return next(frame["ticket"] for frame in frames if frame["type"] == "started")
 
@@ -287,12 +287,19 @@ async def test_a_ticket_that_is_unknown_leaves_a_generation_of_that_id_alone():
         assert (await wire.until("done"))[-1]["finish_reason"] == "stop"
 
 
-@pytest.mark.parametrize(("code", "kept"), [(CloseCode.NORMAL, 1), (CloseCode.GOING_AWAY, 0)])
-async def test_a_page_that_is_left_leaves_nothing_to_resume(code, kept):
+@pytest.mark.parametrize(
+    ("code", "keep_on_close", "kept"),
+    [
+        (CloseCode.NORMAL, False, 1),
+        (CloseCode.GOING_AWAY, False, 0),
+        (CloseCode.GOING_AWAY, True, 1),
+    ],
+)
+async def test_a_page_that_is_left_leaves_only_what_is_to_be_kept(code, keep_on_close, kept):
     provider = scripted(Say("x"), Pause(3600))
     async with running(provider) as gateway:
         async with wired(gateway) as wire:
-            await resumable(wire)
+            await resumable(wire, keep_on_close=keep_on_close)
             await wire.socket.close(code)
         await eventually(lambda: gateway.connections == 0)
         assert (gateway.resumable, len(provider.live)) == (kept, kept)

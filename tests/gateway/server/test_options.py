@@ -83,6 +83,7 @@ def test_every_option_is_a_field_of_generate_and_of_a_chat():
     assert names - set(OPTIONS) == {
         "files",
         "id",
+        "keep_on_close",
         "prompt",
         "resumable",
         "stream",
