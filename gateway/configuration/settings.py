@@ -222,6 +222,21 @@ class Settings:
         "Limits",
         min=1024,
     )
+    client_frame_rate: float = _setting(
+        4000.0,
+        "frames a second of one client, by its token or else by its address, on all its "
+        "connections; each takes some 30 microseconds, so that it has an eighth of the event loop; "
+        "beyond it they are read more slowly; a burst may be ten times that",
+        "Limits",
+        min=1,
+    )
+    client_rate_bytes: int = _setting(
+        16 << 20,
+        "bytes a second of one client on all its connections; beyond it they are read more "
+        "slowly; a burst may be ten times that",
+        "Limits",
+        min=1024,
+    )
     request_bytes: int = _setting(
         256 << 20,
         "large messages in memory, of all clients: half of it for those that are on their way, "

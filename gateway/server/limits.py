@@ -34,6 +34,8 @@ ENFORCERS: dict[str, str] = {
     "max_depth": "server.Gateway._dialect",
     "max_values": "server.Gateway._dialect",
     "frame_rate": "reading.MeteredConnection.__init__",
+    "client_frame_rate": "reading.ClientRates.__init__",
+    "client_rate_bytes": "reading.ClientRates.__init__",
     "request_bytes": "generations.Generations.__init__",
     "page_rate": "handshake.Handshake.__init__",
     "rate_bytes": "reading.MeteredConnection.__init__",

@@ -44,6 +44,11 @@ class Rate:
         self._left -= amount
         return self._left >= 0
 
+    @property
+    def debt(self) -> float:
+        """Seconds after the last `spend` until the rate allows something again, 0 for now."""
+        return max(0.0, -self._left / self._per_second)
+
 
 class Rates:
     """A rate for each key; those that would allow a whole burst again are forgotten."""
@@ -59,13 +64,23 @@ class Rates:
 
     def spend(self, key: Hashable, amount: float, now: float) -> bool:
         """Spend an amount of a key's rate if it allows that; return whether it does."""
+        rate = self._of(key, now)
+        allowed = rate.spend(amount, now)
+        if not allowed:
+            rate.spend(-amount, now)
+        return allowed
+
+    def overdraw(self, key: Hashable, amount: float, now: float) -> float:
+        """Spend an amount of a key's rate in any case; return the seconds until it allows more."""
+        rate = self._of(key, now)
+        rate.spend(amount, now)
+        return rate.debt
+
+    def _of(self, key: Hashable, now: float) -> Rate:
         if now - self._begin > self._burst / self._per_second:
             self._older, self._recent, self._begin = self._recent, {}, now
         rate = self._recent.get(key) or self._older.pop(key, None)
         if rate is None:
             rate = Rate(self._per_second, self._burst, now)
         self._recent[key] = rate
-        allowed = rate.spend(amount, now)
-        if not allowed:
-            rate.spend(-amount, now)
-        return allowed
+        return rate

@@ -11,6 +11,7 @@ larger one is closed with 1009 before it is read. What follows a message is not 
 
 Rule 4: what large messages take, from their first bytes until they are decoded, is counted for all
 connections together. While there is no room for a frame, its connection is not read.
+Rule 5: a client has a rate on all its connections together; beyond it they are read more slowly.
 
 The library has no hooks for this. Of its inside this module uses `Protocol.reader`, `parser` and
 `max_message_size`, `Assembler.resume` and `paused`, and `Connection.process_event` and `send_data`.
@@ -34,9 +35,9 @@ from websockets.typing import Data
 from gateway.configuration.settings import Settings
 from gateway.protocol.codes import CloseCode
 from gateway.server.byte_budget import ByteBudget, Claim
-from gateway.server.rates import Rate
+from gateway.server.rates import Rate, Rates
 
-__all__ = ["MAX_FIRST_BYTES", "MeteredConnection", "Turn"]
+__all__ = ["MAX_FIRST_BYTES", "ClientRates", "MeteredConnection", "Turn"]
 
 BURST = 10  # a burst may have as many frames and bytes as are allowed in this many seconds
 MAX_FIRST_BYTES = 2048  # a `hello` has a token of at most 1,024 characters, and a name
@@ -52,6 +53,9 @@ MAX_UNREAD_PONGS = 64 * 1024  # bytes that wait for a client that sends pings an
 # Seconds that a large message may take while others wait for room. Those aren't read, so that it
 # is well below the time in which they must answer a ping.
 MAX_MESSAGE_S = 10.0
+# Seconds for which a connection isn't read because of its client's rate, well below the time in
+# which it must answer a ping; then a small piece is.
+MAX_PAUSE_S = 5.0
 LAST_S = 1.0  # for the close frame of a client that was too slow; then its bytes are freed
 
 
@@ -75,6 +79,20 @@ class Turn:
 
     def _begin(self) -> None:
         self._left = TURN_BYTES
+
+
+class ClientRates:
+    """The frames and bytes a second of each client, on all its connections."""
+
+    def __init__(self, settings: Settings):
+        frames, size = settings.client_frame_rate, settings.client_rate_bytes
+        self._frames = Rates(frames, frames * BURST, 0.0)
+        self._bytes = Rates(size, size * BURST, 0.0)
+
+    def spend(self, client: str, size: int, now: float) -> float:
+        """Count a frame; return for how many seconds no more is to be read from this connection."""
+        frames = self._frames.overdraw(client, 1, now)
+        return min(MAX_PAUSE_S, max(frames, self._bytes.overdraw(client, size, now)))
 
 
 class _Reader(StreamReader):
@@ -119,11 +137,20 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
     """A connection that is read in pieces, and cut off when too much comes."""
 
     def __init__(
-        self, *given: Any, settings: Settings, turn: Turn, budget: ByteBudget, **options: Any
+        self,
+        *given: Any,
+        settings: Settings,
+        turn: Turn,
+        budget: ByteBudget,
+        rates: ClientRates,
+        **options: Any,
     ):
         super().__init__(*given, **options)
         self._turn = turn
         self._budget = budget
+        self._rates = rates
+        self._pause: asyncio.TimerHandle | None = None  # while the client's rate is used up
+        self._throttled = False  # whether it was used up when a frame came last
         self._client: str | None = None  # whose share of the budget is used
         self._claim: Claim | None = None  # of the frame that is read
         self._part = 0  # bytes of the message that has not ended
@@ -183,7 +210,9 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
             return LARGE_PIECE  # which is discarded, not parsed
         if self.request is not None and not self._let_in:
             return max(1, min(missing, LARGE_PIECE))  # so that it ends with the message
-        return min(missing, LARGE_PIECE) if missing > SMALL_PIECE else self._turn.piece
+        if missing > SMALL_PIECE:
+            return min(missing, LARGE_PIECE)
+        return MIN_PIECE if self._throttled else self._turn.piece
 
     def buffer_updated(self, nbytes: int) -> None:
         """Parse a piece."""
@@ -205,6 +234,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         if self._lingering is not None:
             self._lingering.cancel()
         self._forget_frame()
+        self._forget_pause()
         self._budget.add(self._client, -self._counted - sum(self._ended) - self._taken)
         self._counted = self._taken = 0
         self._ended = deque([0] * len(self._ended))
@@ -214,6 +244,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         """Close the connection; of what the client still sends, only its close frame counts."""
         self._closing = True
         self._forget_frame()
+        self._forget_pause()
         self.protocol.max_message_size = MAX_FIRST_BYTES  # a larger one is not decompressed
         self.transport.resume_reading()  # it is paused while a message waits, which none takes now
         await super().close(code, reason)
@@ -226,8 +257,19 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self.recv_messages.resume = self._go_on
 
     def _go_on(self) -> None:
-        if not (self.recv_messages.paused or (self._claim is not None and self._claim.waits)):
+        waits = self._claim is not None and self._claim.waits
+        if not (self.recv_messages.paused or waits or self._pause is not None):
             self.transport.resume_reading()
+
+    def _throttle(self, seconds: float) -> None:
+        self._throttled = seconds > 0
+        if self._throttled and self._pause is None:
+            self._pause = self.loop.call_later(seconds, self._end_pause)
+            self.transport.pause_reading()
+
+    def _end_pause(self) -> None:
+        self._pause = None
+        self._go_on()
 
     def _make_room(self) -> None:
         """Stop reading until there is room for the frame that is read, if it is large."""
@@ -254,6 +296,11 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
             self._slow = None
         self._time_message()
         self._go_on()
+
+    def _forget_pause(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
 
     def _forget_frame(self) -> None:
         if self._claim is not None:
@@ -317,6 +364,8 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         if not self._let_in:
             self._first_frames += 1
             return self._first_frames <= MAX_FIRST_FRAMES
+        if self._client is not None and not self._closing:
+            self._throttle(self._rates.spend(self._client, size, now))
         if frame.opcode is Opcode.PING:
             waiting = self.transport.get_write_buffer_size()
             self._unread_pongs = min(waiting, self._unread_pongs + size)

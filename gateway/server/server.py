@@ -51,7 +51,7 @@ from gateway.server.pages import (
     shared,
     unless_known,
 )
-from gateway.server.reading import MeteredConnection, Turn
+from gateway.server.reading import ClientRates, MeteredConnection, Turn
 from gateway.server.routing import Routing, path_of, upgrade_required
 from gateway.server.tokens import Token, Tokens
 from provider.interface import AbstractLLMInterface
@@ -371,7 +371,8 @@ class Gateway:
 
 def options_of(settings: Settings, arriving: ByteBudget) -> dict[str, Any]:
     """Return the arguments of websockets' `serve` that come from the settings."""
-    make = partial(MeteredConnection, settings=settings, turn=Turn(), budget=arriving)
+    rates = ClientRates(settings)
+    make = partial(MeteredConnection, settings=settings, turn=Turn(), budget=arriving, rates=rates)
     return {
         "compression": "deflate" if settings.compression else None,
         "server_header": None,

@@ -9,9 +9,11 @@ from contextlib import AsyncExitStack
 import pytest
 from websockets.frames import Opcode
 
+from gateway.configuration.settings import Settings
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import Ping
 from gateway.server import reading
+from gateway.server.reading import ClientRates
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import Say, ScriptedProvider
 from tests.support.servers import (
@@ -394,3 +396,40 @@ async def test_a_message_that_may_become_larger_has_room_for_that():
         wire.writer.write(large[-9:])
         assert (await wire.receive())[0] == Opcode.TEXT  # an error, compressed
         await eventually(lambda: not budget.held)
+
+
+# Rates of clients.
+
+
+async def test_a_clients_connections_share_its_rate_and_are_read_slowly_beyond_it():
+    answers = []
+
+    async def answered(wire):
+        while True:
+            answers.append(await wire.receive())
+
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(running(scripted(), MANY, client_frame_rate=20.0))
+        tasks = []
+        for _ in range(4):
+            wire = await stack.enter_async_context(raw(gateway, client_of(0)))
+            await wire.receive()
+            wire.writer.write(raw_frame(PING) * 200)
+            tasks.append(asyncio.create_task(answered(wire)))
+        await all_is_well(gateway, additional_headers={"Authorization": "Bearer 1"})
+        await eventually(lambda: len(answers) >= 200)
+        await asyncio.sleep(0.2)
+        assert len(answers) < 600, "of 800"
+        assert gateway.connections == 4, "nobody is cut off"
+        for task in tasks:
+            task.cancel()
+
+
+def test_the_debt_of_a_client_is_paid_with_time():
+    rates = ClientRates(Settings(client_frame_rate=10.0, client_rate_bytes=1024))
+    assert [rates.spend("a", 0, 1.0) for _ in range(100)] == [0.0] * 100
+    assert rates.spend("a", 0, 1.0) == pytest.approx(0.1)
+    assert rates.spend("b", 0, 1.0) == 0.0
+    assert rates.spend("a", 0, 2.0) == 0.0
+    assert rates.spend("b", 10 * 1024 + 512, 1.0) == pytest.approx(0.5)
+    assert rates.spend("b", 2**20, 1.0) == reading.MAX_PAUSE_S
