@@ -37,13 +37,15 @@ class QueuePosition:
 class ModelLoading:
     """The model is being loaded: `done` of `total` bytes are there, at first 0 of 0.
 
-    The bytes are those of its files while they are downloaded, then those of its weights. These
-    events come before any other, and only if the model was not loaded.
+    The bytes are those of its files while they are downloaded, then those of its weights. While
+    `warming_up`, the weights are there, and `done` of `total` forward passes are made for the first
+    requests. These events come before any other, and only if the model was not loaded.
     """
 
     model: str
     done: int
     total: int
+    warming_up: bool = False
 
 
 @dataclass(frozen=True)

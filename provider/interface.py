@@ -401,6 +401,9 @@ class AbstractLLMInterface(ABC):
     async def load(self) -> None:  # noqa: B027 - a default
         """Load all that is needed to generate; by default nothing. Raises an `AbstractLLMError`."""
 
+    def watch_loading(self, tell: Callable[[ModelLoading], None]) -> None:  # noqa: B027 - a default
+        """Call `tell` with the progress of a later `load`, on any thread; by default never."""
+
     async def aclose(self) -> None:  # noqa: B027 - a default
         """Free all resources; by default there are none."""
 

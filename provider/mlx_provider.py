@@ -100,6 +100,11 @@ class MLXProvider(AbstractLLMInterface):
         for served in self._library.at_start:
             await _loaded(served)
 
+    def watch_loading(self, tell: Callable[[ModelLoading], None]) -> None:
+        """Call `tell` with the progress of the models that `load` loads, on any thread."""
+        for served in self._library.at_start:
+            served.watch(partial(_pass_on, tell, served.name))
+
     def close(self, grace_s: Optional[float] = None) -> None:
         """Refuse new generations, free the models, join all threads. Idempotent.
 
@@ -287,8 +292,7 @@ class MLXProvider(AbstractLLMInterface):
         preparing.add_done_callback(lambda _: _tell(loop, told, None))
         progress: LoadProgress | None = LoadProgress(0, 0)
         while progress is not None:
-            event = ModelLoading(served.name, progress.done, progress.total)
-            yield GenerateResponse(raw_response=event)
+            yield GenerateResponse(raw_response=_loading(served.name, progress))
             progress = await told.get()
         deltas = self._deltas_async(served, await self._requests_async(served, call))
         async with aclosing(deltas):
@@ -374,6 +378,14 @@ EVENTS_OF_EACH_CHOICE = (TextDelta, CallDelta, RunFinished, RunFailed)
 async def _loaded(served: ServedModel) -> RequestBuilder:
     """Wait until a model is loaded; cancelling does not stop the loading."""
     return await asyncio.shield(asyncio.wrap_future(served.ready()))
+
+
+def _pass_on(tell: Callable[[ModelLoading], None], name: str, progress: LoadProgress) -> None:
+    tell(_loading(name, progress))
+
+
+def _loading(name: str, progress: LoadProgress) -> ModelLoading:
+    return ModelLoading(name, progress.done, progress.total, progress.warming_up)
 
 
 def _tell(

@@ -46,6 +46,11 @@ class EngineSettings:
         "each shape is slow; `auto` measures that when a model is loaded",
         choices=("auto", "on", "off"),
     )
+    warmup: bool = _setting(
+        default=True,
+        why="whether the forward passes of a model's first requests are made when it is loaded, "
+        "where the first of their kind is slow",
+    )
     max_unread: int = _setting(
         256, "tokens that wait for a slow reader before its run is parked", min=2
     )
@@ -120,6 +125,10 @@ def _checked(setting: Field[Any], value: Any) -> Any:
             raise _unlike(setting, value, "must be a folder's path")
         _refuse_other_choices(setting, str(value))
         return str(value)
+    if isinstance(setting.default, bool):
+        if not isinstance(value, bool):
+            raise _unlike(setting, value, "must be true or false")
+        return value
     whole = not isinstance(setting.default, float)
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         raise _unlike(setting, value, "must be a whole number" if whole else "must be a number")

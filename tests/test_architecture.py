@@ -29,6 +29,7 @@ NO_LIMITS = {
     "kv_group_size",
     "prefix_cache_dir",
     "quantized_kv_start",
+    "warmup",
 }
 LIMITS = {setting.name for setting in settings(Settings) if setting.group in GROUPS} | {
     setting.name for setting in fields(EngineSettings) if setting.name not in NO_LIMITS

@@ -91,7 +91,7 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
       if (firstAt) return;
       if ("loading" in progress) {
         const part = progress.total ? `, ${Math.round((100 * progress.done) / progress.total)} %` : "";
-        figures.textContent = `loading ${progress.loading}${part}`;
+        figures.textContent = `${progress.warmingUp ? "warming up" : "loading"} ${progress.loading}${part}`;
       } else if ("queued" in progress) figures.textContent = `number ${progress.queued} in the queue`;
       else if ("done" in progress && progress.total > 64)
         figures.textContent = `reading the prompt: ${progress.done} of ${progress.total} tokens`;

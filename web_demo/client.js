@@ -45,8 +45,8 @@
  *   token: string, logprob: number, bytes: number[] | null, top_logprobs?: TokenLogprob[],
  * }} TokenLogprob `bytes` is null for a part of a character
  * @typedef {{queued: number} | {done: number, total: number} | {started: object}
- *   | {loading: string, done: number, total: number}} Progress `done` and `total` are tokens of the prompt,
- *   or with `loading` bytes of the model's weights
+ *   | {loading: string, done: number, total: number, warmingUp: boolean}} Progress `done` and `total` are
+ *   tokens of the prompt, or with `loading` bytes of the model's weights, while `warmingUp` forward passes
  * @typedef {{
  *   index: number, id: string, name: string, arguments: string, complete: boolean,
  *   error?: "cut_off" | "malformed", text?: string,
@@ -557,7 +557,12 @@ function createRun(id, hooks) {
         hooks.onprogress?.({ queued: frame.position });
         break;
       case "loading":
-        hooks.onprogress?.({ loading: frame.model, done: frame.done ?? 0, total: frame.total ?? 0 });
+        hooks.onprogress?.({
+          loading: frame.model,
+          done: frame.done ?? 0,
+          total: frame.total ?? 0,
+          warmingUp: frame.warming_up ?? false,
+        });
         break;
       case "started":
         model = frame.model;

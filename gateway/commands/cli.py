@@ -91,7 +91,7 @@ def _flag(setting: Setting) -> inspect.Parameter:
         f" \\[default: {setting.default}]" if setting.default else ""
     )  # escaped, or rich would read a style
     option = typer.Option(
-        setting.flag,
+        setting.flag if setting.field.default is not True else _with_opposite(setting.flag),
         metavar="|".join(map(str, choices))
         if choices
         else METAVARS.get(setting.kind, setting.kind),
@@ -105,6 +105,10 @@ def _flag(setting: Setting) -> inspect.Parameter:
         default=None,
         annotation=Annotated[Optional[FLAGS.get(setting.kind, str)], option],
     )
+
+
+def _with_opposite(flag: str) -> str:
+    return f"{flag}/{flag.replace('--', '--no-', 1)}"
 
 
 ConfigFile = Annotated[

@@ -32,6 +32,7 @@ from provider.interface import (
     AbstractLLMError,
     InvalidParameterError,
     MemoryExceededError,
+    ModelLoading,
     ModelLoadingError,
     ModelNotFoundError,
 )
@@ -90,7 +91,11 @@ class Service:
         except OSError as error:
             raise _address_failure(self._gateway.settings, error) from error
         try:
-            with self._errors.status(f"loading {self._model or 'the model in the package'}"):
+            said = f"loading {self._model or 'the model in the package'}"
+            with self._errors.status(said) as status:
+                self._gateway.provider.watch_loading(
+                    lambda event: status.update(_told(said, event))
+                )
                 await self._load_or_stop()
             if self._stop.is_set():
                 self._errors.print(STOPPED_EARLY)
@@ -168,6 +173,13 @@ class Service:
             raise Failure(
                 str(error), "see the log above for the cause", ExitStatus.FAILED
             ) from error
+
+
+def _told(loading: str, event: ModelLoading) -> str:
+    """Return what the terminal shows of the progress of loading."""
+    if event.warming_up:
+        return f"warming up… ({event.done} of {event.total} passes)"
+    return f"{loading}, {100 * event.done // event.total} %" if event.total else loading
 
 
 def _open_provider(kind: str, values: Mapping[str, Value]) -> Any:

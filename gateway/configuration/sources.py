@@ -87,6 +87,8 @@ class Setting:
         value: Any = self.field.default
         if value is None or value is False or value == ():
             return ""
+        if value is True:
+            return "true"
         if self.name.endswith("_bytes"):
             for unit in ("GiB", "MiB", "KiB"):
                 size = UNITS[unit.lower()]

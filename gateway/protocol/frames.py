@@ -203,12 +203,16 @@ class Queued(_FromServer, tag="queued", frozen=True, kw_only=True):
 
 
 class Loading(_FromServer, tag="loading", frozen=True, kw_only=True):
-    """The model is being loaded: `done` of `total` bytes of its files or weights are there."""
+    """The model is being loaded: `done` of `total` bytes of its files or weights are there.
+
+    While `warming_up`, they are forward passes, which are made for the first requests.
+    """
 
     id: str
     model: str
     done: int = 0
     total: int = 0
+    warming_up: bool = False
 
 
 class Started(_FromServer, tag="started", frozen=True, kw_only=True):

@@ -222,8 +222,8 @@ class Generation:
     def _add_event(self, event: object, choice: int, now: float) -> bool:
         """Add the event of a response without text; return False if `event` is of another kind."""
         match event:
-            case ModelLoading(model, done, total):
-                self._tell(Loading, model=model, done=done, total=total)
+            case ModelLoading(model, done, total, warming_up):
+                self._tell(Loading, model=model, done=done, total=total, warming_up=warming_up)
             case QueuePosition(position):
                 self._tell(Queued, position=position)
             case PrefillProgress(done, total):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from provider.engine.memory_pool import MemoryPool
 from provider.engine.model import LoadedModel, Loading, LoadProgress, ModelFacts
 from provider.engine.pace import Pace
 from provider.engine.prompt_reuse import PromptReuse
-from provider.engine.rows import Row, StepResult
+from provider.engine.rows import Keep, Row, StepResult
 from provider.engine.sampling import sampler_for
 from provider.engine.shapes import ANY_SHAPE, STEP, Shapes
 from provider.engine.speculative import SingleRowSettings
+from provider.engine.warm_up import WarmUp
 from provider.formats.text_stream import TextFormat
 from provider.interface import ModelLoadingError
 from provider.options import GenerationOptions
@@ -70,7 +71,10 @@ class ModelSlot:
         self.admission = self._admission(0)
 
     def load(self) -> ModelFacts:
-        """Load the model at once, without waiting for memory; raises what `steps` raises."""
+        """Load the model at once, without waiting for memory or a warm-up.
+
+        Raises what `steps` raises.
+        """
         steps = self.steps(waits=False)
         while True:
             try:
@@ -80,6 +84,8 @@ class ModelSlot:
 
     def steps(self, *, waits: bool = True) -> Generator[LoadProgress, None, ModelFacts]:
         """Load the model in steps; with `waits`, wait for memory as `MemoryPool.reserving` does.
+
+        With `waits`, the passes of its first requests are made too, where that pays.
 
         Raises what the loader raises, ModelLoadingError if the model can't run, MemoryExceededError
         or ResourceExceededError if its weights don't fit.
@@ -91,6 +97,8 @@ class ModelSlot:
             made = yield from self._reserving(made, waits=waits)
         self._install(made)
         self._refuse_if_unable()
+        if waits:
+            yield from self._warming_up(made)
         self.prefixes.store = yield from self._store(made)
         log.info("loaded `%s` in %.2f s", self.name, time.perf_counter() - begin)
         return made.facts
@@ -100,8 +108,11 @@ class ModelSlot:
         assert self.model is not None
         ends = self.model.tokenizer.eos_token_ids
         kept = self._reuse.keep if keep else None
-        shapes = self._reuse.shapes
-        return Batch(self.model.model, ends, kept, self._single_row, self.masks, shapes)
+        return self._batch(ends, kept, self._reuse.shapes)
+
+    def _batch(self, ends: Iterable[int], keep: Keep | None, shapes: Shapes) -> Batch:
+        assert self.model is not None
+        return Batch(self.model.model, ends, keep, self._single_row, self.masks, shapes)
 
     def revived(self) -> Batch:
         """Return an empty batch, after reloading the model if it fails `try_out`.
@@ -195,8 +206,9 @@ class ModelSlot:
             kv_group_size=settings.kv_group_size,
             quantized_kv_start=settings.quantized_kv_start,
         )
-        few = settings.few_shapes == "on"
-        self._reuse.shapes = Shapes(STEP, model.context_window) if few else ANY_SHAPE
+        if settings.few_shapes != "auto":
+            few = settings.few_shapes == "on"
+            self._reuse.shapes = Shapes(STEP, model.context_window) if few else ANY_SHAPE
         self._hold(model.weights)
 
     def _refuse_if_unable(self) -> None:
@@ -213,6 +225,35 @@ class ModelSlot:
             raise ModelLoadingError(
                 f"`{self.name}` can't run: {error}", model_name=self.name, original_exception=error
             ) from error
+
+    def _warming_up(self, model: LoadedModel) -> Generator[LoadProgress, None, None]:
+        """Find out whether new shapes are dear, then make the passes of the first requests."""
+        begin, settings = time.perf_counter(), self._settings
+        warm_up = WarmUp(
+            lambda shapes: self._batch((), None, shapes),
+            self._has_room,
+            vocabulary=model.vocabulary,
+            window=model.context_window,
+            max_batch=settings.max_batch,
+        )
+        if settings.few_shapes == "auto":
+            self._reuse.shapes = yield from _told(warm_up.measuring(), model.weights)
+            if self._reuse.shapes.few:
+                log.info("prompts of `%s` are read in few shapes: a new one is slow", self.name)
+        if not settings.warmup:
+            return
+        for done, total in warm_up.steps(self._reuse.shapes):
+            yield LoadProgress(done, total, warming_up=True)
+        keep_fused_kernels()
+        mx.clear_cache()
+        seconds = time.perf_counter() - begin
+        log.info("warmed up `%s` in %.2f s, %d passes", self.name, seconds, warm_up.passes)
+
+    def _has_room(self, sequences: int, tokens: int) -> bool:
+        """Return whether so many sequences find memory now, without anything evicted."""
+        budget = self.admission.budget
+        others = self._memory.held_by_others(self.admission) + self.prefixes.nbytes
+        return budget.lacking(sequences * budget.need(tokens), others) == 0
 
     def _reserving(self, steps: Loading, *, waits: bool) -> Loading:
         """Reserve memory for the weights, then go through the steps of loading."""
@@ -253,6 +294,18 @@ class ModelSlot:
             store.close()
             raise
         return store
+
+
+def _told(
+    steps: Generator[None, None, Shapes], weights: int
+) -> Generator[LoadProgress, None, Shapes]:
+    """Go through steps in which no more is loaded, and return what they return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        yield LoadProgress(weights, weights)
 
 
 def _arrays_of(tree: Any) -> list[Any]:

@@ -158,7 +158,11 @@ Loading = Generator["LoadProgress", None, LoadedModel]
 
 @dataclass(frozen=True)
 class LoadProgress:
-    """The progress of loading in bytes: first of the files' download, then of the weights."""
+    """The progress of loading in bytes: first of the files' download, then of the weights.
+
+    While `warming_up`, it is that of forward passes, which are made for the first requests.
+    """
 
     done: int
     total: int
+    warming_up: bool = False

@@ -9,14 +9,28 @@ Pure policy: no thread, no clock, no tensor.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["ANY_SHAPE", "LARGEST", "SMALLEST", "STEP", "UNPLANNED", "Shapes"]
+__all__ = [
+    "ANY_SHAPE",
+    "LARGEST",
+    "NEW",
+    "SMALLEST",
+    "STEP",
+    "UNPLANNED",
+    "Shapes",
+    "Timing",
+    "shapes_for",
+]
 
 SMALLEST = 32  # tokens; a pass of fewer takes as long
 LARGEST = 2048  # tokens; the largest chunk that is ever read
 STEP = 256  # tokens; caches grow by as many positions, and are a shape of their own in between
 UNPLANNED = 3  # tokens; no attention is planned for so few queries
+NEW = (37, 45)  # tokens of passes that show what a new shape costs, because no other has so many
+DEAR_S = 0.005  # seconds by which a first pass must take longer to count as dear
+DEAR = 0.5  # the same, as part of the time of a repeated pass
 MAX_WASTE = 4  # a larger size is taken for a chunk if padding adds less than its part of so many
 
 
@@ -80,6 +94,33 @@ class Shapes:
 
 
 ANY_SHAPE = Shapes()
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The seconds of the first pass over so many tokens, and of the same pass again."""
+
+    tokens: int
+    first: float
+    again: float
+
+    @property
+    def dear(self) -> bool:
+        """Whether the first pass was noticeably slower."""
+        return self.first - self.again > max(DEAR_S, DEAR * self.again)
+
+
+def shapes_for(timings: Sequence[Timing], window: int | None = None) -> Shapes:
+    """Return the shapes in which prompts are read fastest, by these timings of new shapes.
+
+    All timings must agree that they are dear, because a machine may be slow for a moment.
+    """
+    if not all(timing.dear for timing in timings):
+        return ANY_SHAPE
+    saved = min(timing.first - timing.again for timing in timings)
+    tokens = int(saved / max(timing.again / timing.tokens for timing in timings))
+    step = min(STEP, 1 << max(0, tokens.bit_length() - 1))
+    return Shapes(step, window) if step >= SMALLEST else ANY_SHAPE
 
 
 def _size(tokens: int) -> int:

@@ -9,7 +9,10 @@ from provider.errors import InvalidParameterError
 from provider.settings import EngineSettings, parse_settings
 
 EVERY = {setting.name: setting for setting in fields(EngineSettings)}
-NUMBERS = {name: one for name, one in EVERY.items() if not str(one.type).startswith("str")}
+NUMBERS = {
+    name: one for name, one in EVERY.items() if not str(one.type).startswith(("str", "bool"))
+}
+SWITCHES = [name for name, one in EVERY.items() if str(one.type) == "bool"]
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -48,6 +51,14 @@ def test_a_word_is_one_of_few():
     assert parse_settings({"few_shapes": "on"}).few_shapes == "on"
     with pytest.raises(InvalidParameterError, match="must be one of auto, on, off"):
         parse_settings({"few_shapes": "perhaps"})
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_switch_is_true_or_false(name):
+    assert getattr(parse_settings({name: False}), name) is False
+    for wrong in (0, 1, "false"):
+        with pytest.raises(InvalidParameterError, match="must be true or false"):
+            parse_settings({name: wrong})
 
 
 def test_a_number_of_seconds_may_be_whole():

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from gateway.commands.failure import ExitStatus, Failure
-from gateway.commands.serve import Service, serve
+from gateway.commands.serve import Service, _told, serve
 from gateway.configuration.settings import ServeSettings, Settings
 from gateway.configuration.sources import Value, resolve
 from gateway.configuration.sources import settings as settings_of
@@ -29,6 +29,7 @@ from provider.errors import (
     ModelLoadingError,
     ModelNotFoundError,
 )
+from provider.interface import ModelLoading
 from provider.scripted import ScriptedProvider
 from provider.settings import EngineSettings
 from tests.support.servers import TIMEOUT, eventually, get, settings
@@ -66,6 +67,18 @@ async def test_a_signal_during_the_loading_frees_the_provider_and_is_told(capsys
     assert provider.closed
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "stopped before it served\n")
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (ModelLoading("m", 0, 0), "loading m"),
+        (ModelLoading("m", 30, 40), "loading m, 75 %"),
+        (ModelLoading("m", 3, 40, warming_up=True), "warming up… (3 of 40 passes)"),
+    ],
+)
+def test_the_terminal_tells_what_the_loading_is_at(event, said):
+    assert _told("loading m", event) == said
 
 
 def in_force(**flags):

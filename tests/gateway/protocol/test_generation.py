@@ -357,10 +357,10 @@ def test_a_stream_that_ends_without_a_reason_is_done_all_the_same(words):
 
 def test_what_is_told_before_the_text_has_no_number_and_a_newer_one_takes_its_place():
     one = generation()
-    for event in (ModelLoading("m", 1, 2), QueuePosition(2), QueuePosition(1)):
+    for event in (ModelLoading("m", 1, 2, warming_up=True), QueuePosition(2), QueuePosition(1)):
         one.respond(GenerateResponse(raw_response=event), 0.0)
     assert one.pop_events() == [
-        Loading(id="a", model="m", done=1, total=2),
+        Loading(id="a", model="m", done=1, total=2, warming_up=True),
         Queued(id="a", position=1),
     ]
     one.respond(GenerateResponse(raw_response=PrefillProgress(1, 5)), 0.5)

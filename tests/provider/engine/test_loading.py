@@ -74,9 +74,37 @@ def test_steps_are_handed_on_and_the_weights_reserved_before_they_are_read(embed
         return embedded
 
     slot = slot_of(loader)
-    steps = slot.steps()
-    assert [step.done for step in steps] == [0, 500]
+    steps = list(slot.steps())
+    assert [step.done for step in steps[:2]] == [0, 500]
     assert held == [1000]
+
+
+def test_a_loaded_model_is_warmed_up_which_is_told_by_passes(embedded):
+    slot = slot_of(lambda: embedded, max_batch=4)
+    told = [step for step in slot.steps() if step.warming_up]
+    assert [step.done for step in told] == list(range(1, len(told) + 1))
+    assert len(told) >= 4
+    assert all(step.total >= step.done for step in told)
+    slot.free()
+
+
+@pytest.mark.parametrize("few", ["on", "off"])
+def test_without_a_warm_up_no_more_is_computed_than_a_trial(embedded, few):
+    slot = slot_of(lambda: embedded, warmup=False, few_shapes=few)
+    assert not [step for step in slot.steps() if step.warming_up]
+    assert slot._reuse.shapes.few is (few == "on")
+    slot.free()
+
+
+def test_a_warm_up_takes_no_memory_that_others_hold(embedded):
+    slot = slot_of(lambda: embedded, limit=embedded.weights + (1 << 20))
+    steps = slot.steps()
+    first = next(step for step in steps if step.warming_up)
+    assert first.done == 1
+    assert slot._has_room(1, 16)
+    assert not slot._has_room(1000, 2048)
+    steps.close()
+    slot.free()
 
 
 def test_a_model_without_room_is_refused_before_its_weights_are_read():

@@ -1,0 +1,210 @@
+"""Makes the forward passes of a model's first requests when it is loaded, where that pays.
+
+The first use of a kernel may be compiled for seconds, the first pass of a shape planned for a tenth
+of one. Whether it is shows by measuring, not by the name of a device: a pass is made twice, and
+where the first takes hardly longer, no more of its sort are made.
+Rule: only the MLX thread calls it; every pass is a step, between which other models may decode.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+
+from provider.engine.batch import Batch
+from provider.engine.logprobs import LogprobRecorder
+from provider.engine.rows import Row, StepResult
+from provider.engine.sampling import processors_for, sampler_for
+from provider.engine.shapes import (
+    ANY_SHAPE,
+    LARGEST,
+    NEW,
+    SMALLEST,
+    STEP,
+    Shapes,
+    Timing,
+    shapes_for,
+)
+from provider.options import GenerationOptions
+
+__all__ = ["BUDGET_S", "WarmUp"]
+
+# Seconds after which no further pass is begun. A first load on a new machine with CUDA compiles for
+# some 40 s, and has the kernels of the other passes to go; a later one needs a few seconds.
+BUDGET_S = 60.0
+IN_VAIN = 2  # passes of one sort that were no slower than repeated ones, after which no more come
+SAMPLING = (
+    GenerationOptions(temperature=0.7, top_p=0.9, top_k=40, min_p=0.05),
+    GenerationOptions(temperature=0.7, top_p=0.9, seed=1),
+    GenerationOptions(temperature=0.0, repetition_penalty=1.1, presence_penalty=0.1),
+    GenerationOptions(temperature=0.7, logprobs=True, top_logprobs=5),
+)
+GREEDY = GenerationOptions(temperature=0.0)
+
+Seconds = tuple[float, float]  # of a first pass and of the same again
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Prefill:
+    """A pass over `tokens` tokens of each of `rows` prompts, after `done` tokens."""
+
+    tokens: int
+    done: int = 0
+    rows: int = 1
+
+
+@dataclass(frozen=True)
+class _Decode:
+    """A decode step of `rows` rows that all sample in one way."""
+
+    rows: int
+    options: GenerationOptions = GREEDY
+
+
+class WarmUp:
+    """The passes made ahead for one model.
+
+    `new_batch` makes an empty batch of given shapes, whose rows end with no token. `has_room` says
+    whether so many sequences of so many tokens find memory now. `window` is the length of the
+    model's context, None if unknown.
+    """
+
+    def __init__(
+        self,
+        new_batch: Callable[[Shapes], Batch],
+        has_room: Callable[[int, int], bool],
+        *,
+        vocabulary: int,
+        window: int | None,
+        max_batch: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self.passes = 0  # how many were made, each counted once
+        self.shapes = ANY_SHAPE  # of passes over prompts
+        self._new_batch = new_batch
+        self._has_room = has_room
+        self._vocabulary = vocabulary
+        self._window = window
+        self._max_batch = max_batch
+        self._clock = clock
+
+    def measuring(self) -> Generator[None, None, Shapes]:
+        """Return the shapes in which to read prompts, by whether new ones are dear, in steps."""
+        timings = []
+        for tokens in NEW:
+            if not self._fits(_Prefill(tokens)):
+                return ANY_SHAPE
+            first, again = self._prefill_twice(_Prefill(tokens))
+            timings.append(Timing(tokens, first, again))
+            yield
+        return shapes_for(timings, self._window)
+
+    def steps(self, shapes: Shapes) -> Iterator[tuple[int, int]]:
+        """Make the passes ahead; yield after each how many are done, and of how many.
+
+        Those over prompts are of these `shapes`. A pass that fails is logged, and the last.
+        """
+        self.shapes = shapes
+        most = self._max_batch if self._new_batch(shapes).together else 1
+        sorts: list[list[_Prefill | _Decode]] = [
+            [_Decode(rows) for rows in _powers(most)],
+            [_Decode(min(2, most), options) for options in SAMPLING],
+            list(self._prefills(most)),
+        ]
+        latest, total = self._clock() + BUDGET_S, sum(map(len, sorts))
+        for sort in sorts:
+            in_vain = 0
+            for one in sort:
+                if in_vain == IN_VAIN or self._clock() > latest:
+                    break
+                in_vain = 0 if self._paid(one) else in_vain + 1
+                yield self.passes, total
+
+    def _prefills(self, most: int) -> Iterator[_Prefill]:
+        """Yield what reads prompts alone, in batches, and after a prefix; the likeliest first."""
+        if not self.shapes.few:
+            return
+        sizes = [1 << n for n in range(SMALLEST.bit_length() - 1, LARGEST.bit_length())]
+        yield from (_Prefill(size) for size in sizes)
+        rows = [n for n in _powers(most) if n > 1]
+        yield from (_Prefill(size, 0, n) for size in sizes[:3] for n in rows)
+        starts = [STEP << n for n in range((LARGEST // STEP).bit_length())]
+        yield from (_Prefill(size, at) for at in starts for size in sizes if size <= at)
+        yield from (_Prefill(LARGEST, at) for at in (2 * LARGEST, 3 * LARGEST))
+
+    def _fits(self, one: _Prefill | _Decode) -> bool:
+        tokens = one.done + one.tokens if isinstance(one, _Prefill) else STEP
+        longest = self._window is None or tokens < self._window
+        return longest and self._has_room(one.rows, tokens)
+
+    def _paid(self, one: _Prefill | _Decode) -> bool:
+        """Make a pass; return whether the first was dearer than the same again, or left out."""
+        self.passes += 1
+        if not self._fits(one):
+            return True
+        try:
+            twice = self._prefill_twice if isinstance(one, _Prefill) else self._decode_twice
+            first, again = twice(one)  # type: ignore[arg-type]
+        except Exception:
+            log.warning("a pass of the warm-up failed: %s", one, exc_info=True)
+            return False
+        return Timing(1, first, again).dear
+
+    def _prefill_twice(self, one: _Prefill) -> Seconds:
+        return self._prefill(one), self._prefill(one)
+
+    def _prefill(self, one: _Prefill) -> float:
+        batch = self._new_batch(self.shapes)
+        keys = range(one.rows)
+        for key in keys:
+            batch.add(_row(key, one.done + one.tokens + 1, GREEDY, self._vocabulary))
+        for done in range(0, one.done, LARGEST):
+            _raise_fault(batch.prefill([(0, min(LARGEST, one.done - done))]))
+        seconds = self._timed(batch, lambda: batch.prefill([(key, one.tokens) for key in keys]))
+        batch.close()
+        return seconds
+
+    def _decode_twice(self, one: _Decode) -> Seconds:
+        batch = self._new_batch(self.shapes)
+        keys = range(one.rows)
+        for key in keys:
+            batch.add(_row(key, 3, one.options, self._vocabulary))
+        _raise_fault(batch.prefill([(key, 2) for key in keys]))
+        first, again = self._timed(batch, batch.decode), self._timed(batch, batch.decode)
+        batch.close()
+        return first, again
+
+    def _timed(self, batch: Batch, make: Callable[[], StepResult]) -> float:
+        begin = self._clock()
+        _raise_fault(make())
+        batch.settle()
+        return self._clock() - begin
+
+
+def _row(key: int, length: int, options: GenerationOptions, vocabulary: int) -> Row:
+    return Row(
+        key,
+        [0] * length,
+        length,
+        8,
+        sampler_for(options, vocabulary),
+        processors_for(options),
+        recorder=LogprobRecorder(options.top_logprobs) if options.logprobs else None,
+    )
+
+
+def _powers(most: int) -> Iterable[int]:
+    """Return `most` and the powers of two below it, the largest first."""
+    powers = [1 << n for n in reversed(range(most.bit_length()))]
+    return powers if most in powers else [most, *powers]
+
+
+def _raise_fault(result: StepResult) -> None:
+    for error in result.faults.values():
+        raise error
+    if result.failed:
+        raise RuntimeError("the forward pass of these rows fails")
