@@ -116,12 +116,13 @@ class _Worker:
 
     def __init__(self, max_seconds: float):
         self._max_seconds = max_seconds
-        # Guards the attributes up to the thread. Reentrant, for a finalizer that runs while it is
+        # Guards the attributes up to the watcher. Reentrant, for a finalizer that runs while it is
         # held.
         self._condition = threading.Condition(threading.RLock())
         self._queue: FairQueue[_Job] = FairQueue(MAX_WAITING, MAX_WAITING_OF_A_CLIENT)
         self._closed = False
         self._thread: threading.Thread | None = None
+        self._watcher: threading.Thread | None = None
         self._running: _Job | None = None  # set by the thread
         # Held while an interruption is on its way, so none is where the thread holds it.
         self._interrupting = threading.Lock()
@@ -139,7 +140,7 @@ class _Worker:
                 raise _too_many()
             if self._thread is None:
                 self._thread = self._start("mlx-prompt", self._run)
-                self._start("mlx-prompt-watch", self._watch)
+                self._watcher = self._start("mlx-prompt-watch", self._watch)
             self._condition.notify()
         job.future.add_done_callback(
             lambda future: self._forget(job) if future.cancelled() else None
@@ -167,17 +168,18 @@ class _Worker:
 
     def close(self, grace_s: float) -> None:
         self.refuse()
-        running, thread = self._running, self._thread
+        running, thread, watcher = self._running, self._thread, self._watcher
         if running is not None and running.steps is not None:
             self._end(running, error=_unloaded())
             grace_s = STEP_S
-        if thread is None or thread is threading.current_thread():
+        if thread is None or watcher is None or threading.current_thread() in {thread, watcher}:
             return
         thread.join(grace_s)
-        if thread.is_alive():
-            self._impatient.set()
+        self._impatient.set()
+        watcher.join(LAST_S)  # it ends when the thread has nothing more to run
+        if self._ended:
             thread.join(LAST_S)
-        if thread.is_alive():
+        else:
             log.warning("a prompt could not be ended, and its thread is left behind")
 
     def _end(self, job: _Job, result: Any = None, error: BaseException | None = None) -> None:

@@ -244,6 +244,15 @@ def test_closing_ends_a_step_that_swallows_an_interruption(thread, caplog):
     assert "left behind" not in caplog.text
 
 
+def test_closing_ends_the_watch_too(thread):
+    before = set(threading.enumerate())
+    for _ in range(20):
+        one = PromptThread(TIMEOUT)
+        one.submit(int).result(TIMEOUT)
+        one.close(TIMEOUT)
+        assert set(threading.enumerate()) <= before
+
+
 def own_threads(thread):
     worker = thread._worker
     return [one for one in threading.enumerate() if one is worker._thread]
