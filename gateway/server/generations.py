@@ -20,7 +20,7 @@ from gateway.server.closing import all_end
 from gateway.server.generation_task import GenerationTask, Subscriber
 from gateway.server.limits import RETRY_AFTER_S, Load, refusal
 from gateway.server.logs import fields
-from gateway.server.metrics import Metrics, exposition
+from gateway.server.metrics import KeptText, Metrics, exposition
 from gateway.server.rates import Counts
 from gateway.server.resumable import ResumeStore
 from gateway.server.tokens import Token
@@ -41,6 +41,7 @@ class Generations:
         self.resume_store = ResumeStore(settings.resume_ttl_s, settings.resume_total_bytes)
         self.draining = False
         self.metrics = Metrics()
+        self._metrics_text = KeptText()
         self.connections = 0
         self.decoding = asyncio.Lock()  # of large messages, one at a time
         # Bytes of large messages that are on their way, and of those whose prompts are not built.
@@ -179,7 +180,13 @@ class Generations:
         )
 
     def exposition(self) -> bytes:
-        """Return the metrics of the gateway and the engine in Prometheus' text format."""
+        """Return the metrics of the gateway and the engine in Prometheus' text format.
+
+        They are some hundredths of a second old where requests come without end.
+        """
+        return self._metrics_text.get(self._exposition)
+
+    def _exposition(self) -> bytes:
         provider = self.provider
         now = {
             "connections": self.connections,

@@ -1,20 +1,32 @@
 """The gateway's counters, and their text for Prometheus.
 
-Counters are plain numbers, so that counting a token costs little. The text is written here, because
-with prometheus-client it takes ten times as long, and the event loop does nothing else meanwhile.
+Counters are plain numbers, so that counting a token costs little; prometheus-client's metric
+families are made only when the metrics are requested.
 """
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import accumulate
 from typing import Any
 
-__all__ = ["CONTENT_TYPE", "Histogram", "Metrics", "exposition"]
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
 
+__all__ = ["CONTENT_TYPE", "Histogram", "KeptText", "Metrics", "exposition"]
+
+SHARE = 0.05  # of the event loop's time, for requests of metrics
+BURST = 0.1  # seconds, for some tens of requests at once
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -59,45 +71,79 @@ class Metrics:
     durations: Histogram = field(default_factory=lambda: Histogram(SLOW))
 
 
+class KeptText:
+    """A text that is made anew for each request, unless that takes too much of the time.
+
+    BURST seconds may go into it at once, and the part SHARE of the time in the long run; beyond
+    that, a request gets the text of an earlier one.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter):
+        self._clock = clock  # returns seconds
+        self._text = b""
+        self._left = BURST  # seconds
+        self._at = clock()
+
+    def get(self, make: Callable[[], bytes]) -> bytes:
+        """Return what `make` returns, or what it returned some hundredths of a second ago."""
+        begin = self._clock()
+        self._left = min(BURST, self._left + (begin - self._at) * SHARE)
+        self._at = begin
+        if self._left > 0 or not self._text:
+            self._text = make()
+            self._left -= self._clock() - begin
+        return self._text
+
+
 def exposition(metrics: Metrics, now: dict[str, int], engine: object) -> bytes:
     """Return all metrics in Prometheus' text format.
 
     `now` are the gateway's gauges by name; `engine` is the result of the provider's `statistics`.
     """
-    return "".join(_families(metrics, now, engine)).encode()
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(metrics, now, engine))
+    return generate_latest(registry)
 
 
-def _families(m: Metrics, now: dict[str, int], engine: object) -> Iterator[str]:
-    for name, value in now.items():
-        yield _single(f"mlx_gateway_{name}", NOW[name], "gauge", value)
-    for name, (label, about, attribute) in COUNTS.items():
-        samples = sorted(getattr(m, attribute).items())
-        yield _labelled(f"mlx_gateway_{name}_total", about, label, samples)
-    for name, about in TOTALS.items():
-        yield _single(f"mlx_gateway_{name}_total", about, "counter", getattr(m, name))
-    for name, (about, attribute) in TIMES.items():
-        yield _histogram(f"mlx_gateway_{name}_seconds", about, getattr(m, attribute))
-    if is_dataclass(engine):
-        yield from _engine_families(engine)
+class _Families(Collector):
+    def __init__(self, metrics: Metrics, now: dict[str, int], engine: object):
+        self._metrics = metrics
+        self._now = now
+        self._engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metric families."""
+        for name, value in self._now.items():
+            yield GaugeMetricFamily(f"mlx_gateway_{name}", NOW[name], value=value)
+        m = self._metrics
+        for name, label, help_text, counts in (
+            ("connections_opened", "codec", "Connections made", m.opened),
+            ("connections_refused", "code", "Connections refused or closed at once", m.refused),
+            ("generations_ended", "reason", "Generations by how they ended", m.ended),
+        ):
+            family = CounterMetricFamily(f"mlx_gateway_{name}", help_text, labels=[label])
+            for key, count in sorted(counts.items()):
+                family.add_metric([key], count)
+            yield family
+        for name, help_text in TOTALS.items():
+            yield CounterMetricFamily(f"mlx_gateway_{name}", help_text, value=getattr(m, name))
+        for name, (help_text, attribute) in TIMES.items():
+            yield _family(f"mlx_gateway_{name}_seconds", help_text, getattr(m, attribute))
+        if is_dataclass(self._engine):
+            yield from self._engine_families(self._engine)
+
+    def _engine_families(self, engine: Any) -> Iterator[Metric]:
+        for one in fields(engine):
+            value = getattr(engine, one.name)
+            about = f"The engine's {one.name.replace('_', ' ')}"
+            if hasattr(value, "bounds"):
+                yield _family(f"{ENGINE}{one.name}", about, value)
+            elif one.metadata.get("kind") == "counter":
+                yield CounterMetricFamily(f"{ENGINE}{one.name}", about, value=value)
+            elif isinstance(value, int | float):
+                yield GaugeMetricFamily(f"{ENGINE}{one.name}", about, value=value)
 
 
-def _engine_families(engine: Any) -> Iterator[str]:
-    for one in fields(engine):
-        value = getattr(engine, one.name)
-        about = f"The engine's {one.name.replace('_', ' ')}"
-        if hasattr(value, "bounds"):
-            yield _histogram(f"{ENGINE}{one.name}", about, value)
-        elif one.metadata.get("kind") == "counter":
-            yield _single(f"{ENGINE}{one.name}_total", about, "counter", value)
-        elif isinstance(value, int | float):
-            yield _single(f"{ENGINE}{one.name}", about, "gauge", value)
-
-
-COUNTS = {
-    "connections_opened": ("codec", "Connections made", "opened"),
-    "connections_refused": ("code", "Connections refused or closed at once", "refused"),
-    "generations_ended": ("reason", "Generations by how they ended", "ended"),
-}
 NOW = {
     "connections": "Clients that are connected",
     "generations": "Live generations, queued ones included",
@@ -124,26 +170,12 @@ TIMES = {
 }
 
 
-def _head(name: str, about: str, kind: str) -> str:
-    return f"# HELP {name} {about}\n# TYPE {name} {kind}\n"
-
-
-def _single(name: str, about: str, kind: str, value: float) -> str:
-    return f"{_head(name, about, kind)}{name} {float(value)!r}\n"
-
-
-def _labelled(name: str, about: str, label: str, samples: Sequence[tuple[str, int]]) -> str:
-    """Return a counter's samples; values of labels are codes, with nothing to escape."""
-    lines = [f'{name}{{{label}="{value}"}} {float(count)!r}\n' for value, count in samples]
-    return _head(name, about, "counter") + "".join(lines)
-
-
-def _histogram(name: str, about: str, histogram: Any) -> str:
+def _family(name: str, help_text: str, histogram: Any) -> HistogramMetricFamily:
     bounds = [*(f"{bound:g}" for bound in histogram.bounds), "+Inf"]
-    counts = list(accumulate(map(float, histogram.counts)))
-    lines = [
-        f'{name}_bucket{{le="{bound}"}} {count!r}\n'
-        for bound, count in zip(bounds, counts, strict=True)
-    ]
-    lines += [f"{name}_count {counts[-1]!r}\n", f"{name}_sum {float(histogram.total)!r}\n"]
-    return _head(name, about, "histogram") + "".join(lines)
+    cumulated = accumulate(histogram.counts)
+    return HistogramMetricFamily(
+        name,
+        help_text,
+        buckets=list(zip(bounds, cumulated, strict=True)),
+        sum_value=histogram.total,
+    )

@@ -5,14 +5,12 @@ import dataclasses
 import hashlib
 import json
 import re
-import time
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.protocol.frames import Cancel, Generate, Resume
-from gateway.server.metrics import Histogram, Metrics, exposition
+from gateway.server.metrics import BURST, SHARE, Histogram, KeptText, Metrics, exposition
 from gateway.server.tokens import Token, Tokens
 from provider import MLXProvider
 from provider.engine.statistics import Counters, EngineStatistics
@@ -115,44 +113,38 @@ def test_a_histogram_counts_by_magnitude():
     assert 'mlx_gateway_cancel_latency_seconds_bucket{le="+Inf"} 4.0' in text
 
 
-class Known:
-    """The families in a text, for prometheus-client to write."""
+class Writer:
+    """Makes a text in 2 ms, on a clock of its own."""
 
-    def __init__(self, text):
-        self.families = list(text_string_to_metric_families(text.decode()))
+    def __init__(self):
+        self.now = 0.0
+        self.made = 0
 
-    def collect(self):
-        return self.families
+    def clock(self):
+        return self.now
 
-
-def fastest(act):
-    times = []
-    for _ in range(20):
-        begin = time.perf_counter()
-        act()
-        times.append(time.perf_counter() - begin)
-    return min(times)
+    def make(self):
+        self.now += 0.002
+        self.made += 1
+        return str(self.made).encode()
 
 
-def test_the_text_is_prometheus_clients_own_in_a_part_of_its_time():
-    metrics, engine = Metrics(), Histogram((0.5, 1.0, 2.5))
-    metrics.ended.update({"stop": 3, "length": 1})
-    metrics.refused["429"] = 2
-    metrics.durations.add(0.3)
-    engine.add(0.75)
-    numbers = Measured(read=12_345, seconds=engine)
-    text = exposition(metrics, {"connections": 3, "ready": 1}, numbers)
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(Known(text))
-    assert generate_latest(registry) == text
-    own = fastest(lambda: exposition(metrics, {"connections": 3, "ready": 1}, numbers))
-    assert own < fastest(lambda: generate_latest(registry)) / 3
+def test_requests_without_end_take_a_twentieth_of_the_time():
+    writer = Writer()
+    kept = KeptText(writer.clock)
+    while writer.now < 1:
+        kept.get(writer.make)
+        writer.now += 0.0001
+    assert 0 < writer.made * 0.002 - BURST <= SHARE * 1.1
 
 
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    read: int = dataclasses.field(metadata=COUNTER)
-    seconds: Histogram
+def test_a_request_gets_what_is_true_now_if_there_are_few():
+    writer = Writer()
+    kept = KeptText(writer.clock)
+    for number in range(1, 20):
+        assert kept.get(writer.make) == str(number).encode()
+    writer.now += 10
+    assert kept.get(writer.make) == b"20"
 
 
 @dataclasses.dataclass(frozen=True)
