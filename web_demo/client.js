@@ -71,9 +71,10 @@
  * @typedef {"connecting" | "open" | "waiting" | "closed"} ConnectionState
  * @typedef {{
  *   token?: string | (() => string | Promise<string>),
- *   WebSocket?: typeof WebSocket,
+ *   WebSocket?: typeof WebSocket, giveUpMs?: number,
  *   onstate?: (state: ConnectionState, closeCode?: number, reason?: string) => void,
- * }} ConnectOptions `reason` is what the gateway said when it closed the connection
+ * }} ConnectOptions `reason` is what the gateway said when it closed the connection;
+ *   `giveUpMs` is for how long runs wait for a lost gateway
  */
 
 export const PROTOCOL = "mlx-gateway.v1.json";
@@ -149,6 +150,7 @@ export class ConnectionLostError extends GatewayError {
 export function connect(url, options = {}) {
   const Socket = options.WebSocket ?? globalThis.WebSocket;
   const target = streamUrl(url);
+  const { giveUpMs = GIVE_UP_MS } = options;
   /** @type {Map<string, ReturnType<typeof createRun>>} */
   const runs = new Map();
   /** @type {string[]} */
@@ -214,7 +216,7 @@ export function connect(url, options = {}) {
   function receive(frame) {
     if (frame.type === "ready") {
       attempts = 0;
-      clearTimeout(givingUp);
+      stopGivingUp();
       become("open");
       maxFrameBytes = frame.limits?.max_frame_bytes ?? Infinity;
       ready.resolve(frame);
@@ -284,12 +286,16 @@ export function connect(url, options = {}) {
       ready.reject(failure(""));
       return;
     }
-    clearTimeout(givingUp);
-    givingUp = setTimeout(() => {
+    givingUp ??= setTimeout(() => {
       leaving.clear();
       failRuns((run) => run.resumable);
-    }, GIVE_UP_MS);
+    }, giveUpMs);
     retryLater();
+  }
+
+  function stopGivingUp() {
+    clearTimeout(givingUp);
+    givingUp = undefined;
   }
 
   function retryLater() {
@@ -449,7 +455,7 @@ export function connect(url, options = {}) {
     close() {
       closedByCaller = true;
       clearTimeout(timer);
-      clearTimeout(givingUp);
+      stopGivingUp();
       globalThis.document?.removeEventListener("visibilitychange", retry);
       const current = socket;
       if (current) {

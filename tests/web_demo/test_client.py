@@ -228,6 +228,37 @@ async def test_close_ends_runs_and_stays_closed(new_page):
         await eventually(lambda: not gateway.provider.live)
 
 
+async def test_a_run_that_could_not_be_resumed_fails_after_a_time(new_page):
+    async with scripted_gateway(Say("a "), Pause(3600)) as gateway:
+        page = await new_page(gateway.url)
+        failing = evaluate(
+            page,
+            """
+            let made = 0;
+            class Lost extends WebSocket {
+                constructor(...given) {
+                    super(...given);
+                    made += 1;
+                    if (made > 1) setTimeout(() => this.close());
+                }
+            }
+            Math.random = () => 0; // so that it tries again at once
+            const other = m.connect(undefined, {WebSocket: Lost, giveUpMs: 100});
+            const run = other.generate({prompt: "hi"});
+            run.result.catch(() => {});
+            globalThis.run = run;
+            const error = await run.result.catch((e) => e);
+            other.close();
+            return [error.name, error.text, made > 2];
+            """,
+        )
+        failing = asyncio.ensure_future(failing)
+        await page.wait_for_function("() => globalThis.run?.text === 'a '")
+        for connection in list(gateway._connections):
+            connection._socket.transport.abort()
+        assert await failing == ["ConnectionLostError", "a ", True]
+
+
 async def test_what_waits_for_a_connection_is_bounded(new_page):
     async with scripted_gateway(Say("a")) as gateway:
         page = await new_page(gateway.url)
