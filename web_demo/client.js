@@ -71,10 +71,11 @@
  * @typedef {"connecting" | "open" | "waiting" | "closed"} ConnectionState
  * @typedef {{
  *   token?: string | (() => string | Promise<string>),
- *   WebSocket?: typeof WebSocket, giveUpMs?: number,
+ *   WebSocket?: new (url: string, protocols: string[]) => any,
+ *   lazy?: boolean, giveUpMs?: number, onframe?: (frame: object, way: "in" | "out") => void,
  *   onstate?: (state: ConnectionState, closeCode?: number, reason?: string) => void,
- * }} ConnectOptions `reason` is what the gateway said when it closed the connection;
- *   `giveUpMs` is for how long runs wait for a lost gateway
+ * }} ConnectOptions `reason` is what the gateway said when it closed the connection. With `lazy`,
+ *   the client connects for its first run. `giveUpMs` is for how long runs wait for a lost gateway
  */
 
 export const PROTOCOL = "mlx-gateway.v1.json";
@@ -134,23 +135,23 @@ export class GatewayError extends Error {
 
 /** The connection ended before the generation did. */
 export class ConnectionLostError extends GatewayError {
-  /** @param {string} text */
-  constructor(text) {
-    super("connection_lost", "the connection to the gateway was lost", { retryable: true, text });
+  /** @param {string} text @param {string} [message] */
+  constructor(text, message = "the connection to the gateway was lost") {
+    super("connection_lost", message, { retryable: true, text });
     this.name = "ConnectionLostError";
   }
 }
 
 /**
- * Connect to a gateway. Returns a client at once; its promise `ready` settles when it is connected.
+ * Connect to a gateway. Returns a client at once; its promise `ready` settles when it is connected. A client
+ * that was closed connects again for its next run. Throws TypeError for a wrong URL, and where there is no
+ * WebSocket.
  *
  * @param {string} [url] ws://, wss://, http://, https://, or nothing for the page's own origin
  * @param {ConnectOptions} [options]
  */
 export function connect(url, options = {}) {
-  const Socket = options.WebSocket ?? globalThis.WebSocket;
-  const target = streamUrl(url);
-  const { giveUpMs = GIVE_UP_MS } = options;
+  const { lazy = false, giveUpMs = GIVE_UP_MS } = options;
   /** @type {Map<string, ReturnType<typeof createRun>>} */
   const runs = new Map();
   /** @type {string[]} */
@@ -162,17 +163,19 @@ export function connect(url, options = {}) {
   /** @type {WebSocket | null} */
   let socket = null;
   /** @type {ConnectionState} */
-  let state = "connecting";
+  let state = lazy ? "closed" : "connecting";
+  let opening = 0; // the number of the newest attempt; an older one does nothing more
   let attempts = 0;
   let lastId = 0;
   const ownName = Math.random().toString(36).slice(2, 10); // so that another page can resume its runs
   let closedByCaller = false;
-  /** Why there is no connection any more. @type {(text: string) => GatewayError} */
-  let failure = (text) => new ConnectionLostError(text);
+  /** Why the gateway would refuse the client again. @type {((text: string) => GatewayError) | null} */
+  let refusal = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let givingUp;
+  let again = () => {}; // makes the next attempt
   const events = new EventTarget();
   let ready = deferred();
 
@@ -188,7 +191,24 @@ export function connect(url, options = {}) {
     events.dispatchEvent(new Event("state"));
   }
 
-  async function open() {
+  /** Connect, unless there is a connection or one is being made. */
+  function open() {
+    if (opening && state !== "closed") return;
+    const Socket = options.WebSocket ?? globalThis.WebSocket;
+    if (!Socket) throw new TypeError("there is no WebSocket here: pass one, as `connect(url, {WebSocket})`");
+    const target = streamUrl(url);
+    if (opening) ready = deferred();
+    attempts = 0;
+    closedByCaller = false;
+    refusal = null;
+    again = () => attempt(Socket, target);
+    again();
+  }
+
+  /** @param {new (url: string, protocols: string[]) => any} Socket @param {string} target */
+  async function attempt(Socket, target) {
+    opening += 1;
+    const number = opening;
     timer = undefined;
     become("connecting");
     const protocols = [PROTOCOL];
@@ -199,21 +219,30 @@ export function connect(url, options = {}) {
       } catch (error) {
         // The source of tokens may be unreachable, as the gateway may be.
         console.error(error);
-        if (!closedByCaller) retryLater();
+        if (number === opening) retryLater();
         return;
       }
     }
-    if (closedByCaller) return;
+    if (number !== opening) return;
     const current = new Socket(target, protocols);
     socket = current;
     // After a `hello` without a token, a gateway that requires one refuses at once.
     if (options.token === undefined) current.onopen = () => current.send('{"type":"hello"}');
-    current.onmessage = (event) => receive(JSON.parse(event.data));
-    current.onclose = (event) => lost(current, event.code, event.reason);
+    current.onmessage = (/** @type {{data: string}} */ event) => receive(JSON.parse(event.data));
+    current.onclose = (/** @type {{code: number, reason: string}} */ event) =>
+      lost(current, event.code, event.reason);
+    current.onerror = () => {}; // `onclose` follows
+  }
+
+  /** Return the error of a run that has no connection any more. @param {string} text */
+  function ending(text) {
+    if (refusal) return refusal(text);
+    return closedByCaller ? new DOMException("the client was closed", "AbortError") : new ConnectionLostError(text);
   }
 
   /** @param {any} frame */
   function receive(frame) {
+    options.onframe?.(frame, "in");
     if (frame.type === "ready") {
       attempts = 0;
       stopGivingUp();
@@ -255,7 +284,7 @@ export function connect(url, options = {}) {
   /** Fail some of the runs. @param {(run: ReturnType<typeof createRun>) => boolean} which */
   function failRuns(which) {
     for (const run of [...runs.values()]) {
-      if (which(run)) run.fail(failure);
+      if (which(run)) run.fail(ending);
     }
   }
 
@@ -263,7 +292,7 @@ export function connect(url, options = {}) {
   function refused(code, reason) {
     const error = FATAL_CLOSES.get(code) ?? "internal";
     console.error(`mlx-gateway has closed the connection (${code}): ${reason}`);
-    failure = (text) => new GatewayError(error, reason || `closed with ${code}`, { text });
+    refusal = (text) => new GatewayError(error, reason || `closed with ${code}`, { text });
   }
 
   /**
@@ -282,8 +311,9 @@ export function connect(url, options = {}) {
     failRuns((run) => over || !(unsent.has(run.handle.id) || run.resumable));
     for (const [id, run] of leaving) if (over || !run.hasTicket) leaving.delete(id);
     if (over) {
+      waiting = [];
       become("closed", code, reason);
-      ready.reject(failure(""));
+      ready.reject(ending(""));
       return;
     }
     givingUp ??= setTimeout(() => {
@@ -313,7 +343,7 @@ export function connect(url, options = {}) {
     }
     const most = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** attempts);
     attempts += 1;
-    timer = setTimeout(open, Math.random() * most); // full jitter, so that many clients don't reconnect at once
+    timer = setTimeout(again, Math.random() * most); // full jitter, so that many clients don't reconnect at once
   }
 
   /**
@@ -329,6 +359,7 @@ export function connect(url, options = {}) {
       const said = `the request has ${size} bytes; the gateway takes at most ${maxFrameBytes}`;
       throw new GatewayError("invalid_request", `${said} (its max_frame_bytes)`);
     }
+    options.onframe?.(JSON.parse(text), "out");
     open.send(text);
   }
 
@@ -345,12 +376,23 @@ export function connect(url, options = {}) {
   function send(frame) {
     const text = JSON.stringify(frame);
     if (state === "open" && socket?.readyState === 1) put(socket, text);
-    else if (state === "closed") throw failure("");
+    else if (state === "closed") throw ending("");
     else if (waiting.length >= MAX_WAITING) {
       throw new GatewayError("overloaded", "too many requests wait for a connection", {
         retryable: true,
       });
-    } else waiting.push(text);
+    } else {
+      waiting.push(text);
+      /** @type {any} */ (setTimeout(expire, giveUpMs, text)).unref?.(); // a program may end before
+    }
+  }
+
+  /** Fail a run whose frame still waits for a connection. @param {string} text */
+  function expire(text) {
+    const index = waiting.indexOf(text);
+    if (index < 0) return;
+    waiting.splice(index, 1);
+    runs.get(JSON.parse(text).id)?.fail((soFar) => new ConnectionLostError(soFar, "the gateway can't be reached"));
   }
 
   /** @param {string} id */
@@ -418,6 +460,7 @@ export function connect(url, options = {}) {
     signal?.addEventListener("abort", () => run.abort(abortError(signal)), { once: true });
     runs.set(run.handle.id, run);
     try {
+      if (!refusal) open();
       start();
     } catch (error) {
       run.fail(() => /** @type {Error} */ (error));
@@ -425,9 +468,9 @@ export function connect(url, options = {}) {
     return run.handle;
   }
 
-  open();
+  if (!lazy) open();
   return {
-    /** A promise of the `ready` frame; a new promise after each lost connection. */
+    /** A promise of the `ready` frame; a new promise after each lost connection and each `open`. */
     get ready() {
       return ready.promise;
     },
@@ -451,9 +494,13 @@ export function connect(url, options = {}) {
      * @param {ToolOptions} request
      */
     runTools: (request) => createToolRun(generate, request),
-    /** End every run, close the connection, and stay closed. */
+    /** Connect for `ready` after a `close`, a refusal, or with `lazy`; a run does so by itself. */
+    open,
+    /** End every run with an AbortError, and close the connection until the next run. */
     close() {
+      if (state === "closed") return;
       closedByCaller = true;
+      opening += 1;
       clearTimeout(timer);
       stopGivingUp();
       globalThis.document?.removeEventListener("visibilitychange", retry);
@@ -463,9 +510,11 @@ export function connect(url, options = {}) {
         current.close(1000);
         lost(current, 1000);
       } else {
-        for (const run of [...runs.values()]) run.fail((text) => new ConnectionLostError(text));
+        waiting = [];
+        leaving.clear();
+        failRuns(() => true);
         become("closed");
-        ready.reject(new ConnectionLostError(""));
+        ready.reject(ending(""));
       }
     },
   };
@@ -872,6 +921,10 @@ function anyOf(first, second) {
 /** @param {string} [url] */
 function streamUrl(url) {
   const base = globalThis.location?.href;
+  if (url === undefined ? !base?.startsWith("http") : !/^((http|ws)s?:\/)?[./]/i.test(url)) {
+    const said = url === undefined ? "there is no page whose origin could be the gateway's" : `"${url}" is no URL`;
+    throw new TypeError(`${said}; pass one such as http://127.0.0.1:8765`);
+  }
   const full = new URL(url ?? "/v1/stream", base);
   full.protocol = full.protocol.replace("http", "ws");
   if (full.pathname === "/") full.pathname = "/v1/stream";

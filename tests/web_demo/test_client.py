@@ -210,7 +210,7 @@ async def test_a_page_that_is_left_stops_its_runs(new_page):
         await eventually(lambda: not gateway.provider.live)
 
 
-async def test_close_ends_runs_and_stays_closed(new_page):
+async def test_close_ends_runs_and_the_next_run_connects_again(new_page):
     async with scripted_gateway(Say("a"), Pause(3600)) as gateway:
         page = await new_page(gateway.url)
         result = await evaluate(
@@ -218,14 +218,73 @@ async def test_close_ends_runs_and_stays_closed(new_page):
             """
             await client.ready;
             const run = client.generate({prompt: "hi"});
-            for await (const chunk of run) { client.close(); break; }
+            for await (const chunk of run) { client.close(); client.close(); break; }
             const first = await run.result.catch((e) => e.name);
-            const second = await client.generate({prompt: "hi"}).result.catch((e) => e.name);
-            return [first, second, client.state];
+            const closed = client.state;
+            const again = client.generate({prompt: "hi"});
+            for await (const chunk of again) break;
+            return [first, closed, (await again.result).finishReason, client.state];
             """,
         )
-        assert result == ["ConnectionLostError", "ConnectionLostError", "closed"]
-        await eventually(lambda: not gateway.provider.live)
+        assert result == ["AbortError", "closed", "cancelled", "open"]
+        await eventually(lambda: not gateway.provider.live and gateway.connections == 2)
+
+
+async def test_a_client_that_is_closed_while_it_connects_makes_one_connection_later(new_page):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url)
+        made, text, states = await evaluate(
+            page,
+            """
+            let made = 0;
+            class Counted extends WebSocket {
+                constructor(...given) { super(...given); made += 1; }
+            }
+            const states = [], onstate = (state) => states.push(state);
+            const token = () => new Promise((resolve) => setTimeout(resolve, 1, "t"));
+            const other = m.connect(undefined, {WebSocket: Counted, token, onstate});
+            other.close();
+            const early = other.generate({prompt: "hi"});
+            other.close();
+            await early.result.catch(() => {});
+            const {text} = await other.generate({prompt: "hi"}).result;
+            await new Promise((done) => setTimeout(done, 20));
+            return [made, text, states];
+            """,
+        )
+    assert (made, text) == (1, "x")
+    assert states == ["closed", "connecting", "closed", "connecting", "open"]
+
+
+async def test_a_lazy_client_connects_for_its_first_run_or_when_it_is_told_to(new_page):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url)
+        result = await evaluate(
+            page,
+            """
+            const [first, second] = [1, 2].map(() => m.connect(undefined, {lazy: true}));
+            const before = [first.state, second.state];
+            const {text} = await first.generate({prompt: "hi"}).result;
+            second.open();
+            return [before, text, (await second.ready).protocol, first.state, second.state];
+            """,
+        )
+    assert result == [["closed", "closed"], "x", "mlx-gateway.v1", "open", "open"]
+
+
+async def test_a_run_that_could_never_be_sent_fails_after_a_time(new_page):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url)
+        result = await evaluate(
+            page,
+            """
+            const offline = m.connect("ws://127.0.0.1:9/v1/stream", {giveUpMs: 50});
+            const error = await offline.generate({prompt: "hi"}).result.catch((e) => e);
+            offline.close();
+            return [error.name, error.retryable, error.message];
+            """,
+        )
+    assert result == ["ConnectionLostError", True, "the gateway can't be reached"]
 
 
 async def test_a_run_that_could_not_be_resumed_fails_after_a_time(new_page):
@@ -257,6 +316,46 @@ async def test_a_run_that_could_not_be_resumed_fails_after_a_time(new_page):
         for connection in list(gateway._connections):
             connection._socket.transport.abort()
         assert await failing == ["ConnectionLostError", "a ", True]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ('"localhost:8821"', '"localhost:8821" is no URL; pass one such as http://'),
+        ('"127.0.0.1:8821"', '"127.0.0.1:8821" is no URL'),
+        ('"ftp://127.0.0.1"', "is no URL"),
+        ('"http://"', "URL"),
+        ("undefined, {WebSocket: null}", "there is no WebSocket here"),
+    ],
+)
+async def test_what_can_never_connect_is_said_at_once(new_page, given, said):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url)
+        hidden = "delete globalThis.WebSocket;" if "null" in given else ""
+        name, message = await evaluate(
+            page,
+            "%s try { m.connect(%s); } catch (error) { return [error.name, error.message]; }"
+            % (hidden, given),
+        )
+    assert name == "TypeError"
+    assert said in message
+
+
+async def test_frames_can_be_looked_at(new_page):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url)
+        seen = await evaluate(
+            page,
+            """
+            const seen = [];
+            const onframe = (frame, way) => seen.push([way, frame.type]);
+            await m.connect(undefined, {onframe}).generate({prompt: "hi"}).result;
+            return seen;
+            """,
+        )
+    types = ["ready", "generate", "started", "chunk", "done"]
+    assert [kind for _, kind in seen if kind != "hello"] == types
+    assert [way for way, _ in seen if way == "out"] == ["out"]
 
 
 async def test_what_waits_for_a_connection_is_bounded(new_page):
