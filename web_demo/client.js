@@ -39,8 +39,14 @@
  * @typedef {Pick<GenerateOptions, "signal" | "onprogress" | "oncall"> & {after?: number}} ResumeOptions
  *   `after` is the number of the last frame that is not wanted again; by default all are
  * @typedef {{
- *   text: string, channel: "answer" | "reasoning", logprobs?: TokenLogprob[], choice?: number,
+ *   type: "text" | "reasoning", text: string, channel: "answer" | "reasoning",
+ *   logprobs?: TokenLogprob[], choice?: number,
  * }} Chunk `choice` is the index of its answer among `n`; absent for the first one
+ * @typedef {Chunk | {type: "progress", progress: Progress}
+ *   | {type: "call", call: ToolCall, delta: string} | {type: "resumed"} | {type: "done", result: Result}
+ * } RunEvent `delta` is what was added to the arguments of the call
+ * @typedef {Exclude<RunEvent, {type: "done"}> | {type: "result", call: ToolCall, content: string}
+ *   | {type: "done", result: ToolResult}} ToolRunEvent
  * @typedef {{
  *   token: string, logprob: number, bytes: number[] | null, top_logprobs?: TokenLogprob[],
  * }} TokenLogprob `bytes` is null for a part of a character
@@ -533,7 +539,8 @@ export function connect(url, options = {}) {
  */
 function createRun(id, hooks) {
   const windowed = hooks.used !== undefined;
-  const chunks = createQueue(() => hooks.cancel(), use);
+  /** @type {ReturnType<typeof createQueue<RunEvent>>} */
+  const queue = createQueue(() => hooks.cancel(), use);
   /** Tool calls by index. @type {ToolCall[]} */
   const calls = [];
   let text = "";
@@ -563,14 +570,28 @@ function createRun(id, hooks) {
    */
   function resume(after = windowed ? read : last) {
     rewound = after < last;
+    queue.add({ type: "resumed" });
     return { type: "resume", id, ticket, after };
+  }
+
+  /** @param {Progress} progress @param {number} [seq] */
+  function tell(progress, seq) {
+    queue.add({ type: "progress", progress }, seq);
+    hooks.onprogress?.(progress);
   }
 
   /** @param {Error} [failure] */
   function end(failure) {
     over = true;
     hooks.ended();
-    chunks.end(failure);
+    queue.end(failure);
+  }
+
+  /** @param {Result} answer */
+  function finish(answer) {
+    queue.add({ type: "done", result: answer });
+    end();
+    result.resolve(answer);
   }
 
   /** @param {(text: string) => Error} make */
@@ -609,10 +630,10 @@ function createRun(id, hooks) {
     last = frame.seq ?? last;
     switch (frame.type) {
       case "queued":
-        hooks.onprogress?.({ queued: frame.position });
+        tell({ queued: frame.position });
         break;
       case "loading":
-        hooks.onprogress?.({
+        tell({
           loading: frame.model,
           done: frame.done ?? 0,
           total: frame.total ?? 0,
@@ -622,11 +643,10 @@ function createRun(id, hooks) {
       case "started":
         model = frame.model;
         ticket = frame.ticket;
-        use(frame.seq);
-        hooks.onprogress?.({ started: frame });
+        tell({ started: frame }, frame.seq);
         break;
       case "progress":
-        hooks.onprogress?.({ done: frame.done, total: frame.total });
+        tell({ done: frame.done, total: frame.total });
         break;
       case "chunk": {
         const { channel = "answer", logprobs, choice = 0 } = frame;
@@ -634,14 +654,18 @@ function createRun(id, hooks) {
         else if (channel === "reasoning") reasoning += frame.text;
         else text += frame.text;
         const more = { ...(logprobs ? { logprobs } : {}), ...(choice ? { choice } : {}) };
-        chunks.add({ text: frame.text, channel, ...more }, frame.seq);
+        const type = channel === "answer" ? "text" : "reasoning";
+        queue.add({ type, text: frame.text, channel, ...more }, frame.seq);
         break;
       }
       case "tool_call": {
-        chunks.pass(frame.seq);
-        if (frame.choice) break; // of another answer than the first
-        const call = addToCall(frame);
-        hooks.oncall?.({ ...call });
+        if (frame.choice) {
+          queue.add(null, frame.seq); // of another answer than the first
+          break;
+        }
+        const call = { ...addToCall(frame) };
+        queue.add({ type: "call", call, delta: frame.arguments ?? "" }, frame.seq);
+        hooks.oncall?.(call);
         break;
       }
       case "done":
@@ -651,8 +675,7 @@ function createRun(id, hooks) {
           addToCall({ ...call, index, call_id: call.id, arguments: said, complete: true });
         }
         if (aborted) return fail(() => /** @type {Error} */ (aborted));
-        end();
-        result.resolve({
+        finish({
           text: frame.text ?? text,
           reasoning: frame.reasoning ?? reasoning,
           model,
@@ -716,39 +739,41 @@ function createRun(id, hooks) {
       cancel() {
         if (!over) hooks.cancel();
       },
-      [Symbol.asyncIterator]: chunks.iterate,
+      /** All that happens, in order: text, parts of calls, progress, and at last the result. */
+      events: () => queue.iterate((event) => event),
+      [Symbol.asyncIterator]: () => queue.iterate(chunkOf),
     },
   };
 }
 
+/** Return an event if it is a chunk. @param {{type: string}} event */
+function chunkOf(event) {
+  const chunk = event.type === "text" || event.type === "reasoning" ? event : undefined;
+  return /** @type {Chunk | undefined} */ (chunk);
+}
+
 /**
- * Return a queue of chunks that a loop iterates over.
+ * Return a queue of events that a loop iterates over.
+ * @template {{type: string}} E
  * @param {() => void} left called when the loop is left early
- * @param {(seq: number) => void} [used] called for each chunk that the loop has processed, and for each
- *   one that is added without a loop, because a caller may await only the result
- *   (and so for each other frame, once all chunks before it are processed)
+ * @param {(seq: number) => void} [used] called with the number of each event that the loop has processed, and
+ *   of each one that is added without a loop, because a caller may await only the result
  */
 function createQueue(left, used = () => {}) {
-  /** Chunks, and null for other frames. @type {[Chunk | null, number][]} */
-  const chunks = [];
+  /** Events, null for what no loop gets, with their numbers. @type {[E | null, number | undefined][]} */
+  const waiting = [];
   let loops = false;
-  let inHand = false; // whether the loop processes a chunk
   let over = false;
   /** @type {Error | undefined} */
   let failure;
   let wake = () => {};
 
   return {
-    /** @param {Chunk} chunk @param {number} [seq] */
-    add(chunk, seq = 0) {
-      chunks.push([chunk, seq]);
-      if (!loops) used(seq);
+    /** @param {E | null} event @param {number} [seq] */
+    add(event, seq) {
+      waiting.push([event, seq]);
+      if (!loops && seq !== undefined) used(seq);
       wake();
-    },
-    /** Note a frame that the loop does not get. @param {number} seq */
-    pass(seq) {
-      if (loops && (inHand || chunks.length)) chunks.push([null, seq]);
-      else used(seq);
     },
     /** @param {Error} [error] */
     end(error) {
@@ -756,17 +781,21 @@ function createQueue(left, used = () => {}) {
       failure = error;
       wake();
     },
-    /** @returns {AsyncGenerator<Chunk, void, void>} */
-    async *iterate() {
+    /**
+     * @template I
+     * @param {(event: E) => I | undefined} pick returns what the loop gets of an event, if anything
+     * @returns {AsyncGenerator<I, void, void>}
+     */
+    async *iterate(pick) {
       loops = true;
       try {
         for (;;) {
-          const next = chunks.shift();
+          const next = waiting.shift();
           if (next) {
-            inHand = true;
-            if (next[0]) yield next[0];
-            inHand = false;
-            used(next[1]);
+            const [event, seq] = next;
+            const item = event === null ? undefined : pick(event);
+            if (item !== undefined) yield item;
+            if (seq !== undefined) used(seq);
           } else if (failure) throw failure;
           else if (over) return;
           else await new Promise((resolve) => (wake = () => resolve(undefined)));
@@ -788,7 +817,8 @@ function createToolRun(generate, request) {
   const { messages, tools, maxRounds = MAX_ROUNDS, onresult, signal, tool_choice, ...options } = request;
   const functions = new Map(tools.map((tool) => [tool.name, tool.run]));
   const definitions = tools.map(({ run, ...definition }) => definition);
-  const chunks = createQueue(cancel);
+  /** @type {ReturnType<typeof createQueue<ToolRunEvent>>} */
+  const queue = createQueue(cancel);
   const controller = new AbortController();
   /** The messages added so far. @type {Message[]} */
   const turns = [];
@@ -809,9 +839,9 @@ function createToolRun(generate, request) {
       // If each round forced a call, the model could never answer in text.
       const choice = round === 1 || tool_choice === "none" ? tool_choice : undefined;
       current = generate({ ...options, signal, messages: asked, tools: definitions, tool_choice: choice });
-      for await (const chunk of current) {
-        if (chunk.channel === "answer" && !chunk.choice) text += chunk.text;
-        chunks.add(chunk);
+      for await (const event of current.events()) {
+        if (event.type === "text" && !event.choice) text += event.text;
+        if (event.type !== "done") queue.add(event);
       }
       const answer = await current.result;
       const calls = answer.toolCalls;
@@ -839,17 +869,19 @@ function createToolRun(generate, request) {
     } catch (error) {
       content = spacedJson({ error: String(error) });
     }
+    queue.add({ type: "result", call, content });
     onresult?.(call, content);
     return toolTurn(call, content);
   }
 
   drive().then(
     (answer) => {
-      chunks.end();
+      queue.add({ type: "done", result: answer });
+      queue.end();
       result.resolve(answer);
     },
     (error) => {
-      chunks.end(error);
+      queue.end(error);
       result.reject(error);
     },
   );
@@ -862,7 +894,9 @@ function createToolRun(generate, request) {
     },
     /** Stop the model, and abort the `signal` of running functions. */
     cancel,
-    [Symbol.asyncIterator]: chunks.iterate,
+    /** All that happens, in order, the results of functions too. */
+    events: () => queue.iterate((event) => event),
+    [Symbol.asyncIterator]: () => queue.iterate(chunkOf),
   };
 }
 

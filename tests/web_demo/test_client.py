@@ -11,7 +11,17 @@ from gateway.protocol.codes import RETRYABLE
 from gateway.server.pages import web_root
 from provider import MLXProvider
 from provider.interface import GenerationError
-from provider.scripted import Call, Fail, Gate, Pause, Reason, Say, ScriptedProvider
+from provider.scripted import (
+    Call,
+    Fail,
+    Gate,
+    Pause,
+    Prefill,
+    Queue,
+    Reason,
+    Say,
+    ScriptedProvider,
+)
 from tests.support.servers import eventually, running, stream_url
 from tests.web_demo.conftest import scripted_gateway
 
@@ -794,3 +804,79 @@ async def test_another_page_takes_a_run_over_and_the_first_is_told(new_page):
         assert await losing == "not_resumable"
         gate.set()
         assert await taking == "a b c"
+
+
+async def test_all_events_of_a_run_come_in_order(new_page):
+    script = [Queue(2), Prefill(1, 2), Reason("hm "), Say("a "), Call("add", {"a": 1}), Say("b")]
+    async with scripted_gateway(*script) as gateway:
+        page = await new_page(gateway.url)
+        events = await evaluate(
+            page,
+            """
+            const run = client.generate({prompt: "hi"}), events = [];
+            for await (const event of run.events()) events.push(event);
+            return events;
+            """,
+        )
+    assert [event["type"] for event in events if event["type"] != "progress"][:2] == [
+        "reasoning",
+        "text",
+    ]
+    assert [next(iter(event["progress"])) for event in events if event["type"] == "progress"] == [
+        "queued",
+        "started",
+        "done",
+    ]
+    calls = [event for event in events if event["type"] == "call"]
+    assert "".join(event["delta"] for event in calls) == '{"a": 1}'
+    assert [event["call"]["complete"] for event in calls][-1]
+    texts = "".join(event["text"] for event in events if event["type"] == "text")
+    assert events[-1]["type"] == "done"
+    assert events[-1]["result"]["text"] == texts == "a b"
+
+
+async def test_a_lost_connection_is_an_event_and_leaving_the_events_stops_the_model(new_page):
+    async with scripted_gateway(Say("a "), Pause(3600)) as gateway:
+        page = await new_page(gateway.url)
+        asking = asyncio.ensure_future(
+            evaluate(
+                page,
+                """
+                const run = client.generate({prompt: "hi"}), types = [];
+                for await (const event of run.events()) {
+                    types.push(event.type);
+                    if (event.type === "text") globalThis.seen = true;
+                    if (event.type === "resumed") break;
+                }
+                return [types, (await run.result).finishReason];
+                """,
+            )
+        )
+        await page.wait_for_function("() => globalThis.seen")
+        for connection in list(gateway._connections):
+            connection._socket.transport.abort()
+        assert await asking == [["progress", "text", "resumed"], "cancelled"]
+        await eventually(lambda: not gateway.provider.live)
+
+
+async def test_the_events_of_a_run_with_functions_have_their_results(new_page):
+    provider = ScriptedProvider(
+        script=answering(Call("add", {"a": 1, "b": 2})), tokens_per_second=None
+    )
+    async with running(provider) as gateway:
+        page = await new_page(gateway.url)
+        events = await evaluate(
+            page,
+            """
+            const messages = [{role: "user", content: "hi"}], events = [];
+            const tools = [{name: "add", run: ({a, b}) => a + b}];
+            for await (const event of client.runTools({messages, tools}).events()) {
+                if (event.type !== "progress") events.push(event);
+            }
+            return events;
+            """,
+        )
+    assert [event["type"] for event in events][-3:] == ["result", "text", "done"]
+    result = next(event for event in events if event["type"] == "result")
+    assert (result["call"]["name"], result["content"]) == ("add", "3")
+    assert len(events[-1]["result"]["messages"]) == 3
