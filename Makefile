@@ -42,6 +42,7 @@ lint: $(VENV)/dev.ready $(VENV)/tsc.ready  ## Check style, formatting and types,
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/node $(VENV)/typecheck/node_modules/typescript/bin/tsc --project web_demo/jsconfig.json
+	$(BIN)/node $(VENV)/typecheck/node_modules/typescript/bin/tsc --project tests/web_demo/typecheck
 
 format: $(VENV)/dev.ready  ## Format the code
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,3 @@
-// @ts-check
 /**
  * A client for mlx-gateway: no dependencies, no build step.
  *
@@ -18,23 +17,32 @@
  */
 
 /**
- * @typedef {{role: string, content: string | Part[], [field: string]: any}} Message
+ * @typedef {{role: "system" | "user", content: string | Part[]}
+ *   | {role: "assistant", content: string | Part[], tool_calls?: CallOfMessage[], reasoning_content?: string}
+ *   | {role: "tool", content: string | Part[], tool_call_id?: string, name?: string}} Message
+ * @typedef {{id: string, type: "function", function: {name: string, arguments: string | object}}} CallOfMessage
  * @typedef {{type: "text", text: string} | {type: "image", data: string}
  *   | {type: "image_url", image_url: {url: string}}} Part of a message; `data` is base64 text
  * @typedef {{
  *   messages?: Message[], prompt?: string, system_prompt?: string, model?: string,
  *   temperature?: number, top_p?: number, top_k?: number, min_p?: number, max_tokens?: number,
- *   seed?: number, stop?: string | string[], repetition_penalty?: number, tools?: object[],
+ *   seed?: number, stop?: string | string[], repetition_penalty?: number, tools?: ToolDefinition[],
  *   logprobs?: boolean, top_logprobs?: number, n?: number,
- *   tool_choice?: "auto" | "none" | "required" | object,
+ *   tool_choice?: "auto" | "none" | "required" | {type: "function", function: {name: string}},
  *   files?: {name: string, mime?: string, data: string}[], enable_thinking?: boolean,
  *   raw?: boolean, continue_final_message?: boolean, max_reasoning_tokens?: number,
- *   chat_template_kwargs?: object, response_format?: object, logit_bias?: Record<string, number>,
+ *   chat_template_kwargs?: object, response_format?: ResponseFormat, logit_bias?: Record<string, number>,
  *   presence_penalty?: number, frequency_penalty?: number,
  *   resumable?: boolean, keep_on_close?: boolean, stream?: boolean, window?: number,
  *   signal?: AbortSignal, onprogress?: (progress: Progress) => void,
  *   oncall?: (call: ToolCall) => void,
  * }} GenerateOptions With `keep_on_close`, the run goes on for a minute when its page is left
+ * @typedef {{name: string, description?: string, parameters?: object}
+ *   | {type: "function", function: {name: string, description?: string, parameters?: object}}} ToolDefinition
+ * @typedef {{type: "text" | "json_object"} | {type: "json_schema", schema: object}
+ *   | {type: "json_schema", json_schema: {schema: object, name?: string, strict?: boolean}}
+ *   | {type: "regex", regex: string} | {type: "lark", grammar: string}
+ *   | {type: "choice", choices: string[]}} ResponseFormat
  * @typedef {{id: string, ticket: string, window?: number}} Ticket What `resume` needs, as plain data
  * @typedef {Pick<GenerateOptions, "signal" | "onprogress" | "oncall"> & {after?: number}} ResumeOptions
  *   `after` is the number of the last frame that is not wanted again; by default all are
@@ -50,9 +58,11 @@
  * @typedef {{
  *   token: string, logprob: number, bytes: number[] | null, top_logprobs?: TokenLogprob[],
  * }} TokenLogprob `bytes` is null for a part of a character
- * @typedef {{queued: number} | {done: number, total: number} | {started: object}
+ * @typedef {{queued: number} | {done: number, total: number} | {started: Started}
  *   | {loading: string, done: number, total: number, warmingUp: boolean}} Progress `done` and `total` are
  *   tokens of the prompt, or with `loading` bytes of the model's weights, while `warmingUp` forward passes
+ * @typedef {{id: string, seq: number, model: string, prompt_tokens: number, cached_tokens: number,
+ *   ticket?: string}} Started
  * @typedef {{
  *   index: number, id: string, name: string, arguments: string, complete: boolean,
  *   error?: "cut_off" | "malformed", text?: string,
@@ -62,8 +72,12 @@
  *   text: string, reasoning: string, model: string,
  *   toolCalls: ToolCall[], brokenCalls: ToolCall[], choices?: {text: string, finishReason: string}[],
  *   finishReason: "stop" | "length" | "tool_calls" | "cancelled",
- *   usage: Record<string, number>, timing: Record<string, number>,
+ *   usage: Usage, timing: Timing,
  * }} Result
+ * @typedef {{prompt_tokens: number, completion_tokens: number, total_tokens: number, cached_tokens: number,
+ *   reasoning_tokens: number}} Usage
+ * @typedef {{queue: number, prefill: number, first_token: number, total: number, tokens_per_second: number}
+ * } Timing In milliseconds
  * @typedef {{
  *   name: string, description?: string, parameters?: object,
  *   run?: (args: any, context: {call: ToolCall, signal: AbortSignal}) => unknown,
@@ -75,6 +89,15 @@
  * @typedef {{type: "resume", id: string, ticket?: string, after: number}} Resume
  * @typedef {Result & {messages: Message[]}} ToolResult `messages` are the turns that were added
  * @typedef {"connecting" | "open" | "waiting" | "closed"} ConnectionState
+ * @typedef {{
+ *   protocol: string, server: string, epoch: string, connection: string, models: string[],
+ *   limits: {max_frame_bytes: number, max_generations: number, resume_ttl: number,
+ *     max_prompt_tokens?: number, max_answer_tokens?: number},
+ * }} Ready What the gateway says first
+ * @typedef {keyof typeof RETRYABLE | "connection_lost"} ErrorCode
+ * @typedef {ReturnType<typeof connect>} Client
+ * @typedef {ReturnType<Client["generate"]>} Run
+ * @typedef {ReturnType<Client["runTools"]>} ToolRun
  * @typedef {{
  *   token?: string | (() => string | Promise<string>),
  *   WebSocket?: new (url: string, protocols: string[]) => any,
@@ -105,7 +128,10 @@ export const RETRYABLE = Object.freeze({
   internal: false,
 });
 
-/** Errors by close codes after which the client does not reconnect, because it would be refused again. */
+/**
+ * Errors by close codes after which the client does not reconnect, because it would be refused again.
+ * @type {Map<number, ErrorCode>}
+ */
 const FATAL_CLOSES = new Map([
   [4400, "invalid_frame"],
   [4401, "unauthorized"],
@@ -117,13 +143,22 @@ const BACKOFF_MAX_MS = 10_000;
 const GIVE_UP_MS = 60_000;
 /** The most frames that wait for a connection; a further one raises an error. */
 const MAX_WAITING = 64;
+/** Of a run that was cancelled without a connection. */
+const NO_USAGE = {
+  prompt_tokens: 0,
+  completion_tokens: 0,
+  total_tokens: 0,
+  cached_tokens: 0,
+  reasoning_tokens: 0,
+};
+const NO_TIMING = { queue: 0, prefill: 0, first_token: 0, total: 0, tokens_per_second: 0 };
 /** The most answers in a row that may call tools. */
 const MAX_ROUNDS = 8;
 
 /** The gateway refused a request or ended a generation. */
 export class GatewayError extends Error {
   /**
-   * @param {string} code
+   * @param {ErrorCode} code
    * @param {string} message
    * @param {{retryable?: boolean, retryAfter?: number, text?: string}} [details]
    */
@@ -183,6 +218,7 @@ export function connect(url, options = {}) {
   let givingUp;
   let again = () => {}; // makes the next attempt
   const events = new EventTarget();
+  /** @type {ReturnType<typeof deferred<Ready>>} */
   let ready = deferred();
 
   /**
@@ -413,7 +449,7 @@ export function connect(url, options = {}) {
     const index = waiting.findIndex((text) => JSON.parse(text).id === id);
     if (index >= 0) waiting.splice(index, 1); // it was never sent, so the gateway has nothing to cancel
     else if (run?.hasTicket) leaving.set(id, run);
-    run?.receive({ type: "done", finish_reason: "cancelled", usage: {}, timing: {} });
+    run?.receive({ type: "done", finish_reason: "cancelled", usage: NO_USAGE, timing: NO_TIMING });
   }
 
   /**
@@ -555,6 +591,7 @@ function createRun(id, hooks) {
   let ticket = hooks.ticket;
   /** @type {Error | null} */
   let aborted = null;
+  /** @type {ReturnType<typeof deferred<Result>>} */
   const result = deferred();
 
   /** @param {number} seq */
@@ -725,7 +762,7 @@ function createRun(id, hooks) {
     handle: {
       id,
       /** A promise of the whole answer. Rejects with a GatewayError or an AbortError. */
-      result: /** @type {Promise<Result>} */ (result.promise),
+      result: result.promise,
       /** The answer's text so far. */
       get text() {
         return text;
@@ -810,7 +847,7 @@ function createQueue(left, used = () => {}) {
 /**
  * Return a run of several generations, with calls of functions in between.
  *
- * @param {(request: GenerateOptions) => any} generate
+ * @param {(request: GenerateOptions) => Run} generate
  * @param {ToolOptions} request
  */
 function createToolRun(generate, request) {
@@ -823,8 +860,9 @@ function createToolRun(generate, request) {
   /** The messages added so far. @type {Message[]} */
   const turns = [];
   let text = "";
-  /** @type {any} */
+  /** @type {Run | null} */
   let current = null;
+  /** @type {ReturnType<typeof deferred<ToolResult>>} */
   const result = deferred();
 
   function cancel() {
@@ -887,7 +925,7 @@ function createToolRun(generate, request) {
   );
   return {
     /** A promise of the last answer, with the added `messages`. Rejects as that of a generation does. */
-    result: /** @type {Promise<ToolResult>} */ (result.promise),
+    result: result.promise,
     /** The text of all answers so far. */
     get text() {
       return text;
@@ -900,21 +938,21 @@ function createToolRun(generate, request) {
   };
 }
 
-/** Return an answer as a message of the conversation. @param {Result} answer */
+/** Return an answer as a message of the conversation. @param {Result} answer @returns {Message} */
 export function assistantTurn(answer) {
   const calls = answer.toolCalls.map((call) => ({
-    type: "function",
+    type: /** @type {const} */ ("function"),
     id: call.id,
     function: { name: call.name, arguments: call.arguments },
   }));
-  const turn = { role: "assistant", content: answer.text };
+  const turn = { role: /** @type {const} */ ("assistant"), content: answer.text };
   if (!calls.length) return turn;
   // Models that think between calls need their earlier thinking.
   const thoughts = answer.reasoning ? { reasoning_content: answer.reasoning } : {};
   return { ...turn, ...thoughts, tool_calls: calls };
 }
 
-/** Return a tool's result as a message. @param {ToolCall} call @param {string} content */
+/** Return a tool's result as a message. @param {ToolCall} call @param {string} content @returns {Message} */
 export function toolTurn(call, content) {
   return { role: "tool", tool_call_id: call.id, name: call.name, content };
 }
@@ -979,12 +1017,13 @@ function abortError(signal) {
     : new DOMException("The generation was aborted", "AbortError");
 }
 
-/** Return a promise with `resolve` and `reject`; its rejection need not be handled. */
+/** Return a promise with `resolve` and `reject`; its rejection need not be handled. @template T */
 function deferred() {
-  /** @type {(value: any) => void} */
+  /** @type {(value: T) => void} */
   let resolve = () => {};
   /** @type {(reason: Error) => void} */
   let reject = () => {};
+  /** @type {Promise<T>} */
   const promise = new Promise((yes, no) => {
     resolve = yes;
     reject = no;

@@ -98,7 +98,7 @@ export function createPane(client, maxFrameBytes) {
     const settings = await chosen();
     if (!settings) return;
     const { options, tools } = settings;
-    const question = { role: "user", content: contentOf(attachments.waiting(), text) };
+    const question = { role: /** @type {const} */ ("user"), content: contentOf(attachments.waiting(), text) };
     if (bytesOf(question) > room()) {
       attachments.say(new Error("With this message, the conversation is larger than the gateway allows."));
       return;
