@@ -36,7 +36,8 @@
  *   resumable?: boolean, keep_on_close?: boolean, stream?: boolean, window?: number,
  *   signal?: AbortSignal, onprogress?: (progress: Progress) => void,
  *   oncall?: (call: ToolCall) => void,
- * }} GenerateOptions With `keep_on_close`, the run goes on for a minute when its page is left
+ * }} GenerateOptions With `keep_on_close`, the run goes on for a minute when its page is left.
+ *   `window` is how many of its frames may wait for its loop, 64 by default, before the model waits too
  * @typedef {{name: string, description?: string, parameters?: object}
  *   | {type: "function", function: {name: string, description?: string, parameters?: object}}} ToolDefinition
  * @typedef {{type: "text" | "json_object"} | {type: "json_schema", schema: object}
@@ -152,6 +153,8 @@ const NO_USAGE = {
   reasoning_tokens: 0,
 };
 const NO_TIMING = { queue: 0, prefill: 0, first_token: 0, total: 0, tokens_per_second: 0 };
+/** The most frames of one run that its loop has not used; the model waits for a loop that is slower. */
+const WINDOW = 64;
 /** The most answers in a row that may call tools. */
 const MAX_ROUNDS = 8;
 
@@ -455,11 +458,12 @@ export function connect(url, options = {}) {
   /**
    * @param {GenerateOptions} request
    */
-  function generate({ signal, onprogress, oncall, resumable = true, ...fields }) {
+  function generate({ signal, onprogress, oncall, resumable = true, window = WINDOW, ...fields }) {
     lastId += 1;
     const id = `${ownName}-${lastId}`;
-    const run = addRun(id, { signal, onprogress, oncall, window: fields.window });
-    return begin(run, () => send({ type: "generate", id, resumable, ...fields }), signal);
+    const run = addRun(id, { signal, onprogress, oncall, window });
+    const bound = window === Infinity ? {} : { window };
+    return begin(run, () => send({ type: "generate", id, resumable, ...bound, ...fields }), signal);
   }
 
   /**
@@ -483,8 +487,8 @@ export function connect(url, options = {}) {
       cancel: () => cancel(id),
       ended: () => runs.delete(id),
       resume: send,
-      window,
-      used: window ? (seq) => state === "open" && send({ type: "ack", id, seq }) : undefined,
+      window: window ?? Infinity,
+      ack: (seq) => state === "open" && send({ type: "ack", id, seq }),
     });
   }
 
@@ -568,13 +572,12 @@ export function connect(url, options = {}) {
  * @param {string} id
  * @param {{
  *   onprogress?: (progress: Progress) => void, oncall?: (call: ToolCall) => void,
- *   cancel: () => void, ended: () => void, resume: (frame: Resume) => void, used?: (seq: number) => void,
- *   window?: number, ticket?: string, after?: number,
- * }} hooks `used`, of a run with a window, is called with the `seq` of each frame that the caller has processed;
- *   `ticket` and `after` are of a run that another client has started
+ *   cancel: () => void, ended: () => void, resume: (frame: Resume) => void, ack: (seq: number) => void,
+ *   window: number, ticket?: string, after?: number,
+ * }} hooks `ack` is called for each half of the window that the caller has processed; `ticket` and `after` are of a run that another client has started
  */
 function createRun(id, hooks) {
-  const windowed = hooks.used !== undefined;
+  const windowed = hooks.window !== Infinity;
   /** @type {ReturnType<typeof createQueue<RunEvent>>} */
   const queue = createQueue(() => hooks.cancel(), use);
   /** Tool calls by index. @type {ToolCall[]} */
@@ -587,6 +590,7 @@ function createRun(id, hooks) {
   let over = false;
   let last = hooks.after ?? -1; // the highest `seq` received
   let read = last; // the highest `seq` that the caller has processed
+  let acked = last;
   let rewound = false; // whether received frames were requested again, and none has come yet
   let ticket = hooks.ticket;
   /** @type {Error | null} */
@@ -597,7 +601,9 @@ function createRun(id, hooks) {
   /** @param {number} seq */
   function use(seq) {
     read = Math.max(read, seq);
-    hooks.used?.(read);
+    if (!windowed || over || read - acked < Math.max(1, hooks.window >> 1)) return;
+    acked = read;
+    hooks.ack(read);
   }
 
   /**
@@ -607,6 +613,7 @@ function createRun(id, hooks) {
    */
   function resume(after = windowed ? read : last) {
     rewound = after < last;
+    acked = after;
     queue.add({ type: "resumed" });
     return { type: "resume", id, ticket, after };
   }
@@ -770,17 +777,40 @@ function createRun(id, hooks) {
       /** What `resume` of another client takes; null until the run has started. @returns {Ticket | null} */
       get ticket() {
         const { window } = hooks;
-        return ticket === undefined ? null : { id, ticket, ...(window ? { window } : {}) };
+        return ticket === undefined ? null : { id, ticket, ...(windowed ? { window } : {}) };
       },
       /** Stop the model. The iteration ends without an error; the result has finishReason "cancelled". */
       cancel() {
         if (!over) hooks.cancel();
       },
+      /** The chunks as a stream; cancelling it stops the model. */
+      stream: () => streamOf(queue.iterate(chunkOf), () => !over && hooks.cancel()),
       /** All that happens, in order: text, parts of calls, progress, and at last the result. */
       events: () => queue.iterate((event) => event),
       [Symbol.asyncIterator]: () => queue.iterate(chunkOf),
     },
   };
+}
+
+/**
+ * Return an iterator as a stream, which takes nothing in advance.
+ * @template I
+ * @param {AsyncGenerator<I, void, void>} iterator
+ * @param {() => void} stop called when the stream is cancelled
+ * @returns {ReadableStream<I>}
+ */
+function streamOf(iterator, stop) {
+  return new ReadableStream(
+    {
+      async pull(controller) {
+        const { done, value } = await iterator.next();
+        if (done) controller.close();
+        else controller.enqueue(/** @type {I} */ (value));
+      },
+      cancel: stop,
+    },
+    { highWaterMark: 0 },
+  );
 }
 
 /** Return an event if it is a chunk. @param {{type: string}} event */

@@ -613,7 +613,7 @@ HELD = """
         }
     }
     const counted = m.connect(undefined, {WebSocket: Counting});
-    const run = counted.generate({prompt: "hi", window: 4, oncall: () => calls++});
+    const run = counted.generate({prompt: "hi", %s oncall: () => calls++});
     let calls = 0, first = true, text = "";
     const held = new Promise((go) => (globalThis.go = () => go(calls)));
     for await (const chunk of run) {
@@ -629,11 +629,11 @@ async def test_a_slow_loop_has_no_more_to_read_after_each_new_connection(new_pag
     words = [Reason("hm "), Say("word ")] * 50  # which no gateway merges
     async with scripted_gateway(*words, outbox_bytes=1, resume_bytes=resume_bytes) as gateway:
         page = await new_page(gateway.url)
-        asking = asyncio.ensure_future(evaluate(page, HELD))
+        asking = asyncio.ensure_future(evaluate(page, HELD % "window: 4,"))
         metrics = gateway._generations.metrics
         for resumed in (0, 1, 2):
             enough = resume_bytes > 600  # for the frames of a window
-            last = 4 if enough else 4 + 4 * resumed
+            last = 3 + min(resumed, 1) if enough else 3 + 4 * resumed
             await eventually(lambda n=resumed: metrics.resumed == n)
             await eventually(lambda n=last: closed_at(gateway, n))
             await page.wait_for_function(f"() => globalThis.came === {last}")
@@ -647,11 +647,47 @@ async def test_a_call_does_not_acknowledge_the_text_before_it(new_page):
     calls = [Call("add", {"a": number}) for number in range(20)]
     async with scripted_gateway(Say("a"), *calls, outbox_bytes=1) as gateway:
         page = await new_page(gateway.url)
-        asking = asyncio.ensure_future(evaluate(page, HELD))
-        await eventually(lambda: closed_at(gateway, 4))
+        asking = asyncio.ensure_future(evaluate(page, HELD % "window: 4,"))
+        await eventually(lambda: closed_at(gateway, 3))
         await evaluate(page, "await client.generate({prompt: 'another'}).result;")
         await page.evaluate("() => globalThis.go()")
-        assert await asking == ["3", "a", 20]
+        assert await asking == ["2", "a", 20]
+
+
+async def test_a_loop_that_does_not_go_on_holds_the_model_back_by_default(new_page):
+    words = [Reason("hm "), Say("word ")] * 50
+    async with scripted_gateway(*words, outbox_bytes=1) as gateway:
+        page = await new_page(gateway.url)
+        asking = asyncio.ensure_future(evaluate(page, HELD % ""))
+        await eventually(lambda: closed_at(gateway, 63))
+        assert gateway.provider.live
+        await page.evaluate("() => globalThis.go()")
+        assert await asking == ["0", "word " * 50, 0]
+        free = HELD % "window: Infinity,"
+        asking = asyncio.ensure_future(evaluate(page, free))
+        await page.wait_for_function("() => globalThis.came > 64")
+        await eventually(lambda: not gateway.provider.live)
+        await page.evaluate("() => globalThis.go()")
+        assert await asking == ["0", "word " * 50, 0]
+
+
+async def test_a_run_is_a_stream_too_and_cancelling_it_stops_the_model(new_page):
+    async with scripted_gateway(Say("a b "), Reason("hm "), Say("c"), Pause(3600)) as gateway:
+        page = await new_page(gateway.url)
+        result = await evaluate(
+            page,
+            """
+            const run = client.generate({prompt: "hi"});
+            const reader = run.stream().getReader();
+            let seen = "";
+            while (!seen.endsWith("c")) seen += (await reader.read()).value.text;
+            const more = reader.read();
+            await reader.cancel();
+            return [seen, (await more).done, (await run.result).finishReason];
+            """,
+        )
+        assert result == ["a b hm c", True, "cancelled"]
+        await eventually(lambda: not gateway.provider.live)
 
 
 @pytest.mark.parametrize("leave", ["break;", "run.cancel(); break;", "controller.abort();"])
