@@ -18,7 +18,7 @@ PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKER
 
 .DEFAULT_GOAL := check
 
-.PHONY: check serve chat test test-slow coverage lint format bench-engine bench-gateway bench-compare attack autobahn fuzz soak browser wheel lock clean help
+.PHONY: check serve chat test test-slow coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser wheel lock clean help
 
 check: lint test  ## Run the linters and the tests
 
@@ -50,6 +50,9 @@ format: $(VENV)/dev.ready  ## Format the code
 
 bench-engine: $(VENV)/dev.ready  ## Measure the engine beside mlx-lm: ARGS="--quick"
 	$(BIN)/python -m tests.bench.engine --json .build/bench-engine.json $(ARGS)
+
+bench-device: $(VENV)/dev.ready  ## Measure models of real shapes on this machine's GPU: ARGS=--small
+	$(BIN)/python -m tests.bench.device $(ARGS)
 
 bench-gateway: $(VENV)/dev.ready  ## Measure the gateway alone, beside a bare loop: ARGS="--quick"
 	$(BIN)/python -m tests.bench.gateway --json .build/bench-gateway.json $(ARGS)

@@ -24,6 +24,7 @@ OTHER_FLAGS = {
     "--config",
     "--days",
     "--file",
+    "--merge",
     "--help",
     "--provider",
     "--tools",
@@ -155,6 +156,7 @@ def test_links_lead_to_files(page):
 
 def test_settings_that_are_named_exist():
     flags = {setting.flag for setting in SETTINGS} | OTHER_FLAGS
+    flags |= {flag.replace("--", "--no-", 1) for flag in flags}
     for page in (README, RUNNING, SECURITY):
         for code in re.findall(r"`[^`]*`|```console\n.*?```", page, re.DOTALL):
             assert set(re.findall(r"(?<!=)--[a-z][a-z-]+", code)) <= flags, code
