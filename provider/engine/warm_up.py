@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 from provider.engine.batch import Batch
@@ -35,6 +35,9 @@ __all__ = ["BUDGET_S", "WarmUp"]
 # some 40 s, and has the kernels of the other passes to go; a later one needs a few seconds.
 BUDGET_S = 60.0
 IN_VAIN = 2  # passes of one sort that were no slower than repeated ones, after which no more come
+# Seconds that a step may be expected to take, by that of one row, to be made at all. Where steps
+# are as slow as that, what compiling adds is hardly noticed.
+SLOW_S = 2.0
 SAMPLING = (
     GenerationOptions(temperature=0.7, top_p=0.9, top_k=40, min_p=0.05),
     GenerationOptions(temperature=0.7, top_p=0.9, seed=1),
@@ -83,7 +86,7 @@ class WarmUp:
         max_batch: int,
         clock: Callable[[], float] = time.perf_counter,
     ):
-        self.passes = 0  # how many were made, each counted once
+        self.passes = 0  # how many were made or left out
         self.shapes = ANY_SHAPE  # of passes over prompts
         self._new_batch = new_batch
         self._has_room = has_room
@@ -91,6 +94,7 @@ class WarmUp:
         self._window = window
         self._max_batch = max_batch
         self._clock = clock
+        self._row_s = 0.0  # seconds of a decode step of one row
 
     def measuring(self) -> Generator[None, None, Shapes]:
         """Return the shapes in which to read prompts, by whether new ones are dear, in steps."""
@@ -111,17 +115,21 @@ class WarmUp:
         self.shapes = shapes
         most = self._max_batch if self._new_batch(shapes).together else 1
         sorts: list[list[_Prefill | _Decode]] = [
-            [_Decode(rows) for rows in _powers(most)],
+            [_Decode(rows) for rows in _several(most)],
             [_Decode(min(2, most), options) for options in SAMPLING],
             list(self._prefills(most)),
         ]
         latest, total = self._clock() + BUDGET_S, sum(map(len, sorts))
+        if self._fits(alone := _Decode(1)):
+            self._paid(alone)
         for sort in sorts:
             in_vain = 0
             for one in sort:
                 if in_vain == IN_VAIN or self._clock() > latest:
                     break
-                in_vain = 0 if self._paid(one) else in_vain + 1
+                if self._fits(one):
+                    in_vain = 0 if self._paid(one) else in_vain + 1
+                self.passes += 1
                 yield self.passes, total
 
     def _prefills(self, most: int) -> Iterator[_Prefill]:
@@ -130,22 +138,20 @@ class WarmUp:
             return
         sizes = [1 << n for n in range(SMALLEST.bit_length() - 1, LARGEST.bit_length())]
         yield from (_Prefill(size) for size in sizes)
-        rows = [n for n in _powers(most) if n > 1]
-        yield from (_Prefill(size, 0, n) for size in sizes[:3] for n in rows)
+        yield from (_Prefill(size, 0, n) for size in sizes[:3] for n in _several(most))
         starts = [STEP << n for n in range((LARGEST // STEP).bit_length())]
         yield from (_Prefill(size, at) for at in starts for size in sizes if size <= at)
         yield from (_Prefill(LARGEST, at) for at in (2 * LARGEST, 3 * LARGEST))
 
     def _fits(self, one: _Prefill | _Decode) -> bool:
         tokens = one.done + one.tokens if isinstance(one, _Prefill) else STEP
+        if isinstance(one, _Decode) and one.rows * self._row_s > SLOW_S:
+            return False
         longest = self._window is None or tokens < self._window
         return longest and self._has_room(one.rows, tokens)
 
     def _paid(self, one: _Prefill | _Decode) -> bool:
-        """Make a pass; return whether the first was dearer than the same again, or left out."""
-        self.passes += 1
-        if not self._fits(one):
-            return True
+        """Make a pass; return whether the first was dearer than the same again."""
         try:
             twice = self._prefill_twice if isinstance(one, _Prefill) else self._decode_twice
             first, again = twice(one)  # type: ignore[arg-type]
@@ -176,6 +182,7 @@ class WarmUp:
         _raise_fault(batch.prefill([(key, 2) for key in keys]))
         first, again = self._timed(batch, batch.decode), self._timed(batch, batch.decode)
         batch.close()
+        self._row_s = self._row_s or again / one.rows
         return first, again
 
     def _timed(self, batch: Batch, make: Callable[[], StepResult]) -> float:
@@ -197,10 +204,9 @@ def _row(key: int, length: int, options: GenerationOptions, vocabulary: int) -> 
     )
 
 
-def _powers(most: int) -> Iterable[int]:
-    """Return `most` and the powers of two below it, the largest first."""
-    powers = [1 << n for n in reversed(range(most.bit_length()))]
-    return powers if most in powers else [most, *powers]
+def _several(most: int) -> list[int]:
+    """Return `most` and the powers of two between it and 1, the largest first."""
+    return sorted({most, *(1 << n for n in range(1, most.bit_length()))} - {0, 1}, reverse=True)
 
 
 def _raise_fault(result: StepResult) -> None:

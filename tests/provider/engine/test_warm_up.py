@@ -26,6 +26,7 @@ class Device:
 
     def __init__(self, new_s):
         self.new_s = new_s
+        self.pass_s = 0.001
         self.now = 0.0
         self.seen = {}
 
@@ -39,7 +40,7 @@ class Device:
         (rows, width), offset = tokens.shape, cache[0].offset
         shape = (rows, width, offset if isinstance(offset, int) else offset.tolist()[0])
         shape = shape if width > 1 else (rows, 1)
-        self.now += 0.001 + (0.0 if shape in self.seen else self.new_s)
+        self.now += self.pass_s + (0.0 if shape in self.seen else self.new_s)
         self.seen.setdefault(shape, self.now)
         keys = mx.zeros((rows, 1, width, 1))
         cache[0].update_and_fetch(keys, keys)
@@ -78,7 +79,7 @@ def test_where_nothing_is_dear_it_ends_after_two_passes_of_each_sort():
     warm_up = warm_up_of(device)
     steps = list(warm_up.steps(ANY_SHAPE))
     assert len(steps) == warm_up.passes == 4
-    assert {shape[0] for shape in device.seen if shape[1] == 1} == {8, 4, 2}
+    assert {shape[0] for shape in device.seen if shape[1] == 1} == {1, 8, 4, 2}
 
 
 def test_where_new_shapes_are_dear_all_that_come_first_are_made():
@@ -110,6 +111,13 @@ def test_a_prompt_meets_no_new_shape_after_it():
         batch.decode()
         batch.collect()
     assert device.seen == begun
+
+
+def test_steps_that_would_take_long_are_left_out():
+    device = Device(0.0)
+    device.pass_s = 0.3
+    list(warm_up_of(device, max_batch=64).steps(ANY_SHAPE))
+    assert {shape[0] for shape in device.seen if shape[1] == 1} == {1, 2, 4}
 
 
 def test_it_ends_when_its_time_is_over():
