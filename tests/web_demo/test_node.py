@@ -1,0 +1,103 @@
+"""client.js in Node, which has no page, no origin and no document."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.server.pages import web_root
+from provider.scripted import Call, Pause, Say
+from tests.support.servers import eventually, stream_url
+from tests.support.timeouts import TIMEOUT
+from tests.web_demo.conftest import scripted_gateway
+
+NODE = Path(sys.executable).with_name("node")
+pytestmark = pytest.mark.skipif(not NODE.exists(), reason="no Node: `make lint` fetches it")
+
+
+async def run_in_node(body, url=""):
+    """Run a program that has `m`, client.js's exports, and `url`; return what it says as JSON."""
+    client = json.dumps((web_root() / "client.js").as_uri())
+    program = f"import * as m from {client}; const url = {json.dumps(url)};\n{body}"
+    process = await asyncio.create_subprocess_exec(
+        NODE,
+        "--input-type=module",
+        "--eval",
+        program,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            said, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode == 0, errors.decode()
+    return json.loads(said)
+
+
+async def test_a_program_streams_calls_functions_stops_the_model_and_ends():
+    def script(request):
+        if any(message["role"] == "tool" for message in request.options["messages"]):
+            return [Say("It is 3. "), Pause(3600)]
+        return [Call("add", {"a": 1, "b": 2})]
+
+    async with scripted_gateway() as gateway:
+        gateway.provider.script = script
+        said = await run_in_node(
+            """
+            const client = m.connect(url);
+            const messages = [{role: "user", content: "1 + 2?"}];
+            const tools = [{name: "add", run: ({a, b}) => a + b}];
+            const run = client.runTools({messages, tools}), types = new Set();
+            for await (const event of run.events()) {
+                types.add(event.type);
+                if (event.type === "text" && run.text === "It is 3. ") run.cancel();
+            }
+            const {finishReason} = await run.result;
+            client.close();
+            console.log(JSON.stringify([[...types], run.text, finishReason]));
+            """,
+            stream_url(gateway),
+        )
+        assert said == [
+            ["progress", "call", "result", "text", "done"],
+            "It is 3. ",
+            "cancelled",
+        ]
+        await eventually(lambda: not gateway.provider.live)
+
+
+async def test_what_can_not_connect_is_said_at_once_and_can_be_caught():
+    said = await run_in_node(
+        """
+        const refused = (...given) => {
+            try { m.connect(...given); } catch (error) { return `${error.name}: ${error.message}`; }
+        };
+        const said = [refused(), refused("localhost:8765")];
+        delete globalThis.WebSocket;
+        said.push(refused("http://localhost:8765"));
+        const lazy = m.connect("http://localhost:8765", {lazy: true});
+        said.push(await lazy.generate({prompt: "hi"}).result.catch((error) => error.name));
+        console.log(JSON.stringify(said));
+        """
+    )
+    assert said[0].startswith("TypeError: there is no page whose origin could be the gateway's")
+    assert said[1].startswith('TypeError: "localhost:8765" is no URL')
+    assert said[2].startswith("TypeError: there is no WebSocket here: pass one")
+    assert said[3] == "TypeError"
+
+
+async def test_a_run_that_waits_for_a_gateway_does_not_keep_an_abandoned_program_alive():
+    said = await run_in_node(
+        """
+        const client = m.connect("ws://127.0.0.1:9/v1/stream", {giveUpMs: 3_600_000});
+        const waiting = client.generate({prompt: "hi"}).result.catch((error) => error.name);
+        client.close();
+        console.log(JSON.stringify(await waiting));
+        """
+    )
+    assert said == "AbortError"
