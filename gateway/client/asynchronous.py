@@ -1,6 +1,6 @@
 """An asyncio client of the gateway, for the command line, scripts and tests.
 
-    async with GatewayClient("ws://127.0.0.1:8765/v1/stream") as client:
+    async with GatewayClient("http://127.0.0.1:8765") as client:
         run = client.generate(messages=[{"role": "user", "content": "Hello"}])
         async for chunk in run:  # leaving the loop cancels the generation
             print(chunk.text, end="")
@@ -26,6 +26,7 @@ from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_socket
@@ -36,7 +37,7 @@ from websockets.typing import Subprotocol
 from gateway.client.errors import ConnectionLostError, GatewayError, UnauthorizedError
 from gateway.client.run import Run
 from gateway.client.watched_connection import WatchedConnection
-from gateway.dialects.native import codec_for, server_frame
+from gateway.dialects.native import STREAM_PATH, codec_for, server_frame
 from gateway.protocol.codes import CloseCode, ErrorCode, NotAFrame
 from gateway.protocol.frames import (
     JSON_PROTOCOL,
@@ -56,6 +57,7 @@ __all__ = [
     "WINDOW",
     "GatewayClient",
     "connect",
+    "stream_url",
 ]
 
 
@@ -76,7 +78,7 @@ ENDS_FOR_GOOD = {CloseCode.NOT_A_FRAME, CloseCode.NOT_AUTHENTICATED, CloseCode.F
 class GatewayClient:
     """A client with many generations on one connection; an async context manager.
 
-    `token` authenticates it. After a lost connection it tries to reconnect for `give_up_s` seconds;
+    `url` is the address that the gateway prints, or its WebSocket's; `token` authenticates it. After a lost connection it tries to reconnect for `give_up_s` seconds;
     with 0 it does not. A connection is lost if the gateway takes no bytes for `write_timeout_s`
     seconds. Leaving the context takes `close_timeout_s` seconds at most.
     """
@@ -94,7 +96,7 @@ class GatewayClient:
         self.ready = Ready(protocol="", server="", epoch="", connection="", models=[], limits={})
         self.connections = 0  # connections made so far
         self.resumed = 0  # generations resumed so far
-        self._url = url
+        self._url = stream_url(url)
         self._protocol = protocol
         self._token = token
         self._give_up_s = give_up_s
@@ -387,6 +389,14 @@ class GatewayClient:
         except TimeoutError:
             pass
         return False
+
+
+def stream_url(url: str) -> str:
+    """Return the WebSocket URL for an address of a gateway in any form, such as `host:port`."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    path = parts.path if parts.path not in {"", "/"} else STREAM_PATH
+    return f"{scheme}://{parts.netloc}{path}{f'?{parts.query}' if parts.query else ''}"
 
 
 def connect(

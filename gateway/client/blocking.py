@@ -1,6 +1,6 @@
 """The client without asyncio, for scripts: an event loop on a thread of its own.
 
-    with SyncClient("ws://127.0.0.1:8765/v1/stream") as client:
+    with SyncClient("http://127.0.0.1:8765") as client:
         for chunk in client.generate(prompt="Hello"):
             print(chunk.text, end="")
 

@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from gateway.client import ConnectionLostError, GatewayClient, GatewayError, connect
 from gateway.client.blocking import LoopThread
 from gateway.client.tool_loop import Toolbox, ToolResult, ToolRun
-from gateway.commands.conversation import Completion, ask, stream_url, user_turn
+from gateway.commands.conversation import Completion, ask, user_turn
 from gateway.protocol.frames import Chunk, Done, ToolCall
 
 __all__ = ["ask_user", "chat_with"]
@@ -52,7 +52,7 @@ def chat_with(
     that it answers pings while the user types.
     """
     with LoopThread() as loop:
-        connection = connect(stream_url(url), token=token, give_up_s=GIVE_UP_S)
+        connection = connect(url, token=token, give_up_s=GIVE_UP_S)
         try:
             client = loop.wait(connection.__aenter__())
         except (InvalidHandshake, InvalidURI, ConnectionClosed, TimeoutError) as error:

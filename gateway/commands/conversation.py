@@ -11,22 +11,13 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from gateway.client import GatewayClient, Run
 from gateway.client.tool_loop import Toolbox, ToolResult, ToolRun
 from gateway.protocol.frames import Chunk, ToolCall
 from provider.inputs.files import files_to_text, images_of
 
-__all__ = ["Completion", "ask", "attach", "stream_url", "user_turn"]
-
-
-def stream_url(url: str) -> str:
-    """Return the WebSocket URL for an address of a gateway in any form, such as `host:port`."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    path = parts.path if parts.path not in {"", "/"} else "/v1/stream"
-    return f"{scheme}://{parts.netloc}{path}"
+__all__ = ["Completion", "ask", "attach", "user_turn"]
 
 
 def attach(files: Sequence[Path]) -> list[dict[str, Any]]:

@@ -5,26 +5,12 @@ import pytest
 
 from gateway.client import connect
 from gateway.client.tool_loop import Toolbox, ToolRun
-from gateway.commands.conversation import Completion, ask, attach, stream_url, user_turn
+from gateway.commands.conversation import Completion, ask, attach, user_turn
 from provider.interface import FileProcessingError
 from provider.scripted import Pause, Say, ScriptedProvider
-from tests.support.servers import eventually, running
-from tests.support.servers import stream_url as url_of
+from tests.support.servers import eventually, running, stream_url
 from tests.support.timeouts import TIMEOUT
 from tests.support.tiny_vision import picture
-
-
-@pytest.mark.parametrize(
-    ("address", "url"),
-    [
-        ("localhost:8765", "ws://localhost:8765/v1/stream"),
-        ("http://localhost:8765/", "ws://localhost:8765/v1/stream"),
-        ("https://example.com", "wss://example.com/v1/stream"),
-        ("wss://example.com/behind/a/proxy", "wss://example.com/behind/a/proxy"),
-    ],
-)
-def test_an_address_of_any_form_has_its_websocket(address, url):
-    assert stream_url(address) == url
 
 
 def test_files_become_parts_of_a_message_images_first(tmp_path):
@@ -47,7 +33,7 @@ def test_a_turn_is_plain_text_without_attachments():
 
 async def test_a_raw_line_is_continued_and_any_other_answered():
     provider = ScriptedProvider(script=[Say("and on")], tokens_per_second=None)
-    async with running(provider) as gateway, connect(url_of(gateway)) as client:
+    async with running(provider) as gateway, connect(stream_url(gateway)) as client:
         answer = ask(client, Toolbox(), [user_turn("hi", ())], {})
         assert isinstance(answer, ToolRun)
         raw = ask(client, Toolbox(), [user_turn("Once", ())], {"raw": True})
@@ -60,7 +46,7 @@ async def test_a_raw_line_is_continued_and_any_other_answered():
 
 async def test_a_completion_can_be_stopped():
     provider = ScriptedProvider(script=[Say("x"), Pause(3600)], tokens_per_second=None)
-    async with running(provider) as gateway, connect(url_of(gateway)) as client:
+    async with running(provider) as gateway, connect(stream_url(gateway)) as client:
         raw = Completion(client, {"prompt": "Once"})
         async for _ in raw:
             await raw.cancel()
@@ -71,7 +57,7 @@ async def test_a_completion_can_be_stopped():
 
 async def test_a_completion_that_is_stopped_before_it_begins_ends_at_once():
     provider = ScriptedProvider(script=[Say("x"), Pause(3600)], tokens_per_second=None)
-    async with running(provider) as gateway, connect(url_of(gateway)) as client:
+    async with running(provider) as gateway, connect(stream_url(gateway)) as client:
         raw = Completion(client, {"prompt": "Once"})
         await raw.cancel()
         async with asyncio.timeout(TIMEOUT):
