@@ -78,9 +78,11 @@ ENDS_FOR_GOOD = {CloseCode.NOT_A_FRAME, CloseCode.NOT_AUTHENTICATED, CloseCode.F
 class GatewayClient:
     """A client with many generations on one connection; an async context manager.
 
-    `url` is the address that the gateway prints, or its WebSocket's; `token` authenticates it. After a lost connection it tries to reconnect for `give_up_s` seconds;
-    with 0 it does not. A connection is lost if the gateway takes no bytes for `write_timeout_s`
-    seconds. Leaving the context takes `close_timeout_s` seconds at most.
+    `url` is the address that the gateway prints, or its WebSocket's; `token` authenticates the
+    client. After a lost connection it reconnects, however long that takes. Generations wait for it
+    for `give_up_s` seconds, then they end with ConnectionLostError; with 0 it does not reconnect. A
+    connection is lost if the gateway takes no bytes for `write_timeout_s` seconds. Leaving the
+    context takes `close_timeout_s` seconds at most.
     """
 
     def __init__(
@@ -211,7 +213,15 @@ class GatewayClient:
             raise ConnectionLostError(f"the connection was lost: {error}") from error
 
     async def _connected(self) -> ClientConnection:
-        """Wait for a connection that is open. Raises ConnectionLostError."""
+        """Wait up to `give_up_s` for a connection that is open. Raises ConnectionLostError."""
+        try:
+            async with asyncio.timeout(self._give_up_s or None):
+                return await self._connection()
+        except TimeoutError as error:
+            said = f"there was no connection for {self._give_up_s:g} s"
+            raise ConnectionLostError(said) from error
+
+    async def _connection(self) -> ClientConnection:
         while True:
             await self._open.wait()
             if self._failure is not None:
@@ -312,6 +322,8 @@ class GatewayClient:
         reason = ""
         try:
             reason = await self._read_while_possible()
+        except UnauthorizedError as error:
+            self._failure = error
         except Exception as error:  # noqa: BLE001 - nobody may wait forever for a generation
             reason = f"the client failed: {type(error).__name__}: {error}"
             if self._socket is not None:
@@ -321,22 +333,29 @@ class GatewayClient:
             self._down.set()
             self._failure = self._failure or ConnectionLostError(reason or "the client was closed")
             self._open.set()
-            for run in list(self._runs.values()):
-                run.fail(self._failure)
+            self._fail_runs(self._failure, resumable=True)
 
     async def _read_while_possible(self) -> str:
-        """Read until reconnecting is given up; return the reason."""
+        """Read from one connection after the other; return the reason why there can be no more."""
         while True:
             assert self._socket is not None
             reason, code = await self._read(self._socket)
             self._socket = None
             self._open.clear()
             self._down.set()
-            for run in list(self._runs.values()):
-                if run.ticket is None:
-                    run.fail(ConnectionLostError(reason))
-            if code in ENDS_FOR_GOOD or not await self._open_again():
+            self._fail_runs(ConnectionLostError(reason), resumable=False)
+            if code in ENDS_FOR_GOOD or not self._give_up_s:
                 return reason
+            if not await self._open_again(self._give_up_s):
+                self._fail_runs(ConnectionLostError(reason), resumable=True)
+                await self._open_again(None)
+
+    def _fail_runs(self, error: GatewayError, *, resumable: bool) -> None:
+        """End the runs that have no ticket, with `resumable` all."""
+        for run in list(self._runs.values()):
+            if resumable or run.ticket is None:
+                run.fail(error)
+                self._forget(run)
 
     async def _read(self, socket: ClientConnection) -> tuple[str, int | None]:
         """Deliver frames to their generations until the connection ends; return why it ended."""
@@ -372,10 +391,13 @@ class GatewayClient:
         await self._resume_after(socket, run, run.last)
         return True
 
-    async def _open_again(self) -> bool:
-        """Try to reconnect for `give_up_s`; return whether it worked."""
+    async def _open_again(self, seconds: float | None) -> bool:
+        """Try to reconnect for so long, None for ever; return whether it worked.
+
+        Raises UnauthorizedError.
+        """
         try:
-            async with asyncio.timeout(self._give_up_s):
+            async with asyncio.timeout(seconds):
                 for attempt in itertools.count():
                     most = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**attempt)
                     await asyncio.sleep(random.uniform(0, most))  # noqa: S311 - spreads clients
@@ -384,8 +406,6 @@ class GatewayClient:
                     except (OSError, InvalidHandshake, ConnectionClosed, NotAFrame):
                         continue
                     return True
-        except UnauthorizedError as error:
-            self._failure = error
         except TimeoutError:
             pass
         return False

@@ -309,6 +309,20 @@ async def test_a_gateway_that_stays_away_is_given_up():
                     pass
 
 
+async def test_a_client_connects_again_after_an_outage_of_any_length():
+    async with running(scripted(Say("x"))) as gateway, proxied(gateway) as proxy:
+        async with connect(proxy.url, give_up_s=0.1) as client:
+            proxy.port = 9  # nobody is there
+            proxy.cut()
+            await eventually(lambda: client._socket is None)
+            for _ in range(2):
+                with pytest.raises(ConnectionLostError, match="there was no connection"):
+                    await client.generate(prompt="hi").result()
+            proxy.port = gateway.port
+            await eventually(lambda: client.connections == 2)
+            assert (await client.generate(prompt="hi").result()).finish_reason == "stop"
+
+
 async def test_a_window_is_acknowledged_as_chunks_are_used():
     provider = scripted(Say("word " * 100))
     async with running(provider) as gateway, connect(stream_url(gateway)) as client:
