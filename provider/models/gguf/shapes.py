@@ -90,8 +90,9 @@ def shape_of(header: Header) -> Shape:
 
 def _common(header: Header) -> dict[str, Any]:
     heads = header.need("attention.head_count")
+    shared = header.get("attention.head_count_kv", heads)
     width = header.need("embedding_length")
-    if not isinstance(heads, int) or not isinstance(width, int) or heads < 1:
+    if not all(isinstance(one, int) and one > 0 for one in (heads, shared, width)):
         raise GGUFError("its layers differ in their heads")
     head_dim = header.get("attention.key_length", width // heads)
     rotated = header.get("rope.dimension_count", head_dim)
@@ -101,10 +102,10 @@ def _common(header: Header) -> dict[str, Any]:
         raise GGUFError("its tensor `token_embd.weight` is missing")
     return {
         "hidden_size": width,
-        "num_hidden_layers": header.need("block_count"),
+        "num_hidden_layers": _layers(header),
         "intermediate_size": header.need("feed_forward_length"),
         "num_attention_heads": heads,
-        "num_key_value_heads": header.get("attention.head_count_kv", heads),
+        "num_key_value_heads": shared,
         "head_dim": head_dim,
         "rms_norm_eps": header.need("attention.layer_norm_rms_epsilon"),
         "rope_theta": header.get("rope.freq_base", 10000.0),
@@ -113,6 +114,14 @@ def _common(header: Header) -> dict[str, Any]:
         "vocab_size": header.tensors["token_embd.weight"].shape[0],
         "tie_word_embeddings": "output.weight" not in header.tensors,
     }
+
+
+def _layers(header: Header) -> int:
+    """Return the number of layers, of which each must have tensors."""
+    found = {match[1] for name in header.tensors if (match := NAME.fullmatch(name)) and match[1]}
+    if (layers := header.need("block_count")) != len(found):
+        raise GGUFError(f"it says that it has {layers} layers, and has {len(found)}")
+    return len(found)
 
 
 def _rope_scaling(header: Header) -> dict[str, Any] | None:

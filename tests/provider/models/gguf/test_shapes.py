@@ -19,8 +19,11 @@ OWN = {
 EMBEDDING = Tensor("token_embd.weight", "F16", (100, 64), 0, 0)
 
 
-def header(architecture="llama", tensors=(EMBEDDING,), metadata=(), **own):
+def header(architecture="llama", tensors=(EMBEDDING,), metadata=(), layers=None, **own):
     values = {key.replace("__", "."): value for key, value in own.items()}
+    layers = values.get("block_count", OWN["block_count"]) if layers is None else layers
+    norms = [Tensor(f"blk.{one}.attn_norm.weight", "F32", (64,), 0, 0) for one in range(layers)]
+    tensors = [*tensors, *norms]
     return Header(
         Path("a.gguf"),
         {
@@ -79,6 +82,9 @@ def test_a_missing_value_is_named():
         ({"expert_count": 8}, "a llama model with experts"),
         ({"metadata": {"split.count": 3}}, "one of 3 files; merge them"),
         ({"attention__head_count": [4, 8]}, "its layers differ"),
+        ({"attention__head_count_kv": [4, 8]}, "its layers differ"),
+        ({"layers": 3}, "says that it has 2 layers, and has 3"),
+        ({"block_count": 1 << 31, "layers": 2}, "says that it has 2147483648 layers, and has 2"),
         ({"rope__dimension_count": 8}, "rotates 8 of 16 values"),
         ({"rope__scaling__type": "longrope", "rope__scaling__factor": 2.0}, "unknown: longrope"),
         ({"tensors": []}, r"`token_embd\.weight` is missing"),

@@ -220,8 +220,8 @@ def changed(tmp_path, change):
             r"`blk\.1\.ffn_up\.weight` has the shape \(1, 1\) instead of \(128, 64\)",
         ),
         (
-            lambda tensors: tensors.update({"blk.7.ffn_up.weight": encoded("F32", [[1.0]])}),
-            r"`blk\.7\.ffn_up\.weight` is unknown in a llama model",
+            lambda tensors: tensors.update({"blk.1.attn_q.bias": encoded("F32", [1.0])}),
+            r"`blk\.1\.attn_q\.bias` is unknown in a llama model",
         ),
     ],
     ids=["missing", "of another shape", "too many"],
