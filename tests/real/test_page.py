@@ -1,0 +1,19 @@
+"""A real chat model on the page, in a real Chromium."""
+
+import pytest
+
+from tests.support.servers import running
+from tests.web_demo.conftest import answered, new_page
+
+__all__ = ["new_page"]  # a fixture
+
+pytestmark = [pytest.mark.real, pytest.mark.browser]
+
+
+async def test_a_chat_of_two_turns(provider, reference, new_page):
+    async with running(provider) as gateway:
+        page = await new_page(gateway.url)
+        first = await answered(page, "What is the capital of France?")
+        assert "Paris" in await first.inner_text()
+        second = await answered(page, "And of Italy?")
+        assert "Rome" in await second.inner_text()
