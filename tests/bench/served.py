@@ -1,4 +1,4 @@
-"""A gateway with the scripted provider in its own process, told what to do by lines.
+"""A gateway with the scripted provider, or a model, in its own process, told what to do by lines.
 
 Prints its port; then answers each line `stats` with a line of JSON: resident memory, tasks,
 threads, descriptors, and what the gateway has.
@@ -74,18 +74,29 @@ async def bare(frames):
 
 
 async def gateway(given):
-    provider = ScriptedProvider(script=script, tokens_per_second=given.rate)
+    provider = opened(given)
     settings = Settings(port=0, **json.loads(given.settings))
+    await provider.load()
     async with Gateway(provider, settings) as served:
         print(served.port, flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
             print(json.dumps(stats(served, provider)), flush=True)
+    await provider.aclose()
+
+
+def opened(given):
+    if given.model is None:
+        return ScriptedProvider(script=script, tokens_per_second=given.rate)
+    from provider import MLXProvider  # mlx takes a second to import
+
+    return MLXProvider({"model": given.model, "temperature": 0.0, "dequantise": "always"})
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bare", help="a file of frames, one a line: send them, without a gateway")
     parser.add_argument("--rate", type=float, help="words a second of each generation")
+    parser.add_argument("--model", help="a model's folder or file: answers are its own")
     parser.add_argument("--settings", default="{}", help="the gateway's, as JSON")
     given = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
