@@ -31,6 +31,8 @@ class Counts:
 class Rate:
     """A token bucket: `per_second` on average, `burst` at once. Times are in seconds."""
 
+    __slots__ = ("_burst", "_left", "_per_second", "_then")
+
     def __init__(self, per_second: float, burst: float, now: float):
         self._per_second = per_second
         self._burst = burst

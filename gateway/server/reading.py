@@ -21,11 +21,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import deque
 from collections.abc import Generator
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
+from websockets.datastructures import Headers
 from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
@@ -136,6 +136,33 @@ class _Reader(StreamReader):
 class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
     """A connection that is read in pieces, and cut off when too much comes."""
 
+    # The library's own attributes fill a dictionary, which more would make three times as large.
+    __slots__ = (
+        "_budget",
+        "_bytes",
+        "_claim",
+        "_client",
+        "_closing",
+        "_counted",
+        "_cut_off",
+        "_ended",
+        "_first_frames",
+        "_frames",
+        "_let_in",
+        "_lingering",
+        "_max_bytes",
+        "_part",
+        "_pause",
+        "_piece",
+        "_rates",
+        "_reader",
+        "_slow",
+        "_taken",
+        "_throttled",
+        "_turn",
+        "_unread_pongs",
+    )
+
     def __init__(
         self,
         *given: Any,
@@ -155,7 +182,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self._claim: Claim | None = None  # of the frame that is read
         self._part = 0  # bytes of the message that has not ended
         self._counted = 0  # those of them that are in the budget
-        self._ended: deque[int] = deque()  # bytes in the budget of each message that waits
+        self._ended: list[int] = []  # bytes in the budget of each message that waits
         self._taken = 0  # those of the message that `recv` has returned
         self._slow: asyncio.TimerHandle | None = None
         now = self.loop.time()
@@ -179,6 +206,12 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self._client = client
         self.protocol.max_message_size = self._max_bytes
 
+    def forget_headers(self) -> None:
+        """Free the headers of the handshake, some kilobytes; the path stays."""
+        assert self.request is not None
+        self.request = Request(self.request.path, Headers())  # the library needs one
+        self.response = None
+
     @property
     def taken(self) -> int:
         """The bytes of the message that `recv` has returned, 0 for a small one."""
@@ -189,7 +222,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self._budget.add(self._client, -self._taken)
         self._taken = 0
         message = await super().recv(decode)
-        self._taken = self._ended.popleft()
+        self._taken = self._ended.pop(0)
         return message
 
     @property
@@ -237,7 +270,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self._forget_pause()
         self._budget.add(self._client, -self._counted - sum(self._ended) - self._taken)
         self._counted = self._taken = 0
-        self._ended = deque([0] * len(self._ended))
+        self._ended = [0] * len(self._ended)
         super().connection_lost(exc)
 
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:

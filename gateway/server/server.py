@@ -254,6 +254,7 @@ class Gateway:
         self._bound_kernel_buffer(client)
         name = secrets.token_hex(4)
         dialect = self._dialect(client)
+        client.forget_headers()
         where = address or "a socket file"
         more = fields(connection=name, address=where, codec=dialect.name)
         log.info("connection %s: opened from %s, %s", name, where, dialect.name, extra=more)

@@ -13,7 +13,7 @@ from gateway.configuration.settings import Settings
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import Ping
 from gateway.server import reading
-from gateway.server.reading import ClientRates
+from gateway.server.reading import ClientRates, MeteredConnection
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import Say, ScriptedProvider
 from tests.support.servers import (
@@ -433,3 +433,23 @@ def test_the_debt_of_a_client_is_paid_with_time():
     assert rates.spend("a", 0, 2.0) == 0.0
     assert rates.spend("b", 10 * 1024 + 512, 1.0) == pytest.approx(0.5)
     assert rates.spend("b", 2**20, 1.0) == reading.MAX_PAUSE_S
+
+
+# Memory.
+
+
+async def test_the_headers_of_a_served_connection_are_freed():
+    async with running(scripted()) as gateway, wired(gateway) as wire:
+        await all_is_well(gateway)
+        connections = [connection._socket for connection in gateway._connections]
+        assert connections
+        assert all(not list(one.request.headers.raw_items()) for one in connections)
+        assert {one.request.path for one in connections} == {"/v1/stream"}
+        await wire.send(Ping(nonce="n"))
+        assert (await wire.receive())["nonce"] == "n"
+
+
+async def test_a_connection_has_no_attribute_of_its_own_in_the_dictionary_of_the_library():
+    async with running(scripted()) as gateway, wired(gateway):
+        (connection,) = gateway._connections
+        assert not set(MeteredConnection.__slots__) & set(vars(connection._socket))
