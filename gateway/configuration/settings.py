@@ -197,8 +197,9 @@ class Settings:
     )
     max_values: int = _setting(
         16_384,
-        "keys and values in one frame, where a long text or an image is one; each takes up to half "
-        "a microsecond to decode, in which nobody else is served",
+        "keys and values in one frame, where a long text or an image is one, and 50 escapes in "
+        "JSON are another; each takes up to half a microsecond to decode, in which nobody else is "
+        "served",
         "Limits",
         min=1024,
     )

@@ -72,6 +72,8 @@ MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
 class _Codec:
+    COUNTED = "keys and values"
+
     def __init__(self, limits: FrameLimits | None = None):
         self._limits = limits or FrameLimits()
 
@@ -79,7 +81,7 @@ class _Codec:
         """Raise BadFrame once a client's frame has too many keys and values; yield meanwhile."""
         for count in self._count(data):
             if count > self._limits.values:
-                message = f"must have at most {self._limits.values} keys and values"
+                message = f"must have at most {self._limits.values} {self.COUNTED}"
                 code, frame_id = ErrorCode.INVALID_REQUEST, _known(self._early_id(data))
                 raise BadFrame(message, frame_id, code=code, fields=("",))
             yield
@@ -104,6 +106,7 @@ class JsonCodec(_Codec):
 
     name = JSON_PROTOCOL
     text = True
+    COUNTED = f"keys and values ({values.ESCAPES} escapes are one)"
 
     def encode(self, frame: ServerFrame | ClientFrame) -> bytes:
         """Return the frame as UTF-8 JSON; a lone surrogate in a text becomes a "?"."""

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 __all__ = ["in_json", "in_msgpack"]
 
 PIECE = 64 * 1024  # characters
+ESCAPES = 50  # escapes in a JSON text take as long to decode as one value
 STEPS = 1024  # the most in a piece of msgpack; each takes a microsecond or two
 
 # Values of one byte: small integers, heads of small maps and arrays, nil, booleans.
@@ -44,8 +45,11 @@ HEADS: dict[int, tuple[int, int]] = {
 
 
 def in_json(text: str, size: int = PIECE) -> Iterator[int]:
-    """Yield how many keys and values a JSON text has up to the end of each piece of `size`."""
-    count, at, in_string = 1, 0, False
+    """Yield how many keys and values a JSON text has up to the end of each piece of `size`.
+
+    So many as ESCAPES escapes count as one value.
+    """
+    count, escapes, at, in_string = 1, 0, 0, False
     while at < len(text):
         piece = text[at : at + size]
         if (len(piece) - len(piece.rstrip("\\"))) % 2:  # an escape is not cut in two
@@ -55,7 +59,8 @@ def in_json(text: str, size: int = PIECE) -> Iterator[int]:
         outside = "".join(parts[in_string::2])
         in_string ^= len(parts) % 2 == 0
         count += sum(map(outside.count, ",:[{"))
-        yield count
+        escapes += piece.count("\\")
+        yield count + escapes // ESCAPES
 
 
 def in_msgpack(data: bytes) -> Iterator[int]:
