@@ -33,7 +33,7 @@
  *   raw?: boolean, continue_final_message?: boolean, max_reasoning_tokens?: number,
  *   chat_template_kwargs?: object, response_format?: ResponseFormat, logit_bias?: Record<string, number>,
  *   presence_penalty?: number, frequency_penalty?: number,
- *   resumable?: boolean, keep_on_close?: boolean, stream?: boolean, window?: number,
+ *   id?: string, resumable?: boolean, keep_on_close?: boolean, stream?: boolean, window?: number,
  *   signal?: AbortSignal, onprogress?: (progress: Progress) => void,
  *   oncall?: (call: ToolCall) => void,
  * }} GenerateOptions With `keep_on_close`, the run goes on for a minute when its page is left.
@@ -460,10 +460,10 @@ export function connect(url, options = {}) {
    */
   function generate({ signal, onprogress, oncall, resumable = true, window = WINDOW, ...fields }) {
     lastId += 1;
-    const id = `${ownName}-${lastId}`;
+    const id = fields.id ?? `${ownName}-${lastId}`;
     const run = addRun(id, { signal, onprogress, oncall, window });
     const bound = window === Infinity ? {} : { window };
-    return begin(run, () => send({ type: "generate", id, resumable, ...bound, ...fields }), signal);
+    return begin(run, () => send({ type: "generate", resumable, ...bound, ...fields, id }), signal);
   }
 
   /**
@@ -482,14 +482,16 @@ export function connect(url, options = {}) {
    * @param {ResumeOptions & {window?: number, ticket?: string}} options
    */
   function addRun(id, { window, ...options }) {
-    return createRun(id, {
+    /** @type {ReturnType<typeof createRun>} */
+    const run = createRun(id, {
       ...options,
       cancel: () => cancel(id),
-      ended: () => runs.delete(id),
+      ended: () => runs.get(id) === run && runs.delete(id),
       resume: send,
       window: window ?? Infinity,
       ack: (seq) => state === "open" && send({ type: "ack", id, seq }),
     });
+    return run;
   }
 
   /**
@@ -504,7 +506,12 @@ export function connect(url, options = {}) {
       return run.handle;
     }
     signal?.addEventListener("abort", () => run.abort(abortError(signal)), { once: true });
-    runs.set(run.handle.id, run);
+    const { id } = run.handle;
+    if (runs.has(id) || leaving.has(id)) {
+      run.fail(() => new GatewayError("duplicate_id", `\`${id}\` is already running`));
+      return run.handle;
+    }
+    runs.set(id, run);
     try {
       if (!refusal) open();
       start();

@@ -351,6 +351,25 @@ async def test_what_can_never_connect_is_said_at_once(new_page, given, said):
     assert said in message
 
 
+async def test_a_run_may_have_an_id_of_the_callers_that_no_other_run_has(new_page):
+    async with scripted_gateway(Say("a "), Pause(3600)) as gateway:
+        page = await new_page(gateway.url)
+        result = await evaluate(
+            page,
+            """
+            const run = client.generate({id: "message 1", prompt: "hi"});
+            const again = client.generate({id: "message 1", prompt: "hi"});
+            const refused = await again.result.catch((error) => error.code);
+            for await (const chunk of run) break;
+            const {finishReason} = await run.result;
+            const later = client.generate({id: "message 1", prompt: "hi"});
+            for await (const chunk of later) return [run.id, refused, finishReason, chunk.text];
+            """,
+        )
+        assert result == ["message 1", "duplicate_id", "cancelled", "a "]
+        assert len(gateway.provider.requests) == 2
+
+
 async def test_frames_can_be_looked_at(new_page):
     async with scripted_gateway(Say("x")) as gateway:
         page = await new_page(gateway.url)
