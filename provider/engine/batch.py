@@ -339,4 +339,5 @@ class Batch:
             self._groups.remove(group)
 
     def _drop_empty(self) -> None:
-        self._groups = [group for group in self._groups if group.members]
+        if not all(group.alive for group in self._groups):
+            self._groups = [group for group in self._groups if group.alive]

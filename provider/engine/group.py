@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 from provider.caches.kinds import state_of
@@ -59,6 +60,12 @@ class Group:
         launched = self._launched[1] if self._launched else []
         found = [row for row in (*self._rows, *launched) if row is not None and not row.gone]
         return list(dict.fromkeys(found))
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has members; costs less than asking for them."""
+        launched = self._launched[1] if self._launched else ()
+        return any(row is not None and not row.gone for row in chain(self._rows, launched))
 
     @property
     def suspect(self) -> bool:

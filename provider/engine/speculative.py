@@ -152,6 +152,11 @@ class SpeculativeGroup:
         return self._late is not None and not self._late.job.done
 
     @property
+    def alive(self) -> bool:
+        """Whether the row has not ended."""
+        return not self._row.gone
+
+    @property
     def suspect(self) -> bool:
         """Whether its row must run alone first, after a failed forward pass."""
         return self._row.suspect

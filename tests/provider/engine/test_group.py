@@ -199,3 +199,12 @@ def test_an_error_in_a_pass_is_raised_after_the_tokens_of_the_pass_before_are_re
         group.step(result)
     assert [token.key for token in result.tokens] == [row.key]
     assert row.generated == 1
+
+
+def test_a_group_is_alive_as_long_as_it_has_members(model):
+    row, group = group_of(model, 3)
+    while group.members:
+        assert group.alive
+        step(group)
+    assert not group.alive
+    assert row.gone
