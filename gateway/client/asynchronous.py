@@ -26,7 +26,6 @@ from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_socket
@@ -34,10 +33,11 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 
+from gateway.client.address import address_of
 from gateway.client.errors import ConnectionLostError, GatewayError, UnauthorizedError
 from gateway.client.run import Run
 from gateway.client.watched_connection import WatchedConnection
-from gateway.dialects.native import STREAM_PATH, codec_for, server_frame
+from gateway.dialects.native import codec_for, server_frame
 from gateway.protocol.codes import CloseCode, ErrorCode, NotAFrame
 from gateway.protocol.frames import (
     JSON_PROTOCOL,
@@ -57,7 +57,6 @@ __all__ = [
     "WINDOW",
     "GatewayClient",
     "connect",
-    "stream_url",
 ]
 
 
@@ -78,8 +77,9 @@ ENDS_FOR_GOOD = {CloseCode.NOT_A_FRAME, CloseCode.NOT_AUTHENTICATED, CloseCode.F
 class GatewayClient:
     """A client with many generations on one connection; an async context manager.
 
-    `url` is the address that the gateway prints, or its WebSocket's; `token` authenticates the
-    client. After a lost connection it reconnects, however long that takes. Generations wait for it
+    `url` is what the gateway prints when it starts, or another form that `address_of` takes; its
+    constructor raises ValueError for any other. `token` authenticates the client, or the token in
+    `url`. After a lost connection it reconnects, however long that takes. Generations wait for it
     for `give_up_s` seconds, then they end with ConnectionLostError; with 0 it does not reconnect. A
     connection is lost if the gateway takes no bytes for `write_timeout_s` seconds. Leaving the
     context takes `close_timeout_s` seconds at most.
@@ -98,9 +98,9 @@ class GatewayClient:
         self.ready = Ready(protocol="", server="", epoch="", connection="", models=[], limits={})
         self.connections = 0  # connections made so far
         self.resumed = 0  # generations resumed so far
-        self._url = stream_url(url)
+        self._address = address_of(url)
         self._protocol = protocol
-        self._token = token
+        self._token = token or self._address.token
         self._give_up_s = give_up_s
         self._close_timeout_s = close_timeout_s
         self._write_timeout_s = write_timeout_s
@@ -256,14 +256,17 @@ class GatewayClient:
         """Connect. Raises OSError, InvalidHandshake, UnauthorizedError."""
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else None
         made = partial(WatchedConnection, write_timeout_s=self._write_timeout_s)
+        file = self._address.socket_file
+        place: dict[str, Any] = {} if file is None else {"unix": True, "path": file}
         try:
             socket = await connect_socket(
-                self._url,
+                self._address.url,
                 subprotocols=[Subprotocol(self._protocol)],
                 additional_headers=headers,
                 compression=None,
                 max_size=MAX_FRAME_BYTES,
                 create_connection=made,  # type: ignore[arg-type] # any factory will do
+                **place,
             )
         except InvalidStatus as error:
             if error.response.status_code == HTTPStatus.UNAUTHORIZED:
@@ -409,14 +412,6 @@ class GatewayClient:
         except TimeoutError:
             pass
         return False
-
-
-def stream_url(url: str) -> str:
-    """Return the WebSocket URL for an address of a gateway in any form, such as `host:port`."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    path = parts.path if parts.path not in {"", "/"} else STREAM_PATH
-    return f"{scheme}://{parts.netloc}{path}{f'?{parts.query}' if parts.query else ''}"
 
 
 def connect(

@@ -100,16 +100,12 @@ class SyncClient:
     """A client for code without an event loop; a context manager. See `client.connect`."""
 
     def __init__(self, url: str, **options: Any):
-        self._url = url
-        self._options = options
+        self._connection: AbstractAsyncContextManager[GatewayClient] = connect(url, **options)
         self._thread = LoopThread()
 
     def __enter__(self) -> Self:
         """Connect. Raises what `client.connect` raises."""
         self._thread.__enter__()
-        self._connection: AbstractAsyncContextManager[GatewayClient] = connect(
-            self._url, **self._options
-        )
         try:
             self._client = self._thread.wait(_enter(self._connection))
         except BaseException:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from gateway.client import UnauthorizedError
+from gateway.client.address import address_of
 from gateway.client.tool_loop import Toolbox
 from gateway.commands.chat import ask_user, chat_with
 from gateway.commands.conversation import attach
@@ -55,6 +56,7 @@ def chat_by_flags(
     `options` are strings NAME=VALUE, `tools` is a Python file of functions, `files` go with the
     first message. Raises Failure.
     """
+    _check_address(url)
     given = sampling | dict(_option(text) for text in options)
     toolbox = _toolbox(tools, given.pop("tools", None) or [], typed)
     try:
@@ -66,6 +68,14 @@ def chat_by_flags(
     except OSError:
         hint = "start one with `mlx-gateway serve`, or pass its address with `--url`"
         raise Failure(f"no gateway at `{url}`", hint, ExitStatus.NO_GATEWAY) from None
+
+
+def _check_address(url: str) -> None:
+    try:
+        address_of(url)
+    except ValueError as error:
+        hint = "pass the address that `mlx-gateway serve` prints"
+        raise Failure(str(error), hint, ExitStatus.USAGE) from None
 
 
 def _attachments(files: Sequence[Path]) -> list[dict[str, Any]]:

@@ -15,7 +15,6 @@ from gateway.client import (
     connect,
 )
 from gateway.client.asynchronous import WINDOW
-from gateway.client.asynchronous import stream_url as address_of
 from gateway.configuration.settings import Settings
 from gateway.dialects.native import codec_for, server_frame
 from gateway.protocol.codes import NotAFrame
@@ -452,24 +451,3 @@ def test_frames_of_a_later_version_are_no_trouble():
     assert server_frame(error).code == "internal"
     with pytest.raises(NotAFrame):
         server_frame({"type": "chunk", "id": 3})
-
-
-@pytest.mark.parametrize(
-    ("address", "url"),
-    [
-        ("localhost:8765", "ws://localhost:8765/v1/stream"),
-        ("http://localhost:8765/", "ws://localhost:8765/v1/stream"),
-        ("https://example.com", "wss://example.com/v1/stream"),
-        ("ws://[::1]:8765/?a=b", "ws://[::1]:8765/v1/stream?a=b"),
-        ("wss://example.com/behind/a/proxy", "wss://example.com/behind/a/proxy"),
-    ],
-)
-def test_an_address_of_any_form_has_its_websocket(address, url):
-    assert address_of(address) == url
-
-
-async def test_the_address_that_the_gateway_prints_is_enough():
-    async with running(scripted(Say("x"))) as gateway:
-        for url in (gateway.url, gateway.url.removeprefix("http://").rstrip("/")):
-            async with connect(url) as client:
-                assert (await client.generate(prompt="hi").result()).finish_reason == "stop"

@@ -11,9 +11,9 @@ from gateway.protocol.frames import Generate
 NOBODY = "http://127.0.0.1:9/"
 
 
-def refusal(**flags):
+def refusal(url=NOBODY, **flags):
     with pytest.raises(Failure) as caught:
-        chat_by_flags(NOBODY, None, {}, io.StringIO(), **flags)
+        chat_by_flags(url, None, {}, io.StringIO(), **flags)
     return caught.value
 
 
@@ -78,3 +78,9 @@ def test_a_gateway_that_is_not_there_is_one_clear_line():
     failure = refusal()
     assert str(failure) == f"no gateway at `{NOBODY}`"
     assert failure.status is ExitStatus.NO_GATEWAY
+
+
+def test_a_text_that_is_no_address_is_refused_with_the_reason():
+    failure = refusal("ftp://localhost")
+    assert "`ftp` is none of http, https, ws, wss" in str(failure)
+    assert failure.status is ExitStatus.USAGE

@@ -1,0 +1,60 @@
+"""The address of a gateway in the forms that people have: as printed, as opened, as a host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import SplitResult, parse_qs, urlsplit, urlunsplit
+
+__all__ = ["Address", "address_of"]
+
+STREAM_PATH = "/v1/stream"
+SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+UNIX = "unix:"
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the WebSocket is, and the token if the address has one."""
+
+    url: str
+    token: str | None = None
+    socket_file: str | None = None  # the path of a Unix socket, which `url` is requested from
+
+
+def address_of(text: str) -> Address:
+    """Return the address that a text such as `http://127.0.0.1:8765/` or `host:8765` means.
+
+    Without a path it is that of the stream; any other path stays. `#token=…`, as in the page's
+    address, is the token. `unix:PATH` is a socket file. Raises ValueError, without the token.
+    """
+    if text.startswith(UNIX):
+        if not (path := text.removeprefix(UNIX)):
+            raise _wrong(text, "the path of the socket file is missing")
+        return Address(f"ws://localhost{STREAM_PATH}", socket_file=path)
+    shown = text.partition("#")[0]
+    if not text.isprintable() or " " in text:
+        raise _wrong(shown, "it has a blank in it")
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+    except ValueError as error:
+        raise _wrong(shown, str(error)) from None
+    _check(shown, parts)
+    [token] = parse_qs(parts.fragment).get("token", [None])
+    path = parts.path if parts.path not in {"", "/"} else STREAM_PATH
+    url = urlunsplit((SCHEMES[parts.scheme], parts.netloc, path, parts.query, ""))
+    return Address(url, token)
+
+
+def _check(shown: str, parts: SplitResult) -> None:
+    if parts.scheme not in SCHEMES:
+        raise _wrong(shown, f"`{parts.scheme}` is none of {', '.join(SCHEMES)}")
+    if not parts.hostname:
+        raise _wrong(shown, "the host is missing")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise _wrong(shown, "the port must be a number up to 65535") from None
+
+
+def _wrong(shown: str, why: str) -> ValueError:
+    return ValueError(f"`{shown}` is no address such as http://127.0.0.1:8765/: {why}")
