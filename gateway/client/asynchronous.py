@@ -183,9 +183,11 @@ class GatewayClient:
 
     async def cancel(self, run: Run) -> None:
         """Cancel a generation; while there is no connection, do so after reconnecting."""
+        if run.over:
+            return
         self._to_cancel.add(run.id)
         socket = self._socket
-        if not run.over and socket is not None:
+        if socket is not None:
             with suppress(ConnectionClosed):
                 if run.window is not None:  # its `done` must pass a closed window
                     await self._write(socket, Ack(id=run.id, seq=max(run.last, 0)))
@@ -373,8 +375,8 @@ class GatewayClient:
                 run.receive(frame)
                 if run.id in self._to_cancel:
                     await self.acknowledge(run, frame)
-                    if run.over:
-                        self._forget(run)
+                if run.over:
+                    self._forget(run)
         except NotAFrame as error:
             socket.transport.abort()
             return f"the connection broke: {error}", None

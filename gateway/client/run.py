@@ -132,14 +132,8 @@ class Run:
 
     def _use(self, frame: ServerFrame) -> None:
         match frame:
-            case Queued():
-                self.queued = frame
-            case Loading():
-                self.loading = frame
             case Started():
                 self.started = frame
-            case Progress():
-                self.progress = frame
             case Done():
                 self.done = frame
                 self._add_whole_calls(frame)
@@ -172,6 +166,8 @@ class Run:
         seq = getattr(frame, "seq", None)
         if self.over or (seq is not None and seq <= self.last):
             return
+        if seq is None and self._note(frame):
+            return
         self.last = self.last if seq is None else seq
         self.over = isinstance(frame, Done | Error)
         if isinstance(frame, Started):
@@ -189,6 +185,19 @@ class Run:
             self._frames.put_nowait(error_of(frame))
         else:
             self._frames.put_nowait(frame)
+
+    def _note(self, frame: ServerFrame) -> bool:
+        """Keep the newest of a kind of frame that no window bounds; return whether it is one."""
+        match frame:
+            case Queued():
+                self.queued = frame
+            case Loading():
+                self.loading = frame
+            case Progress():
+                self.progress = frame
+            case _:
+                return False
+        return True
 
     def fail(self, error: GatewayError) -> None:
         """End the generation with an error that the client raises, not the gateway."""

@@ -322,6 +322,14 @@ async def test_a_client_connects_again_after_an_outage_of_any_length():
             assert (await client.generate(prompt="hi").result()).finish_reason == "stop"
 
 
+async def test_a_generation_that_has_ended_is_forgotten():
+    async with running(scripted(Say("x"))) as gateway, connect(gateway.url) as client:
+        run = client.generate(prompt="hi")
+        await run.result()
+        await run.cancel()
+        assert (client._runs, client._to_cancel) == ({}, set())
+
+
 async def test_a_window_is_acknowledged_as_chunks_are_used():
     provider = scripted(Say("word " * 100))
     async with running(provider) as gateway, connect(stream_url(gateway)) as client:

@@ -12,6 +12,7 @@ from gateway.protocol.frames import (
     Done,
     Error,
     Generate,
+    Loading,
     Progress,
     Queued,
     Started,
@@ -66,13 +67,24 @@ async def test_what_comes_is_put_together_by_channel_and_choice():
     assert (run.text, run.reasoning, run.others) == ("one", "hm", {1: "other"})
     assert (run.queued.position, run.progress.total, run.ticket) == (1, 2, "t")
     assert run.done.finish_reason == "stop"
-    assert run._client.asked == ["start", None, 0, None, 1, 2, 3, 4, 5]
+    assert run._client.asked == ["start", 0, 1, 2, 3, 4, 5]
 
 
 def test_a_frame_that_came_before_is_ignored():
     chunk = Chunk(id="a", seq=1, text="x")
     run = heard(STARTED, chunk, chunk, STARTED)
     assert (run.text, run.last, run._frames.qsize()) == ("x", 1, 2)
+
+
+def test_frames_that_no_window_bounds_do_not_wait_to_be_read():
+    kinds = (
+        Queued(id="a", position=9),
+        Loading(id="a", model="m"),
+        Progress(id="a", done=1, total=2),
+    )
+    run = heard(*[frame for _ in range(1000) for frame in kinds], Queued(id="a", position=1))
+    assert run._frames.qsize() == 0
+    assert (run.queued.position, run.loading.model, run.progress.done) == (1, "m", 1)
 
 
 def test_nothing_follows_the_end():
