@@ -1,15 +1,16 @@
 """An asyncio client of the gateway, for the command line, scripts and tests.
 
-    async with GatewayClient("http://127.0.0.1:8765") as client:
+    async with GatewayClient("http://127.0.0.1:8765/") as client:
         run = client.generate(messages=[{"role": "user", "content": "Hello"}])
         async for chunk in run:  # leaving the loop cancels the generation
             print(chunk.text, end="")
         print(run.done.usage)
 
 Used as a context manager, a generation is cancelled at the end of the block, and its `done` is
-awaited. The client reconnects when the connection is lost. A generation that has received its
-ticket is then resumed, and gets each frame exactly once; one without a ticket ends with
-ConnectionLostError. The client never sends a prompt again by itself.
+awaited. The client reconnects when the connection is lost, however long that takes. A generation
+that has received its ticket is then resumed, and gets each frame exactly once, unless it has waited
+for `give_up_s` seconds; one without a ticket ends with ConnectionLostError. The client never sends
+a prompt again by itself.
 
 Each generation has a window of WINDOW frames, which are acknowledged as they are read. One that is
 not read waits on the gateway, without delaying others on the connection, until the gateway ends it
@@ -21,11 +22,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_socket
@@ -55,6 +56,7 @@ from gateway.protocol.frames import (
 
 __all__ = [
     "WINDOW",
+    "ConnectionState",
     "GatewayClient",
     "connect",
 ]
@@ -66,10 +68,13 @@ MAX_FRAME_BYTES = 64 * 1024 * 1024  # largest frame accepted from a server
 # generations on the connection, and would deadlock a caller that reads the others first.
 WINDOW = 64
 GIVE_UP_S = 60.0  # the server's default `resume_ttl`
+OPEN_TIMEOUT_S = 10.0  # for the handshake, and again for `ready`
 CLOSE_TIMEOUT_S = 10.0
 WRITE_TIMEOUT_S = 30.0  # the server's default `write_timeout`
 
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0  # seconds between attempts to reconnect
+
+ConnectionState = Literal["open", "waiting", "closed"]
 
 ENDS_FOR_GOOD = {CloseCode.NOT_A_FRAME, CloseCode.NOT_AUTHENTICATED, CloseCode.FORBIDDEN}
 
@@ -79,10 +84,14 @@ class GatewayClient:
 
     `url` is what the gateway prints when it starts, or another form that `address_of` takes; its
     constructor raises ValueError for any other. `token` authenticates the client, or the token in
-    `url`. After a lost connection it reconnects, however long that takes. Generations wait for it
-    for `give_up_s` seconds, then they end with ConnectionLostError; with 0 it does not reconnect. A
-    connection is lost if the gateway takes no bytes for `write_timeout_s` seconds. Leaving the
-    context takes `close_timeout_s` seconds at most.
+    `url`. After a lost connection it tries to reconnect until it is left or refused. Meanwhile each
+    generation waits for `give_up_s` seconds, and then ends with ConnectionLostError; with 0 the
+    client does not reconnect. A connection is lost if the gateway takes no bytes for
+    `write_timeout_s` seconds; an attempt to connect fails if there is no answer for
+    `open_timeout_s` seconds. Leaving the context takes `close_timeout_s` seconds at most.
+
+    `on_state` is called with each new `state`, and with the reason: "waiting" while there is no
+    connection, "open", and "closed" at the end.
     """
 
     def __init__(
@@ -92,9 +101,12 @@ class GatewayClient:
         token: str | None = None,
         *,
         give_up_s: float = GIVE_UP_S,
+        open_timeout_s: float = OPEN_TIMEOUT_S,
         close_timeout_s: float = CLOSE_TIMEOUT_S,
         write_timeout_s: float = WRITE_TIMEOUT_S,
+        on_state: Callable[[ConnectionState, str], None] | None = None,
     ):
+        self.state: ConnectionState = "closed"
         self.ready = Ready(protocol="", server="", epoch="", connection="", models=[], limits={})
         self.connections = 0  # connections made so far
         self.resumed = 0  # generations resumed so far
@@ -102,8 +114,10 @@ class GatewayClient:
         self._protocol = protocol
         self._token = token or self._address.token
         self._give_up_s = give_up_s
+        self._open_timeout_s = open_timeout_s
         self._close_timeout_s = close_timeout_s
         self._write_timeout_s = write_timeout_s
+        self._on_state = on_state
         self._codec = codec_for(protocol)
         self._socket: ClientConnection | None = None
         self._open = asyncio.Event()
@@ -159,14 +173,19 @@ class GatewayClient:
         if run.started_here:
             return
         run.started_here = True
-        socket = await self._connected()
-        message = self._encode(run.frame)
+        try:
+            socket = await self._connected()
+            message = self._encode(run.frame)
+        except BaseException:
+            run.started_here = False
+            raise
         self._runs[run.id] = run  # only now, so that a lost connection can't end an unsent one
         try:
             await socket.send(message, text=self._codec.text)
         except ConnectionClosed as error:
-            self._forget(run)
-            raise ConnectionLostError(f"the connection was lost: {error}") from error
+            lost = ConnectionLostError(f"the connection was lost: {error}")
+            self._fail(run, lost)
+            raise lost from error
 
     def _encode(self, frame: Generate) -> bytes:
         """Return a frame as bytes. Raises GatewayError if it is over the gateway's size limit."""
@@ -215,22 +234,21 @@ class GatewayClient:
             raise ConnectionLostError(f"the connection was lost: {error}") from error
 
     async def _connected(self) -> ClientConnection:
-        """Wait up to `give_up_s` for a connection that is open. Raises ConnectionLostError."""
+        """Wait for a connection that is open. Raises ConnectionLostError after `give_up_s`."""
         try:
-            async with asyncio.timeout(self._give_up_s or None):
-                return await self._connection()
-        except TimeoutError as error:
-            said = f"there was no connection for {self._give_up_s:g} s"
-            raise ConnectionLostError(said) from error
+            async with asyncio.timeout(self._give_up_s):
+                while True:
+                    await self._open.wait()
+                    if self._failure is not None:
+                        raise self._failure
+                    if self._socket is not None and self._socket.state is State.OPEN:
+                        return self._socket
+                    self._open.clear()  # the connection is lost, and the reader has not noticed yet
+        except TimeoutError:
+            raise self._given_up() from None
 
-    async def _connection(self) -> ClientConnection:
-        while True:
-            await self._open.wait()
-            if self._failure is not None:
-                raise self._failure
-            if self._socket is not None and self._socket.state is State.OPEN:
-                return self._socket
-            self._open.clear()  # the connection is lost, and the reader has not noticed yet
+    def _given_up(self) -> ConnectionLostError:
+        return ConnectionLostError(f"there was no connection for {self._give_up_s:g} s")
 
     async def _write(self, socket: ClientConnection, frame: ClientFrame) -> None:
         await socket.send(self._codec.encode(frame), text=self._codec.text)
@@ -266,6 +284,7 @@ class GatewayClient:
                 subprotocols=[Subprotocol(self._protocol)],
                 additional_headers=headers,
                 compression=None,
+                open_timeout=self._open_timeout_s,
                 max_size=MAX_FRAME_BYTES,
                 create_connection=made,  # type: ignore[arg-type] # any factory will do
                 **place,
@@ -275,7 +294,8 @@ class GatewayClient:
                 raise UnauthorizedError from error
             raise
         try:
-            await self._greet(socket)
+            async with asyncio.timeout(self._open_timeout_s):
+                await self._greet(socket)
         except BaseException:
             socket.transport.abort()
             raise
@@ -301,12 +321,18 @@ class GatewayClient:
         self.connections += 1
         self._down.clear()
         self._open.set()
+        self._become("open")
+
+    def _become(self, state: ConnectionState, reason: str = "") -> None:
+        self.state = state
+        if self._on_state is not None:
+            self._on_state(state, reason)
 
     async def _resume(self, socket: ClientConnection, run: Run, *, same: bool) -> None:
         if run.over or run.ticket is None:
             return
         if not same:
-            run.fail(ConnectionLostError("the gateway was restarted meanwhile"))
+            self._fail(run, ConnectionLostError("the gateway was restarted meanwhile"))
             return
         cancelled = run.id in self._to_cancel
         # A window counts from `after`. So unread frames are requested again; if `after` were the
@@ -327,8 +353,6 @@ class GatewayClient:
         reason = ""
         try:
             reason = await self._read_while_possible()
-        except UnauthorizedError as error:
-            self._failure = error
         except Exception as error:  # noqa: BLE001 - nobody may wait forever for a generation
             reason = f"the client failed: {type(error).__name__}: {error}"
             if self._socket is not None:
@@ -338,29 +362,30 @@ class GatewayClient:
             self._down.set()
             self._failure = self._failure or ConnectionLostError(reason or "the client was closed")
             self._open.set()
-            self._fail_runs(self._failure, resumable=True)
+            for run in list(self._runs.values()):
+                self._fail(run, self._failure)
+            self._become("closed", str(self._failure))
+
+    def _fail(self, run: Run, error: GatewayError) -> None:
+        run.fail(error)
+        self._forget(run)
 
     async def _read_while_possible(self) -> str:
-        """Read from one connection after the other; return the reason why there can be no more."""
+        """Read until there can be no other connection; return the reason."""
         while True:
             assert self._socket is not None
             reason, code = await self._read(self._socket)
             self._socket = None
             self._open.clear()
             self._down.set()
-            self._fail_runs(ConnectionLostError(reason), resumable=False)
+            for run in list(self._runs.values()):
+                if run.ticket is None:
+                    self._fail(run, ConnectionLostError(reason))
             if code in ENDS_FOR_GOOD or not self._give_up_s:
                 return reason
-            if not await self._open_again(self._give_up_s):
-                self._fail_runs(ConnectionLostError(reason), resumable=True)
-                await self._open_again(None)
-
-    def _fail_runs(self, error: GatewayError, *, resumable: bool) -> None:
-        """End the runs that have no ticket, with `resumable` all."""
-        for run in list(self._runs.values()):
-            if resumable or run.ticket is None:
-                run.fail(error)
-                self._forget(run)
+            self._become("waiting", reason)
+            if not await self._open_again():
+                return reason
 
     async def _read(self, socket: ClientConnection) -> tuple[str, int | None]:
         """Deliver frames to their generations until the connection ends; return why it ended."""
@@ -396,24 +421,37 @@ class GatewayClient:
         await self._resume_after(socket, run, run.last)
         return True
 
-    async def _open_again(self, seconds: float | None) -> bool:
-        """Try to reconnect for so long, None for ever; return whether it worked.
-
-        Raises UnauthorizedError.
-        """
+    async def _open_again(self) -> bool:
+        """Try to reconnect until it works; return False if the gateway refuses the token."""
+        giving_up = asyncio.get_running_loop().call_later(self._give_up_s, self._give_up)
         try:
-            async with asyncio.timeout(seconds):
-                for attempt in itertools.count():
-                    most = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**attempt)
-                    await asyncio.sleep(random.uniform(0, most))  # noqa: S311 - spreads clients
-                    try:
-                        await self.open()
-                    except (OSError, InvalidHandshake, ConnectionClosed, NotAFrame):
-                        continue
-                    return True
-        except TimeoutError:
-            pass
-        return False
+            for pause in pauses():
+                await asyncio.sleep(pause)
+                with suppress(OSError, InvalidHandshake, ConnectionClosed, NotAFrame):
+                    await self.open()
+                    break
+        except UnauthorizedError as error:
+            self._failure = error
+            return False
+        finally:
+            giving_up.cancel()
+        return True
+
+    def _give_up(self) -> None:
+        """End the generations that have waited for a connection long enough."""
+        for run in list(self._runs.values()):
+            self._fail(run, self._given_up())
+
+
+def pauses() -> Iterator[float]:
+    """Yield the seconds before each attempt to reconnect, without end.
+
+    They are random, so that the clients of a gateway do not come back all at once.
+    """
+    most = FIRST_PAUSE_S
+    while True:
+        yield random.uniform(0, most)  # noqa: S311 - no secret
+        most = min(MAX_PAUSE_S, 2 * most)
 
 
 def connect(

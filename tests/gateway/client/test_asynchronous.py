@@ -1,5 +1,6 @@
 import asyncio
 import hashlib
+import itertools
 import json
 from collections import Counter
 from contextlib import aclosing, asynccontextmanager
@@ -14,7 +15,7 @@ from gateway.client import (
     UnauthorizedError,
     connect,
 )
-from gateway.client.asynchronous import WINDOW
+from gateway.client.asynchronous import FIRST_PAUSE_S, MAX_PAUSE_S, WINDOW, pauses
 from gateway.configuration.settings import Settings
 from gateway.dialects.native import codec_for, server_frame
 from gateway.protocol.codes import NotAFrame
@@ -293,33 +294,77 @@ async def test_a_generation_left_while_there_is_no_connection_is_cancelled_after
             await eventually(lambda: client._runs == {})
 
 
-async def test_a_gateway_that_stays_away_is_given_up():
-    async with running(scripted(Say("x"), Pause(3600))) as gateway, proxied(gateway) as proxy:
-        async with connect(proxy.url, give_up_s=0.3) as client:
+async def test_generations_give_up_a_gateway_that_stays_away_and_the_client_does_not():
+    provider = scripted(Say("x"), Pause(3600))
+    states = []
+    async with running(provider) as gateway, proxied(gateway) as proxy:
+        there = proxy.port
+        options = {"give_up_s": 0.3, "on_state": lambda *state: states.append(state)}
+        async with connect(proxy.url, **options) as client:
             async with client.generate(prompt="hi") as run:
                 async for _ in run:
                     proxy.port = 9  # nobody is there
                     proxy.cut()
                     break
-                with pytest.raises(ConnectionLostError):
+                with pytest.raises(ConnectionLostError, match=r"no connection for 0\.3 s"):
                     await run.result()
-            with pytest.raises(ConnectionLostError):
-                async with client.generate(prompt="hi"):
-                    pass
+            unsent = client.generate(prompt="hi")
+            with pytest.raises(ConnectionLostError, match=r"no connection for 0\.3 s"):
+                await unsent.result()
+            assert (client.state, client._runs) == ("waiting", {})
+            proxy.port = there
+            await eventually(lambda: client.state == "open")
+            async for chunk in unsent:
+                assert chunk.text == "x"
+                break
+        assert [state for state, _ in states] == ["open", "waiting", "open", "closed"]
+        assert "the connection was lost" in states[1][1]
+    assert len(provider.requests) == 2
 
 
-async def test_a_client_connects_again_after_an_outage_of_any_length():
-    async with running(scripted(Say("x"))) as gateway, proxied(gateway) as proxy:
-        async with connect(proxy.url, give_up_s=0.1) as client:
-            proxy.port = 9  # nobody is there
+async def test_a_generation_waits_for_a_gateway_that_is_away_for_a_while():
+    provider = scripted(Say("x"))
+    async with running(provider) as gateway, proxied(gateway) as proxy:
+        there = proxy.port
+        async with connect(proxy.url) as client:
+            proxy.port = 9
             proxy.cut()
-            await eventually(lambda: client._socket is None)
-            for _ in range(2):
-                with pytest.raises(ConnectionLostError, match="there was no connection"):
-                    await client.generate(prompt="hi").result()
-            proxy.port = gateway.port
-            await eventually(lambda: client.connections == 2)
-            assert (await client.generate(prompt="hi").result()).finish_reason == "stop"
+            await eventually(lambda: client.state == "waiting")
+            waiting = asyncio.create_task(client.generate(prompt="hi").result())
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            proxy.port = there
+            assert (await waiting).finish_reason == "stop"
+    assert len(provider.requests) == 1
+
+
+def test_the_pauses_between_attempts_have_a_bound_and_no_end():
+    """The ten thousandth attempt comes after seven hours."""
+    asked = list(itertools.islice(pauses(), 10_000))
+    assert asked[0] <= FIRST_PAUSE_S
+    assert MAX_PAUSE_S / 2 < max(asked) <= MAX_PAUSE_S
+
+
+@asynccontextmanager
+async def saying_nothing():
+    """Serve connections that get no `ready`; yield the address."""
+    leaving = asyncio.Event()
+
+    async def serve(socket):
+        await leaving.wait()
+
+    async with listen(serve, "127.0.0.1", 0, subprotocols=[JSON_PROTOCOL]) as server:
+        try:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            leaving.set()
+
+
+async def test_a_gateway_that_says_nothing_is_not_waited_for():
+    async with saying_nothing() as url, asyncio.timeout(TIMEOUT / 4):
+        with pytest.raises(TimeoutError):
+            async with connect(url, open_timeout_s=0.2):
+                pass
 
 
 async def test_a_generation_that_has_ended_is_forgotten():
