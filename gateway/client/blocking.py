@@ -1,6 +1,6 @@
 """The client without asyncio, for scripts: an event loop on a thread of its own.
 
-    with SyncClient("http://127.0.0.1:8765") as client:
+    with SyncClient("http://127.0.0.1:8765/") as client:
         for chunk in client.generate(prompt="Hello"):
             print(chunk.text, end="")
 
@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 from typing import Any, Generic, Self, TypeVar
 
 from gateway.client.asynchronous import GatewayClient, connect
 from gateway.client.run import Run
-from gateway.protocol.frames import Chunk, Ready
+from gateway.protocol.frames import Chunk, Ready, ToolCall
 
 __all__ = ["LoopThread", "SyncClient"]
 
@@ -124,12 +124,19 @@ class SyncClient:
 
     def generate(self, **fields: Any) -> Iterator[Chunk]:
         """Yield the chunks of a generation. Raises GatewayError; closing it cancels."""
+        with closing(self.frames(**fields)) as frames:
+            for frame in frames:
+                if isinstance(frame, Chunk):
+                    yield frame
+
+    def frames(self, **fields: Any) -> Generator[Chunk | ToolCall, None, None]:
+        """Yield chunks and parts of tool calls. Raises GatewayError; closing it cancels."""
         manager = self._client.generate(**fields)
         run = self._thread.wait(_enter(manager))
-        chunks = aiter(run)
+        frames = run.frames()
         try:
-            while (chunk := self._thread.wait(_next(chunks))) is not None:
-                yield chunk
+            while (frame := self._thread.wait(_next(frames))) is not None:
+                yield frame
         finally:
             self._thread.wait(_exit(manager))
 
@@ -154,6 +161,5 @@ async def _exit(manager: AbstractAsyncContextManager[Any]) -> None:
     await manager.__aexit__(None, None, None)
 
 
-async def _next(chunks: Any) -> Chunk | None:
-    found: Chunk | None = await anext(chunks, None)
-    return found
+async def _next(frames: AsyncIterator[Chunk | ToolCall]) -> Chunk | ToolCall | None:
+    return await anext(frames, None)

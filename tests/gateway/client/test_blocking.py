@@ -9,7 +9,7 @@ from gateway.client import UnauthorizedError
 from gateway.client.blocking import LoopThread, SyncClient
 from gateway.protocol.frames import Done
 from gateway.server.tokens import Token, Tokens
-from provider.scripted import Pause, Say, ScriptedProvider
+from provider.scripted import Call, Pause, Say, ScriptedProvider
 from tests.support.servers import eventually, running, stream_url
 from tests.support.timeouts import TIMEOUT
 
@@ -167,6 +167,20 @@ async def test_the_client_without_asyncio():
         with pytest.raises(UnauthorizedError):
             gateway.tokens = Tokens([Token("alice", "0" * 64)])
             await asyncio.to_thread(script, stream_url(gateway))
+
+
+async def test_parts_of_tool_calls_come_among_the_frames():
+    provider = ScriptedProvider(script=[Say("Now."), Call("add", {"a": 1})], tokens_per_second=None)
+
+    def script(url):
+        with SyncClient(url) as client:
+            return list(client.frames(prompt="hi"))
+
+    async with running(provider) as gateway:
+        said, *parts = await asyncio.to_thread(script, gateway.url)
+    assert said.text == "Now."
+    assert parts[0].name == "add"
+    assert parts[-1].complete
 
 
 INTERRUPTED = """
