@@ -91,8 +91,9 @@ soak: $(VENV)/dev.ready  ## Ten minutes of clients that come, cancel, vanish and
 browser: $(VENV)/dev.ready  ## Get a Chromium for the page's tests
 	@PYTHON=$(BIN)/python sh tests/support/get_chromium.sh
 
-wheel: $(VENV)/dev.ready  ## Build dist/*.whl
+wheel: $(VENV)/dev.ready  ## Build dist/*.whl, of the gateway and of the client alone
 	$(BIN)/python -m build --wheel --no-isolation
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist gateway/client
 
 lock: $(VENV)/uv.ready  ## Renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

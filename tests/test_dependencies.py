@@ -11,7 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT, GROUPS = PYPROJECT["project"], PYPROJECT["dependency-groups"]
 OWN = {"gateway", "provider"}
 ALIASES = {"PIL": "pillow"}  # packages whose distribution has another name
 # Where an extra's packages may be imported; everything else makes do with the dependencies.
@@ -19,6 +20,7 @@ EXTRAS = {
     "train": ("provider/embedded/making/",),
     "vision": ("provider/models/vision.py", "provider/inputs/images.py", "provider/runtime/"),
 }
+BUILDING = "gateway/client/hatch_build.py"  # run where distributions are built
 
 
 def declared(requirements):
@@ -27,6 +29,8 @@ def declared(requirements):
 
 def allowed(path):
     names = declared(PROJECT["dependencies"])
+    if path == BUILDING:
+        names |= declared(GROUPS["build"])
     for extra, places in EXTRAS.items():
         if path.startswith(places):
             names |= declared(PROJECT["optional-dependencies"][extra])

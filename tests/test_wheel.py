@@ -52,6 +52,7 @@ def test_the_wheel_holds_the_packages_the_page_and_the_model_and_not_how_it_was_
     assert held <= names
     assert "provider/embedded/model/model.safetensors" in names
     assert [name for name in names if "making" in name or name.startswith("tests")] == []
+    assert [name for name in names if "hatch_build" in name or name.endswith(".toml")] == []
 
 
 def get(url):

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from provider.interface import InvalidParameterError
+from provider.errors import InvalidParameterError
 
 __all__ = ["check_schema", "large_number", "size_of"]
 

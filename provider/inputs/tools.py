@@ -16,13 +16,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from provider.errors import unlike
+from provider.errors import InvalidParameterError, unlike
 from provider.inputs.schemas import check_schema
-from provider.interface import InvalidParameterError, ToolDefinition
+from provider.tool_types import ToolDefinition
 
 __all__ = ["NAME", "normalise_tools"]
 
 NAME = r"[\w.-]+"  # pattern of a tool's name
+ARGUMENT = r"^ +(\w+)(?: *\([^)\n]*\))?: *(.*?)(?=^ +\w+(?: *\([^)\n]*\))?:|\Z)"  # in a docstring
 MAX_NAME_CHARS = 256  # several times OpenAI's; a name is part of the prompt and of a call's grammar
 
 
@@ -99,10 +100,24 @@ def _by_transformers(function: Callable[..., Any]) -> dict[str, Any] | None:
     """Return transformers' description of a function, None if its docstring does not suffice."""
     # The import takes a second, and would log advice about PyTorch.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    from transformers import utils  # noqa: PLC0415
-
+    try:
+        from transformers import utils  # noqa: PLC0415
+    except ImportError:  # the client alone does not bring it
+        return _by_docstring(function)
     try:
         found = utils.get_json_schema(function)["function"]
     except (utils.DocstringParsingException, utils.TypeHintParsingException):
         return None
     return {name: found[name] for name in ("name", "description", "parameters")}
+
+
+def _by_docstring(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return what `_by_transformers` does for plain types, without transformers."""
+    described = ToolDefinition.from_function(function).to_dict()
+    what, _, section = (inspect.getdoc(function) or "").partition("Args:\n")
+    described["description"] = what.strip()
+    arguments = re.split(r"\n(?=\S)", section)[0]  # up to `Returns:`
+    for name, text in re.findall(ARGUMENT, arguments, re.MULTILINE | re.DOTALL):
+        if name in described["parameters"]["properties"]:
+            described["parameters"]["properties"][name]["description"] = " ".join(text.split())
+    return described

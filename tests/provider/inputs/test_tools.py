@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from provider.inputs.tools import normalise_tools
+from provider.inputs.tools import _by_docstring, _by_transformers, normalise_tools
 from provider.interface import InvalidParameterError
 
 
@@ -54,6 +54,25 @@ def test_a_docstring_that_describes_the_arguments_is_read():
     assert properties["unit"]["enum"] == ["c", "f"]
     assert properties["days"]["items"] == {"type": "integer"}
     assert tool["function"]["parameters"]["required"] == ["city"]
+
+
+def departures(station: str, minutes: int = 30, exact: bool = False):
+    """Tell which trains leave.
+
+    Args:
+        station: The name of the station,
+            in any spelling.
+        minutes: How far to look ahead.
+        exact: Whether delays count.
+
+    Returns:
+        The trains.
+    """
+
+
+def test_plain_types_are_described_without_transformers_as_with_it():
+    assert _by_docstring(departures) == _by_transformers(departures)
+    assert "spelling" in str(_by_docstring(departures))
 
 
 def test_a_callable_that_cannot_be_described_is_named_by_its_index():
