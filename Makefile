@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PYTHON2 ?= python2.7
 UV_VERSION := 0.13.9
 ARGS ?=
+FRAMEWORKS := .build/python-front-ends
 MODEL =
 
 # The lock holds exact versions with hashes. As a constraint it pins whatever is installed, and
@@ -41,7 +42,7 @@ chat: $(VENV)/serve.ready  ## Chat in the terminal with a gateway that is runnin
 test: $(VENV)/dev.ready $(VENV)/asyncapi.ready browser  ## Run the tests: ARGS="tests/provider -k cancel"
 	$(PYTEST) -m "not slow and not real" $(ARGS)
 
-test-slow: $(VENV)/dev.ready browser  ## Run more of what `test` does a little of
+test-slow: $(VENV)/dev.ready $(FRAMEWORKS)/ready browser  ## Run more of what `test` does a little of
 	$(PYTEST) -m slow $(ARGS)
 
 test-real: $(VENV)/dev.ready browser  ## Run the tests that want a real model, on SmolLM2
@@ -134,6 +135,13 @@ $(VENV)/asyncapi.ready: $(VENV)/dev.ready $(wildcard tests/gateway/protocol/asyn
 	@mkdir -p $(VENV)/asyncapi
 	cp tests/gateway/protocol/asyncapi/*.json $(VENV)/asyncapi
 	$(BIN)/npm ci --prefix $(VENV)/asyncapi --silent --no-audit --no-fund
+	@touch $@
+
+# The client alone with the frameworks of the examples, which need not fit what the gateway needs.
+$(FRAMEWORKS)/ready: $(VENV)/dev.ready $(wildcard gateway/client/* gateway/protocol/*.py gateway/dialects/*.py)
+	$(BIN)/uv venv --quiet --clear $(FRAMEWORKS)
+	$(BIN)/uv pip install --quiet --group front-ends \
+		--python $(FRAMEWORKS)/bin/python ./gateway/client
 	@touch $@
 
 $(VENV)/tsc.ready: $(VENV)/dev.ready $(wildcard tests/web_demo/typecheck/*.json)
