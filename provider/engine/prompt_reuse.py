@@ -147,7 +147,8 @@ class PromptReuse:
     def in_few_shapes(self, plan: Plan, runs: Sequence[tuple[Run, Row]]) -> Plan:
         """Return `plan`, cut down to a shape that comes again. `runs` are as in `up_to_boundary`.
 
-        A prompt whose images must be read whole stays as it is.
+        A chunk is made larger if it is smaller than any shape. A prompt whose images must be read
+        whole stays as it is.
         """
         if len(plan) > 1:
             return plan[: self.shapes.rows(len(plan))]
@@ -155,8 +156,9 @@ class PromptReuse:
         run, row = next(one for one in runs if one[0].key == key)
         if row.prompt_embeddings is not None and row.prompt_embeddings.extras:
             return plan
-        ends = n == row.left or row.done + n == _boundary(run, row.done)
-        return [(key, self.shapes.tokens(row.done, n, ends=ends))]
+        most = (_boundary(run, row.done) or row.done + row.left) - row.done
+        n = max(n, min(most, SMALLEST)) if self.shapes.few else n
+        return [(key, self.shapes.tokens(row.done, n, ends=n == most))]
 
     def keep_boundary(self, run: Run, row: Row) -> None:
         """Keep a copy of a row's caches if its prompt has been read exactly to a boundary."""

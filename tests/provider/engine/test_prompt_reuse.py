@@ -72,13 +72,16 @@ def test_a_prefix_that_cannot_be_trimmed_stays_whole(reuse):
 
 def test_plans_are_cut_to_shapes_that_come_again(reuse):
     reuse.shapes = Shapes(32)
-    run = run_of(1, boundaries=(56,))
+    run = run_of(1)
     run.row = row_of()
     runs = [(run, run.row)]
     assert reuse.in_few_shapes([(1, 59)], runs) == [(1, 59)], "the end may be padded"
+    run = run_of(1, boundaries=(56,))
+    runs = [(run, row_of())]
     assert reuse.in_few_shapes([(1, 56)], runs) == [(1, 56)], "a boundary too"
     assert reuse.in_few_shapes([(1, 40)], runs) == [(1, 32)]
     assert reuse.in_few_shapes([(1, 9), (2, 9), (3, 9)], runs) == [(1, 9), (2, 9)]
+    assert reuse.in_few_shapes([(1, 5)], runs) == [(1, 32)], "no chunk is smaller than a shape"
     reuse.shapes = ANY_SHAPE
     assert reuse.in_few_shapes([(1, 40)], runs) == [(1, 40)]
 

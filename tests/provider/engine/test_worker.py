@@ -1,5 +1,7 @@
 """The turns of the MLX thread, made one by one."""
 
+import random
+
 import pytest
 
 from provider.embedded import MODEL_PATH
@@ -7,9 +9,11 @@ from provider.engine.inbox import SyncInbox
 from provider.engine.memory_pool import MemoryPool
 from provider.engine.memory_turn import MAX_PASSED
 from provider.engine.messages import RunFailed, RunFinished, RunRequest
+from provider.engine.model import LoadedModel
 from provider.engine.run import Run
 from provider.engine.run_states import RunState
 from provider.engine.sampling import Sampling
+from provider.engine.shapes import UNPLANNED
 from provider.engine.worker import Worker
 from provider.events import TextDelta
 from provider.interface import GenerationError, GenerationStarted, PrefillProgress
@@ -36,9 +40,9 @@ def worker(embedded):
     made.free()
 
 
-def submitted(worker, key, max_tokens=6, client=None, **details):
+def submitted(worker, key, max_tokens=6, client=None, prompt=PROMPT, **details):
     options = GenerationOptions(temperature=0.0, max_tokens=max_tokens, client=client)
-    run = Run(key, "m", RunRequest(PROMPT, options, **details), SyncInbox())
+    run = Run(key, "m", RunRequest(prompt, options, **details), SyncInbox())
     worker.runs.add(run)
     worker.submit(run)
     return run
@@ -169,3 +173,43 @@ def test_a_run_that_needs_all_memory_is_not_starved_by_small_ones(worker, limit)
     worker.cancel(large)
     turns(worker)
     assert all(one.ended for one in small)
+
+
+class Measured:
+    """The model, which notes the shape of each planned pass: its tokens, and those before."""
+
+    def __init__(self, model):
+        self._model = model
+        self.shapes = set()
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def __call__(self, tokens, cache=None, **extras):
+        offset = cache[0].offset
+        if tokens.shape[1] > UNPLANNED and isinstance(offset, int):
+            self.shapes.add((tokens.shape[1], offset))
+        return self._model(tokens, cache=cache, **extras)
+
+
+def test_prompts_of_random_lengths_are_read_in_few_shapes_beside_a_stream(embedded):
+    measured, rng = Measured(embedded.model), random.Random(2)
+    settings = EngineSettings(max_batch=2, few_shapes="on", warmup=False, max_unread=10**6)
+    loaded = LoadedModel(**{**vars(embedded), "model": measured})
+    made = Worker("m", lambda: loaded, settings, Sampling(), MemoryPool(1 << 40), lambda: None)
+    for _ in made.loading():
+        pass
+    stream = submitted(made, 1, max_tokens=1500)
+    while not stream.tokens:
+        made.turn()
+    measured.shapes.clear()
+    for key in range(2, 17):
+        prompt = [rng.randrange(40, 1400) for _ in range(rng.randrange(10, 200))]
+        run = submitted(made, key, max_tokens=1, prompt=prompt)
+        while not run.ended:
+            made.turn()
+    assert not stream.ended
+    # Each size is at a multiple of itself.
+    assert all(size in (32, 64, 128, 256) for size, _ in measured.shapes)
+    assert all(at % size == 0 for size, at in measured.shapes)
+    made.free()
