@@ -11,7 +11,7 @@ import pytest
 from provider.events import TokenLogprobs
 from provider.runtime.mlx import mx
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 SKY = "Why is the sky blue?"
 FRANCE = "What is the capital of France?"

@@ -8,7 +8,7 @@ from gateway.client import GatewayClient
 from tests.support.proxy import proxied
 from tests.support.servers import running, stream_url
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 SKY = "Why is the sky blue?"
 

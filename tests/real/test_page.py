@@ -7,7 +7,7 @@ from tests.web_demo.conftest import answered, new_page
 
 __all__ = ["new_page"]  # a fixture
 
-pytestmark = [pytest.mark.real, pytest.mark.browser]
+pytestmark = [pytest.mark.real, pytest.mark.browser, pytest.mark.timeout(300)]
 
 
 async def test_a_chat_of_two_turns(provider, reference, new_page):
