@@ -40,6 +40,13 @@ class EngineSettings:
     max_token_gap: float = _setting(
         0.1, "seconds between two tokens of a stream while another prompt is read", min=0.001
     )
+    max_prompt_slowdown: float = _setting(
+        2.0,
+        "how many times as long as alone a prompt may take beside streams; where `max_token_gap` "
+        "would make it slower, as with large models, gaps get longer: at 2, twice as long as the "
+        "least that a pass over a prompt and a decode step take, at 4 a third longer than that",
+        min=1.05,
+    )
     few_shapes: str = _setting(
         "auto",
         "whether prompts are read in chunks of few sizes, with padding, because the first pass of "

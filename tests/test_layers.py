@@ -75,6 +75,7 @@ PURE = (
     "provider/inputs/",
     "provider/constraints/fair_queue.py",
     "provider/engine/blas_threads.py",
+    "provider/engine/chunk_cost.py",
     "provider/engine/memory_budget.py",
     "provider/engine/memory_pool.py",
     "provider/engine/memory_turn.py",

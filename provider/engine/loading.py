@@ -28,7 +28,13 @@ from provider.engine.warm_up import WarmUp
 from provider.formats.text_stream import TextFormat
 from provider.interface import ModelLoadingError
 from provider.options import GenerationOptions
-from provider.runtime.mlx import keep_fused_kernels, mx, tree_flatten
+from provider.runtime.mlx import (
+    BLAS_THREADS,
+    keep_fused_kernels,
+    mx,
+    set_blas_threads,
+    tree_flatten,
+)
 from provider.settings import EngineSettings
 
 __all__ = ["RECHECK_S", "Loader", "ModelSlot"]
@@ -63,7 +69,7 @@ class ModelSlot:
         self._settings = settings
         self._memory = memory
         self._reuse = reuse
-        self._pace = pace  # gets first timings from `try_out`
+        self._pace = pace  # gets its first timings when the model is loaded
         self._disk_done = disk_done  # called on another thread when a KV cache was written
         self._open_store = open_store
         self._single_row = SingleRowSettings()
@@ -99,6 +105,7 @@ class ModelSlot:
         self._refuse_if_unable()
         if waits:
             yield from self._warming_up(made)
+        yield from self._measure(made)
         self.prefixes.store = yield from self._store(made)
         log.info("loaded `%s` in %.2f s", self.name, time.perf_counter() - begin)
         return made.facts
@@ -138,15 +145,11 @@ class ModelSlot:
         for length in (3, 66, 66):
             row = Row(0, [0] * length, length, 2, sampler)
             left = batch.add(row)
-            begin = time.perf_counter()
             _raise_fault(batch.prefill([(0, left - 1)]))
-            self._pace.prefilled(left - 1, 0, time.perf_counter() - begin)
             self.admission.learn(row)
             _raise_fault(batch.prefill([(0, 1)]))
             while len(batch):
-                begin = time.perf_counter()
                 _raise_fault(batch.decode())
-                self._pace.decoded(time.perf_counter() - begin)
 
     def free(self) -> None:
         """Free the model and its kept KV caches; saving these to disk goes on.
@@ -254,6 +257,36 @@ class ModelSlot:
         budget = self.admission.budget
         others = self._memory.held_by_others(self.admission) + self.prefixes.nbytes
         return budget.lacking(sequences * budget.need(tokens), others) == 0
+
+    def _measure(self, model: LoadedModel) -> Generator[LoadProgress, None, None]:
+        """Time passes over prompts in steps, three of each size."""
+        for tokens in self._pace.trials():
+            if model.context_window is not None and tokens >= model.context_window:
+                return
+            computed, times = tokens, []
+            for _ in range(3):
+                yield LoadProgress(model.weights, model.weights)
+                try:
+                    computed, seconds = self._time_prompt(tokens)
+                    times.append(seconds)
+                except Exception:
+                    log.warning("a prompt of %d tokens can't be read", tokens, exc_info=True)
+                    return
+            self._pace.tried(computed, times)
+
+    def _time_prompt(self, tokens: int) -> tuple[int, float]:
+        """Read a prompt in one pass; return its tokens with padding, and its seconds.
+
+        Raises what fails.
+        """
+        batch = self.new_batch(keep=False)
+        batch.add(Row(0, [0] * (tokens + 1), tokens + 1, 1, sampler_for(GenerationOptions(), 1)))
+        set_blas_threads(BLAS_THREADS)
+        begin = time.perf_counter()
+        result = batch.prefill([(0, tokens)])
+        seconds = time.perf_counter() - begin
+        _raise_fault(result)
+        return result.computed, seconds
 
     def _reserving(self, steps: Loading, *, waits: bool) -> Loading:
         """Reserve memory for the weights, then go through the steps of loading."""

@@ -1,13 +1,24 @@
 """Chooses how large a prefill chunk may be while streams are running.
 
 Pure policy: no thread, no clock, no tensor.
+
+A turn is one chunk, then one decode step, so a stream's gap is the time of both. Every pass over a
+chunk has a fixed cost. A chunk that fits into the allowed gap with that cost may be so small that
+reading a prompt would take many times as long as alone; the gap is then as long as a chunk of a
+useful size takes. More decode steps between two chunks would make prompts slower and the longest
+gap no shorter; more chunks before a step are slower than one larger chunk.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator, Sequence
+from statistics import median
+
+from provider.engine.chunk_cost import ChunkCost
+
 __all__ = [
     "FIRST_CHUNK",
-    "MARGIN",
     "MAX_CHUNK",
     "MIN_CHUNK",
     "Pace",
@@ -16,48 +27,144 @@ __all__ = [
 
 MAX_CHUNK = 2048  # tokens; prefill is fastest in chunks of about this size
 
-MIN_CHUNK = 16  # tokens; smaller chunks cost a whole forward pass and read little
-
-MARGIN = 0.6  # share of the allowed token gap that a turn aims at, because chunk times vary
+MIN_CHUNK = 4  # tokens; a smaller chunk gains no time even where each token takes milliseconds
 
 FIRST_CHUNK = 64  # tokens; chunk size beside running streams before any chunk was timed
+
+MIN_MARGIN, MAX_MARGIN = 0.03, 0.25  # share of the allowed gap that is not planned for
+NOISE_MARGIN = 2.0  # that share, for each share by which the time of a pass deviates
+MARGIN_COSTS = 1.2  # times as many tokens in a chunk for which no margin is kept
+
+# Chunks of about the same size after which one is half as large. Chunks of one size don't tell a
+# cost of the pass from a cost of its tokens.
+EXPLORE = 9
+
+STEPS = 7  # decode steps whose median time is expected of the next one
+
+MAX_TRIAL = 1024  # tokens of the largest pass that is timed when a model is loaded
+BRIEF_S = 0.01  # such passes get larger as long as they take less
+FLAT, STEEP = 1.1, 1.5  # or until two take so much longer than a pass of one token
+
+# New shapes are dear if the first pass of each takes longer by so many seconds, and by this share
+# of a pass over one token.
+DEAR_S, DEAR = 0.01, 0.25
+MAX_NEW_SHAPE_S = 0.2  # what takes longer when a model is loaded is compiling, which is done once
 
 
 class Pace:
     """Chooses the size of prefill chunks from the measured times of chunks and decode steps.
 
-    Prefill is slower the longer the context, so speeds are kept for each magnitude of context.
+    `slowdown` is how many times as long as alone a prompt may take beside streams, before the gap
+    gets longer than allowed.
     """
 
-    def __init__(self, max_token_gap_s: float):
+    def __init__(self, max_token_gap_s: float, slowdown: float = 2.0):
         self._gap_s = max_token_gap_s
-        self._step_s = 0.0  # moving average of a decode step, in seconds
-        self._last = FIRST_CHUNK
-        self._speeds: dict[int, float] = {}  # tokens a second, by the context's bit length
+        self._slowdown = slowdown
+        self._steps: deque[float] = deque(maxlen=STEPS)  # seconds of the last decode steps
+        self._trials: list[float] = []  # seconds of the passes that were timed at loading
+        self._first: list[float] = []  # seconds that the first pass of each took longer
+        self._cost = ChunkCost()
+        self._size = FIRST_CHUNK  # tokens of the last chunk that was chosen for its time
+        self._alike = 0  # chunks of about this size since one of another size
+
+    def trials(self) -> Iterator[int]:
+        """Yield sizes of passes to time when a model is loaded; each is answered by `tried`."""
+        self._trials.clear()
+        self._first.clear()
+        tokens, steep = 1, 0
+        while tokens <= MAX_TRIAL and steep < 2:
+            yield tokens
+            last, first = self._trials[-1], self._trials[0]
+            steep += last > max(BRIEF_S, STEEP * first)
+            tokens *= 16 if tokens == 1 else 4 if last <= FLAT * first else 2
+
+    def tried(self, tokens: int, seconds: Sequence[float]) -> None:
+        """Record passes at the beginning of a prompt: the first of its shape, and the next ones."""
+        first, usual = seconds[0], median(seconds)
+        self._trials.append(usual)
+        self._cost.learn(tokens, 0, usual, repeated=True)
+        if tokens > 1:  # no device plans anything for a single token
+            self._first.append(first - usual)
+            dear = min(self._first) > max(DEAR_S, DEAR * self._trials[0])
+            self._cost.new_shape = min(median(self._first), MAX_NEW_SHAPE_S) if dear else 0.0
 
     def decoded(self, seconds: float) -> None:
-        """Record the time of a decode step in a turn without a chunk."""
-        self._step_s += 0.2 * (seconds - self._step_s) if self._step_s else seconds
+        """Record the time of a decode step, without that of a chunk."""
+        self._steps.append(seconds)
 
-    def prefilled(self, tokens: int, context: int, seconds: float) -> None:
-        """Record the time of a chunk of `tokens` tokens read after `context` tokens."""
-        self._last = max(tokens, MIN_CHUNK)
-        if seconds > 0:
-            self._speeds[context.bit_length()] = tokens / seconds
+    def prefilled(self, tokens: int, context: int, seconds: float, rows: int = 1) -> None:
+        """Record the time of a chunk of `tokens` tokens read after `context` tokens.
+
+        `tokens` are those of all `rows` prompts in the chunk, with padding.
+        """
+        if seconds <= 0:
+            return
+        surprising = self._cost.learn(tokens, context, seconds, rows)
+        if self._size / 1.5 < tokens < self._size * 1.5:
+            self._alike += 1
+        elif surprising and tokens < self._size and self._alike < EXPLORE + 2:
+            self._alike = (
+                max(self._alike, EXPLORE) + 1
+            )  # one or two more tell whether it was chance
+        else:
+            self._alike = 0
 
     def budget(self, context: int, active_models: int = 1, *, streaming: bool = True) -> int:
         """Return how many tokens a chunk after `context` tokens may have.
 
         It is the largest size if no run streams and this is the only active model. Otherwise the
-        chunk must fit into the allowed token gap, which `active_models` models share.
+        chunk and a decode step must fit into the allowed token gap, which `active_models` models
+        share, unless the prompt would take too long.
         """
         if not streaming and active_models == 1:
             return MAX_CHUNK
-        size = context.bit_length()
-        known = [bits for bits in self._speeds if bits <= size]
-        if not known:
+        if not self._cost.known:
             return FIRST_CHUNK
-        nearest = max(known)
-        speed = self._speeds[nearest] * (1.0 if nearest == size else 0.5)
-        room = int(speed * (MARGIN * self._gap_s / active_models - self._step_s))
-        return max(MIN_CHUNK, min(room, 2 * self._last, MAX_CHUNK))
+        step = median(self._steps) if self._steps else self._cost.least
+        self._size = self._sized(self._room(active_models, step, context), context, step)
+        explores = self._alike >= EXPLORE and self._cost.depends_on(self._size, context)
+        return max(MIN_CHUNK, self._size // 2) if explores else self._size
+
+    def _room(self, active_models: int, step: float, context: int) -> float:
+        """Return how many seconds of a gap a chunk may take, with a margin if it costs little."""
+        whole, cost = self._gap_s / active_models, self._cost
+        margin = min(max(MIN_MARGIN, NOISE_MARGIN * cost.noise), MAX_MARGIN)
+        room = whole * (1 - margin) - step
+        if cost.tokens_in(whole - step, context) > MARGIN_COSTS * cost.tokens_in(room, context):
+            return whole - step
+        return room
+
+    def _sized(self, room: float, context: int, step: float) -> int:
+        """Return the size of a chunk that takes `room` seconds, or is as large as is useful."""
+        cost, new = self._cost, self._cost.new_shape
+        useful = self._useful(context, step + new)
+        if cost.tokens_in(room - new, context) < useful:
+            room = new + max(cost.seconds(useful, context), FLAT * cost.least)
+        growth = max(2.0, (room - new) / cost.seconds(cost.largest, context))
+        most = min(cost.tokens_in(room - new, context), growth * cost.largest)
+        chunk = self._on_grid(most)
+        return self._fastest(chunk, room, context, step)
+
+    def _useful(self, context: int, overhead: float) -> float:
+        """Return the fewest tokens with which a prompt is read fast enough."""
+        alone = (self._cost.seconds(MAX_CHUNK, context) + self._cost.new_shape) / MAX_CHUNK
+        return min(MAX_CHUNK, self._cost.tokens_at(self._slowdown * alone, overhead, context))
+
+    def _on_grid(self, tokens: float) -> int:
+        """Return a size of at most `tokens` tokens, one of few so that shapes come again."""
+        most = int(min(MAX_CHUNK, max(tokens, MIN_CHUNK)))
+        return most - most % (1 << max(0, most.bit_length() - 5))
+
+    def _fastest(self, chunk: int, room: float, context: int, step: float) -> int:
+        """Return the size that reads most in a second, where new shapes are dear.
+
+        It is `chunk`, or one that takes no longer than `room` as its shape is known.
+        """
+        cost, new = self._cost, self._cost.new_shape
+        if not new:
+            return chunk
+        known = {n: cost.seconds(n, context) for n, rows in cost.shapes(context) if rows == 1}
+        fast = {n: seconds for n, seconds in known.items() if seconds <= room}
+        fast.setdefault(chunk, cost.seconds(chunk, context) + new)
+        return min(fast, key=lambda n: (fast[n] + step) / n)

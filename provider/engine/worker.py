@@ -76,7 +76,7 @@ class Worker:
         self._settings = settings
         self._batch: Batch | None = None
         self._scheduler = self._new_scheduler()
-        self._pace = Pace(settings.max_token_gap)
+        self._pace = Pace(settings.max_token_gap, settings.max_prompt_slowdown)
         size = settings.prefix_cache_bytes
         self.prefixes = PrefixCache(smallest_limit().room // PREFIX_SHARE if size is None else size)
         self._reuse = PromptReuse(self.prefixes)
@@ -84,6 +84,7 @@ class Worker:
         self._slot = ModelSlot(name, loader, settings, memory, self._reuse, self._pace, disk_done)
         self._delivery: EventDelivery[Run] = EventDelivery()
         self._tuner = ThreadTuner((1, BLAS_THREADS))
+        self._launched: float | None = None  # when a decode step of a stream began, if it may run
         self._faults_in_a_row = 0
         self._seconds_in_batch = 0.0  # moving average of a run's time in the batch
 
@@ -166,6 +167,8 @@ class Worker:
         if first:
             self._receive(self._batch.collect())
             self._flush()
+            if self._launched is not None and active_models == 1:
+                self._pace.decoded(time.perf_counter() - self._launched)
             self._prefill(active_models)
         rows, waits = self._scheduler.decoding, self._batch.waits
         self._decode(rows, alone=not first and not waits and active_models == 1)
@@ -187,6 +190,7 @@ class Worker:
         """Wait for running computations and restore the BLAS threads, before the thread idles."""
         if self._batch is not None:
             self._batch.settle()
+        self._launched = None
         set_blas_threads(BLAS_THREADS)
 
     def fail_all(self, error: Exception) -> None:
@@ -378,19 +382,20 @@ class Worker:
         oldest = self._scheduler.oldest
         if oldest is None:
             return
-        context = self._row(oldest).done
-        streaming = self._scheduler.streaming
-        budget = self._pace.budget(context, active_models, streaming=streaming)
+        budget = self._pace.budget(
+            self._row(oldest).done, active_models, streaming=self._scheduler.streaming
+        )
         plan = self._scheduler.plan(budget, together=self._batch.together)
         runs = [(self.runs[key], self._row(key)) for key, _ in plan]
         plan = self._reuse.in_few_shapes(self._reuse.up_to_boundary(plan, runs), runs)
+        before = [self._row(key).done for key, _ in plan]
         set_blas_threads(BLAS_THREADS)
         begin = time.perf_counter()
         result = self._batch.prefill(plan)
         seconds = time.perf_counter() - begin
         if not result.failed:
-            if len(plan) > 1 or plan[0][0] == oldest:
-                self._pace.prefilled(result.computed, context, seconds)
+            context = sum(before) // len(plan)
+            self._pace.prefilled(result.computed, context, seconds, len(plan))
             self._keep_what_was_read(plan)
             self.counters.prefill_tokens += sum(n for _, n in plan)
         self._receive(result)
@@ -416,7 +421,9 @@ class Worker:
         set_blas_threads(self._tuner.choose(rows))
         begin = time.perf_counter()
         self._receive(self._batch.decode())
-        if alone and self._scheduler.streaming:
+        streaming = self._scheduler.streaming
+        self._launched = begin if streaming and not self._batch.waits else None
+        if alone and streaming:
             self._pace.decoded(time.perf_counter() - begin)
 
     def _receive(self, result: StepResult) -> None:

@@ -11,7 +11,7 @@ from tests.support.browser import chromium
 from tests.support.servers import running
 
 PROMPTS = ["Tell me a story about a lighthouse keeper", "Tell me a story about a fox named Zorvan"]
-TEXT_ENOUGH = 620  # characters in each pane
+TEXT_ENOUGH = 520  # characters in each pane
 
 
 async def main():

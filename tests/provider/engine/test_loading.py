@@ -12,7 +12,7 @@ from provider.embedded import MODEL_PATH
 from provider.engine.loading import ModelSlot
 from provider.engine.memory_pool import MemoryPool
 from provider.engine.model import LoadedModel, LoadProgress
-from provider.engine.pace import FIRST_CHUNK, Pace
+from provider.engine.pace import Pace
 from provider.engine.prompt_reuse import PromptReuse
 from provider.interface import MemoryExceededError, ModelLoadingError
 from provider.models.loading import load
@@ -58,7 +58,7 @@ def test_a_loaded_model_is_counted_and_its_speed_known(embedded):
     assert slot.load() == embedded.facts
     assert slot.admission.weights == embedded.weights
     assert slot.admission.budget.per_token > 0
-    assert slot._pace.budget(0) != FIRST_CHUNK
+    assert slot._pace._cost.known
     assert len(slot.new_batch()) == 0
     slot.free()
     assert slot.model is None
@@ -105,6 +105,49 @@ def test_a_warm_up_takes_no_memory_that_others_hold(embedded):
     assert not slot._has_room(1000, 2048)
     steps.close()
     slot.free()
+
+
+class Recording:
+    """The model, which notes how many tokens it reads in each pass; it can't read `fails`."""
+
+    def __init__(self, model, fails=0):
+        self.model, self.fails = model, fails
+        self.read = []
+
+    def __call__(self, tokens, **options):
+        self.read.append(tokens.shape[1])
+        if tokens.shape[1] == self.fails:
+            raise RuntimeError("no memory")
+        return self.model(tokens, **options)
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+
+def test_loading_times_prompts_of_several_sizes_each_three_times(embedded):
+    model = Recording(embedded.model)
+    slot = slot_of(lambda: with_model(embedded, model))
+    slot.load()
+    assert model.read.count(16) == 3
+    larger = [n for n in model.read if n > 16 and n not in (64, 65)]  # those are the self-test's
+    assert all(model.read.count(n) == 3 for n in larger)
+
+
+def test_a_model_without_memory_for_a_long_prompt_is_loaded_all_the_same(embedded, caplog):
+    slot = slot_of(lambda: with_model(embedded, Recording(embedded.model, fails=16)))
+    with caplog.at_level(logging.WARNING):
+        slot.load()
+    # A pass over one token has told what there is to know.
+    assert slot._pace._cost.known
+    assert "can't be read" in caplog.text
+
+
+def test_prompts_that_are_timed_are_no_longer_than_the_context(embedded):
+    model = Recording(embedded.model)
+    loaded = LoadedModel(**{**vars(embedded), "model": model, "context_window": 20})
+    slot_of(lambda: loaded).load()
+    assert 16 in model.read
+    assert not [n for n in model.read if n > 16 and n not in (64, 65)]
 
 
 def test_a_model_without_room_is_refused_before_its_weights_are_read():

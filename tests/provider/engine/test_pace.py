@@ -2,44 +2,171 @@
 
 import pytest
 
-from provider.engine.pace import FIRST_CHUNK, MARGIN, MAX_CHUNK, MIN_CHUNK, Pace
+from provider.engine.pace import FIRST_CHUNK, MAX_CHUNK, MAX_TRIAL, MIN_CHUNK, Pace
+
+FIXED, TOKEN, STEP = (
+    0.03,
+    0.0005,
+    0.02,
+)  # seconds of a pass, of each of its tokens, of a decode step
 
 
-def test_a_chunk_fills_the_gap_that_a_step_leaves():
-    pace = Pace(0.1)
-    pace.decoded(0.0125)
-    assert pace.budget(0) == FIRST_CHUNK
-    pace.prefilled(1000, 0, 1.0)
-    # 1,000 tokens a second for what the step leaves of the part of the gap that is aimed at.
-    assert pace.budget(0) == pytest.approx(1000 * (MARGIN * 0.1 - 0.0125), abs=1)
+def pass_time(tokens, fixed=FIXED, token=TOKEN):
+    return fixed + tokens * token
 
 
-def test_a_chunk_is_never_smaller_than_the_least_nor_twice_the_last():
-    pace = Pace(0.1)
-    pace.prefilled(100, 0, 100.0)
-    assert pace.budget(0) == MIN_CHUNK
-    pace.prefilled(16, 0, 1e-6)
-    assert pace.budget(0) == 32
+def loaded(gap=0.1, slowdown=2.0, new_shape=0.0, **costs):
+    """Return a Pace that knows what passes cost, and a decode step."""
+    pace = Pace(gap, slowdown)
+    tried(pace, new_shape, **costs)
+    pace.prefilled(MAX_CHUNK, 0, pass_time(MAX_CHUNK, **costs) + new_shape)
+    for _ in range(3):
+        pace.decoded(STEP)
+    return pace
 
 
-def test_speeds_are_kept_by_the_length_of_the_context():
-    pace = Pace(0.1)
-    pace.prefilled(1000, 0, 1.0)
-    pace.prefilled(600, 4000, 1.0)
-    assert pace.budget(0) == pytest.approx(1000 * MARGIN * 0.1, abs=1)
-    assert pace.budget(4090) == pytest.approx(600 * MARGIN * 0.1, abs=1)
-    # Longer than anything measured: carefully.
-    assert pace.budget(9000) == pytest.approx(300 * MARGIN * 0.1, abs=1)
+def tried(pace, new_shape=0.0, **costs):
+    """Time the passes that loading times; return their sizes."""
+    sizes = []
+    for tokens in pace.trials():
+        usual = pass_time(tokens, **costs)
+        pace.tried(tokens, [usual + new_shape * (tokens > 1), usual, usual])
+        sizes.append(tokens)
+    return sizes
 
 
-def test_models_that_take_turns_share_the_gap():
-    pace = Pace(0.1)
-    pace.prefilled(1000, 0, 1.0)
-    assert pace.budget(0, active_models=2) == pytest.approx(pace.budget(0) / 2, abs=1)
+def test_a_chunk_and_a_decode_step_fill_the_gap():
+    pace = loaded()
+    chunk = pace.budget(0)
+    assert 0.085 < pass_time(chunk) + STEP <= 0.1
+
+
+def test_before_any_pass_was_timed_a_chunk_is_of_a_fixed_size():
+    assert Pace(0.1, 2.0).budget(0) == FIRST_CHUNK
+    assert Pace(0.1, 2.0).budget(0, streaming=False) == MAX_CHUNK
 
 
 def test_where_no_reader_waits_a_prompt_is_read_as_fast_as_can_be():
-    pace = Pace(0.1)
-    pace.prefilled(100, 0, 100.0)
+    pace = loaded()
     assert pace.budget(0, streaming=False) == MAX_CHUNK
-    assert pace.budget(0, 2, streaming=False) == MIN_CHUNK  # another model's readers may wait
+    assert pace.budget(0, 2, streaming=False) < MAX_CHUNK  # another model's readers may wait
+
+
+def test_models_that_take_turns_share_the_gap():
+    pace = loaded(gap=0.2)
+    assert pass_time(pace.budget(0, 2)) + STEP == pytest.approx(0.1, rel=0.1)
+
+
+def test_with_a_longer_context_chunks_are_smaller():
+    pace = loaded()
+    for context in (0, 1000, 2000, 3000):
+        chunk = pace.budget(context)
+        pace.prefilled(chunk, context, pass_time(chunk) + chunk * context * 1e-7)
+    chunk = pace.budget(4000)
+    assert pass_time(chunk) + chunk * 4000 * 1e-7 + STEP == pytest.approx(0.1, rel=0.1)
+
+
+@pytest.mark.parametrize("slowdown", [1.5, 2.0, 4.0])
+def test_where_a_gap_leaves_no_room_a_prompt_gets_slower_by_no_more_than_is_set(slowdown):
+    pace = loaded(gap=0.06, slowdown=slowdown)
+    chunk = pace.budget(0)
+    alone = pass_time(MAX_CHUNK) / MAX_CHUNK
+    assert (pass_time(chunk) + STEP) / chunk == pytest.approx(slowdown * alone, rel=0.07)
+    # So a gap is longer than the shortest that is possible, by no more than this.
+    assert pass_time(chunk) + STEP < 1.05 * (FIXED + STEP) * slowdown / (slowdown - 1)
+
+
+def test_a_machine_that_gets_slower_gets_smaller_chunks():
+    pace, context = loaded(gap=0.2), 0
+    before = pace.budget(0)
+    for _ in range(10):
+        chunk = pace.budget(context)
+        pace.prefilled(chunk, context, 2 * pass_time(chunk))
+        context += chunk
+    after = pace.budget(context)
+    assert after < before / 2
+    assert 2 * pass_time(after) + STEP <= 0.21
+
+
+def test_one_pass_that_took_very_long_changes_little():
+    pace = loaded()
+    for tokens in range(60, 80):  # as prompts of many lengths, so that shapes are known not to cost
+        pace.prefilled(tokens, 0, pass_time(tokens))
+    before = pace.budget(0)
+    pace.prefilled(before, 0, 20 * pass_time(before))
+    assert pace.budget(0) > 0.8 * before
+
+
+def test_one_slow_decode_step_changes_nothing():
+    pace = loaded()
+    before = pace.budget(0)
+    pace.decoded(5.0)
+    assert pace.budget(0) == before
+
+
+def test_a_chunk_is_at_most_twice_the_largest_that_was_timed():
+    pace = Pace(0.1)
+    for tokens in (1, 64, 64, 64):
+        pace.prefilled(tokens, 0, 0.03)
+    assert pace.budget(0) == pytest.approx(128, rel=0.07)
+    pace.prefilled(128, 64, 0.03)
+    assert pace.budget(200) == pytest.approx(256, rel=0.07)
+
+
+def test_where_each_token_is_dear_chunks_are_small():
+    pace = loaded(fixed=0.001, token=0.05)
+    assert pace.budget(0) == MIN_CHUNK
+
+
+def test_where_new_shapes_are_dear_a_known_one_may_be_larger():
+    pace = loaded(new_shape=0.08)
+    new = pace.budget(1000)
+    # The least that a gap takes is 130 ms, and a chunk makes it twice as long at most.
+    assert 0.13 < pass_time(new) + 0.08 + STEP < 0.26
+    known = new + 50
+    pace.prefilled(known, 1000, pass_time(known) + 0.08)
+    assert pace.budget(1000) == known
+    assert pace.budget(1100) == pytest.approx(new, rel=0.1)
+
+
+def test_a_machine_that_compiles_at_loading_is_not_taken_for_one_with_dear_shapes():
+    pace = Pace(0.1)
+    for tokens in pace.trials():
+        usual = pass_time(tokens)
+        pace.tried(tokens, [usual + 5.0 * (tokens < 32), usual, usual])
+    quick = Pace(0.1)
+    tried(quick)
+    assert pace.budget(0) == quick.budget(0)
+
+
+def test_after_chunks_of_one_size_a_smaller_one_tells_what_a_pass_costs_by_itself():
+    pace, context, sizes = loaded(), 0, []
+    for _ in range(20):
+        sizes.append(pace.budget(context))
+        pace.prefilled(sizes[-1], context, pass_time(sizes[-1]))
+        context += sizes[-1]
+    smaller = [n for n in sizes if n < 0.7 * max(sizes)]
+    assert len(smaller) == 2
+    assert all(n == pytest.approx(max(sizes) / 2, abs=4) for n in smaller)
+
+
+def test_a_wrong_belief_about_what_is_fixed_is_given_up():
+    pace, context = Pace(0.1), 0
+    # As if all but the fixed cost had been timed while the machine was busy.
+    for tokens in pace.trials():
+        seconds = 0.05 + 0.006 * tokens
+        pace.tried(tokens, [seconds] * 3)
+    first = pace.budget(0)
+    for _ in range(100):
+        chunk = pace.budget(context)
+        pace.prefilled(chunk, context, 0.1 + chunk * 2e-5)
+        pace.decoded(0.005)
+        context += chunk
+    assert pace.budget(context) > 10 * first
+
+
+def test_trials_get_larger_until_a_pass_takes_its_time():
+    assert tried(Pace(0.1), token=0.005) == [1, 16, 32]
+    assert tried(Pace(0.1), token=0.0004) == [1, 16, 32, 64, 128]
+    assert tried(Pace(0.1), token=1e-6) == [1, 16, 64, 256, MAX_TRIAL]
+    assert tried(Pace(0.1), token=1e-6, fixed=0.001)[-1] == MAX_TRIAL
