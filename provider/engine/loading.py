@@ -103,9 +103,9 @@ class ModelSlot:
             made = yield from self._reserving(made, waits=waits)
         self._install(made)
         self._refuse_if_unable()
+        yield from self._measure(made)  # before the warm-up, while shapes are new
         if waits:
             yield from self._warming_up(made)
-        yield from self._measure(made)
         self.prefixes.store = yield from self._store(made)
         log.info("loaded `%s` in %.2f s", self.name, time.perf_counter() - begin)
         return made.facts
@@ -238,6 +238,7 @@ class ModelSlot:
             vocabulary=model.vocabulary,
             window=model.context_window,
             max_batch=settings.max_batch,
+            timed=self._pace.repeated,
         )
         if settings.few_shapes == "auto":
             self._reuse.shapes = yield from _told(warm_up.measuring(), model.weights)

@@ -89,6 +89,10 @@ class Pace:
             dear = min(self._first) > max(DEAR_S, DEAR * self._trials[0])
             self._cost.new_shape = min(median(self._first), MAX_NEW_SHAPE_S) if dear else 0.0
 
+    def repeated(self, tokens: int, context: int, seconds: float, rows: int = 1) -> None:
+        """Record a pass as `prefilled` does, of a shape that came before and was not timed."""
+        self._cost.learn(tokens, context, seconds, rows, repeated=True)
+
     def decoded(self, seconds: float) -> None:
         """Record the time of a decode step, without that of a chunk."""
         self._steps.append(seconds)

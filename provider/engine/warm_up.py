@@ -73,7 +73,8 @@ class WarmUp:
 
     `new_batch` makes an empty batch of given shapes, whose rows end with no token. `has_room` says
     whether so many sequences of so many tokens find memory now. `window` is the length of the
-    model's context, None if unknown.
+    model's context, None if unknown. `timed` is called for each shape of a pass over prompts that
+    is known from now on: with its tokens in all, those before them, its seconds, and its rows.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class WarmUp:
         vocabulary: int,
         window: int | None,
         max_batch: int,
+        timed: Callable[[int, int, float, int], None] = lambda *_: None,
         clock: Callable[[], float] = time.perf_counter,
     ):
         self.passes = 0  # how many were made or left out
@@ -93,6 +95,7 @@ class WarmUp:
         self._vocabulary = vocabulary
         self._window = window
         self._max_batch = max_batch
+        self._note = timed
         self._clock = clock
         self._row_s = 0.0  # seconds of a decode step of one row
 
@@ -153,8 +156,11 @@ class WarmUp:
     def _paid(self, one: _Prefill | _Decode) -> bool:
         """Make a pass; return whether the first was dearer than the same again."""
         try:
-            twice = self._prefill_twice if isinstance(one, _Prefill) else self._decode_twice
-            first, again = twice(one)  # type: ignore[arg-type]
+            if isinstance(one, _Prefill):
+                first, again = self._prefill_twice(one)
+                self._note(one.rows * one.tokens, one.done, again, one.rows)
+            else:
+                first, again = self._decode_twice(one)
         except Exception:
             log.warning("a pass of the warm-up failed: %s", one, exc_info=True)
             return False

@@ -170,3 +170,11 @@ def test_trials_get_larger_until_a_pass_takes_its_time():
     assert tried(Pace(0.1), token=0.0004) == [1, 16, 32, 64, 128]
     assert tried(Pace(0.1), token=1e-6) == [1, 16, 64, 256, MAX_TRIAL]
     assert tried(Pace(0.1), token=1e-6, fixed=0.001)[-1] == MAX_TRIAL
+
+
+def test_a_shape_that_was_warmed_up_is_known_without_being_dear():
+    pace = loaded(new_shape=0.08)
+    before = pace._cost.new_shape
+    pace.repeated(512, 1024, pass_time(512))
+    assert (512, 1) in pace._cost.shapes(1024)
+    assert pace._cost.new_shape == before

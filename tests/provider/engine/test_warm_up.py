@@ -47,13 +47,16 @@ class Device:
         return mx.zeros((rows, width, VOCABULARY))
 
 
-def warm_up_of(device, has_room=lambda rows, tokens: True, max_batch=8, window=16384):
+def warm_up_of(
+    device, has_room=lambda rows, tokens: True, max_batch=8, window=16384, timed=lambda *_: None
+):
     return WarmUp(
         lambda shapes: Batch(device, (), shapes=shapes),
         has_room,
         vocabulary=VOCABULARY,
         window=window,
         max_batch=max_batch,
+        timed=timed,
         clock=lambda: device.now,
     )
 
@@ -95,6 +98,17 @@ def test_where_new_shapes_are_dear_all_that_come_first_are_made():
     assert list(done) == list(range(1, len(steps) + 1))
     assert len(set(total)) == 1
     assert total[0] >= done[-1] > 30
+
+
+def test_the_time_of_each_shape_that_is_known_now_is_handed_on():
+    device, found = Device(0.08), {}
+
+    def timed(tokens, done, seconds, rows):
+        found[tokens, done, rows] = seconds
+
+    list(warm_up_of(device, timed=timed).steps(FEW))
+    assert {(32, 0, 1), (64, 0, 2), (512, 1024, 1)} <= set(found)
+    assert max(found.values()) == pytest.approx(device.pass_s)
 
 
 def test_a_prompt_meets_no_new_shape_after_it():
