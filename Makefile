@@ -140,7 +140,7 @@ $(VENV)/asyncapi.ready: $(VENV)/dev.ready $(wildcard tests/gateway/protocol/asyn
 # The client alone with the frameworks of the examples, which need not fit what the gateway needs.
 $(FRAMEWORKS)/ready: $(VENV)/dev.ready $(wildcard gateway/client/* gateway/protocol/*.py gateway/dialects/*.py)
 	$(BIN)/uv venv --quiet --clear $(FRAMEWORKS)
-	$(BIN)/uv pip install --quiet --group front-ends \
+	$(BIN)/uv pip install --quiet --refresh-package mlx-gateway-client --group front-ends \
 		--python $(FRAMEWORKS)/bin/python ./gateway/client
 	@touch $@
 
