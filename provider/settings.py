@@ -80,7 +80,7 @@ class EngineSettings:
         "auto",
         "whether weights in 4 or 8 bits become float32 on a CPU, which decodes several times "
         "faster and takes up to eight times the memory; auto: where half of the memory suffices",
-        choices=("auto", "always", "never"),
+        choices=("auto", "on", "off"),
     )
     prefix_cache_bytes: int | None = _setting(
         None,

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 def dense_room(choice: str, free: int) -> int:
     """Return how many bytes weights may take as floats; `choice` is `always`, `auto` or `never`."""
-    return {"always": 1 << 62, "auto": int(free * SHARE), "never": 0}[choice]
+    return {"on": 1 << 62, "auto": int(free * SHARE), "off": 0}[choice]
 
 
 def become_dense(name: str, nbytes: int, room: int) -> bool:

@@ -187,7 +187,7 @@ class Bench:
             await self.over_the_wire("SmolLM2", path, 24)
 
     async def over_the_wire(self, name, path, tokens):
-        config = {"model": str(path), "temperature": 0.0, "dequantise": "always"}
+        config = {"model": str(path), "temperature": 0.0, "dequantise": "on"}
         provider = MLXProvider(config)
         await provider.load()
         numbers = itertools.count()

@@ -89,7 +89,7 @@ def opened(given):
         return ScriptedProvider(script=script, tokens_per_second=given.rate)
     from provider import MLXProvider  # mlx takes a second to import
 
-    return MLXProvider({"model": given.model, "temperature": 0.0, "dequantise": "always"})
+    return MLXProvider({"model": given.model, "temperature": 0.0, "dequantise": "on"})
 
 
 def main():

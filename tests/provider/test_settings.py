@@ -73,7 +73,7 @@ def test_a_folder_is_a_text_or_a_path():
 
 
 def test_a_choice_is_one_of_its_words():
-    assert parse_settings({"dequantise": "never"}).dequantise == "never"
+    assert parse_settings({"dequantise": "off"}).dequantise == "off"
     for wrong in ("perhaps", 3):
-        with pytest.raises(InvalidParameterError, match="must be one of auto, always, never"):
+        with pytest.raises(InvalidParameterError, match="must be one of auto, on, off"):
             parse_settings({"dequantise": wrong})
