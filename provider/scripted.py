@@ -29,6 +29,7 @@ from provider.interface import (
     ModelParameter,
     PrefillProgress,
     QueuePosition,
+    TokenLogprobs,
     ToolCallDelta,
     new_call_id,
 )
@@ -56,9 +57,13 @@ DEFAULT_TOKENS_PER_SECOND = 60.0  # about the speed of a mid-sized model on a la
 
 @dataclass(frozen=True)
 class Say:
-    """Step: generate text, one delta per word."""
+    """Step: generate text, one delta per word.
+
+    With `top_logprobs`, each word has a log-probability, and so many likely ones beside it.
+    """
 
     text: str
+    top_logprobs: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,9 @@ def default_script(request: Request) -> List[Step]:
         "It is long enough to be watched, and to be stopped in the middle. ",
     ]
     counted = [f"Sentence {n} of the script is on its way to you. " for n in range(1, 17)]
-    return [Prefill(8, 16), Prefill(16, 16), Say("".join([*lines, *counted]) + "The end.")]
+    top = request.options.get("top_logprobs", 0) if request.options.get("logprobs") else None
+    text = "".join([*lines, *counted]) + "The end."
+    return [Prefill(8, 16), Prefill(16, 16), Say(text, top)]
 
 
 class ScriptedProvider(AbstractLLMInterface):
@@ -220,8 +227,8 @@ class ScriptedProvider(AbstractLLMInterface):
     ) -> Union[GenerateResponse, AsyncGenerator[GenerateResponse, None]]:
         """Play the script; cancelling stops it before its next step.
 
-        Options and tools are checked, but only `max_tokens` and `events` have an effect. Raises
-        InvalidParameterError.
+        Options and tools are checked, but only `max_tokens` and `events` have an effect, and those
+        that the script looks at. Raises InvalidParameterError.
         """
         parse_options(kwargs, {})
         normalise_tools(tools or [])
@@ -309,8 +316,13 @@ class ScriptedProvider(AbstractLLMInterface):
 def _responses(step: Step, *, events: bool) -> Iterable[GenerateResponse]:
     """Return the responses of a step, one per word of a text; most other steps have none."""
     match step:
-        case Say(text):
+        case Say(text, None):
             return (GenerateResponse(content=word) for word in _words(text))
+        case Say(text, int(top)):
+            return (
+                GenerateResponse(content=word, raw_response=_likely(word, top))
+                for word in _words(text)
+            )
         case Reason(text):
             return (GenerateResponse(reasoning_trace=word) for word in _words(text))
         case Queue(position) if events:
@@ -319,6 +331,16 @@ def _responses(step: Step, *, events: bool) -> Iterable[GenerateResponse]:
             return [GenerateResponse(raw_response=PrefillProgress(done, total))]
         case _:
             return []
+
+
+def _likely(word: str, top: int) -> TokenLogprobs:
+    """Return made-up log-probabilities of a word and of `top` likely ones, of which it is first."""
+
+    def entry(place: int) -> Dict[str, Any]:
+        text = f"{word}{place or ''}"
+        return {"token": text, "logprob": -0.5 - place, "bytes": list(text.encode())}
+
+    return TokenLogprobs(({**entry(0), "top_logprobs": [entry(at) for at in range(top)]},))
 
 
 def _parts(index: int, call: Dict[str, Any]) -> Iterator[GenerateResponse]:

@@ -52,6 +52,21 @@ async def test_events_come_only_when_asked_for():
     ]
 
 
+async def test_each_word_has_the_log_probabilities_that_are_asked_for():
+    async def logprobs(**options):
+        provider = ScriptedProvider(tokens_per_second=None)
+        responses = await collect(provider, max_tokens=2, **options)
+        return [response.raw_response for response in responses[:2]]
+
+    assert await logprobs() == [None, None]
+    (first,), (second,) = [raw.tokens for raw in await logprobs(logprobs=True, top_logprobs=3)]
+    assert (first["token"], second["token"]) == ("You ", "said: ")
+    likely = [entry["logprob"] for entry in first["top_logprobs"]]
+    assert len(likely) == 3
+    assert first["logprob"] == likely[0] == max(likely)
+    assert bytes(first["bytes"]).decode() == "You "
+
+
 async def test_reasoning_and_calls_have_their_own_fields():
     responses = await collect(scripted(Reason("hm"), Say("ok"), Call("add", {"a": 1})))
     assert responses[0].reasoning_trace == "hm"
