@@ -150,6 +150,30 @@ async def beyond_the_descriptors(bench):
         ]
 
 
+MEMORY = 36 * MIB  # 9 of which are weights; the KV cache of 4,000 tokens takes 10, of 8,000 20
+
+
+@case("counting", "a run that waits for most of the memory, behind a long one")
+async def memory_queue(bench):
+    tokens = write_tokens(bench.new_folder() / "tokens.toml")
+    quiet, question = await bench.quiet(MODEL), await bench.counting(MODEL)
+    served = await start(*BRIEF, "--token-file", tokens, "--memory-bytes", MEMORY)
+    async with ending(served):
+        await answer_alone(served.port, SECRETS[ALICE], COUNTING)  # warms up
+        attacker = await Attacker.ready("memory_queue", served, 3.5)
+        watch = Watch(served.port, SECRETS[ALICE], question, served.pid)
+        told = await watch.during(attacker.attack())
+    said = ", ".join(name for name, count in told.items() if count)
+    right = "the large one waits, then it is started"
+    return [
+        waits("gap", quiet, watch.seen),
+        waits("ping", quiet, watch.seen),
+        waits("first", quiet, watch.seen),
+        answers_right(watch.seen),
+        Check("attacker", said, said == right, right),
+    ]
+
+
 # The rest.
 
 

@@ -101,6 +101,17 @@ ATTACKS |= {
 }
 
 
+@attack
+def escapes(target):
+    """Two prompts of 7 MiB that are nothing but escapes of line feeds."""
+    frame = generate(prompt="\n" * (7 * MIB // 2))
+
+    async def run(told):
+        await _frames(target, MALLORY, JSON_PROTOCOL, [frame] * 2, told)
+
+    return run
+
+
 def _flood(who, connections=4):
     def prepare(target):
         burst = framed(bytes(125), PING) * 500
@@ -136,6 +147,69 @@ def _flood(who, connections=4):
 
 
 ATTACKS |= {"pings_before_a_token": _flood(STRANGER), "pings": _flood(MALLORY)}
+
+
+@attack
+def pings_of_many(target):
+    """As many `ping`s as each of a hundred connections may send."""
+    burst = framed(b'{"type":"ping","nonce":"n"}') * 500
+    pong = len(framed(b'{"type":"pong","nonce":"n"}')) - 4  # bytes, without a mask
+
+    async def one(told):
+        deadline = target.deadline()
+        try:
+            socket = await Socket.open(target)
+            reader = asyncio.create_task(socket.ignore(deadline))
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    while not reader.done():
+                        await socket.send(burst)
+                        await asyncio.sleep(0.5)  # a thousand a second
+            told["thrown out"] += time.monotonic() < deadline
+            told["answered"] += await reader // pong
+        except GONE as error:
+            told[type(error).__name__] += 1
+
+    async def run(told):
+        await asyncio.gather(*(one(told) for _ in range(100)))
+
+    return run
+
+
+STRANGE_ADDRESS = "127.0.0.2"  # whose rate is not that of the polite clients
+MANY_ADDRESSES = [f"127.0.1.{number}" for number in range(1, 201)]
+
+
+@attack
+def upgrades(target):
+    """WebSockets without a token and with a wrong Origin, from one address and, some, from many."""
+    ways = ({}, {"Origin": "https://elsewhere.example"})
+
+    async def one(told, numbers):
+        deadline = target.deadline()
+        while time.monotonic() < deadline:
+            number = next(numbers)
+            many = number % 4 == 3
+            address = MANY_ADDRESSES[number // 4 % 200] if many else STRANGE_ADDRESS
+            where = "of many" if many else "of one"
+            try:
+                async with asyncio.timeout_at(deadline):
+                    socket = await Socket.open(
+                        target, STRANGER, headers=ways[number // 2 % 2], address=address
+                    )
+                told[f"let in, {where}"] += 1
+                socket.abort()
+            except ConnectionRefusedError as error:
+                told[f"{str(error)[9:12]}, {where}"] += 1
+            except GONE as error:
+                if time.monotonic() < deadline:
+                    told[type(error).__name__] += 1
+
+    async def run(told):
+        numbers = itertools.count()
+        await asyncio.gather(*(one(told, numbers) for _ in range(8)))
+
+    return run
 
 
 def _bombs(who, connections=12, messages=16):
@@ -361,8 +435,100 @@ def unread_nonces(target):
 
 
 @attack
+def begun_frames(target):
+    """All but the last bytes of 24 frames of 8 MiB, half of them with another token."""
+    begun = framed(b'{"type":"ping","nonce":"' + b"x" * (8 * MIB - 64) + b'"}')[:-64]
+
+    async def one(told, who):
+        try:
+            socket = await Socket.open(target, who)
+            socket.writer.write(begun)
+            end = await socket.until(deadline=target.deadline())
+            told[f"closed {end['code']}"] += 1
+        except TimeoutError:
+            told["open to the end"] += 1
+        except GONE as error:
+            told[type(error).__name__] += 1
+
+    async def run(told):
+        await asyncio.gather(*(one(told, (MALLORY, CAPPED)[n % 2]) for n in range(24)))
+
+    return run
+
+
+@attack
+def unbuilt_requests(target):
+    """Sixty-four requests of 7 MiB on 16 connections, whose prompts wait for costly schemas."""
+    first, prompt = secrets.randbelow(1 << 20), "a word or two " * (7 * MIB // 14)
+    numbers = itertools.count()
+
+    async def send(socket):
+        for _ in range(4):
+            number = next(numbers)
+            response_format = costly_format(first + number)
+            await socket.send(
+                generate(f"u{number}", prompt=prompt, response_format=response_format)
+            )
+
+    async def one(told):
+        deadline = target.deadline()
+        with suppress(*GONE):
+            socket = await Socket.open(target)
+            sending = asyncio.create_task(send(socket))
+            while (end := await socket.until("done", "error", deadline=deadline))[
+                "type"
+            ] != "close":
+                told[_refusal_of(end)] += 1
+            sending.cancel()
+
+    async def run(told):
+        senders = [asyncio.create_task(one(told)) for _ in range(16)]
+        deadline = target.deadline()
+        while time.monotonic() < deadline and told[UNBUILT] < 16:
+            await asyncio.sleep(0.1)
+        for sender in senders:
+            sender.cancel()
+
+    return run
+
+
+UNBUILT = "overloaded for what is not built, retry_after"
+
+
+def _refusal_of(end):
+    """Return why a request was refused, and whether it is said when to try again."""
+    said = str(end.get("code") or end.get("finish_reason"))
+    said += " for what is not built" * ("to be built" in end.get("message", ""))
+    return said + ", retry_after" * bool(end.get("retry_after"))
+
+
+@attack
+def memory_queue(target):
+    """A long run, and another that takes most of the memory and has to wait for that."""
+    frame = generate(prompt="Count from 1 to 999", max_tokens=4000)
+    large = generate(prompt="Count from 1 to 9", max_tokens=8000)
+
+    async def run(told):
+        deadline = target.deadline()
+        first, second = await Socket.open(target), await Socket.open(target, CAPPED)
+        await first.send(frame)
+        await first.until("started", "error", deadline=deadline)
+        await second.send(large)
+        begins = asyncio.create_task(second.until("started", "error", deadline=deadline))
+        done, _ = await asyncio.wait([begins], timeout=target.seconds - 1.5)
+        told["the large one waits"] += not done
+        first.abort()
+        with suppress(*GONE):
+            begun = await begins
+            told[f"then it is {begun.get('code') or begun['type']}"] += 1
+        second.abort()
+
+    return run
+
+
+@attack
 def log_probabilities(target):
-    """Sixty-four answers at once, not streamed, with twenty log-probabilities a token."""
+    """Forty answers at once, not streamed, with twenty log-probabilities a token."""
     frames = [
         generate(
             f"l{n}",
@@ -372,7 +538,7 @@ def log_probabilities(target):
             top_logprobs=20,
             max_tokens=4000,
         )
-        for n in range(64)
+        for n in range(40)
     ]
 
     return asking(target, frames)

@@ -10,9 +10,9 @@ from tests.bench.attack.gateways import ALICE, SECRETS, Attacker, start, write_t
 from tests.bench.attack.judging import Check, Verdict, console
 from tests.bench.attack.polite import Question, Watch, answer_alone
 
-QUIET_S = 3.0
+QUIET_S = 2.5
 LEAST_S = 1.5  # that polite clients are watched, however soon the attack is over
-ATTACK_S = 3.0
+ATTACK_S = 2.5
 CASES = {}
 
 COUNTING = {"prompt": "Count from 3 to 40", "temperature": 0.0, "max_tokens": 80}

@@ -67,10 +67,19 @@ class Socket:
 
     @classmethod
     async def open(
-        cls, target, who=MALLORY, *, protocol=JSON_PROTOCOL, compressed=False, headers=()
+        cls,
+        target,
+        who=MALLORY,
+        *,
+        protocol=JSON_PROTOCOL,
+        compressed=False,
+        headers=(),
+        address="127.0.0.1",
     ):
-        """Connect and upgrade. Raises one of GONE if that is refused."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
+        """Connect from an address and upgrade. Raises one of GONE if that is refused."""
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", target.port, local_addr=(address, 0)
+        )
         given = {
             "Host": "localhost",
             "Upgrade": "websocket",
@@ -129,11 +138,13 @@ class Socket:
                         return frame
 
     async def ignore(self, deadline):
-        """Read and forget, until the connection or the time ends."""
+        """Read and forget, until the connection or the time ends; return how many bytes."""
+        count = 0
         with suppress(*GONE):
             async with asyncio.timeout_at(deadline):
-                while await self._reader.read(1 << 18):
-                    pass
+                while data := await self._reader.read(1 << 18):
+                    count += len(data)
+        return count
 
     def abort(self):
         self.writer.transport.abort()

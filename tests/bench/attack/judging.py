@@ -72,9 +72,9 @@ def keeps(quiet, seen, share=SHARE):
     return Check("tokens/s", seen.rate, seen.rate >= least, f"at least {least:.3g}", quiet.rate)
 
 
-def takes_on(seen, mebibytes):
+def takes_on(seen, mebibytes, *, children=True):
     """Check how much memory the attack made the server take on."""
-    taken = seen.memory / MIB
+    taken = (seen.memory if children else seen.alone) / MIB
     said = f"at most {mebibytes} MiB"
     return Check("memory", f"{taken:.0f} MiB", taken <= mebibytes, said)
 

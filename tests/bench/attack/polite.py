@@ -43,6 +43,7 @@ class Seen:
     answers: int = 0
     wrong: int = 0
     memory: int = 0  # the most that the server and its children have taken on
+    alone: int = 0  # the most that the server has, without its children
     failures: Counter = field(default_factory=Counter)
 
     @property
@@ -50,14 +51,14 @@ class Seen:
         return self.tokens / self.seconds
 
 
-def memory_of(pid):
-    """Return the resident bytes of a process and its children."""
+def memory_of(pid, *, children=True):
+    """Return the resident bytes of a process, and of its children."""
     pages, left = 0, [pid]
     while left:
         one = left.pop()
         with suppress(OSError, ValueError):
             pages += int(Path(f"/proc/{one}/statm").read_text().split()[1])
-            for task in Path(f"/proc/{one}/task").iterdir():
+            for task in Path(f"/proc/{one}/task").iterdir() if children else ():
                 left += map(int, (task / "children").read_text().split())
     return pages * 4096
 
@@ -95,7 +96,7 @@ class Watch:
         """Measure until an awaitable is done, and a little longer."""
         measures = [self._ping(), self._lateness(), self._memory()]
         measures += [self._stream(number) for number in range(self._clients)]
-        before = memory_of(self._pid)
+        before, alone = memory_of(self._pid), memory_of(self._pid, children=False)
         begin = time.monotonic()
         tasks = [asyncio.create_task(one) for one in measures]
         try:
@@ -109,6 +110,7 @@ class Watch:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self.seen.memory = max(0, self.seen.memory - before)
+            self.seen.alone = max(0, self.seen.alone - alone)
         return result
 
     def _longest(self, what, seconds):
@@ -181,6 +183,7 @@ class Watch:
     async def _memory(self):
         while self._pid is not None:
             self.seen.memory = max(self.seen.memory, memory_of(self._pid))
+            self.seen.alone = max(self.seen.alone, memory_of(self._pid, children=False))
             await asyncio.sleep(MEMORY_EVERY_S)
 
 

@@ -1,6 +1,10 @@
 """Cases in which an attacker and a polite client share a gateway."""
 
-from tests.bench.attack.bench import MODEL, SCRIPTED, case
+from gateway.configuration.settings import Settings
+from gateway.server.handshake import PAGES_BURST_S
+from gateway.server.reading import BURST, LAST_S, MAX_MESSAGE_S
+from tests.bench.attack.attacks import UNBUILT
+from tests.bench.attack.bench import ATTACK_S, MODEL, SCRIPTED, case
 from tests.bench.attack.judging import Check, beside, takes_on
 from tests.bench.attack.polite import Question
 
@@ -8,6 +12,7 @@ BESIDE_A_FLOOD = 0.6  # share of tokens a second: the attacker itself keeps one 
 # Wait of a usual constraint beside costly ones: for a first trial of 0.05 s of processor time, with
 # the processes of the gateway, of the attacker and of this one on two cores.
 BESIDE_TRIALS_S = 1.0
+PAGES_A_SECOND = Settings().page_rate
 
 
 def told_only(told, *answers):
@@ -49,6 +54,13 @@ async def json_maps(bench):
     return [*beside(quiet, seen, memory=256), told(answers)]
 
 
+@case("loop", "2 prompts of 7 MiB that are nothing but escapes, with a token")
+async def escapes(bench):
+    quiet, seen, answers = await bench.under(SCRIPTED, "escapes")
+    # The scripted provider takes prompts of any length: what refuses them is the count of values.
+    return [*beside(quiet, seen, memory=256), told_only(answers, "ready", "error invalid_request")]
+
+
 @case("loop", "pings of 125 bytes on 4 connections, as fast as they go, before a token")
 async def pings_before_a_token(bench):
     quiet, seen, answers = await bench.under(SCRIPTED, "pings_before_a_token")
@@ -59,6 +71,33 @@ async def pings_before_a_token(bench):
 async def pings(bench):
     quiet, seen, answers = await bench.under(SCRIPTED, "pings")
     return [*beside(quiet, seen, share=BESIDE_A_FLOOD, memory=64), told(answers)]
+
+
+@case("loop", "as many pings as each of 100 connections with one token may send")
+async def pings_of_many(bench):
+    quiet, seen, answers = await bench.under(SCRIPTED, "pings_of_many")
+    settings = Settings()
+    most = settings.client_frame_rate * (BURST + ATTACK_S + 1)
+    answered = answers.get("answered", 0)
+    # A client's burst takes the event loop for some seconds, in pieces of some hundredths, each of
+    # which puts off a token of the script; its rate takes an eighth of the loop.
+    return [
+        *beside(quiet, seen, share=0.25, memory=64),
+        Check("answered", answered, 0 < answered <= most, f"at most {most:,.0f}"),
+        told(answers),
+    ]
+
+
+@case("loop", "upgrades without a token or with a wrong Origin, of one address and of 200 more")
+async def upgrades(bench):
+    quiet, seen, answers = await bench.under(SCRIPTED, "upgrades")
+    most = PAGES_A_SECOND * (PAGES_BURST_S + ATTACK_S + 1)
+    let_in = answers.get("let in, of one", 0)
+    return [
+        *beside(quiet, seen, share=0.5, memory=64),
+        Check("let in, of one address", let_in, let_in <= most, f"at most {most:g}"),
+        told(answers),
+    ]
 
 
 @case("loop", "16 messages of 8 KB that unpack to 8 MiB, on 12 connections, before a token")
@@ -107,7 +146,7 @@ CHOICES = Question(
 
 @case("constraints", "24 schemas that would take hours, beside a client with small ones")
 async def costly_schemas(bench):
-    quiet, seen, answers = await bench.under(MODEL, "costly_schemas", CHOICES, seconds=5)
+    quiet, seen, answers = await bench.under(MODEL, "costly_schemas", CHOICES, seconds=4)
     return [*beside(quiet, seen, share=0, first=BESIDE_TRIALS_S), told(answers)]
 
 
@@ -139,13 +178,13 @@ async def slow_lark(bench):
 
 @case("counting", "40 frames that ask for 32 long answers each")
 async def many_answers(bench):
-    quiet, seen, answers = await bench.under(MODEL, "many_answers", seconds=4)
+    quiet, seen, answers = await bench.under(MODEL, "many_answers", seconds=3)
     return [*beside(quiet, seen, share=0.1, first=2.0), told(answers)]
 
 
 @case("counting", "2 frames of 32 long answers, with a token that may have 2 generations")
 async def capped_token(bench):
-    quiet, seen, answers = await bench.under(MODEL, "capped_token", seconds=4)
+    quiet, seen, answers = await bench.under(MODEL, "capped_token", seconds=3)
     return [*beside(quiet, seen, first=1.0), told(answers)]
 
 
@@ -156,10 +195,43 @@ async def unread_nonces(bench):
     return [*beside(quiet, seen, share=BESIDE_A_FLOOD, memory=256), told(answers)]
 
 
-@case("counting", "64 answers, not streamed, with 20 log-probabilities a token")
+@case("counting", "24 frames of 8 MiB but for their last bytes, with two tokens")
+async def begun_frames(bench):
+    quiet, seen, answers = await bench.under(
+        SCRIPTED, "begun_frames", seconds=MAX_MESSAGE_S + LAST_S + 0.5
+    )
+    closed = answers.get("closed 4429", 0)
+    return [
+        *beside(quiet, seen, memory=192),  # 128 MiB for what is on its way, and some
+        Check("closed as too slow", closed, closed > 0, "some, since others wait"),
+        told(answers),
+    ]
+
+
+@case("counting", "64 requests of 7 MiB, whose prompts wait for costly schemas")
+async def unbuilt_requests(bench):
+    quiet, seen, answers = await bench.under(MODEL, "unbuilt_requests", seconds=8)
+    refused = answers.get(UNBUILT, 0)
+    return [
+        *beside(quiet, seen, share=0.25, first=BESIDE_TRIALS_S),
+        # 64 MiB that are not built and as much on its way, with copies of some; of all it would be
+        # a GiB. The processes of trials have their own bound.
+        takes_on(seen, 448, children=False),
+        Check("overloaded, with retry_after", refused, refused > 0, "some"),
+        told(answers),
+    ]
+
+
+@case("counting", "40 answers of a script, not streamed, with 20 log-probabilities a word")
 async def log_probabilities(bench):
-    _, seen, answers = await bench.under(MODEL, "log_probabilities", seconds=6)
-    return [takes_on(seen, 128), told(answers)]
+    _, seen, answers = await bench.under(SCRIPTED, "log_probabilities", seconds=10)
+    whole = answers.get("stop", 0)
+    return [
+        # Of 7,000 words, which have no model's buffers beside them and take 13 KB each as objects.
+        takes_on(seen, 40),
+        Check("answers that are whole", whole, whole == 40, "40"),
+        told(answers),
+    ]
 
 
 # What holds.
