@@ -2,10 +2,12 @@
 
 import json
 import random
+import signal
 import subprocess
 import sys
 
 import pytest
+from llguidance import LLTokenizer
 
 from provider.constraints import trial
 from provider.constraints.compiler import constraint_of
@@ -32,6 +34,41 @@ def grammar(kind, **given):
 
 # Compiled in no time, but a text of n letters is read in as many ways as there are binary trees.
 AMBIGUOUS = "start: a\na: /[a-z]/ | a a\n"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return LLTokenizer("byte")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (grammar("regex", regex="[ab]"), trial.PASSES),  # complete after one byte
+        (grammar("regex", regex="[a-z]*"), trial.PASSES),
+        ("no grammar", trial.PASSES),
+        (AMBIGUOUS, trial.COSTLY),
+    ],
+)
+def test_only_a_grammar_with_slow_masks_is_costly(tokenizer, text, answer):
+    assert trial._try_out(tokenizer, text) == answer
+
+
+@pytest.fixture
+def no_signal():
+    """Ignore the signal that ends the process of a trial; this process goes on after it."""
+    before = signal.signal(signal.SIGPROF, signal.SIG_IGN)
+    yield
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.signal(signal.SIGPROF, before)
+
+
+@pytest.mark.usefixtures("no_signal")
+def test_grammars_are_tried_up_to_the_first_costly_one_and_no_timer_stays(tokenizer, capsys):
+    fine = grammar("regex", regex="[ab]")
+    trial._try_all(tokenizer, trial.MAX_SECONDS_IN_ALL, [fine, "no grammar", AMBIGUOUS, fine])
+    assert capsys.readouterr().out.split() == ["passes", "passes", "costly"]
+    assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
 
 
 def test_each_grammar_is_answered_by_a_line_and_a_malformed_one_passes():
