@@ -151,3 +151,38 @@ def test_only_forward_passes_are_fused_and_never_in_the_common_folder(
     kept = [path.suffix for path in cache.rglob("*") if path.is_file()]
     expected = [".so"] if what == "forward" and shutil.which("g++") else []
     assert kept == expected
+
+
+UNFUSED = """
+import sys, tempfile
+tempfile.tempdir = sys.argv[1]
+from provider.runtime.mlx import fusing, keep_fused_kernels, mx
+fused = mx.compile(lambda x: mx.exp(x) * x + 1)
+with fusing():
+    print(round(fused(mx.ones(())).item(), 3))
+keep_fused_kernels()
+"""
+
+
+def without_fusing(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Compute with this folder for what is kept and for what is temporary."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder), **variables}
+    program = [sys.executable, "-c", UNFUSED, str(folder)]
+    return subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
+
+
+@pytest.mark.skipif(not on_cpu(), reason="mlx compiles with the system's compiler on a CPU alone")
+def test_without_any_folder_for_kernels_nothing_is_fused_and_the_log_says_so(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").touch()
+    done = without_fusing(tmp_path / "file")
+    assert done.stdout == "3.718\n"
+    assert "nothing is fused: " in done.stderr
+
+
+@pytest.mark.skipif(not on_cpu(), reason="mlx compiles with the system's compiler on a CPU alone")
+def test_where_mlx_is_told_not_to_fuse_no_kernel_is_kept(tmp_path: Path) -> None:
+    done = without_fusing(tmp_path, MLX_DISABLE_COMPILE="1")
+    assert (done.stdout, done.stderr) == ("3.718\n", "")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
