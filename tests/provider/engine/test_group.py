@@ -12,6 +12,8 @@ from provider.engine.group import Group
 from provider.engine.model import as_model
 from provider.engine.rows import Row, StepResult
 from provider.runtime.mlx import mx
+from provider.runtime.mlx_lm import TokenBuffer
+from tests.support.held_constraint import HeldConstraint
 from tests.support.tiny_models import GEMMA, LLAMA, write_model
 
 PROMPT = [30, 31, 32, 33]
@@ -208,3 +210,155 @@ def test_a_group_is_alive_as_long_as_it_has_members(model):
         step(group)
     assert not group.alive
     assert row.gone
+
+
+WANTED = [60, 61, 62, 63, 64]
+
+
+@pytest.fixture
+def constrained():
+    """A maker of groups of one row each, constrained to `WANTED`, whose masks are late."""
+    constraints, makers = [], []
+
+    def make(model, processors=(), error=None, **options):
+        row, group = group_of(model, len(WANTED), **options)
+        row.constraint = HeldConstraint(WANTED, error)
+        row.processors = processors
+        row.context = TokenBuffer(row.sequence[:-1]) if processors else None
+        constraints.append(row.constraint)
+        makers.append(group._masks)
+        return row, group
+
+    yield make
+    for one in constraints:
+        one.let_go()
+    for one in makers:
+        one.close()
+
+
+def ripen(row, group):
+    """Let the mask be made for which the only row of a group waits."""
+    row.constraint.let_go()
+    for _ in range(3000):
+        if not group.waits:
+            return
+        group._masks.wait(0.01)
+    raise AssertionError("the mask stays late")
+
+
+def part(group):
+    """Step until a row's mask is late; return the group in which it waits."""
+    step(group)
+    (waiting,) = group.parted()
+    assert waiting.waits
+    return waiting
+
+
+def test_a_row_whose_mask_is_late_sits_out_and_joins_again(batched, constrained):
+    model, together = batched
+    late, group = constrained(model)
+    other, second = group_of(model, 9, prompt=OTHER)
+    group.join(second, together)
+    waiting = part(group)
+    assert (group.members, waiting.members) == ([other], [late])
+    assert waiting.apart
+    for _ in range(3):
+        assert [token.key for token in step(group).tokens] == [other.key]
+        assert step(waiting).tokens == []
+    assert late.drawn == late.generated == 0
+    ripen(late, waiting)
+    step(waiting)
+    assert not waiting.apart
+    group.join(waiting, together)
+    to_the_end(group)
+    assert late.sequence == [*PROMPT, *WANTED]
+    assert other.sequence == alone(model, OTHER, 9)
+
+
+def test_a_row_alone_waits_in_its_own_group(model, constrained):
+    late, group = constrained(model)
+    step(group)
+    assert group.parted() == []
+    assert group.waits
+    assert group.members == [late]
+    ripen(late, group)
+    to_the_end(group)
+    assert late.sequence == [*PROMPT, *WANTED]
+
+
+def test_processors_of_a_row_that_has_sat_out_are_shown_each_token_once(model, constrained):
+    shown = []
+
+    def note(context, logits):
+        shown.append(context.tolist())
+        return logits
+
+    late, group = constrained(model, [note])
+    group.join(group_of(model, prompt=OTHER)[1], SlotCaches)
+    waiting = part(group)
+    ripen(late, waiting)
+    to_the_end(waiting)
+    assert shown == [late.sequence[:length] for length in range(4, 9)]
+
+
+def test_a_late_mask_that_fails_is_the_fault_of_its_row(model, constrained):
+    error = ValueError("the mask")
+    late, group = constrained(model, error=error)
+    step(group)
+    group.parted()
+    ripen(late, group)
+    result = StepResult()
+    group.step(result)
+    assert result.faults == {late.key: error}
+
+
+def test_a_row_that_leaves_while_it_waits_drops_its_mask_and_keeps_all_that_it_has_fed(
+    model, constrained
+):
+    kept = []
+    late, group = constrained(model, keep=lambda _row, copy, tokens: kept.append((copy(), tokens)))
+    step(group)
+    group.parted()
+    job = group._late.job
+    assert group.extract(late) == (None, None)  # with a token more than a parked row's
+    group.leave(late)
+    assert job.dropped
+    assert not group.waits
+    ((caches, tokens),) = kept
+    assert {cache.offset for cache in caches} == {tokens} == {len(PROMPT)}
+
+
+def test_a_row_that_has_gone_before_it_sits_out_drops_its_mask(model, constrained):
+    late, group = constrained(model)
+    group.join(group_of(model, prompt=OTHER)[1], SlotCaches)
+    step(group)
+    ((_, one),) = group._parting.items()
+    late.gone = True
+    group.leave(late)
+    assert group.parted() == []
+    assert one.job.dropped
+
+
+def test_a_suspect_row_is_one_until_its_next_token_is_read(model):
+    row, group = group_of(model)
+    row.suspect = True
+    assert group.suspect
+    step(group)
+    assert group.suspect
+    step(group)
+    assert not group.suspect
+
+
+def test_an_answer_that_ends_too_early_is_the_fault_of_its_row(model):
+    class Unsatisfied(HeldConstraint):
+        def satisfied(self, length):
+            return False
+
+    row, group = group_of(model, ends=WANTED[:1])
+    row.constraint = Unsatisfied(WANTED)
+    row.constraint.let_go()
+    step(group)
+    result = StepResult()
+    group.step(result)
+    assert result.tokens == []
+    assert "before it satisfies its constraint" in str(result.faults[row.key])
