@@ -6,15 +6,18 @@ import pytest
 from mlx_lm.sample_utils import greedy_sampler
 
 from provider.constraints.mask_maker import MaskMaker
+from provider.engine.logprobs import LogprobRecorder
 from provider.engine.sampling import (
     KEYS,
     SeededSampler,
     choose,
+    choose_late,
     processors_for,
     sampler_for,
 )
 from provider.options import GenerationOptions
 from provider.runtime.mlx import mx
+from tests.support.held_constraint import HeldConstraint
 
 VOCABULARY = 50
 
@@ -110,3 +113,112 @@ def test_a_seeded_row_draws_the_same_beside_slots_without_a_row():
         alone, _ = choices([row(SeededSampler(seed, 9.0, 1.0, 0.0, 0))], [5])
         beside, _ = choices([None, row(SeededSampler(seed, 9.0, 1.0, 0.0, 0)), None], [7, 5, 7])
         assert beside[1] == alone[0]
+
+
+@pytest.mark.parametrize(
+    ("filters", "possible"),
+    [
+        ({"top_k": 2}, {0, 1}),
+        ({"top_p": 0.6}, {0, 1}),
+        ({"min_p": 0.3}, {0, 1, 2}),
+        ({}, {0, 1, 2, 3}),
+    ],
+)
+def test_filters_leave_the_likeliest_tokens_to_a_seeded_run(filters, possible):
+    options = GenerationOptions(temperature=1.0, seed=4, **filters)
+    sampler = sampler_for(options, 4)
+    logprobs = mx.log(mx.array([[0.4, 0.3, 0.2, 0.1]]))
+    assert {sampler(logprobs).item() for _ in range(100)} == possible
+
+
+def test_a_seeded_sampler_that_is_where_it_should_be_stays_there():
+    logprobs = mx.zeros((1, VOCABULARY))
+    one, other = (SeededSampler(5, 1.0, 1.0, 0.0, 0) for _ in range(2))
+    assert one(logprobs).item() == other(logprobs).item()
+    one.seek(1)
+    assert one(logprobs).item() == other(logprobs).item()
+
+
+@pytest.fixture
+def maker():
+    made = MaskMaker()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def constrained(maker):  # let go before the maker is closed, which waits for late masks
+    """A maker of rows that may only draw token 8, whose masks are late."""
+    made = []
+
+    def make(error=None, recorder=None, **options):
+        one = row(**options)
+        one.constraint, one.client, one.recorder = HeldConstraint([8], error), None, recorder
+        one.answer_so_far = lambda _last: (0, 0, list)
+        made.append(one.constraint)
+        return one
+
+    yield make
+    for constraint in made:
+        constraint.let_go()
+
+
+def chosen_of(rows, best, maker):
+    return choose(logits_of(*best), rows, mx.zeros((len(rows),), mx.uint32), maker)
+
+
+def ripen(maker, late):
+    for _ in range(3000):
+        if late.job.done:
+            return
+        maker.wait(0.01)
+    raise AssertionError("the mask stays late")
+
+
+def test_a_constrained_row_draws_what_its_mask_allows_and_others_what_they_like(constrained, maker):
+    bound = constrained()
+    bound.constraint.let_go()
+    chosen, failures, late = chosen_of([row(), bound], [3, 4], maker)
+    assert (chosen.tolist(), failures, late) == ([3, 8], {}, {})
+
+
+def test_a_mask_that_fails_is_the_fault_of_its_row(constrained, maker):
+    error = ValueError("mask")
+    bound = constrained(error)
+    bound.constraint.let_go()
+    chosen, failures, late = chosen_of([bound, row()], [3, 4], maker)
+    assert (chosen[1].item(), failures, late) == (4, {0: error}, {})
+
+
+def test_a_row_whose_mask_is_late_draws_nothing_before_and_is_recorded_once(constrained, maker):
+    drawn, recorder = [], LogprobRecorder(0)
+
+    def likeliest(logprobs):
+        drawn.append(len(logprobs))
+        return mx.argmax(logprobs, axis=-1)
+
+    bound = constrained(sampler=likeliest, recorder=recorder)
+    chosen, failures, late = chosen_of([row(), bound], [3, 4], maker)
+    assert (chosen[0].item(), failures, late.keys()) == (3, {}, {1})
+    assert drawn == []
+    bound.constraint.let_go()
+    ripen(maker, late[1])
+    token, failures = choose_late(late[1], bound)
+    assert (token.tolist(), failures, drawn) == ([8], {}, [1])
+    assert recorder.read(0).logprob == pytest.approx(0.0)  # the only token that is allowed
+
+
+def test_where_all_masks_are_late_nothing_is_drawn(constrained, maker):
+    rows = [constrained(sampler=raising(AssertionError("drawn"))) for _ in range(2)]
+    chosen, failures, late = chosen_of(rows, [3, 4], maker)
+    assert (chosen.shape, failures, late.keys()) == ((2,), {}, {0, 1})
+
+
+def test_a_late_mask_that_fails_is_the_fault_of_its_row(constrained, maker):
+    error = ValueError("mask")
+    bound = constrained(error)
+    _, failures, late = chosen_of([bound], [3], maker)
+    assert failures == {}
+    bound.constraint.let_go()
+    ripen(maker, late[0])
+    assert choose_late(late[0], bound)[1] == {0: error}
