@@ -167,6 +167,7 @@ def pings_of_many(target):
                         await asyncio.sleep(0.5)  # a thousand a second
             told["thrown out"] += time.monotonic() < deadline
             told["answered"] += await reader // pong
+            socket.abort()
         except GONE as error:
             told[type(error).__name__] += 1
 
@@ -475,11 +476,14 @@ def unbuilt_requests(target):
         with suppress(*GONE):
             socket = await Socket.open(target)
             sending = asyncio.create_task(send(socket))
-            while (end := await socket.until("done", "error", deadline=deadline))[
-                "type"
-            ] != "close":
-                told[_refusal_of(end)] += 1
-            sending.cancel()
+            try:
+                end = {}
+                while end.get("type") != "close":
+                    end = await socket.until("done", "error", deadline=deadline)
+                    told[_refusal_of(end)] += 1
+            finally:
+                sending.cancel()
+                socket.abort()
 
     async def run(told):
         senders = [asyncio.create_task(one(told)) for _ in range(16)]
