@@ -17,7 +17,7 @@ class HeldConstraint:
     def __init__(self, wanted, error=None):
         self._wanted, self._error = wanted, error
         self._free = threading.Event()
-        self._length = 0
+        self._followed = threading.local()  # a dropped mask may be made beside the next one
         self.slow, self.simple = True, False
         self.masks, self.mask_seconds = 0, 0.0
         self.shared = SharedGrammar()
@@ -37,10 +37,10 @@ class HeldConstraint:
         assert self._free.wait(timeout=30)
         if self._error is not None:
             raise self._error
-        self._length = length
+        self._followed.length = length
 
     def write(self, mask):
-        allow_only(mask, [self._wanted[self._length]])
+        allow_only(mask, [self._wanted[self._followed.length]])
 
     def satisfied(self, length):
         return True

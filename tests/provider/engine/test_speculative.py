@@ -10,16 +10,24 @@ from mlx_lm.sample_utils import greedy_sampler, make_sampler
 from mlx_lm.utils import load_model
 
 from provider import MLXProvider
+from provider.constraints.mask_maker import MaskMaker
 from provider.embedded import MODEL_PATH
 from provider.engine.batch import Batch
-from provider.engine.rows import Row
+from provider.engine.model import as_model
+from provider.engine.rows import Row, StepResult
 from provider.engine.sampling import SeededSampler
-from provider.engine.speculative import SingleRowSettings
+from provider.engine.speculative import (
+    ModelWithDraft,
+    SingleRowSettings,
+    SpeculativeCaches,
+    SpeculativeGroup,
+)
 from provider.formats.chat_template import ChatTemplate
 from provider.inputs.messages import conversation
 from provider.interface import InvalidParameterError, ModelLoadingError
 from provider.models.loading import load
 from provider.runtime.mlx import mx
+from tests.support.held_constraint import HeldConstraint
 from tests.support.timeouts import TIMEOUT
 from tests.support.tiny_models import ARCHITECTURES, LLAMA, write_model
 
@@ -199,3 +207,141 @@ def test_a_setting_out_of_bounds_is_named(config, message):
     with pytest.raises(InvalidParameterError, match=message) as caught:
         MLXProvider(config)
     assert caught.value.parameter == next(iter(config))
+
+
+def sequence_of(model, prompt, settings):
+    batch, row = Batch(model, (), single_row=settings), Row(1, prompt, 20, 17, greedy_sampler)
+    batch.prefill([(1, batch.add(row))])
+    while len(batch):
+        assert batch.decode().faults == {}
+    return row.sequence
+
+
+def test_rejected_tokens_leave_nothing_in_quantised_caches(tmp_path):
+    wide = {**LLAMA, "num_attention_heads": 2, "num_key_value_heads": 1}  # 32 values a head
+    draft, _ = load_model(write_model(tmp_path / "draft", wide))
+    model, prompt = (
+        load(MODEL_PATH).model,
+        [random.Random(2).randrange(20, 1500) for _ in range(20)],
+    )
+    quantised = {"kv_bits": 8, "kv_group_size": 32}
+    drafted = sequence_of(model, list(prompt), SingleRowSettings(draft=draft, **quantised))
+    assert drafted == sequence_of(model, list(prompt), SingleRowSettings(**quantised))
+
+
+PROMPT, WANTED = [30, 31, 32, 33], [60, 61, 62, 63, 64, 65, 66, 67]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return load_model(write_model(tmp_path_factory.mktemp("m") / "llama", LLAMA))[0]
+
+
+class Held:
+    """A drafted row that is constrained to `WANTED`, and whose masks are late at first."""
+
+    def __init__(self, model, error=None):
+        self.row = Row(1, list(PROMPT), len(PROMPT), len(WANTED), greedy_sampler)
+        self.row.constraint = self.constraint = HeldConstraint(WANTED, error)
+        self.masks, self.kept = MaskMaker(), []
+        models, settings = ModelWithDraft(as_model(model), model), SingleRowSettings(draft=model)
+        caches = SpeculativeCaches(models.make_cache(), settings)
+        models(mx.array([PROMPT[:-1]]), cache=caches.layers)
+        self.row.done = self.row.fed = len(PROMPT) - 1
+        self.group = SpeculativeGroup(
+            models, settings, frozenset(), self.row, caches, self.keep, self.masks
+        )
+
+    def keep(self, _row, copy, tokens):
+        self.kept.append(({cache.offset for cache in copy()}, tokens))
+
+    def step(self):
+        result = StepResult()
+        self.group.step(result)
+        return [token.token for token in result.tokens]
+
+    def finish(self):
+        tokens = []
+        while self.group.alive:
+            tokens += self.step()
+        return tokens
+
+    def ripen(self):
+        self.constraint.let_go()
+        for _ in range(3000):
+            if not self.group.waits:
+                return
+            self.masks.wait(0.01)
+        raise AssertionError("the mask stays late")
+
+    def close(self):
+        self.constraint.let_go()
+        self.masks.close()
+
+
+@pytest.fixture
+def held(llama):
+    made = Held(llama)
+    yield made
+    made.close()
+
+
+def test_a_drafted_row_waits_for_its_mask_and_goes_on_with_the_token_it_allows(held):
+    held.row.suspect = True
+    assert [held.step() for _ in range(3)] == [[]] * 3
+    assert held.group.waits
+    assert held.group.suspect
+    assert held.group.members == [held.row]
+    assert held.group.extract(held.row) == (None, None)
+    held.ripen()
+    assert held.step() == WANTED[:1]
+    assert not held.group.suspect
+    assert held.finish() == WANTED[1:]
+    assert not held.group.alive
+    assert held.step() == held.group.members == []
+    fed = len(PROMPT) + len(WANTED) - 1
+    assert held.kept == [({fed}, fed)]
+
+
+def test_a_drafted_answer_is_taken_up_to_the_mask_that_is_late(held):
+    def hold_at_the_third(context, logits):
+        if len(context) == len(PROMPT) + 2:
+            held.constraint.hold()
+        return logits
+
+    held.row.processors = [hold_at_the_third]
+    held.constraint.let_go()
+    assert held.step() == WANTED[:2]
+    assert held.step() == []
+    assert held.group.waits
+    held.ripen()
+    assert held.step() == WANTED[2:3]
+    assert held.finish() == WANTED[3:]
+    fed = len(PROMPT) + len(WANTED) - 1
+    assert held.kept == [({fed}, fed)]
+
+
+def test_a_drafted_row_that_leaves_while_it_waits_drops_its_mask_and_keeps_no_caches(held):
+    held.step()
+    job = held.group._late.job
+    held.group.leave(Row(2, list(PROMPT), 4, 1, greedy_sampler))
+    assert held.group.waits, "it is another row that leaves"
+    held.group.leave(held.row)
+    assert job.dropped
+    assert not held.group.waits
+    assert held.kept == []
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_mask_of_a_drafted_row_that_fails_ends_its_step(llama, late):
+    held = Held(llama, ValueError("the mask"))
+    try:
+        if late:
+            assert held.step() == []
+            held.ripen()
+        held.constraint.let_go()
+        with pytest.raises(ValueError, match="the mask"):
+            held.step()
+        assert held.row.sequence == PROMPT
+    finally:
+        held.close()
