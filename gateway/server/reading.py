@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Generator
 from typing import Any
 
@@ -45,8 +46,9 @@ MAX_FIRST_FRAMES = 16  # a `hello`, which may come in parts, and pings
 # Bytes. A frame has at least 6, and takes ten microseconds, so a small piece takes 4 ms.
 SMALL_PIECE, LARGE_PIECE = 2048, 64 * 1024
 # Bytes of small pieces that all connections may read in one turn of the event loop, and of a piece
-# that is read all the same once they are used up.
-TURN_BYTES, MIN_PIECE = 3 * SMALL_PIECE, 64
+# that is read all the same once they are used up. Of such pieces a client with many connections
+# has so many bytes in a turn; then each of its connections reads a byte, a part of a frame.
+TURN_BYTES, MIN_PIECE, CLIENT_BYTES = 3 * SMALL_PIECE, 64, 512
 # A header line of a request that has a body. A length of zero is none.
 BODY = re.compile(rb"(?:transfer-encoding:|content-length:(?![ \t]*0[ \t]*\r?\n))", re.IGNORECASE)
 MAX_UNREAD_PONGS = 64 * 1024  # bytes that wait for a client that sends pings and never reads
@@ -64,21 +66,27 @@ class Turn:
 
     def __init__(self) -> None:
         self._left = TURN_BYTES
+        self._beyond: Counter[str | None] = Counter()  # bytes by client, since none are left
 
-    @property
-    def piece(self) -> int:
-        """The size of the next small piece."""
-        return SMALL_PIECE if self._left > 0 else MIN_PIECE
-
-    def spend(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
-        """Note that so many bytes were read; once all are used up, the next turn begins anew."""
+    def piece(self, client: str | None) -> int:
+        """Return the size of the next small piece of a client, None for one not let in yet."""
         if self._left > 0:
-            self._left -= count
-            if self._left <= 0:
-                loop.call_soon(self._begin)
+            return SMALL_PIECE
+        used_up = client is not None and self._beyond[client] >= CLIENT_BYTES
+        return 1 if used_up else MIN_PIECE
+
+    def spend(self, count: int, client: str | None, loop: asyncio.AbstractEventLoop) -> None:
+        """Note that so many bytes were read; once all are used up, the next turn begins anew."""
+        if self._left <= 0:
+            self._beyond[client] += count
+            return
+        self._left -= count
+        if self._left <= 0:
+            loop.call_soon(self._begin)
 
     def _begin(self) -> None:
         self._left = TURN_BYTES
+        self._beyond.clear()
 
 
 class ClientRates:
@@ -245,13 +253,13 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
             return max(1, min(missing, LARGE_PIECE))  # so that it ends with the message
         if missing > SMALL_PIECE:
             return min(missing, LARGE_PIECE)
-        return MIN_PIECE if self._throttled else self._turn.piece
+        return MIN_PIECE if self._throttled else self._turn.piece(self._client)
 
     def buffer_updated(self, nbytes: int) -> None:
         """Parse a piece."""
         piece, self._piece = self._piece, bytearray()
         if len(piece) <= SMALL_PIECE:
-            self._turn.spend(nbytes, self.loop)
+            self._turn.spend(nbytes, self._client, self.loop)
         self.data_received(memoryview(piece)[:nbytes].tobytes())
         self._make_room()
         if self.protocol.close_expected():

@@ -270,18 +270,46 @@ async def test_while_a_close_is_awaited_frames_count_as_before():
 
 async def test_a_turn_has_so_many_bytes_and_the_next_one_as_many():
     turn, loop = reading.Turn(), asyncio.get_running_loop()
-    assert turn.piece == reading.SMALL_PIECE
-    turn.spend(reading.TURN_BYTES, loop)
-    assert turn.piece == reading.MIN_PIECE
-    turn.spend(reading.MIN_PIECE, loop)
+    assert turn.piece("a") == reading.SMALL_PIECE
+    turn.spend(reading.TURN_BYTES, "a", loop)
+    assert turn.piece("a") == reading.MIN_PIECE
+    turn.spend(reading.CLIENT_BYTES, "a", loop)
+    assert turn.piece("a") == 1
+    assert turn.piece("b") == turn.piece(None) == reading.MIN_PIECE
     await asyncio.sleep(0)
-    assert turn.piece == reading.SMALL_PIECE
+    assert turn.piece("a") == reading.SMALL_PIECE
+    turn.spend(reading.TURN_BYTES, "b", loop)
+    assert turn.piece("a") == reading.MIN_PIECE
+
+
+def client_of(number):
+    """Return a header with the token of a client of its own."""
+    return f"Authorization: Bearer {number}"
+
+
+MANY = Tokens([Token(str(n), hashlib.sha256(str(n).encode()).hexdigest()) for n in range(12)])
+UNLIMITED = {"frame_rate": 1e9, "client_frame_rate": 1e9, "rate_bytes": 10**9}
+UNLIMITED["client_rate_bytes"] = 10**9
 
 
 async def test_many_clients_that_fill_their_sockets_share_a_turn():
-    limits = {"frame_rate": 1e9, "rate_bytes": 10**9}
-    async with running(scripted(), **limits) as gateway, AsyncExitStack() as stack:
-        wires = [await stack.enter_async_context(raw(gateway)) for _ in range(20)]
+    turns = await bytes_of_turns(20, MANY, lambda number: [client_of(number % 12)])
+    assert max(turns) < reading.TURN_BYTES + reading.SMALL_PIECE + 20 * reading.MIN_PIECE
+
+
+async def test_a_client_with_many_connections_has_one_share_of_a_turn():
+    turns = await bytes_of_turns(60, None, lambda _: [])
+    own = reading.CLIENT_BYTES + reading.MIN_PIECE + 60
+    assert max(turns) < reading.TURN_BYTES + reading.SMALL_PIECE + own
+
+
+async def bytes_of_turns(connections, tokens, headers):
+    """Fill the sockets of so many connections; return the bytes read in each turn of the loop."""
+    async with running(scripted(), tokens, **UNLIMITED) as gateway, AsyncExitStack() as stack:
+        wires = [
+            await stack.enter_async_context(raw(gateway, *headers(number)))
+            for number in range(connections)
+        ]
         for wire in wires:
             await wire.receive()
         counts = []
@@ -290,13 +318,13 @@ async def test_many_clients_that_fill_their_sockets_share_a_turn():
         for wire in wires:
             wire.writer.write(PONG * 1000 + raw_frame(PING))
         turns = []
-        while sum(turns) < 20 * (1000 * len(PONG) + len(raw_frame(PING))):
+        while sum(turns) < connections * (1000 * len(PONG) + len(raw_frame(PING))):
             await asyncio.sleep(0)
             turns.append(sum(counts))
             counts.clear()
         for wire in wires:
             await wire.receive()
-    assert max(turns) < reading.TURN_BYTES + reading.SMALL_PIECE + 20 * reading.MIN_PIECE
+    return turns
 
 
 def noted(updated, counts):
@@ -309,14 +337,6 @@ PART = json.dumps(
     {"type": "ping", "nonce": "x" * 18_000}
 ).encode()  # too long a nonce, but no flood
 ROOM = {"request_bytes": 80_000, "max_frame_bytes": 20_000}
-
-
-def client_of(number):
-    """Return a header with the token of a client of its own."""
-    return f"Authorization: Bearer {number}"
-
-
-MANY = Tokens([Token(str(n), hashlib.sha256(str(n).encode()).hexdigest()) for n in range(12)])
 
 
 async def connections_of(gateway, stack, count, *headers):
