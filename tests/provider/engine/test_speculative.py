@@ -321,6 +321,25 @@ def test_a_drafted_answer_is_taken_up_to_the_mask_that_is_late(held):
     assert held.kept == [({fed}, fed)]
 
 
+def test_what_was_proposed_is_taken_back_where_the_first_mask_is_late(held):
+    calls = []
+
+    def hold_after_three_proposals(_context, logits):
+        calls.append(logits)
+        if len(calls) == 4:
+            held.constraint.hold()
+        return logits
+
+    held.row.processors = [hold_after_three_proposals]
+    held.constraint.let_go()
+    assert held.step() == []
+    assert held.group.waits
+    held.ripen()
+    assert held.finish() == WANTED
+    fed = len(PROMPT) + len(WANTED) - 1
+    assert held.kept == [({fed}, fed)]
+
+
 def test_a_drafted_row_that_leaves_while_it_waits_drops_its_mask_and_keeps_no_caches(held):
     held.step()
     job = held.group._late.job
