@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from hypothesis import settings
 
-from provider.runtime.mlx import mx  # noqa: F401 - before anything that imports mlx
+import provider.runtime.mlx_lm  # noqa: F401 - before a test imports mlx, or mlx-lm, itself
 from tests.support.loop import CheckedLoop
 
 settings.register_profile("default", deadline=None, max_examples=100)
