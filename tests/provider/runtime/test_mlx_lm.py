@@ -28,7 +28,7 @@ from provider.runtime.mlx_lm import (
 ROOT = Path(__file__).parents[3]
 PRIVATE = re.compile(r"SLF001|^\s*(?:from|import) (?:mlx_lm|mlx_vlm|transformers)\b", re.MULTILINE)
 # What is imported of transformers elsewhere is public: how it describes a function as a tool.
-ELSEWHERE = {"provider/inputs/tools.py": ["    from transformers"]}
+ELSEWHERE = {"provider/inputs/tools.py": ["        from transformers"]}
 
 
 def test_every_probe_holds():
