@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def dense_room(choice: str, free: int) -> int:
-    """Return how many bytes weights may take as floats; `choice` is `always`, `auto` or `never`."""
+    """Return how many bytes weights may take as floats; `choice` is `on`, `auto` or `off`."""
     return {"on": 1 << 62, "auto": int(free * SHARE), "off": 0}[choice]
 
 
