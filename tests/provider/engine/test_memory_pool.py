@@ -4,6 +4,7 @@ import pytest
 
 from provider.engine.memory_pool import MemoryPool
 from provider.interface import MemoryExceededError, ResourceExceededError
+from tests.support.clock import Clock
 
 
 class Member:
@@ -20,15 +21,6 @@ class Member:
         self.kept -= freed
         self.held -= freed
         return freed
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    now = 0.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture

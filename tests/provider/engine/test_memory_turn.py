@@ -3,18 +3,10 @@
 import pytest
 
 from provider.engine.memory_turn import MAX_PASSED, MAX_PASSED_S, MemoryTurn
+from tests.support.clock import Clock
 
 ROOM = 100
 LARGE = 90
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    now = 0.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture
