@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.client.hatch_build import copy_client
 from gateway.commands.failure import ExitStatus
 from gateway.configuration.settings import ServeSettings, Settings
 from gateway.configuration.sources import settings
@@ -34,6 +35,7 @@ OTHER_FLAGS = {
 SETTINGS = settings(ServeSettings, Settings, EngineSettings)
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+ALONE = (ROOT / "gateway/client/README.md").read_text(encoding="utf-8")
 CLIENTS = (ROOT / "gateway/client/CLIENTS.md").read_text(encoding="utf-8")
 RUNNING = (ROOT / "gateway/RUNNING.md").read_text(encoding="utf-8")
 SECURITY = (ROOT / "gateway/SECURITY.md").read_text(encoding="utf-8")
@@ -46,6 +48,7 @@ PAGES = [
         "gateway/RUNNING.md",
         "gateway/SECURITY.md",
         "gateway/client/CLIENTS.md",
+        "gateway/client/README.md",
     )
 ]
 
@@ -58,9 +61,9 @@ def lines_of(code):
     return len([line for line in code.splitlines() if line.strip()])
 
 
-async def run_python(code):
+async def run_python(code, folder=ROOT):
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, cwd=ROOT, stdout=PIPE, stderr=PIPE
+        sys.executable, "-c", code, cwd=folder, stdout=PIPE, stderr=PIPE
     )
     out, err = await asyncio.wait_for(process.communicate(), TIMEOUT * 2)
     assert process.returncode == 0, err.decode()
@@ -73,14 +76,19 @@ async def test_the_python_of_one_process_works_as_pasted():
     assert "fox" in await run_python(code)
 
 
-@pytest.mark.parametrize(("page", "said"), [(README, "completion_tokens=77"), (CLIENTS, "38, 39")])
-async def test_the_python_clients_work_as_pasted(page, said):
+PRINTED = [(README, "completion_tokens=77"), (CLIENTS, "38, 39"), (ALONE, "completion_tokens=77")]
+
+
+@pytest.mark.parametrize(("page", "said"), PRINTED, ids=["README", "CLIENTS", "client/README"])
+async def test_the_python_clients_work_as_pasted(page, said, tmp_path):
     code = blocks("python", page)[0]
     assert lines_of(code) <= 12
+    copy_client(ROOT, tmp_path / "mlx_gateway_client")
+    folder = tmp_path if page is ALONE else ROOT
     provider = MLXProvider({"temperature": 0.0})
     try:
         async with running(provider) as gateway:
-            out = await run_python(code.replace("8765", str(gateway.port)))
+            out = await run_python(code.replace("8765", str(gateway.port)), folder)
     finally:
         await provider.aclose()
     assert "3, 4, 5, 6" in out

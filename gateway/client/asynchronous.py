@@ -90,6 +90,9 @@ class GatewayClient:
     `write_timeout_s` seconds; an attempt to connect fails if there is no answer for
     `open_timeout_s` seconds. Leaving the context takes `close_timeout_s` seconds at most.
 
+    With `wait_s`, entering waits up to so many seconds (`math.inf` for no bound) for a gateway that
+    is not up yet; an attempt that is being made then is not cut short.
+
     `on_state` is called with each new `state`, and with the reason: "waiting" while there is no
     connection, "open", and "closed" at the end.
     """
@@ -100,6 +103,7 @@ class GatewayClient:
         protocol: str = JSON_PROTOCOL,
         token: str | None = None,
         *,
+        wait_s: float = 0.0,
         give_up_s: float = GIVE_UP_S,
         open_timeout_s: float = OPEN_TIMEOUT_S,
         close_timeout_s: float = CLOSE_TIMEOUT_S,
@@ -113,6 +117,7 @@ class GatewayClient:
         self._address = address_of(url)
         self._protocol = protocol
         self._token = token or self._address.token
+        self._wait_s = wait_s
         self._give_up_s = give_up_s
         self._open_timeout_s = open_timeout_s
         self._close_timeout_s = close_timeout_s
@@ -129,7 +134,7 @@ class GatewayClient:
 
     async def __aenter__(self) -> Self:
         """Connect. Raises OSError, InvalidHandshake, UnauthorizedError."""
-        await self.open()
+        await self._open_within(self._wait_s)
         self._living = asyncio.create_task(self._live())
         return self
 
@@ -271,6 +276,24 @@ class GatewayClient:
         self._to_cancel.discard(run.id)
 
     # The connection.
+
+    async def _open_within(self, seconds: float) -> None:
+        """Connect, and try again for so long if the gateway may be starting. Raises as `open`."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        try:
+            for pause in pauses():
+                try:
+                    return await self.open()
+                except Exception as error:
+                    if loop.time() + pause >= end or not _may_be_starting(error):
+                        raise
+                    self._become("waiting", f"no connection yet: {error}")
+                await asyncio.sleep(pause)
+        except BaseException as error:
+            if self.state == "waiting":
+                self._become("closed", str(error))
+            raise
 
     async def open(self) -> None:
         """Connect. Raises OSError, InvalidHandshake, UnauthorizedError."""
@@ -452,6 +475,19 @@ def pauses() -> Iterator[float]:
     while True:
         yield random.uniform(0, most)  # noqa: S311 - no secret
         most = min(MAX_PAUSE_S, 2 * most)
+
+
+def _may_be_starting(error: Exception) -> bool:
+    """Return whether an attempt to connect that failed so may succeed later, unchanged."""
+    match error:
+        case InvalidStatus():
+            status = error.response.status_code
+            return (
+                status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+            )
+        case ConnectionClosed():
+            return error.rcvd is None or error.rcvd.code not in ENDS_FOR_GOOD
+    return isinstance(error, OSError | InvalidHandshake)
 
 
 def connect(

@@ -2,11 +2,14 @@ import asyncio
 import hashlib
 import itertools
 import json
+import math
 from collections import Counter
 from contextlib import aclosing, asynccontextmanager
+from http import HTTPStatus
 
 import pytest
 from websockets.asyncio.server import serve as listen
+from websockets.exceptions import InvalidStatus
 
 from gateway.client import (
     ConnectionLostError,
@@ -336,6 +339,75 @@ async def test_a_generation_waits_for_a_gateway_that_is_away_for_a_while():
             proxy.port = there
             assert (await waiting).finish_reason == "stop"
     assert len(provider.requests) == 1
+
+
+async def test_a_first_connection_waits_for_a_gateway_that_starts_later(tmp_path):
+    states, file = [], str(tmp_path / "socket")
+    options = {"wait_s": TIMEOUT, "on_state": lambda *state: states.append(state)}
+    client = connect(f"unix:{file}", **options)
+    entering = asyncio.create_task(client.__aenter__())
+    await eventually(lambda: states)
+    assert (states[0][0], client.connections) == ("waiting", 0)
+    assert "no connection yet" in states[0][1]
+    async with running(scripted(Say("a b")), unix=file):
+        assert await asyncio.wait_for(entering, TIMEOUT) is client
+        run = client.generate(prompt="hi")
+        await run.result()
+        await client.__aexit__()
+    assert (run.text, client.connections) == ("a b", 1)
+    assert [state for state, _ in states[-2:]] == ["open", "closed"]
+
+
+async def test_a_gateway_behind_a_proxy_that_is_there_before_it_is_waited_for():
+    """Such as that of a container whose program is starting: it accepts and closes at once."""
+    states = []
+    options = {"wait_s": math.inf, "on_state": lambda *state: states.append(state)}
+    async with running(scripted()) as gateway, proxied(gateway) as proxy:
+        there, proxy.port = proxy.port, 9  # nobody is there
+        entering = asyncio.create_task(connect(proxy.url, **options).__aenter__())
+        await eventually(lambda: states)
+        proxy.port = there
+        client = await asyncio.wait_for(entering, TIMEOUT)
+        assert client.state == "open"
+        await client.__aexit__()
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 0.2])
+async def test_a_gateway_that_does_not_come_in_time_is_the_error_of_the_last_attempt(
+    tmp_path, wait_s
+):
+    states = []
+    options = {"wait_s": wait_s, "on_state": lambda state, reason: states.append(state)}
+    client = connect(f"unix:{tmp_path / 'socket'}", **options)
+    with pytest.raises(FileNotFoundError):
+        await client.__aenter__()
+    assert client.state == "closed"
+    assert set(states) == ({"waiting", "closed"} if wait_s else set())
+
+
+@pytest.mark.parametrize(
+    ("status", "tries"), [(HTTPStatus.SERVICE_UNAVAILABLE, 2), (HTTPStatus.NOT_FOUND, 1)]
+)
+async def test_only_an_answer_that_may_change_is_waited_for(status, tries):
+    asked = []
+
+    def refuse(socket, request):
+        asked.append(request.path)
+        return socket.respond(status if len(asked) == 1 else HTTPStatus.FORBIDDEN, "")
+
+    async with listen(None, "127.0.0.1", 0, process_request=refuse) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(InvalidStatus):
+            await connect(url, wait_s=math.inf).__aenter__()
+    assert len(asked) == tries
+
+
+async def test_a_gateway_that_refuses_the_token_is_not_waited_for():
+    tokens = Tokens([Token("alice", hashlib.sha256(b"secret").hexdigest())])
+    async with running(scripted(), tokens) as gateway:
+        for token in (None, "wrong"):
+            with pytest.raises(UnauthorizedError):
+                await connect(stream_url(gateway), token=token, wait_s=math.inf).__aenter__()
 
 
 def test_the_pauses_between_attempts_have_a_bound_and_no_end():

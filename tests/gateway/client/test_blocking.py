@@ -169,6 +169,21 @@ async def test_the_client_without_asyncio():
             await asyncio.to_thread(script, stream_url(gateway))
 
 
+async def test_the_client_without_asyncio_waits_for_a_gateway_that_starts_later(tmp_path):
+    waiting, file = threading.Event(), str(tmp_path / "socket")
+
+    def script():
+        options = {"wait_s": TIMEOUT, "on_state": lambda *state: waiting.set()}
+        with SyncClient(f"unix:{file}", **options) as client:
+            return client.answer(prompt="hi").text
+
+    answer = asyncio.create_task(asyncio.to_thread(script))
+    assert await asyncio.to_thread(waiting.wait, TIMEOUT)
+    provider = ScriptedProvider(script=[Say("a b")], tokens_per_second=None)
+    async with running(provider, unix=file):
+        assert await answer == "a b"
+
+
 async def test_parts_of_tool_calls_come_among_the_frames():
     provider = ScriptedProvider(script=[Say("Now."), Call("add", {"a": 1})], tokens_per_second=None)
 
