@@ -7,6 +7,7 @@ PYTHON2 ?= python2.7
 UV_VERSION := 0.13.9
 ARGS ?=
 FRAMEWORKS := .build/python-front-ends
+NPM := .build/npm
 MODEL =
 
 # The lock holds exact versions with hashes. As a constraint it pins whatever is installed, and
@@ -20,7 +21,7 @@ PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKER
 
 .DEFAULT_GOAL := check
 
-.PHONY: check serve smollm2 chat test test-slow test-real coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser wheel lock clean help
+.PHONY: check serve smollm2 chat test test-slow test-real coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser wheel npm-package lock clean help
 
 check: lint test  ## Run the linters and the tests
 
@@ -42,7 +43,7 @@ chat: $(VENV)/serve.ready  ## Chat in the terminal with a gateway that is runnin
 test: $(VENV)/dev.ready $(VENV)/asyncapi.ready browser  ## Run the tests: ARGS="tests/provider -k cancel"
 	$(PYTEST) -m "not slow and not real" $(ARGS)
 
-test-slow: $(VENV)/dev.ready $(FRAMEWORKS)/ready browser  ## Run more of what `test` does a little of
+test-slow: $(VENV)/dev.ready $(FRAMEWORKS)/ready npm-package browser  ## Run more of what `test` does a little of
 	$(PYTEST) -m slow $(ARGS)
 
 test-real: $(VENV)/dev.ready browser  ## Run the tests that want a real model, on SmolLM2
@@ -96,6 +97,9 @@ wheel: $(VENV)/dev.ready  ## Build dist/*.whl, of the gateway and of the client 
 	$(BIN)/python -m build --wheel --no-isolation
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist gateway/client
 
+npm-package: $(NPM)/ready  ## Build dist/*.tgz, the JavaScript client with its adapters
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/node web_demo/npm/pack.mjs $(NPM) dist
+
 lock: $(VENV)/uv.ready  ## Renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --group dev --custom-compile-command "make lock" \
@@ -142,6 +146,13 @@ $(FRAMEWORKS)/ready: $(VENV)/dev.ready $(wildcard gateway/client/* gateway/proto
 	$(BIN)/uv venv --quiet --clear $(FRAMEWORKS)
 	$(BIN)/uv pip install --quiet --refresh-package mlx-gateway-client --group front-ends \
 		--python $(FRAMEWORKS)/bin/python ./gateway/client
+	@touch $@
+
+# What makes and checks the npm package, and the libraries that its adapters are for.
+$(NPM)/ready: $(VENV)/dev.ready web_demo/npm/package.json web_demo/npm/package-lock.json
+	@mkdir -p $(NPM)
+	cp web_demo/npm/package.json web_demo/npm/package-lock.json $(NPM)
+	$(BIN)/npm ci --prefix $(NPM) --silent --no-audit --no-fund
 	@touch $@
 
 $(VENV)/tsc.ready: $(VENV)/dev.ready $(wildcard tests/web_demo/typecheck/*.json)

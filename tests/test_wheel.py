@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -53,6 +54,14 @@ def test_the_wheel_holds_the_packages_the_page_and_the_model_and_not_how_it_was_
     assert "provider/embedded/model/model.safetensors" in names
     assert [name for name in names if "making" in name or name.startswith("tests")] == []
     assert [name for name in names if "hatch_build" in name or name.endswith(".toml")] == []
+
+
+def test_the_wheel_is_told_of_every_file_that_the_page_may_ask_for():
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    forced = told["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    files = {path for path in (ROOT / "web_demo").iterdir() if path.is_file()}
+    files = {f"web_demo/{path.name}" for path in files if path.name != "jsconfig.json"}
+    assert forced == {name: name.replace("web_demo", "gateway/_web_demo") for name in files}
 
 
 def get(url):

@@ -1,0 +1,79 @@
+"""The npm package as it is installed, and programs in Node that use it."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.support.timeouts import TIMEOUT
+
+ROOT = Path(__file__).parents[3]
+TOOLS = ROOT / ".build/npm"  # made by `make npm-package`, with the libraries that adapters are for
+NODE = Path(sys.executable).with_name("node")
+
+
+@pytest.fixture(scope="session")
+def tarball(tmp_path_factory):
+    """The package, packed from this very source."""
+    if not (TOOLS / "node_modules").exists():
+        if os.environ.get("CI"):
+            raise FileNotFoundError(TOOLS)
+        pytest.skip("no tools to pack with: `make npm-package` fetches them")
+    folder = tmp_path_factory.mktemp("npm")
+    done = run(NODE, ROOT / "web_demo/npm/pack.mjs", TOOLS, folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (tarball,) = folder.glob("*.tgz")
+    return tarball
+
+
+@pytest.fixture(scope="session")
+def installed(tarball, tmp_path_factory):
+    """A folder whose node_modules has the package, beside what its adapters are for."""
+    folder = tmp_path_factory.mktemp("app")
+    modules = folder / "node_modules"
+    modules.mkdir()
+    for path in (TOOLS / "node_modules").iterdir():
+        (modules / path.name).symlink_to(path)
+    with tarfile.open(tarball) as archive:
+        archive.extractall(modules, filter="data")
+    (modules / "package").rename(modules / "mlx-gateway-client")
+    return folder
+
+
+def run(program, *arguments, cwd=None):
+    path = f"{NODE.parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        [program, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, "PATH": path},
+    )
+
+
+async def run_in_node(body, cwd, **given):
+    """Run a program that has the values `given`, and return what it says last, as JSON."""
+    constants = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in given.items())
+    process = await asyncio.create_subprocess_exec(
+        NODE,
+        "--input-type=module",
+        "--eval",
+        f"{constants}{body}",
+        cwd=cwd,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            said, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode == 0, errors.decode()
+    return json.loads(said)
