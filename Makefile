@@ -19,6 +19,11 @@ INSTALL := $(BIN)/uv pip install --quiet --constraint requirements.lock --python
 WORKERS ?= 3
 PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
+# A CPU's fused kernels take about a second each to compile, and the tests' small models would need
+# five hundred. What `test` leaves out here `test-slow` and `test-real` have, and the programs that
+# tests start.
+UNFUSED := MLX_DISABLE_COMPILE=1
+
 .DEFAULT_GOAL := check
 
 .PHONY: check serve smollm2 chat test test-slow test-real coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser wheel npm-package lock clean help
@@ -41,7 +46,7 @@ chat: $(VENV)/serve.ready  ## Chat in the terminal with a gateway that is runnin
 	@$(BIN)/mlx-gateway chat $(ARGS)
 
 test: $(VENV)/dev.ready $(VENV)/asyncapi.ready browser  ## Run the tests: ARGS="tests/provider -k cancel"
-	$(PYTEST) -m "not slow and not real" $(ARGS)
+	$(UNFUSED) $(PYTEST) -m "not slow and not real" $(ARGS)
 
 test-slow: $(VENV)/dev.ready $(FRAMEWORKS)/ready npm-package browser  ## Run more of what `test` does a little of
 	$(PYTEST) -m slow $(ARGS)

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.real, pytest.mark.browser, pytest.mark.timeout(300)]
 async def test_a_chat_of_two_turns(provider, reference, new_page):
     async with running(provider) as gateway:
         page = await new_page(gateway.url)
-        first = await answered(page, "What is the capital of France?")
+        first = await answered(page, "Name the capital of France.")
         assert "Paris" in await first.inner_text()
         second = await answered(page, "And of Italy?")
         assert "Rome" in await second.inner_text()

@@ -42,6 +42,7 @@ IMPORTS = (
 )
 FORKS = sys.platform == "linux"
 MEASURED = "MEASURED_FOR"  # the variable that has programs measured from their first import on
+UNFUSED = "MLX_DISABLE_COMPILE"  # the variable that keeps mlx from fusing operations
 ROOT = Path(__file__).parent.parent.parent
 NUMBER = struct.Struct("i")
 REQUEST_BYTES = 1 << 20
@@ -93,8 +94,8 @@ class ForkServer:
 
 @functools.cache
 def common_server():
-    """Return the fork server of programs that bring none."""
-    server = ForkServer(os.environ)
+    """Return the fork server of programs that bring none; they fuse operations, as users' do."""
+    server = ForkServer({name: os.environ[name] for name in os.environ if name != UNFUSED})
     atexit.register(server.close)
     return server
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from provider.runtime.fused_kernels import PREFIX, FusedKernels
+from provider.runtime.mlx import on_cpu
 
+ROOT = Path(__file__).parents[3]
 SUBFOLDER = "mlx/1.0/cpu"
 
 
@@ -106,3 +110,16 @@ def test_a_cache_that_is_removed_meanwhile_is_no_error(tmp_path: Path) -> None:
     process.keep()
     process.close()
     assert not kept.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not on_cpu(), reason="mlx compiles with the system's compiler on a CPU alone")
+def test_runs_give_the_tokens_of_mlx_lm_with_fused_kernels_too() -> None:
+    """The tests of `make test` fuse nothing, since each kernel takes a second to compile."""
+    hidden = ("MLX_DISABLE_COMPILE", "PYTEST_")
+    environment = {name: os.environ[name] for name in os.environ if not name.startswith(hidden)}
+    parity = ["tests/provider/engine/test_parity.py", "-k", "qwen3-greedy or gemma3-greedy"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *parity]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
