@@ -121,5 +121,7 @@ def test_runs_give_the_tokens_of_mlx_lm_with_fused_kernels_too() -> None:
     environment = {name: os.environ[name] for name in os.environ if not name.startswith(hidden)}
     parity = ["tests/provider/engine/test_parity.py", "-k", "qwen3-greedy or gemma3-greedy"]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *parity]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        command, check=False, env=environment, cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout
