@@ -9,17 +9,24 @@ Rule 3: deltas come in the order in which the model wrote their text.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from provider.events import CallDelta, Delta, TextDelta, TokenLogprob
 from provider.formats.families import model_format
 from provider.formats.tool_calls import ToolText
 from provider.interface import ToolCallDelta
-from provider.runtime.mlx_lm import TextStateMachine, make_text_state_machine
+from provider.runtime.mlx_lm import (
+    TextStateMachine,
+    decodes_tokens_apart,
+    make_text_state_machine,
+)
 
 __all__ = ["ANSWER_STATE", "REASONING_STATE", "TextFormat", "TextStream", "initial_state"]
 
 ANSWER_STATE, REASONING_STATE, TOOL_STATE = "normal", "reasoning", "tool"
+MAX_PLAIN = 1 << 15  # tokens whose deltas are kept for each channel, some 8 MiB
 
 
 class TextFormat:
@@ -31,6 +38,52 @@ class TextFormat:
         # A model may close its thinking once more after the engine has closed it.
         ends = [tokenizer.think_end] if tokenizer.has_thinking and tokenizer.think_end else []
         self.strays = [(end, ANSWER_STATE) for end in ends]
+        self.plain: dict[str, PlainDeltas] = {}  # by the state of their text
+        if decodes_tokens_apart(tokenizer):
+            channels = ((ANSWER_STATE, False), (REASONING_STATE, True))
+            self.plain = {state: PlainDeltas(self, reasoning=it) for state, it in channels}
+        self._before = tokenizer.encode("a", add_special_tokens=False)  # any text
+
+    def plain_text(self, token: int) -> str:
+        """Return the text that a token has after any other text, "" if it depends on that text.
+
+        It does if it may be a part of a character or of a marker.
+        """
+        detokenizer = self.tokenizer.detokenizer
+        for before in self._before:
+            detokenizer.add_token(before)
+        if not detokenizer.last_segment:
+            return ""
+        detokenizer.add_token(token)
+        text: str = detokenizer.last_segment
+        return text if self._marker_begins.isdisjoint(text) else ""
+
+    @cached_property
+    def _marker_begins(self) -> frozenset[str]:
+        """The characters with which a marker begins, in whatever state it counts."""
+        _, _, states, _ = self.markers.make_state()
+        edges = chain.from_iterable(trie for trie, _ in states.values())
+        return frozenset(edges) | {end[0] for end, _ in self.strays}
+
+
+class PlainDeltas(dict[int, TextDelta | None]):
+    """The deltas of tokens whose text is shown in one channel as it is, made when they first come.
+
+    It is None for a token whose text depends on what is before it.
+    """
+
+    def __init__(self, text_format: TextFormat, *, reasoning: bool, most: int = MAX_PLAIN):
+        super().__init__()
+        self._text_format = text_format
+        self._reasoning = reasoning
+        self._most = most
+
+    def __missing__(self, token: int) -> TextDelta | None:
+        text = self._text_format.plain_text(token)
+        if len(self) >= self._most:
+            self.clear()
+        made = self[token] = TextDelta(text, self._reasoning) if text else None
+        return made
 
 
 def initial_state(tokenizer: Any, prompt: Sequence[int]) -> str:
@@ -100,14 +153,32 @@ class TextStream:
             {ANSWER_STATE: [*text_format.strays, *((s, None) for s in stop)]}
         )
         self._stop_state = self._stops.make_state()
+        self._stop_begins = frozenset(text[0] for text in stop)
+        self._plain: PlainDeltas | None = None  # those that may be shown at once, where any may
         self._tool_text: ToolText | None = None  # text of a tool call that has not ended
 
     def add(self, token: int) -> list[Delta]:
         """Add one token; return the deltas that it produces."""
+        plain = None if self._plain is None else self._plain[token]
+        if plain and (not self._stop_begins or self._stop_begins.isdisjoint(plain.text)):
+            self.reasoning_tokens += plain.reasoning
+            return [plain]
         self._detokenizer.add_token(token)
-        deltas = self._split(self._detokenizer.last_segment)
+        text = self._detokenizer.last_segment
+        deltas = self._split(text)
         self.reasoning_tokens += self._markers[0] == REASONING_STATE
+        self._plain = self._plain_deltas() if text else None
         return deltas
+
+    def _plain_deltas(self) -> PlainDeltas | None:
+        """Return the deltas that may be shown without a look at what is held back; None if it is.
+
+        The detokenizer holds nothing back after it has given text.
+        """
+        state, _, _, held = self._markers
+        if held or self.stopped or self._stop_state[-1]:
+            return None
+        return self._text_format.plain.get(state)
 
     def described(self, token: int, drawn: TokenLogprob) -> dict[str, Any]:
         """Return a token's log-probability in the format of OpenAI's interface."""

@@ -48,7 +48,11 @@ from mlx_lm.sample_utils import (
     make_logits_processors,
     make_sampler,
 )
-from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.tokenizer_utils import (
+    BPEStreamingDetokenizer,
+    SPMStreamingDetokenizer,
+    TokenizerWrapper,
+)
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import dequantize_model, load_config, load_model, load_tokenizer
 from transformers import PreTrainedTokenizerBase, dynamic_module_utils
@@ -68,6 +72,7 @@ __all__ = [
     "apply_min_p",
     "apply_top_k",
     "apply_top_p",
+    "decodes_tokens_apart",
     "dequantize_model",
     "detokenizer_class",
     "greedy_sampler",
@@ -111,6 +116,14 @@ def inner_tokenizer(wrapped: Any) -> Any:
 def detokenizer_class(wrapped: Any) -> type[Any]:
     """Return the tokenizer's class of streaming detokenizers."""
     return type(wrapped._detokenizer)  # noqa: SLF001
+
+
+def decodes_tokens_apart(wrapped: Any) -> bool:
+    """Return whether a token's text is the same after any text that its detokenizer has given.
+
+    That holds for the detokenizers that join bytes; others decode a line of tokens at a time.
+    """
+    return detokenizer_class(wrapped) in {BPEStreamingDetokenizer, SPMStreamingDetokenizer}
 
 
 def own_renderer(wrapped: Any) -> Callable[..., Any] | None:

@@ -7,11 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlx_lm.chat_templates.muse_spark import RESPONSE_FORMAT
-from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.tokenizer_utils import (
+    BPEStreamingDetokenizer,
+    NaiveStreamingDetokenizer,
+    SPMStreamingDetokenizer,
+    TokenizerWrapper,
+)
 
 from provider.embedded import MODEL_PATH
 from provider.events import CallDelta, TextDelta
-from provider.formats.text_stream import TextFormat, TextStream, initial_state
+from provider.formats.text_stream import PlainDeltas, TextFormat, TextStream, initial_state
 from provider.models.loading import tokenizer_of
 
 TOKENIZER = tokenizer_of(MODEL_PATH)
@@ -205,6 +210,73 @@ def test_any_split_into_tokens_gives_the_same(parts, data):
     stop = data.draw(st.lists(st.sampled_from(["STOP", "TOP", "a", "🦊"]), max_size=2))
     byte_by_byte = outcome([BYTES[byte] for byte in text.encode()], stop=stop)
     assert outcome(tokens_of(text, cuts), stop=stop) == byte_by_byte
+
+
+# Tokens with a known text are shown without a look at the text before them. ---------------------
+
+DETOKENIZERS = (BPEStreamingDetokenizer, SPMStreamingDetokenizer, NaiveStreamingDetokenizer)
+
+
+def wrapped(detokenizer):
+    thinking = {"tool_call_start": "<tool_call>", "tool_call_end": "</tool_call>"}
+    made = TokenizerWrapper(TOKENIZER._tokenizer, detokenizer, **thinking)
+    return TextFormat(made)
+
+
+FORMATS = {
+    detokenizer: (wrapped(detokenizer), wrapped(detokenizer)) for detokenizer in DETOKENIZERS
+}
+for _, looking in FORMATS.values():
+    looking.plain.clear()
+TOKENS = st.one_of(
+    st.integers(0, len(VOCABULARY) + 1),
+    st.sampled_from([*BYTES.values(), *encode("see STOP <>/ a. b <think>"), *encode(" ")]),
+)
+
+
+def nameless(delta):
+    """Return a delta without the id of its call, which is another each time."""
+    return replace(delta.call, id="") if isinstance(delta, CallDelta) else delta
+
+
+@given(
+    st.sampled_from(DETOKENIZERS),
+    st.lists(TOKENS, max_size=24),
+    st.lists(st.sampled_from(["STOP", "TOP", "a", ". b"]), max_size=2),
+    st.sampled_from(["normal", "reasoning"]),
+)
+def test_deltas_of_known_texts_are_those_of_the_detokenizer(detokenizer, tokens, stop, state):
+    said = []
+    for text_format in FORMATS[detokenizer]:
+        stream, deltas = TextStream(text_format, stop=stop, state=state), []
+        for token in tokens:
+            try:
+                deltas.append(stream.add(token))
+            except IndexError:  # some detokenizers know no token beyond the vocabulary
+                break
+        deltas.append(stream.finish())
+        shown = [[nameless(delta) for delta in step] for step in deltas]
+        said.append((shown, stream.reasoning_tokens, stream.stopped))
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("detokenizer", DETOKENIZERS)
+def test_a_known_text_is_looked_up_where_tokens_are_decoded_apart(detokenizer):
+    text_format, _ = FORMATS[detokenizer]
+    stream = TextStream(text_format)
+    for token in encode("Once upon a time."):
+        stream.add(token)
+    kept = text_format.plain.get("normal", {})
+    assert bool(kept) == (detokenizer is not NaiveStreamingDetokenizer)
+    assert all(delta is None or "<" not in delta.text for delta in kept.values())
+
+
+def test_few_deltas_are_kept():
+    kept = PlainDeltas(TextFormat(TOKENIZER), reasoning=True, most=3)
+    tokens = encode("Once upon a time there was a fox.")
+    texts = [TOKENIZER.decode([token]) for token in tokens]
+    assert [kept[token] for token in tokens] == [TextDelta(text, True) for text in texts]
+    assert 0 < len(kept) <= 3
 
 
 def test_a_repeated_end_of_thinking_is_not_shown():
