@@ -47,6 +47,7 @@
  * @typedef {{id: string, ticket: string, window?: number}} Ticket What `resume` needs, as plain data
  * @typedef {Pick<GenerateOptions, "signal" | "onprogress" | "oncall"> & {after?: number}} ResumeOptions
  *   `after` is the number of the last frame that is not wanted again; by default all are
+ * @typedef {ResumeOptions & {window?: number}} FollowOptions
  * @typedef {{
  *   type: "text" | "reasoning", text: string, channel: "answer" | "reasoning",
  *   logprobs?: TokenLogprob[], choice?: number,
@@ -87,7 +88,7 @@
  *   messages: Message[], tools: Tool[], maxRounds?: number,
  *   onresult?: (call: ToolCall, content: string) => void,
  * }} ToolOptions
- * @typedef {{type: "resume", id: string, ticket?: string, after: number}} Resume
+ * @typedef {{type: "resume", id: string, ticket?: string, after: number, follow?: boolean, window?: number}} Resume
  * @typedef {Result & {messages: Message[]}} ToolResult `messages` are the turns that were added
  * @typedef {"connecting" | "open" | "waiting" | "closed"} ConnectionState
  * @typedef {{
@@ -470,8 +471,25 @@ export function connect(url, options = {}) {
    * @param {Ticket} ticket
    * @param {ResumeOptions} [options]
    */
-  function resume({ id, ticket, window }, { after = -1, ...options } = {}) {
-    const run = addRun(id, { ...options, window, ticket, after });
+  function resume({ id, ticket, window }, options) {
+    return join(id, { ...options, window, ticket });
+  }
+
+  /**
+   * @param {Pick<Ticket, "ticket">} ticket
+   * @param {FollowOptions} [options]
+   */
+  function follow({ ticket }, options) {
+    lastId += 1;
+    return join(`${ownName}-${lastId}`, { window: WINDOW, ...options, ticket, follow: true });
+  }
+
+  /**
+   * @param {string} id
+   * @param {FollowOptions & {ticket: string, follow?: boolean}} options
+   */
+  function join(id, { after = -1, ...options }) {
+    const run = addRun(id, { ...options, after });
     // Without a connection, it is resumed with the others once there is one.
     const start = () => (state === "open" || state === "closed") && send(run.resume());
     return begin(run, start, options.signal);
@@ -479,7 +497,7 @@ export function connect(url, options = {}) {
 
   /**
    * @param {string} id
-   * @param {ResumeOptions & {window?: number, ticket?: string}} options
+   * @param {FollowOptions & {ticket?: string, follow?: boolean}} options
    */
   function addRun(id, { window, ...options }) {
     /** @type {ReturnType<typeof createRun>} */
@@ -540,6 +558,11 @@ export function connect(url, options = {}) {
      */
     resume,
     /**
+     * Read a generation that another page has, without an effect on it: `cancel` and leaving the loop end
+     * only the reading. A reader slower than the gateway's memory gets a GatewayError `slow_client`.
+     */
+    follow,
+    /**
      * Generate, run the functions that the model calls, send it their results, and go on until it
      * has answered. Calls of tools without a `run` are left to the caller: they are in the result's
      * `toolCalls`. If a function throws, or the model calls a tool that does not exist, the model gets
@@ -580,7 +603,7 @@ export function connect(url, options = {}) {
  * @param {{
  *   onprogress?: (progress: Progress) => void, oncall?: (call: ToolCall) => void,
  *   cancel: () => void, ended: () => void, resume: (frame: Resume) => void, ack: (seq: number) => void,
- *   window: number, ticket?: string, after?: number,
+ *   window: number, ticket?: string, after?: number, follow?: boolean,
  * }} hooks `ack` is called for each half of the window that the caller has processed; `ticket` and `after` are of a run that another client has started
  */
 function createRun(id, hooks) {
@@ -622,7 +645,8 @@ function createRun(id, hooks) {
     rewound = after < last;
     acked = after;
     queue.add({ type: "resumed" });
-    return { type: "resume", id, ticket, after };
+    const bound = windowed ? { window: hooks.window } : {};
+    return { type: "resume", id, ticket, after, ...(hooks.follow ? { follow: true, ...bound } : {}) };
   }
 
   /** @param {Progress} progress @param {number} [seq] */

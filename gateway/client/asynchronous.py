@@ -28,6 +28,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Literal, Self
 
+from msgspec.structs import replace
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_socket
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
@@ -169,8 +170,17 @@ class GatewayClient:
         frame = Generate(id=fields.pop("id", None) or number, resumable=resumable, **fields)
         return Run(self, frame)
 
+    def follow(self, ticket: str, *, after: int = -1, window: int | None = WINDOW) -> Run:
+        """Return a generation that another client has, from the frame after the number `after`.
+
+        It is only read: cancelling or leaving it ends the reading, and the generation goes on. A
+        reader that is too slow gets a GatewayError with the code `slow_client`.
+        """
+        number = f"g{next(self._ids)}"
+        return Run(self, Resume(id=number, ticket=ticket, after=after, follow=True, window=window))
+
     async def start(self, run: Run) -> None:
-        """Send a generation's `generate` frame, unless it was sent before.
+        """Send a generation's first frame, unless it was sent before.
 
         Raises ConnectionLostError, and GatewayError for a frame over the gateway's size limit,
         which would end the connection with all its generations.
@@ -192,7 +202,7 @@ class GatewayClient:
             self._fail(run, lost)
             raise lost from error
 
-    def _encode(self, frame: Generate) -> bytes:
+    def _encode(self, frame: Generate | Resume) -> bytes:
         """Return a frame as bytes. Raises GatewayError if it is over the gateway's size limit."""
         message = self._codec.encode(frame)
         size, most = len(message), self.ready.limits.get("max_frame_bytes")
@@ -369,7 +379,10 @@ class GatewayClient:
     async def _resume_after(self, socket: ClientConnection, run: Run, after: int) -> None:
         assert run.ticket is not None
         run.acknowledged, run.rewound = after, after < run.last
-        await self._write(socket, Resume(id=run.id, ticket=run.ticket, after=after))
+        frame = Resume(id=run.id, ticket=run.ticket, after=after)
+        if isinstance(run.frame, Resume):
+            frame = replace(run.frame, after=after)
+        await self._write(socket, frame)
 
     async def _live(self) -> None:
         """Read from the connection, and reconnect whenever it is lost."""

@@ -18,6 +18,7 @@ from gateway.protocol.frames import (
     Loading,
     Progress,
     Queued,
+    Resume,
     ServerFrame,
     Started,
     ToolCall,
@@ -54,7 +55,8 @@ class Run:
     `done.choices` says how each has ended.
     """
 
-    def __init__(self, client: Sender, frame: Generate):
+    def __init__(self, client: Sender, frame: Generate | Resume):
+        after, ticket = (frame.after, frame.ticket) if isinstance(frame, Resume) else (-1, None)
         self.id = frame.id
         self.frame = frame
         self.text = ""
@@ -66,13 +68,13 @@ class Run:
         self.progress: Progress | None = None
         self.calls: dict[int, ToolCall] = {}
         self.done: Done | None = None
-        self.last = -1  # the highest `seq` received
-        self.read = -1  # the highest `seq` taken by the reader
+        self.last = after  # the highest `seq` received
+        self.read = after  # the highest `seq` taken by the reader
         self.over = False
         self._client = client
-        self.ticket: str | None = None  # set by `started`
+        self.ticket: str | None = ticket  # set by `started` too
         self.window = frame.window
-        self.acknowledged = -1  # the highest `seq` acknowledged
+        self.acknowledged = after  # the highest `seq` acknowledged
         self.rewound = False  # whether received frames were asked for again, and none has come yet
         self.started_here = False  # whether its `generate` was sent, or is being sent
         self._frames: asyncio.Queue[ServerFrame | GatewayError] = asyncio.Queue()
@@ -171,7 +173,7 @@ class Run:
         self.last = self.last if seq is None else seq
         self.over = isinstance(frame, Done | Error)
         if isinstance(frame, Started):
-            self.ticket = frame.ticket
+            self.ticket = self.ticket or frame.ticket
         if isinstance(frame, Chunk):
             if frame.channel is None and frame.choice == 0:
                 self.text += frame.text

@@ -141,11 +141,13 @@ class Ack(_FromClient, tag="ack", frozen=True, kw_only=True):
 
 
 class Resume(_FromClient, tag="resume", frozen=True, kw_only=True):
-    """Takes over a generation after a reconnect."""
+    """Takes over a generation after a reconnect; with `follow` only reads it, under another id."""
 
     id: Id
     ticket: str
     after: Annotated[int, Meta(ge=-1)]
+    follow: bool = False
+    window: Annotated[int, Meta(ge=1)] | None = None  # of the one that follows
 
 
 class Ping(_FromClient, tag="ping", frozen=True, kw_only=True):

@@ -2,8 +2,9 @@
 
 Rule 1: every change of state is in TRANSITIONS.
 Rule 2: it ends with exactly one terminal event, `done` or `failed`, and nothing follows it.
-Rule 3: events are numbered when they are sent. Texts that wait for a slow client are merged into
-one chunk; none is dropped or reordered, and the numbers have no gap.
+Rule 3: events are numbered when they are sent, or when followers read them while no first reader
+is connected. Texts that wait for a slow client are merged into one chunk; none is dropped or
+reordered, and the numbers have no gap.
 Rule 4: with a window of n, at most n numbered events are sent beyond the last acknowledged one.
 Rule 5: a resumable generation keeps its newest sent events, up to a bound in bytes, so that they
 can be sent again on another connection.
@@ -136,6 +137,7 @@ class Generation:
         # The sent events before `_next_seq`, in order and without a gap, each with its size.
         self._kept: deque[tuple[Numbered, int]] = deque()
         self._kept_bytes = 0
+        self.followed = False  # whether there are other readers of what is kept
         self._answers = [Answer() for _ in range(self.answers)]
 
     # State.
@@ -182,16 +184,37 @@ class Generation:
     def ack(self, seq: int) -> None:
         """Record that the client has processed all sent events up to the number `seq`."""
         self._acked = max(self._acked, min(seq, self._sent_seq))
-        if not self.keep_on_close:  # then a page without any of them may come
+        if not (self.keep_on_close or self.followed):  # then a page without any of them may come
             self._drop_kept(lambda frame: (frame.seq or 0) <= self._acked)
 
     def replay(self, after: int) -> None:
         """Send all events after the number `after` again. Raises NotResumable."""
+        self.check_kept(after)
+        self._sent_seq = self._acked = after
+
+    def check_kept(self, after: int) -> None:
+        """Raise NotResumable unless all events after the number `after` are kept."""
         if after >= self._next_seq:
             raise NotResumable(f"no frame {after} has been sent", ("after",))
         if after + 1 < self._next_seq - len(self._kept):
             raise NotResumable(f"frame {after + 1} is no longer kept")
-        self._sent_seq = self._acked = after
+
+    # Followers.
+
+    @property
+    def newest(self) -> int:
+        """The highest number so far, -1 for none."""
+        return self._next_seq - 1
+
+    def kept(self, seq: int) -> Numbered | None:
+        """Return the event with this number, which has been given; None if it is not kept."""
+        behind = self._next_seq - seq
+        return self._kept[-behind][0] if behind <= len(self._kept) else None
+
+    def number(self) -> None:
+        """Give all that waits a number, and keep it until the first reader comes back."""
+        while self._waiting:
+            self._leave(self._waiting.popleft())
 
     # Responses of the provider.
 
@@ -275,6 +298,11 @@ class Generation:
             if first.numbered and (self.window_closed or self._behind):
                 break
             frames.append(self._leave(self._waiting.popleft()))
+            if first.numbered:
+                self._sent_seq = self._next_seq - 1
+        # The other half is left for events that come while the client is away.
+        if self._kept_bytes > self._keep_bytes // 2 and not self._behind:
+            self._drop_kept(lambda first: self._kept_bytes > self._keep_bytes // 2)
         return frames
 
     def _again(self) -> list[Event]:
@@ -292,22 +320,13 @@ class Generation:
             return item.frame(self.id, None)
         if not isinstance(item, WaitingFrame) and self._newest.get(item.choice) is item:
             del self._newest[item.choice]
-        frame = item.frame(self.id, self._number())
+        frame = item.frame(self.id, self._next_seq)
+        self._next_seq += 1
         if self.ticket is not None:
             size = item.sent_size if isinstance(item, WaitingFrame) else item.size
-            self._keep(frame, FRAME_BYTES + size)  # type: ignore[arg-type]
+            self._kept.append((frame, FRAME_BYTES + size))  # type: ignore[arg-type]
+            self._kept_bytes += FRAME_BYTES + size
         return frame
-
-    def _number(self) -> int:
-        self._sent_seq = self._next_seq
-        self._next_seq += 1
-        return self._sent_seq
-
-    def _keep(self, frame: Numbered, size: int) -> None:
-        self._kept.append((frame, size))
-        self._kept_bytes += size
-        # The other half is left for events that come while the client is away.
-        self._drop_kept(lambda first: self._kept_bytes > self._keep_bytes // 2)
 
     def _drop_kept(self, may_go: Callable[[Numbered], bool]) -> None:
         while len(self._kept) > 1 and may_go(self._kept[0][0]):

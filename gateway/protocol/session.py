@@ -20,6 +20,7 @@ from typing import assert_never
 
 from gateway.protocol.codes import BadFrame, ErrorCode
 from gateway.protocol.events import Event, Failed, Refusal, Request
+from gateway.protocol.follower import Follower
 from gateway.protocol.frames import (
     Ack,
     Cancel,
@@ -51,7 +52,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class TakeOver:
-    """Command: find the generation with this ticket, and `adopt` or `refuse` it."""
+    """Command: find the generation with this ticket, and `adopt`, `follow` or `refuse` it."""
 
     frame: Resume
 
@@ -83,16 +84,16 @@ class Session:
         self._keep_bytes = keep_bytes
         self._max_bytes = max_bytes
         self._admit = admit
-        self._generations: dict[str, Generation] = {}
-        self._line: deque[Event | Generation] = deque()
+        self._generations: dict[str, Generation | Follower] = {}
+        self._line: deque[Event | Generation | Follower] = deque()
         self._line_bytes = 0  # size of the events in line that belong to no generation
-        self._in_line: set[Generation] = set()
+        self._in_line: set[Generation | Follower] = set()
 
     # Sending.
 
     @property
-    def generations(self) -> Collection[Generation]:
-        """The generations whose terminal event has not been sent."""
+    def generations(self) -> Collection[Generation | Follower]:
+        """The generations and followers whose terminal event has not been sent."""
         return self._generations.values()
 
     @property
@@ -109,18 +110,20 @@ class Session:
         """The size of the waiting events that belong to no generation, see `_size`."""
         return self._line_bytes
 
-    def pop_events(self) -> tuple[list[Event], Generation | None]:
+    def pop_events(self) -> tuple[list[Event], Generation | Follower | None]:
         """Return the events that may be sent for the first in line, and remove it from the line.
 
         The second value is the generation that they belong to, None for an event without one.
         Raises IndexError if nothing waits.
         """
         first = self._line.popleft()
-        if not isinstance(first, Generation):
+        if not isinstance(first, Generation | Follower):
             self._line_bytes -= _size(first)
             return [first], None
         self._in_line.discard(first)
         events = first.pop_events()
+        if isinstance(first, Follower) and first.sendable:
+            self.enqueue(first)
         if first.over and self._generations.get(first.id) is first:
             del self._generations[first.id]
         return events, first
@@ -211,8 +214,15 @@ class Session:
             return []
         return [TakeOver(frame)]
 
-    def cancel(self, generation: Generation, now: float) -> list[Command]:
-        """Cancel a generation; return the commands to carry out, none if it had ended."""
+    def cancel(self, generation: Generation | Follower, now: float) -> list[Command]:
+        """Cancel a generation; return the commands to carry out, none if it had ended.
+
+        A follower only leaves.
+        """
+        if isinstance(generation, Follower):
+            generation.leave()
+            self.enqueue(generation)
+            return []
         if not generation.cancel(now):
             return []
         self.enqueue(generation)
@@ -220,7 +230,7 @@ class Session:
 
     # Generations.
 
-    def enqueue(self, generation: Generation) -> None:
+    def enqueue(self, generation: Generation | Follower) -> None:
         """Put a generation in line, because it may have new events; `pop_events` returns them."""
         if generation not in self._in_line:
             self._in_line.add(generation)
@@ -241,6 +251,16 @@ class Session:
         self._generations[generation.id] = generation
         self.enqueue(generation)
         return None
+
+    def follow(self, generation: Generation, frame: Resume) -> Follower | Refusal:
+        """Add a follower of a generation, or return the reason why this can't be done."""
+        if frame.id in self._generations:
+            return _duplicate(frame.id)
+        try:
+            follower = self._generations[frame.id] = Follower(generation, frame)
+        except NotResumable as error:
+            return Refusal(ErrorCode.NOT_RESUMABLE, str(error), fields=error.fields)
+        return follower
 
     def lose(self, generation: Generation, why: Refusal) -> None:
         """Forget a generation that another connection has taken over, and tell the client `why`."""

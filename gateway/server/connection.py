@@ -25,6 +25,7 @@ from websockets.exceptions import ConnectionClosed
 from gateway.dialects.base import Dialect, Message
 from gateway.protocol.codes import BadFrame, CloseCode, ErrorCode, NotAFrame
 from gateway.protocol.events import Refusal, Request
+from gateway.protocol.follower import Follower
 from gateway.protocol.frames import Hello, Ready, Resume
 from gateway.protocol.generation import Generation
 from gateway.protocol.session import Begin, Command, Session, Stop, TakeOver
@@ -43,6 +44,7 @@ LARGE = 8 * 1024  # bytes of a message; smaller ones are decoded within two mill
 MAX_WAITING = 256  # events; bounds the memory for a client that sends and never reads
 MAX_WAITING_BYTES = 64 * 1024  # of pongs and refusals, which may quote what the client sent
 MIN_SHARE = 1024  # bytes of waiting text allowed to each generation, however many there are
+MAX_FOLLOWERS = 16  # of one generation
 NO_TICKET = (
     "unknown ticket: it has expired, or the gateway was restarted "
     "(then `epoch` in `ready` has changed)"
@@ -84,6 +86,7 @@ class Connection:
         )
         # The tasks of generations whose terminal event is not written yet.
         self._tasks: dict[Generation, GenerationTask] = {}
+        self._followed: dict[Follower, GenerationTask] = {}
         self._stopped: set[GenerationTask] = set()  # cancelled tasks that may not have closed yet
         self._closing: set[asyncio.Task[None]] = set()
         self._wake_writer = asyncio.Event()
@@ -118,8 +121,9 @@ class Connection:
         Bounded by `close_timeout_s`; a client that does not take them is aborted.
         """
         async with ended_within(self._settings.close_timeout_s, self._socket):
-            for generation in list(self._tasks):  # empty once they are released
-                self._carry_out(self._session.cancel(generation, time.monotonic()))
+            live: list[Generation | Follower] = [*self._tasks, *self._followed]
+            for one in live:  # none once they are released
+                self._carry_out(self._session.cancel(one, time.monotonic()))
             await self._flush()
             await self._socket.close(code, "the gateway is stopping")
 
@@ -168,7 +172,7 @@ class Connection:
     async def _end_when_idle(self, seconds: float) -> None:
         while True:
             left = self._last_busy + seconds - self._loop.time()
-            if left <= 0 and not self._tasks:
+            if left <= 0 and not (self._tasks or self._followed):
                 break
             await asyncio.sleep(max(left, seconds / 10))
         await self._close(CloseCode.NORMAL, f"nothing asked for {seconds:g} s")
@@ -260,10 +264,12 @@ class Connection:
 
     def _take_over(self, frame: Resume, owner: Token | None) -> None:
         task = self._generations.resume_store.find(
-            frame.ticket, frame.id, owner.name if owner else None
+            frame.ticket, None if frame.follow else frame.id, owner.name if owner else None
         )
         if task is None:
             refusal: Refusal | None = Refusal(ErrorCode.NOT_RESUMABLE, NO_TICKET)
+        elif frame.follow:
+            refusal = self._follow(task, frame)
         else:
             refusal = self._session.adopt(task.generation, frame.after)
         if refusal is not None or task is None:
@@ -271,12 +277,34 @@ class Connection:
             assert refusal is not None
             self._session.refuse(None if known else frame.id, refusal)
             return
+        if frame.follow:
+            return
         self._generations.metrics.resumed += 1
         if task.subscriber is not self:
             task.subscriber.lose(task)
             task.subscriber = self
         self._tasks[task.generation] = task
         task.wake()
+
+    def _follow(self, task: GenerationTask, frame: Resume) -> Refusal | None:
+        if len(task.followers) >= MAX_FOLLOWERS:
+            return Refusal(ErrorCode.RATE_LIMITED, f"{MAX_FOLLOWERS} clients follow it already")
+        follower = self._session.follow(task.generation, frame)
+        if isinstance(follower, Refusal):
+            return follower
+        self._followed[follower] = task
+        task.join(follower, self._notify_follower)
+        return None
+
+    def _notify_follower(self, follower: Follower) -> None:
+        if follower.sendable:
+            self._session.enqueue(follower)
+            self._write_now()
+
+    def _part(self, follower: Follower) -> None:
+        task = self._followed.pop(follower, None)
+        if task is not None:
+            task.part(follower)
 
     def lose(self, task: GenerationTask) -> None:
         """Stop sending a generation that another connection has taken over."""
@@ -290,6 +318,8 @@ class Connection:
 
         Waits for `close_timeout_s` at most; a generator that takes longer closes in the background.
         """
+        for follower in list(self._followed):
+            self._part(follower)
         code = self._socket.close_code
         gone = self._generations.draining or code == CloseCode.NOT_AUTHENTICATED
         # A browser closes with 1001 when its page is left, and most pages lose their tickets then.
@@ -376,8 +406,12 @@ class Connection:
         self._sending = False
         self._sending_since = None
 
-    def _after_write(self, generation: Generation | None) -> None:
+    def _after_write(self, generation: Generation | Follower | None) -> None:
         """Wake a generation's task after its events were written, or forget it if it is over."""
+        if isinstance(generation, Follower):
+            if generation.over:
+                self._part(generation)
+            return
         task = self._tasks.get(generation) if generation is not None else None
         if task is None:
             return
@@ -387,6 +421,8 @@ class Connection:
             self._last_busy = self._loop.time()
         else:
             task.wake()
+        if task.followers:
+            task.tell_followers()
 
     def _start_watchdog(self) -> None:
         """Start the timer that bounds a write; one timer serves many writes."""

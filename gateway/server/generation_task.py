@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.events import Refusal
+from gateway.protocol.follower import Follower
 from gateway.protocol.frames import Generate
 from gateway.protocol.generation import Generation
 from gateway.server.logs import unexpected
@@ -91,6 +92,8 @@ class GenerationTask:
         # Called once, when the provider has built the prompt, or the task has ended.
         self.on_built: Callable[[], None] | None = None
         self.asyncio_task: asyncio.Task[None] | None = None
+        # Called with each of its followers when there may be events for them.
+        self.followers: dict[Follower, Callable[[Follower], None]] = {}
         self._max_seconds = max_seconds
         self._max_prompt_tokens = max_prompt_tokens  # limit of a prompt, in tokens
         self._may_read = asyncio.Event()  # set while responses may be taken
@@ -122,6 +125,29 @@ class GenerationTask:
         """Let the task take responses again, unless the subscriber says `must_wait`."""
         if not self._may_read.is_set() and not self.subscriber.must_wait(self.generation):
             self._may_read.set()
+
+    def join(self, follower: Follower, notify: Callable[[Follower], None]) -> None:
+        """Let a follower read what is there and what comes."""
+        self.followers[follower] = notify
+        self.generation.followed = True
+        self.subscriber.notify(self)
+        notify(follower)
+
+    def part(self, follower: Follower) -> None:
+        """Forget a follower."""
+        self.followers.pop(follower, None)
+        self.generation.followed = bool(self.followers)
+
+    def tell_followers(self) -> None:
+        """Let the followers take new events."""
+        for follower, notify in list(self.followers.items()):
+            notify(follower)
+
+    def lose_followers(self, why: Refusal) -> None:
+        """End the following of those that have not read all."""
+        for follower, notify in list(self.followers.items()):
+            follower.lose(why)
+            notify(follower)
 
     async def _run(self, provider: AbstractLLMInterface, frame: Generate) -> None:
         generation, model, taken, last = self.generation, frame.model, 0, None

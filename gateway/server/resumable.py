@@ -1,8 +1,8 @@
 """The resumable generations by ticket, for clients that have lost their connection.
 
-A generation without a connection goes on until it holds `keep_bytes`, then waits. One that has
-ended is kept too, because its last frames may not have arrived. After `ttl_s` seconds without a
-connection it is forgotten, and stopped if it still runs.
+A generation without a connection goes on until it holds `keep_bytes`, then waits; its followers
+read what it holds. One that has ended is kept too, because its last frames may not have arrived.
+After `ttl_s` seconds without a connection it is forgotten, and stopped if it still runs.
 """
 
 from __future__ import annotations
@@ -10,10 +10,15 @@ from __future__ import annotations
 import asyncio
 import time
 
+from gateway.protocol.codes import ErrorCode
+from gateway.protocol.events import Refusal
 from gateway.protocol.generation import Generation
 from gateway.server.generation_task import GenerationTask
 
 __all__ = ["ResumeStore"]
+
+
+NO_LONGER = Refusal(ErrorCode.NOT_RESUMABLE, "the generation is no longer kept")
 
 
 class ResumeStore:
@@ -41,10 +46,10 @@ class ResumeStore:
         if task.generation.ticket is not None:
             self._tasks[task.generation.ticket] = task
 
-    def find(self, ticket: str, frame_id: str, owner: str | None) -> GenerationTask | None:
-        """Return the generation with this ticket, id and owner, None if there is none."""
+    def find(self, ticket: str, frame_id: str | None, owner: str | None) -> GenerationTask | None:
+        """Return the generation with this ticket, owner and id (None for any), None if none is."""
         task = self._tasks.get(ticket)
-        if task is None or (task.generation.id, task.owner) != (frame_id, owner):
+        if task is None or task.owner != owner or frame_id not in (None, task.generation.id):
             return None
         return task
 
@@ -55,6 +60,7 @@ class ResumeStore:
         loop = asyncio.get_running_loop()
         self._disconnected[task] = loop.call_later(self._ttl_s, self.drop, task)
         task.subscriber = self
+        self.notify(task)
         task.wake()
         self._make_room()
 
@@ -65,6 +71,8 @@ class ResumeStore:
         self.lose(task)
         if task.generation.cancel(time.monotonic()):
             task.stop()
+        self.notify(task)
+        task.lose_followers(NO_LONGER)
 
     def close(self) -> None:
         """Forget all generations, and stop those that still run."""
@@ -84,7 +92,10 @@ class ResumeStore:
     # The methods of a Subscriber.
 
     def notify(self, task: GenerationTask) -> None:
-        """Do nothing: there is no client to send to."""
+        """Let the followers read what there is; nobody else takes it now."""
+        if task.followers:
+            task.generation.number()
+            task.tell_followers()
 
     def must_wait(self, generation: Generation) -> bool:
         """Return whether the generation holds as many bytes as it may without a client."""

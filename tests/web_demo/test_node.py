@@ -101,3 +101,34 @@ async def test_a_run_that_waits_for_a_gateway_does_not_keep_an_abandoned_program
         """
     )
     assert said == "AbortError"
+
+
+async def test_another_client_follows_a_run_which_it_cannot_stop():
+    async with scripted_gateway(Say("a b c d"), Pause(3600)) as gateway:
+        said = await run_in_node(
+            """
+            const owner = m.connect(url), reader = m.connect(url);
+            const run = owner.generate({prompt: "hi"});
+            await run[Symbol.asyncIterator]().next();
+            const seen = [];
+            for await (const {text} of reader.follow(run.ticket, {window: 1})) {
+                seen.push(text);
+                if (seen.length === 2) break;
+            }
+            const late = reader.follow(run.ticket, {after: 1});
+            for await (const {text} of late) {
+                seen.push(text);
+                run.cancel();
+            }
+            const [one, other] = await Promise.all([run.result, late.result]);
+            owner.close();
+            reader.close();
+            const said = [seen.slice(0, 3), one.text, late.text, one.usage, other.usage];
+            console.log(JSON.stringify(said));
+            """,
+            stream_url(gateway),
+        )
+        seen, text, rest, usage, same = said
+        assert (seen, text, rest) == (["a ", "b ", "b "], "a b c d", "b c d")
+        assert usage == same
+        assert usage["completion_tokens"] > 0

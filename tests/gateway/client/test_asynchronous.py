@@ -439,6 +439,44 @@ async def test_a_gateway_that_says_nothing_is_not_waited_for():
                 pass
 
 
+async def test_another_client_follows_a_generation_over_a_new_connection_too():
+    gate = asyncio.Event()
+    provider = scripted(Say("a b"), Gate(gate), Say(" c"))
+    async with running(provider) as gateway, proxied(gateway) as proxy:
+        async with connect(stream_url(gateway)) as client, connect(proxy.url) as other:
+            run = client.generate(prompt="hi")
+            reading = asyncio.create_task(run.result())
+            await eventually(lambda: run.ticket)
+            follower, got = other.follow(run.ticket, window=2), []
+            async for chunk in follower:
+                got.append(chunk.text)
+                if len(got) == 2:
+                    proxy.cut()
+                    gate.set()
+            done = await reading
+            assert ("".join(got), follower.text) == ("a b c", run.text)
+            assert (follower.done.seq, follower.done.usage) == (done.seq, done.usage)
+            assert (other.connections, other.resumed) == (2, 1)
+
+
+async def test_a_follower_that_leaves_its_loop_stops_nothing():
+    gate = asyncio.Event()
+    async with running(scripted(Say("a b"), Gate(gate), Say(" c"))) as gateway:
+        async with connect(gateway.url) as client, connect(gateway.url) as other:
+            run = client.generate(prompt="hi")
+            reading = asyncio.create_task(run.result())
+            await eventually(lambda: run.ticket)
+            async with other.follow(run.ticket, after=0) as follower:
+                async for chunk in follower:
+                    assert chunk.text == "a "
+                    break
+            assert follower.done.finish_reason == "cancelled"
+            assert other._runs == {}
+            gate.set()
+            assert (await reading).finish_reason == "stop"
+            assert run.text == "a b c"
+
+
 async def test_a_generation_that_has_ended_is_forgotten():
     async with running(scripted(Say("x"))) as gateway, connect(gateway.url) as client:
         run = client.generate(prompt="hi")

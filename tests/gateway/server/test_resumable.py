@@ -1,10 +1,13 @@
 """Lost connections over real sockets, and clients that come back for the rest."""
 
 import asyncio
+import hashlib
 
 import pytest
 
 from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Ack, Cancel, Generate, Resume
+from gateway.server.connection import MAX_FOLLOWERS
+from gateway.server.tokens import Token, Tokens
 from provider.scripted import Call, Gate, Pause, Reason, Say, ScriptedProvider
 from tests.support.servers import eventually, running, wired
 
@@ -213,3 +216,192 @@ async def test_a_window_goes_on_where_it_was_after_a_resume():
                 frames.append(await wire.receive())
                 await wire.send(Ack(id="a", seq=frames[-1]["seq"]))
     assert text_of(frames) == "word " * 50
+
+
+# Followers.
+
+
+async def follow(wire, ticket, after=-1, name="b", **fields):
+    await wire.send(Resume(id=name, ticket=ticket, after=after, follow=True, **fields))
+
+
+def given(frames):
+    """Return frames without fields of null, which msgpack has."""
+    return [{name: value for name, value in f.items() if value is not None} for f in frames]
+
+
+def told_to(name, frames):
+    """Return numbered frames as another reader gets them."""
+    return given({**f, "id": name} for f in frames if f.get("seq") is not None)
+
+
+@pytest.mark.parametrize("protocol", [JSON_PROTOCOL, MSGPACK_PROTOCOL])
+async def test_two_followers_read_the_same_frames_and_one_joins_in_the_middle(protocol):
+    first_gate, gate = asyncio.Event(), asyncio.Event()
+    script = [Reason("hm "), Say("a b "), Gate(first_gate), Say("c "), Gate(gate), Say("d")]
+    async with running(scripted(*script, Call("f", {"x": 1}))) as gateway:
+        async with (
+            wired(gateway) as wire,
+            wired(gateway, protocol) as other,
+            wired(gateway) as late,
+        ):
+            frames, ticket = await begin(wire)
+            await follow(other, ticket)
+            read = await other.until("chunk")
+            first_gate.set()
+            while "c " not in text_of(frames):
+                frames.append(await wire.receive())
+            await follow(late, ticket, after=2)
+            gate.set()
+            frames += await wire.until("done")
+            assert given(read + await other.until("done")) == told_to("b", frames)
+            assert await late.until("done") == told_to("b", frames)[3:]
+        await eventually(lambda: gateway.resumable == 1)
+
+
+async def test_a_follower_that_leaves_or_cancels_has_no_effect():
+    gate = asyncio.Event()
+    async with running(scripted(Say("x "), Gate(gate), Say("y"))) as gateway:
+        async with wired(gateway) as wire, wired(gateway) as other:
+            frames, ticket = await begin(wire)
+            async with wired(gateway) as lost:
+                await follow(lost, ticket)
+                await lost.until("chunk")
+                await lose(lost)
+            await follow(other, ticket)
+            await other.until("chunk")
+            await other.send(Cancel(id="b"))
+            done = await other.receive()
+            assert (done["type"], done["finish_reason"]) == ("done", "cancelled")
+            await follow(other, ticket, after=done["seq"] - 1)  # the id is free again
+            gate.set()
+            frames += await wire.until("done")
+            assert (text_of(frames), frames[-1]["finish_reason"]) == ("x y", "stop")
+            assert text_of(await other.until("done")) == "y"
+
+
+async def test_a_cancel_of_the_first_client_reaches_its_followers():
+    async with running(scripted(Say("x"), Pause(3600))) as gateway:
+        async with wired(gateway) as wire, wired(gateway) as other:
+            frames, ticket = await begin(wire)
+            await follow(other, ticket)
+            await wire.send(Cancel(id="a"))
+            frames += await wire.until("done")
+            assert await other.until("done") == told_to("b", frames)
+
+
+async def test_a_client_follows_its_own_generation():
+    gate = asyncio.Event()
+    async with (
+        running(scripted(Say("x "), Gate(gate), Say("y"))) as gateway,
+        wired(gateway) as wire,
+    ):
+        _, ticket = await begin(wire)
+        await follow(wire, ticket)
+        gate.set()
+        frames = await wire.until("done")
+        frames += await wire.until("done")
+        own = [f for f in frames if f["id"] == "b"]
+        assert (text_of(own), own[-1]["finish_reason"]) == ("x y", "stop")
+
+
+async def test_a_follower_reads_on_while_the_first_client_is_away_which_then_gets_the_same():
+    gates = [asyncio.Event(), asyncio.Event()]
+    script = [Say("a "), Gate(gates[0]), Say("b "), Gate(gates[1]), Say("c")]
+    async with running(scripted(*script)) as gateway, wired(gateway) as other:
+        async with wired(gateway) as wire:
+            frames, ticket = await begin(wire)
+            await follow(other, ticket)
+            await lose(wire)
+        read = await other.until("chunk")
+        gates[0].set()
+        while text_of(read) != "a b ":
+            read.append(await other.receive())
+        async with wired(gateway) as wire:
+            await wire.send(Resume(id="a", ticket=ticket, after=numbers_of(frames)[-1]))
+            gates[1].set()
+            frames += await wire.until("done")
+        read += await other.until("done")
+        assert text_of(frames) == "a b c"
+        assert read == told_to("b", frames)
+
+
+async def test_a_generation_that_is_forgotten_ends_its_followers_too():
+    provider = scripted(Say("x"), Pause(3600))
+    async with running(provider, resume_ttl_s=0.1) as gateway, wired(gateway) as other:
+        async with wired(gateway) as wire:
+            _, ticket = await begin(wire)
+            await follow(other, ticket)
+            await follow(other, ticket, name="c", window=1)  # which takes no more
+            await lose(wire)
+        ends = [f for f in await other.until("error") if f["type"] in {"done", "error"}]
+        assert [(f["id"], f.get("finish_reason"), f.get("code")) for f in ends] == [
+            ("b", "cancelled", None),
+            ("c", None, "not_resumable"),
+        ]
+        await eventually(lambda: not provider.live)
+
+
+async def test_a_follower_that_reads_nothing_holds_up_nobody_and_is_told():
+    words = WORDS * 2
+    async with running(scripted(Say(words)), resume_bytes=16_384) as gateway:
+        async with wired(gateway) as wire, wired(gateway) as other:
+            frames, ticket = await begin(wire)
+            await follow(other, ticket, window=1)
+            frames += await wire.until("done")
+            assert text_of(frames) == words
+            await other.until("started")
+            await other.send(Ack(id="b", seq=0))
+            error = await other.receive()
+            assert (error["id"], error["code"]) == ("b", "slow_client")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"ticket": "no"}, "not_resumable"),
+        ({"after": 99}, "not_resumable"),
+        ({"name": "live"}, "duplicate_id"),
+        ({"window": 0}, "invalid_frame"),
+    ],
+)
+async def test_what_cannot_be_followed_says_why(changes, code):
+    async with running(scripted(Say("x"), Pause(3600))) as gateway:
+        async with wired(gateway) as wire, wired(gateway) as other:
+            _, ticket = await begin(wire)
+            await other.send(Generate(id="live", prompt="hi"))
+            await other.until("chunk")
+            await follow(other, **{"ticket": ticket, **changes})
+            assert (await other.receive())["code"] == code
+
+
+async def test_the_limits_hold_for_followers():
+    script = scripted(Say("x"), Pause(3600))
+    async with running(script, max_generations=MAX_FOLLOWERS) as gateway:
+        async with wired(gateway) as wire, wired(gateway) as other, wired(gateway) as third:
+            _, ticket = await begin(wire)
+            for n in range(MAX_FOLLOWERS):
+                await follow(other, ticket, name=f"b{n}")
+                assert (await other.until("chunk"))[-1]["id"] == f"b{n}"
+            for client, said in ((other, "on one connection"), (third, "follow it already")):
+                await follow(client, ticket)
+                error = await client.receive()
+                assert error["code"] == "rate_limited"
+                assert said in error["message"]
+            await other.send(Cancel(id="b0"))
+            await other.until("done")
+            await follow(third, ticket)
+            await third.until("chunk")
+
+
+async def test_a_ticket_lets_in_with_its_own_token_alone():
+    owners = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("alice", "bob")}
+    tokens = Tokens([Token(name, digest) for name, digest in owners.items()])
+    headers = {name: {"Authorization": f"Bearer {name}"} for name in owners}
+    async with running(scripted(Say("x"), Pause(3600)), tokens) as gateway:
+        async with wired(gateway, additional_headers=headers["alice"]) as wire:
+            _, ticket = await begin(wire)
+            for name, kind in (("alice", "started"), ("bob", "error")):
+                async with wired(gateway, additional_headers=headers[name]) as other:
+                    await follow(other, ticket)
+                    assert (await other.receive())["type"] == kind

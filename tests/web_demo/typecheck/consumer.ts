@@ -50,6 +50,7 @@ export async function uses(): Promise<Result> {
   for await (const event of client.generate({ prompt: "Hello" }).events()) look(event);
   const ticket: Ticket | null = run.ticket;
   if (ticket) client.resume(ticket, { after: 3 }).cancel();
+  if (ticket) client.follow(ticket, { window: 8 }).cancel();
   const tools = [{ name: "add", run: ({ a, b }: { a: number; b: number }) => a + b }];
   const calling: ToolRun = client.runTools({ messages, tools, maxRounds: 2 });
   messages.push(...(await calling.result).messages);
