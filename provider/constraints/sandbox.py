@@ -29,6 +29,9 @@ __all__ = ["Check", "Sandbox"]
 
 log = logging.getLogger(__name__)
 
+# Of the process of long trials, which then hold up neither answers nor first trials on a machine of
+# few processors. It gets half of what others get, so that it ends well within MAX_WALL_SECONDS.
+NICENESS = 3
 FIRST_SECONDS = 0.05  # processor time of a first trial; 3,000 choices or 200 fields take 0.013
 MAX_WAITING = 256  # waiting trials; each waits for others of FIRST_SECONDS, a costly one of 2 s
 MAX_WAITING_OF_A_CLIENT = 64  # waiting trials of one client, more than a batch has places for
@@ -75,7 +78,7 @@ class Sandbox:
 
     def __init__(self) -> None:
         remembered = _Remembered()
-        self._long = _Lane(trial.MAX_SECONDS_IN_ALL, remembered)
+        self._long = _Lane(trial.MAX_SECONDS_IN_ALL, remembered, niceness=NICENESS)
         self._quick = _Lane(FIRST_SECONDS, remembered, self._long)
 
     def submit(self, check: Check, client: str | None = None) -> Future[None]:
@@ -109,7 +112,13 @@ class _Lane:
     without one, it is too expensive.
     """
 
-    def __init__(self, seconds: float, remembered: _Remembered, then: _Lane | None = None):
+    def __init__(
+        self,
+        seconds: float,
+        remembered: _Remembered,
+        then: _Lane | None = None,
+        niceness: int = 0,
+    ):
         self._seconds = seconds
         self._remembered = remembered
         self._then = then
@@ -118,7 +127,7 @@ class _Lane:
         self._current: _Trial | None = None
         self._closed = False
         self._thread: threading.Thread | None = None
-        self.process = TrialProcess()
+        self.process = TrialProcess(niceness)
 
     def __len__(self) -> int:
         return len(self._waiting)

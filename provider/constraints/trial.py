@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,16 @@ STEPS = 256  # bytes of a random text that fits the grammar, for each of which a
 def main() -> None:
     """Try out the grammars in each line of standard input: seconds and a list, in JSON.
 
-    The seconds are processor time for all grammars of the list. Each grammar is answered by a line,
-    up to the first that does not pass. It is COSTLY too if llguidance aborts because it can't
+    The argument is how much nicer the process is than the one that starts it, by default not at
+    all. The seconds are processor time for all grammars of the list. Each grammar is answered by a
+    line, up to the first that does not pass. It is COSTLY too if llguidance aborts because it can't
     allocate memory.
     """
     from llguidance import LLTokenizer  # noqa: PLC0415 - for this process alone
 
     tokenizer = LLTokenizer("byte", n_vocab=1 << 18)  # a call's grammar may name any token
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    _be_nicer(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
     _limit_memory()
     _say("ready")
     for line in sys.stdin.buffer:
@@ -95,6 +98,14 @@ def _try_out(tokenizer: Any, grammar: str) -> str:
 def _say(answer: str) -> None:
     sys.stdout.write(f"{answer}\n")
     sys.stdout.flush()
+
+
+def _be_nicer(niceness: int) -> None:
+    """Leave the processors to others; where Linux shares them by sessions, this session does."""
+    if niceness:
+        os.nice(niceness)
+        with suppress(OSError):  # it does not share them by sessions
+            Path("/proc/self/autogroup").write_text(str(niceness))
 
 
 def _limit_memory() -> None:

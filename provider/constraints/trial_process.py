@@ -29,7 +29,9 @@ ENVIRONMENT = ("PYTHONHOME", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH
 class TrialProcess:
     """One process; one thread calls `try_out` and `stop`, any thread `kill`."""
 
-    def __init__(self) -> None:
+    def __init__(self, niceness: int = 0) -> None:
+        """Prepare a process that is nicer than this one by `niceness`, as in `nice -n`."""
+        self._niceness = niceness
         self._lock = threading.Lock()  # keeps a process from being killed after it was waited for
         self._process: subprocess.Popen[bytes] | None = None
         self._killed = False
@@ -45,7 +47,7 @@ class TrialProcess:
         if self._process is not None and (self._killed or self._process.poll() is not None):
             self.stop()
         if self._process is None:
-            started = _started()
+            started = _started(self._niceness)
             with self._lock:
                 self._process, self._killed = started, False
 
@@ -86,11 +88,11 @@ class TrialProcess:
             _finish(process)
 
 
-def _started() -> subprocess.Popen[bytes]:
+def _started(niceness: int) -> subprocess.Popen[bytes]:
     """Start the process and wait until it is ready. Raises OSError or RuntimeError."""
     process = subprocess.Popen(  # noqa: S603 - the program is one of this package
         # -P keeps the program's folder off the path: another module could hide one of Python's.
-        [sys.executable, "-P", str(Path(trial.__file__).resolve())],
+        [sys.executable, "-P", str(Path(trial.__file__).resolve()), str(niceness)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

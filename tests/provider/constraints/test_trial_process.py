@@ -67,6 +67,21 @@ def test_it_has_nothing_of_the_environment_that_it_does_not_need(monkeypatch):
     }
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="sessions share processors on Linux alone")
+def test_a_nice_process_leaves_the_processors_to_others_as_its_session_does():
+    nice = TrialProcess(3)
+    nice.start()
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        assert os.getpriority(os.PRIO_PROCESS, nice.pid) == min(19, own + 3)
+        session = Path(f"/proc/{nice.pid}/autogroup")
+        if session.exists() and os.getsid(nice.pid) != os.getsid(0):
+            assert session.read_text().split()[-1] == "3"
+        assert nice.try_out([FINE], 1) == (1, trial.PASSES)
+    finally:
+        nice.stop()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="a process's limits are read from /proc")
 def test_it_has_a_limit_of_memory(process):
     limits = Path(f"/proc/{process.pid}/limits").read_text().splitlines()
