@@ -46,9 +46,12 @@ MAX_FIRST_FRAMES = 16  # a `hello`, which may come in parts, and pings
 # Bytes. A frame has at least 6, and takes ten microseconds, so a small piece takes 4 ms.
 SMALL_PIECE, LARGE_PIECE = 2048, 64 * 1024
 # Bytes of small pieces that all connections may read in one turn of the event loop, and of a piece
-# that is read all the same once they are used up. Of such pieces a client with many connections
-# has so many bytes in a turn; then each of its connections reads a byte, a part of a frame.
-TURN_BYTES, MIN_PIECE, CLIENT_BYTES = 3 * SMALL_PIECE, 64, 512
+# that is read all the same once they are used up.
+TURN_BYTES, MIN_PIECE = 3 * SMALL_PIECE, 64
+# Bytes of small pieces that a client may read in a turn on all its connections; then each of them
+# reads a byte, a part of a frame. Some 35 small frames of JSON, which take 2 ms: a token passes
+# through several turns on its way, each of which may be as long.
+CLIENT_BYTES = 1024
 # A header line of a request that has a body. A length of zero is none.
 BODY = re.compile(rb"(?:transfer-encoding:|content-length:(?![ \t]*0[ \t]*\r?\n))", re.IGNORECASE)
 MAX_UNREAD_PONGS = 64 * 1024  # bytes that wait for a client that sends pings and never reads
@@ -66,27 +69,28 @@ class Turn:
 
     def __init__(self) -> None:
         self._left = TURN_BYTES
-        self._beyond: Counter[str | None] = Counter()  # bytes by client, since none are left
+        self._spent: Counter[str | None] = Counter()  # bytes by client
+        self._begun = False  # whether a byte was spent, so that the next turn begins anew
 
     def piece(self, client: str | None) -> int:
         """Return the size of the next small piece of a client, None for one not let in yet."""
-        if self._left > 0:
-            return SMALL_PIECE
-        used_up = client is not None and self._beyond[client] >= CLIENT_BYTES
-        return 1 if used_up else MIN_PIECE
+        most = SMALL_PIECE if self._left > 0 else MIN_PIECE
+        if client is None:
+            return most
+        return max(1, min(most, CLIENT_BYTES - self._spent[client]))
 
     def spend(self, count: int, client: str | None, loop: asyncio.AbstractEventLoop) -> None:
-        """Note that so many bytes were read; once all are used up, the next turn begins anew."""
-        if self._left <= 0:
-            self._beyond[client] += count
-            return
+        """Note that so many bytes were read; the next turn begins anew."""
         self._left -= count
-        if self._left <= 0:
+        self._spent[client] += count
+        if not self._begun:
+            self._begun = True
             loop.call_soon(self._begin)
 
     def _begin(self) -> None:
         self._left = TURN_BYTES
-        self._beyond.clear()
+        self._spent.clear()
+        self._begun = False
 
 
 class ClientRates:

@@ -246,7 +246,7 @@ async def test_while_a_close_is_awaited_frames_are_read_in_small_pieces():
         socket.get_buffer = noted
         wire.writer.write(raw_frame(PING) * 1000)
         await eventually(lambda: len(sizes) > 5)
-        assert max(sizes) == reading.SMALL_PIECE
+        assert max(sizes) == reading.CLIENT_BYTES
 
 
 async def test_while_a_close_is_awaited_nothing_is_decompressed_to_more():
@@ -270,14 +270,17 @@ async def test_while_a_close_is_awaited_frames_count_as_before():
 
 async def test_a_turn_has_so_many_bytes_and_the_next_one_as_many():
     turn, loop = reading.Turn(), asyncio.get_running_loop()
-    assert turn.piece("a") == reading.SMALL_PIECE
-    turn.spend(reading.TURN_BYTES, "a", loop)
-    assert turn.piece("a") == reading.MIN_PIECE
-    turn.spend(reading.CLIENT_BYTES, "a", loop)
+    assert turn.piece("a") == reading.CLIENT_BYTES
+    assert turn.piece(None) == reading.SMALL_PIECE
+    turn.spend(reading.CLIENT_BYTES - 100, "a", loop)
+    assert turn.piece("a") == 100
+    turn.spend(100, "a", loop)
     assert turn.piece("a") == 1
+    assert turn.piece("b") == reading.CLIENT_BYTES
+    turn.spend(reading.TURN_BYTES, None, loop)
     assert turn.piece("b") == turn.piece(None) == reading.MIN_PIECE
     await asyncio.sleep(0)
-    assert turn.piece("a") == reading.SMALL_PIECE
+    assert turn.piece("a") == reading.CLIENT_BYTES
     turn.spend(reading.TURN_BYTES, "b", loop)
     assert turn.piece("a") == reading.MIN_PIECE
 
@@ -299,8 +302,7 @@ async def test_many_clients_that_fill_their_sockets_share_a_turn():
 
 async def test_a_client_with_many_connections_has_one_share_of_a_turn():
     turns = await bytes_of_turns(60, None, lambda _: [])
-    own = reading.CLIENT_BYTES + reading.MIN_PIECE + 60
-    assert max(turns) < reading.TURN_BYTES + reading.SMALL_PIECE + own
+    assert max(turns) < reading.CLIENT_BYTES + 60
 
 
 async def bytes_of_turns(connections, tokens, headers):
