@@ -126,7 +126,7 @@ async def beyond_the_descriptors(bench):
         question = Question(lambda _: COUNTING, lambda _: right, each)
         quiet = await bench.quiet(SCRIPTED)
         attacker = await Attacker.ready("connections", served, 4.0)
-        watch = Watch(served.port, SECRETS[ALICE], question, served.pid)
+        watch = Watch(served.port, SECRETS[ALICE], question, served.pid, one_thread=True)
         statuses = []
 
         async def health():

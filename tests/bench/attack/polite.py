@@ -1,8 +1,9 @@
 """What polite clients see: their text, its gaps, the way to and back of their pings."""
 
 import asyncio
+import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,7 +33,10 @@ class Question:
 
 @dataclass
 class Seen:
-    """What was seen in some seconds. Times in seconds, memory in bytes."""
+    """What was seen in some seconds. Times in seconds, memory in bytes.
+
+    With `ServerTime`, all of them are without what the server has waited for a processor.
+    """
 
     seconds: float = 0.0
     gap: float = 0.0  # the longest between two pieces of one answer
@@ -44,11 +48,46 @@ class Seen:
     wrong: int = 0
     memory: int = 0  # the most that the server and its children have taken on
     alone: int = 0  # the most that the server has, without its children
+    unserved: float = 0.0  # what the server has waited for a processor, where that is counted
     failures: Counter = field(default_factory=Counter)
+    waits: dict = field(default_factory=lambda: defaultdict(list))  # all gaps, firsts, pings
 
     @property
     def rate(self):
         return self.tokens / self.seconds
+
+    def usual(self, what):
+        """Return the time within which nine of ten waits of a kind were over."""
+        ordered = sorted(self.waits[what])
+        return ordered[len(ordered) * 9 // 10] if ordered else 0.0
+
+
+class ServerTime:
+    """The time without that in which a server's event loop was ready and had no processor.
+
+    Other programs take that time, and the attacker and the measuring process do. It is right where
+    the server is one thread: what its threads take from each other must not be left out. On systems
+    that don't count it, and for no process, it is the time.
+    """
+
+    def __init__(self, pid):
+        self._file, self._last = None, 0.0
+        with suppress(OSError):
+            self._file = None if pid is None else os.open(f"/proc/{pid}/schedstat", os.O_RDONLY)
+
+    def unserved(self):
+        """Return for how many seconds it has waited for a processor."""
+        with suppress(OSError, ValueError, IndexError):  # it has ended
+            if self._file is not None:
+                self._last = int(os.pread(self._file, 100, 0).split()[1]) / 1e9
+        return self._last
+
+    def now(self):
+        return time.monotonic() - self.unserved()
+
+    def close(self):
+        if self._file is not None:
+            os.close(self._file)
 
 
 def memory_of(pid, *, children=True):
@@ -82,10 +121,14 @@ async def connected(port, secret, **options):
 
 
 class Watch:
-    """Clients that stream, ping and measure, while something else goes on."""
+    """Clients that stream, ping and measure, while something else goes on.
 
-    def __init__(self, port, secret, question, pid=None, clients=1):
+    `one_thread` says that the server is, so that ServerTime is right for it.
+    """
+
+    def __init__(self, port, secret, question, pid=None, clients=1, *, one_thread=False):
         self.seen = Seen()
+        self._time = ServerTime(pid if one_thread else None)
         self.long = []  # when a wait of more than LONG_S ended, how long it was, and for what
         self._port, self._secret, self._question = port, secret, question
         self._clients = clients
@@ -97,15 +140,17 @@ class Watch:
         measures = [self._ping(), self._lateness(), self._memory()]
         measures += [self._stream(number) for number in range(self._clients)]
         before, alone = memory_of(self._pid), memory_of(self._pid, children=False)
-        begin = time.monotonic()
+        begin, unserved = self._time.now(), self._time.unserved()
         tasks = [asyncio.create_task(one) for one in measures]
         try:
             result = await event
             await asyncio.sleep(tail)
         finally:
-            self.seen.seconds = time.monotonic() - begin
+            self.seen.seconds = self._time.now() - begin
+            self.seen.unserved = self._time.unserved() - unserved
             for what, then in list(self._since.values()):
-                self._longest(what, time.monotonic() - then)
+                self._wait(what, self._time.now() - then)
+            self._time.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -113,16 +158,20 @@ class Watch:
             self.seen.alone = max(0, self.seen.alone - alone)
         return result
 
+    def _wait(self, what, seconds):
+        self.seen.waits[what].append(seconds)
+        self._longest(what, seconds)
+
     def _longest(self, what, seconds):
         if seconds > LONG_S:
             self.long.append((time.monotonic(), seconds, what))
         setattr(self.seen, what, max(getattr(self.seen, what), seconds))
 
-    def _mark(self, client, what, now):
+    def _mark(self, client, what):
         """Count the time since a client's last mark; wait for `what` from now on."""
-        before = self._since.pop(client, None)
+        now, before = self._time.now(), self._since.pop(client, None)
         if before is not None:
-            self._longest(before[0], now - before[1])
+            self._wait(before[0], now - before[1])
         if what is not None:
             self._since[client] = what, now
 
@@ -140,17 +189,17 @@ class Watch:
 
     async def _ask(self, wire, client, number):
         question, text = self._question, ""
-        self._mark(client, "first", time.monotonic())
+        self._mark(client, "first")
         await wire.send(Generate(id="a", **question.fields(number)))
         while True:
             frame = wire.codec.decode_fields(await wire.socket.recv())
             match frame["type"]:
                 case "chunk":
                     text += frame["text"]
-                    self._mark(client, "gap", time.monotonic())
+                    self._mark(client, "gap")
                     self.seen.tokens += len(frame["text"]) * question.tokens
                 case "done":
-                    self._mark(client, None, time.monotonic())
+                    self._mark(client, None)
                     self.seen.answers += 1
                     self.seen.wrong += text != question.expected(number)
                     return
@@ -165,10 +214,10 @@ class Watch:
             try:
                 wire = await connected(self._port, self._secret)
                 while True:
-                    self._since["ping"] = "ping", time.monotonic()
+                    self._mark("ping", "ping")
                     await wire.send(Ping(nonce="p"))
                     await wire.socket.recv()
-                    self._mark("ping", None, time.monotonic())
+                    self._mark("ping", None)
                     await asyncio.sleep(PING_EVERY_S)
             except LOST as error:
                 self.seen.failures[f"ping {type(error).__name__}"] += 1

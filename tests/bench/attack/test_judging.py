@@ -2,12 +2,24 @@
 
 import dataclasses
 import json
+import os
+import sys
+import time
 
 import pytest
 from rich.console import Console
 
-from tests.bench.attack.judging import MIB, SLACK_S, Check, Verdict, beside, table, write
-from tests.bench.attack.polite import Seen
+from tests.bench.attack.judging import (
+    MIB,
+    SLACK_S,
+    Check,
+    Verdict,
+    beside,
+    table,
+    usually_waits,
+    write,
+)
+from tests.bench.attack.polite import Seen, ServerTime
 
 QUIET = Seen(seconds=1.0, gap=0.02, first=0.1, ping=0.01, tokens=100.0, answers=3)
 WORSE = {
@@ -42,6 +54,34 @@ def test_a_wrong_answer_and_a_refusal_fail():
     refused = dataclasses.replace(QUIET)
     refused.failures = QUIET.failures + type(QUIET.failures)(overloaded=2)
     assert failed(refused) == ["answers"]
+
+
+def test_nine_of_ten_waits_are_judged_and_one_of_them_is_not():
+    quiet, seen = Seen(), Seen()
+    quiet.waits["first"] = [0.1] * 10
+    seen.waits["first"] = [9.0] + [0.2] * 10
+    assert usually_waits("first", quiet, seen, 0.15).holds
+    assert not usually_waits("first", quiet, seen, 0.05).holds
+    seen.waits["first"] += [9.0] * 2
+    assert not usually_waits("first", quiet, seen, 0.15).holds
+    seen.waits["first"] = [9.0]
+    assert not usually_waits("first", quiet, seen, 0.15).holds
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="waiting for a processor is counted in /proc")
+def test_the_time_of_a_server_goes_on_while_it_works_and_no_faster_than_all_time():
+    served = ServerTime(os.getpid())
+    begin, before = time.monotonic(), served.now()
+    time.sleep(0.02)
+    work = time.thread_time()
+    sum(range(100_000))
+    worked = time.thread_time() - work
+    assert worked < served.now() - before < time.monotonic() - begin + 1e-6
+    served.close()
+
+
+def test_the_time_of_no_server_is_the_time():
+    assert ServerTime(None).unserved() == 0.0
 
 
 def test_a_verdict_holds_if_there_are_checks_and_all_hold(tmp_path, capsys):

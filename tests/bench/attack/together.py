@@ -5,7 +5,7 @@ from gateway.server.handshake import PAGES_BURST_S
 from gateway.server.reading import BURST, LAST_S, MAX_MESSAGE_S
 from tests.bench.attack.attacks import UNBUILT
 from tests.bench.attack.bench import ATTACK_S, MODEL, SCRIPTED, case
-from tests.bench.attack.judging import Check, beside, takes_on
+from tests.bench.attack.judging import Check, beside, takes_on, usually_waits
 from tests.bench.attack.polite import Question
 
 BESIDE_A_FLOOD = 0.6  # share of tokens a second: the attacker itself keeps one of two cores busy
@@ -79,10 +79,8 @@ async def pings_of_many(bench):
     settings = Settings()
     most = settings.client_frame_rate * (BURST + ATTACK_S + 1)
     answered = answers.get("answered", 0)
-    # A client's burst takes the event loop for some seconds, in pieces of some hundredths, each of
-    # which puts off a token of the script; its rate takes an eighth of the loop.
     return [
-        *beside(quiet, seen, share=0.25, memory=64),
+        *beside(quiet, seen, share=BESIDE_A_FLOOD, memory=64),
         Check("answered", answered, 0 < answered <= most, f"at most {most:,.0f}"),
         told(answers),
     ]
@@ -144,16 +142,23 @@ CHOICES = Question(
 )
 
 
+async def _beside_trials(bench, name, **given):
+    quiet, seen, answers = await bench.under(MODEL, name, CHOICES, **given)
+    return [
+        *beside(quiet, seen, share=0, first=2 * BESIDE_TRIALS_S),
+        usually_waits("first", quiet, seen, BESIDE_TRIALS_S / 2),
+        told(answers),
+    ]
+
+
 @case("constraints", "24 schemas that would take hours, beside a client with small ones")
 async def costly_schemas(bench):
-    quiet, seen, answers = await bench.under(MODEL, "costly_schemas", CHOICES, seconds=4)
-    return [*beside(quiet, seen, share=0, first=BESIDE_TRIALS_S), told(answers)]
+    return await _beside_trials(bench, "costly_schemas", seconds=4)
 
 
 @case("constraints", "40 tools with such schemas, whose sender has gone")
 async def tools_of_the_gone(bench):
-    quiet, seen, answers = await bench.under(MODEL, "tools_of_the_gone", CHOICES)
-    return [*beside(quiet, seen, share=0, first=BESIDE_TRIALS_S), told(answers)]
+    return await _beside_trials(bench, "tools_of_the_gone")
 
 
 async def _beside_rows(bench, name):
