@@ -76,6 +76,13 @@ class EngineSettings:
         "smallest limit on memory leaves, be it of the machine, of a cgroup or of the process",
         min=1,
     )
+    memory_turn: float = _setting(
+        10.0,
+        "seconds after which a run that holds more memory than its client's share gives it to "
+        "another client's that waits, in turns; a turn begins with reading what the run has "
+        "anew, for which short ones leave less time",
+        min=0.01,
+    )
     dequantise: str = _setting(
         "auto",
         "whether weights in 4 or 8 bits become float32 on a CPU, which decodes several times "

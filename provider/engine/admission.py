@@ -106,7 +106,7 @@ class Admission:
         if not turn.allows(name, need, self._shared.room):
             return False
         if self.budget.lacking(need, self._shared.promised - self.committed):
-            turn.wait(name, need)
+            turn.wait(name, need, run.client)
             return False
         parked = list(parked)
         evictable = [one for one in parked if one.key != self.awaited]
@@ -125,6 +125,7 @@ class Admission:
                 self._parked_bytes, self._deadlocked_since = held, None
                 self.budget.commit(run.key, need)
                 turn.begin(name, need)
+                self._shared.share.hold(name, run.client, need)
                 return True
             if evictable:
                 self._evict_caches(evictable.pop(0))
@@ -132,7 +133,7 @@ class Admission:
                 self.forget(lacking - own, run.read_prefix)
                 or self._shared.make_room(lacking - own, self)
             ):
-                turn.wait(name, need)
+                turn.wait(name, need, run.client)
                 return False
 
     @property
@@ -162,6 +163,25 @@ class Admission:
         """Withdraw the promise to a run, if it has one."""
         self.budget.release(key)
         self._shared.turn.end((self, key))
+        self._shared.share.release((self, key))
+
+    def decode(self, key: int) -> None:
+        """Note that the prompt of a run in the batch is read."""
+        self._shared.share.decode((self, key))
+
+    def yielding(self, turn_s: float) -> int | None:
+        """Return the run that must leave the batch for one that waits for memory, None for none.
+
+        None of this model need leave before a run has waited for `turn_s` seconds.
+        """
+        turn = self._shared.turn
+        if turn.awaited is None or turn.waited < turn_s:
+            return None
+        match self._shared.share.yielding(turn.client, self._shared.room, turn_s):
+            case (member, int(key)) if member is self:
+                turn.reserve()
+                return key
+        return None
 
     def _need(self, request: RunRequest) -> int:
         """Return the most bytes that a run takes: its KV cache and its constraint."""

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Protocol
 
+from provider.engine.memory_share import MemoryShare
 from provider.engine.memory_turn import MemoryTurn
 from provider.interface import MemoryExceededError, ResourceExceededError
 
@@ -58,6 +59,7 @@ class MemoryPool:
         self.make_way: Callable[[], None] = lambda: None
         self.call_off: Callable[[], None] = lambda: None
         self.turn = MemoryTurn(clock)
+        self.share = MemoryShare(clock)
         self._clock = clock  # returns seconds
         self._waiting: deque[object] = deque()  # models whose weights have no room yet
         self._members: list[PoolMember] = []

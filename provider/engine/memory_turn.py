@@ -6,7 +6,8 @@ Rule 2: from then on memory is reserved for it as others end. Runs that begin me
 than will be left beside it, all together.
 Rule 3: when it has begun, or was cancelled, the next run that does not fit is waited for.
 
-So a run waits for those that were in the batch when its memory was reserved, and for no later one.
+So a run waits for those that were in the batch when its memory was reserved, and for no later one;
+of those, `memory_share.py` says which give their memory back.
 
 Pure policy: the clock is an argument; sizes are in bytes.
 """
@@ -29,6 +30,7 @@ class _Awaited:
 
     key: Hashable
     need: int
+    client: str
     since: float
     passed: int = 0  # runs that began before it
     beside: dict[Hashable, int] = field(default_factory=dict)  # needs of runs begun since reserved
@@ -54,6 +56,21 @@ class MemoryTurn:
             one.passed >= MAX_PASSED or self._clock() - one.since >= MAX_PASSED_S
         )
 
+    @property
+    def client(self) -> str:
+        """The client of the run that is waited for, "" if there is none."""
+        return "" if self._awaited is None else self._awaited.client
+
+    @property
+    def waited(self) -> float:
+        """For how many seconds a run has been waited for."""
+        return 0.0 if self._awaited is None else self._clock() - self._awaited.since
+
+    def reserve(self) -> None:
+        """Reserve memory from now on, because a run has given its own back."""
+        if self._awaited is not None:
+            self._awaited.passed = MAX_PASSED
+
     def allows(self, key: Hashable, need: int, room: int) -> bool:
         """Return whether a run may begin if it fits; `room` is the memory that runs can have."""
         one = self._awaited
@@ -61,10 +78,10 @@ class MemoryTurn:
             return True
         return sum(one.beside.values()) + need <= room - one.need
 
-    def wait(self, key: Hashable, need: int) -> None:
+    def wait(self, key: Hashable, need: int, client: str = "") -> None:
         """Note that a run does not fit."""
         if self._awaited is None:
-            self._awaited = _Awaited(key, need, self._clock())
+            self._awaited = _Awaited(key, need, client, self._clock())
 
     def begin(self, key: Hashable, need: int) -> None:
         """Note that a run begins."""

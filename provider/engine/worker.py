@@ -7,7 +7,7 @@ prompt that chunk completed. The mailbox is emptied before each turn.
 Rule 3: a run ends with exactly one RunFinished or RunFailed event; a cancelled run ends without.
 Rule 4: a run whose reader is `max_unread` tokens behind is parked: it leaves the batch and keeps
 its KV cache. When the reader has caught up, the run continues with the same text. A run that yields
-its place to another client's leaves in the same way, and is queued again at once.
+its place or its memory to another client's leaves in the same way, and is queued again at once.
 """
 
 from __future__ import annotations
@@ -269,6 +269,9 @@ class Worker:
         if yielding is not None:
             self._yield(self.runs[yielding])
         admission = self._admission
+        holding = admission.yielding(self._settings.memory_turn)
+        if holding is not None:
+            self._yield(self.runs[holding])
         admitted = self._scheduler.admit(
             self._has_room, self._waits_for_disk, lambda: admission.awaited
         )
@@ -371,6 +374,8 @@ class Worker:
     def _note_left(self, run: Run, left: int) -> None:
         """Record how many tokens of a run remain to be prefilled; with none left, it decodes."""
         self._scheduler.read(run.key, left)
+        if not left:
+            self._admission.decode(run.key)
         if left and run.state is RunState.DECODING:
             run.move(Transition.READ_AGAIN)
         elif not left and run.state is RunState.READING:

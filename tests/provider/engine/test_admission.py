@@ -35,12 +35,13 @@ class Run:
     parked: Parked | None = None
     read_prefix: int | None = None
     taken_prefix: Hit | None = None
+    client: str = ""
 
 
-def run_of(key, tokens=256, row=None, constraint_bytes=0):
+def run_of(key, tokens=256, row=None, constraint_bytes=0, client=""):
     options = GenerationOptions(max_tokens=tokens - 1)
     request = RunRequest([1], options, constraint_bytes=constraint_bytes)
-    return Run(key, request, None if row is None else Parked(row, None))
+    return Run(key, request, None if row is None else Parked(row, None), client=client)
 
 
 @pytest.fixture
@@ -252,3 +253,20 @@ def test_memory_is_reserved_against_other_models_too(make):
     assert other.awaited is None
     mine.leave()
     assert other.make(run_of(100), []), "a model that is unloaded waits for nothing"
+
+
+def test_a_run_of_any_model_gives_its_memory_to_one_of_another_client(make):
+    pool = MemoryPool(4 * UNIT)
+    mine, other = make(0, pool=pool).admission, make(0, pool=pool).admission
+    assert mine.make(run_of(1, 3 * 256, client="a"), [])
+    mine.decode(1)
+    assert mine.yielding(0.0) is None, "nobody waits"
+    waiting = run_of(1, 2 * 256, client="b")
+    assert not other.make(waiting, [])
+    assert mine.yielding(3600.0) is None
+    assert other.yielding(0.0) is None, "the run is of the other model"
+    assert mine.yielding(0.0) == 1
+    mine.release(1)
+    assert not mine.make(run_of(1, 3 * 256, client="a"), []), "memory is reserved"
+    assert other.make(waiting, [])
+    assert mine.yielding(0.0) is None

@@ -410,6 +410,22 @@ async def test_runs_that_do_not_fit_together_go_one_after_the_other(made):
     assert max(together) == 1
 
 
+async def test_runs_of_clients_that_need_too_much_memory_take_turns_with_the_same_texts(made):
+    engine = made(prefix_cache_bytes=0, memory_turn=0.01)
+    given = {
+        client: {"max_tokens": 96, "prompt": list(range(at, at + 20)), "client": client}
+        for client, at in (("a", 40), ("b", 100))
+    }
+    alone = [text_of(await whole(engine, **options)) for options in given.values()]
+    budget = budget_of(engine)
+    budget.limit = int(1.5 * budget.need(20 + 96))
+    engine._worker._admission._shared.limit = engine._worker._admission.weights + budget.limit
+    events = await asyncio.gather(*(whole(engine, **options) for options in given.values()))
+    assert [text_of(some) for some in events] == alone
+    assert all(text for text in alone)
+    assert engine.statistics().parkings >= 2
+
+
 async def test_a_run_that_can_never_fit_is_refused_with_both_sizes(made):
     engine = made()
     budget_of(engine).limit = 1 << 20

@@ -77,3 +77,15 @@ def test_only_the_first_run_that_does_not_fit_is_awaited(turn):
     turn.end("large")
     turn.wait("other", 30)
     assert turn.awaited == "other"
+
+
+def test_it_is_known_for_whom_and_how_long_a_run_has_been_waited_for(clock):
+    turn = MemoryTurn(clock)
+    assert (turn.client, turn.waited) == ("", 0.0)
+    turn.reserve()
+    turn.wait("large", LARGE, "a")
+    clock.now = 3.0
+    assert (turn.client, turn.waited, turn.reserved) == ("a", 3.0, False)
+    turn.reserve()
+    assert turn.reserved
+    assert not begin(turn, 1, 20)
