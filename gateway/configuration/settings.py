@@ -267,6 +267,13 @@ class Settings:
     hello_timeout_s: float = _setting(
         10.0, "seconds a client has to send its token in `hello`", "Timeouts", min=0.1
     )
+    # Others aren't read meanwhile, so it is well below the time in which they must answer a ping.
+    message_timeout_s: float = _setting(
+        10.0,
+        "seconds a large message may take while others wait for the memory that it has",
+        "Timeouts",
+        min=0.1,
+    )
     ping_interval_s: float = _setting(
         20.0, "seconds between pings, which find dead connections", "Timeouts", min=0.1
     )

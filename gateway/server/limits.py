@@ -44,6 +44,7 @@ ENFORCERS: dict[str, str] = {
     "outbox_bytes": "connection.Connection.must_wait",
     "kernel_buffer_bytes": "server.Gateway._bound_kernel_buffer",
     "write_timeout_s": "connection.Connection._check_write_time",
+    "message_timeout_s": "reading.MeteredConnection.__init__",
     "hello_timeout_s": "connection.Connection.admit",
     "ping_interval_s": "server.options_of",
     "ping_timeout_s": "server.options_of",

@@ -55,9 +55,6 @@ CLIENT_BYTES = 1024
 # A header line of a request that has a body. A length of zero is none.
 BODY = re.compile(rb"(?:transfer-encoding:|content-length:(?![ \t]*0[ \t]*\r?\n))", re.IGNORECASE)
 MAX_UNREAD_PONGS = 64 * 1024  # bytes that wait for a client that sends pings and never reads
-# Seconds that a large message may take while others wait for room. Those aren't read, so that it
-# is well below the time in which they must answer a ping.
-MAX_MESSAGE_S = 10.0
 # Seconds for which a connection isn't read because of its client's rate, well below the time in
 # which it must answer a ping; then a small piece is.
 MAX_PAUSE_S = 5.0
@@ -163,6 +160,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         "_let_in",
         "_lingering",
         "_max_bytes",
+        "_message_timeout_s",
         "_part",
         "_pause",
         "_piece",
@@ -203,6 +201,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self._first_frames = 0
         self._let_in = False
         self._max_bytes = settings.max_frame_bytes
+        self._message_timeout_s = settings.message_timeout_s
         self._unread_pongs = 0
         self._closing = self._cut_off = False
         self._piece = bytearray()
@@ -372,7 +371,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
 
     def _time_message(self) -> None:
         if self._slow is None:
-            self._slow = self.loop.call_later(MAX_MESSAGE_S, self._check_time)
+            self._slow = self.loop.call_later(self._message_timeout_s, self._check_time)
 
     def _check_time(self) -> None:
         """Cut off a client that takes long for a message, for which others wait."""

@@ -2,7 +2,7 @@
 
 from gateway.configuration.settings import Settings
 from gateway.server.handshake import PAGES_BURST_S
-from gateway.server.reading import BURST, LAST_S, MAX_MESSAGE_S
+from gateway.server.reading import BURST, LAST_S
 from tests.bench.attack.attacks import UNBUILT
 from tests.bench.attack.bench import ATTACK_S, MODEL, SCRIPTED, case
 from tests.bench.attack.judging import Check, beside, takes_on, usually_waits
@@ -203,7 +203,7 @@ async def unread_nonces(bench):
 @case("counting", "24 frames of 8 MiB but for their last bytes, with two tokens")
 async def begun_frames(bench):
     quiet, seen, answers = await bench.under(
-        SCRIPTED, "begun_frames", seconds=MAX_MESSAGE_S + LAST_S + 0.5
+        SCRIPTED, "begun_frames", seconds=Settings().message_timeout_s + LAST_S + 0.5
     )
     closed = answers.get("closed 4429", 0)
     return [

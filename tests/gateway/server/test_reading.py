@@ -387,15 +387,23 @@ async def test_large_messages_of_all_connections_share_a_room(pieces):
     assert (budget.held, budget.contended) == (0, False)
 
 
-async def test_who_takes_long_for_a_large_message_is_cut_off_while_others_wait(monkeypatch):
-    monkeypatch.setattr(reading, "MAX_MESSAGE_S", 0.1)
+async def timer_of_message(connection):
+    """Wait until a large message is being received; return the timer of its end."""
+    await eventually(lambda: connection._socket._slow)
+    return connection._socket._slow
+
+
+async def test_who_takes_long_for_a_large_message_is_cut_off_while_others_wait():
     sent = raw_frame(PART)
     async with AsyncExitStack() as stack:
-        gateway = await stack.enter_async_context(running(scripted(), MANY, **ROOM))
+        options = {**ROOM, "message_timeout_s": 0.1}
+        gateway = await stack.enter_async_context(running(scripted(), MANY, **options))
         slow = await connections_of(gateway, stack, 2)
         for wire in slow:
             wire.writer.write(sent[:-9])
-        await asyncio.sleep(0.2)
+        first = [await timer_of_message(connection) for connection in gateway._connections]
+        for timer, connection in zip(first, gateway._connections, strict=True):
+            await eventually(lambda t=timer, c=connection: c._socket._slow not in (t, None))
         assert gateway.connections == 2, "nobody waits"
         (*_, other) = await connections_of(gateway, stack, 3)
         other.writer.write(sent)
