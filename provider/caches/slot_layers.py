@@ -42,16 +42,12 @@ class Places:
         self.starts = list(self.lengths)
         self.lengths = [n + count for n, count in zip(self.lengths, counts, strict=True)]
         self.after = mx.array(self.lengths, dtype=mx.int32)
-        self.extent = max(start + width for start in self.starts)
+        self.extent = max(self.starts) + width
+        self.level = min(self.starts) == max(self.starts)  # whether rows write to equal positions
         self._masks: dict[int | None, Any] = {}
         if width:
             positions = self.before[:, None] + mx.arange(width, dtype=mx.int32)[None]
             self.positions = positions[:, None, :, None]  # (rows, 1, width, 1)
-
-    @property
-    def level(self) -> bool:
-        """Whether all rows write to the same positions."""
-        return min(self.starts) == max(self.starts)
 
     def mask(self, width: int, window: int | None, *, as_array: bool) -> Any:
         """Return the attention mask: None, "causal", or booleans `(rows, 1, width, extent)`.

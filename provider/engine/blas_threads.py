@@ -60,7 +60,10 @@ class ThreadTuner:
             del self._trials[rows.bit_length()]
 
     def _trial(self, rows: int) -> _Trial:
-        return self._trials.setdefault(rows.bit_length(), _Trial(self._choices))
+        magnitude = rows.bit_length()
+        if magnitude not in self._trials:
+            self._trials[magnitude] = _Trial(self._choices)
+        return self._trials[magnitude]
 
 
 class _Trial:

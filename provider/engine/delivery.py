@@ -35,8 +35,12 @@ class EventDelivery(Generic[R]):
 
     def add(self, reader: R, events: Sequence[RunEvent]) -> None:
         """Keep events for a reader until the next `flush`."""
-        if events:
-            self._events.setdefault(reader, []).extend(events)
+        if not events:
+            return
+        if (waiting := self._events.get(reader)) is None:
+            self._events[reader] = list(events)
+        else:
+            waiting.extend(events)
 
     def flush(self) -> list[R]:
         """Deliver everything; return the readers whose loop is closed."""

@@ -184,9 +184,10 @@ class Group:
     @property
     def first_token_pending(self) -> bool:
         """Whether the first token of a row has been launched and not yet read."""
-        return self._launched is not None and any(
-            row is not None and not row.generated for row in self._launched[1]
-        )
+        for row in self._launched[1] if self._launched else ():
+            if row is not None and len(row.sequence) == row.prompt_tokens:
+                return True
+        return False
 
     def collect(self, result: StepResult) -> None:
         """Read the tokens of the launched forward pass, without launching another."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from provider.engine.messages import RunEvent
-from provider.events import CallDelta, TextDelta
+from provider.events import Delta
 
 __all__ = [
     "AsyncInbox",
@@ -56,7 +56,7 @@ class AsyncInbox:
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
         event = self._events.popleft()
-        if isinstance(event, TextDelta | CallDelta):
+        if isinstance(event, Delta):
             self.taken += event.tokens
         return event
 
@@ -78,7 +78,7 @@ class SyncInbox:
     def get(self) -> RunEvent:
         """Wait for the next event."""
         event = self._events.get()
-        if isinstance(event, TextDelta | CallDelta):
+        if isinstance(event, Delta):
             self.taken += event.tokens
         return event
 
@@ -103,5 +103,5 @@ class ChoiceInbox:
 
     def count_taken(self, event: RunEvent) -> None:
         """Count an event that the reader has taken."""
-        if isinstance(event, TextDelta | CallDelta):
+        if isinstance(event, Delta):
             self.taken += event.tokens

@@ -146,6 +146,7 @@ class Runs:
         self._runs: dict[int, Run] = {}
         self._of_client: Counter[str] = Counter()
         self._lock = threading.Lock()  # guards the changes of both
+        self.get = self._runs.get  # returns a run by its key, None if it has ended
 
     def __len__(self) -> int:
         return len(self._runs)

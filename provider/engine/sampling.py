@@ -261,15 +261,19 @@ def _constrained(
     maker: MaskMaker,
 ) -> tuple[mx.array, dict[int, Late]]:
     """Mask the tokens that the constraint of each row forbids; return the late rows too."""
-    if not any(row is not None and row.constraint is not None for row in rows):
+    held = [
+        (index, row, row.constraint)
+        for index, row in enumerate(rows)
+        if row is not None and row.constraint is not None
+    ]
+    if not held:
         return logits, {}
     mx.async_eval(logits)  # type: ignore[no-untyped-call] # runs while the masks are made
     masks, last = Masks(*logits.shape), cast(list[int], fed.tolist())
     jobs: dict[int, MaskJob] = {}
-    for index, row in enumerate(rows):
-        if row is not None and row.constraint is not None:
-            so_far = row.answer_so_far(last[index])
-            jobs[index] = MaskJob(row.constraint, so_far, masks.row(index), row.client)
+    for index, row, constraint in held:
+        so_far = row.answer_so_far(last[index])
+        jobs[index] = MaskJob(constraint, so_far, masks.row(index), row.client)
     maker.make(list(jobs.values()))
     late = {}
     for index, job in jobs.items():

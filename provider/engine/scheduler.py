@@ -114,10 +114,9 @@ class Scheduler(Generic[Key]):
         self._waiting.join(key, self._client_of(key))
         self._untold = True
 
-    def stream(self, key: Key) -> None:
-        """Note that a decoding run has delivered a token."""
-        if key in self._decoding:
-            self._streaming.add(key)
+    def stream(self, *keys: Key) -> None:
+        """Note that runs have delivered a token, of which those that decode are meant."""
+        self._streaming.update(self._decoding.keys() & keys)
 
     def park(self, key: Key) -> None:
         """Take a run out of the batch because it waits for its reader."""

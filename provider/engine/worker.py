@@ -358,7 +358,7 @@ class Worker:
         row = parked.row
         run.parked, run.row = None, row
         if parked.pending is not None:  # a token sampled before parking and not delivered
-            self._advance(self._batch.deliver(parked))
+            self._advance(run, self._batch.deliver(parked))
             if run.ended:
                 return
         # A parked run's caches may have been evicted for memory.
@@ -444,28 +444,28 @@ class Worker:
                 total = len(run.request.prompt)
                 done = total if chunk.left == 0 else run.row.done
                 self._tell(run, PrefillProgress(done, total))
-        advanced = [self.runs[token.key] for token in result.tokens if token.key in self.runs]
-        for token in result.tokens:
-            if token.key in self.runs:
-                self._advance(token)
+        live = [(self.runs.get(token.key), token) for token in result.tokens]
+        advanced = [(run, token) for run, token in live if run is not None]
+        self._scheduler.stream(*[token.key for token in result.tokens])
+        for run, token in advanced:
+            if run.state is not RunState.ENDED:  # an earlier token of the step may have ended it
+                self._advance(run, token)
         for key, error in result.faults.items():
             if key in self.runs:  # a run that ended with this step's token is gone
                 self._fail(self.runs[key], error)
         limit = self._settings.max_unread
-        for run in advanced:
+        for run, _ in advanced:
             if must_park(run, limit) and run.state in (RunState.READING, RunState.DECODING):
                 self._park(run)
 
-    def _advance(self, token: Token) -> None:
+    def _advance(self, run: Run, token: Token) -> None:
         """Add a token to its run and queue the resulting events for delivery."""
-        run = self.runs[token.key]
-        self._scheduler.stream(run.key)
         try:
             deltas = run.add_token(token, self.counters.steps)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
             self._fail(run, error)
             return
-        self._tell(run, *deltas)
+        self._delivery.add(run, deltas)
         assert run.text is not None
         if token.finish or run.text.stopped:
             self._finish(run, "stop" if run.text.stopped else token.finish or "stop")
