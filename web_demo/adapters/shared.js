@@ -1,0 +1,107 @@
+/** What adapters have in common. */
+
+import { connect } from "../client.js";
+
+/**
+ * @import { Client, GenerateOptions, Message, Part } from "../client.js"
+ * @typedef {string | Client} Gateway The gateway's address, or a client that is connected to it
+ * @typedef {Omit<GenerateOptions, "messages" | "prompt" | "signal" | "id" | "onprogress" | "oncall">} Fields What is
+ *   asked for with each answer, `model` or `temperature` for example
+ * @typedef {NonNullable<GenerateOptions["files"]>[number]} File
+ * @typedef {{text?: string, url?: string, type?: string, name?: string | undefined}} Shown A part of a user's message:
+ *   a text, or an image or another file as a data URL
+ */
+
+/** Clients by address, which connect for their first run. @type {Map<string, Client>} */
+const clients = new Map();
+
+/** Return the client of a gateway, one for each address. @param {Gateway} gateway @returns {Client} */
+export function clientOf(gateway) {
+  if (typeof gateway !== "string") return gateway;
+  const client = clients.get(gateway) ?? connect(gateway, { lazy: true });
+  clients.set(gateway, client);
+  return client;
+}
+
+/**
+ * Return a user's message, and the files that go beside the messages: texts and images are in the message, other
+ * files are not.
+ *
+ * @param {Shown[]} parts
+ * @returns {{message: Message, files: File[]}}
+ */
+export function userTurn(parts) {
+  const files = [];
+  /** @type {Part[]} */
+  const content = [];
+  for (const { text, url = "", type = "", name } of parts) {
+    if (text !== undefined) content.push({ type: "text", text });
+    else if (type.startsWith("image")) content.push({ type: "image_url", image_url: { url } });
+    else files.push({ name: name ?? "file", mime: type, data: url.slice(url.indexOf(",") + 1) });
+  }
+  const texts = content.map((part) => (part.type === "text" ? part.text : null));
+  const plain = texts.includes(null) ? content : texts.join("\n");
+  return { message: { role: "user", content: plain }, files };
+}
+
+/**
+ * Return an answer as messages: those of each step, which ends with its calls, and then their results.
+ *
+ * @param {{text: string, reasoning: string, calls: {id: string, name: string, input: unknown, result: unknown}[]}[]}
+ *   steps
+ * @returns {Message[]}
+ */
+export function answerTurns(steps) {
+  return steps.flatMap(({ text, reasoning, calls }) => {
+    if (!calls.length) return text ? [{ role: /** @type {const} */ ("assistant"), content: text }] : [];
+    /** @type {Message[]} */
+    const turns = [
+      {
+        role: "assistant",
+        content: text,
+        ...(reasoning ? { reasoning_content: reasoning } : {}),
+        tool_calls: calls.map(({ id, name, input }) => ({
+          ...{ id, type: "function", function: { name, arguments: JSON.stringify(input ?? {}) } },
+        })),
+      },
+      ...calls.map(({ id, name, result }) => ({
+        ...{ role: /** @type {const} */ ("tool"), tool_call_id: id, name, content: resultText(result) },
+      })),
+    ];
+    return turns;
+  });
+}
+
+/** Return a tool's result as a message's text. @param {unknown} value */
+export function resultText(value) {
+  return typeof value === "string" ? value : (JSON.stringify(value) ?? "null");
+}
+
+/** Return JSON's value, or nothing of a text that is not JSON. @param {string} text @returns {any} */
+export function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Return an iterator as a stream, which takes nothing in advance; cancelling it leaves the iterator.
+ * @template T
+ * @param {AsyncIterator<T>} iterator
+ * @returns {ReadableStream<T>}
+ */
+export function streamOf(iterator) {
+  return new ReadableStream(
+    {
+      async pull(controller) {
+        const { done, value } = await iterator.next();
+        if (done) controller.close();
+        else controller.enqueue(value);
+      },
+      cancel: async () => void iterator.return?.(),
+    },
+    { highWaterMark: 0 },
+  );
+}
