@@ -921,14 +921,14 @@ function createToolRun(generate, request) {
   /** The messages added so far. @type {Message[]} */
   const turns = [];
   let text = "";
-  /** @type {Run | null} */
-  let current = null;
+  /** The run of the answer which is being made. @type {Run} */
+  let current;
   /** @type {ReturnType<typeof deferred<ToolResult>>} */
   const result = deferred();
 
   function cancel() {
     controller.abort();
-    current?.cancel();
+    current.cancel();
   }
 
   /** @returns {Promise<ToolResult>} */
@@ -990,6 +990,10 @@ function createToolRun(generate, request) {
     /** The text of all answers so far. */
     get text() {
       return text;
+    },
+    /** That of the answer which is being made, with which `resume` goes on with it alone. */
+    get ticket() {
+      return current.ticket;
     },
     /** Stop the model, and abort the `signal` of running functions. */
     cancel,

@@ -810,7 +810,7 @@ KEEP = """
     const keep = ({started}) => {
         if (started) sessionStorage.setItem("run", JSON.stringify(run.ticket));
     };
-    const run = client.generate({prompt: "hi", keep_on_close: %s, window: %s, onprogress: keep});
+    const run = client.%s, keep_on_close: %s, window: %s, onprogress: keep});
     run.result.catch(() => {});
 """
 RESUME = """
@@ -823,21 +823,26 @@ RESUME = """
 """
 
 
+GENERATE = 'generate({prompt: "hi"'
+RUN_TOOLS = 'runTools({messages: [{role: "user", content: "hi"}], tools: []'
+
+
 @pytest.mark.parametrize(
-    ("keep", "window", "expected"),
+    ("asked", "keep", "window", "expected"),
     [
-        ("true", "undefined", ["a b c", "stop", "scripted"]),
-        ("true", "1", ["a b c", "stop", "scripted"]),
-        ("false", "undefined", ["", "not_resumable"]),
+        (GENERATE, "true", "undefined", ["a b c", "stop", "scripted"]),
+        (GENERATE, "true", "1", ["a b c", "stop", "scripted"]),
+        (GENERATE, "false", "undefined", ["", "not_resumable"]),
+        (RUN_TOOLS, "true", "1", ["a b c", "stop", "scripted"]),
     ],
 )
 async def test_a_page_that_is_loaded_again_resumes_a_run_that_was_to_be_kept(
-    new_page, keep, window, expected
+    new_page, asked, keep, window, expected
 ):
     gate = asyncio.Event()
     async with scripted_gateway(Say("a b "), Gate(gate), Say("c")) as gateway:
         page = await new_page(gateway.url)
-        await evaluate(page, KEEP % (keep, window))
+        await evaluate(page, KEEP % (asked, keep, window))
         await page.wait_for_function("() => sessionStorage.getItem('run')")
         await page.reload()
         await eventually(lambda: len(gateway.provider.live) == (keep == "true"))
