@@ -1,6 +1,12 @@
 /** A program that uses the adapters, under the strictest options: what compiles, and which mistakes don't. */
 
-import type { Message } from "mlx-gateway-client";
+import { useChat as useAiChat } from "@ai-sdk/react";
+import { useChat as useTanStackChat } from "@tanstack/ai-react";
+import type { UIMessage } from "ai";
+import { GatewayError } from "mlx-gateway-client";
+import type { Message, Result } from "mlx-gateway-client";
+import { GatewayTransport } from "mlx-gateway-client/ai-sdk";
+import { gatewayConnection } from "mlx-gateway-client/tanstack";
 import { useConnectionState, useGateway, useRun } from "mlx-gateway-client/react";
 
 const messages: Message[] = [{ role: "user", content: "Hello" }];
@@ -27,6 +33,37 @@ export function InReact() {
       ))}
       <p>{progress && "queued" in progress ? progress.queued : usage?.completion_tokens.toFixed()}</p>
       <p>{error?.message ?? result?.finishReason}</p>
+    </section>
+  );
+}
+
+export function WithAiSdk() {
+  const messageMetadata = ({ usage }: Result) => ({ tokens: usage.completion_tokens });
+  const transport = new GatewayTransport("http://127.0.0.1:8765", { keep_on_close: true, messageMetadata });
+  // @ts-expect-error a misspelt field
+  new GatewayTransport("http://127.0.0.1:8765", { temprature: 1 });
+  const { messages: shown, sendMessage, stop, error } = useAiChat<UIMessage<{ tokens: number }>>({ transport });
+  const code = error instanceof GatewayError ? error.code : undefined;
+  return (
+    <section>
+      <button onClick={() => sendMessage({ text: "Hello" }, { body: { temperature: 0 } })}>Ask</button>
+      <button onClick={stop}>{code === "overloaded" ? "Later" : "Stop"}</button>
+      {shown.map(({ id, metadata }) => (
+        <p key={id}>{metadata?.tokens}</p>
+      ))}
+    </section>
+  );
+}
+
+export function WithTanStack() {
+  const connection = gatewayConnection("http://127.0.0.1:8765", { model: "small" });
+  // @ts-expect-error a misspelt field
+  gatewayConnection("http://127.0.0.1:8765", { modle: "small" });
+  const { messages: shown, sendMessage, stop } = useTanStackChat({ connection });
+  return (
+    <section>
+      <button onClick={() => sendMessage("Hello")}>Ask</button>
+      <button onClick={stop}>{shown.length}</button>
     </section>
   );
 }

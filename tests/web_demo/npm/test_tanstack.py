@@ -1,0 +1,124 @@
+"""The connection, under the chat of TanStack AI."""
+
+import pytest
+
+from provider.interface import GenerationError
+from provider.scripted import Call, Fail, Pause, Reason, Say
+from tests.support.servers import eventually
+from tests.web_demo.conftest import scripted_gateway
+from tests.web_demo.npm.conftest import run_in_node
+
+pytestmark = [
+    pytest.mark.slow("TanStack AI is fetched for the package alone"),
+    pytest.mark.timeout(300),
+]
+
+CHAT = """
+import { ChatClient } from "@tanstack/ai-client";
+import { toolDefinition } from "@tanstack/ai/client";
+import { gatewayConnection } from "mlx-gateway-client/tanstack";
+
+const newChat = (options = {}, fields = {}) =>
+    new ChatClient({ connection: gatewayConnection(url, fields), ...options });
+const until = async (condition) => {
+    while (!condition()) await new Promise((wake) => setTimeout(wake, 5));
+};
+const said = (chat, type = "text") => {
+    const answers = chat.getMessages().filter(({ role }) => role === "assistant");
+    const parts = answers.flatMap(({ parts }) => parts).filter((part) => part.type === type);
+    return parts.map(({ content }) => content).join("");
+};
+const say = (value) => { console.log(JSON.stringify(value)); process.exit(); };
+"""
+
+
+async def in_chat(body, installed, gateway):
+    url = f"http://127.0.0.1:{gateway.port}"
+    return await run_in_node(CHAT + body, installed, url=url)
+
+
+async def test_text_and_thinking_stream_and_the_conversation_is_sent_again(installed):
+    async with scripted_gateway(Reason("hm"), Say("one two")) as gateway:
+        said = await in_chat(
+            """
+            const chat = newChat({ body: { top_k: 3 } }, { temperature: 0 });
+            await chat.sendMessage("hi");
+            await chat.sendMessage("again");
+            say([said(chat), said(chat, "thinking"), chat.getStatus()]);
+            """,
+            installed,
+            gateway,
+        )
+        assert said == ["one twoone two", "hmhm", "ready"]
+        options = gateway.provider.requests[1].options
+        assert (options["temperature"], options["top_k"]) == (0, 3)
+        assert [(m["role"], m["content"]) for m in options["messages"]] == [
+            ("user", "hi"),
+            ("assistant", "one two"),
+            ("user", "again"),
+        ]
+
+
+async def test_stop_stops_the_model_and_keeps_the_text(installed):
+    async with scripted_gateway(Say("one two "), Pause(3600)) as gateway:
+        said = await in_chat(
+            """
+            const chat = newChat();
+            chat.sendMessage("hi");
+            await until(() => said(chat) === "one two ");
+            chat.stop();
+            await until(() => chat.getStatus() === "ready");
+            await new Promise((wake) => setTimeout(wake, 100));
+            say(said(chat));
+            """,
+            installed,
+            gateway,
+        )
+        assert said == "one two "
+        await eventually(lambda: not gateway.provider.live)
+
+
+async def test_a_client_tool_runs_in_the_page_and_the_model_goes_on(installed):
+    def script(request):
+        if any(message["role"] == "tool" for message in request.options["messages"]):
+            return [Say("It is 3.")]
+        return [Call("add", {"a": 1, "b": 2})]
+
+    async with scripted_gateway() as gateway:
+        gateway.provider.script = script
+        said = await in_chat(
+            """
+            const inputSchema = { type: "object", properties: { a: { type: "number" } } };
+            const add = toolDefinition({ name: "add", description: "Add.", inputSchema });
+            const chat = newChat({ tools: [add.client(async ({ a, b }) => ({ sum: a + b }))] });
+            await chat.sendMessage("1 + 2?");
+            await until(() => said(chat));
+            const parts = chat.getMessages().flatMap(({ parts }) => parts);
+            say([said(chat), parts.find(({ type }) => type === "tool-call").output]);
+            """,
+            installed,
+            gateway,
+        )
+        assert said == ["It is 3.", {"sum": 3}]
+        first, second = gateway.provider.requests
+        (tool,) = first.options["tools"]
+        assert tool["function"]["name"] == "add"
+        turns = second.options["messages"]
+        assert [turn["role"] for turn in turns] == ["user", "assistant", "tool"]
+        assert turns[1]["tool_calls"][0]["id"] == turns[2]["tool_call_id"]
+
+
+async def test_an_error_of_the_gateway_is_the_chats(installed):
+    async with scripted_gateway(Say("one "), Fail(GenerationError("broken"))) as gateway:
+        said = await in_chat(
+            """
+            const chat = newChat();
+            await chat.sendMessage("hi");
+            await until(() => chat.getError());
+            const { message, code } = chat.getError();
+            say([chat.getStatus(), message, code, said(chat)]);
+            """,
+            installed,
+            gateway,
+        )
+        assert said == ["error", "broken", "model_error", "one "]
