@@ -1,11 +1,13 @@
 /** A program that uses the adapters, under the strictest options: what compiles, and which mistakes don't. */
 
 import { useChat as useAiChat } from "@ai-sdk/react";
+import { AssistantRuntimeProvider, useLocalRuntime } from "@assistant-ui/react";
 import { useChat as useTanStackChat } from "@tanstack/ai-react";
 import type { UIMessage } from "ai";
 import { GatewayError } from "mlx-gateway-client";
 import type { Message, Result } from "mlx-gateway-client";
 import { GatewayTransport } from "mlx-gateway-client/ai-sdk";
+import { gatewayModel } from "mlx-gateway-client/assistant-ui";
 import { gatewayConnection } from "mlx-gateway-client/tanstack";
 import { useConnectionState, useGateway, useRun } from "mlx-gateway-client/react";
 
@@ -66,4 +68,11 @@ export function WithTanStack() {
       <button onClick={stop}>{shown.length}</button>
     </section>
   );
+}
+
+export function WithAssistantUi() {
+  // @ts-expect-error a misspelt field
+  gatewayModel("http://127.0.0.1:8765", { topp: 1 });
+  const runtime = useLocalRuntime(gatewayModel("http://127.0.0.1:8765", { top_p: 0.9 }));
+  return <AssistantRuntimeProvider runtime={runtime}>…</AssistantRuntimeProvider>;
 }

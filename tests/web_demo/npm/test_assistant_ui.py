@@ -1,0 +1,153 @@
+"""The model, called as assistant-ui's local runtime calls it, and under that runtime."""
+
+import pytest
+
+from provider.interface import GenerationError
+from provider.scripted import Call, Fail, Pause, Reason, Say
+from tests.support.servers import eventually
+from tests.web_demo.conftest import scripted_gateway
+from tests.web_demo.npm.conftest import run_in_node
+
+pytestmark = [
+    pytest.mark.slow("assistant-ui is fetched for the package alone"),
+    pytest.mark.timeout(300),
+]
+
+THREAD = """
+import { createElement } from "react";
+import { create } from "react-test-renderer";
+import { AssistantRuntimeProvider, useAssistantTool, useLocalRuntime } from "@assistant-ui/react";
+import { gatewayModel } from "mlx-gateway-client/assistant-ui";
+
+console.error = () => {}; // the renderer says that it is for tests
+let runtime;
+function App({ fields, tools }) {
+    runtime = useLocalRuntime(gatewayModel(url, fields));
+    const children = tools.map((tool) => createElement(Tool, { key: tool.toolName, tool }));
+    return createElement(AssistantRuntimeProvider, { runtime }, ...children);
+}
+function Tool({ tool }) {
+    useAssistantTool(tool);
+    return null;
+}
+const until = async (condition) => {
+    while (!condition()) await new Promise((wake) => setTimeout(wake, 5));
+};
+const open = async (fields = {}, tools = []) => {
+    create(createElement(App, { fields, tools }));
+    await until(() => runtime);
+    await new Promise((wake) => setTimeout(wake, 50)); // for effects
+    return runtime.thread;
+};
+const answers = (thread) => thread.getState().messages.filter(({ role }) => role === "assistant");
+const said = (thread, type = "text") =>
+    answers(thread).flatMap(({ content }) => content).filter((part) => part.type === type)
+        .map(({ text }) => text).join("");
+const ended = (thread) => answers(thread).at(-1) && !thread.getState().isRunning;
+const say = (value) => { console.log(JSON.stringify(value)); process.exit(); };
+"""
+
+
+async def in_thread(body, installed, gateway):
+    url = f"http://127.0.0.1:{gateway.port}"
+    return await run_in_node(THREAD + body, installed, url=url)
+
+
+async def test_text_and_thinking_stream_and_the_conversation_is_sent_again(installed):
+    async with scripted_gateway(Reason("hm"), Say("one two")) as gateway:
+        said = await in_thread(
+            """
+            const thread = await open({ temperature: 0 });
+            thread.append("hi");
+            await until(() => ended(thread));
+            thread.append("again");
+            await until(() => answers(thread).length === 2 && ended(thread));
+            const { status, metadata } = answers(thread).at(-1);
+            say([said(thread), said(thread, "reasoning"), status, metadata.custom.model]);
+            """,
+            installed,
+            gateway,
+        )
+        assert said[:3] == ["one twoone two", "hmhm", {"type": "complete", "reason": "stop"}]
+        assert said[3]
+        options = gateway.provider.requests[1].options
+        assert options["temperature"] == 0
+        assert [(m["role"], m["content"]) for m in options["messages"]] == [
+            ("user", "hi"),
+            ("assistant", "one two"),
+            ("user", "again"),
+        ]
+
+
+async def test_stop_stops_the_model_and_keeps_the_text(installed):
+    async with scripted_gateway(Say("one two "), Pause(3600)) as gateway:
+        said = await in_thread(
+            """
+            const thread = await open();
+            thread.append("hi");
+            await until(() => said(thread) === "one two ");
+            thread.cancelRun();
+            await until(() => ended(thread));
+            say([said(thread), answers(thread)[0].status]);
+            """,
+            installed,
+            gateway,
+        )
+        assert said == ["one two ", {"type": "incomplete", "reason": "cancelled"}]
+        await eventually(lambda: not gateway.provider.live)
+
+
+@pytest.mark.parametrize("by", ["a function", "the page"])
+async def test_a_tool_is_answered_in_the_page_and_the_model_goes_on(installed, by):
+    def script(request):
+        if any(message["role"] == "tool" for message in request.options["messages"]):
+            return [Say("It is 3.")]
+        return [Say("Let me add. "), Call("add", {"a": 1, "b": 2})]
+
+    async with scripted_gateway() as gateway:
+        gateway.provider.script = script
+        execute = "execute: async ({ a, b }) => a + b," if by == "a function" else ""
+        answer = """
+            await until(() => answers(thread)[0]?.status.type === "requires-action");
+            const index = answers(thread)[0].content.findIndex(({ type }) => type === "tool-call");
+            thread.getMessageById(answers(thread)[0].id).getMessagePartByIndex(index).addToolResult(3);
+        """
+        said = await in_thread(
+            f"""
+            const add = {{
+                toolName: "add", type: "frontend", description: "Add.", {execute}
+                parameters: {{ type: "object", properties: {{ a: {{ type: "number" }} }} }},
+            }};
+            const thread = await open({{}}, [add]);
+            thread.append("1 + 2?");
+            {"" if by == "a function" else answer}
+            await until(() => said(thread).includes("3") && ended(thread));
+            const {{ content, status }} = answers(thread)[0];
+            say([content.map(({{ type, text, result }}) => [type, text ?? result]), status.type]);
+            """,
+            installed,
+            gateway,
+        )
+        parts = [["text", "Let me add. "], ["tool-call", 3], ["text", "It is 3."]]
+        assert said == [parts, "complete"]
+        first, second = gateway.provider.requests
+        (tool,) = first.options["tools"]
+        assert tool["function"]["name"] == "add"
+        turns = second.options["messages"]
+        assert [turn["role"] for turn in turns] == ["user", "assistant", "tool"]
+        assert turns[1]["tool_calls"][0]["id"] == turns[2]["tool_call_id"]
+
+
+async def test_an_error_of_the_gateway_ends_the_answer(installed):
+    async with scripted_gateway(Say("one "), Fail(GenerationError("broken"))) as gateway:
+        said = await in_thread(
+            """
+            const thread = await open();
+            thread.append("hi");
+            await until(() => ended(thread));
+            say([said(thread), answers(thread)[0].status]);
+            """,
+            installed,
+            gateway,
+        )
+        assert said == ["one ", {"type": "incomplete", "reason": "error", "error": "broken"}]
