@@ -27,6 +27,7 @@ from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
+from websockets.exceptions import TooManyHeaders
 from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
@@ -41,6 +42,9 @@ from gateway.server.rates import Rate, Rates
 __all__ = ["MAX_FIRST_BYTES", "ClientRates", "MeteredConnection", "Turn"]
 
 BURST = 10  # a burst may have as many frames and bytes as are allowed in this many seconds
+# Bytes of a request's headers. If each other one is a name in a list, reading them takes 20 ms.
+# Browsers send some kilobytes of cookies, and most servers take no more either.
+MAX_HEADER_BYTES = 16 * 1024
 MAX_FIRST_BYTES = 2048  # a `hello` has a token of at most 1,024 characters, and a name
 MAX_FIRST_FRAMES = 16  # a `hello`, which may come in parts, and pings
 # Bytes. A frame has at least 6, and takes ten microseconds, so a small piece takes 4 ms.
@@ -113,6 +117,7 @@ class _Reader(StreamReader):
     def __init__(self) -> None:
         super().__init__()
         self._wanted = 0
+        self._header_bytes = 0
         self.has_body = False
 
     @property
@@ -122,6 +127,9 @@ class _Reader(StreamReader):
 
     def read_line(self, *limits: Any) -> Generator[None, None, bytearray]:
         line = yield from super().read_line(*limits)
+        self._header_bytes += len(line)
+        if self._header_bytes > MAX_HEADER_BYTES:
+            raise TooManyHeaders("the headers are too large")
         if BODY.match(line):
             self.has_body = True
             return bytearray(b"Content-Length: 0\r\n")

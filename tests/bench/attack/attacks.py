@@ -178,13 +178,18 @@ def pings_of_many(target):
 
 
 STRANGE_ADDRESS = "127.0.0.2"  # whose rate is not that of the polite clients
+# 31,000 subprotocols, by headers whose names are the same to a server.
+NAMES = (
+    f"{'sec-websocket-protocol'[:n].upper()}{'sec-websocket-protocol'[n:]}" for n in range(1, 9)
+)
+LARGE_HEADERS = dict.fromkeys(NAMES, "a," * 3900 + "a")
 MANY_ADDRESSES = [f"127.0.1.{number}" for number in range(1, 201)]
 
 
 @attack
 def upgrades(target):
-    """WebSockets without a token and with a wrong Origin, from one address and, some, from many."""
-    ways = ({}, {"Origin": "https://elsewhere.example"})
+    """WebSockets without a token, with a wrong Origin, with large headers, of many addresses."""
+    ways = ({}, {"Origin": "https://elsewhere.example"}, {}, LARGE_HEADERS)
 
     async def one(told, numbers):
         deadline = target.deadline()
@@ -196,7 +201,7 @@ def upgrades(target):
             try:
                 async with asyncio.timeout_at(deadline):
                     socket = await Socket.open(
-                        target, STRANGER, headers=ways[number // 2 % 2], address=address
+                        target, STRANGER, headers=ways[number // 2 % 4], address=address
                     )
                 told[f"let in, {where}"] += 1
                 socket.abort()

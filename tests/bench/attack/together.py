@@ -86,7 +86,10 @@ async def pings_of_many(bench):
     ]
 
 
-@case("loop", "upgrades without a token or with a wrong Origin, of one address and of 200 more")
+@case(
+    "loop",
+    "upgrades without a token, with a wrong Origin, with large headers, of 201 addresses",
+)
 async def upgrades(bench):
     quiet, seen, answers = await bench.under(SCRIPTED, "upgrades")
     most = PAGES_A_SECOND * (PAGES_BURST_S + ATTACK_S + 1)

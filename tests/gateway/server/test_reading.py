@@ -52,6 +52,23 @@ def connection_of(gateway):
 # Before a token.
 
 
+NAMES = [f"Sec-WebSocket-Protocol: {'a,' * 3900}a"]
+
+
+async def test_a_request_whose_headers_are_large_is_answered_before_they_have_come():
+    async with running(scripted(), TOKENS) as gateway:
+        async with raw(gateway, *NAMES):
+            pass
+        with pytest.raises(AssertionError, match=" 431 "):
+            async with raw(gateway, *NAMES * 3):
+                pass
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(b"GET / HTTP/1.1\r\n" + f"{NAMES[0]}\r\n".encode() * 3)
+        async with asyncio.timeout(TIMEOUT):
+            assert b" 431 " in await reader.readline()
+        writer.close()
+
+
 @pytest.mark.parametrize("first", [LARGE, raw_frame(b"x" * 300_000, Opcode.BINARY)])
 async def test_before_a_token_a_large_frame_is_closed_unread(first):
     async with running(scripted(), TOKENS) as gateway, raw(gateway) as wire:
