@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, TypeVar
 
 from provider.caches.prefix_cache import PrefixCache
 from provider.caches.prefix_store import PrefixStore
@@ -22,7 +23,7 @@ from provider.engine.pace import Pace
 from provider.engine.prompt_reuse import PromptReuse
 from provider.engine.rows import Keep, Row, StepResult
 from provider.engine.sampling import sampler_for
-from provider.engine.shapes import ANY_SHAPE, STEP, Shapes
+from provider.engine.shapes import ANY_SHAPE, STEP, Shapes, Timing
 from provider.engine.speculative import SingleRowSettings
 from provider.engine.warm_up import WarmUp
 from provider.formats.text_stream import TextFormat
@@ -40,10 +41,13 @@ from provider.settings import EngineSettings
 __all__ = ["RECHECK_S", "Loader", "ModelSlot"]
 
 FREED_AT_ONCE = 64 << 20  # bytes; giving them back to the system takes some 10 ms
+LONG_S = 0.5  # seconds of a pass that is not timed three times without need
+MARGIN = 1.1  # times as long as its tokens explain, up to which a pass is so explained
 RECHECK_S = 0.01  # seconds between two attempts to get memory that no run will free
 
 # Returns the model, or the steps of loading it, between which other models have their turns.
 Loader = Callable[[], LoadedModel | Loading]
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +65,7 @@ class ModelSlot:
         pace: Pace,
         disk_done: Callable[[], None] = lambda: None,
         open_store: Callable[[Path, int, str], PrefixStore] = PrefixStore,
+        clock: Callable[[], float] = time.perf_counter,
     ):
         self.name = name
         self.model: LoadedModel | None = None
@@ -72,6 +77,7 @@ class ModelSlot:
         self._pace = pace  # gets its first timings when the model is loaded
         self._disk_done = disk_done  # called on another thread when a KV cache was written
         self._open_store = open_store
+        self._clock = clock  # returns seconds
         self._single_row = SingleRowSettings()
         self.masks = MaskMaker()
         self.admission = self._admission(0)
@@ -103,9 +109,9 @@ class ModelSlot:
             made = yield from self._reserving(made, waits=waits)
         self._install(made)
         self._refuse_if_unable()
-        yield from self._measure(made)  # before the warm-up, while shapes are new
+        timings = yield from self._measure(made)  # before the warm-up, while shapes are new
         if waits:
-            yield from self._warming_up(made)
+            yield from self._warming_up(made, timings)
         self.prefixes.store = yield from self._store(made)
         log.info("loaded `%s` in %.2f s", self.name, time.perf_counter() - begin)
         return made.facts
@@ -142,7 +148,7 @@ class ModelSlot:
         self.model.model.warm_up()
         batch = self.new_batch(keep=False)
         sampler = sampler_for(GenerationOptions(), 1)
-        for length in (3, 66, 66):
+        for length in (3, 70, 70):  # sizes that `Pace.trials` does not have, to leave them new
             row = Row(0, [0] * length, length, 2, sampler)
             left = batch.add(row)
             _raise_fault(batch.prefill([(0, left - 1)]))
@@ -229,7 +235,9 @@ class ModelSlot:
                 f"`{self.name}` can't run: {error}", model_name=self.name, original_exception=error
             ) from error
 
-    def _warming_up(self, model: LoadedModel) -> Generator[LoadProgress, None, None]:
+    def _warming_up(
+        self, model: LoadedModel, timings: Sequence[Timing]
+    ) -> Generator[LoadProgress, None, None]:
         """Find out whether new shapes are dear, then make the passes of the first requests."""
         begin, settings = time.perf_counter(), self._settings
         warm_up = WarmUp(
@@ -241,7 +249,7 @@ class ModelSlot:
             timed=self._pace.repeated,
         )
         if settings.few_shapes == "auto":
-            self._reuse.shapes = yield from _told(warm_up.measuring(), model.weights)
+            self._reuse.shapes = yield from _told(warm_up.measuring(timings), model.weights)
             if self._reuse.shapes.few:
                 log.info("prompts of `%s` are read in few shapes: a new one is slow", self.name)
         if not settings.warmup:
@@ -259,33 +267,48 @@ class ModelSlot:
         others = self._memory.held_by_others(self.admission) + self.prefixes.nbytes
         return budget.lacking(sequences * budget.need(tokens), others) == 0
 
-    def _measure(self, model: LoadedModel) -> Generator[LoadProgress, None, None]:
-        """Time passes over prompts in steps, three of each size."""
+    def _measure(self, model: LoadedModel) -> Generator[LoadProgress, None, list[Timing]]:
+        """Time passes over prompts of several sizes, in steps; return what they took."""
+        found: list[Timing] = []
         for tokens in self._pace.trials():
             if model.context_window is not None and tokens >= model.context_window:
-                return
-            computed, times = tokens, []
-            for _ in range(3):
-                yield LoadProgress(model.weights, model.weights)
-                try:
-                    computed, seconds = self._time_prompt(tokens)
-                    times.append(seconds)
-                except Exception:
-                    log.warning("a prompt of %d tokens can't be read", tokens, exc_info=True)
-                    return
+                break
+            explained = tokens / found[-1].tokens * found[-1].again if found else 0.0
+            try:
+                computed, times = yield from _told(
+                    self._time_prompts(tokens, explained), model.weights
+                )
+            except Exception:
+                log.warning("a prompt of %d tokens can't be read", tokens, exc_info=True)
+                break
             self._pace.tried(computed, times)
+            found.append(Timing(tokens, times[0], median(times)))
+        return found
+
+    def _time_prompts(
+        self, tokens: int, explained: float
+    ) -> Generator[None, None, tuple[int, list[float]]]:
+        """Read prompts in a pass each, in steps; return the tokens with padding, and the seconds.
+
+        There are three, or one where a pass is long, but no longer than its tokens explain
+        (`explained` seconds), so that nothing was compiled. Raises what fails.
+        """
+        times: list[float] = []
+        for _ in range(3):
+            yield
+            computed, seconds = self._time_prompt(tokens)
+            times.append(seconds)
+            if len(times) == 1 and LONG_S < seconds <= MARGIN * explained:
+                break
+        return computed, times
 
     def _time_prompt(self, tokens: int) -> tuple[int, float]:
-        """Read a prompt in one pass; return its tokens with padding, and its seconds.
-
-        Raises what fails.
-        """
         batch = self.new_batch(keep=False)
         batch.add(Row(0, [0] * (tokens + 1), tokens + 1, 1, sampler_for(GenerationOptions(), 1)))
         set_blas_threads(BLAS_THREADS)
-        begin = time.perf_counter()
+        begin = self._clock()
         result = batch.prefill([(0, tokens)])
-        seconds = time.perf_counter() - begin
+        seconds = self._clock() - begin
         _raise_fault(result)
         return result.computed, seconds
 
@@ -331,8 +354,8 @@ class ModelSlot:
 
 
 def _told(
-    steps: Generator[None, None, Shapes], weights: int
-) -> Generator[LoadProgress, None, Shapes]:
+    steps: Generator[None, None, Result], weights: int
+) -> Generator[LoadProgress, None, Result]:
     """Go through steps in which no more is loaded, and return what they return."""
     while True:
         try:

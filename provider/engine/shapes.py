@@ -31,6 +31,7 @@ UNPLANNED = 3  # tokens; no attention is planned for so few queries
 NEW = (37, 45)  # tokens of passes that show what a new shape costs, because no other has so many
 DEAR_S = 0.005  # seconds by which a first pass must take longer to count as dear
 DEAR = 0.5  # the same, as part of the time of a repeated pass
+NOTICED = 0.1  # the same part of a pass of any size
 MAX_WASTE = 4  # a larger size is taken for a chunk if padding adds less than its part of so many
 
 
@@ -108,6 +109,11 @@ class Timing:
     def dear(self) -> bool:
         """Whether the first pass was noticeably slower."""
         return self.first - self.again > max(DEAR_S, DEAR * self.again)
+
+    @property
+    def slower_at_first(self) -> bool:
+        """Whether the first pass was slower by what a new shape may cost at least."""
+        return self.first - self.again > max(DEAR_S, NOTICED * self.again)
 
 
 def shapes_for(timings: Sequence[Timing], window: int | None = None) -> Shapes:

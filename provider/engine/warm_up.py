@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 from provider.engine.batch import Batch
@@ -23,6 +23,7 @@ from provider.engine.shapes import (
     NEW,
     SMALLEST,
     STEP,
+    UNPLANNED,
     Shapes,
     Timing,
     shapes_for,
@@ -37,7 +38,7 @@ BUDGET_S = 60.0
 IN_VAIN = 2  # passes of one sort that were no slower than repeated ones, after which no more come
 # Seconds that a step may be expected to take, by that of one row, to be made at all. Where steps
 # are as slow as that, what compiling adds is hardly noticed.
-SLOW_S = 2.0
+SLOW_S = 1.0
 SAMPLING = (
     GenerationOptions(temperature=0.7, top_p=0.9, top_k=40, min_p=0.05),
     GenerationOptions(temperature=0.7, top_p=0.9, seed=1),
@@ -99,9 +100,15 @@ class WarmUp:
         self._clock = clock
         self._row_s = 0.0  # seconds of a decode step of one row
 
-    def measuring(self) -> Generator[None, None, Shapes]:
-        """Return the shapes in which to read prompts, by whether new ones are dear, in steps."""
-        timings = []
+    def measuring(self, seen: Sequence[Timing]) -> Generator[None, None, Shapes]:
+        """Return the shapes in which to read prompts, by whether new ones are dear, in steps.
+
+        `seen` are passes of new shapes in which kernels may have been compiled too. Only if each
+        was slower at first, passes of which all is compiled tell what a shape costs.
+        """
+        timings: list[Timing] = []
+        if not all(timing.slower_at_first for timing in seen if timing.tokens > UNPLANNED):
+            return ANY_SHAPE
         for tokens in NEW:
             if not self._fits(_Prefill(tokens)):
                 return ANY_SHAPE

@@ -14,6 +14,7 @@ from provider.engine.memory_pool import MemoryPool
 from provider.engine.model import LoadedModel, LoadProgress
 from provider.engine.pace import Pace
 from provider.engine.prompt_reuse import PromptReuse
+from provider.engine.shapes import NEW
 from provider.interface import MemoryExceededError, ModelLoadingError
 from provider.models.loading import load
 from provider.runtime.mlx import active_memory, mx, tree_flatten
@@ -27,10 +28,14 @@ def embedded():
     return load(MODEL_PATH)
 
 
-def slot_of(loader, limit=1 << 40, open_store=PrefixStore, **settings):
+SELF_TEST = 68  # tokens of its longest pass
+
+
+def slot_of(loader, limit=1 << 40, **settings):
+    given = {name: settings.pop(name) for name in ("open_store", "clock") if name in settings}
     reuse, pace = PromptReuse(PrefixCache(1 << 20)), Pace(0.1)
     memory, settings = MemoryPool(limit), EngineSettings(**settings)
-    return ModelSlot("m", loader, settings, memory, reuse, pace, open_store=open_store)
+    return ModelSlot("m", loader, settings, memory, reuse, pace, **given)
 
 
 class Broken:
@@ -129,8 +134,33 @@ def test_loading_times_prompts_of_several_sizes_each_three_times(embedded):
     slot = slot_of(lambda: with_model(embedded, model))
     slot.load()
     assert model.read.count(16) == 3
-    larger = [n for n in model.read if n > 16 and n not in (64, 65)]  # those are the self-test's
-    assert all(model.read.count(n) == 3 for n in larger)
+    assert all(model.read.count(n) == 3 for n in model.read if n > 16 and n != SELF_TEST)
+
+
+class Slow(Recording):
+    """The model, whose passes take `token_s` for each token, and `new_s` more at first."""
+
+    def __init__(self, model, token_s, new_s=0.0):
+        super().__init__(model)
+        self.token_s, self.new_s, self.now = token_s, new_s, 0.0
+
+    def __call__(self, tokens, **options):
+        count = tokens.shape[1]
+        self.now += self.token_s * count + self.new_s * (count not in self.read)
+        return super().__call__(tokens, **options)
+
+
+@pytest.mark.parametrize(
+    ("token_s", "new_s", "passes"), [(0.1, 0.0, [1, 1]), (0.1, 1.0, [3, 3]), (1e-4, 0.0, [3, 3])]
+)
+def test_slow_passes_are_timed_once_if_their_tokens_explain_them(embedded, token_s, new_s, passes):
+    model = Slow(embedded.model, token_s, new_s)
+    slot = slot_of(lambda: with_model(embedded, model), warmup=False, clock=lambda: model.now)
+    list(slot.steps())
+    known = [model.read.count(n) for n in sorted(set(model.read) - {1, 2, SELF_TEST})]
+    assert known[:2] == passes
+    assert bool(set(NEW) & set(model.read)) is (new_s > 0), "all else tells nothing of shapes"
+    slot.free()
 
 
 def test_a_model_without_memory_for_a_long_prompt_is_loaded_all_the_same(embedded, caplog):
@@ -147,7 +177,7 @@ def test_prompts_that_are_timed_are_no_longer_than_the_context(embedded):
     loaded = LoadedModel(**{**vars(embedded), "model": model, "context_window": 20})
     slot_of(lambda: loaded).load()
     assert 16 in model.read
-    assert not [n for n in model.read if n > 16 and n not in (64, 65)]
+    assert not [n for n in model.read if n > 16 and n != SELF_TEST]
 
 
 def test_a_model_without_room_is_refused_before_its_weights_are_read():

@@ -7,12 +7,13 @@ import pytest
 from provider.caches.kinds import Batching
 from provider.engine.batch import Batch
 from provider.engine.rows import Row
-from provider.engine.shapes import ANY_SHAPE, LARGEST, STEP, Shapes
+from provider.engine.shapes import ANY_SHAPE, LARGEST, STEP, Shapes, Timing
 from provider.engine.warm_up import BUDGET_S, WarmUp
 from provider.runtime.mlx import mx
 from provider.runtime.mlx_lm import KVCache, greedy_sampler
 
 FEW = Shapes(STEP)
+SLOWER = Timing(64, 0.09, 0.01)  # a pass of a new shape, which was slower at first
 VOCABULARY = 64
 
 
@@ -72,9 +73,16 @@ def result_of(steps):
 @pytest.mark.parametrize(("new_s", "few"), [(0.0, False), (0.002, False), (0.08, True)])
 def test_whether_new_shapes_are_dear_is_measured(new_s, few):
     device = Device(new_s)
-    shapes = result_of(warm_up_of(device).measuring())
+    shapes = result_of(warm_up_of(device).measuring([Timing(1, 0.01, 0.01), SLOWER]))
     assert shapes.few is few
     assert len(device.seen) == 2
+
+
+@pytest.mark.parametrize("again", [Timing(16, 0.02, 0.02), Timing(16, 2.1, 2.0)])
+def test_nothing_more_is_measured_where_a_new_shape_was_no_slower(again):
+    device = Device(0.08)
+    assert result_of(warm_up_of(device).measuring([SLOWER, again])) is ANY_SHAPE
+    assert not device.seen
 
 
 def test_where_nothing_is_dear_it_ends_after_two_passes_of_each_sort():
@@ -131,7 +139,7 @@ def test_steps_that_would_take_long_are_left_out():
     device = Device(0.0)
     device.pass_s = 0.3
     list(warm_up_of(device, max_batch=64).steps(ANY_SHAPE))
-    assert {shape[0] for shape in device.seen if shape[1] == 1} == {1, 2, 4}
+    assert {shape[0] for shape in device.seen if shape[1] == 1} == {1, 2}
 
 
 def test_it_ends_when_its_time_is_over():
@@ -152,7 +160,7 @@ def test_what_finds_no_memory_or_no_place_in_the_context_is_left_out():
     list(warm_up_of(device, has_room, window=300).steps(FEW))
     assert max(rows * tokens for rows, tokens in asked) > 600
     assert max(shape[-1] + shape[1] for shape in device.seen if len(shape) == 3) <= 300
-    assert result_of(warm_up_of(device, lambda *_: False).measuring()) is ANY_SHAPE
+    assert result_of(warm_up_of(device, lambda *_: False).measuring([])) is ANY_SHAPE
 
 
 def test_a_model_whose_rows_cannot_share_a_pass_is_warmed_up_alone():
