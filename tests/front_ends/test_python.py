@@ -22,7 +22,7 @@ PYTHON = FRAMEWORKS / "bin/python"
 ELSEWHERE = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 pytestmark = [
-    pytest.mark.slow("the client's own tests try what the examples use"),
+    pytest.mark.front_ends,
     pytest.mark.timeout(2 * STARTING + TIMEOUT),
 ]
 
@@ -32,7 +32,7 @@ def environment():
     if not (FRAMEWORKS / "ready").exists():
         if os.environ.get("CI"):
             raise FileNotFoundError(FRAMEWORKS)
-        pytest.skip("no environment with the frameworks: `make test-slow` makes it")
+        pytest.skip("no environment with the frameworks: `make test-front-ends` makes it")
 
 
 def question_of(request):

@@ -62,7 +62,7 @@ def test_of(module):
 def run(tests, options, folder):
     """Run test files, keep in this folder which lines each of them runs, and return the status."""
     workers = str(min(MAX_WORKERS, len(tests)))
-    command = [sys.executable, "-m", "pytest", "--quiet", "-m", "not slow"]
+    command = [sys.executable, "-m", "pytest", "--quiet", "-m", "not slow and not front_ends"]
     command += ["--numprocesses", workers, "--dist", "loadfile", "-p", "tests.support.measuring"]
     environment = {"OPENBLAS_NUM_THREADS": "1", **os.environ, FOLDER: str(folder)}
     done = subprocess.run([*command, *options, *tests], env=environment, cwd=ROOT, check=False)

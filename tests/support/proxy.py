@@ -19,9 +19,12 @@ class Proxy:
         self._server = None
 
     @property
+    def address(self):
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    @property
     def url(self):
-        port = self._server.sockets[0].getsockname()[1]
-        return f"ws://127.0.0.1:{port}/v1/stream"
+        return f"{self.address.replace('http', 'ws')}/v1/stream"
 
     async def start(self):
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)

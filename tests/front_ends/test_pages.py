@@ -1,0 +1,89 @@
+"""The apps as built by their own tools, from another origin than the gateway's, in a browser."""
+
+import pytest
+from playwright.async_api import expect
+
+from tests.front_ends.conftest import BUILT, HERE, scripted
+from tests.support.proxy import proxied
+
+# These connect for the first question.
+LAZY = ("next", "ai-sdk", "tanstack", "assistant-ui")
+APPS = ("plain", "react", "vue", "svelte", "worker", *LAZY)
+FIREFOX = [("firefox", "plain"), ("firefox", "react")]
+IN_BROWSERS = [*(("chromium", app) for app in APPS), *FIREFOX]
+KEPT = [("chromium", app) for app in ("plain", "react", "ai-sdk")]
+SOURCES = {"react": "App.jsx", "ai-sdk": "App.jsx", "vue": "App.vue", "svelte": "App.svelte"}
+NUMBERS = " ".join(map(str, range(20)))
+pytestmark = [pytest.mark.front_ends, pytest.mark.browser]
+
+
+@pytest.mark.parametrize(("browser_name", "app"), IN_BROWSERS)
+async def test_text_streams_and_a_cut_connection_goes_on(browser_name, app, url_of, open_page):
+    async with scripted() as served, proxied(served.gateway) as proxy:
+        page = await open_page(await url_of(app), proxy.address, browser_name)
+        await page.ask("story")
+        await page.answers("Once")
+        proxy.cut()
+        await served.counts("resumed_total", 1)
+        served.gate.set()
+        await page.answers("Once upon a time.")
+
+
+@pytest.mark.parametrize(("browser_name", "app"), IN_BROWSERS)
+async def test_stop_stops_the_model(browser_name, app, url_of, open_page):
+    async with scripted() as served:
+        page = await open_page(await url_of(app), served.gateway.url, browser_name)
+        await page.ask("endless")
+        await page.answers("On and on")
+        assert await served.metric("generations") == 1
+        await page.stop()
+        await served.counts("generations", 0)
+        await served.counts('generations_ended_total{reason="cancelled"}', 1)
+        assert not served.provider.live
+
+
+@pytest.mark.parametrize("app", [app for app in APPS if app != "worker"])
+async def test_a_tool_runs_in_the_page(app, url_of, open_page):
+    async with scripted() as served:
+        page = await open_page(await url_of(app), served.gateway.url)
+        await page.ask("title")
+        await page.answers(f"It is {await page.page.title()}.")
+
+
+@pytest.mark.parametrize(("browser_name", "app"), [*KEPT, *FIREFOX])
+async def test_an_answer_goes_on_after_a_reload(browser_name, app, url_of, open_page):
+    async with scripted() as served:
+        page = await open_page(await url_of(app), served.gateway.url, browser_name)
+        await page.ask("story")
+        await page.answers("Once")
+        await page.reload()
+        await page.answers("Once")
+        served.gate.set()
+        await page.answers("Once upon a time.")
+        assert len(served.provider.requests) == 1
+
+
+@pytest.mark.parametrize(("browser_name", "app"), IN_BROWSERS)
+async def test_a_page_of_a_refused_origin_shows_the_reason(browser_name, app, url_of, open_page):
+    async with scripted(dev=False) as served:
+        page = await open_page(await url_of(app), served.gateway.url, browser_name)
+        if app in LAZY:
+            await page.ask("story")
+        await page.says("pages of this origin are refused; start the gateway with `--dev`")
+
+
+@pytest.mark.parametrize("app", SOURCES)
+async def test_three_hot_updates_leave_one_socket(app, developing, open_page):
+    source, shown = HERE / app / SOURCES[app], BUILT / app / SOURCES[app]
+    async with scripted() as served:
+        page = await open_page(f"{developing}/{app}/", served.gateway.url)
+        await page.page.evaluate("globalThis.loadedAgain = false")
+        for version in range(3):
+            await page.ask("numbers")
+            await page.answers(NUMBERS)
+            shown.write_text(source.read_text().replace("</h1>", f" {version}</h1>"))
+            await expect(page.page.get_by_role("heading")).to_contain_text(f" {version}")
+        await page.ask("numbers")
+        await page.answers(NUMBERS)
+        assert await page.page.evaluate("globalThis.loadedAgain") is False
+        await served.counts("connections", 1)
