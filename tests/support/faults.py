@@ -86,6 +86,11 @@ class FaultyTokenizer:
     def detokenizer(self):
         return FaultyDetokenizer(self._tokenizer.detokenizer, self._dice)
 
+    @property
+    def _detokenizer(self):
+        """A detokenizer of a class that nobody knows, so that each token is given to it."""
+        return self.detokenizer
+
     def __getattr__(self, name):
         return getattr(self._tokenizer, name)
 
