@@ -8,22 +8,20 @@
  * `keep_on_close`, `useChat({ id, transport, resume: true })` goes on with an answer when its page is loaded again.
  */
 
-import { answerTurns, clientOf, parsed, streamOf, userTurn } from "./shared.js";
+import { answerTurns, clientOf, createTickets, parsed, resumedEvents, streamOf, userTurn } from "./shared.js";
 
 /**
  * @import { ChatTransport, FinishReason, UIMessage, UIMessageChunk } from "ai"
  * @import { Client, Message, Progress, Result, Run, RunEvent, Ticket, ToolCall } from "../client.js"
- * @import { Fields, File, Gateway, Shown } from "./shared.js"
- * @typedef {Fields & {messageMetadata?: (result: Result) => unknown, storage?: Pick<Storage, "getItem" | "setItem" |
- *   "removeItem">}} TransportOptions `messageMetadata` makes the metadata of an answer from its usage, timing and
- *   model. `storage` keeps what a reload needs; by default it is the page's sessionStorage
+ * @import { Fields, File, Gateway, Shown, Store } from "./shared.js"
+ * @typedef {Fields & {messageMetadata?: (result: Result) => unknown, storage?: Store}} TransportOptions
+ *   `messageMetadata` makes the metadata of an answer from its usage, timing and model. `storage` keeps what a
+ *   reload needs; by default it is the page's sessionStorage
  * @typedef {UIMessage["parts"]} Parts
  * @typedef {{ticket: Ticket, messageId: string, before: Parts}} Kept An answer that another page may resume;
  *   `before` are the parts of its message that were there before
  */
 
-/** The frames that may wait for the page; a resumed run needs to know it. */
-const WINDOW = 64;
 /** @type {Record<Result["finishReason"], FinishReason>} */
 const REASONS = { stop: "stop", length: "length", tool_calls: "tool-calls", cancelled: "other" };
 
@@ -34,14 +32,15 @@ export class GatewayTransport {
   #client;
   #fields;
   #metadata;
-  #storage;
+  #tickets;
 
   /** @param {Gateway} gateway @param {TransportOptions} [options] fields of each request, and callbacks */
   constructor(gateway, { messageMetadata, storage, ...fields } = {}) {
     this.#client = clientOf(gateway);
     this.#fields = fields;
     this.#metadata = messageMetadata;
-    this.#storage = storage ?? globalThis.sessionStorage;
+    /** @type {ReturnType<typeof createTickets<Kept>>} */
+    this.#tickets = createTickets(storage);
   }
 
   /**
@@ -52,11 +51,11 @@ export class GatewayTransport {
   async sendMessages({ chatId, messages, abortSignal: signal, body }) {
     const last = messages.at(-1);
     const before = last?.role === "assistant" ? last : undefined; // its calls are answered now
-    const request = { window: WINDOW, ...this.#fields, ...conversation(messages), ...body };
+    const request = { ...this.#fields, ...conversation(messages), ...body };
     /** @param {Progress} progress */
     const onprogress = (progress) => {
       if (!("started" in progress) || !run.ticket || !request.keep_on_close) return;
-      this.#keep(chatId, { ticket: run.ticket, messageId: before?.id ?? run.id, before: before?.parts ?? [] });
+      this.#tickets.keep(chatId, { ticket: run.ticket, messageId: before?.id ?? run.id, before: before?.parts ?? [] });
     };
     const run = this.#client.generate({ ...request, onprogress, ...(signal ? { signal } : {}) });
     return streamOf(this.#chunks(chatId, run, run.events(), before?.id ?? run.id));
@@ -70,28 +69,15 @@ export class GatewayTransport {
   async reconnectToStream({ chatId, abortSignal: signal }) {
     // In StrictMode a first call is aborted at once, and that must not stop the model.
     await null;
-    /** @type {Kept | undefined} */
-    const kept = parsed(this.#storage?.getItem(keyOf(chatId)) ?? "");
+    const kept = this.#tickets.kept(chatId);
     if (!kept || signal?.aborted) return null;
     const run = this.#client.resume(kept.ticket, signal ? { signal } : {});
-    const events = run.events();
     try {
-      await events.next(); // that it is resumed
-      const first = await events.next();
-      const all = joined(first, events);
-      return streamOf(this.#chunks(chatId, run, all, kept.messageId, kept.before));
+      const events = await resumedEvents(run);
+      return streamOf(this.#chunks(chatId, run, events, kept.messageId, kept.before));
     } catch {
-      this.#storage?.removeItem(keyOf(chatId));
+      this.#tickets.forget(chatId);
       return null; // the gateway has forgotten it
-    }
-  }
-
-  /** @param {string} chatId @param {Kept} kept */
-  #keep(chatId, kept) {
-    try {
-      this.#storage?.setItem(keyOf(chatId), JSON.stringify(kept));
-    } catch (error) {
-      console.warn("the answer can't be resumed after a reload:", error); // the storage is full
     }
   }
 
@@ -124,26 +110,8 @@ export class GatewayTransport {
       throw lost ? new TypeError("network error: the connection to the gateway was lost", { cause: error }) : error;
     } finally {
       run.cancel();
-      if (!lost) this.#storage?.removeItem(keyOf(chatId));
+      if (!lost) this.#tickets.forget(chatId);
     }
-  }
-}
-
-/** @param {string} chatId */
-const keyOf = (chatId) => `mlx-gateway:${chatId}`;
-
-/**
- * Yield what was taken of an iterator already, then the rest.
- * @template T
- * @param {IteratorResult<T, void>} first
- * @param {AsyncGenerator<T, void, void>} rest
- */
-async function* joined(first, rest) {
-  try {
-    if (!first.done) yield first.value;
-    yield* rest;
-  } finally {
-    await rest.return();
   }
 }
 

@@ -3,11 +3,12 @@
 import { connect } from "../client.js";
 
 /**
- * @import { Client, GenerateOptions, Message, Part } from "../client.js"
+ * @import { Client, GenerateOptions, Message, Part, Run, RunEvent } from "../client.js"
  * @typedef {string | Client} Gateway The gateway's address, or a client that is connected to it
  * @typedef {Omit<GenerateOptions, "messages" | "prompt" | "signal" | "id" | "onprogress" | "oncall">} Fields What is
  *   asked for with each answer, `model` or `temperature` for example
  * @typedef {NonNullable<GenerateOptions["files"]>[number]} File
+ * @typedef {Pick<Storage, "getItem" | "setItem" | "removeItem">} Store
  * @typedef {{text?: string, url?: string, type?: string, name?: string | undefined}} Shown A part of a user's message:
  *   a text, or an image or another file as a data URL
  */
@@ -83,6 +84,57 @@ export function parsed(text) {
     return JSON.parse(text);
   } catch {
     return undefined;
+  }
+}
+
+/**
+ * Return what keeps the tickets of running answers, so that the page can resume them when it is loaded again.
+ * @template T
+ * @param {Store} [storage] the page's sessionStorage by default; without one nothing is kept
+ */
+export function createTickets(storage = globalThis.sessionStorage) {
+  /** @param {string} id */
+  const keyOf = (id) => `mlx-gateway:${id}`;
+  return {
+    /** @param {string} id @param {T} value */
+    keep(id, value) {
+      try {
+        storage?.setItem(keyOf(id), JSON.stringify(value));
+      } catch (error) {
+        console.warn("the answer can't be resumed after a reload:", error); // the storage is full
+      }
+    },
+    /** @param {string} id @returns {T | undefined} */
+    kept: (id) => parsed(storage?.getItem(keyOf(id)) ?? ""),
+    /** @param {string} id */
+    forget: (id) => storage?.removeItem(keyOf(id)),
+  };
+}
+
+/**
+ * Return the events of a resumed run once the gateway has sent the first. Raises GatewayError if it has it no more.
+ * @param {Run} run
+ * @returns {Promise<AsyncGenerator<RunEvent, void, void>>}
+ */
+export async function resumedEvents(run) {
+  const events = run.events();
+  await events.next(); // that it is resumed
+  const first = await events.next();
+  return joined(first, events);
+}
+
+/**
+ * Yield what was taken of an iterator already, then the rest.
+ * @template T
+ * @param {IteratorResult<T, void>} first
+ * @param {AsyncGenerator<T, void, void>} rest
+ */
+async function* joined(first, rest) {
+  try {
+    if (!first.done) yield first.value;
+    yield* rest;
+  } finally {
+    await rest.return();
   }
 }
 

@@ -4,17 +4,18 @@
  *     const connection = gatewayConnection("http://127.0.0.1:8765", { temperature: 0 });
  *     const { messages, sendMessage, stop } = useChat({ connection, tools });
  *
- * `stop` stops the model. Client tools run in the page, and their results go back to the model.
+ * `stop` stops the model. Client tools run in the page, and their results go back to the model. With
+ * `keep_on_close` and the `persistence` of the chat, an answer goes on when its page is loaded again.
  */
 
 import { convertMessagesToModelMessages, EventType } from "@tanstack/ai/client";
-import { clientOf, parsed, resultText, userTurn } from "./shared.js";
+import { clientOf, createTickets, parsed, resultText, resumedEvents, userTurn } from "./shared.js";
 
 /**
  * @import { ConnectConnectionAdapter } from "@tanstack/ai-client"
  * @import { ContentPart, ModelMessage, StreamChunk } from "@tanstack/ai/client"
- * @import { GatewayError, Message, Result, RunEvent, ToolCall } from "../client.js"
- * @import { Fields, File, Gateway, Shown } from "./shared.js"
+ * @import { GatewayError, Message, Progress, Result, Run, RunEvent, Ticket, ToolCall } from "../client.js"
+ * @import { Fields, File, Gateway, Shown, Store } from "./shared.js"
  * @typedef {{threadId: string, runId: string, messageId: string}} Ids
  */
 
@@ -22,34 +23,64 @@ import { clientOf, parsed, resultText, userTurn } from "./shared.js";
 const REASONS = { stop: "stop", length: "length", tool_calls: "tool_calls", cancelled: "stop" };
 
 /**
- * Return a connection to a gateway. Fields in the `forwardedProps` of a chat take precedence over `fields`.
+ * Return a connection to a gateway. Fields in the `forwardedProps` of a chat take precedence over those given here.
  *
  * @param {Gateway} gateway
- * @param {Fields} [fields] what is asked for with each answer
+ * @param {Fields & {storage?: Store}} [options] fields of each request; `storage` keeps what a reload needs, by
+ *   default it is the page's sessionStorage
  * @returns {ConnectConnectionAdapter}
  */
-export function gatewayConnection(gateway, fields = {}) {
+export function gatewayConnection(gateway, { storage, ...fields } = {}) {
   const client = clientOf(gateway);
+  /** @type {ReturnType<typeof createTickets<{ticket: Ticket, threadId: string}>>} */
+  const tickets = createTickets(storage);
   return {
     async *connect(messages, data = {}, signal, context) {
       const tools = context?.clientTools?.map(({ name, description, parameters }) => ({
         ...{ name, description, parameters: /** @type {object} */ (parameters) },
       }));
       const request = { ...fields, ...(tools?.length ? { tools } : {}), ...conversation(messages), ...data };
-      const run = client.generate({ ...request, ...(signal ? { signal } : {}) });
+      /** @param {Progress} progress */
+      const onprogress = (progress) => {
+        if ("started" in progress && run.ticket && request.keep_on_close) {
+          tickets.keep(runId, { ticket: run.ticket, threadId });
+        }
+      };
+      const run = client.generate({ ...request, onprogress, ...(signal ? { signal } : {}) });
       const { threadId = "gateway", runId = run.id } = context ?? {};
-      const writer = createWriter({ threadId, runId, messageId: run.id });
-      yield { type: EventType.RUN_STARTED, threadId, runId };
-      try {
-        for await (const event of run.events()) yield* writer.chunks(event);
-        yield* writer.end(await run.result);
-      } catch (caught) {
-        const { message, code } = /** @type {GatewayError} */ (caught);
-        // Thrown, it would overtake text that the chat has not shown yet.
-        if (!signal?.aborted) yield { type: EventType.RUN_ERROR, threadId, runId, message, code };
-      }
+      yield* chunks(run, run.events(), { threadId, runId, messageId: run.id }, signal);
+      tickets.forget(runId);
+    },
+    async *joinRun(runId, signal) {
+      const kept = tickets.kept(runId);
+      if (!kept) throw new Error("the answer can't be resumed");
+      const run = client.resume(kept.ticket, signal ? { signal } : {});
+      const events = await resumedEvents(run);
+      yield* chunks(run, events, { threadId: kept.threadId, runId, messageId: run.id }, signal);
+      tickets.forget(runId);
     },
   };
+}
+
+/**
+ * Yield a run as TanStack AI takes it.
+ * @param {Run} run
+ * @param {AsyncGenerator<RunEvent, void, void>} events
+ * @param {Ids} ids
+ * @param {AbortSignal} [signal]
+ * @returns {AsyncGenerator<StreamChunk, void, void>}
+ */
+async function* chunks(run, events, { threadId, runId, messageId }, signal) {
+  const writer = createWriter({ threadId, runId, messageId });
+  yield { type: EventType.RUN_STARTED, threadId, runId };
+  try {
+    for await (const event of events) yield* writer.chunks(event);
+    yield* writer.end(await run.result);
+  } catch (caught) {
+    const { message, code } = /** @type {GatewayError} */ (caught);
+    // Thrown, it would overtake text that the chat has not shown yet.
+    if (!signal?.aborted) yield { type: EventType.RUN_ERROR, threadId, runId, message, code };
+  }
 }
 
 /** Return what turns the events of one answer into chunks. @param {Ids} ids */

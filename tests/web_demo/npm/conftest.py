@@ -42,6 +42,7 @@ def installed(tarball, tmp_path_factory):
     with tarfile.open(tarball) as archive:
         archive.extractall(modules, filter="data")
     (modules / "package").rename(modules / "mlx-gateway-client")
+    (folder / "package.json").write_text('{"private": true}')
     return folder
 
 

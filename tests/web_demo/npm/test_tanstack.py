@@ -16,6 +16,7 @@ pytestmark = [
 CHAT = """
 import { ChatClient } from "@tanstack/ai-client";
 import { toolDefinition } from "@tanstack/ai/client";
+import { connect } from "mlx-gateway-client";
 import { gatewayConnection } from "mlx-gateway-client/tanstack";
 
 const newChat = (options = {}, fields = {}) =>
@@ -122,3 +123,38 @@ async def test_an_error_of_the_gateway_is_the_chats(installed):
             gateway,
         )
         assert said == ["error", "broken", "model_error", "one "]
+
+
+async def test_a_page_that_is_loaded_again_goes_on_with_the_answer(installed):
+    async with scripted_gateway(Say("one two three"), tokens_per_second=10) as gateway:
+        said = await in_chat(
+            """
+            const page = () => {
+                const kept = new Map();
+                return {
+                    kept,
+                    getItem: (key) => kept.get(key) ?? null,
+                    setItem: (key, value) => kept.set(key, value),
+                    removeItem: (key) => kept.delete(key),
+                };
+            };
+            const [storage, persistence] = [page(), page()];
+            const load = () => {
+                const client = connect(url);
+                const connection = gatewayConnection(client, { keep_on_close: true, storage });
+                return new ChatClient({ connection, persistence, threadId: "main" });
+            };
+            const left = load();
+            left.sendMessage("hi");
+            await until(() => said(left) && persistence.kept.size);
+            const chat = load();
+            chat.attach();
+            await until(() => said(chat) === "one two three");
+            await until(() => chat.getStatus() === "ready");
+            say([chat.getMessages().map(({ role }) => role), storage.kept.size]);
+            """,
+            installed,
+            gateway,
+        )
+        assert said == [["user", "assistant"], 0]
+        assert len(gateway.provider.requests) == 1
