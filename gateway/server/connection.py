@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 LARGE = 8 * 1024  # bytes of a message; smaller ones are decoded within two milliseconds
 MAX_WAITING = 256  # events; bounds the memory for a client that sends and never reads
 MAX_WAITING_BYTES = 64 * 1024  # of pongs and refusals, which may quote what the client sent
+MAX_AT_ONCE = 256  # events that are written in one turn of the loop, in some 2 ms
 MIN_SHARE = 1024  # bytes of waiting text allowed to each generation, however many there are
 MAX_FOLLOWERS = 16  # of one generation
 NO_TICKET = (
@@ -379,8 +380,10 @@ class Connection:
             while True:
                 while self._session.waiting:
                     events, generation = self._session.pop_events()
-                    for event in events:
+                    for count, event in enumerate(events, 1):
                         await self._send(self._dialect.encode(event))
+                        if not count % MAX_AT_ONCE:
+                            await self._let_others_run()
                     self._after_write(generation)
                 self._flushed.set()
                 await self._wake_writer.wait()
@@ -393,6 +396,11 @@ class Connection:
         finally:
             self._writing = False  # so that `_flush` does not wait for a writer that has ended
             self._flushed.set()
+
+    async def _let_others_run(self) -> None:
+        self._sending = True  # so that nothing is written between these events
+        await asyncio.sleep(0)
+        self._sending = False
 
     async def _send(self, messages: Sequence[Message]) -> None:
         """Write messages, waiting while the client does not take them."""

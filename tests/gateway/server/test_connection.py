@@ -14,6 +14,7 @@ from gateway.dialects.base import Route
 from gateway.dialects.native import NativeDialect, codec_for
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import MSGPACK_PROTOCOL, Generate, Hello, Ping, Resume
+from gateway.server.connection import MAX_AT_ONCE
 from gateway.server.server import Gateway
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import Gate, Pause, Say, ScriptedProvider
@@ -303,3 +304,35 @@ async def test_a_page_that_is_left_leaves_only_what_is_to_be_kept(code, keep_on_
             await wire.socket.close(code)
         await eventually(lambda: gateway.connections == 0)
         assert (gateway.resumable, len(provider.live)) == (kept, kept)
+
+
+async def test_frames_that_are_sent_again_leave_the_event_loop_to_others():
+    turns, words = 0, 4 * MAX_AT_ONCE
+    provider = ScriptedProvider(script=[Say("word " * words)], tokens_per_second=None)
+
+    async def count():
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with running(provider) as gateway:
+        async with wired(gateway) as wire:
+            await wire.send(Generate(id="a", prompt="x", resumable=True))
+            started, *sent = await wire.until("done")
+        async with wired(gateway) as wire:
+            await eventually(lambda: gateway.connections == 1)
+            (first,) = gateway._connections
+            send, seen = first._send, []
+
+            async def noted(messages):
+                seen.append(turns)
+                await send(messages)
+
+            first._send = noted
+            await wire.send(Resume(id="a", ticket=started["ticket"], after=started["seq"]))
+            counting = asyncio.create_task(count())
+            again = await wire.until("done")
+            counting.cancel()
+    assert again == sent
+    assert len(set(seen)) >= len(sent) // MAX_AT_ONCE
