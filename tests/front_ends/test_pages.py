@@ -4,6 +4,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.front_ends.conftest import BUILT, HERE, scripted
+from tests.front_ends.pages import MS
 from tests.support.proxy import proxied
 
 # These connect for the first question.
@@ -82,7 +83,8 @@ async def test_three_hot_updates_leave_one_socket(app, developing, open_page):
             await page.ask("numbers")
             await page.answers(NUMBERS)
             shown.write_text(source.read_text().replace("</h1>", f" {version}</h1>"))
-            await expect(page.page.get_by_role("heading")).to_contain_text(f" {version}")
+            heading = page.page.get_by_role("heading")
+            await expect(heading).to_contain_text(f" {version}", timeout=MS)
         await page.ask("numbers")
         await page.answers(NUMBERS)
         assert await page.page.evaluate("globalThis.loadedAgain") is False

@@ -8,4 +8,5 @@ export default {
   plugins: [react(), vue(), svelte()],
   build: { rollupOptions: { input: globSync("*/index.html", { exclude: ["dist/*", "pasted/*", "plain/*"] }) } },
   worker: { format: "es" },
+  cacheDir: process.env.VITE_CACHE, // the tests may run two servers at once
 };

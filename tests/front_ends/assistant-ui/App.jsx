@@ -20,6 +20,7 @@ const page_title = {
 };
 const config = AuiConfig({ tools: Tools({ toolkit: { page_title } }) });
 const components = { UserMessage: () => null, AssistantMessage };
+const parts = { Text: ({ text }) => text };
 
 export function App() {
   return (
@@ -38,7 +39,7 @@ function AssistantMessage() {
   return (
     <MessagePrimitive.Root>
       <div id="answer">
-        <MessagePrimitive.Parts />
+        <MessagePrimitive.Parts components={parts} />
       </div>
       <ErrorPrimitive.Root id="state">
         <ErrorPrimitive.Message />
