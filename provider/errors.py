@@ -65,6 +65,10 @@ class ModelNotFoundError(AbstractLLMError):
         super().__init__(message, provider, original_exception, details)
 
 
+class HubUnreachableError(ModelNotFoundError):
+    """The model may be on the hub, which cannot be reached."""
+
+
 class ModelLoadingError(AbstractLLMError):
     """The model was found but cannot be loaded."""
 

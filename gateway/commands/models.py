@@ -26,12 +26,13 @@ from rich.progress import (
 from rich.table import Table
 
 from gateway.commands.failure import ExitStatus, Failure
-from provider.interface import ModelLoadingError, ModelNotFoundError
+from provider.interface import HubUnreachableError, ModelLoadingError, ModelNotFoundError
 from provider.models import hub
 
 __all__ = ["list_models", "pull_model"]
 
 TIMEOUT_S = 5.0  # wait for a gateway that may not answer
+OFFLINE = "check the network, and the variable `HF_ENDPOINT` if it is set"
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -65,6 +66,8 @@ def pull_model(model: str, errors: Console) -> None:
         path = _download(model, errors)
         with errors.status("verifying checksums"):
             right = hub.check(model)
+    except HubUnreachableError as error:
+        raise Failure(str(error), OFFLINE, ExitStatus.NO_MODEL) from error
     except ModelNotFoundError as error:
         hint = "check the id; for a private or gated model, set the variable `HF_TOKEN`"
         raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error

@@ -30,6 +30,7 @@ from gateway.server.server import Gateway
 from gateway.server.tokens import BadTokens, Tokens, from_environment, from_file, text_of_file
 from provider.interface import (
     AbstractLLMError,
+    HubUnreachableError,
     InvalidParameterError,
     MemoryExceededError,
     ModelLoading,
@@ -151,9 +152,15 @@ class Service:
             return
         try:
             loading.result()
+        except HubUnreachableError as error:
+            hint = (
+                "check the network, or serve a model that is on this machine; "
+                "`mlx-gateway models` lists those that were downloaded"
+            )
+            raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
         except ModelNotFoundError as error:
             hint = (
-                "pass `--model` a folder, a GGUF file, or the OWNER/NAME of a model on the "
+                "a model is a folder, a GGUF file, or the OWNER/NAME of a model on the "
                 "Hugging Face hub"
             )
             raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error

@@ -18,7 +18,12 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.utils.tqdm import tqdm
 
-from provider.interface import AbstractLLMError, ModelLoadingError, ModelNotFoundError
+from provider.interface import (
+    AbstractLLMError,
+    HubUnreachableError,
+    ModelLoadingError,
+    ModelNotFoundError,
+)
 
 __all__ = [
     "HUB_ID",
@@ -63,10 +68,10 @@ def download(model: str, *, token: str | None = None, tell: Tell | None = None) 
 
     `tell` is called with the progress, on the threads that download; an AbstractLLMError that it
     raises stops the download. Raises ModelNotFoundError, whose message says whether there is no
-    such model, it needs a token, or the hub cannot be reached.
+    such model or it needs a token, and HubUnreachableError.
     """
     if not HUB_ID.fullmatch(model):
-        raise ModelNotFoundError(model, "no such folder, and not a hub id of the form OWNER/NAME")
+        raise ModelNotFoundError(model, "not a hub id of the form OWNER/NAME")
     try:
         bar = None if tell is None else _bar(tell)
         return Path(snapshot_download(model, allow_patterns=PATTERNS, token=token, tqdm_class=bar))
@@ -75,11 +80,11 @@ def download(model: str, *, token: str | None = None, tell: Tell | None = None) 
     except hub_errors.GatedRepoError as error:
         raise _not_found(model, "the hub requires a token with access to it", error) from error
     except hub_errors.RepositoryNotFoundError as error:
-        said = "no such folder, and no such model on the hub, or one that needs a token"
+        said = "no such model on the hub, or one that needs a token"
         raise _not_found(model, said, error) from error
     except Exception as error:  # the HTTP client may raise errors of many classes
-        said = "no such folder, and the hub cannot be reached"
-        raise _not_found(model, said, error) from error
+        said = "the hub cannot be reached"
+        raise HubUnreachableError(model, said, original_exception=error) from error
 
 
 def incomplete(model: str) -> set[Path]:
@@ -104,13 +109,13 @@ def holds_adapter(path: Path) -> bool:
 def check(model: str) -> int:
     """Compare a model's cached files with the hub's checksums; return the number of files.
 
-    Raises ModelLoadingError with the names of damaged files, ModelNotFoundError if the hub cannot
-    be reached.
+    Raises ModelLoadingError with the names of damaged files, and HubUnreachableError.
     """
     try:
         found = HfApi().verify_repo_checksums(model)
     except Exception as error:  # the HTTP client may raise errors of many classes
-        raise _not_found(model, "the hub cannot be reached for its checksums", error) from error
+        said = "the hub cannot be reached for its checksums"
+        raise HubUnreachableError(model, said, original_exception=error) from error
     if found.mismatches:
         wrong = ", ".join(one["path"] for one in found.mismatches)
         said = f"`{model}` is damaged in the cache: {wrong}; delete it and pull it again"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provider.embedded import MODEL_PATH
-from provider.interface import ModelLoadingError
+from provider.interface import ModelLoadingError, ModelNotFoundError
 from provider.models.gguf.header import is_gguf
-from provider.models.hub import Tell, download
+from provider.models.hub import HUB_ID, Tell, download
 
 __all__ = [
     "EMBEDDED",
@@ -58,6 +58,17 @@ def _local(name: str) -> Path | None:
         return None
 
 
+def _downloaded(name: str, tell: Tell | None) -> Path:
+    """Return the folder of a hub id; the hub is not asked for what can only be a path."""
+    if name.endswith(".gguf"):
+        raise ModelNotFoundError(name, "there is no such file")
+    if not HUB_ID.fullmatch(name) or name.startswith("."):
+        told = "there is no such folder"
+        no_id = ", and it is not a hub id of the form OWNER/NAME"
+        raise ModelNotFoundError(name, told if "/" in name else told + no_id)
+    return download(name, tell=tell)
+
+
 def resolve(model: str | None, tell: Tell | None = None) -> Path:
     """Return the folder of a model, or its GGUF file; a hub id is downloaded first, see `download`.
 
@@ -65,7 +76,7 @@ def resolve(model: str | None, tell: Tell | None = None) -> Path:
     """
     if model is None or model == EMBEDDED:
         return MODEL_PATH
-    path = _local(model) or download(model, tell=tell)
+    path = _local(model) or _downloaded(model, tell)
     if path.is_file():
         if not is_gguf(path):
             raise ModelLoadingError(f"`{model}` is no GGUF file, and no folder", model_name=model)
@@ -84,7 +95,7 @@ def resolve_adapter(adapter: str, tell: Tell | None = None) -> Path:
 
     Raises ModelNotFoundError if there is none, ModelLoadingError if the folder has no adapter.
     """
-    path = _local(adapter) or download(adapter, tell=tell)
+    path = _local(adapter) or _downloaded(adapter, tell)
     for name in ("adapter_config.json", "adapters.safetensors"):
         if not (path / name).is_file():
             said = f"`{adapter}` is not an adapter: it has no {name}"

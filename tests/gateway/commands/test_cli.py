@@ -235,7 +235,7 @@ def test_an_address_of_another_machine_is_one_clear_line():
 def test_a_model_that_is_not_there_is_one_clear_line():
     status, out, err = Command("--port", "0", "--model", "./no/such/model").finish()
     assert (status, out) == (ExitStatus.NO_MODEL, "")
-    assert "error: Model './no/such/model' not found" in err
+    assert "error: Model './no/such/model' not found: there is no such folder" in err
     assert "hint: " in err
     assert "Traceback" not in err
 

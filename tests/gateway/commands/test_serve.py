@@ -25,6 +25,7 @@ from gateway.server.server import Gateway
 from gateway.server.tokens import Tokens, from_file
 from provider.errors import (
     GenerationError,
+    HubUnreachableError,
     MemoryExceededError,
     ModelLoadingError,
     ModelNotFoundError,
@@ -163,6 +164,7 @@ def service(provider, token_file=None, tokens=None, **changes):
     ("error", "status"),
     [
         (ModelNotFoundError("m", "no such folder"), ExitStatus.NO_MODEL),
+        (HubUnreachableError("a/b", "the hub cannot be reached"), ExitStatus.NO_MODEL),
         (ModelLoadingError("it is broken"), ExitStatus.NO_MODEL),
         (MemoryExceededError("`m` needs 9 MiB, and the limit is 8 MiB"), ExitStatus.NO_MODEL),
         (GenerationError("it went wrong"), ExitStatus.FAILED),

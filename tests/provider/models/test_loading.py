@@ -222,7 +222,7 @@ def test_a_folder_is_named_by_its_last_part(tmp_path):
 
 
 def test_a_missing_folder_is_not_found():
-    with pytest.raises(ModelNotFoundError, match="not a hub id of the form"):
+    with pytest.raises(ModelNotFoundError, match="there is no such folder"):
         resolve("./nowhere/at/all")
 
 

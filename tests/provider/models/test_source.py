@@ -65,6 +65,23 @@ def test_another_file_is_no_model(folder):
         resolve(str(path))
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("./nofolder", "not found: there is no such folder$"),
+        ("../mine/x", "there is no such folder$"),
+        ("/nowhere/model", "there is no such folder$"),
+        ("~/models/x", "there is no such folder$"),
+        ("small.gguf", "there is no such file$"),
+        ("models/small.gguf", "there is no such file$"),
+        ("nothing", "no such folder, and it is not a hub id of the form OWNER/NAME"),
+    ],
+)
+def test_the_hub_is_not_blamed_for_a_path_that_is_not_there(name, said):
+    with pytest.raises(ModelNotFoundError, match=said):
+        resolve(name)
+
+
 def test_an_adapter_has_a_configuration_and_weights_of_its_own(folder):
     path = str(folder("adapter_config.json"))
     with pytest.raises(ModelLoadingError, match=r"it has no adapters\.safetensors"):
