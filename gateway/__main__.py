@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from types import FrameType
 
 from gateway.commands.failure import STOPPED_EARLY, ExitStatus
@@ -19,10 +20,11 @@ SHOW_CURSOR = "\x1b[?25h"  # for the terminal, whose cursor a spinner may have h
 
 def main() -> None:
     """Run the command line; its exit status is an ExitStatus."""
+    began = time.monotonic()
     signal.signal(signal.SIGTERM, _stop)  # before the imports, which take seconds
     from gateway.commands.cli import run  # noqa: PLC0415
 
-    run()
+    run(began)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

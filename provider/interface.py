@@ -418,6 +418,10 @@ class AbstractLLMInterface(ABC):
         name = self.get_param(ModelParameter.MODEL)
         return [ModelInfo(str(name) if name else "default")]
 
+    def device(self) -> str:
+        """Return a phrase for the device that computes, "" if it is unknown."""
+        return ""
+
     def statistics(self) -> Optional[object]:
         """Return a snapshot of the provider's metrics, None if it has none; never waits.
 

@@ -42,6 +42,7 @@ from provider.models.request_builder import Call, RequestBuilder
 from provider.models.served_model import ServedModel
 from provider.models.submission import Submission
 from provider.options import GenerationOptions, parse_options
+from provider.runtime.mlx import describe
 from provider.settings import parse_settings
 
 __all__ = ["MLXProvider"]
@@ -117,6 +118,10 @@ class MLXProvider(AbstractLLMInterface):
     async def aclose(self, grace_s: Optional[float] = None) -> None:
         """Do what `close` does without blocking the event loop."""
         await asyncio.to_thread(self.close, grace_s)
+
+    def device(self) -> str:
+        """Return a phrase for the device that computes, and on a CPU its BLAS."""
+        return describe()
 
     def statistics(self) -> EngineStatistics:
         """Return a snapshot of the metrics of all models; never waits."""

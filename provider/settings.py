@@ -25,7 +25,7 @@ class EngineSettings:
     """How an engine shares its time and memory between runs."""
 
     max_batch: int = _setting(
-        32, "runs that decode together as one batch; more than 32 gain little throughput", min=1
+        32, "answers that are made together, as one batch; more than 32 gain little", min=1
     )
     max_queue: int = _setting(
         1024, "runs that wait for the batch; the next one is told to come back later", min=0
@@ -72,8 +72,8 @@ class EngineSettings:
     )
     memory_bytes: int | None = _setting(
         None,
-        "memory for weights and KV caches, over all models; by default most of what the "
-        "smallest limit on memory leaves, be it of the machine, of a cgroup or of the process",
+        "memory for the weights and KV caches of all models, such as `8GiB`; by default most of "
+        "what the machine, its cgroup or the process may have",
         min=1,
     )
     memory_turn: float = _setting(

@@ -57,7 +57,7 @@ WORDS = {str(code) for code in ErrorCode} | {
     str(frame.__struct_config__.tag) for frame in (*ClientFrame.__args__, *ServerFrame.__args__)
 }
 WRITE = "python -m tests.support.diagrams"
-OTHERS = {"await", "length", "n", "mlx-gateway serve --help", WRITE, f"{WRITE} --write"}
+OTHERS = {"await", "length", "n", "mlx-gateway serve --help-all", WRITE, f"{WRITE} --write"}
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 

@@ -27,6 +27,10 @@ OTHER_FLAGS = {
     "--file",
     "--merge",
     "--help",
+    "--help-all",
+    "--install-completion",
+    "--open",
+    "--plain",
     "--provider",
     "--template",  # of `npm create`
     "--tools",

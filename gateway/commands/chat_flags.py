@@ -19,7 +19,15 @@ from gateway.configuration.sources import TOKEN_VARIABLE
 from gateway.protocol.frames import Generate
 from provider.interface import FileProcessingError, InvalidParameterError
 
-__all__ = ["NOT_OF_A_CHAT", "OPTIONS", "chat_by_flags"]
+__all__ = [
+    "NOT_OF_A_CHAT",
+    "OPTIONS",
+    "attachments_of",
+    "chat_by_flags",
+    "no_gateway",
+    "options_of",
+    "refused",
+]
 
 NOT_OF_A_CHAT = {  # fields that the chat sets itself, or whose results it can't show
     "continue_final_message",
@@ -50,6 +58,7 @@ def chat_by_flags(
     tools: Path | None = None,
     files: Sequence[Path] = (),
     token: str | None = None,
+    plain: bool = False,
 ) -> bool:
     """Chat until the input `typed` ends, and return whether every turn was answered.
 
@@ -57,17 +66,33 @@ def chat_by_flags(
     first message. Raises Failure.
     """
     _check_address(url)
-    given = sampling | dict(_option(text) for text in options)
+    given = sampling | options_of(options)
     toolbox = _toolbox(tools, given.pop("tools", None) or [], typed)
     try:
-        return chat_with(url, system, given, typed, token, toolbox, _attachments(files))
+        attached = attachments_of(files)
+        return chat_with(url, system, given, typed, token, toolbox, attached, plain=plain)
     except UnauthorizedError:
-        what = "another token" if token else "a token"
-        hint = f"put it into the variable `{TOKEN_VARIABLE}`"
-        raise Failure(f"`{url}` wants {what}", hint, ExitStatus.UNAUTHORIZED) from None
+        raise refused(url, token) from None
     except OSError:
-        hint = "start one with `mlx-gateway serve`, or pass its address with `--url`"
-        raise Failure(f"no gateway at `{url}`", hint, ExitStatus.NO_GATEWAY) from None
+        raise no_gateway(url) from None
+
+
+def refused(url: str, token: str | None) -> Failure:
+    """Return what the user is told of a gateway that wants a token, or another one."""
+    what = "another token" if token else "a token"
+    hint = f"put it into the variable `{TOKEN_VARIABLE}`"
+    return Failure(f"`{url}` wants {what}", hint, ExitStatus.UNAUTHORIZED)
+
+
+def no_gateway(url: str) -> Failure:
+    """Return what the user is told of an address without a gateway."""
+    hint = "start one with `mlx-gateway serve`, or pass its address with `--url`"
+    return Failure(f"no gateway at `{url}`", hint, ExitStatus.NO_GATEWAY)
+
+
+def options_of(given: Iterable[str]) -> dict[str, Any]:
+    """Return the fields of `generate` that strings NAME=VALUE set. Raises Failure."""
+    return dict(_option(text) for text in given)
 
 
 def _check_address(url: str) -> None:
@@ -78,7 +103,8 @@ def _check_address(url: str) -> None:
         raise Failure(str(error), hint, ExitStatus.USAGE) from None
 
 
-def _attachments(files: Sequence[Path]) -> list[dict[str, Any]]:
+def attachments_of(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return files as parts of a message. Raises Failure."""
     try:
         return attach(files)
     except FileProcessingError as error:

@@ -12,14 +12,17 @@ import gc
 import logging
 import os
 import signal
+import sys
+import time
+import webbrowser
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from gateway.commands.banner import banner, finishing
 from gateway.commands.failure import STOPPED_EARLY, ExitStatus, Failure
+from gateway.commands.provider_start import load_failure, open_provider, progress
 from gateway.configuration import sources as configuration
 from gateway.configuration.settings import Settings
 from gateway.configuration.sources import Value
@@ -28,24 +31,28 @@ from gateway.server.descriptors import raise_limit, tell_rarely_of_accept
 from gateway.server.origins import is_loopback
 from gateway.server.server import Gateway
 from gateway.server.tokens import BadTokens, Tokens, from_environment, from_file, text_of_file
-from provider.interface import (
-    AbstractLLMError,
-    HubUnreachableError,
-    InvalidParameterError,
-    MemoryExceededError,
-    ModelLoading,
-    ModelLoadingError,
-    ModelNotFoundError,
-)
-from provider.settings import EngineSettings
+from provider.interface import AbstractLLMError
 
 __all__ = ["Service", "serve"]
 
 log = logging.getLogger(__name__)
 
+DEFAULTS = Settings()
+TOLD_EVERY_S = 0.2  # between looks at the answers that finish
 
-def serve(values: Mapping[str, Value], kind: str, errors: Console) -> ExitStatus:
-    """Serve until a signal stops the gateway; progress is shown on `errors`. Raises Failure."""
+
+def serve(
+    values: Mapping[str, Value],
+    kind: str,
+    errors: Console,
+    *,
+    began: float | None = None,
+    browse: bool = False,
+) -> ExitStatus:
+    """Serve until a signal stops the gateway; progress is shown on `errors`. Raises Failure.
+
+    `began` is when the process did, by the monotonic clock; with `browse`, the page is opened.
+    """
     logs.set_up(values["log_level"].value, values["log_format"].value)
     settings = configuration.build(Settings, values)
     tokens = _tokens_at_start(values["token_file"].value)
@@ -57,9 +64,12 @@ def serve(values: Mapping[str, Value], kind: str, errors: Console) -> ExitStatus
             "or pass `--insecure`",
             ExitStatus.USAGE,
         )
+    if browse and settings.unix is not None:
+        hint = "serve on a port instead of `--unix`"
+        raise Failure("`--open` finds no page on a socket file", hint, ExitStatus.USAGE)
     raise_limit(settings.max_connections)
     with errors.status("starting mlx"):
-        provider = _open_provider(kind, values)
+        provider = open_provider(kind, values)
     # All that is imported by now stays. Left to the garbage collector, each full collection would
     # walk it, and stop all threads for 50 ms. A model is not among it, since it may be unloaded.
     gc.collect()
@@ -67,16 +77,26 @@ def serve(values: Mapping[str, Value], kind: str, errors: Console) -> ExitStatus
     try:
         gateway = Gateway(provider, settings, tokens)
     except (ValueError, OSError) as error:
-        hint = "see the Server and Access settings in `mlx-gateway serve --help`"
+        hint = "see the Server and Access settings in `mlx-gateway serve --help-all`"
         raise Failure(str(error), hint, ExitStatus.USAGE) from error
-    return asyncio.run(Service(gateway, values, errors).run())
+    return asyncio.run(Service(gateway, values, errors, began=began, browse=browse).run())
 
 
 class Service:
     """One gateway and its provider, from start to stop."""
 
-    def __init__(self, gateway: Gateway, values: Mapping[str, Value], errors: Console):
+    def __init__(
+        self,
+        gateway: Gateway,
+        values: Mapping[str, Value],
+        errors: Console,
+        *,
+        began: float | None = None,
+        browse: bool = False,
+    ):
         self._gateway = gateway
+        self._began = time.monotonic() if began is None else began
+        self._browse = browse
         self._model = next(iter(values["model"].value), None)
         self._token_file = values["token_file"].value
         self._errors = errors
@@ -95,22 +115,59 @@ class Service:
             said = f"loading {self._model or 'the model in the package'}"
             with self._errors.status(said) as status:
                 self._gateway.provider.watch_loading(
-                    lambda event: status.update(_told(said, event))
+                    lambda event: status.update(progress(said, event))
                 )
                 await self._load_or_stop()
             if self._stop.is_set():
                 self._errors.print(STOPPED_EARLY)
                 by_user = self._signal is signal.SIGINT
                 return ExitStatus.INTERRUPTED if by_user else ExitStatus.TERMINATED
-            print(f"Open {self._gateway.url}", flush=True)  # noqa: T201 - this is the data
-            if self._gateway.settings.dev:
-                self._errors.print("pages of every origin on this machine may connect (`--dev`)")
+            self._greet()
+            opening = asyncio.ensure_future(self._open_page())
             await self._stop.wait()
-            await self._gateway.drain()
+            opening.cancel()
+            await self._drain()
         finally:
             await self._gateway.close()
             await self._gateway.provider.aclose()
         return ExitStatus.OK
+
+    def _greet(self) -> None:
+        """Say where the gateway is: to a user on a terminal, to a program on standard output."""
+        gateway, settings = self._gateway, self._gateway.settings
+        if self._errors.is_terminal:
+            usual = gateway.url == f"http://{DEFAULTS.host}:{DEFAULTS.port}/"
+            seconds = time.monotonic() - self._began
+            provider = gateway.provider
+            said = banner(gateway.url, seconds, provider.models(), provider.device(), usual=usual)
+            self._errors.print(said)
+        if not (self._errors.is_terminal and sys.stdout.isatty()):
+            print(f"Open {gateway.url}", flush=True)  # noqa: T201 - this is the data
+        if settings.dev:
+            self._errors.print("pages of every origin on this machine may connect (`--dev`)")
+
+    async def _open_page(self) -> None:
+        """Open the page in a browser, if that was asked for; a browser may take its time."""
+        if self._browse:
+            url = self._gateway.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("[::]", "[::1]")
+            if not await asyncio.to_thread(webbrowser.open, url):
+                self._errors.print(f"no browser could be started; open {url} yourself")
+
+    async def _drain(self) -> None:
+        """Let answers finish, and say how many still do and for how long."""
+        gateway, loop = self._gateway, asyncio.get_running_loop()
+        end = loop.time() + gateway.settings.shutdown_grace_s
+        if self._signal is signal.SIGINT and self._errors.is_terminal:
+            self._errors.print()  # the terminal has written ^C
+        if gateway.live:
+            said = finishing(gateway.live, gateway.settings.shutdown_grace_s)
+            log.info("stopping: %s", said.partition(";")[0])
+        draining = asyncio.ensure_future(gateway.drain())
+        with self._errors.status(finishing(gateway.live, end - loop.time())) as status:
+            while not draining.done():
+                await asyncio.wait({draining}, timeout=TOLD_EVERY_S)
+                status.update(finishing(gateway.live, end - loop.time()))
+        await draining
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -120,6 +177,7 @@ class Service:
 
     def _end(self, number: signal.Signals) -> None:
         if self._stop.is_set():
+            self._errors.show_cursor()
             os._exit(ExitStatus.INTERRUPTED)
         self._signal = number
         self._stop.set()
@@ -152,59 +210,8 @@ class Service:
             return
         try:
             loading.result()
-        except HubUnreachableError as error:
-            hint = (
-                "check the network, or serve a model that is on this machine; "
-                "`mlx-gateway models` lists those that were downloaded"
-            )
-            raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
-        except ModelNotFoundError as error:
-            hint = (
-                "a model is a folder, a GGUF file, or the OWNER/NAME of a model on the "
-                "Hugging Face hub"
-            )
-            raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
-        except ModelLoadingError as error:
-            hint = (
-                "a model folder for mlx-lm holds config.json, *.safetensors and tokenizer.json; "
-                "a GGUF file holds all of them"
-            )
-            raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
-        except MemoryExceededError as error:
-            hint = (
-                "serve a smaller model, or one with fewer bits; or raise the limit, which is "
-                "`--memory-bytes` or the one that the log names"
-            )
-            raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
         except AbstractLLMError as error:
-            raise Failure(
-                str(error), "see the log above for the cause", ExitStatus.FAILED
-            ) from error
-
-
-def _told(loading: str, event: ModelLoading) -> str:
-    """Return what the terminal shows of the progress of loading."""
-    if event.warming_up:
-        return f"warming up… ({event.done} of {event.total} passes)"
-    return f"{loading}, {100 * event.done // event.total} %" if event.total else loading
-
-
-def _open_provider(kind: str, values: Mapping[str, Value]) -> Any:
-    if kind == "scripted":
-        from provider.scripted import ScriptedProvider  # noqa: PLC0415
-
-        return ScriptedProvider()
-    # Imported here because mlx takes a second to import, and the other commands don't need it.
-    from provider import MLXProvider  # noqa: PLC0415
-
-    names = ["model", "adapter", "pin", "allow_any_model", "idle_unload_s", "draft_model"]
-    names += [field.name for field in fields(EngineSettings)]
-    given = {name.removesuffix("_s"): values[name].value for name in names}
-    try:
-        return MLXProvider({name: value for name, value in given.items() if value is not None})
-    except InvalidParameterError as error:
-        hint = "see the Model and Engine settings in `mlx-gateway serve --help`"
-        raise Failure(str(error), hint, ExitStatus.USAGE) from error
+            raise load_failure(error) from error
 
 
 def _tokens_at_start(token_file: str | None) -> Tokens:

@@ -22,15 +22,14 @@ class ServeSettings:
 
     model: tuple[str, ...] = _setting(
         (),
-        "model to serve: a folder, a GGUF file, OWNER/NAME on the Hugging Face hub, or `embedded`, "
-        "the small model in the package (the default); NAME=MODEL gives it a name; may be "
-        "repeated, and the first is the default model of requests",
+        "model to serve, as MODEL; NAME=MODEL gives it a name, and `embedded` is the small model "
+        "in the package; may be repeated, and requests that name none get the first",
         "Model",
     )
     adapter: tuple[str, ...] = _setting(
         (),
-        "LoRA adapter to serve as a model of its own, as NAME=BASE:FOLDER; it shares the weights "
-        "of the model BASE; may be repeated",
+        "LoRA adapter to serve as a model of its own, as NAME=BASE:FOLDER, where BASE is the name "
+        "of a model whose weights it shares; may be repeated",
         "Model",
     )
     pin: tuple[str, ...] = _setting(
@@ -41,8 +40,8 @@ class ServeSettings:
     )
     idle_unload_s: float | None = _setting(
         None,
-        "seconds without a generation after which a model is unloaded; by default only when "
-        "another model needs the memory",
+        "seconds after its last answer when a model is unloaded; by default only when another "
+        "model needs the memory",
         "Model",
         min=0.1,
     )
@@ -54,7 +53,7 @@ class ServeSettings:
     )
     log_level: str = _setting(
         "info",
-        "least severe messages that go to standard error",
+        "least severe messages that are logged",
         "Server",
         choices=("debug", "info", "warning", "error"),
     )
@@ -109,8 +108,8 @@ class Settings:
     )
     dev: bool = _setting(
         default=False,
-        why="for development: let pages of every origin on this machine connect, whatever their "
-        "port, and read the demo page's files anew at each request; needs a `host` on loopback",
+        why="for development: let pages of every port on this machine connect, and read the demo "
+        "page's files anew at each request; needs a `host` on loopback",
         group="Access",
     )
     trusted_proxies: str | None = _setting(

@@ -209,7 +209,7 @@ def as_toml(known: Iterable[Setting], values: Mapping[str, Value]) -> Iterator[s
             group = setting.group
         value, source = values[setting.field.name].value, values[setting.field.name].source
         if value is None or value == ():
-            yield f"# {setting.name} =  # not set: {setting.why}"
+            yield f"# {setting.name} =  # not set"
         else:
             yield f"{setting.name} = {_toml(value)}  # {source}"
 

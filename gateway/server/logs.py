@@ -28,9 +28,8 @@ def set_up(level: str, line_format: str, stream: TextIO | None = None) -> None:
 
     "auto" is text on a terminal and JSON elsewhere.
     """
-    stream = stream or sys.stderr
-    handler = logging.StreamHandler(stream)
-    as_json = line_format == "json" or (line_format == "auto" and not stream.isatty())
+    handler = _ToStandardError() if stream is None else logging.StreamHandler(stream)
+    as_json = line_format == "json" or (line_format == "auto" and not handler.stream.isatty())
     handler.setFormatter(_Json() if as_json else _Text())
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -62,6 +61,18 @@ def _without_message(record: logging.LogRecord) -> bool:
         record.msg = f"{record.getMessage()}: {record.exc_info[0].__name__}"
         record.args, record.exc_info, record.exc_text = None, None, None
     return True
+
+
+class _ToStandardError(logging.StreamHandler[TextIO]):
+    """Writes to `sys.stderr` as it is now: a spinner replaces it, to write lines above itself."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 class _Text(logging.Formatter):

@@ -147,6 +147,11 @@ class Gateway:
         return len(self._connections)
 
     @property
+    def live(self) -> int:
+        """The number of live generations."""
+        return self._generations.live
+
+    @property
     def resumable(self) -> int:
         """The number of generations that their clients can still resume."""
         return len(self._generations.resume_store)

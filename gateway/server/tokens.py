@@ -34,6 +34,7 @@ __all__ = [
     "from_header",
     "new_secret",
     "text_of_file",
+    "without",
 ]
 
 MAX_CHARS = 1024  # longest secret that is hashed
@@ -110,6 +111,20 @@ def as_toml(name: str, secret: str, expires: datetime | None) -> str:
     _check_name(name)
     until = "" if expires is None else f"expires = {expires.isoformat(timespec='seconds')}\n"
     return f'[tokens."{name}"]\nsha256 = "{_digest(secret)}"\n{until}'
+
+
+def without(text: str, name: str) -> str:
+    """Return a token file's text without the table of this token, if it has one of its own."""
+    header = re.compile(
+        rf"\s*\[tokens\.(\"{re.escape(name)}\"|'{re.escape(name)}'|{re.escape(name)})\]"
+    )
+    kept, inside = [], False
+    for line in text.splitlines(keepends=True):
+        if line.lstrip().startswith("["):
+            inside = header.match(line) is not None
+        if not inside:
+            kept.append(line)
+    return "".join(kept)
 
 
 def from_file(text: str, file_name: str) -> list[Token]:

@@ -3,78 +3,20 @@
 import asyncio
 import contextlib
 import io
+import json
 import os
 import pty
 
 import pytest
 
 from gateway.client.tool_loop import Toolbox
-from gateway.commands.chat import _Answer, _footer, ask_user, chat_with
-from gateway.protocol.frames import Chunk, Done, Timing, ToolCall, Usage
+from gateway.commands.chat import ask_user, chat_with, screen_for
+from gateway.commands.screens import PlainScreen
+from gateway.protocol.frames import ToolCall
 from provider.errors import InvalidParameterError
 from provider.scripted import Call, Fail, Reason, Say, ScriptedProvider
 from tests.support.servers import running
 from tests.support.timeouts import TIMEOUT
-
-
-def done(reason, tokens=12, **timing):
-    return Done(
-        id="a",
-        seq=1,
-        finish_reason=reason,
-        usage=Usage(completion_tokens=tokens),
-        timing=Timing(**timing),
-    )
-
-
-@pytest.mark.parametrize(
-    ("frame", "stopped", "said"),
-    [
-        (done("stop"), False, "12 tokens"),
-        (done("stop", tokens_per_second=41.7, first_token=80.2), False, "12 tokens · 42 "),
-        (done("length"), False, "12 tokens · "),
-        (done("cancelled"), True, "12 tokens · stopped by you"),
-        (done("cancelled"), False, "12 tokens · stopped by the gateway"),
-    ],
-)
-def test_the_line_below_an_answer_says_what_it_took_and_who_stopped_it(frame, stopped, said):
-    assert _footer(frame, stopped=stopped).startswith(said)
-
-
-class Said:
-    """An answer that was said already."""
-
-    run = None
-    stopped = False
-
-    def __init__(self, *frames):
-        self.frames = frames
-
-    async def __aiter__(self):
-        for frame in self.frames:
-            yield frame
-
-
-async def test_only_the_answer_goes_to_standard_output(capsys):
-    answer = Said(
-        Chunk(id="a", seq=1, text="hm", channel="reasoning"),
-        Chunk(id="a", seq=2, text="Two "),
-        Chunk(id="a", seq=3, text="words"),
-        ToolCall(id="a", seq=4, index=0, call_id="c", name="add", arguments="{}", complete=True),
-    )
-    await _Answer(answer).print()
-    captured = capsys.readouterr()
-    assert captured.out == "Two words\n\n"
-    assert "hm" in captured.err
-    assert "add" in captured.err
-
-
-async def test_a_call_that_cannot_be_read_is_shown_as_it_was_written(capsys):
-    broken = ToolCall(
-        id="a", seq=1, index=0, call_id="c", complete=True, error="malformed", text="<call>[x]"
-    )
-    await _Answer(Said(broken)).print()
-    assert "<call>[x]" in capsys.readouterr().err
 
 
 def test_a_gateway_that_is_not_there_is_an_oserror():
@@ -172,6 +114,30 @@ async def test_in_a_terminal_an_error_was_seen_and_the_chat_counts_as_answered(c
         answered, _ = await chat(typed, [Fail(InvalidParameterError("seed", 7))])
     assert answered
     assert "seed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_an_answer_that_goes_into_a_pipe_is_plain(plain):
+    assert isinstance(screen_for(io.StringIO(), plain=plain), PlainScreen)
+
+
+async def test_a_command_is_done_and_not_sent(capsys, tmp_path):
+    file = tmp_path / "kept.json"
+    with terminal(f"Foxes?\n/save {file}\n/new\nBears?\n/quit\n") as (typed, _):
+        answered, requests = await chat(typed, [Say("Two words.")])
+    assert answered
+    assert [request.last_user_text for request in requests] == ["Foxes?", "Bears?"]
+    assert len(requests[1].options["messages"]) == 1
+    assert [turn["content"] for turn in json.loads(file.read_text())["messages"]] == [
+        "Foxes?",
+        "Two words.",
+    ]
+    assert "2 messages are forgotten" in capsys.readouterr().err
+
+
+async def test_a_piped_line_with_a_slash_is_a_message():
+    _, (request,) = await chat(lines("/help"), [Say("Yes.")])
+    assert request.last_user_text == "/help"
 
 
 CALL = ToolCall(id="a", seq=1, index=0, call_id="c", name="get_weather", complete=True)

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -11,17 +12,20 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as sync_connect
 
-from gateway.commands.cli import SETTINGS
 from gateway.commands.failure import ExitStatus
+from gateway.commands.setting_flags import SETTINGS
+from provider.embedded import MODEL_PATH
 from tests.support import programs
-from tests.support.programs import GATEWAY, Program, interpreter
+from tests.support.programs import GATEWAY, interpreter
 from tests.support.servers import Command, eventually, served
+from tests.support.terminal import Terminal
 from tests.support.timeouts import STARTING, TIMEOUT
 from tests.support.tiny_models import LLAMA, write_model
 
@@ -207,6 +211,56 @@ def test_a_certificate_that_is_not_there_is_one_clear_line(tmp_path):
     assert "Traceback" not in err
 
 
+def lines_of(terminal):
+    """Return the lines of a terminal without what later ones were written over."""
+    return [line.rpartition("\r")[2].rstrip() for line in terminal.text.split("\r\n")]
+
+
+def test_a_terminal_is_greeted_in_lines_of_their_own_and_the_page_is_opened(tmp_path):
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o700)
+    environment = {"BROWSER": f"{browser} %s"}
+    terminal = Terminal("serve", "--port", "0", "--open", env=environment)
+    terminal.wait_for("stop")
+    terminal.wait_for("a larger model")
+    lines = lines_of(terminal)
+    logged = [line for line in lines if " INFO " in line]
+    assert any("loaded `embedded`" in line for line in logged)
+    assert all(re.match(r"\d{4}-\d\d-\d\d ", line) for line in logged), logged
+    shown = {line[:10].strip(): line[10:] for line in lines}
+    assert any(re.fullmatch(r"mlx-gateway \S+ is ready, after \d+\.\d s", line) for line in lines)
+    assert shown["page"].startswith("http://127.0.0.1:")
+    assert shown["model"].startswith("embedded, a small one")
+    assert shown["device"].startswith(("CPU", "GPU"))
+    assert shown["chat"] == f"mlx-gateway chat --url {shown['page']}"
+    assert "Open http" not in terminal.text
+    deadline = time.monotonic() + TIMEOUT
+    while not (tmp_path / "opened").exists() or not (tmp_path / "opened").read_text():
+        assert time.monotonic() < deadline
+    assert (tmp_path / "opened").read_text() == f"{shown['page']}\n"
+    terminal.type("\x03")
+    assert terminal.close() == ExitStatus.OK
+
+
+def test_ctrl_c_says_what_the_gateway_waits_for_and_the_second_one_ends_it():
+    terminal = Terminal(
+        "serve", "--provider", "scripted", "--port", "0", "--shutdown-grace", "60", split=True
+    )
+    terminal.wait_for("Ctrl-C")
+    address = next(line[10:] for line in lines_of(terminal) if line.startswith("  page"))
+    with a_story(address):
+        at = len(terminal.screen)
+        terminal.type("\x03")
+        at = terminal.wait_for("INFO stopping: 1 answer is finishing, up to 60 s\r\n", at)
+        terminal.wait_for("1 answer is finishing, up to 60 s; Ctrl-C again ends them", at)
+        assert re.search(r"\^C\r\n.*INFO stopping", terminal.screen)
+        terminal.type("\x03")
+        assert terminal.close() == ExitStatus.INTERRUPTED
+    assert terminal.screen.rindex("\x1b[?25h") > terminal.screen.rindex("\x1b[?25l")
+    assert terminal.out() == f"Open {address}\n"
+
+
 def test_a_socket_file_is_served_and_said(tmp_path):
     path = tmp_path / "gateway.sock"
     command = Command("--provider", "scripted", "--unix", str(path))
@@ -232,10 +286,20 @@ def test_an_address_of_another_machine_is_one_clear_line():
     assert err.startswith("error: cannot listen on `203.0.113.1:8765`")
 
 
-def test_a_model_that_is_not_there_is_one_clear_line():
-    status, out, err = Command("--port", "0", "--model", "./no/such/model").finish()
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (
+            ["--model", "./no/such/model"],
+            "Model './no/such/model' not found: there is no such folder",
+        ),
+        (["./none.gguf"], "Model './none.gguf' not found: there is no such file"),
+    ],
+)
+def test_a_model_that_is_not_there_is_one_clear_line(model, said):
+    status, out, err = Command("--port", "0", *model).finish()
     assert (status, out) == (ExitStatus.NO_MODEL, "")
-    assert "error: Model './no/such/model' not found: there is no such folder" in err
+    assert f"error: {said}" in err
     assert "hint: " in err
     assert "Traceback" not in err
 
@@ -323,9 +387,6 @@ def test_a_file_of_tokens_that_is_wrong_is_one_clear_line(tmp_path):
     assert missing.returncode == ExitStatus.USAGE
     assert missing.stderr.startswith(f"error: `{file}`: No such file")
     assert run("token", "new", "alice", "--file", str(file)).returncode == ExitStatus.OK
-    again = run("token", "new", "alice", "--file", str(file))
-    assert again.returncode == ExitStatus.USAGE
-    assert again.stdout == ""
     file.write_text("[tokens.alice]\nsha256 = 'no'\n")
     wrong = run("serve", "--token-file", str(file))
     assert wrong.returncode == ExitStatus.USAGE
@@ -366,6 +427,7 @@ def test_a_setting_may_come_from_a_file_a_variable_or_a_flag(tmp_path):
     assert f"max_generations = 7  # {file}\n" in printed.stdout
     assert "max_batch = 4  # --max-batch\n" in printed.stdout
     assert "max_queue = 1024  # default\n" in printed.stdout
+    assert "# idle_unload =  # not set\n" in printed.stdout
     environment = {**os.environ, "MLX_GATEWAY_CONFIG": str(file)}
     command = Command("--provider", "scripted", env=environment)
     assert command.wait_for_address() != "http://127.0.0.1:8765/"
@@ -388,8 +450,18 @@ def test_a_setting_that_is_wrong_is_one_clear_line(tmp_path):
     assert wrong.stderr.startswith(f"error: `{tmp_path / 'none.toml'}`: No such file")
 
 
+def test_help_begins_with_examples_and_has_the_flags_that_people_use():
+    shown = run("serve", "-h", COLUMNS="80").stdout
+    assert shown.index("Examples") < shown.index("mlx-gateway serve --open") < shown.index("MODEL ")
+    flags = re.findall(r"^│ (--[a-z-]+)", shown, re.MULTILINE)
+    assert 12 <= len(flags) <= 20
+    assert {"--open", "--port", "--help-all"} <= {*flags}
+    assert "--max-connections" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 def test_help_shows_every_setting_in_its_group():
-    shown = run("serve", "--help").stdout
+    shown = run("serve", "--help-all", COLUMNS="80").stdout
     for setting in SETTINGS:
         assert setting.flag in shown
         assert setting.group in shown
@@ -399,51 +471,113 @@ def test_the_version_is_data():
     assert run("--version").stdout.startswith("mlx-gateway ")
 
 
-class Terminal:
-    """`mlx-gateway chat` on a terminal of its own."""
-
-    def __init__(self, *arguments):
-        self.screen = ""
-        parent, child = pty.openpty()
-        self._parent = parent
-        arguments = [*GATEWAY, "chat", *arguments]
-        self.process = Program(arguments, [child, child, child], terminal=True)
-        os.close(child)
-
-    def type(self, text):
-        os.write(self._parent, text.encode())
-
-    def wait_for(self, text, since=0):
-        deadline = time.monotonic() + STARTING
-        while text not in self.screen[since:]:
-            assert time.monotonic() < deadline, self.screen
-            try:
-                self.screen += os.read(self._parent, 4096).decode("utf-8", "replace")
-            except OSError:  # the other end is closed
-                assert text in self.screen[since:], self.screen
-        return self.screen.index(text, since)
-
-    def close(self):
-        status = self.process.wait(TIMEOUT)
-        os.close(self._parent)
-        return status
-
-
 def test_ctrl_c_stops_the_answer_and_not_the_program(scripted):
-    terminal = Terminal("--url", scripted)
+    terminal = Terminal("chat", "--url", scripted)
     terminal.wait_for("you >")
     terminal.type("Foxes?\n")
     terminal.wait_for("Sentence 1 ")
     terminal.type("\x03")
     at = terminal.wait_for("stopped by you")
     assert "The end." not in terminal.screen
-    terminal.wait_for("you >", at)
+    at = terminal.wait_for("you >", at)
     terminal.type("Bears?\n")
     at = terminal.wait_for("You said: Bears?", at)
-    at = terminal.wait_for("tokens", terminal.wait_for("The end.", at))
+    at = terminal.wait_for("prompt 1", terminal.wait_for("The end.", at))
     terminal.wait_for("you >", at)  # else the end of the input is typed into nothing
     terminal.type("\x04")
     assert terminal.close() == 0
+
+
+def test_a_paste_is_one_message_and_an_answer_is_shown_as_markdown(scripted):
+    terminal = Terminal("chat", "--url", scripted, "--max-tokens", "20")
+    at = terminal.wait_for("you >")
+    terminal.type("\x1b[200~Two **bold** lines\nof a fox\x1b[201~")
+    at = terminal.wait_for("of a fox", at)
+    terminal.type("\r")
+    at = terminal.wait_for("20 tokens", at)
+    terminal.wait_for("you >", at)
+    terminal.type("\x04")
+    assert terminal.close() == 0
+    lines = lines_of(terminal)
+    assert ("You said: Two bold lines", "of a fox") in pairwise(lines)
+    assert "\x1b[1mbold" in terminal.screen
+
+
+def test_ctrl_c_at_the_prompt_clears_and_twice_ends_and_says_how_to_save(scripted):
+    terminal = Terminal("chat", "--url", scripted, "--max-tokens", "3")
+    at = terminal.wait_for("you >")
+    terminal.type("half a line")
+    at = terminal.wait_for("half a line", at)
+    terminal.press_ctrl_c()
+    at = terminal.wait_for("you >", at)
+    assert "again ends" not in terminal.text
+    terminal.type("Foxes?\r")
+    at = terminal.wait_for("you >", terminal.wait_for("3 tokens", at))
+    assert "You said: Foxes?" in terminal.text
+    terminal.press_ctrl_c()
+    at = terminal.wait_for("Ctrl-C again ends the chat; `/save FILE` keeps it", at)
+    terminal.wait_for("you >", at)
+    terminal.press_ctrl_c()
+    assert terminal.close() == 0
+
+
+def test_a_terminal_is_as_before_after_a_chat_that_was_terminated(scripted):
+    terminal = Terminal("chat", "--url", scripted)
+    before = terminal.modes()
+    at = terminal.wait_for("you >")
+    terminal.type("Foxes?\r")
+    terminal.wait_for("Sentence 1 ", at)
+    assert terminal.modes() != before
+    terminal.process.send_signal(signal.SIGTERM)
+    assert terminal.close() == ExitStatus.TERMINATED
+    assert terminal.last_modes == before
+    assert terminal.screen.endswith("\x1b[?25h")
+
+
+def test_tab_completes_a_command(scripted):
+    terminal = Terminal("chat", "--url", scripted)
+    at = terminal.wait_for("you >")
+    terminal.type("/sys\tBe brief.\r")
+    at = terminal.wait_for("the system prompt is changed", at)
+    at = terminal.wait_for("you >", at)
+    terminal.type("/quit\r")
+    assert terminal.close() == 0
+
+
+def test_a_prompt_is_answered_without_a_gateway():
+    flags = ("-m", str(MODEL_PATH), "--temperature", "0")
+    done = run("run", "Count from 3 to 9", *flags)
+    assert done.returncode == ExitStatus.OK, done.stderr
+    assert done.stdout == "3, 4, 5, 6, 7, 8, 9.\n"
+    assert done.stderr == ""
+
+
+def test_what_is_piped_is_a_prompt_too(scripted):
+    done = run("run", "--url", scripted, "--max-tokens", "9", input="Foxes?\n")
+    assert (done.returncode, done.stdout[:16]) == (ExitStatus.OK, "You said: Foxes?")
+    assert run("run", "--url", scripted).returncode == ExitStatus.USAGE
+
+
+def test_ctrl_c_stops_the_answer_of_a_prompt(scripted):
+    terminal = Terminal("run", "Foxes?", "--url", scripted)
+    terminal.wait_for("Sentence 1 ")
+    terminal.type("\x03")
+    assert terminal.close() == ExitStatus.INTERRUPTED
+    assert "stopped by you" in terminal.text
+    assert "The end." not in terminal.text
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"), [("ser", "serve"), ("serve --max-dep", "--max-depth")]
+)
+def test_a_shell_completes_commands_and_every_flag(typed, completed):
+    words = f"mlx-gateway {typed}"
+    done = run(
+        _MLX_GATEWAY_COMPLETE="complete_bash",
+        COMP_WORDS=words,
+        COMP_CWORD=str(words.count(" ")),
+    )
+    assert done.stdout.split() == [completed]
 
 
 TOOLS = '''
@@ -491,7 +625,7 @@ def test_the_user_answers_a_tool_that_is_only_defined(embedded):
             "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
         }
     )
-    terminal = Terminal("--url", embedded, "--temperature", "0", "-o", f"tools={tool}")
+    terminal = Terminal("chat", "--url", embedded, "--temperature", "0", "-o", f"tools={tool}")
     terminal.wait_for("you >")
     terminal.type("What is the weather in Tarvola?\n")
     terminal.wait_for("get_weather returns >")
@@ -505,7 +639,7 @@ def test_the_user_answers_a_tool_that_is_only_defined(embedded):
 
 def test_ctrl_c_at_a_tool_leaves_the_next_line_to_the_chat(embedded):
     terminal = Terminal(
-        "--url", embedded, "--temperature", "0", "-o", 'tools={"name": "get_weather"}'
+        "chat", "--url", embedded, "--temperature", "0", "-o", 'tools={"name": "get_weather"}'
     )
     terminal.wait_for("you >")
     terminal.type("What is the weather in Tarvola?\n")

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from gateway.commands.failure import ExitStatus, Failure
-from gateway.commands.serve import Service, _told, serve
+from gateway.commands.serve import Service, serve
 from gateway.configuration.settings import ServeSettings, Settings
 from gateway.configuration.sources import Value, resolve
 from gateway.configuration.sources import settings as settings_of
@@ -30,7 +30,6 @@ from provider.errors import (
     ModelLoadingError,
     ModelNotFoundError,
 )
-from provider.interface import ModelLoading
 from provider.scripted import ScriptedProvider
 from provider.settings import EngineSettings
 from tests.support.servers import TIMEOUT, eventually, get, settings
@@ -68,18 +67,6 @@ async def test_a_signal_during_the_loading_frees_the_provider_and_is_told(capsys
     assert provider.closed
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "stopped before it served\n")
-
-
-@pytest.mark.parametrize(
-    ("event", "said"),
-    [
-        (ModelLoading("m", 0, 0), "loading m"),
-        (ModelLoading("m", 30, 40), "loading m, 75 %"),
-        (ModelLoading("m", 3, 40, warming_up=True), "warming up… (3 of 40 passes)"),
-    ],
-)
-def test_the_terminal_tells_what_the_loading_is_at(event, said):
-    assert _told("loading m", event) == said
 
 
 def in_force(**flags):
@@ -122,6 +109,7 @@ WRONG_TOKENS = "[tokens.alice]\nsha256 = 'no'\n"
         ({}, WRONG_TOKENS, "tokens.alice"),
         ({"token_file": "/nowhere/tokens.toml"}, None, "No such file"),
         ({"origins": "localhost:5173"}, None, "`localhost:5173` in `origins` has no scheme"),
+        ({"browse": True, "unix": "/nowhere/socket"}, None, "no page on a socket file"),
         ({"dev": True, "unix": "/nowhere/socket"}, None, "`host` must be loopback"),
         ({"tls_key": "/nowhere/key.pem"}, None, "without `tls_cert`"),
         ({"tls_cert": "/nowhere/cert.pem"}, None, "`/nowhere/cert.pem`: No such file"),
@@ -131,8 +119,9 @@ def test_what_cannot_be_served_is_a_failure_with_a_hint(errors, tmp_path, flags,
     if tokens is not None:
         flags = {"token_file": str(tmp_path / "tokens.toml")}
         (tmp_path / "tokens.toml").write_text(tokens)
+    browse = flags.pop("browse", False)
     with pytest.raises(Failure, match=said) as caught:
-        serve(in_force(**flags), "scripted", errors)
+        serve(in_force(**flags), "scripted", errors, browse=browse)
     assert caught.value.status is ExitStatus.USAGE
     assert caught.value.hint
 

@@ -1,0 +1,79 @@
+"""Opens the provider of a command, loads its model, and says what is wrong if that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from gateway.commands.failure import ExitStatus, Failure
+from gateway.configuration.sources import Value
+from provider.interface import (
+    AbstractLLMError,
+    HubUnreachableError,
+    InvalidParameterError,
+    MemoryExceededError,
+    ModelLoading,
+    ModelLoadingError,
+    ModelNotFoundError,
+)
+from provider.settings import EngineSettings
+
+__all__ = ["load_failure", "open_provider", "progress"]
+
+
+def open_provider(kind: str, values: Mapping[str, Value]) -> Any:
+    """Return a provider of this kind, `mlx` or `scripted`, which loads nothing yet.
+
+    Raises Failure for settings that can't be used together.
+    """
+    if kind == "scripted":
+        from provider.scripted import ScriptedProvider  # noqa: PLC0415
+
+        return ScriptedProvider()
+    # Imported here because mlx takes a second to import, and the other commands don't need it.
+    from provider import MLXProvider  # noqa: PLC0415
+
+    names = ["model", "adapter", "pin", "allow_any_model", "idle_unload_s", "draft_model"]
+    names += [field.name for field in fields(EngineSettings)]
+    given = {name.removesuffix("_s"): values[name].value for name in names}
+    try:
+        return MLXProvider({name: value for name, value in given.items() if value is not None})
+    except InvalidParameterError as error:
+        hint = "see the Model and Engine settings in `mlx-gateway serve --help-all`"
+        raise Failure(str(error), hint, ExitStatus.USAGE) from error
+
+
+def progress(loading: str, event: ModelLoading) -> str:
+    """Return what the terminal shows of the progress of loading."""
+    if event.warming_up:
+        return f"warming up… ({event.done} of {event.total} passes)"
+    return f"{loading}, {100 * event.done // event.total} %" if event.total else loading
+
+
+def load_failure(error: AbstractLLMError) -> Failure:
+    """Return what the user is told of a model that was not loaded."""
+    match error:
+        case HubUnreachableError():
+            hint = (
+                "check the network, or take a model that is on this machine; "
+                "`mlx-gateway models` lists those that were downloaded"
+            )
+        case ModelNotFoundError():
+            hint = (
+                "a model is a folder, a GGUF file, or the OWNER/NAME of a model on the "
+                "Hugging Face hub"
+            )
+        case ModelLoadingError():
+            hint = (
+                "a model folder for mlx-lm holds config.json, *.safetensors and tokenizer.json; "
+                "a GGUF file holds all of them"
+            )
+        case MemoryExceededError():
+            hint = (
+                "take a smaller model, or one with fewer bits; or raise the limit, which is "
+                "`--memory-bytes` or the one that the log names"
+            )
+        case _:
+            return Failure(str(error), "see the log above for the cause", ExitStatus.FAILED)
+    return Failure(str(error), hint, ExitStatus.NO_MODEL)

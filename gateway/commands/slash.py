@@ -1,0 +1,158 @@
+"""What a user can do in a chat beside talking: lines that begin with a slash."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+__all__ = ["COMMANDS", "Conversation", "is_command", "obey"]
+
+COMMAND = re.compile(r"/[a-z]+(?=\s|$)")
+
+
+@dataclass
+class Conversation:
+    """The turns of a chat, and the fields of `generate` that go with each request."""
+
+    fields: dict[str, Any]
+    models: Sequence[str] = ()  # that the gateway serves, the default model first
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    saved: set[Path] = field(default_factory=set)  # files that this chat has written
+
+
+class _Refused(Exception):  # noqa: N818 - what the user is told
+    """A command can't be done; the message says why."""
+
+
+def is_command(line: str) -> bool:
+    """Return whether a line is a command: a slash and a word, as a message rarely begins."""
+    return COMMAND.match(line) is not None
+
+
+def obey(line: str, conversation: Conversation, notes: Console) -> bool:
+    """Do what a line says, print what came of it, and return whether the chat goes on."""
+    name, _, rest = line.strip().partition(" ")
+    if name == "/quit":
+        return False
+    command = COMMANDS.get(name)
+    if command is None:
+        said = f"there is no command {name}; /help lists them, and a space before it sends it"
+        notes.print(escape(said), style="red")
+        return True
+    try:
+        notes.print(command.do(conversation, rest.strip()), style="dim", markup=False)
+    except _Refused as refusal:
+        notes.print(escape(str(refusal)), style="red")
+    except OSError as error:
+        notes.print(escape(f"{error.filename}: {error.strerror}"), style="red")
+    return True
+
+
+def _help(conversation: Conversation, rest: str) -> str:
+    rows = [(f"{name} {one.argument}".strip(), one.does) for name, one in COMMANDS.items()]
+    rows += [("Alt-Enter", "a new line; pasted lines are one message too")]
+    rows += [("Ctrl-C", "stops an answer, or clears the line"), ("Ctrl-D", "ends the chat")]
+    return "\n".join(f"  {name:<16}{does}" for name, does in rows)
+
+
+def _new(conversation: Conversation, rest: str) -> str:
+    count = len(conversation.turns)
+    conversation.turns.clear()
+    return f"a new conversation; {count} messages are forgotten" if count else "nothing was said"
+
+
+def _system(conversation: Conversation, rest: str) -> str:
+    if rest:
+        conversation.fields["system_prompt"] = rest
+        return "the system prompt is changed, from the next answer on"
+    return conversation.fields.get("system_prompt") or "no system prompt; `/system TEXT` sets one"
+
+
+def _model(conversation: Conversation, rest: str) -> str:
+    models = conversation.models
+    if not rest:
+        now = conversation.fields.get("model") or next(iter(models), "?")
+        return "\n".join(f"{'*' if one == now else ' '} {one}" for one in models or [now])
+    if models and rest not in models:
+        raise _Refused(f"{rest} is not served; {', '.join(models)} are")
+    conversation.fields["model"] = rest
+    return f"{rest} answers from now on"
+
+
+def _save(conversation: Conversation, rest: str) -> str:
+    if not conversation.turns:
+        raise _Refused("nothing was said yet")
+    path = Path(rest or f"chat-{datetime.now().astimezone():%Y-%m-%d-%H%M}.json").expanduser()
+    if path.exists() and path not in conversation.saved:
+        raise _Refused(f"{path} is there already; name another file")
+    path.write_text(_as_text(conversation, as_json=path.suffix == ".json"), "utf-8")
+    conversation.saved.add(path)
+    again = f"; `/load {path}` goes on with it" if path.suffix == ".json" else ""
+    return f"saved to {path}{again}"
+
+
+def _as_text(conversation: Conversation, *, as_json: bool) -> str:
+    kept = {name: conversation.fields.get(name) for name in ("system_prompt", "model")}
+    if as_json:
+        found = {name: value for name, value in kept.items() if value}
+        whole = {**found, "messages": conversation.turns}
+        return f"{json.dumps(whole, ensure_ascii=False, indent=2)}\n"
+    turns = [*conversation.turns]
+    if kept["system_prompt"]:
+        turns.insert(0, {"role": "system", "content": kept["system_prompt"]})
+    return "\n".join(f"**{turn['role']}**\n\n{_content(turn)}\n" for turn in turns)
+
+
+def _content(turn: dict[str, Any]) -> str:
+    content = turn["content"]
+    if isinstance(content, str):
+        calls = [call["function"] for call in turn.get("tool_calls") or ()]
+        return "\n".join([content, *(f"`{one['name']} {one['arguments']}`" for one in calls)])
+    return "\n\n".join(part.get("text") or f"({part['type']})" for part in content)
+
+
+def _load(conversation: Conversation, rest: str) -> str:
+    if not rest:
+        raise _Refused("`/load FILE` takes a file that `/save FILE.json` has written")
+    path = Path(rest).expanduser()
+    try:
+        whole = json.loads(path.read_text("utf-8"))
+        turns = [{**turn, "role": str(turn["role"])} for turn in whole["messages"]]
+    except (ValueError, KeyError, TypeError):
+        raise _Refused(f"{path} is no conversation that `/save FILE.json` has written") from None
+    conversation.turns[:] = turns
+    for name in ("system_prompt", "model"):
+        if whole.get(name):
+            conversation.fields[name] = str(whole[name])
+    conversation.saved.add(path)
+    return f"{len(turns)} messages are back"
+
+
+def _quit(conversation: Conversation, rest: str) -> str:
+    raise AssertionError("`obey` ends the chat")
+
+
+@dataclass(frozen=True)
+class _Command:
+    argument: str
+    does: str
+    do: Callable[[Conversation, str], str]
+
+
+COMMANDS = {
+    "/help": _Command("", "shows this list", _help),
+    "/new": _Command("", "forgets what was said, and begins anew", _new),
+    "/system": _Command("TEXT", "tells the model how to answer", _system),
+    "/model": _Command("NAME", "has another model answer; without a name, lists them", _model),
+    "/save": _Command("FILE", "keeps the conversation, as .json or .md", _save),
+    "/load": _Command("FILE", "goes on with one that was saved as .json", _load),
+    "/quit": _Command("", "ends the chat", _quit),
+}

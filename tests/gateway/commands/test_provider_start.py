@@ -1,0 +1,52 @@
+"""What is said of a provider that starts, or doesn't."""
+
+import pytest
+
+from gateway.commands.failure import ExitStatus, Failure
+from gateway.commands.provider_start import load_failure, open_provider, progress
+from gateway.commands.setting_flags import in_force
+from provider.errors import (
+    GenerationError,
+    HubUnreachableError,
+    MemoryExceededError,
+    ModelLoadingError,
+    ModelNotFoundError,
+)
+from provider.interface import ModelLoading
+from provider.scripted import ScriptedProvider
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (ModelLoading("m", 0, 0), "loading m"),
+        (ModelLoading("m", 30, 40), "loading m, 75 %"),
+        (ModelLoading("m", 3, 40, warming_up=True), "warming up… (3 of 40 passes)"),
+    ],
+)
+def test_the_terminal_tells_what_the_loading_is_at(event, said):
+    assert progress("loading m", event) == said
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (HubUnreachableError("a/b", "the hub cannot be reached"), "check the network"),
+        (ModelNotFoundError("m", "there is no such folder"), "a model is a folder"),
+        (ModelLoadingError("it is broken"), "holds config.json"),
+        (MemoryExceededError("too large"), "take a smaller model"),
+        (GenerationError("it went wrong"), "see the log"),
+    ],
+)
+def test_each_way_not_to_load_has_a_hint_of_its_own(error, hint):
+    failure = load_failure(error)
+    assert str(failure) == str(error)
+    assert hint in failure.hint
+    other = isinstance(error, GenerationError)
+    assert failure.status is (ExitStatus.FAILED if other else ExitStatus.NO_MODEL)
+
+
+def test_a_provider_is_opened_by_its_kind():
+    assert isinstance(open_provider("scripted", in_force({}, None)), ScriptedProvider)
+    with pytest.raises(Failure, match="`nobody` is not served"):
+        open_provider("mlx", in_force({"pin": ["nobody"]}, None))

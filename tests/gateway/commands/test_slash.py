@@ -1,0 +1,128 @@
+"""What is done in a chat beside talking."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from gateway.commands.slash import COMMANDS, Conversation, is_command, obey
+
+
+@pytest.fixture
+def talk():
+    """A conversation of one turn, and a function that obeys a line and returns what was said."""
+    turns = [{"role": "user", "content": "Foxes?"}, {"role": "assistant", "content": "Yes."}]
+    conversation = Conversation({"system_prompt": None}, ["small", "large"], turns)
+
+    def say(line):
+        notes = Console(file=io.StringIO(), highlight=False, width=200)
+        assert obey(line, conversation, notes)
+        return notes.file.getvalue().rstrip("\n")
+
+    return conversation, say
+
+
+@pytest.mark.parametrize(
+    ("line", "is_one"),
+    [
+        ("/help", True),
+        ("/model large", True),
+        ("/nonsense", True),
+        ("/etc/hosts has what?", False),
+        (" /help", False),
+        ("a / b", False),
+        ("/", False),
+    ],
+)
+def test_a_command_is_a_slash_and_a_word(line, is_one):
+    assert is_command(line) is is_one
+
+
+def test_help_lists_every_command(talk):
+    _, say = talk
+    assert all(name in say("/help") for name in COMMANDS)
+
+
+def test_an_unknown_command_is_said(talk):
+    assert "no command /nonsense" in talk[1]("/nonsense")
+
+
+def test_a_new_conversation_has_no_turns(talk):
+    conversation, say = talk
+    assert say("/new") == "a new conversation; 2 messages are forgotten"
+    assert conversation.turns == []
+    assert say("/new") == "nothing was said"
+
+
+def test_the_system_prompt_is_shown_and_set(talk):
+    conversation, say = talk
+    assert "no system prompt" in say("/system")
+    say("/system  Be brief. ")
+    assert conversation.fields["system_prompt"] == say("/system") == "Be brief."
+
+
+def test_another_model_answers_if_it_is_served(talk):
+    conversation, say = talk
+    assert say("/model") == "* small\n  large"
+    assert "not served; small, large are" in say("/model huge")
+    say("/model large")
+    assert conversation.fields["model"] == "large"
+    assert say("/model") == "  small\n* large"
+
+
+def test_a_conversation_is_saved_and_loaded(talk, tmp_path):
+    conversation, say = talk
+    say("/system Be brief.")
+    file = tmp_path / "kept.json"
+    assert say(f"/save {file}").startswith(f"saved to {file}; `/load")
+    before = [*conversation.turns]
+    say("/new")
+    assert "nothing was said yet" in say("/save")
+    say("/system Be long.")
+    assert say(f"/load {file}") == "2 messages are back"
+    assert conversation.turns == before
+    assert conversation.fields["system_prompt"] == "Be brief."
+    assert say(f"/save {file}").startswith("saved")  # its own file may be written again
+
+
+def test_markdown_is_for_reading(talk, tmp_path):
+    conversation, say = talk
+    conversation.turns.append(
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"function": {"name": "add", "arguments": "{}"}}],
+        }
+    )
+    part = [{"type": "image", "data": "…"}, {"type": "text", "text": "And?"}]
+    conversation.turns.append({"role": "user", "content": part})
+    say("/system Be brief.")
+    say(f"/save {tmp_path / 'kept.md'}")
+    text = (tmp_path / "kept.md").read_text()
+    assert text.startswith("**system**\n\nBe brief.\n\n**user**\n\nFoxes?\n")
+    assert "`add {}`" in text
+    assert text.endswith("(image)\n\nAnd?\n")
+
+
+def test_a_file_of_others_is_not_written_over(talk, tmp_path):
+    file = tmp_path / "kept.json"
+    file.write_text("mine")
+    assert "is there already" in talk[1](f"/save {file}")
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"messages": 3}', json.dumps({"a": 1})])
+def test_what_cannot_be_loaded_changes_nothing(talk, tmp_path, text):
+    conversation, say = talk
+    file = tmp_path / "other.json"
+    if text is not None:
+        file.write_text(text)
+    said = say(f"/load {file}")
+    assert str(file) in said
+    assert len(conversation.turns) == 2
+    assert "takes a file" in say("/load")
+
+
+def test_quitting_ends_the_chat():
+    assert not obey("/quit", Conversation({}), Console(file=io.StringIO()))
