@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.timeouts import TIMEOUT
+from tests.support.timeouts import STARTING
 
 ROOT = Path(__file__).parents[3]
 TOOLS = ROOT / ".build/npm"  # made by `make npm-package`, with the libraries that adapters are for
@@ -71,7 +71,7 @@ async def run_in_node(body, cwd, **given):
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(STARTING):  # a library is read too
             said, errors = await process.communicate()
     finally:
         if process.returncode is None:

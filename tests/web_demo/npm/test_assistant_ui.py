@@ -131,8 +131,7 @@ async def test_a_tool_is_answered_in_the_page_and_the_model_goes_on(installed, b
         parts = [["text", "Let me add. "], ["tool-call", 3], ["text", "It is 3."]]
         assert said == [parts, "complete"]
         first, second = gateway.provider.requests
-        (tool,) = first.options["tools"]
-        assert tool["function"]["name"] == "add"
+        assert [tool["name"] for tool in first.tools] == ["add"]
         turns = second.options["messages"]
         assert [turn["role"] for turn in turns] == ["user", "assistant", "tool"]
         assert turns[1]["tool_calls"][0]["id"] == turns[2]["tool_call_id"]

@@ -102,8 +102,7 @@ async def test_a_client_tool_runs_in_the_page_and_the_model_goes_on(installed):
         )
         assert said == ["It is 3.", {"sum": 3}]
         first, second = gateway.provider.requests
-        (tool,) = first.options["tools"]
-        assert tool["function"]["name"] == "add"
+        assert [tool["name"] for tool in first.tools] == ["add"]
         turns = second.options["messages"]
         assert [turn["role"] for turn in turns] == ["user", "assistant", "tool"]
         assert turns[1]["tool_calls"][0]["id"] == turns[2]["tool_call_id"]
