@@ -14,6 +14,8 @@ from torch.nn import functional
 
 __all__ = ["Network"]
 
+PLAIN_UP_TO = 384  # tokens in a row
+
 
 class Network(nn.Module):
     """Maps tokens `(rows, length)` to hidden states; `embed` is also the output layer."""
@@ -55,11 +57,22 @@ class Network(nn.Module):
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights in 16 bits under the names that mlx-lm loads."""
+        return {name: weight.detach().to(torch.bfloat16) for name, weight in self._named().items()}
+
+    def load(self, weights: dict[str, Tensor]) -> None:
+        """Take weights that `weights` returned."""
+        named = self._named()
+        if named.keys() != weights.keys():
+            raise ValueError("the weights are those of another network")
+        for name, weight in named.items():
+            weight.data.copy_(weights[name])
+
+    def _named(self) -> dict[str, nn.Parameter]:
         named = {"model.embed_tokens.weight": self.embed, "model.norm.weight": self.norm}
         for index, layer in enumerate(self.layers):
             for name, weight in layer.named_parameters():
                 named[f"model.layers.{index}.{name.replace('__', '.')}.weight"] = weight
-        return {name: weight.detach().to(torch.bfloat16) for name, weight in named.items()}
+        return named
 
 
 class _Layer(nn.Module):
@@ -101,17 +114,25 @@ class _Layer(nn.Module):
         k = _rotate(_rms(k, self.self_attn__k_norm, self.eps).transpose(1, 2), cos, sin)
         v = v.transpose(1, 2)
         repeat = self.heads // self.kv_heads
-        mixed = functional.scaled_dot_product_attention(
+        mixed = _attention(
             q.to(v.dtype),
             k.to(v.dtype).repeat_interleave(repeat, 1),
             v.repeat_interleave(repeat, 1),
-            is_causal=True,
         )
         return mixed.transpose(1, 2).reshape(rows, length, -1) @ self.self_attn__o_proj.T
 
 
 def _matrix(rows: int, columns: int, scale: float = 1.0) -> nn.Parameter:
     return nn.Parameter(torch.randn(rows, columns) * columns**-0.5 * scale)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Mix values causally: plainly where that is faster on a CPU, which is on short rows."""
+    length, width = q.shape[-2:]
+    if length > PLAIN_UP_TO:
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    ahead = torch.full((length, length), float("-inf"), dtype=q.dtype).triu(1)
+    return torch.softmax((q @ k.transpose(-1, -2)) * width**-0.5 + ahead, -1) @ v
 
 
 def _rms(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -3,6 +3,10 @@
 Documents are made while training, so none is seen twice. The loss counts only what the assistant
 writes: the rest can't be known. Documents of like length go into one step of a fixed number of
 tokens, one document a row. Muon updates the matrices, AdamW the embedding and the norms.
+
+With `--start` it begins from the weights and the tokenizer of a model that was trained before. It
+keeps its state in a file; started again, it goes on from there as if it had never stopped. As long
+as the rates have not begun to fall, the number of steps may be another one.
 """
 
 from __future__ import annotations
@@ -11,14 +15,16 @@ import argparse
 import itertools
 import json
 import math
+import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
@@ -31,12 +37,12 @@ from provider.embedded.making.tokenizer import END, START, render, train_tokeniz
 SEED = 20260
 HELD_OUT_SEED = 1
 HELD_OUT_BATCHES = 16
-BUCKETS = (64, 96, 128, 192, 256, 320, 384, 512)  # row lengths, in tokens
+BUCKETS = (64, 96, 128, 192, 256, 320, 384, 512, 640, 768, 1024)  # row lengths, in tokens
 TOKENS_A_STEP = 6144
-LOG_EVERY = 100  # steps
-SAVE_EVERY = 250
+BLOCK = 100  # steps whose documents have a seed of their own; a state is kept after each
 MUON_RATE = 0.012  # peak; scaled to the size of AdamW's updates
 ADAM_RATE = 0.006
+START_RATE = 0.5  # share of the peak rates for a model that was trained before
 FALLING = 0.5  # share of the steps over which the rates fall to zero
 
 CONFIG: dict[str, Any] = {
@@ -73,6 +79,15 @@ class Batch:
 
     tokens: Tensor
     mask: Tensor
+
+    def count(self) -> int:
+        """Return how many tokens the loss counts."""
+        return int(self.mask[:, 1:].sum())
+
+    def parts(self, count: int) -> list[Batch]:
+        """Return the rows as batches of like size."""
+        tokens, masks = self.tokens.chunk(count), self.mask.chunk(count)
+        return [Batch(*part) for part in zip(tokens, masks, strict=True)]
 
 
 class Encoder:
@@ -123,13 +138,14 @@ def batches(encoder: Encoder, seed: int) -> Iterator[Batch]:
             waiting[size] = []
 
 
-def loss_of(network: Network, batch: Batch) -> Tensor:
-    """Return the mean cross-entropy, in nats a token, over what the mask counts."""
+def loss_of(network: Network, batch: Batch, count: int) -> Tensor:
+    """Return the cross-entropy over what the mask counts: its sum in nats, divided by `count`."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         hidden = network(batch.tokens[:, :-1])
         wanted = batch.mask[:, 1:]
         logits = network.logits(hidden[wanted])
-    return functional.cross_entropy(logits.float(), batch.tokens[:, 1:][wanted])
+    tokens = batch.tokens[:, 1:][wanted]
+    return functional.cross_entropy(logits.float(), tokens, reduction="sum") / count
 
 
 def rate_at(step: int, steps: int) -> float:
@@ -137,35 +153,125 @@ def rate_at(step: int, steps: int) -> float:
     return min(1.0, step / 50, (steps - step) / (steps * FALLING))
 
 
-def train(folder: Path, steps: int, log_path: Path) -> Progress:
-    """Train from the beginning; the tokenizer must be in `folder`, the weights go there."""
-    torch.manual_seed(SEED)
-    encoder = Encoder(folder)
-    network = Network(_config(folder))
-    optimizers = (
+class Workers:
+    """Threads that share a network's weights, each with gradients of its own until they are summed.
+
+    Two threads of one operation each keep two shared cores busier than one operation on two.
+    """
+
+    def __init__(self, network: Network, threads: int):
+        self._network = network
+        self._replicas = [network, *(_replica(network) for _ in range(threads - 1))]
+        self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+
+    def backward(self, batch: Batch) -> float:
+        """Leave the gradients of a batch in the network's weights, and return the loss."""
+        count, parts = batch.count(), batch.parts(len(self._replicas))
+        losses = list(self._pool.map(_backward, self._replicas, parts, itertools.repeat(count)))
+        for replica in self._replicas[1:]:
+            _move_gradients(replica, self._network)
+        return sum(losses)
+
+
+def _replica(network: Network) -> Network:
+    replica = Network(network.config)
+    for weight, own in zip(network.parameters(), replica.parameters(), strict=True):
+        own.data = weight.data
+    return replica
+
+
+def _move_gradients(source: Network, target: Network) -> None:
+    for weight, other in zip(target.parameters(), source.parameters(), strict=True):
+        if weight.grad is None or other.grad is None:
+            raise RuntimeError("a weight has no gradient")
+        weight.grad += other.grad
+        other.grad = None
+
+
+def _backward(network: Network, batch: Batch, count: int) -> float:
+    loss = loss_of(network, batch, count)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.item()
+
+
+class Training:
+    """A network, its optimizers and how far it has come."""
+
+    def __init__(self, folder: Path, start: Path | None, threads: int):
+        torch.manual_seed(SEED)
+        self.encoder = Encoder(folder)
+        self.network = Network(_config(folder))
+        self.workers = Workers(self.network, threads)
+        self.share = 1.0
+        if start is not None:
+            self.network.load(load_file(start / "model.safetensors"))
+            self.share = START_RATE
+        self.optimizers = _optimizers(self.network)
+        self.progress = Progress()
+
+    def keep(self, path: Path) -> None:
+        """Write the state, replacing the old one at once."""
+        aside = path.with_suffix(".tmp")
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+        torch.save((self.network.state_dict(), optimizers, asdict(self.progress)), aside)
+        aside.replace(path)
+
+    def go_on_from(self, path: Path) -> None:
+        """Take the state that `keep` wrote."""
+        network, optimizers, progress = torch.load(path)
+        self.network.load_state_dict(network)
+        for optimizer, state in zip(self.optimizers, optimizers, strict=True):
+            optimizer.load_state_dict(state)
+        self.progress = Progress(**progress)
+
+    def block(self, steps: int) -> None:
+        """Train for one block of a training of `steps` steps."""
+        begin, losses, progress = time.perf_counter(), [], self.progress
+        block = progress.step // BLOCK
+        seed = SEED + 1_000_003 * block
+        for batch in itertools.islice(batches(self.encoder, seed), BLOCK):
+            share = self.share * rate_at(progress.step + 1, steps)
+            for optimizer, peak in zip(self.optimizers, (MUON_RATE, ADAM_RATE), strict=True):
+                optimizer.param_groups[0]["lr"] = peak * share
+            losses.append(self._step(batch))
+            progress.step += 1
+            progress.tokens += batch.tokens.numel()
+        progress.seconds = round(progress.seconds + time.perf_counter() - begin, 1)
+        progress.loss = sum(losses) / len(losses)
+
+    def _step(self, batch: Batch) -> float:
+        loss = self.workers.backward(batch)
+        if not math.isfinite(loss):
+            raise RuntimeError("the loss is no longer a number: a rate is too high")
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return loss
+
+
+def train(training: Training, folder: Path, steps: int, state: Path) -> Progress:
+    """Train up to a number of steps; the weights go to `folder`, the state to a file."""
+    held_out = list(itertools.islice(batches(training.encoder, HELD_OUT_SEED), HELD_OUT_BATCHES))
+    progress = training.progress
+    with state.with_suffix(".jsonl").open("a", encoding="utf-8") as log:
+        while progress.step < steps:
+            training.block(steps)
+            if (progress.step // BLOCK) % 5 == 0 or progress.step >= steps:
+                progress.held_out_loss = _evaluate(training.network, held_out)
+            print(json.dumps(asdict(progress)), file=log, flush=True)
+            save(training.network, folder)
+            training.keep(state)
+    return progress
+
+
+def _optimizers(network: Network) -> tuple[torch.optim.Optimizer, ...]:
+    return (
         torch.optim.Muon(
             network.matrices(), lr=MUON_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
         ),
         torch.optim.AdamW(network.others(), lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.01),
     )
-    held_out = list(itertools.islice(batches(encoder, HELD_OUT_SEED), HELD_OUT_BATCHES))
-    progress, begin, losses = Progress(), time.perf_counter(), []
-    log_path.parent.mkdir(parents=True, exist_ok=True)
-    with log_path.open("w", encoding="utf-8") as log:
-        for batch in itertools.islice(batches(encoder, SEED), steps):
-            for optimizer, peak in zip(optimizers, (MUON_RATE, ADAM_RATE), strict=True):
-                optimizer.param_groups[0]["lr"] = peak * rate_at(progress.step + 1, steps)
-            losses.append(_step(network, batch, optimizers))
-            progress.step += 1
-            progress.tokens += batch.tokens.numel()
-            if progress.step % LOG_EVERY == 0 or progress.step == steps:
-                progress.seconds = round(time.perf_counter() - begin, 1)
-                progress.loss, losses = sum(losses) / len(losses), []
-                progress.held_out_loss = _evaluate(network, held_out)
-                print(json.dumps(asdict(progress)), file=log, flush=True)
-            if progress.step % SAVE_EVERY == 0 or progress.step == steps:
-                save(network, folder)
-    return progress
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -174,21 +280,9 @@ def _config(folder: Path) -> dict[str, Any]:
     return {**CONFIG, "vocab_size": tokenizer.get_vocab_size(), "eos_token_id": end}
 
 
-def _step(network: Network, batch: Batch, optimizers: tuple[torch.optim.Optimizer, ...]) -> float:
-    loss = loss_of(network, batch)
-    if not math.isfinite(loss.item()):
-        raise RuntimeError("the loss is no longer a number: a rate is too high")
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return loss.item()
-
-
 @torch.no_grad()
 def _evaluate(network: Network, held_out: list[Batch]) -> float:
-    return sum(loss_of(network, batch).item() for batch in held_out) / len(held_out)
+    return sum(loss_of(network, batch, batch.count()).item() for batch in held_out) / len(held_out)
 
 
 def save(network: Network, folder: Path) -> None:
@@ -200,15 +294,34 @@ def save(network: Network, folder: Path) -> None:
     (folder / "config.json").write_text(text, encoding="utf-8")
 
 
+def _prepare(folder: Path, start: Path | None) -> None:
+    """Put tokenizer files into the folder: new ones, or those of the model to start from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if start is None:
+        train_tokenizer(folder, SEED)
+        return
+    for name in ("chat_template.jinja", "tokenizer.json", "tokenizer_config.json"):
+        if not (folder / name).exists():
+            shutil.copy(start / name, folder)
+
+
 def main() -> None:
-    """Make the tokenizer, train, and write what the model card says of it."""
+    """Prepare the tokenizer, train, and write what the model card says of it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=MODEL_PATH, help="with the chat template")
-    parser.add_argument("--steps", type=int, default=3600)
-    parser.add_argument("--log", type=Path, default=Path(".build/train.jsonl"))
+    parser.add_argument("--folder", type=Path, default=MODEL_PATH, help="where the model goes")
+    parser.add_argument("--start", type=Path, help="the folder of a trained model to start from")
+    parser.add_argument("--steps", type=int, default=3600, help=f"a multiple of {BLOCK}")
+    parser.add_argument("--state", type=Path, default=Path(".build/train.pt"))
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    train_tokenizer(options.folder, SEED)
-    progress = train(options.folder, options.steps, options.log)
+    torch.set_num_threads(1)
+    options.state.parent.mkdir(parents=True, exist_ok=True)
+    if not options.state.exists():
+        _prepare(options.folder, options.start)
+    training = Training(options.folder, options.start, options.threads)
+    if options.state.exists():
+        training.go_on_from(options.state)
+    progress = train(training, options.folder, options.steps, options.state)
     record = json.dumps({"seed": SEED, **asdict(progress)}, indent=2)
     (options.folder / "training.json").write_text(record + "\n", encoding="utf-8")
 

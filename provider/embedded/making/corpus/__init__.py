@@ -5,18 +5,28 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from provider.embedded.making.corpus import counting, stories, talk, tool_calls
+from provider.embedded.making.corpus import (
+    conversations,
+    counting,
+    stories,
+    talk,
+    tool_calls,
+)
 from provider.embedded.making.corpus.document import Document
 
 __all__ = ["Document", "documents"]
 
-# Shares of documents, not of tokens: a story is five times as long as a count. Copying arguments
-# to the letter and counting come late in training and take the largest parts.
+# Shares of documents, not of tokens: a story is five times as long as a count. Copying names
+# to the letter comes late in training and takes the largest part.
 MIX: dict[Callable[[random.Random], Document], float] = {
-    counting.document: 0.30,
-    tool_calls.document: 0.38,
-    stories.document: 0.17,
-    talk.document: 0.15,
+    tool_calls.document: 0.24,
+    counting.drill: 0.18,
+    counting.document: 0.18,
+    conversations.document: 0.12,
+    conversations.introduced: 0.11,
+    talk.document: 0.08,
+    stories.document: 0.05,
+    conversations.verse: 0.04,
 }
 
 

@@ -32,6 +32,11 @@ class Document:
         self.messages.append({"role": "assistant", "content": text})
         return self
 
+    def thought(self, thinking: str, text: str) -> Document:
+        """Add an answer that begins with thinking; it is the last one."""
+        self.thinking = True
+        return self.assistant(f"<think>{thinking}</think>{text}")
+
     def call(self, *calls: tuple[str, dict[str, Any]]) -> Document:
         """Add an answer that calls tools, each given as its name and its arguments."""
         inner = [{"name": name, "arguments": arguments} for name, arguments in calls]
@@ -39,7 +44,9 @@ class Document:
         self.messages.append({"role": "assistant", "content": "", "tool_calls": tool_calls})
         return self
 
-    def result(self, value: Any) -> Document:
-        """Add a tool's result."""
-        self.messages.append({"role": "tool", "content": json.dumps(value)})
+    def result(self, value: Any, *, compact: bool = False) -> Document:
+        """Add a tool's result as JSON, with `compact` without spaces; text stays as it is."""
+        separators = (",", ":") if compact else (", ", ": ")
+        text = json.dumps(value, ensure_ascii=False, separators=separators)
+        self.messages.append({"role": "tool", "content": value if isinstance(value, str) else text})
         return self

@@ -11,6 +11,8 @@ import random
 from dataclasses import dataclass
 
 from provider.embedded.making.corpus.document import Document
+from provider.embedded.making.corpus.names import any_name, person_name
+from provider.embedded.making.corpus.phrases import asked_for, in_passing, told_to
 from provider.embedded.making.corpus.words import (
     ADJECTIVES,
     ANIMALS,
@@ -19,11 +21,11 @@ from provider.embedded.making.corpus.words import (
     ROLES,
     THINGS,
     held_out,
-    made_up_name,
+    listed,
     made_up_word,
 )
 
-__all__ = ["Subject", "ask", "document", "subject", "tell"]
+__all__ = ["Subject", "ask", "document", "follow_up", "plan", "request", "subject", "tell"]
 
 
 @dataclass(frozen=True)
@@ -48,30 +50,77 @@ def subject(rng: random.Random, *, test: bool = False) -> Subject:
 
 def _subject(rng: random.Random, test: bool) -> Subject:
     kind = rng.random()
-    if kind < 0.12:
-        name = made_up_name(rng, test=test)
+    if kind < 0.20:
+        name = any_name(rng, test=test)
         return Subject(name, name)
-    if kind < 0.22:
+    if kind < 0.28:
         thing = rng.choice(THINGS)
         adjective = rng.choice(ADJECTIVES + [""] * 15)
         noun = f"{adjective} {thing}".strip()
         return Subject(_a(noun), f"the {thing}", alive=False)
     if kind < 0.40:
-        noun = made_up_word(rng, test=test)
+        noun = made_up_word(rng, test=test, low=1 if rng.random() < 0.3 else 2)
         adjective = rng.choice(ADJECTIVES + [""] * 20)
         return Subject(_a(f"{adjective} {noun}".strip()), f"the {noun}", rng.random() < 0.6)
-    noun = rng.choice(ANIMALS + ROLES)
+    noun = rng.choice(BEINGS)
     adjective = rng.choice(ADJECTIVES + [""] * 25)
     phrase = _a(f"{adjective} {noun}".strip())
-    if kind < 0.75:
-        name = made_up_name(rng, test=test) if rng.random() < 0.7 else rng.choice(PEOPLE)
-        named = rng.choice([" named ", " called "])
-        return Subject(phrase + named + name, name)
+    if kind < 0.78:
+        name = person_name(rng, test=test)
+        return Subject(phrase + rng.choice([" named ", " called "]) + name, name)
+    if kind < 0.86:
+        return Subject(f"{phrase} {rng.choice(RELATIVES)}", f"the {noun}")
+    if kind < 0.88:
+        place = rng.choice(SIGHTS)
+        return Subject(place, place, alive=False)
     return Subject(phrase, f"the {noun}")
 
 
 def _a(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+MORE_BEINGS = listed("""
+boy girl woman man princess prince giant witch ghost pirate detective thief poet dancer hunter monk giraffe
+elephant monkey parrot tiger kitten puppy goat sheep cow pig chicken duck eagle spider butterfly worm fish
+shark crab lizard snake camel donkey panda koala zebra unicorn monster vampire mermaid fairy elf dwarf troll
+phoenix soldier merchant inventor scientist engineer programmer judge mayor student grandmother grandfather
+sister brother traveller stranger explorer firefighter beekeeper violinist juggler gnome
+""")
+BEINGS = [*ANIMALS, *ROLES, *MORE_BEINGS]
+PLURAL_BEINGS = [noun for noun in BEINGS if noun[-1] not in "shfxynd"]
+SIGHTS = [
+    "the sea",
+    "the moon",
+    "the sun",
+    "the wind",
+    "the rain",
+    "the forest",
+    "the city",
+    "the night",
+]
+RELATIVES = [
+    "who learns to paint",
+    "who wants to fly",
+    "who is afraid of water",
+    "that can talk",
+    "who lives in the woods",
+    "who lost the way",
+    "on a boat",
+    "in space",
+    "in the rain",
+    "with a red hat",
+    "who never sleeps",
+    "and a lost key",
+    "who found a map",
+    "that dreams of the sea",
+    "who counts the stars",
+    "with a secret",
+    "in a strange land",
+    "who cannot swim",
+    "from the north",
+    "that lives by the sea",
+]
 
 
 ASKS = [
@@ -89,12 +138,88 @@ ASKS = [
     "Do you know a story about {s}?",
     "Make up a story about {s}",
     "Tell me about {s}",
+    "Write a short story about {s}",
+    "tell me a short story about {s}",
+    "Now tell me a story about {s}",
+    "Now a story about {s}, please.",
+    "Can you write a story about {s}?",
+    "Tell a story about {s}",
+    "I want to hear a story about {s}",
+    "Could you tell me a story about {s}?",
+    "Story about {s}.",
+    "Give me a story about {s}.",
+    "a short story about {s}",
 ]
+NOUNS = [
+    "story",
+    "story",
+    "story",
+    "tale",
+    "fairy tale",
+    "bedtime story",
+    "nice story",
+    "good story",
+    "new story",
+    "long story",
+    "short story",
+    "funny story",
+    "little story",
+    "story for children",
+]
+TELLINGS = [
+    "tell me {s}",
+    "tell {s}",
+    "write me {s}",
+    "write {s}",
+    "make up {s}",
+    "invent {s}",
+    "tell us {s}",
+    "give me {s}",
+    "think of {s}",
+    "read me {s}",
+    "come up with {s}",
+]
+BARE = [
+    "Tell me a story",
+    "Tell me a story.",
+    "tell me a story",
+    "Can you tell me a story?",
+    "A story, please.",
+    "Please tell me a story.",
+    "Write a story.",
+    "story",
+    "Tell me a bedtime story",
+    "Once upon a time",
+    "Tell me something.",
+]
+ANOTHER_BARE = [
+    "Another one",
+    "another one please",
+    "Tell me another story.",
+    "Another story!",
+    "One more story, please.",
+]
+PLURALS = [
+    "Tell me a story about {s}s",
+    "a story about {s}s",
+    "Write a story about {s}s.",
+    "story about {s}s",
+]
+MY = ["Tell me a story about my {s}", "a story about my {s}", "Write a story about my {s}."]
 
 
 def ask(rng: random.Random, about: Subject) -> str:
     """Return a request for a story about a subject, in random words."""
-    return rng.choice(ASKS).format(s=about.phrase)
+    if rng.random() < 0.5:
+        return in_passing(rng, rng.choice(ASKS).format(s=about.phrase))
+    article, noun = (
+        rng.choice(["a", "a", "a", "a", "one more", "another", "the"]),
+        rng.choice(NOUNS),
+    )
+    tale = f"{article} {noun} {rng.choice(['about', 'about', 'about', 'of', 'on'])} {about.phrase}"
+    if rng.random() < 0.5:
+        return asked_for(rng, tale)
+    return told_to(rng, rng.choice(TELLINGS).format(s=tale))
 
 
 TIMES = [
@@ -247,7 +372,7 @@ ENDING = [
 
 def _settle(rng: random.Random, about: Subject) -> dict[str, str]:
     """Return the people, places and things of a story by name, which fill all its sentences."""
-    name = rng.choice(PEOPLE) if rng.random() < 0.5 else made_up_name(rng)
+    name = rng.choice(PEOPLE) if rng.random() < 0.5 else person_name(rng)
     time = rng.choice(TIMES)
     low = time[0].lower() + time[1:]
     gift = rng.choice(GIFTS)
@@ -269,11 +394,16 @@ def _settle(rng: random.Random, about: Subject) -> dict[str, str]:
     }
 
 
-def tell(rng: random.Random, about: Subject) -> tuple[str, dict[str, str]]:
-    """Return a story of three or four paragraphs, and its people, places and things by name."""
+def tell(rng: random.Random, about: Subject, *, short: bool = False) -> tuple[str, dict[str, str]]:
+    """Return a story of five paragraphs, or three, and its people, places and things by name."""
     facts = _settle(rng, about)
     openings, talks = (OPENING, TALK) if about.alive else (OPENING_THING, TALK_THING)
-    paragraphs = [
+    brief = [
+        [(openings, 1), (WISH, 1)],
+        [(MEETING, 1), (talks, 1), (TROUBLE, 1)],
+        [(TURN, 1), (FOUND, 1), (ENDING, 1)],
+    ]
+    whole = [
         [(openings, 1), (DAYS, rng.randint(1, 2))],
         [(WISH, 1), (LEAVING, 1), (WAY, rng.randint(1, 3))],
         [(MEETING, 1), (talks, rng.randint(1, 2)), (TOGETHER, rng.randint(0, 1))],
@@ -286,7 +416,7 @@ def tell(rng: random.Random, about: Subject) -> tuple[str, dict[str, str]]:
             for beat, how_many in paragraph
             for sentence in rng.sample(beat, how_many)
         )
-        for paragraph in paragraphs
+        for paragraph in (brief if short else whole)
     )
     return text, facts
 
@@ -304,6 +434,10 @@ ANOTHER = [
     "Another one, about {s}.",
     "Now one about {s}.",
     "Tell me another one, about {s}.",
+    "Now tell me one about {s}",
+    "And one about {s}",
+    "The same about {s}, please.",
+    "What about {s}?",
     "And a story about {s}?",
 ]
 THANKS = ["Thank you!", "Thanks, that was nice.", "I liked it.", "That was a good story."]
@@ -314,33 +448,55 @@ WELCOME = [
 ]
 
 
-def _follow_up(rng: random.Random, doc: Document, about: Subject, facts: dict[str, str]) -> None:
+def request(rng: random.Random) -> tuple[str, Subject, bool]:
+    """Return a request for a story, what the story is about, and whether it is to be short."""
+    kind = rng.random()
+    if kind < 0.12:
+        return rng.choice(BARE), subject(rng), False
+    if kind < 0.17:
+        noun = rng.choice(PLURAL_BEINGS)
+        return rng.choice(PLURALS).format(s=noun), Subject(_a(noun), f"the {noun}"), False
+    if kind < 0.20:
+        noun = rng.choice(ANIMALS)
+        return rng.choice(MY).format(s=noun), Subject(_a(noun), f"the {noun}"), False
+    about = subject(rng)
+    text = ask(rng, about)
+    return text, about, "short" in text
+
+
+def follow_up(rng: random.Random, about: Subject, facts: dict[str, str]) -> tuple[str, str]:
+    """Return a question about a story that was told, and its answer."""
     match rng.randrange(5):
         case 0:
-            doc.user(rng.choice(WHO)).assistant(f"The friend was {facts['f']}, {facts['friend']}.")
+            return rng.choice(WHO), f"The friend was {facts['f']}, {facts['friend']}."
         case 1:
-            doc.user(rng.choice(ABOUT)).assistant(f"The story was about {about.phrase}.")
+            return rng.choice(ABOUT), f"The story was about {about.phrase}."
         case 2:
-            doc.user(rng.choice(WHERE)).assistant(f"It began {facts['place']}.")
+            return rng.choice(WHERE), f"It began {facts['place']}."
         case 3:
-            doc.user(rng.choice(WHAT)).assistant(f"They were looking for {facts['goal']}.")
+            return rng.choice(WHAT), f"They were looking for {facts['goal']}."
         case _:
-            doc.user(rng.choice(THANKS)).assistant(rng.choice(WELCOME))
+            return rng.choice(THANKS), rng.choice(WELCOME)
+
+
+def plan(about: Subject, facts: dict[str, str]) -> str:
+    """Return what is thought before a story."""
+    return f"The user wants a story about {about.phrase}. The friend will be {facts['f']}, and they look for {facts['goal']}."
 
 
 def document(rng: random.Random) -> Document:
     """Return a conversation with a story, and perhaps questions about it or another one."""
-    about = subject(rng)
-    story, facts = tell(rng, about)
-    doc = Document().user(ask(rng, about))
-    if rng.random() < 0.15:
-        plan = f"The user wants a story about {about.phrase}. The friend will be {facts['f']}, and they look for {facts['goal']}."
-        doc.thinking = True
-        return doc.assistant(f"<think>{plan}</think>{story}")
+    text, about, short = request(rng)
+    story, facts = tell(rng, about, short=short)
+    doc = Document().user(text)
+    if rng.random() < 0.12:
+        return doc.thought(plan(about, facts), story)
     doc.assistant(story)
-    while rng.random() < 0.45 and len(doc.messages) < 8:
-        _follow_up(rng, doc, about, facts)
-    if rng.random() < 0.08:
+    while rng.random() < 0.4 and len(doc.messages) < 8:
+        question, answer = follow_up(rng, about, facts)
+        doc.user(question).assistant(answer)
+    if rng.random() < 0.3:
         about = subject(rng)
-        doc.user(rng.choice(ANOTHER).format(s=about.phrase)).assistant(tell(rng, about)[0])
+        asked = rng.choice(ANOTHER).format(s=about.phrase) if rng.random() < 0.7 else ""
+        doc.user(asked or rng.choice(ANOTHER_BARE)).assistant(tell(rng, about)[0])
     return doc

@@ -20,6 +20,7 @@ __all__ = [
     "THINGS",
     "article",
     "held_out",
+    "listed",
     "made_up_name",
     "made_up_word",
     "number",
@@ -27,6 +28,12 @@ __all__ = [
 ]
 
 HOLD_OUT_ONE_IN = 8
+
+
+def listed(text: str) -> list[str]:
+    """Return the words of a text, in which an underscore stands for a space."""
+    return [word.replace("_", " ") for word in text.split()]
+
 
 ONSETS = [
     "b",

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from provider import MLXProvider
+from provider import GenerateResponse, MLXProvider
 from provider.embedded import MODEL_PATH
 from provider.embedded.making.corpus import talk
 from provider.embedded.making.evaluate import (
@@ -14,6 +14,7 @@ from provider.embedded.making.evaluate import (
     KINDS,
     MARK,
     SAMPLES,
+    SHOWN,
     Case,
     card_part,
     measured_share,
@@ -33,23 +34,31 @@ def provider():
     provider.close()
 
 
+def claimed() -> dict[str, tuple[float, int]]:
+    """Return the card's shares of right answers, and of how many."""
+    rows = re.findall(r"^\| (.+) \| ([\d.]+)% \| (\d+) \|$", CARD.read_text(), re.MULTILINE)
+    return {name: (float(share) / 100, int(of)) for name, share, of in rows}
+
+
 def test_it_fits_the_wheel():
     assert sum(file.stat().st_size for file in MODEL_PATH.iterdir()) <= 8 * MEGABYTE
 
 
-def test_the_card_claims_enough_and_shows_twenty_samples():
+def test_the_card_says_how_much_of_each_kind_is_right_with_samples_and_failures():
     card = CARD.read_text()
-    measured = card.partition("## Twenty samples")
-    shares = dict(re.findall(r"^\| (.+) \| ([\d.]+)% \|$", measured[0], re.MULTILINE))
+    measured, _, rest = card.partition("## Samples, as they came")
+    shares = claimed()
     assert set(shares) == set(KINDS)
-    assert all(float(share) >= (90 if "two" in kind else 95) for kind, share in shares.items())
-    assert len(re.findall(r"^\*\*", measured[2], re.MULTILINE)) == 20
+    exchanges, failures = rest.split("## Failures, the first of a kind")
+    assert len(re.findall(r"^\*\*", exchanges, re.MULTILINE)) == len(SAMPLES) >= 20
+    assert failures.count("\n- ") == min(SHOWN, sum(share < 1 for share, _ in shares.values()))
     for fact in ("seed", "minutes", "held-out loss", "knows nothing of the world"):
-        assert fact in measured[0]
+        assert fact in measured
 
 
-FEW = [(kind, 5 if "stories" in kind else 16, 3) for kind in KINDS]
-MANY = [(kind, 24 if "stories" in kind else 80, 2) for kind in KINDS]
+LENGTHY = ("stories", "changes of subject")
+FEW = [(kind, 5 if any(word in kind for word in LENGTHY) else 10, 3) for kind in KINDS]
+MANY = [(kind, 24 if any(word in kind for word in LENGTHY) else 80, 2) for kind in KINDS]
 LONG = pytest.mark.slow("five times the prompts take a minute")
 
 
@@ -59,7 +68,7 @@ LONG = pytest.mark.slow("five times the prompts take a minute")
 async def test_held_out_prompts_are_answered(provider, kind, count, seed):
     rng = random.Random(seed)
     share, wrong = await share_right(provider, [KINDS[kind](rng) for _ in range(count)])
-    assert share >= 0.85, wrong
+    assert share >= claimed()[kind][0] - 0.3, wrong
 
 
 async def test_stories_are_long_enough_to_be_stopped(provider):
@@ -132,14 +141,27 @@ async def test_it_thinks_aloud_only_when_told_to(provider):
 
 async def test_of_the_world_it_says_that_it_knows_nothing(provider):
     answer = await provider.generate_async("Who was the king of France?")
-    assert answer.content in talk.SORRY
+    assert answer.content.startswith(tuple(sorry.split(".")[0] for sorry in talk.SORRY))
 
 
 async def test_a_wrong_answer_lowers_the_share_and_is_shown(provider):
     cases = [Case("Count from 3 to 5", {}, lambda answer: answer.content == "3, 4, 5.")]
     cases += [Case("Count from 4 to 6", {}, lambda answer: False)]
     share, wrong = await share_right(provider, cases)
-    assert (share, wrong) == (0.5, ["Count from 4 to 6 -> 4, 5, 6. None"])
+    assert (share, wrong) == (0.5, ["Count from 4 to 6 -> 4, 5, 6."])
+
+
+async def test_the_turns_before_are_answered_in_the_same_conversation(provider):
+    last = Case("Where did you stop?", {}, lambda answer: False, ("Hello", "Count from 3 to 5"))
+    _, wrong = await share_right(provider, [last])
+    assert wrong == ["Hello / Count from 3 to 5 / Where did you stop? -> The last number was 5."]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_case_is_the_same_for_a_seed_and_an_empty_answer_is_wrong(kind):
+    first, again = (KINDS[kind](random.Random(4)) for _ in range(2))
+    assert (first.prompt, first.options, first.after) == (again.prompt, again.options, again.after)
+    assert not first.right(GenerateResponse(content="", finish_reason="stop"))
 
 
 async def test_the_speed_is_that_of_one_stream(provider):
@@ -147,7 +169,8 @@ async def test_the_speed_is_that_of_one_stream(provider):
 
 
 async def test_a_share_is_printed_as_it_is_measured(provider, capsys):
-    share = await measured_share(provider, "answers about the gateway", 3)
+    share, wrong = await measured_share(provider, "answers about the gateway", 3)
+    assert not wrong
     assert capsys.readouterr().out.startswith(f"answers about the gateway: {share:.1%}\n")
 
 
@@ -177,10 +200,9 @@ def test_the_measured_part_replaces_the_one_in_the_card(tmp_path):
     text = CARD.read_text()
     head, _, before = text.partition(f"{MARK}\n\n")
     card.write_text(text)
-    shown = re.findall(r"^\| (.+) \| ([\d.]+)% \|$", before, re.MULTILINE)
-    said = {name: float(share) / 100 for name, share in shown}
-    _, _, exchanges = before.partition("as they came\n\n")
-    part = card_part(said, 0.11, 336.4, exchanges.rstrip("\n").split("\n\n"))
+    _, exchanges, failures = re.split(r"\n## .*\n\n", before)
+    wrong = failures.strip().removeprefix("- ").split("\n- ")
+    part = card_part(claimed(), 0.11, 336.4, [exchanges.rstrip("\n")], wrong)
     write_into(card, part)
     line = re.compile(r"^On .*alone\.$", re.MULTILINE)  # names this machine's device
     assert line.sub("", card.read_text()) == line.sub("", text)
