@@ -11,7 +11,9 @@ larger one is closed with 1009 before it is read. What follows a message is not 
 
 Rule 4: what large messages take, from their first bytes until they are decoded, is counted for all
 connections together. While there is no room for a frame, its connection is not read.
-Rule 5: a client has a rate on all its connections together; beyond it they are read more slowly.
+Rule 5: compressed messages are inflated in slices, one of all connections in a turn. Meanwhile a
+connection is not read, and what it has sent behind the message waits.
+Rule 6: a client has a rate on all its connections together; beyond it they are read more slowly.
 
 The library has no hooks for this. Of its inside this module uses `Protocol.reader`, `parser` and
 `max_message_size`, `Assembler.resume` and `paused`, and `Connection.process_event` and `send_data`.
@@ -27,7 +29,7 @@ from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
-from websockets.exceptions import TooManyHeaders
+from websockets.exceptions import PayloadTooBig, ProtocolError, TooManyHeaders
 from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
@@ -37,6 +39,7 @@ from websockets.typing import Data
 from gateway.configuration.settings import Settings
 from gateway.protocol.codes import CloseCode
 from gateway.server.byte_budget import ByteBudget, Claim
+from gateway.server.inflating import Deflate, Inflation, Packed, Slices
 from gateway.server.rates import Rate, Rates
 
 __all__ = ["MAX_FIRST_BYTES", "ClientRates", "MeteredConnection", "Turn"]
@@ -58,6 +61,7 @@ TURN_BYTES, MIN_PIECE = 3 * SMALL_PIECE, 64
 CLIENT_BYTES = 1024
 # A header line of a request that has a body. A length of zero is none.
 BODY = re.compile(rb"(?:transfer-encoding:|content-length:(?![ \t]*0[ \t]*\r?\n))", re.IGNORECASE)
+PROTOCOL_ERROR = 1002  # close code of what can't be inflated
 MAX_UNREAD_PONGS = 64 * 1024  # bytes that wait for a client that sends pings and never reads
 # Seconds for which a connection isn't read because of its client's rate, well below the time in
 # which it must answer a ping; then a small piece is.
@@ -165,6 +169,8 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         "_ended",
         "_first_frames",
         "_frames",
+        "_inflation",
+        "_later",
         "_let_in",
         "_lingering",
         "_max_bytes",
@@ -174,6 +180,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         "_piece",
         "_rates",
         "_reader",
+        "_slices",
         "_slow",
         "_taken",
         "_throttled",
@@ -188,12 +195,16 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         turn: Turn,
         budget: ByteBudget,
         rates: ClientRates,
+        slices: Slices,
         **options: Any,
     ):
         super().__init__(*given, **options)
         self._turn = turn
         self._budget = budget
         self._rates = rates
+        self._slices = slices
+        self._inflation: Inflation | None = None  # of the message that has come last
+        self._later: list[Frame] = []  # frames that came behind it
         self._pause: asyncio.TimerHandle | None = None  # while the client's rate is used up
         self._throttled = False  # whether it was used up when a frame came last
         self._client: str | None = None  # whose share of the budget is used
@@ -287,6 +298,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
             self._lingering.cancel()
         self._forget_frame()
         self._forget_pause()
+        self._inflation = None
         self._budget.add(self._client, -self._counted - sum(self._ended) - self._taken)
         self._counted = self._taken = 0
         self._ended = [0] * len(self._ended)
@@ -297,7 +309,9 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self._closing = True
         self._forget_frame()
         self._forget_pause()
-        self.protocol.max_message_size = MAX_FIRST_BYTES  # a larger one is not decompressed
+        self._inflation = None
+        self._process_later()
+        self.protocol.max_message_size = MAX_FIRST_BYTES
         self.transport.resume_reading()  # it is paused while a message waits, which none takes now
         await super().close(code, reason)
 
@@ -309,7 +323,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self.recv_messages.resume = self._go_on
 
     def _go_on(self) -> None:
-        waits = self._claim is not None and self._claim.waits
+        waits = self._inflation or (self._claim is not None and self._claim.waits)
         if not (self.recv_messages.paused or waits or self._pause is not None):
             self.transport.resume_reading()
 
@@ -326,7 +340,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
     def _make_room(self) -> None:
         """Stop reading until there is room for the frame that is read, if it is large."""
         size = self._size_to_come
-        if self._closing or not self._let_in or not (size or self._counted):
+        if self._closing or self._inflation or not self._let_in or not (size or self._counted):
             return
         if self._claim is None or not (self._claim.size or self._claim.waits):
             self._claim = self._budget.claim(self._client, size, self._granted)
@@ -395,7 +409,16 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
     # Counts.
 
     def process_event(self, event: Frame | Request | Response) -> None:
-        """Act on a frame, if the client may send it."""
+        """Act on a frame once it is inflated and those before it are, if the client may send it."""
+        if self._inflation is not None:
+            assert isinstance(event, Frame)
+            self._later.append(event)
+        elif isinstance(event, Packed) and not (self._closing or self._cut_off):
+            self._inflate(event)
+        else:
+            self._process(event)
+
+    def _process(self, event: Frame | Request | Response) -> None:
         if self._cut_off:
             return
         if not isinstance(event, Frame):
@@ -408,6 +431,53 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         elif not self._closing:
             self._count_part(event)
             super().process_event(event)
+
+    # Compressed messages.
+
+    def _inflate(self, frame: Packed) -> None:
+        """Inflate a slice at once, and if there are more, the others in turns to come."""
+        [deflate] = self.protocol.extensions
+        most = self.protocol.max_message_size
+        assert isinstance(deflate, Deflate), "as `options_of` says"
+        assert most is not None
+        self._inflation = Inflation(deflate, frame, most - self._part)
+        if not self._inflate_slice():
+            self.transport.pause_reading()
+            self._slices.add(self._inflate_on)
+
+    def _inflate_slice(self) -> bool:
+        """Inflate a slice; return whether no other one is to follow."""
+        if self._inflation is None:
+            return True  # the connection is closed
+        try:
+            frame = self._inflation.step()
+        except (PayloadTooBig, ProtocolError) as error:
+            large = isinstance(error, PayloadTooBig)
+            self._fail(CloseCode.TOO_BIG if large else PROTOCOL_ERROR, str(error))
+            return True
+        if frame is not None:
+            self._inflation = None
+            self._process(frame)
+        return frame is not None
+
+    def _inflate_on(self) -> bool:
+        over = self._inflate_slice()
+        if over:
+            self._process_later()
+            self._make_room()
+            self._go_on()
+        return over
+
+    def _process_later(self) -> None:
+        while self._later and self._inflation is None:
+            self.process_event(self._later.pop(0))
+
+    def _fail(self, code: int, reason: str) -> None:
+        self._cut_off = True
+        self._inflation = None
+        self.protocol.fail(code, reason)
+        self.send_data()
+        self._linger(self.close_timeout or 0)
 
     def _may_send(self, frame: Frame) -> bool:
         now, size = self.loop.time(), len(frame.data)

@@ -40,6 +40,7 @@ from gateway.server.connection import Connection
 from gateway.server.descriptors import Door, Sockets, deepen
 from gateway.server.generations import Generations, client_name
 from gateway.server.handshake import Handshake, unauthorized
+from gateway.server.inflating import DeflateFactory, Slices
 from gateway.server.logs import LIBRARY, fields, unexpected
 from gateway.server.pages import (
     PROBES,
@@ -378,9 +379,11 @@ class Gateway:
 def options_of(settings: Settings, arriving: ByteBudget) -> dict[str, Any]:
     """Return the arguments of websockets' `serve` that come from the settings."""
     rates = ClientRates(settings)
-    make = partial(MeteredConnection, settings=settings, turn=Turn(), budget=arriving, rates=rates)
+    shared: dict[str, Any] = {"turn": Turn(), "budget": arriving, "rates": rates}
+    make = partial(MeteredConnection, settings=settings, slices=Slices(), **shared)
     return {
-        "compression": "deflate" if settings.compression else None,
+        "compression": None,  # the library's own inflates a whole message at once
+        "extensions": [DeflateFactory()] if settings.compression else None,
         "server_header": None,
         "logger": logging.getLogger(LIBRARY),
         "max_size": settings.max_frame_bytes,

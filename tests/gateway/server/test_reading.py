@@ -13,6 +13,7 @@ from gateway.configuration.settings import Settings
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import Ping
 from gateway.server import reading
+from gateway.server.inflating import END
 from gateway.server.reading import ClientRates, MeteredConnection
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import Say, ScriptedProvider
@@ -271,9 +272,67 @@ async def test_while_a_close_is_awaited_nothing_is_decompressed_to_more():
     async with running(scripted(), **limits) as gateway, raw(gateway, DEFLATE) as wire:
         wire.writer.write(raw_frame(b"no frame"))
         assert await wire.close_code() == CloseCode.NOT_A_FRAME
-        wire.writer.write(raw_frame(deflated(b" " * 2**20), compressed=True))
+        socket = connection_of(gateway)
+        wire.writer.write(raw_frame(deflated(b" " * 2**23), compressed=True) * 3)
+        wire.writer.write(raw_frame(CloseCode.NORMAL.to_bytes(2, "big"), Opcode.CLOSE))
         async with asyncio.timeout(TIMEOUT):
             assert await wire.reader.read() == b""  # the end, long before the time for a close
+        assert (socket._inflation, socket._later) == (None, [])
+
+
+BLANKS = b" " * 2**23  # as large as a message may be
+
+
+async def test_a_large_compressed_message_is_inflated_in_turns_and_what_follows_waits():
+    bomb = raw_frame(deflated(BLANKS[: -len(PING)] + PING), compressed=True)
+    async with running(scripted(), compression=True) as gateway, raw(gateway, DEFLATE) as wire:
+        await wire.receive()
+        socket, turns, pongs = connection_of(gateway), 0, []
+        wire.writer.write(bomb + raw_frame(PING))
+        async with wired(gateway) as other:
+            await eventually(lambda: socket._inflation)
+            while socket._inflation is not None:
+                if turns % 10 == 0:
+                    await other.send(Ping(nonce=turns))
+                    pongs.append((await other.receive())["nonce"])
+                await asyncio.sleep(0)
+                turns += 1
+        assert pongs, "others are served meanwhile"
+        assert turns >= 64
+        assert [(await wire.receive())[0] for _ in range(2)] == [Opcode.TEXT] * 2
+    assert socket._later == []
+
+
+@pytest.mark.parametrize("end", [True, False])
+async def test_what_becomes_too_large_is_closed_with_the_code_for_that(end):
+    limits = {"compression": True, "max_frame_bytes": 2**20}
+    part = raw_frame(deflated(b" " * 600_000) + END, end=False, compressed=True)
+    rest = raw_frame(deflated(b" " * 600_000), Opcode.CONT)
+    whole = raw_frame(deflated(b" " * (2**20 + 1)), compressed=True)
+    async with running(scripted(), **limits) as gateway, raw(gateway, DEFLATE) as wire:
+        wire.writer.write(whole if end else part + rest)
+        assert await wire.close_code() == CloseCode.TOO_BIG
+        await eventually(lambda: not gateway._generations.arriving.held)
+        await all_is_well(gateway)
+
+
+async def test_what_cannot_be_inflated_is_a_protocol_error():
+    async with running(scripted(), compression=True) as gateway, raw(gateway, DEFLATE) as wire:
+        wire.writer.write(raw_frame(b"\xff" * 100, compressed=True) + raw_frame(PING))
+        assert await wire.close_code() == reading.PROTOCOL_ERROR
+
+
+async def test_a_client_that_leaves_while_its_message_is_inflated_leaves_nothing():
+    bomb = raw_frame(deflated(BLANKS), compressed=True)
+    async with running(scripted(), compression=True) as gateway:
+        async with raw(gateway, DEFLATE) as wire:
+            await wire.receive()
+            socket = connection_of(gateway)
+            wire.writer.write(bomb)
+            await eventually(lambda: socket._inflation)
+        await eventually(lambda: not gateway.connections)
+        await eventually(lambda: not socket._slices._steps)
+        assert gateway._generations.arriving.held == 0
 
 
 async def test_while_a_close_is_awaited_frames_count_as_before():
