@@ -17,10 +17,12 @@ __all__ = ["errors", "tell"]
 
 @functools.cache
 def errors() -> Console:
-    """Return the console of standard error."""
+    """Return the console of standard error; on a terminal it breaks lines between words."""
     from rich.console import Console  # noqa: PLC0415 - takes long, and most commands need none
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False)
+    console.soft_wrap = not console.is_terminal
+    return console
 
 
 def tell(failure: Failure) -> typer.Exit:
