@@ -51,6 +51,7 @@ def test_the_wheel_holds_the_packages_the_page_and_the_model_and_not_how_it_was_
         names = set(archive.namelist())
     held = {"gateway/PROTOCOL.md", "gateway/_web_demo/index.html", "provider/mlx_provider.py"}
     assert held <= names
+    assert {"gateway/_web_demo/shell/app.js", "gateway/_web_demo/chat/chat.css"} <= names
     assert "provider/embedded/model/model.safetensors" in names
     assert [name for name in names if "making" in name or name.startswith("tests")] == []
     assert [name for name in names if "hatch_build" in name or name.endswith(".toml")] == []
@@ -59,9 +60,9 @@ def test_the_wheel_holds_the_packages_the_page_and_the_model_and_not_how_it_was_
 def test_the_wheel_is_told_of_every_file_that_the_page_may_ask_for():
     told = tomllib.loads((ROOT / "pyproject.toml").read_text())
     forced = told["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    files = {path for path in (ROOT / "web_demo").iterdir() if path.is_file()}
-    files = {f"web_demo/{path.name}" for path in files if path.name != "jsconfig.json"}
-    assert forced == {name: name.replace("web_demo", "gateway/_web_demo") for name in files}
+    apart = {"jsconfig.json", "adapters", "npm"}  # for checks, and for the npm package
+    paths = {path.name for path in (ROOT / "web_demo").iterdir()} - apart
+    assert forced == {f"web_demo/{name}": f"gateway/_web_demo/{name}" for name in paths}
 
 
 def get(url):
@@ -86,7 +87,11 @@ async def test_an_installed_wheel_serves_the_same_page_and_the_same_model(instal
     )
     assert str(ROOT) not in where
     with served(program=[installed / "mlx-gateway"], cwd=tmp_path, env=ELSEWHERE) as url:
-        for path, name in (("", "index.html"), ("client.js", "client.js"), ("app.js", "app.js")):
+        for path, name in (
+            ("", "index.html"),
+            ("client.js", "client.js"),
+            ("shell/app.js", "shell/app.js"),
+        ):
             assert get(url + path) == (ROOT / "web_demo" / name).read_bytes()
         assert get(f"{url}protocol") == (ROOT / "gateway" / "PROTOCOL.md").read_bytes()
         assert await answer_of(url) == "3, 4, 5, 6, 7, 8, 9."

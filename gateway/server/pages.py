@@ -63,12 +63,13 @@ FURTHER = {
     },
     # The worker that runs functions written by the page's user may fetch; it has no page and no
     # token.
-    "functions_worker.js": {
+    "tools/functions_worker.js": {
         "Content-Security-Policy": (
             "default-src 'none'; script-src 'unsafe-eval'; connect-src http: https:"
         )
     },
 }
+UNSERVED = frozenset({"adapters", "npm"})  # folders of the page that only the npm package needs
 PREFLIGHT_S = 600  # seconds for which a browser may remember what listed origins may ask
 
 
@@ -144,25 +145,31 @@ def page_for(path: str, generations: Generations) -> Page:
 @cache
 def _files() -> dict[str, Page]:
     """Return the demo page's files by name, read once."""
-    return {name: _file(path) for name, path in _names(web_root()).items()}
+    return {name: _file(name, path) for name, path in _names(web_root()).items()}
 
 
 def file_of(name: str, folder: Path) -> Page | None:
     """Return a file of the folder, read now, None if there is none of this name."""
     path = _names(folder).get(name)
-    return None if path is None else _file(path)
+    return None if path is None else _file(name, path)
 
 
-def _names(folder: Path) -> dict[str, Path]:
-    return {
-        file.name: file
-        for file in folder.iterdir()
-        if file.suffix in TYPES and not file.name.startswith(".") and file.is_file()
-    }
+def _names(folder: Path, within: str = "") -> dict[str, Path]:
+    """Return the files to be served, by their paths in the page's folder."""
+    found: dict[str, Path] = {}
+    for path in folder.iterdir():
+        name = f"{within}{path.name}"
+        if path.name.startswith(".") or name in UNSERVED:
+            continue
+        if path.is_dir():
+            found |= _names(path, f"{name}/")
+        elif path.suffix in TYPES and path.is_file():
+            found[name] = path
+    return found
 
 
-def _file(path: Path) -> Page:
-    return _kept(TYPES[path.suffix], path.read_bytes(), FURTHER.get(path.name, {}))
+def _file(name: str, path: Path) -> Page:
+    return _kept(TYPES[path.suffix], path.read_bytes(), FURTHER.get(name, {}))
 
 
 def _kept(kind: str, body: bytes, more: Mapping[str, str] = {}) -> Page:

@@ -23,11 +23,14 @@ class Loading(ScriptedProvider):
 
 def test_the_page_and_its_parts_are_served():
     generations = Generations(ScriptedProvider(), Settings())
-    for name in web_root().iterdir():
-        if name.suffix in {".html", ".css", ".js", ".svg", ".png"}:
-            page = page_for(f"/{name.name}", generations)
+    paths = {path.relative_to(web_root()) for path in web_root().rglob("*.*")}
+    served = {path for path in paths if path.parts[0] not in {"adapters", "npm"}}
+    assert {path.parts[0] for path in served} >= {"client.js", "index.html", "shell", "chat"}
+    for path in served:
+        if path.suffix in {".html", ".css", ".js", ".svg", ".png"}:
+            page = page_for(f"/{path}", generations)
             assert page.status is HTTPStatus.OK
-            assert page.body == name.read_bytes()
+            assert page.body == (web_root() / path).read_bytes()
     assert (
         page_for("/", Generations(ScriptedProvider(), Settings())).body
         == (web_root() / "index.html").read_bytes()
@@ -38,7 +41,21 @@ def test_the_page_and_its_parts_are_served():
 
 
 @pytest.mark.parametrize(
-    "path", ["/nope", "/../pyproject.toml", "/.gitignore", "//etc/passwd", "/a/b.js", "/client", ""]
+    "path",
+    [
+        "/nope",
+        "/../pyproject.toml",
+        "/.gitignore",
+        "//etc/passwd",
+        "/a/b.js",
+        "/client",
+        "",
+        "/chat",
+        "/chat/",
+        "/shell/../client.js",
+        "/npm/package.json",
+        "/adapters/react.js",
+    ],
 )
 def test_what_is_not_there_is_404(path):
     assert (
@@ -98,7 +115,9 @@ def test_in_development_files_are_read_anew(tmp_path):
     file.unlink()
     (tmp_path / "secret.txt").write_text("x")
     (tmp_path / "b").mkdir()
-    for name in ("a.js", "secret.txt", "b", "../a.js", "/etc/passwd", ""):
+    (tmp_path / "b" / "c.css").write_text("2")
+    assert file_of("b/c.css", tmp_path).type == "text/css; charset=utf-8"
+    for name in ("a.js", "secret.txt", "b", "b/", "b//c.css", "../a.js", "/etc/passwd", ""):
         assert file_of(name, tmp_path) is None
     assert page_for("/nope", generations).status is HTTPStatus.NOT_FOUND
 

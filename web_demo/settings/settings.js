@@ -1,9 +1,9 @@
 // @ts-check
 /** The settings on the page, as options of a generation. */
 
-import { find } from "./dom.js";
-import { functionsOf } from "./functions.js";
-import { parseTools, toolsOf } from "./tools.js";
+import { find } from "../shell/dom.js";
+import { functionsOf } from "../tools/functions.js";
+import { parseTools, toolsOf } from "../tools/tools.js";
 
 /** The number of likeliest tokens that are requested for each token of the answer. */
 const ALTERNATIVES = 3;

@@ -3,9 +3,9 @@
 
 import { addAnswer } from "./answer.js";
 import { bytesOf, contentOf, createAttachments } from "./attachments.js";
-import { copyOf, find } from "./dom.js";
-import { chosen } from "./settings.js";
-import { answeredBy } from "./tools.js";
+import { copyOf, find } from "../shell/dom.js";
+import { chosen } from "../settings/settings.js";
+import { answeredBy } from "../tools/tools.js";
 
 const EXAMPLES = [
   "Tell me a story about a lighthouse keeper",
@@ -17,16 +17,17 @@ const EXAMPLES = [
 /** Bytes of a frame that are left for everything but the messages: options, tools, a schema. */
 const RESERVED_BYTES = 64 * 1024;
 
-/** @typedef {import("./client.js").Message} Message */
-/** @typedef {ReturnType<typeof import("./client.js").connect>} Client */
+/** @typedef {import("../client.js").Message} Message */
+/** @typedef {ReturnType<typeof import("../client.js").connect>} Client */
 /** @typedef {ReturnType<Client["generate"]> | ReturnType<Client["runTools"]>} Run */
 
 /**
  * Add a conversation to the page.
  * @param {Client} client
+ * @param {HTMLElement} row where it goes
  * @param {() => number} maxFrameBytes the gateway's limit on one frame
  */
-export function createPane(client, maxFrameBytes) {
+export function createPane(client, row, maxFrameBytes) {
   const root = copyOf("#pane");
   const scroll = find(".scroll", root);
   const turns = find(".turns", root);
@@ -57,7 +58,7 @@ export function createPane(client, maxFrameBytes) {
   });
   input.addEventListener("input", fitInput);
   find(".stop", root).addEventListener("click", stop);
-  find("#panes").append(root);
+  row.append(root);
 
   /** @param {string} text */
   function exampleOf(text) {
@@ -144,8 +145,8 @@ export function createPane(client, maxFrameBytes) {
   /**
    * @returns {Run}
    * @param {Message[]} asked
-   * @param {import("./client.js").GenerateOptions & {n?: number}} options
-   * @param {import("./client.js").Tool[]} tools
+   * @param {import("../client.js").GenerateOptions & {n?: number}} options
+   * @param {import("../client.js").Tool[]} tools
    * @param {ReturnType<typeof addAnswer>} shown
    */
   function start(asked, options, tools, shown) {
@@ -184,7 +185,7 @@ export function createPane(client, maxFrameBytes) {
 
   /**
    * Ask the user what a tool returns, without moving the focus while a message is being typed.
-   * @param {import("./client.js").ToolCall} call @param {AbortSignal} signal
+   * @param {import("../client.js").ToolCall} call @param {AbortSignal} signal
    */
   async function answerCall(call, signal) {
     const asked = answer?.ask(call, signal, !input.value) ?? "";

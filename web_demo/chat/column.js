@@ -1,9 +1,9 @@
 // @ts-check
 /** One answer while it is received, with its thinking and its tool calls. */
 
-import { copyOf, find } from "./dom.js";
+import { copyOf, find } from "../shell/dom.js";
 import { marked, piecesOf, watchPieces } from "./sureness.js";
-import { createCard } from "./tools.js";
+import { createCard } from "../tools/tools.js";
 
 /**
  * @typedef {string | import("./sureness.js").Piece} Waiting text that is not shown yet, or
@@ -68,7 +68,7 @@ export function createColumn() {
     watchPieces(text);
   }
 
-  /** @param {import("./client.js").Chunk} chunk */
+  /** @param {import("../client.js").Chunk} chunk */
   function add(chunk) {
     if (chunk.channel === "reasoning") {
       thought += chunk.text;

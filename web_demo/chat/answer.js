@@ -1,9 +1,9 @@
 // @ts-check
 /** One turn of the model while it is received: a column per answer, with notes and figures below. */
 
-import { ConnectionLostError } from "./client.js";
+import { ConnectionLostError } from "../client.js";
 import { createColumn } from "./column.js";
-import { copyOf, find } from "./dom.js";
+import { copyOf, find } from "../shell/dom.js";
 
 const AT_END = 80; // pixels from the end within which the page follows new text
 let groups = 0; // number of groups of radio buttons; each group needs a name of its own
@@ -69,7 +69,7 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
     root.classList.remove("streaming");
   }
 
-  /** @param {import("./client.js").Result} result @param {number} tokens @param {boolean} stopped */
+  /** @param {import("../client.js").Result} result @param {number} tokens @param {boolean} stopped */
   function endOf({ finishReason }, tokens, stopped) {
     if (finishReason === "cancelled")
       return `stopped by ${stopped ? "you" : "the gateway"} after ${tokens} tokens`;
@@ -78,7 +78,7 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
 
   /**
    * Tokens per second: the gateway's figure for one answer, measured here for several.
-   * @param {import("./client.js").Result} result @param {number} tokens
+   * @param {import("../client.js").Result} result @param {number} tokens
    */
   function rateOf(result, tokens) {
     if (n === 1) return result.timing.tokens_per_second;
@@ -86,7 +86,7 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
   }
 
   return {
-    /** @param {import("./client.js").Progress} progress */
+    /** @param {import("../client.js").Progress} progress */
     progress(progress) {
       if (firstAt) return;
       if ("loading" in progress) {
@@ -96,7 +96,7 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
       else if ("done" in progress && progress.total > 64)
         figures.textContent = `reading the prompt: ${progress.done} of ${progress.total} tokens`;
     },
-    /** @param {import("./client.js").Chunk} chunk */
+    /** @param {import("../client.js").Chunk} chunk */
     add(chunk) {
       firstAt ||= performance.now();
       pieces += 1;
@@ -104,14 +104,14 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
       showLive();
       frame ||= requestAnimationFrame(paint);
     },
-    /** @param {import("./client.js").ToolCall} call */
+    /** @param {import("../client.js").ToolCall} call */
     call(call) {
       firstAt ||= performance.now();
       keepingPlace(() => columns[0].cardOf(call.index).show(call));
     },
-    /** @param {import("./client.js").ToolCall} call @param {string} content */
+    /** @param {import("../client.js").ToolCall} call @param {string} content */
     returned: (call, content) => keepingPlace(() => columns[0].card(call.index).returned(content)),
-    /** @param {import("./client.js").ToolCall} call @param {AbortSignal} signal @param {boolean} focus */
+    /** @param {import("../client.js").ToolCall} call @param {AbortSignal} signal @param {boolean} focus */
     ask(call, signal, focus) {
       figures.textContent = "waiting for your answer";
       find(".unseen", root).textContent = `What does ${call.name} return?`;
@@ -126,7 +126,7 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
         find(".keep label span", column).textContent = "Kept";
       }
     },
-    /** @param {import("./client.js").Result} result @param {boolean} stopped */
+    /** @param {import("../client.js").Result} result @param {boolean} stopped */
     finish(result, stopped) {
       settle();
       const tokens = result.usage.completion_tokens ?? pieces;

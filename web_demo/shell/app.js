@@ -1,10 +1,9 @@
 // @ts-check
-/** The demo page: one connection, one or two conversations, on client.js's public interface. */
+/** The demo page: one connection, on client.js's public interface, and the rooms that use it. */
 
-import { connect } from "./client.js";
+import { connect } from "../client.js";
 import { find } from "./dom.js";
-import { createPane } from "./pane.js";
-import { watchSettings } from "./settings.js";
+import { ROOMS, startRooms } from "./rooms.js";
 
 const NOT_AUTHENTICATED = 4401;
 const STATES = {
@@ -14,17 +13,19 @@ const STATES = {
   closed: "disconnected",
 };
 
+/**
+ * What a room is opened with. `ready` is what the gateway said last, null until it has.
+ * @typedef {{client: import("../client.js").Client, ready: import("../client.js").Ready | null}} App
+ */
+
 const token = takeToken();
-const client = connect(undefined, { onstate: showState, ...(token ? { token } : {}) });
-let maxFrameBytes = Infinity; // until the gateway has sent its limits
-const panes = [addPane()];
-showReady();
-watchSettings();
-find("#split").addEventListener("click", toggleSplit);
+const client = connect(undefined, { lazy: true, onstate: showState, ...(token ? { token } : {}) });
+/** @type {App} */
+const app = { client, ready: null };
 find("#door form").addEventListener("submit", useToken);
-document.addEventListener("keydown", onKey);
 for (const kind of ["dragover", "drop"]) document.addEventListener(kind, keepPage);
-panes[0].focus();
+await startRooms(ROOMS, find("#rooms"), find("#room"), app);
+client.open();
 
 /** Return the token of this tab, and remove it from the address if it is there. */
 function takeToken() {
@@ -43,7 +44,7 @@ function useToken(event) {
   location.reload();
 }
 
-/** @param {import("./client.js").ConnectionState} state @param {number} [closeCode] @param {string} [reason] */
+/** @param {import("../client.js").ConnectionState} state @param {number} [closeCode] @param {string} [reason] */
 function showState(state, closeCode, reason) {
   const shown = find("#state");
   shown.textContent = reason ? `${STATES[state]}: ${reason}` : STATES[state];
@@ -62,13 +63,13 @@ function askForToken() {
 
 async function showReady() {
   try {
-    const { models, limits } = await client.ready;
-    maxFrameBytes = limits.max_frame_bytes;
+    app.ready = await client.ready;
+    const { models } = app.ready;
     const several = models.length > 1;
     find("#model").textContent = several ? "" : models.join("");
     const select = find("#models");
     const chosen = select.value;
-    select.replaceChildren(...models.map((/** @type {string} */ name) => new Option(name)));
+    select.replaceChildren(...models.map((name) => new Option(name)));
     select.value = models.includes(chosen) ? chosen : models[0];
     select.hidden = !several;
   } catch {
@@ -76,27 +77,7 @@ async function showReady() {
   }
 }
 
-function addPane() {
-  return createPane(client, () => maxFrameBytes);
-}
-
 /** Keep the browser from opening a file that is dropped beside a conversation. @param {Event} event */
 function keepPage(event) {
   event.preventDefault();
-}
-
-function toggleSplit() {
-  const button = find("#split");
-  if (panes.length === 1) panes.push(addPane());
-  else panes.pop()?.remove();
-  button.setAttribute("aria-pressed", String(panes.length === 2));
-  find("#panes").classList.toggle("two", panes.length === 2);
-  panes[panes.length - 1].focus();
-}
-
-/** On Esc, stop the answer in the focused conversation, or else every answer. @param {KeyboardEvent} event */
-function onKey(event) {
-  if (event.key !== "Escape" || find("#settings").matches(":popover-open")) return;
-  const focused = panes.filter((pane) => pane.hasFocus() && pane.running());
-  for (const pane of focused.length ? focused : panes) pane.stop();
 }

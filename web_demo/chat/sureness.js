@@ -4,9 +4,9 @@
  * shown beside the piece that is pointed at, tapped, or reached by the arrow keys.
  */
 
-import { copyOf, find } from "./dom.js";
+import { copyOf, find } from "../shell/dom.js";
 
-/** @typedef {import("./client.js").TokenLogprob} TokenLogprob */
+/** @typedef {import("../client.js").TokenLogprob} TokenLogprob */
 /** @typedef {{text: string, tokens: TokenLogprob[]}} Piece `tokens` is empty without log-probabilities */
 
 /** The lower bounds of the marks, as probabilities; style.css draws the marks. */

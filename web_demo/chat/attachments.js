@@ -1,9 +1,9 @@
 // @ts-check
 /** The files attached to a message: read, checked and shown. */
 
-import { copyOf, find } from "./dom.js";
+import { copyOf, find } from "../shell/dom.js";
 
-/** @typedef {import("./client.js").Part} Part */
+/** @typedef {import("../client.js").Part} Part */
 /** @typedef {{name: string, part: Part, bytes: number, view: HTMLElement}} Attachment */
 
 /** The image types that both browsers and the gateway can read. */

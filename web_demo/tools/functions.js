@@ -6,14 +6,14 @@
 
 import { definitionOf } from "./tools.js";
 
-const THREAD = "/functions_worker.js"; // the only file of the page that may run code from a text
+const THREAD = "/tools/functions_worker.js"; // the only file of the page that may run code from a text
 const DEFINING_MS = 3000; // time limit for evaluating the definitions
 
 /**
  * Return the tools that a JavaScript expression defines: one tool or a list, each with a `run`.
  * Rejects with an Error that says what is wrong.
  * @param {string} code
- * @returns {Promise<import("./client.js").Tool[]>}
+ * @returns {Promise<import("../client.js").Tool[]>}
  */
 export async function functionsOf(code) {
   if (!code.trim()) return [];
