@@ -27,7 +27,7 @@ UNFUSED := MLX_DISABLE_COMPILE=1
 
 .DEFAULT_GOAL := check
 
-.PHONY: check serve smollm2 chat test test-slow test-front-ends test-real coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser wheel npm-package lock clean help
+.PHONY: check serve smollm2 chat test test-slow test-front-ends test-real coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser wheel npm-package vendor lock clean help
 
 check: lint test  ## Run the linters and the tests
 
@@ -109,6 +109,9 @@ wheel: $(VENV)/dev.ready  ## Build dist/*.whl, of the gateway and of the client 
 
 npm-package: $(NPM)/ready  ## Build dist/*.tgz, the JavaScript client with its adapters
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/node web_demo/npm/pack.mjs $(NPM) dist
+
+vendor: $(VENV)/dev.ready  ## Fetch other people's code for the page, as web_demo/vendor/vendored.json has it
+	@$(BIN)/python -m tests.support.vendor
 
 lock: $(VENV)/uv.ready  ## Renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
