@@ -1,16 +1,24 @@
 """Pages of a real Chromium, a gateway to point them at, and what is done on a page."""
 
+import asyncio
 import json
+import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
+from gateway.server.pages import web_root
 from provider.scripted import ScriptedProvider
 from tests.support.servers import running
+from tests.support.timeouts import TIMEOUT
 
 TIMEOUT_MS = 20_000
 ANSWER = ".assistant .text"
 FIGURES = ".assistant .figures"
+NODE = Path(sys.executable).with_name("node")
+wants_node = pytest.mark.skipif(not NODE.exists(), reason="no Node: `make lint` fetches it")
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -84,3 +92,25 @@ def sent_by(page):
 
     page.on("websocket", lambda socket: socket.on("framesent", take))
     return frames
+
+
+async def in_node(module, body):
+    """Run a program that has `m`, a module of the page; return what it says as JSON."""
+    path = json.dumps((web_root() / module).as_uri())
+    program = f"import * as m from {path};\n{body}"
+    process = await asyncio.create_subprocess_exec(
+        NODE,
+        "--input-type=module",
+        "--eval",
+        program,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            said, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode == 0, errors.decode()
+    return json.loads(said)

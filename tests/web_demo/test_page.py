@@ -98,7 +98,8 @@ async def test_stop_keeps_the_text_and_the_next_message_works(new_page, how):
         await ask(page, "Second")
         await wait_for_text(page, ANSWER, "You said: Second")
         messages = gateway.provider.requests[1].options["messages"]
-        assert [m["content"] for m in messages] == ["First", kept, "Second"]
+        said = [m["content"] for m in messages]
+        assert [text.rstrip() for text in said] == ["First", kept.rstrip(), "Second"]
 
 
 async def test_two_prompts_stream_side_by_side(new_page):
@@ -195,7 +196,7 @@ async def test_the_page_answers_its_own_tools(new_page):
         order = await page.locator(".said").evaluate(
             "(element) => [...element.children].map((child) => child.className)"
         )
-        assert order == ["text", "call", "text"]
+        assert order == ["text markdown", "call", "text markdown"]
         await ask(page, "And again?")
         await eventually(lambda: len(gateway.provider.requests) == 3)
     roles = [m["role"] for m in gateway.provider.requests[2].options["messages"]]

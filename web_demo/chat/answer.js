@@ -18,7 +18,8 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
   const root = copyOf("#answer");
   const figures = find(".figures", root);
   const note = find(".note", root);
-  const columns = Array.from({ length: n }, createColumn);
+  const json = Boolean(response_format?.type.startsWith("json"));
+  const columns = Array.from({ length: n }, () => createColumn(logprobs || json));
   const begin = performance.now();
   let firstAt = 0;
   let pieces = 0;
@@ -26,7 +27,7 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
   for (const column of columns) find(".columns", root).append(column.root);
   if (n > 1) showChoices();
   find(".legend", root).hidden = !logprobs;
-  root.classList.toggle("code", Boolean(response_format?.type.startsWith("json")));
+  root.classList.toggle("code", json);
   root.classList.add("streaming");
   turns.append(root);
   scroll.scrollTop = scroll.scrollHeight;
@@ -65,7 +66,8 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
 
   function settle() {
     cancelAnimationFrame(frame);
-    paint();
+    frame = 0;
+    keepingPlace(() => columns.forEach((column) => column.end()));
     root.classList.remove("streaming");
   }
 

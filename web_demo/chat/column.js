@@ -1,6 +1,7 @@
 // @ts-check
 /** One answer while it is received, with its thinking and its tool calls. */
 
+import { createView } from "../markdown/view.js";
 import { copyOf, find } from "../shell/dom.js";
 import { marked, piecesOf, watchPieces } from "./sureness.js";
 import { createCard } from "../tools/tools.js";
@@ -10,11 +11,14 @@ import { createCard } from "../tools/tools.js";
  *   a piece of text with its log-probabilities
  */
 
-export function createColumn() {
+/** @param {boolean} plain whether the text is shown as it is, and not read as Markdown */
+export function createColumn(plain) {
   const root = copyOf("#column");
   /** Where thinking is shown; null after a call, which it must follow. @type {HTMLDetailsElement | null} */
   let thinking = find(".reasoning", root);
   let text = find(".text", root);
+  /** Shows Markdown in `text`; null while there is none. @type {ReturnType<typeof createView> | null} */
+  let view = null;
   /** The newest element with pieces that show their odds. @type {HTMLElement | null} */
   let watched = null;
   /** The newest card for each index of a call. @type {ReturnType<typeof createCard>[]} */
@@ -23,6 +27,7 @@ export function createColumn() {
   let waiting = [];
   let thought = "";
   let said = "";
+  text.classList.toggle("markdown", !plain);
 
   /** Return the card of a call, or add one; later text goes below it. @param {number} index */
   function cardOf(index) {
@@ -30,6 +35,8 @@ export function createColumn() {
     paint();
     const made = copyOf("#call");
     const next = text.cloneNode(false);
+    view?.end();
+    view = null;
     find(".said", root).append(made, next);
     if (!text.textContent) text.remove();
     text = next;
@@ -59,6 +66,12 @@ export function createColumn() {
   }
 
   function show() {
+    if (!plain) {
+      view ??= createView(text);
+      for (const one of waiting) view.write(typeof one === "string" ? one : one.text);
+      view.paint();
+      return;
+    }
     const made = waiting.flatMap((one) => (typeof one === "string" ? one : marked(one)));
     text.append(...made);
     const first = made.find((one) => one instanceof HTMLElement);
@@ -87,6 +100,11 @@ export function createColumn() {
     root,
     add,
     paint,
+    /** Show all of the text; nothing comes after it. */
+    end() {
+      paint();
+      view?.end();
+    },
     /** The text of the answer so far. */
     said: () => said,
     cardOf,

@@ -1,0 +1,239 @@
+"""Markdown on a page: its elements, its code, its formulas, and nothing that runs."""
+
+import pytest
+import pytest_asyncio
+
+from provider.scripted import Say
+from tests.web_demo.conftest import scripted_gateway
+
+pytestmark = pytest.mark.browser
+
+TEXT = """# Title
+
+A *soft* and **loud** `code` ~~no~~ line
+with a second one.
+
+1. one
+   - inner
+2. two
+
+- [x] done
+
+| a | b |
+|:--|--:|
+| 1 | **2** |
+
+```python
+def fox():
+    return "Zorvan"
+```
+
+> said
+
+$$
+x^2
+$$
+
+[site](https://example.org) ![picture](https://example.org/a.png)
+"""
+
+# What must stay text, or lead nowhere: markup, handlers, addresses, and ways around a filter.
+VECTORS = [
+    "<script>hacked=1</script>",
+    "<img src=x onerror=hacked=1>",
+    "<svg onload=hacked=1>",
+    "<svg><script>hacked=1</script></svg>",
+    "<iframe srcdoc='<script>parent.hacked=1</script>'></iframe>",
+    "<iframe src=javascript:parent.hacked=1></iframe>",
+    "<object data=javascript:hacked=1></object>",
+    "<embed src=javascript:hacked=1>",
+    "<a href=javascript:hacked=1>x</a>",
+    "<body onload=hacked=1>",
+    "<input autofocus onfocus=hacked=1>",
+    "<details open ontoggle=hacked=1>",
+    "<video><source onerror=hacked=1></video>",
+    "<math><mtext><script>hacked=1</script></mtext></math>",
+    "<style>@import 'javascript:hacked=1'</style>",
+    "<link rel=stylesheet href=//evil.example>",
+    "<meta http-equiv=refresh content='0;url=javascript:hacked=1'>",
+    "<base href=//evil.example>",
+    "<form action=javascript:hacked=1><button>x</button></form>",
+    "<template><script>hacked=1</script></template>",
+    "<!--><script>hacked=1</script>-->",
+    "<![CDATA[<script>hacked=1</script>]]>",
+    "<scr<script>ipt>hacked=1</script>",
+    "&lt;script&gt;hacked=1&lt;/script&gt;",
+    "[a](javascript:hacked=1)",
+    "[a](JaVaScRiPt:hacked=1)",
+    "[a](  javascript:hacked=1)",
+    "[a](java&#115;cript:hacked=1)",
+    "[a](&#x6A;avascript:hacked=1)",
+    "[a](javascript&colon;hacked=1)",
+    "[a](data:text/html,<script>hacked=1</script>)",
+    "[a](vbscript:hacked=1)",
+    "[a](<javascript:hacked=1>)",
+    '[a](https://a.b "x\\" onmouseover=hacked=1 y=\\"")',
+    '[a](https://a.b" onmouseover="hacked=1)',
+    "[a]: javascript:hacked=1\n\n[a]",
+    "<javascript:hacked=1>",
+    "![a](javascript:hacked=1)",
+    '![a](x" onerror="hacked=1)',
+    "![<img src=x onerror=hacked=1>](https://a.b)",
+    "[![a](javascript:hacked=1)](javascript:hacked=1)",
+    "# <img src=x onerror=hacked=1>",
+    "- <img src=x onerror=hacked=1>",
+    "> <script>hacked=1</script>",
+    "| <img src=x onerror=hacked=1> |\n|---|\n| <svg onload=hacked=1> |",
+    "```html\n<script>hacked=1</script>\n```",
+    '```"><img src=x onerror=hacked=1>\nx\n```',
+    "    <script>hacked=1</script>",
+    "`<img src=x onerror=hacked=1>`",
+    "$$\\href{javascript:hacked=1}{x}$$",
+    "$$\\html{<img src=x onerror=hacked=1>}$$",
+    "$$\\htmlStyle{background:url(javascript:hacked=1)}{x}$$",
+    "$$\\includegraphics{javascript:hacked=1}$$",
+    "$<img src=x onerror=hacked=1>$",
+    "$$\\text{<img src=x onerror=hacked=1>}$$",
+    "$$\\url{javascript:hacked=1}$$",
+    "__proto__ <b id=__proto__>x</b> [constructor][constructor]",
+]
+
+SHOW = """async ([text, sizes]) => {
+    const { createView } = await import("/markdown/view.js");
+    const root = document.createElement("div");
+    root.className = "markdown";
+    document.body.append(root);
+    const view = createView(root);
+    let at = 0;
+    for (const size of sizes) {
+        view.write(text.slice(at, at += size));
+        view.paint();
+    }
+    view.write(text.slice(at));
+    view.end();
+    return root.innerHTML;
+}"""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def page(browser):
+    """One page for all of the tests here."""
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await browser.new_page()
+        wrong = []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: said.type == "error" and wrong.append(said.text))
+        await page.goto(gateway.url)
+        await page.wait_for_selector('#state[data-state="open"]')
+        yield page
+        await page.close()
+        assert wrong == []
+
+
+async def test_markdown_becomes_elements(page):
+    await page.evaluate(SHOW, [TEXT, []])
+    root = page.locator(".markdown").last
+    assert await root.locator("h3").text_content() == "Title"
+    assert await root.locator("p :is(em, strong, code, del)").all_text_contents() == [
+        "soft",
+        "loud",
+        "code",
+        "no",
+    ]
+    assert await root.locator("ol > li > ul > li").text_content() == "inner"
+    assert await root.locator("input[type=checkbox]").is_checked()
+    assert await root.locator("th").all_text_contents() == ["a", "b"]
+    assert await root.locator("td.to-right strong").text_content() == "2"
+    assert await root.locator("blockquote p").text_content() == "said"
+    links = await root.locator("a").evaluate_all(
+        "(all) => all.map((one) => [one.textContent, one.href, one.target, one.rel])"
+    )
+    apart = ["_blank", "noopener noreferrer nofollow"]
+    assert links == [
+        ["site", "https://example.org/", *apart],
+        ["picture", "https://example.org/a.png", *apart],
+    ]
+    assert await root.locator("img").count() == 0
+    await root.locator("math").wait_for(state="attached")
+
+
+async def test_a_streamed_text_becomes_the_same_elements_as_a_whole_one(page):
+    await page.evaluate(SHOW, ["$$x$$", []])
+    await page.locator(".markdown math").last.wait_for(state="attached")  # temml is there
+    whole = await page.evaluate(SHOW, [TEXT, []])
+    assert "<table>" in whole
+    for size in (1, 3, 17):
+        sizes = [size] * (len(TEXT) // size)
+        assert await page.evaluate(SHOW, [TEXT, sizes]) == whole
+
+
+async def test_what_has_ended_is_not_touched_by_what_follows(page):
+    kept = await page.evaluate(
+        """async (text) => {
+            const { createView } = await import("/markdown/view.js");
+            const root = document.createElement("div");
+            const view = createView(root);
+            view.write(text + "\\n\\nMore");
+            view.paint();
+            const before = [...root.childNodes].slice(0, -1);
+            let changes = 0;
+            const seen = new MutationObserver((all) => (changes += all.length));
+            const all = { childList: true, characterData: true, subtree: true };
+            for (const node of before) seen.observe(node, all);
+            for (let turn = 0; turn < 20; turn += 1) {
+                view.write(" words");
+                view.paint();
+            }
+            await null;
+            changes += seen.takeRecords().length;
+            return [before.length > 5, changes, root.lastChild.textContent.length];
+        }""",
+        TEXT.replace("$$\nx^2\n$$", ""),
+    )
+    assert kept == [True, 0, len("More") + 20 * len(" words")]
+
+
+@pytest.mark.parametrize("size", [None, 2])
+async def test_no_markdown_runs_code(page, size):
+    assert len(VECTORS) >= 40
+    for vector in VECTORS:
+        await page.evaluate(SHOW, [vector, [size] * (len(vector) // size) if size else []])
+    assert await page.evaluate("() => globalThis.hacked") is None
+    found = await page.evaluate(
+        """() => {
+            const all = [...document.querySelectorAll(".markdown *")];
+            const active = all.filter((one) => one.matches("script, img, iframe, object, embed, " +
+                "svg, form, style, link, meta, base, video, template"));
+            const handles = ({ name }) => name.startsWith("on");
+            const handlers = all.filter((one) => [...one.attributes].some(handles));
+            const links = [...document.querySelectorAll(".markdown [href]")]
+                .filter((one) => !/^(https?|mailto):/.test(one.getAttribute("href")));
+            return [active, handlers, links].map((some) => some.map((one) => one.outerHTML));
+        }"""
+    )
+    assert found == [[], [], []]
+
+
+async def test_code_has_its_language_a_button_that_copies_and_colours(page):
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await page.evaluate(SHOW, [TEXT, []])
+    code = page.locator(".markdown .code").last
+    assert await code.locator(".language").text_content() == "python"
+    await code.get_by_role("button", name="Copy").click()
+    await code.get_by_role("button", name="Copied").wait_for()
+    assert await page.evaluate("() => navigator.clipboard.readText()") == (
+        'def fox():\n    return "Zorvan"'
+    )
+    await page.wait_for_function("() => CSS.highlights.get('code-keyword')?.size > 0")
+    words = await page.evaluate(
+        "() => [...CSS.highlights.get('code-string')].map((range) => range.startContainer.data"
+        ".slice(range.startOffset, range.endOffset))"
+    )
+    assert '"Zorvan"' in words
+
+
+async def test_a_formula_that_is_none_stays_as_it_was_written(page):
+    await page.evaluate(SHOW, ["$$\\frac{1$$", []])
+    formula = page.locator(".markdown .formula").last
+    await page.wait_for_function("() => globalThis.temml")
+    assert await formula.text_content() == "\\frac{1"

@@ -1,0 +1,98 @@
+// @ts-check
+/** Shows Markdown while it is received: what has ended stays untouched, the open block is shown anew. */
+
+import { make } from "../shell/dom.js";
+import { createSplitter } from "./blocks.js";
+import { createCode } from "./code.js";
+import { elementsOf } from "./elements.js";
+
+/** @typedef {import("./blocks.js").Block} Block */
+/** @typedef {{root: HTMLElement, code: ReturnType<typeof createCode> | null}} Shown */
+
+/** Show a text in an element. `write` takes more of it, and `paint` shows what was written. @param {HTMLElement} root */
+export function createView(root) {
+  const splitter = createSplitter();
+  /** The shown blocks; the first `fixed` of them have ended. @type {Shown[]} */
+  const shown = [];
+  let fixed = 0;
+
+  function paint() {
+    for (; fixed < splitter.closed.length; fixed += 1) place(fixed, splitter.closed[fixed]);
+    const open = splitter.open();
+    for (const [index, block] of open.entries()) place(fixed + index, block);
+    for (const { root: gone, code } of shown.splice(fixed + open.length)) {
+      code?.clear();
+      gone.remove();
+    }
+  }
+
+  /** @param {number} index @param {Block} block */
+  function place(index, block) {
+    const before = shown[index];
+    if (block.kind === "fence") {
+      const name = block.language;
+      const same = before?.code && before.root.dataset.language === name;
+      const one = same ? before : replace(index, codeBlock(name));
+      one.code?.show(block.text, !block.open);
+      return;
+    }
+    const one = before && !before.code ? before : replace(index, { root: make("div", { class: "block" }), code: null });
+    const made = make("div", {}, ...elementsOf(block));
+    adjust(one.root, made);
+  }
+
+  /** @param {string} language @returns {Shown} */
+  function codeBlock(language) {
+    const code = createCode(language);
+    const made = make("div", { class: "block" }, code.root);
+    made.dataset.language = language;
+    return { root: made, code };
+  }
+
+  /** @param {number} index @param {Shown} next */
+  function replace(index, next) {
+    const before = shown[index];
+    before?.code?.clear();
+    if (before) before.root.replaceWith(next.root);
+    else root.append(next.root);
+    shown[index] = next;
+    return next;
+  }
+
+  return {
+    write: splitter.write,
+    paint,
+    /** Show the whole text; nothing may be written after it. */
+    end() {
+      splitter.end();
+      paint();
+    },
+    /** Give up what is kept for it outside of its element. */
+    clear() {
+      for (const { code } of shown) code?.clear();
+    },
+  };
+}
+
+/**
+ * Give a node the children of another one, keeping those that are alike, so that a selection stays.
+ * @param {Node} old @param {Node} made
+ */
+function adjust(old, made) {
+  const wanted = [...made.childNodes];
+  for (const [index, next] of wanted.entries()) {
+    const now = old.childNodes[index];
+    if (!now) old.appendChild(next);
+    else if (now.isEqualNode(next)) continue;
+    else if (now instanceof Text && next instanceof Text) now.data = next.data;
+    else if (alike(now, next)) adjust(now, next);
+    else old.replaceChild(next, now);
+  }
+  while (old.childNodes.length > wanted.length) old.lastChild?.remove();
+}
+
+/** Whether two nodes are the same but for their children. @param {Node} one @param {Node} other */
+function alike(one, other) {
+  if (!(one instanceof HTMLElement) || one.dataset.source !== undefined) return false;
+  return one.cloneNode(false).isEqualNode(other.cloneNode(false));
+}
