@@ -1,0 +1,82 @@
+"""What the page keeps in the browser."""
+
+import pytest
+import pytest_asyncio
+
+from provider.scripted import Say
+from tests.web_demo.conftest import scripted_gateway
+
+pytestmark = pytest.mark.browser
+
+OPEN = """
+    const { openStore } = await import("/store/database.js");
+    const talk = (id, changed = 1) =>
+        ({ id, title: id, named: false, made: 1, changed, leaf: null });
+    const turn = (id, conversation) =>
+        ({ id, conversation, parent: null, role: "user", made: 1, content: `said ${id}` });
+    const ids = (some) => some.map(({ id }) => id).sort().join(" ");
+"""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def page(browser):
+    async with scripted_gateway(Say("x")) as gateway:
+        context = await browser.new_context()
+        page = await context.new_page()
+        await page.goto(gateway.url)
+        yield page
+        await context.close()
+
+
+async def says(page, body):
+    return await page.evaluate(f"async () => {{ {OPEN} {body} }}")
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+async def test_conversations_turns_and_values_are_kept_changed_and_removed(page, lasting):
+    blocked = "" if lasting else "indexedDB.open = () => { throw new Error('not here'); };"
+    said = await says(
+        page,
+        f"""
+        const before = indexedDB.open;
+        {blocked}
+        const store = await openStore("test-all").finally(() => (indexedDB.open = before));
+        const turns = [turn("t1", "a"), turn("t2", "b"), turn("t3", "a")];
+        await store.save([talk("a"), talk("b")], turns);
+        await store.save([talk("a", 7)], [turn("t3", "a")]);
+        await store.keep("draft", {{ text: "Hi" }});
+        const first = [store.lasting, ids(await store.conversations()), ids(await store.turns("a")),
+            ids(await store.turns()), await store.value("draft"),
+            (await store.conversations()).find(({{ id }}) => id === "a").changed];
+        await store.remove("a");
+        await store.keep("draft", undefined);
+        const then = [ids(await store.conversations()), ids(await store.turns())];
+        then.push(await store.value("draft") ?? null);
+        store.close();
+        return [first, then];
+        """,
+    )
+    assert said == [
+        [lasting, "a b", "t1 t3", "t1 t2 t3", {"text": "Hi"}, 7],
+        ["b", "t2", None],
+    ]
+
+
+async def test_what_is_kept_is_there_after_a_reload(page):
+    await says(page, 'const store = await openStore("test-reload"); await store.save([talk("a")]);')
+    await page.reload()
+    said = await says(page, 'return ids(await (await openStore("test-reload")).conversations());')
+    assert said == "a"
+
+
+async def test_a_change_that_fails_changes_nothing(page):
+    said = await says(
+        page,
+        """
+        const store = await openStore("test-whole");
+        const change = store.save([talk("a"), { title: "without an id" }]);
+        const failed = await change.catch((error) => error.name);
+        return [failed, ids(await store.conversations())];
+        """,
+    )
+    assert said == ["DataError", ""]

@@ -1,0 +1,137 @@
+// @ts-check
+/**
+ * What the page keeps in the browser: conversations and their turns in IndexedDB, drafts and settings beside
+ * them. Where a browser has no IndexedDB to give, everything is kept until the page is left.
+ */
+
+/** @typedef {import("./tree.js").Conversation} Conversation */
+/** @typedef {import("./tree.js").Turn} Turn */
+
+const NAME = "mlx-gateway";
+const VERSION = 1;
+const STORES = /** @type {const} */ (["conversations", "turns", "values"]);
+
+/** @typedef {Awaited<ReturnType<typeof openStore>>} Store */
+
+/** @param {string} [name] */
+export async function openStore(name = NAME) {
+  const database = await opened(name).catch(() => null);
+  return database ? kept(database) : unkept();
+}
+
+/** @param {string} name @returns {Promise<IDBDatabase>} */
+function opened(name) {
+  return new Promise((resolve, reject) => {
+    const asked = indexedDB.open(name, VERSION);
+    asked.onupgradeneeded = () => {
+      const { result } = asked;
+      result.createObjectStore("conversations", { keyPath: "id" });
+      result.createObjectStore("turns", { keyPath: "id" }).createIndex("conversation", "conversation");
+      result.createObjectStore("values");
+    };
+    asked.onsuccess = () => resolve(asked.result);
+    asked.onerror = () => reject(asked.error);
+    asked.onblocked = () => reject(new Error("another tab has an older version of this page"));
+  });
+}
+
+/** @template T @param {IDBRequest<T>} request @returns {Promise<T>} */
+function answered(request) {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+}
+
+/** @param {IDBDatabase} database */
+function kept(database) {
+  database.onversionchange = () => database.close();
+
+  /** @param {"readonly" | "readwrite"} mode */
+  const begin = (mode) => database.transaction(STORES, mode);
+
+  /** Change several things, all or none. @param {(change: IDBTransaction) => void} make @returns {Promise<void>} */
+  function change(make) {
+    return new Promise((resolve, reject) => {
+      const made = begin("readwrite");
+      made.oncomplete = () => resolve();
+      made.onabort = () => reject(made.error);
+      try {
+        make(made);
+      } catch (error) {
+        reject(error);
+        made.abort();
+      }
+    });
+  }
+
+  return {
+    /** Whether what is kept survives a reload. */
+    lasting: true,
+    /** @returns {Promise<Conversation[]>} */
+    conversations: () => answered(begin("readonly").objectStore("conversations").getAll()),
+    /** The turns of a conversation, or of all. @param {string} [conversation] @returns {Promise<Turn[]>} */
+    turns(conversation) {
+      const turns = begin("readonly").objectStore("turns");
+      return answered(conversation === undefined ? turns.getAll() : turns.index("conversation").getAll(conversation));
+    },
+    /** Add conversations and turns, or replace those with the same ids. @param {Conversation[]} conversations @param {Turn[]} turns */
+    save: (conversations, turns = []) =>
+      change((made) => {
+        for (const one of conversations) made.objectStore("conversations").put(one);
+        for (const one of turns) made.objectStore("turns").put(one);
+      }),
+    /** Remove a conversation with its turns. @param {string} id */
+    remove: (id) =>
+      change((made) => {
+        made.objectStore("conversations").delete(id);
+        const turns = made.objectStore("turns").index("conversation").openCursor(id);
+        turns.onsuccess = () => {
+          turns.result?.delete();
+          turns.result?.continue();
+        };
+      }),
+    /** @param {string} key @returns {Promise<any>} */
+    value: (key) => answered(begin("readonly").objectStore("values").get(key)),
+    /** Keep a value; undefined removes it. @param {string} key @param {unknown} value */
+    keep: (key, value) =>
+      change((made) => {
+        const values = made.objectStore("values");
+        if (value === undefined) values.delete(key);
+        else values.put(value, key);
+      }),
+    close: () => database.close(),
+  };
+}
+
+/** Return a store of the same form that forgets. @returns {ReturnType<typeof kept>} */
+function unkept() {
+  /** @type {Map<string, Conversation>} */
+  const conversations = new Map();
+  /** @type {Map<string, Turn>} */
+  const turns = new Map();
+  /** @type {Map<string, unknown>} */
+  const values = new Map();
+  return {
+    lasting: false,
+    conversations: async () => structuredClone([...conversations.values()]),
+    turns: async (conversation) => {
+      const all = structuredClone([...turns.values()]);
+      return conversation === undefined ? all : all.filter((turn) => turn.conversation === conversation);
+    },
+    save: async (some, more = []) => {
+      for (const one of some) conversations.set(one.id, structuredClone(one));
+      for (const one of more) turns.set(one.id, structuredClone(one));
+    },
+    remove: async (id) => {
+      conversations.delete(id);
+      for (const turn of turns.values()) if (turn.conversation === id) turns.delete(turn.id);
+    },
+    value: async (key) => values.get(key),
+    keep: async (key, value) => {
+      if (value === undefined) values.delete(key);
+      else values.set(key, structuredClone(value));
+    },
+    close: () => {},
+  };
+}

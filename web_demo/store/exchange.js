@@ -1,0 +1,109 @@
+// @ts-check
+/** Conversations as files: JSON that can be read again, and Markdown for people. No I/O. */
+
+import { pathTo, textOf } from "./tree.js";
+
+/** @typedef {import("./tree.js").Conversation} Conversation */
+/** @typedef {import("./tree.js").Turn} Turn */
+
+const FORMAT = "mlx-gateway.conversations";
+const VERSION = 1;
+const MOST_TURNS = 20_000;
+const ENDS = ["stop", "length", "tool_calls", "cancelled", "error"];
+
+/** @param {Conversation[]} conversations @param {Turn[]} turns */
+export function toJson(conversations, turns) {
+  const kept = turns.map(({ ticket, ...turn }) => turn); // a ticket is a secret, and soon of no use
+  return JSON.stringify({ format: FORMAT, version: VERSION, conversations, turns: kept }, null, 1);
+}
+
+/** Return the shown turns of a conversation as Markdown. @param {Conversation} conversation @param {Turn[]} turns */
+export function toMarkdown({ title, leaf }, turns) {
+  const shown = pathTo(turns, leaf).map((turn) => {
+    const name = turn.role === "user" ? "You" : (turn.model ?? "Model");
+    const files = typeof turn.content === "string" ? 0 : turn.content.length - (textOf(turn) ? 1 : 0);
+    const attached = files ? `*${files} ${files === 1 ? "attachment" : "attachments"}*\n\n` : "";
+    return `**${name}**\n\n${attached}${textOf(turn)}\n`;
+  });
+  return `# ${title}\n\n${shown.join("\n")}`;
+}
+
+/**
+ * Return the conversations and turns of a file, with new ids, so that nothing that is there is replaced.
+ * Throws an Error that says what is wrong.
+ * @param {string} text @param {() => string} newId
+ */
+export function fromJson(text, newId) {
+  const file = parsed(text);
+  if (file?.format !== FORMAT) throw new Error("this file has no conversations of this page");
+  if (file.version !== VERSION) throw new Error("this file was written by another version of this page");
+  const given = [file.conversations, file.turns];
+  if (!given.every(Array.isArray) || file.turns.length > MOST_TURNS) throw new Error("this file is damaged");
+  /** @type {Map<string, string>} */
+  const ids = new Map();
+  for (const { id } of [...file.conversations, ...file.turns]) ids.set(checked(id, "string"), newId());
+  const known = (/** @type {unknown} */ id) => ids.get(checked(id, "string")) ?? wrong();
+  const orNull = (/** @type {unknown} */ id) => (id === null ? null : known(id));
+  return {
+    conversations: file.conversations.map((/** @type {any} */ one) => conversationOf(one, known, orNull)),
+    turns: file.turns.map((/** @type {any} */ one) => turnOf(one, known, orNull)),
+  };
+}
+
+/** @param {string} text */
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Error("this file is not JSON");
+  }
+}
+
+/** @returns {never} */
+function wrong() {
+  throw new Error("this file is damaged");
+}
+
+/** @param {any} value @param {string} type */
+function checked(value, type) {
+  return typeof value === type ? value : wrong();
+}
+
+/** @param {any} one @param {(id: unknown) => string} known @param {(id: unknown) => string | null} orNull @returns {Conversation} */
+function conversationOf(one, known, orNull) {
+  return {
+    id: known(one.id),
+    title: checked(one.title, "string").slice(0, 200),
+    named: Boolean(one.named),
+    made: checked(one.made, "number"),
+    changed: checked(one.changed, "number"),
+    leaf: orNull(one.leaf),
+  };
+}
+
+/** @param {any} one @param {(id: unknown) => string} known @param {(id: unknown) => string | null} orNull @returns {Turn} */
+function turnOf(one, known, orNull) {
+  if (!["user", "assistant"].includes(one.role)) wrong();
+  const texts = ["reasoning", "figures", "model"].filter((name) => typeof one[name] === "string");
+  return {
+    id: known(one.id),
+    conversation: known(one.conversation),
+    parent: orNull(one.parent),
+    role: one.role,
+    made: checked(one.made, "number"),
+    content: typeof one.content === "string" ? one.content : partsOf(one.content),
+    ...Object.fromEntries(texts.map((name) => [name, one[name]])),
+    ...(ENDS.includes(one.ended) ? { ended: one.ended } : {}),
+    ...(Array.isArray(one.messages) ? { messages: one.messages } : {}),
+  };
+}
+
+/** @param {any} parts @returns {import("../client.js").Part[]} */
+function partsOf(parts) {
+  if (!Array.isArray(parts)) wrong();
+  return parts.map((part) => {
+    if (part?.type === "text") return { type: "text", text: checked(part.text, "string") };
+    if (part?.type === "image") return { type: "image", data: checked(part.data, "string") };
+    return wrong();
+  });
+}

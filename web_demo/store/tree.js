@@ -1,0 +1,117 @@
+// @ts-check
+/** A conversation as a tree of turns: which are shown, which stand beside each other. No I/O. */
+
+/**
+ * A turn of the user, or of the model. `parent` is the id of the turn before it, null of the first ones.
+ * Turns with the same parent are siblings: other versions of each other.
+ * @typedef {{
+ *   id: string, conversation: string, parent: string | null, role: "user" | "assistant", made: number,
+ *   content: string | import("../client.js").Part[], reasoning?: string,
+ *   messages?: import("../client.js").Message[], figures?: string, thought?: number, model?: string,
+ *   ended?: "stop" | "length" | "tool_calls" | "cancelled" | "error", error?: Fault, options?: object,
+ *   ticket?: import("../client.js").Ticket | null,
+ * }} Turn `messages` are what an answer with tools adds to a prompt; `ticket` is of an answer that is
+ *   still being written; `thought` is the time of its thinking, in milliseconds
+ * @typedef {{code: string, message: string}} Fault
+ * @typedef {{
+ *   id: string, title: string, named: boolean, made: number, changed: number, leaf: string | null,
+ * }} Conversation `leaf` is the last of the shown turns; `named` says that a person gave the title
+ */
+
+const TITLE = 60; // characters
+
+/** Return the turns from the first one to `leaf`. @param {Turn[]} turns @param {string | null} leaf */
+export function pathTo(turns, leaf) {
+  const byId = new Map(turns.map((turn) => [turn.id, turn]));
+  /** @type {Turn[]} */
+  const path = [];
+  const seen = new Set();
+  for (let at = leaf; at !== null && !seen.has(at); ) {
+    const turn = byId.get(at);
+    if (!turn) break;
+    seen.add(at);
+    path.unshift(turn);
+    at = turn.parent;
+  }
+  return path;
+}
+
+/** Return the versions of a turn, itself included, the oldest first. @param {Turn[]} turns @param {Turn} turn */
+export function siblingsOf(turns, turn) {
+  return turns.filter(({ parent, role }) => parent === turn.parent && role === turn.role).sort(byAge);
+}
+
+/** Return the newest last turn below a turn, or itself. @param {Turn[]} turns @param {string} id */
+export function leafBelow(turns, id) {
+  for (let at = id; ; ) {
+    const below = turns.filter(({ parent }) => parent === at).sort(byAge);
+    const last = below.at(-1);
+    if (!last) return at;
+    at = last.id;
+  }
+}
+
+/** Return a turn and all below it. @param {Turn[]} turns @param {string} id */
+export function branchOf(turns, id) {
+  const within = new Set([id]);
+  for (const turn of [...turns].sort(byAge)) if (turn.parent !== null && within.has(turn.parent)) within.add(turn.id);
+  return turns.filter((turn) => within.has(turn.id));
+}
+
+/**
+ * Return the messages of a prompt. A turn whose answer has no text, and the question before it, are left
+ * out, because models take only turns in pairs; `omitted` counts the turns that were.
+ * @param {Turn[]} path
+ */
+export function messagesOf(path) {
+  /** @type {import("../client.js").Message[]} */
+  const messages = [];
+  let omitted = 0;
+  for (const [index, turn] of path.entries()) {
+    if (turn.role === "user") {
+      const next = path[index + 1];
+      if (next && !answers(next)) {
+        omitted += 2;
+        continue;
+      }
+      messages.push({ role: "user", content: turn.content });
+    } else if (answers(turn)) messages.push(...(turn.messages ?? [{ role: "assistant", content: turn.content }]));
+  }
+  return { messages, omitted };
+}
+
+/** Whether an answer has something that can be part of a prompt. @param {Turn} turn */
+const answers = (turn) => Boolean(turn.messages?.length || textOf(turn));
+
+/** Return the text of a turn, without its attachments. @param {Turn} turn */
+export function textOf({ content }) {
+  if (typeof content === "string") return content;
+  const last = content.at(-1);
+  const alone = content.filter(({ type }) => type === "text");
+  return last?.type === "text" && (alone.length === 1 || content.length > 1) ? last.text : "";
+}
+
+/** Return a title for a conversation that begins with a text. @param {string} text */
+export function titleOf(text) {
+  const line = text.trim().split("\n")[0].replace(/\s+/g, " ");
+  if (line.length <= TITLE) return line || "Untitled";
+  const space = line.lastIndexOf(" ", TITLE);
+  return `${line.slice(0, space > TITLE / 2 ? space : TITLE)}…`;
+}
+
+/**
+ * Return the conversations that have all words of a query, in their titles or turns, the newest first.
+ * @param {Conversation[]} conversations @param {Turn[]} turns @param {string} query
+ */
+export function searched(conversations, turns, query) {
+  const words = query.toLocaleLowerCase().split(/\s+/).filter(Boolean);
+  const texts = new Map(conversations.map(({ id, title }) => [id, title.toLocaleLowerCase()]));
+  if (words.length)
+    for (const turn of turns)
+      texts.set(turn.conversation, `${texts.get(turn.conversation) ?? ""}\n${textOf(turn).toLocaleLowerCase()}`);
+  const found = conversations.filter(({ id }) => words.every((word) => texts.get(id)?.includes(word)));
+  return found.sort((one, other) => other.changed - one.changed);
+}
+
+/** @param {{made: number, id: string}} one @param {{made: number, id: string}} other */
+const byAge = (one, other) => one.made - other.made || (one.id < other.id ? -1 : 1);
