@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 
 /** The most bytes of the client, minified and gzipped. */
-const MOST = 5400;
+const MOST = 5500;
 const HERE = fileURLToPath(new URL(".", import.meta.url));
 const [tools, dist] = process.argv.slice(2).map((path) => resolve(path));
 const stage = mkdtempSync(join(tools, "package-")); // where the compiler finds the libraries
