@@ -81,7 +81,8 @@ async def test_the_odds_are_shown_to_a_mouse_to_the_keyboard_and_to_a_finger(new
         assert await odds(page) == []
 
         await page.locator(".scroll").focus()
-        await page.keyboard.press("Tab")  # the whole text is one stop
+        for _ in range(3):  # the buttons of the question, and the whole text is one stop
+            await page.keyboard.press("Tab")
         first = await odds(page)
         await page.keyboard.press("ArrowRight")
         second = await odds(page)
@@ -94,7 +95,8 @@ async def test_the_odds_are_shown_to_a_mouse_to_the_keyboard_and_to_a_finger(new
         await page.keyboard.press("Escape")
         assert await odds(page) == []
         await page.keyboard.press("Tab")
-        assert await page.get_by_label("Attach").evaluate("(one) => one === document.activeElement")
+        copy = turn.get_by_role("button", name="Copy")
+        assert await copy.evaluate("(one) => one === document.activeElement")
 
         await pieces.nth(1).tap()
         assert await odds(page) == second

@@ -1,12 +1,14 @@
 // @ts-check
 /** One turn of the model while it is received: a column per answer, with notes and figures below. */
 
-import { ConnectionLostError } from "../client.js";
+import { ConnectionLostError, GatewayError } from "../client.js";
 import { createColumn } from "./column.js";
-import { copyOf, find } from "../shell/dom.js";
+import { copyOf, find, make } from "../shell/dom.js";
 
 const AT_END = 80; // pixels from the end within which the page follows new text
 let groups = 0; // number of groups of radio buttons; each group needs a name of its own
+
+/** @typedef {ReturnType<typeof addAnswer>} Answer */
 
 /**
  * Add an empty turn to the page; return the functions that fill it.
@@ -17,6 +19,7 @@ let groups = 0; // number of groups of radio buttons; each group needs a name of
 export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_format }) {
   const root = copyOf("#answer");
   const figures = find(".figures", root);
+  const acts = find(".acts", root);
   const note = find(".note", root);
   const json = Boolean(response_format?.type.startsWith("json"));
   const columns = Array.from({ length: n }, () => createColumn(logprobs || json));
@@ -87,7 +90,69 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
     return firstAt ? (1000 * (tokens - 1)) / (performance.now() - firstAt) : 0;
   }
 
+  /** Show the messages of an answer with tools. @param {import("../client.js").Message[]} messages */
+  function showRounds(messages) {
+    const [column] = columns;
+    let index = 0;
+    for (const message of messages) {
+      if (message.role === "tool") {
+        column.card(index)?.returned(String(message.content));
+        index += 1;
+      } else if (message.role === "assistant") {
+        index = 0;
+        if (message.reasoning_content) column.add({ type: "reasoning", channel: "reasoning", text: message.reasoning_content });
+        if (typeof message.content === "string") column.add({ type: "text", channel: "answer", text: message.content });
+        column.paint();
+        for (const [at, { id, function: called }] of (message.tool_calls ?? []).entries()) {
+          const given = typeof called.arguments === "string" ? called.arguments : JSON.stringify(called.arguments);
+          column.cardOf(at).show({ index: at, id, name: called.name, arguments: given, complete: true });
+        }
+      }
+    }
+  }
+
+  /** @param {string} text @param {string} [code] @param {() => void} [retry] */
+  function showNote(text, code, retry) {
+    note.hidden = false;
+    note.replaceChildren(text);
+    if (code) note.append(" ", make("code", {}, code));
+    if (retry) note.append(" ", make("button", { type: "button", class: "quiet", click: retry }, "Retry"));
+  }
+
   return {
+    root,
+    acts,
+    /** What is said of the answer below it. */
+    figures: () => figures.textContent ?? "",
+    /** Give up what is kept for it outside of its element. */
+    clear: () => columns.forEach((column) => column.clear()),
+    /** Show what the answer continues. @param {string} text */
+    begin(text) {
+      columns[0].add({ type: "text", channel: "answer", text });
+      columns[0].paint();
+    },
+    /** Show an answer that has ended. @param {import("../store/tree.js").Turn} turn */
+    restore({ content, reasoning, messages, figures: told, error, ended, ticket }) {
+      if (messages) showRounds(messages);
+      else {
+        if (reasoning) columns[0].add({ type: "reasoning", channel: "reasoning", text: reasoning });
+        if (typeof content === "string" && content) columns[0].add({ type: "text", channel: "answer", text: content });
+      }
+      settle();
+      root.classList.remove("several");
+      find(".legend", root).hidden = true;
+      for (const { root: column } of columns.slice(1)) column.remove();
+      find(".keep", columns[0].root).hidden = true;
+      figures.textContent = told ?? "";
+      if (error) showNote(error.message, error.code);
+      else if (!ended && !ticket) showNote("The page was left before this answer had ended.");
+    },
+    /** Begin anew, because all of the answer comes again. */
+    again() {
+      for (const column of columns) column.empty();
+      note.hidden = true;
+      root.classList.add("streaming");
+    },
     /** @param {import("../client.js").Progress} progress */
     progress(progress) {
       if (firstAt) return;
@@ -145,14 +210,14 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
       figures.textContent = parts.join(" · ");
       find(".unseen", root).textContent = `Answered: ${figures.textContent}`;
     },
-    /** @param {Error} error */
-    fail(error) {
+    /** @param {Error} error @param {() => void} [retry] */
+    fail(error, retry) {
       settle();
       const lost = error instanceof ConnectionLostError;
       const kept = columns.some((column) => column.said()) ? " What came so far is kept." : "";
       keepingPlace(() => {
-        note.hidden = false;
-        note.textContent = lost ? `The connection to the gateway was lost.${kept}` : error.message;
+        const code = error instanceof GatewayError && !lost ? error.code : undefined;
+        showNote(lost ? `The connection to the gateway was lost.${kept}` : error.message, code, retry);
         figures.textContent = pieces ? `${pieces} tokens` : "";
         // A turn without any text needs neither the choice between answers nor the legend.
         if (!kept) root.classList.add("empty-handed");

@@ -33,6 +33,36 @@ export function contentOf(attachments, text) {
 /** @param {Part} part */
 const isImage = (part) => part.type !== "text";
 
+/** Return what shows the attachments of a message that was kept. @param {string | Part[]} content */
+export function viewsOf(content) {
+  if (typeof content === "string") return [];
+  return content.flatMap((part, index) => {
+    if (part.type === "image") return [imageAgain(part.data)];
+    const name = /^(.{1,200}):\n/.exec(part.type === "text" ? part.text : "")?.[1];
+    const isFile = part.type === "text" && name && (index < content.length - 1 || part.text.endsWith("\n\n"));
+    return isFile ? [fileView(name)] : [];
+  });
+}
+
+/** @param {string} data base64 text */
+function imageAgain(data) {
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = 0;
+  canvas.role = "img";
+  canvas.ariaLabel = "Image";
+  const bytes = Uint8Array.from(atob(data), (sign) => sign.charCodeAt(0));
+  drawInto(canvas, new Blob([bytes])).catch(() => canvas.replaceWith(fileView("image")));
+  return canvas;
+}
+
+/** @param {string} name */
+function fileView(name) {
+  const view = document.createElement("span");
+  view.className = "file";
+  view.textContent = view.title = name;
+  return view;
+}
+
 /** Return the size of a value as JSON, in bytes. @param {unknown} value */
 export const bytesOf = (value) => new TextEncoder().encode(JSON.stringify(value)).length;
 
@@ -56,18 +86,23 @@ async function readImage(file) {
  * @param {File} file
  */
 async function thumbnailOf(file) {
-  const image = await createImageBitmap(file).catch(() => {
+  const canvas = document.createElement("canvas");
+  await drawInto(canvas, file).catch(() => {
     throw new Error(`“${file.name}” can't be read as an image.`);
   });
+  canvas.role = "img";
+  canvas.ariaLabel = canvas.title = file.name;
+  return canvas;
+}
+
+/** Draw an image into a canvas, as small as it is shown. @param {HTMLCanvasElement} canvas @param {Blob} file */
+async function drawInto(canvas, file) {
+  const image = await createImageBitmap(file);
   const scale = Math.min(1, THUMBNAIL / Math.max(image.width, image.height));
-  const canvas = document.createElement("canvas");
   canvas.width = Math.max(1, Math.round(image.width * scale));
   canvas.height = Math.max(1, Math.round(image.height * scale));
   canvas.getContext("2d")?.drawImage(image, 0, 0, canvas.width, canvas.height);
-  canvas.role = "img";
-  canvas.ariaLabel = canvas.title = file.name;
   image.close();
-  return canvas;
 }
 
 /** @param {File} file @returns {Promise<string>} */
@@ -88,9 +123,7 @@ async function readText(file) {
   });
   const text = decoded(bytes);
   if (text === null) throw unknownKind(file);
-  const view = document.createElement("span");
-  view.className = "file";
-  view.textContent = file.name;
+  const view = fileView(file.name);
   view.title = `${file.name}, ${sizeOf(file.size)}`;
   // The same layout as that of the gateway for `files`.
   const part = { type: "text", text: `${file.name}:\n${text.trimEnd()}\n\n` };

@@ -26,6 +26,7 @@ export function createColumn(plain) {
   /** @type {Waiting[]} */
   let waiting = [];
   let thought = "";
+  let thoughtAt = 0; // when the shown thinking began; 0 once it has ended
   let said = "";
   text.classList.toggle("markdown", !plain);
 
@@ -60,12 +61,25 @@ export function createColumn(plain) {
       thinking.hidden = true;
       text.before(thinking);
     }
-    if (thinking.hidden) thinking.open = true; // only at first, so that it stays closed if the user closes it
+    if (thinking.hidden) {
+      thinking.open = true; // only at first, so that it stays closed if the user closes it
+      thoughtAt = performance.now();
+    }
     thinking.hidden = false;
     find("div", thinking).append(thought);
   }
 
+  /** Fold the thinking, because the answer has begun. */
+  function fold() {
+    if (!thinking || !thoughtAt) return;
+    const seconds = (performance.now() - thoughtAt) / 1000;
+    find("summary", thinking).textContent = `Thought for ${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+    thinking.open = false;
+    thoughtAt = 0;
+  }
+
   function show() {
+    fold();
     if (!plain) {
       view ??= createView(text);
       for (const one of waiting) view.write(typeof one === "string" ? one : one.text);
@@ -105,6 +119,16 @@ export function createColumn(plain) {
       paint();
       view?.end();
     },
+    /** Forget all of the text. */
+    empty() {
+      view?.clear();
+      view = null;
+      text.replaceChildren();
+      said = thought = "";
+      waiting = [];
+    },
+    /** Give up what is kept for it outside of its element. */
+    clear: () => view?.clear(),
     /** The text of the answer so far. */
     said: () => said,
     cardOf,

@@ -1,0 +1,173 @@
+"""Conversations on the page: kept, found, changed, and gone on with."""
+
+import asyncio
+import json
+
+import pytest
+
+from provider.interface import GenerationError
+from provider.scripted import Fail, Gate, Say, ScriptedProvider
+from tests.support.servers import eventually, running
+from tests.web_demo.conftest import ANSWER, answered, ask, scripted_gateway, wait_for_text
+
+pytestmark = pytest.mark.browser
+
+TALKS = ".talks a"
+
+
+def echo(request):
+    """Say what was asked, and which time this is."""
+    said = [m["content"] for m in request.options["messages"] if m["role"] == "user"]
+    return [Say(f"answer {echo.count()} to {said[-1]}")]
+
+
+@pytest.fixture
+def counted():
+    """A script whose answers have numbers."""
+    count = iter(range(1, 100))
+    echo.count = lambda: next(count)
+    return ScriptedProvider(script=echo, tokens_per_second=None)
+
+
+async def last_prompt(gateway):
+    return [m["content"] for m in gateway.provider.requests[-1].options["messages"]]
+
+
+async def test_a_conversation_is_there_after_a_reload_and_goes_on(new_page, counted):
+    async with running(counted) as gateway:
+        page = await new_page(gateway.url)
+        await answered(page, "First **question**")
+        await page.get_by_label("Message", exact=True).fill("a draft")
+        await page.wait_for_timeout(500)
+        await page.reload()
+        await wait_for_text(page, ANSWER, "answer 1 to First question")
+        assert await page.locator(".user").all_text_contents() == ["First **question**"]
+        assert await page.get_by_label("Message", exact=True).input_value() == "a draft"
+        await answered(page, "Second")
+        assert await last_prompt(gateway) == [
+            "First **question**",
+            "answer 1 to First **question**",
+            "Second",
+        ]
+
+
+async def test_conversations_are_listed_found_renamed_and_deleted_with_undo(new_page, counted):
+    async with running(counted) as gateway:
+        page = await new_page(gateway.url)
+        for question in ("About foxes", "About numbers"):
+            await page.get_by_role("button", name="New chat").click()
+            await answered(page, question)
+        titles = page.locator(TALKS)
+        await titles.nth(1).wait_for()
+        assert await titles.all_text_contents() == ["About numbers", "About foxes"]
+        await page.get_by_label("Search conversations").fill("answer foxes")
+        await page.wait_for_function("(s) => document.querySelectorAll(s).length === 1", arg=TALKS)
+        await titles.first.click()
+        await wait_for_text(page, ANSWER, "answer 1 to About foxes")
+        await page.get_by_label("Search conversations").fill("")
+        await page.locator(".talks li", has_text="About foxes").hover()
+        await page.get_by_role("button", name="Rename “About foxes”").click()
+        await page.get_by_label("Title").fill("Renard")
+        await page.get_by_label("Title").press("Enter")
+        await page.locator(TALKS, has_text="Renard").hover()
+        await page.get_by_role("button", name="Delete “Renard”").click()
+        await page.wait_for_function("(s) => document.querySelectorAll(s).length === 1", arg=TALKS)
+        await page.get_by_role("button", name="Undo").click()
+        await page.locator(TALKS, has_text="Renard").click()
+        await wait_for_text(page, ANSWER, "answer 1 to About foxes")
+
+
+async def test_regenerating_and_editing_keep_what_was_there(new_page, counted):
+    async with running(counted) as gateway:
+        page = await new_page(gateway.url)
+        await answered(page, "Question")
+        await page.get_by_role("button", name="Regenerate").click()
+        await wait_for_text(page, ANSWER, "answer 2 to Question")
+        assert await page.locator(".version").all_text_contents() == ["2/2"]
+        await page.get_by_role("button", name="Earlier version").click()
+        await wait_for_text(page, ANSWER, "answer 1 to Question")
+        await page.get_by_role("button", name="Edit").click()
+        await page.get_by_label("Edit message").fill("Other")
+        await page.get_by_label("Edit message").press("Enter")
+        await wait_for_text(page, ANSWER, "answer 3 to Other")
+        assert await last_prompt(gateway) == ["Other"]
+        await page.reload()
+        await wait_for_text(page, ANSWER, "answer 3 to Other")
+        await page.get_by_role("button", name="Earlier version").click()
+        await wait_for_text(page, ANSWER, "answer 2 to Question")
+
+
+async def test_an_answer_that_was_stopped_goes_on(new_page):
+    gate = asyncio.Event()
+
+    def script(request):
+        if request.options.get("continue_final_message"):
+            return [Say(" and the end.")]
+        return [Say("The beginning"), Gate(gate)]
+
+    async with running(ScriptedProvider(script=script, tokens_per_second=None)) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "Tell")
+        await wait_for_text(page, ANSWER, "The beginning")
+        await page.keyboard.press("Escape")
+        await page.get_by_role("button", name="Continue").click()
+        await wait_for_text(page, ANSWER, "The beginning and the end.")
+        assert await last_prompt(gateway) == ["Tell", "The beginning"]
+
+
+async def test_a_reload_goes_on_with_the_running_answer(new_page):
+    gate = asyncio.Event()
+    async with scripted_gateway(Say("Before. "), Gate(gate), Say("After.")) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "Tell")
+        await wait_for_text(page, ANSWER, "Before.")
+        await page.reload()
+        await wait_for_text(page, ANSWER, "Before.")
+        gate.set()
+        await wait_for_text(page, ANSWER, "Before. After.")
+        await page.locator(".assistant:not(.streaming)").wait_for()
+        assert len(gateway.provider.requests) == 1
+
+
+async def test_a_message_that_is_sent_too_early_waits_and_can_be_taken_back(new_page):
+    gate = asyncio.Event()
+    async with scripted_gateway(Say("One. "), Gate(gate)) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "First")
+        await wait_for_text(page, ANSWER, "One.")
+        await ask(page, "Too early")
+        await page.get_by_role("button", name="Take the waiting message back").click()
+        assert await page.get_by_label("Message", exact=True).input_value() == "Too early"
+        await ask(page, "Then this")
+        gate.set()
+        await eventually(lambda: len(gateway.provider.requests) == 2)
+        assert (await last_prompt(gateway))[-1] == "Then this"
+
+
+async def test_a_failed_answer_says_its_code_and_is_asked_again(new_page):
+    failing = iter([True, False])
+
+    def script(request):
+        return [Fail(GenerationError("out of breath"))] if next(failing) else [Say("There.")]
+
+    async with running(ScriptedProvider(script=script, tokens_per_second=None)) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "Tell")
+        await page.locator(".note code", has_text="model_error").wait_for()
+        await page.get_by_role("button", name="Retry").click()
+        await wait_for_text(page, ANSWER, "There.")
+        assert await last_prompt(gateway) == ["Tell"]
+
+
+async def test_conversations_go_to_a_file_and_come_back(new_page, counted, tmp_path):
+    async with running(counted) as gateway:
+        page = await new_page(gateway.url)
+        await answered(page, "Question")
+        async with page.expect_download() as download:
+            await page.get_by_role("button", name="Export all").click()
+        path = tmp_path / "talks.json"
+        await (await download.value).save_as(path)
+        assert json.loads(path.read_text())["conversations"][0]["title"] == "Question"
+        await page.locator(".sidebar input[type=file]").set_input_files(path)
+        await wait_for_text(page, ".undo", "Imported 1 conversation.")
+        assert await page.locator(TALKS).all_text_contents() == ["Question", "Question"]

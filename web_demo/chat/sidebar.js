@@ -1,0 +1,163 @@
+// @ts-check
+/** The list of conversations: search, rename, delete with undo, export and import. */
+
+import { fromJson, toJson, toMarkdown } from "../store/exchange.js";
+import { searched } from "../store/tree.js";
+import { find, make } from "../shell/dom.js";
+import { newId } from "./talk.js";
+
+/** @typedef {import("../store/tree.js").Conversation} Conversation */
+
+const UNDO_MS = 8000;
+const SEARCH_MS = 120; // after the last key
+
+/**
+ * @param {import("../store/database.js").Store} store
+ * @param {{begin: () => void, current: () => string | null, renamed: (id: string, title: string) => void}} does
+ *   `begin` leaves the conversation for a new one
+ */
+export function createSidebar(store, does) {
+  const list = make("ul", { class: "talks", "aria-label": "Conversations" });
+  const search = make("input", { type: "search", placeholder: "Search", "aria-label": "Search conversations", input: later });
+  const file = make("input", { type: "file", accept: ".json,application/json", hidden: true, change: read });
+  const undo = make("p", { class: "undo", role: "status" });
+  const root = make(
+    "aside",
+    { class: "sidebar", "aria-label": "Conversations" },
+    make("div", { class: "sidebar-top" }, make("button", { type: "button", class: "new", click: () => does.begin() }, "New chat"), search),
+    list,
+    undo,
+    make(
+      "div",
+      { class: "sidebar-end" },
+      make("button", { type: "button", class: "quiet", click: exportAll }, "Export all"),
+      make("button", { type: "button", class: "quiet", click: () => file.click() }, "Import"),
+      file,
+    ),
+  );
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  let newest = 0;
+  let renaming = false; // then the list stays as it is
+
+  function later() {
+    clearTimeout(timer);
+    timer = setTimeout(show, SEARCH_MS);
+  }
+
+  async function show() {
+    newest += 1;
+    const turn = newest;
+    const query = search.value.trim();
+    const [all, turns] = await Promise.all([store.conversations(), query ? store.turns() : []]);
+    if (turn !== newest || renaming) return;
+    const found = searched(all, turns, query);
+    if (found.length) list.replaceChildren(...found.map(item));
+    else list.replaceChildren(make("li", { class: "none" }, query ? "Nothing found." : "What you ask is kept here, in this browser."));
+  }
+
+  /** @param {Conversation} talk */
+  function item(talk) {
+    const here = talk.id === does.current();
+    const name = make("a", { href: `#chat/${talk.id}`, "aria-current": here ? "page" : undefined, title: talk.title }, talk.title);
+    const act = (/** @type {string} */ label, /** @type {string} */ sign, /** @type {() => void} */ click) =>
+      make("button", { type: "button", class: "quiet", title: label, "aria-label": `${label} “${talk.title}”`, click }, sign);
+    return make(
+      "li",
+      {},
+      name,
+      make(
+        "span",
+        { class: "talk-acts" },
+        act("Rename", "✎", () => rename(talk, name)),
+        act("Export", "↓", () => exportOne(talk)),
+        act("Delete", "×", () => remove(talk)),
+      ),
+    );
+  }
+
+  /** @param {Conversation} talk @param {HTMLElement} name */
+  function rename(talk, name) {
+    const field = make("input", { value: talk.title, "aria-label": "Title", maxlength: 200, blur: done, keydown: onKey });
+    let over = false;
+    renaming = true;
+
+    /** @param {KeyboardEvent} event */
+    function onKey(event) {
+      if (event.key === "Escape") field.value = talk.title;
+      if (event.key !== "Enter" && event.key !== "Escape") return;
+      event.preventDefault();
+      event.stopPropagation();
+      done();
+    }
+
+    async function done() {
+      if (over) return;
+      over = true;
+      renaming = false;
+      const title = field.value.trim() || talk.title;
+      if (title !== talk.title) {
+        await store.save([{ ...talk, title, named: true }]);
+        does.renamed(talk.id, title);
+      }
+      show();
+    }
+
+    name.replaceWith(field);
+    field.focus();
+    field.select();
+  }
+
+  /** @param {Conversation} talk */
+  async function remove(talk) {
+    const turns = await store.turns(talk.id);
+    await store.remove(talk.id);
+    if (does.current() === talk.id) does.begin();
+    show();
+    const back = async () => {
+      undo.replaceChildren();
+      await store.save([talk], turns);
+      show();
+    };
+    undo.replaceChildren(`Deleted “${talk.title}”. `, make("button", { type: "button", click: back }, "Undo"));
+    const said = undo.firstChild;
+    setTimeout(() => undo.firstChild === said && undo.replaceChildren(), UNDO_MS);
+  }
+
+  /** @param {Conversation} talk */
+  async function exportOne(talk) {
+    save(`${fileName(talk.title)}.md`, "text/markdown", toMarkdown(talk, await store.turns(talk.id)));
+  }
+
+  async function exportAll() {
+    save("conversations.json", "application/json", toJson(await store.conversations(), await store.turns()));
+  }
+
+  async function read() {
+    const [given] = file.files ?? [];
+    file.value = "";
+    if (!given) return;
+    try {
+      const { conversations, turns } = fromJson(await given.text(), newId);
+      await store.save(conversations, turns);
+      undo.replaceChildren(`Imported ${conversations.length} ${conversations.length === 1 ? "conversation" : "conversations"}.`);
+    } catch (error) {
+      undo.replaceChildren(`“${given.name}”: ${/** @type {Error} */ (error).message}.`);
+    }
+    show();
+  }
+
+  return { root, show, focusSearch: () => find("input", root).focus() };
+}
+
+/** @param {string} title */
+function fileName(title) {
+  return title.replace(/[^\p{L}\p{N} _-]+/gu, "").trim().slice(0, 60) || "conversation";
+}
+
+/** Offer a text as a file. @param {string} name @param {string} type @param {string} text */
+function save(name, type, text) {
+  const href = URL.createObjectURL(new Blob([text], { type }));
+  make("a", { href, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 10_000);
+}

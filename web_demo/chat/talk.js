@@ -1,0 +1,105 @@
+// @ts-check
+/** One conversation: its turns in memory, which of them are shown, and each change of it kept. */
+
+import { leafBelow, messagesOf, pathTo, siblingsOf, titleOf } from "../store/tree.js";
+
+/** @typedef {import("../store/tree.js").Turn} Turn */
+/** @typedef {import("../store/tree.js").Conversation} Conversation */
+/** @typedef {import("../store/database.js").Store} Store */
+
+let newestTime = 0;
+
+/** Return a time that no other turn of this page has, in milliseconds. */
+function now() {
+  newestTime = Math.max(Date.now(), newestTime + 1);
+  return newestTime;
+}
+
+export function newId() {
+  return `${Date.now().toString(36)}${Math.random().toString(36).slice(2, 10)}`;
+}
+
+/**
+ * @param {Store} store
+ * @param {() => void} onchange called when the list of conversations may have changed
+ * @param {(error: Error) => void} onfail called when a change could not be kept
+ */
+export function createTalk(store, onchange, onfail) {
+  /** @type {Conversation | null} */
+  let conversation = null;
+  /** @type {Turn[]} */
+  let turns = [];
+
+  /** @param {Turn[]} changed */
+  function save(...changed) {
+    if (!conversation) return;
+    store.save([conversation], changed).then(onchange, onfail);
+  }
+
+  return {
+    get id() {
+      return conversation?.id ?? null;
+    },
+    get conversation() {
+      return conversation;
+    },
+    /** The shown turns, the first one first. */
+    path: () => pathTo(turns, conversation?.leaf ?? null),
+    /** The messages of a prompt that ends with a turn. @param {string | null} leaf */
+    messages: (leaf) => messagesOf(pathTo(turns, leaf)).messages,
+    /** @param {Turn} turn */
+    siblings: (turn) => siblingsOf(turns, turn),
+    /** Begin a new conversation; it is kept from its first turn on. */
+    begin() {
+      conversation = null;
+      turns = [];
+    },
+    /**
+     * Load a conversation; false if there is none with this id.
+     * @param {string} id @param {Map<string, {turn: Turn}>} live turns that are being written, by id
+     */
+    async load(id, live) {
+      const all = await store.conversations();
+      const found = all.find((one) => one.id === id);
+      if (!found) return false;
+      const kept = await store.turns(id);
+      turns = kept.map((turn) => live.get(turn.id)?.turn ?? turn);
+      conversation = found;
+      return true;
+    },
+    /**
+     * Add a turn and show it.
+     * @param {Pick<Turn, "role" | "content" | "parent"> & Partial<Turn>} given @param {string} title of a new conversation
+     * @returns {Turn}
+     */
+    add(given, title = "") {
+      const made = now();
+      conversation ??= { id: newId(), title: titleOf(title), named: false, made, changed: made, leaf: null };
+      const turn = { ...given, id: newId(), conversation: conversation.id, made };
+      turns = [...turns, turn];
+      conversation = { ...conversation, leaf: turn.id, changed: made };
+      save(turn);
+      return turn;
+    },
+    /** Change a turn in place; its conversation may be another one by now. @param {Turn} turn @param {Partial<Turn>} changes */
+    change(turn, changes) {
+      Object.assign(turn, changes);
+      if (turn.conversation === conversation?.id) save(turn);
+      else store.save([], [turn]).catch(onfail);
+    },
+    /** Show a version of a turn, with what was said last below it. @param {Turn} turn */
+    choose(turn) {
+      if (!conversation) return;
+      conversation = { ...conversation, leaf: leafBelow(turns, turn.id) };
+      save();
+    },
+    /** Show everything up to a turn. @param {string | null} id */
+    goBack(id) {
+      if (conversation) conversation = { ...conversation, leaf: id };
+    },
+    /** @param {string} title */
+    rename(title) {
+      if (conversation) conversation = { ...conversation, title, named: true };
+    },
+  };
+}

@@ -1,0 +1,177 @@
+// @ts-check
+/** The shown turns of a conversation, with what can be done with each. */
+
+import { make } from "../shell/dom.js";
+import { textOf } from "../store/tree.js";
+import { addAnswer } from "./answer.js";
+import { viewsOf } from "./attachments.js";
+
+/** @typedef {import("../store/tree.js").Turn} Turn */
+/** @typedef {import("./answer.js").Answer} Answer */
+/** @typedef {{turn: Turn, root: HTMLElement, answer: Answer | null, acts: HTMLElement}} Shown */
+
+/**
+ * What a person can do with a turn, and what must be known of it: its versions, and its answer if that is
+ * being written.
+ * @typedef {{
+ *   edit: (turn: Turn, text: string) => void, regenerate: (turn: Turn) => void, goOn: (turn: Turn) => void,
+ *   choose: (turn: Turn) => void, versions: (turn: Turn) => Turn[],
+ *   answerOf: (turn: Turn) => Answer | null,
+ * }} Actions
+ */
+
+const COPIED_MS = 1500;
+
+/**
+ * @param {HTMLElement} list
+ * @param {HTMLElement} scroll
+ * @param {Actions} actions
+ */
+export function createThread(list, scroll, actions) {
+  /** @type {Shown[]} */
+  let shown = [];
+
+  /** Show a path of turns; those that are shown already stay as they are. @param {Turn[]} path */
+  function show(path) {
+    let same = 0;
+    while (same < shown.length && shown[same].turn === path[same]) same += 1;
+    for (const { turn, root, answer } of shown.slice(same)) {
+      if (!actions.answerOf(turn)) answer?.clear();
+      root.remove();
+    }
+    shown = shown.slice(0, same);
+    for (const turn of path.slice(same)) {
+      if (turn.role === "user") addQuestion(turn, viewsOf(turn.content));
+      else addAgain(turn);
+    }
+    for (const one of shown) offer(one);
+  }
+
+  /** @param {Turn} turn @param {HTMLElement[]} views what shows its attachments */
+  function addQuestion(turn, views) {
+    const text = make("div", { class: "turn user" });
+    if (views.length) text.append(make("div", { class: "sent" }, ...views));
+    text.append(textOf(turn));
+    const acts = make("div", { class: "acts" });
+    const root = make("li", { class: "asked" }, text, acts);
+    list.append(root);
+    const made = { turn, root, answer: null, acts };
+    shown.push(made);
+    offer(made);
+  }
+
+  /** Add an answer that is about to be received. @param {Turn} turn @param {Parameters<typeof addAnswer>[2]} options */
+  function addRunning(turn, options) {
+    const answer = addAnswer(list, scroll, options);
+    shown.push({ turn, root: answer.root, answer, acts: answer.acts });
+    return answer;
+  }
+
+  /** Show an answer that has ended, or goes on in another place. @param {Turn} turn */
+  function addAgain(turn) {
+    const running = actions.answerOf(turn);
+    if (running) {
+      list.append(running.root);
+      shown.push({ turn, root: running.root, answer: running, acts: running.acts });
+    } else addRunning(turn, /** @type {any} */ (turn.options) ?? {}).restore(turn);
+  }
+
+  /** Show the buttons of a turn. @param {Shown} one */
+  function offer({ turn, acts, root }) {
+    if (turn.role === "assistant" && actions.answerOf(turn)) return acts.replaceChildren();
+    const buttons = [copyButton(turn)];
+    if (turn.role === "user") buttons.unshift(button("Edit", () => edit(turn, root)));
+    else {
+      buttons.push(button("Regenerate", () => actions.regenerate(turn)));
+      if (turn.ended === "length" || turn.ended === "cancelled" || turn.ended === "error")
+        if (textOf(turn) && !turn.messages) buttons.push(button("Continue", () => actions.goOn(turn)));
+    }
+    acts.replaceChildren(...versions(turn), ...buttons);
+  }
+
+  /** @param {Turn} turn */
+  function versions(turn) {
+    const all = actions.versions(turn);
+    const at = all.indexOf(turn);
+    if (all.length < 2) return [];
+    const step = (/** @type {string} */ label, /** @type {string} */ sign, /** @type {number} */ to) => {
+      const made = button(sign, () => actions.choose(all[to]));
+      made.ariaLabel = label;
+      made.disabled = !all[to];
+      return made;
+    };
+    return [
+      step("Earlier version", "◂", at - 1),
+      make("span", { class: "version" }, `${at + 1}/${all.length}`),
+      step("Later version", "▸", at + 1),
+    ];
+  }
+
+  /** Let a person change a question. @param {Turn} turn @param {HTMLElement} root */
+  function edit(turn, root) {
+    const field = make("textarea", { "aria-label": "Edit message", rows: 1, input: fit, keydown: onKey });
+    field.value = textOf(turn);
+    const close = () => {
+      form.remove();
+      root.classList.remove("editing");
+    };
+    const form = make(
+      "form",
+      { class: "edit", submit: send },
+      field,
+      make("button", { type: "button", class: "quiet", click: close }, "Cancel"),
+      make("button", { type: "submit", class: "send" }, "Send"),
+    );
+
+    function fit() {
+      field.style.height = "auto";
+      field.style.height = `${field.scrollHeight + 2}px`;
+    }
+
+    /** @param {KeyboardEvent} event */
+    function onKey(event) {
+      if (event.isComposing) return;
+      if (event.key === "Enter" && !event.shiftKey) send(event);
+      else if (event.key === "Escape") {
+        event.stopPropagation();
+        close();
+      }
+    }
+
+    /** @param {Event} event */
+    function send(event) {
+      event.preventDefault();
+      const text = field.value;
+      close();
+      if (text.trim() || typeof turn.content !== "string") actions.edit(turn, text);
+    }
+
+    root.classList.add("editing");
+    root.append(form);
+    fit();
+    field.focus();
+  }
+
+  return {
+    show,
+    addQuestion,
+    addRunning,
+    /** @param {Turn} turn */
+    answerOf: (turn) => shown.find((one) => one.turn === turn)?.answer ?? null,
+    /** Show the buttons of a turn anew, because it has ended or has another version. @param {Turn} turn */
+    renew: (turn) => shown.filter((one) => one.turn === turn).forEach(offer),
+  };
+}
+
+/** @param {string} label @param {() => void} click */
+const button = (label, click) => make("button", { type: "button", class: "quiet", click }, label);
+
+/** @param {Turn} turn */
+function copyButton(turn) {
+  const made = button("Copy", async () => {
+    await navigator.clipboard.writeText(textOf(turn));
+    made.textContent = "Copied";
+    setTimeout(() => (made.textContent = "Copy"), COPIED_MS);
+  });
+  return made;
+}
