@@ -234,11 +234,10 @@ async def test_several_answers_come_at_once_and_the_one_that_is_kept_goes_on(new
         await keep.nth(2).check()
         await several(page, 1, tokens=5)
         await answered(page, "And then?")
-        assert sent[1]["messages"] == [
-            {"role": "user", "content": "Tell me a story about a fox"},
-            {"role": "assistant", "content": texts[2]},
-            {"role": "user", "content": "And then?"},
-        ]
+        asked, kept, further = sent[1]["messages"]
+        assert asked == {"role": "user", "content": "Tell me a story about a fox"}
+        assert "".join(kept["content"].split()) == "".join(texts[2].split())  # without line ends
+        assert further == {"role": "user", "content": "And then?"}
         assert (
             await turn.get_by_label("Kept", exact=True).nth(0).is_disabled()
         )  # that is settled now

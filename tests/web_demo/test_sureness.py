@@ -165,7 +165,7 @@ async def test_a_text_is_cut_up_by_its_tokens_and_never_changed(new_page, text, 
     async with scripted_gateway(Say("x")) as gateway:
         page = await new_page(gateway.url)
         pieces = await page.evaluate(
-            """async ([text, tokens]) => (await import("/sureness.js")).piecesOf(text, tokens)
+            """async ([text, tokens]) => (await import("/chat/sureness.js")).piecesOf(text, tokens)
                 .map((piece) => [piece.text, piece.tokens.length])""",
             [text, tokens],
         )
