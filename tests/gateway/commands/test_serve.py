@@ -1,6 +1,7 @@
 """How a gateway's process ends, from its first moment on."""
 
 import asyncio
+import contextlib
 import gc
 import hashlib
 import io
@@ -10,6 +11,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -85,15 +87,18 @@ def errors():
         one.setLevel(level)
 
 
-def test_serving_ends_cleanly_once_its_address_was_printed(errors, capsys):
+def test_serving_ends_cleanly_once_its_address_was_printed(errors):
+    out = io.StringIO()
+
     def stop():
-        while "Open http://127.0.0.1:" not in capsys.readouterr().out:
-            assert stopping.is_alive()
+        while "Open http://127.0.0.1:" not in out.getvalue():
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 
     stopping = threading.Thread(target=stop)
-    stopping.start()
-    assert serve(in_force(dev=True), "scripted", errors) is ExitStatus.OK
+    with contextlib.redirect_stdout(out):
+        stopping.start()
+        assert serve(in_force(dev=True), "scripted", errors) is ExitStatus.OK
     stopping.join()
     assert "every origin on this machine may connect (`--dev`)" in errors.file.getvalue()
     assert gc.get_freeze_count() > len(gc.get_objects()) > 0  # what is imported is not walked
