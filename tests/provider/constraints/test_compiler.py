@@ -192,7 +192,7 @@ async def test_an_impossible_constraint_is_refused_at_once(provider, constraint,
 
 async def test_a_constraint_that_reached_its_limit_can_be_requested_again(provider):
     # Each letter that was written is counted on from, until there is too much to keep count of.
-    constraint = {"type": "regex", "regex": r"([a-z]{1,400}[a-y]{1,400}){1,50}"}
+    constraint = {"type": "regex", "regex": r"([a-z]{1,400}[a-y]{1,400}){30,50}"}
     with pytest.raises(GenerationError, match="constraint is too complex: lexer error: too many"):
         await answer(provider, constraint, max_tokens=2000, seed=1)
     assert re.fullmatch(
