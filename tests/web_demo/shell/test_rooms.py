@@ -29,6 +29,15 @@ START = """async () => {
 }"""
 
 
+async def page_without_its_own_rooms(new_page, url):
+    """Open the page without its program: only one table of rooms can own the address."""
+    page = await new_page("about:blank", ready=False)
+    nothing = {"content_type": "text/javascript", "body": ""}
+    await page.route("**/shell/app.js", lambda route: route.fulfill(**nothing))
+    await page.goto(url)
+    return page
+
+
 async def went(page, to):
     """Change the address; return what has happened since the last time."""
     await page.evaluate("(to) => { happened.length = 0; location.hash = to; }", to)
@@ -38,7 +47,7 @@ async def went(page, to):
 
 async def test_a_room_is_loaded_when_it_is_first_opened_and_stays(new_page):
     async with scripted_gateway(Say("x")) as gateway:
-        page = await new_page(gateway.url)
+        page = await page_without_its_own_rooms(new_page, gateway.url)
         await page.evaluate(START)
         assert await page.evaluate("() => happened") == ["load one", "show one "]
         assert await went(page, "two/x/7") == ["load two", "hide one", "show two x/7"]
@@ -63,7 +72,7 @@ async def test_one_room_needs_no_way_to_another_and_an_address_is_an_id_and_a_re
 
 async def test_a_room_that_can_not_be_loaded_says_so_and_is_tried_again(new_page):
     async with scripted_gateway(Say("x")) as gateway:
-        page = await new_page(gateway.url)
+        page = await page_without_its_own_rooms(new_page, gateway.url)
         await page.evaluate(START.replace("load: async () =>", "load: async () => failing() &&"))
         said = page.locator("#main-here [role=alert]")
         assert await said.text_content() == "This room could not be loaded."
