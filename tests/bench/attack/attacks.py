@@ -514,7 +514,8 @@ def _refusal_of(end):
 @attack
 def memory_queue(target):
     """A long run, and another that takes most of the memory and has to wait for that."""
-    frame = generate(prompt="Count from 1 to 999", max_tokens=4000)
+    long = {"type": "regex", "regex": "(and ){1500}"}  # however soon the model would end
+    frame = generate(prompt="Go on", max_tokens=4000, response_format=long)
     large = generate(prompt="Count from 1 to 9", max_tokens=8000)
 
     async def run(told):
