@@ -33,6 +33,7 @@ from provider.runtime.mlx import (
     BLAS_THREADS,
     keep_fused_kernels,
     mx,
+    prepares_kernels,
     set_blas_threads,
     tree_flatten,
 )
@@ -252,7 +253,7 @@ class ModelSlot:
             self._reuse.shapes = yield from _told(warm_up.measuring(timings), model.weights)
             if self._reuse.shapes.few:
                 log.info("prompts of `%s` are read in few shapes: a new one is slow", self.name)
-        if not settings.warmup:
+        if not settings.warmup or not prepares_kernels():
             return
         for done, total in warm_up.steps(self._reuse.shapes):
             yield LoadProgress(done, total, warming_up=True)

@@ -79,6 +79,7 @@ __all__ = [
     "keep_fused_kernels",
     "mx",
     "on_cpu",
+    "prepares_kernels",
     "set_blas_threads",
     "smallest_limit",
     "tree_flatten",
@@ -116,6 +117,14 @@ elif mx.cuda.is_available():
 def fusing() -> AbstractContextManager[None]:
     """Return a context in which a forward pass is built; on a CPU, only there mlx fuses."""
     return nullcontext() if _kernels is None else _kernels.fusing()
+
+
+def prepares_kernels() -> bool:
+    """Return whether mlx may compile or plan something when it is first used, and takes longer.
+
+    Without fusing, a CPU's kernels are all there.
+    """
+    return not on_cpu() or _kernels is not None
 
 
 def keep_fused_kernels() -> None:

@@ -17,10 +17,12 @@ from provider.engine.prompt_reuse import PromptReuse
 from provider.engine.shapes import NEW
 from provider.interface import MemoryExceededError, ModelLoadingError
 from provider.models.loading import load
-from provider.runtime.mlx import active_memory, mx, tree_flatten
+from provider.runtime.mlx import active_memory, mx, prepares_kernels, tree_flatten
 from provider.runtime.mlx_lm import KVCache
 from provider.settings import EngineSettings
 from tests.support.timeouts import TIMEOUT
+
+prepares = pytest.mark.skipif(not prepares_kernels(), reason="mlx fuses nothing, and is warm")
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +86,7 @@ def test_steps_are_handed_on_and_the_weights_reserved_before_they_are_read(embed
     assert held == [1000]
 
 
+@prepares
 def test_a_loaded_model_is_warmed_up_which_is_told_by_passes(embedded):
     slot = slot_of(lambda: embedded, max_batch=4)
     told = [step for step in slot.steps() if step.warming_up]
@@ -101,6 +104,14 @@ def test_without_a_warm_up_no_more_is_computed_than_a_trial(embedded, few):
     slot.free()
 
 
+@pytest.mark.skipif(prepares_kernels(), reason="mlx may compile kernels, or plan shapes")
+def test_where_mlx_prepares_nothing_nothing_is_warmed_up(embedded):
+    slot = slot_of(lambda: embedded)
+    assert not [step for step in slot.steps() if step.warming_up]
+    slot.free()
+
+
+@prepares
 def test_a_warm_up_takes_no_memory_that_others_hold(embedded):
     slot = slot_of(lambda: embedded, limit=embedded.weights + (1 << 20))
     steps = slot.steps()

@@ -115,12 +115,13 @@ def test_a_cache_that_is_removed_meanwhile_is_no_error(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not on_cpu(), reason="mlx compiles with the system's compiler on a CPU alone")
-def test_runs_give_the_tokens_of_mlx_lm_with_fused_kernels_too() -> None:
+def test_models_are_warmed_up_and_give_the_tokens_of_mlx_lm_with_fused_kernels() -> None:
     """The tests of `make test` fuse nothing, since each kernel takes a second to compile."""
     hidden = ("MLX_DISABLE_COMPILE", "PYTEST_")
     environment = {name: os.environ[name] for name in os.environ if not name.startswith(hidden)}
-    parity = ["tests/provider/engine/test_parity.py", "-k", "qwen3-greedy or gemma3-greedy"]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *parity]
+    files = ["tests/provider/engine/test_parity.py", "tests/provider/engine/test_loading.py"]
+    chosen = [*files, "-k", "qwen3-greedy or gemma3-greedy or warm"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen]
     done = subprocess.run(
         command, check=False, env=environment, cwd=ROOT, capture_output=True, text=True
     )
