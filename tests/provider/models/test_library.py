@@ -28,7 +28,7 @@ from provider.interface import (
 from provider.models.library import sources_of
 from provider.models.loading import load
 from provider.models.source import ModelSource
-from provider.runtime.mlx import active_memory, mx
+from provider.runtime.mlx import active_memory, mx, prepares_kernels
 from tests.support.timeouts import TIMEOUT
 from tests.support.tiny_models import ARCHITECTURES, LLAMA, write_model
 
@@ -222,7 +222,7 @@ async def test_a_stream_with_events_has_the_progress_of_loading(made, tmp_path):
     bytes_told = [one.done for one in told if not one.warming_up]
     assert bytes_told[-1] == load(other).weights
     assert bytes_told == sorted(bytes_told)
-    assert told[-1].warming_up
+    assert told[-1].warming_up is prepares_kernels()
     assert responses[-1].finish_reason
     again = await provider.generate_async("Hi", stream=True, events=True, model="other")
     assert not [r async for r in again if isinstance(r.raw_response, ModelLoading)]
@@ -234,7 +234,7 @@ async def test_the_loading_at_the_start_is_told_to_whoever_watches(made):
     await provider.load()
     assert {one.model for one in told} == {"embedded"}
     assert [one.warming_up for one in told] == sorted(one.warming_up for one in told)
-    assert told[-1].warming_up
+    assert told[-1].warming_up is prepares_kernels()
 
 
 async def test_a_model_that_cannot_be_loaded_fails_only_its_own_calls(made, tmp_path):
