@@ -94,10 +94,10 @@ def sent_by(page):
     return frames
 
 
-async def in_node(module, body):
-    """Run a program that has `m`, a module of the page; return what it says as JSON."""
+async def in_node(module, body, url=""):
+    """Run a program that has `m`, a module of the page, and `url`; return what it says as JSON."""
     path = json.dumps((web_root() / module).as_uri())
-    program = f"import * as m from {path};\n{body}"
+    program = f"import * as m from {path}; const url = {json.dumps(url)};\n{body}"
     process = await asyncio.create_subprocess_exec(
         NODE,
         "--input-type=module",

@@ -2,20 +2,18 @@
 
 import json
 
-import pytest
-
 from gateway.server.pages import web_root
 from provider.scripted import Call, Reason, Say
 from tests.support.servers import get, stream_url
-from tests.web_demo.conftest import scripted_gateway
-from tests.web_demo.test_node import NODE, run_in_node
+from tests.web_demo.conftest import in_node, scripted_gateway, wants_node
 
-pytestmark = pytest.mark.skipif(not NODE.exists(), reason="no Node: `make lint` fetches it")
+pytestmark = wants_node
 
 
 async def with_adapter(name, body, gateway):
     adapter = json.dumps((web_root() / "adapters" / f"{name}.js").as_uri())
-    return await run_in_node(f"const a = await import({adapter});\n{body}", stream_url(gateway))
+    program = f"const a = await import({adapter});\n{body}"
+    return await in_node("client.js", program, stream_url(gateway))
 
 
 async def test_the_ai_sdk_gets_each_part_of_an_answer_as_chunks():

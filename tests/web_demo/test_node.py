@@ -1,42 +1,14 @@
 """client.js in Node, which has no page, no origin and no document."""
 
-import asyncio
-import json
-import sys
-from pathlib import Path
-
-import pytest
-
-from gateway.server.pages import web_root
 from provider.scripted import Call, Pause, Say
 from tests.support.servers import eventually, stream_url
-from tests.support.timeouts import TIMEOUT
-from tests.web_demo.conftest import scripted_gateway
+from tests.web_demo.conftest import in_node, scripted_gateway, wants_node
 
-NODE = Path(sys.executable).with_name("node")
-pytestmark = pytest.mark.skipif(not NODE.exists(), reason="no Node: `make lint` fetches it")
+pytestmark = wants_node
 
 
 async def run_in_node(body, url=""):
-    """Run a program that has `m`, client.js's exports, and `url`; return what it says as JSON."""
-    client = json.dumps((web_root() / "client.js").as_uri())
-    program = f"import * as m from {client}; const url = {json.dumps(url)};\n{body}"
-    process = await asyncio.create_subprocess_exec(
-        NODE,
-        "--input-type=module",
-        "--eval",
-        program,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(TIMEOUT):
-            said, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-    assert process.returncode == 0, errors.decode()
-    return json.loads(said)
+    return await in_node("client.js", body, url)
 
 
 async def test_a_program_streams_calls_functions_stops_the_model_and_ends():
