@@ -292,14 +292,20 @@ class Generation:
 
     def pop_events(self) -> list[Event]:
         """Remove and return the events that may be sent now, numbered, in order."""
-        frames: list[Event] = self._again() if self._behind else []
-        while self._waiting:
-            first = self._waiting[0]
-            if first.numbered and (self.window_closed or self._behind):
-                break
-            frames.append(self._leave(self._waiting.popleft()))
+        # Runs for almost every token: no property is called where an attribute will do.
+        frames: list[Event] = self._again() if self._sent_seq < self._next_seq - 1 else []
+        waiting = self._waiting
+        while waiting:
+            first = waiting[0]
             if first.numbered:
+                if self._sent_seq < self._next_seq - 1:
+                    break
+                if self._window is not None and self.window_closed:
+                    break
+                frames.append(self._leave(waiting.popleft()))
                 self._sent_seq = self._next_seq - 1
+            else:
+                frames.append(self._leave(waiting.popleft()))
         # The other half is left for events that come while the client is away.
         if self._kept_bytes > self._keep_bytes // 2 and not self._behind:
             self._drop_kept(lambda first: self._kept_bytes > self._keep_bytes // 2)

@@ -117,16 +117,22 @@ class Session:
         Raises IndexError if nothing waits.
         """
         first = self._line.popleft()
-        if not isinstance(first, Generation | Follower):
-            self._line_bytes -= _size(first)
-            return [first], None
-        self._in_line.discard(first)
-        events = first.pop_events()
-        if isinstance(first, Follower) and first.sendable:
-            self.enqueue(first)
-        if first.over and self._generations.get(first.id) is first:
-            del self._generations[first.id]
-        return events, first
+        if isinstance(first, Generation):  # for almost every token, so that it comes first
+            self._in_line.discard(first)
+            events = first.pop_events()
+            if not first.live and first.over and self._generations.get(first.id) is first:
+                del self._generations[first.id]
+            return events, first
+        if isinstance(first, Follower):
+            self._in_line.discard(first)
+            events = first.pop_events()
+            if first.sendable:
+                self.enqueue(first)
+            if first.over and self._generations.get(first.id) is first:
+                del self._generations[first.id]
+            return events, first
+        self._line_bytes -= _size(first)
+        return [first], None
 
     # Requests of the client.
 

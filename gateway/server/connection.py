@@ -348,8 +348,10 @@ class Connection:
         """Return whether the window is closed, or too much text waits for the client."""
         if generation.window_closed:
             return True
+        if generation.waiting_bytes <= MIN_SHARE:
+            return False
         share = self._settings.outbox_bytes // max(1, len(self._tasks))
-        return generation.waiting_bytes > max(MIN_SHARE, share)
+        return generation.waiting_bytes > share
 
     # Writing.
 
@@ -416,14 +418,12 @@ class Connection:
 
     def _after_write(self, generation: Generation | Follower | None) -> None:
         """Wake a generation's task after its events were written, or forget it if it is over."""
-        if isinstance(generation, Follower):
-            if generation.over:
+        task = self._tasks.get(generation)  # type: ignore[arg-type]
+        if task is None:
+            if isinstance(generation, Follower) and generation.over:
                 self._part(generation)
             return
-        task = self._tasks.get(generation) if generation is not None else None
-        if task is None:
-            return
-        if task.generation.over:
+        if not task.generation.live and task.generation.over:
             del self._tasks[task.generation]
             self._generations.resume_store.keep(task)
             self._last_busy = self._loop.time()
