@@ -27,6 +27,7 @@ __all__ = [
     "Sockets",
     "deepen",
     "raise_limit",
+    "stop_accepting",
     "tell_rarely_of_accept",
 ]
 
@@ -88,6 +89,19 @@ def deepen(sockets: Iterable[Any]) -> None:
     for one in sockets:
         with socket.socket(fileno=os.dup(one.fileno())) as same:
             same.listen(KERNEL_BACKLOG)
+
+
+async def stop_accepting(sockets: Iterable[Any]) -> None:
+    """Accept no more on these sockets; on return, what was accepted before is a connection.
+
+    asyncio makes a transport of an accepted socket in a task. It fails if the server is closed by
+    then, and leaves the transport open.
+    """
+    loop = asyncio.get_running_loop()
+    for one in sockets:
+        loop.remove_reader(one.fileno())
+    await asyncio.sleep(0)  # the transports are made
+    await asyncio.sleep(0)  # their `connection_made` is called
 
 
 class Rare:

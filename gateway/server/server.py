@@ -37,7 +37,7 @@ from gateway.protocol.frames import Ready
 from gateway.server.byte_budget import ByteBudget
 from gateway.server.closing import close
 from gateway.server.connection import Connection
-from gateway.server.descriptors import Door, Sockets, deepen
+from gateway.server.descriptors import Door, Sockets, deepen, stop_accepting
 from gateway.server.generations import Generations, client_name
 from gateway.server.handshake import Handshake, unauthorized
 from gateway.server.inflating import DeflateFactory, Slices
@@ -199,7 +199,10 @@ class Gateway:
         if server is None:
             return
         self._generations.draining = self._handshake.draining = True
-        server.close(close_connections=False)
+        try:
+            await stop_accepting(server.sockets)
+        finally:
+            server.close(close_connections=False)
         self._door.abort_silent()  # each would otherwise have its whole time for the handshake
         await asyncio.gather(*(one.drain(CloseCode.RESTART) for one in list(self._connections)))
         await self._generations.close()

@@ -1,10 +1,11 @@
 """What the server does when the process has no file descriptors left for another connection."""
 
 import asyncio
+import gc
 import resource
 import socket
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from urllib.parse import urlsplit
 
 from gateway.server import descriptors
@@ -86,6 +87,19 @@ async def test_sockets_that_ask_for_nothing_do_not_hold_up_the_end():
             await eventually(lambda: len(gateway._server.handler_tasks) == 5)
             async with asyncio.timeout(5):  # half of what a handshake may take
                 await gateway.close()
+
+
+async def test_a_socket_that_is_accepted_while_the_gateway_closes_is_closed_too():
+    for turns in range(5):  # of the event loop, between its arrival and the end
+        async with running(ScriptedProvider()) as gateway:
+            with socket.create_connection(("127.0.0.1", gateway.port), TIMEOUT) as client:
+                client.setblocking(False)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await gateway.close()
+                with suppress(ConnectionResetError):
+                    assert client.recv(1) == b""
+    gc.collect()  # a transport that is left open fails the test
 
 
 async def test_failing_to_accept_is_told_once(caplog):
