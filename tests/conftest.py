@@ -19,12 +19,25 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+STARTED = pytest.StashKey[bool]()
+SHARED = pytest.mark.asyncio(loop_scope="session")
+
+
+def share_loop(item):
+    """Run a test with a browser in one event loop, the browser's, so that they all share it."""
+    if item.get_closest_marker("browser") and inspect.iscoroutinefunction(item.function):
+        item.add_marker(SHARED, append=False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc):
+    """Tell pytest-asyncio before it chooses how long a test's loop, and the browser, are kept."""
+    share_loop(metafunc.definition)
+
+
 def pytest_collection_modifyitems(items):
-    """Run the tests with a browser in one event loop, the browser's, so that they share it."""
-    shared = pytest.mark.asyncio(loop_scope="session")
     for item in items:
-        if item.get_closest_marker("browser") and inspect.iscoroutinefunction(item.function):
-            item.add_marker(shared, append=False)
+        share_loop(item)
 
 
 def pytest_asyncio_loop_factories(config, item):
@@ -32,7 +45,9 @@ def pytest_asyncio_loop_factories(config, item):
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser():
+async def browser(request):
+    assert not request.config.stash.get(STARTED, False), "each test starts a browser of its own"
+    request.config.stash[STARTED] = True
     from playwright.async_api import Error
 
     from tests.support.browser import chromium
