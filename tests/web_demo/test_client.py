@@ -20,23 +20,16 @@ from provider.scripted import (
     Queue,
     Reason,
     Say,
-    ScriptedProvider,
 )
 from tests.support.servers import eventually, running, stream_url
-from tests.web_demo.conftest import scripted_gateway
+from tests.web_demo.conftest import evaluate, scripted_gateway
 
 pytestmark = pytest.mark.browser
 
 
-async def evaluate(page, body):
-    """Run a piece of JavaScript that has `client` and `m`, client.js's exports."""
-    code = "async () => { const m = await import('/client.js'); const client = m.connect(); %s }"
-    return await page.evaluate(code % body)
-
-
-async def test_chunks_join_to_the_result(new_page):
+async def test_chunks_join_to_the_result(blank_page):
     async with scripted_gateway(Reason("hm"), Say("a b c"), Call("add", {"a": 1})) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         result = await evaluate(
             page,
             """
@@ -62,10 +55,10 @@ async def test_chunks_join_to_the_result(new_page):
 
 
 async def test_a_request_too_large_for_the_gateway_is_refused_before_it_ends_the_connection(
-    new_page,
+    blank_page,
 ):
     async with scripted_gateway(Say("hi"), max_frame_bytes=4096) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         result = await evaluate(
             page,
             """
@@ -89,9 +82,9 @@ async def test_a_request_too_large_for_the_gateway_is_refused_before_it_ends_the
         ("controller.abort(new Error('enough'));", "enough"),
     ],
 )
-async def test_every_way_to_leave_stops_the_model(new_page, leave, expected):
+async def test_every_way_to_leave_stops_the_model(blank_page, leave, expected):
     async with scripted_gateway(Say("a "), Pause(0.05), Say("b "), Pause(3600)) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         result = await evaluate(
             page,
             """
@@ -107,9 +100,9 @@ async def test_every_way_to_leave_stops_the_model(new_page, leave, expected):
         await eventually(lambda: not gateway.provider.live)
 
 
-async def test_an_aborted_signal_never_sends(new_page):
+async def test_an_aborted_signal_never_sends(blank_page):
     async with scripted_gateway(Say("a")) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         name = await evaluate(
             page,
             """const run = client.generate({prompt: "hi", signal: AbortSignal.abort()});
@@ -119,9 +112,9 @@ async def test_an_aborted_signal_never_sends(new_page):
     assert gateway.provider.requests == []
 
 
-async def test_errors_are_typed_and_hold_the_text_so_far(new_page):
+async def test_errors_are_typed_and_hold_the_text_so_far(blank_page):
     async with scripted_gateway(Say("so far"), Fail(GenerationError("broken"))) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         error = await evaluate(
             page,
             """return client.generate({prompt: "hi"}).result.catch((e) => (
@@ -137,9 +130,9 @@ async def test_errors_are_typed_and_hold_the_text_so_far(new_page):
     }
 
 
-async def test_a_bad_field_is_an_error_with_its_path(new_page):
+async def test_a_bad_field_is_an_error_with_its_path(blank_page):
     async with scripted_gateway(Say("x")) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         error = await evaluate(
             page,
             """return client.generate({prompt: "hi", temperature: "hot"}).result.catch(
@@ -149,9 +142,9 @@ async def test_a_bad_field_is_an_error_with_its_path(new_page):
     assert "$.temperature" in error[1]
 
 
-async def test_a_lost_link_is_made_again_and_the_run_goes_on(new_page):
+async def test_a_lost_link_is_made_again_and_the_run_goes_on(blank_page):
     async with scripted_gateway(Say("a "), Pause(0.3), Say("b"), Call("f", {})) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         asking = asyncio.ensure_future(
             evaluate(
                 page,
@@ -179,9 +172,9 @@ async def test_a_lost_link_is_made_again_and_the_run_goes_on(new_page):
     assert prompts == ["first", "second"], "a prompt was sent twice"
 
 
-async def test_a_run_that_was_stopped_offline_is_stopped_at_the_gateway_too(new_page):
+async def test_a_run_that_was_stopped_offline_is_stopped_at_the_gateway_too(blank_page):
     async with scripted_gateway(Say("a "), Pause(3600)) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         asking = asyncio.ensure_future(
             evaluate(
                 page,
@@ -208,9 +201,9 @@ async def test_a_run_that_was_stopped_offline_is_stopped_at_the_gateway_too(new_
         await eventually(lambda: not gateway.provider.live)
 
 
-async def test_a_page_that_is_left_stops_its_runs(new_page):
+async def test_a_page_that_is_left_stops_its_runs(blank_page):
     async with scripted_gateway(Say("a "), Pause(3600)) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         await evaluate(page, "for await (const _ of client.generate({prompt: 'hi'})) return;")
         await evaluate(
             page, "const run = client.generate({prompt: 'hi'}); run.result.catch(() => {});"
@@ -220,9 +213,9 @@ async def test_a_page_that_is_left_stops_its_runs(new_page):
         await eventually(lambda: not gateway.provider.live)
 
 
-async def test_close_ends_runs_and_the_next_run_connects_again(new_page):
+async def test_close_ends_runs_and_the_next_run_connects_again(blank_page):
     async with scripted_gateway(Say("a"), Pause(3600)) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         result = await evaluate(
             page,
             """
@@ -237,12 +230,12 @@ async def test_close_ends_runs_and_the_next_run_connects_again(new_page):
             """,
         )
         assert result == ["AbortError", "closed", "cancelled", "open"]
-        await eventually(lambda: not gateway.provider.live and gateway.connections == 2)
+        await eventually(lambda: not gateway.provider.live and gateway.connections == 1)
 
 
-async def test_a_client_that_is_closed_while_it_connects_makes_one_connection_later(new_page):
+async def test_a_client_that_is_closed_while_it_connects_makes_one_connection_later(blank_page):
     async with scripted_gateway(Say("x")) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         made, text, states = await evaluate(
             page,
             """
@@ -266,9 +259,9 @@ async def test_a_client_that_is_closed_while_it_connects_makes_one_connection_la
     assert states == ["closed", "connecting", "closed", "connecting", "open"]
 
 
-async def test_a_lazy_client_connects_for_its_first_run_or_when_it_is_told_to(new_page):
+async def test_a_lazy_client_connects_for_its_first_run_or_when_it_is_told_to(blank_page):
     async with scripted_gateway(Say("x")) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         result = await evaluate(
             page,
             """
@@ -282,9 +275,9 @@ async def test_a_lazy_client_connects_for_its_first_run_or_when_it_is_told_to(ne
     assert result == [["closed", "closed"], "x", "mlx-gateway.v1", "open", "open"]
 
 
-async def test_a_run_that_could_never_be_sent_fails_after_a_time(new_page):
+async def test_a_run_that_could_never_be_sent_fails_after_a_time(blank_page):
     async with scripted_gateway(Say("x")) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         result = await evaluate(
             page,
             """
@@ -297,9 +290,9 @@ async def test_a_run_that_could_never_be_sent_fails_after_a_time(new_page):
     assert result == ["ConnectionLostError", True, "the gateway can't be reached"]
 
 
-async def test_a_run_that_could_not_be_resumed_fails_after_a_time(new_page):
+async def test_a_run_that_could_not_be_resumed_fails_after_a_time(blank_page):
     async with scripted_gateway(Say("a "), Pause(3600)) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         failing = evaluate(
             page,
             """
@@ -338,9 +331,9 @@ async def test_a_run_that_could_not_be_resumed_fails_after_a_time(new_page):
         ("undefined, {WebSocket: null}", "there is no WebSocket here"),
     ],
 )
-async def test_what_can_never_connect_is_said_at_once(new_page, given, said):
+async def test_what_can_never_connect_is_said_at_once(blank_page, given, said):
     async with scripted_gateway(Say("x")) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         hidden = "delete globalThis.WebSocket;" if "null" in given else ""
         name, message = await evaluate(
             page,
@@ -351,9 +344,9 @@ async def test_what_can_never_connect_is_said_at_once(new_page, given, said):
     assert said in message
 
 
-async def test_a_run_may_have_an_id_of_the_callers_that_no_other_run_has(new_page):
+async def test_a_run_may_have_an_id_of_the_callers_that_no_other_run_has(blank_page):
     async with scripted_gateway(Say("a "), Pause(3600)) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         result = await evaluate(
             page,
             """
@@ -370,9 +363,9 @@ async def test_a_run_may_have_an_id_of_the_callers_that_no_other_run_has(new_pag
         assert len(gateway.provider.requests) == 2
 
 
-async def test_frames_can_be_looked_at(new_page):
+async def test_frames_can_be_looked_at(blank_page):
     async with scripted_gateway(Say("x")) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         seen = await evaluate(
             page,
             """
@@ -387,9 +380,9 @@ async def test_frames_can_be_looked_at(new_page):
     assert [way for way, _ in seen if way == "out"] == ["out"]
 
 
-async def test_what_waits_for_a_connection_is_bounded(new_page):
+async def test_what_waits_for_a_connection_is_bounded(blank_page):
     async with scripted_gateway(Say("a")) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         codes = await evaluate(
             page,
             """
@@ -415,10 +408,10 @@ def test_the_retry_table_is_the_servers():
     }
 
 
-async def test_several_answers_are_told_apart(new_page):
+async def test_several_answers_are_told_apart(blank_page):
     provider = MLXProvider({"max_tokens": 12, "temperature": 1.2, "seed": 1})
     async with running(provider) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         for stream in ("true", "false"):
             result = await evaluate(
                 page,
@@ -431,170 +424,9 @@ async def test_several_answers_are_told_apart(new_page):
     await provider.aclose()
 
 
-async def test_the_text_of_functions_with_several_answers_is_the_first_ones(new_page):
-    provider = MLXProvider({"max_tokens": 12, "temperature": 1.2, "seed": 1})
-    async with running(provider) as gateway:
-        page = await new_page(gateway.url)
-        texts = await evaluate(
-            page,
-            """
-            const messages = [{role: "user", content: "Tell me a story"}];
-            const run = client.runTools({messages, tools: [], n: 2});
-            const {text, choices} = await run.result;
-            return [run.text, text, choices.length];
-            """,
-        )
-    assert texts[0] == texts[1]
-    assert texts[2] == 2
-    await provider.aclose()
-
-
-# Functions that the model asks for. --------------------------------------------------------------
-
-
-def answering(*calls, rounds=1):
-    """Return a script that asks for tools for some rounds, then says what they returned."""
-
-    def script(request):
-        results = [m["content"] for m in request.options["messages"] if m["role"] == "tool"]
-        if len(results) < rounds * len(calls):
-            return [Reason("I add. "), Say("Let me see. "), *calls]
-        return [Say(" ".join(results))]
-
-    return script
-
-
-async def run_tools(new_page, script, tools, more="", after=""):
-    provider = ScriptedProvider(script=script, tokens_per_second=None)
-    async with running(provider) as gateway:
-        page = await new_page(gateway.url)
-        result = await evaluate(
-            page,
-            """
-            const results = [];
-            const messages = [{role: "user", content: "hi"}];
-            const run = client.runTools({messages, tools: [%s], %s
-                onresult: (call, content) => results.push([call.name, content])});
-            const chunks = [];
-            for await (const chunk of run) {
-                if (chunk.channel === "answer") chunks.push(chunk.text);
-                %s
-            }
-            return {chunks: chunks.join(""), all: run.text, results, ...(await run.result)};
-            """
-            % (tools, more, after),
-        )
-    return result, provider
-
-
-ADD = '{name: "add", parameters: {type: "object"}, run: ({a, b}) => a + b}'
-
-
-async def test_functions_are_called_and_the_model_goes_on(new_page):
-    calls = Call("add", {"a": 1, "b": 2}), Call("add", {"a": 3, "b": 4})
-    result, provider = await run_tools(new_page, answering(*calls), ADD)
-    assert result["results"] == [["add", "3"], ["add", "7"]]
-    assert (result["text"], result["finishReason"]) == ("3 7", "stop")
-    assert result["chunks"] == result["all"] == "Let me see. 3 7"
-    first, second = provider.requests
-    assert first.tools == [{"name": "add", "parameters": {"type": "object"}}]
-    asked, told, seven = second.options["messages"][1:]
-    assert [call["function"]["name"] for call in asked["tool_calls"]] == ["add", "add"]
-    assert asked["reasoning_content"] == "I add. "
-    own = asked["tool_calls"][0]["id"]
-    assert (told["role"], told["tool_call_id"], told["content"]) == ("tool", own, "3")
-    assert seven["content"] == "7"
-    assert [turn["role"] for turn in result["messages"]] == [
-        "assistant",
-        "tool",
-        "tool",
-        "assistant",
-    ]
-
-
-async def test_what_a_function_throws_is_told_to_the_model(new_page):
-    tool = '{name: "f", run: async () => { throw new Error("no such city"); }}'
-    result, _ = await run_tools(new_page, answering(Call("f", {})), tool)
-    assert result["text"] == '{"error": "Error: no such city"}'
-
-
-async def test_what_a_function_returns_is_json_with_blanks(new_page):
-    tool = '{name: "f", run: () => ({a: [1, "x,y:z", null, {b: undefined}], d: new Date(0)})}'
-    result, _ = await run_tools(new_page, answering(Call("f", {})), tool)
-    expected = {"a": [1, "x,y:z", None, {}], "d": "1970-01-01T00:00:00.000Z"}
-    assert result["results"] == [["f", json.dumps(expected)]]
-
-
-async def test_a_call_without_a_function_is_left_to_the_caller(new_page):
-    result, provider = await run_tools(new_page, answering(Call("f", {})), '{name: "f"}')
-    assert result["finishReason"] == "tool_calls"
-    assert [call["name"] for call in result["toolCalls"]] == ["f"]
-    assert len(provider.requests) == 1
-
-
-async def test_the_rounds_are_bounded(new_page):
-    script = answering(Call("add", {"a": 1, "b": 1}), rounds=99)
-    result, provider = await run_tools(new_page, script, ADD, "maxRounds: 3,")
-    assert len(provider.requests) == 3
-    assert result["finishReason"] == "tool_calls"
-
-
-async def test_a_function_that_runs_is_told_of_a_cancel(new_page):
-    tool = """{name: "f", run: (_, {signal}) => new Promise((resolve) => {
-        signal.addEventListener("abort", () => resolve("stopped"));
-        setTimeout(() => run.cancel()); })}"""
-    result, provider = await run_tools(new_page, answering(Call("f", {})), tool)
-    assert result["results"] == [["f", "stopped"]]
-    assert result["finishReason"] == "cancelled"
-    assert len(provider.requests) == 1
-
-
-async def test_leaving_the_loop_of_tools_stops_the_model(new_page):
-    result, provider = await run_tools(
-        new_page, lambda request: [Say("a "), Pause(3600)], ADD, after="break;"
-    )
-    assert result["finishReason"] == "cancelled"
-    assert not provider.live
-
-
-@pytest.mark.parametrize("how", ["run.cancel()", "controller.abort()"])
-async def test_a_function_that_goes_on_after_a_stop_is_not_waited_for(new_page, how):
-    provider = ScriptedProvider(script=answering(Call("f", {})), tokens_per_second=None)
-    async with running(provider) as gateway:
-        page = await new_page(gateway.url)
-        end = await evaluate(
-            page,
-            """
-            const controller = new AbortController();
-            const endless = () => { setTimeout(() => %s); return new Promise(() => {}); };
-            const tool = {name: "f", run: endless};
-            const messages = [{role: "user", content: "hi"}];
-            const run = client.runTools({messages, tools: [tool], signal: controller.signal});
-            return await run.result.then((result) => result.finishReason, (error) => error.name);
-            """
-            % how,
-        )
-    assert end == {"run.cancel()": "cancelled", "controller.abort()": "AbortError"}[how]
-    assert len(provider.requests) == 1
-
-
-async def test_a_call_of_no_tool_is_told_to_the_model(new_page):
-    calls = Call("add", {"a": 1, "b": 2}), Call("subtract", {})
-    result, _ = await run_tools(new_page, answering(*calls), ADD)
-    assert result["text"] == '3 {"error": "there is no tool subtract, only add"}'
-
-
-async def test_a_call_that_is_asked_for_is_asked_for_once(new_page):
-    call = Call("add", {"a": 1, "b": 2})
-    result, provider = await run_tools(new_page, answering(call), ADD, 'tool_choice: "required",')
-    assert result["text"] == "3"
-    asked = [request.options.get("tool_choice") for request in provider.requests]
-    assert asked == ["required", None]
-
-
-async def test_a_window_holds_the_model_back_for_a_loop_that_is_slow(new_page):
+async def test_a_window_holds_the_model_back_for_a_loop_that_is_slow(blank_page):
     async with scripted_gateway(Say("word " * 50)) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         seen, text = await evaluate(
             page,
             """
@@ -644,10 +476,10 @@ HELD = """
 
 
 @pytest.mark.parametrize("resume_bytes", [1 << 20, 600])
-async def test_a_slow_loop_has_no_more_to_read_after_each_new_connection(new_page, resume_bytes):
+async def test_a_slow_loop_has_no_more_to_read_after_each_new_connection(blank_page, resume_bytes):
     words = [Reason("hm "), Say("word ")] * 50  # which no gateway merges
     async with scripted_gateway(*words, outbox_bytes=1, resume_bytes=resume_bytes) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         asking = asyncio.ensure_future(evaluate(page, HELD % "window: 4,"))
         metrics = gateway._generations.metrics
         for resumed in (0, 1, 2):
@@ -662,10 +494,10 @@ async def test_a_slow_loop_has_no_more_to_read_after_each_new_connection(new_pag
         assert await asking == ["0", "word " * 50, 0]
 
 
-async def test_a_call_does_not_acknowledge_the_text_before_it(new_page):
+async def test_a_call_does_not_acknowledge_the_text_before_it(blank_page):
     calls = [Call("add", {"a": number}) for number in range(20)]
     async with scripted_gateway(Say("a"), *calls, outbox_bytes=1) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         asking = asyncio.ensure_future(evaluate(page, HELD % "window: 4,"))
         await eventually(lambda: closed_at(gateway, 3))
         await evaluate(page, "await client.generate({prompt: 'another'}).result;")
@@ -673,10 +505,10 @@ async def test_a_call_does_not_acknowledge_the_text_before_it(new_page):
         assert await asking == ["2", "a", 20]
 
 
-async def test_a_loop_that_does_not_go_on_holds_the_model_back_by_default(new_page):
+async def test_a_loop_that_does_not_go_on_holds_the_model_back_by_default(blank_page):
     words = [Reason("hm "), Say("word ")] * 50
     async with scripted_gateway(*words, outbox_bytes=1) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         asking = asyncio.ensure_future(evaluate(page, HELD % ""))
         await eventually(lambda: closed_at(gateway, 63))
         assert gateway.provider.live
@@ -690,9 +522,9 @@ async def test_a_loop_that_does_not_go_on_holds_the_model_back_by_default(new_pa
         assert await asking == ["0", "word " * 50, 0]
 
 
-async def test_a_run_is_a_stream_too_and_cancelling_it_stops_the_model(new_page):
+async def test_a_run_is_a_stream_too_and_cancelling_it_stops_the_model(blank_page):
     async with scripted_gateway(Say("a b "), Reason("hm "), Say("c"), Pause(3600)) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         result = await evaluate(
             page,
             """
@@ -710,10 +542,10 @@ async def test_a_run_is_a_stream_too_and_cancelling_it_stops_the_model(new_page)
 
 
 @pytest.mark.parametrize("leave", ["break;", "run.cancel(); break;", "controller.abort();"])
-async def test_a_run_with_a_window_can_be_left_and_ends_at_the_gateway(new_page, leave):
+async def test_a_run_with_a_window_can_be_left_and_ends_at_the_gateway(blank_page, leave):
     words = [Reason("hm "), Say("word ")] * 50
     async with scripted_gateway(*words, outbox_bytes=1) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         reason = await evaluate(
             page,
             """
@@ -730,9 +562,9 @@ async def test_a_run_with_a_window_can_be_left_and_ends_at_the_gateway(new_page,
         assert not gateway.provider.live
 
 
-async def test_a_cancel_that_was_lost_with_the_connection_is_sent_again(new_page):
+async def test_a_cancel_that_was_lost_with_the_connection_is_sent_again(blank_page):
     async with scripted_gateway(Say("a "), Pause(3600)) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         reason = await evaluate(
             page,
             """
@@ -754,9 +586,9 @@ async def test_a_cancel_that_was_lost_with_the_connection_is_sent_again(new_page
         await eventually(lambda: not gateway.provider.live)
 
 
-async def test_a_token_that_can_not_be_had_yet_is_asked_for_again(new_page):
+async def test_a_token_that_can_not_be_had_yet_is_asked_for_again(blank_page):
     async with scripted_gateway(Say("x")) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         states = await evaluate(
             page,
             """
@@ -782,9 +614,9 @@ CONNECT_TO = """
 """
 
 
-async def test_a_page_of_another_origin_is_told_why_it_is_refused_and_stays_closed(new_page):
+async def test_a_page_of_another_origin_is_told_why_it_is_refused_and_stays_closed(blank_page):
     async with scripted_gateway(Say("x")) as own, scripted_gateway(Say("x")) as other:
-        page = await new_page(own.url)
+        page = await blank_page(own)
         logged = []
         page.on("console", lambda message: logged.append(message.text))
         answers = await evaluate(page, CONNECT_TO % stream_url(other))
@@ -799,9 +631,9 @@ async def test_a_page_of_another_origin_is_told_why_it_is_refused_and_stays_clos
         await eventually(lambda: any("4403" in text and reason in text for text in logged))
 
 
-async def test_in_development_a_page_of_another_origin_on_this_machine_is_served(new_page):
+async def test_in_development_a_page_of_another_origin_on_this_machine_is_served(blank_page):
     async with scripted_gateway(Say("x")) as own, scripted_gateway(Say("x"), dev=True) as other:
-        page = await new_page(own.url)
+        page = await blank_page(own)
         answers = await evaluate(page, CONNECT_TO % stream_url(other))
         assert answers == ["x", "mlx-gateway.v1", "x", [["open", None, None]]]
 
@@ -810,7 +642,7 @@ KEEP = """
     const keep = ({started}) => {
         if (started) sessionStorage.setItem("run", JSON.stringify(run.ticket));
     };
-    const run = client.%s, keep_on_close: %s, window: %s, onprogress: keep});
+    const run = %s, keep_on_close: %s, window: %s, onprogress: keep});
     run.result.catch(() => {});
 """
 RESUME = """
@@ -823,8 +655,9 @@ RESUME = """
 """
 
 
-GENERATE = 'generate({prompt: "hi"'
-RUN_TOOLS = 'runTools({messages: [{role: "user", content: "hi"}], tools: []'
+GENERATE = 'client.generate({prompt: "hi"'
+RUN_TOOLS = """(await import("/tool_loop.js")).runTools(client, {
+    messages: [{role: "user", content: "hi"}], tools: []"""
 
 
 @pytest.mark.parametrize(
@@ -837,11 +670,11 @@ RUN_TOOLS = 'runTools({messages: [{role: "user", content: "hi"}], tools: []'
     ],
 )
 async def test_a_page_that_is_loaded_again_resumes_a_run_that_was_to_be_kept(
-    new_page, asked, keep, window, expected
+    blank_page, asked, keep, window, expected
 ):
     gate = asyncio.Event()
     async with scripted_gateway(Say("a b "), Gate(gate), Say("c")) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         await evaluate(page, KEEP % (asked, keep, window))
         await page.wait_for_function("() => sessionStorage.getItem('run')")
         await page.reload()
@@ -850,10 +683,10 @@ async def test_a_page_that_is_loaded_again_resumes_a_run_that_was_to_be_kept(
         assert await evaluate(page, RESUME) == expected
 
 
-async def test_another_page_takes_a_run_over_and_the_first_is_told(new_page):
+async def test_another_page_takes_a_run_over_and_the_first_is_told(blank_page):
     gate = asyncio.Event()
     async with scripted_gateway(Say("a b "), Gate(gate), Say("c")) as gateway:
-        first, second = await new_page(gateway.url), await new_page(gateway.url)
+        first, second = await blank_page(gateway), await blank_page(gateway)
         begin = "globalThis.run = client.generate({prompt: 'hi'});"
         end = "return run.result.then(() => 'done', (error) => error.code);"
         losing = asyncio.ensure_future(evaluate(first, begin + end))
@@ -866,10 +699,10 @@ async def test_another_page_takes_a_run_over_and_the_first_is_told(new_page):
         assert await taking == "a b c"
 
 
-async def test_all_events_of_a_run_come_in_order(new_page):
+async def test_all_events_of_a_run_come_in_order(blank_page):
     script = [Queue(2), Prefill(1, 2), Reason("hm "), Say("a "), Call("add", {"a": 1}), Say("b")]
     async with scripted_gateway(*script) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         events = await evaluate(
             page,
             """
@@ -895,9 +728,9 @@ async def test_all_events_of_a_run_come_in_order(new_page):
     assert events[-1]["result"]["text"] == texts == "a b"
 
 
-async def test_a_lost_connection_is_an_event_and_leaving_the_events_stops_the_model(new_page):
+async def test_a_lost_connection_is_an_event_and_leaving_the_events_stops_the_model(blank_page):
     async with scripted_gateway(Say("a "), Pause(3600)) as gateway:
-        page = await new_page(gateway.url)
+        page = await blank_page(gateway)
         asking = asyncio.ensure_future(
             evaluate(
                 page,
@@ -917,26 +750,3 @@ async def test_a_lost_connection_is_an_event_and_leaving_the_events_stops_the_mo
             connection._socket.transport.abort()
         assert await asking == [["progress", "text", "resumed"], "cancelled"]
         await eventually(lambda: not gateway.provider.live)
-
-
-async def test_the_events_of_a_run_with_functions_have_their_results(new_page):
-    provider = ScriptedProvider(
-        script=answering(Call("add", {"a": 1, "b": 2})), tokens_per_second=None
-    )
-    async with running(provider) as gateway:
-        page = await new_page(gateway.url)
-        events = await evaluate(
-            page,
-            """
-            const messages = [{role: "user", content: "hi"}], events = [];
-            const tools = [{name: "add", run: ({a, b}) => a + b}];
-            for await (const event of client.runTools({messages, tools}).events()) {
-                if (event.type !== "progress") events.push(event);
-            }
-            return events;
-            """,
-        )
-    assert [event["type"] for event in events][-3:] == ["result", "text", "done"]
-    result = next(event for event in events if event["type"] == "result")
-    assert (result["call"]["name"], result["content"]) == ("add", "3")
-    assert len(events[-1]["result"]["messages"]) == 3

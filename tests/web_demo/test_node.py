@@ -1,10 +1,14 @@
 """client.js in Node, which has no page, no origin and no document."""
 
-from provider.scripted import Call, Pause, Say
+import json
+
+from gateway.server.pages import web_root
+from provider.scripted import Pause, Say
 from tests.support.servers import eventually, stream_url
-from tests.web_demo.conftest import in_node, scripted_gateway, wants_node
+from tests.web_demo.conftest import adding, in_node, scripted_gateway, wants_node
 
 pytestmark = wants_node
+TOOL_LOOP = json.dumps((web_root() / "tool_loop.js").as_uri())
 
 
 async def run_in_node(body, url=""):
@@ -12,32 +16,27 @@ async def run_in_node(body, url=""):
 
 
 async def test_a_program_streams_calls_functions_stops_the_model_and_ends():
-    def script(request):
-        if any(message["role"] == "tool" for message in request.options["messages"]):
-            return [Say("It is 3. "), Pause(3600)]
-        return [Call("add", {"a": 1, "b": 2})]
-
-    async with scripted_gateway() as gateway:
-        gateway.provider.script = script
+    async with scripted_gateway(script=adding(after=[Pause(3600)])) as gateway:
         said = await run_in_node(
             """
-            const client = m.connect(url);
+            const {runTools} = await import(%s), client = m.connect(url);
             const messages = [{role: "user", content: "1 + 2?"}];
             const tools = [{name: "add", run: ({a, b}) => a + b}];
-            const run = client.runTools({messages, tools}), types = new Set();
+            const run = runTools(client, {messages, tools}), types = new Set();
             for await (const event of run.events()) {
                 types.add(event.type);
-                if (event.type === "text" && run.text === "It is 3. ") run.cancel();
+                if (event.type === "text" && run.text === "It is 3.") run.cancel();
             }
             const {finishReason} = await run.result;
             client.close();
             console.log(JSON.stringify([[...types], run.text, finishReason]));
-            """,
+            """
+            % TOOL_LOOP,
             stream_url(gateway),
         )
         assert said == [
             ["progress", "call", "result", "text", "done"],
-            "It is 3. ",
+            "It is 3.",
             "cancelled",
         ]
         await eventually(lambda: not gateway.provider.live)

@@ -8,11 +8,13 @@
  * others wait for `addResult`.
  */
 
+import { runTools } from "../tool_loop.js";
 import { answerTurns, clientOf, parsed, userTurn } from "./shared.js";
 
 /**
  * @import { ChatModelAdapter, ChatModelRunOptions, ChatModelRunResult, ModelContext } from "@assistant-ui/react"
- * @import { Message, Result, Tool, ToolCall, ToolRunEvent } from "../client.js"
+ * @import { Message, Result, ToolCall } from "../client.js"
+ * @import { Tool, ToolRunEvent } from "../tool_loop.js"
  * @import { Fields, File, Gateway, Shown } from "./shared.js"
  * @typedef {ChatModelRunOptions["messages"][number]} ThreadMessage
  * @typedef {ThreadMessage["content"][number]} ThreadPart
@@ -42,7 +44,7 @@ export function gatewayModel(gateway, { tools: _, ...fields } = {}) {
       // The answer itself is there when it goes on with a result that the page has added.
       const all = conversation([...messages, unstable_getMessage()], context.system);
       const tools = toolsOf(context);
-      const run = client.runTools({ ...fields, ...settingsOf(context), ...all, tools, signal });
+      const run = runTools(client, { ...fields, ...settingsOf(context), ...all, tools, signal });
       /** @type {AnswerPart[]} */
       let content = [];
       try {

@@ -11,12 +11,14 @@
 
 import { useCallback, useEffect, useMemo, useState, useSyncExternalStore } from "react";
 import { connect } from "../client.js";
+import { runTools } from "../tool_loop.js";
 
 /**
  * @import {
  *   Client, ConnectionState, ConnectOptions, GenerateOptions, Progress, Result, ResumeOptions, Run, Ticket,
- *   ToolCall, ToolOptions, ToolResult, ToolRun, Usage
+ *   ToolCall, Usage
  * } from "../client.js"
+ * @import { ToolOptions, ToolResult, ToolRun, ToolRunEvent } from "../tool_loop.js"
  * @typedef {{key: string, client: Client, options: ConnectOptions, users: number,
  *   timer?: ReturnType<typeof setTimeout>}} Shared A client, and the components that use it
  * @typedef {"idle" | "waiting" | "streaming" | "done" | "stopped" | "failed"} RunState `waiting` is until the
@@ -88,7 +90,7 @@ export function useConnectionState(client) {
 
 /**
  * Return the newest run of this component as state, at most once a frame, and what starts and stops it.
- * `generate`, `runTools` and `resume` are those of the client, and return its runs.
+ * `generate`, `runTools` and `resume` take what the client's do, and return its runs.
  *
  * @param {Client} client
  * @returns {Shown & RunActions}
@@ -99,7 +101,7 @@ export function useRun(client) {
   const actions = useMemo(
     () => ({
       generate: (/** @type {GenerateOptions} */ request) => store.follow(client.generate(request)),
-      runTools: (/** @type {ToolOptions} */ request) => store.follow(client.runTools(request)),
+      runTools: (/** @type {ToolOptions} */ request) => store.follow(runTools(client, request)),
       resume: (/** @type {Ticket} */ ticket, /** @type {ResumeOptions} */ options = {}) =>
         store.follow(client.resume(ticket, options)),
       stop: store.stop,
@@ -217,7 +219,7 @@ function createStore() {
 
 /**
  * Return what an event changes.
- * @param {import("../client.js").ToolRunEvent} event @param {Shown} shown @param {string} text
+ * @param {ToolRunEvent} event @param {Shown} shown @param {string} text
  * @returns {Partial<Shown>}
  */
 function changes(event, shown, text) {

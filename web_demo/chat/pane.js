@@ -5,6 +5,7 @@ import { bytesOf, contentOf, createAttachments } from "./attachments.js";
 import { copyOf, find } from "../shell/dom.js";
 import { chosen } from "../settings/settings.js";
 import { textOf } from "../store/tree.js";
+import { runTools } from "../tool_loop.js";
 import { answeredBy } from "../tools/tools.js";
 import { createTalk } from "./talk.js";
 import { createThread } from "./thread.js";
@@ -22,7 +23,7 @@ const SAVE_MS = 1000; // between two times that an answer is kept while it is wr
 const DRAFT_MS = 400; // after the last key
 
 /** @typedef {import("../client.js").Message} Message */
-/** @typedef {import("../client.js").Run | import("../client.js").ToolRun} Run */
+/** @typedef {import("../client.js").Run | import("../tool_loop.js").ToolRun} Run */
 /** @typedef {import("../store/tree.js").Turn} Turn */
 /** @typedef {import("./answer.js").Answer} Answer */
 /** @typedef {{turn: Turn, run: Run, answer: Answer, stopped: boolean}} Live an answer that is being written */
@@ -212,7 +213,7 @@ export function createPane(app, row, store, hooks) {
     const answer = thread.addRunning(turn, options);
     const request = { ...options, messages, ...hooksOf(turn, answer) };
     const run = tools.length
-      ? client.runTools({ ...request, tools: answeredBy(tools, asking(answer)), onresult: answer.returned })
+      ? runTools(client, { ...request, tools: answeredBy(tools, asking(answer)), onresult: answer.returned })
       : client.generate({ ...request, keep_on_close: true });
     follow({ turn, run, answer, stopped: false }, "");
   }

@@ -13,7 +13,7 @@ const DEFINING_MS = 3000; // time limit for evaluating the definitions
  * Return the tools that a JavaScript expression defines: one tool or a list, each with a `run`.
  * Rejects with an Error that says what is wrong.
  * @param {string} code
- * @returns {Promise<import("../client.js").Tool[]>}
+ * @returns {Promise<import("../tool_loop.js").Tool[]>}
  */
 export async function functionsOf(code) {
   if (!code.trim()) return [];

@@ -1,7 +1,7 @@
 // @ts-check
 /** Tools on the demo page: its own functions, the user's functions, and calls that the user answers. */
 
-/** @typedef {import("../client.js").Tool} Tool */
+/** @typedef {import("../tool_loop.js").Tool} Tool */
 /** @typedef {import("../client.js").ToolCall} ToolCall */
 
 /** @param {string} what */

@@ -1,5 +1,6 @@
 /** The client on any Node from 20 on: GATEWAY=http://127.0.0.1:8765 node --test, against the tests' gateway. */
 import { connect } from "mlx-gateway-client";
+import { runTools } from "mlx-gateway-client/tools";
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createConnection, createServer } from "node:net";
@@ -42,7 +43,7 @@ test("leaving the loop stops the model", async () => {
 
 test("the model's calls run functions", async () => {
   const tools = [{ name: "page_title", run: () => "Node" }];
-  const { text } = await client.runTools({ ...asking("title"), tools }).result;
+  const { text } = await runTools(client, { ...asking("title"), tools }).result;
   assert.equal(text, "It is Node.");
 });
 

@@ -573,9 +573,10 @@ async def test_pages_of_listed_origins_may_read_what_is_for_them():
         for path in ("/", "/metrics", "/healthz", "/protocol"):
             _, _, answer = await get(gateway, path, Origin=page)
             assert "Access-Control-Allow-Origin" not in answer
-        _, _, answer = await get(gateway, "/client.js", Origin="http://evil.example")
-        assert answer["Access-Control-Allow-Origin"] == "*"
-        assert answer["Cross-Origin-Resource-Policy"] == "cross-origin"
+        for path in ("/client.js", "/tool_loop.js"):
+            _, _, answer = await get(gateway, path, Origin="http://evil.example")
+            assert answer["Access-Control-Allow-Origin"] == "*"
+            assert answer["Cross-Origin-Resource-Policy"] == "cross-origin"
 
 
 async def test_a_page_may_ask_with_a_token_where_it_is_listed():

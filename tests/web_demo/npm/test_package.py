@@ -22,7 +22,7 @@ def contents(tarball):
 def test_the_tarball_holds_the_client_its_adapters_their_types_and_the_licence(tarball):
     held = contents(tarball)
     adapters = {path.stem for path in (ROOT / "web_demo/adapters").glob("*.js")}
-    typed = {"client", *(f"adapters/{name}" for name in adapters)}
+    typed = {"client", "tool_loop", *(f"adapters/{name}" for name in adapters)}
     assert set(held) == {
         *(f"{name}{end}" for name in typed for end in (".js", ".d.ts", ".d.ts.map")),
         *("client.min.js", "client.min.js.map", "LICENSE", "README.md", "package.json"),
@@ -39,8 +39,11 @@ def test_each_adapter_is_exported_and_its_library_is_an_optional_peer(tarball):
     manifest = json.loads(contents(tarball)["package.json"])
     sources = (ROOT / "web_demo/adapters").glob("*.js")
     adapters = {path.stem for path in sources if path.stem != "shared"}
-    assert set(manifest["exports"]) == {".", "./package.json", *(f"./{name}" for name in adapters)}
-    assert set(manifest["typesVersions"]["*"]) == adapters
+    assert set(manifest["exports"]) == {
+        *(".", "./tools", "./package.json"),
+        *(f"./{name}" for name in adapters),
+    }
+    assert set(manifest["typesVersions"]["*"]) == {"tools", *adapters}
     optional = manifest["peerDependenciesMeta"].values()
     assert [*optional] == [{"optional": True}] * len(manifest["peerDependencies"])
     assert "dependencies" not in manifest
@@ -79,6 +82,7 @@ def test_a_program_compiles_under_the_strictest_options(installed, compiler):
     }
     for name, path in sources.items():
         text = path.read_text().replace("../../../web_demo/client.js", "mlx-gateway-client")
+        text = text.replace("../../../web_demo/tool_loop.js", "mlx-gateway-client/tools")
         (installed / name).write_text(text)
     config = json.loads((here / "typecheck/tsconfig.json").read_text())
     del config["compilerOptions"]["allowJs"]

@@ -11,8 +11,9 @@ import type {
   Run,
   RunEvent,
   Ticket,
-  ToolRun,
 } from "../../../web_demo/client.js";
+import { runTools } from "../../../web_demo/tool_loop.js";
+import type { ToolRun, ToolRunEvent } from "../../../web_demo/tool_loop.js";
 
 class OtherSocket {
   constructor(
@@ -52,7 +53,8 @@ export async function uses(): Promise<Result> {
   if (ticket) client.resume(ticket, { after: 3 }).cancel();
   if (ticket) client.follow(ticket, { window: 8 }).cancel();
   const tools = [{ name: "add", run: ({ a, b }: { a: number; b: number }) => a + b }];
-  const calling: ToolRun = client.runTools({ messages, tools, maxRounds: 2 });
+  const calling: ToolRun = runTools(client, { messages, tools, maxRounds: 2 });
+  for await (const event of calling.events()) look(event);
   messages.push(...(await calling.result).messages);
   return run.result;
 }
@@ -62,7 +64,7 @@ function write({ text, channel, logprobs }: Chunk): void {
   console.log(channel === "answer" ? text : "", likely);
 }
 
-function look(event: RunEvent): string {
+function look(event: RunEvent | ToolRunEvent): string {
   switch (event.type) {
     case "text":
     case "reasoning":
@@ -73,6 +75,8 @@ function look(event: RunEvent): string {
       return Object.keys(event.progress).join();
     case "resumed":
       return "";
+    case "result":
+      return event.content;
     case "done":
       return `${event.result.usage.completion_tokens} in ${event.result.timing.total} ms`;
   }
