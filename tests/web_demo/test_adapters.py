@@ -5,7 +5,7 @@ import json
 from gateway.server.pages import web_root
 from provider.scripted import Call, Reason, Say
 from tests.support.servers import get, stream_url
-from tests.web_demo.conftest import in_node, scripted_gateway, wants_node
+from tests.web_demo.conftest import adding, in_node, scripted_gateway, wants_node
 
 pytestmark = wants_node
 
@@ -76,13 +76,7 @@ async def test_a_conversation_of_the_ai_sdk_is_sent_with_its_calls_images_and_fi
 
 
 async def test_assistant_ui_gets_an_answer_with_the_result_of_its_function():
-    def script(request):
-        if any(message["role"] == "tool" for message in request.options["messages"]):
-            return [Say("It is 3.")]
-        return [Call("add", {"a": 1, "b": 2})]
-
-    async with scripted_gateway() as gateway:
-        gateway.provider.script = script
+    async with scripted_gateway(script=adding()) as gateway:
         said = await with_adapter(
             "assistant-ui",
             """

@@ -14,6 +14,21 @@ from tests.support.timeouts import STARTING
 
 ROOT = Path(__file__).parents[3]
 TOOLS = ROOT / ".build/npm"  # made by `make npm-package`, with the libraries that adapters are for
+PRELUDE = """
+const until = async (condition) => {
+    while (!condition()) await new Promise((wake) => setTimeout(wake, 5));
+};
+const say = (value) => { console.log(JSON.stringify(value)); process.exit(); };
+const newStorage = () => {
+    const kept = new Map();
+    return {
+        kept,
+        getItem: (key) => kept.get(key) ?? null,
+        setItem: (key, value) => kept.set(key, value),
+        removeItem: (key) => kept.delete(key),
+    };
+};
+"""
 NODE = Path(sys.executable).with_name("node")
 
 
@@ -58,14 +73,28 @@ def run(program, *arguments, cwd=None):
     )
 
 
-async def run_in_node(body, cwd, **given):
-    """Run a program that has the values `given`, and return what it says last, as JSON."""
-    constants = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in given.items())
+async def in_app(head, body, installed, gateway):
+    """Run a program that asks a gateway by a library; return what it says."""
+    url = json.dumps(f"http://127.0.0.1:{gateway.port}")
+    return await run_in_node(f"const url = {url};{PRELUDE}{head}{body}", installed)
+
+
+def assert_the_call_was_answered(gateway):
+    """Check that a gateway whose script is `adding` was asked once more, with the result."""
+    first, second = gateway.provider.requests
+    assert [tool["name"] for tool in first.tools] == ["add"]
+    turns = second.options["messages"]
+    assert [turn["role"] for turn in turns] == ["user", "assistant", "tool"]
+    assert turns[1]["tool_calls"][0]["id"] == turns[2]["tool_call_id"]
+
+
+async def run_in_node(program, cwd):
+    """Run a program, and return what it says as JSON."""
     process = await asyncio.create_subprocess_exec(
         NODE,
         "--input-type=module",
         "--eval",
-        f"{constants}{body}",
+        program,
         cwd=cwd,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

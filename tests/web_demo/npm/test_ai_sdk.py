@@ -3,10 +3,10 @@
 import pytest
 
 from provider.interface import GenerationError
-from provider.scripted import Call, Fail, Pause, Reason, Say
+from provider.scripted import Fail, Pause, Reason, Say
 from tests.support.servers import eventually
-from tests.web_demo.conftest import scripted_gateway
-from tests.web_demo.npm.conftest import run_in_node
+from tests.web_demo.conftest import adding, scripted_gateway
+from tests.web_demo.npm.conftest import assert_the_call_was_answered, in_app
 
 pytestmark = [
     pytest.mark.slow("the AI SDK is fetched for the package alone"),
@@ -19,12 +19,8 @@ import { lastAssistantMessageIsCompleteWithToolCalls as complete } from "ai";
 import { connect } from "mlx-gateway-client";
 import { GatewayTransport } from "mlx-gateway-client/ai-sdk";
 
-const kept = new Map();
-const storage = {
-    getItem: (key) => kept.get(key) ?? null,
-    setItem: (key, value) => kept.set(key, value),
-    removeItem: (key) => kept.delete(key),
-};
+const storage = newStorage();
+const { kept } = storage;
 const sockets = [];
 let reachable = true;
 class Socket extends WebSocket {
@@ -34,21 +30,16 @@ class Socket extends WebSocket {
     }
 }
 const newClient = () => connect(url, { WebSocket: Socket, giveUpMs: 300 });
-const until = async (condition) => {
-    while (!condition()) await new Promise((wake) => setTimeout(wake, 5));
-};
 const said = (chat, type = "text") => {
     const answers = chat.messages.filter(({ role }) => role === "assistant");
     const parts = answers.flatMap(({ parts }) => parts).filter((part) => part.type === type);
     return parts.map(({ text }) => text).join("");
 };
-const say = (value) => { console.log(JSON.stringify(value)); process.exit(); };
 """
 
 
 async def in_chat(body, installed, gateway):
-    url = f"http://127.0.0.1:{gateway.port}"
-    return await run_in_node(CHAT + body, installed, url=url)
+    return await in_app(CHAT, body, installed, gateway)
 
 
 async def test_text_and_thinking_stream_and_usage_is_metadata(installed):
@@ -97,13 +88,7 @@ async def test_stop_stops_the_model_and_keeps_the_text(installed):
 
 
 async def test_the_page_answers_a_call_and_the_model_goes_on(installed):
-    def script(request):
-        if any(message["role"] == "tool" for message in request.options["messages"]):
-            return [Say("It is 3.")]
-        return [Call("add", {"a": 1, "b": 2})]
-
-    async with scripted_gateway() as gateway:
-        gateway.provider.script = script
+    async with scripted_gateway(script=adding()) as gateway:
         said = await in_chat(
             """
             const tools = [{ name: "add", parameters: { type: "object" } }];
@@ -123,9 +108,7 @@ async def test_the_page_answers_a_call_and_the_model_goes_on(installed):
             gateway,
         )
         assert said == ["It is 3.", 2, ["step-start", "tool-add", "step-start", "text"]]
-        turns = gateway.provider.requests[1].options["messages"]
-        assert [turn["role"] for turn in turns] == ["user", "assistant", "tool"]
-        assert turns[1]["tool_calls"][0]["id"] == turns[2]["tool_call_id"]
+        assert_the_call_was_answered(gateway)
 
 
 async def test_an_error_of_the_gateway_is_the_chats_with_its_code(installed):
@@ -167,13 +150,8 @@ async def test_a_lost_gateway_is_a_disconnect_after_which_the_chat_resumes(insta
 
 
 async def test_a_page_that_is_loaded_again_goes_on_with_the_answer(installed):
-    def script(request):
-        if any(message["role"] == "tool" for message in request.options["messages"]):
-            return [Say("It is three")]
-        return [Say("Let me add. "), Call("add", {"a": 1, "b": 2})]
-
-    async with scripted_gateway(tokens_per_second=10) as gateway:
-        gateway.provider.script = script
+    script = adding(Say("Let me add. "))
+    async with scripted_gateway(script=script, tokens_per_second=10) as gateway:
         said = await in_chat(
             """
             const calls = [];
@@ -211,7 +189,7 @@ async def test_a_page_that_is_loaded_again_goes_on_with_the_answer(installed):
         )
         assert said == [
             ["step-start", "text", "tool-add", "step-start", "text"],
-            "Let me add. It is three",
+            "Let me add. It is 3.",
             {"a": 1, "b": 2},
             ["add"],
             2,

@@ -3,10 +3,10 @@
 import pytest
 
 from provider.interface import GenerationError
-from provider.scripted import Call, Fail, Pause, Reason, Say
+from provider.scripted import Fail, Pause, Reason, Say
 from tests.support.servers import eventually
-from tests.web_demo.conftest import scripted_gateway
-from tests.web_demo.npm.conftest import run_in_node
+from tests.web_demo.conftest import adding, scripted_gateway
+from tests.web_demo.npm.conftest import assert_the_call_was_answered, in_app
 
 pytestmark = [
     pytest.mark.slow("assistant-ui is fetched for the package alone"),
@@ -30,9 +30,6 @@ function Tool({ tool }) {
     useAssistantTool(tool);
     return null;
 }
-const until = async (condition) => {
-    while (!condition()) await new Promise((wake) => setTimeout(wake, 5));
-};
 const open = async (fields = {}, tools = []) => {
     create(createElement(App, { fields, tools }));
     await until(() => runtime);
@@ -44,13 +41,11 @@ const said = (thread, type = "text") =>
     answers(thread).flatMap(({ content }) => content).filter((part) => part.type === type)
         .map(({ text }) => text).join("");
 const ended = (thread) => answers(thread).at(-1) && !thread.getState().isRunning;
-const say = (value) => { console.log(JSON.stringify(value)); process.exit(); };
 """
 
 
 async def in_thread(body, installed, gateway):
-    url = f"http://127.0.0.1:{gateway.port}"
-    return await run_in_node(THREAD + body, installed, url=url)
+    return await in_app(THREAD, body, installed, gateway)
 
 
 async def test_text_and_thinking_stream_and_the_conversation_is_sent_again(installed):
@@ -99,13 +94,7 @@ async def test_stop_stops_the_model_and_keeps_the_text(installed):
 
 @pytest.mark.parametrize("by", ["a function", "the page"])
 async def test_a_tool_is_answered_in_the_page_and_the_model_goes_on(installed, by):
-    def script(request):
-        if any(message["role"] == "tool" for message in request.options["messages"]):
-            return [Say("It is 3.")]
-        return [Say("Let me add. "), Call("add", {"a": 1, "b": 2})]
-
-    async with scripted_gateway() as gateway:
-        gateway.provider.script = script
+    async with scripted_gateway(script=adding(Say("Let me add. "))) as gateway:
         execute = "execute: async ({ a, b }) => a + b," if by == "a function" else ""
         answer = """
             await until(() => answers(thread)[0]?.status.type === "requires-action");
@@ -130,11 +119,7 @@ async def test_a_tool_is_answered_in_the_page_and_the_model_goes_on(installed, b
         )
         parts = [["text", "Let me add. "], ["tool-call", 3], ["text", "It is 3."]]
         assert said == [parts, "complete"]
-        first, second = gateway.provider.requests
-        assert [tool["name"] for tool in first.tools] == ["add"]
-        turns = second.options["messages"]
-        assert [turn["role"] for turn in turns] == ["user", "assistant", "tool"]
-        assert turns[1]["tool_calls"][0]["id"] == turns[2]["tool_call_id"]
+        assert_the_call_was_answered(gateway)
 
 
 async def test_an_error_of_the_gateway_ends_the_answer(installed):

@@ -3,10 +3,10 @@
 import pytest
 
 from provider.interface import GenerationError
-from provider.scripted import Call, Fail, Pause, Say
+from provider.scripted import Fail, Pause, Say
 from tests.support.servers import eventually
-from tests.web_demo.conftest import scripted_gateway
-from tests.web_demo.npm.conftest import run_in_node
+from tests.web_demo.conftest import adding, scripted_gateway
+from tests.web_demo.npm.conftest import assert_the_call_was_answered, in_app
 
 pytestmark = [
     pytest.mark.slow("React is fetched for the package alone"),
@@ -29,19 +29,11 @@ function Chat({ name }) {
 const states = [];
 const chat = (name) => createElement(StrictMode, null, createElement(Chat, { name, key: name }));
 const render = (...children) => create(createElement(StrictMode, null, ...children.map(chat)));
-const until = async (condition) => {
-    while (!condition()) await new Promise((wake) => setTimeout(wake, 5));
-};
-const say = (value) => console.log(JSON.stringify(value));
 """
 
 
-def of(gateway):
-    return f"http://127.0.0.1:{gateway.port}"
-
-
 async def in_react(body, installed, gateway):
-    return await run_in_node(COMPONENTS + body, installed, url=of(gateway))
+    return await in_app(COMPONENTS, body, installed, gateway)
 
 
 async def test_a_run_is_shown_as_it_streams_and_stop_stops_the_model(installed):
@@ -57,7 +49,6 @@ async def test_a_run_is_shown_as_it_streams_and_stop_stops_the_model(installed):
             seen.a.stop();
             await until(() => seen.a.state === "stopped");
             say([before, during, seen.a.result.finishReason, seen.a.usage.completion_tokens > 0]);
-            seen.a.client.close();
             """,
             installed,
             gateway,
@@ -97,7 +88,6 @@ async def test_a_component_that_goes_away_stops_its_run(installed):
             await until(() => seen.a.text);
             root.update(createElement(StrictMode, null, chat("b")));
             say((await run.result).finishReason);
-            seen.b.client.close();
             """,
             installed,
             gateway,
@@ -107,13 +97,7 @@ async def test_a_component_that_goes_away_stops_its_run(installed):
 
 
 async def test_functions_run_in_the_page_and_their_results_are_shown(installed):
-    def script(request):
-        if any(message["role"] == "tool" for message in request.options["messages"]):
-            return [Say("It is 3.")]
-        return [Call("add", {"a": 1, "b": 2})]
-
-    async with scripted_gateway() as gateway:
-        gateway.provider.script = script
+    async with scripted_gateway(script=adding()) as gateway:
         said = await in_react(
             """
             render("a");
@@ -122,12 +106,12 @@ async def test_functions_run_in_the_page_and_their_results_are_shown(installed):
             seen.a.runTools({ messages: [{ role: "user", content: "1 + 2?" }], tools });
             await until(() => seen.a.state === "done");
             say([seen.a.text, seen.a.calls.map(({ name, content }) => [name, content])]);
-            seen.a.client.close();
             """,
             installed,
             gateway,
         )
         assert said == ["It is 3.", [["add", "3"]]]
+        assert_the_call_was_answered(gateway)
 
 
 async def test_an_error_is_shown_with_the_text_so_far(installed):
@@ -139,7 +123,6 @@ async def test_an_error_is_shown_with_the_text_so_far(installed):
             seen.a.generate({ prompt: "hi" });
             await until(() => seen.a.state === "failed");
             say([seen.a.text, seen.a.error.code]);
-            seen.a.client.close();
             """,
             installed,
             gateway,

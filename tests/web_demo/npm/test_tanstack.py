@@ -3,10 +3,10 @@
 import pytest
 
 from provider.interface import GenerationError
-from provider.scripted import Call, Fail, Pause, Reason, Say
+from provider.scripted import Fail, Pause, Reason, Say
 from tests.support.servers import eventually
-from tests.web_demo.conftest import scripted_gateway
-from tests.web_demo.npm.conftest import run_in_node
+from tests.web_demo.conftest import adding, scripted_gateway
+from tests.web_demo.npm.conftest import assert_the_call_was_answered, in_app
 
 pytestmark = [
     pytest.mark.slow("TanStack AI is fetched for the package alone"),
@@ -21,21 +21,16 @@ import { gatewayConnection } from "mlx-gateway-client/tanstack";
 
 const newChat = (options = {}, fields = {}) =>
     new ChatClient({ connection: gatewayConnection(url, fields), ...options });
-const until = async (condition) => {
-    while (!condition()) await new Promise((wake) => setTimeout(wake, 5));
-};
 const said = (chat, type = "text") => {
     const answers = chat.getMessages().filter(({ role }) => role === "assistant");
     const parts = answers.flatMap(({ parts }) => parts).filter((part) => part.type === type);
     return parts.map(({ content }) => content).join("");
 };
-const say = (value) => { console.log(JSON.stringify(value)); process.exit(); };
 """
 
 
 async def in_chat(body, installed, gateway):
-    url = f"http://127.0.0.1:{gateway.port}"
-    return await run_in_node(CHAT + body, installed, url=url)
+    return await in_app(CHAT, body, installed, gateway)
 
 
 async def test_text_and_thinking_stream_and_the_conversation_is_sent_again(installed):
@@ -80,13 +75,7 @@ async def test_stop_stops_the_model_and_keeps_the_text(installed):
 
 
 async def test_a_client_tool_runs_in_the_page_and_the_model_goes_on(installed):
-    def script(request):
-        if any(message["role"] == "tool" for message in request.options["messages"]):
-            return [Say("It is 3.")]
-        return [Call("add", {"a": 1, "b": 2})]
-
-    async with scripted_gateway() as gateway:
-        gateway.provider.script = script
+    async with scripted_gateway(script=adding()) as gateway:
         said = await in_chat(
             """
             const inputSchema = { type: "object", properties: { a: { type: "number" } } };
@@ -101,11 +90,7 @@ async def test_a_client_tool_runs_in_the_page_and_the_model_goes_on(installed):
             gateway,
         )
         assert said == ["It is 3.", {"sum": 3}]
-        first, second = gateway.provider.requests
-        assert [tool["name"] for tool in first.tools] == ["add"]
-        turns = second.options["messages"]
-        assert [turn["role"] for turn in turns] == ["user", "assistant", "tool"]
-        assert turns[1]["tool_calls"][0]["id"] == turns[2]["tool_call_id"]
+        assert_the_call_was_answered(gateway)
 
 
 async def test_an_error_of_the_gateway_is_the_chats(installed):
@@ -128,16 +113,7 @@ async def test_a_page_that_is_loaded_again_goes_on_with_the_answer(installed):
     async with scripted_gateway(Say("one two three"), tokens_per_second=10) as gateway:
         said = await in_chat(
             """
-            const page = () => {
-                const kept = new Map();
-                return {
-                    kept,
-                    getItem: (key) => kept.get(key) ?? null,
-                    setItem: (key, value) => kept.set(key, value),
-                    removeItem: (key) => kept.delete(key),
-                };
-            };
-            const [storage, persistence] = [page(), page()];
+            const [storage, persistence] = [newStorage(), newStorage()];
             const load = () => {
                 const client = connect(url);
                 const connection = gatewayConnection(client, { keep_on_close: true, storage });
