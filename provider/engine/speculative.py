@@ -140,6 +140,8 @@ class SpeculativeGroup:
         self._masks = masks
         # What the row waits with for its mask; the draft has not read its last token then.
         self._late: Late | None = None
+        # The masks of a step, by the number of proposed tokens before: the draft's are the model's.
+        self._made: dict[int, Masks] = {}
 
     @property
     def members(self) -> list[Row]:
@@ -189,12 +191,13 @@ class SpeculativeGroup:
         if self._late is not None:
             proposed, drawn = [], self._drawn_late()
         else:
+            self._made.clear()
             proposed = self._draft(min(self._most, row.max_tokens - row.generated - 1))
             drawn = self._verify(proposed)
         if not drawn:
             return
         right = 0
-        while right < len(proposed) and proposed[right] == drawn[right]:
+        while right < min(len(proposed), len(drawn)) and proposed[right] == drawn[right]:
             right += 1
         tokens = self._append(drawn[: right + 1])
         self._settle(proposed, len(tokens))
@@ -203,18 +206,33 @@ class SpeculativeGroup:
             row.gone = True
             self.leave(row)
 
-    def _draft(self, count: int) -> list[int]:
-        """Return up to `count` tokens that the draft proposes, and has read but for the last."""
+    @property
+    def _has_grammar(self) -> bool:
+        """Whether what may come next depends on the tokens before, by a grammar."""
         constraint = self._row.constraint
-        if constraint is not None and not (constraint.simple or constraint.shared.trusted):
-            return []
+        return constraint is not None and not constraint.simple
+
+    @property
+    def _masks_are_cheap(self) -> bool:
+        """Whether the masks of the row, as far as is known, take no time to speak of."""
+        constraint = self._row.constraint
+        return constraint is None or constraint.simple or constraint.shared.trusted
+
+    def _draft(self, count: int) -> list[int]:
+        """Return up to `count` tokens that the draft proposes, and has read but for the last.
+
+        A grammar's mask needs the tokens before it, so each is waited for; else none is.
+        """
         caches = self._caches.layers[self._models.layers_of_model :]
         token = mx.array([self._row.sequence[-1]], mx.uint32)
-        found = []
-        for _ in range(count):
+        found: list[Any] = []
+        before: list[int] = []  # those found, as far as masks depend on them
+        while len(found) < count and self._masks_are_cheap:
+            if found and self._has_grammar:
+                before += _numbers([token])
             with fusing():
                 logits = self._models.draft(token[:, None], cache=caches)[:, -1, :]
-            chosen = self._choose(logits, ())
+            chosen = self._choose(logits, before)
             if isinstance(chosen, Late):  # another thread makes a mask of the same grammar
                 chosen.job.dropped = True
                 for layer in caches:
@@ -228,7 +246,8 @@ class SpeculativeGroup:
     def _verify(self, proposed: Sequence[int]) -> list[int]:
         """Return the tokens that the model draws after the last token and each proposed one.
 
-        Where a mask is late, these are fewer; if it is the first, none, and the row waits.
+        Where a mask is late or costly, these are fewer; if the first is late, none, and the row
+        waits.
         """
         caches = self._caches.layers[: self._models.layers_of_model]
         fed = [self._row.sequence[-1], *proposed]
@@ -237,22 +256,18 @@ class SpeculativeGroup:
         logits = model(mx.array([fed]), cache=caches, **extras)
         drawn: list[Any] = []
         for n in range(len(fed)):
+            if n and n not in self._made and not self._masks_are_cheap:
+                break  # the step has waited long enough
             chosen = self._choose(logits[:, n, :], proposed[:n])
             if isinstance(chosen, Late):
                 if n:
                     chosen.job.dropped = True
-                else:
-                    self._wait_with(chosen, len(proposed))
+                else:  # nothing was proposed, since that needs this mask too
+                    mx.eval(chosen.logits)
+                    self._late = chosen
                 break
             drawn.append(chosen)
         return _numbers(drawn)
-
-    def _wait_with(self, late: Late, proposed: int) -> None:
-        """Wait for the mask after the last token; take back what was proposed."""
-        mx.eval(late.logits)
-        self._late = late
-        for layer in self._caches.layers:
-            layer.trim(proposed)
 
     def _drawn_late(self) -> list[int]:
         """Draw the token of a row whose mask is done now."""
@@ -273,19 +288,29 @@ class SpeculativeGroup:
         for processor in row.processors:
             logits = processor(mx.array([*row.sequence, *proposed]), logits)
         if row.constraint is not None:
-            answer = [*row.sequence[row.prompt_tokens :], *proposed]
-            so_far = (len(answer), answer[-1] if answer else 0, lambda: answer)
-            masks = Masks(*logits.shape)
-            job = MaskJob(row.constraint, so_far, masks.row(0), row.client)
-            mx.async_eval(logits)  # type: ignore[no-untyped-call] # runs while the mask is made
-            self._masks.make([job])
-            if not job.done:
-                return Late(job, logits)
-            # A token that violated the constraint is not accepted, nor are those after it.
-            if job.error is not None and not (proposed and row.constraint.violated):
-                raise job.error
+            masks = self._made.get(len(proposed)) or self._masked(logits, proposed)
+            if isinstance(masks, Late):
+                return masks
             logits = masks.apply(logits)
         return self._draw(logits, len(proposed))
+
+    def _masked(self, logits: Any, proposed: Sequence[int]) -> Masks | Late:
+        """Make the mask of the token after the answer and `proposed`; raises what that raises."""
+        row = self._row
+        assert row.constraint is not None
+        answer = [*row.sequence[row.prompt_tokens :], *proposed]
+        so_far = (len(answer), answer[-1] if answer else 0, lambda: answer)
+        masks = Masks(*logits.shape)
+        job = MaskJob(row.constraint, so_far, masks.row(0), row.client)
+        mx.async_eval(logits)  # type: ignore[no-untyped-call] # runs while the mask is made
+        self._masks.make([job])
+        if not job.done:
+            return Late(job, logits)
+        # A token that violated the constraint is not accepted, nor are those after it.
+        if job.error is not None and not (proposed and row.constraint.violated):
+            raise job.error
+        self._made[len(proposed)] = masks
+        return masks
 
     def _draw(self, logits: Any, proposed: int) -> Any:
         row = self._row

@@ -11,6 +11,7 @@ from mlx_lm.utils import load_model
 
 from provider import MLXProvider
 from provider.constraints.mask_maker import MaskMaker
+from provider.constraints.matcher import PROVEN
 from provider.embedded import MODEL_PATH
 from provider.engine.batch import Batch
 from provider.engine.model import as_model
@@ -321,23 +322,61 @@ def test_a_drafted_answer_is_taken_up_to_the_mask_that_is_late(held):
     assert held.kept == [({fed}, fed)]
 
 
-def test_what_was_proposed_is_taken_back_where_the_first_mask_is_late(held):
-    calls = []
+def grammar(held):
+    """Let its masks be made at once, as those of a grammar that is trusted; return all so far."""
+    made, constraint = [], held.constraint
+    constraint.let_go()
+    constraint.simple, constraint.shared.masks = False, PROVEN
+    write = constraint.write
+    constraint.write = lambda mask: (made.append(constraint._followed.length), write(mask))
+    return made
 
-    def hold_after_three_proposals(_context, logits):
-        calls.append(logits)
-        if len(calls) == 4:
+
+def test_each_token_of_a_draft_follows_the_grammar_and_its_mask_is_the_models_too(held):
+    made = grammar(held)
+    assert held.step() == WANTED[:4]
+    assert made == [0, 1, 2, 3]
+    assert held.finish() == WANTED[4:]
+    fed = len(PROMPT) + len(WANTED) - 1
+    assert held.kept == [({fed}, fed)]
+
+
+def test_proposed_tokens_are_taken_as_far_as_there_are_masks(held):
+    made = grammar(held)
+    write = held.constraint.write
+
+    def hold_after_the_third(mask):
+        write(mask)
+        if len(made) == 3:
             held.constraint.hold()
-        return logits
 
-    held.row.processors = [hold_after_three_proposals]
-    held.constraint.let_go()
+    held.constraint.write = hold_after_the_third
+    assert held.step() == WANTED[:3]
     assert held.step() == []
     assert held.group.waits
     held.ripen()
-    assert held.finish() == WANTED
+    assert held.finish() == WANTED[3:]
     fed = len(PROMPT) + len(WANTED) - 1
     assert held.kept == [({fed}, fed)]
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_no_step_waits_for_another_mask_once_one_was_costly(held, at):
+    made = grammar(held)
+    write = held.constraint.write
+
+    def write_at_a_cost(mask):
+        write(mask)
+        held.constraint.shared.costly = len(made) >= at
+
+    held.constraint.write = write_at_a_cost
+    assert held.step() == WANTED[:at]
+    assert made == list(range(at))
+    later = []
+    while held.group.alive:
+        later.append(held.step())
+    assert [token for tokens in later for token in tokens] == WANTED[at:]
+    assert max(map(len, later)) == 1, "something was proposed"
 
 
 def test_a_drafted_row_that_leaves_while_it_waits_drops_its_mask_and_keeps_no_caches(held):
