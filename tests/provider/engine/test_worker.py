@@ -1,11 +1,13 @@
 """The turns of the MLX thread, made one by one."""
 
 import random
+import sys
+from collections import Counter
 
 import pytest
 
 from provider.embedded import MODEL_PATH
-from provider.engine.inbox import SyncInbox
+from provider.engine.inbox import AsyncInbox, SyncInbox
 from provider.engine.memory_pool import MemoryPool
 from provider.engine.memory_turn import MAX_PASSED
 from provider.engine.messages import RunFailed, RunFinished, RunRequest
@@ -40,9 +42,9 @@ def worker(embedded):
     made.free()
 
 
-def submitted(worker, key, max_tokens=6, client=None, prompt=PROMPT, **details):
+def submitted(worker, key, max_tokens=6, client=None, prompt=PROMPT, inbox=SyncInbox, **details):
     options = GenerationOptions(temperature=0.0, max_tokens=max_tokens, client=client)
-    run = Run(key, "m", RunRequest(prompt, options, **details), SyncInbox())
+    run = Run(key, "m", RunRequest(prompt, options, **details), inbox())
     worker.runs.add(run)
     worker.submit(run)
     return run
@@ -217,4 +219,42 @@ def test_prompts_of_random_lengths_are_read_in_few_shapes_beside_a_stream(embedd
     # Each size is at a multiple of itself.
     assert all(size in (32, 64, 128, 256) for size, _ in measured.shapes)
     assert all(at % size == 0 for size, at in measured.shapes)
+    made.free()
+
+
+def calls_of_a_step(worker, runs, steps=10):
+    """Return the calls of Python's functions and of C's in a decode step of streams."""
+    while any(run.tokens < 3 for run in runs):
+        worker.turn()
+    calls = Counter()
+
+    def count(_frame, event, _argument):
+        calls[event] += 1
+
+    sys.setprofile(count)
+    for _ in range(steps):
+        worker.turn()
+    sys.setprofile(None)
+    return calls["call"] / steps, calls["c_call"] / steps
+
+
+# A little more than was counted on the embedded model with Python 3.11; the model's pass is in it.
+CALLS, CALLS_OF_C = 335, 175  # in a step of one stream
+MORE_CALLS, MORE_CALLS_OF_C = 18, 27  # for each further one
+
+
+async def test_a_decode_step_calls_no_more_functions_than_before(embedded):
+    settings = EngineSettings(max_batch=8, max_unread=10**6, warmup=False)
+    made = Worker("m", lambda: embedded, settings, Sampling(), MemoryPool(1 << 40), lambda: None)
+    for _ in made.loading():
+        pass
+    prompts = [[40 + key, *PROMPT] for key in range(8)]
+    runs = [submitted(made, 0, 60, None, prompts[0], AsyncInbox)]
+    one, one_of_c = calls_of_a_step(made, runs)
+    assert one < CALLS
+    assert one_of_c < CALLS_OF_C
+    runs += [submitted(made, key, 60, None, prompts[key], AsyncInbox) for key in range(1, 8)]
+    eight, eight_of_c = calls_of_a_step(made, runs)
+    assert (eight - one) / 7 < MORE_CALLS
+    assert (eight_of_c - one_of_c) / 7 < MORE_CALLS_OF_C
     made.free()
