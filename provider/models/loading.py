@@ -29,6 +29,7 @@ from provider.runtime.mlx_lm import (
 from provider.runtime.mlx_lm import version as mlx_lm_version
 
 __all__ = [
+    "header_of",
     "image_processor_of",
     "load",
     "loading",
@@ -45,11 +46,22 @@ HALVES = (mx.float16, mx.bfloat16)
 MAX_REASON = 300  # characters of an error's reason; some errors list every weight
 
 
-def tokenizer_of(path: Path) -> Any:
-    """Return a tokenizer for the calling thread. Raises ModelLoadingError."""
+def header_of(path: Path) -> Header | None:
+    """Return the header of a GGUF file, None for a folder. Raises ModelLoadingError."""
+    try:
+        return read_header(path) if path.is_file() else None
+    except (OSError, ValueError) as error:
+        raise _loading_error(path, error) from error
+
+
+def tokenizer_of(path: Path, header: Header | None = None) -> Any:
+    """Return a tokenizer for the calling thread. Raises ModelLoadingError.
+
+    A GGUF file's `header` is read if it isn't given.
+    """
     try:
         if path.is_file():
-            return with_own_reading(tokenizer_of_header(read_header(path)))
+            return with_own_reading(tokenizer_of_header(header or read_header(path)))
         ends = load_config(path).get("eos_token_id")
         return with_own_reading(load_tokenizer(path, eos_token_ids=ends))
     except Exception as error:
@@ -84,6 +96,7 @@ def loading(
     adapter: Path | None = None,
     base: LoadedModel | None = None,
     tokenizer: Any = None,
+    header: Header | None = None,
     dense_room: int = 0,
 ) -> Loading:
     """Load the weights on the calling thread, which must be the one that will use them.
@@ -93,15 +106,15 @@ def loading(
     more than ten times slower there; packed weights do so if all then take at most `dense_room`
     bytes. With an `adapter`, its weights (LoRA, DoRA) are applied to the model, and those of
     `base`, the same model without the adapter, are shared. A `draft` model is loaded too, and must
-    have the same vocabulary. A given `tokenizer` belongs to the calling thread from now on. Raises
-    ModelLoadingError.
+    have the same vocabulary. A given `tokenizer` belongs to the calling thread from now on. A GGUF
+    file's `header` is read if it isn't given. Raises ModelLoadingError.
     """
     try:
-        unread = _unread(path, base, dense_room)
+        unread = _unread(path, header, base, dense_room)
         loaded = _loaded(unread, adapter, base, tokenizer)
         steps, total = unread.reading(base), unread.nbytes(base)
         if draft is not None:
-            drafting = _unread(draft, None, dense_room - total)
+            drafting = _unread(draft, None, None, dense_room - total)
             _add_draft(loaded, _loaded(drafting, None, None, None), path, draft)
             steps = itertools.chain(steps, drafting.reading(None))
             total += drafting.nbytes(None)
@@ -159,10 +172,10 @@ class _Unread:
         return [array for array in _arrays(self.model) if id(array) not in shared]
 
 
-def _unread(path: Path, base: LoadedModel | None, room: int) -> _Unread:
+def _unread(path: Path, header: Header | None, base: LoadedModel | None, room: int) -> _Unread:
     """Return a model; mlx-vlm makes it if it supports the model's images."""
     if path.is_file():
-        header = read_header(path)
+        header = header or read_header(path)
         unread = UnreadModel(header, dense=_is_dense_gguf(header, base, room))
         return _Unread(path, unread.model, unread.config, unread)
     made = load_vision_model(path) if supports_images(path) else load_model(path, lazy=True)
@@ -201,7 +214,8 @@ def _loaded(
         load_adapters(model, str(adapter))
     if on_cpu():
         model.apply(_as_fast_float)
-    tokenizer = tokenizer or tokenizer_of(path)
+    header = None if unread.gguf is None else unread.gguf.header
+    tokenizer = tokenizer or tokenizer_of(path, header)
     text_config = unread.config.get("text_config") or unread.config
     return LoadedModel(
         model=model,

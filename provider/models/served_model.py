@@ -25,7 +25,8 @@ from provider.formats.chat_template import ChatTemplate
 from provider.formats.families import what_is_missing
 from provider.interface import ModelInfo, ModelLoadingError
 from provider.models.dense_weights import dense_room
-from provider.models.loading import image_processor_of, loading, tokenizer_of
+from provider.models.gguf.header import Header
+from provider.models.loading import header_of, image_processor_of, loading, tokenizer_of
 from provider.models.prompt_thread import PromptThread
 from provider.models.request_builder import Call, RequestBuilder
 from provider.models.source import ModelSource, resolve, resolve_adapter
@@ -87,6 +88,7 @@ class ServedModel:
         self._prompts = PromptThread(self._settings.max_prompt_seconds)
         self._preparing: Future[RequestBuilder] | None = None
         self._files: tuple[Path, Path | None, Path | None, Any] | None = None
+        self._header: Header | None = None  # of a GGUF file, until the weights are loaded
 
     @property
     def name(self) -> str:
@@ -270,10 +272,12 @@ class ServedModel:
         draft = None if source.draft is None else resolve(source.draft, tell)
         adapter = None if source.adapter is None else resolve_adapter(source.adapter, tell)
         path = resolve(source.path, tell)
-        self._files = (path, draft, adapter, tokenizer_of(path))
+        header = self._header = header_of(path)
+        self._files = (path, draft, adapter, tokenizer_of(path, header))
         weights = self.engine.load()
         try:
-            template, image_processor = ChatTemplate(tokenizer_of(path)), image_processor_of(path)
+            template = ChatTemplate(tokenizer_of(path, header))
+            image_processor = image_processor_of(path)
         except ModelLoadingError:
             self.engine.close(0)  # frees the weights, which could be neither used nor unloaded
             raise
@@ -308,6 +312,7 @@ class ServedModel:
     def _steps(self) -> Loading:
         assert self._files is not None
         path, draft, adapter, tokenizer = self._files
+        header, self._header = self._header, None
         base: LoadedModel | None = None
         if self._base is not None:
             base = self._base.engine.model
@@ -317,7 +322,13 @@ class ServedModel:
         free = self._memory.limit - self._memory.held_by_others(None)
         room = dense_room(self._settings.dequantise, free)
         return loading(
-            path, draft, adapter=adapter, base=base, tokenizer=tokenizer, dense_room=room
+            path,
+            draft,
+            adapter=adapter,
+            base=base,
+            tokenizer=tokenizer,
+            header=header,
+            dense_room=room,
         )
 
 

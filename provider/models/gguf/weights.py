@@ -43,7 +43,7 @@ class UnreadModel:
     """
 
     def __init__(self, header: Header, *, dense: bool):
-        self._header = header
+        self.header = header
         self._shape = shape_of(header)
         # Where each tensor goes: a module, and the name of one of its parameters.
         self._places = {
@@ -60,10 +60,10 @@ class UnreadModel:
 
     def reading(self) -> Generator[int, None, None]:
         """Read the weights into the model in steps; yield the bytes that each step has made."""
-        tensors = [self._header.tensors[name] for name in self._places]
+        tensors = [self.header.tensors[name] for name in self._places]
         for tensor in sorted(tensors, key=lambda tensor: tensor.begin):
             parts: dict[str, list[Any]] = {}
-            for rows in _rows(self._header.path, tensor):
+            for rows in _rows(self.header.path, tensor):
                 made = self._parameters(tensor, rows)
                 mx.eval(made)
                 for name, array in made.items():
@@ -78,7 +78,7 @@ class UnreadModel:
         """Return the bits of each module whose weight stays packed."""
         return {
             self._places[name][0]: PACKED_BITS[tensor.type]
-            for name, tensor in self._header.tensors.items()
+            for name, tensor in self.header.tensors.items()
             if name in self._places and _stays_packed(tensor)
         }
 
@@ -105,7 +105,7 @@ class UnreadModel:
                 raise GGUFError(
                     f"its tensor `{name}` is unknown in a {self._shape.model_type} model"
                 )
-            shape, wanted = self._header.tensors[name].shape, self._wanted(place, parameter)
+            shape, wanted = self.header.tensors[name].shape, self._wanted(place, parameter)
             if shape != wanted:
                 raise GGUFError(f"its tensor `{name}` has the shape {shape} instead of {wanted}")
         there = {f"{place}.{parameter}" for place, parameter in self._places.values()}

@@ -12,11 +12,14 @@ from provider.engine.memory_pool import MemoryPool
 from provider.engine.mlx_thread import MlxThread
 from provider.engine.model import LoadProgress
 from provider.interface import GenerationError, ModelNotFoundError
+from provider.models.gguf.header import read_header
 from provider.models.request_builder import Call
 from provider.models.served_model import BETWEEN_CALLS_S, ServedModel
 from provider.models.source import ModelSource
 from provider.options import GenerationOptions
 from provider.settings import EngineSettings
+from tests.support.gguf_files import gguf_of, split_as_gpt2
+from tests.support.tiny_models import QWEN3, write_model
 
 
 class NeverLoaded(ServedModel):
@@ -31,8 +34,8 @@ class NeverLoaded(ServedModel):
 def serve():
     thread, made = MlxThread(), []
 
-    def one(kind=ServedModel, path=None, **options):
-        source = ModelSource("m", path)
+    def one(kind=ServedModel, path=None, draft=None, **options):
+        source = ModelSource("m", path, draft)
         memory = MemoryPool(1 << 34)
         made.append(kind(source, EngineSettings(close_grace=0), thread, memory, **options))
         return made[-1]
@@ -54,6 +57,28 @@ def test_a_model_is_loaded_once_for_many_callers(serve):
     assert served.in_use
     assert served.info.loaded
     assert served.info.context_window == 8192
+
+
+@pytest.fixture
+def read_headers():
+    """The paths of GGUF files whose headers are read, on threads that start within the test."""
+    paths = []
+
+    def note(frame, event, _argument):
+        if event == "call" and frame.f_code is read_header.__code__:
+            paths.append(frame.f_locals["path"])
+
+    threading.setprofile(note)
+    yield paths
+    threading.setprofile(None)
+
+
+def test_the_header_of_a_gguf_file_is_read_once(serve, tmp_path, read_headers):
+    folder = split_as_gpt2(write_model(tmp_path / "folder", QWEN3))
+    path = gguf_of(folder, tmp_path / "model.gguf", "qwen3")
+    draft = gguf_of(folder, tmp_path / "draft.gguf", "qwen3")
+    serve(path=str(path), draft=str(draft)).ready().result()
+    assert read_headers == [path, draft]
 
 
 def test_a_model_is_unloaded_and_loaded_again(serve):
