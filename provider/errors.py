@@ -6,7 +6,10 @@ Rule 2: a message can be shown to the caller; everything else goes into `origina
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Dict, Optional, Union  # noqa: UP035 - the contract's own spelling
+
+SHOWN = 40  # characters of a wrong value that its error shows
 
 
 class AbstractLLMError(Exception):
@@ -233,6 +236,33 @@ class MemoryExceededError(ResourceExceededError):
 
 def unlike(name: str, value: Any, expected: str) -> InvalidParameterError:
     """Return the error for an option `name` whose value does not fit the text `expected`."""
-    shown = repr(value)
-    shown = shown if len(shown) <= 40 else shown[:40] + "…"
-    return InvalidParameterError(name, value, f"`{name}` must be {expected}, not {shown}")
+    said = f"`{name}` must be {expected}, not {_shown(value)}"
+    return InvalidParameterError(name, value, said)
+
+
+def _shown(value: Any) -> str:
+    """Return the beginning of a value's repr, without making all of it, which may be megabytes."""
+    shown = ""
+    for piece in _pieces(value):
+        shown += piece
+        if len(shown) > SHOWN:
+            return shown[:SHOWN] + "…"
+    return shown
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    """Yield the repr of a value bit by bit."""
+    match value:
+        case str() | bytes():
+            yield repr(value[: SHOWN + 1])
+        case dict() | list():
+            yield "{" if isinstance(value, dict) else "["
+            for number, item in enumerate(value):
+                yield ", " if number else ""
+                yield from _pieces(item)
+                if isinstance(value, dict):
+                    yield ": "
+                    yield from _pieces(value[item])
+            yield "}" if isinstance(value, dict) else "]"
+        case _:
+            yield repr(value)

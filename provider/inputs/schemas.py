@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from provider.errors import InvalidParameterError
+from provider.errors import InvalidParameterError, unlike
 
 __all__ = ["check_schema", "large_number", "size_of"]
 
@@ -53,7 +53,7 @@ def large_number(path: str, value: Any) -> InvalidParameterError | None:
         elif isinstance(one, list | tuple):
             waiting += [(f"{at}[{i}]", inner) for i, inner in reversed(list(enumerate(one)))]
         elif isinstance(one, int | float) and not -LARGEST <= one <= LARGEST:
-            return _wrong(at, one, f"from -2^53 ({-LARGEST}) to 2^53 in a constraint")
+            return unlike(at, one, f"from -2^53 ({-LARGEST}) to 2^53 in a constraint")
     return None
 
 
@@ -61,7 +61,7 @@ def _schema(path: str, value: Any) -> None:
     if isinstance(value, bool):
         return
     if not isinstance(value, Mapping):
-        raise _wrong(path, value, "a JSON Schema")
+        raise unlike(path, value, "a JSON Schema")
     for name, inner in value.items():
         if name in KEYWORDS:
             KEYWORDS[name](f"{path}.{name}", inner)
@@ -69,7 +69,7 @@ def _schema(path: str, value: Any) -> None:
 
 def _schemas(path: str, value: Any) -> None:
     if not isinstance(value, list | tuple) or not value:
-        raise _wrong(path, value, "a non-empty list of JSON Schemas")
+        raise unlike(path, value, "a non-empty list of JSON Schemas")
     for i, one in enumerate(value):
         _schema(f"{path}[{i}]", one)
 
@@ -84,48 +84,42 @@ def _items(path: str, value: Any) -> None:
 
 def _named(path: str, value: Any) -> None:
     if not isinstance(value, Mapping):
-        raise _wrong(path, value, "an object of JSON Schemas by name")
+        raise unlike(path, value, "an object of JSON Schemas by name")
     for name, one in value.items():
         _schema(f"{path}.{name}", one)
 
 
 def _texts(path: str, value: Any) -> None:
     if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
-        raise _wrong(path, value, "a list of strings")
+        raise unlike(path, value, "a list of strings")
 
 
 def _type(path: str, value: Any) -> None:
     if isinstance(value, str):
         return
     if not isinstance(value, list | tuple) or not value:
-        raise _wrong(path, value, "the name of a type, or a list of them")
+        raise unlike(path, value, "the name of a type, or a list of them")
     _texts(path, value)
 
 
 def _list(path: str, value: Any) -> None:
     if not isinstance(value, list | tuple):
-        raise _wrong(path, value, "a list")
+        raise unlike(path, value, "a list")
 
 
 def _text(path: str, value: Any) -> None:
     if not isinstance(value, str):
-        raise _wrong(path, value, "a string")
+        raise unlike(path, value, "a string")
 
 
 def _count(path: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _wrong(path, value, "a whole number from 0")
+        raise unlike(path, value, "a whole number from 0")
 
 
 def _number(path: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong(path, value, "a number")
-
-
-def _wrong(path: str, value: Any, expected: str) -> InvalidParameterError:
-    shown = repr(value)
-    shown = shown if len(shown) <= 40 else shown[:40] + "…"
-    return InvalidParameterError(path, value, f"`{path}` must be {expected}, not {shown}")
+        raise unlike(path, value, "a number")
 
 
 KEYWORDS: dict[str, Check] = {

@@ -87,6 +87,28 @@ def test_a_long_refused_value_is_shortened():
     assert str(unlike("seed", 1.5, "a whole number")) == "`seed` must be a whole number, not 1.5"
 
 
+class Counted:
+    def __init__(self):
+        self.shown = 0
+
+    def __repr__(self):
+        self.shown += 1
+        return "counted"
+
+
+@pytest.mark.parametrize("several", [list, lambda values: {"a": list(values)}])
+def test_of_a_large_refused_value_only_the_beginning_is_made(several):
+    one = Counted()
+    error = unlike("stop", several([one] * 100_000), "a text")
+    assert "[counted, counted" in str(error)
+    assert one.shown < 10
+
+
+@pytest.mark.parametrize("value", [None, [], {}, [1, "a", {"b": [None]}], {"a": 1, "b": 2.5}, ()])
+def test_a_short_refused_value_is_shown_as_python_shows_it(value):
+    assert str(unlike("stop", value, "a text")) == f"`stop` must be a text, not {value!r}"
+
+
 def test_a_plain_error_crosses_processes():
     again = pickle.loads(pickle.dumps(ResourceExceededError("later")))
     assert (type(again), str(again)) == (ResourceExceededError, "later")
