@@ -157,7 +157,8 @@ class Settings:
     )
     resume_total_bytes: int = _setting(
         64 << 20,
-        "frames kept of all resumable generations that ended while their client was away",
+        "frames kept of all resumable generations whose client is away: of those that have ended, "
+        "and of those that go on",
         "Limits",
         min=0,
     )
@@ -248,6 +249,13 @@ class Settings:
     outbox_bytes: int = _setting(
         64 * 1024,
         "text that waits for a slow client before its generations pause",
+        "Limits",
+        min=1,
+    )
+    outbox_total_bytes: int = _setting(
+        64 << 20,
+        "text that waits for all slow clients together; each has a quarter of what is left of it "
+        "at most, so that those who come late have as much as the others",
         "Limits",
         min=1,
     )

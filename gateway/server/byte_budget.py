@@ -1,4 +1,4 @@
-"""A number of bytes that all connections share, of which each client may have a part.
+"""Numbers of bytes that all connections share, of which each client may have a part.
 
 Pure: no I/O and no clock.
 """
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from gateway.server.rates import Counts
 
-__all__ = ["ByteBudget", "Claim"]
+__all__ = ["ByteBudget", "Claim", "SharedBuffer"]
+
+PART = 4  # what each may have of a shared buffer is one in PART of what is left of it
 
 
 @dataclass(eq=False)
@@ -93,3 +95,19 @@ class ByteBudget:
                 self._waiting.remove(claim)
                 self.add(claim.client, claim.size)
                 claim.granted()
+
+
+class SharedBuffer:
+    """Bytes that wait for all clients, of which each may have less, the fewer are left.
+
+    So those that come late have as much as those that came early, and all together have no more
+    than `limit`, but for the last piece of each.
+    """
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self.held = 0
+
+    def share(self, most: int) -> int:
+        """Return how many bytes one may have now, `most` at most."""
+        return min(most, (self.limit - self.held) // PART)

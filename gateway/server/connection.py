@@ -1,7 +1,7 @@
 """Runs a `Session` on a WebSocket, with one task that reads and one that writes.
 
-Rule 1: while more than a generation's share of `outbox_bytes` waits for the client, or its window
-is closed, no response is taken from its provider.
+Rule 1: while more than a generation's share of `outbox_bytes`, or of what is left for all clients,
+waits for the client, or its window is closed, no response is taken from its provider.
 Rule 2: while more than MAX_WAITING events, or MAX_WAITING_BYTES of answers to its frames, wait for
 the client, nothing is read from the client.
 Rule 3: a client that takes no bytes for `write_timeout_s` is aborted, without a close frame, which
@@ -285,6 +285,7 @@ class Connection:
             task.subscriber.lose(task)
             task.subscriber = self
         self._tasks[task.generation] = task
+        self._count_waiting(task, task.generation.waiting_bytes)
         task.wake()
 
     def _follow(self, task: GenerationTask, frame: Resume) -> Refusal | None:
@@ -310,6 +311,7 @@ class Connection:
     def lose(self, task: GenerationTask) -> None:
         """Stop sending a generation that another connection has taken over."""
         self._tasks.pop(task.generation, None)
+        self._count_nothing(task)
         why = Refusal(ErrorCode.NOT_RESUMABLE, "another connection has taken it over")
         self._session.lose(task.generation, why)
         self._wake_writer.set()
@@ -327,6 +329,7 @@ class Connection:
         left = code == CloseCode.GOING_AWAY
         for task in list(self._tasks.values()):
             generation = task.generation
+            self._count_nothing(task)
             if generation.resumable and not gone and (generation.keep_on_close or not left):
                 self._generations.resume_store.keep(task)
             else:
@@ -343,6 +346,8 @@ class Connection:
         """Send the new events of a generation, at once if the socket can take them."""
         self._session.enqueue(task.generation)
         self._write_now()
+        if task.generation.waiting_bytes + task.leaving_bytes != task.waiting_bytes:
+            self._count_waiting(task, task.generation.waiting_bytes + task.leaving_bytes)
 
     def must_wait(self, generation: Generation) -> bool:
         """Return whether the window is closed, or too much text waits for the client."""
@@ -351,7 +356,17 @@ class Connection:
         if generation.waiting_bytes <= MIN_SHARE:
             return False
         share = self._settings.outbox_bytes // max(1, len(self._tasks))
-        return generation.waiting_bytes > share
+        return generation.waiting_bytes > self._generations.outbox.share(share)
+
+    def _count_waiting(self, task: GenerationTask, size: int) -> None:
+        """Count `size` bytes of text that wait for the client, instead of those before."""
+        self._generations.outbox.held += size - task.waiting_bytes
+        task.waiting_bytes = size
+
+    def _count_nothing(self, task: GenerationTask) -> None:
+        """Stop counting the text of a generation that leaves this connection."""
+        task.leaving_bytes = 0
+        self._count_waiting(task, 0)
 
     # Writing.
 
@@ -382,6 +397,7 @@ class Connection:
             while True:
                 while self._session.waiting:
                     events, generation = self._session.pop_events()
+                    self._note_leaving(generation)
                     for count, event in enumerate(events, 1):
                         await self._send(self._dialect.encode(event))
                         if not count % MAX_AT_ONCE:
@@ -398,6 +414,11 @@ class Connection:
         finally:
             self._writing = False  # so that `_flush` does not wait for a writer that has ended
             self._flushed.set()
+
+    def _note_leaving(self, generation: Generation | Follower | None) -> None:
+        """Note what was taken out of a generation's waiting text, which counts until written."""
+        if isinstance(generation, Generation) and (task := self._tasks.get(generation)):
+            task.leaving_bytes = max(0, task.waiting_bytes - generation.waiting_bytes)
 
     async def _let_others_run(self) -> None:
         self._sending = True  # so that nothing is written between these events
@@ -423,6 +444,9 @@ class Connection:
             if isinstance(generation, Follower) and generation.over:
                 self._part(generation)
             return
+        if task.waiting_bytes:
+            task.leaving_bytes = 0
+            self._count_waiting(task, task.generation.waiting_bytes)
         if not task.generation.live and task.generation.over:
             del self._tasks[task.generation]
             self._generations.resume_store.keep(task)

@@ -96,6 +96,8 @@ class GenerationTask:
         self.followers: dict[Follower, Callable[[Follower], None]] = {}
         self._max_seconds = max_seconds
         self._max_prompt_tokens = max_prompt_tokens  # limit of a prompt, in tokens
+        # What its subscriber has counted for it, and of that what is on its way to the socket.
+        self.waiting_bytes = self.leaving_bytes = 0
         self._may_read = asyncio.Event()  # set while responses may be taken
         self._may_read.set()
 

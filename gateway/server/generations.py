@@ -15,7 +15,7 @@ from gateway.protocol.codes import ErrorCode
 from gateway.protocol.events import Refusal
 from gateway.protocol.frames import Generate, Resume
 from gateway.protocol.generation import Generation
-from gateway.server.byte_budget import ByteBudget
+from gateway.server.byte_budget import ByteBudget, SharedBuffer
 from gateway.server.closing import all_end
 from gateway.server.generation_task import GenerationTask, Subscriber
 from gateway.server.limits import RETRY_AFTER_S, Load, refusal
@@ -43,6 +43,7 @@ class Generations:
         self.metrics = Metrics()
         self._metrics_text = KeptText()
         self.connections = 0
+        self.outbox = SharedBuffer(settings.outbox_total_bytes)  # text that waits for all clients
         self.decoding = asyncio.Lock()  # of large messages, one at a time
         # Bytes of large messages that are on their way, and of those whose prompts are not built.
         half = settings.request_bytes // 2
@@ -193,6 +194,7 @@ class Generations:
             "generations": self.live,
             "tickets": len(self.resume_store),
             "lost_generations": self.resume_store.waiting,
+            "waiting_text_bytes": self.outbox.held,
             "ready": int(provider.health().ready and not self.draining),
         }
         return exposition(self.metrics, now, provider.statistics())

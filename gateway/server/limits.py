@@ -42,6 +42,7 @@ ENFORCERS: dict[str, str] = {
     "resume_bytes": "connection.Connection.__init__",
     "resume_total_bytes": "generations.Generations.__init__",
     "outbox_bytes": "connection.Connection.must_wait",
+    "outbox_total_bytes": "generations.Generations.__init__",
     "kernel_buffer_bytes": "server.Gateway._bound_kernel_buffer",
     "write_timeout_s": "connection.Connection._check_write_time",
     "message_timeout_s": "reading.MeteredConnection.__init__",

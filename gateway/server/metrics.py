@@ -149,6 +149,7 @@ NOW = {
     "generations": "Live generations, queued ones included",
     "tickets": "Generations that can be resumed",
     "lost_generations": "Generations whose client has lost its connection",
+    "waiting_text_bytes": "Text that waits for slow clients",
     "ready": "1 if a generation can begin now",
 }
 TOTALS = {

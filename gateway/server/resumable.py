@@ -1,8 +1,9 @@
 """The resumable generations by ticket, for clients that have lost their connection.
 
-A generation without a connection goes on until it holds `keep_bytes`, then waits; its followers
-read what it holds. One that has ended is kept too, because its last frames may not have arrived.
-After `ttl_s` seconds without a connection it is forgotten, and stopped if it still runs.
+A generation without a connection goes on until it holds `keep_bytes`, or its part of what all such
+generations may hold, then waits; its followers read what it holds. One that has ended is kept too,
+because its last frames may not have arrived. After `ttl_s` seconds without a connection it is
+forgotten, and stopped if it still runs.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import time
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.events import Refusal
 from gateway.protocol.generation import Generation
+from gateway.server.byte_budget import SharedBuffer
 from gateway.server.generation_task import GenerationTask
 
 __all__ = ["ResumeStore"]
 
 
+MIN_HELD = 64 * 1024  # bytes that each may hold, however many there are
 NO_LONGER = Refusal(ErrorCode.NOT_RESUMABLE, "the generation is no longer kept")
 
 
@@ -26,7 +29,8 @@ class ResumeStore:
 
     def __init__(self, ttl_s: float, max_bytes: int):
         self._ttl_s = ttl_s
-        self._max_bytes = max_bytes
+        self._max_bytes = max_bytes  # of ended ones, and of live ones
+        self._live = SharedBuffer(max_bytes)  # what the live ones hold
         self._tasks: dict[str, GenerationTask] = {}
         self._disconnected: dict[
             GenerationTask, asyncio.TimerHandle
@@ -93,16 +97,24 @@ class ResumeStore:
 
     def notify(self, task: GenerationTask) -> None:
         """Let the followers read what there is; nobody else takes it now."""
+        if task in self._disconnected:
+            self._count(task, task.generation.held_bytes if task.generation.live else 0)
         if task.followers:
             task.generation.number()
             task.tell_followers()
 
     def must_wait(self, generation: Generation) -> bool:
         """Return whether the generation holds as many bytes as it may without a client."""
-        return generation.holds_enough
+        held = generation.held_bytes
+        return generation.holds_enough or held > max(MIN_HELD, self._live.share(held))
 
     def lose(self, task: GenerationTask) -> None:
         """Stop the timer of a generation that has a connection again."""
         timer = self._disconnected.pop(task, None)
         if timer is not None:
             timer.cancel()
+            self._count(task, 0)
+
+    def _count(self, task: GenerationTask, size: int) -> None:
+        self._live.held += size - task.waiting_bytes
+        task.waiting_bytes = size

@@ -1,6 +1,6 @@
 """Who may have how many of the bytes that all share."""
 
-from gateway.server.byte_budget import ByteBudget
+from gateway.server.byte_budget import PART, ByteBudget, SharedBuffer
 
 
 def claims(budget, *wanted):
@@ -69,3 +69,15 @@ def test_nothing_is_kept_of_a_client_without_bytes():
     budget.add("b", 7)
     budget.add("b", -7)
     assert (budget.held, budget.of_client("a"), dict(budget._by_client._counts)) == (0, 0, {})
+
+
+def test_shares_of_a_buffer_shrink_so_that_all_fit_and_the_last_has_as_much_as_the_first():
+    buffer, held = SharedBuffer(100_000), [0] * 200
+    assert buffer.share(1000) == 1000
+    while grown := [at for at, size in enumerate(held) if size < buffer.share(50_000)]:
+        for at in grown:
+            held[at] += 10
+            buffer.held += 10
+    assert max(held) - min(held) <= 10
+    assert 0.9 * buffer.limit < buffer.held <= buffer.limit
+    assert min(held) > buffer.limit / (len(held) + PART) - 10

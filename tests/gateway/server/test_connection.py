@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
 import pytest
@@ -90,6 +91,51 @@ async def test_generations_share_what_may_wait_for_one_client():
         await wire.until("chunk")
         assert connection.must_wait(generation)
         generation.waiting_bytes = 0
+
+
+async def test_what_waits_for_all_clients_is_counted_and_bounds_what_waits_for_each():
+    provider = scripted(*[Say("x" * 1000)] * 12_000, Pause(3600))
+    limits = {"outbox_bytes": 40_000, "outbox_total_bytes": 40_000, "kernel_buffer_bytes": 1024}
+    async with running(provider, **limits) as gateway, AsyncExitStack() as stack:
+        outbox = gateway._generations.outbox
+
+        def tasks():
+            return [task for one in gateway._connections for task in one._tasks.values()]
+
+        def held():
+            return [
+                task.generation.waiting_bytes for task in tasks() if not task._may_read.is_set()
+            ]
+
+        for count in range(1, 5):
+            wire = await stack.enter_async_context(wired(gateway, max_queue=1, close_timeout=0.1))
+            await wire.send(Generate(id="a", prompt="hi"))
+            await eventually(lambda count=count: len(held()) == count)
+            on_their_way = sum(task.leaving_bytes for task in tasks())
+            assert outbox.held == sum(held()) + on_their_way
+            assert outbox.held < outbox.limit + 1000
+        first, *_, last = held()
+        assert 1000 < last <= first <= 40_000 / 4 + 2 * 1000
+        for connection in list(gateway._connections):
+            connection._socket.transport.abort()
+        await eventually(lambda: not gateway.connections)
+        assert outbox.held == 0
+
+
+async def test_text_counts_for_the_connection_that_takes_it_over_until_it_is_read():
+    provider = scripted(*[Say("x" * 4000)] * 500)
+    limits = {"outbox_bytes": 40_000, "resume_bytes": 8 << 20, "kernel_buffer_bytes": 1024}
+    async with running(provider, **limits) as gateway:
+        outbox = gateway._generations.outbox
+        async with wired(gateway, max_queue=1, close_timeout=0.1) as stalled:
+            await stalled.send(Generate(id="a", prompt="hi", resumable=True))
+            started = await stalled.receive()
+            await eventually(lambda: outbox.held > 30_000)
+            async with wired(gateway) as other:
+                await other.send(Resume(id="a", ticket=started["ticket"], after=-1))
+                frames = await other.until("done")
+                assert sum(len(frame.get("text", "")) for frame in frames) == 500 * 4000
+                await eventually(lambda: outbox.held == 0)
 
 
 async def test_a_fault_of_the_writer_ends_its_connection_and_no_other():

@@ -7,6 +7,7 @@ import pytest
 
 from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Ack, Cancel, Generate, Resume
 from gateway.server.connection import MAX_FOLLOWERS
+from gateway.server.resumable import MIN_HELD
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import Call, Gate, Pause, Reason, Say, ScriptedProvider
 from tests.support.servers import eventually, running, wired
@@ -59,6 +60,29 @@ async def test_a_lost_client_comes_back_for_the_rest_exactly_once(back):
     assert text_of(frames, "reasoning") == "hm hm "
     assert numbers_of(frames) == list(range(len(numbers_of(frames))))
     assert [f["name"] for f in frames if f["type"] == "tool_call"] == ["f"]
+
+
+async def test_answers_that_go_on_without_their_clients_share_what_they_may_hold():
+    provider = scripted(Say("x"), *[Say("y" * 4000)] * 400, Pause(3600))
+    async with running(provider, resume_total_bytes=1_400_000) as gateway:
+        store = gateway._generations.resume_store
+
+        def held():
+            paused = [task for task in store._disconnected if not task._may_read.is_set()]
+            return [task.generation.held_bytes for task in paused]
+
+        for count in range(1, 4):
+            async with wired(gateway) as wire:
+                _, ticket = await begin(wire)
+                await lose(wire)
+            await eventually(lambda count=count: len(held()) == count)
+        assert sum(held()) == store._live.held < 1_400_000
+        assert max(held()) - min(held()) < 200_000
+        assert MIN_HELD < min(held()) < 400_000
+        async with wired(gateway) as wire:
+            await wire.send(Resume(id="a", ticket=ticket, after=-1))
+            await wire.until("chunk")
+            assert store._live.held == sum(held()[:2])
 
 
 async def test_what_was_sent_is_sent_again_to_who_asks_for_all():
