@@ -7,7 +7,8 @@ Rule 2: a damaged or foreign file is a miss, with one warning, and is removed. O
 opened is a miss too, and stays. Neither ever causes a failure.
 Rule 3: the folder holds at most `max_bytes`, over all models. The least recently used file is
 evicted first.
-Rule 4: the MLX thread calls `save`, `read` and `load`. It never waits for the disk, because the
+Rule 4: a folder that another user can write to is not used, and each model's own is private.
+Rule 5: the MLX thread calls `save`, `read` and `load`. It never waits for the disk, because the
 store has a thread that finds its files and then writes, whose queue is bounded, and another one
 that reads.
 """
@@ -32,10 +33,12 @@ from typing import Any
 from provider.caches.cache_file import Snapshot, caches_in, check_body, read_header
 from provider.caches.kinds import Trimming, can_be_stored, kind_of, size_of, stored_kind
 from provider.caches.prefix_index import WIDTH, PrefixIndex
+from provider.runtime.folders import make_private, refuse_others
 
 __all__ = ["PrefixStore", "Stored"]
 
 FORMAT = "mlx-gateway-prefix-3"
+FOLDERS = "[0-9a-f]" * 16  # pattern of their names, a digest of the model's
 MAX_QUEUED_BYTES = 256 << 20  # caches waiting to be written, which no other limit counts
 
 log = logging.getLogger(__name__)
@@ -183,7 +186,8 @@ class PrefixStore:
 
     def _open(self) -> None:
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_private(self._folder)
+            refuse_others(self._root)
             for entry in self._scan():
                 self._add(entry)
             self._make_room(0)
@@ -260,7 +264,7 @@ class PrefixStore:
     def _make_room(self, nbytes: int) -> None:
         """Remove the least recently used files, of any model, until `nbytes` more fit."""
         files = []
-        for path in self._root.glob("*/*.safetensors"):
+        for path in self._root.glob(f"{FOLDERS}/*.safetensors"):
             with suppress(OSError):  # such as a file that another model's store has just removed
                 files.append((path, path.stat()))
         files = [(path, status) for path, status in files if stat.S_ISREG(status.st_mode)]

@@ -11,9 +11,10 @@ import atexit
 import logging
 import os
 import shutil
-import stat
 import tempfile
 from pathlib import Path
+
+from provider.runtime.folders import make_private
 
 __all__ = ["VARIABLE", "keep_kernels", "let_plans_be_many", "private_folder"]
 
@@ -55,13 +56,7 @@ def private_folder(version: str) -> Path:
     Raises OSError if there can be no folder at all.
     """
     try:
-        kept = _cache() / "mlx-gateway" / "kernels"
-        kept.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if _is_private(kept):
-            folder = kept / version
-            folder.mkdir(mode=0o700, exist_ok=True)
-            return folder
-        log.warning("`%s` is not used for compiled kernels, because others can use it", kept)
+        return _kept_folder(version)
     except (OSError, RuntimeError) as error:  # RuntimeError for a user without a home folder
         log.warning("compiled kernels are not kept: %s", error)
     made = tempfile.mkdtemp(prefix="mlx-gateway-")
@@ -69,18 +64,20 @@ def private_folder(version: str) -> Path:
     return Path(made)
 
 
+def _kept_folder(version: str) -> Path:
+    """Return the folder in the user's cache. Raises OSError or RuntimeError."""
+    kept = _cache().resolve() / "mlx-gateway" / "kernels"
+    make_private(kept)
+    folder = kept / version
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 def _cache() -> Path:
     """Return the cache folder: systemd's for a service, the desktop's, or the usual one."""
     given = os.environ.get("CACHE_DIRECTORY", "").partition(":")[0]
     given = given or os.environ.get("XDG_CACHE_HOME", "")
     return Path(given) if given.startswith("/") else Path.home() / ".cache"
-
-
-def _is_private(folder: Path) -> bool:
-    """Return whether it is a folder, no link, and only this user may use it."""
-    found = folder.lstat()
-    mine = found.st_uid == os.geteuid()
-    return stat.S_ISDIR(found.st_mode) and mine and not found.st_mode & 0o077
 
 
 def _warn_of_writers(folder: Path) -> None:

@@ -330,3 +330,38 @@ async def test_a_restarted_engine_prefills_only_new_tokens(tmp_path, name):
     assert first.usage["cached_tokens"] == 0
     assert second.usage["cached_tokens"] > 16
     assert second.content == first.content
+
+
+def opened_to_all(root, folder):
+    root.chmod(0o777)
+
+
+def linked_elsewhere(root, folder):
+    others = root.parent / "others"
+    others.mkdir()
+    (others / "weights.safetensors").write_bytes(b"of a model")
+    folder.rmdir()
+    folder.symlink_to(others)
+
+
+@pytest.mark.parametrize("spoil", [opened_to_all, linked_elsewhere])
+def test_a_folder_that_others_could_have_changed_is_not_used(tmp_path, caplog, spoil):
+    root = tmp_path / "prefixes"
+    folder = opened(root, 1 << 30, "a model")._folder
+    spoil(root, folder)
+    store = opened(root, 1 << 30, "a model")
+    written(store, range(20), caches_of(20))
+    assert (store.max_bytes, len(store)) == (0, 0)
+    assert "can't use the prefix cache folder" in caplog.text
+    left = [path.name for path in tmp_path.rglob("*.safetensors")]
+    assert left == (["weights.safetensors"] if spoil is linked_elsewhere else [])
+
+
+def test_only_files_in_folders_of_the_store_are_removed_to_make_room(tmp_path):
+    weights = tmp_path / "a model" / "weights.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(bytes(1 << 20))
+    store = opened(tmp_path, 1 << 19, "a model")
+    written(store, range(20), caches_of(20))
+    assert weights.exists()
+    assert len(store) == 1
