@@ -20,13 +20,18 @@ from weakref import WeakSet
 
 from websockets.asyncio.server import ServerConnection
 
+from gateway.server.origins import Proxies, client_address, counted_as, is_trusted
+from gateway.server.rates import Counts
+
 __all__ = [
     "LOG_EVERY_S",
     "Door",
+    "Guests",
     "Rare",
     "Sockets",
     "deepen",
     "raise_limit",
+    "refuse",
     "stop_accepting",
     "tell_rarely_of_accept",
 ]
@@ -132,6 +137,39 @@ def tell_rarely_of_accept(loop: asyncio.AbstractEventLoop) -> None:
     loop.set_exception_handler(handle)
 
 
+class Guests:
+    """Counts the sockets of each address that are not let in yet.
+
+    One address may have half of those that others leave, so that one that comes anew always gets
+    one. Those of a trusted proxy, and of a Unix socket, are of many clients.
+    """
+
+    def __init__(self, most: int, trusted: Proxies):
+        self._most = most
+        self._trusted = trusted
+        self._by_address = Counts()
+        self._rare = Rare()
+
+    def enter(self, peer: str, in_all: int) -> str | None:
+        """Count a socket of a peer, while so many are open in all.
+
+        Return what it is counted as, None if it is one too many.
+        """
+        address = counted_as(client_address(peer, (), ()))
+        own = self._by_address[address]
+        full = own >= max(1, (self._most - in_all + own) // 2)
+        if full and peer and not is_trusted(peer, self._trusted):
+            if self._rare.now():
+                log.warning("%s has %d sockets that are not let in, and gets no more", peer, own)
+            return None
+        self._by_address.add(address)
+        return address
+
+    def leave(self, address: str) -> None:
+        """Stop counting a socket, because it is let in or closed."""
+        self._by_address.remove(address)
+
+
 class Door:
     """Makes a connection of each accepted socket, and refuses those beyond `most`.
 
@@ -191,6 +229,13 @@ class _Refusal(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Stop counting the connection among those that wait to be closed."""
         _lingering.pop(self, None)
+
+
+def refuse(transport: asyncio.Transport) -> None:
+    """Answer a new connection with the status 503, and close it."""
+    refusal = _Refusal()
+    transport.set_protocol(refusal)
+    refusal.connection_made(transport)
 
 
 def _answer() -> bytes:

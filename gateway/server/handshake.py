@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 
 from websockets.http11 import Request
 
 from gateway.configuration.settings import Settings
 from gateway.protocol.codes import CloseCode
+from gateway.server.byte_budget import ByteBudget
 from gateway.server.descriptors import LOG_EVERY_S, Rare
 from gateway.server.origins import (
     client_address,
@@ -34,10 +36,13 @@ from gateway.server.pages import Page, text_page
 from gateway.server.rates import Counts, Rates
 from gateway.server.tokens import Token, Tokens, from_header
 
-__all__ = ["Handshake", "unauthorized"]
+__all__ = ["Handshake", "too_much_unread", "unauthorized"]
 
 log = logging.getLogger(__name__)
 
+# Bytes of answers to plain GETs that wait for their readers, and the part of what others leave that
+# one address may have. The files of the page have 2 MiB.
+UNREAD_BYTES, UNREAD_SHARE = 32 << 20, 0.5
 PAGES_BURST_S = 10  # seconds whose plain GETs may come at once
 RETRY_AFTER_S = 5  # for a client over a limit of connections
 MAX_TOLD = 64  # refused origins that are logged in LOG_EVERY_S
@@ -67,6 +72,7 @@ class Handshake:
         self._all = 0
         rate = settings.page_rate
         self._pages = Rates(rate, rate * PAGES_BURST_S, time.monotonic())
+        self._unread = ByteBudget(UNREAD_BYTES, UNREAD_SHARE)
         self._max_connections = max_connections or settings.max_connections
         self._rare = Rare()
 
@@ -99,6 +105,17 @@ class Handshake:
         if self._pages.spend(self.address(request, peer), 1, time.monotonic()):
             return None
         return _later(HTTPStatus.TOO_MANY_REQUESTS, "too many requests from this address")
+
+    def hold(self, request: Request, peer: str, size: int) -> Callable[[], None] | None:
+        """Count an answer that waits for its reader; return what ends that, None for one too many.
+
+        `size` is that of the answer in bytes.
+        """
+        address = self.address(request, peer)
+        if not self._unread.fits(address, size):
+            return None
+        self._unread.add(address, size)
+        return partial(self._unread.add, address, -size)
 
     # Origins.
 
@@ -204,6 +221,11 @@ def unauthorized() -> Page:
     """Return the answer to a token that is missing or wrong."""
     reason = "a valid token is required"
     return text_page(HTTPStatus.UNAUTHORIZED, reason, {"WWW-Authenticate": "Bearer"})
+
+
+def too_much_unread() -> Page:
+    """Return the answer to a GET of an address for which too many answers wait."""
+    return _later(HTTPStatus.TOO_MANY_REQUESTS, "read the answers before you ask for more")
 
 
 def _later(status: HTTPStatus, reason: str) -> Page:

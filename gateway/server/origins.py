@@ -24,6 +24,7 @@ __all__ = [
     "flags_for",
     "host_allowed",
     "is_loopback",
+    "is_trusted",
     "listed",
     "origins",
     "proxies",
@@ -203,7 +204,7 @@ def client_address(peer: str, forwarded: Sequence[str], trusted: Proxies) -> str
     """
     address = _without_mapping(peer)
     hops = [hop.strip() for value in forwarded for hop in value.split(",")]
-    while hops and _is_trusted(address, trusted):
+    while hops and is_trusted(address, trusted):
         hop = _without_port(hops.pop())
         if not _is_address(hop):
             break
@@ -238,7 +239,8 @@ def _without_port(hop: str) -> str:
     return hop if found is None else found[1] or found[2]
 
 
-def _is_trusted(address: str, trusted: Proxies) -> bool:
+def is_trusted(address: str, trusted: Proxies) -> bool:
+    """Return whether an address, "" on a Unix socket, is that of a trusted proxy."""
     if not address:
         return UNIX in trusted
     if not _is_address(address):

@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
@@ -39,6 +39,7 @@ from websockets.typing import Data
 from gateway.configuration.settings import Settings
 from gateway.protocol.codes import CloseCode
 from gateway.server.byte_budget import ByteBudget, Claim
+from gateway.server.descriptors import Guests, refuse
 from gateway.server.inflating import Deflate, Inflation, Packed, Slices
 from gateway.server.rates import Rate, Rates
 
@@ -169,6 +170,8 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         "_ended",
         "_first_frames",
         "_frames",
+        "_guest",
+        "_guests",
         "_inflation",
         "_later",
         "_let_in",
@@ -186,6 +189,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         "_throttled",
         "_turn",
         "_unread_pongs",
+        "on_lost",
     )
 
     def __init__(
@@ -196,6 +200,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         budget: ByteBudget,
         rates: ClientRates,
         slices: Slices,
+        guests: Guests,
         **options: Any,
     ):
         super().__init__(*given, **options)
@@ -203,6 +208,8 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self._budget = budget
         self._rates = rates
         self._slices = slices
+        self._guests = guests
+        self._guest: str | None = None  # the address as which it counts until it is let in
         self._inflation: Inflation | None = None  # of the message that has come last
         self._later: list[Frame] = []  # frames that came behind it
         self._pause: asyncio.TimerHandle | None = None  # while the client's rate is used up
@@ -222,6 +229,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self._max_bytes = settings.max_frame_bytes
         self._message_timeout_s = settings.message_timeout_s
         self._unread_pongs = 0
+        self.on_lost: Callable[[], None] | None = None  # called when the connection has ended
         self._closing = self._cut_off = False
         self._piece = bytearray()
         self._lingering: asyncio.TimerHandle | None = None
@@ -233,6 +241,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
     def let_in(self, client: str | None = None) -> None:
         """Accept messages of all sizes that are allowed, and count them for this client."""
         self._let_in = True
+        self._leave_guests()
         self._client = client
         self.protocol.max_message_size = self._max_bytes
 
@@ -296,6 +305,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         """End the connection."""
         if self._lingering is not None:
             self._lingering.cancel()
+        self._leave_guests()
         self._forget_frame()
         self._forget_pause()
         self._inflation = None
@@ -303,6 +313,8 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self._counted = self._taken = 0
         self._ended = [0] * len(self._ended)
         super().connection_lost(exc)
+        if self.on_lost is not None:
+            self.on_lost()
 
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close the connection; of what the client still sends, only its close frame counts."""
@@ -319,8 +331,20 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; reading goes on after a message only if there is room for the next."""
+        assert isinstance(transport, asyncio.Transport)
+        peer = transport.get_extra_info("peername")
+        address = str(peer[0]) if isinstance(peer, tuple) and peer else ""
+        self._guest = self._guests.enter(address, len(self.server.handler_tasks))
+        if self._guest is None:
+            refuse(transport)
+            return
         super().connection_made(transport)
         self.recv_messages.resume = self._go_on
+
+    def _leave_guests(self) -> None:
+        if self._guest is not None:
+            self._guests.leave(self._guest)
+            self._guest = None
 
     def _go_on(self) -> None:
         waits = self._inflation or (self._claim is not None and self._claim.waits)

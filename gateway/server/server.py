@@ -37,11 +37,12 @@ from gateway.protocol.frames import Ready
 from gateway.server.byte_budget import ByteBudget
 from gateway.server.closing import close
 from gateway.server.connection import Connection
-from gateway.server.descriptors import Door, Sockets, deepen, stop_accepting
+from gateway.server.descriptors import Door, Guests, Sockets, deepen, stop_accepting
 from gateway.server.generations import Generations, client_name
-from gateway.server.handshake import Handshake, unauthorized
+from gateway.server.handshake import Handshake, too_much_unread, unauthorized
 from gateway.server.inflating import DeflateFactory, Slices
 from gateway.server.logs import LIBRARY, fields, unexpected
+from gateway.server.origins import proxies
 from gateway.server.pages import (
     PROBES,
     SHARED,
@@ -345,9 +346,16 @@ class Gateway:
     def _process_request(self, client: MeteredConnection, request: Request) -> Response | None:
         """Answer a plain GET, refuse a client that may not connect, let a WebSocket through."""
         page = self._answer(client, request)
-        if page is not None and path_of(request) in SHARED:
+        if page is None:
+            return None
+        head = request.method == "HEAD"
+        client.on_lost = self._handshake.hold(request, _peer(client), 0 if head else len(page.body))
+        if client.on_lost is None:
+            page = too_much_unread()
+            self._refused(page.status)
+        if path_of(request) in SHARED:
             page = shared(page, self._handshake.reader(request))
-        return None if page is None else _response(page, head=request.method == "HEAD")
+        return _response(page, head=head)
 
     def _answer(self, client: MeteredConnection, request: Request) -> Page | None:
         route = self._routing.find(request)
@@ -381,8 +389,10 @@ class Gateway:
 
 def options_of(settings: Settings, arriving: ByteBudget) -> dict[str, Any]:
     """Return the arguments of websockets' `serve` that come from the settings."""
+    most = Sockets.allowed(settings.max_connections).all
+    guests = Guests(most, proxies(settings.trusted_proxies))
     rates = ClientRates(settings)
-    shared: dict[str, Any] = {"turn": Turn(), "budget": arriving, "rates": rates}
+    shared: dict[str, Any] = {"turn": Turn(), "budget": arriving, "rates": rates, "guests": guests}
     make = partial(MeteredConnection, settings=settings, slices=Slices(), **shared)
     return {
         "compression": None,  # the library's own inflates a whole message at once

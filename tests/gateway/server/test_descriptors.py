@@ -5,21 +5,25 @@ import gc
 import resource
 import socket
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from urllib.parse import urlsplit
+
+import pytest
 
 from gateway.server import descriptors
 from gateway.server.descriptors import (
     FOR_REQUESTS,
     RESERVED,
+    Guests,
     Rare,
     Sockets,
     raise_limit,
     tell_rarely_of_accept,
 )
+from gateway.server.origins import proxies
 from provider.scripted import ScriptedProvider
 from tests.support.programs import GATEWAY
-from tests.support.servers import TIMEOUT, Command, eventually, running
+from tests.support.servers import TIMEOUT, Command, eventually, get, running
 
 FILES = 300  # that the process of a test may open
 FEW_FILES = ["bash", "-c", f'ulimit -n {FILES}; exec "$0" "$@"', sys.executable, *GATEWAY]
@@ -50,6 +54,50 @@ def test_the_limit_is_raised_as_far_as_is_needed_and_allowed():
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+def test_one_address_has_half_of_the_sockets_that_others_leave():
+    guests, count = Guests(100, proxies("10.0.0.0/8")), 0
+
+    def entered(peer):
+        nonlocal count
+        before = count
+        while count - before < 60 and guests.enter(peer, count) is not None:
+            count += 1
+        return count - before
+
+    peers = ("1.2.3.4", "::ffff:1.2.3.4", "5.6.7.8", "9.9.9.9")
+    assert [entered(peer) for peer in peers] == [50, 0, 25, 12]
+    assert entered("10.0.0.1") == 60, "a proxy's are many clients'"
+    guests.leave("1.2.3.4")
+    assert guests.enter("1.2.3.4", 87) is None, "others have taken them"
+    assert guests.enter("1.2.3.4", 40) == "1.2.3.4"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.1 alone is this machine")
+async def test_sockets_that_ask_for_nothing_leave_some_for_other_addresses():
+    async with running(ScriptedProvider()) as gateway, AsyncExitStack() as stack:
+        kept = []  # a writer that is forgotten closes its connection
+
+        async def connected(address):
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", gateway.port, local_addr=(address, 0)
+            )
+            stack.callback(writer.transport.abort)
+            kept.append(writer)
+            return reader
+
+        await connected("127.0.0.1")
+        await eventually(lambda: len(gateway._door._made) == 1)
+        [own] = gateway._door._made
+        own._guests._most = 41
+        silent = [await connected("127.0.0.2") for _ in range(21)]
+        assert (await silent[-1].readline()).startswith(b"HTTP/1.1 503 ")
+        assert len(gateway._server.handler_tasks) == 21
+        assert (await get(gateway, "/healthz"))[0] == 200
+        await stack.aclose()
+        await eventually(lambda: not gateway._server.handler_tasks)
+        assert not own._guests._by_address._counts
+
+
 def answer_to(address, request=b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"):
     with socket.create_connection(address, TIMEOUT) as client:
         client.sendall(request)
@@ -74,7 +122,7 @@ def test_a_server_out_of_descriptors_says_so_and_goes_on():
     finally:
         _, _, said = command.finish(15)
     assert "`max_connections` is cut from 4096 to" in said
-    assert said.count("sockets are open, the most that the process may have") == 1
+    assert said.count("sockets that are not let in, and gets no more") == 1
     assert len(said.splitlines()) < 10
 
 

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import hashlib
 import logging
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,7 +15,7 @@ from gateway.configuration.settings import Settings
 from gateway.dialects.native import BEARER_PROTOCOL
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Generate, Hello, Ping
-from gateway.server.handshake import MAX_TOLD, Handshake
+from gateway.server.handshake import MAX_TOLD, UNREAD_SHARE, Handshake
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import Pause, Say, ScriptedProvider
 from tests.support.servers import (
@@ -263,3 +263,33 @@ async def test_a_token_that_expires_meanwhile_asks_for_nothing_more():
                     break
                 await asyncio.sleep(0.05)
             assert (last["code"], last["retryable"]) == ("unauthorized", False)
+
+
+async def test_answers_that_nobody_reads_are_bounded_for_each_address():
+    async with (
+        running(scripted(), trusted_proxies="127.0.0.0/8") as gateway,
+        AsyncExitStack() as stack,
+    ):
+        unread, kept = gateway._handshake._unread, []
+
+        async def ask(address):
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=1024)
+            stack.callback(writer.transport.abort)
+            kept.append(writer)
+            lines = f"GET /screenshot.png HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {address}"
+            writer.write(f"{lines}\r\n\r\n".encode())
+            return (await reader.readline()).split()[1]
+
+        assert await ask("1.2.3.4") == b"200"
+        size = unread.held
+        assert size > 100_000
+        most = int(unread.limit * UNREAD_SHARE / size)
+        for _ in range(most - 1):
+            assert await ask("1.2.3.4") == b"200"
+        assert await ask("1.2.3.4") == b"429"
+        assert await ask("5.6.7.8") == b"200"
+        for writer in kept[:2]:
+            writer.transport.abort()
+        await eventually(lambda: unread.of_client("1.2.3.4") == (most - 2) * size)
+        assert await ask("1.2.3.4") == b"200"
+    assert unread.held == 0
