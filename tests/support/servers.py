@@ -185,10 +185,11 @@ async def eventually(condition):
 class Command:
     """`mlx-gateway serve` in a process of its own; with `program`, the one that is installed there.
 
-    `fresh` gives it a new interpreter, for what happens while it starts.
+    `python` are the arguments of the interpreter, and `fresh` gives it a new one, for what happens
+    while it starts.
     """
 
-    def __init__(self, *arguments, program=None, fresh=False, env=None, cwd=None):
+    def __init__(self, *arguments, program=None, python=GATEWAY, fresh=False, env=None, cwd=None):
         if fresh:
             program = [sys.executable, *GATEWAY]
         environment = {**(os.environ if env is None else env), "NO_COLOR": "1"}
@@ -199,7 +200,7 @@ class Command:
         options = {"env": environment, "cwd": cwd}
         try:
             if program is None:
-                self.process = Program([*GATEWAY, "serve", *arguments], streams, **options)
+                self.process = Program([*python, "serve", *arguments], streams, **options)
             else:
                 self.process = interpreter([*program, "serve", *arguments], streams, **options)
         finally:

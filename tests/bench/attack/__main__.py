@@ -20,9 +20,11 @@ NAMES = sorted(CASES, key=lambda name: SUBJECTS.index(CASES[name].subject))
 
 
 async def run(names):
+    """Run cases, and return their verdicts in the order of these names."""
     with tempfile.TemporaryDirectory() as folder:
         async with opened(Path(folder)) as bench:
-            return [await bench.run(name) for name in names]
+            verdicts = await bench.run(names)
+            return [verdicts[name] for name in names]
 
 
 def main():

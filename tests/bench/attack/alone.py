@@ -1,4 +1,4 @@
-"""Cases with a gateway of their own: it is limited, signalled, damaged, or started anew."""
+"""Cases that compare no times: most have a gateway that is limited, signalled, or damaged."""
 
 import asyncio
 import base64
@@ -10,11 +10,12 @@ import stat
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from gateway.server.tokens import as_toml
 from provider.embedded import MODEL_PATH
 from tests.bench.attack.attacks import MIB
-from tests.bench.attack.bench import COUNTING, MODEL, SCRIPTED, case, ending
+from tests.bench.attack.bench import BRIEF, COUNTING, FEW_FILES, MODEL, SCRIPTED, case, ending
 from tests.bench.attack.gateways import (
     ALICE,
     MALLORY,
@@ -25,8 +26,8 @@ from tests.bench.attack.gateways import (
     start,
     write_tokens,
 )
-from tests.bench.attack.hostile import GONE, Socket, Target, generate, get
-from tests.bench.attack.judging import Check, answers_right, waits
+from tests.bench.attack.hostile import GONE, Socket, generate, get
+from tests.bench.attack.judging import Check, answers_right, told
 from tests.bench.attack.polite import (
     Question,
     Watch,
@@ -36,13 +37,8 @@ from tests.bench.attack.polite import (
     memory_of,
 )
 
-BRIEF = ("--shutdown-grace", "1", "--close-timeout", "1")
-BRIEF_S = 6.0  # what such a gateway may take to end: its grace, two stages of closing, and some
-FEW_FILES = "-n 256"
-
-
-def target(served, seconds=5.0):
-    return Target(served.port, served.tokens, seconds)
+BRIEF_S = 6.0  # what a brief gateway may take to end: its grace, two stages of closing, and some
+untimed = partial(case, timed=False)
 
 
 def ended_in_time(ended, most=BRIEF_S):
@@ -59,7 +55,7 @@ def still_answers(text, expected):
 # Constraints.
 
 
-@case("constraints", "a list of 3,000 choices; a form that becomes too complex")
+@untimed("constraints", "a list of 3,000 choices; a form that becomes too complex")
 async def never_without_its_form(bench):
     served = await bench.shared(MODEL)
     words = [f"{n * 7919 % 99991} pieces of {n}" for n in range(3000)]
@@ -84,25 +80,25 @@ async def never_without_its_form(bench):
     return checks
 
 
-@case("constraints", "a costly schema while no descriptor is left")
+@untimed("constraints", "a costly schema while no descriptor is left")
 async def no_descriptors(bench):
     tokens = write_tokens(bench.new_folder() / "tokens.toml")
-    served = await start(*BRIEF, "--token-file", tokens, program=limited(FEW_FILES))
+    served = await start(*BRIEF, "--token-file", tokens, python=FEW_FILES)
     async with ending(served):
         before = memory_of(served.pid)
         attacker = await Attacker.ready("constraint_without_files", served, 5.0)
         watch = Watch(served.port, SECRETS[ALICE], await bench.counting(MODEL), served.pid)
-        told = await watch.during(attacker.attack())
+        answers = await watch.during(attacker.attack())
         taken = (memory_of(served.pid) - before) / MIB
         checks = [
             Check("memory", f"{taken:.0f} MiB", taken <= 300, "at most 300 MiB"),
-            Check("attacker", str(told.get("answer")), told.get("answer") is not None, "an answer"),
+            Check("attacker", str(answers.get("answer")), "answer" in answers, "an answer"),
             answers_right(watch.seen),
         ]
         return [*checks, ended_in_time(await served.end())]
 
 
-@case("constraints", "integers of 71 bits in a schema")
+@untimed("constraints", "integers of 71 bits in a schema")
 async def big_integers(bench):
     served = await bench.shared(MODEL)
     schema = {"type": "integer", "minimum": 2**70}
@@ -117,61 +113,49 @@ async def big_integers(bench):
 # Counting.
 
 
-@case("counting", "320 connections where the process may have 256 files, again and again")
-async def beyond_the_descriptors(bench):
-    tokens = write_tokens(bench.new_folder() / "tokens.toml")
-    served = await start(*SCRIPTED, "--token-file", tokens, program=limited(FEW_FILES))
+async def waiting_text(served):
+    """Return how many bytes of text wait for the gateway's clients."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    page = (await reader.read()).decode()
+    writer.close()
+    return float(page.partition("\nmlx_gateway_waiting_text_bytes ")[2].partition("\n")[0])
+
+
+@untimed("counting", "30 readers of log-probabilities that have stopped, where 1 MiB may wait")
+async def text_for_all(bench):
+    served = await start(*SCRIPTED, *BRIEF, "--outbox-total-bytes", MIB)
     async with ending(served):
-        right, each = await answer_alone(served.port, SECRETS[ALICE], COUNTING)
-        question = Question(lambda _: COUNTING, lambda _: right, each)
-        quiet = await bench.quiet(SCRIPTED)
-        attacker = await Attacker.ready("connections", served, 4.0)
-        watch = Watch(served.port, SECRETS[ALICE], question, served.pid, one_thread=True)
-        statuses = []
-
-        async def health():
-            for _ in range(5):
-                await asyncio.sleep(0.5)
-                statuses.append(await get(target(served), "/healthz"))
-
-        told, _ = await watch.during(asyncio.gather(attacker.attack(), health()))
-        refused = sum(count for name, count in told.items() if " 503 " in name or " 429 " in name)
-        healthy = 200 in statuses and 0 not in statuses
-        ended = await served.end()
-        lines = ended.log.count("\n")
-        seen = watch.seen
-        return [
-            waits("gap", quiet, seen),
-            waits("ping", quiet, seen),
-            answers_right(seen),
-            Check("/healthz", ", ".join(map(str, statuses)), healthy, "an answer each, and 200"),
-            Check("refused with 503 or 429", f"{refused:,}", refused > 0, "some"),
-            Check("lines logged", f"{lines:,}", lines <= 100, "at most 100"),
-        ]
+        attacker = await Attacker.ready("stalled_log_probabilities", served, 5.0)
+        attack = asyncio.create_task(attacker.attack())
+        waited = []
+        while not attack.done():
+            waited.append(await waiting_text(served) / MIB)
+            await asyncio.sleep(0.2)
+        answers = await attack
+    # The last piece of each is one word, with 20 log-probabilities in 13 KB.
+    most = 1 + answers.get("stalled", 0) * 13_440 / MIB
+    holds = 0.5 <= max(waited) <= most
+    return [Check("waits", f"{max(waited):.1f} MiB", holds, f"0.5 to {most:.1f} MiB")]
 
 
-MEMORY = 36 * MIB  # 9 of which are weights; the KV cache of 4,000 tokens takes 10, of 8,000 20
-
-
-@case("counting", "a run that waits for most of the memory, behind a long one")
-async def memory_queue(bench):
-    tokens = write_tokens(bench.new_folder() / "tokens.toml")
-    quiet, question = await bench.quiet(MODEL), await bench.counting(MODEL)
-    served = await start(*BRIEF, "--token-file", tokens, "--memory-bytes", MEMORY)
+@untimed("counting", "400 connections that send nothing, where the process may have 256 files")
+async def silent_connections(bench):
+    served = await start(*SCRIPTED, *BRIEF, python=FEW_FILES)
     async with ending(served):
-        await answer_alone(served.port, SECRETS[ALICE], COUNTING)  # warms up
-        attacker = await Attacker.ready("memory_queue", served, 3.5)
-        watch = Watch(served.port, SECRETS[ALICE], question, served.pid)
-        told = await watch.during(attacker.attack())
-    said = ", ".join(name for name, count in told.items() if count)
-    right = "the large one waits, then it is started"
-    return [
-        waits("gap", quiet, watch.seen),
-        waits("ping", quiet, watch.seen),
-        waits("first", quiet, watch.seen),
-        answers_right(watch.seen),
-        Check("attacker", said, said == right, right),
-    ]
+        attacker = await Attacker.ready("silent_sockets", served, 3.0)
+        attack = asyncio.create_task(attacker.attack())
+        await asyncio.sleep(1.0)
+        let_in = []
+        for _ in range(5):
+            with suppress(*GONE):
+                newcomer = await Socket.open(served.target())
+                newcomer.abort()
+                let_in.append(newcomer)
+            await asyncio.sleep(0.2)
+        answers = await attack
+    said = f"{len(let_in)} of 5"
+    return [Check("another address, let in", said, len(let_in) == 5, "each time"), told(answers)]
 
 
 # The rest.
@@ -192,7 +176,7 @@ def looping_model(folder):
 async def _sigterm_beside(served, frame):
     """Send a frame and, half a second later, SIGTERM."""
     async with ending(served):
-        socket = await Socket.open(target(served))
+        socket = await Socket.open(served.target())
         await socket.send(frame)
         await asyncio.sleep(0.5)
         ended = await served.end()
@@ -200,20 +184,20 @@ async def _sigterm_beside(served, frame):
     return [ended_in_time(ended)]
 
 
-@case("rest", "SIGTERM while a template loops")
+@untimed("rest", "SIGTERM while a template loops")
 async def sigterm_in_a_template(bench):
     served = await start(*BRIEF, "--model", looping_model(bench.new_folder()))
     return await _sigterm_beside(served, generate(prompt="go round"))
 
 
-@case("rest", "SIGTERM while a prompt of 8 MiB is made")
+@untimed("rest", "SIGTERM while a prompt of 8 MiB is made")
 async def sigterm_in_a_prompt(bench):
     served = await start(*BRIEF)
     frame = generate(prompt="a word or two " * (8 * MIB // 14 - 100))
     return await _sigterm_beside(served, frame)
 
 
-@case("rest", "40 frames of 32 answers under a limit of 2 GiB of address space")
+@untimed("rest", "40 frames of 32 answers under a limit of 2 GiB of address space")
 async def memory_limit(bench):
     tokens = write_tokens(bench.new_folder() / "tokens.toml")
     try:
@@ -224,15 +208,15 @@ async def memory_limit(bench):
         return [Check("start", f"status {error.status}: {said}", holds, "a reason, no signal")]
     async with ending(served):
         attacker = await Attacker.ready("many_answers", served, 4.0)
-        told = await attacker.attack()
+        answers = await attacker.attack()
         alive = served.alive()
         status = "lives" if alive else f"ended with {served.command.process.wait()}"
         checks = [Check("the gateway", status, alive, "lives")]
-        checks.append(Check("attacker", ", ".join(told), True))
+        checks.append(told(answers))
         return checks
 
 
-@case("rest", "prefixes on disk that were cut off, altered and written by others")
+@untimed("rest", "prefixes on disk that were cut off, altered and written by others")
 async def damaged_prefixes(bench):
     folder = bench.new_folder()
     question = {**COUNTING, "system_prompt": "Your name is Marlo. " * 40}
@@ -288,7 +272,7 @@ DAMAGE = (
 )
 
 
-@case("rest", "images of 8,000 by 8,000 and of 60,000 by 1 pixels, in some KB")
+@untimed("rest", "images of 8,000 by 8,000 and of 60,000 by 1 pixels, in some KB")
 async def big_images(bench):
     from PIL import Image
 
@@ -300,7 +284,7 @@ async def big_images(bench):
         fields = {"prompt": "What is this?", "temperature": 0.0, "max_tokens": 40}
         right, each = await answer_alone(served.port, None, fields)
         question = Question(lambda _: fields, lambda _: right, each)
-        watch, told = Watch(served.port, None, question, served.pid), []
+        watch, answers = Watch(served.port, None, question, served.pid), {}
 
         async def show():
             for size in ((8000, 8000), (60_000, 1)):
@@ -309,27 +293,27 @@ async def big_images(bench):
                 shown = base64.b64encode(data.getvalue()).decode()
                 files = [{"name": "big.png", "mime": "image/png", "data": shown}]
                 _, last = await asked(served.port, None, **fields, files=files)
-                told.append(last.get("code") or last["finish_reason"])
+                answers[str(size)] = last.get("code") or last["finish_reason"]
 
         await watch.during(show())
     taken = watch.seen.memory / MIB
     return [
         Check("memory", f"{taken:.0f} MiB", taken <= 800, "at most 800 MiB"),
         answers_right(watch.seen),
-        Check("attacker", ", ".join(told), True),
+        told(answers),
     ]
 
 
-@case("rest", "paths of 300 and 60,000 characters, and of bytes that are no text")
+@untimed("rest", "paths of 300 and 60,000 characters, and of bytes that are no text")
 async def long_paths(bench):
     served = await bench.shared(SCRIPTED)
     paths = ["/" + "a" * 300 + ".html", "/" + "a" * 5000 + ".html", "/" + "a" * 60_000, "/%00.html"]
-    statuses = [await get(target(served), path) for path in paths]
+    statuses = [await get(served.target(), path) for path in paths]
     said = ", ".join(map(str, statuses))
     return [Check("statuses", said, not set(statuses) & {200, 500}, "no 200, no 500")]
 
 
-@case("rest", "X-Forwarded-For with a port, from a trusted proxy")
+@untimed("rest", "X-Forwarded-For with a port, from a trusted proxy")
 async def forwarded_addresses(bench):
     served = await start(
         *SCRIPTED, "--trusted-proxies", "127.0.0.1", "--max-connections-per-address", "2"
@@ -339,7 +323,7 @@ async def forwarded_addresses(bench):
         for address in ("1.2.3.4:1", "1.2.3.4:2", "1.2.3.4:3", "5.6.7.8:1", "[2001:db8::1]:9"):
             try:
                 kept.append(
-                    await Socket.open(target(served), None, headers={"X-Forwarded-For": address})
+                    await Socket.open(served.target(), None, headers={"X-Forwarded-For": address})
                 )
                 seen.append("in")
             except GONE as error:
@@ -350,7 +334,7 @@ async def forwarded_addresses(bench):
     return [Check("let in", ", ".join(seen), seen == right, ", ".join(right))]
 
 
-@case("rest", "a HUP that lets a token expire whose connection is open; the debug log")
+@untimed("rest", "a HUP that lets a token expire whose connection is open; the debug log")
 async def expired_tokens(bench):
     file = write_tokens(bench.new_folder() / "tokens.toml")
     served = await start(*SCRIPTED, "--token-file", file, "--log-level", "debug")
@@ -361,7 +345,7 @@ async def expired_tokens(bench):
         file.write_text("\n".join(entries))
         os.kill(served.pid, signal.SIGHUP)
         until = time.monotonic() + 5
-        while await get(target(served), "/v1/models", ALICE) != 401 and time.monotonic() < until:
+        while await get(served.target(), "/v1/models", ALICE) != 401 and time.monotonic() < until:
             await asyncio.sleep(0.02)
         said = "closed"
         with suppress(Exception):
@@ -377,7 +361,7 @@ async def expired_tokens(bench):
     ]
 
 
-@case("rest", "a token file that is not UTF-8")
+@untimed("rest", "a token file that is not UTF-8")
 async def token_file_of_bytes(bench):
     file = bench.new_folder() / "tokens.toml"
     file.write_bytes(b'[tokens.a]\nsha256 = "\xff\xfe"\n')
@@ -390,7 +374,7 @@ async def token_file_of_bytes(bench):
     return [Check("start", "it serves", False, "status 2")]
 
 
-@case("rest", "a temporary folder that others can write to, and what is compiled there")
+@untimed("rest", "a temporary folder that others can write to, and what is compiled there")
 async def compiled_code(bench):
     folder = bench.new_folder()
     folder.chmod(0o1777)
@@ -413,13 +397,13 @@ def _in_private(path, folder):
 # What holds.
 
 
-@case("holds", "SIGTERM under 60 streams and 20 readers that have stopped")
+@untimed("holds", "SIGTERM under 60 streams and 20 readers that have stopped")
 async def shutdown_under_load(bench):
     served = await start(*SCRIPTED, *BRIEF)
     async with ending(served):
         readers, stalled = [], []
         for number in range(80):
-            socket = await Socket.open(target(served))
+            socket = await Socket.open(served.target())
             await socket.send(generate(prompt="Tell me a story"))
             if number < 60:
                 reading = socket.until("done", "error", deadline=time.monotonic() + 10)
@@ -433,5 +417,5 @@ async def shutdown_under_load(bench):
         for socket in stalled:
             socket.abort()
     kinds = sorted({end["type"] if isinstance(end, dict) else type(end).__name__ for end in ends})
-    told = Check("streams ended with", ", ".join(kinds), kinds == ["done"], "done")
-    return [ended_in_time(ended), told]
+    ends_rightly = Check("streams ended with", ", ".join(kinds), kinds == ["done"], "done")
+    return [ended_in_time(ended), ends_rightly]

@@ -8,12 +8,14 @@ a line of JSON: how often it saw which answer.
 import asyncio
 import base64
 import dataclasses
+import gc
 import itertools
 import json
 import os
 import random
 import resource
 import secrets
+import socket
 import struct
 import sys
 import time
@@ -266,6 +268,83 @@ ATTACKS |= {
     "gets_of_asyncapi": _gets("/asyncapi.json", STRANGER),
     "gets_of_metrics": _gets("/metrics", MALLORY),
 }
+
+
+OVERSIZED = b"".join(b"X-Filler: " + b"a" * 8000 + b"\r\n" for _ in range(3))
+
+
+@attack
+def oversized_headers(target):
+    """Requests whose headers are too large, 8 at a time, as fast as they go."""
+    request = b"GET / HTTP/1.1\r\nHost: localhost\r\n" + OVERSIZED
+
+    async def one(told):
+        deadline = target.deadline()
+        while time.monotonic() < deadline:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    reader, writer = await asyncio.open_connection(
+                        "127.0.0.1", target.port, local_addr=(STRANGE_ADDRESS, 0)
+                    )
+                    writer.write(request)
+                    told[(await reader.readline()).decode()[9:12] or "closed"] += 1
+                    writer.transport.abort()
+            except GONE as error:
+                if time.monotonic() < deadline:
+                    told[type(error).__name__] += 1
+
+    async def run(told):
+        await asyncio.gather(*(one(told) for _ in range(8)))
+
+    return run
+
+
+@attack
+def unread_pages(target):
+    """Six hundred GETs of the page's largest file, of which nothing is read."""
+    request = b"GET /screenshot.png HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    async def one(told):
+        loop = asyncio.get_running_loop()
+        with socket.socket() as raw, suppress(*GONE):
+            raw.setblocking(False)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            raw.bind((STRANGE_ADDRESS, 0))
+            await loop.sock_connect(raw, ("127.0.0.1", target.port))
+            await loop.sock_sendall(raw, request)
+            told["asked"] += 1
+            await asyncio.sleep(target.seconds)
+            told[(await loop.sock_recv(raw, 64)).decode()[9:12]] += 1
+
+    async def run(told):
+        await asyncio.gather(*(one(told) for _ in range(600)))
+
+    return run
+
+
+@attack
+def silent_sockets(target):
+    """Four hundred connections that send nothing, each made anew when it is closed."""
+
+    async def one(told):
+        deadline = target.deadline()
+        while time.monotonic() < deadline:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    reader, writer = await asyncio.open_connection(
+                        "127.0.0.1", target.port, local_addr=(STRANGE_ADDRESS, 0)
+                    )
+                    told["made"] += 1
+                    told[(await reader.readline()).decode()[9:12] or "closed"] += 1
+                    writer.transport.abort()
+            except GONE:
+                told["kept"] += time.monotonic() >= deadline
+            await again()
+
+    async def run(told):
+        await asyncio.gather(*(one(told) for _ in range(400)))
+
+    return run
 
 
 @attack
@@ -632,6 +711,53 @@ def guessed_tickets(target):
 
 
 @attack
+def left_answers(target):
+    """Resumable answers that go on when their page is left, begun and left over and over."""
+    number = itertools.count()
+    given = {"prompt": "Tell me a story", "max_tokens": 4000}
+
+    async def one(told):
+        deadline = target.deadline()
+        while time.monotonic() < deadline:
+            with suppress(*GONE):
+                left = await Socket.open(target)
+                frames = [
+                    generate(f"l{next(number)}", resumable=True, keep_on_close=True, **given)
+                    for _ in range(32)
+                ]
+                await left.send(b"".join(frames))
+                for _ in frames:
+                    end = await left.until("started", "error", deadline=deadline)
+                    told[str(end.get("code") or end["type"])] += 1
+                left.abort()
+
+    async def run(told):
+        await asyncio.gather(*(one(told) for _ in range(4)))
+
+    return run
+
+
+@attack
+def stalled_log_probabilities(target):
+    """Thirty readers that ask for long answers with log-probabilities, and stop reading."""
+    asked = {"prompt": "Tell me a story", "logprobs": True, "top_logprobs": 20, "max_tokens": 4000}
+
+    async def one(told):
+        with suppress(*GONE):
+            stalled = await Socket.open(target)
+            stalled.writer.transport.pause_reading()
+            await stalled.send(generate(**asked))
+            told["stalled"] += 1
+            await asyncio.sleep(target.seconds)
+            stalled.abort()
+
+    async def run(told):
+        await asyncio.gather(*(one(told) for _ in range(30)))
+
+    return run
+
+
+@attack
 def churn(target):
     """Clients that start, cancel, vanish and come back."""
     start = generate(prompt="Tell me a story", max_tokens=100, resumable=True)
@@ -724,6 +850,7 @@ def anything(target):
 
 
 def main():
+    gc.freeze()  # the process that it was forked from has imported much
     name, given = sys.argv[1], json.loads(sys.argv[2])
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, most), most))

@@ -6,19 +6,30 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from tests.bench.attack.gateways import ALICE, SECRETS, Attacker, start, write_tokens
+from tests.bench.attack.gateways import (
+    ALICE,
+    SECRETS,
+    Attacker,
+    start,
+    with_few_files,
+    write_tokens,
+)
 from tests.bench.attack.judging import Check, Verdict, console
 from tests.bench.attack.polite import Question, Watch, answer_alone
 
 QUIET_S = 1.5
-FRESH_S = 20.0  # for which quiet figures are used
+FRESH_S = 30.0  # for which quiet figures are used
 LEAST_S = 1.5  # that polite clients are watched, however soon the attack is over
 ATTACK_S = 2.5
+LANES = 2  # cases that compare no times, at once
 CASES = {}
 
 COUNTING = {"prompt": "Count from 3 to 40", "temperature": 0.0, "max_tokens": 80}
-SCRIPTED = ("--provider", "scripted", "--compression")
+MESSAGE_S = 3  # what a large message may take while others wait
+SCRIPTED = ("--provider", "scripted", "--compression", "--message-timeout", str(MESSAGE_S))
 MODEL = ("--compression",)
+BRIEF = ("--shutdown-grace", "1", "--close-timeout", "1")
+FEW_FILES = with_few_files(256)
 
 
 @dataclass(frozen=True)
@@ -28,13 +39,14 @@ class Case:
     measure: Callable
     subject: str
     sent: str
+    timed: bool  # whether it compares times, so that the machine is for it alone
 
 
-def case(subject, sent):
+def case(subject, sent, *, timed=True):
     """Register a case: an async function of a Bench that returns checks."""
 
     def register(function):
-        CASES[function.__name__] = Case(function, subject, sent)
+        CASES[function.__name__] = Case(function, subject, sent, timed)
         return function
 
     return register
@@ -49,6 +61,7 @@ class Bench:
         self._quiet = {}
         self._questions = {}
         self._number = 0
+        self._starting = asyncio.Lock()
 
     def new_folder(self):
         self._number += 1
@@ -58,11 +71,12 @@ class Bench:
 
     async def shared(self, kind):
         """Return the gateway of these arguments, with tokens, that cases share."""
-        served = self._served.get(kind)
-        if served is None or not served.alive():
-            tokens = write_tokens(self.new_folder() / "tokens.toml")
-            served = self._served[kind] = await start(*kind, "--token-file", tokens)
-        return served
+        async with self._starting:
+            served = self._served.get(kind)
+            if served is None or not served.alive():
+                tokens = write_tokens(self.new_folder() / "tokens.toml")
+                served = self._served[kind] = await start(*kind, "--token-file", tokens)
+            return served
 
     async def counting(self, kind):
         """Return the question that has one right answer: the one that comes when it is alone."""
@@ -111,18 +125,33 @@ class Bench:
             self._quiet["rows"] = rows, time.monotonic()
         return rows
 
-    async def run(self, name):
-        """Run one case, and return its verdict.
+    async def run(self, names):
+        """Run cases, and return their verdicts by name; those that compare no times come last."""
+        verdicts = {}
+        for name in (name for name in names if CASES[name].timed):
+            verdicts[name] = await self._again_if_failed(await self._try(name))
+        left = iter([name for name in names if not CASES[name].timed])
+        tried = []
 
-        A case that fails is run once more, with gateways that nothing has happened to and quiet
-        figures of this moment: a machine that others use may be slow for some seconds, but what is
-        at fault fails again.
+        async def lane():
+            for name in left:
+                tried.append(await self._try(name))
+
+        await asyncio.gather(*(lane() for _ in range(LANES)))
+        for verdict in tried:
+            verdicts[verdict.case] = await self._again_if_failed(verdict)
+        return verdicts
+
+    async def _again_if_failed(self, verdict):
+        """Return a verdict that holds; else run the case once more, and return what comes then.
+
+        It has gateways that nothing has happened to then, and quiet figures of that moment: a
+        machine that others use may be slow for some seconds, but what is at fault fails again.
         """
-        verdict = await self._try(name)
         if not verdict.holds:
             await self.end_all()
             self._quiet.clear()
-            verdict = await self._try(name)
+            verdict = await self._try(verdict.case)
             verdict.tries = 2
         if not verdict.holds:
             await self.end_all()

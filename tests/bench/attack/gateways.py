@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.server.tokens import as_toml, new_secret
-from tests.support.programs import GATEWAY, ROOT
+from tests.bench.attack.hostile import Target
+from tests.support.programs import GATEWAY, ROOT, Program
 from tests.support.servers import Command
 
 POLITE = ALICE, BOB, CAROL = "alice", "bob", "carol"
@@ -25,6 +26,13 @@ def write_tokens(file, more=""):
     entries = [as_toml(name, secret, None) for name, secret in SECRETS.items()]
     file.write_text("\n".join(entries) + f"max_generations = 2\n{more}")
     return file
+
+
+def with_few_files(number):
+    """Return Python's arguments for a gateway that may have so many files."""
+    limit = f"resource.setrlimit(resource.RLIMIT_NOFILE, ({number}, {number}))"
+    run = 'runpy.run_module("gateway", run_name="__main__", alter_sys=True)'
+    return ("-c", f"import resource, runpy; {limit}; {run}")
 
 
 def limited(limit):
@@ -54,6 +62,9 @@ class Served:
     @property
     def pid(self):
         return self.command.process.pid
+
+    def target(self, seconds=5.0):
+        return Target(self.port, self.tokens, seconds)
 
     def alive(self):
         return self.command.process.poll() is None
@@ -108,39 +119,40 @@ async def start(*arguments, **options):
 class Attacker:
     """One attack in a process of its own, ready to begin."""
 
-    def __init__(self, process, seconds):
+    def __init__(self, process, go, said, seconds):
         self.began = []  # which attack began when, of one that makes several
         self._process = process
+        self._go = go
+        self._said = said
         self._seconds = seconds
 
     @classmethod
     async def ready(cls, name, served, seconds, seed=0):
-        pipe = asyncio.subprocess.PIPE
         given = {"port": served.port, "tokens": served.tokens, "seconds": seconds, "seed": seed}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.bench.attack.attacks",
-            name,
-            json.dumps(given),
-            stdin=pipe,
-            stdout=pipe,
-            cwd=ROOT,
+        arguments = ["-m", "tests.bench.attack.attacks", name, json.dumps(given)]
+        (stdin, go), (told, stdout) = os.pipe(), os.pipe()
+        try:
+            process = Program(arguments, [stdin, stdout, sys.stderr.fileno()], cwd=ROOT)
+        finally:
+            os.close(stdin)
+            os.close(stdout)
+        said = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(said), os.fdopen(told, "rb")
         )
-        assert await process.stdout.readline() == b"ready\n", f"{name} could not begin"
-        return cls(process, seconds)
+        assert await said.readline() == b"ready\n", f"{name} could not begin"
+        return cls(process, go, said, seconds)
 
     async def attack(self):
         """Let it attack, and return how often it saw which answer."""
-        self._process.stdin.write(b"go\n")
+        os.write(self._go, b"go\n")
         told = {"died": 1}
         try:
             async with asyncio.timeout(self._seconds + 5):
-                async for line in self._process.stdout:
+                async for line in self._said:
                     told = json.loads(line)
                     if "began" in told:
                         self.began.append((told["at"], told["began"]))
-                await self._process.wait()
         except TimeoutError:
             return {"did not end": 1}
         finally:
@@ -148,7 +160,6 @@ class Attacker:
         return told
 
     async def close(self):
-        if self._process.returncode is None:
-            self._process.kill()
-        self._process.stdin.close()
-        await self._process.wait()
+        os.close(self._go)
+        self._process.send_signal(signal.SIGKILL)
+        await asyncio.to_thread(self._process.wait)

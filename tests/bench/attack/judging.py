@@ -100,6 +100,22 @@ def answers_right(seen):
     return Check("answers", f"{seen.answers} right", True)
 
 
+def told(answers):
+    """Show what the attacker was told."""
+    return Check("attacker", _listed(answers), True)
+
+
+def told_only(answers, *expected):
+    """Check that the attacker was told these answers, and no others."""
+    return Check(
+        "attacker", _listed(answers), set(answers) <= set(expected), f"only {', '.join(expected)}"
+    )
+
+
+def _listed(answers):
+    return ", ".join(f"{name} ({count})" for name, count in answers.items()) or "nothing"
+
+
 def beside(quiet, seen, *, share=SHARE, memory=None, first=SLACK_S, slack=SLACK_S):
     """Return the checks that every attack beside polite clients gets."""
     checks = [waits("gap", quiet, seen, slack), waits("ping", quiet, seen, slack)]
