@@ -3,7 +3,9 @@
 
 import { connect } from "../client.js";
 import { find } from "./dom.js";
+import { DRAWERS, startDrawers } from "./drawers.js";
 import { ROOMS, startRooms } from "./rooms.js";
+import { PageSocket } from "./socket.js";
 
 const NOT_AUTHENTICATED = 4401;
 const STATES = {
@@ -19,11 +21,12 @@ const STATES = {
  */
 
 const token = takeToken();
-const client = connect(undefined, { lazy: true, onstate: showState, ...(token ? { token } : {}) });
+const client = connect(undefined, { lazy: true, WebSocket: PageSocket, onstate: showState, ...(token ? { token } : {}) });
 /** @type {App} */
 const app = { client, ready: null };
 find("#door form").addEventListener("submit", useToken);
 for (const kind of ["dragover", "drop"]) document.addEventListener(kind, keepPage);
+startDrawers(DRAWERS, find("#drawers"), find("#drawer"), app);
 await startRooms(ROOMS, find("#rooms"), find("#room"), app);
 client.open();
 

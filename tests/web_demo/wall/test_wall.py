@@ -1,0 +1,115 @@
+"""The room with many streams at once."""
+
+import asyncio
+
+import pytest
+
+from provider.scripted import Gate, Prefill, Queue, Say
+from tests.support.servers import eventually
+from tests.web_demo.conftest import in_node, scripted_gateway, wait_for_text, wants_node
+
+HOSTILE = "<img src=x onerror='document.title = 1'> "
+
+
+def in_state(page, state):
+    return page.locator(f".tile[data-state={state}]")
+
+
+async def count_of(page, state, count):
+    await page.wait_for_function(
+        """([state, count]) =>
+            document.querySelectorAll(`.tile[data-state=${state}]`).length === count""",
+        arg=[state, count],
+    )
+
+
+@pytest.mark.browser
+async def test_a_wall_shows_what_each_of_its_streams_does_and_stops_any_of_them(new_page):
+    read, wrote = asyncio.Event(), asyncio.Event()
+    script = [
+        Queue(3),
+        Prefill(0, 60),
+        Gate(read),
+        Prefill(30, 60),
+        Gate(wrote),
+        Say(HOSTILE),
+        Gate(asyncio.Event()),
+    ]
+    async with scripted_gateway(*script) as gateway:
+        provider = gateway.provider
+        page = await new_page(f"{gateway.url}#wall/8")
+        await count_of(page, "idle", 8)
+        await page.get_by_role("button", name="Start 8").click()
+        await count_of(page, "reading", 8)
+        widths = "() => [...document.querySelectorAll('.tile-bar')].map((bar) => bar.style.width)"
+        assert set(await page.evaluate(widths)) == {"0%"}
+        read.set()
+        await page.wait_for_function(
+            "() => [...document.querySelectorAll('.tile-bar')]"
+            ".every((bar) => bar.style.width === '50%')"
+        )
+        await wait_for_text(page, ".wall-said", "8 reading")
+        wrote.set()
+        await count_of(page, "writing", 8)
+        assert set(await page.locator(".tile-text").all_text_contents()) == {HOSTILE}
+        await wait_for_text(page, ".wall-said", "8 writing")
+        assert await page.locator(".cell[data-state=writing]").count() == 8
+        assert await page.title() == "mlx-gateway"
+
+        await page.locator(".tile").nth(2).click()
+        await count_of(page, "stopped", 1)
+        await wait_for_text(page, ".tile[data-state=stopped] .tile-state", "stopped in ")
+        await eventually(lambda: len(provider.live) == 7)
+        await page.keyboard.press("ArrowLeft")
+        await page.keyboard.press("Enter")
+        await count_of(page, "stopped", 2)
+        await page.keyboard.press("ArrowDown")  # to the last row, whatever the columns are
+        await page.keyboard.press("End")
+        await page.keyboard.press("s")
+        await count_of(page, "slow", 1)
+        await page.keyboard.press("s")
+        await count_of(page, "writing", 6)
+        await page.get_by_role("button", name="Stop all").click()
+        await count_of(page, "stopped", 8)
+        await eventually(lambda: not provider.live)
+        await page.get_by_role("button", name="Start 8").wait_for()
+
+
+@pytest.mark.browser
+async def test_a_wall_whose_plug_is_pulled_loses_nothing(new_page):
+    async with scripted_gateway(Say("word " * 40), tokens_per_second=60) as gateway:
+        page = await new_page(f"{gateway.url}#wall/8/start")
+        await count_of(page, "writing", 8)
+        await page.get_by_role("button", name="Pull the plug").click()
+        await count_of(page, "cut", 8)
+        await wait_for_text(page, ".wall-news", "8 resumed, 0 lost")
+        gateway.provider.tokens_per_second = 1000
+        await count_of(page, "done", 8)
+        assert set(await page.locator(".tile-text").all_text_contents()) == {"word " * 40}
+        assert len(gateway.provider.requests) == 8
+        # Nothing is painted any more, and another room is not disturbed.
+        await page.get_by_role("link", name="Chat").click()
+        await page.get_by_label("Message", exact=True).wait_for()
+        assert not await page.locator(".tiles").is_visible()
+
+
+@wants_node
+async def test_a_meter_says_how_many_were_counted_a_second():
+    rates = await in_node(
+        "wall/meter.js",
+        """
+        const meter = m.createMeter(1000);
+        const rates = [meter.rate(0)];
+        for (let at = 100; at <= 3000; at += 100) {
+            meter.add(at <= 2000 ? 5 : 10);
+            rates.push(meter.rate(at));
+        }
+        meter.pause();
+        rates.push(meter.rate(9000), meter.total);
+        console.log(JSON.stringify(rates));
+        """,
+    )
+    assert rates[0] == 0
+    assert rates[20] == 50  # 5 in each tenth of a second
+    assert 90 < rates[30] <= 100
+    assert rates[-2:] == [0, 200]

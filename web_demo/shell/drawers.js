@@ -1,0 +1,132 @@
+// @ts-check
+/** The page's drawers: what stands beside a room, one at a time. A drawer is loaded when it is first opened. */
+
+import { make, useStyle } from "./dom.js";
+
+/**
+ * @typedef {{show: () => void, hide: () => void, [more: string]: any}} Drawer
+ * @typedef {{open: (root: HTMLElement, app: any) => Drawer | Promise<Drawer>}} Module
+ * @typedef {{id: string, label: string, icon?: string, style: string, load: () => Promise<Module>}} Entry `icon` is a path in a
+ *   square of 24, for the bar of a phone
+ */
+
+/** @type {Entry[]} */
+export const DRAWERS = [
+];
+
+/**
+ * Make the buttons that open and close the drawers.
+ * @param {Entry[]} drawers
+ * @param {HTMLElement} bar where their buttons go
+ * @param {HTMLElement} aside where they go themselves
+ * @param {any} app what they are opened with
+ */
+export function startDrawers(drawers, bar, aside, app) {
+  /** @type {Map<Entry, {root: HTMLElement, drawer: Promise<Drawer>}>} */
+  const opened = new Map();
+  /** @type {Entry | null} */
+  let shown = null;
+  const buttons = drawers.map((entry) =>
+    make(
+      "button",
+      {
+        type: "button", class: "quiet", id: `${entry.id}-button`, "aria-expanded": "false", "aria-controls": aside.id,
+        click: () => (shown === entry ? close() : open(entry)),
+      },
+      ...(entry.icon ? [icon(entry.icon)] : []),
+      make("span", {}, entry.label),
+    ),
+  );
+  bar.replaceChildren(...buttons);
+  aside.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || event.defaultPrevented) return;
+    event.preventDefault();
+    event.stopPropagation();
+    close();
+  });
+
+  /** @param {Entry} entry */
+  async function open(entry) {
+    if (shown !== entry) leave();
+    shown = entry;
+    mark();
+    const { root, drawer } = opening(entry);
+    root.hidden = aside.hidden = false;
+    root.focus();
+    const made = await drawer.catch(() => null);
+    if (shown === entry) made?.show();
+    return made;
+  }
+
+  /** Hide the shown drawer. */
+  function leave() {
+    const one = shown && opened.get(shown);
+    if (one) one.root.hidden = true;
+    one?.drawer.then((drawer) => drawer.hide(), () => {});
+  }
+
+  /** Hide the shown drawer; the focus goes back to its button. */
+  function close() {
+    if (!shown) return;
+    const inside = aside.contains(document.activeElement);
+    const button = buttons[drawers.indexOf(shown)];
+    leave();
+    shown = null;
+    aside.hidden = true;
+    mark();
+    if (inside) button.focus();
+  }
+
+  function mark() {
+    for (const [index, button] of buttons.entries()) button.ariaExpanded = String(drawers[index] === shown);
+  }
+
+  /** @param {Entry} entry */
+  function opening(entry) {
+    const before = opened.get(entry);
+    if (before) return before;
+    const inside = make("div", { class: "drawer-inside" });
+    const head = make(
+      "header",
+      { class: "drawer-head" },
+      make("h2", {}, entry.label),
+      make("button", { type: "button", class: "quiet", "aria-label": `Close ${entry.label}`, click: close }, "×"),
+    );
+    const root = make("section", { class: "drawer-one", id: entry.id, "aria-label": entry.label, tabindex: -1 }, head, inside);
+    aside.append(root);
+    const one = { root, drawer: load(entry, inside) };
+    opened.set(entry, one);
+    one.drawer.catch(() => {
+      opened.delete(entry); // so that the next opening tries again
+      inside.replaceChildren(make("p", { role: "alert" }, "This drawer could not be loaded."));
+    });
+    return one;
+  }
+
+  /** @param {Entry} entry @param {HTMLElement} inside */
+  async function load(entry, inside) {
+    const [module] = await Promise.all([entry.load(), useStyle(entry.style)]);
+    return module.open(inside, app);
+  }
+
+  const entryOf = (/** @type {string} */ id) => /** @type {Entry} */ (drawers.find((one) => one.id === id));
+
+  return {
+    close,
+    /** Open a drawer; resolves to what its module made, null if it can't be loaded. @param {string} id */
+    open: (id) => open(entryOf(id)),
+    /** The id of the drawer that is shown, null if none is. */
+    shown: () => shown?.id ?? null,
+  };
+}
+
+/** Return a picture of one line, for a bar. @param {string} path */
+export function icon(path) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  made.setAttribute("viewBox", "0 0 24 24");
+  made.setAttribute("aria-hidden", "true");
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  line.setAttribute("d", path);
+  made.append(line);
+  return made;
+}
