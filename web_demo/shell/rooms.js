@@ -16,6 +16,7 @@ import { find, make, useStyle } from "./dom.js";
 /** @type {Entry[]} */
 export const ROOMS = [
   { id: "chat", label: "Chat", style: "/chat/chat.css", load: () => import("../chat/room.js") },
+  { id: "race", label: "Race", style: "/race/race.css", load: () => import("../race/room.js") },
   { id: "wall", label: "Wall", style: "/wall/wall.css", load: () => import("../wall/room.js") },
 ];
 

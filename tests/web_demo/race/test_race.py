@@ -1,0 +1,86 @@
+"""The room in which one prompt is answered with several settings at once."""
+
+import asyncio
+import json
+
+import pytest
+
+from provider.scripted import Gate, Reason, Say
+from tests.web_demo.conftest import in_node, scripted_gateway, wait_for_text, wants_node
+
+
+@pytest.mark.browser
+async def test_lanes_answer_one_prompt_each_with_its_own_settings(new_page):
+    slow = asyncio.Event()
+
+    def script(request):
+        if request.options["temperature"] == 0:
+            return [Say("The fox ran home. <b>1</b>")]
+        return [Reason("Hm."), Gate(slow), Say("The fox went home. <b>1</b>")]
+
+    async with scripted_gateway() as gateway:
+        gateway.provider.script = script
+        page = await new_page(f"{gateway.url}#race")
+        lane = page.locator(".lane")
+        assert await lane.count() == 3
+        await page.get_by_role("button", name="Remove lane C").click()
+        await page.get_by_role("region", name="Lane B", exact=True).get_by_label("Seed").fill("9")
+        await page.get_by_label("Prompt for all lanes").fill("A fox")
+        await page.keyboard.press("Enter")
+        await wait_for_text(page, ".lane[data-state=done] .lane-badges", "first to end")
+        await wait_for_text(page, ".lane[data-state=writing] .lane-thought", "Hm.")
+        slow.set()
+        await wait_for_text(page, ".race-news", "Lane A ended first.")
+        assert await page.locator(".lane-text").all_text_contents() == [
+            "The fox ran home. <b>1</b>",
+            "The fox went home. <b>1</b>",
+        ]
+        marked = "() => [...CSS.highlights.get('race-difference')].map(String)"
+        assert await page.evaluate(marked) == ["went"]
+        asked = [request.options for request in gateway.provider.requests]
+        assert [(one["temperature"], one["seed"]) for one in asked] == [(0, 1), (0.7, 9)]
+
+        await lane.nth(1).get_by_role("button", name="Keep in chat").click()
+        await wait_for_text(page, ".turn.user", "A fox")
+        await wait_for_text(page, ".assistant .text", "The fox went home.")
+
+
+@pytest.mark.browser
+async def test_setups_and_a_stop_are_one_click(new_page):
+    async with scripted_gateway(Say("word "), Gate(asyncio.Event())) as gateway:
+        page = await new_page(f"{gateway.url}#race/A%20fox")
+        await page.get_by_role("button", name="Seeds").click()
+        await page.get_by_role("button", name="+ Lane").click()
+        assert await page.locator(".lane").count() == 5
+        assert not await page.get_by_role("button", name="Models", exact=True).is_visible()
+        await page.get_by_role("button", name="Race", exact=True).click()
+        await page.locator(".lane[data-state=writing]").nth(4).wait_for()
+        assert gateway.provider.requests[0].last_user_text == "A fox"
+        await page.locator(".lane").first.get_by_role("button", name="Stop").click()
+        await page.locator(".lane[data-state=stopped]").wait_for()
+        await page.keyboard.press("Escape")
+        await page.locator(".lane[data-state=stopped]").nth(4).wait_for()
+
+
+@wants_node
+async def test_texts_differ_by_words():
+    pairs = [
+        ("The fox ran home.", "The fox went home."),
+        ("a b c d e", "a c e"),
+        ("same", "same"),
+        ("", "words"),
+        ("all new words", ""),
+        ("été, 3.5 km", "été 3.5 km"),
+        ("x " * 3000, "y " * 3000),
+    ]
+    said = await in_node(
+        "race/differences.js",
+        f"""
+        const pairs = {json.dumps(pairs)};
+        const words = ([text, other]) =>
+            m.onlyIn(text, other).map(({{from, to}}) => text.slice(from, to));
+        console.log(JSON.stringify(pairs.map(words)));
+        """,
+    )
+    assert said[:6] == [["ran"], ["b", "d"], [], [], ["all new words"], [","]]
+    assert len(said[6]) == 1

@@ -1,0 +1,240 @@
+// @ts-check
+/** The room in which one prompt is answered several times at once, each time with other settings. */
+
+import { find, make } from "../shell/dom.js";
+import { openStore } from "../store/database.js";
+import { titleOf } from "../store/tree.js";
+import { onlyIn } from "./differences.js";
+import { createLane, USUAL } from "./lane.js";
+
+const LEAST = 2;
+const MOST = 8;
+const MAX_TOKENS = 1024;
+const NAMES = "ABCDEFGH";
+const EXAMPLE = "Tell me a story about a fox named Zorvan";
+const HIGHLIGHT = "race-difference"; // also in race.css
+
+/** @typedef {import("./lane.js").Lane} Lane */
+/** @typedef {import("./lane.js").LaneSettings} LaneSettings */
+
+/**
+ * Settings for all lanes, by one click.
+ * @type {{label: string, lanes: (models: string[]) => Partial<LaneSettings>[]}[]}
+ */
+const SETUPS = [
+  { label: "Temperatures", lanes: () => [0, 0.7, 1.3].map((temperature) => ({ temperature, seed: "1" })) },
+  { label: "Seeds", lanes: () => ["1", "2", "3", "4"].map((seed) => ({ seed, temperature: 0.9 })) },
+  { label: "Thinking", lanes: () => ["no", "yes"].map((thinking) => ({ thinking, temperature: 0 })) },
+  { label: "Models", lanes: (models) => models.slice(0, MOST).map((model) => ({ model, temperature: 0 })) },
+];
+
+/** @param {HTMLElement} root @param {import("../shell/app.js").App} app */
+export async function open(root, app) {
+  const { client } = app;
+  const parts = layOut(root);
+  /** @type {Lane[]} */
+  let lanes = [];
+  let frame = 0;
+  let asked = ""; // the prompt of the answers that are shown
+
+  parts.form.addEventListener("submit", (/** @type {Event} */ event) => {
+    event.preventDefault();
+    if (lanes.some(({ live }) => live)) stopAll();
+    else start();
+  });
+  parts.input.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    if (!lanes.some(({ live }) => live)) start();
+  });
+  parts.add.addEventListener("click", () => {
+    addLane(lanes.at(-1)?.settings() ?? USUAL);
+    request();
+  });
+  parts.marks.addEventListener("change", request);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && !root.hidden && !event.defaultPrevented) stopAll();
+  });
+  client.events.addEventListener("state", () => client.state === "open" && setTimeout(offer));
+  parts.setups.append(...SETUPS.map(setupButton));
+  setUp(SETUPS[0].lanes([]));
+
+  const models = () => app.ready?.models ?? [];
+
+  function offer() {
+    for (const lane of lanes) lane.offer();
+    const button = parts.setups.lastElementChild;
+    if (button instanceof HTMLElement) button.hidden = (app.ready?.models.length ?? 0) < 2;
+  }
+
+  /** @param {(typeof SETUPS)[number]} setup */
+  function setupButton({ label, lanes: settingsOf }) {
+    return make("button", { type: "button", class: "quiet", click: () => setUp(settingsOf(models())) }, label);
+  }
+
+  /** Have lanes with these settings instead of those that are there. @param {Partial<LaneSettings>[]} all */
+  function setUp(all) {
+    for (const lane of lanes) {
+      lane.stop();
+      lane.root.remove();
+    }
+    lanes = [];
+    for (const settings of all) addLane({ ...USUAL, ...settings });
+    asked = "";
+    request();
+  }
+
+  /** @param {LaneSettings} settings */
+  function addLane(settings) {
+    const name = [...NAMES].find((letter) => lanes.every((lane) => lane.name !== letter));
+    if (!name) return;
+    const lane = createLane(name, settings, { dirty: request, keep, remove, models: () => app.ready?.models ?? [] });
+    const after = lanes.findLastIndex((one) => one.name < name);
+    lanes.splice(after + 1, 0, lane);
+    parts.lanes.insertBefore(lane.root, parts.lanes.children[after + 1] ?? null);
+  }
+
+  /** @param {Lane} lane */
+  function remove(lane) {
+    if (lanes.length <= LEAST) return;
+    lane.stop();
+    lanes = lanes.filter((one) => one !== lane);
+    lane.root.remove();
+    request();
+  }
+
+  function start() {
+    asked = parts.input.value.trim() || EXAMPLE;
+    parts.input.value = asked;
+    for (const lane of lanes) {
+      const messages = [{ role: /** @type {const} */ ("user"), content: asked }];
+      lane.follow(client.generate({ messages, max_tokens: MAX_TOKENS, ...lane.options() }));
+    }
+  }
+
+  function stopAll() {
+    for (const lane of lanes) lane.stop();
+  }
+
+  function request() {
+    if (!frame && !root.hidden) frame = requestAnimationFrame(paint);
+  }
+
+  function paint() {
+    frame = 0;
+    const longest = Math.max(1, ...lanes.map(({ pieces }) => pieces));
+    const wins = winsOf(lanes);
+    for (const lane of lanes) lane.paint(wins.get(lane) ?? [], lane.pieces / longest);
+    const running = lanes.some(({ live }) => live);
+    parts.go.textContent = running ? "Stop all" : "Race";
+    parts.go.classList.toggle("stop", running);
+    parts.add.disabled = lanes.length >= MOST;
+    mark(running);
+    if (!running && asked) say();
+    else if (running) parts.news.textContent = "";
+  }
+
+  /** Mark what the other lanes say and the first one does not. @param {boolean} running */
+  function mark(running) {
+    const { highlights } = CSS;
+    if (!highlights) return;
+    highlights.delete(HIGHLIGHT);
+    if (running || !parts.marks.checked) return;
+    const [first, ...others] = lanes;
+    const ranges = others.flatMap((lane) => (first.text && lane.text ? onlyIn(lane.text, first.text).map((span) => rangeIn(lane.node, span)) : []));
+    highlights.set(HIGHLIGHT, new Highlight(...ranges));
+  }
+
+  function say() {
+    const same = lanes.filter(({ text }) => text && text === lanes[0].text).length;
+    const fastest = lanes.filter(({ state }) => state === "done").sort((one, other) => one.times().end - other.times().end)[0];
+    const alike = same > 1 ? `${same === lanes.length ? "All" : same} lanes say the same. ` : "";
+    const said = `${alike}${fastest ? `Lane ${fastest.name} ended first.` : ""}`;
+    if (parts.news.textContent !== said) parts.news.textContent = said;
+  }
+
+  /** Begin a conversation with the answer of a lane, and go there. @param {Lane} lane */
+  async function keep(lane) {
+    const store = await openStore();
+    const made = Date.now();
+    const id = `race${made.toString(36)}${lane.name}`;
+    const turn = { conversation: id, made };
+    const { model } = lane.settings();
+    await store.save(
+      [{ id, title: titleOf(asked), named: false, made, changed: made, leaf: `${id}a` }],
+      [
+        { ...turn, id: `${id}q`, parent: null, role: "user", content: asked },
+        { ...turn, id: `${id}a`, made: made + 1, parent: `${id}q`, role: "assistant", content: lane.text, ended: "stop", ...(model ? { model } : {}) },
+      ],
+    );
+    location.hash = `#chat/${id}`;
+  }
+
+  return {
+    /** @param {string} prompt */
+    show(prompt) {
+      offer();
+      if (prompt && !parts.input.value) parts.input.value = decoded(prompt);
+      request();
+      parts.input.focus();
+    },
+    hide() {
+      cancelAnimationFrame(frame);
+      frame = 0;
+    },
+  };
+}
+
+/**
+ * Return what each lane was the first in.
+ * @param {Lane[]} lanes
+ */
+function winsOf(lanes) {
+  /** @type {Map<Lane, string[]>} */
+  const wins = new Map();
+  /** @param {string} text @param {(lane: Lane) => number} timeOf */
+  const give = (text, timeOf) => {
+    const timed = lanes.filter((lane) => timeOf(lane) > 0).sort((one, other) => timeOf(one) - timeOf(other));
+    if (lanes.length > 1 && timed.length) wins.set(timed[0], [...(wins.get(timed[0]) ?? []), text]);
+  };
+  give("first token", (lane) => lane.times().first);
+  give("first to end", (lane) => lane.times().end);
+  return wins;
+}
+
+/** @param {Text} node @param {import("./differences.js").Span} span */
+function rangeIn(node, { from, to }) {
+  const range = new Range();
+  range.setStart(node, from);
+  range.setEnd(node, to);
+  return range;
+}
+
+/** @param {string} text of the address */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+/** @param {HTMLElement} root */
+function layOut(root) {
+  root.classList.add("race");
+  const input = make("textarea", { rows: "1", "aria-label": "Prompt for all lanes", placeholder: EXAMPLE });
+  const go = make("button", { type: "submit", class: "race-go" }, "Race");
+  const add = make("button", { type: "button", class: "quiet" }, "+ Lane");
+  const setups = make("span", { class: "race-setups", role: "group", "aria-label": "Settings for all lanes" });
+  const marks = make("input", { type: "checkbox", checked: true });
+  const news = make("p", { class: "race-news", role: "status" });
+  const lanes = make("div", { class: "lanes" });
+  const form = make("form", { class: "race-ask" }, input, go);
+  const tools = make(
+    "div",
+    { class: "race-tools" },
+    make("span", {}, "Compare:"), setups, add, make("label", { class: "check" }, marks, "Mark what differs from the first lane"), news,
+  );
+  root.append(form, tools, lanes);
+  return { form, input, go, add, setups, marks, news, lanes };
+}
