@@ -16,6 +16,10 @@ export const DRAWERS = [
     id: "wire", label: "Wire", style: "/wire/wire.css", load: () => import("../wire/drawer.js"),
     icon: "M8 20V5m0 0L4.5 8.5M8 5l3.5 3.5M16 4v15m0 0-3.5-3.5M16 19l3.5-3.5",
   },
+  {
+    id: "engine", label: "Engine", style: "/engine/engine.css", load: () => import("../engine/drawer.js"),
+    icon: "M3 12h4l2.5-6 5 12 2.5-6H21",
+  },
 ];
 
 /**

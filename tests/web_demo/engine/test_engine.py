@@ -1,0 +1,93 @@
+"""The drawer with what the server does now."""
+
+import dataclasses
+import json
+
+import pytest
+
+from gateway.server.metrics import Metrics, exposition
+from provider.engine.statistics import EngineStatistics, HistogramSnapshot
+from provider.scripted import Say
+from tests.web_demo.conftest import in_node, scripted_gateway, wait_for_text, wants_node
+
+NOW = {"connections": 1, "generations": 0, "tickets": 0, "lost_generations": 0, "ready": 1}
+
+
+def engine(**numbers):
+    plain = dict.fromkeys((one.name for one in dataclasses.fields(EngineStatistics)), 0)
+    steps = HistogramSnapshot((0.001, 0.002, 0.004), (0, 80, 20, 0), 0.2)
+    return EngineStatistics(**{**plain, "step_seconds": steps, **numbers})
+
+
+def text_of(statistics, metrics=None):
+    return exposition(metrics or Metrics(), NOW, statistics).decode()
+
+
+@wants_node
+async def test_metrics_become_rates_means_and_quantiles():
+    before = engine(decode_tokens=100)
+    steps = HistogramSnapshot((0.001, 0.002, 0.004), (0, 80, 60, 0), 0.32)
+    after = engine(decode_tokens=300, step_seconds=steps)
+    said = await in_node(
+        "engine/metrics.js",
+        f"""
+        const [before, after] = {json.dumps([text_of(before), text_of(after)])};
+        const [was, is] = [m.readMetrics(before, 1000), m.readMetrics(after, 3000)];
+        const name = "mlx_gateway_engine_step_seconds";
+        console.log(JSON.stringify([
+            m.rateOf(was, is, "mlx_gateway_engine_decode_tokens_total"),
+            m.rateOf(is, {{...was, at: 4000}}, "mlx_gateway_engine_decode_tokens_total"),
+            m.rateOf(null, is, "mlx_gateway_engine_decode_tokens_total"),
+            m.meanOf(was, is, name),
+            m.quantileOf(was, is, name, 0.5),
+            m.quantileOf(null, is, name, 0.5),
+            m.quantileOf(is, is, name, 0.5), m.quantileOf(was, is, "none", 0.5),
+            m.readMetrics("x{{le=\\"nonsense\\n# y\\n<b> 1", 0).numbers.size,
+        ]));
+        """,
+    )
+    assert said[:3] == [100, 0, 0]
+    assert said[3:] == [
+        pytest.approx(0.003),
+        pytest.approx(0.003),
+        pytest.approx(0.001875),
+        None,
+        None,
+        0,
+    ]
+
+
+@pytest.mark.browser
+async def test_the_drawer_shows_the_batch_and_asks_only_while_it_is_open(new_page):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url)
+        asked = []
+        statistics = engine(
+            decoding=3, prefilling=1, waiting=2, weights_bytes=4_500_000, decode_tokens=10
+        )
+
+        async def answer(route):
+            asked.append(route.request.url)
+            grown = dataclasses.replace(statistics, decode_tokens=10 + 500 * len(asked))
+            await route.fulfill(body=text_of(grown), content_type="text/plain")
+
+        await page.route("**/metrics", answer)
+        await page.get_by_role("button", name="Engine", exact=True).click()
+        await wait_for_text(
+            page, ".engine-said", "3 being written · 1 being read · 2 queued · 1 connection"
+        )
+        assert await page.locator(".rows [data-state=decoding]").count() == 3
+        written = page.get_by_role("region", name="Tokens written a second")
+        await page.wait_for_function(
+            "() => document.querySelector('.engine-card b').textContent !== '0'"
+        )
+        assert 100 < int(await written.locator("b").text_content()) <= 550
+        assert "4.5 MB of weights" in await page.locator(".engine-cards").text_content()
+        await page.keyboard.press("Escape")
+        count = len(asked)
+        assert count >= 2
+        await page.unroute("**/metrics")
+        await page.route("**/metrics", lambda route: route.fulfill(status=429, body="later"))
+        await page.get_by_role("button", name="Engine", exact=True).click()
+        await wait_for_text(page, ".engine-wrong", "answers no more requests")
+        assert len(asked) == count
