@@ -18,6 +18,7 @@ export const ROOMS = [
   { id: "chat", label: "Chat", style: "/chat/chat.css", load: () => import("../chat/room.js") },
   { id: "race", label: "Race", style: "/race/race.css", load: () => import("../race/room.js") },
   { id: "wall", label: "Wall", style: "/wall/wall.css", load: () => import("../wall/room.js") },
+  { id: "tape", label: "Tape", style: "/tapes/tapes.css", load: () => import("../tapes/room.js") },
 ];
 
 /**

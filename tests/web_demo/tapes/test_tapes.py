@@ -1,0 +1,209 @@
+"""Tapes: sessions that are played back, from files and links that anybody may have made."""
+
+import functools
+import http.server
+import json
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from gateway.server.pages import web_root
+from provider.scripted import Say
+from tests.web_demo.conftest import answered, in_node, scripted_gateway, wait_for_text, wants_node
+
+USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+HOSTILE = [
+    "<script>document.title = 'x'</script>",
+    "<img src=x onerror=\"document.title='x'\">",
+    "<svg onload=\"document.title='x'\">",
+    "<svg><script>document.title='x'</script></svg>",
+    "<iframe srcdoc=\"<script>parent.document.title='x'</script>\">",
+    "<a href=\"javascript:document.title='x'\">a</a>",
+    "<details open ontoggle=\"document.title='x'\">",
+    "<input autofocus onfocus=\"document.title='x'\">",
+    "<body onload=\"document.title='x'\">",
+    "<math><mtext><style><img src=x onerror=document.title='x'></style></mtext></math>",
+    "<style>* { display: none }</style>",
+    "<base href='https://elsewhere.invalid/'>",
+    "<meta http-equiv=refresh content='0;url=https://elsewhere.invalid/'>",
+    "<object data='javascript:1'></object>",
+    '"><button autofocus onfocus="document.title=\'x\'">',
+    "'; document.title = 'x'; '",
+    "${document.title = 'x'}",
+    "{{constructor.constructor('document.title=1')()}}",
+    "__proto__",
+    "constructor",
+]
+
+
+def frame_at(at, way, **frame):
+    return [at, way, frame]
+
+
+def tape_of(texts):
+    frames = []
+    for number, text in enumerate(texts):
+        chosen = {"id": f"{number} {text}"[:64]}
+        question = {"messages": [{"role": "user", "content": text}]}
+        frames += [
+            frame_at(0, "out", type="generate", **chosen, **question),
+            frame_at(5, "in", type="queued", **chosen, position=number),
+            frame_at(
+                6,
+                "in",
+                type="started",
+                **chosen,
+                seq=0,
+                model=text,
+                prompt_tokens=3,
+                cached_tokens=1,
+            ),
+            frame_at(10, "in", type="chunk", **chosen, seq=1, text=text),
+        ]
+        end = {"seq": 2, "usage": USAGE, "timing": {"tokens_per_second": 9}}
+        if number % 2:
+            frames.append(frame_at(30, "in", type="done", **chosen, finish_reason="stop", **end))
+        else:
+            frames.append(
+                frame_at(30, "in", type="error", **chosen, seq=2, code=text, message=text)
+            )
+    made = {"format": "mlx-gateway.tape", "version": 1, "title": texts[0]}
+    return json.dumps({**made, "frames": frames})
+
+
+@contextmanager
+def plain_files(folder):
+    """Serve a folder as it is: no gateway."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Quiet, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.mark.browser
+async def test_a_session_is_recorded_and_its_link_plays_without_a_gateway(new_page):
+    async with scripted_gateway(Say("one two three")) as gateway:
+        page = await new_page(gateway.url)
+        await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        await page.get_by_role("button", name="Wire", exact=True).click()
+        await answered(page, "Count for me")
+        await page.get_by_role("button", name="Replay").click()
+        await wait_for_text(page, ".tapes .tile[data-state=done] .tile-text", "one two three")
+        assert await page.locator(".tapes .tile-title").text_content() == "Count for me"
+        await wait_for_text(page, ".wire-row .wire-type", "done")
+        await page.get_by_role("button", name="Copy link").click()
+        await page.get_by_role("button", name="Copied").wait_for()
+        link = await page.evaluate("() => navigator.clipboard.readText()")
+    assert "ticket" not in link
+    with plain_files(web_root()) as url:
+        page = await new_page(f"{url}#{link.partition('#')[2]}", ready=False)
+        await wait_for_text(page, ".tapes .tile[data-state=done] .tile-text", "one two three")
+        await page.get_by_label("Time", exact=True).fill("0")
+        await page.locator(".tapes .tile[data-state=done]").wait_for(state="detached")
+        await page.get_by_role("button", name="Play").click()
+        await page.locator(".tapes .tile[data-state=done]").wait_for()
+
+
+@pytest.mark.browser
+async def test_what_is_on_a_tape_is_text_and_never_markup(new_page, tmp_path):
+    path = tmp_path / "hostile.json"
+    path.write_text(tape_of(HOSTILE + [text.replace("x", "y").upper() for text in HOSTILE]))
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(f"{gateway.url}#tape")
+        elsewhere = []
+        page.on("request", lambda request: elsewhere.append(request.url))
+        await page.get_by_role("button", name="Wire", exact=True).click()
+        await page.locator(".wire-list").wait_for()
+        tags = "() => [...document.querySelectorAll('*')].map(({tagName}) => tagName)"
+        before = set(await page.evaluate(tags))
+        elsewhere.clear()
+        await page.locator(".tapes input[type=file]").set_input_files(path)
+        await page.locator(".tapes .tile[data-state=done]").nth(19).wait_for()
+        await page.locator(".tapes .tile[data-state=failed]").nth(19).wait_for()
+        assert await page.locator(".tile-text").all_text_contents() == [
+            *HOSTILE,
+            *(text.replace("x", "y").upper() for text in HOSTILE),
+        ]
+        await page.get_by_label("Time", exact=True).fill("5")
+        await page.locator(".tapes .tile[data-state=queued]").nth(39).wait_for()
+        assert await page.locator(".tile-state").nth(3).text_content() == "queue 3"
+        await page.locator(".wire-row").first.click()
+        assert set(await page.evaluate(tags)) - before <= {"PRE", "STRONG", "B", "I"}
+        assert await page.title() == "mlx-gateway"
+        assert elsewhere == []
+        assert await page.evaluate("() => [].name === undefined && {}.name === undefined")
+
+
+@wants_node
+async def test_a_tape_is_read_as_it_was_written_and_a_damaged_one_says_so():
+    good = {"format": "mlx-gateway.tape", "version": 1, "title": "t", "frames": []}
+    chunk = {"type": "chunk", "id": "a", "seq": 1, "text": "x"}
+    bad = [
+        "{",
+        json.dumps({"format": "else"}),
+        json.dumps({**good, "version": 2}),
+        *(
+            json.dumps({**good, "frames": [frame]})
+            for frame in (
+                [0, "in"],
+                [-1, "in", chunk],
+                [0, "both", chunk],
+                [0, "in", None],
+                [0, "in", {**chunk, "seq": "__proto__"}],
+                [0, "in", {**chunk, "text": {}}],
+                [0, "in", {**chunk, "type": "done", "tool_calls": 5}],
+                [0, "closed", {}],
+            )
+        ),
+    ]
+    said = await in_node(
+        "tapes/tape.js",
+        f"""
+        const passed = [
+            {{at: 50, way: "opened", text: "p"}},
+            {{at: 60.04, way: "out", text: '{{"type":"generate","id":"a","prompt":"Hi"}}'}},
+            {{at: 70, way: "in", text: '{{"type":"started","id":"a","seq":0,"ticket":"secret"}}'}},
+        ];
+        const tape = m.recorded(passed, "A tape");
+        const back = m.fromText(m.toText(tape));
+        const link = await m.toLink(tape);
+        const linked = await m.fromLink(link);
+        const wrong = (read) => read().then(() => "", (error) => error.message);
+        const text = (one) => JSON.stringify(one);
+        console.log(JSON.stringify([
+            tape,
+            text(back) === text(tape),
+            text(linked) === text(tape),
+            m.askedIn(tape),
+            m.lengthOf(tape),
+            await wrong(() => m.fromLink(link.slice(0, -9))),
+            await wrong(() => m.fromLink("%")),
+            await Promise.all({json.dumps(bad)}.map((text) => wrong(async () => m.fromText(text)))),
+            link.length < 200,
+        ]));
+        """,
+    )
+    tape, same, linked, asked, length, cut, nonsense, wrong, short = said
+    assert tape["frames"] == [
+        [0, "opened", "p"],
+        [10, "out", {"type": "generate", "id": "a", "prompt": "Hi"}],
+        [20, "in", {"type": "started", "id": "a", "seq": 0}],
+    ]
+    assert (same, linked, short) == (True, True, True)
+    assert asked == [{"id": "a", "title": "Hi"}]
+    assert length == 20
+    assert "link is damaged" in cut
+    assert "link is damaged" in nonsense
+    assert wrong[:3] == [
+        "this file is no tape: it is not JSON",
+        "this file is no tape",
+        "this tape was made by another version of this page",
+    ]
+    assert set(wrong[3:]) == {"this tape is damaged"}
