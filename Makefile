@@ -27,7 +27,7 @@ UNFUSED := MLX_DISABLE_COMPILE=1
 
 .DEFAULT_GOAL := check
 
-.PHONY: check serve smollm2 chat test test-slow test-front-ends test-real coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser wheel npm-package vendor lock clean help
+.PHONY: check serve smollm2 chat test test-slow test-front-ends test-real coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser wheel npm-package vendor screenshot lock clean help
 
 check: lint test  ## Run the linters and the tests
 
@@ -112,6 +112,9 @@ npm-package: $(NPM)/ready  ## Build dist/*.tgz, the JavaScript client with its a
 
 vendor: $(VENV)/dev.ready  ## Fetch other people's code for the page, as web_demo/vendor/vendored.json has it
 	@$(BIN)/python -m tests.support.vendor
+
+screenshot: $(VENV)/dev.ready browser  ## Take the README's picture: the page's wall with the embedded model
+	$(BIN)/python -m tests.support.screenshot
 
 lock: $(VENV)/uv.ready  ## Renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
