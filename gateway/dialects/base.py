@@ -1,9 +1,12 @@
 """The interface of a wire language: it decodes messages to requests and encodes events to messages.
 
-Rule 1: a dialect does no I/O. Each connection has its own, which may keep state.
+Rule 1: a dialect does no I/O. Each connection has its own, which may keep state; those of one route
+may share some.
 Rule 2: `encode` gets every event, and only events cause messages after the greeting. A dialect that
-has no message for an event returns an empty sequence; others may return several messages.
+has no message for an event returns an empty sequence; others may return several messages. One that
+answers a client by itself returns a `Ping`, and encodes its answer when the `Pong` comes.
 Rule 3: whatever a client sends, `decode` returns requests or raises NotAFrame or BadFrame.
+Rule 4: a request that has to wait for an event is returned by `next_requests`.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from msgspec import Struct
 from gateway.protocol.events import Event, Request
 from gateway.protocol.frames import Ready
 
-__all__ = ["Dialect", "FrameLimits", "Message", "Route"]
+__all__ = ["Budget", "Dialect", "FrameLimits", "Message", "Opening", "Route", "RouteLimits"]
 
 
 class Message(Struct, frozen=True, gc=False):
@@ -33,6 +36,38 @@ class FrameLimits:
 
     depth: int = 64  # of nesting; JSON Schemas of tools need a dozen
     values: int = 16_384  # keys and values
+
+
+@dataclass(frozen=True)
+class RouteLimits:
+    """The gateway's settings that bound what dialects keep and begin."""
+
+    frames: FrameLimits = FrameLimits()
+    generations: int = 64  # live ones on a connection
+
+
+class Budget(Protocol):
+    """Bytes of requests that wait, of which each client may have a share."""
+
+    def fits(self, client: str | None, size: int) -> bool:
+        """Return whether a client may have so many bytes more."""
+
+    def add(self, client: str | None, size: int) -> None:
+        """Count bytes of a client, or with a negative size no longer count them."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a dialect is told of its connection.
+
+    `client` is the name that the client's share of anything is counted under, None if clients can't
+    be told apart. `owner` names the token that was shown in the handshake.
+    """
+
+    subprotocol: str | None = None  # that was agreed
+    client: str | None = None
+    owner: str | None = None
+    waiting: Budget | None = None  # of requests whose prompts are not built; None for no bound
 
 
 class Dialect(Protocol):
@@ -59,19 +94,32 @@ class Dialect(Protocol):
     def encode(self, event: Event) -> Sequence[Message]:
         """Return the messages for an event."""
 
+    def next_requests(self) -> Sequence[Request]:
+        """Return the requests that waited until now, in order.
+
+        Called after an event that ends a generation, or belongs to none, was encoded.
+        """
+        return ()
+
+    def close(self) -> None:
+        """Forget what is kept for the connection, which has ended."""
+        return
+
 
 @dataclass(frozen=True)
 class Route:
     """A path that speaks a wire language.
 
-    `make` returns a dialect, given the agreed subprotocol, None without one. `secret_in` returns
-    the token among the subprotocols that a client offers, "" if it can't be decoded, None if there
-    is none. By default it finds none, so clients of a language without `hello` must send the
-    `Authorization` header. `hint` answers a plain GET of the path.
+    `prepare` is called once for each gateway, and returns the function that makes the dialects of
+    connections. `secret_in` returns the token among the subprotocols that a client offers, "" if it
+    can't be decoded, None if there is none. By default it finds none. Where `says_hello` is false,
+    the language has no `hello`, and a client without a token in the handshake is refused there.
+    `hint` answers a plain GET of the path.
     """
 
     path: str
-    make: Callable[[str | None, FrameLimits], Dialect]
+    prepare: Callable[[RouteLimits], Callable[[Opening], Dialect]]
     subprotocols: tuple[str, ...] = ()
     secret_in: Callable[[Iterable[str]], str | None] = lambda offered: None
+    says_hello: bool = True
     hint: str = "this path is for WebSocket clients"

@@ -21,7 +21,7 @@ from msgspec import Struct
 from msgspec.structs import astuple
 
 from gateway.dialects import values
-from gateway.dialects.base import FrameLimits, Message, Route
+from gateway.dialects.base import Dialect, FrameLimits, Message, Opening, Route, RouteLimits
 from gateway.protocol.codes import BadFrame, ErrorCode, NotAFrame
 from gateway.protocol.events import Event, Failed
 from gateway.protocol.frames import (
@@ -195,7 +195,7 @@ class MsgpackCodec(_Codec):
 Codec = JsonCodec | MsgpackCodec
 
 
-class NativeDialect:
+class NativeDialect(Dialect):
     """The native wire language: one message for each event, one request in each message."""
 
     def __init__(self, codec: Codec):
@@ -280,9 +280,13 @@ def codec_for(protocol: str | None, limits: FrameLimits | None = None) -> Codec:
     return (MsgpackCodec if protocol == MSGPACK_PROTOCOL else JsonCodec)(limits)
 
 
+def _prepare(limits: RouteLimits) -> Callable[[Opening], NativeDialect]:
+    return lambda opening: NativeDialect(codec_for(opening.subprotocol, limits.frames))
+
+
 ROUTE = Route(
     STREAM_PATH,
-    lambda protocol, limits: NativeDialect(codec_for(protocol, limits)),
+    _prepare,
     subprotocols=(JSON_PROTOCOL, MSGPACK_PROTOCOL),
     secret_in=secret_in,
     hint="this path is for WebSocket clients; /protocol says what they send",

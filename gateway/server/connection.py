@@ -111,6 +111,7 @@ class Connection:
         finally:
             for task in tasks:
                 task.cancel()
+            self._dialect.close()
             await self._release_generations()
             await asyncio.gather(*tasks, return_exceptions=True)
             if self._watchdog is not None:
@@ -441,13 +442,16 @@ class Connection:
         """Wake a generation's task after its events were written, or forget it if it is over."""
         task = self._tasks.get(generation)  # type: ignore[arg-type]
         if task is None:
-            if isinstance(generation, Follower) and generation.over:
+            if not isinstance(generation, Follower):
+                self._act(self._dialect.next_requests())
+            elif generation.over:
                 self._part(generation)
             return
         if task.waiting_bytes:
             task.leaving_bytes = 0
             self._count_waiting(task, task.generation.waiting_bytes)
-        if not task.generation.live and task.generation.over:
+        over = not task.generation.live and task.generation.over
+        if over:
             del self._tasks[task.generation]
             self._generations.resume_store.keep(task)
             self._last_busy = self._loop.time()
@@ -455,6 +459,8 @@ class Connection:
             task.wake()
         if task.followers:
             task.tell_followers()
+        if over:
+            self._act(self._dialect.next_requests())
 
     def _start_watchdog(self) -> None:
         """Start the timer that bounds a write; one timer serves many writes."""

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -30,7 +31,7 @@ from websockets.http11 import Request, Response
 
 from gateway import __version__
 from gateway.configuration.settings import Settings
-from gateway.dialects.base import Dialect, FrameLimits, Route
+from gateway.dialects.base import Dialect, FrameLimits, Opening, Route, RouteLimits
 from gateway.dialects.routes import ROUTES
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import Ready
@@ -87,6 +88,8 @@ class Gateway:
         self._sockets = Sockets.allowed(self.settings.max_connections)
         self._handshake = Handshake(self.settings, tokens or Tokens(), self._sockets.connections)
         self._routing = Routing(routes)
+        limits = _route_limits(self.settings)
+        self._dialects = {route.path: route.prepare(limits) for route in routes}
         self._generations = Generations(provider, self.settings)
         self.provider = self._generations.provider
         self._tls = _tls_context(self.settings)
@@ -263,7 +266,8 @@ class Gateway:
     async def _serve(self, client: MeteredConnection, address: str, secret: str | None) -> None:
         self._bound_kernel_buffer(client)
         name = secrets.token_hex(4)
-        dialect = self._dialect(client)
+        token = self._handshake.token(secret)
+        dialect = self._dialect(client, address, token)
         client.forget_headers()
         where = address or "a socket file"
         more = fields(connection=name, address=where, codec=dialect.name)
@@ -276,7 +280,7 @@ class Gateway:
             dialect,
             self._ready(name),
             address=address,
-            token=self._handshake.token(secret),
+            token=token,
             authenticate=self._handshake.token if self.tokens and secret is None else None,
         )
         self._connections.add(connection)
@@ -291,12 +295,17 @@ class Gateway:
             more = fields(connection=name, code=code, seconds=round(seconds, 3))
             log.info("connection %s: closed, %s, after %.1f s", name, code, seconds, extra=more)
 
-    def _dialect(self, client: MeteredConnection) -> Dialect:
+    def _dialect(self, client: MeteredConnection, address: str, token: Token | None) -> Dialect:
         assert client.request is not None
         route = self._routing.find(client.request)
         assert route is not None, "a WebSocket is let in by its route alone"
-        limits = FrameLimits(self.settings.max_depth, self.settings.max_values)
-        return route.make(client.subprotocol, limits)
+        opening = Opening(
+            client.subprotocol,
+            client=client_name(token, address),
+            owner=token.name if token else None,
+            waiting=self._generations.unbuilt,
+        )
+        return self._dialects[route.path](opening)
 
     async def _serve_token(
         self, client: MeteredConnection, connection: Connection, token: Token | None
@@ -378,6 +387,9 @@ class Gateway:
             return unauthorized() if hidden else self._page(request, path)
         if not upgrade:
             return upgrade_required(route)
+        if not (shown or foreign or route.says_hello):
+            self._refused(HTTPStatus.UNAUTHORIZED)
+            return unauthorized()
         if shown:
             client.let_in(client_name(token, self._handshake.address(request, _peer(client))))
         return None
@@ -385,6 +397,12 @@ class Gateway:
     def _page(self, request: Request, path: str) -> Page:
         page = page_for(path, self._generations)
         return unless_known(page, request.headers.get_all("If-None-Match"))
+
+
+def _route_limits(settings: Settings) -> RouteLimits:
+    return RouteLimits(
+        FrameLimits(settings.max_depth, settings.max_values), settings.max_generations
+    )
 
 
 def options_of(settings: Settings, arriving: ByteBudget) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from websockets.asyncio.client import connect
@@ -79,6 +80,18 @@ async def test_a_message_may_be_two_requests():
         await socket.send("stop *")
         assert {await heard(socket), await heard(socket)} == {"end a cancelled", "end b cancelled"}
         await eventually(lambda: not provider.live)
+
+
+async def test_a_request_may_wait_for_the_end_of_another_or_for_its_refusal():
+    provider = scripted(Say("x"))
+    async with running(provider, max_answer_tokens=5) as gateway, talking(gateway) as socket:
+        for said in ("chat a hi", "then b longest=9 no", "then c hi"):
+            await socket.send(said)
+        said = [await heard(socket) for _ in range(7)]
+        assert said[2] == "end a stop"
+        assert said[3].startswith("failed b invalid_request")
+        assert said[4:] == ["size c 1", b"x", "end c stop"]
+        assert [request.prompt for request in provider.requests] == ["hi", "hi"]
 
 
 @pytest.mark.parametrize(
@@ -198,6 +211,18 @@ async def test_a_first_message_may_show_a_token_and_ask_for_more():
             with pytest.raises(ConnectionClosed):
                 await heard(socket)
             assert socket.close_code == CloseCode.NOT_AUTHENTICATED
+
+
+async def test_a_language_without_hello_wants_its_token_in_the_handshake():
+    routes = [replace(toy.ROUTE, says_hello=False)]
+    async with Gateway(scripted(), settings(), TOKENS, routes) as gateway:
+        with pytest.raises(InvalidStatus, match="401"):
+            async with talking(gateway):
+                pass
+        headers = {"Authorization": "Bearer sesame"}
+        async with talking(gateway, additional_headers=headers) as socket:
+            await socket.send("secret-and-ping sesame")
+            assert await heard(socket) == "pong sesame"
 
 
 async def test_a_plain_get_of_its_path_is_told_what_it_is():

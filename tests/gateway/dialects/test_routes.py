@@ -1,4 +1,4 @@
-from gateway.dialects.base import FrameLimits, Message
+from gateway.dialects.base import Message, Opening, RouteLimits
 from gateway.dialects.routes import ROUTES
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.events import Failed
@@ -18,7 +18,7 @@ def test_the_native_language_takes_its_codec_from_the_subprotocol():
     (native,) = [route for route in ROUTES if route.path == "/v1/stream"]
     assert native.subprotocols == (JSON_PROTOCOL, MSGPACK_PROTOCOL)
     for agreed, text in ((JSON_PROTOCOL, True), (MSGPACK_PROTOCOL, False), (None, True)):
-        (greeting,) = native.make(agreed, FrameLimits()).greet(READY)
+        (greeting,) = native.prepare(RouteLimits())(Opening(agreed)).greet(READY)
         assert isinstance(greeting, Message)
         assert greeting.text is text
 
@@ -27,7 +27,7 @@ def test_every_language_can_greet_or_not_and_refuse():
     refusal = Failed(id="a", code=ErrorCode.OVERLOADED, message="full")
     for route in ROUTES:
         for agreed in (*route.subprotocols, None):
-            dialect = route.make(agreed, FrameLimits())
+            dialect = route.prepare(RouteLimits())(Opening(agreed))
             assert dialect.name
             assert all(isinstance(said, Message) for said in dialect.greet(READY))
             assert dialect.encode(refusal)

@@ -1,14 +1,14 @@
 """A wire language of the tests, as unlike the native one as the gateway has to bear.
 
 Lines of text, `verb NAME rest`. `chat NAME longest=5 TEXT` begins a generation, and so does `slow`,
-with a window: each `more NAME` lets its next texts leave. `stop *` ends all that runs. A text
-leaves as two messages, its length in bytes and itself; what only tells how far something is leaves
-as none.
+with a window: each `more NAME` lets its next texts leave. `then` is a `chat` that waits until
+nothing runs. `stop *` ends all that runs. A text leaves as two messages, its length in bytes and
+itself; what only tells how far something is leaves as none.
 """
 
 import re
 
-from gateway.dialects.base import Message, Route
+from gateway.dialects.base import Dialect, Message, Route
 from gateway.protocol.codes import BadFrame, ErrorCode, NotAFrame
 from gateway.protocol.events import Failed
 from gateway.protocol.frames import Ack, Cancel, Chunk, Done, Generate, Hello, Ping, Pong
@@ -16,13 +16,14 @@ from gateway.protocol.frames import Ack, Cancel, Chunk, Done, Generate, Hello, P
 NAMES = {"max_tokens": "longest", "prompt": "text", "id": "name"}  # of the fields, in this language
 
 
-class Toy:
+class Toy(Dialect):
     """One connection: it knows which generations run, and what was told last of each."""
 
     name = "toy.v1.lines"
 
     def __init__(self):
         self.running = {}  # the newest number that left, by name
+        self.waiting = []  # what `then` asks for
 
     def greet(self, ready):
         return [_line("welcome"), _line(f"models {' '.join(ready.models)}")]
@@ -41,7 +42,12 @@ class Toy:
             case "secret-and-ping":
                 return [Hello(token=name), Ping(nonce=name)]
             case "chat" | "slow":
-                return [self._generate(name, rest, 2 if verb == "slow" else None)]
+                generate = self._generate(name, rest, 2 if verb == "slow" else None)
+                self.running.setdefault(name, -1)
+                return [generate]
+            case "then":
+                self.waiting.append(self._generate(name, rest, None))
+                return self.next_requests()
             case "more":
                 return [Ack(id=name, seq=self.running[name])] if name in self.running else []
             case "stop" if name == "*":
@@ -79,6 +85,13 @@ class Toy:
                 return [_line(f"pong {nonce}")]
         return []
 
+    def next_requests(self):
+        if not self.waiting or self.running:
+            return []
+        first = self.waiting.pop(0)
+        self.running[first.id] = -1
+        return [first]
+
 
 def _line(text):
     return Message(text.encode(), text=True)
@@ -90,7 +103,7 @@ def secret_in(offered):
 
 ROUTE = Route(
     "/toy",
-    lambda subprotocol, limits: Toy(),
+    lambda limits: lambda opening: Toy(),
     subprotocols=("toy.v1.lines",),
     secret_in=secret_in,
     hint="speak lines here",

@@ -197,7 +197,7 @@ class Patient(NativeDialect):
 
 async def test_large_frames_are_decoded_one_at_a_time_and_small_ones_meanwhile():
     notes = []
-    route = Route("/v1/stream", lambda protocol, limits: Patient(notes))
+    route = Route("/v1/stream", lambda limits: lambda opening: Patient(notes))
     async with Gateway(scripted(Say("x")), settings(), routes=[route]) as gateway:
         async with wired(gateway) as one, wired(gateway) as two, wired(gateway) as small:
             for wire in (one, two):

@@ -15,7 +15,7 @@ def key_in(offered):
 
 ROUTE = Route(
     "/talk",
-    lambda agreed, limits: NativeDialect(codec_for(agreed, limits)),
+    lambda limits: lambda opening: NativeDialect(codec_for(opening.subprotocol)),
     subprotocols=("b", "a"),
     secret_in=key_in,
     hint="talk here",
