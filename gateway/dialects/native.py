@@ -20,8 +20,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import astuple
 
-from gateway.dialects import values
+from gateway.dialects import json_text, values
 from gateway.dialects.base import Dialect, FrameLimits, Message, Opening, Route, RouteLimits
+from gateway.dialects.json_text import MALFORMED
 from gateway.protocol.codes import BadFrame, ErrorCode, NotAFrame
 from gateway.protocol.events import Event, Failed
 from gateway.protocol.frames import (
@@ -52,7 +53,7 @@ __all__ = [
 STREAM_PATH = "/v1/stream"
 BEARER_PROTOCOL = "mlx-gateway.bearer."  # followed by the token in base64url; used by browsers
 
-TO_JSON, TO_MSGPACK = msgspec.json.Encoder(), msgspec.msgpack.Encoder()
+TO_MSGPACK = msgspec.msgpack.Encoder()
 # The id of a client's frame, found before decoding, where clients put it: after other short fields.
 EARLY = 4096  # characters that are searched
 STRING = r'"(?:[^"\\]|\\.)*+"'
@@ -67,8 +68,6 @@ UNKNOWN = "Object contains unknown field `"
 MAX_QUOTED = 64  # characters of an unknown field's name in an error
 MAX_PATH = 256  # characters of a field's path in an error
 SHORT_TEXT = 0xD9  # head of a msgpack text of up to 255 bytes
-
-MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
 class _Codec:
@@ -108,12 +107,7 @@ class JsonCodec(_Codec):
     text = True
     COUNTED = f"keys and values ({values.ESCAPES} escapes are one)"
 
-    def encode(self, frame: ServerFrame | ClientFrame) -> bytes:
-        """Return the frame as UTF-8 JSON; a lone surrogate in a text becomes a "?"."""
-        try:
-            return TO_JSON.encode(frame)
-        except UnicodeEncodeError:
-            return msgspec.json.encode(_without_surrogates(msgspec.to_builtins(frame)))
+    encode = staticmethod(json_text.encode)
 
     def decode(self, data: bytes | str) -> ClientFrame:
         """Return a client's frame. Raises NotAFrame or BadFrame."""
@@ -132,10 +126,7 @@ class JsonCodec(_Codec):
 
     def decode_fields(self, data: bytes | str) -> dict[str, Any]:
         """Return any frame as a dict with `type`. Raises NotAFrame."""
-        try:
-            fields = msgspec.json.decode(data)
-        except MALFORMED:
-            fields = _of_odd_json(data)
+        fields = json_text.decode(data)
         if not isinstance(fields, dict):
             raise NotAFrame("not a JSON object")
         return fields
@@ -158,7 +149,7 @@ class MsgpackCodec(_Codec):
             return TO_MSGPACK.encode([NUMBERS[kind], *values])
         except UnicodeEncodeError:
             plain = msgspec.to_builtins(values, builtin_types=(bytes,))
-            return msgspec.msgpack.encode(_without_surrogates([NUMBERS[kind], *plain]))
+            return msgspec.msgpack.encode(json_text.without_surrogates([NUMBERS[kind], *plain]))
 
     def decode(self, data: bytes | str) -> ClientFrame:
         """Return a client's frame. Raises NotAFrame or BadFrame."""
@@ -310,7 +301,7 @@ def _client_frame(fields: dict[str, Any], *, bytes_in: type, max_depth: int) -> 
     if not isinstance(name, str) or name not in BY_NAME:
         message = f"`$.type` must be one of {', '.join(BY_NAME)}"
         raise BadFrame(message, known_id, code=ErrorCode.INVALID_FRAME)
-    deep = _too_deep(fields, max_depth)
+    deep = values.too_deep(fields, max_depth)
     if deep is not None:
         message = f"nested deeper than {max_depth}"
         raise BadFrame(message, known_id, code=ErrorCode.INVALID_REQUEST, fields=(deep,))
@@ -328,20 +319,6 @@ def _known(frame_id: Any) -> str | None:
     return frame_id if isinstance(frame_id, str) and 1 <= len(frame_id) <= 64 else None
 
 
-def _too_deep(fields: dict[str, Any], most: int) -> str | None:
-    """Return the first field that is nested too deep."""
-    for name, value in fields.items():
-        level = [value] if isinstance(value, dict | list) else []
-        depth = 1
-        while level:
-            if depth > most:
-                return name
-            inner = (one.values() if isinstance(one, dict) else one for one in level)
-            level = [x for items in inner for x in items if isinstance(x, dict | list)]
-            depth += 1
-    return None
-
-
 def _explain(message: str, kind: type[Struct]) -> tuple[str, str]:
     """Return the field at fault, and the reason, from the message of a msgspec error."""
     what, _, path = message.partition(" - at `")
@@ -356,31 +333,3 @@ def _explain(message: str, kind: type[Struct]) -> tuple[str, str]:
         hint = f"; did you mean `{near[0]}`?" if near and not path else ""
         return f"{inside}{name}", f"unknown field{hint}"
     return path, f"{what[:1].lower()}{what[1:]}"
-
-
-def _of_odd_json(data: bytes | str) -> Any:
-    """Return the value of JSON that has a lone surrogate or a number too large for a float.
-
-    JSON's grammar allows both (RFC 8259, sections 6 and 8.2), and JavaScript writes a lone
-    surrogate when it cuts a string; neither must close a connection. Raises NotAFrame.
-    """
-    try:
-        text = data if isinstance(data, str) else data.decode()
-        return _without_surrogates(json.loads(text, parse_constant=_refuse_constant))
-    except (*MALFORMED, ValueError) as error:
-        raise NotAFrame("not JSON") from error
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _without_surrogates(value: Any) -> Any:
-    """Return plain data with "?" for each lone surrogate, which UTF-8 can't encode."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {_without_surrogates(k): _without_surrogates(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_surrogates(item) for item in value]
-    return value

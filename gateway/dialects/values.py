@@ -1,4 +1,4 @@
-"""Counts the keys and values in a message before it is decoded, in pieces, without building any.
+"""Counts the keys and values in a message before it is decoded, in pieces, and how deep they are.
 
 Building and checking a value takes a few hundred nanoseconds, however few bytes it has: an empty
 map is one byte of msgpack. Long texts and images, which make most large messages, are passed over
@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
-__all__ = ["in_json", "in_msgpack"]
+__all__ = ["in_json", "in_msgpack", "too_deep"]
 
 PIECE = 64 * 1024  # characters
 ESCAPES = 50  # escapes in a JSON text take as long to decode as one value
@@ -88,3 +89,17 @@ def _end(data: bytes, at: int) -> int:
     before, length_bytes = HEADS[data[at]]
     end = at + 1 + before
     return end + int.from_bytes(data[at + 1 : at + 1 + length_bytes], "big")
+
+
+def too_deep(fields: dict[str, Any], most: int) -> str | None:
+    """Return the first field of decoded data that is nested deeper than `most`."""
+    for name, value in fields.items():
+        level = [value] if isinstance(value, dict | list) else []
+        depth = 1
+        while level:
+            if depth > most:
+                return name
+            inner = (one.values() if isinstance(one, dict) else one for one in level)
+            level = [x for items in inner for x in items if isinstance(x, dict | list)]
+            depth += 1
+    return None

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects import values
-from gateway.dialects.values import in_json, in_msgpack
+from gateway.dialects.values import in_json, in_msgpack, too_deep
 
 DATA = st.recursive(
     st.none()
@@ -115,3 +115,16 @@ def test_escapes_take_time_and_count_for_it(escape):
     plain, escaped = (text.replace('""', f'"{unit * 100_000}"') for unit in ("x", escape))
     assert last(in_json(plain)) == 5
     assert last(in_json(escaped)) >= 5 + 100_000 // values.ESCAPES
+
+
+@pytest.mark.parametrize(
+    ("fields", "most", "deep"),
+    [
+        ({"a": 1}, 1, None),
+        ({"a": [1], "b": [[]]}, 1, "b"),
+        ({"a": {"b": {"c": []}}}, 3, None),
+        ({"a": {"b": {"c": []}}}, 2, "a"),
+    ],
+)
+def test_the_first_field_that_is_too_deep_is_named(fields, most, deep):
+    assert too_deep(fields, most) == deep

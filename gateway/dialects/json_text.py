@@ -1,0 +1,60 @@
+"""Reads JSON as clients may write it, and writes it so that every client can read it.
+
+JSON's grammar allows lone surrogates and numbers that are too large for a float (RFC 8259, sections
+6 and 8.2), and JavaScript writes a lone surrogate when it cuts a string. Neither may close a
+connection. UTF-8 can't encode a lone surrogate, so it becomes a "?".
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from gateway.protocol.codes import NotAFrame
+
+__all__ = ["MALFORMED", "decode", "encode", "without_surrogates"]
+
+MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)  # raised by decoders
+
+ENCODER = msgspec.json.Encoder()
+
+
+def encode(value: Any) -> bytes:
+    """Return a struct or plain data as UTF-8 JSON."""
+    try:
+        return ENCODER.encode(value)
+    except UnicodeEncodeError:
+        return ENCODER.encode(without_surrogates(msgspec.to_builtins(value)))
+
+
+def decode(data: bytes | str) -> Any:
+    """Return the value of a JSON text. Raises NotAFrame."""
+    try:
+        return msgspec.json.decode(data)
+    except MALFORMED:
+        return _decode_odd(data)
+
+
+def _decode_odd(data: bytes | str) -> Any:
+    try:
+        text = data if isinstance(data, str) else data.decode()
+        return without_surrogates(json.loads(text, parse_constant=_refuse_constant))
+    except (*MALFORMED, ValueError) as error:
+        raise NotAFrame("not JSON") from error
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def without_surrogates(value: Any) -> Any:
+    """Return plain data with "?" for each lone surrogate."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {without_surrogates(k): without_surrogates(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_surrogates(item) for item in value]
+    return value

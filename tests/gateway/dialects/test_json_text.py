@@ -1,0 +1,37 @@
+import msgspec
+import pytest
+
+from gateway.dialects import json_text
+from gateway.protocol.codes import NotAFrame
+
+
+class Said(msgspec.Struct):
+    text: str
+
+
+def test_a_struct_is_written_and_read_again():
+    assert json_text.decode(json_text.encode(Said("Grüße"))) == {"text": "Grüße"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (r'{"a": ["\ud800x"]}', {"a": ["?x"]}),
+        (r'{"\udc00": 1}', {"?": 1}),
+        ("[1e999]", [float("inf")]),
+        (b"[1e999]", [float("inf")]),
+    ],
+)
+def test_what_the_grammar_allows_is_read(text, value):
+    assert json_text.decode(text) == value
+
+
+@pytest.mark.parametrize("text", ["{", "NaN", b"\xff", "[" * 100_000, ""])
+def test_what_is_not_json_is_not_a_frame(text):
+    with pytest.raises(NotAFrame, match="not JSON"):
+        json_text.decode(text)
+
+
+def test_a_lone_surrogate_is_written_as_a_question_mark():
+    assert json_text.encode(Said("a\ud800")) == b'{"text":"a?"}'
+    assert json_text.encode({"\ud800": ("x", 1)}) == b'{"?":["x",1]}'
