@@ -162,6 +162,13 @@ class Settings:
         "Limits",
         min=0,
     )
+    response_bytes: int = _setting(
+        64 << 20,
+        "conversations kept for `previous_response_id` on /v1/responses, of all clients, of whom "
+        "the one that has the most loses its oldest; 64 MiB are a thousand of 16,000 tokens",
+        "Limits",
+        min=0,
+    )
     max_generations_per_token: int = _setting(
         256, "live generations with one token; the token file may say otherwise", "Limits", min=1
     )
@@ -296,6 +303,13 @@ class Settings:
     resume_ttl_s: float = _setting(
         60.0,
         "seconds a resumable generation is kept for a client that lost its connection",
+        "Timeouts",
+        min=0,
+    )
+    response_ttl_s: float = _setting(
+        3600.0,
+        "seconds after its last use for which a response can be continued on /v1/responses; "
+        "OpenAI's connections live as long",
         "Timeouts",
         min=0,
     )

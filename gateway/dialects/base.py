@@ -44,6 +44,8 @@ class RouteLimits:
 
     frames: FrameLimits = FrameLimits()
     generations: int = 64  # live ones on a connection
+    kept_bytes: int = 64 << 20  # conversations that clients may continue, of all connections
+    kept_s: float = 3600.0  # seconds for which one is kept after its last use
 
 
 class Budget(Protocol):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from gateway.dialects import native
 from gateway.dialects.base import Route
+from gateway.dialects.responses import dialect as responses
 
 __all__ = ["ROUTES"]
 
-ROUTES: tuple[Route, ...] = (native.ROUTE,)
+ROUTES: tuple[Route, ...] = (native.ROUTE, responses.ROUTE)

@@ -41,6 +41,8 @@ ENFORCERS: dict[str, str] = {
     "rate_bytes": "reading.MeteredConnection.__init__",
     "resume_bytes": "connection.Connection.__init__",
     "resume_total_bytes": "generations.Generations.__init__",
+    "response_bytes": "server._route_limits",
+    "response_ttl_s": "server._route_limits",
     "outbox_bytes": "connection.Connection.must_wait",
     "outbox_total_bytes": "generations.Generations.__init__",
     "kernel_buffer_bytes": "server.Gateway._bound_kernel_buffer",

@@ -401,7 +401,10 @@ class Gateway:
 
 def _route_limits(settings: Settings) -> RouteLimits:
     return RouteLimits(
-        FrameLimits(settings.max_depth, settings.max_values), settings.max_generations
+        FrameLimits(settings.max_depth, settings.max_values),
+        settings.max_generations,
+        settings.response_bytes,
+        settings.response_ttl_s,
     )
 
 

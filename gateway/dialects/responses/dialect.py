@@ -1,0 +1,339 @@
+"""Responses over WebSocket on one connection: `response.create` in, the events of its answer out.
+
+Rule 1: each `response.create` ends with one `response.completed`, `response.incomplete`,
+`response.failed` or `error`, in the order of its lane.
+Rule 2: an error in a `response.create` is told when its turn has come, because a client takes any
+`error` in a lane as the end of what runs there.
+Rule 3: what is not about a response that runs or waits is ignored, a late cancel for example: some
+clients give up a connection on an `error` that belongs to nothing.
+
+Source: DIALECTS.md, section "Responses".
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from msgspec import UNSET
+
+from gateway.dialects import json_text, values
+from gateway.dialects.base import Dialect, Message, Opening, Route, RouteLimits
+from gateway.dialects.responses.answer import NOTHING_USED, Answer, new_id
+from gateway.dialects.responses.errors import Refused, code_of_failure, of_failure, overloaded
+from gateway.dialects.responses.lanes import MAX_ACTIVE, Lanes
+from gateway.dialects.responses.memory import Memory, Place
+from gateway.dialects.responses.server_events import (
+    ErrorBody,
+    ErrorEvent,
+    ServerEvent,
+    SteerFailed,
+)
+from gateway.dialects.responses.turn import Turn
+from gateway.protocol.codes import BadFrame, ErrorCode, NotAFrame
+from gateway.protocol.events import Event, Failed, Request
+from gateway.protocol.frames import (
+    Cancel,
+    Chunk,
+    Done,
+    Loading,
+    Ping,
+    Pong,
+    Queued,
+    Ready,
+    Started,
+    ToolCall,
+)
+
+__all__ = ["ROUTE", "ResponsesDialect"]
+
+log = logging.getLogger(__name__)
+
+PATH = "/v1/responses"
+EARLY = 4096  # characters in which the lane of a message is found without decoding it
+STREAM_ID = re.compile(r'"stream_id"\s*:\s*"([A-Za-z0-9_.-]{1,256})"')
+MAX_TOLD = 64  # types of tools that are logged of a connection
+
+
+class ResponsesDialect(Dialect):
+    """The language of one connection."""
+
+    name = "openai.v1.responses"
+
+    def __init__(
+        self,
+        opening: Opening,
+        limits: RouteLimits,
+        memory: Memory,
+        clock: Callable[[], float] = time.time,
+    ):
+        self._limits = limits.frames
+        self._budget, self._client = opening.waiting, opening.client
+        self._memory = memory
+        self._place = Place(object(), opening.owner, opening.client)
+        self._clock = clock
+        self._lanes: Lanes[Turn] = Lanes(min(MAX_ACTIVE, limits.generations))
+        self._running: dict[str, tuple[Turn, Answer]] = {}  # by their ids
+        self._again: list[Turn] = []  # those whose prompt was too long, and is shorter now
+        self._own: dict[str, Sequence[Message]] = {}  # messages that wait for their `Pong`
+        self._model = ""  # the one that answers if none is named
+        self._told: set[str] = set()  # types of tools that were logged
+        self._closed = False
+
+    def greet(self, ready: Ready) -> Sequence[Message]:
+        """Return nothing; the client speaks first."""
+        self._model = next(iter(ready.models), "")
+        return ()
+
+    def close(self) -> None:
+        """Forget what is kept for the connection alone."""
+        self._closed = True
+        for turn in [*self._lanes.waiting, *(turn for turn, _ in self._running.values())]:
+            self._uncount(turn)
+        self._memory.leave(self._place.connection)
+
+    # From the client.
+
+    def check(self, message: str | bytes) -> Iterator[None]:
+        """Raise BadFrame once a message has too many keys and values; yield meanwhile."""
+        text = message if isinstance(message, str) else ""
+        for count in values.in_json(text):
+            if count > self._limits.values:
+                said = f"a message may have {self._limits.values} keys and values"
+                found = STREAM_ID.search(text[:EARLY])
+                lane = found[1] if found else None
+                raise BadFrame(said, lane, code=ErrorCode.INVALID_REQUEST)
+            yield
+
+    def decode(self, message: str | bytes) -> Sequence[Request]:
+        """Return the requests for a message. Raises NotAFrame for a binary one, or BadFrame."""
+        if isinstance(message, bytes):
+            raise NotAFrame("send JSON as text messages")
+        try:
+            fields = json_text.decode(message)
+        except NotAFrame as error:
+            raise BadFrame(str(error), None, code=ErrorCode.INVALID_FRAME) from error
+        kind = fields.get("type") if isinstance(fields, dict) else None
+        match kind:
+            case "response.create":
+                return self._create(fields, len(message))
+            case "response.cancel":
+                return self._cancel(fields)
+            case "response.steer":
+                return self._steer(fields)
+            case str():
+                return ()  # `response.processed` of Codex, and what may come
+        said = "a message must be a JSON object with a `type`"
+        raise BadFrame(said, None, code=ErrorCode.INVALID_FRAME)
+
+    def _create(self, fields: dict[str, Any], size: int) -> Sequence[Request]:
+        turn = Turn(new_id("resp"))
+        try:
+            turn.stream_id = self._lanes.check(fields.get("stream_id"))
+            self._lanes.check_room()
+        except Refused as refused:
+            return [self._say([_error(refused, turn.stream_id)])]
+        self._read(turn, fields)
+        self._lanes.add(turn)
+        requests = self.next_requests()
+        if turn in self._lanes.waiting:
+            self._count(turn, size)
+        return requests
+
+    def _read(self, turn: Turn, fields: dict[str, Any]) -> None:
+        previous = fields.get("previous_response_id")
+        turn.previous = previous if isinstance(previous, str) else None
+        deep = values.too_deep(fields, self._limits.depth)
+        if deep is not None:
+            turn.refuse(Refused(f"`{deep}`: nested deeper than {self._limits.depth}", deep))
+            return
+        try:
+            turn.read(fields)
+        except Refused as refused:
+            turn.refuse(refused)
+
+    def _cancel(self, fields: dict[str, Any]) -> Sequence[Request]:
+        own, stream_id = fields.get("response_id"), fields.get("stream_id")
+        own = own if isinstance(own, str) else None
+        waiting = self._lanes.withdraw(own) if own is not None else None
+        if waiting is not None:
+            self._uncount(waiting)
+            return [self._say(waiting.answer(self._model, self._clock).cancelled())]
+        running = self._lanes.running(own, stream_id if isinstance(stream_id, str) else None)
+        return [] if running is None else [Cancel(id=running.id)]
+
+    def _steer(self, fields: dict[str, Any]) -> Sequence[Request]:
+        error = ErrorBody(
+            type="invalid_request_error",
+            code="steering_not_supported",
+            message="a response can't be steered; send its successor as `response.create`",
+        )
+        names = ("input", "previous_response_id")
+        return [self._say([SteerFailed(error=error, steer={n: fields.get(n) for n in names})])]
+
+    # Turns.
+
+    def next_requests(self) -> Sequence[Request]:
+        """Return the requests of the turns that begin now."""
+        again = [self._request(turn) for turn in self._again]
+        self._again.clear()
+        requests = [one for one in again if one is not None]
+        while not self._closed and (turn := self._lanes.next()) is not None:
+            requests.append(self._begin(turn))
+        return requests
+
+    def _begin(self, turn: Turn) -> Request:
+        if turn.previous is not None:
+            turn.parent = self._memory.find(turn.previous, self._place, self._clock())
+        answer = turn.answer(self._model, self._clock)
+        self._running[turn.id] = turn, answer
+        self._tell_left_out(turn)
+        try:
+            request = self._request(turn)
+        except Refused as refused:
+            self._forget_parent(turn)
+            return self._say(answer.fail(refused.status, refused.error), turn.id)
+        if request is None:
+            events = answer.completed(NOTHING_USED)
+            self._keep(turn, answer)
+            return self._say(events, turn.id)
+        return request
+
+    def _request(self, turn: Turn) -> Request | None:
+        """Return the request of a turn, None if it needs no model. Raises Refused."""
+        if turn.refused is not None:
+            raise turn.refused
+        if turn.previous is not None and turn.parent is None:
+            said = f"Previous response with id '{turn.previous[:256]}' not found."
+            raise Refused(said, "previous_response_id", "previous_response_not_found")
+        return turn.request()
+
+    def _tell_left_out(self, turn: Turn) -> None:
+        new = set(turn.tools.left_out) - self._told
+        if new and len(self._told) < MAX_TOLD:
+            self._told |= new
+            log.info("tools of the types %s are left out of prompts", ", ".join(sorted(new)))
+
+    # To the client.
+
+    def encode(self, event: Event) -> Sequence[Message]:
+        """Return the messages for an event."""
+        if isinstance(event, Pong):
+            return self._own_messages(str(event.nonce))
+        found = self._running.get(event.id) if event.id is not None else None
+        if found is None:
+            return self._of_no_turn(event)
+        turn, answer = found
+        match event:
+            case Chunk():
+                return _messages(answer.add_text(event))
+            case ToolCall():
+                return _messages(answer.add_call(event))
+            case Started():
+                self._uncount(turn)
+                return _messages(answer.start(event.model))
+            case Queued() | Loading():
+                return _messages(answer.wait())
+            case Done():
+                events = answer.finish(event)
+                self._keep(turn, answer)
+                self._end(turn)
+                return _messages(events)
+            case Failed(code=ErrorCode.CONTEXT_TOO_LONG) if turn.shorten():
+                self._again.append(turn)
+            case Failed():
+                events = self._failed(turn, answer, event)
+                self._end(turn)
+                return _messages(events)
+        return ()
+
+    def _failed(self, turn: Turn, answer: Answer, event: Failed) -> list[ServerEvent]:
+        status, why = of_failure(event, turn.paths, turn.tools.places)
+        self._forget_parent(turn)
+        return answer.fail(status, why, code_of_failure(status))
+
+    def _end(self, turn: Turn) -> None:
+        self._uncount(turn)
+        del self._running[turn.id]
+        self._lanes.end(turn)
+
+    def _own_messages(self, nonce: str) -> Sequence[Message]:
+        turn, _ = self._running.get(nonce, (None, None))
+        if turn is not None:
+            self._end(turn)
+        return self._own.pop(nonce, ())
+
+    def _of_no_turn(self, event: Event) -> Sequence[Message]:
+        """Return the error for a message that could not be decoded; its id is then its lane."""
+        if not isinstance(event, Failed):
+            return ()
+        status, why = of_failure(event)
+        lane = UNSET if event.id is None else event.id
+        return _messages([ErrorEvent(status=status, error=why, stream_id=lane)])
+
+    def _say(self, events: Sequence[ServerEvent], own: str | None = None) -> Ping:
+        """Return the request after which the events are sent."""
+        nonce = own or new_id("own")
+        self._own[nonce] = _messages(events)
+        return Ping(nonce=nonce)
+
+    # What is kept.
+
+    def _keep(self, turn: Turn, answer: Answer) -> None:
+        if self._closed:
+            return
+        self._memory.keep(
+            turn.id,
+            [*turn.conversation.new, *answer.messages()],
+            parent=turn.parent,
+            place=self._place,
+            stream_id=turn.stream_id,
+            stored=turn.stored,
+            now=self._clock(),
+        )
+
+    def _forget_parent(self, turn: Turn) -> None:
+        """Forget what a failed turn was to continue, unless it is stored or of another lane."""
+        parent = turn.parent
+        if parent is not None and not parent.stored and parent.stream_id == turn.stream_id:
+            self._memory.forget(parent)
+
+    def _count(self, turn: Turn, size: int) -> None:
+        """Count what a turn that waits holds, or let it end with an error if there is no room."""
+        if self._budget is None:
+            return
+        if self._budget.fits(self._client, size):
+            turn.size = size
+            self._budget.add(self._client, size)
+        else:
+            turn.refuse(overloaded("too many requests of this client wait"))
+
+    def _uncount(self, turn: Turn) -> None:
+        if self._budget is not None and turn.size:
+            self._budget.add(self._client, -turn.size)
+            turn.size = 0
+
+
+def _messages(events: Sequence[ServerEvent]) -> list[Message]:
+    return [Message(json_text.encode(event), text=True) for event in events]
+
+
+def _error(refused: Refused, stream_id: str | None) -> ErrorEvent:
+    lane = UNSET if stream_id is None else stream_id
+    return ErrorEvent(status=refused.status, error=refused.error, stream_id=lane)
+
+
+def _prepare(limits: RouteLimits) -> Callable[[Opening], ResponsesDialect]:
+    memory = Memory(limits.kept_bytes, limits.kept_s)
+    return lambda opening: ResponsesDialect(opening, limits, memory)
+
+
+ROUTE = Route(
+    PATH,
+    _prepare,
+    says_hello=False,
+    hint="this path is for WebSocket clients that speak OpenAI's Responses",
+)

@@ -1,0 +1,159 @@
+"""One `response.create`, from its coming to the request that it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from gateway.dialects import json_text
+from gateway.dialects.responses.answer import Answer
+from gateway.dialects.responses.conversation import Conversation
+from gateway.dialects.responses.creates import (
+    Create,
+    Tools,
+    generation_options,
+    read_create,
+    read_tools,
+)
+from gateway.dialects.responses.errors import Refused
+from gateway.dialects.responses.memory import Kept
+from gateway.dialects.responses.server_events import Response
+from gateway.protocol.frames import Generate
+
+__all__ = ["Turn"]
+
+NO_TOOLS = Tools(given=[], places=[], choice="auto", left_out=[])
+PLAIN_TEXT: dict[str, Any] = {"format": {"type": "text"}}
+NO_REASONING: dict[str, Any] = {"effort": None, "summary": None}
+
+
+@dataclass(eq=False)
+class Turn:
+    """A `response.create` that waits, or runs."""
+
+    id: str
+    stream_id: str | None = None
+    previous: str | None = None  # the response that it continues
+    size: int = 0  # bytes of its message that are counted while it waits
+    create: Create = field(default_factory=Create)
+    tools: Tools = NO_TOOLS
+    refused: Refused | None = None
+    parent: Kept | None = None
+    conversation: Conversation = field(default_factory=Conversation)
+    paths: Sequence[str] = ()  # for each message of the prompt, the field that it comes from
+    left_out: int = 0  # of the oldest messages
+    may_leave_out: int = 0
+
+    def read(self, fields: dict[str, Any]) -> None:
+        """Read what is asked for. Raises Refused."""
+        self.create = read_create(fields)
+        self.tools = read_tools(self.create)
+
+    def refuse(self, why: Refused) -> None:
+        """Let it end with an error when its turn comes; what it asks for is not needed then."""
+        self.refused = why
+        self.create, self.tools = Create(), NO_TOOLS
+
+    @property
+    def stored(self) -> bool:
+        """Whether other connections may continue it."""
+        return self.create.store is not False
+
+    @property
+    def prepares_only(self) -> bool:
+        """Whether its prompt is read, and nothing is answered."""
+        return self.create.generate is False
+
+    def answer(self, model: str, clock: Callable[[], float]) -> Answer:
+        """Return its answer, which has not begun; `model` answers those that name none."""
+        return Answer(
+            self._head(model, clock()),
+            self.stream_id,
+            clock,
+            prepared_only=self.prepares_only,
+            one_call=self.create.parallel_tool_calls is False,
+        )
+
+    def request(self) -> Generate | None:
+        """Return the request for the model, None if it needs none. Raises Refused."""
+        create = self.create
+        self.conversation = Conversation(self.parent.messages() if self.parent else ())
+        self.conversation.add_input(create.input)
+        messages, self.paths = self._shortened(*self.conversation.messages(create.instructions))
+        options = generation_options(create)
+        if self.prepares_only:
+            if not messages:
+                return None
+            options |= {"max_tokens": 1, "stream": False}
+        elif not messages:
+            said = "`input`: there is nothing to answer"
+            raise Refused(said, "input", "missing_required_parameter")
+        return Generate(
+            id=self.id,
+            model=create.model,
+            messages=messages,
+            tools=self.tools.asked or None,
+            tool_choice=self.tools.called,
+            **options,
+        )
+
+    def shorten(self) -> bool:
+        """Leave out more of the oldest messages from now on; return False if that may not be."""
+        more = self.may_leave_out - self.left_out
+        if self.create.truncation != "auto" or more <= 0:
+            return False
+        self.left_out += max(1, more // 4)
+        return True
+
+    def _shortened(
+        self, messages: list[dict[str, Any]], paths: list[str]
+    ) -> tuple[list[dict[str, Any]], list[str]]:
+        """Return a prompt without the messages that are left out.
+
+        What stays begins with a user's message, after that of the system, if there is one.
+        """
+        users = [place for place, one in enumerate(messages) if one["role"] == "user"]
+        begin = 1 if messages and messages[0]["role"] == "system" else 0
+        self.may_leave_out = max(0, users[-1] - begin) if users else 0
+        if not self.left_out:
+            return messages, paths
+        first = next(place for place in users if place >= begin + self.left_out)
+        self.left_out = first - begin
+        return [*messages[:begin], *messages[first:]], [*paths[:begin], *paths[first:]]
+
+    def _head(self, model: str, now: float) -> Response:
+        create, tools = self.create, self.tools
+        reasoning = NO_REASONING if create.reasoning is None else _fields(create.reasoning)
+        text = {} if create.text is None else _fields(create.text)
+        return Response(
+            id=self.id,
+            created_at=now,
+            instructions=create.instructions,
+            max_output_tokens=create.max_output_tokens,
+            max_tool_calls=create.max_tool_calls,
+            metadata=create.metadata or {},
+            model=create.model or model,
+            parallel_tool_calls=create.parallel_tool_calls is not False,
+            previous_response_id=self.previous,
+            prompt_cache_key=create.prompt_cache_key,
+            reasoning=reasoning,
+            safety_identifier=create.safety_identifier,
+            store=self.stored,
+            temperature=create.temperature,
+            text={**PLAIN_TEXT, **{k: v for k, v in text.items() if v is not None}},
+            tool_choice=msgspec.Raw(json_text.encode(tools.choice)),
+            tools=msgspec.Raw(json_text.encode(tools.shown)),
+            top_logprobs=create.top_logprobs or 0,
+            top_p=create.top_p,
+            presence_penalty=create.presence_penalty or 0.0,
+            frequency_penalty=create.frequency_penalty or 0.0,
+            truncation=create.truncation or "disabled",
+            user=create.user,
+        )
+
+
+def _fields(struct: msgspec.Struct) -> dict[str, Any]:
+    return msgspec.structs.asdict(struct)

@@ -1,0 +1,128 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.dialects.responses.memory import KEPT_BYTES, Memory, Place
+
+HERE, THERE = Place("here", "alice", "a"), Place("there", "alice", "a")
+MALLORY = Place("here", "mallory", "m")
+SAID = [{"role": "user", "content": "x" * 100}]
+
+
+def keep(memory, own, *, parent=None, place=HERE, stored=True, now=0.0, said=SAID):
+    memory.keep(own, said, parent=parent, place=place, stream_id=None, stored=stored, now=now)
+    return memory.find(own, place, now)
+
+
+def test_a_conversation_is_the_messages_of_its_turns_in_order():
+    memory = Memory(10_000, 60)
+    first = keep(memory, "a", said=[{"role": "user", "content": "1"}])
+    second = keep(memory, "b", parent=first, said=[{"role": "assistant", "content": "2"}])
+    fork = keep(memory, "c", parent=first, said=[{"role": "assistant", "content": "3"}])
+    assert [m["content"] for m in second.messages()] == ["1", "2"]
+    assert [m["content"] for m in fork.messages()] == ["1", "3"]
+
+
+def test_what_is_stored_is_found_on_all_connections_of_its_owner():
+    memory = Memory(10_000, 60)
+    keep(memory, "a")
+    keep(memory, "b", stored=False)
+    assert memory.find("a", THERE, 1)
+    assert not memory.find("a", MALLORY, 1)
+    assert memory.find("b", HERE, 1)
+    assert not memory.find("b", THERE, 1)
+    assert not memory.find("c", HERE, 1)
+
+
+def test_a_connection_that_ends_takes_with_it_what_is_not_stored():
+    memory = Memory(10_000, 60)
+    keep(memory, "a")
+    keep(memory, "b", stored=False)
+    keep(memory, "c", stored=False, place=THERE)
+    memory.leave("here")
+    assert [bool(memory.find(own, THERE, 1)) for own in "abc"] == [True, False, True]
+    memory.leave("here")
+    assert len(memory) == 2
+
+
+def test_what_nobody_uses_is_forgotten():
+    memory = Memory(10_000, 60)
+    keep(memory, "a", now=0)
+    keep(memory, "b", now=30)
+    assert memory.find("a", HERE, 59)
+    assert not memory.find("b", HERE, 90)
+    assert memory.find("a", HERE, 100)
+    assert not memory.find("a", HERE, 160)
+    assert (len(memory), memory.held_bytes) == (0, 0)
+
+
+def test_the_client_that_holds_most_loses_what_it_used_least():
+    memory = Memory(4 * (KEPT_BYTES + 200), 60)
+    keep(memory, "m", place=MALLORY)
+    for own in "abcd":
+        keep(memory, own)
+        memory.find("a", HERE, 0)
+    assert memory.find("m", MALLORY, 0)
+    assert [bool(memory.find(own, HERE, 0)) for own in "abcd"] == [True, False, True, True]
+
+
+def test_a_predecessor_is_held_until_its_successors_are_gone():
+    memory = Memory(1 << 20, 60)
+    first = keep(memory, "a")
+    one = memory.held_bytes
+    second = keep(memory, "b", parent=first)
+    assert memory.held_bytes == 2 * one
+    memory.forget(first)
+    assert not memory.find("a", HERE, 0)
+    assert memory.held_bytes == 2 * one
+    assert len(second.messages()) == 2
+    memory.forget(second)
+    memory.forget(second)
+    assert memory.held_bytes == 0
+
+
+def test_a_predecessor_that_was_forgotten_meanwhile_counts_again():
+    memory = Memory(1 << 20, 60)
+    first = keep(memory, "a")
+    one = memory.held_bytes
+    memory.forget(first)
+    assert memory.held_bytes == 0
+    assert len(keep(memory, "b", parent=first).messages()) == 2
+    assert memory.held_bytes == 2 * one
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["keep", "forget", "leave", "wait"]),
+        st.integers(0, 9),
+        st.integers(0, 2),
+        st.booleans(),
+    ),
+    max_size=40,
+)
+
+
+@given(STEPS)
+@settings(max_examples=50)
+def test_no_more_is_held_than_allowed_and_nothing_remains(steps):
+    most, now, kept = 6 * (KEPT_BYTES + 200), 0.0, {}
+    places = [Place(n, "o", "c" if n else None) for n in range(3)]
+    memory = Memory(most, 100)
+    for number, (step, which, where, stored) in enumerate(steps):
+        found = memory.find(f"r{which}", places[where], now)
+        match step:
+            case "keep":
+                own = f"r{number}"
+                kept[own] = keep(
+                    memory, own, parent=found, place=places[where], stored=stored, now=now
+                )
+            case "forget" if found:
+                memory.forget(found)
+            case "leave":
+                memory.leave(where)
+            case "wait":
+                now += 20
+        assert memory.held_bytes <= most
+    now += 1000
+    memory.find("r0", places[0], now)
+    assert (len(memory), memory.held_bytes) == (0, 0)
+    assert memory._by_client == memory._bytes == {}
