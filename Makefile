@@ -8,6 +8,7 @@ UV_VERSION := 0.13.9
 ARGS ?=
 FRAMEWORKS := .build/python-front-ends
 APPS := .build/front-ends
+CLIENTS := .build/clients
 NPM := .build/npm
 MODEL =
 
@@ -27,7 +28,7 @@ UNFUSED := MLX_DISABLE_COMPILE=1
 
 .DEFAULT_GOAL := check
 
-.PHONY: check serve smollm2 chat test test-slow test-front-ends test-real coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser wheel npm-package vendor screenshot lock clean help
+.PHONY: check serve smollm2 chat test test-slow test-front-ends test-clients test-real coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser wheel npm-package vendor screenshot lock clean help
 
 check: lint test  ## Run the linters and the tests
 
@@ -47,7 +48,7 @@ chat: $(VENV)/serve.ready  ## Chat in the terminal with a gateway that is runnin
 	@$(BIN)/mlx-gateway chat $(ARGS)
 
 test: $(VENV)/dev.ready $(VENV)/asyncapi.ready browser  ## Run the tests: ARGS="tests/provider -k cancel"
-	$(UNFUSED) $(PYTEST) -m "not slow and not real and not front_ends" $(ARGS)
+	$(UNFUSED) $(PYTEST) -m "not slow and not real and not front_ends and not clients" $(ARGS)
 
 test-slow: $(VENV)/dev.ready npm-package browser  ## Run more of what `test` does a little of
 	$(PYTEST) -m slow $(ARGS)
@@ -55,6 +56,9 @@ test-slow: $(VENV)/dev.ready npm-package browser  ## Run more of what `test` doe
 test-front-ends: $(FRAMEWORKS)/ready $(APPS)/ready browser  ## Build and drive the apps of tests/front_ends
 	@sh tests/support/get_firefox.sh
 	$(PYTEST) -m front_ends tests/front_ends $(ARGS)
+
+test-clients: $(CLIENTS)/openai/ready  ## Run other people's clients, unmodified, against a gateway
+	$(PYTEST) -m clients tests/clients $(ARGS)
 
 test-real: $(VENV)/dev.ready browser  ## Run the tests that want a real model, on SmolLM2
 	@$(BIN)/python -m tests.support.smollm2 >/dev/null; fetched=$$?; \
@@ -162,6 +166,12 @@ $(FRAMEWORKS)/ready: $(VENV)/dev.ready $(wildcard gateway/client/* gateway/proto
 	$(BIN)/uv venv --quiet --clear $(FRAMEWORKS)
 	$(BIN)/uv pip install --quiet --refresh-package mlx-gateway-client --group front-ends \
 		--python $(FRAMEWORKS)/bin/python ./gateway/client
+	@touch $@
+
+# Other people's clients, each with what it needs, which need not fit what the gateway needs.
+$(CLIENTS)/%/ready: $(VENV)/dev.ready
+	$(BIN)/uv venv --quiet --clear $(CLIENTS)/$*
+	$(BIN)/uv pip install --quiet --group clients-$* --python $(CLIENTS)/$*/bin/python
 	@touch $@
 
 # What makes and checks the npm package, and the libraries that its adapters are for.

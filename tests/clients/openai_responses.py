@@ -1,0 +1,197 @@
+"""OpenAI's SDK, unmodified: `openai_responses.py TASK BASE_URL`. It prints JSON, a line a value."""
+
+import asyncio
+import json
+import sys
+
+from openai import AsyncOpenAI, OpenAI
+from openai._models import BaseModel
+from openai.lib.responses_websocket import (
+    AsyncResponsesWebSocketSession,
+    ResponsesWebSocketAccumulator,
+    ResponsesWebSocketError,
+    ResponsesWebSocketLimits,
+)
+from openai.types.responses import Response
+from openai.types.responses.responses_server_event import ResponsesServerEvent
+from pydantic import TypeAdapter
+
+TASK, URL = sys.argv[1:]
+EVENTS = TypeAdapter(ResponsesServerEvent)
+ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
+# What Open Responses' types require, and OpenAI's don't have.
+OF_OTHERS = {"presence_penalty", "frequency_penalty", "store", "bytes"}
+LIMITS = ResponsesWebSocketLimits(
+    max_lanes=8,
+    max_events_per_lane=4096,
+    max_events=8192,
+    max_bytes_per_lane=1 << 24,
+    max_bytes=1 << 25,
+)
+WEATHER = {
+    "type": "function",
+    "name": "get_weather",
+    "description": "Get the weather of a city.",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
+    "strict": True,
+}
+
+
+def say(value):
+    print(json.dumps(value), flush=True)
+
+
+def unknown(value):
+    """Return the names of the fields that the SDK's types don't have."""
+    if isinstance(value, BaseModel):
+        inner = [getattr(value, name) for name in type(value).model_fields]
+        return set(value.model_extra or ()).union(*map(unknown, inner))
+    if isinstance(value, list):
+        return set().union(*map(unknown, value))
+    return set()
+
+
+def strictly(raw):
+    """Return an event, of which each field must be as the SDK's types say."""
+    event = EVENTS.validate_json(raw, strict=True)
+    extra = unknown(event) - OF_OTHERS
+    assert not extra, extra
+    return event
+
+
+async def answer(conn, **fields):
+    """Return the events of a response, each checked, and what the accumulator makes of them."""
+    await conn.response.create(**fields)
+    accumulator, events = ResponsesWebSocketAccumulator(), []
+    while not events or events[-1].type not in ENDS:
+        raw = await conn.recv_bytes()
+        events.append(strictly(raw))
+        try:
+            accumulator.add_event(conn.parse_event(raw))
+        except ResponsesWebSocketError:
+            return events, None
+    end = accumulator.get_final_response()
+    shown = accumulator.snapshot()
+    assert shown.response_id == end.id
+    assert shown.output_text == end.output_text
+    items = [(item.output_index, item.item_id, item.type) for item in shown.output]
+    assert items == [(at, item.id, item.type) for at, item in enumerate(end.output)]
+    return events, end
+
+
+async def text(client):
+    async with client.responses.connect() as conn:
+        events, end = await answer(conn, model="embedded", input="Tell me a story about a fox")
+        say([event.type for event in events])
+        say([event.sequence_number for event in events])
+        say({"text": end.output_text, "status": end.status, "output": end.usage.output_tokens})
+
+
+async def told(client):
+    """Say the types of a response's events, and its items."""
+    async with client.responses.connect() as conn:
+        events, end = await answer(conn, input="hi")
+        say([event.type for event in events])
+        say([item.to_dict() for item in end.output])
+
+
+async def tools(client):
+    async with client.responses.connect() as conn:
+        asked = {"tools": [WEATHER, {"type": "web_search"}], "tool_choice": "required"}
+        _, end = await answer(conn, input="What is the weather in Paris?", **asked)
+        (call,) = end.output
+        arguments = json.loads(call.arguments)
+        say([call.type, call.name, sorted(arguments)])
+        result = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny, 20"}
+        _, end = await answer(
+            conn,
+            input=[result],
+            previous_response_id=end.id,
+            tools=[WEATHER],
+            tool_choice="none",
+            max_output_tokens=100,
+        )
+        say({"types": [item.type for item in end.output], "previous": end.previous_response_id})
+        _, end = await answer(conn, input=[{**result, "call_id": "nobody"}])
+        say(end)
+
+
+async def structured(client):
+    schema = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Paris", "Rome"]}, "warm": {"type": "boolean"}},
+        "required": ["city", "warm"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "name": "weather", "schema": schema, "strict": True}
+    included = ["message.output_text.logprobs"]
+    async with client.responses.connect() as conn:
+        _, end = await answer(
+            conn, input="Where?", text={"format": form}, include=included, top_logprobs=2
+        )
+        say(json.loads(end.output_text))
+        say([len(one.top_logprobs) for one in end.output[0].content[0].logprobs])
+
+
+async def cancel(client):
+    async with client.responses.connect() as conn:
+        await conn.response.create(input="hi")
+        async for event in conn:
+            if event.type == "response.output_text.delta":
+                await conn.send({"type": "response.cancel"})
+            elif event.type in ENDS:
+                say([event.type, event.response.status])
+                break
+
+
+async def lanes(client):
+    connection = client.responses.connect()
+    async with connection as conn, AsyncResponsesWebSocketSession(conn, limits=LIMITS) as session:
+        opened = [*(session.lane(name) for name in "abc"), session.default]
+        for turn in range(2):
+            asked = {"input": f"Count to {turn}", "max_output_tokens": 8}
+            for lane in opened:
+                await lane.send({"type": "response.create", **asked})
+            ends = [await lane.get_final_response() for lane in opened]
+            assert all(isinstance(end, Response) for end in ends)
+            say([end.status for end in ends])
+            say(len({end.id for end in ends}))
+
+
+async def refused(client):
+    async with client.responses.connect() as conn:
+        for fields in ({"temperature": 9}, {"previous_response_id": "resp_no"}, {"model": "gpt"}):
+            [error], _ = await answer(conn, **{"input": "x", **fields})
+            say([error.type, error.status, error.error.code, error.error.param])
+
+
+async def unauthorized(client):
+    try:
+        async with client.responses.connect():
+            pass
+    except Exception as error:  # noqa: BLE001 - its type is websockets' own
+        say(str(error))
+
+
+def sync():
+    with OpenAI(api_key="sesame", base_url=URL).responses.connect() as conn:
+        conn.response.create(input="Tell me a story", max_output_tokens=9)
+        end = next(event for event in conn if event.type in ENDS)
+        say([end.type, end.response.usage.output_tokens])
+
+
+async def main():
+    key = "wrong" if TASK == "unauthorized" else "sesame"
+    async with AsyncOpenAI(api_key=key, base_url=URL) as client:
+        await globals()[TASK](client)
+
+
+if TASK == "sync":
+    sync()
+else:
+    asyncio.run(main())

@@ -1,0 +1,101 @@
+"""OpenAI's Python SDK on /v1/responses, each event checked against its types."""
+
+import hashlib
+
+import pytest
+
+from gateway.server.tokens import Token, Tokens
+from provider import MLXProvider
+from provider.scripted import Call, Pause, Queue, Reason, Say, ScriptedProvider
+from tests.clients.programs import told
+from tests.support.servers import eventually, running
+from tests.support.timeouts import STARTING, TIMEOUT
+
+TOKENS = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
+PROGRAM = "openai_responses.py"
+
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(STARTING + TIMEOUT)]
+
+
+@pytest.fixture(scope="module")
+def provider():
+    provider = MLXProvider({"temperature": 0.0, "max_tokens": 200})
+    yield provider
+    provider.close()
+
+
+def scripted(*script):
+    return ScriptedProvider(script=script, tokens_per_second=None)
+
+
+async def answers(provider, task):
+    async with running(provider, TOKENS) as gateway:
+        return await told("openai", PROGRAM, task, f"{gateway.url}v1")
+
+
+async def test_a_text_is_accumulated_from_events_that_are_all_as_typed(provider):
+    kinds, numbers, end = await answers(provider, "text")
+    assert [kind for kind in kinds if kind != "response.queued"][:4] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+    ]
+    assert kinds[-1] == "response.completed"
+    assert numbers == list(range(len(kinds)))
+    assert end["status"] == "completed"
+    assert len(end["text"]) > 50
+    assert end["output"] > 10
+
+
+async def test_reasoning_and_calls_are_accumulated():
+    script = (Queue(1), Reason("hm so"), Say("I look."), Call("f", {"a": 1}), Call("g", {}))
+    kinds, items = await answers(scripted(*script), "told")
+    assert "response.queued" in kinds
+    assert [item["type"] for item in items] == [
+        "reasoning",
+        "message",
+        "function_call",
+        "function_call",
+    ]
+
+
+async def test_a_tool_is_called_and_its_output_is_read(provider):
+    call, end, refused = await answers(provider, "tools")
+    assert call == ["function_call", "get_weather", ["city"]]
+    assert end["types"] == ["message"]
+    assert end["previous"].startswith("resp_")
+    assert refused is None
+
+
+async def test_structured_output_with_log_probabilities(provider):
+    value, tops = await answers(provider, "structured")
+    assert set(value) == {"city", "warm"}
+    assert max(tops) == 2  # fewer where the form leaves fewer
+
+
+async def test_a_cancel_stops_the_model():
+    provider = scripted(Say("a"), Pause(3600))
+    assert await answers(provider, "cancel") == [["response.incomplete", "cancelled"]]
+    await eventually(lambda: not provider.live)
+
+
+async def test_lanes_run_beside_each_other(provider):
+    assert await answers(provider, "lanes") == [["incomplete"] * 4, 4] * 2
+
+
+async def test_refusals_have_their_codes_and_fields(provider):
+    assert await answers(provider, "refused") == [
+        ["error", 400, "invalid_value", "temperature"],
+        ["error", 400, "previous_response_not_found", "previous_response_id"],
+        ["error", 404, "model_not_found", "model"],
+    ]
+
+
+async def test_a_wrong_key_is_refused(provider):
+    [said] = await answers(provider, "unauthorized")
+    assert "401" in said
+
+
+async def test_the_client_without_asyncio(provider):
+    assert await answers(provider, "sync") == [["response.incomplete", 9]]
