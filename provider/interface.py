@@ -308,13 +308,17 @@ class ModelInfo:
     """A model that requests name by `id`; `context_window` is in tokens, None if unknown.
 
     A model that is not `loaded` is loaded by the first request for it. `base` is the id of an
-    adapter's base model, None for other models.
+    adapter's base model, None for other models. `vision`, `tools` and `thinking` say whether it
+    reads images, calls tools and thinks before it answers; None is unknown.
     """
 
     id: str
     context_window: Optional[int] = None
     loaded: bool = True
     base: Optional[str] = None
+    vision: Optional[bool] = None
+    tools: Optional[bool] = None
+    thinking: Optional[bool] = None
 
 
 # The interface ---------------------------------------------------------------------------------

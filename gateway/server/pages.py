@@ -200,6 +200,9 @@ def _models(generations: Generations) -> Page:
             "context_window": model.context_window,
             "loaded": model.loaded,
             "base": model.base,
+            "vision": model.vision,
+            "tools": model.tools,
+            "thinking": model.thinking,
         }
         for model in generations.provider.models()
     ]

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class ServedModel:
             base.adapters.append(self)
         self._lock = threading.Lock()
         self._closed = False
-        self._context_window: int | None = None
+        self._facts = ModelInfo(source.name, base=source.base)  # those that are known so far
         self._last_logged = 0.0  # time of the last log line on a download, in seconds
         self.loaded_at = 0.0  # in seconds
         # The next loading, for calls that come while the model makes way; None if it does not.
@@ -98,8 +99,7 @@ class ServedModel:
     @property
     def info(self) -> ModelInfo:
         """The public information on the model."""
-        loaded = self.loaded() is not None
-        return ModelInfo(self.name, self._context_window, loaded, self.source.base)
+        return replace(self._facts, loaded=self.loaded() is not None)
 
     @property
     def closed(self) -> bool:
@@ -283,7 +283,13 @@ class ServedModel:
             raise
         template.warm_up()
         model = weights.result()
-        self._context_window = model.context_window
+        self._facts = replace(
+            self._facts,
+            context_window=model.context_window,
+            vision=image_processor is not None,
+            tools=template.knows_tools,
+            thinking=bool(template.format.thinking(template.tokenizer).end),
+        )
         if template.stop:
             log.warning(
                 "`%s` has no chat template; turns are marked User: and Assistant:", self.name

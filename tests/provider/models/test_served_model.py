@@ -57,6 +57,7 @@ def test_a_model_is_loaded_once_for_many_callers(serve):
     assert served.in_use
     assert served.info.loaded
     assert served.info.context_window == 8192
+    assert (served.info.vision, served.info.tools, served.info.thinking) == (False, True, True)
 
 
 @pytest.fixture
