@@ -113,9 +113,10 @@ async def wait_for_text(page, selector, text, which=0):
 @asynccontextmanager
 async def settings_of(page):
     """Open the settings, and close them again."""
-    await page.get_by_role("button", name="Settings").click()
+    await page.locator("#settings-button").click()
+    await page.locator("#settings .field").first.wait_for()
     yield page.locator("#settings")
-    await page.keyboard.press("Escape")
+    await page.locator("#settings-button").click()
 
 
 async def answered(page, text):

@@ -77,8 +77,8 @@ async def test_a_model_that_sees_is_shown_images_and_remembers_them(new_page, tm
         sent = sent_by(page)
         await page.reload()
         async with settings_of(page) as settings:
-            await settings.get_by_label("Temperature").fill("0")
-            await settings.get_by_label("Length limit of an answer").fill("12")
+            await settings.get_by_label("Creativity").fill("0")
+            await settings.get_by_label("Longest answer").fill("12")
         await attach(page, png("red.png", "red"), png("blue.png", "blue"), chips=2)
         await page.get_by_role("button", name="Remove blue.png").click()
         first = await answered(page, "What?")
@@ -141,8 +141,8 @@ async def test_the_real_model_reads_a_text_file(new_page):
     async with running(provider) as gateway:
         page = await new_page(gateway.url)
         async with settings_of(page) as settings:
-            await settings.get_by_label("Temperature").fill("0")
-            await settings.get_by_label("Length limit of an answer").fill("40")
+            await settings.get_by_label("Creativity").fill("0")
+            await settings.get_by_label("Longest answer").fill("40")
         await attach(page, file("notes.md", NOTES), chips=1)
         turn = await answered(page, question)
         whole = await provider.generate_async(

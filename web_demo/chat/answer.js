@@ -1,11 +1,15 @@
 // @ts-check
-/** One turn of the model while it is received: a column per answer, with notes and figures below. */
+/** One turn of the model while it is received: a column per answer, with notes and its life line below. */
 
 import { ConnectionLostError, GatewayError } from "../client.js";
-import { createColumn } from "./column.js";
 import { copyOf, find, make } from "../shell/dom.js";
+import { say } from "../shell/speaker.js";
+import { createColumn } from "./column.js";
+import { createLifeline } from "./lifeline.js";
+import { remedyOf } from "./remedies.js";
 
-const AT_END = 80; // pixels from the end within which the page follows new text
+const PAINT_MS = 30; // between two paintings of new text; a reader sees no difference
+const IDLE_MS = 700; // without new text, after which the caret says that more may come
 let groups = 0; // number of groups of radio buttons; each group needs a name of its own
 
 /** @typedef {ReturnType<typeof addAnswer>} Answer */
@@ -13,27 +17,25 @@ let groups = 0; // number of groups of radio buttons; each group needs a name of
 /**
  * Add an empty turn to the page; return the functions that fill it.
  * @param {HTMLElement} turns the list of turns
- * @param {HTMLElement} scroll the element that scrolls them
+ * @param {import("./follow.js").Follower} follower
  * @param {{n?: number, logprobs?: boolean, response_format?: {type: string}}} options
  */
-export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_format }) {
+export function addAnswer(turns, follower, { n = 1, logprobs = false, response_format }) {
   const root = copyOf("#answer");
-  const figures = find(".figures", root);
   const acts = find(".acts", root);
   const note = find(".note", root);
   const json = Boolean(response_format?.type.startsWith("json"));
-  const columns = Array.from({ length: n }, () => createColumn(logprobs || json));
-  const begin = performance.now();
-  let firstAt = 0;
-  let pieces = 0;
+  let columns = Array.from({ length: n }, () => createColumn(json, logprobs));
+  const life = createLifeline(find(".figures", root), n, !find("#models").hidden);
   let frame = 0;
+  let paintedAt = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let idle;
   for (const column of columns) find(".columns", root).append(column.root);
   if (n > 1) showChoices();
   find(".legend", root).hidden = !logprobs;
   root.classList.toggle("code", json);
-  root.classList.add("streaming");
   turns.append(root);
-  scroll.scrollTop = scroll.scrollHeight;
 
   function showChoices() {
     root.classList.add("several");
@@ -48,46 +50,30 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
     }
   }
 
-  /** Show the new text; called at most once per animation frame. */
-  function paint() {
+  /** Show the new text, unless that was done just before. @param {number} now */
+  function paint(now) {
+    if (now - paintedAt < PAINT_MS) {
+      frame = requestAnimationFrame(paint);
+      return;
+    }
     frame = 0;
-    keepingPlace(() => columns.forEach((column) => column.paint()));
+    paintedAt = now;
+    follower.grow(() => columns.forEach((column) => column.paint()));
   }
 
-  /** Call `grow`; stay at the end of the text unless the user has scrolled up. @param {() => void} grow */
-  function keepingPlace(grow) {
-    const atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < AT_END;
-    grow();
-    if (atEnd) scroll.scrollTop = scroll.scrollHeight;
-  }
-
-  function showLive() {
-    const seconds = (performance.now() - firstAt) / 1000;
-    const rate = pieces > 1 && seconds > 0 ? `${Math.round((pieces - 1) / seconds)} tokens/s` : "…";
-    figures.textContent = `${rate} · first token after ${Math.round(firstAt - begin)} ms`;
+  /** Let the caret rest while text comes, and say that more may come when none has come for a moment. */
+  function flow() {
+    root.classList.remove("idle");
+    clearTimeout(idle);
+    idle = setTimeout(() => root.classList.add("idle"), IDLE_MS);
   }
 
   function settle() {
     cancelAnimationFrame(frame);
+    clearTimeout(idle);
     frame = 0;
-    keepingPlace(() => columns.forEach((column) => column.end()));
-    root.classList.remove("streaming");
-  }
-
-  /** @param {import("../client.js").Result} result @param {number} tokens @param {boolean} stopped */
-  function endOf({ finishReason }, tokens, stopped) {
-    if (finishReason === "cancelled")
-      return `stopped by ${stopped ? "you" : "the gateway"} after ${tokens} tokens`;
-    return finishReason === "length" && n === 1 ? `cut off at ${tokens} tokens` : `${tokens} tokens`;
-  }
-
-  /**
-   * Tokens per second: the gateway's figure for one answer, measured here for several.
-   * @param {import("../client.js").Result} result @param {number} tokens
-   */
-  function rateOf(result, tokens) {
-    if (n === 1) return result.timing.tokens_per_second;
-    return firstAt ? (1000 * (tokens - 1)) / (performance.now() - firstAt) : 0;
+    follower.grow(() => columns.forEach((column) => column.end()));
+    root.classList.remove("streaming", "idle", "cut");
   }
 
   /** Show the messages of an answer with tools. @param {import("../client.js").Message[]} messages */
@@ -116,6 +102,8 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
     note.hidden = false;
     note.replaceChildren(text);
     if (code) note.append(" ", make("code", {}, code));
+    const remedy = code ? remedyOf(code) : "";
+    if (remedy) note.append(" ", make("span", { class: "remedy" }, remedy));
     if (retry) note.append(" ", make("button", { type: "button", class: "quiet", click: retry }, "Retry"));
   }
 
@@ -123,7 +111,8 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
     root,
     acts,
     /** What is said of the answer below it. */
-    figures: () => figures.textContent ?? "",
+    figures: life.sentence,
+    life: () => life.record.life,
     /** Give up what is kept for it outside of its element. */
     clear: () => columns.forEach((column) => column.clear()),
     /** Show what the answer continues. @param {string} text */
@@ -131,61 +120,90 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
       columns[0].add({ type: "text", channel: "answer", text });
       columns[0].paint();
     },
+    /** Expect the answer from now on. @param {boolean} connected */
+    start(connected) {
+      root.classList.add("streaming", "idle");
+      root.ariaBusy = "true";
+      note.hidden = true;
+      this.connection(connected);
+      say("The model is answering.");
+      follower.toEnd();
+    },
+    /** Show the messages of rounds that are over. */
+    rounds: showRounds,
+    /** @param {boolean} open */
+    connection(open) {
+      life.record.connection(open, performance.now());
+      root.classList.toggle("cut", !open);
+      life.later();
+    },
     /** Show an answer that has ended. @param {import("../store/tree.js").Turn} turn */
-    restore({ content, reasoning, messages, figures: told, error, ended, ticket }) {
+    restore({ content, reasoning, thought, messages, figures: told, life: lived, error, ended, ticket }) {
       if (messages) showRounds(messages);
       else {
         if (reasoning) columns[0].add({ type: "reasoning", channel: "reasoning", text: reasoning });
         if (typeof content === "string" && content) columns[0].add({ type: "text", channel: "answer", text: content });
       }
       settle();
+      if (thought) columns[0].thoughtFor(thought);
       root.classList.remove("several");
       find(".legend", root).hidden = true;
       for (const { root: column } of columns.slice(1)) column.remove();
       find(".keep", columns[0].root).hidden = true;
-      figures.textContent = told ?? "";
+      if (lived) life.restore(lived);
+      else life.say(told ?? "");
       if (error) showNote(error.message, error.code);
       else if (!ended && !ticket) showNote("The page was left before this answer had ended.");
     },
     /** Begin anew, because all of the answer comes again. */
     again() {
-      for (const column of columns) column.empty();
+      columns = columns.map((old) => {
+        const made = createColumn(json, logprobs);
+        old.clear();
+        old.root.replaceWith(made.root);
+        return made;
+      });
+      if (n > 1) showChoices();
       note.hidden = true;
-      root.classList.add("streaming");
     },
     /** @param {import("../client.js").Progress} progress */
     progress(progress) {
-      if (firstAt) return;
-      if ("loading" in progress) {
-        const part = progress.total ? `, ${Math.round((100 * progress.done) / progress.total)} %` : "";
-        figures.textContent = `${progress.warmingUp ? "warming up" : "loading"} ${progress.loading}${part}`;
-      } else if ("queued" in progress) figures.textContent = `number ${progress.queued} in the queue`;
-      else if ("done" in progress && progress.total > 64)
-        figures.textContent = `reading the prompt: ${progress.done} of ${progress.total} tokens`;
+      life.record.progress(progress);
+      life.later();
+    },
+    /** What came before a connection was lost comes again. */
+    resumed() {
+      life.record.resumed(performance.now());
+      root.classList.remove("cut");
+      life.later();
     },
     /** @param {import("../client.js").Chunk} chunk */
     add(chunk) {
-      firstAt ||= performance.now();
-      pieces += 1;
+      life.record.token(performance.now());
       columns[chunk.choice ?? 0]?.add(chunk);
-      showLive();
+      life.later();
+      flow();
       frame ||= requestAnimationFrame(paint);
     },
-    /** @param {import("../client.js").ToolCall} call */
-    call(call) {
-      firstAt ||= performance.now();
-      keepingPlace(() => columns[0].cardOf(call.index).show(call));
+    /** @param {import("../client.js").ToolCall} call @param {string} delta */
+    call(call, delta) {
+      if (delta) life.record.token(performance.now());
+      life.later();
+      follower.grow(() => columns[0].cardOf(call.index).show(call));
     },
     /** @param {import("../client.js").ToolCall} call @param {string} content */
-    returned: (call, content) => keepingPlace(() => columns[0].card(call.index).returned(content)),
+    returned: (call, content) => follower.grow(() => columns[0].card(call.index)?.returned(content)),
     /** @param {import("../client.js").ToolCall} call @param {AbortSignal} signal @param {boolean} focus */
     ask(call, signal, focus) {
-      figures.textContent = "waiting for your answer";
-      find(".unseen", root).textContent = `What does ${call.name} return?`;
+      life.say("waiting for your answer");
+      say(`What does ${call.name} return?`);
       return columns[0].card(call.index).ask(signal, focus);
     },
+    stopping: () => life.record.stopping(performance.now()),
     /** The text so far of the answer that the user has chosen to keep. */
     kept: () => (columns.find(({ root: column }) => find(".keep input", column).checked) ?? columns[0]).said(),
+    /** For how long it has thought, in milliseconds. */
+    thought: () => columns[0].thought(),
     /** End the choice between answers, because the conversation has gone on. */
     close() {
       for (const { root: column } of columns) {
@@ -193,32 +211,29 @@ export function addAnswer(turns, scroll, { n = 1, logprobs = false, response_for
         find(".keep label span", column).textContent = "Kept";
       }
     },
-    /** @param {import("../client.js").Result} result @param {boolean} stopped */
-    finish(result, stopped) {
+    /** @param {import("../client.js").Result} result */
+    finish(result) {
       settle();
-      const tokens = result.usage.completion_tokens ?? pieces;
-      const rate = rateOf(result, tokens);
-      const parts = [endOf(result, tokens, stopped)];
+      root.ariaBusy = "false";
       for (const [index, choice] of (result.choices ?? []).entries())
         if (choice.finishReason === "length") find(".end", columns[index]?.root).textContent = "cut off";
-      if (n > 1) parts.unshift(`${n} answers`);
+      life.record.finish(result, performance.now());
       if (result.finishReason === "tool_calls")
-        parts.push("messages" in result ? "too many calls in a row" : "nobody answers this call");
-      if (rate) parts.push(`${Math.round(rate)} tokens/s`);
-      if (firstAt) parts.push(`first token after ${Math.round(firstAt - begin)} ms`);
-      if (!find("#models").hidden) parts.push(result.model);
-      figures.textContent = parts.join(" · ");
-      find(".unseen", root).textContent = `Answered: ${figures.textContent}`;
+        life.record.life.note = "messages" in result ? "too many calls in a row" : "nobody answers this call";
+      life.end();
+      say(`Answered: ${life.sentence()}.`);
     },
     /** @param {Error} error @param {() => void} [retry] */
     fail(error, retry) {
       settle();
+      root.ariaBusy = "false";
       const lost = error instanceof ConnectionLostError;
       const kept = columns.some((column) => column.said()) ? " What came so far is kept." : "";
-      keepingPlace(() => {
+      life.record.fail();
+      follower.grow(() => {
         const code = error instanceof GatewayError && !lost ? error.code : undefined;
         showNote(lost ? `The connection to the gateway was lost.${kept}` : error.message, code, retry);
-        figures.textContent = pieces ? `${pieces} tokens` : "";
+        life.end();
         // A turn without any text needs neither the choice between answers nor the legend.
         if (!kept) root.classList.add("empty-handed");
       });

@@ -3,22 +3,33 @@
 
 import { createView } from "../markdown/view.js";
 import { copyOf, find } from "../shell/dom.js";
+import { canMark, createOdds } from "./odds.js";
 import { marked, piecesOf, watchPieces } from "./sureness.js";
 import { createCard } from "../tools/tools.js";
+import { duration } from "./life.js";
 
 /**
  * @typedef {string | import("./sureness.js").Piece} Waiting text that is not shown yet, or
  *   a piece of text with its log-probabilities
  */
 
-/** @param {boolean} plain whether the text is shown as it is, and not read as Markdown */
-export function createColumn(plain) {
+/**
+ * @param {boolean} verbatim whether the text is shown as it is, and not read as Markdown
+ * @param {boolean} sureness whether its pieces are marked
+ */
+export function createColumn(verbatim, sureness) {
+  const spans = sureness && !canMark(); // then each piece is an element, which Markdown would take apart
+  const plain = verbatim || spans;
   const root = copyOf("#column");
   /** Where thinking is shown; null after a call, which it must follow. @type {HTMLDetailsElement | null} */
   let thinking = find(".reasoning", root);
   let text = find(".text", root);
   /** Shows Markdown in `text`; null while there is none. @type {ReturnType<typeof createView> | null} */
   let view = null;
+  /** Marks the pieces of `text`; null while there are none. @type {ReturnType<typeof createOdds> | null} */
+  let odds = null;
+  /** What marks the texts above a call. @type {ReturnType<typeof createOdds>[]} */
+  const earlier = [];
   /** The newest element with pieces that show their odds. @type {HTMLElement | null} */
   let watched = null;
   /** The newest card for each index of a call. @type {ReturnType<typeof createCard>[]} */
@@ -27,6 +38,7 @@ export function createColumn(plain) {
   let waiting = [];
   let thought = "";
   let thoughtAt = 0; // when the shown thinking began; 0 once it has ended
+  let thoughtFor = 0; // milliseconds, of all thinking that has ended
   let said = "";
   text.classList.toggle("markdown", !plain);
 
@@ -36,8 +48,10 @@ export function createColumn(plain) {
     paint();
     const made = copyOf("#call");
     const next = text.cloneNode(false);
-    view?.end();
+    end();
     view = null;
+    if (odds) earlier.push(odds);
+    odds = null;
     find(".said", root).append(made, next);
     if (!text.textContent) text.remove();
     text = next;
@@ -72,19 +86,30 @@ export function createColumn(plain) {
   /** Fold the thinking, because the answer has begun. */
   function fold() {
     if (!thinking || !thoughtAt) return;
-    const seconds = (performance.now() - thoughtAt) / 1000;
-    find("summary", thinking).textContent = `Thought for ${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+    const time = performance.now() - thoughtAt;
+    thoughtFor += time;
+    find("summary", thinking).textContent = `Thought for ${duration(time)}`;
     thinking.open = false;
     thoughtAt = 0;
   }
 
   function show() {
     fold();
+    if (sureness && !spans) {
+      odds ??= createOdds(text);
+      for (const one of waiting) odds.add(typeof one === "string" ? { text: one, tokens: [] } : one);
+    }
     if (!plain) {
       view ??= createView(text);
       for (const one of waiting) view.write(typeof one === "string" ? one : one.text);
       view.paint();
-      return;
+      return place();
+    }
+    if (!spans) {
+      const more = waiting.map((one) => (typeof one === "string" ? one : one.text)).join("");
+      if (text.firstChild instanceof Text) text.firstChild.appendData(more);
+      else text.append(more);
+      return place();
     }
     const made = waiting.flatMap((one) => (typeof one === "string" ? one : marked(one)));
     text.append(...made);
@@ -95,6 +120,18 @@ export function createColumn(plain) {
     watchPieces(text);
   }
 
+  /** Let the marks follow the text. */
+  function place() {
+    const { roots, fixed } = view?.blocks() ?? { roots: [text], fixed: 0 };
+    odds?.place(roots, fixed);
+  }
+
+  /** Show all of the text; nothing comes after it. */
+  function end() {
+    view?.end();
+    place();
+  }
+
   /** @param {import("../client.js").Chunk} chunk */
   function add(chunk) {
     if (chunk.channel === "reasoning") {
@@ -102,12 +139,24 @@ export function createColumn(plain) {
       return;
     }
     said += chunk.text;
+    if (!sureness) {
+      const last = waiting.length - 1;
+      if (last < 0) waiting.push(chunk.text);
+      else waiting[last] += chunk.text;
+      return;
+    }
     for (const piece of piecesOf(chunk.text, chunk.logprobs ?? [])) {
       const last = waiting.length - 1;
       if (piece.tokens.length) waiting.push(piece);
       else if (typeof waiting[last] === "string") waiting[last] += piece.text;
       else waiting.push(piece.text);
     }
+  }
+
+  /** Give up what is kept for it outside of its element. */
+  function clear() {
+    view?.clear();
+    for (const one of [...earlier, odds]) one?.clear();
   }
 
   return {
@@ -117,18 +166,16 @@ export function createColumn(plain) {
     /** Show all of the text; nothing comes after it. */
     end() {
       paint();
-      view?.end();
+      end();
     },
-    /** Forget all of the text. */
-    empty() {
-      view?.clear();
-      view = null;
-      text.replaceChildren();
-      said = thought = "";
-      waiting = [];
+    clear,
+    /** For how long it has thought, in milliseconds. */
+    thought: () => thoughtFor,
+    /** Show for how long it has thought, because that was recorded. @param {number} ms */
+    thoughtFor(ms) {
+      const summary = find(".reasoning summary", root);
+      if (summary) summary.textContent = `Thought for ${duration(ms)}`;
     },
-    /** Give up what is kept for it outside of its element. */
-    clear: () => view?.clear(),
     /** The text of the answer so far. */
     said: () => said,
     cardOf,

@@ -3,12 +3,14 @@
 
 import { bytesOf, contentOf, createAttachments } from "./attachments.js";
 import { copyOf, find } from "../shell/dom.js";
-import { chosen } from "../settings/settings.js";
 import { textOf } from "../store/tree.js";
-import { runTools } from "../tool_loop.js";
 import { answeredBy } from "../tools/tools.js";
+import { showChanged } from "./chips.js";
+import { showContext } from "./context.js";
 import { createTalk } from "./talk.js";
+import { createFollower } from "./follow.js";
 import { createThread } from "./thread.js";
+import { createToolRun } from "./tool_run.js";
 
 const EXAMPLES = [
   "Tell me a story about a lighthouse keeper",
@@ -23,10 +25,10 @@ const SAVE_MS = 1000; // between two times that an answer is kept while it is wr
 const DRAFT_MS = 400; // after the last key
 
 /** @typedef {import("../client.js").Message} Message */
-/** @typedef {import("../client.js").Run | import("../tool_loop.js").ToolRun} Run */
+/** @typedef {import("../client.js").Run | ReturnType<typeof createToolRun>} Run */
 /** @typedef {import("../store/tree.js").Turn} Turn */
 /** @typedef {import("./answer.js").Answer} Answer */
-/** @typedef {{turn: Turn, run: Run, answer: Answer, stopped: boolean}} Live an answer that is being written */
+/** @typedef {{turn: Turn, run: Run, answer: Answer}} Live an answer that is being written */
 
 /**
  * Add a conversation to the page.
@@ -37,7 +39,7 @@ const DRAFT_MS = 400; // after the last key
  *   conversation is shown, or a new one has got its id
  */
 export function createPane(app, row, store, hooks) {
-  const { client } = app;
+  const { client, settings: all } = app;
   const root = copyOf("#pane");
   const scroll = find(".scroll", root);
   const form = find(".ask", root);
@@ -45,7 +47,9 @@ export function createPane(app, row, store, hooks) {
   const queued = find(".queued", root);
   const attachments = createAttachments(root, form, room);
   const talk = createTalk(store, hooks.changed, (error) => attachments.say(notKept(error)));
-  const thread = createThread(find(".turns", root), scroll, {
+  const latest = find(".latest", root);
+  const follower = createFollower(scroll, (far) => (latest.hidden = !far));
+  const thread = createThread(find(".turns", root), follower, {
     edit: (turn, text) => edit(turn, text),
     regenerate: (turn) => regenerate(turn),
     goOn: (turn) => goOn(turn),
@@ -58,6 +62,8 @@ export function createPane(app, row, store, hooks) {
   });
   /** Answers that are being written, by the ids of their turns. @type {Map<string, Live>} */
   const live = new Map();
+  /** @param {import("../settings/state.js").Values} [values] */
+  const chosen = (values) => all.chosen(values);
   let busy = false;
   let next = ""; // the message that waits for the running answer
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -81,10 +87,11 @@ export function createPane(app, row, store, hooks) {
   });
   find(".stop", root).addEventListener("click", stop);
   find("button", queued).addEventListener("click", () => takeBack());
-  const latest = find(".latest", root);
-  latest.addEventListener("click", () => scroll.scrollTo({ top: scroll.scrollHeight }));
-  scroll.addEventListener("scroll", showLatest, { passive: true });
+  latest.addEventListener("click", follower.toEnd);
   row.append(root);
+  client.events.addEventListener("state", showConnection);
+  for (const events of [all.events, app.models.events]) events.addEventListener("change", showAround);
+  showAround();
 
   /** @param {string} text */
   function exampleOf(text) {
@@ -99,11 +106,18 @@ export function createPane(app, row, store, hooks) {
 
   function fitInput() {
     input.style.height = "auto";
-    input.style.height = `${input.scrollHeight + 2}px`;
+    input.style.height = `${input.scrollHeight}px`;
+    measure();
   }
 
-  function showLatest() {
-    latest.hidden = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 160;
+  /** Show what stands around the input: the settings that are changed, and the use of the context. */
+  function showAround() {
+    showChanged(find(".changed", root), app);
+    measure();
+  }
+
+  function measure() {
+    showContext(find(".context", root), talk.path(), input.value, all.offer.model?.context_window ?? null);
   }
 
   const draftKey = () => `draft ${talk.id ?? "new"}`;
@@ -199,44 +213,42 @@ export function createPane(app, row, store, hooks) {
     answer?.close();
   }
 
-  /** @typedef {NonNullable<Awaited<ReturnType<typeof chosen>>>} Settings */
+  /** @typedef {NonNullable<Awaited<ReturnType<import("../settings/state.js").Settings["chosen"]>>>} Settings */
 
   /**
    * Begin an answer below a turn.
    * @param {string | null} parent @param {Settings} settings
    */
-  function begin(parent, { options, tools }) {
+  function begin(parent, { options, tools, values }) {
     const messages = talk.messages(parent);
     const { n, logprobs, response_format } = options;
     const shape = JSON.parse(JSON.stringify({ n, logprobs, response_format }));
-    const turn = talk.add({ role: "assistant", content: "", parent, options: shape });
+    const turn = talk.add({ role: "assistant", content: "", parent, options: shape, ...(tools.length ? { asked: values } : {}) });
     const answer = thread.addRunning(turn, options);
-    const request = { ...options, messages, ...hooksOf(turn, answer) };
+    answer.start(client.state === "open");
     const run = tools.length
-      ? runTools(client, { ...request, tools: answeredBy(tools, asking(answer)), onresult: answer.returned })
-      : client.generate({ ...request, keep_on_close: true });
-    follow({ turn, run, answer, stopped: false }, "");
+      ? toolRun(turn, answer, { options, messages, tools })
+      : client.generate({ ...options, messages, keep_on_close: true });
+    follow({ turn, run, answer }, "");
   }
 
-  /** @param {Turn} turn @param {Answer} answer */
-  function hooksOf(turn, answer) {
-    return {
-      oncall: answer.call,
-      onprogress(/** @type {import("../client.js").Progress} */ progress) {
-        answer.progress(progress);
-        const run = live.get(turn.id)?.run;
-        if ("started" in progress && run && "ticket" in run)
-          talk.change(turn, { ticket: run.ticket, model: progress.started.model });
-      },
-    };
+  /** @param {Turn} turn @param {Answer} answer @param {import("./tool_run.js").ToolRequest} request */
+  function toolRun(turn, answer, { tools, ...request }) {
+    return createToolRun(client, {
+      ...request,
+      tools: answeredBy(tools, asking(answer)),
+      onresult: answer.returned,
+      onrounds: (rounds) => talk.change(turn, { messages: rounds, ticket: null, content: answer.kept() }),
+    });
   }
 
   /**
    * Show and keep an answer while it is received, until it ends.
    * @param {Live} one
    * @param {string} before what the answer continues
+   * @param {() => void} [anew] called before the first part of the answer is shown
    */
-  async function follow(one, before) {
+  async function follow(one, before, anew) {
     const { turn, run, answer } = one;
     live.set(turn.id, one);
     showRunning();
@@ -244,27 +256,48 @@ export function createPane(app, row, store, hooks) {
     /** @type {Partial<Turn>} */
     let end;
     try {
-      for await (const chunk of run) {
-        answer.add(chunk);
+      for await (const event of run.events()) {
+        if (event.type !== "progress" && event.type !== "resumed") {
+          anew?.();
+          anew = undefined;
+        }
+        take(one, event);
         if (performance.now() - kept < SAVE_MS) continue;
         kept = performance.now();
         talk.change(turn, { content: answer.kept() });
       }
       const result = await run.result;
-      answer.finish(result, one.stopped);
-      const messages = "messages" in result && result.messages.length > 1 ? { messages: result.messages } : {};
-      const reasoning = result.reasoning ? { reasoning: result.reasoning } : {};
-      end = { ended: result.finishReason, model: result.model, ...reasoning, ...messages };
+      answer.finish(result);
+      end = endOf(result, answer);
     } catch (error) {
       const { code = "internal", message } = /** @type {import("../client.js").GatewayError} */ (error);
       answer.fail(/** @type {Error} */ (error), () => regenerate(turn));
       end = { ended: "error", error: { code, message } };
     }
     live.delete(turn.id);
-    talk.change(turn, { content: answer.kept() || before, figures: answer.figures(), ticket: null, ...end });
+    const { life, figures } = answer;
+    talk.change(turn, { content: answer.kept() || before, figures: figures(), life: life(), ticket: null, ...end });
     thread.renew(turn);
     showRunning();
-    if (turn.conversation === talk.id) goToNext(one.stopped || end.ended === "error");
+    measure();
+    app.models.refresh();
+    if (turn.conversation === talk.id) goToNext(turn.ended === "cancelled" || turn.ended === "error");
+  }
+
+  /** @param {Live} one @param {import("../tool_loop.js").ToolRunEvent | import("../client.js").RunEvent} event */
+  function take({ turn, run, answer }, event) {
+    switch (event.type) {
+      case "text":
+      case "reasoning":
+        return answer.add(event);
+      case "call":
+        return answer.call(event.call, event.delta);
+      case "resumed":
+        return answer.resumed();
+      case "progress":
+        answer.progress(event.progress);
+        if ("started" in event.progress) talk.change(turn, { ticket: run.ticket, model: event.progress.started.model });
+    }
   }
 
   /** Send the message that waits, or give it back after a stop or an error. @param {boolean} broken */
@@ -312,10 +345,10 @@ export function createPane(app, row, store, hooks) {
     const messages = [...talk.messages(turn.parent), { role: /** @type {const} */ ("assistant"), content: before }];
     const made = talk.add({ role: "assistant", content: before, parent: turn.parent, options: { before } });
     const answer = thread.addRunning(made, {});
+    answer.start(client.state === "open");
     answer.begin(before);
-    const request = { ...options, messages, continue_final_message: true, ...hooksOf(made, answer) };
-    const run = client.generate({ ...request, keep_on_close: true });
-    follow({ turn: made, run, answer, stopped: false }, before);
+    const run = client.generate({ ...options, messages, continue_final_message: true, keep_on_close: true });
+    follow({ turn: made, run, answer }, before);
     renewAll();
   }
 
@@ -343,19 +376,28 @@ export function createPane(app, row, store, hooks) {
     thread.show(path);
     find(".empty", root).hidden = path.length > 0;
     const last = path.at(-1);
-    if (last?.ticket && !live.has(last.id)) resume(last);
+    if (last && !last.ended && (last.ticket || last.asked) && !live.has(last.id)) resume(last);
     showRunning();
   }
 
   /** Go on with an answer that was being written when the page was left. @param {Turn} turn */
-  function resume(turn) {
-    const ticket = /** @type {import("../client.js").Ticket} */ (turn.ticket);
-    const shown = /** @type {Answer} */ (thread.answerOf(turn));
+  async function resume(turn) {
+    const { ticket = null, messages: rounds = [], asked } = turn;
     const { before = "" } = /** @type {{before?: string}} */ (turn.options ?? {});
-    shown.again();
-    if (before) shown.begin(before);
-    const run = client.resume(ticket, hooksOf(turn, shown));
-    follow({ turn, run, answer: shown, stopped: false }, textOf(turn));
+    const settings = asked ? await chosen(asked) : null;
+    const answer = thread.answerOf(turn);
+    if (!answer || live.has(turn.id) || (asked && !settings)) return;
+    answer.start(client.state === "open");
+    const run = settings
+      ? toolRun(turn, answer, { ...settings, messages: talk.messages(turn.parent), rounds, ticket })
+      : client.resume(/** @type {import("../client.js").Ticket} */ (ticket));
+    const anew = () => {
+      answer.again();
+      answer.rounds(rounds);
+      if (before) answer.begin(before);
+    };
+    if (!ticket) anew();
+    follow({ turn, run, answer }, textOf(turn), ticket ? anew : undefined);
   }
 
   function showRunning() {
@@ -364,6 +406,7 @@ export function createPane(app, row, store, hooks) {
     find(".send", root).hidden = running;
     find(".stop", root).hidden = !running;
     find(".empty", root).hidden = talk.path().length > 0;
+    measure();
     // The focused button may be hidden now.
     if (root.contains(focused) && !focused?.checkVisibility()) input.focus();
   }
@@ -371,8 +414,17 @@ export function createPane(app, row, store, hooks) {
   function stop() {
     const one = current();
     if (!one) return;
-    one.stopped = true;
+    one.answer.stopping();
     one.run.cancel();
+  }
+
+  /** Stop all answers of a conversation, because it is deleted. @param {string} id */
+  function drop(id) {
+    for (const { turn, run } of live.values()) if (turn.conversation === id) run.cancel();
+  }
+
+  function showConnection() {
+    for (const { answer } of live.values()) answer.connection(client.state === "open");
   }
 
   /** @param {string | null} id */
@@ -384,7 +436,7 @@ export function createPane(app, row, store, hooks) {
     const found = id !== null && (await talk.load(id, live));
     if (!found) talk.begin();
     showPath();
-    scroll.scrollTop = scroll.scrollHeight;
+    follower.toEnd();
     fitInput();
     takeDraft();
     return found;
@@ -396,14 +448,15 @@ export function createPane(app, row, store, hooks) {
     open,
     id: () => talk.id,
     rename: talk.rename,
+    drop,
     running: () => current() !== undefined,
-    focus: () => input.focus(),
+    /** Let a person write; on a phone, that would bring up the keyboard unasked. */
+    focus: () => matchMedia("(pointer: coarse)").matches || input.focus(),
     hasFocus: () => root.contains(document.activeElement),
     remove() {
-      for (const one of live.values()) {
-        one.stopped = true;
-        one.run.cancel();
-      }
+      for (const { run } of live.values()) run.cancel();
+      client.events.removeEventListener("state", showConnection);
+      for (const events of [all.events, app.models.events]) events.removeEventListener("change", showAround);
       root.remove();
     },
   };
@@ -411,3 +464,20 @@ export function createPane(app, row, store, hooks) {
 
 /** @param {Error} error */
 const notKept = (error) => new Error(`This browser can't keep the conversation: ${error.message}`);
+
+/**
+ * Return what is kept of an answer that has ended.
+ * @param {import("../client.js").Result | import("../tool_loop.js").ToolResult} result @param {Answer} answer
+ * @returns {Partial<Turn>}
+ */
+function endOf(result, answer) {
+  const { prompt_tokens: read = 0, completion_tokens: written = 0 } = result.usage;
+  const kept = Math.round(written / (result.choices?.length || 1));
+  return {
+    ended: result.finishReason,
+    model: result.model,
+    ...(read ? { tokens: read + kept } : {}),
+    ...(result.reasoning ? { reasoning: result.reasoning, thought: answer.thought() } : {}),
+    messages: "messages" in result && result.messages.length > 1 ? result.messages : undefined,
+  };
+}

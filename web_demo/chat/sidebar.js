@@ -13,8 +13,8 @@ const SEARCH_MS = 120; // after the last key
 
 /**
  * @param {import("../store/database.js").Store} store
- * @param {{begin: () => void, current: () => string | null, renamed: (id: string, title: string) => void}} does
- *   `begin` leaves the conversation for a new one
+ * @param {{begin: () => void, current: () => string | null, renamed: (id: string, title: string) => void,
+ *   removed: (id: string) => void}} does `begin` leaves the conversation for a new one
  */
 export function createSidebar(store, does) {
   const list = make("ul", { class: "talks", "aria-label": "Conversations" });
@@ -112,6 +112,7 @@ export function createSidebar(store, does) {
   async function remove(talk) {
     const turns = await store.turns(talk.id);
     await store.remove(talk.id);
+    does.removed(talk.id);
     if (does.current() === talk.id) does.begin();
     show();
     const back = async () => {

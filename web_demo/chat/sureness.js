@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * Shows how sure the model was of each piece of a text. Each piece has a mark; the alternatives are
- * shown beside the piece that is pointed at, tapped, or reached by the arrow keys.
+ * How sure the model was of each piece of a text. The alternatives of a piece are shown beside it. Where the browser
+ * can't mark a text as it is, which odds.js does, each piece is an element of its own.
  */
 
 import { copyOf, find } from "../shell/dom.js";
@@ -9,7 +9,7 @@ import { copyOf, find } from "../shell/dom.js";
 /** @typedef {import("../client.js").TokenLogprob} TokenLogprob */
 /** @typedef {{text: string, tokens: TokenLogprob[]}} Piece `tokens` is empty without log-probabilities */
 
-/** The lower bounds of the marks, as probabilities; style.css draws the marks. */
+/** The lower bounds of the marks, as probabilities; chat.css draws the marks. */
 const MARKS = [0.9, 0.7, 0.4, 0.15];
 /** Characters within which a token's text is searched; some may be held back or have lost a space. */
 const NEAR = 16;
@@ -19,6 +19,8 @@ const GAP = 6; // pixels between a piece and its odds
 const tokensOf = new WeakMap();
 /** The element that shows the odds; there is one for the whole page. @type {HTMLElement | null} */
 let odds = null;
+/** Returns where the piece is whose odds are shown. @type {() => DOMRect | null} */
+let where = () => null;
 
 /**
  * Split a chunk's text into pieces, one per token. Tokens that are parts of one character share a
@@ -57,7 +59,7 @@ export function marked({ text, tokens }) {
   span.textContent = word;
   span.className = "piece";
   span.tabIndex = -1;
-  span.dataset.mark = String(MARKS.filter((least) => probabilityOf(tokens) < least).length);
+  span.dataset.mark = String(markOf(tokens));
   tokensOf.set(span, tokens);
   return [before, span, after].filter(Boolean);
 }
@@ -74,6 +76,9 @@ export function watchPieces(text) {
   text.addEventListener("pointerleave", () => show(document.activeElement));
   text.addEventListener("keydown", move);
 }
+
+/** Return the mark of a piece: 0 if the model was sure, and up to 4. @param {TokenLogprob[]} tokens */
+export const markOf = (tokens) => MARKS.filter((least) => probabilityOf(tokens) < least).length;
 
 /** @param {TokenLogprob[]} tokens */
 function probabilityOf(tokens) {
@@ -103,29 +108,35 @@ function show(target) {
   hide();
   const tokens = target instanceof HTMLElement && tokensOf.get(target);
   if (!tokens) return;
-  const made = copyOf("#odds");
-  made.append(...rowsOf(tokens));
-  document.body.append(made);
-  odds = made;
-  target.setAttribute("aria-describedby", made.id);
+  showOdds(tokens, () => target.getClientRects()[0] ?? null);
+  target.setAttribute("aria-describedby", "odds-shown");
+}
+
+function hide() {
+  find('[aria-describedby="odds-shown"]')?.removeAttribute("aria-describedby");
+  hideOdds();
+}
+
+/** Show the alternatives of a piece. @param {TokenLogprob[]} tokens @param {() => DOMRect | null} at where the piece is */
+export function showOdds(tokens, at) {
+  hideOdds();
+  odds = copyOf("#odds");
+  odds?.append(...rowsOf(tokens));
+  document.body.append(/** @type {HTMLElement} */ (odds));
+  where = at;
   place();
   addEventListener("scroll", place, { capture: true });
 }
 
-function hide() {
-  if (!odds) return;
-  described()?.removeAttribute("aria-describedby");
-  odds.remove();
+export function hideOdds() {
+  odds?.remove();
   odds = null;
   removeEventListener("scroll", place, { capture: true });
 }
 
-/** The piece whose odds are shown. */
-const described = () => find(`[aria-describedby="${odds?.id}"]`);
-
 /** Move the odds beside their piece, above it if there is room. */
 function place() {
-  const line = described()?.getClientRects()[0];
+  const line = where();
   if (!odds || !line) return;
   const { width, height } = odds.getBoundingClientRect();
   const left = Math.min(line.left, innerWidth - width - GAP);
@@ -134,15 +145,25 @@ function place() {
   odds.style.top = `${above > GAP ? above : line.bottom + GAP}px`;
 }
 
-/** Return a row for each of the likeliest tokens, and for the one that was sampled. @param {TokenLogprob[]} tokens */
-function rowsOf(tokens) {
+/** Return the alternatives in words. @param {TokenLogprob[]} tokens */
+export function saidOf(tokens) {
+  const [first, ...others] = oddsOf(tokens).sort((one, other) => Number(other.drawn) - Number(one.drawn));
+  const rest = others.map(({ name, probability }) => `${name} ${percent(probability)}`).join(", ");
+  return `${first.name}, ${percent(first.probability)}${rest ? `; else ${rest}` : ""}.`;
+}
+
+/** @param {TokenLogprob[]} tokens */
+const rowsOf = (tokens) => oddsOf(tokens).map(({ name, probability, drawn }) => rowOf(name, probability, drawn));
+
+/** Return each of the likeliest tokens, and the one that was sampled. @param {TokenLogprob[]} tokens */
+function oddsOf(tokens) {
   const [drawn] = tokens;
-  if (tokens.length > 1) return [rowOf("together", probabilityOf(tokens), true)];
+  if (tokens.length > 1) return [{ name: "together", probability: probabilityOf(tokens), drawn: true }];
   const top = drawn.top_logprobs ?? [];
   const isDrawn = (/** @type {TokenLogprob} */ other) =>
     other.token === drawn.token && Math.abs(other.logprob - drawn.logprob) < 1e-3;
   const all = top.some(isDrawn) ? top : [...top, drawn];
-  return all.map((one) => rowOf(visible(one.token), Math.exp(one.logprob), isDrawn(one)));
+  return all.map((one) => ({ name: visible(one.token), probability: Math.exp(one.logprob), drawn: isDrawn(one) }));
 }
 
 /** @param {string} name @param {number} probability @param {boolean} isDrawn */

@@ -24,10 +24,10 @@ const COPIED_MS = 1500;
 
 /**
  * @param {HTMLElement} list
- * @param {HTMLElement} scroll
+ * @param {import("./follow.js").Follower} follower
  * @param {Actions} actions
  */
-export function createThread(list, scroll, actions) {
+export function createThread(list, follower, actions) {
   /** @type {Shown[]} */
   let shown = [];
 
@@ -53,7 +53,7 @@ export function createThread(list, scroll, actions) {
     if (views.length) text.append(make("div", { class: "sent" }, ...views));
     text.append(textOf(turn));
     const acts = make("div", { class: "acts" });
-    const root = make("li", { class: "asked" }, text, acts);
+    const root = make("li", { class: "asked" }, make("h2", { class: "unseen" }, "You"), text, acts);
     list.append(root);
     const made = { turn, root, answer: null, acts };
     shown.push(made);
@@ -62,7 +62,7 @@ export function createThread(list, scroll, actions) {
 
   /** Add an answer that is about to be received. @param {Turn} turn @param {Parameters<typeof addAnswer>[2]} options */
   function addRunning(turn, options) {
-    const answer = addAnswer(list, scroll, options);
+    const answer = addAnswer(list, follower, options);
     shown.push({ turn, root: answer.root, answer, acts: answer.acts });
     return answer;
   }

@@ -61,6 +61,8 @@ export function createView(root) {
 
   return {
     write: splitter.write,
+    /** The elements of the blocks; the first `fixed` of them never change. */
+    blocks: () => ({ roots: shown.map((one) => one.root), fixed }),
     paint,
     /** Show the whole text; nothing may be written after it. */
     end() {

@@ -2,81 +2,111 @@
 /** The demo page: one connection, on client.js's public interface, and the rooms that use it. */
 
 import { connect } from "../client.js";
+import { createModels } from "../settings/models.js";
+import { createSettings } from "../settings/state.js";
+import { openStore } from "../store/database.js";
 import { find } from "./dom.js";
+import { createDoor } from "./door.js";
 import { DRAWERS, startDrawers } from "./drawers.js";
+import { showModels } from "./header.js";
 import { ROOMS, startRooms } from "./rooms.js";
-import { PageSocket } from "./socket.js";
+import { cutSocket, PageSocket } from "./socket.js";
+import { say } from "./speaker.js";
+import { watchTheme } from "./theme_button.js";
 
-const NOT_AUTHENTICATED = 4401;
 const STATES = {
   connecting: "connecting",
   open: "connected",
   waiting: "connection lost, trying again",
   closed: "disconnected",
 };
+const QUIET_MS = 1500; // for which a connection must be gone before it is spoken of
 
-/**
- * What a room is opened with. `ready` is what the gateway said last, null until it has.
- * @typedef {{client: import("../client.js").Client, ready: import("../client.js").Ready | null}} App
- */
+/** What rooms and drawers are opened with. @typedef {ReturnType<typeof createApp>} App */
 
-const token = takeToken();
-const client = connect(undefined, { lazy: true, WebSocket: PageSocket, onstate: showState, ...(token ? { token } : {}) });
-/** @type {App} */
-const app = { client, ready: null };
-find("#door form").addEventListener("submit", useToken);
+const app = createApp();
+watchTheme(find("#theme-button"));
 for (const kind of ["dragover", "drop"]) document.addEventListener(kind, keepPage);
-startDrawers(DRAWERS, find("#drawers"), find("#drawer"), app);
+find("#models").addEventListener("change", () => app.models.choose(find("#models").value));
 await startRooms(ROOMS, find("#rooms"), find("#room"), app);
-client.open();
+app.client.open();
 
-/** Return the token of this tab, and remove it from the address if it is there. */
-function takeToken() {
-  const given = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (given) {
-    sessionStorage.setItem("token", given);
-    history.replaceState(null, "", location.pathname + location.search);
+function createApp() {
+  const store = openStore();
+  const door = createDoor(find("#door"), (token) => {
+    options.token = token;
+    client.open();
+  });
+  const token = door.token();
+  /** @type {import("../client.js").ConnectOptions} */
+  const options = { lazy: true, onstate: showState, WebSocket: PageSocket, ...(token ? { token } : {}) };
+  const client = connect(undefined, options);
+  const settings = createSettings(store);
+  const models = createModels({ token: door.token, store });
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let quiet;
+  let wasLost = false;
+  const made = {
+    client,
+    /** What the gateway said last, null until it has. @type {import("../client.js").Ready | null} */
+    ready: null,
+    /** What the browser keeps. */
+    store,
+    settings,
+    models,
+    /** End the connection as a network would; the client makes another one, and goes on. */
+    cut: cutSocket,
+    token: door.token,
+    drawers: /** @type {ReturnType<typeof startDrawers>} */ (/** @type {unknown} */ (null)),
+  };
+  made.drawers = startDrawers(DRAWERS, find("#drawers"), find("#drawer"), made);
+  models.events.addEventListener("change", offer);
+  settings.events.addEventListener("wrong", async (event) => {
+    const drawer = await made.drawers.open("settings");
+    drawer?.focus(/** @type {CustomEvent} */ (event).detail);
+  });
+  return made;
+
+  /** @param {import("../client.js").ConnectionState} state @param {number} [closeCode] @param {string} [reason] */
+  function showState(state, closeCode, reason) {
+    const shown = find("#state");
+    const text = door.refused(closeCode) ? "token needed" : reason ? `${STATES[state]}: ${reason}` : STATES[state];
+    shown.textContent = shown.title = text;
+    shown.dataset.state = state;
+    speakOf(state, text);
+    if (state === "open") showReady();
   }
-  return sessionStorage.getItem("token");
-}
 
-/** @param {Event} event */
-function useToken(event) {
-  event.preventDefault();
-  sessionStorage.setItem("token", find("#token").value.trim());
-  location.reload();
-}
+  /** Speak of a connection that is lost for longer, and of its return: of each once. @param {string} state @param {string} text */
+  function speakOf(state, text) {
+    clearTimeout(quiet);
+    if (state === "open") {
+      if (wasLost) say("Connected again.");
+      wasLost = false;
+    } else if (!wasLost && client) {
+      quiet = setTimeout(() => {
+        wasLost = true;
+        say(text);
+      }, QUIET_MS);
+    }
+  }
 
-/** @param {import("../client.js").ConnectionState} state @param {number} [closeCode] @param {string} [reason] */
-function showState(state, closeCode, reason) {
-  const shown = find("#state");
-  shown.textContent = reason ? `${STATES[state]}: ${reason}` : STATES[state];
-  shown.dataset.state = state;
-  if (state === "open") showReady();
-  if (closeCode === NOT_AUTHENTICATED) askForToken();
-}
+  async function showReady() {
+    try {
+      made.ready = await client.ready;
+      door.opened();
+      models.named(made.ready.models);
+      await models.refresh();
+    } catch {
+      // `showState` has shown the reason
+    }
+  }
 
-function askForToken() {
-  find("#state").textContent = "token needed";
-  find("#door-reason").textContent = token
-    ? "This token is wrong, or it has expired."
-    : "This gateway needs an access token.";
-  find("#door").showModal();
-}
-
-async function showReady() {
-  try {
-    app.ready = await client.ready;
-    const { models } = app.ready;
-    const several = models.length > 1;
-    find("#model").textContent = several ? "" : models.join("");
-    const select = find("#models");
-    const chosen = select.value;
-    select.replaceChildren(...models.map((name) => new Option(name)));
-    select.value = models.includes(chosen) ? chosen : models[0];
-    select.hidden = !several;
-  } catch {
-    // `showState` has shown the reason
+  /** Hold the settings to what the server and the chosen model offer. */
+  function offer() {
+    showModels(models);
+    const longest = made.ready?.limits.max_answer_tokens ?? Infinity;
+    settings.offered({ model: models.chosen(), longest, several: models.all.length > 1 });
   }
 }
 

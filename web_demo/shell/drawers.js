@@ -13,6 +13,10 @@ import { make, useStyle } from "./dom.js";
 /** @type {Entry[]} */
 export const DRAWERS = [
   {
+    id: "settings", label: "Settings", style: "/settings/settings.css", load: () => import("../settings/drawer.js"),
+    icon: "M4 7h9m5 0h2M4 17h2m5 0h9M15.5 7a2.2 2.2 0 1 0 0-.01M8.5 17a2.2 2.2 0 1 0 0-.01",
+  },
+  {
     id: "wire", label: "Wire", style: "/wire/wire.css", load: () => import("../wire/drawer.js"),
     icon: "M8 20V5m0 0L4.5 8.5M8 5l3.5 3.5M16 4v15m0 0-3.5-3.5M16 19l3.5-3.5",
   },

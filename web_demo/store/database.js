@@ -75,11 +75,18 @@ function kept(database) {
       const turns = begin("readonly").objectStore("turns");
       return answered(conversation === undefined ? turns.getAll() : turns.index("conversation").getAll(conversation));
     },
-    /** Add conversations and turns, or replace those with the same ids. @param {Conversation[]} conversations @param {Turn[]} turns */
+    /**
+     * Add conversations and turns, or replace those with the same ids. Turns of a conversation that is removed
+     * are not kept. @param {Conversation[]} conversations @param {Turn[]} turns
+     */
     save: (conversations, turns = []) =>
       change((made) => {
-        for (const one of conversations) made.objectStore("conversations").put(one);
-        for (const one of turns) made.objectStore("turns").put(one);
+        const all = made.objectStore("conversations");
+        for (const one of conversations) all.put(one);
+        for (const one of turns) {
+          const found = all.getKey(one.conversation);
+          found.onsuccess = () => found.result !== undefined && made.objectStore("turns").put(one);
+        }
       }),
     /** Remove a conversation with its turns. @param {string} id */
     remove: (id) =>
@@ -121,7 +128,7 @@ function unkept() {
     },
     save: async (some, more = []) => {
       for (const one of some) conversations.set(one.id, structuredClone(one));
-      for (const one of more) turns.set(one.id, structuredClone(one));
+      for (const one of more) if (conversations.has(one.conversation)) turns.set(one.id, structuredClone(one));
     },
     remove: async (id) => {
       conversations.delete(id);

@@ -7,11 +7,13 @@
  * @typedef {{
  *   id: string, conversation: string, parent: string | null, role: "user" | "assistant", made: number,
  *   content: string | import("../client.js").Part[], reasoning?: string,
- *   messages?: import("../client.js").Message[], figures?: string, thought?: number, model?: string,
+ *   messages?: import("../client.js").Message[], figures?: string, life?: import("../chat/life.js").Life, thought?: number, model?: string, tokens?: number,
  *   ended?: "stop" | "length" | "tool_calls" | "cancelled" | "error", error?: Fault, options?: object,
+ *   asked?: import("../settings/values.js").Values,
  *   ticket?: import("../client.js").Ticket | null,
  * }} Turn `messages` are what an answer with tools adds to a prompt; `ticket` is of an answer that is
- *   still being written; `thought` is the time of its thinking, in milliseconds
+ *   still being written; `thought` is the time of its thinking, in milliseconds; `tokens` are those of the
+ *   conversation up to its end; `asked` are the settings of an answer with tools, for a page that goes on with it
  * @typedef {{code: string, message: string}} Fault
  * @typedef {{
  *   id: string, title: string, named: boolean, made: number, changed: number, leaf: string | null,

@@ -7,7 +7,7 @@ import pytest
 from provider import MLXProvider
 from provider.scripted import Say
 from tests.support.servers import running
-from tests.web_demo.conftest import answered, scripted_gateway, settings_of
+from tests.web_demo.conftest import answered, scripted_gateway, settings_of, wait_for_text
 
 pytestmark = pytest.mark.browser
 
@@ -17,10 +17,10 @@ MARKS = [0.9, 0.7, 0.4, 0.15]
 
 async def show_sureness(page, temperature="1.2"):
     async with settings_of(page) as settings:
-        await settings.get_by_label("Show the probability of each word").check()
-        await settings.get_by_label("Temperature").fill(temperature)
-        await settings.get_by_label("Seed").fill("3")
-        await settings.get_by_label("Length limit of an answer").fill("80")
+        await settings.get_by_label("Show how sure it was").check()
+        await settings.get_by_label("Creativity").fill(temperature)
+        await settings.get_by_label("Repeatable").fill("3")
+        await settings.get_by_label("Longest answer").fill("80")
 
 
 async def drawn_by(provider, **options):
@@ -35,6 +35,19 @@ async def drawn_by(provider, **options):
     return whole.content, list(whole.raw_response.logprobs.tokens)
 
 
+# The texts of the marked ranges, in the order of the page, and the middle of each.
+MARKED = """() => [1, 2, 3, 4].flatMap((mark) =>
+    [...(CSS.highlights.get(`odds-${mark}`) ?? [])].map((one) => {
+        const range = new Range();
+        range.setStart(one.startContainer, one.startOffset);
+        range.setEnd(one.endContainer, one.endOffset);
+        const { left, top, width, height } = range.getClientRects()[0] ?? {};
+        return { mark, text: range.toString(), at: [left + width / 2, top + height / 2], range };
+    }))
+    .sort((one, other) => one.range.compareBoundaryPoints(Range.START_TO_START, other.range))
+    .map(({ mark, text, at }) => [text, mark, at])"""
+
+
 async def test_each_piece_is_marked_by_its_probability(new_page):
     provider = MLXProvider()
     async with running(provider) as gateway:
@@ -42,16 +55,13 @@ async def test_each_piece_is_marked_by_its_probability(new_page):
         page = await new_page(gateway.url)
         await show_sureness(page)
         turn = await answered(page, QUESTION)
-        assert await turn.locator(".text").text_content() == text
-        pieces = await turn.locator(".text .piece").evaluate_all(
-            "(all) => all.map((one) => [one.textContent, Number(one.dataset.mark)])"
-        )
-        chances = [math.exp(token["logprob"]) for token in tokens]
-        expected = [sum(chance < least for least in MARKS) for chance in chances]
-        assert [mark for _, mark in pieces] == expected
-        assert len(set(expected)) > 3, "a poor test: the model was as sure of all of it"
-        shown = ["".join(piece.split()) for piece, _ in pieces]
-        assert shown == ["".join(token["token"].split()) for token in tokens]
+        shown = await turn.locator(".text").text_content()
+        assert "".join(shown.split()) == "".join(text.split())
+        marked = [(piece, mark) for piece, mark, _ in await page.evaluate(MARKED)]
+        chances = [(one["token"].strip(), math.exp(one["logprob"])) for one in tokens]
+        expected = [(piece, sum(p < least for least in MARKS)) for piece, p in chances]
+        assert marked == [(piece, mark) for piece, mark in expected if mark]
+        assert len({mark for _, mark in expected}) > 3, "a poor test: it was as sure of all of it"
         assert await turn.locator(".legend").is_visible()
     await provider.aclose()
 
@@ -70,12 +80,13 @@ async def test_the_odds_are_shown_to_a_mouse_to_the_keyboard_and_to_a_finger(new
         page = await new_page(gateway.url, has_touch=True)
         await show_sureness(page)
         turn = await answered(page, QUESTION)
-        pieces = turn.locator(".text .piece")
+        pieces = await page.evaluate(MARKED)
 
-        await turn.locator('.piece[data-mark="4"]').first.hover()
+        text, _, at = next(piece for piece in pieces if piece[1] == 4)
+        await page.mouse.move(*at)
         rows = await odds(page)
         assert len(rows) in {3, 4}
-        assert sum(drawn for *_, drawn in rows) == 1
+        assert [name.strip("␣") for name, _, drawn in rows if drawn] == [text]
         assert all("%" in percent for _, percent, _ in rows)
         await page.locator(".bar h1").hover()
         assert await odds(page) == []
@@ -87,9 +98,8 @@ async def test_the_odds_are_shown_to_a_mouse_to_the_keyboard_and_to_a_finger(new
         await page.keyboard.press("ArrowRight")
         second = await odds(page)
         assert first != second
-        assert await pieces.nth(1).get_attribute("aria-describedby") == "odds-shown"
-        await page.keyboard.press("End")
-        assert await pieces.last.evaluate("(one) => one === document.activeElement")
+        drawn = next((name, percent) for name, percent, drawn in second if drawn)
+        await wait_for_text(page, "#spoken", f"{drawn[0]}, {drawn[1]}; else")
         await page.keyboard.press("Home")
         assert await odds(page) == first
         await page.keyboard.press("Escape")
@@ -98,40 +108,65 @@ async def test_the_odds_are_shown_to_a_mouse_to_the_keyboard_and_to_a_finger(new
         copy = turn.get_by_role("button", name="Copy")
         assert await copy.evaluate("(one) => one === document.activeElement")
 
-        await pieces.nth(1).tap()
-        assert await odds(page) == second
+        await page.touchscreen.tap(*at)
+        assert await odds(page) == rows
     await provider.aclose()
 
 
-async def test_several_answers_are_marked_each(new_page):
+async def test_markdown_stays_markdown_and_code_is_marked_too(new_page):
+    text = "Some **bold words**, a [link](https://a.example/x) &amp; `code`:\n\n"
+    text += "```js\nlet one = 2;\n```\n"
+    async with scripted_gateway(Say(text, top_logprobs=2)) as gateway:
+        page = await new_page(gateway.url)
+        await show_sureness(page)
+        turn = await answered(page, "Hi")
+        assert await turn.locator(".text strong").text_content() == "bold words"
+        assert await turn.locator(".text a").text_content() == "link"
+        marked = [piece for piece, _, _ in await page.evaluate(MARKED)]
+        assert "".join("".join(marked).split()) == "Someboldwords,alink&code:letone=2;"
+        await page.evaluate("() => document.querySelector('.sidebar .new').click()")
+        await turn.wait_for(state="detached")
+        assert await page.evaluate(MARKED) == []
+
+
+async def test_several_answers_are_marked_each_and_so_is_the_text_after_a_call(new_page):
     provider = MLXProvider()
     async with running(provider) as gateway:
         page = await new_page(gateway.url)
         await show_sureness(page)
         async with settings_of(page) as settings:
-            await settings.get_by_label("Answers per message").select_option("2")
+            await settings.get_by_label("Answers to choose from").select_option("2")
         turn = await answered(page, QUESTION)
-        for column in await turn.locator(".column").all():
-            joined = "".join(await column.locator(".piece").all_text_contents())
-            whole = await column.locator(".text").text_content()
-            assert "".join(joined.split()) == "".join(whole.split())
-            assert len(joined) > 20
-    await provider.aclose()
-
-
-async def test_the_text_after_a_tool_call_is_marked_too(new_page):
-    provider = MLXProvider()
-    async with running(provider) as gateway:
-        page = await new_page(gateway.url)
-        await show_sureness(page, temperature="0")
+        for column in await turn.locator(".column .text").all():
+            box = await column.bounding_box()
+            assert await column.get_attribute("tabindex") == "0"
+            inside = [at for *_, at in await page.evaluate(MARKED) if at[0] > box["x"]]
+            assert any(at[0] < box["x"] + box["width"] for at in inside)
         async with settings_of(page) as settings:
-            await settings.get_by_label("Built-in tools").check()
+            await settings.get_by_label("Calculator").check()
         turn = await answered(page, "What is 734 plus 58?")
         assert await turn.locator(".call .returned").text_content() == '{"result": 792}'
-        await turn.locator(".call + .text .piece").first.hover()
-        assert len(await odds(page)) in {3, 4}
-        assert await turn.locator(".call + .text .piece[tabindex='0']").count() == 1
+        assert await turn.locator(".call + .text[tabindex='0']").count() == 1
     await provider.aclose()
+
+
+async def test_without_the_api_each_piece_is_an_element(new_page):
+    async with scripted_gateway(Say("a b **c**", top_logprobs=2)) as gateway:
+        page = await new_page(gateway.url)
+        await page.evaluate("() => { delete globalThis.Highlight; }")
+        await show_sureness(page)
+        turn = await answered(page, "Hi")
+        pieces = turn.locator(".text .piece")
+        assert await pieces.all_text_contents() == ["a", "b", "**c**"]
+        await pieces.nth(0).focus()
+        first = await odds(page)
+        assert len(first) > 1
+        await page.keyboard.press("ArrowRight")
+        assert await pieces.nth(1).get_attribute("aria-describedby") == "odds-shown"
+        await page.keyboard.press("End")
+        assert await pieces.last.evaluate("(one) => one === document.activeElement")
+        await page.keyboard.press("Escape")
+        assert await odds(page) == []
 
 
 async def test_a_provider_without_probabilities_gives_plain_text(new_page):

@@ -171,3 +171,48 @@ async def test_conversations_go_to_a_file_and_come_back(new_page, counted, tmp_p
         await page.locator(".sidebar input[type=file]").set_input_files(path)
         await wait_for_text(page, ".undo", "Imported 1 conversation.")
         assert await page.locator(TALKS).all_text_contents() == ["Question", "Question"]
+
+
+async def test_a_conversation_that_begins_while_another_room_loads_leaves_the_address(new_page):
+    gate = asyncio.Event()
+
+    async def hold(route):
+        await gate.wait()
+        await route.continue_()
+
+    async with scripted_gateway(Say("There.")) as gateway:
+        page = await new_page(gateway.url)
+        await page.route("**/wall/room.js", hold)
+        opened = await page.evaluate(
+            """async () => {
+                const box = document.querySelector("textarea");
+                location.hash = "#wall";
+                box.value = "Hi";
+                box.form.requestSubmit();
+                await new Promise((resolve) => setTimeout(resolve, 100));
+                return location.hash;
+            }"""
+        )
+        gate.set()
+        await page.locator("#room-wall:visible").wait_for()
+        assert opened.startswith("#wall")
+
+
+async def test_a_conversation_that_is_deleted_while_it_is_answered_leaves_nothing(new_page):
+    gate = asyncio.Event()
+    async with scripted_gateway(Say("Some text. "), Gate(gate), Say("More.")) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "Tell")
+        await wait_for_text(page, ANSWER, "Some text.")
+        await page.locator(TALKS).first.hover()
+        await page.get_by_role("button", name="Delete “Tell”").click()
+        await eventually(lambda: not gateway.provider.live)
+        await page.wait_for_timeout(200)
+        kept = await page.evaluate(
+            """async () => {
+                const { openStore } = await import("/store/database.js");
+                const store = await openStore();
+                return [(await store.conversations()).length, (await store.turns()).length];
+            }"""
+        )
+        assert kept == [0, 0]

@@ -42,17 +42,17 @@ def fits_schema(text):
 
 CONSTRAINTS = {
     "JSON": ("", lambda text: text.startswith("{")),
-    "JSON Schema": (json.dumps(SCHEMA), fits_schema),
-    "regular expression": (REGEX, lambda text: re.fullmatch(REGEX, text)),
-    "one of a list": ("a red fox\n\n  a grey owl ", {"a red fox", "a grey owl"}.__contains__),
-    "Lark grammar": (LARK, lambda text: re.fullmatch(r"The answer is \d{1,3}", text)),
+    "JSON of a schema": (json.dumps(SCHEMA), fits_schema),
+    "A pattern (regular expression)": (REGEX, lambda text: re.fullmatch(REGEX, text)),
+    "One of a list": ("a red fox\n\n  a grey owl ", {"a red fox", "a grey owl"}.__contains__),
+    "A grammar (Lark)": (LARK, lambda text: re.fullmatch(r"The answer is \d{1,3}", text)),
 }
 
 
 async def choose_constraint(page, name, text=""):
     """Choose a constraint; return what is said to be wrong with it."""
     async with settings_of(page) as settings:
-        await settings.get_by_label("Answer format").select_option(name)
+        await settings.get_by_label("Form", exact=True).select_option(name)
         if text:
             await page.locator("#form-text").fill(text)
         return await page.locator("#form-wrong").text_content()
@@ -63,12 +63,12 @@ async def test_an_answer_satisfies_the_constraint_that_was_chosen(new_page):
     async with running(provider) as gateway:
         page = await new_page(gateway.url)
         async with settings_of(page) as settings:
-            await settings.get_by_label("Length limit of an answer").fill("60")
+            await settings.get_by_label("Longest answer").fill("60")
         for name, (text, fits) in CONSTRAINTS.items():
             assert await choose_constraint(page, name, text) == ""
             turn = await answered(page, "Tell me of a keeper")
             assert fits(await turn.locator(".text").text_content()), name
-        await choose_constraint(page, "text")
+        await choose_constraint(page, "Free text")
         turn = await answered(page, "Count from 3 to 9")
         assert "3, 4, 5" in await turn.locator(".text").text_content()
     await provider.aclose()
@@ -78,7 +78,7 @@ async def test_a_constraint_that_the_gateway_refuses_is_shown_as_any_error(new_p
     provider = MLXProvider({"max_tokens": 9})
     async with running(provider) as gateway:
         page = await new_page(gateway.url)
-        await choose_constraint(page, "regular expression", "[a-z")
+        await choose_constraint(page, "A pattern (regular expression)", "[a-z")
         await ask(page, "Hi")
         await wait_for_text(page, ".note", "response_format")
     await provider.aclose()
@@ -87,12 +87,12 @@ async def test_a_constraint_that_the_gateway_refuses_is_shown_as_any_error(new_p
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("JSON Schema", '{"type":', "not JSON"),
-        ("JSON Schema", "[1]", "a schema is an object"),
-        ("JSON Schema", " ", "give a schema"),
-        ("regular expression", " ", "give an expression"),
-        ("one of a list", "\n \n", "give a choice"),
-        ("Lark grammar", " ", "give a grammar"),
+        ("JSON of a schema", '{"type":', "not JSON"),
+        ("JSON of a schema", "[1]", "a schema is an object"),
+        ("JSON of a schema", " ", "give a schema"),
+        ("A pattern (regular expression)", " ", "give an expression"),
+        ("One of a list", "\n \n", "give a choice"),
+        ("A grammar (Lark)", " ", "give a grammar"),
     ],
 )
 async def test_a_text_that_is_no_constraint_is_shown_to_be_wrong_and_nothing_is_sent(
@@ -105,7 +105,7 @@ async def test_a_text_that_is_no_constraint_is_shown_to_be_wrong_and_nothing_is_
         await page.locator("#form-text:focus").wait_for()  # the settings open where it is wrong
         assert said in await page.locator("#form-wrong").text_content()
         assert await page.get_by_label("Message", exact=True).input_value() == "Hi"
-        await page.keyboard.press("Escape")
+        await page.locator("#settings-button").click()
         await choose_constraint(page, "JSON")
         await ask(page, "Hi")
         await wait_for_text(page, ANSWER, "x")
@@ -118,7 +118,7 @@ async def test_the_field_of_a_constraint_is_shown_where_it_is_needed_and_keeps_i
         page = await new_page(gateway.url)
         field = page.locator("#form-text")
         async with settings_of(page) as settings:
-            constraint = settings.get_by_label("Answer format")
+            constraint = settings.get_by_label("Form", exact=True)
             for name, (text, _) in CONSTRAINTS.items():
                 await constraint.select_option(name)
                 assert await field.is_visible() == bool(text)
@@ -132,26 +132,26 @@ async def test_the_field_of_a_constraint_is_shown_where_it_is_needed_and_keeps_i
 
 async def test_what_else_a_model_takes_is_set_and_what_is_empty_is_not_sent(new_page):
     numbers = {
-        "Top p": ("top_p", 0.9),
-        "Top k": ("top_k", 20),
-        "Min p": ("min_p", 0.1),
-        "Repetition penalty": ("repetition_penalty", 1.1),
-        "Presence penalty": ("presence_penalty", 0.5),
-        "Frequency penalty": ("frequency_penalty", -0.5),
-        "Thinking limit, in tokens": ("max_reasoning_tokens", 0),
+        "Only the likeliest words": ("top_p", 0.9),
+        "Only this many words": ("top_k", 20),
+        "No word this much rarer": ("min_p", 0.1),
+        "Avoids repeating itself": ("repetition_penalty", 1.1),
+        "Avoids words that it has used": ("presence_penalty", 0.5),
+        "Avoids words that it uses often": ("frequency_penalty", -0.5),
+        "Longest thinking, in tokens": ("max_reasoning_tokens", 0),
     }
     async with scripted_gateway(Say("x")) as gateway:
         page = await new_page(gateway.url)
         await answered(page, "Hi")
         async with settings_of(page) as settings:
-            await settings.get_by_text("Sampling, penalties and budgets").click()
+            await settings.get_by_text("Fine tuning").click()
             for label, (_, value) in numbers.items():
                 await settings.get_by_label(label).fill(str(value))
-            await settings.get_by_label("Biases").fill('{"10": -5}')
-            await settings.get_by_label("Variables").fill('{"effort": "low"}')
-            await settings.get_by_label("Stop sequences").fill("The end.\n\\n\\n\n")
-            await settings.get_by_label("Built-in tools").check()
-            await settings.get_by_label("Tool choice").select_option("multiply")
+            await settings.get_by_label("Likelier and rarer tokens").fill('{"10": -5}')
+            await settings.get_by_label("Values for the chat template").fill('{"effort": "low"}')
+            await settings.get_by_label("Ends before").fill("The end.\n\\n\\n\n")
+            await settings.get_by_label("Calculator").check()
+            await settings.get_by_label("When it calls").select_option("Always multiply")
         await answered(page, "Hi")
     first, second = (request.options for request in gateway.provider.requests)
     given = dict(numbers.values()) | {
@@ -178,11 +178,11 @@ async def test_nothing_is_sent_while_a_field_is_wrong(new_page, field, text, sai
     async with scripted_gateway(Say("x")) as gateway:
         page = await new_page(gateway.url)
         async with settings_of(page) as settings:
-            await settings.get_by_text("Sampling, penalties and budgets").click()
+            await settings.get_by_text("Fine tuning").click()
             await page.locator(field).fill(text)
         await ask(page, "Hi")
         await page.locator(f"{field}:focus").wait_for()
-        await wait_for_text(page, f"{field} + .wrong", said)
+        await wait_for_text(page, f"{field}-wrong", said)
         await page.locator(field).fill("")
         await page.keyboard.press("Escape")
         await answered(page, "Hi")
@@ -194,9 +194,9 @@ async def test_nothing_is_sent_while_a_field_is_wrong(new_page, field, text, sai
 
 async def several(page, count, tokens=400):
     async with settings_of(page) as settings:
-        await settings.get_by_label("Answers per message").select_option(str(count))
-        await settings.get_by_label("Temperature").fill("1.2")
-        await settings.get_by_label("Length limit of an answer").fill(str(tokens))
+        await settings.get_by_label("Answers to choose from").select_option(str(count))
+        await settings.get_by_label("Creativity").fill("1.2")
+        await settings.get_by_label("Longest answer").fill(str(tokens))
 
 
 async def test_several_answers_come_at_once_and_the_one_that_is_kept_goes_on(new_page):
@@ -226,7 +226,7 @@ async def test_several_answers_come_at_once_and_the_one_that_is_kept_goes_on(new
             now for now in seen if all(0 < at < len(t) for at, t in zip(now, texts, strict=True))
         ]
         assert len({tuple(now) for now in moving}) > 2, "they did not come at the same time"
-        assert "3 answers · " in await turn.locator(".figures").text_content()
+        assert "3 answers" in await turn.locator(".figures").text_content()
 
         keep = turn.get_by_label("Keep this one")
         assert await keep.nth(0).is_checked()
@@ -252,16 +252,16 @@ async def test_several_answers_can_be_stopped_and_the_first_is_kept(new_page):
         sent = sent_by(page)
         await page.reload()
         await several(page, 2, tokens=2000)
-        await choose_constraint(page, "regular expression", "[a-z ]{9000}")
+        await choose_constraint(page, "A pattern (regular expression)", "[a-z ]{9000}")
         await ask(page, "Tell me a story")
         await page.wait_for_function(
             """() => [...document.querySelectorAll(".several .text")]
                 .filter((element) => element.textContent.length > 5).length === 2"""
         )
         await page.keyboard.press("Escape")
-        await wait_for_text(page, FIGURES, "2 answers · stopped by you after")
+        await wait_for_text(page, FIGURES, "stopped by you in")
         texts = await page.locator(ANSWER).all_text_contents()
-        await choose_constraint(page, "text")
+        await choose_constraint(page, "Free text")
         await several(page, 1, tokens=5)
         await answered(page, "Go on")
         assert sent[1]["messages"][1]["content"] == texts[0]
@@ -275,10 +275,10 @@ async def test_with_tools_there_is_one_answer_and_it_is_said_why(new_page, whose
         await several(page, 4)
         async with settings_of(page) as settings:
             if whose == "page":
-                await settings.get_by_label("Built-in tools").check()
+                await settings.get_by_label("Calculator").check()
             else:
-                await settings.get_by_label("Tools that you answer by hand").fill('{"name": "f"}')
-            assert await settings.get_by_label("Answers per message").is_disabled()
+                await settings.get_by_label("Calls that you answer by hand").fill('{"name": "f"}')
+            assert await settings.get_by_label("Answers to choose from").is_disabled()
             await settings.get_by_text("One with tools").wait_for()
         await ask(page, "Hi")
         await eventually(lambda: gateway.provider.requests)

@@ -1,0 +1,114 @@
+// @ts-check
+/** The life line below an answer: its wait, its prompt, its pace and its end, drawn while they happen. */
+
+import { make } from "../shell/dom.js";
+import { courseOf, createLife, duration, partsOf, plural, sentenceOf } from "./life.js";
+
+/** @typedef {import("./life.js").Life} Life */
+
+const EVERY_MS = 200; // between two drawings
+const WIDTH = 72; // of the course of the pace, in pixels
+const HEIGHT = 14;
+const SVG = "http://www.w3.org/2000/svg";
+
+/**
+ * @param {HTMLElement} root where it is drawn
+ * @param {number} answers how many are written at once
+ * @param {boolean} naming whether the model is named at the end
+ */
+export function createLifeline(root, answers, naming) {
+  const record = createLife(performance.now(), answers);
+  const course = createCourse();
+  const bar = make("span", { class: "bar", role: "img" }, make("span", { class: "cached" }), make("span", { class: "read" }));
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  let drawnAt = 0;
+  let over = false;
+  let shown = "";
+
+  /** Draw soon, at most some times a second. */
+  function later() {
+    if (timer || over) return;
+    timer = setTimeout(draw, Math.max(0, EVERY_MS - (performance.now() - drawnAt)));
+  }
+
+  function draw() {
+    clearTimeout(timer);
+    timer = undefined;
+    drawnAt = performance.now();
+    const { life } = record;
+    const lost = record.lost(drawnAt);
+    const state = lost ? `connection lost, ${duration(Math.max(lost, 100))} ago` : record.state();
+    root.classList.toggle("lost", lost > 0);
+    show(life, state, life.first === null && !lost ? record.read() : null);
+    if (lost) later(); // it counts
+  }
+
+  /** @param {Life} life @param {string} state @param {number | null} read the share of the prompt, null once it is all read */
+  function show(life, state, read) {
+    const parts = state && life.first === null ? [] : partsOf(naming || life.ended === null ? life : { ...life, model: "" });
+    const text = `${state}|${parts.map((part) => part.text).join("|")}`;
+    if (text !== shown) {
+      shown = text;
+      root.replaceChildren(...(state ? [make("span", { class: "now" }, state)] : []), ...parts.map(partElement));
+      const prompt = root.querySelector(".prompt, .now");
+      if (life.prompt && (read !== null || life.ended)) prompt?.prepend(bar);
+      const rate = root.querySelector(".rate");
+      if (rate && life.pace.length > 2) rate.append(course.root);
+    }
+    course.show(life);
+    bar.style.setProperty("--cached", `${(100 * life.cached) / Math.max(1, life.prompt)}%`);
+    bar.style.setProperty("--read", `${100 * (read ?? 1)}%`);
+    bar.ariaLabel = `${plural(life.prompt, "token")} of the prompt, ${life.cached} of them cached`;
+  }
+
+  return {
+    record,
+    later,
+    draw,
+    /** Draw an end, which stays. */
+    end() {
+      over = false;
+      draw();
+      over = true;
+    },
+    /** Draw the life of an answer that has ended. @param {Life} life */
+    restore(life) {
+      over = true;
+      show(life, "", null);
+    },
+    /** Show a text instead. @param {string} text */
+    say(text) {
+      clearTimeout(timer);
+      timer = undefined;
+      shown = text;
+      root.replaceChildren(make("span", { class: "now" }, text));
+    },
+    sentence: () => sentenceOf(record.life),
+  };
+}
+
+/** @param {ReturnType<typeof partsOf>[number]} part */
+const partElement = ({ kind, text, title }) => make("span", { class: kind, title: title || undefined }, text);
+
+/** The course of the pace as a small picture. */
+function createCourse() {
+  const root = document.createElementNS(SVG, "svg");
+  root.setAttribute("viewBox", `0 -1 ${WIDTH} ${HEIGHT + 2}`);
+  root.setAttribute("aria-hidden", "true");
+  const [line, marks] = ["line", "marks"].map((name) => {
+    const path = document.createElementNS(SVG, "path");
+    path.setAttribute("class", name);
+    root.append(path);
+    return path;
+  });
+  return {
+    root,
+    /** @param {Life} life */
+    show(life) {
+      const drawn = courseOf(life, WIDTH, HEIGHT);
+      line.setAttribute("d", drawn.line);
+      marks.setAttribute("d", drawn.marks);
+    },
+  };
+}

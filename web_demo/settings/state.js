@@ -1,0 +1,150 @@
+// @ts-check
+/** The settings of this visit: kept in the browser, held to what the server offers, read by who asks the model. */
+
+import { functionsOf } from "../tools/functions.js";
+import { parseTools, toolsOf } from "../tools/tools.js";
+import { constraintOf, parseBiases, parseVariables } from "./constraints.js";
+import { PRESETS, SETTINGS } from "./table.js";
+import { ANYTHING, changed, optionsOf, restored, usual, withPreset } from "./values.js";
+
+/** @typedef {import("./values.js").Values} Values */
+/** @typedef {import("./values.js").Offer} Offer */
+/** @typedef {{name: string, values: Record<string, any>, says?: string}} Preset */
+/** @typedef {ReturnType<typeof createSettings>} Settings */
+
+const KEEP_MS = 250; // after the last change
+
+/**
+ * What reads the texts that may be wrong, in the order of the drawer.
+ * @type {Record<string, (values: Values) => any>}
+ */
+const READERS = {
+  form: (values) => constraintOf(values.form, values.texts[values.form] ?? ""),
+  functions: (values) => functionsOf(values.functions),
+  tools: (values) => parseTools(values.tools),
+  biases: (values) => parseBiases(values.biases),
+  variables: (values) => parseVariables(values.variables),
+};
+
+/** @param {Promise<import("../store/database.js").Store>} opening where the settings are kept */
+export function createSettings(opening) {
+  let values = usual();
+  /** Presets that a person has made. @type {Preset[]} */
+  let own = [];
+  /** @type {Offer} */
+  let offer = ANYTHING;
+  const events = new EventTarget();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  let touched = false; // then what was kept comes too late
+
+  const loaded = opening.then(async (store) => {
+    const [kept, presets] = await Promise.all([store.value("settings"), store.value("presets")]);
+    if (Array.isArray(presets)) own = presets.filter((one) => typeof one?.name === "string" && one.values);
+    if (kept && !touched) values = restored(kept);
+    tell();
+  });
+
+  function tell() {
+    events.dispatchEvent(new Event("change"));
+  }
+
+  function keep() {
+    clearTimeout(timer);
+    timer = setTimeout(async () => (await opening).keep("settings", values).catch(() => {}), KEEP_MS);
+  }
+
+  /** @param {Partial<Values>} changes */
+  function change(changes) {
+    touched = true;
+    values = { ...values, ...changes, texts: { ...values.texts, ...changes.texts } };
+    keep();
+    tell();
+  }
+
+  /** @param {Preset[]} presets */
+  async function keepOwn(presets) {
+    own = presets;
+    tell();
+    await (await opening).keep("presets", own).catch(() => {});
+  }
+
+  /** Return what a text means, or an Error. @param {string} id of a setting @param {Values} [given] */
+  async function read(id, given = values) {
+    try {
+      return await READERS[id](given);
+    } catch (error) {
+      return /** @type {Error} */ (error);
+    }
+  }
+
+  /** Return the tools of some values, those left out that are wrong. @param {Values} [given] @returns {Promise<import("../tool_loop.js").Tool[]>} */
+  async function tools(given = values) {
+    if (offer.model?.tools === false) return [];
+    const [users, functions] = await Promise.all([read("tools", given), read("functions", given)]);
+    const right = [users, functions].map((some) => (some instanceof Error ? [] : some));
+    return toolsOf(given.calculator, right[0], right[1]);
+  }
+
+  return {
+    /** Dispatches "change" whenever the values, the presets or the offer change, "wrong" with the `id` of a setting. */
+    events,
+    /** Resolves when what was kept is there. */
+    loaded,
+    get values() {
+      return values;
+    },
+    get offer() {
+      return offer;
+    },
+    get own() {
+      return own;
+    },
+    change,
+    read,
+    tools,
+    /** The ids of the settings whose texts may be wrong. */
+    readable: Object.keys(READERS),
+    /** @param {Offer} next */
+    offered(next) {
+      offer = next;
+      tell();
+    },
+    /** Give a setting its first value back. @param {string} id */
+    reset(id) {
+      change({ [id]: SETTINGS.find((setting) => setting.id === id)?.fallback });
+    },
+    resetAll() {
+      change({ ...usual(), texts: values.texts });
+    },
+    /** @param {Record<string, any>} preset */
+    use(preset) {
+      change(withPreset(values, preset));
+    },
+    presets: () => [...PRESETS, ...own],
+    /** Keep what is set now under a name. @param {string} name */
+    keepAs(name) {
+      const set = Object.fromEntries(changed(values).map(({ id }) => [id, values[id]]));
+      const texts = values.form in values.texts ? { texts: { [values.form]: values.texts[values.form] } } : {};
+      return keepOwn([...own.filter((one) => one.name !== name), { name, values: { ...set, ...texts } }]);
+    },
+    /** @param {string} name */
+    forget: (name) => keepOwn(own.filter((one) => one.name !== name)),
+    changed: () => changed(values, offer),
+    /**
+     * Return the options of a generation and its tools; null if a text is wrong. "wrong" is dispatched then, and
+     * nothing must be sent.
+     * @param {Values} [given]
+     */
+    async chosen(given = values) {
+      await loaded;
+      for (const id of Object.keys(READERS)) {
+        if (!((await read(id, given)) instanceof Error)) continue;
+        events.dispatchEvent(new CustomEvent("wrong", { detail: id }));
+        return null;
+      }
+      const some = await tools(given);
+      return { options: optionsOf(given, some.map(({ name }) => name), offer), tools: some, values: given };
+    },
+  };
+}
