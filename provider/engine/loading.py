@@ -43,6 +43,7 @@ __all__ = ["RECHECK_S", "Loader", "ModelSlot"]
 
 FREED_AT_ONCE = 64 << 20  # bytes; giving them back to the system takes some 10 ms
 LONG_S = 0.5  # seconds of a pass that is not timed three times without need
+LONG_PREPARED_S = 0.005  # the same where mlx prepares nothing
 MARGIN = 1.1  # times as long as its tokens explain, up to which a pass is so explained
 RECHECK_S = 0.01  # seconds between two attempts to get memory that no run will free
 
@@ -67,6 +68,7 @@ class ModelSlot:
         disk_done: Callable[[], None] = lambda: None,
         open_store: Callable[[Path, int, str], PrefixStore] = PrefixStore,
         clock: Callable[[], float] = time.perf_counter,
+        prepares: Callable[[], bool] = prepares_kernels,
     ):
         self.name = name
         self.model: LoadedModel | None = None
@@ -79,6 +81,7 @@ class ModelSlot:
         self._disk_done = disk_done  # called on another thread when a KV cache was written
         self._open_store = open_store
         self._clock = clock  # returns seconds
+        self._prepares = prepares  # whether mlx may take longer for what it computes first
         self._single_row = SingleRowSettings()
         self.masks = MaskMaker()
         self.admission = self._admission(0)
@@ -253,7 +256,7 @@ class ModelSlot:
             self._reuse.shapes = yield from _told(warm_up.measuring(timings), model.weights)
             if self._reuse.shapes.few:
                 log.info("prompts of `%s` are read in few shapes: a new one is slow", self.name)
-        if not settings.warmup or not prepares_kernels():
+        if not settings.warmup or not self._prepares():
             return
         for done, total in warm_up.steps(self._reuse.shapes):
             yield LoadProgress(done, total, warming_up=True)
@@ -274,7 +277,7 @@ class ModelSlot:
         for tokens in self._pace.trials():
             if model.context_window is not None and tokens >= model.context_window:
                 break
-            explained = tokens / found[-1].tokens * found[-1].again if found else 0.0
+            explained = self._explained(tokens, found[-1]) if found else 0.0
             try:
                 computed, times = yield from _told(
                     self._time_prompts(tokens, explained), model.weights
@@ -286,6 +289,14 @@ class ModelSlot:
             found.append(Timing(tokens, times[0], median(times)))
         return found
 
+    def _explained(self, tokens: int, known: Timing) -> float:
+        """Return the seconds that a pass may take because it is larger than a known one.
+
+        Where mlx prepares nothing, they may grow by the square, as those of attention do.
+        """
+        growth = tokens / known.tokens
+        return known.again * (growth if self._prepares() else growth * growth)
+
     def _time_prompts(
         self, tokens: int, explained: float
     ) -> Generator[None, None, tuple[int, list[float]]]:
@@ -294,12 +305,13 @@ class ModelSlot:
         There are three, or one where a pass is long, but no longer than its tokens explain
         (`explained` seconds), so that nothing was compiled. Raises what fails.
         """
+        long = LONG_S if self._prepares() else LONG_PREPARED_S
         times: list[float] = []
         for _ in range(3):
             yield
             computed, seconds = self._time_prompt(tokens)
             times.append(seconds)
-            if len(times) == 1 and LONG_S < seconds <= MARGIN * explained:
+            if len(times) == 1 and long < seconds <= MARGIN * explained:
                 break
         return computed, times
 

@@ -17,12 +17,18 @@ from provider.engine.prompt_reuse import PromptReuse
 from provider.engine.shapes import NEW
 from provider.interface import MemoryExceededError, ModelLoadingError
 from provider.models.loading import load
-from provider.runtime.mlx import active_memory, mx, prepares_kernels, tree_flatten
+from provider.runtime.mlx import active_memory, mx, tree_flatten
 from provider.runtime.mlx_lm import KVCache
 from provider.settings import EngineSettings
 from tests.support.timeouts import TIMEOUT
 
-prepares = pytest.mark.skipif(not prepares_kernels(), reason="mlx fuses nothing, and is warm")
+
+def always():
+    return True
+
+
+def never():
+    return False
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +40,8 @@ SELF_TEST = 68  # tokens of its longest pass
 
 
 def slot_of(loader, limit=1 << 40, **settings):
-    given = {name: settings.pop(name) for name in ("open_store", "clock") if name in settings}
+    own = ("open_store", "clock", "prepares")
+    given = {name: settings.pop(name) for name in own if name in settings}
     reuse, pace = PromptReuse(PrefixCache(1 << 20)), Pace(0.1)
     memory, settings = MemoryPool(limit), EngineSettings(**settings)
     return ModelSlot("m", loader, settings, memory, reuse, pace, **given)
@@ -86,9 +93,8 @@ def test_steps_are_handed_on_and_the_weights_reserved_before_they_are_read(embed
     assert held == [1000]
 
 
-@prepares
 def test_a_loaded_model_is_warmed_up_which_is_told_by_passes(embedded):
-    slot = slot_of(lambda: embedded, max_batch=4)
+    slot = slot_of(lambda: embedded, max_batch=4, prepares=always)
     told = [step for step in slot.steps() if step.warming_up]
     assert [step.done for step in told] == list(range(1, len(told) + 1))
     assert len(told) >= 4
@@ -104,16 +110,14 @@ def test_without_a_warm_up_no_more_is_computed_than_a_trial(embedded, few):
     slot.free()
 
 
-@pytest.mark.skipif(prepares_kernels(), reason="mlx may compile kernels, or plan shapes")
 def test_where_mlx_prepares_nothing_nothing_is_warmed_up(embedded):
-    slot = slot_of(lambda: embedded)
+    slot = slot_of(lambda: embedded, prepares=never)
     assert not [step for step in slot.steps() if step.warming_up]
     slot.free()
 
 
-@prepares
 def test_a_warm_up_takes_no_memory_that_others_hold(embedded):
-    slot = slot_of(lambda: embedded, limit=embedded.weights + (1 << 20))
+    slot = slot_of(lambda: embedded, limit=embedded.weights + (1 << 20), prepares=always)
     steps = slot.steps()
     first = next(step for step in steps if step.warming_up)
     assert first.done == 1
@@ -142,7 +146,7 @@ class Recording:
 
 def test_loading_times_prompts_of_several_sizes_each_three_times(embedded):
     model = Recording(embedded.model)
-    slot = slot_of(lambda: with_model(embedded, model))
+    slot = slot_of(lambda: with_model(embedded, model), prepares=always)
     slot.load()
     assert model.read.count(16) == 3
     assert all(model.read.count(n) == 3 for n in model.read if n > 16 and n != SELF_TEST)
@@ -166,11 +170,27 @@ class Slow(Recording):
 )
 def test_slow_passes_are_timed_once_if_their_tokens_explain_them(embedded, token_s, new_s, passes):
     model = Slow(embedded.model, token_s, new_s)
-    slot = slot_of(lambda: with_model(embedded, model), warmup=False, clock=lambda: model.now)
+    slot = slot_of(
+        lambda: with_model(embedded, model),
+        warmup=False,
+        clock=lambda: model.now,
+        prepares=always,
+    )
     list(slot.steps())
     known = [model.read.count(n) for n in sorted(set(model.read) - {1, 2, SELF_TEST})]
     assert known[:2] == passes
     assert bool(set(NEW) & set(model.read)) is (new_s > 0), "all else tells nothing of shapes"
+    slot.free()
+
+
+@pytest.mark.parametrize(("new_s", "passes"), [(0.0, [3, 1, 1]), (1.0, [3, 3, 3])])
+def test_where_mlx_prepares_nothing_long_passes_are_timed_once(embedded, new_s, passes):
+    """Those of 16 tokens are brief; nothing explains a second more."""
+    model = Slow(embedded.model, 2e-4, new_s)
+    slot = slot_of(lambda: with_model(embedded, model), clock=lambda: model.now, prepares=never)
+    slot.load()
+    known = [model.read.count(n) for n in sorted(set(model.read) - {1, 2, SELF_TEST})]
+    assert known[:3] == passes
     slot.free()
 
 
