@@ -59,12 +59,28 @@ def expected(folder):
     return {"greedy": greedy, "sampled": sampled, "padded": greedy}
 
 
-@pytest.fixture
-async def provider(folder, kind):
+@pytest.fixture(scope="module")
+def providers(folder):
+    """Providers of the model by their setting `few_shapes`."""
     config = {"model": str(folder), "max_tokens": TOKENS, "max_unread": 4}
-    provider = MLXProvider({**config, "few_shapes": FEW_SHAPES[kind]})
-    yield provider
-    await provider.aclose()
+    providers = {few: MLXProvider({**config, "few_shapes": few}) for few in ("off", "on")}
+    yield providers
+    for provider in providers.values():
+        provider.close()
+
+
+@pytest.fixture
+async def provider(providers, kind):
+    """A provider that has kept nothing of earlier prompts."""
+    provider = providers[FEW_SHAPES[kind]]
+    await forget_prefixes(provider)
+    return provider
+
+
+async def forget_prefixes(provider):
+    while provider.engine.busy:
+        await asyncio.sleep(0.001)
+    provider.engine._worker.prefixes.take_all()
 
 
 OPTIONS = {"greedy": {"temperature": 0.0}, "sampled": SAMPLED, "padded": {"temperature": 0.0}}
@@ -127,10 +143,10 @@ SYSTEM = "You are a patient assistant who answers in full sentences and never hu
     [
         "greedy",
         "padded",
-        pytest.param("sampled", marks=pytest.mark.slow("each loads two providers of its own")),
+        pytest.param("sampled", marks=pytest.mark.slow("each makes eight answers, one by one")),
     ],
 )
-async def test_with_a_prefix_hit(folder, kind):
+async def test_with_a_prefix_hit(provider, kind):
     """Another question under the same system prompt, the same one again, and a next turn."""
     long = SYSTEM * (10 if kind == "padded" else 1)  # a hit of a chunk's size at least
     options = {**OPTIONS[kind], "system_prompt": long}
@@ -144,12 +160,13 @@ async def test_with_a_prefix_hit(folder, kind):
         (PROMPTS[1], options),
         (PROMPTS[4], {**options, "messages": turns}),
     ]
-    answers = {}
-    for name, size in (("cold", 0), ("warm", 1 << 30)):
-        config = {"model": str(folder), "max_tokens": TOKENS, "prefix_cache_bytes": size}
-        provider = MLXProvider({**config, "few_shapes": FEW_SHAPES[kind]})
-        answers[name] = [await provider.generate_async(p, **given) for p, given in calls]
-        await provider.aclose()
+    answers = {"cold": [], "warm": []}
+    for name, answered in answers.items():
+        await forget_prefixes(provider)
+        for prompt, given in calls:
+            if name == "cold":
+                await forget_prefixes(provider)
+            answered.append(await provider.generate_async(prompt, **given))
     cached = {name: [a.usage["cached_tokens"] for a in answers[name]] for name in answers}
     assert cached["cold"] == [0, 0, 0, 0]
     assert cached["warm"][0] == 0
