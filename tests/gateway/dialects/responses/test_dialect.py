@@ -10,7 +10,6 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import Generate
 from gateway.server.tokens import Token, Tokens
-from provider import MLXProvider
 from provider.scripted import Gate, Pause, Queue, Say, ScriptedProvider
 from tests.gateway.dialects.responses.clients import kinds, responding, text_of
 from tests.support.servers import eventually, get, running, wired
@@ -28,13 +27,6 @@ TEXT_EVENTS = [
     "output_item.done",
     "completed",
 ]
-
-
-@pytest.fixture(scope="module")
-def provider():
-    provider = MLXProvider({"temperature": 0.0, "max_tokens": 32})
-    yield provider
-    provider.close()
 
 
 def scripted(*script):
