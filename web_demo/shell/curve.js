@@ -2,9 +2,11 @@
 /** A small curve of a number over time, on a canvas. */
 
 const HEADROOM = 1.15; // of the highest number
+const FEWEST = 24; // numbers that fill the width
 
 /**
- * A curve that keeps the last `points` numbers, and draws them when one is added.
+ * A curve that keeps the last `points` numbers, and draws them when one is added. It is as wide as its canvas
+ * from a few numbers on.
  * @param {HTMLCanvasElement} canvas in the colour of its text
  * @param {{points?: number, least?: number}} [options] `least` is what the top stands for at least
  */
@@ -25,7 +27,7 @@ export function createCurve(canvas, { points = 120, least = 1 } = {}) {
     context.clearRect(0, 0, width, height);
     if (values.length < 2) return;
     const top = Math.max(least, ...values) * HEADROOM;
-    const step = width / (points - 1);
+    const step = width / (Math.max(FEWEST, values.length) - 1);
     const first = width - step * (values.length - 1);
     const line = new Path2D();
     for (const [index, value] of values.entries()) {

@@ -11,6 +11,10 @@ import { make } from "../shell/dom.js";
 export const LIVE = new Set(["queued", "loading", "reading", "writing", "slow", "cut"]);
 const SLOW_MS = 400; // between two pieces of text that a slow reader takes
 const RATE_MS = 1500; // over which a tile's rate is measured
+const COUNT_MS = 200; // between two times that a tile's count is shown
+const BLOCK = 240; // characters of a block of text after which a sentence's end begins another one
+const LONGEST = 600; // characters of a block; laying one out takes time with its length
+const BLOCKS = 4; // that are kept; the tile has no room for more
 
 /**
  * @param {string} title
@@ -18,20 +22,23 @@ const RATE_MS = 1500; // over which a tile's rate is measured
  *   `paint`, `token` counts a piece of text, `changed` tells of another state
  */
 export function createTile(title, hooks) {
-  const words = document.createTextNode("");
-  const text = make("p", { class: "tile-text" });
+  const text = make("div", { class: "tile-text" });
+  /** The end of what is shown. */
+  let words = document.createTextNode("");
   const said = make("span", { class: "tile-state" });
   const count = make("span", { class: "tile-count" });
   const bar = make("i", { class: "tile-bar" });
   const root = make("button", { type: "button", class: "tile", "data-state": "idle", tabindex: "-1" });
-  text.append(words);
+  text.append(make("p", {}, words));
   root.append(bar, make("strong", { class: "tile-title" }, title), text, make("span", { class: "tile-foot" }, said, count));
 
   /** @type {State} */
   let state = "idle";
   let note = "";
   let waiting = "";
+  let all = "";
   let pieces = 0;
+  let countAt = 0;
   let emptied = false; // whether the shown text is of the run before
   let read = 0; // of the prompt, from 0 to 1
   let cached = 0;
@@ -100,6 +107,21 @@ export function createTile(title, hooks) {
     });
   }
 
+  /** Add text to the last block, or begin another one; only what can be seen stays. @param {string} more */
+  function append(more) {
+    all += more;
+    words.appendData(more);
+    const { data } = words;
+    if (!data.includes("\n") && data.length < BLOCK) return;
+    const end = Math.max(data.lastIndexOf("\n") + 1, data.length < BLOCK ? 0 : data.lastIndexOf(". ") + 2);
+    const at = end > 1 ? end : data.length > LONGEST ? data.length : 0;
+    if (!at) return;
+    words.data = data.slice(0, at).replace(/\n$/, "");
+    words = document.createTextNode(data.slice(at));
+    text.append(make("p", {}, words));
+    while (text.childElementCount > BLOCKS) text.firstElementChild?.remove();
+  }
+
   function measure() {
     const now = performance.now();
     if (now - rateAt < RATE_MS) return;
@@ -110,19 +132,27 @@ export function createTile(title, hooks) {
 
   /** Show what has changed; called at most once a frame. */
   function paint() {
-    if (emptied) words.data = "";
+    if (emptied) {
+      text.replaceChildren(make("p", {}, (words = document.createTextNode(""))));
+      all = "";
+    }
     emptied = false;
-    if (waiting) words.appendData(waiting);
+    if (waiting) append(waiting);
     waiting = "";
     if (root.dataset.state !== state) root.dataset.state = state;
     measure();
     put(said, SAID[state](note, rate));
-    put(count, pieces && state !== "stopped" ? `${pieces}` : "");
+    const now = performance.now();
+    if (state !== "writing" || now - countAt > COUNT_MS) {
+      put(count, pieces && state !== "stopped" ? `${pieces}` : "");
+      countAt = now;
+    }
     const width = state === "reading" ? `${Math.round(100 * read)}%` : "0";
     if (bar.style.width !== width) bar.style.width = width;
     if (state === "reading") bar.style.setProperty("--cached", `${read ? Math.round((100 * cached) / read) : 0}%`);
-    const label = `${title}: ${LABELS[state]}${run || !words.data ? "" : `. ${words.data}`}`;
+    const label = `${title}: ${LABELS[state]}${run || !all ? "" : `. ${all}`}`;
     if (root.ariaLabel !== label) root.ariaLabel = label;
+    if (root.title !== (run ? "" : all)) root.title = run ? "" : all;
   }
 
   const self = {

@@ -24,7 +24,7 @@ export function open(root) {
   const way = make(
     "select",
     { "aria-label": "Direction", change: choose },
-    new Option("↑ ↓", ""), new Option("↑ sent", "out"), new Option("↓ received", "in"),
+    new Option("↑↓ both", ""), new Option("↑ sent", "out"), new Option("↓ received", "in"),
   );
   const pause = make("button", { type: "button", class: "quiet", "aria-pressed": "false", click: togglePause }, "Pause");
   const clear = make("button", { type: "button", class: "quiet", click: clearAll }, "Clear");
@@ -240,15 +240,19 @@ function createRow() {
       const summary = summaryOf(next);
       root.dataset.way = next.way;
       root.dataset.type = summary.type;
-      time.textContent = ((next.at - began) / 1000).toFixed(3);
+      time.textContent = seconds((next.at - began) / 1000);
       arrow.textContent = { in: "↓", out: "↑", opened: "•", closed: "•" }[next.way];
       type.textContent = summary.type;
-      id.textContent = summary.id.length > 12 ? `…${summary.id.slice(-6)}` : summary.id;
+      id.textContent = summary.id.replace(/^[a-z0-9]{6,8}-(?=\d+$)/, ""); // what the client puts before a number
+      id.title = summary.id;
       says.textContent = summary.says;
       size.textContent = next.way === "in" || next.way === "out" ? `${next.size}` : "";
     },
   };
 }
+
+/** @param {number} time */
+const seconds = (time) => time.toFixed(time < 100 ? 3 : time < 1000 ? 2 : 1);
 
 /** @param {{frames: number, bytes: number}} sum */
 function counted({ frames, bytes }) {
