@@ -176,7 +176,7 @@ export async function open(root, app) {
       offer();
       if (prompt && !parts.input.value) parts.input.value = decoded(prompt);
       request();
-      parts.input.focus();
+      if (matchMedia("(pointer: fine)").matches) parts.input.focus(); // a phone would show its keyboard
     },
     hide() {
       cancelAnimationFrame(frame);

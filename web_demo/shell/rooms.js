@@ -6,19 +6,27 @@
  */
 
 import { find, make, useStyle } from "./dom.js";
+import { icon } from "./drawers.js";
 
 /**
  * @typedef {{show: (rest: string) => void | Promise<void>, hide: () => void}} Room `rest` is what follows the id
  * @typedef {{open: (root: HTMLElement, app: any) => Room | Promise<Room>}} Module
- * @typedef {{id: string, label: string, style: string, load: () => Promise<Module>}} Entry
+ * @typedef {{id: string, label: string, icon?: string, style: string, load: () => Promise<Module>}} Entry `icon` is a path in a
+ *   square of 24, for the bar of a phone
  */
 
 /** @type {Entry[]} */
 export const ROOMS = [
-  { id: "chat", label: "Chat", style: "/chat/chat.css", load: () => import("../chat/room.js") },
-  { id: "race", label: "Race", style: "/race/race.css", load: () => import("../race/room.js") },
-  { id: "wall", label: "Wall", style: "/wall/wall.css", load: () => import("../wall/room.js") },
-  { id: "tape", label: "Tape", style: "/tapes/tapes.css", load: () => import("../tapes/room.js") },
+  { id: "chat", label: "Chat", style: "/chat/chat.css", load: () => import("../chat/room.js"), icon: "M4 5h16v11H10l-5 4v-4H4z" },
+  { id: "race", label: "Race", style: "/race/race.css", load: () => import("../race/room.js"), icon: "M5 21V4h13l-3 4.5 3 4.5H5" },
+  {
+    id: "wall", label: "Wall", style: "/wall/wall.css", load: () => import("../wall/room.js"),
+    icon: "M4 4h7v7H4zM13 4h7v7h-7zM4 13h7v7H4zM13 13h7v7h-7z",
+  },
+  {
+    id: "tape", label: "Tape", style: "/tapes/tapes.css", load: () => import("../tapes/room.js"),
+    icon: "M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18M10 8.5v7l6-3.5z",
+  },
 ];
 
 /**
@@ -37,7 +45,9 @@ export function startRooms(rooms, nav, main, app) {
   let newest = 0;
 
   nav.hidden = rooms.length < 2;
-  nav.replaceChildren(...rooms.map(({ id, label }) => make("a", { href: `#${id}` }, label)));
+  nav.replaceChildren(
+    ...rooms.map((room) => make("a", { href: `#${room.id}` }, ...(room.icon ? [icon(room.icon)] : []), make("span", {}, room.label))),
+  );
   addEventListener("hashchange", follow);
   return follow();
 

@@ -45,7 +45,8 @@ export function createGrid(root, tiles, tap) {
   /** Choose columns such that all tiles are seen at once, where they are large enough. */
   function fit() {
     const count = tiles().length;
-    const { clientWidth: width, clientHeight: height } = root;
+    const { clientWidth: width } = root;
+    const height = Math.min(root.clientHeight, innerHeight); // where the whole room is scrolled, it is as high as it needs
     if (!width || !count) return;
     const most = Math.max(1, Math.floor((width + GAP) / (LEAST_WIDTH + GAP)));
     const possible = Array.from({ length: Math.min(most, count) }, (_, index) => index + 1);

@@ -17,7 +17,8 @@ const MAX_TOKENS = 400;
 const WINDOW = 32; // frames that a slow reader leaves unread before the model waits for it
 const FIGURES_MS = 250; // between two times that the figures are shown
 const RESUMED_MS = 400; // until every story has answered after a lost connection
-const HINT = "Start them, then click a tile: it stops at once, and the others go on. Arrow keys go from tile to tile, S slows a reader.";
+const HINT = "Start them, then choose a tile: it stops at once, and the others go on.";
+const KEYS = " Arrow keys go from tile to tile, S slows a reader.";
 const AGAIN_MS = 1500; // between a story's end and the next one's begin, on an endless wall
 
 /** @param {HTMLElement} root @param {import("../shell/app.js").App} app */
@@ -271,7 +272,7 @@ function layOut(root) {
   const cached = make("b", {}, "–");
   const frames = make("b", {}, "–");
   const others = make("div", { class: "wall-figure others", hidden: true }, make("b"), make("span", {}, "others’ speed"));
-  const news = make("p", { class: "wall-news", role: "status" }, HINT);
+  const news = make("p", { class: "wall-news", role: "status" }, HINT, make("span", { class: "keys" }, KEYS));
   const grid = make("div", { class: "tiles", role: "group", "aria-label": "Stories" });
   const start = make("button", { type: "submit", class: "primary" }, `Start ${FIRST}`);
   const plug = make("button", { type: "button", class: "plain", disabled: true }, "Pull the plug");

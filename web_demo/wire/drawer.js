@@ -24,7 +24,7 @@ export function open(root) {
   const way = make(
     "select",
     { "aria-label": "Direction", change: choose },
-    new Option("↑↓ both", ""), new Option("↑ sent", "out"), new Option("↓ received", "in"),
+    new Option("↑↓", ""), new Option("↑ sent", "out"), new Option("↓ got", "in"),
   );
   const pause = make("button", { type: "button", class: "quiet", "aria-pressed": "false", click: togglePause }, "Pause");
   const clear = make("button", { type: "button", class: "quiet", click: clearAll }, "Clear");
