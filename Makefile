@@ -19,7 +19,9 @@ INSTALL := $(BIN)/uv pip install --quiet --constraint requirements.lock --python
 # Processes with a BLAS thread each share two cores better than one process with two. Three keep the
 # cores busy although tests wait for browsers, sockets and other programs.
 WORKERS ?= 3
-PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+# Bytecode is kept whatever the environment says: without it, each worker rewrites every assertion,
+# and each program that a test starts compiles all that it imports.
+PYTEST := PYTHONDONTWRITEBYTECODE= OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 # A CPU's fused kernels take about a second each to compile, and the tests' small models would need
 # five hundred. What `test` leaves out here `test-slow` and `test-real` have, and the programs that

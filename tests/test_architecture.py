@@ -1,6 +1,7 @@
 """ARCHITECTURE.md names what is there: files, classes, settings, states and limits."""
 
 import ast
+import functools
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -36,6 +37,7 @@ LIMITS = {setting.name for setting in settings(Settings) if setting.group in GRO
 }
 
 
+@functools.cache
 def definitions():
     """Return what the code defines: functions, constants and classes, these with their members."""
     names, members = set(), {}
@@ -51,7 +53,6 @@ def definitions():
     return names, members
 
 
-DEFINED, MEMBERS = definitions()
 # Words of the wire and of commands, which are no definitions.
 WORDS = {str(code) for code in ErrorCode} | {
     str(frame.__struct_config__.tag) for frame in (*ClientFrame.__args__, *ServerFrame.__args__)
@@ -80,9 +81,10 @@ def test_a_name_that_is_named_is_defined(name):
     call = re.fullmatch(r"(?:await )?(?:\w+\.)?(\w+)\(.*\)", name)
     name = call[1] if call else name
     first, _, member = name.partition(".")
-    assert first in MEMBERS or first in DEFINED or (ROOT / first).is_dir()
+    defined, members = definitions()
+    assert first in members or first in defined or (ROOT / first).is_dir()
     if member:
-        assert member in MEMBERS[first]
+        assert member in members[first]
 
 
 def test_generated_sections_are_as_the_code():
