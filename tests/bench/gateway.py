@@ -71,6 +71,25 @@ class Bench:
             f"{ours:,.0f}, beside {bare:,.0f}",
         )
 
+    async def languages(self):
+        """Frames a second over 64 connections in another wire language, beside the native one."""
+        rates = {"native": [], "responses": []}
+        for measured in range(2 if self.quick else 4):
+            for language, found in rates.items():
+                async with served() as one:
+                    said = await drive(one.port, 64, WORDS, language)
+                if measured:
+                    found.append(said["frames"] / said["seconds"])
+        native, responses = map(statistics.median, rates.values())
+        self.add(
+            "frames a second of Responses, 64 connections",
+            responses / native,
+            "of the native language's",
+            "at least 0.5",
+            responses / native >= 0.5,
+            f"{responses:,.0f}, beside {native:,.0f}",
+        )
+
     async def sizes(self):
         """Payload bytes a token of plain text, numbers of frames growing as they do."""
         for protocol, most in ((MSGPACK_PROTOCOL, 16), (JSON_PROTOCOL, 64)):
@@ -236,7 +255,7 @@ async def direct_answer(provider, prompt, tokens):
     return count
 
 
-async def drive(port, connections, words):
+async def drive(port, connections, words, language="native"):
     """Let a process of its own read so many answers at once; return seconds, frames, bytes."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -245,6 +264,7 @@ async def drive(port, connections, words):
         str(port),
         str(connections),
         str(words),
+        f"--language={language}",
         stdout=subprocess.PIPE,
     )
     out, _ = await process.communicate()
@@ -321,6 +341,7 @@ async def cost(one):
 
 MEASURES = (
     Bench.ceiling,
+    Bench.languages,
     Bench.sizes,
     Bench.cancels,
     Bench.idle_connections,

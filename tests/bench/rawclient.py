@@ -14,7 +14,8 @@ import time
 class Counter(asyncio.Protocol):
     """One connection: upgrades, sends one message, counts messages until one holds `"done"`."""
 
-    def __init__(self, message, last):
+    def __init__(self, path, message, last):
+        self.path = path
         self.message = message
         self.last = last  # what the last message holds
         self.open = asyncio.get_running_loop().create_future()
@@ -27,7 +28,7 @@ class Counter(asyncio.Protocol):
         key = base64.b64encode(os.urandom(16)).decode()
         host = "{}:{}".format(*transport.get_extra_info("peername"))
         transport.write(
-            f"GET /v1/stream HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n"
+            f"GET {self.path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n"
             f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
             f"Sec-WebSocket-Version: 13\r\n\r\n".encode()
         )
@@ -77,13 +78,23 @@ class Counter(asyncio.Protocol):
                 future.set_exception(ConnectionError("the server closed"))
 
 
-async def run(port, connections, words):
+LANGUAGES = {
+    "native": ("/v1/stream", b'{"type":"generate","id":"a","prompt":"%d"}', b'"type":"done"'),
+    "responses": (
+        "/v1/responses",
+        b'{"type":"response.create","input":"%d"}',
+        b'"type":"response.completed"',
+    ),
+}
+
+
+async def run(port, connections, words, language):
     loop = asyncio.get_running_loop()
-    message = b'{"type":"generate","id":"a","prompt":"%d"}' % words
+    path, message, last = LANGUAGES[language]
     made = []
     for _ in range(connections):
         _, one = await loop.create_connection(
-            lambda: Counter(message, b'"type":"done"'), "127.0.0.1", port
+            lambda: Counter(path, message % words, last), "127.0.0.1", port
         )
         await one.open
         made.append(one)
@@ -103,8 +114,9 @@ def main():
     parser.add_argument("port", type=int)
     parser.add_argument("connections", type=int)
     parser.add_argument("words", type=int)
+    parser.add_argument("--language", choices=LANGUAGES, default="native")
     given = parser.parse_args()
-    print(json.dumps(asyncio.run(run(given.port, given.connections, given.words))))
+    print(json.dumps(asyncio.run(run(**vars(given)))))
 
 
 if __name__ == "__main__":

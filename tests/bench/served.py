@@ -27,7 +27,8 @@ FILES = 16_384
 
 def script(request):
     """Say as many words as the prompt says, or a few."""
-    return said(int(request.prompt) if request.prompt.isdigit() else 20)
+    asked = request.last_user_text
+    return said(int(asked) if asked.isdigit() else 20)
 
 
 @functools.cache
