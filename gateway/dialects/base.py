@@ -99,7 +99,8 @@ class Dialect(Protocol):
     def next_requests(self) -> Sequence[Request]:
         """Return the requests that waited until now, in order.
 
-        Called after an event that ends a generation, or belongs to none, was encoded.
+        Called after events of a follower were encoded, and after one that ends a generation or
+        belongs to none.
         """
         return ()
 

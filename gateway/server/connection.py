@@ -442,10 +442,9 @@ class Connection:
         """Wake a generation's task after its events were written, or forget it if it is over."""
         task = self._tasks.get(generation)  # type: ignore[arg-type]
         if task is None:
-            if not isinstance(generation, Follower):
-                self._act(self._dialect.next_requests())
-            elif generation.over:
+            if isinstance(generation, Follower) and generation.over:
                 self._part(generation)
+            self._act(self._dialect.next_requests())
             return
         if task.waiting_bytes:
             task.leaving_bytes = 0
