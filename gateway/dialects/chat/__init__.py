@@ -1,0 +1,1 @@
+"""AI SDK's chat over WebSocket. No I/O."""

@@ -1,0 +1,339 @@
+"""AI SDK's chat over WebSocket on one connection: `send`, `resume` and `abort` in, chunks out.
+
+Rule 1: each `send` and each `resume` has one stream of frames with its `requestId`, and that ends
+with one `end`, `error` or `no-active`. No frame is without a `requestId`.
+Rule 2: what runs for a chat goes on when its connection is lost, and its client can resume it; it
+ends with `abort`, or when the same chat sends something new.
+
+Source: DIALECTS.md, section "Chat".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.dialects import json_text, native, values
+from gateway.dialects.base import Dialect, Message, Opening, Route, RouteLimits
+from gateway.dialects.chat.messages import read_messages
+from gateway.dialects.chat.parts import Part, again
+from gateway.dialects.chat.writer import Writer
+from gateway.dialects.kept_runs import RUN_BYTES, KeptRun, KeptRuns, Reading, new_id
+from gateway.dialects.options import generate_frame, name_in, read_options
+from gateway.dialects.refusals import Refused, said
+from gateway.protocol.codes import BadFrame, ErrorCode, NotAFrame
+from gateway.protocol.events import Event, Failed, Request
+from gateway.protocol.frames import (
+    Chunk,
+    Done,
+    Loading,
+    Ping,
+    Pong,
+    Progress,
+    Queued,
+    Ready,
+    Started,
+    ToolCall,
+)
+
+__all__ = ["ROUTE", "ChatDialect"]
+
+PATH = "/v1/chat"
+SUBPROTOCOL = "ai-sdk.v1"
+MAX_ID = 256  # characters of a chat's id and of a request's
+EARLY = 4096  # characters in which a request's id is found without decoding its message
+REQUEST_ID = re.compile(rf'"requestId"\s*:\s*"([^"\\]{{1,{MAX_ID}}})"')
+TRIGGERS = ("submit-message", "regenerate-message")
+RUNNING = "an answer of this chat is being made"
+
+
+@dataclass(frozen=True)
+class Continued:
+    """What tells an answer again: its message's id, and the parts that were there before."""
+
+    message_id: str
+    before: list[Part] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Stream:
+    """One request of the client and what it is told."""
+
+    request_id: str
+    chat_id: str
+    reading: Reading
+    writer: Writer
+    answer: Continued
+    resumes: bool = False
+    begun: bool = False
+    stopped: bool = False
+    size: int = 0  # bytes of what is kept to continue a message
+    paths: dict[str, str] = field(default_factory=dict)  # of the options
+    messages: list[str] = field(default_factory=list)  # the path of each
+
+
+class ChatDialect(Dialect):
+    """The language of one connection."""
+
+    name = "ai-sdk.v1.chat"
+
+    def __init__(self, opening: Opening, limits: RouteLimits, kept: KeptRuns):
+        self._limits = limits.frames
+        self._client = opening.client
+        self._kept = kept
+        self._streams: dict[str, Stream] = {}  # by the ids that their events have
+        self._by_request: dict[str, Stream] = {}
+        self._own: dict[str, Sequence[Message]] = {}  # answers that wait for their `Pong`
+        self._moving: set[Stream] = set()  # those that `next_requests` reads on
+
+    def greet(self, ready: Ready) -> Sequence[Message]:
+        """Return nothing; the client speaks first."""
+        return ()
+
+    def close(self) -> None:
+        """Leave what goes on without the connection."""
+        runs = [stream.reading.run for stream in self._streams.values()]
+        self._kept.leave(self, [run for run in runs if run is not None])
+
+    # From the client.
+
+    def check(self, message: str | bytes) -> Iterator[None]:
+        """Raise BadFrame once a message has too many keys and values; yield meanwhile."""
+        text = message if isinstance(message, str) else ""
+        for count in values.in_json(text):
+            if count > self._limits.values:
+                said = f"a message may have {self._limits.values} keys and values"
+                found = REQUEST_ID.search(text[:EARLY])
+                raise BadFrame(said, found and found[1], code=ErrorCode.INVALID_REQUEST)
+            yield
+
+    def decode(self, message: str | bytes) -> Sequence[Request]:
+        """Return the requests for a message. Raises NotAFrame."""
+        if isinstance(message, bytes):
+            raise NotAFrame("send JSON as text messages")
+        fields = json_text.decode(message)
+        if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
+            raise NotAFrame("a message must be a JSON object with a `type`")
+        request_id = fields.get("requestId")
+        if not isinstance(request_id, str) or not 0 < len(request_id) <= MAX_ID:
+            raise NotAFrame(f"`requestId` must be a string of 1 to {MAX_ID} characters")
+        try:
+            return self._request(fields, request_id)
+        except Refused as refused:
+            return [self._say(request_id, "error", errorText=f"{refused.code}: {refused}")]
+
+    def _request(self, fields: dict[str, Any], request_id: str) -> Sequence[Request]:
+        if fields["type"] == "abort":
+            return self._abort(request_id)
+        deep = values.too_deep(fields, self._limits.depth)
+        if deep is not None:
+            raise Refused(f"nested deeper than {self._limits.depth}", deep)
+        if request_id in self._by_request:
+            raise Refused("is in use", "requestId", ErrorCode.DUPLICATE_ID)
+        chat_id = fields.get("id")
+        if not isinstance(chat_id, str) or not 0 < len(chat_id) <= MAX_ID:
+            raise Refused(f"must be a string of 1 to {MAX_ID} characters", "id")
+        match fields["type"]:
+            case "send":
+                return self._send(fields, request_id, chat_id)
+            case "resume":
+                return self._resume(fields, request_id, chat_id)
+        raise Refused("must be send, resume or abort", "type", ErrorCode.INVALID_FRAME)
+
+    def _send(self, fields: dict[str, Any], request_id: str, chat_id: str) -> Sequence[Request]:
+        if fields.get("trigger", TRIGGERS[0]) not in TRIGGERS:
+            raise Refused(f"must be one of {', '.join(TRIGGERS)}", "trigger")
+        body = fields.get("body") or {}
+        if not isinstance(body, dict):
+            raise Refused("must be an object", "body")
+        prompt = read_messages(fields.get("messages"))
+        options, paths = read_options(body, "body")
+        earlier = self._to_stop(chat_id)
+        own = new_id("msg")
+        frame = generate_frame(
+            {
+                **options,
+                "id": own,
+                "messages": prompt.messages,
+                "files": prompt.files or None,
+                "resumable": True,
+                "keep_on_close": True,
+            },
+            paths,
+        )
+        answer = _continued(fields["messages"][-1], own)
+        self._add(
+            Stream(
+                request_id,
+                chat_id,
+                Reading(own),
+                Writer(request_id, answer.message_id),
+                answer,
+                paths=paths,
+                messages=prompt.paths,
+                size=len(json_text.encode(answer.before)) if answer.before else 0,
+            )
+        )
+        return [*earlier, frame]
+
+    def _to_stop(self, chat_id: str) -> Sequence[Request]:
+        """Return what stops an earlier answer that nobody reads. Raises Refused if one is read."""
+        streams = self._streams.values()
+        if any(one.chat_id == chat_id and not one.stopped for one in streams):
+            raise Refused(RUNNING, code=ErrorCode.DUPLICATE_ID)
+        run = self._kept.find(self._client, chat_id)
+        if run is None or run.ended:
+            return ()
+        if run.reader is not None:
+            raise Refused(RUNNING, code=ErrorCode.DUPLICATE_ID)
+        self._kept.forget(run)
+        return run.stop(self)
+
+    def _resume(self, fields: dict[str, Any], request_id: str, chat_id: str) -> Sequence[Request]:
+        if fields.get("lastSequence") is not None:
+            raise Refused("leave it out: an answer is told again as a whole", "lastSequence")
+        begun = self._kept.begin(self, self._client, chat_id)
+        if begun is None:
+            return [self._say(request_id, "no-active")]
+        reading, request = begun
+        assert reading.run is not None
+        answer: Continued = reading.run.context
+        writer = Writer(request_id, answer.message_id, again(answer.before))
+        self._add(Stream(request_id, chat_id, reading, writer, answer, resumes=True))
+        return [request]
+
+    def _abort(self, request_id: str) -> Sequence[Request]:
+        stream = self._by_request.get(request_id)
+        if stream is None:
+            return ()
+        stream.stopped = True
+        if stream.reading.run is not None:
+            self._kept.forget(stream.reading.run)
+        return stream.reading.stop(self)
+
+    def _add(self, stream: Stream) -> None:
+        self._streams[stream.reading.id] = self._by_request[stream.request_id] = stream
+
+    def _say(self, request_id: str, kind: str, **fields: Any) -> Ping:
+        """Return the request after which a frame is sent."""
+        nonce = new_id("own")
+        frame = {"type": kind, "requestId": request_id, **fields}
+        self._own[nonce] = [Message(json_text.encode(frame), text=True)]
+        return Ping(nonce=nonce)
+
+    # To the client.
+
+    def next_requests(self) -> Sequence[Request]:
+        """Return the requests that read on where the first reader is another one now."""
+        requests: list[Request] = []
+        while self._moving:
+            stream = self._moving.pop()
+            earlier = stream.reading.id
+            requests += stream.reading.move(self)
+            del self._streams[earlier]
+            self._streams[stream.reading.id] = stream
+        return requests
+
+    def encode(self, event: Event) -> Sequence[Message]:
+        """Return the messages for an event."""
+        if isinstance(event, Pong):
+            return self._own.pop(str(event.nonce), ())
+        stream = self._streams.get(event.id) if event.id is not None else None
+        if stream is None:
+            return _of_no_stream(event)
+        reading, writer = stream.reading, stream.writer
+        number = getattr(event, "seq", None)
+        if number is not None:
+            reading.read(number)
+        if reading.follows and reading.must_move(self):
+            self._moving.add(stream)
+        match event:
+            case Chunk():
+                return list(writer.text(event))
+            case ToolCall():
+                return list(writer.call(event))
+            case Started():
+                return self._start(stream, event)
+            case Queued() | Loading() | Progress():
+                return [writer.wait(event)]
+            case Done():
+                return self._end(stream, event)
+            case Failed():
+                return self._fail(stream, event)
+
+    def _start(self, stream: Stream, event: Started) -> Sequence[Message]:
+        reading, stream.begun = stream.reading, True
+        if reading.run is None and event.ticket is not None:
+            reading.run = KeptRun(
+                self._client,
+                stream.chat_id,
+                reading.id,
+                event.ticket,
+                self,
+                context=stream.answer,
+                size=RUN_BYTES + stream.size,
+            )
+            self._kept.add(reading.run)
+        first = [stream.writer.frame("start")] if stream.resumes else []
+        return [*first, *stream.writer.start(event)]
+
+    def _end(self, stream: Stream, event: Done) -> Sequence[Message]:
+        run = stream.reading.run
+        if run is not None:
+            run.ended = True
+            if event.finish_reason == "cancelled":
+                self._kept.forget(run)
+        self._remove(stream)
+        return list(stream.writer.end(event))
+
+    def _fail(self, stream: Stream, event: Failed) -> Sequence[Message]:
+        reading = stream.reading
+        if stream.begun and not reading.follows and reading.must_move(self):
+            self._moving.add(stream)
+            return ()
+        self._remove(stream)
+        if reading.run is not None and event.code is not ErrorCode.RATE_LIMITED:
+            self._kept.forget(reading.run)
+        reading.refused(self)
+        if stream.resumes and not stream.begun and event.code is ErrorCode.NOT_RESUMABLE:
+            return [stream.writer.frame("no-active")]
+        text = said(event, lambda name: name_in(stream.paths, stream.messages, name))
+        return [stream.writer.frame("error", errorText=f"{event.code}: {text}")]
+
+    def _remove(self, stream: Stream) -> None:
+        del self._streams[stream.reading.id]
+        self._by_request.pop(stream.request_id, None)
+        self._moving.discard(stream)
+
+
+def _of_no_stream(event: Event) -> Sequence[Message]:
+    """Return the error for a message that was too much to decode; its id is its request's."""
+    if not isinstance(event, Failed) or event.id is None:
+        return ()
+    text = f"{event.code}: {event.message}"
+    frame = {"type": "error", "requestId": event.id, "errorText": text}
+    return [Message(json_text.encode(frame), text=True)]
+
+
+def _continued(last: dict[str, Any], own: str) -> Continued:
+    """Return what an answer continues: the last message, if that is an answer already."""
+    if last.get("role") != "assistant" or not isinstance(last.get("id"), str):
+        return Continued(own)
+    return Continued(last["id"], last["parts"])
+
+
+def _prepare(limits: RouteLimits) -> Callable[[Opening], ChatDialect]:
+    kept = KeptRuns()
+    return lambda opening: ChatDialect(opening, limits, kept)
+
+
+ROUTE = Route(
+    PATH,
+    _prepare,
+    subprotocols=(SUBPROTOCOL,),
+    secret_in=native.secret_in,
+    says_hello=False,
+    hint="this path is for WebSocket clients, AI SDK's WebSocketChatTransport",
+)

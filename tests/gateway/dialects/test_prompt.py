@@ -1,0 +1,36 @@
+import pytest
+
+from gateway.dialects.prompt import Call, Prompt, Turn, result_text
+from gateway.dialects.refusals import Refused
+
+
+def test_a_call_without_a_result_is_left_out():
+    prompt = Prompt()
+    calls = [Call("1", "f", "{}", "5"), Call("2", "g", "{}")]
+    prompt.add_answer("p", "I look.", "hm", calls)
+    prompt.add_answer("q", "", "hm", calls[1:])
+    answer, result = prompt.messages
+    assert [call["id"] for call in answer["tool_calls"]] == ["1"]
+    assert (answer["content"], answer["reasoning_content"]) == ("I look.", "hm")
+    assert result == {"role": "tool", "content": "5", "tool_call_id": "1", "name": "f"}
+    assert prompt.paths == ["p", "p"]
+
+
+def test_images_are_parts_of_a_turn_and_other_files_are_beside():
+    prompt, turn = Prompt(), Turn("messages[0]")
+    turn.add_text("a")
+    turn.add_text("b")
+    prompt.add_file(turn, "data:text/plain,x", "", "", "url")
+    assert turn.content == "a\nb"
+    prompt.add_file(turn, "data:image/png;base64,aGk=", "image/png", "a.png", "url")
+    assert [part["type"] for part in turn.content] == ["text", "text", "image_url"]
+    (file,) = prompt.files
+    assert (file.name, file.mime, file.data) == ("file.txt", "text/plain", b"x")
+    with pytest.raises(Refused, match="`url`: must be a data URL"):
+        prompt.add_file(turn, "https://a.example", "image/png", "", "url")
+
+
+def test_a_result_is_text_as_it_is_or_json():
+    assert result_text("ä") == "ä"
+    assert result_text({"a": "ä"}) == '{"a": "ä"}'
+    assert result_text(None) == "null"
