@@ -301,7 +301,12 @@ async def test_an_error_does_not_move_who_reads_back(new_page):
         page = await new_page(gateway.url)
         await ask(page, "Hi")
         await page.wait_for_function("() => document.querySelector('.scroll').scrollTop > 500")
-        await page.evaluate("() => { document.querySelector('.scroll').scrollTop = 10; }")
+        await page.evaluate(
+            """() => {
+                document.querySelector(".scroll").scrollTop = 10;
+                return new Promise(requestAnimationFrame); // the page is told with the next frame
+            }"""
+        )
         gate.set()
         await page.locator(".note", has_text="out of breath").wait_for()
         assert await page.evaluate("() => document.querySelector('.scroll').scrollTop") == 10
