@@ -84,28 +84,26 @@ async def test_a_constraint_that_the_gateway_refuses_is_shown_as_any_error(new_p
     await provider.aclose()
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "said"),
-    [
-        ("JSON of a schema", '{"type":', "not JSON"),
-        ("JSON of a schema", "[1]", "a schema is an object"),
-        ("JSON of a schema", " ", "give a schema"),
-        ("A pattern (regular expression)", " ", "give an expression"),
-        ("One of a list", "\n \n", "give a choice"),
-        ("A grammar (Lark)", " ", "give a grammar"),
-    ],
-)
-async def test_a_text_that_is_no_constraint_is_shown_to_be_wrong_and_nothing_is_sent(
-    new_page, name, text, said
-):
+NO_CONSTRAINTS = [
+    ("JSON of a schema", '{"type":', "not JSON"),
+    ("JSON of a schema", "[1]", "a schema is an object"),
+    ("JSON of a schema", " ", "give a schema"),
+    ("A pattern (regular expression)", " ", "give an expression"),
+    ("One of a list", "\n \n", "give a choice"),
+    ("A grammar (Lark)", " ", "give a grammar"),
+]
+
+
+async def test_a_text_that_is_no_constraint_is_shown_to_be_wrong_and_nothing_is_sent(new_page):
     async with scripted_gateway(Say("x")) as gateway:
         page = await new_page(gateway.url)
-        assert said in await choose_constraint(page, name, text)
-        await ask(page, "Hi")
-        await page.locator("#form-text:focus").wait_for()  # the settings open where it is wrong
-        assert said in await page.locator("#form-wrong").text_content()
-        assert await page.get_by_label("Message", exact=True).input_value() == "Hi"
-        await page.locator("#settings-button").click()
+        for name, text, said in NO_CONSTRAINTS:
+            assert said in await choose_constraint(page, name, text)
+            await ask(page, "Hi")
+            await page.locator("#form-text:focus").wait_for()  # the settings open where it is wrong
+            assert said in await page.locator("#form-wrong").text_content()
+            assert await page.get_by_label("Message", exact=True).input_value() == "Hi"
+            await page.keyboard.press("Escape")
         await choose_constraint(page, "JSON")
         await ask(page, "Hi")
         await wait_for_text(page, ANSWER, "x")
@@ -164,27 +162,28 @@ async def test_what_else_a_model_takes_is_set_and_what_is_empty_is_not_sent(new_
     assert not given.keys() & {name for name, value in first.items() if value is not None}
 
 
-@pytest.mark.parametrize(
-    ("field", "text", "said"),
-    [
-        ("#biases", "[1]", "biases are numbers by token id"),
-        ("#variables", '"low"', "variables are an object"),
-        ("#tools", "{", "not JSON"),
-        ("#functions", "{name: 'f'}", 'tool 1 needs a function "run"'),
-        ("#functions", "{name:", "SyntaxError"),
-    ],
-)
-async def test_nothing_is_sent_while_a_field_is_wrong(new_page, field, text, said):
+WRONG_FIELDS = [
+    ("#biases", "[1]", "biases are numbers by token id"),
+    ("#variables", '"low"', "variables are an object"),
+    ("#tools", "{", "not JSON"),
+    ("#functions", "{name: 'f'}", 'tool 1 needs a function "run"'),
+    ("#functions", "{name:", "SyntaxError"),
+]
+
+
+async def test_nothing_is_sent_while_a_field_is_wrong(new_page):
     async with scripted_gateway(Say("x")) as gateway:
         page = await new_page(gateway.url)
         async with settings_of(page) as settings:
             await settings.get_by_text("Fine tuning").click()
-            await page.locator(field).fill(text)
-        await ask(page, "Hi")
-        await page.locator(f"{field}:focus").wait_for()
-        await wait_for_text(page, f"{field}-wrong", said)
-        await page.locator(field).fill("")
-        await page.keyboard.press("Escape")
+        for field, text, said in WRONG_FIELDS:
+            async with settings_of(page):
+                await page.locator(field).fill(text)
+            await ask(page, "Hi")
+            await page.locator(f"{field}:focus").wait_for()
+            await wait_for_text(page, f"{field}-wrong", said)
+            await page.locator(field).fill("")
+            await page.keyboard.press("Escape")
         await answered(page, "Hi")
     assert len(gateway.provider.requests) == 1
 
@@ -295,15 +294,16 @@ async def test_an_error_of_several_answers_leaves_nothing_to_choose(new_page):
         assert not await page.get_by_label("Keep this one").nth(0).is_visible()
 
 
-@pytest.mark.parametrize("width", [360, 390, 768, 1280])
-async def test_several_answers_fit_at_any_width(new_page, width):
+async def test_several_answers_fit_at_any_width(new_page):
     async with scripted_gateway(Say("word " * 30 + "x" * 200)) as gateway:
-        page = await new_page(gateway.url, viewport={"width": width, "height": 800})
+        page = await new_page(gateway.url)
         await several(page, 4)
         await ask(page, "Hi")
         await wait_for_text(page, ANSWER, "xxx")
-        assert await page.evaluate("document.documentElement.scrollWidth") <= width
-        for turn in await page.locator(".column").all():
-            box = await turn.bounding_box()
-            assert box["x"] >= 0
-            assert box["x"] + box["width"] <= width
+        for width in (360, 390, 768, 1280):
+            await page.set_viewport_size({"width": width, "height": 800})
+            assert await page.evaluate("document.documentElement.scrollWidth") <= width
+            for turn in await page.locator(".column").all():
+                box = await turn.bounding_box()
+                assert box["x"] >= 0
+                assert box["x"] + box["width"] <= width
