@@ -32,7 +32,7 @@ async def main():
         for index in STOPPED:
             await page.locator(".tile").nth(index).click()
         for index in SLOW:
-            await page.locator(".tile").nth(index).press("s")
+            await page.locator(".tile-act").nth(index).press("s")
         await page.mouse.move(0, 0)
         await page.evaluate("() => document.activeElement.blur()")
         await page.wait_for_function(LONG_ENOUGH, arg=TEXT_ENOUGH, polling=20)

@@ -109,6 +109,7 @@ export function open(root, app) {
   let asking = null;
 
   root.classList.add("engine");
+  root.tabIndex = 0; // so that a keyboard can scroll it
   root.append(rows, said, wrong, make("div", { class: "engine-cards" }, ...cards.map((card) => card.root)));
   document.addEventListener("visibilitychange", () => (document.hidden ? pause() : begin()));
 

@@ -1,7 +1,7 @@
 // @ts-check
 /** One lane of a race: its settings, and the answer that they make of the prompt. */
 
-import { make } from "../shell/dom.js";
+import { find, make } from "../shell/dom.js";
 
 /** @typedef {ReturnType<typeof createLane>} Lane */
 /** @typedef {{model: string, temperature: number, seed: string, thinking: string, form: string, system: string}} LaneSettings */
@@ -86,7 +86,7 @@ export function createLane(name, given, hooks) {
     /** Show the models that there are. */
     offer() {
       const names = hooks.models();
-      const chosen = model.value || given.model;
+      const chosen = model.value || given.model || find("#models").value;
       model.replaceChildren(...names.map((one) => new Option(one)));
       if (names.includes(chosen)) model.value = chosen;
       model.hidden = names.length < 2;

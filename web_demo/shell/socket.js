@@ -13,6 +13,7 @@ const CUT = 4000;
 const watchers = new Set();
 /** @type {PageSocket | null} */
 let newest = null;
+let asked = ""; // the newest request
 
 /** Tell who watches of a frame: of the socket, or of a tape. @param {string} text @param {Way} way */
 export function tellWatchers(text, way) {
@@ -34,6 +35,7 @@ export class PageSocket extends WebSocket {
 
   /** @param {string} text */
   send(text) {
+    if (text.startsWith('{"type":"generate"')) asked = text;
     if (watchers.size) tellWatchers(text, "out");
     super.send(text);
   }
@@ -51,6 +53,9 @@ export function watchSocket(watcher) {
     if (!watchers.size) newest?.removeEventListener("message", received);
   };
 }
+
+/** Return the newest `generate` frame of this page, null if there was none. */
+export const lastRequest = () => (asked ? JSON.parse(asked) : null);
 
 /** End the connection as a network would; false if there is none. */
 export function cutSocket() {

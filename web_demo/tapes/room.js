@@ -89,7 +89,7 @@ export async function open(root) {
     if (!tape) return;
     const client = (player = createPlayer(tape, { asked: follow, cut: () => tiles.forEach((tile) => tile.cut()) })).client;
     dirty.clear();
-    const made = askedIn(tape).map(({ id, title }) => /** @type {const} */ ([id, createTile(title, { dirty: ask, token() {}, changed() {} })]));
+    const made = askedIn(tape).map(({ id, title }) => /** @type {const} */ ([id, createTile(title, { dirty: ask, token() {}, changed() {}, still: true })]));
     tiles = new Map(made);
     parts.grid.replaceChildren(...made.map(([, tile]) => tile.root));
     grid.fit();

@@ -105,10 +105,11 @@ export async function fromLink(link) {
 async function through(bytes, stream) {
   const parts = [];
   let size = 0;
-  for await (const part of new Blob([bytes]).stream().pipeThrough(stream)) {
-    size += part.length;
+  const reader = new Blob([bytes]).stream().pipeThrough(stream).getReader();
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    size += part.value.length;
     if (size > MOST_BYTES) throw damaged();
-    parts.push(part);
+    parts.push(part.value);
   }
   return new Uint8Array(await new Blob(parts).arrayBuffer());
 }

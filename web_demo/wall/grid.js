@@ -8,7 +8,7 @@ const GAP = 7;
 
 /**
  * @param {HTMLElement} root
- * @param {() => {root: HTMLElement}[]} tiles
+ * @param {() => {root: HTMLElement, act: HTMLElement}[]} tiles
  * @param {(index: number, slows: boolean) => void} tap called when a tile is clicked, or its key pressed
  */
 export function createGrid(root, tiles, tap) {
@@ -21,7 +21,7 @@ export function createGrid(root, tiles, tap) {
   root.addEventListener("keydown", onKey);
   root.addEventListener("focusin", (event) => {
     const index = indexOf(event.target);
-    for (const [at, tile] of tiles().entries()) tile.root.tabIndex = at === index ? 0 : -1;
+    for (const [at, tile] of tiles().entries()) tile.act.tabIndex = at === index ? 0 : -1;
   });
 
   /** @param {EventTarget | null} target */
@@ -39,7 +39,7 @@ export function createGrid(root, tiles, tap) {
     const to = { ArrowRight: from + 1, ArrowLeft: from - 1, ArrowDown: from + columns, ArrowUp: from - columns, Home: 0, End: last }[event.key];
     if (to === undefined) return;
     event.preventDefault();
-    tiles()[Math.min(last, Math.max(0, to))].root.focus();
+    tiles()[Math.min(last, Math.max(0, to))].act.focus();
   }
 
   /** Choose columns such that all tiles are seen at once, where they are large enough. */
@@ -62,7 +62,7 @@ export function createGrid(root, tiles, tap) {
     root.classList.toggle("scrolls", !fitting.length);
     root.style.setProperty("--columns", String(columns));
     const [first] = tiles();
-    if (!tiles().some((tile) => tile.root.tabIndex === 0)) first.root.tabIndex = 0;
+    if (!tiles().some((tile) => tile.act.tabIndex === 0)) first.act.tabIndex = 0;
   }
 
   return { fit };

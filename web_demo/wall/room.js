@@ -286,7 +286,7 @@ function layOut(root) {
     choice("wall-size", "Streams", SIZES.map((value) => [String(value), String(value)]), String(FIRST)),
     prompt,
     make("label", { class: "check" }, endless, "Endless"),
-    choice("wall-tap", "A click", [["stop", "stops it"], ["slow", "slows its reader"]], "stop"),
+    choice("wall-tap", "What a click does", [["stop", "Click stops"], ["slow", "Click slows"]], "stop"),
     plug,
     start,
   );

@@ -14,12 +14,13 @@ const RATE_MS = 1500; // over which a tile's rate is measured
 const COUNT_MS = 200; // between two times that a tile's count is shown
 const BLOCK = 240; // characters of a block of text after which a sentence's end begins another one
 const LONGEST = 600; // characters of a block; laying one out takes time with its length
-const BLOCKS = 4; // that are kept; the tile has no room for more
+const BLOCKS = 24; // that are kept, with at most so many characters; the tile has no room for more
+const KEPT = 2000;
 
 /**
  * @param {string} title
- * @param {{dirty: (tile: any) => void, token: () => void, changed: () => void}} hooks `dirty` asks for a
- *   `paint`, `token` counts a piece of text, `changed` tells of another state
+ * @param {{dirty: (tile: any) => void, token: () => void, changed: () => void, still?: boolean}} hooks `dirty`
+ *   asks for a `paint`, `token` counts a piece of text, `changed` tells of another state; `still` says that a click does nothing
  */
 export function createTile(title, hooks) {
   const text = make("div", { class: "tile-text" });
@@ -28,15 +29,17 @@ export function createTile(title, hooks) {
   const said = make("span", { class: "tile-state" });
   const count = make("span", { class: "tile-count" });
   const bar = make("i", { class: "tile-bar" });
-  const root = make("button", { type: "button", class: "tile", "data-state": "idle", tabindex: "-1" });
+  const act = make("button", { type: "button", class: "tile-act", tabindex: "-1" });
+  const root = make("div", { class: "tile", "data-state": "idle", role: "group", "aria-label": title });
   text.append(make("p", {}, words));
-  root.append(bar, make("strong", { class: "tile-title" }, title), text, make("span", { class: "tile-foot" }, said, count));
+  root.append(bar, make("strong", { class: "tile-title" }, title), text, make("p", { class: "tile-foot" }, said, count), act);
 
   /** @type {State} */
   let state = "idle";
   let note = "";
   let waiting = "";
   let all = "";
+  let kept = 0; // characters that are shown
   let pieces = 0;
   let countAt = 0;
   let emptied = false; // whether the shown text is of the run before
@@ -110,6 +113,7 @@ export function createTile(title, hooks) {
   /** Add text to the last block, or begin another one; only what can be seen stays. @param {string} more */
   function append(more) {
     all += more;
+    kept += more.length;
     words.appendData(more);
     const { data } = words;
     if (!data.includes("\n") && data.length < BLOCK) return;
@@ -119,7 +123,10 @@ export function createTile(title, hooks) {
     words.data = data.slice(0, at).replace(/\n$/, "");
     words = document.createTextNode(data.slice(at));
     text.append(make("p", {}, words));
-    while (text.childElementCount > BLOCKS) text.firstElementChild?.remove();
+    for (let first = text.firstElementChild; first && (kept > KEPT || text.childElementCount > BLOCKS); first = text.firstElementChild) {
+      kept -= first.textContent?.length ?? 0;
+      first.remove();
+    }
   }
 
   function measure() {
@@ -135,6 +142,7 @@ export function createTile(title, hooks) {
     if (emptied) {
       text.replaceChildren(make("p", {}, (words = document.createTextNode(""))));
       all = "";
+      kept = 0;
     }
     emptied = false;
     if (waiting) append(waiting);
@@ -150,13 +158,16 @@ export function createTile(title, hooks) {
     const width = state === "reading" ? `${Math.round(100 * read)}%` : "0";
     if (bar.style.width !== width) bar.style.width = width;
     if (state === "reading") bar.style.setProperty("--cached", `${read ? Math.round((100 * cached) / read) : 0}%`);
-    const label = `${title}: ${LABELS[state]}${run || !all ? "" : `. ${all}`}`;
-    if (root.ariaLabel !== label) root.ariaLabel = label;
-    if (root.title !== (run ? "" : all)) root.title = run ? "" : all;
+    const verb = hooks.still ? "" : run ? "Stop " : "Start ";
+    const label = `${verb}${title}, ${LABELS[state]}`;
+    if (act.ariaLabel !== label) act.ariaLabel = label;
+    if (act.title !== (run ? "" : all)) act.title = run ? "" : all;
   }
 
   const self = {
     root,
+    /** What covers the tile, and has the focus. */
+    act,
     paint,
     /**
      * Fill the tile from a run, until it ends. Returns whether it was lost before it had begun.

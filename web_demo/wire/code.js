@@ -11,7 +11,8 @@ export function asked(frame) {
 
 /** @param {any} frame @param {string} origin of the gateway, such as http://127.0.0.1:8765 */
 export function javascript(frame, origin) {
-  return `import { connect } from "${origin}/client.js"; // in a page; a program has it from mlx-gateway-client
+  return `// In a page; a program imports it from "mlx-gateway-client".
+import { connect } from "${origin}/client.js";
 
 const client = connect("${origin}");
 const run = client.generate(${js(asked(frame))});

@@ -2,7 +2,7 @@
 /** The drawer with the frames that go over the socket. It watches only while it is open. */
 
 import { make } from "../shell/dom.js";
-import { watchSocket } from "../shell/socket.js";
+import { lastRequest, watchSocket } from "../shell/socket.js";
 import { javascript, python, react } from "./code.js";
 import { createFrames, summaryOf } from "./frames.js";
 import { packed } from "./msgpack.js";
@@ -11,6 +11,9 @@ const ROW = 22; // pixels
 const SPARE = 4; // rows above and below those that are seen
 const COPIED_MS = 1500;
 const FIGURES_MS = 250;
+const PROGRAMS = { JavaScript: javascript, React: react, Python: python };
+/** What a program asks where the page has asked nothing yet. */
+const EXAMPLE = { type: "generate", messages: [{ role: "user", content: "Tell me a story about a fox" }] };
 
 /** @typedef {import("./frames.js").Passed} Passed */
 
@@ -31,6 +34,7 @@ export function open(root) {
   const copyAll = make("button", { type: "button", class: "quiet", click: () => copy(copyAll, lines()) }, "Copy");
   const replay = make("button", { type: "button", class: "quiet", title: "Play what was recorded here", click: playBack }, "Replay");
   const save = make("button", { type: "button", class: "quiet", title: "Save what was recorded here as a tape", click: saveTape }, "Save");
+  const code = make("button", { type: "button", class: "quiet", title: "Programs that make the newest request", click: () => showCode() }, "Code");
   const sums = make("p", { class: "wire-sums" });
   const detail = make("div", { class: "wire-detail", hidden: true });
   /** Rows that are used again as the list is scrolled. @type {ReturnType<typeof createRow>[]} */
@@ -56,7 +60,7 @@ export function open(root) {
   });
   list.addEventListener("keydown", onKey);
   root.classList.add("wire");
-  root.append(make("div", { class: "wire-tools" }, filter, way, pause, clear, copyAll, save, replay), sums, empty, list, detail);
+  root.append(make("div", { class: "wire-tools" }, filter, way, pause, clear, copyAll, save, replay, code), sums, empty, list, detail);
 
   /** @param {string} text @param {import("../shell/socket.js").Way} direction */
   function passed(text, direction) {
@@ -183,15 +187,27 @@ export function open(root) {
     }
     const bytes = packed(read);
     const sizes = `${one.size} bytes of JSON${bytes ? `, ${bytes.length} of msgpack` : ""}`;
-    const { origin } = location;
-    const programs = { JavaScript: javascript, React: react, Python: python };
-    const codes = read.type === "generate" ? Object.entries(programs).map(([name, write]) => copier(name, () => write(read, origin))) : [];
-    const close = make("button", { type: "button", class: "quiet", "aria-label": "Close this frame", click: () => pick(null) }, "×");
+    const codes = read.type === "generate" ? [make("button", { type: "button", class: "quiet", click: () => showCode(read) }, "Code")] : [];
     return [
-      make("div", { class: "wire-acts" }, make("span", {}, sizes), copier("Copy", () => one.text), ...codes, close),
+      make("div", { class: "wire-acts" }, make("span", {}, sizes), copier("Copy", () => one.text), ...codes, closer()),
       make("pre", { tabindex: "0", "aria-label": "The frame" }, JSON.stringify(read, null, 2)),
       ...(bytes ? [make("pre", { class: "wire-bytes", tabindex: "0", "aria-label": "As msgpack" }, hex(bytes))] : []),
     ];
+  }
+
+  const closer = () => make("button", { type: "button", class: "quiet", "aria-label": "Close", click: () => pick(null) }, "×");
+
+  /** Show a program that makes a request. @param {any} request @param {keyof typeof PROGRAMS} language */
+  function showCode(request = lastRequest() ?? EXAMPLE, language = "JavaScript") {
+    const text = PROGRAMS[language](request, location.origin);
+    const tabs = /** @type {(keyof typeof PROGRAMS)[]} */ (Object.keys(PROGRAMS)).map((name) =>
+      make("button", { type: "button", class: "quiet", "aria-pressed": String(name === language), click: () => showCode(request, name) }, name),
+    );
+    detail.hidden = false;
+    detail.replaceChildren(
+      make("div", { class: "wire-acts" }, ...tabs, make("span"), copier("Copy", () => text), closer()),
+      make("pre", { tabindex: "0", "aria-label": "The program" }, text),
+    );
   }
 
   return {

@@ -97,7 +97,10 @@ async def test_the_frames_are_shown_as_they_pass_and_only_while_the_drawer_is_op
         assert shown["messages"][0]["content"] == "Hello <b>you</b>"
         size = len(json.dumps(shown, ensure_ascii=False, separators=(",", ":")))
         assert await row.first.locator(".wire-size").text_content() == str(size)
+        await detail.get_by_role("button", name="Code").click()
+        assert "client.generate({" in await detail.get_by_label("The program").text_content()
         await detail.get_by_role("button", name="Python").click()
+        await detail.get_by_role("button", name="Copy").click()
         copied = await page.evaluate("() => navigator.clipboard.readText()")
         assert "client.generate(" in copied
         assert "window" not in copied
@@ -161,7 +164,7 @@ async def test_the_programs_that_a_request_becomes_do_run():
         namespace = {}
         exec(python.replace("asyncio.run(main())", ""), namespace)
         await namespace["main"]()
-        body = javascript[javascript.index("\n") :].replace("connect(", "m.connect(")
+        body = javascript[javascript.index("\nconst client") :].replace("connect(", "m.connect(")
         body = body.replace("console.log(text)", "said += text")
         said = await in_node(
             "client.js", f'let said = "";{body}\nconsole.log(JSON.stringify(said)); client.close();'
