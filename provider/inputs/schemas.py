@@ -16,6 +16,8 @@ __all__ = ["check_schema", "large_number", "size_of"]
 
 LARGEST = 2**53  # beyond it not every whole number has a floating-point number of its own
 
+MAX_NAME = 64  # characters of a name in a path
+
 Check = Callable[[str, Any], None]
 
 
@@ -26,6 +28,14 @@ def check_schema(path: str, schema: Any) -> None:
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidParameterError(path, schema, f"`{path}` is not JSON: {error}") from error
     _schema(path, schema)
+
+
+def below(path: str, name: str) -> str:
+    """Return the path of a field. Of a long name it has the beginning.
+
+    The path is made for each field, and a schema may have thousands below a name of megabytes.
+    """
+    return f"{path}.{name}" if len(name) <= MAX_NAME else f"{path}.{name[:MAX_NAME]}…"
 
 
 def size_of(value: Any, most: int) -> int:
@@ -49,7 +59,7 @@ def large_number(path: str, value: Any) -> InvalidParameterError | None:
     while waiting:
         at, one = waiting.pop()
         if isinstance(one, Mapping):
-            waiting += [(f"{at}.{name}", inner) for name, inner in reversed(list(one.items()))]
+            waiting += [(below(at, name), inner) for name, inner in reversed(list(one.items()))]
         elif isinstance(one, list | tuple):
             waiting += [(f"{at}[{i}]", inner) for i, inner in reversed(list(enumerate(one)))]
         elif isinstance(one, int | float) and not -LARGEST <= one <= LARGEST:
@@ -86,7 +96,7 @@ def _named(path: str, value: Any) -> None:
     if not isinstance(value, Mapping):
         raise unlike(path, value, "an object of JSON Schemas by name")
     for name, one in value.items():
-        _schema(f"{path}.{name}", one)
+        _schema(below(path, name), one)
 
 
 def _texts(path: str, value: Any) -> None:

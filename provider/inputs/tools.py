@@ -24,6 +24,7 @@ __all__ = ["NAME", "normalise_tools"]
 
 NAME = r"[\w.-]+"  # pattern of a tool's name
 ARGUMENT = r"^ +(\w+)(?: *\([^)\n]*\))?: *(.*?)(?=^ +\w+(?: *\([^)\n]*\))?:|\Z)"  # in a docstring
+MAX_TOOLS = 2048  # more than any context holds; each takes some microseconds of the event loop
 MAX_NAME_CHARS = 256  # several times OpenAI's; a name is part of the prompt and of a call's grammar
 
 
@@ -38,6 +39,8 @@ def normalise_tools(
     any other is described by its signature and the first line of its docstring.
     Raises InvalidParameterError with the path of the fault, such as `tools[0].function.name`.
     """
+    if len(tools) > MAX_TOOLS:
+        raise InvalidParameterError("tools", len(tools), f"`tools` must be at most {MAX_TOOLS}")
     return [_nested(f"tools[{i}]", tool) for i, tool in enumerate(tools)]
 
 

@@ -15,12 +15,12 @@ from gateway.commands.chat_flags import OPTIONS as OF_A_CHAT
 from gateway.protocol.frames import Generate
 from gateway.server.generation_task import OPTIONS
 from provider import MLXProvider, options
-from provider.inputs import files
+from provider.inputs import files, tools
 from provider.interface import InvalidParameterError
 from provider.options import GenerationOptions, parse_options
 from tests.support import programs
 from tests.support.programs import GATEWAY
-from tests.support.servers import running, stream_url
+from tests.support.servers import running, stream_url, watched_turns, wired
 from tests.support.servers import served as served_by_command
 
 PROTOCOL = (Path(gateway.__file__).parent / "PROTOCOL.md").read_text(encoding="utf-8")
@@ -124,7 +124,8 @@ def test_the_documents_other_bounds_are_those_of_the_code():
     assert f"for at most {options.MAX_BIASES:,} tokens." in said
     assert f"`stop` has at most {strings} strings of at most {length} characters," in said
     mib, image_mib = files.MAX_FILE_BYTES >> 20, files.MAX_IMAGE_BYTES >> 20
-    assert f"`files` has at most {files.MAX_FILES} files, each of at most {mib} MiB," in said
+    assert f"`tools` has at most {tools.MAX_TOOLS:,}," in said
+    assert f"`files` at most {files.MAX_FILES} files, each of at most {mib} MiB," in said
     assert f"or {image_mib} MiB for an image." in said
 
 
@@ -143,6 +144,52 @@ async def test_an_option_does_the_same_in_python_and_over_the_wire(provider, opt
         assert done.logprobs == list(whole.raw_response.logprobs.tokens)
     if option == "n":
         assert [one["text"] for one in done.choices] == [one.content for one in whole.choices]
+
+
+LONG = "x" * 50_000
+FIELDS = {f"field {n}": {"type": "string"} for n in range(1000)}
+HOSTILE = {
+    "chat_template_kwargs": [{f"{LONG} ": 1}, {f"a{n}": n for n in range(33)}],
+    "logit_bias": [{LONG: 1.0}, {str(n): 1.0 for n in range(2000)}, {"1": 1e300}],
+    "max_tokens": [10**4000, -1],
+    "messages": [[{"role": LONG}], [{"role": "user", "content": [{"type": LONG}]}]],
+    "model": [LONG],
+    "n": [10**4000, -1],
+    "response_format": [
+        {"type": LONG},
+        {"type": "regex", "regex": LONG * 22},
+        {
+            "type": "json_schema",
+            "schema": {"properties": {LONG: {"properties": FIELDS}}, "type": 3},
+        },
+        {"type": "json_schema", "schema": {"const": 10**4000}},
+    ],
+    "seed": [2**64, 10**4000, -1],
+    "stop": [LONG, ["ab"] * 8000],
+    "temperature": [1e308, -1e308],
+    "tool_choice": [LONG, {"name": LONG}],
+    "tools": [
+        [{"name": LONG}],
+        [{"name": f"f{n}"} for n in range(2500)],
+        [{"name": "f", "parameters": {"properties": {LONG: {"properties": FIELDS}}, "type": 3}}],
+    ],
+    "top_k": [10**4000, -1],
+    "window": [0, -(10**4000)],
+}
+
+
+async def test_a_hostile_value_is_refused_with_its_path_and_soon(provider):
+    async with running(provider) as gateway, wired(gateway) as wire, watched_turns() as turns:
+        for option, values in HOSTILE.items():
+            for value in values:
+                whose = {} if option == "messages" else {"prompt": "hi"}
+                frame = {"type": "generate", "id": "a", **whose, option: value}
+                await wire.socket.send(json.dumps(frame))
+                error = (await wire.until("error", "done"))[-1]
+                assert error.get("code") == "invalid_request", (option, error)
+                assert error["message"].startswith(f"`$.{option}"), error
+                assert len(error["message"]) < 500
+    assert turns.longest < 0.5
 
 
 def without_ids(calls):

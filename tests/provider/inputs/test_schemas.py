@@ -1,5 +1,6 @@
 import json
 import re
+import time
 
 import pytest
 
@@ -21,6 +22,25 @@ GOOD = {
     "$defs": {"place": {"type": "object", "properties": {"type": {"type": "string"}}}},
     "x-of-somebody": [3],
 }
+
+
+def seconds_of(check, name):
+    fields = {f"field {n}": {"type": "string"} for n in range(4000)}
+    begin = time.process_time()
+    check("s", {"properties": {name: {"properties": fields}}})
+    return time.process_time() - begin
+
+
+@pytest.mark.parametrize(("check", "length"), [(check_schema, 2_000_000), (large_number, 400_000)])
+def test_what_is_below_a_long_name_costs_no_more_than_below_a_short_one(check, length):
+    usual = min(seconds_of(check, "a") for _ in range(3))
+    assert seconds_of(check, "a" * length) < 20 * usual + 0.02
+
+
+def test_a_path_has_the_beginning_of_a_long_name():
+    with pytest.raises(InvalidParameterError) as caught:
+        check_schema("s", {"properties": {"a" * 100_000: {"type": 3}}})
+    assert caught.value.parameter == f"s.properties.{'a' * 64}….type"
 
 
 def test_a_schema_passes():
