@@ -593,8 +593,9 @@ def _refusal_of(end):
 @attack
 def memory_queue(target):
     """A long run, and another that takes most of the memory and has to wait for that."""
-    long = {"type": "regex", "regex": "(and ){1500}"}  # however soon the model would end
-    frame = generate(prompt="Go on", max_tokens=4000, response_format=long)
+    # However soon the model would end, and with nothing that a draft would guess.
+    long = {"type": "regex", "regex": "[a-z ]{12000}"}
+    frame = generate(prompt="Go on", max_tokens=4000, temperature=2.0, seed=1, response_format=long)
     large = generate(prompt="Count from 1 to 9", max_tokens=8000)
 
     async def run(told):
@@ -781,6 +782,30 @@ def churn(target):
         await asyncio.gather(*(one(told, number) for number in range(8)))
 
     return run
+
+
+@attack
+def hostile_options(target):
+    """Options whose values are far too long, or have thousands of fields below a long name."""
+    long = "x" * (2 * MIB)
+    fields = {f"field {n}": {"type": "string"} for n in range(7000)}
+    below = {"properties": {long[: MIB - 160_000]: {"properties": fields}}}
+    given = [
+        *({name: long} for name in ("model", "stop", "tool_choice")),
+        {"stop": ["ab"] * 16_000},
+        {"logit_bias": {str(n): 1.0 for n in range(8000)}},
+        {"chat_template_kwargs": {f"{long} ": 1}},
+        {"tools": [{"name": f"f{n}"} for n in range(5000)]},
+        {"tools": [{"name": "f", "parameters": {"properties": {long: below}}}]},
+        {"response_format": {"type": long}},
+        {"response_format": {"type": "regex", "regex": long}},
+        {"response_format": {"type": "json_schema", "schema": {**below, "const": 1 << 60}}},
+        {"seed": 10**4000},
+        {"top_k": -(10**4000)},
+        {"temperature": 1e308},
+    ]
+    frames = [generate(f"h{n}", prompt="x", max_tokens=5, **one) for n, one in enumerate(given)]
+    return asking(target, frames)
 
 
 @attack

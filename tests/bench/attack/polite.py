@@ -5,7 +5,7 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -120,6 +120,16 @@ async def connected(port, secret, **options):
     return wire
 
 
+@asynccontextmanager
+async def connection(port, secret):
+    """Connect for a while, and leave nothing behind."""
+    wire = await connected(port, secret)
+    try:
+        yield wire
+    finally:
+        wire.socket.transport.abort()
+
+
 class Watch:
     """Clients that stream, ping and measure, while something else goes on.
 
@@ -179,10 +189,10 @@ class Watch:
         number = client * 1_000_000
         while True:
             try:
-                wire = await connected(self._port, self._secret)
-                while True:
-                    await self._ask(wire, client, number)
-                    number += 1
+                async with connection(self._port, self._secret) as wire:
+                    while True:
+                        await self._ask(wire, client, number)
+                        number += 1
             except LOST as error:
                 self.seen.failures[type(error).__name__] += 1
                 await asyncio.sleep(0.1)
@@ -212,13 +222,13 @@ class Watch:
     async def _ping(self):
         while True:
             try:
-                wire = await connected(self._port, self._secret)
-                while True:
-                    self._mark("ping", "ping")
-                    await wire.send(Ping(nonce="p"))
-                    await wire.socket.recv()
-                    self._mark("ping", None)
-                    await asyncio.sleep(PING_EVERY_S)
+                async with connection(self._port, self._secret) as wire:
+                    while True:
+                        self._mark("ping", "ping")
+                        await wire.send(Ping(nonce="p"))
+                        await wire.socket.recv()
+                        self._mark("ping", None)
+                        await asyncio.sleep(PING_EVERY_S)
             except LOST as error:
                 self.seen.failures[f"ping {type(error).__name__}"] += 1
                 await asyncio.sleep(0.1)

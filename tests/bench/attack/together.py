@@ -195,7 +195,7 @@ async def log_probabilities(bench):
 @case("counting", "320 connections where the process may have 256 files, again and again")
 async def beyond_the_descriptors(bench):
     tokens = write_tokens(bench.new_folder() / "tokens.toml")
-    served = await start(*SCRIPTED, "--token-file", tokens, python=FEW_FILES)
+    served = await start(*SCRIPTED, *BRIEF, "--token-file", tokens, python=FEW_FILES)
     async with ending(served):
         right, each = await answer_alone(served.port, SECRETS[ALICE], COUNTING)
         question = Question(lambda _: COUNTING, lambda _: right, each)
@@ -267,10 +267,17 @@ async def long_prompts(bench):
     return [*beside(quiet, seen, memory=256), told(answers)]
 
 
+@case("loop", "options with values of 2 MiB, with 16,000 items, with 7,000 fields of a long name")
+async def hostile_options(bench):
+    quiet, seen, answers = await bench.under(MODEL, "hostile_options")
+    expected = ("invalid_request", "context_too_long")
+    return [*beside(quiet, seen, memory=256), told_only(answers, *expected)]
+
+
 @case("counting", "40 frames that ask for 32 long answers each")
 async def many_answers(bench):
     quiet, seen, answers = await bench.under(MODEL, "many_answers", seconds=3)
-    return [*beside(quiet, seen, share=0.1, first=2.0), told(answers)]
+    return [*beside(quiet, seen, share=0.1, first=1.0), told(answers)]
 
 
 @case("counting", "2 frames of 32 long answers, with a token that may have 2 generations")
@@ -331,7 +338,7 @@ CHOICES = Question(
 async def _beside_trials(bench, name, **given):
     quiet, seen, answers = await bench.under(MODEL, name, CHOICES, **given)
     return [
-        *beside(quiet, seen, share=0, first=2 * BESIDE_TRIALS_S),
+        *beside(quiet, seen, share=0, first=BESIDE_TRIALS_S),
         usually_waits("first", quiet, seen, BESIDE_TRIALS_S / 2),
         told(answers),
     ]
