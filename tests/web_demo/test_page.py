@@ -139,7 +139,7 @@ async def test_the_prefill_is_shown_before_the_text(new_page):
         page = await new_page(gateway.url)
         await ask(page, "Hi")
         await wait_for_text(page, FIGURES, "reading the prompt: 100 of 400 tokens")
-        assert await page.locator(f"{FIGURES} .bar").is_visible()
+        assert await page.locator(f"{FIGURES} .meter").is_visible()
         gate.set()
         await wait_for_text(page, ANSWER, "There.")
 

@@ -3,6 +3,8 @@
 
 import { ConnectionLostError, GatewayError } from "../client.js";
 import { copyOf, find, make } from "../shell/dom.js";
+import { HEARD } from "../shell/keys.js";
+import { preferred } from "../shell/preferences.js";
 import { say } from "../shell/speaker.js";
 import { createColumn } from "./column.js";
 import { createLifeline } from "./lifeline.js";
@@ -179,7 +181,7 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
     },
     /** @param {import("../client.js").Chunk} chunk */
     add(chunk) {
-      life.record.token(performance.now());
+      life.record.token(performance.now(), chunk.text.length);
       columns[chunk.choice ?? 0]?.add(chunk);
       life.later();
       flow();
@@ -222,6 +224,7 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
         life.record.life.note = "messages" in result ? "too many calls in a row" : "nobody answers this call";
       life.end();
       say(`Answered: ${life.sentence()}.`);
+      if (preferred(HEARD, false)) say(this.kept());
     },
     /** @param {Error} error @param {() => void} [retry] */
     fail(error, retry) {

@@ -39,5 +39,9 @@ export function createFollower(scroll, onfar) {
       else look();
     },
     toEnd,
+    toTop() {
+      atEnd = false;
+      scroll.scrollTop = 0;
+    },
   };
 }

@@ -3,7 +3,7 @@
 
 /**
  * `waited` is for the connection; `pace` has the tokens of each `bucket`, null where there was no connection.
- * All times are in milliseconds; `at` is an index into `pace`.
+ * All times are in milliseconds; `at` is an index into `pace`, `replayed` a number of characters.
  * @typedef {{at: number, for: number, replayed: number}} Cut
  * @typedef {{
  *   answers: number, waited: number, queued: number, prompt: number, cached: number, first: number | null,
@@ -14,7 +14,7 @@
 
 const BUCKET_MS = 200;
 const MOST_BUCKETS = 60; // more are joined in pairs
-const BURST_MS = 8; // frames that come again follow each other closer than this
+const BURST_MS = 60; // after which all frames that come again have come
 const SHORT_MS = 5; // a wait that is shorter is none
 
 /**
@@ -33,9 +33,12 @@ export function createLife(now, answers) {
   let sent = now; // when the request left; later than `now` without a connection
   let connected = true;
   let firstAt = 0;
-  let lastAt = 0;
   let lostAt = 0;
-  let bursting = false; // whether frames come that came before the connection was lost
+  let resuming = false; // whether frames come that were missed
+  let resumedAt = 0; // when the first of them came
+  let sinceResumed = 0; // characters
+  let rateBefore = 0; // characters a millisecond, before the connection was lost
+  let characters = 0;
   let askedToStop = 0;
 
   /** Return the index of the bucket of a time. @param {number} time */
@@ -53,6 +56,15 @@ export function createLife(now, answers) {
     }
   }
 
+  /** Count what came again: what came since, less what was new. @param {number} now @param {number} length in characters */
+  function countReplayed(now, length) {
+    if (!sinceResumed) resumedAt = now;
+    sinceResumed += length;
+    const cut = life.cuts[life.cuts.length - 1];
+    cut.replayed = Math.max(1, Math.round(sinceResumed - rateBefore * (now - resumedAt)));
+    resuming = now - resumedAt <= BURST_MS;
+  }
+
   return {
     life,
     /** What is said while nothing is written yet. */
@@ -67,20 +79,23 @@ export function createLife(now, answers) {
         life.waited += time - sent;
         sent = time;
       }
-      if (!open && connected && life.prompt) lostAt = time;
+      if (!open && connected && life.prompt) {
+        lostAt = time;
+        rateBefore = characters / Math.max(1, time - firstAt);
+      }
       connected = open;
       if (!life.prompt) state = open ? "" : "waiting for the gateway";
     },
     /** Frames are asked for again, because the connection is back. @param {number} time */
     resumed(time) {
       if (!lostAt) return;
-      bursting = true;
+      resuming = true;
+      sinceResumed = 0;
       const begun = life.first !== null;
       const at = begun ? bucketOf(lostAt) : 0;
       life.cuts.push({ at, for: time - lostAt, replayed: 0 });
       if (begun) for (let index = at + 1; index < bucketOf(time); index += 1) life.pace[index] ??= null;
       lostAt = 0;
-      lastAt = time;
     },
     /** @param {import("../client.js").Progress} progress */
     progress(progress) {
@@ -100,18 +115,15 @@ export function createLife(now, answers) {
       }
       if (life.first !== null) state = "";
     },
-    /** @param {number} time */
-    token(time) {
+    /** @param {number} time @param {number} [length] in characters */
+    token(time, length = 1) {
       if (life.first === null) {
         life.first = time - sent;
         firstAt = time;
         state = "";
       }
-      const cut = bursting ? life.cuts.at(-1) : undefined;
-      if (cut && time - lastAt < BURST_MS) cut.replayed += 1;
-      else if (cut && cut.replayed) bursting = false;
-      else if (cut) cut.replayed = 1;
-      lastAt = time;
+      if (resuming) countReplayed(time, length);
+      characters += length;
       life.tokens += 1;
       const index = bucketOf(time);
       while (life.pace.length <= index) life.pace.push(0);
@@ -174,7 +186,7 @@ export function partsOf(life) {
   if (tokens || ended) parts.push({ kind: "tokens", text: plural(tokens, "token"), title: "What the model has written; a token is about three quarters of a word." });
   if (rate) parts.push({ kind: "rate", text: `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} tokens/s`, title: "How fast it was written, and the course of that." });
   for (const cut of cuts)
-    parts.push({ kind: "cut", text: `cut ${duration(cut.for)}, ${plural(cut.replayed, "frame")} replayed`, title: "The connection was lost. The answer went on in the meantime, and nothing of it is missing." });
+    parts.push({ kind: "cut", text: `cut ${duration(cut.for)}, ${plural(cut.replayed, "character")} replayed`, title: "The connection was lost. The answer went on in the meantime, and nothing of it is missing. How much came again is told from its pace." });
   const end = endOf(life);
   if (end) parts.push({ kind: "end", ...end });
   if (note) parts.push({ kind: "end", text: note, title: "" });

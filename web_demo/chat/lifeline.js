@@ -19,7 +19,7 @@ const SVG = "http://www.w3.org/2000/svg";
 export function createLifeline(root, answers, naming) {
   const record = createLife(performance.now(), answers);
   const course = createCourse();
-  const bar = make("span", { class: "bar", role: "img" }, make("span", { class: "cached" }), make("span", { class: "read" }));
+  const bar = make("span", { class: "meter", role: "img" }, make("span", { class: "cached" }), make("span", { class: "read" }));
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
   let drawnAt = 0;

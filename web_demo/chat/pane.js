@@ -3,8 +3,10 @@
 
 import { bytesOf, contentOf, createAttachments } from "./attachments.js";
 import { copyOf, find } from "../shell/dom.js";
+import { say } from "../shell/speaker.js";
 import { textOf } from "../store/tree.js";
 import { answeredBy } from "../tools/tools.js";
+import { createWelcome, setBy } from "./cards.js";
 import { showChanged } from "./chips.js";
 import { showContext } from "./context.js";
 import { createTalk } from "./talk.js";
@@ -12,13 +14,7 @@ import { createFollower } from "./follow.js";
 import { createThread } from "./thread.js";
 import { createToolRun } from "./tool_run.js";
 
-const EXAMPLES = [
-  "Tell me a story about a lighthouse keeper",
-  "Count from 3 to 40",
-  "What is this gateway?",
-  "Tell me a story about a fox named Zorvan",
-  "How do I stop a generation?",
-];
+const EXAMPLES = ["What is this gateway?", "Count from 3 to 40", "Write a haiku about rain", "Tell me a joke"];
 /** Bytes of a frame that are left for everything but the messages: options, tools, a schema. */
 const RESERVED_BYTES = 64 * 1024;
 const SAVE_MS = 1000; // between two times that an answer is kept while it is written
@@ -65,10 +61,12 @@ export function createPane(app, row, store, hooks) {
   /** @param {import("../settings/state.js").Values} [values] */
   const chosen = (values) => all.chosen(values);
   let busy = false;
+  let cutAfter = 0; // pieces of the next answer after which the connection is cut
   let next = ""; // the message that waits for the running answer
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let drafting;
 
+  createWelcome(find(".empty", root), app, play);
   find(".examples", root).append(...EXAMPLES.map(exampleOf));
   form.addEventListener("submit", (/** @type {Event} */ event) => {
     event.preventDefault();
@@ -78,6 +76,11 @@ export function createPane(app, row, store, hooks) {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
       send(input.value);
+    }
+    if (event.key === "ArrowUp" && !input.value && !current()) {
+      const last = talk.path().findLast(({ role }) => role === "user");
+      if (last) event.preventDefault();
+      if (last) thread.edit(last);
     }
   });
   input.addEventListener("input", () => {
@@ -144,6 +147,19 @@ export function createPane(app, row, store, hooks) {
   function room() {
     const most = app.ready?.limits.max_frame_bytes ?? Infinity;
     return most - RESERVED_BYTES - bytesOf(talk.messages(talk.path().at(-1)?.id ?? null));
+  }
+
+  /** Set a feature up, and try it. @param {import("./cards.js").Card} card */
+  async function play(card) {
+    if (current()) stop();
+    if (talk.path().length) await open(null);
+    all.change(setBy(card));
+    cutAfter = card.cut ?? 0;
+    await send(card.ask ?? "");
+    const tip = find(".tip", root);
+    tip.textContent = card.tip ?? "";
+    tip.hidden = !card.tip;
+    input.focus({ preventScroll: true });
   }
 
   /** @param {string} text */
@@ -275,6 +291,8 @@ export function createPane(app, row, store, hooks) {
       end = { ended: "error", error: { code, message } };
     }
     live.delete(turn.id);
+    cutAfter = 0;
+    find(".tip", root).hidden = true;
     const { life, figures } = answer;
     talk.change(turn, { content: answer.kept() || before, figures: figures(), life: life(), ticket: null, ...end });
     thread.renew(turn);
@@ -289,6 +307,7 @@ export function createPane(app, row, store, hooks) {
     switch (event.type) {
       case "text":
       case "reasoning":
+        if (cutAfter && --cutAfter === 0) app.cut();
         return answer.add(event);
       case "call":
         return answer.call(event.call, event.delta);
@@ -436,14 +455,64 @@ export function createPane(app, row, store, hooks) {
     const found = id !== null && (await talk.load(id, live));
     if (!found) talk.begin();
     showPath();
-    follower.toEnd();
+    if (talk.path().length) follower.toEnd();
+    else follower.toTop();
     fitInput();
     takeDraft();
     return found;
   }
 
+  /** The turn that has the focus, or the last one of its kind. @param {"user" | "assistant"} role */
+  function turnAtHand(role) {
+    const path = talk.path().filter((turn) => turn.role === role);
+    return path.find((turn) => thread.rootOf(turn)?.contains(document.activeElement)) ?? path.at(-1);
+  }
+
+  /** @param {"user" | "assistant"} role @param {(turn: Turn) => void} act */
+  const withTurn = (role, act) => () => {
+    const turn = turnAtHand(role);
+    if (turn) act(turn);
+  };
+
+  /** @param {number} by */
+  function toVersion(by) {
+    const turn = turnAtHand("assistant");
+    const versions = turn ? talk.siblings(turn) : [];
+    const other = versions[versions.indexOf(/** @type {Turn} */ (turn)) + by];
+    if (!other) return;
+    talk.choose(other);
+    showPath();
+  }
+
+  /** Go from turn to turn. @param {number} by */
+  function walk(by) {
+    const path = talk.path();
+    const here = path.findIndex((turn) => thread.rootOf(turn)?.contains(document.activeElement));
+    const to = here < 0 ? path.length - 1 : Math.max(0, Math.min(path.length - 1, here + by));
+    thread.rootOf(path[to])?.focus();
+    thread.rootOf(path[to])?.scrollIntoView({ block: "nearest" });
+  }
+
   return {
     stop,
+    play,
+    /** What can be done here by a key. @returns {import("../shell/commands.js").Command[]} */
+    commands: () => [
+      { id: "stop", label: "Stop the answer", group: "Chat", shown: "Esc", run: stop },
+      { id: "message", label: "Write a message", group: "Chat", keys: ["/"], run: () => input.focus() },
+      { id: "regenerate", label: "Answer once more", group: "Chat", keys: ["r"], run: withTurn("assistant", regenerate) },
+      { id: "edit", label: "Change the question", group: "Chat", keys: ["e"], run: withTurn("user", thread.edit) },
+      { id: "copy", label: "Copy the answer", group: "Chat", keys: ["c"], run: withTurn("assistant", thread.copy) },
+      { id: "hear", label: "Hear the answer, by a screen reader", group: "Chat", keys: ["h"], run: withTurn("assistant", (turn) => say(textOf(turn) || "There is no text.")) },
+      { id: "versions", label: "Earlier and later version", group: "Chat", keys: ["[", "]"] },
+      { id: "earlier", label: "Earlier version of the answer", group: "Chat", keys: ["["], hidden: true, run: () => toVersion(-1) },
+      { id: "later", label: "Later version of the answer", group: "Chat", keys: ["]"], hidden: true, run: () => toVersion(1) },
+      { id: "turns", label: "Previous and next message", group: "Chat", keys: ["k", "j"] },
+      { id: "previous", label: "Previous message", group: "Chat", keys: ["k"], hidden: true, run: () => walk(-1) },
+      { id: "next", label: "Next message", group: "Chat", keys: ["j"], hidden: true, run: () => walk(1) },
+      { id: "send", label: "Send; with Shift, a new line", group: "Writing", shown: "Enter" },
+      { id: "last", label: "Change the last question, while nothing is written", group: "Writing", shown: "↑" },
+    ],
     /** Show a conversation; a new one if there is none with this id. Resolves to whether there was. */
     open,
     id: () => talk.id,

@@ -3,6 +3,7 @@
 
 import { addressed } from "../shell/rooms.js";
 import { find, make } from "../shell/dom.js";
+import { CARDS } from "./cards.js";
 import { createPane } from "./pane.js";
 import { createSidebar } from "./sidebar.js";
 
@@ -24,6 +25,26 @@ export async function open(root, app) {
   find("#talks-button").addEventListener("click", () => showTalks(!root.classList.contains("talks-open")));
   document.addEventListener("keydown", onKey);
   row.addEventListener("click", () => showTalks(false));
+  app.commands.add(() => (here ? [...commands(), ...pane.commands()] : []));
+  app.finds(async () => (await store.conversations()).map(({ id, title }) => ({
+    id, label: title, group: "Conversation", run: () => (location.hash = `#chat/${id}`),
+  })));
+
+  /** @returns {import("../shell/commands.js").Command[]} */
+  function commands() {
+    return [
+      { id: "new", label: "New chat", group: "Chat", keys: ["n"], run: begin },
+      { id: "search", label: "Search conversations", group: "Chat", keys: ["f"], run: search },
+      ...CARDS.map((card) => ({
+        id: card.id, label: card.title, group: "Try", run: () => (card.href ? void (location.hash = card.href) : pane.play(card)),
+      })),
+    ];
+  }
+
+  function search() {
+    showTalks(true);
+    sidebar.focusSearch();
+  }
 
   /** Leave the conversation for a new one. */
   async function begin() {

@@ -30,6 +30,7 @@ export function createSidebar(store, does) {
     make(
       "div",
       { class: "sidebar-end" },
+      make("button", { type: "button", class: "quiet", title: "A new chat, with cards that each show a feature", click: () => does.begin() }, "Try things"),
       make("button", { type: "button", class: "quiet", click: exportAll }, "Export all"),
       make("button", { type: "button", class: "quiet", click: () => file.click() }, "Import"),
       file,

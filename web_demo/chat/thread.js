@@ -1,7 +1,8 @@
 // @ts-check
 /** The shown turns of a conversation, with what can be done with each. */
 
-import { make } from "../shell/dom.js";
+import { find, make } from "../shell/dom.js";
+import { say } from "../shell/speaker.js";
 import { textOf } from "../store/tree.js";
 import { addAnswer } from "./answer.js";
 import { viewsOf } from "./attachments.js";
@@ -80,6 +81,7 @@ export function createThread(list, follower, actions) {
   function offer({ turn, acts, root }) {
     if (turn.role === "assistant" && actions.answerOf(turn)) return acts.replaceChildren();
     const buttons = [copyButton(turn)];
+    root.tabIndex = -1;
     if (turn.role === "user") buttons.unshift(button("Edit", () => edit(turn, root)));
     else {
       buttons.push(button("Regenerate", () => actions.regenerate(turn)));
@@ -156,6 +158,18 @@ export function createThread(list, follower, actions) {
     show,
     addQuestion,
     addRunning,
+    /** The element of a turn, null while it isn't shown. @param {Turn} turn */
+    rootOf: (turn) => shown.find((one) => one.turn === turn)?.root ?? null,
+    /** Let a person change a question. @param {Turn} turn */
+    edit(turn) {
+      const one = shown.find((other) => other.turn === turn);
+      if (one && !one.root.classList.contains("editing")) edit(turn, one.root);
+    },
+    /** Copy a turn. @param {Turn} turn */
+    copy(turn) {
+      const one = shown.find((other) => other.turn === turn);
+      if (one) find(".copy", one.acts)?.click();
+    },
     /** @param {Turn} turn */
     answerOf: (turn) => shown.find((one) => one.turn === turn)?.answer ?? null,
     /** Show the buttons of a turn anew, because it has ended or has another version. @param {Turn} turn */
@@ -171,7 +185,9 @@ function copyButton(turn) {
   const made = button("Copy", async () => {
     await navigator.clipboard.writeText(textOf(turn));
     made.textContent = "Copied";
+    say("Copied.");
     setTimeout(() => (made.textContent = "Copy"), COPIED_MS);
   });
+  made.classList.add("copy");
   return made;
 }

@@ -111,7 +111,7 @@ export const SETTINGS = [
   },
   {
     id: "min_p", label: "No word this much rarer than the likeliest", group: "fine", option: "min_p", kind: "maybe", fallback: null,
-    least: 0, most: 1, step: 0.05, example: "0", brief: (value) => `No word under ${value} of the likeliest`,
+    least: 0, most: 1, step: 0.05, example: "0", brief: () => "No rare words",
   },
   {
     id: "repetition_penalty", label: "Avoids repeating itself", group: "fine", option: "repetition_penalty", kind: "maybe",

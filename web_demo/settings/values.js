@@ -110,7 +110,7 @@ export function presetOf(values, presets = PRESETS) {
     const applied = withPreset(values, preset);
     return SETTINGS.every(({ id }) => applied[id] === values[id]);
   };
-  return presets.find((preset) => is(preset.values))?.name ?? null;
+  return presets.findLast((preset) => is(preset.values))?.name ?? null;
 }
 
 /** Return a line with its escapes `\n`, `\t` and `\\` replaced. @param {string} line */

@@ -6,9 +6,12 @@ import { createModels } from "../settings/models.js";
 import { createSettings } from "../settings/state.js";
 import { openStore } from "../store/database.js";
 import { find } from "./dom.js";
+import { apple, createCommands } from "./commands.js";
 import { createDoor } from "./door.js";
 import { DRAWERS, startDrawers } from "./drawers.js";
 import { showModels } from "./header.js";
+import { createKeys } from "./keys.js";
+import { createPalette } from "./palette.js";
 import { ROOMS, startRooms } from "./rooms.js";
 import { cutSocket, PageSocket } from "./socket.js";
 import { say } from "./speaker.js";
@@ -20,6 +23,8 @@ const STATES = {
   waiting: "connection lost, trying again",
   closed: "disconnected",
 };
+/** @type {Record<string, string>} */
+const DRAWER_KEYS = { settings: "s", wire: "w", engine: "g" };
 const QUIET_MS = 1500; // for which a connection must be gone before it is spoken of
 
 /** What rooms and drawers are opened with. @typedef {ReturnType<typeof createApp>} App */
@@ -46,6 +51,11 @@ function createApp() {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let quiet;
   let wasLost = false;
+  const commands = createCommands();
+  /** @type {(() => Promise<import("./commands.js").Command[]>)[]} */
+  const finders = [];
+  const palette = createPalette(find("#palette"), commands, async () => (await Promise.all(finders.map((one) => one()))).flat());
+  const keys = createKeys(find("#keys"), commands);
   const made = {
     client,
     /** What the gateway said last, null until it has. @type {import("../client.js").Ready | null} */
@@ -57,9 +67,31 @@ function createApp() {
     /** End the connection as a network would; the client makes another one, and goes on. */
     cut: cutSocket,
     token: door.token,
+    commands,
+    /** Add commands to the palette that take time to find. @param {() => Promise<import("./commands.js").Command[]>} source */
+    finds: (source) => void finders.push(source),
     drawers: /** @type {ReturnType<typeof startDrawers>} */ (/** @type {unknown} */ (null)),
   };
   made.drawers = startDrawers(DRAWERS, find("#drawers"), find("#drawer"), made);
+  commands.add(() => [
+    { id: "palette", label: "Find anything to do", group: "Page", shown: apple() ? "⌘ K" : "Ctrl K", run: palette.open },
+    { id: "keys", label: "This list of keys", group: "Page", keys: ["?"], run: keys.open },
+    ...ROOMS.map(({ id, label }, index) => ({
+      id, label: `Go to ${label}`, group: "Page", keys: [String(index + 1)], run: () => void (location.hash = `#${id}`),
+    })),
+    ...DRAWERS.filter(({ id }) => !find(`#${id}-button`).hidden).map(({ id, label }) => ({
+      id, label: `${label}, open and close`, group: "Page", keys: [DRAWER_KEYS[id] ?? ""], run: () => find(`#${id}-button`).click(),
+    })),
+    { id: "theme", label: "Light, dark, or as the system has it", group: "Page", keys: ["t"], run: () => find("#theme-button").click() },
+  ]);
+  find("#palette-button").textContent = apple() ? "⌘K" : "Ctrl K";
+  find("#palette-button").addEventListener("click", palette.open);
+  find("#keys-button").addEventListener("click", keys.open);
+  document.addEventListener("keydown", (event) => {
+    if (event.key.toLowerCase() !== "k" || !(apple() ? event.metaKey : event.ctrlKey) || event.altKey || event.shiftKey) return;
+    event.preventDefault();
+    palette.open();
+  });
   models.events.addEventListener("change", offer);
   settings.events.addEventListener("wrong", async (event) => {
     const drawer = await made.drawers.open("settings");

@@ -35,3 +35,14 @@ export function useStyle(path) {
     document.head.append(make("link", { rel: "stylesheet", href: path, load: done, error: done }));
   });
 }
+
+/** Return a picture of one line, @param {string} path */
+export function icon(path) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  made.setAttribute("viewBox", "0 0 24 24");
+  made.setAttribute("aria-hidden", "true");
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  line.setAttribute("d", path);
+  made.append(line);
+  return made;
+}

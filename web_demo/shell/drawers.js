@@ -1,7 +1,7 @@
 // @ts-check
 /** The page's drawers: what stands beside a room, one at a time. A drawer is loaded when it is first opened. */
 
-import { make, useStyle } from "./dom.js";
+import { icon, make, useStyle } from "./dom.js";
 
 /**
  * @typedef {{show: () => void, hide: () => void, [more: string]: any}} Drawer
@@ -130,15 +130,4 @@ export function startDrawers(drawers, bar, aside, app) {
     /** The id of the drawer that is shown, null if none is. */
     shown: () => shown?.id ?? null,
   };
-}
-
-/** Return a picture of one line, for a bar. @param {string} path */
-export function icon(path) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  made.setAttribute("viewBox", "0 0 24 24");
-  made.setAttribute("aria-hidden", "true");
-  const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  line.setAttribute("d", path);
-  made.append(line);
-  return made;
 }

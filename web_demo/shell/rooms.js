@@ -5,8 +5,7 @@
  * another one is shown.
  */
 
-import { find, make, useStyle } from "./dom.js";
-import { icon } from "./drawers.js";
+import { find, icon, make, useStyle } from "./dom.js";
 
 /**
  * @typedef {{show: (rest: string) => void | Promise<void>, hide: () => void}} Room `rest` is what follows the id
@@ -45,9 +44,7 @@ export function startRooms(rooms, nav, main, app) {
   let newest = 0;
 
   nav.hidden = rooms.length < 2;
-  nav.replaceChildren(
-    ...rooms.map((room) => make("a", { href: `#${room.id}` }, ...(room.icon ? [icon(room.icon)] : []), make("span", {}, room.label))),
-  );
+  nav.replaceChildren(...rooms.map(linkTo));
   addEventListener("hashchange", follow);
   return follow();
 
@@ -93,6 +90,9 @@ export function startRooms(rooms, nav, main, app) {
     return module.open(root, app);
   }
 }
+
+/** @param {Entry} room */
+const linkTo = ({ id, label, icon: path }) => make("a", { href: `#${id}` }, ...(path ? [icon(path)] : []), make("span", {}, label));
 
 /** Return the id and the rest of an address. @param {string} hash @returns {[string, string]} */
 export function addressed(hash) {

@@ -100,7 +100,7 @@ async def test_a_lost_connection_is_a_gap_and_counts_what_came_again():
         one.connection(true, 2350);
         one.resumed(2400);
         tokens(2401, 30, 0.1);
-        tokens(2450, 10, 50);
+        tokens(2420, 10, 20);
         const { line, marks } = m.courseOf(one.life, 72, 14);
         const { pace } = one.life;
         const gaps = pace.filter((count) => count === null).length;
@@ -108,7 +108,7 @@ async def test_a_lost_connection_is_a_gap_and_counts_what_came_again():
         console.log(JSON.stringify([m.sentenceOf(one.life), line, marks, [lost, gaps, sum]]));
         """
     )
-    assert "cut 2.0 s, 30 frames replayed" in text
+    assert "cut 2.0 s, 30 characters replayed" in text
     assert line.count("M") == 2  # it is drawn in two parts
     assert marks.startswith("M")
     assert counts == [1000, 9, 60]

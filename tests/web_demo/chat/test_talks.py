@@ -6,9 +6,16 @@ import json
 import pytest
 
 from provider.interface import GenerationError
-from provider.scripted import Fail, Gate, Say, ScriptedProvider
+from provider.scripted import Call, Fail, Gate, Say, ScriptedProvider
 from tests.support.servers import eventually, running
-from tests.web_demo.conftest import ANSWER, answered, ask, scripted_gateway, wait_for_text
+from tests.web_demo.conftest import (
+    ANSWER,
+    answered,
+    ask,
+    scripted_gateway,
+    settings_of,
+    wait_for_text,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -216,3 +223,59 @@ async def test_a_conversation_that_is_deleted_while_it_is_answered_leaves_nothin
             }"""
         )
         assert kept == [0, 0]
+
+
+def tool_script(gates):
+    """Return a script that calls `add`, and waits at a gate before and after it."""
+
+    def script(request):
+        told = [m["content"] for m in request.options["messages"] if m["role"] == "tool"]
+        if told:
+            return [Say("It is "), Gate(gates[1]), Say(told[-1])]
+        return [Say("Let me see. "), Gate(gates[0]), Call("add", {"a": 734, "b": 58})]
+
+    return script
+
+
+@pytest.mark.parametrize("when", [0, 1])
+async def test_a_reload_goes_on_with_an_answer_that_calls_tools(new_page, when):
+    gates = [asyncio.Event(), asyncio.Event()]
+    provider = ScriptedProvider(script=tool_script(gates), tokens_per_second=None)
+    async with running(provider) as gateway:
+        page = await new_page(gateway.url)
+        async with settings_of(page) as settings:
+            await settings.get_by_label("Calculator").check()
+        await ask(page, "What is 734 plus 58?")
+        if when == 1:
+            gates[0].set()
+        await wait_for_text(page, ANSWER, ["Let me see.", "It is"][when])
+        await page.reload()
+        await wait_for_text(page, ANSWER, "Let me see.")
+        for gate in gates:
+            gate.set()
+        await wait_for_text(page, ANSWER, 'It is {"result": 792}')
+        await page.locator(".assistant:not(.streaming)").wait_for()
+        assert await page.locator(".call .returned").all_text_contents() == ['{"result": 792}']
+        assert len(gateway.provider.requests) == 2
+
+
+async def test_a_call_that_waits_for_a_person_still_does_after_a_reload(new_page):
+    def script(request):
+        told = [m["content"] for m in request.options["messages"] if m["role"] == "tool"]
+        return [Say(f"It is {told[-1]}.")] if told else [Call("get_weather", {"city": "Ulm"})]
+
+    async with running(ScriptedProvider(script=script, tokens_per_second=None)) as gateway:
+        page = await new_page(gateway.url)
+        async with settings_of(page) as settings:
+            await settings.get_by_label("Calls that you answer by hand").fill(
+                '{"name": "get_weather"}'
+            )
+        await ask(page, "What is the weather in Ulm?")
+        await page.get_by_label("What the tool returns").wait_for()
+        await page.wait_for_timeout(300)
+        await page.reload()
+        box = page.get_by_label("What the tool returns")
+        await box.fill("rainy")
+        await box.press("Enter")
+        await wait_for_text(page, ANSWER, "It is rainy.")
+        assert len(gateway.provider.requests) == 2

@@ -49,6 +49,59 @@ CONSTRAINTS = {
 }
 
 
+async def test_settings_are_chips_are_kept_and_are_taken_back(new_page):
+    async with scripted_gateway(Say("x"), max_answer_tokens=2000) as gateway:
+        page = await new_page(gateway.url)
+        chips = page.locator(".changed .chip")
+        assert await chips.count() == 0
+        async with settings_of(page) as settings:
+            facts = settings.locator(".model-card")
+            assert "scripted" in await facts.text_content()
+            assert "reads 8,192 tokens" in await facts.text_content()
+            await settings.get_by_role("button", name="Creative").click()
+            await settings.get_by_label("Longest answer").fill("9000")
+            assert "from 1 to 2,000" in await page.locator("#max_tokens-wrong").text_content()
+            await settings.get_by_label("Longest answer").fill("900")
+            await settings.get_by_label("Repeatable").fill("7")
+            await settings.get_by_role("button", name="Keep these as a preset").click()
+            await settings.get_by_label("Name of the preset").fill("Mine")
+            await page.keyboard.press("Enter")
+            mine = settings.get_by_role("button", name="Mine", exact=True)
+            assert await mine.get_attribute("aria-pressed") == "true"
+            await settings.get_by_role("button", name="Everything as at first").click()
+            assert await chips.count() == 0
+            await mine.click()
+        said = ["Creativity 1.2", "At most 900 tokens", "Seed 7", "No rare words"]
+        assert await chips.all_text_contents() == said
+        await page.wait_for_timeout(400)
+        await page.reload()
+        await page.get_by_role("button", name="Take back: Seed 7").click()
+        await page.get_by_role("button", name="At most 900 tokens", exact=True).click()
+        await page.locator("#max_tokens:focus").wait_for()
+        assert await page.locator("#max_tokens").input_value() == "900"
+        await page.keyboard.press("Escape")
+        assert not await page.locator("#settings").is_visible()
+        await answered(page, "Hi")
+    (request,) = gateway.provider.requests
+    given = {"temperature": 1.2, "max_tokens": 900, "min_p": 0.05}
+    assert {name: request.options.get(name) for name in given} == given
+    assert request.options.get("seed") is None
+
+
+async def test_the_use_of_the_context_is_shown_where_one_writes(new_page):
+    async with scripted_gateway(Say("one two three")) as gateway:
+        page = await new_page(gateway.url)
+        context = page.locator(".context")
+        assert not await context.is_visible()
+        await answered(page, "Hi")
+        await page.wait_for_function(
+            "() => /^\\d+ \\/ 8,192$/.test(document.querySelector('.context').textContent)"
+        )
+        await page.get_by_label("Message", exact=True).fill("word " * 6000)
+        assert (await context.text_content()).startswith("≈ 7,5")
+        assert await context.get_attribute("data-full") == "nearly"
+
+
 async def choose_constraint(page, name, text=""):
     """Choose a constraint; return what is said to be wrong with it."""
     async with settings_of(page) as settings:

@@ -1,0 +1,103 @@
+"""The page by the keyboard: keys, their list, the palette; and what a screen reader hears."""
+
+import pytest
+
+from provider.scripted import Say
+from tests.web_demo.conftest import ANSWER, answered, ask, scripted_gateway, wait_for_text
+
+pytestmark = pytest.mark.browser
+
+
+async def focused(page, selector):
+    return await page.evaluate("(s) => document.activeElement.matches(s)", selector)
+
+
+async def test_everything_is_done_by_keys_which_are_listed(new_page):
+    async with scripted_gateway(Say("one two")) as gateway:
+        page = await new_page(gateway.url)
+        await page.keyboard.press("?")  # it is typed into the message
+        box = page.get_by_label("Message", exact=True)
+        assert await box.input_value() == "?"
+        await answered(page, "Hi")
+        await page.keyboard.press("Escape")
+        await page.locator(".scroll").focus()
+        await page.keyboard.press("?")
+        keys = page.locator("#keys")
+        assert await keys.get_by_text("Answer once more").is_visible()
+        listed = await keys.locator("kbd").all_text_contents()
+        assert len(set(listed)) == len(listed), "a key is there twice"
+        await page.keyboard.press("Escape")
+
+        await page.keyboard.press("r")
+        await page.locator(".version", has_text="2/2").wait_for()
+        await page.locator(".assistant:not(.streaming)").wait_for()
+        await page.locator(".scroll").focus()
+        await page.keyboard.press("[")
+        await page.locator(".version", has_text="1/2").wait_for()
+        await page.keyboard.press("k")
+        assert await focused(page, ".assistant")
+        await page.keyboard.press("k")
+        assert await focused(page, ".asked")
+        await page.keyboard.press("e")
+        await page.get_by_label("Edit message").fill("Other")
+        await page.keyboard.press("Enter")
+        await wait_for_text(page, ".user", "Other")
+        await page.locator(".assistant:not(.streaming)").wait_for()
+        await page.locator(".scroll").focus()
+        await page.keyboard.press("s")
+        await page.locator("#settings .field").first.wait_for()
+        await page.keyboard.press("Escape")
+        assert await focused(page, "#settings-button")
+        await page.keyboard.press("t")
+        assert await page.evaluate("document.documentElement.dataset.theme") == "light"
+        await page.keyboard.press("n")
+        await page.locator(".card").first.wait_for()
+        assert await focused(page, ".ask textarea")
+        await page.locator(".scroll").focus()
+        await page.keyboard.press("3")
+        await page.locator("#room-wall:visible").wait_for()
+
+
+async def test_the_palette_finds_what_is_meant_and_single_keys_can_be_turned_off(new_page):
+    async with scripted_gateway(Say("one two")) as gateway:
+        page = await new_page(gateway.url)
+        await answered(page, "About foxes")
+        await page.keyboard.press("Control+k")
+        await page.keyboard.type("foxes")
+        await page.locator("#palette [aria-selected=true]", has_text="About foxes").wait_for()
+        await page.keyboard.press("Escape")
+        await page.keyboard.press("Control+k")
+        await page.keyboard.type("list key")
+        chosen = page.locator("#palette [aria-selected=true]")
+        assert "This list of keys" in await chosen.text_content()
+        at = await page.get_by_role("combobox").get_attribute("aria-activedescendant")
+        assert await chosen.get_attribute("id") == at
+        await page.keyboard.press("Enter")
+        await page.get_by_label("Single keys work while nothing is typed").uncheck()
+        await page.keyboard.press("Escape")
+        await page.locator(".scroll").focus()
+        await page.keyboard.press("?")
+        assert not await page.locator("#keys").is_visible()
+
+
+async def test_a_screen_reader_hears_who_speaks_and_that_an_answer_began_and_ended(new_page):
+    async with scripted_gateway(Say("one two")) as gateway:
+        page = await new_page(gateway.url)
+        await page.evaluate(
+            """() => {
+                globalThis.heard = [];
+                const region = document.querySelector("#spoken");
+                new MutationObserver(() => region.textContent && heard.push(region.textContent))
+                    .observe(region, { childList: true, characterData: true, subtree: true });
+            }"""
+        )
+        await ask(page, "Hi")
+        await wait_for_text(page, ANSWER, "one two")
+        await page.wait_for_function("() => heard.some((text) => text.includes('Answered: '))")
+        heard = " ".join(await page.evaluate("() => heard"))
+        assert heard.index("The model is answering.") < heard.index("Answered: ")
+        assert await page.locator(".turns h2").all_text_contents() == ["You", "The model"]
+        assert await page.locator(".assistant").get_attribute("aria-busy") == "false"
+        await page.locator(".scroll").focus()
+        await page.keyboard.press("h")
+        await page.wait_for_function("() => heard.at(-1) === 'one two'")
