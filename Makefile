@@ -59,7 +59,7 @@ test-front-ends: $(FRAMEWORKS)/ready $(APPS)/ready browser  ## Build and drive t
 	@sh tests/support/get_firefox.sh
 	$(PYTEST) -m front_ends tests/front_ends $(ARGS)
 
-test-clients: $(CLIENTS)/openai/ready  ## Run other people's clients, unmodified, against a gateway
+test-clients: $(patsubst %,$(CLIENTS)/%/ready,openai openai-agents pydantic-ai)  ## Run other people's clients, unmodified, against a gateway
 	$(PYTEST) -m clients tests/clients $(ARGS)
 
 test-real: $(VENV)/dev.ready browser  ## Run the tests that want a real model, on SmolLM2
