@@ -1,6 +1,7 @@
 // @ts-check
 /** One lane of a race: its settings, and the answer that they make of the prompt. */
 
+import { createView } from "../markdown/view.js";
 import { find, make } from "../shell/dom.js";
 
 /** @typedef {ReturnType<typeof createLane>} Lane */
@@ -22,10 +23,9 @@ export function createLane(name, given, hooks) {
   const thinking = picker("Thinking", [["", "as the model does"], ["yes", "on"], ["no", "off"]], given.thinking);
   const form = picker("Answer as", [["text", "text"], ["json_object", "JSON"]], given.form);
   const system = field("System prompt", { type: "text", placeholder: "none", value: given.system });
-  const words = document.createTextNode("");
   const thought = document.createTextNode("");
   const reasoning = make("details", { class: "lane-thought", hidden: true }, make("summary", {}, "Thinking"), make("p", {}, thought));
-  const text = make("p", { class: "lane-text" }, words);
+  const text = make("div", { class: "lane-text" });
   const figures = make("p", { class: "lane-figures" });
   const badges = make("span", { class: "lane-badges" });
   const bar = make("i");
@@ -45,8 +45,12 @@ export function createLane(name, given, hooks) {
   /** @type {State} */
   let state = "ready";
   let waiting = "";
+  let all = "";
+  /** Shows Markdown; null where the answer is JSON. @type {ReturnType<typeof createView> | null} */
+  let view = null;
   let thoughts = "";
   let emptied = false;
+  let ended = true; // and all is shown
   let note = "";
   let pieces = 0;
   let began = 0;
@@ -139,12 +143,11 @@ export function createLane(name, given, hooks) {
     get state() {
       return state;
     },
-    get text() {
-      return words.data;
+    /** What the answer is so far, as the model wrote it. */
+    get said() {
+      return all;
     },
-    get node() {
-      return words;
-    },
+    text,
     get pieces() {
       return pieces;
     },
@@ -156,23 +159,43 @@ export function createLane(name, given, hooks) {
      * @param {string[]} won what the lane was the first in @param {number} part of the longest answer so far
      */
     paint(won, part) {
-      if (emptied) words.data = thought.data = "";
+      if (emptied) empty();
       emptied = false;
-      if (waiting) words.appendData(waiting);
       if (thoughts) thought.appendData(thoughts);
-      if (thoughts && !words.data && reasoning.hidden) reasoning.open = true;
-      if (waiting && words.data === waiting) reasoning.open = false;
+      if (thoughts && !all && reasoning.hidden) reasoning.open = true;
+      if (waiting && !all) reasoning.open = false;
+      if (waiting) show(waiting);
+      if (!self.live && view && !ended) view.end();
+      ended ||= !self.live;
       reasoning.hidden = !thought.data;
       waiting = thoughts = "";
       if (root.dataset.state !== state) root.dataset.state = state;
       bar.style.transform = `scaleX(${part.toFixed(4)})`;
       stop.hidden = !self.live;
-      keep.hidden = self.live || !words.data;
+      keep.hidden = self.live || !all;
       put(figures, said());
       const flags = won.join(" · ");
       if (badges.textContent !== flags) badges.replaceChildren(...won.map((one) => make("span", { class: "badge" }, one)));
     },
   };
+
+  function empty() {
+    view?.clear();
+    text.replaceChildren();
+    const plain = form.input.value !== "text";
+    text.classList.toggle("markdown", !plain);
+    view = plain ? null : createView(text);
+    all = thought.data = "";
+    ended = false;
+  }
+
+  /** @param {string} more */
+  function show(more) {
+    all += more;
+    if (!view) return text.append(more);
+    view.write(more);
+    view.paint();
+  }
 
   function said() {
     if (state === "ready") return "";

@@ -6,6 +6,7 @@ import { openStore } from "../store/database.js";
 import { titleOf } from "../store/tree.js";
 import { onlyIn } from "./differences.js";
 import { createLane, USUAL } from "./lane.js";
+import { rangesOf, textIn } from "./places.js";
 
 const LEAST = 2;
 const MOST = 8;
@@ -140,17 +141,17 @@ export async function open(root, app) {
     if (!highlights) return;
     highlights.delete(HIGHLIGHT);
     if (running || !parts.marks.checked) return;
-    const [first, ...others] = lanes;
-    const ranges = others.flatMap((lane) => (first.text && lane.text ? onlyIn(lane.text, first.text).map((span) => rangeIn(lane.node, span)) : []));
+    const [first, ...others] = lanes.map((lane) => textIn(lane.text));
+    const ranges = others.flatMap(({ text, places }) => (first.text && text ? rangesOf(places, onlyIn(text, first.text)) : []));
     highlights.set(HIGHLIGHT, new Highlight(...ranges));
   }
 
   function say() {
-    const same = lanes.filter(({ text }) => text && text === lanes[0].text).length;
+    const same = lanes.filter(({ said }) => said && said === lanes[0].said).length;
     const fastest = lanes.filter(({ state }) => state === "done").sort((one, other) => one.times().end - other.times().end)[0];
     const alike = same > 1 ? `${same === lanes.length ? "All" : same} lanes say the same. ` : "";
-    const said = `${alike}${fastest ? `Lane ${fastest.name} ended first.` : ""}`;
-    if (parts.news.textContent !== said) parts.news.textContent = said;
+    const news = `${alike}${fastest ? `Lane ${fastest.name} ended first.` : ""}`;
+    if (parts.news.textContent !== news) parts.news.textContent = news;
   }
 
   /** Begin a conversation with the answer of a lane, and go there. @param {Lane} lane */
@@ -164,7 +165,7 @@ export async function open(root, app) {
       [{ id, title: titleOf(asked), named: false, made, changed: made, leaf: `${id}a` }],
       [
         { ...turn, id: `${id}q`, parent: null, role: "user", content: asked },
-        { ...turn, id: `${id}a`, made: made + 1, parent: `${id}q`, role: "assistant", content: lane.text, ended: "stop", ...(model ? { model } : {}) },
+        { ...turn, id: `${id}a`, made: made + 1, parent: `${id}q`, role: "assistant", content: lane.said, ended: "stop", ...(model ? { model } : {}) },
       ],
     );
     location.hash = `#chat/${id}`;
@@ -200,14 +201,6 @@ function winsOf(lanes) {
   give("first token", (lane) => lane.times().first);
   give("first to end", (lane) => lane.times().end);
   return wins;
-}
-
-/** @param {Text} node @param {import("./differences.js").Span} span */
-function rangeIn(node, { from, to }) {
-  const range = new Range();
-  range.setStart(node, from);
-  range.setEnd(node, to);
-  return range;
 }
 
 /** @param {string} text of the address */

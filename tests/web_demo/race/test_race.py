@@ -15,8 +15,12 @@ async def test_lanes_answer_one_prompt_each_with_its_own_settings(new_page):
 
     def script(request):
         if request.options["temperature"] == 0:
-            return [Say("The fox ran home. <b>1</b>")]
-        return [Reason("Hm."), Gate(slow), Say("The fox went home. <b>1</b>")]
+            return [Say("# Fox\n\nThe fox **ran** home.\n\n- <b>1</b>\n- two")]
+        return [
+            Reason("Hm."),
+            Gate(slow),
+            Say("# Fox\n\nThe fox **went away**.\n\n- <b>1</b>\n- too"),
+        ]
 
     async with scripted_gateway() as gateway:
         gateway.provider.script = script
@@ -32,17 +36,18 @@ async def test_lanes_answer_one_prompt_each_with_its_own_settings(new_page):
         slow.set()
         await wait_for_text(page, ".race-news", "Lane A ended first.")
         assert await page.locator(".lane-text").all_text_contents() == [
-            "The fox ran home. <b>1</b>",
-            "The fox went home. <b>1</b>",
+            "FoxThe fox ran home.<b>1</b>two",
+            "FoxThe fox went away.<b>1</b>too",
         ]
+        assert await page.locator(".lane-text :is(h1, h2, h3, h4, strong)").count() == 4
         marked = "() => [...CSS.highlights.get('race-difference')].map(String)"
-        assert await page.evaluate(marked) == ["went"]
+        assert await page.evaluate(marked) == ["went away", "too"]
         asked = [request.options for request in gateway.provider.requests]
         assert [(one["temperature"], one["seed"]) for one in asked] == [(0, 1), (0.7, 9)]
 
         await lane.nth(1).get_by_role("button", name="Keep in chat").click()
         await wait_for_text(page, ".turn.user", "A fox")
-        await wait_for_text(page, ".assistant .text", "The fox went home.")
+        await wait_for_text(page, ".assistant .text", "The fox went away.")
 
 
 @pytest.mark.browser

