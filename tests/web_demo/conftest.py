@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.server.pages import web_root
+from provider import MLXProvider
 from provider.scripted import Call, Say, ScriptedProvider
 from tests.support.servers import running
 from tests.support.timeouts import TIMEOUT
@@ -87,6 +88,14 @@ async def scripted_gateway(*steps, script=None, tokens_per_second=None, **change
     provider = ScriptedProvider(tokens_per_second=tokens_per_second, **options)
     async with running(provider, **changes) as gateway:
         yield gateway
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def embedded():
+    """The small model, loaded once for the tests of a file."""
+    provider = MLXProvider()
+    yield provider
+    await provider.aclose()
 
 
 def adding(*before, after=()):

@@ -103,9 +103,8 @@ async def test_a_model_that_sees_is_shown_images_and_remembers_them(new_page, tm
     await provider.aclose()
 
 
-async def test_a_model_that_cannot_see_says_so_and_the_turn_is_forgotten(new_page):
-    provider = MLXProvider({"max_tokens": 20})
-    async with running(provider) as gateway:
+async def test_a_model_that_cannot_see_says_so_and_the_turn_is_forgotten(new_page, embedded):
+    async with running(embedded) as gateway:
         page = await new_page(gateway.url)
         sent = sent_by(page)
         await page.reload()
@@ -115,7 +114,6 @@ async def test_a_model_that_cannot_see_says_so_and_the_turn_is_forgotten(new_pag
         await answered(page, "Count from 3 to 9")
         await wait_for_text(page, ANSWER, "3, 4, 5")
         assert sent[1]["messages"] == [{"role": "user", "content": "Count from 3 to 9"}]
-    await provider.aclose()
 
 
 async def test_a_text_file_is_read_and_stays_in_the_conversation(new_page):
@@ -135,23 +133,21 @@ async def test_a_text_file_is_read_and_stays_in_the_conversation(new_page):
     assert [turn["content"] for turn in second[1:]] == ["Zorvan", "Again?"]
 
 
-async def test_the_real_model_reads_a_text_file(new_page):
-    provider = MLXProvider({"max_tokens": 40})
+async def test_the_real_model_reads_a_text_file(new_page, embedded):
     question = "Count from 3 to 9"
-    async with running(provider) as gateway:
+    async with running(embedded) as gateway:
         page = await new_page(gateway.url)
         async with settings_of(page) as settings:
             await settings.get_by_label("Creativity").fill("0")
             await settings.get_by_label("Longest answer").fill("40")
         await attach(page, file("notes.md", NOTES), chips=1)
         turn = await answered(page, question)
-        whole = await provider.generate_async(
+        whole = await embedded.generate_async(
             f"notes.md:\n# Notes\nThe fox is named Zorvan.\n\n{question}",
             temperature=0.0,
             max_tokens=40,
         )
         assert await turn.locator(".text").text_content() == whole.content
-    await provider.aclose()
 
 
 async def test_files_are_pasted_and_dropped(new_page):

@@ -9,7 +9,6 @@ import pytest
 
 from gateway.protocol.codes import RETRYABLE
 from gateway.server.pages import web_root
-from provider import MLXProvider
 from provider.interface import GenerationError
 from provider.scripted import (
     Call,
@@ -409,20 +408,21 @@ def test_the_retry_table_is_the_servers():
     }
 
 
-async def test_several_answers_are_told_apart(blank_page):
-    provider = MLXProvider({"max_tokens": 12, "temperature": 1.2, "seed": 1})
-    async with running(provider) as gateway:
+async def test_several_answers_are_told_apart(blank_page, embedded):
+    async with running(embedded) as gateway:
         page = await blank_page(gateway)
         for stream in ("true", "false"):
             result = await evaluate(
                 page,
-                'const run = client.generate({prompt: "Tell me a story", n: 3, stream: %s});'
-                "return await run.result;" % stream,
+                """
+                const options = {max_tokens: 12, temperature: 1.2, seed: 1, n: 3, stream: %s};
+                return client.generate({prompt: "Tell me a story", ...options}).result;
+                """
+                % stream,
             )
             texts = [choice["text"] for choice in result["choices"]]
             assert len(set(texts)) == 3
             assert result["text"] == texts[0]
-    await provider.aclose()
 
 
 async def test_a_window_holds_the_model_back_for_a_loop_that_is_slow(blank_page):

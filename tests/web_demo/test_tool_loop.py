@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from provider import MLXProvider
 from provider.scripted import Call, Pause, Reason, Say, ScriptedProvider
 from tests.support.servers import running
 from tests.web_demo.conftest import evaluate
@@ -180,19 +179,18 @@ async def test_the_events_of_a_run_with_functions_have_their_results(blank_page)
     assert len(events[-1]["result"]["messages"]) == 3
 
 
-async def test_the_text_of_functions_with_several_answers_is_the_first_ones(blank_page):
-    provider = MLXProvider({"max_tokens": 12, "temperature": 1.2, "seed": 1})
-    async with running(provider) as gateway:
+async def test_the_text_of_functions_with_several_answers_is_the_first_ones(blank_page, embedded):
+    async with running(embedded) as gateway:
         page = await blank_page(gateway)
         texts = await with_tools(
             page,
             """
             const messages = [{role: "user", content: "Tell me a story"}];
-            const run = runTools(client, {messages, tools: [], n: 2});
+            const options = {max_tokens: 12, temperature: 1.2, seed: 1, n: 2};
+            const run = runTools(client, {messages, tools: [], ...options});
             const {text, choices} = await run.result;
             return [run.text, text, choices.length];
             """,
         )
     assert texts[0] == texts[1]
     assert texts[2] == 2
-    await provider.aclose()

@@ -4,7 +4,6 @@ import math
 
 import pytest
 
-from provider import MLXProvider
 from provider.scripted import Say
 from tests.support.servers import running
 from tests.web_demo.conftest import answered, scripted_gateway, settings_of, wait_for_text
@@ -48,10 +47,9 @@ MARKED = """() => [1, 2, 3, 4].flatMap((mark) =>
     .map(({ mark, text, at }) => [text, mark, at])"""
 
 
-async def test_each_piece_is_marked_by_its_probability(new_page):
-    provider = MLXProvider()
-    async with running(provider) as gateway:
-        text, tokens = await drawn_by(provider, temperature=1.2, seed=3, max_tokens=80)
+async def test_each_piece_is_marked_by_its_probability(new_page, embedded):
+    async with running(embedded) as gateway:
+        text, tokens = await drawn_by(embedded, temperature=1.2, seed=3, max_tokens=80)
         page = await new_page(gateway.url)
         await show_sureness(page)
         turn = await answered(page, QUESTION)
@@ -63,7 +61,6 @@ async def test_each_piece_is_marked_by_its_probability(new_page):
         assert marked == [(piece, mark) for piece, mark in expected if mark]
         assert len({mark for _, mark in expected}) > 3, "a poor test: it was as sure of all of it"
         assert await turn.locator(".legend").is_visible()
-    await provider.aclose()
 
 
 async def odds(page):
@@ -74,9 +71,8 @@ async def odds(page):
     )
 
 
-async def test_the_odds_are_shown_to_a_mouse_to_the_keyboard_and_to_a_finger(new_page):
-    provider = MLXProvider()
-    async with running(provider) as gateway:
+async def test_the_odds_are_shown_to_a_mouse_to_the_keyboard_and_to_a_finger(new_page, embedded):
+    async with running(embedded) as gateway:
         page = await new_page(gateway.url, has_touch=True)
         await show_sureness(page)
         turn = await answered(page, QUESTION)
@@ -110,7 +106,6 @@ async def test_the_odds_are_shown_to_a_mouse_to_the_keyboard_and_to_a_finger(new
 
         await page.touchscreen.tap(*at)
         assert await odds(page) == rows
-    await provider.aclose()
 
 
 async def test_markdown_stays_markdown_and_code_is_marked_too(new_page):
@@ -129,9 +124,8 @@ async def test_markdown_stays_markdown_and_code_is_marked_too(new_page):
         assert await page.evaluate(MARKED) == []
 
 
-async def test_several_answers_are_marked_each_and_so_is_the_text_after_a_call(new_page):
-    provider = MLXProvider()
-    async with running(provider) as gateway:
+async def test_several_answers_are_marked_each_and_so_is_the_text_after_a_call(new_page, embedded):
+    async with running(embedded) as gateway:
         page = await new_page(gateway.url)
         await show_sureness(page)
         async with settings_of(page) as settings:
@@ -147,7 +141,6 @@ async def test_several_answers_are_marked_each_and_so_is_the_text_after_a_call(n
         turn = await answered(page, "What is 734 plus 58?")
         assert await turn.locator(".call .returned").text_content() == '{"result": 792}'
         assert await turn.locator(".call + .text[tabindex='0']").count() == 1
-    await provider.aclose()
 
 
 async def test_without_the_api_each_piece_is_an_element(new_page):

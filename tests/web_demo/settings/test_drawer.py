@@ -5,7 +5,6 @@ import re
 
 import pytest
 
-from provider import MLXProvider
 from provider.interface import GenerationError
 from provider.scripted import Fail, Say
 from tests.support.servers import eventually, running
@@ -111,9 +110,8 @@ async def choose_constraint(page, name, text=""):
         return await page.locator("#form-wrong").text_content()
 
 
-async def test_an_answer_satisfies_the_constraint_that_was_chosen(new_page):
-    provider = MLXProvider({"max_tokens": 60})
-    async with running(provider) as gateway:
+async def test_an_answer_satisfies_the_constraint_that_was_chosen(new_page, embedded):
+    async with running(embedded) as gateway:
         page = await new_page(gateway.url)
         async with settings_of(page) as settings:
             await settings.get_by_label("Longest answer").fill("60")
@@ -124,17 +122,14 @@ async def test_an_answer_satisfies_the_constraint_that_was_chosen(new_page):
         await choose_constraint(page, "Free text")
         turn = await answered(page, "Count from 3 to 9")
         assert "3, 4, 5" in await turn.locator(".text").text_content()
-    await provider.aclose()
 
 
-async def test_a_constraint_that_the_gateway_refuses_is_shown_as_any_error(new_page):
-    provider = MLXProvider({"max_tokens": 9})
-    async with running(provider) as gateway:
+async def test_a_constraint_that_the_gateway_refuses_is_shown_as_any_error(new_page, embedded):
+    async with running(embedded) as gateway:
         page = await new_page(gateway.url)
         await choose_constraint(page, "A pattern (regular expression)", "[a-z")
         await ask(page, "Hi")
         await wait_for_text(page, ".note", "response_format")
-    await provider.aclose()
 
 
 NO_CONSTRAINTS = [
@@ -251,14 +246,13 @@ async def several(page, count, tokens=400):
         await settings.get_by_label("Longest answer").fill(str(tokens))
 
 
-async def test_several_answers_come_at_once_and_the_one_that_is_kept_goes_on(new_page):
-    provider = MLXProvider()
-    async with running(provider) as gateway:
+async def test_several_answers_come_at_once_and_the_one_that_is_kept_goes_on(new_page, embedded):
+    async with running(embedded) as gateway:
         page = await new_page(gateway.url)
         sent = sent_by(page)
         await page.reload()
         await page.wait_for_selector('#state[data-state="open"]')
-        await several(page, 3)
+        await several(page, 3, tokens=120)
         await page.evaluate(
             """() => {
                 globalThis.seen = [];
@@ -294,12 +288,10 @@ async def test_several_answers_come_at_once_and_the_one_that_is_kept_goes_on(new
             await turn.get_by_label("Kept", exact=True).nth(0).is_disabled()
         )  # that is settled now
         assert (sent[0]["n"], "n" in sent[1]) == (3, False)
-    await provider.aclose()
 
 
-async def test_several_answers_can_be_stopped_and_the_first_is_kept(new_page):
-    provider = MLXProvider()
-    async with running(provider) as gateway:
+async def test_several_answers_can_be_stopped_and_the_first_is_kept(new_page, embedded):
+    async with running(embedded) as gateway:
         page = await new_page(gateway.url)
         sent = sent_by(page)
         await page.reload()
@@ -317,7 +309,6 @@ async def test_several_answers_can_be_stopped_and_the_first_is_kept(new_page):
         await several(page, 1, tokens=5)
         await answered(page, "Go on")
         assert sent[1]["messages"][1]["content"] == texts[0]
-    await provider.aclose()
 
 
 @pytest.mark.parametrize("whose", ["page", "user"])
