@@ -6,8 +6,8 @@ A pass takes as long as the device reads the weights, whatever the chunk; or, wi
 fixed time, a time for each token, and a time for each pair of a token and a token before it. These
 costs are fitted by recursive least squares: a Kalman filter whose state may drift, mostly in all
 costs at once, as when the machine gets slower. A pass that takes far longer than expected counts
-for little, unless several in a row do. That a shape which comes for the first time costs more must
-be known from elsewhere: nothing tells it from a fixed time while all shapes are new.
+for little, unless several in a row do. About what a shape that comes for the first time costs more
+must be known from elsewhere: nothing tells it from a fixed time while all shapes are new.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ MAX_SHAPES = 1 << 14  # shapes that are remembered
 # in each layer, a token one with each weight.
 PAIRS_TO_TOKENS = 3e-5
 
-NEW_SHAPE_RATE = 0.1  # weight of the newest pass of a new shape in what such a shape costs
+NEW_NOISE = 0.25  # relative deviation of what a new shape costs, from one to the next
+NEW_DOUBT = 0.3  # relative uncertainty of what is known of it from elsewhere
 
-LEAST, FIXED, TOKENS, PAIRS = COSTS = range(4)
+LEAST, FIXED, TOKENS, PAIRS, NEW = COSTS = range(5)
 # Units in which costs are kept, for numbers of similar size.
 TOKEN_UNIT = 1e3
 PAIR_UNIT = 1e6
@@ -46,7 +47,6 @@ class ChunkCost:
 
     def __init__(self) -> None:
         self.noise = MIN_NOISE  # usual deviation of a pass from the expected time, relative to it
-        self.new_shape = 0.0  # seconds by which a pass of a shape that was never read takes longer
         self.largest = 0  # tokens of the largest pass that was timed
         self._costs: Vector = []
         self._variance: list[Vector] = []  # covariance matrix of the costs
@@ -64,6 +64,18 @@ class ChunkCost:
     def least(self) -> float:
         """The seconds that a pass takes with the fewest tokens."""
         return self._costs[LEAST]
+
+    @property
+    def new_shape(self) -> float:
+        """The seconds by which a pass of a shape that was never read takes longer."""
+        return self._costs[NEW] if self._costs else 0.0
+
+    @new_shape.setter
+    def new_shape(self, seconds: float) -> None:
+        for i in COSTS:
+            self._variance[NEW][i] = self._variance[i][NEW] = 0.0
+        self._costs[NEW] = seconds
+        self._variance[NEW][NEW] = (NEW_DOUBT * seconds) ** 2
 
     def shapes(self, context: int) -> Mapping[tuple[int, int], None]:
         """Return the shapes `(tokens, rows)` of passes that were timed after `context` tokens."""
@@ -108,28 +120,32 @@ class ChunkCost:
         return self._costs[PAIRS] / PAIR_UNIT
 
     def learn(
-        self, tokens: int, context: int, seconds: float, rows: int = 1, *, repeated: bool = False
+        self,
+        tokens: int,
+        context: int,
+        seconds: float,
+        rows: int = 1,
+        *,
+        repeated: bool = False,
+        sure: bool = False,
     ) -> bool:
         """Record a pass over `tokens` tokens in all, of `rows` prompts, after `context` tokens.
 
-        `repeated` says that a pass of this shape was made that is not recorded. Returns whether the
-        time was an outlier.
+        `repeated` says that a pass of this shape was made that is not recorded, `sure` that the
+        time can be no outlier. Returns whether it was one.
         """
-        new = self.new_shape if self._remember(tokens, context, rows) and not repeated else 0.0
+        new = self._remember(tokens, context, rows) and not repeated and self.new_shape > 0
         pairs = tokens * (context + tokens / rows / 2)
-        line = [0.0, 1.0, tokens / TOKEN_UNIT, pairs / PAIR_UNIT]
+        line = [0.0, 1.0, tokens / TOKEN_UNIT, pairs / PAIR_UNIT, float(new)]
         self.largest = max(self.largest, tokens)
         if not self._costs:
             self._begin(line[TOKENS], seconds)
         self._wander()
-        self._fit(line, max(seconds - new, min(seconds, self._costs[LEAST])))
+        self._fit(line, seconds, sure=sure)
         self._bound_fixed()
         self._contexts_timed |= context > 0
         if not self._contexts_timed:
             self._assume_pairs()
-        if new:
-            error = seconds - new - max(_dot(line, self._costs), self._costs[LEAST])
-            self.new_shape += NEW_SHAPE_RATE * min(error, new)
         return self._streak != 0
 
     def _remember(self, tokens: int, context: int, rows: int) -> bool:
@@ -146,8 +162,8 @@ class ChunkCost:
     def _begin(self, tokens: float, seconds: float) -> None:
         """Guess the costs from the first pass, which had few tokens."""
         rate = seconds / (tokens + 1 / TOKEN_UNIT)
-        self._costs = [seconds, seconds, rate / 4, 0.0]
-        deviations = [seconds / 4, seconds, rate, 0.0]
+        self._costs = [seconds, seconds, rate / 4, 0.0, 0.0]
+        deviations = [seconds / 4, seconds, rate, 0.0, 0.0]
         self._variance = [[0.0] * len(COSTS) for _ in COSTS]
         for i, deviation in enumerate(deviations):
             self._variance[i][i] = deviation * deviation
@@ -161,35 +177,33 @@ class ChunkCost:
             self._variance[PAIRS][i] = self._variance[i][PAIRS] = 0.0
         self._variance[PAIRS][PAIRS] = usual * usual
 
-    def _fit(self, line: Vector, seconds: float) -> None:
+    def _fit(self, line: Vector, seconds: float, *, sure: bool) -> None:
         """Attribute a pass to its tokens, or to the least that a pass takes.
 
         The latter says of its tokens only that they take no longer.
         """
-        least = [1.0, 0.0, 0.0, 0.0]
-        if seconds > NEAR * self._costs[LEAST]:
-            self._update(line, seconds)
+        new, near = line[NEW], NEAR * self._costs[LEAST]
+        # What a new shape costs differs too much to tell the one from the other.
+        if (_dot(line, self._costs) if new else seconds) - new * self._costs[NEW] > near:
+            self._update(line, seconds, sure=sure)
             return
-        self._update(least, seconds)
-        if _dot(line, self._costs) > seconds:
+        self._update([1.0, 0.0, 0.0, 0.0, new], seconds, sure=sure)
+        if not new and _dot(line, self._costs) > seconds:
             gains, total = self._gains(line, LOOSE * seconds)
             self._correct(gains, seconds - _dot(line, self._costs), total)
 
     def _bound_fixed(self) -> None:
-        """Let the fixed part of a pass be no more than a pass takes with the fewest tokens.
-
-        Where new shapes are dear, it has to make up for what they cost more than usual.
-        """
+        """Let the fixed part of a pass be no more than a pass takes with the fewest tokens."""
         above = self._costs[FIXED] - self._costs[LEAST]
-        if above > 0 and not self.new_shape:
-            gains, total = self._gains([-1.0, 1.0, 0.0, 0.0], MIN_NOISE * self._costs[LEAST])
+        if above > 0:
+            gains, total = self._gains([-1.0, 1.0, 0.0, 0.0, 0.0], MIN_NOISE * self._costs[LEAST])
             self._correct(gains, -above, total)
 
     def _wander(self) -> None:
         """Let the costs be a little less certain than after the last pass."""
-        least, _, tokens, _ = self._costs
+        least, _, tokens, *_ = self._costs
         # A cost that was found to be nothing may still come to be something.
-        floors = [0.0, least / 10, least / 10, tokens / 100]
+        floors = [0.0, least / 10, least / 10, tokens / 100, 0.0]
         self._loosen(DRIFT)
         for i, (cost, floor) in enumerate(zip(self._costs, floors, strict=True)):
             self._variance[i][i] += (WANDER * max(cost, floor)) ** 2
@@ -200,19 +214,23 @@ class ChunkCost:
             for j, other in enumerate(self._costs):
                 row[j] += relative * relative * cost * other
 
-    def _update(self, features: Vector, seconds: float) -> None:
+    def _update(self, features: Vector, seconds: float, *, sure: bool) -> None:
         expected = _dot(features, self._costs)
         error = seconds - expected
-        gains, total = self._gains(features, self.noise * expected)
-        if self._is_streak(error / math.sqrt(total)):
+        new = features[NEW] * self._costs[NEW]
+        noise = math.hypot(self.noise * (expected - new), NEW_NOISE * new)
+        gains, total = self._gains(features, noise)
+        if not sure and self._is_streak(error / math.sqrt(total)):
             self._loosen(JOLT)
             for i, cost in enumerate(self._costs):
                 self._variance[i][i] += (JOLT * cost / 2) ** 2
-            gains, total = self._gains(features, self.noise * expected)
-        total *= max(1.0, error / (OUTLIER * math.sqrt(total)))
+            gains, total = self._gains(features, noise)
+        if not sure:
+            total *= max(1.0, error / (OUTLIER * math.sqrt(total)))
         self._correct(gains, error, total)
-        deviation = min(abs(error) / expected, OUTLIER * self.noise)
-        self.noise += NOISE_RATE * (max(deviation, MIN_NOISE) - self.noise)
+        if not new:
+            deviation = min(abs(error) / expected, OUTLIER * self.noise)
+            self.noise += NOISE_RATE * (max(deviation, MIN_NOISE) - self.noise)
 
     def _gains(self, features: Vector, noise: float) -> tuple[Vector, float]:
         """Return the covariances of the costs with a pass's time, and the variance of that time."""

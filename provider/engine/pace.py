@@ -39,6 +39,10 @@ MARGIN_COSTS = 1.2  # times as many tokens in a chunk for which no margin is kep
 # cost of the pass from a cost of its tokens.
 EXPLORE = 9
 
+# Times the least that a pass takes, below which a shorter one makes a gap hardly shorter, if it is
+# longer than allowed anyway. There is no telling yet how many tokens fit into the least.
+GAINLESS = 1.3
+
 STEPS = 7  # decode steps whose median time is expected of the next one
 
 MAX_TRIAL = 1024  # tokens of the largest pass that is timed when a model is loaded
@@ -63,6 +67,7 @@ class Pace:
         self._slowdown = slowdown
         self._steps: deque[float] = deque(maxlen=STEPS)  # seconds of the last decode steps
         self._trials: list[float] = []  # seconds of the passes that were timed at loading
+        self._tried: list[tuple[int, bool]] = []  # tokens of these, and if none can be an outlier
         self._first: list[float] = []  # seconds that the first pass of each took longer
         self._cost = ChunkCost()
         self._size = FIRST_CHUNK  # tokens of the last chunk that was chosen for its time
@@ -71,6 +76,7 @@ class Pace:
     def trials(self) -> Iterator[int]:
         """Yield sizes of passes to time when a model is loaded; each is answered by `tried`."""
         self._trials.clear()
+        self._tried.clear()
         self._first.clear()
         tokens, steep = 1, 0
         while tokens <= MAX_TRIAL and steep < 2:
@@ -78,12 +84,16 @@ class Pace:
             last, first = self._trials[-1], self._trials[0]
             steep += last > max(BRIEF_S, STEEP * first)
             tokens *= 16 if tokens == 1 else 4 if last <= FLAT * first else 2
+        # What larger passes have shown says of smaller ones how much of them was fixed.
+        for (tokens, sure), seconds in zip(self._tried, self._trials, strict=True):
+            self._cost.learn(tokens, 0, seconds, repeated=True, sure=sure)
 
     def tried(self, tokens: int, seconds: Sequence[float]) -> None:
         """Record passes at the beginning of a prompt: the first of its shape, and the next ones."""
-        first, usual = seconds[0], median(seconds)
+        first, usual, sure = seconds[0], median(seconds), len(seconds) > 1
         self._trials.append(usual)
-        self._cost.learn(tokens, 0, usual, repeated=True)
+        self._tried.append((tokens, sure))
+        self._cost.learn(tokens, 0, usual, repeated=True, sure=sure)
         if tokens > 1:  # no device plans anything for a single token
             self._first.append(first - usual)
             dear = min(self._first) > max(DEAR_S, DEAR * self._trials[0])
@@ -128,7 +138,7 @@ class Pace:
         step = median(self._steps) if self._steps else self._cost.least
         self._size = self._sized(self._room(active_models, step, context), context, step)
         explores = self._alike >= EXPLORE and self._cost.depends_on(self._size, context)
-        return max(MIN_CHUNK, self._size // 2) if explores else self._size
+        return self._size // 2 if explores else self._size
 
     def _room(self, active_models: int, step: float, context: int) -> float:
         """Return how many seconds of a gap a chunk may take, with a margin if it costs little."""
@@ -144,7 +154,8 @@ class Pace:
         cost, new = self._cost, self._cost.new_shape
         useful = self._useful(context, step + new)
         if cost.tokens_in(room - new, context) < useful:
-            room = new + max(cost.seconds(useful, context), FLAT * cost.least)
+            least = min(GAINLESS, self._slowdown / (self._slowdown - 1)) * cost.least
+            room = new + max(cost.seconds(useful, context), least)
         growth = max(2.0, (room - new) / cost.seconds(cost.largest, context))
         most = min(cost.tokens_in(room - new, context), growth * cost.largest)
         chunk = self._on_grid(most)

@@ -88,6 +88,24 @@ def test_what_a_new_shape_costs_is_taken_off_its_first_pass():
     assert not cost.shapes(150)
 
 
+def test_what_new_shapes_cost_may_differ_without_a_doubt_about_the_rest():
+    cost, numbers = taught(ChunkCost(), *SHORT), random.Random(1)
+    cost.new_shape = 0.06
+    before = cost.noise
+    for n in range(40):
+        cost.learn(100, 100 * n, seconds(100, 100 * n) + numbers.uniform(0.055, 0.110))
+    assert cost.new_shape == pytest.approx(0.0825, rel=0.15)
+    assert cost.seconds(100, 2000) == pytest.approx(seconds(100, 2000), rel=0.1)
+    assert cost.noise == before
+
+
+def test_a_time_that_is_sure_is_no_outlier_however_long_it_is():
+    for sure in (True, False):
+        cost = taught(ChunkCost(), *((n, 0) for n in (1, 16, 64)))
+        cost.learn(1024, 0, 30 * seconds(64), repeated=True, sure=sure)
+        assert (cost.seconds(1024, 0) > 25 * seconds(64)) is sure
+
+
 def test_several_prompts_of_a_pass_attend_to_their_own_tokens():
     one, many = taught(ChunkCost(), *SHORT, *LONG), taught(ChunkCost(), *SHORT, *LONG)
     many.learn(1024, 0, seconds(1024, rows=32), rows=32)

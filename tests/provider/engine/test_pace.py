@@ -150,19 +150,32 @@ def test_after_chunks_of_one_size_a_smaller_one_tells_what_a_pass_costs_by_itsel
     assert all(n == pytest.approx(max(sizes) / 2, abs=4) for n in smaller)
 
 
+def test_chunks_that_are_as_small_as_can_be_are_told_from_yet_smaller_ones():
+    pace, sizes = Pace(0.1), []
+    for tokens in pace.trials():  # as if all of it were the tokens
+        pace.tried(tokens, [0.02 * tokens] * 3)
+    for _ in range(60):
+        sizes.append(pace.budget(0))
+        pace.prefilled(sizes[-1], 0, 0.07 + 0.001 * sizes[-1])
+        pace.decoded(0.01)
+    assert sizes[0] == MIN_CHUNK
+    assert MIN_CHUNK // 2 in sizes
+    assert sizes[-1] > 5 * MIN_CHUNK
+
+
 def test_a_wrong_belief_about_what_is_fixed_is_given_up():
     pace, context = Pace(0.1), 0
     # As if all but the fixed cost had been timed while the machine was busy.
     for tokens in pace.trials():
         seconds = 0.05 + 0.006 * tokens
         pace.tried(tokens, [seconds] * 3)
-    first = pace.budget(0)
+    first, sizes = pace.budget(0), []
     for _ in range(100):
-        chunk = pace.budget(context)
-        pace.prefilled(chunk, context, 0.1 + chunk * 2e-5)
+        sizes.append(pace.budget(context))
+        pace.prefilled(sizes[-1], context, 0.1 + sizes[-1] * 2e-5)
         pace.decoded(0.005)
-        context += chunk
-    assert pace.budget(context) > 10 * first
+        context += sizes[-1]
+    assert max(sizes[-10:]) > 10 * first
 
 
 def test_trials_get_larger_until_a_pass_takes_its_time():
@@ -177,4 +190,4 @@ def test_a_shape_that_was_warmed_up_is_known_without_being_dear():
     before = pace._cost.new_shape
     pace.repeated(512, 1024, pass_time(512))
     assert (512, 1) in pace._cost.shapes(1024)
-    assert pace._cost.new_shape == before
+    assert pace._cost.new_shape == pytest.approx(before, rel=0.05)
