@@ -38,11 +38,14 @@ function blockElement(token) {
     case "text": // of an item without blank lines
       return fragmentOf(inline(token.tokens ?? [token]));
     case "checkbox":
-      return make("input", { type: "checkbox", disabled: true, checked: token.checked });
+      return checkbox(token.checked);
     default:
       return document.createTextNode(token.raw ?? "");
   }
 }
+
+/** @param {boolean} checked */
+const checkbox = (checked) => make("input", { type: "checkbox", disabled: true, checked, "aria-label": checked ? "Done" : "To do" });
 
 /** @param {Token[]} tokens */
 const blocks = (tokens) => tokens.map(blockElement).filter((made) => made !== null);
@@ -100,7 +103,7 @@ function inlineElement(token) {
     case "image":
       return linkTo(token.href, [unescaped(token.text) || "image"], token.raw);
     case "checkbox":
-      return make("input", { type: "checkbox", disabled: true, checked: token.checked });
+      return checkbox(token.checked);
     default:
       return document.createTextNode(token.type === "escape" ? token.text : unescaped(token.text ?? token.raw));
   }
