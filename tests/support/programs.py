@@ -23,6 +23,7 @@ import sys
 import tempfile
 import termios
 import types
+from contextlib import suppress
 from pathlib import Path
 
 from tests.support.timeouts import TIMEOUT
@@ -132,7 +133,8 @@ class Program:
 
     def send_signal(self, number):
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it ends just now
+                os.kill(self.pid, number)
 
     def poll(self):
         """Return the exit status as Popen has it, None while the program runs."""

@@ -52,6 +52,85 @@ def still_answers(text, expected):
     return Check("then answers", "rightly" if text == expected else "wrongly", text == expected)
 
 
+# Those that take long to start are first, so that others go on beside them.
+
+
+def png_of(width, height):
+    """Return an image of one colour in base64."""
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.new("RGB", (width, height), "navy").save(data, "PNG", compress_level=1)
+    return base64.b64encode(data.getvalue()).decode()
+
+
+@untimed("rest", "images of 8,000 by 8,000 and of 60,000 by 1 pixels, in some KB")
+async def big_images(bench):
+    from tests.support.tiny_vision import write_vision_model
+
+    model = write_vision_model(bench.new_folder() / "model", "llava")
+    served = await start(*BRIEF, "--model", model)
+    async with ending(served):
+        fields = {"prompt": "What is this?", "temperature": 0.0, "max_tokens": 40}
+        right, each = await answer_alone(served.port, None, fields)
+        question = Question(lambda _: fields, lambda _: right, each)
+        watch, answers = Watch(served.port, None, question, served.pid), {}
+
+        async def show():
+            for size in ((8000, 8000), (60_000, 1)):
+                shown = await asyncio.to_thread(png_of, *size)
+                files = [{"name": "big.png", "mime": "image/png", "data": shown}]
+                _, last = await asked(served.port, None, **fields, files=files)
+                answers[str(size)] = last.get("code") or last["finish_reason"]
+
+        await watch.during(show())
+    taken = watch.seen.memory / MIB
+    return [
+        Check("memory", f"{taken:.0f} MiB", taken <= 800, "at most 800 MiB"),
+        answers_right(watch.seen),
+        told(answers),
+    ]
+
+
+@untimed("rest", "40 frames of 32 answers under a limit of 2 GiB of address space")
+async def memory_limit(bench):
+    tokens = write_tokens(bench.new_folder() / "tokens.toml")
+    try:
+        served = await start("--token-file", tokens, program=limited("-v 2097152"))
+    except NotStartedError as error:
+        said = error.said[-120:]
+        holds = error.status is not None and error.status > 0 and "Traceback" not in error.said
+        return [Check("start", f"status {error.status}: {said}", holds, "a reason, no signal")]
+    async with ending(served):
+        attacker = await Attacker.ready("many_answers", served, 4.0)
+        answers = await attacker.attack()
+        alive = served.alive()
+        status = "lives" if alive else f"ended with {served.command.process.wait()}"
+        checks = [Check("the gateway", status, alive, "lives")]
+        checks.append(told(answers))
+        return checks
+
+
+@untimed("rest", "a temporary folder that others can write to, and what is compiled there")
+async def compiled_code(bench):
+    folder = bench.new_folder()
+    folder.chmod(0o1777)
+    # In a new interpreter: where it is forked, mlx has been imported with another environment.
+    served = await start(*BRIEF, env={**os.environ, "TMPDIR": str(folder)}, fresh=True)
+    async with ending(served):
+        await asked(served.port, None, **COUNTING)
+    code = [path for path in folder.rglob("*") if path.suffix in {".so", ".cpp"}]
+    exposed = [path for path in code if not _in_private(path, folder)]
+    said = f"{len(exposed)} files of code"
+    return [Check("where others can write", said, not exposed, "none")]
+
+
+def _in_private(path, folder):
+    """Return whether a folder on the way from `folder` to a file is its user's alone."""
+    between = [one for one in path.parents if folder in one.parents]
+    return any(stat.S_IMODE(one.stat().st_mode) == stat.S_IRWXU for one in between)
+
+
 # Constraints.
 
 
@@ -197,25 +276,6 @@ async def sigterm_in_a_prompt(bench):
     return await _sigterm_beside(served, frame)
 
 
-@untimed("rest", "40 frames of 32 answers under a limit of 2 GiB of address space")
-async def memory_limit(bench):
-    tokens = write_tokens(bench.new_folder() / "tokens.toml")
-    try:
-        served = await start("--token-file", tokens, program=limited("-v 2097152"))
-    except NotStartedError as error:
-        said = error.said[-120:]
-        holds = error.status is not None and error.status > 0 and "Traceback" not in error.said
-        return [Check("start", f"status {error.status}: {said}", holds, "a reason, no signal")]
-    async with ending(served):
-        attacker = await Attacker.ready("many_answers", served, 4.0)
-        answers = await attacker.attack()
-        alive = served.alive()
-        status = "lives" if alive else f"ended with {served.command.process.wait()}"
-        checks = [Check("the gateway", status, alive, "lives")]
-        checks.append(told(answers))
-        return checks
-
-
 @untimed("rest", "prefixes on disk that were cut off, altered and written by others")
 async def damaged_prefixes(bench):
     folder = bench.new_folder()
@@ -270,38 +330,6 @@ DAMAGE = (
     _header(b"\xff\xfe not JSON"),
     altered,
 )
-
-
-@untimed("rest", "images of 8,000 by 8,000 and of 60,000 by 1 pixels, in some KB")
-async def big_images(bench):
-    from PIL import Image
-
-    from tests.support.tiny_vision import write_vision_model
-
-    model = write_vision_model(bench.new_folder() / "model", "llava")
-    served = await start(*BRIEF, "--model", model)
-    async with ending(served):
-        fields = {"prompt": "What is this?", "temperature": 0.0, "max_tokens": 40}
-        right, each = await answer_alone(served.port, None, fields)
-        question = Question(lambda _: fields, lambda _: right, each)
-        watch, answers = Watch(served.port, None, question, served.pid), {}
-
-        async def show():
-            for size in ((8000, 8000), (60_000, 1)):
-                data = io.BytesIO()
-                Image.new("RGB", size, "navy").save(data, "PNG")
-                shown = base64.b64encode(data.getvalue()).decode()
-                files = [{"name": "big.png", "mime": "image/png", "data": shown}]
-                _, last = await asked(served.port, None, **fields, files=files)
-                answers[str(size)] = last.get("code") or last["finish_reason"]
-
-        await watch.during(show())
-    taken = watch.seen.memory / MIB
-    return [
-        Check("memory", f"{taken:.0f} MiB", taken <= 800, "at most 800 MiB"),
-        answers_right(watch.seen),
-        told(answers),
-    ]
 
 
 @untimed("rest", "paths of 300 and 60,000 characters, and of bytes that are no text")
@@ -372,26 +400,6 @@ async def token_file_of_bytes(bench):
         return [Check("start", f"status {error.status}", holds, "status 2, no traceback")]
     await served.end()
     return [Check("start", "it serves", False, "status 2")]
-
-
-@untimed("rest", "a temporary folder that others can write to, and what is compiled there")
-async def compiled_code(bench):
-    folder = bench.new_folder()
-    folder.chmod(0o1777)
-    # In a new interpreter: where it is forked, mlx has been imported with another environment.
-    served = await start(*BRIEF, env={**os.environ, "TMPDIR": str(folder)}, fresh=True)
-    async with ending(served):
-        await asked(served.port, None, **COUNTING)
-    code = [path for path in folder.rglob("*") if path.suffix in {".so", ".cpp"}]
-    exposed = [path for path in code if not _in_private(path, folder)]
-    said = f"{len(exposed)} files of code"
-    return [Check("where others can write", said, not exposed, "none")]
-
-
-def _in_private(path, folder):
-    """Return whether a folder on the way from `folder` to a file is its user's alone."""
-    between = [one for one in path.parents if folder in one.parents]
-    return any(stat.S_IMODE(one.stat().st_mode) == stat.S_IRWXU for one in between)
 
 
 # What holds.
