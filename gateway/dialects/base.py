@@ -67,6 +67,7 @@ class Opening:
     """
 
     subprotocol: str | None = None  # that was agreed
+    query: str = ""  # of the address that was dialled
     client: str | None = None
     owner: str | None = None
     waiting: Budget | None = None  # of requests whose prompts are not built; None for no bound
@@ -75,6 +76,8 @@ class Opening:
 class Dialect(Protocol):
     """The wire language of one connection."""
 
+    # Code and reason of the close frame after what is waiting; None while the connection goes on.
+    farewell: tuple[int, str] | None = None
     name: str  # shown in logs; the part after the last full stop is the label `codec` in metrics
 
     def greet(self, ready: Ready) -> Sequence[Message]:
@@ -99,8 +102,8 @@ class Dialect(Protocol):
     def next_requests(self) -> Sequence[Request]:
         """Return the requests that waited until now, in order.
 
-        Called after events of a follower were encoded, and after one that ends a generation or
-        belongs to none.
+        Called once the connection is open, after events of a follower were encoded, and after one
+        that ends a generation or belongs to none.
         """
         return ()
 

@@ -107,6 +107,7 @@ class Connection:
             tasks.append(asyncio.create_task(self._end_when_idle(self._settings.idle_timeout_s)))
         try:
             self._act(self._early)
+            self._ask_dialect()
             await self._read()
         finally:
             for task in tasks:
@@ -165,11 +166,7 @@ class Connection:
         """Close the connection, because its token is no longer valid, and begin nothing more."""
         if self.token is not None:
             self.token = replace(self.token, expires=now)
-        closing = asyncio.create_task(
-            self._close(CloseCode.NOT_AUTHENTICATED, "the token is no longer valid")
-        )
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+        self._close_soon(CloseCode.NOT_AUTHENTICATED, "the token is no longer valid")
 
     async def _end_when_idle(self, seconds: float) -> None:
         while True:
@@ -232,7 +229,12 @@ class Connection:
         for request in requests:
             self._carry_out(self._session.receive(request, time.monotonic()))
 
-    async def _close(self, code: CloseCode, reason: str) -> None:
+    def _close_soon(self, code: int, reason: str) -> None:
+        closing = asyncio.create_task(self._close(code, reason))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def _close(self, code: int, reason: str) -> None:
         await close(self._socket, self._settings.close_timeout_s, code, reason)
 
     async def _flush(self) -> None:
@@ -444,7 +446,7 @@ class Connection:
         if task is None:
             if isinstance(generation, Follower) and generation.over:
                 self._part(generation)
-            self._act(self._dialect.next_requests())
+            self._ask_dialect()
             return
         if task.waiting_bytes:
             task.leaving_bytes = 0
@@ -459,7 +461,14 @@ class Connection:
         if task.followers:
             task.tell_followers()
         if over:
-            self._act(self._dialect.next_requests())
+            self._ask_dialect()
+
+    def _ask_dialect(self) -> None:
+        """Carry out what the language asks for now, and close the connection if it says so."""
+        self._act(self._dialect.next_requests())
+        farewell = self._dialect.farewell
+        if farewell is not None and not self._closing:
+            self._close_soon(*farewell)
 
     def _start_watchdog(self) -> None:
         """Start the timer that bounds a write; one timer serves many writes."""

@@ -14,7 +14,7 @@ from gateway.dialects.base import Route
 from gateway.server.pages import Page, text_page
 from gateway.server.tokens import from_header
 
-__all__ = ["Routing", "path_of", "upgrade_required"]
+__all__ = ["Routing", "path_of", "query_of", "upgrade_required"]
 
 
 class Routing:
@@ -50,6 +50,11 @@ def path_of(request: Request) -> str:
         return urlsplit(request.path).path
     except ValueError:
         return ""
+
+
+def query_of(request: Request) -> str:
+    """Return the query of a request's target, which is well-formed, "" without one."""
+    return urlsplit(request.path).query
 
 
 def upgrade_required(route: Route) -> Page:

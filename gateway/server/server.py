@@ -55,7 +55,7 @@ from gateway.server.pages import (
     unless_known,
 )
 from gateway.server.reading import ClientRates, MeteredConnection, Turn
-from gateway.server.routing import Routing, path_of, upgrade_required
+from gateway.server.routing import Routing, path_of, query_of, upgrade_required
 from gateway.server.tokens import Token, Tokens
 from provider.interface import AbstractLLMInterface
 
@@ -301,6 +301,7 @@ class Gateway:
         assert route is not None, "a WebSocket is let in by its route alone"
         opening = Opening(
             client.subprotocol,
+            query=query_of(client.request),
             client=client_name(token, address),
             owner=token.name if token else None,
             waiting=self._generations.unbuilt,

@@ -6,7 +6,7 @@ from websockets.http11 import Request
 
 from gateway.dialects.base import Route
 from gateway.dialects.native import NativeDialect, codec_for
-from gateway.server.routing import Routing, upgrade_required
+from gateway.server.routing import Routing, query_of, upgrade_required
 
 
 def key_in(offered):
@@ -60,3 +60,8 @@ def test_a_plain_get_is_told_to_upgrade():
     page = upgrade_required(ROUTE)
     assert (page.status, page.body) == (426, b"talk here\n")
     assert page.headers()["Upgrade"] == "websocket"
+
+
+def test_a_request_has_a_query_or_none():
+    assert query_of(request("/talk?runId=a&offset=-1")) == "runId=a&offset=-1"
+    assert query_of(request("/talk")) == ""
