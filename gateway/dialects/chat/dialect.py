@@ -22,6 +22,7 @@ from gateway.dialects.chat.parts import Part, again
 from gateway.dialects.chat.writer import Writer
 from gateway.dialects.kept_runs import RUN_BYTES, KeptRun, KeptRuns, Reading, new_id
 from gateway.dialects.options import generate_frame, name_in, read_options
+from gateway.dialects.readings import OwnAnswers, Readings, Stream
 from gateway.dialects.refusals import Refused, said
 from gateway.protocol.codes import BadFrame, ErrorCode, NotAFrame
 from gateway.protocol.events import Event, Failed, Request
@@ -57,18 +58,15 @@ class Continued:
     before: list[Part] = field(default_factory=list)
 
 
-@dataclass(eq=False)
-class Stream:
+@dataclass(eq=False, kw_only=True)
+class ChatStream(Stream):
     """One request of the client and what it is told."""
 
     request_id: str
     chat_id: str
-    reading: Reading
     writer: Writer
     answer: Continued
     resumes: bool = False
-    begun: bool = False
-    stopped: bool = False
     size: int = 0  # bytes of what is kept to continue a message
     paths: dict[str, str] = field(default_factory=dict)  # of the options
     messages: list[str] = field(default_factory=list)  # the path of each
@@ -83,10 +81,9 @@ class ChatDialect(Dialect):
         self._limits = limits.frames
         self._client = opening.client
         self._kept = kept
-        self._streams: dict[str, Stream] = {}  # by the ids that their events have
-        self._by_request: dict[str, Stream] = {}
-        self._own: dict[str, Sequence[Message]] = {}  # answers that wait for their `Pong`
-        self._moving: set[Stream] = set()  # those that `next_requests` reads on
+        self._readings: Readings[ChatStream] = Readings(self, kept)
+        self._by_request: dict[str, ChatStream] = {}
+        self._own = OwnAnswers()
 
     def greet(self, ready: Ready) -> Sequence[Message]:
         """Return nothing; the client speaks first."""
@@ -94,8 +91,7 @@ class ChatDialect(Dialect):
 
     def close(self) -> None:
         """Leave what goes on without the connection."""
-        runs = [stream.reading.run for stream in self._streams.values()]
-        self._kept.leave(self, [run for run in runs if run is not None])
+        self._readings.close()
 
     # From the client.
 
@@ -165,12 +161,12 @@ class ChatDialect(Dialect):
         )
         answer = _continued(fields["messages"][-1], own)
         self._add(
-            Stream(
-                request_id,
-                chat_id,
+            ChatStream(
                 Reading(own),
-                Writer(request_id, answer.message_id),
-                answer,
+                request_id=request_id,
+                chat_id=chat_id,
+                writer=Writer(request_id, answer.message_id),
+                answer=answer,
                 paths=paths,
                 messages=prompt.paths,
                 size=len(json_text.encode(answer.before)) if answer.before else 0,
@@ -180,8 +176,7 @@ class ChatDialect(Dialect):
 
     def _to_stop(self, chat_id: str) -> Sequence[Request]:
         """Return what stops an earlier answer that nobody reads. Raises Refused if one is read."""
-        streams = self._streams.values()
-        if any(one.chat_id == chat_id and not one.stopped for one in streams):
+        if any(one.chat_id == chat_id and not one.stopped for one in self._readings.all):
             raise Refused(RUNNING, code=ErrorCode.DUPLICATE_ID)
         run = self._kept.find(self._client, chat_id)
         if run is None or run.ended:
@@ -201,54 +196,44 @@ class ChatDialect(Dialect):
         assert reading.run is not None
         answer: Continued = reading.run.context
         writer = Writer(request_id, answer.message_id, again(answer.before))
-        self._add(Stream(request_id, chat_id, reading, writer, answer, resumes=True))
+        self._add(
+            ChatStream(
+                reading,
+                request_id=request_id,
+                chat_id=chat_id,
+                writer=writer,
+                answer=answer,
+                resumes=True,
+            )
+        )
         return [request]
 
     def _abort(self, request_id: str) -> Sequence[Request]:
         stream = self._by_request.get(request_id)
-        if stream is None:
-            return ()
-        stream.stopped = True
-        if stream.reading.run is not None:
-            self._kept.forget(stream.reading.run)
-        return stream.reading.stop(self)
+        return () if stream is None else self._readings.stop(stream)
 
-    def _add(self, stream: Stream) -> None:
-        self._streams[stream.reading.id] = self._by_request[stream.request_id] = stream
+    def _add(self, stream: ChatStream) -> None:
+        self._readings.add(stream)
+        self._by_request[stream.request_id] = stream
 
     def _say(self, request_id: str, kind: str, **fields: Any) -> Ping:
         """Return the request after which a frame is sent."""
-        nonce = new_id("own")
-        frame = {"type": kind, "requestId": request_id, **fields}
-        self._own[nonce] = [Message(json_text.encode(frame), text=True)]
-        return Ping(nonce=nonce)
+        return self._own.say({"type": kind, "requestId": request_id, **fields})
 
     # To the client.
 
     def next_requests(self) -> Sequence[Request]:
         """Return the requests that read on where the first reader is another one now."""
-        requests: list[Request] = []
-        while self._moving:
-            stream = self._moving.pop()
-            earlier = stream.reading.id
-            requests += stream.reading.move(self)
-            del self._streams[earlier]
-            self._streams[stream.reading.id] = stream
-        return requests
+        return self._readings.next_requests()
 
     def encode(self, event: Event) -> Sequence[Message]:
         """Return the messages for an event."""
         if isinstance(event, Pong):
-            return self._own.pop(str(event.nonce), ())
-        stream = self._streams.get(event.id) if event.id is not None else None
+            return self._own.take(event)
+        stream = self._readings.of(event)
         if stream is None:
             return _of_no_stream(event)
-        reading, writer = stream.reading, stream.writer
-        number = getattr(event, "seq", None)
-        if number is not None:
-            reading.read(number)
-        if reading.follows and reading.must_move(self):
-            self._moving.add(stream)
+        writer = stream.writer
         match event:
             case Chunk():
                 return list(writer.text(event))
@@ -263,8 +248,8 @@ class ChatDialect(Dialect):
             case Failed():
                 return self._fail(stream, event)
 
-    def _start(self, stream: Stream, event: Started) -> Sequence[Message]:
-        reading, stream.begun = stream.reading, True
+    def _start(self, stream: ChatStream, event: Started) -> Sequence[Message]:
+        reading = stream.reading
         if reading.run is None and event.ticket is not None:
             reading.run = KeptRun(
                 self._client,
@@ -279,33 +264,26 @@ class ChatDialect(Dialect):
         first = [stream.writer.frame("start")] if stream.resumes else []
         return [*first, *stream.writer.start(event)]
 
-    def _end(self, stream: Stream, event: Done) -> Sequence[Message]:
+    def _end(self, stream: ChatStream, event: Done) -> Sequence[Message]:
         run = stream.reading.run
         if run is not None:
             run.ended = True
             if event.finish_reason == "cancelled":
                 self._kept.forget(run)
-        self._remove(stream)
+        self._readings.remove(stream)
+        self._by_request.pop(stream.request_id, None)
         return list(stream.writer.end(event))
 
-    def _fail(self, stream: Stream, event: Failed) -> Sequence[Message]:
-        reading = stream.reading
-        if stream.begun and not reading.follows and reading.must_move(self):
-            self._moving.add(stream)
+    def _fail(self, stream: ChatStream, event: Failed) -> Sequence[Message]:
+        if self._readings.goes_on(stream):
             return ()
-        self._remove(stream)
-        if reading.run is not None and event.code is not ErrorCode.RATE_LIMITED:
-            self._kept.forget(reading.run)
-        reading.refused(self)
+        forget = event.code is not ErrorCode.RATE_LIMITED
+        self._readings.fail(stream, forget=forget)
+        self._by_request.pop(stream.request_id, None)
         if stream.resumes and not stream.begun and event.code is ErrorCode.NOT_RESUMABLE:
             return [stream.writer.frame("no-active")]
         text = said(event, lambda name: name_in(stream.paths, stream.messages, name))
         return [stream.writer.frame("error", errorText=f"{event.code}: {text}")]
-
-    def _remove(self, stream: Stream) -> None:
-        del self._streams[stream.reading.id]
-        self._by_request.pop(stream.request_id, None)
-        self._moving.discard(stream)
 
 
 def _of_no_stream(event: Event) -> Sequence[Message]:

@@ -1,0 +1,120 @@
+"""What one connection reads of answers that can be resumed, and what it answers by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from gateway.dialects import json_text
+from gateway.dialects.base import Message
+from gateway.dialects.kept_runs import KeptRuns, Reading, new_id
+from gateway.protocol.events import Event, Request
+from gateway.protocol.frames import Ping, Pong, Started
+
+__all__ = ["OwnAnswers", "Readings", "Stream"]
+
+
+@dataclass(eq=False)
+class Stream:
+    """What a client is told of one answer."""
+
+    reading: Reading
+    begun: bool = False  # whether its `started` has come
+    stopped: bool = False  # whether its client has stopped it
+
+
+S = TypeVar("S", bound=Stream)
+
+
+class Readings(Generic[S]):
+    """The streams of a connection, by the ids that their events have there."""
+
+    def __init__(self, connection: object, kept: KeptRuns):
+        self._connection = connection
+        self._kept = kept
+        self._streams: dict[str, S] = {}
+        self._moving: set[S] = set()  # those that `next_requests` reads on
+
+    @property
+    def all(self) -> Sequence[S]:
+        """The streams that have not ended."""
+        return list(self._streams.values())
+
+    def add(self, stream: S) -> None:
+        """Add a stream."""
+        self._streams[stream.reading.id] = stream
+
+    def remove(self, stream: S) -> None:
+        """Remove a stream that has ended."""
+        self._streams.pop(stream.reading.id, None)
+        self._moving.discard(stream)
+
+    def of(self, event: Event) -> S | None:
+        """Return the stream that an event is for, None if there is none."""
+        stream = self._streams.get(event.id) if not isinstance(event, Pong) and event.id else None
+        if stream is None:
+            return None
+        reading, number = stream.reading, getattr(event, "seq", None)
+        if number is not None:
+            reading.read(number)
+        if reading.follows and reading.must_move(self._connection):
+            self._moving.add(stream)
+        if isinstance(event, Started):
+            stream.begun = True
+        return stream
+
+    def goes_on(self, stream: S) -> bool:
+        """Return whether a stream has only lost its answer to another connection."""
+        reading = stream.reading
+        if reading.follows or not stream.begun or not reading.must_move(self._connection):
+            return False
+        self._moving.add(stream)
+        return True
+
+    def fail(self, stream: S, *, forget: bool) -> None:
+        """Remove a stream that has failed; with `forget`, nobody resumes its answer."""
+        self.remove(stream)
+        if stream.reading.run is not None and forget:
+            self._kept.forget(stream.reading.run)
+        stream.reading.refused(self._connection)
+
+    def stop(self, stream: S) -> Sequence[Request]:
+        """Return the requests that stop the model."""
+        stream.stopped = True
+        if stream.reading.run is not None:
+            self._kept.forget(stream.reading.run)
+        return stream.reading.stop(self._connection)
+
+    def next_requests(self) -> Sequence[Request]:
+        """Return the requests that read on where the first reader is another one now."""
+        requests: list[Request] = []
+        while self._moving:
+            stream = self._moving.pop()
+            earlier = stream.reading.id
+            requests += stream.reading.move(self._connection)
+            del self._streams[earlier]
+            self._streams[stream.reading.id] = stream
+        return requests
+
+    def close(self) -> None:
+        """Leave what goes on without the connection."""
+        runs = [stream.reading.run for stream in self._streams.values()]
+        self._kept.leave(self._connection, [run for run in runs if run is not None])
+
+
+class OwnAnswers:
+    """Messages that no event of an answer causes; each is sent when its `Pong` comes."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, Sequence[Message]] = {}
+
+    def say(self, fields: dict[str, Any]) -> Ping:
+        """Return the request after which a message is sent."""
+        nonce = new_id("own")
+        self._waiting[nonce] = [Message(json_text.encode(fields), text=True)]
+        return Ping(nonce=nonce)
+
+    def take(self, pong: Pong) -> Sequence[Message]:
+        """Return the message that waited for a `Pong`."""
+        return self._waiting.pop(str(pong.nonce), ())

@@ -1,0 +1,84 @@
+import json
+
+from gateway.dialects.kept_runs import KeptRun, KeptRuns, Reading
+from gateway.dialects.readings import OwnAnswers, Readings, Stream
+from gateway.protocol.frames import Cancel, Chunk, Pong, Resume, Started
+
+SELF, OTHER = object(), object()
+BEGIN = Started(id="g", seq=0, model="m", prompt_tokens=1, cached_tokens=0)
+
+
+def reading(reader=SELF, **more):
+    kept = KeptRuns()
+    run = KeptRun("a", "c", "g", "ticket", reader)
+    kept.add(run)
+    readings = Readings(SELF, kept)
+    stream = Stream(Reading(more.pop("own", "g"), run, **more))
+    readings.add(stream)
+    return readings, stream, kept, run
+
+
+def test_an_event_finds_its_stream_and_moves_its_number_on():
+    readings, stream, _, run = reading()
+    assert readings.of(Chunk(id="x", seq=1, text="a")) is None
+    assert readings.of(Pong(nonce=1)) is None
+    assert readings.of(BEGIN) is stream
+    assert stream.begun
+    assert readings.of(Chunk(id="g", seq=7, text="a")) is stream
+    assert (stream.reading.seen, run.newest) == (7, 7)
+
+
+def test_what_another_connection_has_taken_over_is_followed():
+    readings, stream, _, run = reading()
+    assert not readings.goes_on(stream)
+    readings.of(BEGIN)
+    run.reader = OTHER
+    assert readings.goes_on(stream)
+    (request,) = readings.next_requests()
+    own = stream.reading.id
+    assert request == Resume(id=own, ticket="ticket", after=0, follow=True)
+    assert readings.of(Chunk(id=own, seq=1, text="a")) is stream
+    assert readings.next_requests() == []
+
+
+def test_a_follower_takes_over_after_all_events_that_came_together():
+    readings, stream, _, run = reading(OTHER, own="f", follows=True)
+    run.reader = None
+    for number in (4, 5):
+        assert readings.of(Chunk(id="f", seq=number, text="a")) is stream
+    assert readings.next_requests() == [
+        Resume(id="g", ticket="ticket", after=5),
+        Cancel(id="f"),
+    ]
+    assert readings.of(Chunk(id="g", seq=6, text="a")) is stream
+
+
+def test_what_failed_is_forgotten_or_left_to_others():
+    for forget in (True, False):
+        readings, stream, kept, run = reading()
+        readings.fail(stream, forget=forget)
+        assert readings.all == []
+        assert len(kept) == (0 if forget else 1)
+        assert run.reader is None
+
+
+def test_what_is_stopped_is_not_resumed():
+    readings, stream, kept, _ = reading()
+    assert readings.stop(stream) == [Cancel(id="g")]
+    assert stream.stopped
+    assert len(kept) == 0
+
+
+def test_a_connection_that_ends_leaves_its_answers():
+    readings, _, kept, run = reading()
+    readings.close()
+    assert run.reader is None
+    assert len(kept) == 1
+
+
+def test_an_own_answer_comes_with_its_pong_once():
+    own = OwnAnswers()
+    ping = own.say({"type": "a"})
+    (message,) = own.take(Pong(nonce=ping.nonce))
+    assert json.loads(message.data) == {"type": "a"}
+    assert own.take(Pong(nonce=ping.nonce)) == ()
