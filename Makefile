@@ -9,7 +9,6 @@ ARGS ?=
 FRAMEWORKS := .build/python-front-ends
 APPS := .build/front-ends
 CLIENTS := .build/clients
-NODE_CLIENTS := codex openai-node
 NPM := .build/npm
 MODEL =
 
@@ -60,7 +59,7 @@ test-front-ends: $(FRAMEWORKS)/ready $(APPS)/ready browser  ## Build and drive t
 	@sh tests/support/get_firefox.sh
 	$(PYTEST) -m front_ends tests/front_ends $(ARGS)
 
-test-clients: $(patsubst %,$(CLIENTS)/%/ready,$(NODE_CLIENTS) openai openai-agents pydantic-ai)  ## Run other people's clients, unmodified, against a gateway
+test-clients: $(patsubst %,$(CLIENTS)/%/ready,openai openai-agents openai-node pydantic-ai)  ## Run other people's clients, unmodified, against a gateway
 	$(PYTEST) -m clients tests/clients $(ARGS)
 
 test-real: $(VENV)/dev.ready browser  ## Run the tests that want a real model, on SmolLM2
@@ -177,9 +176,9 @@ $(CLIENTS)/%/ready: $(VENV)/dev.ready
 	$(BIN)/uv pip install --quiet --group clients-$* --python $(CLIENTS)/$*/bin/python
 	@touch $@
 
-$(NODE_CLIENTS:%=$(CLIENTS)/%/ready): $(CLIENTS)/%/ready: $(VENV)/dev.ready $(wildcard tests/clients/*/package*.json)
+$(CLIENTS)/openai-node/ready: $(VENV)/dev.ready $(wildcard tests/clients/openai-node/*.json)
 	@mkdir -p $(@D)
-	cp tests/clients/$*/package*.json $(@D)
+	cp tests/clients/openai-node/*.json $(@D)
 	$(BIN)/npm ci --prefix $(@D) --silent --no-audit --no-fund
 	@touch $@
 
