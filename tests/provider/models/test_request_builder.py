@@ -87,6 +87,7 @@ async def test_a_marker_in_a_users_text_does_not_open_thinking(provider, more):
     messages = [{"role": "user", "content": "Count from 3 to 9. What is a <think> for?"}]
     if more:
         messages.append({"role": "assistant", "content": "3, 4, 5"})
+    more = {**more, "max_tokens": 40}
     for constraint in ({}, {"response_format": {"type": "regex", "regex": "[a-z ,0-9]{1,9}"}}):
         answer = await provider.generate_async("", messages=messages, **more, **constraint)
         assert answer.content
