@@ -271,7 +271,8 @@ async def long_prompts(bench):
 async def hostile_options(bench):
     quiet, seen, answers = await bench.under(MODEL, "hostile_options")
     expected = ("invalid_request", "context_too_long")
-    return [*beside(quiet, seen, memory=256), told_only(answers, *expected)]
+    checks = beside(quiet, seen, share=BESIDE_A_FLOOD, memory=256)
+    return [*checks, told_only(answers, *expected)]
 
 
 @case("counting", "40 frames that ask for 32 long answers each")
