@@ -59,6 +59,17 @@ export async function open(root, app) {
   client.events.addEventListener("state", () => client.state === "open" && setTimeout(offer));
   parts.setups.append(...SETUPS.map(setupButton));
   setUp(SETUPS[0].lanes([]));
+  app.commands.add(() => (root.hidden ? [] : commands()));
+
+  /** @returns {import("../shell/commands.js").Command[]} */
+  function commands() {
+    return [
+      { id: "race-start", label: "Race", group: "Race", shown: "Enter", run: start },
+      { id: "race-stop", label: "Stop all lanes", group: "Race", shown: "Esc", run: stopAll },
+      { id: "race-lane", label: "Add a lane", group: "Race", keys: ["+"], run: () => parts.add.click() },
+      { id: "race-prompt", label: "Go to the prompt", group: "Race", keys: ["/"], run: () => parts.input.focus() },
+    ];
+  }
 
   const models = () => app.ready?.models ?? [];
 

@@ -23,8 +23,8 @@ export function hand(tape) {
   else location.hash = "#tape";
 }
 
-/** @param {HTMLElement} root */
-export async function open(root) {
+/** @param {HTMLElement} root @param {import("../shell/app.js").App} app */
+export async function open(root, app) {
   await useStyle("/wall/wall.css");
   const parts = layOut(root);
   /** @type {Tape | null} */
@@ -48,6 +48,10 @@ export async function open(root) {
   parts.openFile.addEventListener("click", () => parts.file.click());
   parts.save.addEventListener("click", () => tape && download(tape));
   parts.share.addEventListener("click", share);
+  app.commands.add(() => {
+    if (root.hidden || !tape) return [];
+    return [{ id: "tape-play", label: playing ? "Pause the tape" : "Play the tape", group: "Tape", shown: "Space", run: () => parts.play.click() }];
+  });
   root.addEventListener("drop", (event) => read(event.dataTransfer?.files[0]));
   document.addEventListener("keydown", (event) => {
     const within = event.target instanceof Element && event.target.closest("button, input, select, textarea");

@@ -34,7 +34,10 @@ export function createGrid(root, tiles, tap) {
   function onKey(event) {
     const from = indexOf(event.target);
     if (from < 0 || event.ctrlKey || event.metaKey) return;
-    if (event.key === "s" || event.key === "S") return tap(from, true);
+    if (event.key === "s" || event.key === "S") {
+      event.preventDefault(); // elsewhere it is a key of the page
+      tap(from, true);
+    }
     const last = tiles().length - 1;
     const to = { ArrowRight: from + 1, ArrowLeft: from - 1, ArrowDown: from + columns, ArrowUp: from - columns, Home: 0, End: last }[event.key];
     if (to === undefined) return;

@@ -37,6 +37,7 @@ export async function open(root, app) {
   let script = 0; // milliseconds of the page's own work in a frame, lately
   let shownAt = 0;
   let cutAt = 0;
+  let askedAgain = 0; // of those below, because they had not begun
   /** Stories that ran when the connection was lost. @type {Tile[]} */
   let wereLive = [];
   let fair = 0; // tokens a second of a story before a reader was slow
@@ -58,6 +59,19 @@ export async function open(root, app) {
     if (event.key === "Escape" && !root.hidden && !event.defaultPrevented) stopAll();
   });
   fill(FIRST);
+  app.commands.add(() => (root.hidden ? [] : commands()));
+
+  /** @returns {import("../shell/commands.js").Command[]} */
+  function commands() {
+    const running = live().length > 0;
+    return [
+      { id: "wall-start", label: running ? "Begin all stories anew" : "Begin all stories", group: "Wall", keys: ["b"], run: startAll },
+      { id: "wall-stop", label: "Stop all stories", group: "Wall", shown: "Esc", run: stopAll },
+      { id: "wall-plug", label: "Pull the plug", group: "Wall", keys: ["p"], run: cutSocket },
+      { id: "wall-slow", label: "Slow the reader of the focused tile", group: "Wall", shown: "s" },
+      { id: "wall-go", label: "Go from tile to tile", group: "Wall", shown: "← → ↑ ↓" },
+    ];
+  }
 
   /** Show a number of tiles; those that are there stay. @param {number} count */
   function fill(count) {
@@ -179,8 +193,10 @@ export async function open(root, app) {
     const run = client.generate({ messages: [{ role: "user", content: prompt }], max_tokens: MAX_TOKENS, window: WINDOW, ...model });
     const again = await tile.follow(run);
     if (!tiles.includes(tile)) return;
-    if (again) begin(tile, index);
-    else if (tile.state === "done" && parts.endless.checked) setTimeout(() => goOn(tile, index), AGAIN_MS);
+    if (again) {
+      askedAgain += 1;
+      begin(tile, index);
+    } else if (tile.state === "done" && parts.endless.checked) setTimeout(() => goOn(tile, index), AGAIN_MS);
   }
 
   /** @param {Tile} tile @param {number} index */
@@ -200,6 +216,7 @@ export async function open(root, app) {
     if (client.state === "waiting" && !cutAt) {
       cutAt = performance.now();
       wereLive = live();
+      askedAgain = 0;
       for (const tile of wereLive) tile.cut();
     } else if (client.state === "open" && cutAt) {
       const gap = performance.now() - cutAt;
@@ -211,8 +228,9 @@ export async function open(root, app) {
   /** @param {number} gap milliseconds without a connection */
   function sayResumed(gap) {
     const lost = wereLive.filter(({ state }) => state === "failed").length;
-    const kept = wereLive.length - lost;
-    parts.news.textContent = `${kept} resumed, ${lost} lost, after ${Math.round(gap)} ms without a connection.`;
+    const kept = wereLive.length - lost - askedAgain;
+    const again = askedAgain ? `${askedAgain} that had not begun asked again, ` : "";
+    parts.news.textContent = `${kept} resumed, ${again}${lost} lost, after ${Math.round(gap)} ms without a connection.`;
   }
 
   /** @param {string} rest how many tiles, and perhaps `start` */
@@ -272,7 +290,7 @@ function layOut(root) {
   const cached = make("b", {}, "–");
   const frames = make("b", {}, "–");
   const others = make("div", { class: "wall-figure others", hidden: true }, make("b"), make("span", {}, "others’ speed"));
-  const news = make("p", { class: "wall-news", role: "status" }, HINT, make("span", { class: "keys" }, KEYS));
+  const news = make("p", { class: "wall-news", role: "status" }, HINT, make("span", { class: "wall-keys" }, KEYS));
   const grid = make("div", { class: "tiles", role: "group", "aria-label": "Stories" });
   const start = make("button", { type: "submit", class: "primary" }, `Start ${FIRST}`);
   const plug = make("button", { type: "button", class: "plain", disabled: true }, "Pull the plug");
@@ -316,5 +334,5 @@ function choice(name, label, options, chosen) {
   const radios = options.map(([value, text]) =>
     make("label", {}, make("input", { type: "radio", name, value, checked: value === chosen }), make("span", {}, text)),
   );
-  return make("fieldset", { class: "choice" }, make("legend", {}, label), ...radios);
+  return make("fieldset", { class: "wall-choice" }, make("legend", {}, label), ...radios);
 }

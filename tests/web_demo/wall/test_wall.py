@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from provider.scripted import Gate, Prefill, Queue, Say
-from tests.support.servers import eventually
+from provider.scripted import Gate, Prefill, Queue, Say, ScriptedProvider
+from tests.support.servers import eventually, running
 from tests.web_demo.conftest import in_node, scripted_gateway, wait_for_text, wants_node
 
 HOSTILE = "<img src=x onerror='document.title = 1'> "
@@ -51,7 +51,11 @@ async def test_a_wall_shows_what_each_of_its_streams_does_and_stops_any_of_them(
         await wait_for_text(page, ".wall-said", "8 reading")
         wrote.set()
         await count_of(page, "writing", 8)
-        assert set(await page.locator(".tile-text").all_text_contents()) == {HOSTILE}
+        await page.wait_for_function(
+            "(text) => [...document.querySelectorAll('.tile-text')]"
+            ".every(({ textContent }) => textContent === text)",
+            arg=HOSTILE,
+        )
         await wait_for_text(page, ".wall-said", "8 writing")
         assert await page.locator(".cell[data-state=writing]").count() == 8
         assert await page.title() == "mlx-gateway"
@@ -69,24 +73,42 @@ async def test_a_wall_shows_what_each_of_its_streams_does_and_stops_any_of_them(
         await count_of(page, "slow", 1)
         await page.keyboard.press("s")
         await count_of(page, "writing", 6)
+        assert not await page.locator("#drawer").is_visible()  # `s` was the tile's alone
         await page.get_by_role("button", name="Stop all").click()
         await count_of(page, "stopped", 8)
         await eventually(lambda: not provider.live)
         await page.get_by_role("button", name="Start 8").wait_for()
 
 
+class Busy(ScriptedProvider):
+    """Begins five answers, and others once there is a place."""
+
+    def __init__(self):
+        super().__init__(script=[Say("word " * 40)], tokens_per_second=60)
+        self.asked = 0
+        self.place = asyncio.Event()
+
+    async def generate_async(self, *arguments, **options):
+        self.asked += 1
+        if self.asked > 5:
+            await self.place.wait()
+        return await super().generate_async(*arguments, **options)
+
+
 @pytest.mark.browser
 async def test_a_wall_whose_plug_is_pulled_loses_nothing(new_page):
-    async with scripted_gateway(Say("word " * 40), tokens_per_second=60) as gateway:
+    provider = Busy()
+    async with running(provider) as gateway:
         page = await new_page(f"{gateway.url}#wall/8/start")
-        await count_of(page, "writing", 8)
-        await page.get_by_role("button", name="Pull the plug").click()
-        await count_of(page, "cut", 8)
-        await wait_for_text(page, ".wall-news", "8 resumed, 0 lost")
-        gateway.provider.tokens_per_second = 1000
+        await count_of(page, "writing", 5)
+        await page.keyboard.press("p")
+        said = "5 resumed, 3 that had not begun asked again, 0 lost"
+        await wait_for_text(page, ".wall-news", said)
+        provider.place.set()
+        provider.tokens_per_second = 1000
         await count_of(page, "done", 8)
         assert set(await page.locator(".tile-text").all_text_contents()) == {"word " * 40}
-        assert len(gateway.provider.requests) == 8
+        assert (provider.asked, len(provider.requests)) == (11, 8)
         # Nothing is painted any more, and another room is not disturbed.
         await page.get_by_role("link", name="Chat").click()
         await page.get_by_label("Message", exact=True).wait_for()
