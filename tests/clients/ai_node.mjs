@@ -1,0 +1,120 @@
+// The AI SDK's own transport, unmodified, under its chat: `ai_node.mjs FOLDER URL TASK`, where FOLDER has its packages.
+// It prints JSON, a line a value.
+import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
+
+const [folder, url, task] = process.argv.slice(2);
+const { AbstractChat, WebSocketChatTransport, lastAssistantMessageIsCompleteWithToolCalls } = await import(
+  pathToFileURL(createRequire(`${folder}/package.json`).resolve("ai"))
+);
+
+const say = (value) => console.log(JSON.stringify(value));
+const token = `mlx-gateway.bearer.${Buffer.from("sesame").toString("base64url")}`;
+const transportOf = (body = {}) =>
+  new WebSocketChatTransport({ url, protocols: ["ai-sdk.v1", token], body });
+const textOf = (message) => message.parts.map((part) => (part.type === "text" ? part.text : "")).join("");
+
+/** What `useChat` is in Node: its chat, with a state of plain fields. */
+class Chat extends AbstractChat {
+  constructor(options) {
+    const messages = options.messages ?? [];
+    const state = {
+      ...{ status: "ready", error: undefined, messages },
+      pushMessage: (message) => state.messages.push(message),
+      popMessage: () => state.messages.pop(),
+      replaceMessage: (index, message) => (state.messages[index] = structuredClone(message)),
+      snapshot: structuredClone,
+    };
+    super({ id: "chat", ...options, state });
+  }
+  get text() {
+    return this.lastMessage ? textOf(this.lastMessage) : "";
+  }
+}
+
+/** Waits until `found()` is true. */
+const until = async (found) => {
+  while (!found()) await new Promise((resolve) => setTimeout(resolve, 2));
+};
+
+const TASKS = {
+  async text() {
+    const data = [];
+    const transport = transportOf({ maxOutputTokens: 20 });
+    const chat = new Chat({ transport, onData: (part) => data.push(part) });
+    await chat.sendMessage({ text: "Tell me a story" });
+    const first = structuredClone(chat.lastMessage);
+    say([chat.status, chat.text, first.parts.map((part) => part.type)]);
+    say(data.at(-1).data.usage.completion_tokens);
+    await chat.regenerate();
+    say([chat.messages.length, chat.text === textOf(first)]);
+    transport.close(); // after which the next request dials again
+    const again = new Chat({ transport, messages: chat.messages });
+    await again.resumeStream();
+    say([again.status, again.messages.length, again.text === chat.text]);
+    await new Chat({ id: "other", transport }).resumeStream();
+    transport.close();
+  },
+  async tools() {
+    const parameters = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
+    const tools = [{ name: "get_weather", description: "Weather of a city", inputSchema: parameters }];
+    const transport = transportOf({ tools });
+    const calls = [];
+    const chat = new Chat({
+      transport,
+      sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithToolCalls,
+      onToolCall({ toolCall: { toolCallId, toolName: tool, input } }) {
+        calls.push([tool, input]);
+        void chat.addToolOutput({ tool, toolCallId, output: { temperature: 21, sky: "clear" } });
+      },
+    });
+    await chat.sendMessage({ text: "What is the weather in Paris?" });
+    await until(() => chat.status === "ready" && chat.text);
+    say([calls, chat.text, chat.messages.length, chat.lastMessage.parts.map((part) => part.type)]);
+    transport.close();
+  },
+  async stop() {
+    const transport = transportOf();
+    const chat = new Chat({ transport });
+    void chat.sendMessage({ text: "hi" });
+    await until(() => chat.text === "a");
+    await chat.stop();
+    say(chat.status);
+    void chat.sendMessage({ text: "again" });
+    await until(() => chat.messages.length === 4 && chat.text === "a");
+    say(chat.status);
+    await chat.stop();
+    transport.close();
+  },
+  async resume() {
+    const left = transportOf();
+    const chat = new Chat({ transport: left });
+    void chat.sendMessage({ text: "hi" });
+    await until(() => chat.text === "a");
+    const messages = structuredClone(chat.messages);
+    const transport = transportOf();
+    const page = new Chat({ transport, messages });
+    void page.resumeStream();
+    await until(() => page.status === "streaming" && page.text === "a");
+    say([page.messages.length, page.lastMessage.id === messages[1].id]);
+    left.close();
+    await page.stop(); // of an answer that another page began
+    say(page.status);
+    transport.close();
+  },
+  async refused() {
+    const transport = transportOf({ temperature: 9 });
+    const chat = new Chat({ transport });
+    await chat.sendMessage({ text: "hi" });
+    say([chat.status, chat.error.message]);
+    const files = [{ type: "file", mediaType: "image/png", url: "https://a.example/x.png" }];
+    await chat.sendMessage({ text: "hi", files });
+    say([chat.status, chat.error.message]);
+    const stranger = new Chat({ transport: new WebSocketChatTransport({ url }) });
+    await stranger.sendMessage({ text: "hi" });
+    say([stranger.status, stranger.error.name]);
+    transport.close();
+  },
+};
+
+await TASKS[task]();

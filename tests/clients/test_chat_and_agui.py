@@ -1,0 +1,131 @@
+"""The AI SDK's transport on /v1/chat and TanStack AI's webSocket() on /v1/agui, in Node."""
+
+import asyncio
+
+import pytest
+
+from provider import MLXProvider
+from provider.scripted import Gate, Pause, Say, ScriptedProvider
+from tests.clients.programs import told
+from tests.clients.test_openai_responses import TOKENS
+from tests.support.servers import eventually, running
+from tests.support.timeouts import STARTING, TIMEOUT
+
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(STARTING + TIMEOUT)]
+
+
+@pytest.fixture(scope="module")
+def provider():
+    provider = MLXProvider({"temperature": 0.0, "max_tokens": 200})
+    yield provider
+    provider.close()
+
+
+def scripted(*script):
+    return ScriptedProvider(script=script, tokens_per_second=None)
+
+
+async def chat(gateway, task):
+    return await told("ai-node", "ai_node.mjs", f"ws://127.0.0.1:{gateway.port}/v1/chat", task)
+
+
+async def agui(gateway, task):
+    url = f"ws://127.0.0.1:{gateway.port}/v1/agui"
+    return await told("tanstack-node", "tanstack_node.mjs", url, task)
+
+
+async def test_usechat_streams_regenerates_and_resumes_a_text(provider):
+    async with running(provider, TOKENS) as gateway:
+        first, tokens, again, resumed = await chat(gateway, "text")
+    status, text, parts = first
+    assert (status, parts, tokens) == ("ready", ["step-start", "text"], 20)
+    assert len(text) > 50
+    assert again == [2, True]
+    assert resumed == ["ready", 2, True]
+
+
+async def test_usechat_calls_a_tool_and_goes_on_with_its_output(provider):
+    async with running(provider, TOKENS) as gateway:
+        ((calls, text, messages, parts),) = await chat(gateway, "tools")
+    assert calls == [["get_weather", {"city": "Paris"}]]
+    assert "21" in text
+    assert messages == 2
+    assert parts == ["step-start", "tool-get_weather", "step-start", "text"]
+
+
+async def test_usechat_stops_the_model():
+    provider = scripted(Say("a"), Pause(3600))
+    async with running(provider, TOKENS) as gateway:
+        assert await chat(gateway, "stop") == ["ready", "streaming"]
+        await eventually(lambda: not provider.live)
+        assert gateway._generations.metrics.ended["cancelled"] == 2
+
+
+async def test_usechat_resumes_what_another_page_began_and_stops_it():
+    provider = scripted(Say("a"), Pause(3600))
+    async with running(provider, TOKENS) as gateway:
+        assert await chat(gateway, "resume") == [[2, True], "ready"]
+        await eventually(lambda: not provider.live)
+
+
+async def test_usechat_shows_refusals(provider):
+    async with running(provider, TOKENS) as gateway:
+        value, file, stranger = await chat(gateway, "refused")
+    assert value[0] == file[0] == "error"
+    assert value[1].startswith("invalid_request: `body.temperature`: must be")
+    assert "`messages[1].parts[0].url`: must be a data URL" in file[1]
+    assert stranger == ["error", "TypeError"]
+
+
+async def test_tanstack_streams_several_turns_on_one_connection(provider):
+    async with running(provider, TOKENS) as gateway:
+        (status, text), turns = await agui(gateway, "text")
+    assert status == "ready"
+    assert len(text) > 50
+    assert turns == [4, 1]
+
+
+async def test_tanstack_runs_a_client_tool_by_an_interrupt(provider):
+    async with running(provider, TOKENS) as gateway:
+        ((calls, text),) = await agui(gateway, "tools")
+    assert calls == [{"city": "Paris"}]
+    assert "21" in text
+
+
+async def test_tanstack_stops_the_model():
+    provider = scripted(Say("a"), Pause(3600))
+    async with running(provider, TOKENS) as gateway:
+        assert await agui(gateway, "stop") == ["ready", 1]
+        await eventually(lambda: not provider.live)
+
+
+async def test_tanstack_reads_on_after_a_lost_connection():
+    lost = asyncio.Event()
+    provider = scripted(Say("a"), Gate(lost), Say("b"))
+    async with running(provider, TOKENS) as gateway:
+        task = asyncio.create_task(agui(gateway, "reconnect"))
+        opened = gateway._generations.metrics.opened
+        await eventually(lambda: task.done() or opened["agui"] == 2)
+        lost.set()
+        assert await task == [["ready", "ab", 2]]
+
+
+async def test_tanstack_joins_a_run_that_another_page_began():
+    joined = asyncio.Event()
+    provider = scripted(Say("a"), Gate(joined), Say("b"))
+    async with running(provider, TOKENS) as gateway:
+        task = asyncio.create_task(agui(gateway, "join"))
+        opened = gateway._generations.metrics.opened
+        await eventually(lambda: task.done() or opened["agui"] == 2)
+        joined.set()
+        kinds, error, closed = await task
+    assert (kinds[0], kinds[-1]) == ("RUN_STARTED", "RUN_FINISHED")
+    assert kinds.count("TEXT_MESSAGE_CONTENT") == 2
+    assert error == ["RUN_ERROR", "not_resumable"]
+    assert "1008" in closed
+
+
+async def test_tanstack_shows_refusals(provider):
+    async with running(provider, TOKENS) as gateway:
+        (errors,) = await agui(gateway, "refused")
+    assert "`forwardedProps.temperature`: must be" in errors[0]
