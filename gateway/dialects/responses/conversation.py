@@ -82,7 +82,8 @@ class Conversation:
     # Items.
 
     def _message(self, path: str, item: dict[str, Any]) -> None:
-        role = ROLES.get(item.get("role", ""))
+        given = item.get("role")
+        role = ROLES.get(given) if isinstance(given, str) else None
         if role is None:
             said = f"`{path}.role`: must be one of {', '.join(ROLES)}"
             raise Refused(said, f"{path}.role", "invalid_value")
@@ -95,14 +96,15 @@ class Conversation:
             self._add(path, {"role": role, "content": content})
 
     def _reasoning(self, path: str, item: dict[str, Any]) -> None:
-        parts = item.get("content") or item.get("summary") or ()
-        text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+        parts = item.get("content") or item.get("summary")
+        said = [part.get("text") for part in _dicts(parts)]
+        text = "".join(text for text in said if isinstance(text, str))
         if text:
             message = {"role": "assistant", "content": "", "reasoning_content": text}
             self._add(path, message)
 
     def _call(self, path: str, item: dict[str, Any]) -> None:
-        own, name = (_text(f"{path}.{field}", item.get(field)) for field in ("call_id", "name"))
+        own, name = (_name(f"{path}.{field}", item.get(field)) for field in ("call_id", "name"))
         arguments = item.get("arguments") or "{}"
         call = {
             "id": own,
@@ -129,6 +131,10 @@ ITEMS: dict[str, Callable[[Conversation, str, dict[str, Any]], None]] = {
 }
 
 
+def _dicts(given: Any) -> list[dict[str, Any]]:
+    return [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+
+
 def _plain_system(message: Message) -> bool:
     return message["role"] == "system" and isinstance(message["content"], str)
 
@@ -147,7 +153,7 @@ def _content(path: str, given: Any) -> str | list[Part]:
 
 def _part(path: str, part: Any) -> Part:
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind in TEXTS:
+    if isinstance(kind, str) and kind in TEXTS:
         return {"type": "text", "text": _text(f"{path}.{TEXTS[kind]}", part.get(TEXTS[kind]))}
     if kind == "input_image":
         return _image(f"{path}.image_url", part.get("image_url"))
@@ -182,3 +188,9 @@ def _text(path: str, value: Any) -> str:
     if not isinstance(value, str):
         raise Refused(f"`{path}`: must be a string", path, "invalid_type")
     return value
+
+
+def _name(path: str, value: Any) -> str:
+    if not value:
+        raise Refused(f"`{path}`: must not be empty", path, "invalid_value")
+    return _text(path, value)

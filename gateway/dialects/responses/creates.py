@@ -221,9 +221,9 @@ def _choice(given: str | dict[str, Any] | None) -> str | dict[str, Any]:
     raise Refused(f"`tool_choice`: {said}", "tool_choice", "unsupported_value")
 
 
-def _allowed(choice: str | dict[str, Any]) -> set[Any] | None:
+def _allowed(choice: str | dict[str, Any]) -> list[str] | None:
     """Return the names of allowed tools, None for all."""
     if isinstance(choice, str) or choice["type"] != "allowed_tools":
         return None
     named = (tool.get("name") for tool in choice["tools"] if isinstance(tool, dict))
-    return {name for name in named if isinstance(name, str)}
+    return [name for name in named if isinstance(name, str)]

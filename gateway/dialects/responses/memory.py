@@ -20,6 +20,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.dialects import json_text
+
 __all__ = ["Kept", "Memory", "Place"]
 
 KEPT_BYTES = 1024  # of a response beside its messages, about
@@ -43,7 +45,7 @@ class Kept:
     stream_id: str | None
     stored: bool
     parent: Kept | None
-    packed: bytes  # its own messages in msgpack
+    packed: bytes  # its own messages in JSON
     used_at: float  # seconds
     users: int = 0  # the table below, and its successors
 
@@ -59,7 +61,7 @@ class Kept:
         while one is not None:
             line.append(one)
             one = one.parent
-        return [message for one in reversed(line) for message in msgspec.msgpack.decode(one.packed)]
+        return [message for one in reversed(line) for message in msgspec.json.decode(one.packed)]
 
 
 class Memory:
@@ -90,7 +92,7 @@ class Memory:
         now: float,
     ) -> None:
         """Keep a response that has ended; `messages` are its input and its output."""
-        packed = msgspec.msgpack.encode(list(messages))
+        packed = json_text.encode(list(messages))
         kept = Kept(own, place, stream_id, stored, parent, packed, now)
         self._use(kept)
         self._kept[own] = kept

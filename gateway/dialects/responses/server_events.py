@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
     "ArgumentsDelta",
@@ -163,8 +163,8 @@ class Response(Struct, frozen=True, kw_only=True):
     store: bool = True
     temperature: float | None = None
     text: dict[str, Any]
-    tool_choice: Raw
-    tools: Raw
+    tool_choice: str | dict[str, Any] = "auto"
+    tools: list[dict[str, Any]] = []
     top_logprobs: int = 0
     top_p: float | None = None
     presence_penalty: float = 0.0

@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from gateway.dialects import json_text
 from gateway.dialects.responses.answer import Answer
 from gateway.dialects.responses.conversation import Conversation
 from gateway.dialects.responses.creates import (
@@ -144,8 +143,8 @@ class Turn:
             store=self.stored,
             temperature=create.temperature,
             text={**PLAIN_TEXT, **{k: v for k, v in text.items() if v is not None}},
-            tool_choice=msgspec.Raw(json_text.encode(tools.choice)),
-            tools=msgspec.Raw(json_text.encode(tools.shown)),
+            tool_choice=tools.choice,
+            tools=tools.shown,
             top_logprobs=create.top_logprobs or 0,
             top_p=create.top_p,
             presence_penalty=create.presence_penalty or 0.0,

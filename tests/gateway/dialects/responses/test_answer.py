@@ -5,14 +5,7 @@ from gateway.dialects.responses.answer import Answer, new_id
 from gateway.dialects.responses.server_events import ErrorBody, Response
 from gateway.protocol.frames import Chunk, Done, Timing, ToolCall, Usage
 
-HEAD = Response(
-    id="resp_1",
-    created_at=1.0,
-    model="m",
-    text={},
-    tool_choice=msgspec.Raw(b'"auto"'),
-    tools=msgspec.Raw(b"[]"),
-)
+HEAD = Response(id="resp_1", created_at=1.0, model="m", text={})
 USED = Usage(prompt_tokens=3, completion_tokens=5, cached_tokens=2, reasoning_tokens=1)
 WHY = ErrorBody(type="server_error", code="model_error", message="broken")
 

@@ -61,7 +61,7 @@ def read(given, earlier=(), instructions=None):
             [said("assistant", "a"), said("assistant", "b")],
             [said("assistant", "a"), said("assistant", "b")],
         ),
-        ([THOUGHT, {**THOUGHT, "encrypted_content": "x"}], []),
+        ([THOUGHT, {**THOUGHT, "encrypted_content": "x"}, {**THOUGHT, "content": [3]}], []),
     ],
 )
 def test_items_become_messages(given, messages):
@@ -109,6 +109,9 @@ def test_an_output_may_answer_a_call_of_an_earlier_response():
         ({"type": ["message"]}, "input[0].type"),
         ({"type": "item_reference", "id": "x"}, "input[0].type"),
         (said("judge", "x"), "input[0].role"),
+        (said(["user"], "x"), "input[0].role"),
+        (said("user", [{"type": ["text"]}]), "input[0].content[0].type"),
+        ({**CALL, "name": ""}, "input[0].name"),
         (said("user", 3), "input[0].content"),
         (said("user", [3]), "input[0].content[0].type"),
         (said("user", [{"type": "input_audio"}]), "input[0].content[0].type"),

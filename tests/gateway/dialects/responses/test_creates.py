@@ -144,3 +144,9 @@ def test_a_choice_among_tools(choice, called, names):
     tools = read_tools(read_create({"tools": [ADD, SUB], "tool_choice": choice}))
     assert tools.called == called
     assert [tool["name"] for tool in tools.asked] == names
+
+
+def test_a_tool_with_an_odd_name_is_not_among_the_allowed():
+    choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"name": []}, ADD]}
+    tools = read_tools(read_create({"tools": [{"name": []}, ADD], "tool_choice": choice}))
+    assert [tool["name"] for tool in tools.asked] == ["add"]

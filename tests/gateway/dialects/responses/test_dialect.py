@@ -192,6 +192,14 @@ async def test_steering_is_refused_with_what_it_was():
     assert event["steer"] == {"input": "left", "previous_response_id": "resp_1"}
 
 
+async def test_a_model_that_says_half_a_character_is_read_and_continued():
+    async with running(scripted(Say("\ud800x"))) as gateway, responding(gateway) as client:
+        end = (await client.create("hi"))[-1]["response"]
+        assert text_of(end) == "?x"
+        end = (await client.create("and?", previous_response_id=end["id"]))[-1]
+        assert end["type"] == "response.completed"
+
+
 # Cancelling.
 
 
