@@ -116,5 +116,5 @@ def test_several_prompts_of_a_pass_attend_to_their_own_tokens():
 def test_no_more_than_so_many_shapes_are_remembered():
     cost = taught(ChunkCost(), *SHORT)
     for tokens in range(1, MAX_SHAPES + 10):
-        cost.learn(10, tokens, 0.03)
+        cost._remember(10, tokens, 1)
     assert sum(len(cost.shapes(context)) for context in range(MAX_SHAPES + 10)) <= MAX_SHAPES
