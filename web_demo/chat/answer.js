@@ -10,7 +10,7 @@ import { createColumn } from "./column.js";
 import { createLifeline } from "./lifeline.js";
 import { remedyOf } from "./remedies.js";
 
-const PAINT_MS = 30; // between two paintings of new text; a reader sees no difference
+const PAINT_MS = 40; // between two paintings of new text; a reader sees no difference
 const IDLE_MS = 700; // without new text, after which the caret says that more may come
 let groups = 0; // number of groups of radio buttons; each group needs a name of its own
 
@@ -29,8 +29,11 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
   const json = Boolean(response_format?.type.startsWith("json"));
   let columns = Array.from({ length: n }, () => createColumn(json, logprobs));
   const life = createLifeline(find(".figures", root), n, !find("#models").hidden);
+  let waits = false; // for the time, or the frame, of the next painting
   let frame = 0;
   let paintedAt = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let idle;
   for (const column of columns) find(".columns", root).append(column.root);
@@ -52,14 +55,17 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
     }
   }
 
-  /** Show the new text, unless that was done just before. @param {number} now */
-  function paint(now) {
-    if (now - paintedAt < PAINT_MS) {
-      frame = requestAnimationFrame(paint);
-      return;
-    }
-    frame = 0;
-    paintedAt = now;
+  /** Show the new text soon; each frame that the page asks for costs, even if it changes little. */
+  function paintSoon() {
+    if (waits) return;
+    waits = true;
+    timer = setTimeout(() => (frame = requestAnimationFrame(paint)), Math.max(0, paintedAt + PAINT_MS - performance.now()));
+  }
+
+  function paint() {
+    waits = false;
+    paintedAt = performance.now();
+    flow();
     follower.grow(() => columns.forEach((column) => column.paint()));
   }
 
@@ -67,13 +73,19 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
   function flow() {
     root.classList.remove("idle");
     clearTimeout(idle);
-    idle = setTimeout(() => root.classList.add("idle"), IDLE_MS);
+    idle = setTimeout(rest, IDLE_MS);
+  }
+
+  function rest() {
+    root.classList.add("idle");
+    for (const column of columns) column.mark();
   }
 
   function settle() {
     cancelAnimationFrame(frame);
+    clearTimeout(timer);
     clearTimeout(idle);
-    frame = 0;
+    waits = false;
     follower.grow(() => columns.forEach((column) => column.end()));
     root.classList.remove("streaming", "idle", "cut");
   }
@@ -171,7 +183,8 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
     /** @param {import("../client.js").Progress} progress */
     progress(progress) {
       life.record.progress(progress);
-      life.later();
+      if ("done" in progress && !("loading" in progress)) life.later();
+      else life.draw();
     },
     /** What came before a connection was lost comes again. */
     resumed() {
@@ -184,8 +197,7 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
       life.record.token(performance.now(), chunk.text.length);
       columns[chunk.choice ?? 0]?.add(chunk);
       life.later();
-      flow();
-      frame ||= requestAnimationFrame(paint);
+      paintSoon();
     },
     /** @param {import("../client.js").ToolCall} call @param {string} delta */
     call(call, delta) {

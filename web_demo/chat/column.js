@@ -8,6 +8,8 @@ import { marked, piecesOf, watchPieces } from "./sureness.js";
 import { createCard } from "../tools/tools.js";
 import { duration } from "./life.js";
 
+const MARK_MS = 250;
+
 /**
  * @typedef {string | import("./sureness.js").Piece} Waiting text that is not shown yet, or
  *   a piece of text with its log-probabilities
@@ -40,6 +42,7 @@ export function createColumn(verbatim, sureness) {
   let thoughtAt = 0; // when the shown thinking began; 0 once it has ended
   let thoughtFor = 0; // milliseconds, of all thinking that has ended
   let said = "";
+  let markedAt = 0;
   text.classList.toggle("markdown", !plain);
 
   /** Return the card of a call, or add one; later text goes below it. @param {number} index */
@@ -120,16 +123,22 @@ export function createColumn(verbatim, sureness) {
     watchPieces(text);
   }
 
-  /** Let the marks follow the text. */
+  /** Let the marks follow the text, some times a second: each change of a mark makes the browser look at all of them. */
   function place() {
+    if (odds && performance.now() - markedAt >= MARK_MS) mark();
+  }
+
+  function mark() {
+    if (!odds) return;
+    markedAt = performance.now();
     const { roots, fixed } = view?.blocks() ?? { roots: [text], fixed: 0 };
-    odds?.place(roots, fixed);
+    odds.place(roots, fixed);
   }
 
   /** Show all of the text; nothing comes after it. */
   function end() {
     view?.end();
-    place();
+    mark();
   }
 
   /** @param {import("../client.js").Chunk} chunk */
@@ -163,6 +172,8 @@ export function createColumn(verbatim, sureness) {
     root,
     add,
     paint,
+    /** Let the marks follow all of the text that is shown. */
+    mark,
     /** Show all of the text; nothing comes after it. */
     end() {
       paint();
