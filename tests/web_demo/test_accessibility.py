@@ -168,6 +168,33 @@ async def other_states(page, script):
         yield f"room: {room}"
 
 
+async def busy_states(page):
+    """Go through the rooms and drawers while something happens in them."""
+    await page.evaluate("() => { location.hash = 'wall/8'; }")
+    await page.get_by_label("Prompt for every tile").fill("half")
+    await page.locator("#wire-button").click()
+    await page.locator(".wire-empty").wait_for()
+    await page.get_by_role("button", name="Start 8").click()
+    await page.locator(".tile[data-state=writing]").nth(7).wait_for()
+    await page.locator(".tile-act").nth(1).click()
+    await page.locator(".tile[data-state=stopped]").wait_for()
+    await page.locator(".tile-act").nth(2).press("s")
+    await page.locator(".tile[data-state=slow]").wait_for()
+    yield "a wall of streams, and their frames"
+    await page.locator(".wire-row:visible").last.click()
+    yield "a frame"
+    await page.get_by_role("button", name="Code", exact=True).click()
+    yield "a program"
+    await page.get_by_role("button", name="Replay").click()
+    await page.locator("#room-tape .tile[data-state=writing]").first.wait_for()
+    yield "a tape"
+    await page.locator("#wire-button").click()
+    await page.evaluate("() => { location.hash = 'race/markdown'; }")
+    await page.get_by_role("button", name="Race", exact=True).click()
+    await page.locator(".lane[data-state=done]").nth(2).wait_for()
+    yield "a race that has ended"
+
+
 async def found_in(page, states):
     found = {}
     async for name in states:
@@ -188,6 +215,8 @@ async def test_every_state_is_accessible_in_both_colours(new_page, scheme):
     async with page_of(new_page, color_scheme=scheme) as (page, script):
         found = await found_in(page, usual_states(page))
         found |= await found_in(page, other_states(page, script))
+        script.gate.clear()
+        found |= await found_in(page, busy_states(page))
     assert not found, json.dumps(found, indent=1)
 
 
