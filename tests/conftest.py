@@ -1,5 +1,6 @@
 """What all tests share: property tests without deadlines, Ctrl-C, and a browser."""
 
+import gc
 import inspect
 import os
 import signal
@@ -38,6 +39,12 @@ def pytest_generate_tests(metafunc):
 def pytest_collection_modifyitems(items):
     for item in items:
         share_loop(item)
+
+
+def pytest_collection_finish():
+    """Keep the garbage collector from what is imported, which lives as long as the process."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_asyncio_loop_factories(config, item):

@@ -80,8 +80,9 @@ def errors():
     """What `serve` shows the user; what it sets of logging and garbage collection is undone."""
     root, own = logging.getLogger(), [logging.getLogger(n) for n in (*logs.OWN, logs.LIBRARY)]
     handlers, levels = root.handlers[:], [one.level for one in (root, *own)]
+    gc.unfreeze()  # what the tests have frozen
     yield Console(file=io.StringIO())
-    gc.unfreeze()
+    gc.freeze()
     root.handlers[:] = handlers
     for one, level in zip((root, *own), levels, strict=True):
         one.setLevel(level)
