@@ -49,7 +49,7 @@ class RouteLimits:
 
 
 class Budget(Protocol):
-    """Bytes of requests that wait, of which each client may have a share."""
+    """Bytes of requests in memory, of which each client may have a share."""
 
     def fits(self, client: str | None, size: int) -> bool:
         """Return whether a client may have so many bytes more."""
@@ -70,7 +70,7 @@ class Opening:
     query: str = ""  # of the address that was dialled
     client: str | None = None
     owner: str | None = None
-    waiting: Budget | None = None  # of requests whose prompts are not built; None for no bound
+    waiting: Budget | None = None  # of requests that are held in memory; None for no bound
 
 
 class Dialect(Protocol):

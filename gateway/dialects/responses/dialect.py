@@ -56,6 +56,8 @@ PATH = "/v1/responses"
 EARLY = 4096  # characters in which the lane of a message is found without decoding it
 STREAM_ID = re.compile(r'"stream_id"\s*:\s*"([A-Za-z0-9_.-]{1,256})"')
 MAX_TOLD = 64  # types of tools that are logged of a connection
+MAX_QUOTED = 64  # characters of a field's name in an error
+MAX_STEER = 4096  # characters of a `response.steer` that are sent back, and wait for the client
 
 
 class ResponsesDialect(Dialect):
@@ -74,7 +76,7 @@ class ResponsesDialect(Dialect):
         self._budget, self._client = opening.waiting, opening.client
         self._memory = memory
         self._place = Place(object(), opening.owner, opening.client)
-        self._clock = clock
+        self._clock = clock  # seconds since 1970
         self._lanes: Lanes[Turn] = Lanes(min(MAX_ACTIVE, limits.generations))
         self._running: dict[str, tuple[Turn, Answer]] = {}  # by their ids
         self._again: list[Turn] = []  # those whose prompt was too long, and is shorter now
@@ -123,7 +125,7 @@ class ResponsesDialect(Dialect):
             case "response.cancel":
                 return self._cancel(fields)
             case "response.steer":
-                return self._steer(fields)
+                return self._steer(fields if len(message) <= MAX_STEER else {})
             case str():
                 return ()  # `response.processed` of Codex, and what may come
         said = "a message must be a JSON object with a `type`"
@@ -137,18 +139,17 @@ class ResponsesDialect(Dialect):
         except Refused as refused:
             return [self._say([_error(refused, turn.stream_id)])]
         self._read(turn, fields)
+        self._count(turn, size)
         self._lanes.add(turn)
-        requests = self.next_requests()
-        if turn in self._lanes.waiting:
-            self._count(turn, size)
-        return requests
+        return self.next_requests()
 
     def _read(self, turn: Turn, fields: dict[str, Any]) -> None:
         previous = fields.get("previous_response_id")
         turn.previous = previous if isinstance(previous, str) else None
         deep = values.too_deep(fields, self._limits.depth)
         if deep is not None:
-            turn.refuse(Refused(f"`{deep}`: nested deeper than {self._limits.depth}", deep))
+            name = deep[:MAX_QUOTED]
+            turn.refuse(Refused(f"`{name}`: nested deeper than {self._limits.depth}", name))
             return
         try:
             turn.read(fields)
@@ -172,7 +173,8 @@ class ResponsesDialect(Dialect):
             message="a response can't be steered; send its successor as `response.create`",
         )
         names = ("input", "previous_response_id")
-        return [self._say([SteerFailed(error=error, steer={n: fields.get(n) for n in names})])]
+        steer = {name: fields.get(name) or "" for name in names}
+        return [self._say([SteerFailed(error=error, steer=steer)])]
 
     # Turns.
 
@@ -187,7 +189,7 @@ class ResponsesDialect(Dialect):
 
     def _begin(self, turn: Turn) -> Request:
         if turn.previous is not None:
-            turn.parent = self._memory.find(turn.previous, self._place, self._clock())
+            turn.parent = self._memory.find(turn.previous, self._place, time.monotonic())
         answer = turn.answer(self._model, self._clock)
         self._running[turn.id] = turn, answer
         self._tell_left_out(turn)
@@ -233,7 +235,6 @@ class ResponsesDialect(Dialect):
             case ToolCall():
                 return _messages(answer.add_call(event))
             case Started():
-                self._uncount(turn)
                 return _messages(answer.start(event.model))
             case Queued() | Loading():
                 return _messages(answer.wait())
@@ -292,7 +293,7 @@ class ResponsesDialect(Dialect):
             place=self._place,
             stream_id=turn.stream_id,
             stored=turn.stored,
-            now=self._clock(),
+            now=time.monotonic(),
         )
 
     def _forget_parent(self, turn: Turn) -> None:
@@ -302,14 +303,14 @@ class ResponsesDialect(Dialect):
             self._memory.forget(parent)
 
     def _count(self, turn: Turn, size: int) -> None:
-        """Count what a turn that waits holds, or let it end with an error if there is no room."""
+        """Count what a turn holds until its end, or refuse it if there is no room."""
         if self._budget is None:
             return
         if self._budget.fits(self._client, size):
             turn.size = size
             self._budget.add(self._client, size)
         else:
-            turn.refuse(overloaded("too many requests of this client wait"))
+            turn.refuse(overloaded("too much is asked for at once"))
 
     def _uncount(self, turn: Turn) -> None:
         if self._budget is not None and turn.size:

@@ -48,7 +48,10 @@ TOOL = re.compile(r"tools\[(\d+)\]")
 
 
 class Refused(Exception):  # noqa: N818 - a message for the client, not a fault of ours
-    """A request that is not accepted; `param` is the field at fault."""
+    """A request that is not accepted; `param` is the field at fault.
+
+    `retry_after` is in seconds.
+    """
 
     def __init__(
         self,
@@ -58,16 +61,18 @@ class Refused(Exception):  # noqa: N818 - a message for the client, not a fault 
         *,
         status: int = 400,
         kind: str = INVALID,
+        retry_after: str | None = None,
     ):
         super().__init__(message)
         self.status = status
-        self.error = ErrorBody(type=kind, code=code, message=message, param=param)
+        headers = UNSET if retry_after is None else {RETRY_AFTER: retry_after}
+        self.error = ErrorBody(type=kind, code=code, message=message, param=param, headers=headers)
 
 
 def overloaded(said: str) -> Refused:
     """Return the refusal of what may succeed later."""
     status, kind, code = KINDS[ErrorCode.OVERLOADED]
-    return Refused(said, code=code, status=status, kind=kind)
+    return Refused(said, code=code, status=status, kind=kind, retry_after="1")
 
 
 def of_failure(

@@ -36,7 +36,7 @@ class Turn:
     id: str
     stream_id: str | None = None
     previous: str | None = None  # the response that it continues
-    size: int = 0  # bytes of its message that are counted while it waits
+    size: int = 0  # bytes of its message that are counted
     create: Create = field(default_factory=Create)
     tools: Tools = NO_TOOLS
     refused: Refused | None = None

@@ -187,6 +187,8 @@ async def test_steering_is_refused_with_what_it_was():
     async with running(scripted()) as gateway, responding(gateway) as client:
         await client.send("response.steer", previous_response_id="resp_1", input="left")
         event = await client.receive()
+        await client.send("response.steer", previous_response_id="resp_1", input="x" * 5000)
+        assert (await client.receive())["steer"] == {"input": "", "previous_response_id": ""}
     assert event["type"] == "response.steer.failed"
     assert event["error"]["code"] == "steering_not_supported"
     assert event["steer"] == {"input": "left", "previous_response_id": "resp_1"}

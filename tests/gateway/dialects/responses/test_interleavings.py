@@ -75,6 +75,28 @@ async def test_a_cancel_ends_what_runs_and_its_lane_goes_on():
     assert (first["response"]["status"], second["type"]) == ("cancelled", "response.completed")
 
 
+async def test_what_runs_and_what_waits_is_counted_until_it_ends():
+    gate = asyncio.Event()
+    async with running(scripted([Say("a"), Gate(gate)]), request_bytes=1 << 16) as gateway:
+        held = gateway._generations.unbuilt
+        async with responding(gateway) as client:
+            for _ in range(2):
+                await client.send("response.create", input="x" * 2000)
+            await client.until("response.output_text.delta")
+            assert 4000 < held.held < 5000
+            (error,) = await client.create("x" * 20_000, stream_id="b")
+            assert (error["status"], error["error"]["headers"]) == (503, {"retry-after": "1"})
+            gate.set()
+            ends = [(await client.until_end())[-1]["type"] for _ in range(2)]
+            assert ends == ["response.completed"] * 2
+            assert held.held == 0
+            gate.clear()
+            for _ in range(2):
+                await client.send("response.create", input="x" * 2000)
+            await client.until("response.output_text.delta")
+        await eventually(lambda: held.held == 0)
+
+
 async def test_an_error_comes_when_its_turn_has_come():
     gate = asyncio.Event()
     async with running(scripted([Say("a"), Gate(gate)])) as gateway:
