@@ -22,8 +22,6 @@ LONG_ENOUGH = """(enough) => [...document.querySelectorAll(".tile[data-state=wri
 async def main():
     provider = MLXProvider()
     await provider.load()
-    # So that the beginning of the prompts is kept, as after any other answer.
-    await provider.generate_async("Tell me a story about a cat", max_tokens=1)
     async with chromium() as browser, running(provider) as gateway:
         page = await browser.new_page(
             viewport={"width": 1240, "height": 740}, device_scale_factor=1.5, color_scheme="light"

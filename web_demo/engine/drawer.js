@@ -143,7 +143,7 @@ export function open(root, app) {
 
   /** @param {AbortSignal} signal */
   async function fetched(signal) {
-    const token = sessionStorage.getItem("token");
+    const token = app.token();
     const headers = token ? { Authorization: `Bearer ${token}` } : undefined;
     let answer;
     try {

@@ -2,7 +2,6 @@
 /** The room in which one prompt is answered several times at once, each time with other settings. */
 
 import { find, make } from "../shell/dom.js";
-import { openStore } from "../store/database.js";
 import { titleOf } from "../store/tree.js";
 import { onlyIn } from "./differences.js";
 import { createLane, USUAL } from "./lane.js";
@@ -167,7 +166,7 @@ export async function open(root, app) {
 
   /** Begin a conversation with the answer of a lane, and go there. @param {Lane} lane */
   async function keep(lane) {
-    const store = await openStore();
+    const store = await app.store;
     const made = Date.now();
     const id = `race${made.toString(36)}${lane.name}`;
     const turn = { conversation: id, made };
