@@ -86,7 +86,7 @@ async def answer(conn, **fields):
 
 async def text(client):
     async with client.responses.connect() as conn:
-        events, end = await answer(conn, model="embedded", input="Tell me a story about a fox")
+        events, end = await answer(conn, model="embedded", input="What is two plus two?")
         say([event.type for event in events])
         say([event.sequence_number for event in events])
         say({"text": end.output_text, "status": end.status, "output": end.usage.output_tokens})

@@ -44,8 +44,8 @@ async def test_a_text_is_accumulated_from_events_that_are_all_as_typed(provider)
     assert kinds[-1] == "response.completed"
     assert numbers == list(range(len(kinds)))
     assert end["status"] == "completed"
-    assert len(end["text"]) > 50
-    assert end["output"] > 10
+    assert end["text"]
+    assert end["output"] > 1
 
 
 async def test_reasoning_and_calls_are_accumulated():
