@@ -59,7 +59,7 @@ test-front-ends: $(FRAMEWORKS)/ready $(APPS)/ready browser  ## Build and drive t
 	@sh tests/support/get_firefox.sh
 	$(PYTEST) -m front_ends tests/front_ends $(ARGS)
 
-test-clients: $(patsubst %,$(CLIENTS)/%/ready,openai openai-agents openai-node pydantic-ai ai-node tanstack-node)  ## Run other people's clients, unmodified, against a gateway
+test-clients: $(patsubst %,$(CLIENTS)/%/ready,openai openai-agents openai-node pydantic-ai codex ai-node tanstack-node)  ## Run other people's clients, unmodified, against a gateway
 	$(PYTEST) -m clients tests/clients $(ARGS)
 
 test-real: $(VENV)/dev.ready browser  ## Run the tests that want a real model, on SmolLM2
@@ -176,10 +176,10 @@ $(CLIENTS)/%/ready: $(VENV)/dev.ready
 	$(BIN)/uv pip install --quiet --group clients-$* --python $(CLIENTS)/$*/bin/python
 	@touch $@
 
-NODE_CLIENTS := $(patsubst %,$(CLIENTS)/%/ready,openai-node ai-node tanstack-node)
-$(NODE_CLIENTS): $(CLIENTS)/%/ready: $(VENV)/dev.ready $(wildcard tests/clients/*-node/*.json)
+NODE_CLIENTS := $(patsubst %,$(CLIENTS)/%/ready,codex openai-node ai-node tanstack-node)
+$(NODE_CLIENTS): $(CLIENTS)/%/ready: $(VENV)/dev.ready $(wildcard tests/clients/*/package*.json)
 	@mkdir -p $(@D)
-	cp tests/clients/$*/*.json $(@D)
+	cp tests/clients/$*/package*.json $(@D)
 	$(BIN)/npm ci --prefix $(@D) --silent --no-audit --no-fund
 	@touch $@
 

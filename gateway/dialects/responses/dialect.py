@@ -252,6 +252,10 @@ class ResponsesDialect(Dialect):
         return ()
 
     def _failed(self, turn: Turn, answer: Answer, event: Failed) -> list[ServerEvent]:
+        # Many templates take no conversation that has no question yet. It may still be continued.
+        if turn.prepares_only and event.code is ErrorCode.INVALID_REQUEST and not event.fields:
+            self._keep(turn, answer)
+            return answer.completed(NOTHING_USED)
         status, why = of_failure(event, turn.paths, turn.tools.places)
         self._forget_parent(turn)
         return answer.fail(status, why, code_of_failure(status))

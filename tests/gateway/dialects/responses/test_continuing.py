@@ -8,7 +8,7 @@ import hashlib
 import pytest
 
 from gateway.server.tokens import Token, Tokens
-from provider.interface import GenerationError
+from provider.interface import GenerationError, InvalidRequestError
 from provider.scripted import Fail, Say, ScriptedProvider
 from tests.gateway.dialects.responses.clients import kinds, responding, text_of
 from tests.support.servers import eventually, running
@@ -208,6 +208,22 @@ async def test_a_warm_up_of_nothing_needs_no_model():
         assert not provider.requests
         await ended(client, "hi", previous_response_id=events[-1]["response"]["id"])
         assert said(provider) == ["hi"]
+
+
+async def test_a_warm_up_that_the_template_does_not_take_is_continued_all_the_same():
+    error = InvalidRequestError("No user query found in messages.")
+
+    def script(request):
+        last = request.options["messages"][-1]
+        return [Say("a")] if last["role"] == "user" else [Fail(error)]
+
+    provider = ScriptedProvider(script=script, tokens_per_second=None)
+    async with running(provider) as gateway, responding(gateway) as client:
+        rules = [{"role": "developer", "content": "Be brief."}]
+        end = (await client.create(rules, generate=False, store=False))[-1]
+        assert end["type"] == "response.completed"
+        await ended(client, "hi", previous_response_id=end["response"]["id"])
+        assert said(provider) == ["Be brief.", "hi"]
 
 
 async def test_a_connection_that_ends_leaves_only_what_is_stored():
