@@ -3,8 +3,7 @@
 
 import { ConnectionLostError, GatewayError } from "../client.js";
 import { copyOf, find, make } from "../shell/dom.js";
-import { HEARD } from "../shell/keys.js";
-import { preferred } from "../shell/preferences.js";
+import { HEARD, preferred } from "../shell/preferences.js";
 import { say } from "../shell/speaker.js";
 import { createColumn } from "./column.js";
 import { createLifeline } from "./lifeline.js";

@@ -85,7 +85,7 @@ export function createWelcome(root, { models }, play) {
 
 /** Return what runs, in words. @param {import("../settings/values.js").Model | null} model */
 function saidOf(model) {
-  if (!model) return ["Connecting to the gateway…"];
+  if (!model) return ["What runs here is known once there is a connection."];
   if (model.id !== EMBEDDED) return ["Running here: ", make("strong", {}, model.id), `. ${factsOf(model).map(({ text }) => text).join(", ")}.`];
   const copy = make("button", { type: "button", class: "quiet", click: copyCommand }, "Copy");
   return [

@@ -12,7 +12,6 @@ import { showContext } from "./context.js";
 import { createTalk } from "./talk.js";
 import { createFollower } from "./follow.js";
 import { createThread } from "./thread.js";
-import { createToolRun } from "./tool_run.js";
 
 const EXAMPLES = ["What is this gateway?", "Count from 3 to 40", "Write a haiku about rain", "Tell me a joke"];
 /** Bytes of a frame that are left for everything but the messages: options, tools, a schema. */
@@ -21,7 +20,7 @@ const SAVE_MS = 1000; // between two times that an answer is kept while it is wr
 const DRAFT_MS = 400; // after the last key
 
 /** @typedef {import("../client.js").Message} Message */
-/** @typedef {import("../client.js").Run | ReturnType<typeof createToolRun>} Run */
+/** @typedef {import("../client.js").Run | ReturnType<typeof import("./tool_run.js").createToolRun>} Run */
 /** @typedef {import("../store/tree.js").Turn} Turn */
 /** @typedef {import("./answer.js").Answer} Answer */
 /** @typedef {{turn: Turn, run: Run, answer: Answer}} Live an answer that is being written */
@@ -58,8 +57,16 @@ export function createPane(app, row, store, hooks) {
   });
   /** Answers that are being written, by the ids of their turns. @type {Map<string, Live>} */
   const live = new Map();
+  /** What runs answers with tools, once it has been needed. @type {typeof import("./tool_run.js")} */
+  let toolRuns;
+
   /** @param {import("../settings/state.js").Values} [values] */
-  const chosen = (values) => all.chosen(values);
+  async function chosen(values) {
+    const settings = await all.chosen(values);
+    if (settings?.tools.length) toolRuns ??= await import("./tool_run.js");
+    return settings;
+  }
+
   let busy = false;
   let cutAfter = 0; // pieces of the next answer after which the connection is cut
   let next = ""; // the message that waits for the running answer
@@ -250,7 +257,7 @@ export function createPane(app, row, store, hooks) {
 
   /** @param {Turn} turn @param {Answer} answer @param {import("./tool_run.js").ToolRequest} request */
   function toolRun(turn, answer, { tools, ...request }) {
-    return createToolRun(client, {
+    return toolRuns.createToolRun(client, {
       ...request,
       tools: answeredBy(tools, asking(answer)),
       onresult: answer.returned,

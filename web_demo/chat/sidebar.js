@@ -1,12 +1,13 @@
 // @ts-check
 /** The list of conversations: search, rename, delete with undo, export and import. */
 
-import { fromJson, toJson, toMarkdown } from "../store/exchange.js";
 import { searched } from "../store/tree.js";
 import { find, make } from "../shell/dom.js";
 import { newId } from "./talk.js";
 
 /** @typedef {import("../store/tree.js").Conversation} Conversation */
+
+const exchange = () => import("../store/exchange.js"); // few people need it
 
 const UNDO_MS = 8000;
 const SEARCH_MS = 120; // after the last key
@@ -128,10 +129,12 @@ export function createSidebar(store, does) {
 
   /** @param {Conversation} talk */
   async function exportOne(talk) {
+    const { toMarkdown } = await exchange();
     save(`${fileName(talk.title)}.md`, "text/markdown", toMarkdown(talk, await store.turns(talk.id)));
   }
 
   async function exportAll() {
+    const { toJson } = await exchange();
     save("conversations.json", "application/json", toJson(await store.conversations(), await store.turns()));
   }
 
@@ -140,6 +143,7 @@ export function createSidebar(store, does) {
     file.value = "";
     if (!given) return;
     try {
+      const { fromJson } = await exchange();
       const { conversations, turns } = fromJson(await given.text(), newId);
       await store.save(conversations, turns);
       undo.replaceChildren(`Imported ${conversations.length} ${conversations.length === 1 ? "conversation" : "conversations"}.`);

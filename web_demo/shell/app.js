@@ -10,8 +10,6 @@ import { apple, createCommands } from "./commands.js";
 import { createDoor } from "./door.js";
 import { DRAWERS, startDrawers } from "./drawers.js";
 import { showModels } from "./header.js";
-import { createKeys } from "./keys.js";
-import { createPalette } from "./palette.js";
 import { ROOMS, startRooms } from "./rooms.js";
 import { cutSocket, PageSocket } from "./socket.js";
 import { say } from "./speaker.js";
@@ -54,8 +52,9 @@ function createApp() {
   const commands = createCommands();
   /** @type {(() => Promise<import("./commands.js").Command[]>)[]} */
   const finders = [];
-  const palette = createPalette(find("#palette"), commands, async () => (await Promise.all(finders.map((one) => one()))).flat());
-  const keys = createKeys(find("#keys"), commands);
+  const found = async () => (await Promise.all(finders.map((one) => one()))).flat();
+  const palette = later(async () => (await import("./palette.js")).createPalette(find("#palette"), commands, found));
+  const keys = later(async () => (await import("./keys.js")).createKeys(find("#keys"), commands));
   const made = {
     client,
     /** What the gateway said last, null until it has. @type {import("../client.js").Ready | null} */
@@ -74,8 +73,8 @@ function createApp() {
   };
   made.drawers = startDrawers(DRAWERS, find("#drawers"), find("#drawer"), made);
   commands.add(() => [
-    { id: "palette", label: "Find anything to do", group: "Page", shown: apple() ? "⌘ K" : "Ctrl K", run: palette.open },
-    { id: "keys", label: "This list of keys", group: "Page", keys: ["?"], run: keys.open },
+    { id: "palette", label: "Find anything to do", group: "Page", shown: apple() ? "⌘ K" : "Ctrl K", run: palette },
+    { id: "keys", label: "This list of keys", group: "Page", keys: ["?"], run: keys },
     ...ROOMS.map(({ id, label }, index) => ({
       id, label: `Go to ${label}`, group: "Page", keys: [String(index + 1)], run: () => void (location.hash = `#${id}`),
     })),
@@ -85,12 +84,12 @@ function createApp() {
     { id: "theme", label: "Light, dark, or as the system has it", group: "Page", keys: ["t"], run: () => find("#theme-button").click() },
   ]);
   find("#palette-button").textContent = apple() ? "⌘K" : "Ctrl K";
-  find("#palette-button").addEventListener("click", palette.open);
-  find("#keys-button").addEventListener("click", keys.open);
+  find("#palette-button").addEventListener("click", palette);
+  find("#keys-button").addEventListener("click", keys);
   document.addEventListener("keydown", (event) => {
     if (event.key.toLowerCase() !== "k" || !(apple() ? event.metaKey : event.ctrlKey) || event.altKey || event.shiftKey) return;
     event.preventDefault();
-    palette.open();
+    palette();
   });
   models.events.addEventListener("change", offer);
   settings.events.addEventListener("wrong", async (event) => {
@@ -140,6 +139,13 @@ function createApp() {
     const longest = made.ready?.limits.max_answer_tokens ?? Infinity;
     settings.offered({ model: models.chosen(), longest, several: models.all.length > 1 });
   }
+}
+
+/** Return what opens something that is made when it is first opened. @param {() => Promise<{open: () => void}>} make */
+function later(make) {
+  /** @type {Promise<{open: () => void}> | null} */
+  let made = null;
+  return async () => (await (made ??= make())).open();
 }
 
 /** Keep the browser from opening a file that is dropped beside a conversation. @param {Event} event */

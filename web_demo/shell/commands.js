@@ -1,7 +1,7 @@
 // @ts-check
 /** What can be done on the page by a key or from the palette. */
 
-import { preferred } from "./preferences.js";
+import { preferred, SINGLE_KEYS } from "./preferences.js";
 
 /**
  * `keys` are single keys, which work while nothing is typed; `shown` is how they are listed where that differs, or of
@@ -10,8 +10,6 @@ import { preferred } from "./preferences.js";
  *   id: string, label: string, group: string, keys?: string[], shown?: string, run?: () => void, hidden?: boolean,
  * }} Command `hidden` leaves it out of the list of keys
  */
-
-export const SINGLE_KEYS = "single keys"; // the name of the preference
 
 /** Whether this is a computer by Apple. */
 export const apple = () => /Mac|iPhone|iPad/.test(navigator.platform);

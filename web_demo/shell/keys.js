@@ -1,11 +1,8 @@
 // @ts-check
 /** The list of keys, and what a person may want to change about them. */
 
-import { SINGLE_KEYS } from "./commands.js";
 import { make } from "./dom.js";
-import { prefer, preferred } from "./preferences.js";
-
-export const HEARD = "whole answers are heard"; // the name of the preference
+import { HEARD, prefer, preferred, SINGLE_KEYS } from "./preferences.js";
 
 /** @param {HTMLDialogElement} dialog @param {import("./commands.js").Commands} commands */
 export function createKeys(dialog, commands) {

@@ -1,7 +1,7 @@
 // @ts-check
 /** The palette: everything that can be done, found by a few letters. */
 
-import { find, make } from "./dom.js";
+import { make } from "./dom.js";
 
 /** @typedef {import("./commands.js").Command} Command */
 
@@ -94,6 +94,3 @@ export function matching(commands, query) {
   });
   return ranked.filter(({ rank }) => rank >= 0).sort((one, other) => one.rank - other.rank).map(({ command }) => command);
 }
-
-/** Return the dialog of the palette. @returns {HTMLDialogElement} */
-export const paletteDialog = () => find("#palette");

@@ -1,6 +1,10 @@
 // @ts-check
 /** Small things that a person prefers, kept in the browser where it keeps anything. */
 
+/** The names of preferences. */
+export const SINGLE_KEYS = "single keys";
+export const HEARD = "whole answers are heard";
+
 /** @param {string} name @param {boolean} usual */
 export function preferred(name, usual) {
   try {

@@ -63,6 +63,7 @@ async def test_the_palette_finds_what_is_meant_and_single_keys_can_be_turned_off
         page = await new_page(gateway.url)
         await answered(page, "About foxes")
         await page.keyboard.press("Control+k")
+        await page.locator("#palette input:focus").wait_for()
         await page.keyboard.type("foxes")
         await page.locator("#palette [aria-selected=true]", has_text="About foxes").wait_for()
         await page.keyboard.press("Escape")
