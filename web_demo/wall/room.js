@@ -18,6 +18,7 @@ const WINDOW = 32; // frames that a slow reader leaves unread before the model w
 const FIGURES_MS = 250; // between two times that the figures are shown
 const RESUMED_MS = 400; // until every story has answered after a lost connection
 const HINT = "Start them, then choose a tile: it stops at once, and the others go on.";
+const OTHERS = "How fast the other stories are written, beside before a reader was slow. What else the machine does counts too.";
 const KEYS = " Arrow keys go from tile to tile, S slows a reader.";
 const AGAIN_MS = 1500; // between a story's end and the next one's begin, on an endless wall
 
@@ -158,7 +159,7 @@ export async function open(root, app) {
       const count = tiles.filter(({ state }) => states.includes(state)).length;
       return count ? `${count} ${word}` : "";
     }).filter(Boolean);
-    parts.said.textContent = said.join(" · ");
+    parts.said.textContent = parts.said.title = said.join(" · ");
     const running = live().length > 0;
     parts.start.textContent = running ? "Stop all" : `Start ${tiles.length}`;
     parts.start.classList.toggle("stop", running);
@@ -289,7 +290,7 @@ function layOut(root) {
   const total = make("b", {}, "0");
   const cached = make("b", {}, "–");
   const frames = make("b", {}, "–");
-  const others = make("div", { class: "wall-figure others", hidden: true }, make("b"), make("span", {}, "others’ speed"));
+  const others = make("div", { class: "wall-figure others", hidden: true, title: OTHERS }, make("b"), make("span", {}, "others’ speed"));
   const news = make("p", { class: "wall-news", role: "status" }, HINT, make("span", { class: "wall-keys" }, KEYS));
   const grid = make("div", { class: "tiles", role: "group", "aria-label": "Stories" });
   const start = make("button", { type: "submit", class: "primary" }, `Start ${FIRST}`);
