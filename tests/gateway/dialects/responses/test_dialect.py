@@ -230,6 +230,24 @@ async def test_a_late_or_a_wrong_cancel_is_silent():
         await client.nothing_comes()
 
 
+async def test_a_reader_that_stops_holds_the_provider_up_and_gets_all_later():
+    provider = scripted(*[Say("x" * 1000)] * 3000)
+    limits = {"outbox_bytes": 4096, "kernel_buffer_bytes": 1024}
+    reader = {"max_queue": 1, "max_size": None}
+    async with running(provider, **limits) as gateway, responding(gateway, **reader) as client:
+        await client.send("response.create", input="hi")
+        await eventually(lambda: provider.live)
+        (request,) = provider.requests
+        before = -1
+        while before != request.produced:
+            before = request.produced
+            await asyncio.sleep(0.05)
+        assert request.produced < 3000
+        events = await client.until_end()
+        assert [e["sequence_number"] for e in events] == list(range(len(events)))
+        assert len(text_of(events[-1]["response"])) == 3_000_000
+
+
 async def test_a_closed_socket_stops_the_model():
     provider = scripted(Say("a"), Pause(3600))
     async with running(provider) as gateway, responding(gateway) as client:
