@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -164,12 +164,18 @@ class KeptRuns:
             if run.reader is reader:
                 run.reader = None
 
-    def begin(self, reader: object, client: str | None, name: str) -> tuple[Reading, Resume] | None:
-        """Return how a connection reads an answer from its beginning, None if it is not kept."""
+    def begin(
+        self, reader: object, client: str | None, name: str, held: Container[str] = ()
+    ) -> tuple[Reading, Resume] | None:
+        """Return how a connection reads an answer from its beginning, None if it is not kept.
+
+        It follows what it reads first already; `held` are the ids of what it has or is about to
+        lose.
+        """
         run = self.find(client, name)
         if run is None:
             return None
-        if run.reader is reader:
+        if run.reader is reader or run.id in held:
             reading = Reading(new_id("follow"), run, follows=True)
             return reading, run.follow(reading.id)
         reading = Reading(run.id, run, earlier=run.reader)

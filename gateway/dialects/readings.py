@@ -10,7 +10,7 @@ from gateway.dialects import json_text
 from gateway.dialects.base import Message
 from gateway.dialects.kept_runs import KeptRuns, Reading, new_id
 from gateway.protocol.events import Event, Request
-from gateway.protocol.frames import Ping, Pong, Started
+from gateway.protocol.frames import Ping, Pong, Resume, Started
 
 __all__ = ["OwnAnswers", "Readings", "Stream"]
 
@@ -44,6 +44,10 @@ class Readings(Generic[S]):
     def add(self, stream: S) -> None:
         """Add a stream."""
         self._streams[stream.reading.id] = stream
+
+    def begin(self, client: str | None, name: str) -> tuple[Reading, Resume] | None:
+        """Return how an answer is read from its beginning, None if it is not kept."""
+        return self._kept.begin(self._connection, client, name, self._streams)
 
     def remove(self, stream: S) -> None:
         """Remove a stream that has ended."""
@@ -91,7 +95,9 @@ class Readings(Generic[S]):
         requests: list[Request] = []
         while self._moving:
             stream = self._moving.pop()
-            earlier = stream.reading.id
+            earlier, run = stream.reading.id, stream.reading.run
+            if stream.reading.follows and run is not None and run.id in self._streams:
+                continue  # another stream is about to lose it, and goes on first
             requests += stream.reading.move(self._connection)
             del self._streams[earlier]
             self._streams[stream.reading.id] = stream

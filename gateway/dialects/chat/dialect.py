@@ -189,7 +189,7 @@ class ChatDialect(Dialect):
     def _resume(self, fields: dict[str, Any], request_id: str, chat_id: str) -> Sequence[Request]:
         if fields.get("lastSequence") is not None:
             raise Refused("leave it out: an answer is told again as a whole", "lastSequence")
-        begun = self._kept.begin(self, self._client, chat_id)
+        begun = self._readings.begin(self._client, chat_id)
         if begun is None:
             return [self._say(request_id, "no-active")]
         reading, request = begun

@@ -53,6 +53,20 @@ def test_a_follower_takes_over_after_all_events_that_came_together():
     assert readings.of(Chunk(id="g", seq=6, text="a")) is stream
 
 
+def test_what_is_about_to_be_lost_is_followed_and_not_taken_back():
+    readings, lost, _, run = reading()
+    readings.of(BEGIN)
+    run.reader = OTHER
+    again, request = readings.begin("a", "c")
+    assert request.follow
+    readings.add(Stream(again))
+    run.reader = None
+    readings.of(Chunk(id=again.id, seq=1, text="a"))
+    assert readings.next_requests() == []
+    assert readings.goes_on(lost)
+    assert readings.next_requests() == [Resume(id="g", ticket="ticket", after=0)]
+
+
 def test_what_failed_is_forgotten_or_left_to_others():
     for forget in (True, False):
         readings, stream, kept, run = reading()
