@@ -182,10 +182,15 @@ export async function open(root, app) {
     if (!tape) return;
     const link = await toLink(tape);
     if (!link) return put(parts.wrong, "This tape is too long for a link. Save it as a file instead.");
-    const before = parts.share.textContent;
-    await navigator.clipboard.writeText(`${location.origin}${location.pathname}#tape/${link}`);
-    parts.share.textContent = "Copied";
-    setTimeout(() => (parts.share.textContent = before), COPIED_MS);
+    linked = link;
+    history.replaceState(null, "", `#tape/${link}`);
+    try {
+      await navigator.clipboard.writeText(location.href);
+      parts.share.textContent = "Copied";
+    } catch {
+      parts.share.textContent = "It is in the address"; // a page without https may not copy
+    }
+    setTimeout(() => (parts.share.textContent = "Copy link"), COPIED_MS);
   }
 
   return {
