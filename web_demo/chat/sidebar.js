@@ -41,6 +41,10 @@ export function createSidebar(store, does) {
   let timer;
   let newest = 0;
   let renaming = false; // then the list stays as it is
+  let shown = ""; // what the list shows, as JSON
+
+  /** Return a conversation as it is now: its place may have changed since the list was made. @param {Conversation} talk */
+  const fresh = async (talk) => (await store.conversations()).find(({ id }) => id === talk.id) ?? talk;
 
   function later() {
     clearTimeout(timer);
@@ -54,6 +58,10 @@ export function createSidebar(store, does) {
     const [all, turns] = await Promise.all([store.conversations(), query ? store.turns() : []]);
     if (turn !== newest || renaming) return;
     const found = searched(all, turns, query);
+    // A list that is replaced while somebody points at it loses the click; it is saved often while an answer is written.
+    const now = JSON.stringify([query, does.current(), found.map(({ id, title }) => [id, title])]);
+    if (now === shown) return;
+    shown = now;
     if (found.length) list.replaceChildren(...found.map(item));
     else list.replaceChildren(make("li", { class: "none" }, query ? "Nothing found." : "What you ask is kept here, in this browser."));
   }
@@ -99,9 +107,10 @@ export function createSidebar(store, does) {
       renaming = false;
       const title = field.value.trim() || talk.title;
       if (title !== talk.title) {
-        await store.save([{ ...talk, title, named: true }]);
+        await store.save([{ ...(await fresh(talk)), title, named: true }]);
         does.renamed(talk.id, title);
       }
+      shown = "";
       show();
     }
 
@@ -110,8 +119,9 @@ export function createSidebar(store, does) {
     field.select();
   }
 
-  /** @param {Conversation} talk */
-  async function remove(talk) {
+  /** @param {Conversation} listed */
+  async function remove(listed) {
+    const talk = await fresh(listed);
     const turns = await store.turns(talk.id);
     await store.remove(talk.id);
     does.removed(talk.id);
@@ -130,7 +140,7 @@ export function createSidebar(store, does) {
   /** @param {Conversation} talk */
   async function exportOne(talk) {
     const { toMarkdown } = await exchange();
-    save(`${fileName(talk.title)}.md`, "text/markdown", toMarkdown(talk, await store.turns(talk.id)));
+    save(`${fileName(talk.title)}.md`, "text/markdown", toMarkdown(await fresh(talk), await store.turns(talk.id)));
   }
 
   async function exportAll() {

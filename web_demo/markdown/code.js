@@ -59,7 +59,8 @@ export function createCode(language) {
 
   /** @param {boolean} ended */
   function colour(ended) {
-    if (!language || !("highlights" in CSS) || text.length > MOST) return;
+    // With forced colours, what is coloured would look selected.
+    if (!language || !("highlights" in CSS) || text.length > MOST || matchMedia("(forced-colors: active)").matches) return;
     if (waits || (!ended && performance.now() - at < EVERY_MS)) return;
     at = performance.now();
     waits = true;

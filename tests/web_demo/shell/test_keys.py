@@ -23,7 +23,7 @@ async def test_everything_is_done_by_keys_which_are_listed(new_page):
         await page.locator(".scroll").focus()
         await page.keyboard.press("?")
         keys = page.locator("#keys")
-        assert await keys.get_by_text("Answer once more").is_visible()
+        await keys.get_by_text("Answer once more").wait_for()
         listed = await keys.locator("kbd").all_text_contents()
         assert len(set(listed)) == len(listed), "a key is there twice"
         await page.keyboard.press("Escape")
