@@ -12,11 +12,14 @@ from typing import Any
 
 import msgspec
 
+from gateway.dialects.values import too_deep
 from gateway.protocol.codes import NotAFrame
 
-__all__ = ["MALFORMED", "decode", "encode", "without_surrogates"]
+__all__ = ["MALFORMED", "decode", "encode", "value_in", "without_surrogates"]
 
 MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)  # raised by decoders
+
+MAX_DEPTH = 64  # of JSON inside a message
 
 ENCODER = msgspec.json.Encoder()
 
@@ -35,6 +38,17 @@ def decode(data: bytes | str) -> Any:
         return msgspec.json.decode(data)
     except MALFORMED:
         return _decode_odd(data)
+
+
+def value_in(text: str) -> Any:
+    """Return the value of JSON inside a message, a call's arguments. Raises ValueError."""
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    if too_deep({"": value}, MAX_DEPTH) is not None:
+        raise ValueError("nested too deep")
+    return value
 
 
 def _decode_odd(data: bytes | str) -> Any:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.dialects import json_text
 from gateway.dialects.prompt import Call, Prompt, Turn, result_text
 from gateway.dialects.refusals import Refused
 
@@ -98,7 +99,7 @@ def _calls(message: dict[str, Any], at: str, results: Mapping[str, str]) -> list
 def _arguments(given: Any) -> str:
     """Return a call's arguments as JSON; those that can't be read are of no use to a model."""
     try:
-        value = json.loads(given) if isinstance(given, str) else given
+        value = json_text.value_in(given) if isinstance(given, str) else given
     except ValueError:
         value = None
     return json.dumps(value if isinstance(value, dict) else {}, ensure_ascii=False)

@@ -154,7 +154,7 @@ def _message(fields: dict[str, Any]) -> Message:
 def _interrupt(own: str, call: _Call) -> dict[str, Any]:
     text = "".join(call.parts) or "{}"
     try:
-        given = json.loads(text)
+        given = json_text.value_in(text)
     except ValueError:
         given = text
     return {

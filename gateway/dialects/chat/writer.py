@@ -5,7 +5,6 @@ The same events make the same chunks, so that an answer can be told again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -128,6 +127,6 @@ def _message(fields: dict[str, Any]) -> Message:
 def _value(text: str) -> Any:
     """Return a call's arguments, as text if they are not JSON."""
     try:
-        return json.loads(text or "{}")
+        return json_text.value_in(text or "{}")
     except ValueError:
         return text

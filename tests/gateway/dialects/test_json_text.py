@@ -35,3 +35,10 @@ def test_what_is_not_json_is_not_a_frame(text):
 def test_a_lone_surrogate_is_written_as_a_question_mark():
     assert json_text.encode(Said("a\ud800")) == b'{"text":"a?"}'
     assert json_text.encode({"\ud800": ("x", 1)}) == b'{"?":["x",1]}'
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "[" * 65 + "]" * 65])
+def test_json_inside_a_message_is_a_value_or_no_good(text):
+    assert json_text.value_in('{"a": [1]}') == {"a": [1]}
+    with pytest.raises(ValueError, match=r"Expecting|nested too deep"):
+        json_text.value_in(text)

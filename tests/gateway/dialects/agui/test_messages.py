@@ -50,7 +50,7 @@ def test_a_result_may_be_an_error_or_what_a_run_resumes():
     ]
 
 
-@pytest.mark.parametrize("arguments", ["", "{", "[]", None, {"a": 1}])
+@pytest.mark.parametrize("arguments", ["", "{", "[]", "[" * 9999, None, {"a": 1}])
 def test_arguments_that_cannot_be_read_are_none(arguments):
     turns = [user("hi"), {"role": "assistant", "toolCalls": [call(arguments=arguments)]}]
     turns += [{"role": "tool", "toolCallId": "1", "content": "x"}]
