@@ -103,17 +103,23 @@ async def test_a_model_that_sees_is_shown_images_and_remembers_them(new_page, tm
     await provider.aclose()
 
 
-async def test_a_model_that_cannot_see_says_so_and_the_turn_is_forgotten(new_page, embedded):
+async def test_a_model_that_cannot_see_gets_no_picture_and_is_not_asked_again(new_page, embedded):
     async with running(embedded) as gateway:
         page = await new_page(gateway.url)
         sent = sent_by(page)
+        # The server may not have told yet what its model is able to do.
+        await page.route("**/v1/models", lambda route: route.abort())
         await page.reload()
         await attach(page, png("red.png", "red"), chips=1)
         await ask(page, "What is in this picture?")
         await wait_for_text(page, ".note", "this model reads text, not images")
+        await page.unroute("**/v1/models")
         await answered(page, "Count from 3 to 9")
         await wait_for_text(page, ANSWER, "3, 4, 5")
         assert sent[1]["messages"] == [{"role": "user", "content": "Count from 3 to 9"}]
+        await page.locator(".ask input[type=file]").set_input_files([png("blue.png", "blue")])
+        said = "“blue.png” is a picture, and this model reads text only."
+        await wait_for_text(page, ".ask .wrong", said)
 
 
 async def test_a_text_file_is_read_and_stays_in_the_conversation(new_page):

@@ -162,8 +162,9 @@ function sizeOf(bytes) {
  * @param {HTMLElement} pane the conversation; files may be dropped or pasted anywhere in it
  * @param {HTMLFormElement} form
  * @param {() => number} room returns by how many bytes the conversation may grow
+ * @param {() => boolean} blind returns whether the model is known to see no pictures
  */
-export function createAttachments(pane, form, room) {
+export function createAttachments(pane, form, room, blind) {
   const list = find(".attached", form);
   const wrong = find(".wrong", form);
   const input = find("input[type=file]", form);
@@ -218,6 +219,7 @@ export function createAttachments(pane, form, room) {
     if (waiting.length >= MAX_FILES) throw new Error(`At most ${MAX_FILES} files go with one message.`);
     const left = room() - waiting.reduce((sum, { bytes }) => sum + bytes, 0);
     const image = IMAGES.includes(file.type);
+    if (image && blind()) throw new Error(`“${file.name}” is a picture, and this model reads text only.`);
     const most = image ? (left * 3) / 4 : left; // base64 makes four bytes out of three
     if (file.size > most) throw tooBig(file, most, "this conversation has room for");
     const { part, view } = await read(file);

@@ -40,7 +40,7 @@ export function createPane(app, row, store, hooks) {
   const form = find(".ask", root);
   const input = find("textarea", form);
   const queued = find(".queued", root);
-  const attachments = createAttachments(root, form, room);
+  const attachments = createAttachments(root, form, room, () => all.offer.model?.vision === false);
   const talk = createTalk(store, hooks.changed, (error) => attachments.say(notKept(error)));
   const latest = find(".latest", root);
   const follower = createFollower(scroll, (far) => (latest.hidden = !far));
