@@ -361,6 +361,23 @@ async def test_nothing_is_cut_off_at_any_width(new_page, width):
         assert box["y"] + box["height"] <= 800, "the input is off the screen"
 
 
+async def test_a_phone_has_its_rooms_below_until_something_is_written(new_page):
+    async with scripted_gateway(Say("There.")) as gateway:
+        phone = {"viewport": {"width": 320, "height": 640}, "has_touch": True, "is_mobile": True}
+        page = await new_page(gateway.url, **phone)
+        await page.locator(".card", has_text="Stop me").tap()
+        await wait_for_text(page, ANSWER, "There.")
+        box = await page.locator("#rooms a").first.bounding_box()
+        assert box["y"] > 500, "a thumb would not reach it"
+        assert min(box["width"], box["height"]) >= 44
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 320
+        await page.locator("#settings-button").tap()
+        await page.locator("#settings .field").first.wait_for()
+        await page.get_by_role("button", name="Close Settings").tap()
+        await page.get_by_label("Message", exact=True).tap()
+        assert not await page.locator("#rooms a").first.is_visible()
+
+
 async def test_a_gateway_that_stops_says_that_it_did(new_page):
     async with scripted_gateway(Say("Half"), Pause(3600)) as gateway:
         page = await new_page(gateway.url)

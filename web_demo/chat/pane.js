@@ -126,6 +126,11 @@ export function createPane(app, row, store, hooks) {
     measure();
   }
 
+  /** Let a person write; on a phone, that would bring up the keyboard unasked. */
+  function focus() {
+    if (!matchMedia("(pointer: coarse)").matches) input.focus();
+  }
+
   function measure() {
     showContext(find(".context", root), talk.path(), input.value, all.offer.model?.context_window ?? null);
   }
@@ -166,7 +171,7 @@ export function createPane(app, row, store, hooks) {
     const tip = find(".tip", root);
     tip.textContent = card.tip ?? "";
     tip.hidden = !card.tip;
-    input.focus({ preventScroll: true });
+    focus();
   }
 
   /** @param {string} text */
@@ -434,7 +439,7 @@ export function createPane(app, row, store, hooks) {
     find(".empty", root).hidden = talk.path().length > 0;
     measure();
     // The focused button may be hidden now.
-    if (root.contains(focused) && !focused?.checkVisibility()) input.focus();
+    if (root.contains(focused) && !focused?.checkVisibility()) focus();
   }
 
   function stop() {
@@ -526,8 +531,7 @@ export function createPane(app, row, store, hooks) {
     rename: talk.rename,
     drop,
     running: () => current() !== undefined,
-    /** Let a person write; on a phone, that would bring up the keyboard unasked. */
-    focus: () => matchMedia("(pointer: coarse)").matches || input.focus(),
+    focus,
     hasFocus: () => root.contains(document.activeElement),
     remove() {
       for (const { run } of live.values()) run.cancel();
