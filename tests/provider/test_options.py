@@ -1,7 +1,5 @@
-import html.parser
 import inspect
 import math
-from pathlib import Path
 
 import pytest
 from transformers import PreTrainedTokenizerBase
@@ -52,33 +50,6 @@ def test_a_configuration_sets_only_configurable_options():
     for name, option in OPTIONS.items():
         own = option.default if not option.configurable else given[name]
         assert getattr(configured, name) == (tuple(own) if name == "stop" else own)
-
-
-class Inputs(html.parser.HTMLParser):
-    """The inputs of the page that set an option."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = {}
-
-    def handle_starttag(self, tag, attrs):
-        given = dict(attrs)
-        name = given.get("data-option") or str(given.get("id")).replace("-", "_")
-        if tag == "input" and name in OPTIONS:
-            self.found[name] = given
-
-
-def test_the_page_offers_no_number_that_is_out_of_its_range():
-    inputs = Inputs()
-    page = Path(__file__).parents[2] / "web_demo" / "index.html"
-    inputs.feed(page.read_text(encoding="utf-8"))
-    numbers = {name: one for name, one in inputs.found.items() if name in RANGES}
-    assert {"temperature", "max_tokens", "top_p", "presence_penalty"} <= numbers.keys()
-    for name, one in numbers.items():
-        for end in ("min", "max"):
-            if end in one:
-                make = int if isinstance(RANGES[name], Integer) else float
-                RANGES[name](name, make(one[end]))
 
 
 def test_a_call_overrides_the_configuration_and_none_means_the_default():
