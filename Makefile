@@ -100,7 +100,7 @@ attack: $(VENV)/dev.ready  ## Attack a gateway, three minutes: ARGS="--only ping
 autobahn: $(VENV)/autobahn.ready  ## Autobahn's fuzzing client, with a Python 2.7: PYTHON2=… ARGS="--all"
 	$(BIN)/python -m tests.gateway.server.autobahn $(VENV)/autobahn/bin/wstest $(ARGS)
 
-fuzz: $(VENV)/dev.ready  ## Feed 500,000 inputs to the codecs and a session: ARGS="--inputs 1000000"
+fuzz: $(VENV)/dev.ready  ## Feed 100,000 odd messages to each language: ARGS="--inputs 1000000"
 	$(BIN)/python -m tests.gateway.dialects.fuzz $(ARGS)
 
 soak: $(VENV)/dev.ready  ## Ten minutes of clients that come, cancel, vanish and come back

@@ -169,7 +169,7 @@ def _arguments(value: Any) -> dict[str, Any]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {"value": value}
     return dict(_plain(value)) if isinstance(value, Mapping) else {}
 
@@ -197,6 +197,6 @@ class _Shown(NamedTuple):
         """Return whether the shown parts are those of that call."""
         try:
             arguments = _plain(json.loads(self.text))
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         return bool(self.name == call["name"] and arguments == call["arguments"])

@@ -144,5 +144,5 @@ def _with_names(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _loads(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

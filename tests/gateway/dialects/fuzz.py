@@ -1,7 +1,8 @@
 """Whatever bytes come: a frame, or the one documented error. `make fuzz` tries 100,000 and more.
 
 Each input goes through a codec into a session that lives on, and what the session answers is
-encoded and read again. Anything raised but NotAFrame and BadFrame is a bug.
+encoded and read again. Anything raised but NotAFrame and BadFrame is a bug. The other languages
+have their inputs from foreign_fuzz.py.
 """
 
 import argparse
@@ -189,20 +190,28 @@ class Fuzz:
 
 
 def main():
+    from tests.gateway.dialects.foreign_fuzz import GOOD, ForeignFuzz  # it imports this module
+
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inputs", type=int, default=500_000)
+    parser.add_argument("--inputs", type=int, default=100_000, help="for each language")
     parser.add_argument("--seed", type=int, default=None, help="what went wrong before, again")
     given = parser.parse_args()
     seed = random.SystemRandom().randrange(2**32) if given.seed is None else given.seed
+    fuzzes = {"/v1/stream": Fuzz(seed), **{path: ForeignFuzz(path, seed) for path in GOOD}}
+    for path, fuzz in fuzzes.items():
+        report(path, fuzz, given.inputs, seed)
+
+
+def report(path, fuzz, inputs, seed):
+    """Try so many inputs, and say what they were."""
     begin = time.perf_counter()
-    fuzz = Fuzz(seed)
     try:
-        fuzz.run(given.inputs)
+        fuzz.run(inputs)
     except BaseException:
-        print(f"with --seed {seed}, after {sum(fuzz.counts.values()):,} inputs", file=sys.stderr)
+        print(f"{path} with --seed {seed}, after {sum(fuzz.counts.values()):,}", file=sys.stderr)
         raise
     seconds = time.perf_counter() - begin
-    print(f"{given.inputs:,} inputs in {seconds:.0f} s, seed {seed}: nothing undocumented")
+    print(f"{path}: {inputs:,} inputs in {seconds:.0f} s, seed {seed}: nothing undocumented")
     for name, count in fuzz.counts.most_common():
         print(f"  {count:8,} {name}")
 

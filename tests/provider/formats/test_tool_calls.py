@@ -276,6 +276,13 @@ def test_one_bad_call_of_two_is_reported():
     assert not whole
 
 
+@pytest.mark.parametrize("text", ["{", "[" * 9999])
+def test_arguments_in_text_that_cannot_be_read_are_one_value(text):
+    call = json.dumps({"name": "a", "arguments": text})
+    [one], whole = parse_calls(call, json_parser, [])
+    assert (one["arguments"], whole) == ({"value": text}, True)
+
+
 def test_arguments_that_are_no_object_are_kept_or_dropped():
     def arguments_of(text):
         return parse_calls(text, json_parser, [])[0][0]["arguments"]

@@ -58,6 +58,13 @@ def test_tool_calls_reach_the_template_in_one_form(call):
     assert turn["tool_calls"] == [{"type": "function", "id": "1", "function": inner}]
 
 
+@pytest.mark.parametrize("arguments", ["{", "[" * 9999])
+def test_arguments_that_cannot_be_read_stay_text(arguments):
+    call = {"id": "1", "name": "add", "arguments": arguments}
+    (turn,) = conversation("", None, [{"role": "assistant", "content": "", "tool_calls": [call]}])
+    assert turn["tool_calls"][0]["function"]["arguments"] == arguments
+
+
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
 def test_earlier_thinking_reaches_the_template_by_every_name(name):
     call = {"id": "1", "name": "add", "arguments": {}}
