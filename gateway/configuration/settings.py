@@ -165,7 +165,8 @@ class Settings:
     response_bytes: int = _setting(
         64 << 20,
         "conversations kept for `previous_response_id` on /v1/responses, of all clients, of whom "
-        "the one that has the most loses its oldest; 64 MiB are a thousand of 16,000 tokens",
+        "the one that has the most loses its oldest; 64 MiB are a thousand of 16,000 tokens. "
+        "Conversations on /v1/realtime may hold as much, too",
         "Limits",
         min=0,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from gateway.dialects.responses.errors import Refused
@@ -27,16 +27,16 @@ class Conversation:
     """The messages of earlier turns, and those of a new turn's input.
 
     `new` are the messages of the input alone; `paths` has for each of them the item that it begins
-    with, such as `input[2]`.
+    with, such as `input[2]`. `calls` are the ids of further calls that may have an output here.
     """
 
-    def __init__(self, earlier: Sequence[Message] = ()):
+    def __init__(self, earlier: Sequence[Message] = (), calls: Iterable[str] = ()):
         self.earlier = list(earlier)
         self.new: list[Message] = []
         self.paths: list[str] = []
-        self._calls = {
-            call["id"] for message in earlier for call in message.get("tool_calls") or ()
-        }
+        self._calls = set(calls)
+        for message in earlier:
+            self._calls.update(call["id"] for call in message.get("tool_calls") or ())
 
     def add_input(self, given: str | Sequence[dict[str, Any]] | None) -> None:
         """Add the input of a `response.create`. Raises Refused."""
@@ -44,12 +44,16 @@ class Conversation:
             self._add("input", {"role": "user", "content": given})
             return
         for place, item in enumerate(given or ()):
-            path, kind = f"input[{place}]", item.get("type") or "message"
-            add = ITEMS.get(kind) if isinstance(kind, str) else None
-            if add is None:
-                said = f"`{path}.type`: `{str(kind)[:64]}` is not among {', '.join(ITEMS)}"
-                raise Refused(said, f"{path}.type", "unsupported_value")
-            add(self, path, item)
+            self.add_item(f"input[{place}]", item)
+
+    def add_item(self, path: str, item: dict[str, Any]) -> None:
+        """Add one item, which errors call by its path. Raises Refused."""
+        kind = item.get("type") or "message"
+        add = ITEMS.get(kind) if isinstance(kind, str) else None
+        if add is None:
+            said = f"`{path}.type`: `{str(kind)[:64]}` is not among {', '.join(ITEMS)}"
+            raise Refused(said, f"{path}.type", "unsupported_value")
+        add(self, path, item)
 
     def messages(self, instructions: str | None) -> tuple[list[Message], list[str]]:
         """Return all messages for the model, and for each the field that it comes from.

@@ -68,6 +68,13 @@ class Refused(Exception):  # noqa: N818 - a message for the client, not a fault 
         headers = UNSET if retry_after is None else {RETRY_AFTER: retry_after}
         self.error = ErrorBody(type=kind, code=code, message=message, param=param, headers=headers)
 
+    def inside(self, path: str) -> Refused:
+        """Return the refusal of the same field inside another one."""
+        error = self.error
+        param = f"{path}.{error.param}" if error.param else path
+        said = error.message.replace(f"`{error.param}`", f"`{param}`", 1)
+        return Refused(said, param, error.code, status=self.status, kind=error.type)
+
 
 def overloaded(said: str) -> Refused:
     """Return the refusal of what may succeed later."""

@@ -20,6 +20,7 @@ from gateway.dialects.responses.creates import (
 from gateway.dialects.responses.errors import Refused
 from gateway.dialects.responses.memory import Kept
 from gateway.dialects.responses.server_events import Response
+from gateway.dialects.shortening import Shortening
 from gateway.protocol.frames import Generate
 
 __all__ = ["Turn"]
@@ -43,8 +44,7 @@ class Turn:
     parent: Kept | None = None
     conversation: Conversation = field(default_factory=Conversation)
     paths: Sequence[str] = ()  # for each message of the prompt, the field that it comes from
-    left_out: int = 0  # of the oldest messages
-    may_leave_out: int = 0
+    shortening: Shortening = field(default_factory=Shortening)
 
     def read(self, fields: dict[str, Any]) -> None:
         """Read what is asked for. Raises Refused."""
@@ -81,7 +81,8 @@ class Turn:
         create = self.create
         self.conversation = Conversation(self.parent.messages() if self.parent else ())
         self.conversation.add_input(create.input)
-        messages, self.paths = self._shortened(*self.conversation.messages(create.instructions))
+        whole = self.conversation.messages(create.instructions)
+        messages, self.paths = self.shortening.applied_to(*whole)
         options = generation_options(create)
         if self.prepares_only:
             if not messages:
@@ -101,27 +102,7 @@ class Turn:
 
     def shorten(self) -> bool:
         """Leave out more of the oldest messages from now on; return False if that may not be."""
-        more = self.may_leave_out - self.left_out
-        if self.create.truncation != "auto" or more <= 0:
-            return False
-        self.left_out += max(1, more // 4)
-        return True
-
-    def _shortened(
-        self, messages: list[dict[str, Any]], paths: list[str]
-    ) -> tuple[list[dict[str, Any]], list[str]]:
-        """Return a prompt without the messages that are left out.
-
-        What stays begins with a user's message, after that of the system, if there is one.
-        """
-        users = [place for place, one in enumerate(messages) if one["role"] == "user"]
-        begin = 1 if messages and messages[0]["role"] == "system" else 0
-        self.may_leave_out = max(0, users[-1] - begin) if users else 0
-        if not self.left_out:
-            return messages, paths
-        first = next(place for place in users if place >= begin + self.left_out)
-        self.left_out = first - begin
-        return [*messages[:begin], *messages[first:]], [*paths[:begin], *paths[first:]]
+        return self.create.truncation == "auto" and self.shortening.more()
 
     def _head(self, model: str, now: float) -> Response:
         create, tools = self.create, self.tools

@@ -34,7 +34,38 @@ SAID = [
     {"role": "assistant", "content": "a", "toolCalls": [CALL]},
     {"role": "tool", "toolCallId": "1", "content": "{}"},
 ]
+ITEMS = [
+    {
+        "type": "message",
+        "role": "user",
+        "content": [{"type": "input_text", "text": "hi"}],
+        "id": "u",
+    },
+    {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
+    {"type": "function_call_output", "call_id": "1", "output": "{}"},
+]
+REALTIME = {
+    "instructions": "x",
+    "tools": [{"type": "function", **TOOL}],
+    "tool_choice": "auto",
+    "max_output_tokens": "inf",
+    "truncation": "auto",
+    "output_modalities": ["text"],
+}
 GOOD = {
+    "/v1/realtime": [
+        {"type": "session.update", "session": {"type": "realtime", **REALTIME}, "event_id": "e"},
+        *({"type": "conversation.item.create", "item": item} for item in ITEMS),
+        {"type": "conversation.item.create", "item": ITEMS[1], "previous_item_id": "root"},
+        {"type": "conversation.item.delete", "item_id": "u"},
+        {"type": "conversation.item.retrieve", "item_id": "u"},
+        {"type": "response.create", "event_id": "e"},
+        {"type": "response.create", "response": {**REALTIME, "metadata": {"a": "b"}}},
+        {"type": "response.create", "response": {"conversation": "none", "input": ITEMS}},
+        {"type": "response.create", "response": {"conversation": "none", "input": ITEMS[:1]}},
+        {"type": "response.create", "response": {"conversation": "none"}},
+        {"type": "response.cancel"},
+    ],
     "/v1/chat": [
         {"type": "send", "trigger": "submit-message", "messages": TURNS[:1], **ASKED},
         {"type": "send", "trigger": "regenerate-message", "messages": TURNS, **ASKED},

@@ -1,0 +1,1 @@
+"""The text of OpenAI's Realtime over WebSocket. No I/O."""

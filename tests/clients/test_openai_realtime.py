@@ -1,0 +1,103 @@
+"""OpenAI's Python SDK on /v1/realtime, each event checked against its types."""
+
+import hashlib
+
+import pytest
+
+from gateway.server.tokens import Token, Tokens
+from provider import MLXProvider
+from provider.scripted import Call, Fail, Pause, Queue, Reason, Say, ScriptedProvider
+from tests.clients.programs import told
+from tests.support.servers import eventually, running
+from tests.support.timeouts import STARTING, TIMEOUT
+
+TOKENS = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
+PROGRAM = "openai_realtime.py"
+
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(STARTING + TIMEOUT)]
+
+
+@pytest.fixture(scope="module")
+def provider():
+    provider = MLXProvider({"temperature": 0.0, "max_tokens": 200})
+    yield provider
+    provider.close()
+
+
+def scripted(*script):
+    return ScriptedProvider(script=script, tokens_per_second=None)
+
+
+async def answers(provider, task):
+    async with running(provider, TOKENS) as gateway:
+        return await told("openai", PROGRAM, task, f"{gateway.url}v1")
+
+
+async def test_a_text_comes_in_events_that_are_all_as_typed(provider):
+    model, instructions, kinds, end = await answers(provider, "text")
+    assert (model, instructions) == (["embedded"], ["Be brief."])
+    assert kinds == [
+        "conversation.item.added",
+        "conversation.item.done",
+        "response.created",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.output_text.delta",
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.done",
+    ]
+    assert end == ["completed", True, True]
+
+
+async def test_a_tool_is_called_and_its_output_is_read(provider):
+    assert await answers(provider, "tools") == [
+        ["function_call", "get_weather", ["city"]],
+        ["message"],
+    ]
+
+
+async def test_what_a_model_may_say_is_as_typed():
+    script = (Queue(1), Reason("hm"), Say("I look."), Call("f", {"a": 1}), Say("a"))
+    provider = scripted(*script, Fail(RuntimeError("broken")))
+    assert await answers(provider, "told") == [
+        ["message", "function_call", "message"],
+        ["failed", "server_error"],
+    ]
+
+
+async def test_a_cancel_stops_the_model_and_a_late_one_is_an_error():
+    provider = scripted(Say("a"), Pause(3600))
+    assert await answers(provider, "cancel") == [
+        ["cancelled", "client_cancelled"],
+        ["response_cancel_not_active", "late"],
+    ]
+    await eventually(lambda: not provider.live)
+
+
+async def test_items_are_put_shown_and_deleted():
+    assert await answers(scripted(), "items") == [
+        [
+            *["conversation.item.added", "conversation.item.done"] * 2,
+            "conversation.item.retrieved",
+            "conversation.item.deleted",
+        ]
+    ]
+
+
+async def test_refusals_name_their_fields(provider):
+    assert await answers(provider, "refused") == [
+        ["session.output_modalities", "1"],
+        ["response.max_output_tokens", None],
+        ["type", None],
+    ]
+
+
+async def test_a_wrong_key_is_refused(provider):
+    [said] = await answers(provider, "unauthorized")
+    assert "401" in said
+
+
+async def test_the_client_without_asyncio(provider):
+    assert await answers(provider, "sync") == [["incomplete", 9]]
