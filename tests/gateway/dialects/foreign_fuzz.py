@@ -53,6 +53,13 @@ REALTIME = {
     "output_modalities": ["text"],
 }
 GOOD = {
+    "/v1/responses": [
+        {"type": "response.create", "input": "hi", "stream_id": "a", "generate": False},
+        {"type": "response.create", "input": ITEMS, "tools": REALTIME["tools"], "store": False},
+        {"type": "response.create", "input": ITEMS, "truncation": "auto", "stream_id": "b"},
+        {"type": "response.cancel", "stream_id": "a"},
+        {"type": "response.steer", "previous_response_id": "x", "input": "y"},
+    ],
     "/v1/realtime": [
         {"type": "session.update", "session": {"type": "realtime", **REALTIME}, "event_id": "e"},
         *({"type": "conversation.item.create", "item": item} for item in ITEMS),
