@@ -302,10 +302,9 @@ class Generation:
                     break
                 if self._window is not None and self.window_closed:
                     break
-                frames.append(self._leave(waiting.popleft()))
+            frames.append(self._leave(waiting.popleft()))
+            if first.numbered:
                 self._sent_seq = self._next_seq - 1
-            else:
-                frames.append(self._leave(waiting.popleft()))
         # The other half is left for events that come while the client is away.
         if self._kept_bytes > self._keep_bytes // 2 and not self._behind:
             self._drop_kept(lambda first: self._kept_bytes > self._keep_bytes // 2)
