@@ -26,6 +26,9 @@ PROVIDER_LAYERS = (
     ("contract",),
     ("runtime",),
 )
+# The wire languages, each a package of `gateway/dialects/`, and those that have a common one.
+LANGUAGES = {"agui", "chat", "realtime", "responses"}
+OF_OPENAI = {"realtime", "responses"}
 # Beside the layers: who may import it, from anywhere; it imports what it says.
 GATEWAY_BESIDE = {"configuration": set(), "": set()}
 PROVIDER_BESIDE = {
@@ -162,6 +165,16 @@ def test_the_gateway_keeps_its_layers():
 
 def test_the_provider_keeps_its_layers():
     assert list(wrong_arrows("provider", PROVIDER_LAYERS, PROVIDER_BESIDE)) == []
+
+
+def test_no_wire_language_knows_another():
+    for module, path in MODULES.items():
+        if not module.startswith("gateway.dialects.") or module == "gateway.dialects.routes":
+            continue
+        own = module.split(".")[2]
+        others = {name.split(".")[2] for name in modules_in(imported(path)) if name.count(".") > 2}
+        assert not others & (LANGUAGES - {own}), module
+        assert "openai" not in others or own in {"openai", *OF_OPENAI}, module
 
 
 def test_no_modules_import_each_other_in_a_circle():

@@ -1,1 +1,1 @@
-"""AG-UI over WebSocket, as TanStack AI speaks it. No I/O."""
+"""TanStack AI's AG-UI over WebSocket."""

@@ -1,1 +1,1 @@
-"""AI SDK's chat over WebSocket. No I/O."""
+"""AI SDK's chat over WebSocket."""

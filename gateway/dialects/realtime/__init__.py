@@ -1,1 +1,1 @@
-"""The text of OpenAI's Realtime over WebSocket. No I/O."""
+"""The text of OpenAI's Realtime over WebSocket."""

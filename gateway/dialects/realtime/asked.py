@@ -10,15 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.dialects.realtime.server_events import Session
-from gateway.dialects.responses.creates import (
+from gateway.dialects.openai.creates import (
     Create,
     Tools,
     generation_options,
     read_create,
     read_tools,
 )
-from gateway.dialects.responses.errors import Refused
+from gateway.dialects.openai.errors import Refused
+from gateway.dialects.realtime.server_events import Session
 
 __all__ = ["Asked", "SessionFields"]
 

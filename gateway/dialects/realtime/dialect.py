@@ -23,6 +23,11 @@ import msgspec
 
 from gateway.dialects import json_text, native, values
 from gateway.dialects.base import Dialect, Message, Opening, Route, RouteLimits
+from gateway.dialects.openai import server_events as of
+from gateway.dialects.openai.answer import Answer, new_id
+from gateway.dialects.openai.conversation import Conversation
+from gateway.dialects.openai.creates import generation_options
+from gateway.dialects.openai.errors import Refused, code_of_failure, of_failure, overloaded
 from gateway.dialects.realtime.asked import ALL, Asked, SessionFields
 from gateway.dialects.realtime.items import Items, Room
 from gateway.dialects.realtime.server_events import (
@@ -37,12 +42,6 @@ from gateway.dialects.realtime.server_events import (
     SessionUpdated,
 )
 from gateway.dialects.realtime.writer import Writer, refusal
-from gateway.dialects.responses import server_events as of
-from gateway.dialects.responses.answer import Answer, new_id
-from gateway.dialects.responses.conversation import Conversation
-from gateway.dialects.responses.creates import generation_options
-from gateway.dialects.responses.errors import Refused, code_of_failure, of_failure, overloaded
-from gateway.dialects.responses.lanes import MAX_ACTIVE
 from gateway.dialects.shortening import Shortening
 from gateway.protocol.codes import BadFrame, ErrorCode, NotAFrame
 from gateway.protocol.events import Event, Failed, Request
@@ -65,6 +64,7 @@ __all__ = ["ROUTE", "RealtimeDialect", "secret_in"]
 log = logging.getLogger(__name__)
 
 PATH = "/v1/realtime"
+MAX_ACTIVE = 16  # responses that run at once on a connection
 SUBPROTOCOL = "realtime"
 KEY_PROTOCOL = "openai-insecure-api-key."  # followed by the token; used by browsers
 EARLY = 4096  # characters in which the id of a message is found without decoding it

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.dialects import json_text
+from gateway.dialects.openai.answer import new_id
+from gateway.dialects.openai.conversation import Conversation
+from gateway.dialects.openai.errors import Refused, overloaded
 from gateway.dialects.realtime.server_events import Item
-from gateway.dialects.responses.answer import new_id
-from gateway.dialects.responses.conversation import Conversation
-from gateway.dialects.responses.errors import Refused, overloaded
 
 __all__ = ["ROOT", "Items", "Room"]
 

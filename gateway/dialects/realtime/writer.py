@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gateway.dialects.openai import server_events as of
+from gateway.dialects.openai.errors import Refused
 from gateway.dialects.realtime.items import Items
 from gateway.dialects.realtime.server_events import (
     ArgumentsDelta,
@@ -34,8 +36,6 @@ from gateway.dialects.realtime.server_events import (
     TextPart,
     Usage,
 )
-from gateway.dialects.responses import server_events as of
-from gateway.dialects.responses.errors import Refused
 
 __all__ = ["Writer", "refusal"]
 

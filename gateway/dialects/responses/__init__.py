@@ -1,1 +1,1 @@
-"""OpenAI's Responses over WebSocket. No I/O."""
+"""OpenAI's Responses over WebSocket."""

@@ -22,16 +22,16 @@ from msgspec import UNSET
 
 from gateway.dialects import json_text, values
 from gateway.dialects.base import Dialect, Message, Opening, Route, RouteLimits
-from gateway.dialects.responses.answer import NOTHING_USED, Answer, new_id
-from gateway.dialects.responses.errors import Refused, code_of_failure, of_failure, overloaded
-from gateway.dialects.responses.lanes import MAX_ACTIVE, Lanes
-from gateway.dialects.responses.memory import Memory, Place
-from gateway.dialects.responses.server_events import (
+from gateway.dialects.openai.answer import NOTHING_USED, Answer, new_id
+from gateway.dialects.openai.errors import Refused, code_of_failure, of_failure, overloaded
+from gateway.dialects.openai.server_events import (
     ErrorBody,
     ErrorEvent,
     ServerEvent,
     SteerFailed,
 )
+from gateway.dialects.responses.lanes import MAX_ACTIVE, Lanes
+from gateway.dialects.responses.memory import Memory, Place
 from gateway.dialects.responses.turn import Turn
 from gateway.protocol.codes import BadFrame, ErrorCode, NotAFrame
 from gateway.protocol.events import Event, Failed, Request

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Generic, Protocol, TypeVar
 
-from gateway.dialects.responses.errors import Refused
+from gateway.dialects.openai.errors import Refused
 
 __all__ = ["MAX_ACTIVE", "MAX_LANES", "MAX_WAITING", "Lanes"]
 

@@ -8,18 +8,18 @@ from typing import Any
 
 import msgspec
 
-from gateway.dialects.responses.answer import Answer
-from gateway.dialects.responses.conversation import Conversation
-from gateway.dialects.responses.creates import (
+from gateway.dialects.openai.answer import Answer
+from gateway.dialects.openai.conversation import Conversation
+from gateway.dialects.openai.creates import (
     Create,
     Tools,
     generation_options,
     read_create,
     read_tools,
 )
-from gateway.dialects.responses.errors import Refused
+from gateway.dialects.openai.errors import Refused
+from gateway.dialects.openai.server_events import Response
 from gateway.dialects.responses.memory import Kept
-from gateway.dialects.responses.server_events import Response
 from gateway.dialects.shortening import Shortening
 from gateway.protocol.frames import Generate
 

@@ -1,8 +1,8 @@
 import msgspec
 import pytest
 
+from gateway.dialects.openai.errors import Refused
 from gateway.dialects.realtime.asked import SessionFields
-from gateway.dialects.responses.errors import Refused
 
 TOOL = {"type": "function", "name": "f", "description": "F", "parameters": {"type": "object"}}
 

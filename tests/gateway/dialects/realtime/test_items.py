@@ -1,7 +1,7 @@
 import pytest
 
+from gateway.dialects.openai.errors import Refused
 from gateway.dialects.realtime.items import ITEM_BYTES, Items, Room
-from gateway.dialects.responses.errors import Refused
 from tests.gateway.dialects.realtime.clients import output, user
 
 CALL = {"type": "function_call", "name": "f", "call_id": "c", "arguments": "{}"}

@@ -2,11 +2,11 @@ from itertools import count
 
 import msgspec
 
+from gateway.dialects.openai import server_events as of
+from gateway.dialects.openai.answer import Answer
 from gateway.dialects.realtime.items import Items, Room
 from gateway.dialects.realtime.server_events import Response
 from gateway.dialects.realtime.writer import Writer
-from gateway.dialects.responses import server_events as of
-from gateway.dialects.responses.answer import Answer
 from gateway.protocol.frames import Chunk, Done, Timing, ToolCall, Usage
 
 USED = Usage(prompt_tokens=3, completion_tokens=5, cached_tokens=2, reasoning_tokens=1)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.dialects.responses.errors import Refused
+from gateway.dialects.openai.errors import Refused
 from gateway.dialects.responses.lanes import MAX_LANES, MAX_WAITING, Lanes
 
 

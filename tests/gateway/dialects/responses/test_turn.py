@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from gateway.dialects.responses.errors import Refused
+from gateway.dialects.openai.errors import Refused
 from gateway.dialects.responses.turn import Turn
 
 TOOL = {"type": "function", "name": "f", "description": None, "parameters": None, "strict": None}

@@ -15,7 +15,7 @@ from uuid import uuid4
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from gateway.dialects.responses.server_events import (
+from gateway.dialects.openai.server_events import (
     ArgumentsDelta,
     ArgumentsDone,
     CallItem,

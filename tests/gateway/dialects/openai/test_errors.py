@@ -1,7 +1,7 @@
 import pytest
 from msgspec import UNSET
 
-from gateway.dialects.responses.errors import KINDS, code_of_failure, of_failure, overloaded
+from gateway.dialects.openai.errors import KINDS, code_of_failure, of_failure, overloaded
 from gateway.protocol.codes import RETRYABLE, ErrorCode
 from gateway.protocol.events import Failed
 

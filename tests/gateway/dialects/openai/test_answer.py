@@ -1,8 +1,8 @@
 import msgspec
 import pytest
 
-from gateway.dialects.responses.answer import Answer, new_id
-from gateway.dialects.responses.server_events import ErrorBody, Response
+from gateway.dialects.openai.answer import Answer, new_id
+from gateway.dialects.openai.server_events import ErrorBody, Response
 from gateway.protocol.frames import Chunk, Done, Timing, ToolCall, Usage
 
 HEAD = Response(id="resp_1", created_at=1.0, model="m", text={})

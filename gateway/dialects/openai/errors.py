@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import UNSET, UnsetType
 
-from gateway.dialects.responses.server_events import ErrorBody
+from gateway.dialects.openai.server_events import ErrorBody
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.events import Failed
 

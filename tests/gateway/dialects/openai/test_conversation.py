@@ -2,8 +2,8 @@ import base64
 
 import pytest
 
-from gateway.dialects.responses.conversation import Conversation
-from gateway.dialects.responses.errors import Refused
+from gateway.dialects.openai.conversation import Conversation
+from gateway.dialects.openai.errors import Refused
 
 CALL = {"type": "function_call", "call_id": "c1", "name": "add", "arguments": '{"a": 1}'}
 CALLED = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}

@@ -1,7 +1,7 @@
 import msgspec
 
-from gateway.dialects.responses import server_events
-from gateway.dialects.responses.server_events import ErrorBody, ErrorEvent, TextDelta
+from gateway.dialects.openai import server_events
+from gateway.dialects.openai.server_events import ErrorBody, ErrorEvent, TextDelta
 
 EVENTS = [
     kind

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from gateway.dialects.responses.errors import Refused
+from gateway.dialects.openai.errors import Refused
 
 __all__ = ["Create", "Tools", "generation_options", "read_create", "read_tools", "response_format"]
 

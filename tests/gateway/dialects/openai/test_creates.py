@@ -1,13 +1,13 @@
 import pytest
 
-from gateway.dialects.responses.creates import (
+from gateway.dialects.openai.creates import (
     Text,
     generation_options,
     read_create,
     read_tools,
     response_format,
 )
-from gateway.dialects.responses.errors import Refused
+from gateway.dialects.openai.errors import Refused
 
 ADD = {"type": "function", "name": "add", "description": "Adds.", "parameters": {}, "strict": True}
 SUB = {"type": "function", "name": "sub"}

@@ -11,7 +11,7 @@ import binascii
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from gateway.dialects.responses.errors import Refused
+from gateway.dialects.openai.errors import Refused
 
 __all__ = ["Conversation"]
 
