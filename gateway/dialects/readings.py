@@ -1,18 +1,20 @@
-"""What one connection reads of answers that can be resumed, and what it answers by itself."""
+"""What one connection reads of answers that can be resumed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from gateway.dialects import json_text
-from gateway.dialects.base import Message
-from gateway.dialects.kept_runs import KeptRuns, Reading, new_id
+from gateway.dialects import incoming
+from gateway.dialects.base import Dialect, Message, Opening, RouteLimits
+from gateway.dialects.kept_runs import KeptRuns, Reading
+from gateway.dialects.own_answers import OwnAnswers
 from gateway.protocol.events import Event, Request
-from gateway.protocol.frames import Ping, Pong, Resume, Started
+from gateway.protocol.frames import Pong, Ready, Resume, Started
 
-__all__ = ["OwnAnswers", "Readings", "Stream"]
+__all__ = ["Readings", "ResumingDialect", "Stream"]
 
 
 @dataclass(eq=False)
@@ -109,18 +111,33 @@ class Readings(Generic[S]):
         self._kept.leave(self._connection, [run for run in runs if run is not None])
 
 
-class OwnAnswers:
-    """Messages that no event of an answer causes; each is sent when its `Pong` comes."""
+class ResumingDialect(Dialect, Generic[S]):
+    """A language whose client speaks first, and names the answers that it resumes.
 
-    def __init__(self) -> None:
-        self._waiting: dict[str, Sequence[Message]] = {}
+    `early_id` finds the id of a message that is too much to decode.
+    """
 
-    def say(self, fields: dict[str, Any]) -> Ping:
-        """Return the request after which a message is sent."""
-        nonce = new_id("own")
-        self._waiting[nonce] = [Message(json_text.encode(fields), text=True)]
-        return Ping(nonce=nonce)
+    early_id: re.Pattern[str] | None = None
 
-    def take(self, pong: Pong) -> Sequence[Message]:
-        """Return the message that waited for a `Pong`."""
-        return self._waiting.pop(str(pong.nonce), ())
+    def __init__(self, opening: Opening, limits: RouteLimits, kept: KeptRuns):
+        self._limits = limits.frames
+        self._client = opening.client
+        self._kept = kept
+        self._readings: Readings[S] = Readings(self, kept)
+        self._own = OwnAnswers()
+
+    def greet(self, ready: Ready) -> Sequence[Message]:
+        """Return nothing."""
+        return ()
+
+    def check(self, message: str | bytes) -> Iterator[None]:
+        """Raise BadFrame once a message has too many keys and values; yield meanwhile."""
+        return incoming.check(message, self._limits, self.early_id)
+
+    def next_requests(self) -> Sequence[Request]:
+        """Return the requests that read on where the first reader is another one now."""
+        return self._readings.next_requests()
+
+    def close(self) -> None:
+        """Leave what goes on without the connection."""
+        self._readings.close()

@@ -11,22 +11,24 @@ Source: DIALECTS.md, section "AG-UI".
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
-from gateway.dialects import json_text, native, values
+from gateway.dialects import native, values
 from gateway.dialects.agui.messages import read_messages
 from gateway.dialects.agui.writer import RunIds, Writer, bare
-from gateway.dialects.base import Budget, Dialect, Message, Opening, Route, RouteLimits
+from gateway.dialects.base import Message, Opening, Route, RouteLimits
+from gateway.dialects.held_requests import HeldRequests
+from gateway.dialects.incoming import object_in
 from gateway.dialects.kept_runs import KeptRun, KeptRuns, Reading, new_id
 from gateway.dialects.options import generate_frame, name_in, read_options
-from gateway.dialects.readings import OwnAnswers, Readings, Stream
+from gateway.dialects.readings import ResumingDialect, Stream
 from gateway.dialects.refusals import Refused, said
-from gateway.protocol.codes import BadFrame, ErrorCode, NotAFrame
+from gateway.protocol.codes import ErrorCode
 from gateway.protocol.events import Event, Failed, Request
-from gateway.protocol.frames import Chunk, Done, Generate, Pong, Ready, Started, ToolCall
+from gateway.protocol.frames import Chunk, Done, Generate, Pong, Started, ToolCall
 
 __all__ = ["ROUTE", "AguiDialect"]
 
@@ -51,53 +53,33 @@ class RunStream(Stream):
     messages: list[str] = field(default_factory=list)  # the path of each
 
 
-class AguiDialect(Dialect):
+class AguiDialect(ResumingDialect[RunStream]):
     """The language of one connection."""
 
     name = "tanstack.v1.agui"
 
     def __init__(self, opening: Opening, limits: RouteLimits, kept: KeptRuns):
-        self._limits = limits.frames
-        self._client = opening.client
-        self._budget: Budget | None = opening.waiting
-        self._kept = kept
-        self._readings: Readings[RunStream] = Readings(self, kept)
+        super().__init__(opening, limits, kept)
+        self._held = HeldRequests(opening)
         self._waiting: deque[RunStream] = deque()
-        self._own = OwnAnswers()
         query = parse_qs(opening.query, keep_blank_values=True)
         self._reads_only = "offset" in query
         self._first: Sequence[Request] = ()
         if self._reads_only:
             self._first = self._read(query.get("runId", [""])[0], query["offset"][0])
 
-    def greet(self, ready: Ready) -> Sequence[Message]:
-        """Return nothing; the client speaks first."""
-        return ()
-
     def close(self) -> None:
         """Leave what goes on without the connection, and what waits."""
-        self._readings.close()
+        super().close()
         for stream in self._waiting:
-            self._uncount(stream)
+            self._held.remove(stream)
         self._waiting.clear()
 
     # From the client.
 
-    def check(self, message: str | bytes) -> Iterator[None]:
-        """Raise BadFrame once a message has too many keys and values; yield meanwhile."""
-        for count in values.in_json(message if isinstance(message, str) else ""):
-            if count > self._limits.values:
-                text = f"a message may have {self._limits.values} keys and values"
-                raise BadFrame(text, None, code=ErrorCode.INVALID_REQUEST)
-            yield
-
     def decode(self, message: str | bytes) -> Sequence[Request]:
         """Return the requests for a message. Raises NotAFrame."""
-        if isinstance(message, bytes):
-            raise NotAFrame("send JSON as text messages")
-        fields = json_text.decode(message)
-        if not isinstance(fields, dict):
-            raise NotAFrame("a message must be a JSON object")
+        fields = object_in(message)
         if self._reads_only:
             return ()
         if fields.get("type") == "abort":
@@ -105,7 +87,7 @@ class AguiDialect(Dialect):
         try:
             return self._run(fields, len(message))
         except Refused as refused:
-            return [self._own.say(_error(str(refused), refused.code, fields.get("runId")))]
+            return [self._say(str(refused), refused.code, fields.get("runId"))]
 
     def _run(self, fields: dict[str, Any], size: int) -> Sequence[Request]:
         deep = values.too_deep(fields, self._limits.depth)
@@ -132,7 +114,7 @@ class AguiDialect(Dialect):
     def _abort(self, run_id: Any) -> Sequence[Request]:
         for waiting in [one for one in self._waiting if one.ids.run == run_id]:
             self._waiting.remove(waiting)
-            self._uncount(waiting)
+            self._held.remove(waiting)
         requests: list[Request] = []
         for stream in self._readings.all:
             if stream.ids.run == run_id and not stream.stopped:
@@ -147,17 +129,9 @@ class AguiDialect(Dialect):
             if len(self._waiting) >= MAX_WAITING:
                 text = f"{MAX_WAITING} runs of this connection wait already"
                 raise Refused(text, code=ErrorCode.RATE_LIMITED)
-            if self._budget is not None and not self._budget.fits(self._client, size):
+            if not self._held.add(stream, size):
                 raise Refused("too many requests of this client wait", code=ErrorCode.OVERLOADED)
-            stream.size = size
-            if self._budget is not None:
-                self._budget.add(self._client, size)
         self._waiting.append(stream)
-
-    def _uncount(self, stream: RunStream) -> None:
-        if self._budget is not None and stream.size:
-            self._budget.add(self._client, -stream.size)
-        stream.size = 0
 
     @property
     def _busy(self) -> bool:
@@ -168,7 +142,7 @@ class AguiDialect(Dialect):
         if not self._waiting or any(not one.stopped for one in self._readings.all):
             return ()
         stream = self._waiting.popleft()
-        self._uncount(stream)
+        self._held.remove(stream)
         self._readings.add(stream)
         frame, stream.frame = stream.frame, None
         return () if frame is None else (frame,)
@@ -176,7 +150,7 @@ class AguiDialect(Dialect):
     def next_requests(self) -> Sequence[Request]:
         """Return the requests that waited until now."""
         first, self._first = self._first, ()
-        return [*first, *self._readings.next_requests(), *self._begin_next()]
+        return [*first, *super().next_requests(), *self._begin_next()]
 
     def _read(self, run_id: str, offset: str) -> Sequence[Request]:
         """Return the request that reads a run after an offset."""
@@ -184,11 +158,15 @@ class AguiDialect(Dialect):
         after = None if run is None else _number(offset, run.id)
         begun = None if after is None else self._kept.begin(self, self._client, run_id)
         if run is None or after is None or begun is None:
-            return [self._own.say(_error(UNKNOWN, ErrorCode.NOT_RESUMABLE, run_id))]
+            return [self._say(UNKNOWN, ErrorCode.NOT_RESUMABLE, run_id)]
         reading, request = begun
         ids = RunIds(str(run.context), run_id, run.id)
         self._readings.add(RunStream(reading, ids=ids, writer=Writer(ids, after)))
         return [request]
+
+    def _say(self, message: str, code: ErrorCode, run_id: Any) -> Request:
+        """Return the request after which a run's error is sent."""
+        return self._own.say([bare(_error(message, code, run_id))])
 
     # To the client.
 

@@ -11,20 +11,21 @@ Source: DIALECTS.md, section "Chat".
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.dialects import json_text, native, values
-from gateway.dialects.base import Dialect, Message, Opening, Route, RouteLimits
+from gateway.dialects.base import Message, Opening, Route, RouteLimits
 from gateway.dialects.chat.messages import read_messages
 from gateway.dialects.chat.parts import Part, again
-from gateway.dialects.chat.writer import Writer
+from gateway.dialects.chat.writer import Writer, frame_of
+from gateway.dialects.incoming import object_in
 from gateway.dialects.kept_runs import RUN_BYTES, KeptRun, KeptRuns, Reading, new_id
 from gateway.dialects.options import generate_frame, name_in, read_options
-from gateway.dialects.readings import OwnAnswers, Readings, Stream
+from gateway.dialects.readings import ResumingDialect, Stream
 from gateway.dialects.refusals import Refused, said
-from gateway.protocol.codes import BadFrame, ErrorCode, NotAFrame
+from gateway.protocol.codes import ErrorCode, NotAFrame
 from gateway.protocol.events import Event, Failed, Request
 from gateway.protocol.frames import (
     Chunk,
@@ -34,7 +35,6 @@ from gateway.protocol.frames import (
     Pong,
     Progress,
     Queued,
-    Ready,
     Started,
     ToolCall,
 )
@@ -44,7 +44,6 @@ __all__ = ["ROUTE", "ChatDialect"]
 PATH = "/v1/chat"
 SUBPROTOCOL = "ai-sdk.v1"
 MAX_ID = 256  # characters of a chat's id and of a request's
-EARLY = 4096  # characters in which a request's id is found without decoding its message
 REQUEST_ID = re.compile(rf'"requestId"\s*:\s*"([^"\\]{{1,{MAX_ID}}})"')
 TRIGGERS = ("submit-message", "regenerate-message")
 RUNNING = "an answer of this chat is being made"
@@ -72,45 +71,23 @@ class ChatStream(Stream):
     messages: list[str] = field(default_factory=list)  # the path of each
 
 
-class ChatDialect(Dialect):
+class ChatDialect(ResumingDialect[ChatStream]):
     """The language of one connection."""
 
     name = "ai-sdk.v1.chat"
 
+    early_id = REQUEST_ID
+
     def __init__(self, opening: Opening, limits: RouteLimits, kept: KeptRuns):
-        self._limits = limits.frames
-        self._client = opening.client
-        self._kept = kept
-        self._readings: Readings[ChatStream] = Readings(self, kept)
+        super().__init__(opening, limits, kept)
         self._by_request: dict[str, ChatStream] = {}
-        self._own = OwnAnswers()
-
-    def greet(self, ready: Ready) -> Sequence[Message]:
-        """Return nothing; the client speaks first."""
-        return ()
-
-    def close(self) -> None:
-        """Leave what goes on without the connection."""
-        self._readings.close()
 
     # From the client.
 
-    def check(self, message: str | bytes) -> Iterator[None]:
-        """Raise BadFrame once a message has too many keys and values; yield meanwhile."""
-        text = message if isinstance(message, str) else ""
-        for count in values.in_json(text):
-            if count > self._limits.values:
-                said = f"a message may have {self._limits.values} keys and values"
-                found = REQUEST_ID.search(text[:EARLY])
-                raise BadFrame(said, found and found[1], code=ErrorCode.INVALID_REQUEST)
-            yield
-
     def decode(self, message: str | bytes) -> Sequence[Request]:
         """Return the requests for a message. Raises NotAFrame."""
-        if isinstance(message, bytes):
-            raise NotAFrame("send JSON as text messages")
-        fields = json_text.decode(message)
-        if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
+        fields = object_in(message)
+        if not isinstance(fields.get("type"), str):
             raise NotAFrame("a message must be a JSON object with a `type`")
         request_id = fields.get("requestId")
         if not isinstance(request_id, str) or not 0 < len(request_id) <= MAX_ID:
@@ -218,13 +195,9 @@ class ChatDialect(Dialect):
 
     def _say(self, request_id: str, kind: str, **fields: Any) -> Ping:
         """Return the request after which a frame is sent."""
-        return self._own.say({"type": kind, "requestId": request_id, **fields})
+        return self._own.say([frame_of({"type": kind, "requestId": request_id, **fields})])
 
     # To the client.
-
-    def next_requests(self) -> Sequence[Request]:
-        """Return the requests that read on where the first reader is another one now."""
-        return self._readings.next_requests()
 
     def encode(self, event: Event) -> Sequence[Message]:
         """Return the messages for an event."""
@@ -291,8 +264,7 @@ def _of_no_stream(event: Event) -> Sequence[Message]:
     if not isinstance(event, Failed) or event.id is None:
         return ()
     text = f"{event.code}: {event.message}"
-    frame = {"type": "error", "requestId": event.id, "errorText": text}
-    return [Message(json_text.encode(frame), text=True)]
+    return [frame_of({"type": "error", "requestId": event.id, "errorText": text})]
 
 
 def _continued(last: dict[str, Any], own: str) -> Continued:

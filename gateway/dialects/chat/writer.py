@@ -15,7 +15,7 @@ from gateway.dialects import json_text
 from gateway.dialects.base import Message
 from gateway.protocol.frames import Chunk, Done, Loading, Progress, Queued, Started, ToolCall
 
-__all__ = ["Writer"]
+__all__ = ["Writer", "frame_of"]
 
 # The `finishReason` for each of the gateway's; `cancelled` has a chunk of its own instead.
 REASONS = {"stop": "stop", "length": "length", "tool_calls": "tool-calls", "cancelled": "other"}
@@ -100,7 +100,7 @@ class Writer:
 
     def frame(self, kind: str, **fields: Any) -> Message:
         """Return a frame about the whole stream."""
-        return _message({"type": kind, "requestId": self._request_id, **fields})
+        return frame_of({"type": kind, "requestId": self._request_id, **fields})
 
     def _input(self, kind: str, own: str, call: _Call | None, given: Any, **more: Any) -> Message:
         name = {"toolName": call.name} if call else {"toolName": UNNAMED, "dynamic": True}
@@ -115,12 +115,13 @@ class Writer:
         number = self._number
         self._number += 1
         chunk = {"type": type, **fields}
-        return _message(
+        return frame_of(
             {"type": "chunk", "requestId": self._request_id, "sequence": number, "chunk": chunk}
         )
 
 
-def _message(fields: dict[str, Any]) -> Message:
+def frame_of(fields: dict[str, Any]) -> Message:
+    """Return one frame of the protocol."""
     return Message(json_text.encode(fields), text=True)
 
 

@@ -21,13 +21,15 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from gateway.dialects import json_text, native, values
+from gateway.dialects import incoming, json_text, native, values
 from gateway.dialects.base import Dialect, Message, Opening, Route, RouteLimits
+from gateway.dialects.held_requests import HeldRequests
 from gateway.dialects.openai import server_events as of
 from gateway.dialects.openai.answer import Answer, new_id
 from gateway.dialects.openai.conversation import Conversation
 from gateway.dialects.openai.creates import generation_options
 from gateway.dialects.openai.errors import Refused, code_of_failure, of_failure, overloaded
+from gateway.dialects.own_answers import OwnAnswers
 from gateway.dialects.realtime.asked import ALL, Asked, SessionFields
 from gateway.dialects.realtime.items import Items, Room
 from gateway.dialects.realtime.server_events import (
@@ -43,7 +45,7 @@ from gateway.dialects.realtime.server_events import (
 )
 from gateway.dialects.realtime.writer import Writer, refusal
 from gateway.dialects.shortening import Shortening
-from gateway.protocol.codes import BadFrame, ErrorCode, NotAFrame
+from gateway.protocol.codes import ErrorCode
 from gateway.protocol.events import Event, Failed, Request
 from gateway.protocol.frames import (
     Cancel,
@@ -67,7 +69,6 @@ PATH = "/v1/realtime"
 MAX_ACTIVE = 16  # responses that run at once on a connection
 SUBPROTOCOL = "realtime"
 KEY_PROTOCOL = "openai-insecure-api-key."  # followed by the token; used by browsers
-EARLY = 4096  # characters in which the id of a message is found without decoding it
 EVENT_ID = re.compile(r'"event_id"\s*:\s*"([A-Za-z0-9_.-]{1,64})"')
 MAX_EVENT_ID = 512  # characters, as in OpenAI's interface
 MAX_TOLD = 64  # types of tools that are logged of a connection
@@ -98,7 +99,7 @@ class RealtimeDialect(Dialect):
 
     def __init__(self, opening: Opening, limits: RouteLimits, room: Room):
         self._limits = limits.frames
-        self._budget, self._client = opening.waiting, opening.client
+        self._held = HeldRequests(opening)
         self._most = min(MAX_ACTIVE, limits.generations)
         query = parse_qs(opening.query)
         self._session = SessionFields(new_id("sess"), query.get("model", [""])[0])
@@ -107,7 +108,7 @@ class RealtimeDialect(Dialect):
         self._running: dict[str, Turn] = {}
         self._waiting: Turn | None = None  # for one that is being cancelled
         self._again: list[Turn] = []  # those whose prompt was too long, and is shorter now
-        self._own: dict[str, Sequence[Message]] = {}  # messages that wait for their `Pong`
+        self._own = OwnAnswers()
         self._numbers, self._prefix = count(), f"event_{secrets.token_hex(8)}_"
         self._left_out: set[str] = set()  # types of tools that were logged
         self._closed = False
@@ -121,9 +122,9 @@ class RealtimeDialect(Dialect):
         """Forget the conversation."""
         self._closed = True
         for turn in self._running.values():
-            self._uncount(turn)
+            self._held.remove(turn)
         if self._waiting is not None:
-            self._uncount(self._waiting)
+            self._held.remove(self._waiting)
         self._items.close()
 
     def _next(self) -> str:
@@ -133,25 +134,11 @@ class RealtimeDialect(Dialect):
 
     def check(self, message: str | bytes) -> Iterator[None]:
         """Raise BadFrame once a message has too many keys and values; yield meanwhile."""
-        text = message if isinstance(message, str) else ""
-        for number in values.in_json(text):
-            if number > self._limits.values:
-                said = f"a message may have {self._limits.values} keys and values"
-                found = EVENT_ID.search(text[:EARLY])
-                own = found[1] if found else None
-                raise BadFrame(said, own, code=ErrorCode.INVALID_REQUEST)
-            yield
+        return incoming.check(message, self._limits, EVENT_ID)
 
     def decode(self, message: str | bytes) -> Sequence[Request]:
         """Return the requests for a message. Raises NotAFrame for a binary one, or BadFrame."""
-        if isinstance(message, bytes):
-            raise NotAFrame("send JSON as text messages")
-        try:
-            fields = json_text.decode(message)
-        except NotAFrame as error:
-            raise BadFrame(str(error), None, code=ErrorCode.INVALID_FRAME) from error
-        if not isinstance(fields, dict):
-            raise BadFrame("must be a JSON object", None, code=ErrorCode.INVALID_FRAME)
+        fields = incoming.event_in(message)
         given = fields.get("event_id")
         own = given[:MAX_EVENT_ID] if isinstance(given, str) else None
         try:
@@ -256,7 +243,7 @@ class RealtimeDialect(Dialect):
         waiting = self._waiting
         if given is None and waiting is not None:
             self._waiting = None
-            self._uncount(waiting)
+            self._held.remove(waiting)
             return [self._say(waiting.writer.told(waiting.answer.cancelled()))]
         turn = self._active() if given is None else self._running.get(str(given))
         if turn is None or turn.stopping:
@@ -310,7 +297,7 @@ class RealtimeDialect(Dialect):
     def encode(self, event: Event) -> Sequence[Message]:
         """Return the messages for an event."""
         if isinstance(event, Pong):
-            return self._own.pop(str(event.nonce), ())
+            return self._own.take(event)
         turn = self._running.get(event.id) if event.id is not None else None
         if turn is None:
             return self._of_no_turn(event)
@@ -348,28 +335,17 @@ class RealtimeDialect(Dialect):
         return _messages([refusal(self._next(), why, event.id)])
 
     def _end(self, turn: Turn) -> None:
-        self._uncount(turn)
+        self._held.remove(turn)
         self._running.pop(turn.id, None)
 
     def _count(self, turn: Turn, size: int) -> None:
         """Count what a response holds until its end. Raises Refused if there is no room."""
-        if self._budget is None:
-            return
-        if not self._budget.fits(self._client, size):
+        if not self._held.add(turn, size):
             raise overloaded("too much is asked for at once")
-        turn.size = size
-        self._budget.add(self._client, size)
-
-    def _uncount(self, turn: Turn) -> None:
-        if self._budget is not None and turn.size:
-            self._budget.add(self._client, -turn.size)
-            turn.size = 0
 
     def _say(self, events: Sequence[RealtimeEvent]) -> Ping:
         """Return the request after which the events are sent."""
-        nonce = new_id("own")
-        self._own[nonce] = _messages(events)
-        return Ping(nonce=nonce)
+        return self._own.say(_messages(events))
 
 
 Act = Callable[[RealtimeDialect, dict[str, Any]], Sequence[Request]]

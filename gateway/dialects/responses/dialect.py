@@ -20,8 +20,9 @@ from typing import Any
 
 from msgspec import UNSET
 
-from gateway.dialects import json_text, values
+from gateway.dialects import incoming, json_text, values
 from gateway.dialects.base import Dialect, Message, Opening, Route, RouteLimits
+from gateway.dialects.held_requests import HeldRequests
 from gateway.dialects.openai.answer import NOTHING_USED, Answer, new_id
 from gateway.dialects.openai.errors import Refused, code_of_failure, of_failure, overloaded
 from gateway.dialects.openai.server_events import (
@@ -30,10 +31,11 @@ from gateway.dialects.openai.server_events import (
     ServerEvent,
     SteerFailed,
 )
+from gateway.dialects.own_answers import OwnAnswers
 from gateway.dialects.responses.lanes import MAX_ACTIVE, Lanes
 from gateway.dialects.responses.memory import Memory, Place
 from gateway.dialects.responses.turn import Turn
-from gateway.protocol.codes import BadFrame, ErrorCode, NotAFrame
+from gateway.protocol.codes import BadFrame, ErrorCode
 from gateway.protocol.events import Event, Failed, Request
 from gateway.protocol.frames import (
     Cancel,
@@ -53,7 +55,6 @@ __all__ = ["ROUTE", "ResponsesDialect"]
 log = logging.getLogger(__name__)
 
 PATH = "/v1/responses"
-EARLY = 4096  # characters in which the lane of a message is found without decoding it
 STREAM_ID = re.compile(r'"stream_id"\s*:\s*"([A-Za-z0-9_.-]{1,256})"')
 MAX_TOLD = 64  # types of tools that are logged of a connection
 MAX_QUOTED = 64  # characters of a field's name in an error
@@ -73,14 +74,14 @@ class ResponsesDialect(Dialect):
         clock: Callable[[], float] = time.time,
     ):
         self._limits = limits.frames
-        self._budget, self._client = opening.waiting, opening.client
+        self._held = HeldRequests(opening)
         self._memory = memory
         self._place = Place(object(), opening.owner, opening.client)
         self._clock = clock  # seconds since 1970
         self._lanes: Lanes[Turn] = Lanes(min(MAX_ACTIVE, limits.generations))
         self._running: dict[str, tuple[Turn, Answer]] = {}  # by their ids
         self._again: list[Turn] = []  # those whose prompt was too long, and is shorter now
-        self._own: dict[str, Sequence[Message]] = {}  # messages that wait for their `Pong`
+        self._own = OwnAnswers()
         self._model = ""  # the one that answers if none is named
         self._told: set[str] = set()  # types of tools that were logged
         self._closed = False
@@ -94,32 +95,19 @@ class ResponsesDialect(Dialect):
         """Forget what is kept for the connection alone."""
         self._closed = True
         for turn in [*self._lanes.waiting, *(turn for turn, _ in self._running.values())]:
-            self._uncount(turn)
+            self._held.remove(turn)
         self._memory.leave(self._place.connection)
 
     # From the client.
 
     def check(self, message: str | bytes) -> Iterator[None]:
         """Raise BadFrame once a message has too many keys and values; yield meanwhile."""
-        text = message if isinstance(message, str) else ""
-        for count in values.in_json(text):
-            if count > self._limits.values:
-                said = f"a message may have {self._limits.values} keys and values"
-                found = STREAM_ID.search(text[:EARLY])
-                lane = found[1] if found else None
-                raise BadFrame(said, lane, code=ErrorCode.INVALID_REQUEST)
-            yield
+        return incoming.check(message, self._limits, STREAM_ID)
 
     def decode(self, message: str | bytes) -> Sequence[Request]:
         """Return the requests for a message. Raises NotAFrame for a binary one, or BadFrame."""
-        if isinstance(message, bytes):
-            raise NotAFrame("send JSON as text messages")
-        try:
-            fields = json_text.decode(message)
-        except NotAFrame as error:
-            raise BadFrame(str(error), None, code=ErrorCode.INVALID_FRAME) from error
-        kind = fields.get("type") if isinstance(fields, dict) else None
-        match kind:
+        fields = incoming.event_in(message)
+        match fields.get("type"):
             case "response.create":
                 return self._create(fields, len(message))
             case "response.cancel":
@@ -139,7 +127,8 @@ class ResponsesDialect(Dialect):
         except Refused as refused:
             return [self._say([_error(refused, turn.stream_id)])]
         self._read(turn, fields)
-        self._count(turn, size)
+        if not self._held.add(turn, size):
+            turn.refuse(overloaded("too much is asked for at once"))
         self._lanes.add(turn)
         return self.next_requests()
 
@@ -161,7 +150,7 @@ class ResponsesDialect(Dialect):
         own = own if isinstance(own, str) else None
         waiting = self._lanes.withdraw(own) if own is not None else None
         if waiting is not None:
-            self._uncount(waiting)
+            self._held.remove(waiting)
             return [self._say(waiting.answer(self._model, self._clock).cancelled())]
         running = self._lanes.running(own, stream_id if isinstance(stream_id, str) else None)
         return [] if running is None else [Cancel(id=running.id)]
@@ -224,7 +213,7 @@ class ResponsesDialect(Dialect):
     def encode(self, event: Event) -> Sequence[Message]:
         """Return the messages for an event."""
         if isinstance(event, Pong):
-            return self._own_messages(str(event.nonce))
+            return self._own_messages(event)
         found = self._running.get(event.id) if event.id is not None else None
         if found is None:
             return self._of_no_turn(event)
@@ -261,15 +250,15 @@ class ResponsesDialect(Dialect):
         return answer.fail(status, why, code_of_failure(status))
 
     def _end(self, turn: Turn) -> None:
-        self._uncount(turn)
+        self._held.remove(turn)
         del self._running[turn.id]
         self._lanes.end(turn)
 
-    def _own_messages(self, nonce: str) -> Sequence[Message]:
-        turn, _ = self._running.get(nonce, (None, None))
+    def _own_messages(self, pong: Pong) -> Sequence[Message]:
+        turn, _ = self._running.get(str(pong.nonce), (None, None))
         if turn is not None:
             self._end(turn)
-        return self._own.pop(nonce, ())
+        return self._own.take(pong)
 
     def _of_no_turn(self, event: Event) -> Sequence[Message]:
         """Return the error for a message that could not be decoded; its id is then its lane."""
@@ -281,9 +270,7 @@ class ResponsesDialect(Dialect):
 
     def _say(self, events: Sequence[ServerEvent], own: str | None = None) -> Ping:
         """Return the request after which the events are sent."""
-        nonce = own or new_id("own")
-        self._own[nonce] = _messages(events)
-        return Ping(nonce=nonce)
+        return self._own.say(_messages(events), own)
 
     # What is kept.
 
@@ -305,21 +292,6 @@ class ResponsesDialect(Dialect):
         parent = turn.parent
         if parent is not None and not parent.stored and parent.stream_id == turn.stream_id:
             self._memory.forget(parent)
-
-    def _count(self, turn: Turn, size: int) -> None:
-        """Count what a turn holds until its end, or refuse it if there is no room."""
-        if self._budget is None:
-            return
-        if self._budget.fits(self._client, size):
-            turn.size = size
-            self._budget.add(self._client, size)
-        else:
-            turn.refuse(overloaded("too much is asked for at once"))
-
-    def _uncount(self, turn: Turn) -> None:
-        if self._budget is not None and turn.size:
-            self._budget.add(self._client, -turn.size)
-            turn.size = 0
 
 
 def _messages(events: Sequence[ServerEvent]) -> list[Message]:

@@ -1,9 +1,14 @@
-import json
+import re
 
+import pytest
+
+from gateway.dialects.base import FrameLimits, Opening, RouteLimits
 from gateway.dialects.kept_runs import KeptRun, KeptRuns, Reading
-from gateway.dialects.readings import OwnAnswers, Readings, Stream
-from gateway.protocol.frames import Cancel, Chunk, Pong, Resume, Started
+from gateway.dialects.readings import Readings, ResumingDialect, Stream
+from gateway.protocol.codes import BadFrame
+from gateway.protocol.frames import Cancel, Chunk, Pong, Ready, Resume, Started
 
+READY = Ready(protocol="p", server="s", epoch="e", connection="c", models=["m"], limits={})
 SELF, OTHER = object(), object()
 BEGIN = Started(id="g", seq=0, model="m", prompt_tokens=1, cached_tokens=0)
 
@@ -90,9 +95,20 @@ def test_a_connection_that_ends_leaves_its_answers():
     assert len(kept) == 1
 
 
-def test_an_own_answer_comes_with_its_pong_once():
-    own = OwnAnswers()
-    ping = own.say({"type": "a"})
-    (message,) = own.take(Pong(nonce=ping.nonce))
-    assert json.loads(message.data) == {"type": "a"}
-    assert own.take(Pong(nonce=ping.nonce)) == ()
+class Silent(ResumingDialect[Stream]):
+    early_id = re.compile('"own": "(.)"')
+
+
+def test_a_language_that_resumes_speaks_second_and_leaves_its_answers():
+    kept, limits = KeptRuns(), RouteLimits(FrameLimits(values=2))
+    dialect = Silent(Opening(client="a"), limits, kept)
+    assert dialect.greet(READY) == ()
+    with pytest.raises(BadFrame) as raised:
+        list(dialect.check('{"own": "x"}'))
+    assert raised.value.frame_id == "x"
+    run = KeptRun("a", "c", "g", "ticket", dialect)
+    kept.add(run)
+    dialect._readings.add(Stream(Reading("g", run)))
+    assert dialect.next_requests() == []
+    dialect.close()
+    assert run.reader is None

@@ -1,0 +1,28 @@
+"""What a dialect says by itself, without an event that causes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.dialects.base import Message
+from gateway.dialects.kept_runs import new_id
+from gateway.protocol.frames import Ping, Pong
+
+__all__ = ["OwnAnswers"]
+
+
+class OwnAnswers:
+    """Messages of one connection; each is sent when its `Pong` comes, in its turn among events."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, Sequence[Message]] = {}
+
+    def say(self, messages: Sequence[Message], nonce: str | None = None) -> Ping:
+        """Return the request after which messages are sent; `nonce` comes back in its `Pong`."""
+        nonce = nonce or new_id("own")
+        self._waiting[nonce] = messages
+        return Ping(nonce=nonce)
+
+    def take(self, pong: Pong) -> Sequence[Message]:
+        """Return the messages that waited for a `Pong`."""
+        return self._waiting.pop(str(pong.nonce), ())
