@@ -148,6 +148,7 @@ async def test_a_reader_that_stops_holds_the_provider_up():
             await socket.send("chat a hi")
             await eventually(lambda: provider.live)
             await eventually(lambda: gateway._generations.live == 1)
+            await eventually(lambda: provider.requests[0].produced)
             before = None
             while before != provider.requests[0].produced:
                 before = provider.requests[0].produced

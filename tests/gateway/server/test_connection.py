@@ -114,8 +114,8 @@ async def test_what_waits_for_all_clients_is_counted_and_bounds_what_waits_for_e
             on_their_way = sum(task.leaving_bytes for task in tasks())
             assert outbox.held == sum(held()) + on_their_way
             assert outbox.held < outbox.limit + 1000
-        first, *_, last = held()
-        assert 1000 < last <= first <= 40_000 / 4 + 2 * 1000
+        # Whose socket took some more may have less by now, and asks for no more than its share.
+        assert all(1000 < size <= 40_000 / 4 + 2 * 1000 for size in held())
         for connection in list(gateway._connections):
             connection._socket.transport.abort()
         await eventually(lambda: not gateway.connections)
@@ -223,9 +223,10 @@ async def test_a_first_frame_without_the_token_ends_the_connection(first):
 
 
 async def test_no_hello_in_time_and_what_is_no_frame_have_their_own_codes():
-    async with running(scripted(), TOKENS, hello_timeout_s=0.5) as gateway:
+    async with running(scripted(), TOKENS, hello_timeout_s=0.1) as gateway:
         async with connect(stream_url(gateway)) as socket:
             assert await close_code(socket) == CloseCode.NO_HELLO
+    async with running(scripted(), TOKENS) as gateway:
         async with connect(stream_url(gateway)) as socket:
             await socket.send("{")
             assert await close_code(socket) == CloseCode.NOT_A_FRAME

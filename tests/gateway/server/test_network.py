@@ -112,13 +112,15 @@ async def test_a_client_that_half_closes_is_answered_no_more_and_its_generation_
 
 async def test_a_network_that_goes_away_is_found_by_pings():
     provider = ScriptedProvider(script=[Say("x"), Pause(3600)], tokens_per_second=None)
-    quick = {"ping_interval_s": 0.2, "ping_timeout_s": 0.2, "close_timeout_s": 0.2}
+    quick = {"ping_interval_s": 0.2, "ping_timeout_s": TIMEOUT / 4, "close_timeout_s": 0.2}
     async with running(provider, resume_ttl_s=0.2, **quick) as gateway, proxied(gateway) as proxy:
         async with connect(proxy.url, give_up_s=0) as client:
             async with client.generate(prompt="hi") as run:
                 async for _ in run:
                     break
                 proxy.stall()
+                (connection,) = gateway._connections
+                connection._socket.ping_timeout = 0.1  # of the next ping; all before that have time
                 await eventually(lambda: not gateway.connections)
                 await eventually(lambda: not provider.live)
                 proxy.go_on()

@@ -292,13 +292,16 @@ async def test_a_model_saves_while_another_one_streams(tmp_path):
     endless = write_model(tmp_path / "endless", ARCHITECTURES["llama"])
     models = [f"a={endless}", f"b={MODEL_PATH}"]
     provider = MLXProvider({"model": models, "prefix_cache_dir": tmp_path / "kept"})
-    options = {"max_tokens": 1900, "temperature": 0.0}
-    streaming = asyncio.create_task(provider.generate_async(PROMPT, model="a", **options))
+
+    async def stream():
+        while True:
+            await provider.generate_async(PROMPT, model="a", max_tokens=1900, temperature=0.0)
+
+    streaming = asyncio.create_task(stream())
     try:
+        await eventually(lambda: provider._library.find("a").engine.busy)
         await provider.generate_async(PROMPT, model="b", max_tokens=4)
-        async with asyncio.timeout(TIMEOUT):
-            while not files(tmp_path / "kept"):
-                await asyncio.sleep(0.005)
+        await eventually(lambda: files(tmp_path / "kept"))
         assert not streaming.done()
     finally:
         streaming.cancel()

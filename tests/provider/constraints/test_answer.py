@@ -21,6 +21,7 @@ from provider.embedded import MODEL_PATH
 from provider.formats.thinking import Thinking
 from provider.interface import GenerationError, InvalidParameterError
 from provider.models.loading import tokenizer_of
+from tests.support.servers import eventually
 
 PERSON = {
     "type": "object",
@@ -182,9 +183,8 @@ async def test_a_run_that_was_parked_goes_on_under_its_constraint():
         text = ""
         async for delta in stream:
             text += delta.content or ""
-            await asyncio.sleep(0.02)
+            await eventually(lambda: provider.statistics().parkings)
         assert re.fullmatch("[ab]{60}", text)
-        assert provider.statistics().parkings > 0
     finally:
         await provider.aclose()
 

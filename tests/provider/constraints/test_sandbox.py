@@ -16,6 +16,7 @@ from provider.constraints import trial, trial_process
 from provider.constraints.compiler import constraint_of
 from provider.constraints.sandbox import MAX_WAITING, MAX_WAITING_OF_A_CLIENT, Sandbox
 from provider.interface import GenerationError, InvalidParameterError, ResourceExceededError
+from tests.support.servers import eventually
 
 # Each schema would keep llguidance busy for hours and fill the memory.
 REMAINDERS = {"type": "integer", "allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}
@@ -256,8 +257,7 @@ async def test_a_request_that_has_gone_leaves_the_queue():
         held = Held(provider._sandbox)
         constraint = {"type": "choice", "choices": ["yes"]}
         gone = asyncio.create_task(provider.generate_async("x", response_format=constraint))
-        await asyncio.sleep(0.05)
-        assert len(provider._sandbox._quick) == 1
+        await eventually(lambda: len(provider._sandbox._quick) == 1)
         gone.cancel()
         with pytest.raises(asyncio.CancelledError):
             await gone

@@ -13,7 +13,7 @@ from provider.embedded import MODEL_PATH
 from provider.interface import TokenLogprobs
 from provider.models.loading import tokenizer_of
 from provider.runtime.mlx import mx
-from tests.support.servers import running, wired
+from tests.support.servers import eventually, running, wired
 
 ASK = "Tell me a story about a fox"
 OPTIONS = {"logprobs": True, "top_logprobs": 3, "max_tokens": 30}
@@ -92,9 +92,8 @@ async def test_a_parked_run_loses_none(reference):
         async for delta in await provider.generate_async(ASK, stream=True, **OPTIONS):
             if isinstance(delta.raw_response, TokenLogprobs):
                 tokens += delta.raw_response.tokens
-            await asyncio.sleep(0.02)
+            await eventually(lambda: provider.statistics().parkings)
         close(tokens, reference)
-        assert provider.statistics().parkings > 0
     finally:
         await provider.aclose()
 
