@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, NamedTuple, Optional  # noqa: UP035 - the contract's own spelling
 
 __all__ = [
+    "AnswerTokens",
     "CallDelta",
     "Delta",
     "GenerationStarted",
@@ -63,6 +64,17 @@ class PrefillProgress:
 
     done: int
     total: int
+
+
+@dataclass(frozen=True)
+class AnswerTokens:
+    """The ids of tokens of the answer, of which the number `first` is the first; 0 is the answer's.
+
+    Sent now and then if the option `tell_tokens` is set, for `begun_answer` elsewhere.
+    """
+
+    first: int
+    tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)

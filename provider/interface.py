@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -47,6 +47,7 @@ from provider.errors import (
     UnsupportedProviderError,
 )
 from provider.events import (
+    AnswerTokens,
     GenerationStarted,
     GenerationTiming,
     ModelLoading,
@@ -68,6 +69,7 @@ __all__ = [
     "COUNTER",
     "AbstractLLMError",
     "AbstractLLMInterface",
+    "AnswerTokens",
     "AuthenticationError",
     "ChoiceResponse",
     "ConfigurationManager",
@@ -113,6 +115,7 @@ __all__ = [
     "UnsupportedOperationError",
     "UnsupportedProviderError",
     "new_call_id",
+    "whole_answer",
     "with_defaults",
 ]
 
@@ -297,7 +300,7 @@ class FileData:
 
 @dataclass(frozen=True)
 class Health:
-    """Whether the provider can accept a generation now, and if not, the reason."""
+    """Whether the provider can accept a generation now, and the reason or the circumstances."""
 
     ready: bool
     reason: str = ""
@@ -319,6 +322,28 @@ class ModelInfo:
     vision: Optional[bool] = None
     tools: Optional[bool] = None
     thinking: Optional[bool] = None
+
+
+def whole_answer(deltas: List[GenerateResponse]) -> GenerateResponse:
+    """Return the whole answer that consists of these deltas, with all choices if there are any."""
+    choices = sorted({delta.choice for delta in deltas if isinstance(delta, ChoiceResponse)})
+    if not choices:
+        return _whole_one(deltas)
+    whole = [_whole_one([d for d in deltas if getattr(d, "choice", 0) == one]) for one in choices]
+    return ChoiceResponse(**{**vars(whole[0]), "choices": whole})
+
+
+def _whole_one(deltas: List[GenerateResponse]) -> GenerateResponse:
+    last, drawn = deltas[-1], [d.raw_response for d in deltas]
+    tokens = [token for one in drawn if isinstance(one, TokenLogprobs) for token in one.tokens]
+    if tokens and isinstance(last.raw_response, GenerationTiming):
+        timing = replace(last.raw_response, logprobs=TokenLogprobs(tuple(tokens)))
+        last = replace(last, raw_response=timing)
+    return replace(
+        last,
+        content="".join(delta.content or "" for delta in deltas),
+        reasoning_trace="".join(delta.reasoning_trace or "" for delta in deltas) or None,
+    )
 
 
 # The interface ---------------------------------------------------------------------------------
@@ -422,6 +447,10 @@ class AbstractLLMInterface(ABC):
         name = self.get_param(ModelParameter.MODEL)
         return [ModelInfo(str(name) if name else "default")]
 
+    def replicas(self) -> Optional[int]:
+        """Return how many replicas take generations now, None for a provider without any."""
+        return None
+
     def device(self) -> str:
         """Return a phrase for the device that computes, "" if it is unknown."""
         return ""
@@ -430,7 +459,8 @@ class AbstractLLMInterface(ABC):
         """Return a snapshot of the provider's metrics, None if it has none; never waits.
 
         The snapshot is a dataclass whose fields are numbers, or histograms with `bounds`, `counts`
-        and `total`. The field of a number that only grows has the metadata COUNTER.
+        and `total`. The field of a number that only grows has the metadata COUNTER. A field that
+        is a mapping of such numbers has the metadata `label`, which says what its keys are.
         """
         return None
 

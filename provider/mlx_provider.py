@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import Future
 from contextlib import aclosing, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - the contract's own spelling
@@ -28,7 +27,6 @@ from provider.interface import (
     AbstractLLMInterface,
     ChoiceResponse,
     GenerateResponse,
-    GenerationTiming,
     Health,
     InvalidParameterError,
     ModelCapability,
@@ -36,6 +34,7 @@ from provider.interface import (
     ModelLoading,
     ModelParameter,
     TokenLogprobs,
+    whole_answer,
 )
 from provider.models.library import Library, sources_of
 from provider.models.request_builder import Call, RequestBuilder
@@ -194,7 +193,7 @@ class MLXProvider(AbstractLLMInterface):
         if (check := self._check_of_constraint(call)) is not None:
             check.result()
         deltas = self._deltas(served, self._requests(served, call))
-        return deltas if stream else _join(list(deltas))
+        return deltas if stream else whole_answer(list(deltas))
 
     async def generate_async(
         self,
@@ -226,7 +225,7 @@ class MLXProvider(AbstractLLMInterface):
         if stream:
             return deltas
         async with aclosing(deltas):
-            return _join([delta async for delta in deltas])
+            return whole_answer([delta async for delta in deltas])
 
     def _call(
         self,
@@ -407,25 +406,3 @@ def _listed(value: Any) -> List[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _join(deltas: List[GenerateResponse]) -> GenerateResponse:
-    """Return the whole answer that consists of these deltas, with all choices if there are any."""
-    choices = sorted({delta.choice for delta in deltas if isinstance(delta, ChoiceResponse)})
-    if not choices:
-        return _join_one(deltas)
-    whole = [_join_one([d for d in deltas if getattr(d, "choice", 0) == one]) for one in choices]
-    return ChoiceResponse(**{**vars(whole[0]), "choices": whole})
-
-
-def _join_one(deltas: List[GenerateResponse]) -> GenerateResponse:
-    last, drawn = deltas[-1], [d.raw_response for d in deltas]
-    tokens = [token for one in drawn if isinstance(one, TokenLogprobs) for token in one.tokens]
-    if tokens and isinstance(last.raw_response, GenerationTiming):
-        timing = replace(last.raw_response, logprobs=TokenLogprobs(tuple(tokens)))
-        last = replace(last, raw_response=timing)
-    return replace(
-        last,
-        content="".join(delta.content or "" for delta in deltas),
-        reasoning_trace="".join(delta.reasoning_trace or "" for delta in deltas) or None,
-    )

@@ -126,6 +126,14 @@ def _token(name: str, key: Any) -> int:
     raise unlike(name, key, "an object whose keys are token ids")
 
 
+def _tokens(name: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple) or len(value) > MAX_TOKENS:
+        raise unlike(name, value, f"a list of at most {MAX_TOKENS} token ids")
+    if not all(type(token) is int and 0 <= token < 2**31 for token in value):
+        raise unlike(name, value, "a list of token ids")
+    return tuple(value)
+
+
 def _tool_choice(name: str, value: Any) -> str:
     """Return a tool choice as one string: a mode, or `=name` for a tool by name.
 
@@ -241,6 +249,11 @@ class GenerationOptions:
     # Any name for the client that the call is made for. The calls of one client share the places
     # that a client may have in queues, and take turns with those of other clients.
     client: str | None = _of_call(None, _text)
+    # The tokens with which the answer begins, because another provider has made them. Their text is
+    # in the stream too; the run goes on after them as it would have there.
+    begun_answer: tuple[int, ...] | None = _of_call(None, _tokens)
+    # Whether the events have the answer's tokens now and then, for a later `begun_answer`.
+    tell_tokens: bool = _of_call(default=False, check=_boolean)
     # Limit of the prompt, in tokens; None means the model's own.
     max_input_tokens: int | None = _of_call(None, Integer(1, sys.maxsize))
     # Whether the prompt goes to the model unchanged, without the chat template.
@@ -289,7 +302,7 @@ class GenerationOptions:
 
 
 # The options that the program that calls a provider decides, never the client that it serves.
-OF_THE_CALLER = frozenset({"client", "events", "max_input_tokens"})
+OF_THE_CALLER = frozenset({"begun_answer", "client", "events", "max_input_tokens", "tell_tokens"})
 
 OPTIONS: Mapping[str, Option] = {
     one.name: Option(one.name, one.default, one.metadata["check"], one.metadata["configurable"])

@@ -6,10 +6,12 @@ A field's metadata has `why` (the line of help), `group`, and optionally `min`, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 __all__ = ["ServeSettings", "Settings"]
+
+UNBOUNDED = 1e12  # a second
 
 
 def _setting(default: Any, why: str, group: str, **bounds: Any) -> Any:
@@ -49,6 +51,13 @@ class ServeSettings:
         None,
         "smaller model that proposes tokens for the first model (speculative decoding); runs are "
         "then decoded each on its own, not as a batch",
+        "Model",
+    )
+    replica: tuple[str, ...] = _setting(
+        (),
+        "address of another gateway, on which answers are made instead of here; may be repeated: "
+        "each conversation stays with one, new ones go to the least busy; the token is that of the "
+        "variable `MLX_GATEWAY_TOKEN`",
         "Model",
     )
     log_level: str = _setting(
@@ -96,6 +105,12 @@ class Settings:
     )
     tls_key: str | None = _setting(
         None, "PEM file with the certificate's key, if it isn't in the certificate's file", "Server"
+    )
+    as_replica: bool = _setting(
+        default=False,
+        why="serve the gateway that has this one as `--replica`: believe it for which of its "
+        "clients a generation is, and let it have as many as there may be in all",
+        group="Server",
     )
     hosts: str | None = _setting(
         None, "host names to accept in `Host` besides the address, separated by commas", "Access"
@@ -333,3 +348,19 @@ class Settings:
         "Timeouts",
         min=0,
     )
+
+    def of_a_replica(self) -> Settings:
+        """Return the settings with the limits of one client lifted, as for the gateway in front.
+
+        What its own clients may have, that gateway sees to.
+        """
+        return replace(
+            self,
+            max_generations=self.max_generations_in_all,
+            max_generations_per_token=self.max_generations_in_all,
+            client_share=1.0,
+            frame_rate=UNBOUNDED,
+            client_frame_rate=UNBOUNDED,
+            rate_bytes=int(UNBOUNDED),
+            client_rate_bytes=int(UNBOUNDED),
+        )

@@ -36,6 +36,7 @@ __all__ = [
     "Progress",
     "Queued",
     "Ready",
+    "Relayed",
     "Resume",
     "ServerFrame",
     "Started",
@@ -83,6 +84,14 @@ class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     data: bytes
 
 
+class Relayed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a gateway in front says of a client's generation to one that runs `--as-replica`."""
+
+    client: Text = None  # whom it is for
+    tell_tokens: bool = False  # whether `progress` has the answer's tokens now and then
+    answer: list[int] | None = None  # the tokens with which the answer begins
+
+
 class Hello(_FromClient, tag="hello", frozen=True, kw_only=True):
     """Authenticates and names the client; optional, and then the first frame."""
 
@@ -125,6 +134,7 @@ class Generate(_FromClient, tag="generate", frozen=True, kw_only=True):
     n: int | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     keep_on_close: bool = False
+    relayed: Relayed | None = None
 
 
 class Cancel(_FromClient, tag="cancel", frozen=True, kw_only=True):
@@ -195,6 +205,8 @@ class Ready(_FromServer, tag="ready", frozen=True, kw_only=True):
     connection: str
     models: list[str]
     limits: dict[str, int]
+    relays: bool = False
+    replicas: int | None = None
 
 
 class Queued(_FromServer, tag="queued", frozen=True, kw_only=True):
@@ -229,11 +241,13 @@ class Started(_FromServer, tag="started", frozen=True, kw_only=True):
 
 
 class Progress(_FromServer, tag="progress", frozen=True, kw_only=True):
-    """`done` of `total` prompt tokens are read."""
+    """`done` of `total` prompt tokens are read; and `tokens` of the answer, if relayed."""
 
     id: str
     done: int
     total: int
+    first: int = 0
+    tokens: list[int] | None = None
 
 
 class Chunk(_FromServer, tag="chunk", frozen=True, kw_only=True):

@@ -43,6 +43,7 @@ from gateway.protocol.outbox import (
     WaitingText,
 )
 from provider.interface import (
+    AnswerTokens,
     GenerateResponse,
     GenerationStarted,
     GenerationTiming,
@@ -252,6 +253,8 @@ class Generation:
             case PrefillProgress(done, total):
                 self._begin(now)
                 self._tell(Progress, done=done, total=total)
+            case AnswerTokens(first, tokens):
+                self._tell_tokens(first, list(tokens))
             case ToolCallDelta():
                 self._begin(now)
                 self._add_call(event, choice)
@@ -351,6 +354,14 @@ class Generation:
             last.fields = fields
         else:
             self._waiting.append(WaitingFrame(kind, fields, numbered=False))
+
+    def _tell_tokens(self, first: int, tokens: list[int]) -> None:
+        """Add the ids of tokens of the answer, joined to those that wait as the newest event."""
+        last = self._waiting[-1] if self._waiting else None
+        if isinstance(last, WaitingFrame) and last.kind is Progress and last.fields.get("tokens"):
+            first, tokens = last.fields["first"], last.fields["tokens"] + tokens
+        total = self.prompt_tokens
+        self._tell(Progress, done=total, total=total, first=first, tokens=tokens)
 
     def _begin(self, now: float) -> None:
         if self.state is not State.QUEUED:

@@ -49,6 +49,7 @@ CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
     (interface.ModelNotFoundError, ErrorCode.UNKNOWN_MODEL),
     (interface.MemoryExceededError, ErrorCode.INVALID_REQUEST),  # a retry would not help
     (interface.ResourceExceededError, ErrorCode.OVERLOADED),
+    (interface.ProviderConnectionError, ErrorCode.OVERLOADED),  # a retry goes elsewhere
     (interface.ModelLoadingError, ErrorCode.MODEL_ERROR),
     (interface.GenerationError, ErrorCode.MODEL_ERROR),
 )
@@ -193,6 +194,9 @@ class GenerationTask:
         """Call the provider with the fields that are set in the frame."""
         given: dict[str, Any] = {name: getattr(frame, name) for name in OPTIONS}
         given |= {"client": self.client, "max_input_tokens": self._max_prompt_tokens}
+        if (relayed := frame.relayed) is not None:
+            given |= {"client": relayed.client, "begun_answer": relayed.answer}
+            given["tell_tokens"] = relayed.tell_tokens or None
         files: list[Any] = [FileData(f.name, f.mime, f.data) for f in frame.files or ()]
         responses = await provider.generate_async(
             frame.prompt or "",

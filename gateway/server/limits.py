@@ -84,6 +84,9 @@ def refusal(
         return _too_many(ErrorCode.RATE_LIMITED, settings.max_generations, "on one connection")
     if isinstance(request, Resume):
         return None  # a resumed generation is already counted for its client and in all
+    if request.relayed is not None and not settings.as_replica:
+        said = "only a gateway that was started with `--as-replica` takes it"
+        return Refusal(ErrorCode.FORBIDDEN, said, fields=("relayed",))
     if load.draining:
         return Refusal(ErrorCode.SHUTTING_DOWN, "the gateway is stopping")
     longest = settings.max_answer_tokens

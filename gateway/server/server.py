@@ -337,6 +337,8 @@ class Gateway:
             epoch=self._epoch,
             connection=connection,
             models=[model.id for model in self.provider.models()],
+            relays=settings.as_replica,
+            replicas=self.provider.replicas(),
             limits={name: limit for name, limit in limits.items() if limit is not None},
         )
 

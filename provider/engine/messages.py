@@ -10,6 +10,7 @@ from provider.constraints.answer import AnswerConstraint
 from provider.engine.shared_prompt import SharedPrompt
 from provider.events import Delta
 from provider.interface import (
+    AnswerTokens,
     GenerationStarted,
     GenerationTiming,
     PrefillProgress,
@@ -67,4 +68,12 @@ class RunFailed:
     error: Exception
 
 
-RunEvent = QueuePosition | GenerationStarted | PrefillProgress | Delta | RunFinished | RunFailed
+RunEvent = (
+    QueuePosition
+    | GenerationStarted
+    | PrefillProgress
+    | AnswerTokens
+    | Delta
+    | RunFinished
+    | RunFailed
+)

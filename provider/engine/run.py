@@ -42,6 +42,7 @@ class Run:
     cached: int = 0  # prompt tokens taken from the prefix cache
     # Log-probabilities whose text is not delivered yet.
     logprobs: list[dict[str, Any]] = field(default_factory=list)
+    told: int | None = None  # tokens whose ids were told, None if they are not asked for
     sent: int = 0  # tokens whose text was delivered
     last_step: int = 0  # the worker's step in which the run last took part
     submitted: float = field(default_factory=time.perf_counter)

@@ -38,6 +38,7 @@ from provider.engine.statistics import Counters, EngineStatistics
 from provider.engine.stored_prefixes import StoredPrefixes
 from provider.formats.text_stream import ANSWER_STATE, TextStream
 from provider.interface import (
+    AnswerTokens,
     GenerationError,
     GenerationStarted,
     PrefillProgress,
@@ -50,6 +51,7 @@ from provider.settings import EngineSettings
 __all__ = ["Worker"]
 
 MASK_WAIT_S = 0.01  # longest wait of a turn in which all rows wait for their masks
+TOLD_AT_ONCE = 32  # tokens of an answer whose ids are told together
 SUSPICIOUS = 3  # consecutive faults after which the model itself is tested
 PREFIX_SHARE = 8  # the room for KV caches divided by this is the default size of the prefix cache
 
@@ -318,11 +320,21 @@ class Worker:
         run.cached = 0 if hit is None else hit.length
         self.counters.cached_tokens += run.cached
         self._tell(run, GenerationStarted(run.name, total, run.cached))
+        self._begin_answer(run, row)
         self._queue_again(self._reuse.release(run, hit.caches if hit else None, run.cached))
         left = self._batch.add(row, hit)
         self._note_left(run, left)
         if left == 0:
             self._tell(run, PrefillProgress(total, total))
+
+    def _begin_answer(self, run: Run, row: Row) -> None:
+        """Give a run the tokens that its answer begins with, and their text to its reader."""
+        options = run.request.options
+        for token in options.begun_answer or ():
+            row.sequence.append(token)
+            self._delivery.add(run, run.add_token(Token(run.key, token, None), 0))
+        run.first_token = 0.0
+        run.told = run.tokens if options.tell_tokens else None
 
     def _text_of(self, request: RunRequest) -> TextStream:
         assert self._slot.text_format is not None
@@ -466,9 +478,17 @@ class Worker:
             self._fail(run, error)
             return
         self._delivery.add(run, deltas)
+        if run.told is not None and run.tokens - run.told >= TOLD_AT_ONCE:
+            self._tell_tokens(run, run.told)
         assert run.text is not None
         if token.finish or run.text.stopped:
             self._finish(run, "stop" if run.text.stopped else token.finish or "stop")
+
+    def _tell_tokens(self, run: Run, told: int) -> None:
+        row = self._row(run.key)
+        answer = row.sequence[row.prompt_tokens + told : row.prompt_tokens + run.tokens]
+        self._tell(run, AnswerTokens(told, tuple(answer)))
+        run.told = run.tokens
 
     def _park(self, run: Run) -> None:
         self._take_out(run)

@@ -118,6 +118,7 @@ class RequestBuilder:
         longest.refuse(length)
         if window is not None:
             options = replace(options, max_tokens=min(options.max_tokens, window - length))
+        self._check_begun(options)
         keeps = self.keep_boundaries and processed is None
         boundaries = (yield from prompt.finding_boundaries()) if keeps else ()
         yield
@@ -133,6 +134,16 @@ class RequestBuilder:
             images=processed,
             kind=_digest(images) if images else "",
         )
+
+    def _check_begun(self, options: GenerationOptions) -> None:
+        """Raise InvalidParameterError if the answer can't begin with what is given."""
+        begun = options.begun_answer or ()
+        if begun and (max(begun) >= self.vocabulary or len(begun) >= options.max_tokens):
+            said = "`begun_answer` must be fewer tokens than `max_tokens`, all of this model"
+            raise InvalidParameterError("begun_answer", begun, said)
+        if begun and options.n > 1:
+            said = "`begun_answer` goes with one answer alone"
+            raise InvalidParameterError("begun_answer", begun, said)
 
     def _processing(
         self, prompt: RenderedPrompt, images: list[bytes], longest: _LongestPrompt, call: Call

@@ -7,6 +7,7 @@ import pytest
 
 from provider import events
 from provider.events import (
+    AnswerTokens,
     CallDelta,
     GenerationStarted,
     GenerationTiming,
@@ -22,6 +23,7 @@ from provider.events import (
 LOGPROBS = TokenLogprobs(({"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []},))
 BROKEN = ToolCallDelta(0, "call_1", error="cut_off", text="<tool_call>{")
 EVENTS = [
+    AnswerTokens(0, (5, 6)),
     QueuePosition(1),
     ModelLoading("m", 0, 10),
     GenerationStarted("m", 10, 3),

@@ -16,6 +16,7 @@ import pytest
 
 from provider import MLXProvider
 from provider.interface import (
+    AnswerTokens,
     ContextWindowExceededError,
     FileData,
     FileProcessingError,
@@ -550,6 +551,38 @@ def test_a_synchronous_generator_left_open_does_not_keep_the_interpreter():
         [sys.executable, "-c", code], capture_output=True, timeout=TIMEOUT * 2, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+# Answers that another provider has begun. -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 0.0},
+        {"temperature": 1.0, "seed": 5},
+        {"temperature": 1.0, "seed": 5, "repetition_penalty": 1.1, "frequency_penalty": 0.1},
+        {"seed": 5, "response_format": {"type": "regex", "regex": "[a-f ]{300,}"}},
+    ],
+)
+async def test_an_answer_goes_on_after_tokens_that_were_made_elsewhere(provider, options):
+    asked = {"max_tokens": 70, **options}
+    whole = await deltas(provider, COUNT, events=True, tell_tokens=True, **asked)
+    told = [one.raw_response for one in whole if isinstance(one.raw_response, AnswerTokens)]
+    tokens = [token for one in told for token in one.tokens]
+    assert [one.first for one in told] == [0, 32]
+    for begun in (tokens[:1], tokens[:33], tokens):
+        again = await deltas(provider, COUNT, begun_answer=begun, **asked)
+        assert text_of(again) == text_of(whole)
+        assert again[-1].finish_reason == whole[-1].finish_reason
+        same = ("prompt_tokens", "completion_tokens")
+        assert [again[-1].usage[name] for name in same] == [whole[-1].usage[name] for name in same]
+
+
+@pytest.mark.parametrize("more", [{"begun_answer": [10**6]}, {"max_tokens": 1}, {"n": 2}])
+async def test_an_answer_begins_with_fewer_tokens_than_it_may_have(provider, more):
+    with pytest.raises(InvalidParameterError, match="`begun_answer`"):
+        await deltas(provider, COUNT, **{"begun_answer": [5], **more})
 
 
 # The event loop. --------------------------------------------------------------------------------

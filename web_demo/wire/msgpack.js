@@ -9,16 +9,16 @@ const FRAMES = {
     "id prompt messages system_prompt files tools tool_choice response_format model temperature top_p top_k min_p " +
       "max_tokens stop seed repetition_penalty presence_penalty frequency_penalty logit_bias logprobs top_logprobs " +
       "stream window resumable enable_thinking max_reasoning_tokens raw continue_final_message n " +
-      "chat_template_kwargs keep_on_close",
+      "chat_template_kwargs keep_on_close relayed",
   ],
   cancel: [3, "id"],
   ack: [4, "id seq"],
   resume: [5, "id ticket after follow window"],
   ping: [6, "nonce"],
-  ready: [16, "protocol server epoch connection models limits"],
+  ready: [16, "protocol server epoch connection models limits relays replicas"],
   queued: [17, "id position"],
   started: [18, "id seq model prompt_tokens cached_tokens ticket"],
-  progress: [19, "id done total"],
+  progress: [19, "id done total first tokens"],
   chunk: [20, "id seq text channel logprobs choice"],
   tool_call: [21, "id seq index call_id name arguments complete error text choice"],
   done: [22, "id seq finish_reason usage timing text reasoning tool_calls logprobs broken_calls choices"],
@@ -28,7 +28,7 @@ const FRAMES = {
 };
 
 /** Fields that are written as nil while something follows them, and left out at the end. @type {Record<string, unknown>} */
-const DEFAULTS = { stream: true, choice: 0 };
+const DEFAULTS = { stream: true, choice: 0, first: 0 };
 
 /** Return a frame's bytes; null for a type that is not known here. @param {any} frame */
 export function packed(frame) {
@@ -45,7 +45,7 @@ export function packed(frame) {
 }
 
 /** Fields whose default is false and not nil. */
-const BOOLEAN = new Set(["resumable", "keep_on_close", "follow", "complete", "retryable", "warming_up"]);
+const BOOLEAN = new Set(["resumable", "keep_on_close", "follow", "complete", "retryable", "warming_up", "relays"]);
 
 /** @param {string} name @param {unknown} value */
 function isDefault(name, value) {

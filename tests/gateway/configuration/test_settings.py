@@ -44,3 +44,19 @@ def test_times_are_in_seconds_and_shown_without_the_unit():
     for setting in timeouts:
         assert setting.field.name == f"{setting.name}_s"
         assert setting.kind == "float"
+
+
+def test_a_replica_has_no_limits_of_one_client_and_all_others():
+    usual, changed = Settings(port=1), Settings(port=1).of_a_replica()
+    assert changed.max_generations == changed.max_generations_in_all
+    before, after = vars(usual), vars(changed)
+    differ = {name for name in before if before[name] != after[name]}
+    assert differ == {
+        "max_generations",
+        "max_generations_per_token",
+        "client_share",
+        "frame_rate",
+        "client_frame_rate",
+        "rate_bytes",
+        "client_rate_bytes",
+    }

@@ -18,6 +18,7 @@ from gateway.protocol.frames import (
 )
 from gateway.protocol.generation import TERMINAL, TRANSITIONS, Generation, NotResumable, State
 from provider.interface import (
+    AnswerTokens,
     ChoiceResponse,
     GenerateResponse,
     GenerationStarted,
@@ -365,6 +366,14 @@ def test_what_is_told_before_the_text_has_no_number_and_a_newer_one_takes_its_pl
     ]
     one.respond(GenerateResponse(raw_response=PrefillProgress(1, 5)), 0.5)
     assert [type(frame) for frame in one.pop_events()] == [Started, Progress]
+
+
+def test_tokens_that_are_told_wait_joined():
+    one = running()
+    for event in (AnswerTokens(0, (5, 6)), AnswerTokens(2, (7,))):
+        one.respond(GenerateResponse(raw_response=event), 0.5)
+    (told,) = [frame for frame in one.pop_events() if isinstance(frame, Progress)]
+    assert (told.first, told.tokens) == (0, [5, 6, 7])
 
 
 def test_what_is_no_longer_kept_cannot_leave_again():

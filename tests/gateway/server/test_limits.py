@@ -10,7 +10,7 @@ import pytest
 
 from gateway.configuration.settings import Settings
 from gateway.protocol.codes import ErrorCode
-from gateway.protocol.frames import Generate, Resume
+from gateway.protocol.frames import Generate, Relayed, Resume
 from gateway.server.limits import ENFORCERS, Load, refusal
 from gateway.server.tokens import Token
 
@@ -127,3 +127,11 @@ def test_an_enforcer_reads_its_setting(setting):
     module, _, name = ENFORCERS[setting].partition(".")
     enforcer = operator.attrgetter(name)(importlib.import_module(f"gateway.server.{module}"))
     assert f"ettings.{setting}" in inspect.getsource(enforcer)
+
+
+def test_only_a_replica_believes_what_a_gateway_in_front_says():
+    asked = Generate(id="a", prompt="hi", relayed=Relayed(client="token alice"))
+    none = Load(0, 0, 0)
+    why = refusal(asked, LIMITS, None, none, NOW)
+    assert (why.code, why.fields) == (ErrorCode.FORBIDDEN, ("relayed",))
+    assert refusal(asked, replace(LIMITS, as_replica=True), None, none, NOW) is None
