@@ -33,9 +33,13 @@ OF_OPENAI = {"realtime", "responses"}
 GATEWAY_BESIDE = {"configuration": set(), "": set()}
 PROVIDER_BESIDE = {
     "embedded": set(),
+    "replicas": {"inputs", "contract"},
     "scripted": {"inputs", "contract"},
     "": {"contract", "mlx_provider"},
 }
+# A provider that is a client of other gateways, which nothing but the command line opens.
+CLIENT_OF_GATEWAYS = "provider.replicas"
+OF_GATEWAY = {"client", "protocol"}
 CONTRACT = {"interface", "errors", "tool_types", "message_types", "events", "options", "settings"}
 
 # What the gateway's packages may import of the provider, by its first names.
@@ -45,7 +49,15 @@ OF_PROVIDER = {
     "server": {"interface", "options", "settings"},
     "client": {"inputs.tools"},
     "configuration": set(),
-    "commands": {"interface", "settings", "inputs.files", "MLXProvider", "scripted", "models.hub"},
+    "commands": {
+        "interface",
+        "settings",
+        "inputs.files",
+        "MLXProvider",
+        "replicas",
+        "scripted",
+        "models.hub",
+    },
 }
 
 MLX = {"mlx", "mlx_lm", "mlx_vlm"}
@@ -76,6 +88,12 @@ PURE = (
     "provider/formats/thinking.py",
     "provider/formats/tool_calls.py",
     "provider/inputs/",
+    "provider/replicas/delivered.py",
+    "provider/replicas/failures.py",
+    "provider/replicas/prefixes.py",
+    "provider/replicas/responses.py",
+    "provider/replicas/routing.py",
+    "provider/replicas/statistics.py",
     "provider/constraints/fair_queue.py",
     "provider/engine/blas_threads.py",
     "provider/engine/chunk_cost.py",
@@ -202,8 +220,20 @@ def test_the_gateway_asks_the_provider_for_little(place):
 
 def test_the_gateway_knows_no_model_and_the_provider_no_socket():
     for module, path in MODULES.items():
+        if module.startswith(CLIENT_OF_GATEWAYS):
+            continue
         strangers = MLX if module.startswith("gateway") else {"gateway", "websockets", "socket"}
         assert not roots(path) & strangers, module
+
+
+def test_a_provider_that_is_a_client_knows_only_the_client_and_the_protocol():
+    for module, path in MODULES.items():
+        if module.startswith(CLIENT_OF_GATEWAYS):
+            others = modules_in(name for name in imported(path) if name.startswith("gateway."))
+            assert {place_of(other) for other in others} <= OF_GATEWAY, module
+        elif module.startswith("provider."):
+            others = modules_in(imported(path))
+            assert not any(other.startswith(CLIENT_OF_GATEWAYS) for other in others), module
 
 
 def test_only_the_runtime_imports_mlx():

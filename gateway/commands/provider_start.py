@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from gateway.commands.failure import ExitStatus, Failure
-from gateway.configuration.sources import Value
+from gateway.configuration.sources import TOKEN_VARIABLE, Value
 from provider.interface import (
     AbstractLLMError,
     HubUnreachableError,
@@ -31,6 +32,8 @@ def open_provider(kind: str, values: Mapping[str, Value]) -> Any:
         from provider.scripted import ScriptedProvider  # noqa: PLC0415
 
         return ScriptedProvider()
+    if values["replica"].value:
+        return _open_replicas(values)
     # Imported here because mlx takes a second to import, and the other commands don't need it.
     from provider import MLXProvider  # noqa: PLC0415
 
@@ -41,6 +44,21 @@ def open_provider(kind: str, values: Mapping[str, Value]) -> Any:
         return MLXProvider({name: value for name, value in given.items() if value is not None})
     except InvalidParameterError as error:
         hint = "see the Model and Engine settings in `mlx-gateway serve --help-all`"
+        raise Failure(str(error), hint, ExitStatus.USAGE) from error
+
+
+def _open_replicas(values: Mapping[str, Value]) -> Any:
+    """Return a provider that has no model, and whose generations run on other gateways."""
+    from provider.replicas.replicas_provider import ReplicasProvider  # noqa: PLC0415
+
+    if values["model"].value:
+        hint = "replicas serve the models that they were started with; leave the model out here"
+        raise Failure("a gateway with replicas serves no model itself", hint, ExitStatus.USAGE)
+    token = os.environ.get(TOKEN_VARIABLE) or None
+    try:
+        return ReplicasProvider({"replicas": values["replica"].value, "token": token})
+    except InvalidParameterError as error:
+        hint = "pass `--replica` the address that the other gateway prints, once for each"
         raise Failure(str(error), hint, ExitStatus.USAGE) from error
 
 

@@ -55,6 +55,8 @@ def serve(
     """
     logs.set_up(values["log_level"].value, values["log_format"].value)
     settings = configuration.build(Settings, values)
+    if settings.as_replica:
+        settings = settings.of_a_replica()
     tokens = _tokens_at_start(values["token_file"].value)
     local = settings.unix is not None or is_loopback(settings.host)
     if not (tokens or local or values["insecure"].value):
@@ -97,7 +99,8 @@ class Service:
         self._gateway = gateway
         self._began = time.monotonic() if began is None else began
         self._browse = browse
-        self._model = next(iter(values["model"].value), None)
+        model = next(iter(values["model"].value), "the model in the package")
+        self._awaited = "waiting for a replica" if values["replica"].value else f"loading {model}"
         self._token_file = values["token_file"].value
         self._errors = errors
         self._stop = asyncio.Event()
@@ -112,10 +115,9 @@ class Service:
         except OSError as error:
             raise _address_failure(self._gateway.settings, error) from error
         try:
-            said = f"loading {self._model or 'the model in the package'}"
-            with self._errors.status(said) as status:
+            with self._errors.status(self._awaited) as status:
                 self._gateway.provider.watch_loading(
-                    lambda event: status.update(progress(said, event))
+                    lambda event: status.update(progress(self._awaited, event))
                 )
                 await self._load_or_stop()
             if self._stop.is_set():

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -138,10 +138,22 @@ class _Families(Collector):
             about = f"The engine's {one.name.replace('_', ' ')}"
             if hasattr(value, "bounds"):
                 yield _family(f"{ENGINE}{one.name}", about, value)
+            elif "label" in one.metadata:
+                yield _labelled(one, about, value)
             elif one.metadata.get("kind") == "counter":
                 yield CounterMetricFamily(f"{ENGINE}{one.name}", about, value=value)
             elif isinstance(value, int | float):
                 yield GaugeMetricFamily(f"{ENGINE}{one.name}", about, value=value)
+
+
+def _labelled(one: Field[Any], about: str, values: Mapping[str, float]) -> Metric:
+    """Return a family with a value for each key, which the label that its metadata names shows."""
+    counts = one.metadata.get("kind") == "counter"
+    kind = CounterMetricFamily if counts else GaugeMetricFamily
+    family = kind(f"{ENGINE}{one.name}", about, labels=[one.metadata["label"]])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
 
 
 NOW = {

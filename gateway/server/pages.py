@@ -186,7 +186,7 @@ def _readyz(generations: Generations) -> Page:
         return text_page(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway is stopping")
     health = generations.provider.health()
     if health.ready:
-        return text_page(HTTPStatus.OK, "ready")
+        return text_page(HTTPStatus.OK, ": ".join(filter(None, ["ready", health.reason])))
     return text_page(HTTPStatus.SERVICE_UNAVAILABLE, health.reason)
 
 

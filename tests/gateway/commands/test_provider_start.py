@@ -50,3 +50,13 @@ def test_a_provider_is_opened_by_its_kind():
     assert isinstance(open_provider("scripted", in_force({}, None)), ScriptedProvider)
     with pytest.raises(Failure, match="`nobody` is not served"):
         open_provider("mlx", in_force({"pin": ["nobody"]}, None))
+
+
+def test_a_gateway_in_front_of_replicas_serves_no_model_itself():
+    opened = open_provider("mlx", in_force({"replica": ["a:1", "b:1"]}, None))
+    assert [replica.name for replica in opened.fleet.replicas] == ["a:1", "b:1"]
+    with pytest.raises(Failure, match="serves no model itself"):
+        open_provider("mlx", in_force({"replica": ["a:1"], "model": ["embedded"]}, None))
+    with pytest.raises(Failure, match="`a:1` is given twice") as caught:
+        open_provider("mlx", in_force({"replica": ["a:1", "a:1"]}, None))
+    assert caught.value.status is ExitStatus.USAGE

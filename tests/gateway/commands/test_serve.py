@@ -58,7 +58,8 @@ class NeverLoaded(ScriptedProvider):
 async def test_a_signal_during_the_loading_frees_the_provider_and_is_told(capsys, number, status):
     provider = NeverLoaded()
     gateway = Gateway(provider, settings())
-    values = {"model": Value((), "default"), "token_file": Value(None, "default")}
+    none = {name: Value((), "default") for name in ("model", "replica")}
+    values = {**none, "token_file": Value(None, "default")}
     service = Service(gateway, values, Console(stderr=True))
     running = asyncio.create_task(service.run())
     await eventually(lambda: gateway._server is not None)
@@ -151,7 +152,8 @@ class Unloadable(ScriptedProvider):
 def service(provider, token_file=None, tokens=None, **changes):
     """Return a gateway and what runs it."""
     gateway = Gateway(provider, settings(**changes), tokens)
-    values = {"model": Value((), "default"), "token_file": Value(token_file, "flag")}
+    none = {name: Value((), "default") for name in ("model", "replica")}
+    values = {**none, "token_file": Value(token_file, "flag")}
     return gateway, Service(gateway, values, Console(file=io.StringIO()))
 
 

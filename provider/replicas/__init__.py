@@ -1,0 +1,1 @@
+"""A provider whose generations run on other gateways."""

@@ -1,0 +1,163 @@
+"""One replica: its connection, whether it takes generations, and those that run there.
+
+A connection that is lost ends all its generations at once, because the replica ends them too; the
+fleet then lets them go on elsewhere. Another connection is made as soon as possible.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import msgspec
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from gateway.client import GatewayClient, GatewayError, UnauthorizedError
+from gateway.client.address import Address, address_of
+from gateway.client.asynchronous import pauses
+from gateway.protocol.codes import NotAFrame
+from gateway.protocol.frames import MSGPACK_PROTOCOL
+from provider.interface import ModelInfo
+from provider.replicas import probe
+
+__all__ = ["Link", "Replica"]
+
+log = logging.getLogger(__name__)
+
+HEALTH_S = 1.0  # seconds between looks at a replica's readiness
+PROBE_S = 10.0  # seconds that an answer to a plain GET may take
+PLACES = 32  # answers that a replica makes well at once: the usual `max_batch`
+UNREACHABLE = (OSError, InvalidHandshake, ConnectionClosed, NotAFrame, GatewayError, ValueError)
+
+
+@dataclass(eq=False)
+class Link:
+    """A connection to a replica that is up; another connection is another link."""
+
+    replica: Replica
+    number: int
+    client: GatewayClient
+
+    @property
+    def key(self) -> str:
+        """The name by which the router knows it: its replica has read nothing before."""
+        return f"{self.replica.name} {self.number}"
+
+    @property
+    def relays(self) -> bool:
+        """Whether the replica takes what `Relayed` says of the clients here."""
+        return self.client.ready.relays
+
+    @property
+    def most(self) -> int:
+        """How many answers the replica accepts on this connection."""
+        return self.client.ready.limits.get("max_generations", PLACES)
+
+
+class Replica:
+    """A gateway at an address, to which a connection is kept.
+
+    `changed` is called whenever it gets or loses its link, or `trouble` changes.
+    """
+
+    def __init__(self, url: str, token: str | None, changed: Callable[[Replica], None]):
+        self.address: Address = address_of(url)
+        self.name = self.address.url.partition("://")[2].partition("/")[0]
+        if self.address.socket_file is not None:
+            self.name = self.address.socket_file
+        self.link: Link | None = None
+        self.models: list[ModelInfo] = []
+        self.trouble = "not connected yet"  # why it takes no generations, "" if it does
+        self.lost = 0  # connections that were lost
+        self._url = url
+        self._token = token or self.address.token
+        self._changed = changed
+        self._links = 0
+
+    @property
+    def takes(self) -> bool:
+        """Whether it can take a generation now."""
+        return self.link is not None and not self.trouble
+
+    async def run(self) -> None:
+        """Keep a connection until cancelled."""
+        pausing = pauses()
+        while True:
+            try:
+                await self._connected()
+                pausing = pauses()
+            except UNREACHABLE as error:
+                self._say(_why(error))
+            await asyncio.sleep(next(pausing))
+
+    def refuses(self, reason: str) -> None:
+        """Note that the replica has refused a generation because it is stopping."""
+        self._say(reason)
+
+    async def _connected(self) -> None:
+        down = asyncio.Event()
+        client = GatewayClient(
+            self._url,
+            MSGPACK_PROTOCOL,
+            self._token,
+            give_up_s=0,
+            on_state=lambda state, reason: down.set() if state == "closed" else None,
+        )
+        async with client:
+            self.models = await self._asked_models()
+            self._links += 1
+            self.link = Link(self, self._links, client)
+            try:
+                while not down.is_set():
+                    await self._look(down)
+            finally:
+                self.lost += down.is_set()
+                self.link = None
+                if down.is_set():
+                    self._say("the connection was lost")
+                else:
+                    self.trouble = "closed"
+                    self._changed(self)
+
+    async def _asked_models(self) -> list[ModelInfo]:
+        async with asyncio.timeout(PROBE_S):
+            return await probe.models_of(self.address, self._token)
+
+    async def _look(self, down: asyncio.Event) -> None:
+        """Ask once whether the replica is ready, and wait until the next time or until `down`."""
+        with suppress(TimeoutError):  # a machine that is only slow; a dead one answers no pings
+            async with asyncio.timeout(PROBE_S):
+                self._say(await self._asked_readiness())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEALTH_S):
+                await down.wait()
+
+    async def _asked_readiness(self) -> str:
+        try:
+            return await probe.readiness(self.address)
+        except TimeoutError:
+            raise
+        except (OSError, ValueError) as error:
+            return _why(error)
+
+    def _say(self, trouble: str) -> None:
+        """Set `trouble` and tell of it, unless it is known."""
+        if trouble == self.trouble:
+            return
+        if trouble:
+            log.warning("replica %s: %s", self.name, trouble)
+        else:
+            log.info("replica %s is ready", self.name)
+        self.trouble = trouble
+        self._changed(self)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, UnauthorizedError):
+        return "it wants another token"
+    if isinstance(error, msgspec.MsgspecError):
+        return "it is no mlx-gateway"
+    return str(error) or type(error).__name__

@@ -1,0 +1,45 @@
+"""Plain GETs of a gateway."""
+
+import asyncio
+from hashlib import sha256
+
+import pytest
+
+from gateway.client.address import address_of
+from gateway.server.tokens import Token, Tokens
+from provider.interface import ModelInfo
+from provider.replicas.probe import get, models_of, readiness
+from provider.scripted import CONTEXT_WINDOW, MODEL_NAME, ScriptedProvider
+from tests.support.servers import running
+
+
+async def test_a_gateway_says_whether_it_is_ready_and_what_it_serves():
+    secret = Tokens([Token("front", sha256(b"s").hexdigest())])
+    async with running(ScriptedProvider(), secret) as gateway:
+        address = address_of(gateway.url)
+        assert await readiness(address) == ""
+        assert await models_of(address, "s") == [ModelInfo(MODEL_NAME, CONTEXT_WINDOW)]
+        with pytest.raises(ValueError, match="401"):
+            await models_of(address, None)
+        gateway._generations.draining = True
+        assert await readiness(address) == "the gateway is stopping"
+
+
+async def test_a_socket_file_is_asked_too(tmp_path):
+    path = str(tmp_path / "s")
+    async with running(ScriptedProvider(), unix=path):
+        assert await readiness(address_of(f"unix:{path}")) == ""
+
+
+async def test_what_is_no_gateway_raises():
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"220 mail\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        address = address_of(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        with pytest.raises(ValueError, match="no answer"):
+            await get(address, "/readyz")
+    with pytest.raises(ConnectionRefusedError):
+        await get(address, "/readyz")
