@@ -43,8 +43,9 @@ class FirefoxPage:
         self.tab = tab
 
     async def ask(self, text):
-        await self.tab.wait_for("!!document.querySelector('[aria-label=Message]')")
-        await self.tab.evaluate("document.querySelector('[aria-label=Message]').select()")
+        box = "document.querySelector('[aria-label=Message]')"
+        await self.tab.wait_for(f"!!{box}?.checkVisibility()")
+        await self.tab.evaluate(f"{box}.select()")
         await self.tab.type(text + ENTER)
 
     async def stop(self):

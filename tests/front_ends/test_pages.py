@@ -1,11 +1,15 @@
 """The apps as built by their own tools, from another origin than the gateway's, in a browser."""
 
+import asyncio
+from contextlib import asynccontextmanager
+
 import pytest
 from playwright.async_api import expect
 
 from tests.front_ends.conftest import BUILT, HERE, scripted
 from tests.front_ends.pages import MS
 from tests.support.proxy import proxied
+from tests.support.servers import eventually
 
 # These connect for the first question.
 LAZY = ("next", "ai-sdk", "tanstack", "assistant-ui")
@@ -30,6 +34,41 @@ async def test_text_streams_and_a_cut_connection_goes_on(browser_name, app, url_
         await page.answers("Once upon a time.")
 
 
+@asynccontextmanager
+async def modules_held(page):
+    """Load a page again, and keep its modules from it until the block ends."""
+    go = asyncio.Event()
+
+    async def hold(route):
+        await go.wait()
+        await route.continue_()
+
+    await page.page.route("**/*.js", hold)
+    await page.page.reload(wait_until="commit")
+    yield
+    go.set()
+
+
+@pytest.mark.parametrize("app", ["plain", "worker"])
+async def test_a_page_takes_no_question_that_would_leave_it(app, url_of, open_page):
+    async with scripted() as served:
+        page = await open_page(await url_of(app), served.gateway.url)
+        async with modules_held(page):
+            await expect(page.page.locator("form")).to_be_attached(timeout=MS)
+            assert not await page.page.get_by_label("Message").is_visible()
+        await page.ask("story")
+        await page.answers("Once")
+
+
+async def test_a_question_to_a_page_from_a_server_waits_for_its_modules(url_of, open_page):
+    async with scripted() as served:
+        page = await open_page(await url_of("next"), served.gateway.url)
+        async with modules_held(page):
+            await page.page.wait_for_load_state("domcontentloaded")
+            await page.ask("story")
+        await page.answers("Once")
+
+
 @pytest.mark.parametrize(("browser_name", "app"), IN_BROWSERS)
 async def test_stop_stops_the_model(browser_name, app, url_of, open_page):
     async with scripted() as served:
@@ -40,7 +79,7 @@ async def test_stop_stops_the_model(browser_name, app, url_of, open_page):
         await page.stop()
         await served.counts("generations", 0)
         await served.counts('generations_ended_total{reason="cancelled"}', 1)
-        assert not served.provider.live
+        await eventually(lambda: not served.provider.live)
 
 
 @pytest.mark.parametrize("app", [app for app in APPS if app != "worker"])
