@@ -5,7 +5,6 @@ import json
 import sys
 
 from openai import AsyncOpenAI, OpenAI
-from openai._models import BaseModel
 from openai.lib.responses_websocket import (
     AsyncResponsesWebSocketSession,
     ResponsesWebSocketAccumulator,
@@ -14,6 +13,7 @@ from openai.lib.responses_websocket import (
 )
 from openai.types.responses import Response
 from openai.types.responses.responses_server_event import ResponsesServerEvent
+from openai_checks import WEATHER, say, strictly
 from pydantic import TypeAdapter
 
 TASK, URL = sys.argv[1:]
@@ -21,6 +21,7 @@ EVENTS = TypeAdapter(ResponsesServerEvent)
 ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
 # What Open Responses' types require, and OpenAI's don't have.
 OF_OTHERS = {"presence_penalty", "frequency_penalty", "store", "bytes"}
+STRICT = {**WEATHER, "strict": True}
 LIMITS = ResponsesWebSocketLimits(
     max_lanes=8,
     max_events_per_lane=4096,
@@ -28,40 +29,6 @@ LIMITS = ResponsesWebSocketLimits(
     max_bytes_per_lane=1 << 24,
     max_bytes=1 << 25,
 )
-WEATHER = {
-    "type": "function",
-    "name": "get_weather",
-    "description": "Get the weather of a city.",
-    "parameters": {
-        "type": "object",
-        "properties": {"city": {"type": "string"}},
-        "required": ["city"],
-        "additionalProperties": False,
-    },
-    "strict": True,
-}
-
-
-def say(value):
-    print(json.dumps(value), flush=True)
-
-
-def unknown(value):
-    """Return the names of the fields that the SDK's types don't have."""
-    if isinstance(value, BaseModel):
-        inner = [getattr(value, name) for name in type(value).model_fields]
-        return set(value.model_extra or ()).union(*map(unknown, inner))
-    if isinstance(value, list):
-        return set().union(*map(unknown, value))
-    return set()
-
-
-def strictly(raw):
-    """Return an event, of which each field must be as the SDK's types say."""
-    event = EVENTS.validate_json(raw, strict=True)
-    extra = unknown(event) - OF_OTHERS
-    assert not extra, extra
-    return event
 
 
 async def answer(conn, **fields):
@@ -70,7 +37,7 @@ async def answer(conn, **fields):
     accumulator, events = ResponsesWebSocketAccumulator(), []
     while not events or events[-1].type not in ENDS:
         raw = await conn.recv_bytes()
-        events.append(strictly(raw))
+        events.append(strictly(EVENTS, raw, OF_OTHERS))
         try:
             accumulator.add_event(conn.parse_event(raw))
         except ResponsesWebSocketError:
@@ -102,7 +69,7 @@ async def told(client):
 
 async def tools(client):
     async with client.responses.connect() as conn:
-        asked = {"tools": [WEATHER, {"type": "web_search"}], "tool_choice": "required"}
+        asked = {"tools": [STRICT, {"type": "web_search"}], "tool_choice": "required"}
         _, end = await answer(conn, input="What is the weather in Paris?", **asked)
         (call,) = end.output
         arguments = json.loads(call.arguments)
@@ -112,7 +79,7 @@ async def tools(client):
             conn,
             input=[result],
             previous_response_id=end.id,
-            tools=[WEATHER],
+            tools=[STRICT],
             tool_choice="none",
             max_output_tokens=100,
         )
