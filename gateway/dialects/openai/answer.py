@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 from uuid import uuid4
 
+import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
@@ -284,6 +285,22 @@ class Answer:
                     said.setdefault("tool_calls", []).append(call)
         said["content"] = said["content"] or "".join(self._broken)
         return [said] if len(said) > 2 or said["content"] else []
+
+    def items(self) -> dict[str, dict[str, Any]]:
+        """Return by their ids the items that a later input may refer to."""
+        found: dict[str, dict[str, Any]] = {}
+        for item in self._output:
+            match item:
+                case MessageItem(content=parts):
+                    said = "".join(part.text for part in parts)
+                    found[item.id] = {"type": "message", "role": item.role, "content": said}
+                case ReasoningItem(content=thoughts):
+                    parts = [msgspec.to_builtins(part) for part in thoughts]
+                    found[item.id] = {"type": "reasoning", "content": parts}
+                case CallItem(status="completed"):
+                    call = {"name": item.name, "arguments": item.arguments or "{}"}
+                    found[item.id] = {"type": "function_call", "call_id": item.call_id, **call}
+        return found
 
     # Events.
 

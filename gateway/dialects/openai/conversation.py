@@ -13,13 +13,15 @@ from typing import Any
 
 from gateway.dialects.openai.errors import Refused
 
-__all__ = ["Conversation"]
+__all__ = ["REFERENCE", "Conversation", "FindItem"]
 
 Message = dict[str, Any]
 Part = dict[str, Any]
+FindItem = Callable[[str], dict[str, Any] | None]
 
 ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
+REFERENCE = "item_reference"
 BLANK_LINE = "\n\n"
 
 
@@ -28,10 +30,17 @@ class Conversation:
 
     `new` are the messages of the input alone; `paths` has for each of them the item that it begins
     with, such as `input[2]`. `calls` are the ids of further calls that may have an output here.
+    `find` returns an earlier item by its id, for an item that only refers to it.
     """
 
-    def __init__(self, earlier: Sequence[Message] = (), calls: Iterable[str] = ()):
+    def __init__(
+        self,
+        earlier: Sequence[Message] = (),
+        calls: Iterable[str] = (),
+        find: FindItem = lambda own: None,
+    ):
         self.earlier = list(earlier)
+        self._find = find
         self.new: list[Message] = []
         self.paths: list[str] = []
         self._calls = set(calls)
@@ -48,7 +57,7 @@ class Conversation:
 
     def add_item(self, path: str, item: dict[str, Any]) -> None:
         """Add one item, which errors call by its path. Raises Refused."""
-        kind = item.get("type") or "message"
+        kind = item.get("type") or ("message" if "role" in item or "id" not in item else REFERENCE)
         add = ITEMS.get(kind) if isinstance(kind, str) else None
         if add is None:
             said = f"`{path}.type`: `{str(kind)[:64]}` is not among {', '.join(ITEMS)}"
@@ -99,6 +108,14 @@ class Conversation:
         else:
             self._add(path, {"role": role, "content": content})
 
+    def _reference(self, path: str, item: dict[str, Any]) -> None:
+        own = _text(f"{path}.id", item.get("id"))
+        found = self._find(own)
+        if found is None:
+            said = f"Item with id '{own[:256]}' not found."
+            raise Refused(said, f"{path}.id", "item_not_found", status=404)
+        self.add_item(path, found)
+
     def _reasoning(self, path: str, item: dict[str, Any]) -> None:
         parts = item.get("content") or item.get("summary")
         said = [part.get("text") for part in _dicts(parts)]
@@ -132,6 +149,7 @@ ITEMS: dict[str, Callable[[Conversation, str, dict[str, Any]], None]] = {
     "reasoning": Conversation._reasoning,  # noqa: SLF001
     "function_call": Conversation._call,  # noqa: SLF001
     "function_call_output": Conversation._output,  # noqa: SLF001
+    REFERENCE: Conversation._reference,  # noqa: SLF001
 }
 
 

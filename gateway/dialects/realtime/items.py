@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.dialects import json_text
 from gateway.dialects.openai.answer import new_id
-from gateway.dialects.openai.conversation import Conversation
+from gateway.dialects.openai.conversation import REFERENCE, Conversation
 from gateway.dialects.openai.errors import Refused, overloaded
 from gateway.dialects.realtime.server_events import Item
 
@@ -28,7 +28,6 @@ FIELDS = {
     "function_call": ("call_id", "name", "arguments"),
     "function_call_output": ("call_id", "output"),
 }
-REFERENCE = "item_reference"
 
 
 class Room:

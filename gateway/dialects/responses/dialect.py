@@ -179,6 +179,7 @@ class ResponsesDialect(Dialect):
     def _begin(self, turn: Turn) -> Request:
         if turn.previous is not None:
             turn.parent = self._memory.find(turn.previous, self._place, time.monotonic())
+        turn.find_item = self._find_item
         answer = turn.answer(self._model, self._clock)
         self._running[turn.id] = turn, answer
         self._tell_left_out(turn)
@@ -201,6 +202,9 @@ class ResponsesDialect(Dialect):
             said = f"Previous response with id '{turn.previous[:256]}' not found."
             raise Refused(said, "previous_response_id", "previous_response_not_found")
         return turn.request()
+
+    def _find_item(self, own: str) -> dict[str, Any] | None:
+        return self._memory.find_item(own, self._place, time.monotonic())
 
     def _tell_left_out(self, turn: Turn) -> None:
         new = set(turn.tools.left_out) - self._told
@@ -280,6 +284,7 @@ class ResponsesDialect(Dialect):
         self._memory.keep(
             turn.id,
             [*turn.conversation.new, *answer.messages()],
+            answer.items(),
             parent=turn.parent,
             place=self._place,
             stream_id=turn.stream_id,

@@ -14,7 +14,7 @@ Pure: time is an argument.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,8 @@ from gateway.dialects import json_text
 
 __all__ = ["Kept", "Memory", "Place"]
 
-KEPT_BYTES = 1024  # of a response beside its messages, about
+KEPT_BYTES = 1024  # of a response beside its messages and items, about
+ITEM_BYTES = 256  # of an item beside its content, about
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,15 @@ class Kept:
     stored: bool
     parent: Kept | None
     packed: bytes  # its own messages in JSON
+    items: Mapping[str, bytes]  # those of its output in JSON, by their ids
     used_at: float  # seconds
     users: int = 0  # the table below, and its successors
 
     @property
     def size(self) -> int:
         """Bytes that it holds, without its predecessors."""
-        return KEPT_BYTES + len(self.packed)
+        items = sum(ITEM_BYTES + len(item) for item in self.items.values())
+        return KEPT_BYTES + len(self.packed) + items
 
     def messages(self) -> list[dict[str, Any]]:
         """Return the whole conversation up to its end."""
@@ -73,6 +76,7 @@ class Memory:
         self._kept: OrderedDict[str, Kept] = OrderedDict()  # the least recently used first
         self._by_client: dict[str | None, OrderedDict[str, Kept]] = {}
         self._bytes: dict[str | None, int] = {}
+        self._by_item: dict[str, Kept] = {}  # by the ids of the items of their outputs
         self._of_connection: dict[object, set[str]] = {}  # those that are not stored
         self.held_bytes = 0
 
@@ -84,6 +88,7 @@ class Memory:
         self,
         own: str,
         messages: Sequence[dict[str, Any]],
+        items: Mapping[str, dict[str, Any]],
         *,
         parent: Kept | None,
         place: Place,
@@ -91,9 +96,14 @@ class Memory:
         stored: bool,
         now: float,
     ) -> None:
-        """Keep a response that has ended; `messages` are its input and its output."""
+        """Keep a response that has ended.
+
+        `messages` are its input and its output, `items` those of its output by their ids.
+        """
         packed = json_text.encode(list(messages))
-        kept = Kept(own, place, stream_id, stored, parent, packed, now)
+        apart = {name: json_text.encode(item) for name, item in items.items()}
+        kept = Kept(own, place, stream_id, stored, parent, packed, apart, now)
+        self._by_item.update(dict.fromkeys(apart, kept))
         self._use(kept)
         self._kept[own] = kept
         self._by_client.setdefault(place.client, OrderedDict())[own] = kept
@@ -116,10 +126,20 @@ class Memory:
         self._by_client[kept.place.client].move_to_end(own)
         return kept
 
+    def find_item(self, own: str, place: Place, now: float) -> dict[str, Any] | None:
+        """Return an item of the output of a response that may be continued there."""
+        kept = self._by_item.get(own)
+        if kept is None or self.find(kept.id, place, now) is None:
+            return None
+        item: dict[str, Any] = msgspec.json.decode(kept.items[own])
+        return item
+
     def forget(self, kept: Kept) -> None:
         """Let a response no longer be continued; what continues it already is not changed."""
         if self._kept.pop(kept.id, None) is None:
             return
+        for own in kept.items:
+            del self._by_item[own]
         of_client = self._by_client[kept.place.client]
         del of_client[kept.id]
         if not of_client:

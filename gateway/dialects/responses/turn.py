@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.dialects.openai.answer import Answer
-from gateway.dialects.openai.conversation import Conversation
+from gateway.dialects.openai.conversation import Conversation, FindItem
 from gateway.dialects.openai.creates import (
     Create,
     Tools,
@@ -42,6 +42,7 @@ class Turn:
     tools: Tools = NO_TOOLS
     refused: Refused | None = None
     parent: Kept | None = None
+    find_item: FindItem = lambda own: None  # of earlier responses, by its id
     conversation: Conversation = field(default_factory=Conversation)
     paths: Sequence[str] = ()  # for each message of the prompt, the field that it comes from
     shortening: Shortening = field(default_factory=Shortening)
@@ -79,7 +80,8 @@ class Turn:
     def request(self) -> Generate | None:
         """Return the request for the model, None if it needs none. Raises Refused."""
         create = self.create
-        self.conversation = Conversation(self.parent.messages() if self.parent else ())
+        earlier = self.parent.messages() if self.parent else ()
+        self.conversation = Conversation(earlier, find=self.find_item)
         self.conversation.add_input(create.input)
         whole = self.conversation.messages(create.instructions)
         messages, self.paths = self.shortening.applied_to(*whole)

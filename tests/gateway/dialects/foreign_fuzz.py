@@ -57,6 +57,7 @@ GOOD = {
         {"type": "response.create", "input": "hi", "stream_id": "a", "generate": False},
         {"type": "response.create", "input": ITEMS, "tools": REALTIME["tools"], "store": False},
         {"type": "response.create", "input": ITEMS, "truncation": "auto", "stream_id": "b"},
+        {"type": "response.create", "input": [{"type": "item_reference", "id": "u"}]},
         {"type": "response.cancel", "stream_id": "a"},
         {"type": "response.steer", "previous_response_id": "x", "input": "y"},
     ],

@@ -86,6 +86,16 @@ def test_reasoning_text_and_calls_are_items_one_after_the_other():
     places = [event["output_index"] for event in heard.events if "output_index" in event]
     assert places == sorted(places)
     assert places[-1] == 2
+    assert heard.answer.items() == {
+        thought["id"]: {"type": "reasoning", "content": thought["content"]},
+        message["id"]: {"type": "message", "role": "assistant", "content": "Yes."},
+        call["id"]: {
+            "type": "function_call",
+            "call_id": "call_0",
+            "name": "add",
+            "arguments": '{"a": 1}',
+        },
+    }
     assert heard.answer.messages() == [
         {
             "role": "assistant",
@@ -195,6 +205,7 @@ def test_a_call_that_breaks_off_is_incomplete_and_remembered_as_text():
     assert (call["status"], call["arguments"]) == ("incomplete", '{"a')
     said = {"role": "assistant", "content": '<call>f {"a'}
     assert heard.answer.messages() == [said]
+    assert heard.answer.items() == {}
 
 
 def test_a_call_without_a_name_is_text():

@@ -107,7 +107,7 @@ def test_an_output_may_answer_a_call_of_an_earlier_response():
     [
         ({"type": "computer_call"}, "input[0].type"),
         ({"type": ["message"]}, "input[0].type"),
-        ({"type": "item_reference", "id": "x"}, "input[0].type"),
+        ({"type": "web_search_call", "id": "ws"}, "input[0].type"),
         (said("judge", "x"), "input[0].role"),
         (said(["user"], "x"), "input[0].role"),
         (said("user", [{"type": ["text"]}]), "input[0].content[0].type"),
@@ -135,3 +135,23 @@ def test_what_can_not_be_read_is_refused_by_its_field(item, param):
     with pytest.raises(Refused) as refused:
         read([item])
     assert refused.value.error.param == param
+
+
+@pytest.mark.parametrize("kind", [{"type": "item_reference"}, {"type": None}, {}])
+def test_a_reference_stands_for_its_item(kind):
+    conversation = Conversation(find={"fc": CALL}.get)
+    output = {"type": "function_call_output", "call_id": "c1", "output": "2"}
+    conversation.add_input([{"id": "fc", **kind}, output])
+    assert conversation.new == [
+        said("assistant", "", tool_calls=[CALLED]),
+        said("tool", "2", tool_call_id="c1"),
+    ]
+    assert conversation.paths == ["input[0]", "input[1]"]
+
+
+@pytest.mark.parametrize("own", ["fc", None, 7])
+def test_a_reference_to_nothing_is_refused_by_its_id(own):
+    with pytest.raises(Refused) as raised:
+        read([said("user", "a"), {"type": "item_reference", "id": own}])
+    assert raised.value.error.param == "input[1].id"
+    assert raised.value.status == (404 if own == "fc" else 400)

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.server.tokens import Token, Tokens
 from provider.interface import GenerationError, InvalidRequestError
-from provider.scripted import Fail, Say, ScriptedProvider
+from provider.scripted import Call, Fail, Reason, Say, ScriptedProvider
 from tests.gateway.dialects.responses.clients import kinds, responding, text_of
 from tests.support.servers import eventually, running
 
@@ -237,3 +237,31 @@ async def test_a_connection_that_ends_leaves_only_what_is_stored():
             assert len(memory) == 2
         await eventually(lambda: not gateway.connections)
         assert len(memory) == 1
+
+
+def refer(item):
+    return {"type": "item_reference", "id": item["id"]}
+
+
+async def test_an_item_of_an_earlier_answer_is_referred_to_by_its_id():
+    provider = scripted(Reason("hm"), Say("I look."), Call("f", {"a": 1}))
+    asked = {"role": "user", "content": "hi"}
+    async with running(provider) as gateway:
+        async with responding(gateway) as client:
+            first = await ended(client, "hi")
+            *_, call = first["output"]
+            output = {"type": "function_call_output", "call_id": call["call_id"], "output": "2"}
+        async with responding(gateway) as client:
+            await ended(client, [asked, *first["output"], output])
+            whole = provider.requests[-1].options["messages"]
+            for places in ((), (0,), (1, 2), (0, 1, 2)):
+                items = [refer(it) if at in places else it for at, it in enumerate(first["output"])]
+                await ended(client, [asked, *items, output], store=False)
+                assert provider.requests[-1].options["messages"] == whole
+            again = (await ended(client, "hi", store=False))["output"][1]
+            await ended(client, [refer(again)])
+            assert said(provider) == ["I look."]
+        async with responding(gateway) as client:
+            (error,) = await client.create([asked, refer(again)])
+    assert (error["status"], error["error"]["code"]) == (404, "item_not_found")
+    assert error["error"]["param"] == "input[1].id"

@@ -24,10 +24,11 @@ ITEMS = [
     {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
     {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
     {"type": "function_call_output", "call_id": "c", "output": "1"},
+    {"type": "item_reference", "id": "x"},
 ]
 GOOD = [
     {"type": "response.create", "input": "hi", "stream_id": "a"},
-    {"type": "response.create", "input": ITEMS, "tools": [TOOL], "tool_choice": "required"},
+    {"type": "response.create", "input": ITEMS[:-1], "tools": [TOOL], "tool_choice": "required"},
     {
         "type": "response.create",
         "response": {"input": ITEMS[:2]},
@@ -41,6 +42,7 @@ GOOD = [
         "store": False,
         "truncation": "auto",
     },
+    {"type": "response.create", "input": ITEMS},
     {"type": "response.cancel", "response_id": "x", "stream_id": "a"},
     {"type": "response.steer", "previous_response_id": "x", "input": "y"},
     {"type": "response.processed"},

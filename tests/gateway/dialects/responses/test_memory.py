@@ -1,15 +1,16 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.dialects.responses.memory import KEPT_BYTES, Memory, Place
+from gateway.dialects.responses.memory import ITEM_BYTES, KEPT_BYTES, Memory, Place
 
 HERE, THERE = Place("here", "alice", "a"), Place("there", "alice", "a")
 MALLORY = Place("here", "mallory", "m")
 SAID = [{"role": "user", "content": "x" * 100}]
 
 
-def keep(memory, own, *, parent=None, place=HERE, stored=True, now=0.0, said=SAID):
-    memory.keep(own, said, parent=parent, place=place, stream_id=None, stored=stored, now=now)
+def keep(memory, own, *, parent=None, place=HERE, stored=True, now=0.0, said=SAID, items=()):
+    kept = {name: {"type": "message", "content": name} for name in items}
+    memory.keep(own, said, kept, parent=parent, place=place, stream_id=None, stored=stored, now=now)
     return memory.find(own, place, now)
 
 
@@ -31,6 +32,21 @@ def test_what_is_stored_is_found_on_all_connections_of_its_owner():
     assert memory.find("b", HERE, 1)
     assert not memory.find("b", THERE, 1)
     assert not memory.find("c", HERE, 1)
+
+
+def test_an_item_is_found_where_its_response_is():
+    memory = Memory(20_000, 60)
+    first = keep(memory, "a", items=["a1", "a2"])
+    keep(memory, "b", stored=False, parent=first, items=["b1"])
+    assert memory.find_item("a2", THERE, 1) == {"type": "message", "content": "a2"}
+    assert memory.find_item("b1", HERE, 1)
+    assert not memory.find_item("b1", THERE, 1)
+    assert not memory.find_item("a1", MALLORY, 1)
+    assert not memory.find_item("c1", HERE, 1)
+    memory.forget(first)
+    assert not memory.find_item("a1", HERE, 1)
+    assert not memory.find_item("b1", HERE, 100)
+    assert (memory._by_item, memory.held_bytes) == ({}, 0)
 
 
 def test_a_connection_that_ends_takes_with_it_what_is_not_stored():
@@ -104,7 +120,7 @@ STEPS = st.lists(
 @given(STEPS)
 @settings(max_examples=50)
 def test_no_more_is_held_than_allowed_and_nothing_remains(steps):
-    most, now, kept = 6 * (KEPT_BYTES + 200), 0.0, {}
+    most, now, kept = 6 * (KEPT_BYTES + ITEM_BYTES + 200), 0.0, {}
     places = [Place(n, "o", "c" if n else None) for n in range(3)]
     memory = Memory(most, 100)
     for number, (step, which, where, stored) in enumerate(steps):
@@ -113,7 +129,13 @@ def test_no_more_is_held_than_allowed_and_nothing_remains(steps):
             case "keep":
                 own = f"r{number}"
                 kept[own] = keep(
-                    memory, own, parent=found, place=places[where], stored=stored, now=now
+                    memory,
+                    own,
+                    parent=found,
+                    place=places[where],
+                    stored=stored,
+                    now=now,
+                    items=[f"{own}-{n}" for n in range(which % 3)],
                 )
             case "forget" if found:
                 memory.forget(found)
@@ -125,4 +147,4 @@ def test_no_more_is_held_than_allowed_and_nothing_remains(steps):
     now += 1000
     memory.find("r0", places[0], now)
     assert (len(memory), memory.held_bytes) == (0, 0)
-    assert memory._by_client == memory._bytes == {}
+    assert memory._by_client == memory._bytes == memory._by_item == {}
