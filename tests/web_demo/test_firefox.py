@@ -1,8 +1,10 @@
 """The page's rooms in a real Firefox."""
 
+import asyncio
+
 import pytest
 
-from provider.scripted import Say, ScriptedProvider
+from provider.scripted import Gate, Say, ScriptedProvider
 from tests.support.firefox import find_firefox, firefox
 from tests.support.servers import running
 
@@ -22,7 +24,9 @@ def says(selector, text):
 
 
 async def test_the_wall_a_race_the_wire_and_a_tape_work_in_firefox():
-    provider = ScriptedProvider(script=[Say("word " * 150)], tokens_per_second=60)
+    gate = asyncio.Event()
+    script = [Say("word " * 20), Gate(gate), Say("word " * 130)]
+    provider = ScriptedProvider(script=script, tokens_per_second=60)
     async with firefox(FIREFOX) as open_tab, running(provider) as gateway:
         tab = await open_tab()
         await tab.goto(f"{gateway.url}#wall/8/start")
@@ -31,6 +35,7 @@ async def test_the_wall_a_race_the_wire_and_a_tape_work_in_firefox():
         await tab.wait_for(having("stopped", 1))
         await tab.evaluate("document.querySelector('.wall-controls .plain').click()")
         await tab.wait_for(says(".wall-news", "7 resumed, 0 lost"))
+        gate.set()
         provider.tokens_per_second = 1000
         await tab.wait_for(having("done", 7))
 

@@ -72,6 +72,7 @@ async def test_conversations_are_listed_found_renamed_and_deleted_with_undo(new_
         await titles.first.click()
         await wait_for_text(page, ANSWER, "answer 1 to About foxes")
         await page.get_by_label("Search conversations").fill("")
+        await titles.nth(1).wait_for()
         await page.locator(".talks li", has_text="About foxes").hover()
         await page.get_by_role("button", name="Rename “About foxes”").click()
         await page.get_by_label("Title").fill("Renard")

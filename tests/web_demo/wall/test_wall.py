@@ -81,12 +81,13 @@ async def test_a_wall_shows_what_each_of_its_streams_does_and_stops_any_of_them(
 
 
 class Busy(ScriptedProvider):
-    """Begins five answers, and others once there is a place."""
+    """Begins five answers, and ends them, and begins others, once there is a place."""
 
     def __init__(self):
-        super().__init__(script=[Say("word " * 40)], tokens_per_second=60)
         self.asked = 0
         self.place = asyncio.Event()
+        script = [Say("word " * 20), Gate(self.place), Say("word " * 20)]
+        super().__init__(script=script, tokens_per_second=60)
 
     async def generate_async(self, *arguments, **options):
         self.asked += 1
