@@ -10,23 +10,20 @@ const NEARLY = 0.85; // of the context; then it is said
 
 /**
  * Return the tokens of a conversation with what is being typed; `exact` where the server has counted all of them.
- * @param {Turn[]} path @param {string} draft
+ * @param {readonly Turn[]} path @param {string} draft
  */
 export function contextOf(path, draft) {
   let counted = 0;
   let characters = draft.trim().length;
-  for (const turn of [...path].reverse()) {
-    if (turn.tokens) {
-      counted = turn.tokens;
-      break;
-    }
-    characters += textOf(turn).length;
+  for (let index = path.length - 1; index >= 0 && !counted; index -= 1) {
+    counted = path[index].tokens ?? 0;
+    if (!counted) characters += textOf(path[index]).length;
   }
   return { tokens: counted + Math.ceil(characters / CHARACTERS), exact: characters === 0 };
 }
 
 /**
- * @param {HTMLElement} root @param {Turn[]} path @param {string} draft @param {number | null} window the most tokens that
+ * @param {HTMLElement} root @param {readonly Turn[]} path @param {string} draft @param {number | null} window the most tokens that
  *   the model reads
  */
 export function showContext(root, path, draft, window) {

@@ -13,6 +13,7 @@ const FAR = 160; // from which on a way back is offered
 export function createFollower(scroll, onfar) {
   let atEnd = true;
   let far = false;
+  let within = false; // a change of several parts, which is followed as a whole
 
   /** Find out where the page is; only when it was scrolled, because asking costs a layout. */
   function look() {
@@ -21,6 +22,16 @@ export function createFollower(scroll, onfar) {
     if (far !== left >= FAR) {
       far = !far;
       onfar(far);
+    }
+  }
+
+  /** @param {() => void} change */
+  function together(change) {
+    within = true;
+    try {
+      change();
+    } finally {
+      within = false;
     }
   }
 
@@ -34,9 +45,16 @@ export function createFollower(scroll, onfar) {
   return {
     /** Let the conversation grow. @param {() => void} change */
     grow(change) {
-      change();
+      if (within) return change();
+      together(change);
       if (atEnd) scroll.scrollTop = scroll.scrollHeight;
       else look();
+    },
+    /** Let the conversation grow above of what is in sight. @param {() => void} change */
+    keep(change) {
+      const left = scroll.scrollHeight - scroll.scrollTop;
+      together(change);
+      scroll.scrollTop = scroll.scrollHeight - left;
     },
     toEnd,
     toTop() {

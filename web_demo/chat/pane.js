@@ -158,7 +158,7 @@ export function createPane(app, row, store, hooks) {
   /** Return by how many bytes the conversation may grow; each request contains all of it. */
   function room() {
     const most = app.ready?.limits.max_frame_bytes ?? Infinity;
-    return most - RESERVED_BYTES - bytesOf(talk.messages(talk.path().at(-1)?.id ?? null));
+    return most - RESERVED_BYTES - talk.bytes();
   }
 
   /** Set a feature up, and try it. @param {import("./cards.js").Card} card */
@@ -254,6 +254,7 @@ export function createPane(app, row, store, hooks) {
     const turn = talk.add({ role: "assistant", content: "", parent, options: shape, ...(tools.length ? { asked: values } : {}) });
     const answer = thread.addRunning(turn, options);
     answer.start(client.state === "open");
+    thread.shorten();
     const run = tools.length
       ? toolRun(turn, answer, { options, messages, tools })
       : client.generate({ ...options, messages, keep_on_close: true });
@@ -361,7 +362,7 @@ export function createPane(app, row, store, hooks) {
     talk.goBack(turn.parent);
     thread.show(talk.path());
     begin(turn.parent, settings);
-    renewAll();
+    thread.renewAll();
   }
 
   /** Let the model go on writing an answer that was stopped or cut off. @param {Turn} turn */
@@ -380,7 +381,7 @@ export function createPane(app, row, store, hooks) {
     answer.begin(before);
     const run = client.generate({ ...options, messages, continue_final_message: true, keep_on_close: true });
     follow({ turn: made, run, answer }, before);
-    renewAll();
+    thread.renewAll();
   }
 
   /** Ask a changed question; the one before stays beside it. @param {Turn} turn @param {string} text */
@@ -396,10 +397,6 @@ export function createPane(app, row, store, hooks) {
     const question = talk.add({ role: "user", content: changed, parent: turn.parent });
     thread.show(talk.path());
     begin(question.id, settings);
-  }
-
-  function renewAll() {
-    for (const turn of talk.path()) thread.renew(turn);
   }
 
   function showPath() {
@@ -501,8 +498,9 @@ export function createPane(app, row, store, hooks) {
     const path = talk.path();
     const here = path.findIndex((turn) => thread.rootOf(turn)?.contains(document.activeElement));
     const to = here < 0 ? path.length - 1 : Math.max(0, Math.min(path.length - 1, here + by));
-    thread.rootOf(path[to])?.focus();
-    thread.rootOf(path[to])?.scrollIntoView({ block: "nearest" });
+    const reached = path.length ? thread.reach(path[to]) : null;
+    reached?.focus();
+    reached?.scrollIntoView({ block: "nearest" });
   }
 
   return {

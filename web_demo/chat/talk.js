@@ -1,7 +1,8 @@
 // @ts-check
 /** One conversation: its turns in memory, which of them are shown, and each change of it kept. */
 
-import { leafBelow, messagesOf, pathTo, siblingsOf, titleOf } from "../store/tree.js";
+import { bytesOf } from "./attachments.js";
+import { createTree, messagesOf, titleOf } from "../store/tree.js";
 
 /** @typedef {import("../store/tree.js").Turn} Turn */
 /** @typedef {import("../store/tree.js").Conversation} Conversation */
@@ -27,13 +28,24 @@ export function newId() {
 export function createTalk(store, onchange, onfail) {
   /** @type {Conversation | null} */
   let conversation = null;
-  /** @type {Turn[]} */
-  let turns = [];
+  let tree = createTree();
+  /** How large turns are as messages, with what they had then. @type {WeakMap<Turn, {content: unknown, messages: unknown, bytes: number}>} */
+  const sizes = new WeakMap();
 
   /** @param {Turn[]} changed */
   function save(...changed) {
     if (!conversation) return;
     store.save([conversation], changed).then(onchange, onfail);
+  }
+
+  /** @param {Turn} turn */
+  function sizeOf(turn) {
+    const { content, messages } = turn;
+    const known = sizes.get(turn);
+    if (known && known.content === content && known.messages === messages) return known.bytes;
+    const bytes = bytesOf(messages ?? { role: turn.role, content });
+    sizes.set(turn, { content, messages, bytes });
+    return bytes;
   }
 
   return {
@@ -44,15 +56,17 @@ export function createTalk(store, onchange, onfail) {
       return conversation;
     },
     /** The shown turns, the first one first. */
-    path: () => pathTo(turns, conversation?.leaf ?? null),
+    path: () => tree.path(conversation?.leaf ?? null),
     /** The messages of a prompt that ends with a turn. @param {string | null} leaf */
-    messages: (leaf) => messagesOf(pathTo(turns, leaf)).messages,
+    messages: (leaf) => messagesOf(tree.path(leaf)).messages,
+    /** How large the shown turns are in a request, in bytes; each is measured once. */
+    bytes: () => tree.path(conversation?.leaf ?? null).reduce((sum, turn) => sum + sizeOf(turn), 0),
     /** @param {Turn} turn */
-    siblings: (turn) => siblingsOf(turns, turn),
+    siblings: (turn) => tree.siblings(turn),
     /** Begin a new conversation; it is kept from its first turn on. */
     begin() {
       conversation = null;
-      turns = [];
+      tree = createTree();
     },
     /**
      * Load a conversation; false if there is none with this id.
@@ -63,7 +77,7 @@ export function createTalk(store, onchange, onfail) {
       const found = all.find((one) => one.id === id);
       if (!found) return false;
       const kept = await store.turns(id);
-      turns = kept.map((turn) => live.get(turn.id)?.turn ?? turn);
+      tree = createTree(kept.map((turn) => live.get(turn.id)?.turn ?? turn));
       conversation = found;
       return true;
     },
@@ -76,7 +90,7 @@ export function createTalk(store, onchange, onfail) {
       const made = now();
       conversation ??= { id: newId(), title: titleOf(title), named: false, made, changed: made, leaf: null };
       const turn = { ...given, id: newId(), conversation: conversation.id, made };
-      turns = [...turns, turn];
+      tree.add(turn);
       conversation = { ...conversation, leaf: turn.id, changed: made };
       save(turn);
       return turn;
@@ -90,7 +104,7 @@ export function createTalk(store, onchange, onfail) {
     /** Show a version of a turn, with what was said last below it. @param {Turn} turn */
     choose(turn) {
       if (!conversation) return;
-      conversation = { ...conversation, leaf: leafBelow(turns, turn.id) };
+      conversation = { ...conversation, leaf: tree.leafBelow(turn.id) };
       save();
     },
     /** Show everything up to a turn. @param {string | null} id */

@@ -22,6 +22,8 @@ import { viewsOf } from "./attachments.js";
  */
 
 const COPIED_MS = 1500;
+const AT_ONCE = 60; // turns that are added above the shown ones
+const MOST = 120; // turns that are shown while a conversation grows; a page of more gets slow
 
 /**
  * @param {HTMLElement} list
@@ -29,23 +31,72 @@ const COPIED_MS = 1500;
  * @param {Actions} actions
  */
 export function createThread(list, follower, actions) {
-  /** @type {Shown[]} */
+  /** The end of the path. @type {Shown[]} */
   let shown = [];
+  /** Turns above those that are shown. @type {Turn[]} */
+  let above = [];
+  const more = make("button", { type: "button", class: "quiet earlier", hidden: true, click: () => showEarlier() }, "Earlier messages");
+  list.before(more);
+  const near = new IntersectionObserver((entries) => {
+    if (!entries.at(-1)?.isIntersecting) return;
+    showEarlier();
+    near.unobserve(more); // so that it is looked at anew, and more are shown if it is still near
+    near.observe(more);
+  }, { root: list.parentElement, rootMargin: "400px" });
+  near.observe(more);
 
-  /** Show a path of turns; those that are shown already stay as they are. @param {Turn[]} path */
-  function show(path) {
+  /** Show the end of a path of turns; those that are shown already stay as they are. @param {readonly Turn[]} path */
+  const show = (path) => follower.grow(() => place(path));
+
+  /** @param {readonly Turn[]} path */
+  function place(path) {
+    const goesOn = shown.length > 0 && path[above.length] === shown[0].turn;
+    const first = goesOn ? above.length : Math.max(0, path.length - AT_ONCE);
     let same = 0;
-    while (same < shown.length && shown[same].turn === path[same]) same += 1;
-    for (const { turn, root, answer } of shown.slice(same)) {
-      if (!actions.answerOf(turn)) answer?.clear();
-      root.remove();
-    }
+    while (goesOn && same < shown.length && shown[same].turn === path[first + same]) same += 1;
+    shown.slice(same).forEach(takeAway);
     shown = shown.slice(0, same);
-    for (const turn of path.slice(same)) {
-      if (turn.role === "user") addQuestion(turn, viewsOf(turn.content));
-      else addAgain(turn);
-    }
+    hold(path.slice(0, first));
+    for (const turn of path.slice(first + same)) add(turn);
     for (const one of shown) offer(one);
+  }
+
+  /** @param {Turn[]} turns those that are not shown */
+  function hold(turns) {
+    above = turns;
+    more.hidden = !above.length;
+  }
+
+  /** @param {Shown} one */
+  function takeAway({ turn, root, answer }) {
+    if (!actions.answerOf(turn)) answer?.clear();
+    root.remove();
+  }
+
+  /** Add a turn below the others. @param {Turn} turn */
+  function add(turn) {
+    if (turn.role === "user") addQuestion(turn, viewsOf(turn.content));
+    else addAgain(turn);
+  }
+
+  /** Show some of the turns above; what is in sight stays where it is. */
+  const showEarlier = () => follower.keep(() => {
+    const below = shown;
+    shown = [];
+    above.slice(-AT_ONCE).forEach(add);
+    const made = shown;
+    list.prepend(...made.map(({ root }) => root));
+    shown = [...made, ...below];
+    hold(above.slice(0, -AT_ONCE));
+    made.forEach(offer);
+  });
+
+  function shorten() {
+    if (shown.length <= MOST) return;
+    const gone = shown.slice(0, -AT_ONCE);
+    shown = shown.slice(-AT_ONCE);
+    hold([...above, ...gone.map(({ turn }) => turn)]);
+    follower.grow(() => gone.forEach(takeAway));
   }
 
   /** @param {Turn} turn @param {HTMLElement[]} views what shows its attachments */
@@ -174,6 +225,14 @@ export function createThread(list, follower, actions) {
     answerOf: (turn) => shown.find((one) => one.turn === turn)?.answer ?? null,
     /** Show the buttons of a turn anew, because it has ended or has another version. @param {Turn} turn */
     renew: (turn) => shown.filter((one) => one.turn === turn).forEach(offer),
+    renewAll: () => shown.forEach(offer),
+    /** Take the first turns away where there are many. */
+    shorten,
+    /** Return the element of a turn; it is shown, with those between, if it is not yet. @param {Turn} turn */
+    reach(turn) {
+      while (above.includes(turn)) showEarlier();
+      return shown.find((one) => one.turn === turn)?.root ?? null;
+    },
   };
 }
 

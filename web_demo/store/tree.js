@@ -23,47 +23,68 @@
 const TITLE = 60; // characters
 
 /** Return the turns from the first one to `leaf`. @param {Turn[]} turns @param {string | null} leaf */
-export function pathTo(turns, leaf) {
-  const byId = new Map(turns.map((turn) => [turn.id, turn]));
-  /** @type {Turn[]} */
-  const path = [];
-  const seen = new Set();
-  for (let at = leaf; at !== null && !seen.has(at); ) {
-    const turn = byId.get(at);
-    if (!turn) break;
-    seen.add(at);
-    path.unshift(turn);
-    at = turn.parent;
+export const pathTo = (turns, leaf) => createTree(turns).path(leaf);
+
+/**
+ * Hold the turns of a conversation so that what is asked of one takes no look at all the others.
+ * @param {Turn[]} [given]
+ */
+export function createTree(given = []) {
+  /** @type {Map<string, Turn>} */
+  const byId = new Map();
+  /** The turns below each one, the oldest first. @type {Map<string | null, Turn[]>} */
+  const below = new Map();
+  /** The newest path that was asked for, and its leaf. @type {{leaf: string | null, path: readonly Turn[]}} */
+  let newest = { leaf: null, path: [] };
+  for (const turn of [...given].sort(byAge)) add(turn);
+
+  /** Add a turn that is newer than all others. @param {Turn} turn */
+  function add(turn) {
+    byId.set(turn.id, turn);
+    const beside = below.get(turn.parent);
+    if (beside) beside.push(turn);
+    else below.set(turn.parent, [turn]);
   }
-  return path;
-}
 
-/** Return the versions of a turn, itself included, the oldest first. @param {Turn[]} turns @param {Turn} turn */
-export function siblingsOf(turns, turn) {
-  return turns.filter(({ parent, role }) => parent === turn.parent && role === turn.role).sort(byAge);
-}
-
-/** Return the newest last turn below a turn, or itself. @param {Turn[]} turns @param {string} id */
-export function leafBelow(turns, id) {
-  for (let at = id; ; ) {
-    const below = turns.filter(({ parent }) => parent === at).sort(byAge);
-    const last = below.at(-1);
-    if (!last) return at;
-    at = last.id;
+  /** @param {string | null} leaf @returns {readonly Turn[]} */
+  function pathOf(leaf) {
+    const last = leaf === null ? undefined : byId.get(leaf);
+    if (!last) return [];
+    // In a file from elsewhere, a turn may be above itself.
+    if (last.parent === newest.leaf && !newest.path.includes(last)) return [...newest.path, last];
+    /** @type {Turn[]} */
+    const path = [];
+    const seen = new Set();
+    for (let turn = byId.get(last.id); turn && !seen.has(turn.id); turn = turn.parent === null ? undefined : byId.get(turn.parent)) {
+      seen.add(turn.id);
+      path.push(turn);
+    }
+    return path.reverse();
   }
-}
 
-/** Return a turn and all below it. @param {Turn[]} turns @param {string} id */
-export function branchOf(turns, id) {
-  const within = new Set([id]);
-  for (const turn of [...turns].sort(byAge)) if (turn.parent !== null && within.has(turn.parent)) within.add(turn.id);
-  return turns.filter((turn) => within.has(turn.id));
+  return {
+    add,
+    /** The turns from the first one to a leaf. @param {string | null} leaf */
+    path(leaf) {
+      if (newest.leaf !== leaf) newest = { leaf, path: pathOf(leaf) };
+      return newest.path;
+    },
+    /** The versions of a turn, itself included, the oldest first. @param {Turn} turn */
+    siblings: ({ parent, role }) => (below.get(parent) ?? []).filter((turn) => turn.role === role),
+    /** The newest last turn below a turn, or itself. @param {string} id */
+    leafBelow(id) {
+      const seen = new Set();
+      let at = id;
+      for (let last; !seen.has(at) && (last = below.get(at)?.at(-1)); at = last.id) seen.add(at);
+      return at;
+    },
+  };
 }
 
 /**
  * Return the messages of a prompt. A turn whose answer has no text, and the question before it, are left
  * out, because models take only turns in pairs; `omitted` counts the turns that were.
- * @param {Turn[]} path
+ * @param {readonly Turn[]} path
  */
 export function messagesOf(path) {
   /** @type {import("../client.js").Message[]} */

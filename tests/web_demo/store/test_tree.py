@@ -36,11 +36,57 @@ async def test_a_path_goes_from_the_first_turn_to_the_leaf():
 async def test_versions_of_a_turn_stand_beside_it_and_lead_to_their_newest_ends():
     said = await says(
         """
-        say(ids(m.siblingsOf(turns, turns[2])), ids(m.siblingsOf(turns, turns[0])),
-            m.leafBelow(turns, "t1"), m.leafBelow(turns, "t7"), ids(m.branchOf(turns, "t3")));
+        const tree = m.createTree(turns);
+        const loop = [turn("t1", "t2", "user", ""), turn("t2", "t1", "user", "")];
+        say(ids(tree.siblings(turns[2])), ids(tree.siblings(turns[0])),
+            tree.leafBelow("t1"), tree.leafBelow("t7"), m.createTree(loop).leafBelow("t1"));
         """
     )
-    assert said == ["t2 t3", "t1 t7", "t6", "t7", "t3 t4 t5 t6"]
+    assert said == ["t2 t3", "t1 t7", "t6", "t7", "t1"]
+
+
+async def test_a_path_follows_its_leaf_through_all_that_is_added_and_chosen():
+    said = await says(
+        """
+        const tree = m.createTree(turns);
+        const paths = [ids(tree.path("t6"))];
+        tree.add(turn("t8", "t6", "user", "Three"));
+        for (const leaf of ["t8", "t4", "t6", null]) paths.push(ids(tree.path(leaf)));
+        const loop = m.createTree([turn("t1", "t2", "user", ""), turn("t2", "t1", "user", "")]);
+        for (const leaf of ["t1", "t2", "t1", "t2"]) paths.push(loop.path(leaf).length);
+        say(...paths);
+        """
+    )
+    assert said == ["t1 t3 t5 t6", "t1 t3 t5 t6 t8", "t1 t3 t4", "t1 t3 t5 t6", "", 2, 2, 2, 2]
+
+
+async def test_a_long_conversation_is_read_no_more_for_each_turn_than_a_short_one():
+    reads = await says(
+        """
+        let reads = 0;
+        const watched = (one) => new Proxy(one, {
+            get: (from, name) => {
+                reads += 1;
+                return from[name];
+            },
+        });
+        const tree = m.createTree();
+        const costs = [];
+        for (let index = 1; index <= 500; index += 1) {
+            reads = 0;
+            const before = index > 1 ? `t${index - 1}` : null;
+            const one = watched(turn(`t${index}`, before, index % 2 ? "user" : "assistant", "x"));
+            tree.add(one);
+            for (let again = 0; again < 10; again += 1) tree.path(`t${index}`);
+            tree.siblings(one);
+            tree.leafBelow(`t${index}`);
+            costs.push(reads);
+        }
+        say(costs[1], costs.at(-1), tree.path("t500").length);
+        """
+    )
+    first, last, length = reads
+    assert (last, length) == (first, 500)
 
 
 async def test_a_prompt_leaves_out_questions_without_an_answer_and_says_so():
