@@ -12,11 +12,11 @@ import time
 
 
 class Counter(asyncio.Protocol):
-    """One connection: upgrades, sends one message, counts messages until one holds `"done"`."""
+    """One connection: upgrades, sends messages, counts messages until one holds `last`."""
 
-    def __init__(self, path, message, last):
+    def __init__(self, path, messages, last):
         self.path = path
-        self.message = message
+        self.messages = messages
         self.last = last  # what the last message holds
         self.open = asyncio.get_running_loop().create_future()
         self.ended = asyncio.get_running_loop().create_future()
@@ -34,11 +34,12 @@ class Counter(asyncio.Protocol):
         )
 
     def start(self):
-        body = self.message
-        assert len(body) < 126
-        mask = os.urandom(4)
-        masked = bytes(b ^ mask[i % 4] for i, b in enumerate(body))
-        self.transport.write(bytes([0x81, 0x80 | len(body)]) + mask + masked)
+        for body in self.messages:
+            size = len(body)
+            head = [0x81, 0x80 | size] if size < 126 else [0x81, 0x80 | 126, *divmod(size, 256)]
+            mask = os.urandom(4)
+            masked = bytes(b ^ mask[i % 4] for i, b in enumerate(body))
+            self.transport.write(bytes(head) + mask + masked)
 
     def data_received(self, data):
         buffer = self._buffer + data
@@ -67,7 +68,7 @@ class Counter(asyncio.Protocol):
             at += header + size
             self.bytes += size
             frames += 1
-            if size > 40 and self.last in last and not self.ended.done():
+            if self.last in last and not self.ended.done():
                 self.ended.set_result(None)
         self.frames += frames
         self._buffer = buffer[at:]
@@ -78,24 +79,80 @@ class Counter(asyncio.Protocol):
                 future.set_exception(ConnectionError("the server closed"))
 
 
+# The path of each language, what asks it for an answer of `WORDS`, and what its last message holds.
 LANGUAGES = {
-    "native": ("/v1/stream", b'{"type":"generate","id":"a","prompt":"%d"}', b'"type":"done"'),
+    "native": (
+        "/v1/stream",
+        ({"type": "generate", "id": "a", "prompt": "WORDS"},),
+        b'"type":"done"',
+    ),
     "responses": (
         "/v1/responses",
-        b'{"type":"response.create","input":"%d"}',
+        ({"type": "response.create", "input": "WORDS"},),
         b'"type":"response.completed"',
+    ),
+    "realtime": (
+        "/v1/realtime",
+        (
+            {
+                "type": "conversation.item.create",
+                "item": {
+                    "type": "message",
+                    "role": "user",
+                    "content": [{"type": "input_text", "text": "WORDS"}],
+                },
+            },
+            {"type": "response.create"},
+        ),
+        b'"type":"response.done"',
+    ),
+    "chat": (
+        "/v1/chat",
+        (
+            {
+                "type": "send",
+                "requestId": "r",
+                "id": "CHAT",
+                "trigger": "submit-message",
+                "messages": [
+                    {"id": "u", "role": "user", "parts": [{"type": "text", "text": "WORDS"}]}
+                ],
+                "headers": {},
+                "body": {},
+            },
+        ),
+        b'{"type":"end"',
+    ),
+    "agui": (
+        "/v1/agui",
+        (
+            {
+                "threadId": "t",
+                "runId": "CHAT",
+                "messages": [{"id": "u", "role": "user", "content": "WORDS"}],
+                "tools": [],
+                "state": {},
+                "context": [],
+            },
+        ),
+        b'"type":"RUN_FINISHED"',
     ),
 }
 
 
+def asked(messages, words, number):
+    """Return the messages of one connection."""
+    texts = (json.dumps(message).replace("WORDS", str(words)) for message in messages)
+    return [text.replace("CHAT", f"chat-{number}").encode() for text in texts]
+
+
 async def run(port, connections, words, language):
     loop = asyncio.get_running_loop()
-    path, message, last = LANGUAGES[language]
+    path, messages, last = LANGUAGES[language]
     made = []
-    for _ in range(connections):
-        _, one = await loop.create_connection(
-            lambda: Counter(path, message % words, last), "127.0.0.1", port
-        )
+    for number in range(connections):
+        one = Counter(path, asked(messages, words, number), last)
+        await loop.create_connection(lambda one=one: one, "127.0.0.1", port)
         await one.open
         made.append(one)
     begin = time.perf_counter()

@@ -110,7 +110,7 @@ async def burst(served, streams, tokens):
     loop, made = asyncio.get_running_loop(), []
     for _ in range(streams):
         _, one = await loop.create_connection(
-            lambda: Counter("/v1/stream", body, b'"type":"done"'), "127.0.0.1", served.port
+            lambda: Counter("/v1/stream", [body], b'"type":"done"'), "127.0.0.1", served.port
         )
         await one.open
         made.append(one)
