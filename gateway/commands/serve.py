@@ -27,7 +27,8 @@ from gateway.configuration import sources as configuration
 from gateway.configuration.settings import Settings
 from gateway.configuration.sources import Value
 from gateway.server import logs
-from gateway.server.descriptors import raise_limit, tell_rarely_of_accept
+from gateway.server.accepting import tell_rarely_of_accept
+from gateway.server.descriptors import raise_limit
 from gateway.server.origins import is_loopback
 from gateway.server.server import Gateway
 from gateway.server.tokens import BadTokens, Tokens, from_environment, from_file, text_of_file

@@ -1,53 +1,21 @@
 """File descriptors: how many the process may have, and what is left of them for connections.
 
 A process without free descriptors can accept nobody, open no file and start no process. So the
-server keeps RESERVED for itself; with the rest in use, whoever connects is told so and closed.
+server keeps RESERVED for itself.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
 import resource
-import socket
-import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from http import HTTPStatus
-from typing import Any
-from weakref import WeakSet
 
-from websockets.asyncio.server import ServerConnection
-
-from gateway.server.origins import Proxies, client_address, counted_as, is_trusted
-from gateway.server.rates import Counts
-
-__all__ = [
-    "LOG_EVERY_S",
-    "Door",
-    "Guests",
-    "Rare",
-    "Sockets",
-    "deepen",
-    "raise_limit",
-    "refuse",
-    "stop_accepting",
-    "tell_rarely_of_accept",
-]
+__all__ = ["Sockets", "raise_limit"]
 
 log = logging.getLogger(__name__)
 
 RESERVED = 128  # for the server: a model's files, logs, pipes to the process that tries grammars
 FOR_REQUESTS = 64  # sockets beside the connections: plain GETs, handshakes, refusals
-LINGER_S = 0.5  # seconds a refused client has to take its answer
-MAX_LINGERING = 32  # refused clients that have this time at once
-LOG_EVERY_S = 60.0  # seconds between two log lines on the same shortage
-RETRY_AFTER_S = 5
-KERNEL_BACKLOG = 1024  # connections that wait in the kernel, which has a limit of its own
-ACCEPT_FAILED = "socket.accept() out of system resource"  # asyncio's message
-
-_lingering: dict[_Refusal, None] = {}  # the oldest first
 
 
 @dataclass(frozen=True)
@@ -81,167 +49,3 @@ def raise_limit(max_connections: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
         except (OSError, ValueError) as error:  # macOS has a further limit of its own
             log.debug("cannot raise the limit on open files to %d: %s", need, error)
-
-
-def deepen(sockets: Iterable[Any]) -> None:
-    """Lengthen the kernel's queues of connections that wait to be accepted on these sockets.
-
-    asyncio takes its argument `backlog` for the length of that queue, and also for the number of
-    connections that it accepts in one turn of the event loop. It is 1 here, so that many new
-    connections delay nobody else, and so that a failed accept is tried again once a second; with
-    a larger one, each failed try would start as many new ones.
-    """
-    for one in sockets:
-        with socket.socket(fileno=os.dup(one.fileno())) as same:
-            same.listen(KERNEL_BACKLOG)
-
-
-async def stop_accepting(sockets: Iterable[Any]) -> None:
-    """Accept no more on these sockets; on return, what was accepted before is a connection.
-
-    asyncio makes a transport of an accepted socket in a task. It fails if the server is closed by
-    then, and leaves the transport open.
-    """
-    loop = asyncio.get_running_loop()
-    for one in sockets:
-        loop.remove_reader(one.fileno())
-    await asyncio.sleep(0)  # the transports are made
-    await asyncio.sleep(0)  # their `connection_made` is called
-
-
-class Rare:
-    """Says yes at most once in LOG_EVERY_S seconds."""
-
-    def __init__(self) -> None:
-        self._next = 0.0
-
-    def now(self) -> bool:
-        """Return whether the last yes was at least LOG_EVERY_S seconds ago."""
-        now = time.monotonic()
-        if now < self._next:
-            return False
-        self._next = now + LOG_EVERY_S
-        return True
-
-
-def tell_rarely_of_accept(loop: asyncio.AbstractEventLoop) -> None:
-    """Log at most once a minute that connections can't be accepted; asyncio logs each try."""
-    rare = Rare()
-
-    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if context.get("message") != ACCEPT_FAILED:
-            loop.default_exception_handler(context)
-        elif rare.now():
-            log.error("cannot accept connections: %s", context.get("exception"))
-
-    loop.set_exception_handler(handle)
-
-
-class Guests:
-    """Counts the sockets of each address that are not let in yet.
-
-    One address may have half of those that others leave, so that one that comes anew always gets
-    one. Those of a trusted proxy, and of a Unix socket, are of many clients.
-    """
-
-    def __init__(self, most: int, trusted: Proxies):
-        self._most = most
-        self._trusted = trusted
-        self._by_address = Counts()
-        self._rare = Rare()
-
-    def enter(self, peer: str, in_all: int) -> str | None:
-        """Count a socket of a peer, while so many are open in all.
-
-        Return what it is counted as, None if it is one too many.
-        """
-        address = counted_as(client_address(peer, (), ()))
-        own = self._by_address[address]
-        full = own >= max(1, (self._most - in_all + own) // 2)
-        if full and peer and not is_trusted(peer, self._trusted):
-            if self._rare.now():
-                log.warning("%s has %d sockets that are not let in, and gets no more", peer, own)
-            return None
-        self._by_address.add(address)
-        return address
-
-    def leave(self, address: str) -> None:
-        """Stop counting a socket, because it is let in or closed."""
-        self._by_address.remove(address)
-
-
-class Door:
-    """Makes a connection of each accepted socket, and refuses those beyond `most`.
-
-    It does so before anything is read, so that a client that sends nothing is refused too. An
-    instance is the `create_connection` of websockets' `serve`; `make` makes the connections.
-    """
-
-    def __init__(self, most: int, make: Callable[..., ServerConnection] = ServerConnection):
-        self._most = most
-        self._make = make
-        self._rare = Rare()
-        self._made: WeakSet[ServerConnection] = WeakSet()
-
-    def __call__(self, protocol: Any, server: Any, **options: Any) -> asyncio.Protocol:
-        """Return the protocol of a socket that was accepted."""
-        if len(server.handler_tasks) < self._most:
-            connection = self._make(protocol, server, **options)
-            self._made.add(connection)
-            return connection
-        if self._rare.now():
-            log.warning("%d sockets are open, the most that the process may have", self._most)
-        return _Refusal()
-
-    def abort_silent(self) -> None:
-        """Abort the connections that have not sent a whole request."""
-        for connection in list(self._made):
-            if connection.request is None and hasattr(connection, "transport"):
-                connection.transport.abort()
-
-
-class _Refusal(asyncio.Protocol):
-    """Answers a connection with the status 503, without reading its request."""
-
-    def __init__(self) -> None:
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Write the answer; close when the request comes, at the latest after LINGER_S seconds."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(_answer())
-        _lingering[self] = None
-        asyncio.get_running_loop().call_later(LINGER_S, transport.abort)
-        if len(_lingering) > MAX_LINGERING:
-            next(iter(_lingering)).close()
-
-    def data_received(self, data: bytes) -> None:
-        """Close, because the request has come; closing before that might lose the answer."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection."""
-        _lingering.pop(self, None)
-        if self._transport is not None:
-            self._transport.close()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """Stop counting the connection among those that wait to be closed."""
-        _lingering.pop(self, None)
-
-
-def refuse(transport: asyncio.Transport) -> None:
-    """Answer a new connection with the status 503, and close it."""
-    refusal = _Refusal()
-    transport.set_protocol(refusal)
-    refusal.connection_made(transport)
-
-
-def _answer() -> bytes:
-    status, reason = HTTPStatus.SERVICE_UNAVAILABLE, b"too many connections\n"
-    head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\nRetry-After: {RETRY_AFTER_S}\r\n"
-        f"Content-Type: text/plain\r\nContent-Length: {len(reason)}\r\nConnection: close\r\n\r\n"
-    )
-    return head.encode() + reason

@@ -21,7 +21,7 @@ from websockets.http11 import Request
 from gateway.configuration.settings import Settings
 from gateway.protocol.codes import CloseCode
 from gateway.server.byte_budget import ByteBudget
-from gateway.server.descriptors import LOG_EVERY_S, Rare
+from gateway.server.logs import LOG_EVERY_S, Rare
 from gateway.server.origins import (
     client_address,
     counted_as,

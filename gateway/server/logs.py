@@ -13,14 +13,16 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 import traceback
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-__all__ = ["LIBRARY", "fields", "set_up", "unexpected"]
+__all__ = ["LIBRARY", "LOG_EVERY_S", "Rare", "fields", "set_up", "unexpected"]
 
 OWN = ("gateway", "provider")
 LIBRARY = "gateway.websockets"  # logger of the websockets library, mostly on handshakes
+LOG_EVERY_S = 60.0  # seconds between two log lines on the same shortage
 
 
 def set_up(level: str, line_format: str, stream: TextIO | None = None) -> None:
@@ -53,6 +55,21 @@ def unexpected(log: logging.Logger, what: str, error: BaseException) -> None:
     kind = type(error).__name__
     log.error("%s: %s\n%s", what, kind, trace, extra=fields(error=kind))
     log.debug("%s", what, exc_info=error)
+
+
+class Rare:
+    """Says yes at most once in LOG_EVERY_S seconds."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def now(self) -> bool:
+        """Return whether the last yes was at least LOG_EVERY_S seconds ago."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + LOG_EVERY_S
+        return True
 
 
 def _without_message(record: logging.LogRecord) -> bool:

@@ -38,8 +38,8 @@ from websockets.typing import Data
 
 from gateway.configuration.settings import Settings
 from gateway.protocol.codes import CloseCode
+from gateway.server.accepting import Guests, refuse
 from gateway.server.byte_budget import ByteBudget, Claim
-from gateway.server.descriptors import Guests, refuse
 from gateway.server.inflating import Deflate, Inflation, Packed, Slices
 from gateway.server.rates import Rate, Rates
 

@@ -35,10 +35,11 @@ from gateway.dialects.base import Dialect, FrameLimits, Opening, Route, RouteLim
 from gateway.dialects.routes import ROUTES
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import Ready
+from gateway.server.accepting import Door, Guests, deepen, stop_accepting
 from gateway.server.byte_budget import ByteBudget
 from gateway.server.closing import close
 from gateway.server.connection import Connection
-from gateway.server.descriptors import Door, Guests, Sockets, deepen, stop_accepting
+from gateway.server.descriptors import Sockets
 from gateway.server.generations import Generations, client_name
 from gateway.server.handshake import Handshake, too_much_unread, unauthorized
 from gateway.server.inflating import DeflateFactory, Slices

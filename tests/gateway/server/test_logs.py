@@ -161,3 +161,12 @@ def test_an_id_cannot_forge_a_line(logged):
     stream = logged(line_format="text")
     logging.getLogger("gateway.server.generations").info("generation %r: x", "a\nINFO forged")
     assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_what_is_rare_is_so_for_a_minute(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now)
+    rare = logs.Rare()
+    assert [rare.now(), rare.now()] == [True, False]
+    now += logs.LOG_EVERY_S
+    assert [rare.now(), rare.now()] == [True, False]
