@@ -85,12 +85,15 @@ class Guests:
         self._trusted = trusted
         self._by_address = Counts()
         self._rare = Rare()
+        # The sockets on which TLS has begun, by the connections that will be made of them.
+        self.handshakes: dict[object, asyncio.Transport] = {}
 
-    def enter(self, peer: str, in_all: int) -> str | None:
-        """Count a socket of a peer, while so many are open in all.
+    def enter(self, peer: str, made: int) -> str | None:
+        """Count a socket of a peer, while so many connections are made.
 
         Return what it is counted as, None if it is one too many.
         """
+        in_all = made + len(self.handshakes)
         address = counted_as(client_address(peer, (), ()))
         own = self._by_address[address]
         full = own >= max(1, (self._most - in_all + own) // 2)
@@ -113,15 +116,16 @@ class Door:
     instance is the `create_connection` of websockets' `serve`; `make` makes the connections.
     """
 
-    def __init__(self, most: int, make: Callable[..., ServerConnection] = ServerConnection):
+    def __init__(self, most: int, guests: Guests, make: Callable[..., ServerConnection]):
         self._most = most
+        self._guests = guests
         self._make = make
         self._rare = Rare()
         self._made: WeakSet[ServerConnection] = WeakSet()
 
     def __call__(self, protocol: Any, server: Any, **options: Any) -> asyncio.Protocol:
         """Return the protocol of a socket that was accepted."""
-        if len(server.handler_tasks) < self._most:
+        if len(server.handler_tasks) + len(self._guests.handshakes) < self._most:
             connection = self._make(protocol, server, **options)
             self._made.add(connection)
             return connection
@@ -130,7 +134,9 @@ class Door:
         return _Refusal()
 
     def abort_silent(self) -> None:
-        """Abort the connections that have not sent a whole request."""
+        """Abort the sockets that have not sent a whole request."""
+        for transport in list(self._guests.handshakes.values()):
+            transport.abort()
         for connection in list(self._made):
             if connection.request is None and hasattr(connection, "transport"):
                 connection.transport.abort()

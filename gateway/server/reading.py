@@ -43,7 +43,7 @@ from gateway.server.byte_budget import ByteBudget, Claim
 from gateway.server.inflating import Deflate, Inflation, Packed, Slices
 from gateway.server.rates import Rate, Rates
 
-__all__ = ["MAX_FIRST_BYTES", "ClientRates", "MeteredConnection", "Turn"]
+__all__ = ["MAX_FIRST_BYTES", "ClientRates", "MeteredConnection", "Secure", "Turn"]
 
 BURST = 10  # a burst may have as many frames and bytes as are allowed in this many seconds
 # Bytes of a request's headers. If each other one is a name in a list, reading them takes 20 ms.
@@ -155,6 +155,9 @@ class _Reader(StreamReader):
         return super().read_exact(n)
 
 
+Secure = Callable[["MeteredConnection", asyncio.Transport], None]  # begins TLS on a socket
+
+
 class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
     """A connection that is read in pieces, and cut off when too much comes."""
 
@@ -170,8 +173,8 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         "_ended",
         "_first_frames",
         "_frames",
-        "_guest",
         "_guests",
+        "_handshaking",
         "_inflation",
         "_later",
         "_let_in",
@@ -183,12 +186,14 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         "_piece",
         "_rates",
         "_reader",
+        "_secure",
         "_slices",
         "_slow",
         "_taken",
         "_throttled",
         "_turn",
         "_unread_pongs",
+        "guest",
         "on_lost",
     )
 
@@ -201,6 +206,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         rates: ClientRates,
         slices: Slices,
         guests: Guests,
+        secure: Secure | None = None,
         **options: Any,
     ):
         super().__init__(*given, **options)
@@ -209,7 +215,9 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self._rates = rates
         self._slices = slices
         self._guests = guests
-        self._guest: str | None = None  # the address as which it counts until it is let in
+        self.guest: str | None = None  # the address as which it counts until it is let in
+        self._secure = secure
+        self._handshaking = False  # whether its TLS has begun, and it is not made yet
         self._inflation: Inflation | None = None  # of the message that has come last
         self._later: list[Frame] = []  # frames that came behind it
         self._pause: asyncio.TimerHandle | None = None  # while the client's rate is used up
@@ -329,22 +337,46 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
 
     # Room for large messages.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin; reading goes on after a message only if there is room for the next."""
-        assert isinstance(transport, asyncio.Transport)
+    def _enter(self, transport: asyncio.Transport) -> bool:
         peer = transport.get_extra_info("peername")
         address = str(peer[0]) if isinstance(peer, tuple) and peer else ""
-        self._guest = self._guests.enter(address, len(self.server.handler_tasks))
-        if self._guest is None:
+        self.guest = self._guests.enter(address, len(self.server.handler_tasks))
+        return self.guest is not None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; reading goes on after a message only if there is room for the next.
+
+        With TLS it is called for the plain socket, and again when its handshake is done.
+        """
+        assert isinstance(transport, asyncio.Transport)
+        if self._secure is not None and not self._handshaking:
+            self._begin_handshake(self._secure, transport)
+            return
+        if not (self._handshaking or self._enter(transport)):
             refuse(transport)
             return
+        self._handshaking = False
         super().connection_made(transport)
         self.recv_messages.resume = self._go_on
 
+    def _begin_handshake(self, secure: Secure, transport: asyncio.Transport) -> None:
+        if self._enter(transport):
+            self._handshaking = True
+            self._guests.handshakes[self] = transport
+            secure(self, transport)
+        else:
+            transport.abort()
+
+    def end_handshake(self) -> None:
+        """Note that the handshake is over; the connection is made, or else its socket is closed."""
+        self._guests.handshakes.pop(self, None)
+        if self._handshaking:
+            self._leave_guests()
+
     def _leave_guests(self) -> None:
-        if self._guest is not None:
-            self._guests.leave(self._guest)
-            self._guest = None
+        if self.guest is not None:
+            self._guests.leave(self.guest)
+            self.guest = None
 
     def _go_on(self) -> None:
         waits = self._inflation or (self._claim is not None and self._claim.waits)

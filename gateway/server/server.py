@@ -13,7 +13,6 @@ import logging
 import os
 import secrets
 import socket
-import ssl
 import sys
 import time
 from collections.abc import Sequence
@@ -55,8 +54,9 @@ from gateway.server.pages import (
     shared,
     unless_known,
 )
-from gateway.server.reading import ClientRates, MeteredConnection, Turn
+from gateway.server.reading import ClientRates, MeteredConnection, Secure, Turn
 from gateway.server.routing import Routing, path_of, query_of, upgrade_required
+from gateway.server.tls import Tls
 from gateway.server.tokens import Token, Tokens
 from provider.interface import AbstractLLMInterface
 
@@ -93,11 +93,11 @@ class Gateway:
         self._dialects = {route.path: route.prepare(limits) for route in routes}
         self._generations = Generations(provider, self.settings)
         self.provider = self._generations.provider
-        self._tls = _tls_context(self.settings)
+        self._tls = _tls(self.settings)
         self._epoch = secrets.token_hex(8)  # changes with each start
         self._connections: set[Connection] = set()
         self._server: Server | None = None
-        self._door = Door(self._sockets.all)
+        self._door: Door | None = None
 
     async def __aenter__(self) -> Self:
         """Start to listen. Raises OSError if the address can't be used."""
@@ -108,12 +108,14 @@ class Gateway:
                 self.settings.max_connections,
                 self._sockets.connections,
             )
-        settings, options = self.settings, options_of(self.settings, self._generations.arriving)
-        self._door = Door(self._sockets.all, options["create_connection"])
+        settings = self.settings
+        guests = Guests(self._sockets.all, proxies(settings.trusted_proxies))
+        secure = None if self._tls is None else self._tls.begin
+        options = options_of(settings, self._generations.arriving, guests, secure)
+        self._door = Door(self._sockets.all, guests, options["create_connection"])
         options |= {
             "process_request": self._process_request,
             "select_subprotocol": self._routing.select_subprotocol,
-            "ssl": self._tls,
             "create_connection": self._door,
             "backlog": 1,  # connections accepted at once; see `deepen`
         }
@@ -185,7 +187,7 @@ class Gateway:
     def renew_certificate(self) -> None:
         """Read the certificate's files again, for connections to come. Raises OSError."""
         if self._tls is not None and self.settings.tls_cert is not None:
-            _read_certificate(self._tls, self.settings.tls_cert, self.settings.tls_key)
+            self._tls.read(self.settings.tls_cert, self.settings.tls_key)
 
     async def drain(self) -> None:
         """Refuse new work, and wait up to `shutdown_grace_s` for live generations to end."""
@@ -201,7 +203,7 @@ class Gateway:
     async def close(self) -> None:
         """Shut down as the module's docstring says. May be called again."""
         server = self._server
-        if server is None:
+        if server is None or self._door is None:
             return
         self._generations.draining = self._handshake.draining = True
         try:
@@ -412,12 +414,17 @@ def _route_limits(settings: Settings) -> RouteLimits:
     )
 
 
-def options_of(settings: Settings, arriving: ByteBudget) -> dict[str, Any]:
+def options_of(
+    settings: Settings, arriving: ByteBudget, guests: Guests, secure: Secure | None = None
+) -> dict[str, Any]:
     """Return the arguments of websockets' `serve` that come from the settings."""
-    most = Sockets.allowed(settings.max_connections).all
-    guests = Guests(most, proxies(settings.trusted_proxies))
-    rates = ClientRates(settings)
-    shared: dict[str, Any] = {"turn": Turn(), "budget": arriving, "rates": rates, "guests": guests}
+    shared: dict[str, Any] = {
+        "turn": Turn(),
+        "budget": arriving,
+        "rates": ClientRates(settings),
+        "guests": guests,
+        "secure": secure,
+    }
     make = partial(MeteredConnection, settings=settings, slices=Slices(), **shared)
     return {
         "compression": None,  # the library's own inflates a whole message at once
@@ -433,23 +440,12 @@ def options_of(settings: Settings, arriving: ByteBudget) -> dict[str, Any]:
     }
 
 
-def _tls_context(settings: Settings) -> ssl.SSLContext | None:
-    if settings.tls_cert is None:
-        if settings.tls_key is not None:
-            raise ValueError("`tls_key` without `tls_cert`")
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    _read_certificate(context, settings.tls_cert, settings.tls_key)
-    return context
-
-
-def _read_certificate(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
-    """Read the files of a certificate. Raises OSError, which names them."""
-    try:
-        context.load_cert_chain(certificate, key)
-    except OSError as error:
-        files = f"`{certificate}`" if key is None else f"`{certificate}` with `{key}`"
-        raise OSError(f"{files}: {error.strerror or error}") from error
+def _tls(settings: Settings) -> Tls | None:
+    if settings.tls_cert is not None:
+        return Tls(settings.tls_cert, settings.tls_key)
+    if settings.tls_key is not None:
+        raise ValueError("`tls_key` without `tls_cert`")
+    return None
 
 
 def _peer(client: MeteredConnection) -> str:

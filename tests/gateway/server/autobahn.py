@@ -18,7 +18,9 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
 from gateway.configuration.settings import Settings
+from gateway.server.accepting import Guests
 from gateway.server.byte_budget import ByteBudget
+from gateway.server.origins import proxies
 from gateway.server.server import options_of
 
 LARGEST = 32 * 1024 * 1024  # bytes; the suite's own largest message is 16 MiB
@@ -38,7 +40,8 @@ async def echo(socket):
 
 async def run(wstest, folder, exclude):
     """Run the suite; return how each case ended."""
-    options = options_of(Settings(max_frame_bytes=LARGEST), ByteBudget(4 * LARGEST, 1.0))
+    budget, guests = ByteBudget(4 * LARGEST, 1.0), Guests(1000, proxies(None))
+    options = options_of(Settings(max_frame_bytes=LARGEST), budget, guests)
     options["process_request"] = lambda socket, request: socket.let_in()
     async with serve(echo, "127.0.0.1", 0, **options) as server:
         port = server.sockets[0].getsockname()[1]

@@ -52,16 +52,16 @@ async def test_sockets_that_ask_for_nothing_leave_some_for_other_addresses():
             return reader
 
         await connected("127.0.0.1")
-        await eventually(lambda: len(gateway._door._made) == 1)
-        [own] = gateway._door._made
-        own._guests._most = 41
+        guests = gateway._door._guests
+        guests._most = 41
+        await eventually(lambda: gateway._server.handler_tasks)
         silent = [await connected("127.0.0.2") for _ in range(21)]
         assert (await silent[-1].readline()).startswith(b"HTTP/1.1 503 ")
         assert len(gateway._server.handler_tasks) == 21
         assert (await get(gateway, "/healthz"))[0] == 200
         await stack.aclose()
         await eventually(lambda: not gateway._server.handler_tasks)
-        assert not own._guests._by_address._counts
+        assert not guests._by_address._counts
 
 
 def answer_to(address, request=b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"):

@@ -5,17 +5,14 @@ import base64
 import hashlib
 import json
 import socket
-import ssl
 
 import pytest
-import trustme
 from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import CloseCode as Standard
 
 from gateway.client import GatewayError
 from gateway.client import connect as connect_client
-from gateway.configuration.settings import Settings
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import (
     JSON_PROTOCOL,
@@ -27,7 +24,6 @@ from gateway.protocol.frames import (
     Ping,
 )
 from gateway.server.connection import MAX_WAITING
-from gateway.server.server import Gateway
 from gateway.server.tokens import Token, Tokens
 from provider import MLXProvider
 from provider.interface import (
@@ -594,40 +590,6 @@ async def test_a_page_may_ask_with_a_token_where_it_is_listed():
             listed = "Access-Control-Allow-Origin: http://localhost:1" in head
             assert listed is (origin == "http://localhost:1")
             writer.close()
-
-
-async def test_tls_and_a_new_certificate_without_a_restart(tmp_path):
-    authority, later = trustme.CA(), trustme.CA()
-    files = {"tls_cert": str(tmp_path / "cert.pem"), "tls_key": str(tmp_path / "key.pem")}
-
-    def write(of):
-        issued = of.issue_cert("127.0.0.1")
-        issued.cert_chain_pems[0].write_to_path(files["tls_cert"])
-        issued.private_key_pem.write_to_path(files["tls_key"])
-
-    async def greet(gateway, trusted):
-        context = ssl.create_default_context()
-        trusted.configure_trust(context)
-        url = stream_url(gateway).replace("ws:", "wss:")
-        async with connect(url, ssl=context) as socket:
-            return (await Wire(socket).receive())["type"]
-
-    write(authority)
-    async with running(scripted(), **files) as gateway:
-        assert gateway.url.startswith("https://")
-        assert await greet(gateway, authority) == "ready"
-        write(later)
-        gateway.renew_certificate()
-        assert await greet(gateway, later) == "ready"
-        with pytest.raises(ssl.SSLError):
-            await greet(gateway, authority)
-
-
-def test_a_certificate_that_cannot_be_read_is_an_error_before_listening(tmp_path):
-    with pytest.raises(OSError, match="No such file"):
-        Gateway(scripted(), Settings(tls_cert=str(tmp_path / "none.pem")))
-    with pytest.raises(ValueError, match="`tls_key` without `tls_cert`"):
-        Gateway(scripted(), Settings(tls_key="key.pem"))
 
 
 async def test_a_socket_file_is_listened_on_and_taken_away(tmp_path):
