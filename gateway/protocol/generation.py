@@ -114,8 +114,8 @@ class Generation:
         self.reason = ""  # a finish_reason or an error's code, once ended
         self.usage = Usage()  # final counts, once ended
         self.timing = Timing()
-        self.waiting_bytes = 0  # size of the waiting text, in bytes of UTF-8
-        self.unsent_bytes = 0  # size of answers that are not streamed
+        self.waiting_bytes = 0  # size of the text that is not sent, in bytes of UTF-8
+        self.unsent_bytes = 0  # of that, answers that are sent as a whole once they have ended
         self.merged = 0  # texts that were merged into a waiting one
         self.model = ""
         self.prompt_tokens = 0
@@ -137,7 +137,7 @@ class Generation:
         self._max_bytes = max_bytes
         # The sent events before `_next_seq`, in order and without a gap, each with its size.
         self._kept: deque[tuple[Numbered, int]] = deque()
-        self._kept_bytes = 0
+        self.kept_bytes = 0  # size of the events that can be sent again
         self.followed = False  # whether there are other readers of what is kept
         self._answers = [Answer() for _ in range(self.answers)]
 
@@ -161,7 +161,7 @@ class Generation:
     @property
     def held_bytes(self) -> int:
         """Bytes held in memory for the client."""
-        return self._kept_bytes + self.waiting_bytes + self.unsent_bytes
+        return self.kept_bytes + self.waiting_bytes
 
     @property
     def holds_enough(self) -> bool:
@@ -211,6 +211,11 @@ class Generation:
         """Return the event with this number, which has been given; None if it is not kept."""
         behind = self._next_seq - seq
         return self._kept[-behind][0] if behind <= len(self._kept) else None
+
+    def keep_at_most(self, size: int) -> None:
+        """Forget the oldest events beyond a size, except those that are yet to be sent again."""
+        if not self._behind:
+            self._drop_kept(lambda first: self.kept_bytes > size)
 
     def number(self) -> None:
         """Give all that waits a number, and keep it until the first reader comes back."""
@@ -289,6 +294,9 @@ class Generation:
         started = self.state is State.RUNNING
         self._become(State.FAILED)
         self.reason, self.usage = why.code.value, self._counted()
+        self._answers = [Answer()]
+        self.waiting_bytes -= self.unsent_bytes
+        self.unsent_bytes = 0
         self._waiting.append(WaitingFrame(Failed, fields, numbered=started))
 
     # Sending.
@@ -309,8 +317,8 @@ class Generation:
             if first.numbered:
                 self._sent_seq = self._next_seq - 1
         # The other half is left for events that come while the client is away.
-        if self._kept_bytes > self._keep_bytes // 2 and not self._behind:
-            self._drop_kept(lambda first: self._kept_bytes > self._keep_bytes // 2)
+        if self.kept_bytes > self._keep_bytes // 2 and not self._behind:
+            self._drop_kept(lambda first: self.kept_bytes > self._keep_bytes // 2)
         return frames
 
     def _again(self) -> list[Event]:
@@ -333,12 +341,12 @@ class Generation:
         if self.ticket is not None:
             size = item.sent_size if isinstance(item, WaitingFrame) else item.size
             self._kept.append((frame, FRAME_BYTES + size))  # type: ignore[arg-type]
-            self._kept_bytes += FRAME_BYTES + size
+            self.kept_bytes += FRAME_BYTES + size
         return frame
 
     def _drop_kept(self, may_go: Callable[[Numbered], bool]) -> None:
         while len(self._kept) > 1 and may_go(self._kept[0][0]):
-            self._kept_bytes -= self._kept.popleft()[1]
+            self.kept_bytes -= self._kept.popleft()[1]
 
     # Waiting events.
 
@@ -389,7 +397,7 @@ class Generation:
         answer = self._answers[choice]
         answer.pieces += 1
         if not self._streamed:
-            self.unsent_bytes += answer.add_text(channel, text, logprobs)
+            self._add_unsent(answer.add_text(channel, text, logprobs))
             return
         last = self._newest.get(choice)
         if isinstance(last, WaitingText) and last.channel == channel:
@@ -405,13 +413,17 @@ class Generation:
             answer.complete_ids.add(part.id)
         answer.calls = max(answer.calls, part.index + 1)
         if not self._streamed:
-            self.unsent_bytes += answer.add_call(part)
+            self._add_unsent(answer.add_call(part))
             return
         last = self._newest.get(choice)
         if not isinstance(last, WaitingCall) or last.index != part.index:
             last = self._newest[choice] = WaitingCall(part.index, part.id, choice)
             self._waiting.append(last)
         self.waiting_bytes += last.add(part)
+
+    def _add_unsent(self, size: int) -> None:
+        self.unsent_bytes += size
+        self.waiting_bytes += size
 
     def _finish(self, response: GenerateResponse, choice: int, now: float) -> None:
         """End one answer; when all have ended, the generation ends."""
@@ -449,7 +461,6 @@ class Generation:
             ]
         self._answers = [Answer()]
         self._waiting.append(WaitingFrame(Done, fields, size=self.unsent_bytes))
-        self.waiting_bytes += self.unsent_bytes
         self.unsent_bytes = 0
 
     def _counted(self, *answers: Answer) -> Usage:

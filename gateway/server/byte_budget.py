@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gateway.server.rates import Counts
 
-__all__ = ["ByteBudget", "Claim", "SharedBuffer"]
+__all__ = ["ByteBudget", "Claim", "Held", "SharedBuffer"]
 
 PART = 4  # what each may have of a shared buffer is one in PART of what is left of it
 
@@ -97,17 +97,48 @@ class ByteBudget:
                 claim.granted()
 
 
-class SharedBuffer:
+class SharedBuffer(ByteBudget):
     """Bytes that wait for all clients, of which each may have less, the fewer are left.
 
     So those that come late have as much as those that came early, and all together have no more
     than `limit`, but for the last piece of each.
     """
 
-    def __init__(self, limit: int):
-        self.limit = limit
-        self.held = 0
-
     def share(self, most: int) -> int:
         """Return how many bytes one may have now, `most` at most."""
         return min(most, (self.limit - self.held) // PART)
+
+
+class Held:
+    """What is held for the client of one generation, in the sum that it counts in."""
+
+    __slots__ = ("_client", "_sum", "leaving", "size")
+
+    def __init__(self, client: str | None):
+        self._client = client
+        self._sum: ByteBudget | None = None
+        self.size = 0  # bytes that are counted
+        self.leaving = 0  # those of them that no longer wait, and are on their way to the socket
+
+    def join(self, of: ByteBudget | None, waiting: int = 0) -> None:
+        """Count what waits in another sum, or in none."""
+        self.leaving = 0
+        self.settle(0)
+        self._sum = of
+        self.settle(waiting)
+
+    def leave(self, waiting: int) -> None:
+        """Note that something leaves, after which so much still waits; it counts until `left`."""
+        self.leaving = max(0, self.size - waiting)
+
+    def left(self, waiting: int) -> None:
+        """Note that what was leaving has arrived, and how much waits now."""
+        self.leaving = 0
+        self.settle(waiting)
+
+    def settle(self, waiting: int) -> None:
+        """Count what waits now, beside what is leaving."""
+        size = waiting + self.leaving
+        if self._sum is not None:
+            self._sum.add(self._client, size - self.size)
+        self.size = size

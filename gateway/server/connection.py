@@ -1,7 +1,8 @@
 """Runs a `Session` on a WebSocket, with one task that reads and one that writes.
 
 Rule 1: while more than a generation's share of `outbox_bytes`, or of what is left for all clients,
-waits for the client, or its window is closed, no response is taken from its provider.
+waits for the client, or its window is closed, no response is taken from its provider. An answer
+that is not streamed ends where there is no room for more.
 Rule 2: while more than MAX_WAITING events, or MAX_WAITING_BYTES of answers to its frames, wait for
 the client, nothing is read from the client.
 Rule 3: a client that takes no bytes for `write_timeout_s` is aborted, without a close frame, which
@@ -32,6 +33,7 @@ from gateway.protocol.session import Begin, Command, Session, Stop, TakeOver
 from gateway.server.closing import all_end, close, ended_within
 from gateway.server.generation_task import GenerationTask
 from gateway.server.generations import Generations, client_name
+from gateway.server.limits import RETRY_AFTER_S
 from gateway.server.logs import unexpected
 from gateway.server.reading import MeteredConnection
 from gateway.server.tokens import Token
@@ -46,6 +48,10 @@ MAX_WAITING_BYTES = 64 * 1024  # of pongs and refusals, which may quote what the
 MAX_AT_ONCE = 256  # events that are written in one turn of the loop, in some 2 ms
 MIN_SHARE = 1024  # bytes of waiting text allowed to each generation, however many there are
 MAX_FOLLOWERS = 16  # of one generation
+# Bytes by which an answer that is not streamed, or what is kept to be sent again, may have grown
+# before it is counted anew.
+STEP = 4096
+NO_ROOM = "answers that are not streamed hold too much; ask for a stream, or for less at once"
 NO_TICKET = (
     "unknown ticket: it has expired, or the gateway was restarted "
     "(then `epoch` in `ready` has changed)"
@@ -202,8 +208,8 @@ class Connection:
         else:
             self._act(requests)
         self._wake_writer.set()
-        session = self._session
-        if session.waiting > MAX_WAITING or session.waiting_bytes > MAX_WAITING_BYTES:
+        waiting_bytes = self._session.waiting_bytes
+        if self._session.waiting > MAX_WAITING or waiting_bytes > MAX_WAITING_BYTES:
             await self._flush()
         return True
 
@@ -259,6 +265,7 @@ class Connection:
         self._wake_writer.set()
 
     def _stop(self, task: GenerationTask) -> None:
+        task.held.settle(task.generation.waiting_bytes)
         self._stopped.add(task)
         if task.asyncio_task is not None:
             task.asyncio_task.add_done_callback(lambda _: self._stopped.discard(task))
@@ -288,7 +295,7 @@ class Connection:
             task.subscriber.lose(task)
             task.subscriber = self
         self._tasks[task.generation] = task
-        self._count_waiting(task, task.generation.waiting_bytes)
+        task.held.join(self._generations.outbox, task.generation.waiting_bytes)
         task.wake()
 
     def _follow(self, task: GenerationTask, frame: Resume) -> Refusal | None:
@@ -314,7 +321,7 @@ class Connection:
     def lose(self, task: GenerationTask) -> None:
         """Stop sending a generation that another connection has taken over."""
         self._tasks.pop(task.generation, None)
-        self._count_nothing(task)
+        task.held.join(None)
         why = Refusal(ErrorCode.NOT_RESUMABLE, "another connection has taken it over")
         self._session.lose(task.generation, why)
         self._wake_writer.set()
@@ -332,7 +339,7 @@ class Connection:
         left = code == CloseCode.GOING_AWAY
         for task in list(self._tasks.values()):
             generation = task.generation
-            self._count_nothing(task)
+            task.held.join(None)
             if generation.resumable and not gone and (generation.keep_on_close or not left):
                 self._generations.resume_store.keep(task)
             else:
@@ -349,27 +356,28 @@ class Connection:
         """Send the new events of a generation, at once if the socket can take them."""
         self._session.enqueue(task.generation)
         self._write_now()
-        if task.generation.waiting_bytes + task.leaving_bytes != task.waiting_bytes:
-            self._count_waiting(task, task.generation.waiting_bytes + task.leaving_bytes)
+        if task.generation.waiting_bytes + task.held.leaving != task.held.size:
+            self._count(task)
 
     def must_wait(self, generation: Generation) -> bool:
         """Return whether the window is closed, or too much text waits for the client."""
         if generation.window_closed:
             return True
-        if generation.waiting_bytes <= MIN_SHARE:
+        if generation.waiting_bytes <= MIN_SHARE or generation.unsent_bytes:
             return False
         share = self._settings.outbox_bytes // max(1, len(self._tasks))
         return generation.waiting_bytes > self._generations.outbox.share(share)
 
-    def _count_waiting(self, task: GenerationTask, size: int) -> None:
-        """Count `size` bytes of text that wait for the client, instead of those before."""
-        self._generations.outbox.held += size - task.waiting_bytes
-        task.waiting_bytes = size
-
-    def _count_nothing(self, task: GenerationTask) -> None:
-        """Stop counting the text of a generation that leaves this connection."""
-        task.leaving_bytes = 0
-        self._count_waiting(task, 0)
+    def _count(self, task: GenerationTask) -> None:
+        """Count text that waits; an answer that is not streamed ends where there is no room."""
+        generation, held = task.generation, task.held
+        if generation.unsent_bytes:
+            grown = generation.waiting_bytes + held.leaving - held.size
+            if 0 < grown < STEP:
+                return
+            if not self._generations.outbox.fits(task.client, grown):
+                generation.failed(Refusal(ErrorCode.OVERLOADED, NO_ROOM, RETRY_AFTER_S))
+        held.settle(generation.waiting_bytes)
 
     # Writing.
 
@@ -421,7 +429,7 @@ class Connection:
     def _note_leaving(self, generation: Generation | Follower | None) -> None:
         """Note what was taken out of a generation's waiting text, which counts until written."""
         if isinstance(generation, Generation) and (task := self._tasks.get(generation)):
-            task.leaving_bytes = max(0, task.waiting_bytes - generation.waiting_bytes)
+            task.held.leave(generation.waiting_bytes)
 
     async def _let_others_run(self) -> None:
         self._sending = True  # so that nothing is written between these events
@@ -448,9 +456,10 @@ class Connection:
                 self._part(generation)
             self._ask_dialect()
             return
-        if task.waiting_bytes:
-            task.leaving_bytes = 0
-            self._count_waiting(task, task.generation.waiting_bytes)
+        if task.held.size:
+            task.held.left(task.generation.waiting_bytes)
+        if not -STEP < task.generation.kept_bytes - task.kept_bytes < STEP:
+            self._generations.resume_store.count_kept(task)
         over = not task.generation.live and task.generation.over
         if over:
             del self._tasks[task.generation]

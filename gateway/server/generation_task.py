@@ -21,6 +21,7 @@ from gateway.protocol.events import Refusal
 from gateway.protocol.follower import Follower
 from gateway.protocol.frames import Generate
 from gateway.protocol.generation import Generation
+from gateway.server.byte_budget import Held
 from gateway.server.logs import unexpected
 from gateway.server.metrics import Metrics
 from provider import interface
@@ -97,8 +98,8 @@ class GenerationTask:
         self.followers: dict[Follower, Callable[[Follower], None]] = {}
         self._max_seconds = max_seconds
         self._max_prompt_tokens = max_prompt_tokens  # limit of a prompt, in tokens
-        # What its subscriber has counted for it, and of that what is on its way to the socket.
-        self.waiting_bytes = self.leaving_bytes = 0
+        self.held = Held(client)  # what its subscriber has counted for it
+        self.kept_bytes = 0  # those of frames to send again that are counted
         self._may_read = asyncio.Event()  # set while responses may be taken
         self._may_read.set()
 

@@ -38,17 +38,19 @@ class Generations:
     def __init__(self, provider: AbstractLLMInterface, settings: Settings):
         self.provider = with_defaults(provider)
         self.settings = settings
-        self.resume_store = ResumeStore(settings.resume_ttl_s, settings.resume_total_bytes)
+        share = settings.client_share
+        self.resume_store = ResumeStore(settings.resume_ttl_s, settings.resume_total_bytes, share)
         self.draining = False
         self.metrics = Metrics()
         self._metrics_text = KeptText()
         self.connections = 0
-        self.outbox = SharedBuffer(settings.outbox_total_bytes)  # text that waits for all clients
+        # Text that waits for all clients.
+        self.outbox = SharedBuffer(settings.outbox_total_bytes, share)
         self.decoding = asyncio.Lock()  # of large messages, one at a time
         # Bytes of large messages that are on their way, and of those whose prompts are not built.
         half = settings.request_bytes // 2
-        self.arriving = ByteBudget(half, settings.client_share)
-        self.unbuilt = ByteBudget(half, settings.client_share)
+        self.arriving = ByteBudget(half, share)
+        self.unbuilt = ByteBudget(half, share)
         self.authority = f"{settings.host}:{settings.port}"  # HOST:PORT that clients connect to
         self._tasks: set[GenerationTask] = set()  # tasks whose generator is not closed yet
         self._answers = 0  # of all live generations
@@ -107,6 +109,7 @@ class Generations:
             max_seconds=self.settings.generation_timeout_s,
             max_prompt_tokens=self.settings.max_prompt_tokens,
         )
+        task.held.join(self.outbox)
         self._tasks.add(task)
         self._answers += generation.answers
         self._by_client.add(task.client, generation.answers)

@@ -4,33 +4,40 @@ A generation without a connection goes on until it holds `keep_bytes`, or its pa
 generations may hold, then waits; its followers read what it holds. One that has ended is kept too,
 because its last frames may not have arrived. After `ttl_s` seconds without a connection it is
 forgotten, and stopped if it still runs.
+
+Frames that are kept are counted in three sums: those of generations with a connection, where one
+that has no room keeps fewer; of those that go on without; and of those that have ended, of which
+the client that holds the most loses its oldest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter, OrderedDict
 
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.events import Refusal
 from gateway.protocol.generation import Generation
-from gateway.server.byte_budget import SharedBuffer
+from gateway.server.byte_budget import ByteBudget, SharedBuffer
 from gateway.server.generation_task import GenerationTask
 
 __all__ = ["ResumeStore"]
 
 
 MIN_HELD = 64 * 1024  # bytes that each may hold, however many there are
+ENDED_BYTES = 4096  # of a generation that has ended beside its frames, about
 NO_LONGER = Refusal(ErrorCode.NOT_RESUMABLE, "the generation is no longer kept")
 
 
 class ResumeStore:
     """All resumable generations, and the subscriber of those that have no connection."""
 
-    def __init__(self, ttl_s: float, max_bytes: int):
+    def __init__(self, ttl_s: float, max_bytes: int, share: float = 1.0):
         self._ttl_s = ttl_s
-        self._max_bytes = max_bytes  # of ended ones, and of live ones
-        self._live = SharedBuffer(max_bytes)  # what the live ones hold
+        self._connected = ByteBudget(max_bytes, share)
+        self._live = SharedBuffer(max_bytes, share)
+        self._ended = _Ended(max_bytes)
         self._tasks: dict[str, GenerationTask] = {}
         self._disconnected: dict[
             GenerationTask, asyncio.TimerHandle
@@ -64,15 +71,17 @@ class ResumeStore:
         loop = asyncio.get_running_loop()
         self._disconnected[task] = loop.call_later(self._ttl_s, self.drop, task)
         task.subscriber = self
+        self._uncount_kept(task)
+        task.held.join(self._live)
         self.notify(task)
         task.wake()
-        self._make_room()
 
     def drop(self, task: GenerationTask) -> None:
         """Forget a generation; stop it if it still runs."""
         if task.generation.ticket is not None:
             self._tasks.pop(task.generation.ticket, None)
         self.lose(task)
+        self._uncount_kept(task)
         if task.generation.cancel(time.monotonic()):
             task.stop()
         self.notify(task)
@@ -83,22 +92,31 @@ class ResumeStore:
         for task in list(self._tasks.values()):
             self.drop(task)
 
-    def _make_room(self) -> None:
-        """Forget ended generations, the oldest first, while they hold too many bytes."""
-        ended = [task for task in self._disconnected if not task.generation.live]
-        held = sum(task.generation.held_bytes for task in ended)
-        for task in ended:
-            if held <= self._max_bytes:
-                break
-            held -= task.generation.held_bytes
-            self.drop(task)
+    # Frames of generations with a connection.
+
+    def count_kept(self, task: GenerationTask) -> None:
+        """Count the frames that a generation keeps; it forgets some where there is no room."""
+        generation, before = task.generation, task.kept_bytes
+        grown = generation.kept_bytes - before
+        if generation.kept_bytes > MIN_HELD and not self._connected.fits(task.client, grown):
+            generation.keep_at_most(max(MIN_HELD, before))
+        task.kept_bytes = generation.kept_bytes
+        self._connected.add(task.client, task.kept_bytes - before)
+
+    def _uncount_kept(self, task: GenerationTask) -> None:
+        self._connected.add(task.client, -task.kept_bytes)
+        task.kept_bytes = 0
 
     # The methods of a Subscriber.
 
     def notify(self, task: GenerationTask) -> None:
         """Let the followers read what there is; nobody else takes it now."""
         if task in self._disconnected:
-            self._count(task, task.generation.held_bytes if task.generation.live else 0)
+            held = task.generation.held_bytes
+            task.held.settle(held if task.generation.live else 0)
+            if not task.generation.live:
+                for oldest in self._ended.add(task, ENDED_BYTES + held):
+                    self.drop(oldest)
         if task.followers:
             task.generation.number()
             task.tell_followers()
@@ -113,8 +131,44 @@ class ResumeStore:
         timer = self._disconnected.pop(task, None)
         if timer is not None:
             timer.cancel()
-            self._count(task, 0)
+            task.held.join(None)
+            self._ended.remove(task)
 
-    def _count(self, task: GenerationTask, size: int) -> None:
-        self._live.held += size - task.waiting_bytes
-        task.waiting_bytes = size
+
+class _Ended:
+    """The generations that have ended, and the sizes of what they keep, by client."""
+
+    def __init__(self, most: int):
+        self._most = most
+        self._held = 0
+        self._by_client: dict[str | None, OrderedDict[GenerationTask, int]] = {}
+        self._bytes: Counter[str | None] = Counter()
+
+    def add(self, task: GenerationTask, size: int) -> list[GenerationTask]:
+        """Count one, or count it anew; return those that are to go for it."""
+        own = self._by_client.setdefault(task.client, OrderedDict())
+        grown = size - own.get(task, 0)
+        own[task] = size
+        self._held += grown
+        self._bytes[task.client] += grown
+        return self._too_many()
+
+    def remove(self, task: GenerationTask) -> None:
+        """Count one no longer, if it is counted."""
+        own = self._by_client.get(task.client, OrderedDict())
+        size = own.pop(task, None)
+        if size is not None:
+            self._held -= size
+            self._bytes[task.client] -= size
+            if not own:
+                del self._by_client[task.client], self._bytes[task.client]
+
+    def _too_many(self) -> list[GenerationTask]:
+        """Return the oldest of the client that holds the most, until the rest fits."""
+        gone: list[GenerationTask] = []
+        while self._held > self._most:
+            most = max(self._bytes, key=self._bytes.__getitem__)
+            oldest = next(iter(self._by_client[most]))
+            self.remove(oldest)
+            gone.append(oldest)
+        return gone

@@ -1,6 +1,6 @@
 """Who may have how many of the bytes that all share."""
 
-from gateway.server.byte_budget import PART, ByteBudget, SharedBuffer
+from gateway.server.byte_budget import PART, ByteBudget, Held, SharedBuffer
 
 
 def claims(budget, *wanted):
@@ -72,7 +72,7 @@ def test_nothing_is_kept_of_a_client_without_bytes():
 
 
 def test_shares_of_a_buffer_shrink_so_that_all_fit_and_the_last_has_as_much_as_the_first():
-    buffer, held = SharedBuffer(100_000), [0] * 200
+    buffer, held = SharedBuffer(100_000, 0.5), [0] * 200
     assert buffer.share(1000) == 1000
     while grown := [at for at, size in enumerate(held) if size < buffer.share(50_000)]:
         for at in grown:
@@ -81,3 +81,29 @@ def test_shares_of_a_buffer_shrink_so_that_all_fit_and_the_last_has_as_much_as_t
     assert max(held) - min(held) <= 10
     assert 0.9 * buffer.limit < buffer.held <= buffer.limit
     assert min(held) > buffer.limit / (len(held) + PART) - 10
+
+
+def test_what_is_held_counts_until_it_has_left():
+    buffer = SharedBuffer(1000, 0.5)
+    held = Held("a")
+    held.settle(5)
+    assert (held.size, buffer.held) == (5, 0), "in no sum yet"
+    held.join(buffer, 5)
+    held.settle(30)
+    held.leave(10)
+    assert (held.leaving, buffer.held) == (20, 30)
+    held.settle(25)
+    assert (held.size, buffer.held, buffer.of_client("a")) == (45, 45, 45)
+    held.left(25)
+    assert (held.leaving, held.size, buffer.held) == (0, 25, 25)
+
+
+def test_what_is_held_moves_from_sum_to_sum():
+    first, second = SharedBuffer(1000, 0.5), SharedBuffer(1000, 0.5)
+    held = Held("a")
+    held.join(first, 30)
+    held.leave(10)
+    held.join(second, 12)
+    assert (first.held, second.held, held.leaving) == (0, 12, 0)
+    held.join(None)
+    assert (second.held, held.size) == (0, 0)

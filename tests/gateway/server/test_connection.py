@@ -14,8 +14,8 @@ from websockets.frames import Opcode
 from gateway.dialects.base import Route
 from gateway.dialects.native import NativeDialect, codec_for
 from gateway.protocol.codes import CloseCode
-from gateway.protocol.frames import MSGPACK_PROTOCOL, Generate, Hello, Ping, Resume
-from gateway.server.connection import MAX_AT_ONCE
+from gateway.protocol.frames import MSGPACK_PROTOCOL, Cancel, Generate, Hello, Ping, Resume
+from gateway.server.connection import MAX_AT_ONCE, STEP
 from gateway.server.server import Gateway
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import Gate, Pause, Say, ScriptedProvider
@@ -111,7 +111,7 @@ async def test_what_waits_for_all_clients_is_counted_and_bounds_what_waits_for_e
             wire = await stack.enter_async_context(wired(gateway, max_queue=1, close_timeout=0.1))
             await wire.send(Generate(id="a", prompt="hi"))
             await eventually(lambda count=count: len(held()) == count)
-            on_their_way = sum(task.leaving_bytes for task in tasks())
+            on_their_way = sum(task.held.leaving for task in tasks())
             assert outbox.held == sum(held()) + on_their_way
             assert outbox.held < outbox.limit + 1000
         # Whose socket took some more may have less by now, and asks for no more than its share.
@@ -120,6 +120,51 @@ async def test_what_waits_for_all_clients_is_counted_and_bounds_what_waits_for_e
             connection._socket.transport.abort()
         await eventually(lambda: not gateway.connections)
         assert outbox.held == 0
+
+
+def shown(name):
+    return {"additional_headers": {"Authorization": f"Bearer {name}"}}
+
+
+async def test_answers_that_are_not_streamed_are_counted_and_end_where_there_is_no_room():
+    gate = asyncio.Event()
+    provider = scripted(*[Say("x" * 1000)] * 8, Gate(gate), Say("end"))
+    tokens = Tokens([Token(one, hashlib.sha256(one.encode()).hexdigest()) for one in "ab"])
+    async with running(provider, tokens, outbox_total_bytes=28_000) as gateway:
+        outbox = gateway._generations.outbox
+        async with wired(gateway, **shown("a")) as wire, wired(gateway, **shown("b")) as other:
+            for number in (1, 2):
+                await wire.send(Generate(id=str(number), prompt="hi", stream=False))
+                await eventually(lambda number=number: outbox.held > number * (8000 - STEP))
+            await wire.send(Generate(id="3", prompt="hi", stream=False))
+            *_, refused = await wire.until("error")
+            assert (refused["id"], refused["code"]) == ("3", "overloaded")
+            assert refused["retry_after"] > 0
+            await other.send(Generate(id="4", prompt="hi", stream=False))
+            await eventually(lambda: outbox.of_client("token b") > 8000 - STEP)
+            gate.set()
+            frames = [*await wire.until("done"), *await wire.until("done")]
+            frames += await other.until("done")
+            whole = [frame["text"] for frame in frames if frame["type"] == "done"]
+            assert whole == ["x" * 8000 + "end"] * 3
+        await eventually(lambda: outbox.held == 0)
+
+
+async def test_an_answer_that_is_not_streamed_counts_until_it_is_read_also_if_it_is_cancelled():
+    provider = scripted(*[Say("x" * 100_000)] * 60, Pause(3600))
+    async with running(provider) as gateway, wired(gateway, max_size=None) as wire:
+        outbox = gateway._generations.outbox
+        await wire.send(Generate(id="a", prompt="hi", stream=False))
+        await eventually(lambda: outbox.held == 6_000_000)
+        wire.socket.transport.pause_reading()
+        await wire.send(Cancel(id="a"))
+        (connection,) = gateway._connections
+        await eventually(lambda: connection._sending_since is not None)
+        assert outbox.held == 6_000_000
+        wire.socket.transport.resume_reading()
+        (*_, done) = await wire.until("done")
+        assert (done["finish_reason"], len(done["text"])) == ("cancelled", 6_000_000)
+        await eventually(lambda: outbox.held == 0)
 
 
 async def test_text_counts_for_the_connection_that_takes_it_over_until_it_is_read():

@@ -6,8 +6,8 @@ import hashlib
 import pytest
 
 from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Ack, Cancel, Generate, Resume
-from gateway.server.connection import MAX_FOLLOWERS
-from gateway.server.resumable import MIN_HELD
+from gateway.server.connection import MAX_FOLLOWERS, STEP
+from gateway.server.resumable import ENDED_BYTES, MIN_HELD
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import Call, Gate, Pause, Reason, Say, ScriptedProvider
 from tests.support.servers import eventually, running, wired
@@ -83,6 +83,55 @@ async def test_answers_that_go_on_without_their_clients_share_what_they_may_hold
             await wire.send(Resume(id="a", ticket=ticket, after=-1))
             await wire.until("chunk")
             assert store._live.held == sum(held()[:2])
+
+
+async def test_what_is_kept_for_clients_that_are_there_is_counted_and_bounded():
+    gate = asyncio.Event()
+    provider = scripted(*[Say("y" * 1000)] * 150, Gate(gate))
+    async with running(provider, resume_total_bytes=400_000, client_share=0.5) as gateway:
+        store = gateway._generations.resume_store
+        async with wired(gateway) as wire:
+            kept = []
+            for number in range(4):
+                resumable = Generate(id=str(number), prompt="hi", resumable=True)
+                await wire.send(resumable)
+                read = 0
+                while read < 150_000:
+                    read += len((await wire.until("chunk"))[-1]["text"])
+                (connection,) = gateway._connections
+                tasks = list(connection._tasks.values())
+                assert store._connected.held == sum(task.kept_bytes for task in tasks)
+                kept.append(tasks[-1].generation.kept_bytes)
+            assert kept[0] > 150_000
+            assert max(kept[2:]) < MIN_HELD + 2 * STEP, "there is no room for more"
+            gate.set()
+            for _ in kept:
+                await wire.until("done")
+            await eventually(lambda: len(store._disconnected) == 4)
+        assert store._connected.held == 0
+
+
+def of(name):
+    return {"additional_headers": {"Authorization": f"Bearer {name}"}}
+
+
+async def test_of_those_that_have_ended_the_client_that_holds_most_loses_its_oldest():
+    tokens = Tokens([Token(one, hashlib.sha256(one.encode()).hexdigest()) for one in "ab"])
+    async with running(scripted(Say("x")), tokens, resume_total_bytes=10 * ENDED_BYTES) as gateway:
+        store, tickets = gateway._generations.resume_store, {}
+        for client, count in (("b", 1), ("a", 12)):
+            async with wired(gateway, **of(client)) as wire:
+                for number in range(count):
+                    _, tickets[client, number] = await begin(wire, "done")
+            await eventually(lambda: not gateway.connections)
+        assert 8 < len(store) == len(store._disconnected) < 10
+        for client, number, answer in (("b", 0, "done"), ("a", 0, "error"), ("a", 11, "done")):
+            async with wired(gateway, **of(client)) as wire:
+                await wire.send(Resume(id="a", ticket=tickets[client, number], after=-1))
+                assert (await wire.until("done", "error"))[-1]["type"] == answer
+        store.close()
+        assert store._ended._held == 0
+        assert not store._ended._bytes
 
 
 async def test_what_was_sent_is_sent_again_to_who_asks_for_all():
