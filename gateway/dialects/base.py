@@ -12,11 +12,12 @@ Rule 4: a request that has to wait for an event is returned by `next_requests`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from msgspec import Struct
 
+from gateway.dialects.kept_bytes import KeptBytes
 from gateway.protocol.events import Event, Request
 from gateway.protocol.frames import Ready
 
@@ -44,8 +45,8 @@ class RouteLimits:
 
     frames: FrameLimits = FrameLimits()
     generations: int = 64  # live ones on a connection
-    kept_bytes: int = 64 << 20  # conversations that clients may continue, of all connections
-    kept_s: float = 3600.0  # seconds for which one is kept after its last use
+    kept: KeptBytes = field(default_factory=lambda: KeptBytes(64 << 20))  # conversations
+    kept_s: float = 3600.0  # seconds for which a response is kept after its last use
 
 
 class Budget(Protocol):
@@ -80,6 +81,13 @@ class Dialect(Protocol):
     farewell: tuple[int, str] | None = None
     name: str  # shown in logs; the part after the last full stop is the label `codec` in metrics
 
+    asks: bool = False  # whether `next_requests` has some that follow an event of what goes on
+
+    @property
+    def waiting_bytes(self) -> int:
+        """The size of what it answers by itself and has not sent yet."""
+        return 0
+
     def greet(self, ready: Ready) -> Sequence[Message]:
         """Return the messages that open the connection."""
 
@@ -102,8 +110,8 @@ class Dialect(Protocol):
     def next_requests(self) -> Sequence[Request]:
         """Return the requests that waited until now, in order.
 
-        Called once the connection is open, after events of a follower were encoded, and after one
-        that ends a generation or belongs to none.
+        Called once the connection is open, after events of a follower were encoded, after one that
+        ends a generation or belongs to none, and after each when `asks` is true.
         """
         return ()
 

@@ -12,7 +12,7 @@ __all__ = ["HeldRequest", "HeldRequests"]
 class HeldRequest(Protocol):
     """A request that may be counted."""
 
-    size: int  # bytes of its message that are counted
+    size: int  # bytes that are counted: of its message, and of what it makes the language keep
 
 
 class HeldRequests:
@@ -21,14 +21,17 @@ class HeldRequests:
     def __init__(self, opening: Opening):
         self._budget, self._client = opening.waiting, opening.client
 
+    def fits(self, size: int) -> bool:
+        """Return whether there is room for so many bytes more."""
+        return self._budget is None or not size or self._budget.fits(self._client, size)
+
     def add(self, one: HeldRequest, size: int) -> bool:
-        """Count a request until it is removed; return False if there is no room for it."""
-        if self._budget is None:
-            return True
-        if not self._budget.fits(self._client, size):
+        """Count bytes of a request until it is removed; return False if there is no room."""
+        if not self.fits(size):
             return False
-        one.size = size
-        self._budget.add(self._client, size)
+        if self._budget is not None:
+            one.size += size
+            self._budget.add(self._client, size)
         return True
 
     def remove(self, one: HeldRequest) -> None:

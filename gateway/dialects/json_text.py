@@ -29,7 +29,8 @@ def encode(value: Any) -> bytes:
     try:
         return ENCODER.encode(value)
     except UnicodeEncodeError:
-        return ENCODER.encode(without_surrogates(msgspec.to_builtins(value)))
+        plain = msgspec.to_builtins(value, builtin_types=(msgspec.Raw,))
+        return ENCODER.encode(without_surrogates(plain))
 
 
 def decode(data: bytes | str) -> Any:

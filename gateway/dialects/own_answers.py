@@ -16,13 +16,21 @@ class OwnAnswers:
 
     def __init__(self) -> None:
         self._waiting: dict[str, Sequence[Message]] = {}
+        self.waiting_bytes = 0
 
     def say(self, messages: Sequence[Message], nonce: str | None = None) -> Ping:
         """Return the request after which messages are sent; `nonce` comes back in its `Pong`."""
         nonce = nonce or new_id("own")
         self._waiting[nonce] = messages
+        self.waiting_bytes += _size(messages)
         return Ping(nonce=nonce)
 
     def take(self, pong: Pong) -> Sequence[Message]:
         """Return the messages that waited for a `Pong`."""
-        return self._waiting.pop(str(pong.nonce), ())
+        messages = self._waiting.pop(str(pong.nonce), ())
+        self.waiting_bytes -= _size(messages)
+        return messages
+
+
+def _size(messages: Sequence[Message]) -> int:
+    return sum(len(message.data) for message in messages)

@@ -126,6 +126,11 @@ class ResumingDialect(Dialect, Generic[S]):
         self._readings: Readings[S] = Readings(self, kept)
         self._own = OwnAnswers()
 
+    @property
+    def waiting_bytes(self) -> int:
+        """The size of what it answers by itself and has not sent yet."""
+        return self._own.waiting_bytes
+
     def greet(self, ready: Ready) -> Sequence[Message]:
         """Return nothing."""
         return ()

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["in_json", "in_msgpack", "too_deep"]
+__all__ = ["in_data", "in_json", "in_msgpack", "too_deep"]
 
 PIECE = 64 * 1024  # characters
 ESCAPES = 50  # escapes in a JSON text take as long to decode as one value
@@ -89,6 +89,22 @@ def _end(data: bytes, at: int) -> int:
     before, length_bytes = HEADS[data[at]]
     end = at + 1 + before
     return end + int.from_bytes(data[at + 1 : at + 1 + length_bytes], "big")
+
+
+def in_data(value: Any) -> int:
+    """Return how many keys and values decoded data has."""
+    count, level = 0, [value]
+    while level:
+        count += len(level)
+        inner: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                count += len(one)
+                inner += one.values()
+            elif isinstance(one, list):
+                inner += one
+        level = inner
+    return count
 
 
 def too_deep(fields: dict[str, Any], most: int) -> str | None:

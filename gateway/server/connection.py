@@ -208,7 +208,7 @@ class Connection:
         else:
             self._act(requests)
         self._wake_writer.set()
-        waiting_bytes = self._session.waiting_bytes
+        waiting_bytes = self._session.waiting_bytes + self._dialect.waiting_bytes
         if self._session.waiting > MAX_WAITING or waiting_bytes > MAX_WAITING_BYTES:
             await self._flush()
         return True
@@ -469,7 +469,7 @@ class Connection:
             task.wake()
         if task.followers:
             task.tell_followers()
-        if over:
+        if over or self._dialect.asks:
             self._ask_dialect()
 
     def _ask_dialect(self) -> None:

@@ -31,6 +31,7 @@ from websockets.http11 import Request, Response
 from gateway import __version__
 from gateway.configuration.settings import Settings
 from gateway.dialects.base import Dialect, FrameLimits, Opening, Route, RouteLimits
+from gateway.dialects.kept_bytes import KeptBytes
 from gateway.dialects.routes import ROUTES
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import Ready
@@ -409,7 +410,7 @@ def _route_limits(settings: Settings) -> RouteLimits:
     return RouteLimits(
         FrameLimits(settings.max_depth, settings.max_values),
         settings.max_generations,
-        settings.response_bytes,
+        KeptBytes(settings.response_bytes),
         settings.response_ttl_s,
     )
 

@@ -20,6 +20,7 @@ from gateway.dialects.base import Message, Opening, Route, RouteLimits
 from gateway.dialects.chat.messages import read_messages
 from gateway.dialects.chat.parts import Part, again
 from gateway.dialects.chat.writer import Writer, frame_of
+from gateway.dialects.held_requests import HeldRequests
 from gateway.dialects.incoming import object_in
 from gateway.dialects.kept_runs import RUN_BYTES, KeptRun, KeptRuns, Reading, new_id
 from gateway.dialects.options import generate_frame, name_in, read_options
@@ -45,6 +46,7 @@ PATH = "/v1/chat"
 SUBPROTOCOL = "ai-sdk.v1"
 MAX_ID = 256  # characters of a chat's id and of a request's
 REQUEST_ID = re.compile(rf'"requestId"\s*:\s*"([^"\\]{{1,{MAX_ID}}})"')
+MAX_CONTINUED = 256  # parts of a message that goes on; each is told again, in three chunks at most
 TRIGGERS = ("submit-message", "regenerate-message")
 RUNNING = "an answer of this chat is being made"
 
@@ -66,7 +68,8 @@ class ChatStream(Stream):
     writer: Writer
     answer: Continued
     resumes: bool = False
-    size: int = 0  # bytes of what is kept to continue a message
+    before_bytes: int = 0  # of what is kept to continue a message
+    size: int = 0  # those that are counted
     paths: dict[str, str] = field(default_factory=dict)  # of the options
     messages: list[str] = field(default_factory=list)  # the path of each
 
@@ -81,6 +84,13 @@ class ChatDialect(ResumingDialect[ChatStream]):
     def __init__(self, opening: Opening, limits: RouteLimits, kept: KeptRuns):
         super().__init__(opening, limits, kept)
         self._by_request: dict[str, ChatStream] = {}
+        self._held = HeldRequests(opening)
+
+    def close(self) -> None:
+        """Leave what goes on without the connection."""
+        super().close()
+        for stream in self._by_request.values():
+            self._held.remove(stream)
 
     # From the client.
 
@@ -123,8 +133,10 @@ class ChatDialect(ResumingDialect[ChatStream]):
             raise Refused("must be an object", "body")
         prompt = read_messages(fields.get("messages"))
         options, paths = read_options(body, "body")
-        earlier = self._to_stop(chat_id)
         own = new_id("msg")
+        answer = _continued(fields["messages"], own)
+        before_bytes = len(json_text.encode(answer.before)) if answer.before else 0
+        self._check_room(before_bytes)
         frame = generate_frame(
             {
                 **options,
@@ -136,7 +148,7 @@ class ChatDialect(ResumingDialect[ChatStream]):
             },
             paths,
         )
-        answer = _continued(fields["messages"][-1], own)
+        earlier = self._to_stop(chat_id)
         self._add(
             ChatStream(
                 Reading(own),
@@ -146,7 +158,7 @@ class ChatDialect(ResumingDialect[ChatStream]):
                 answer=answer,
                 paths=paths,
                 messages=prompt.paths,
-                size=len(json_text.encode(answer.before)) if answer.before else 0,
+                before_bytes=before_bytes,
             )
         )
         return [*earlier, frame]
@@ -166,6 +178,9 @@ class ChatDialect(ResumingDialect[ChatStream]):
     def _resume(self, fields: dict[str, Any], request_id: str, chat_id: str) -> Sequence[Request]:
         if fields.get("lastSequence") is not None:
             raise Refused("leave it out: an answer is told again as a whole", "lastSequence")
+        kept = self._kept.find(self._client, chat_id)
+        if kept is not None:
+            self._check_room(kept.size - RUN_BYTES)
         begun = self._readings.begin(self._client, chat_id)
         if begun is None:
             return [self._say(request_id, "no-active")]
@@ -181,6 +196,7 @@ class ChatDialect(ResumingDialect[ChatStream]):
                 writer=writer,
                 answer=answer,
                 resumes=True,
+                before_bytes=reading.run.size - RUN_BYTES,
             )
         )
         return [request]
@@ -189,9 +205,19 @@ class ChatDialect(ResumingDialect[ChatStream]):
         stream = self._by_request.get(request_id)
         return () if stream is None else self._readings.stop(stream)
 
+    def _check_room(self, size: int) -> None:
+        """Raise Refused if there is no room for what an answer continues."""
+        if not self._held.fits(size):
+            raise Refused("too much is continued at once", code=ErrorCode.OVERLOADED)
+
     def _add(self, stream: ChatStream) -> None:
+        self._held.add(stream, stream.before_bytes)
         self._readings.add(stream)
         self._by_request[stream.request_id] = stream
+
+    def _remove(self, stream: ChatStream) -> None:
+        self._by_request.pop(stream.request_id, None)
+        self._held.remove(stream)
 
     def _say(self, request_id: str, kind: str, **fields: Any) -> Ping:
         """Return the request after which a frame is sent."""
@@ -231,7 +257,7 @@ class ChatDialect(ResumingDialect[ChatStream]):
                 event.ticket,
                 self,
                 context=stream.answer,
-                size=RUN_BYTES + stream.size,
+                size=RUN_BYTES + stream.before_bytes,
             )
             self._kept.add(reading.run)
         first = [stream.writer.frame("start")] if stream.resumes else []
@@ -244,7 +270,7 @@ class ChatDialect(ResumingDialect[ChatStream]):
             if event.finish_reason == "cancelled":
                 self._kept.forget(run)
         self._readings.remove(stream)
-        self._by_request.pop(stream.request_id, None)
+        self._remove(stream)
         return list(stream.writer.end(event))
 
     def _fail(self, stream: ChatStream, event: Failed) -> Sequence[Message]:
@@ -252,7 +278,7 @@ class ChatDialect(ResumingDialect[ChatStream]):
             return ()
         forget = event.code is not ErrorCode.RATE_LIMITED
         self._readings.fail(stream, forget=forget)
-        self._by_request.pop(stream.request_id, None)
+        self._remove(stream)
         if stream.resumes and not stream.begun and event.code is ErrorCode.NOT_RESUMABLE:
             return [stream.writer.frame("no-active")]
         text = said(event, lambda name: name_in(stream.paths, stream.messages, name))
@@ -267,10 +293,14 @@ def _of_no_stream(event: Event) -> Sequence[Message]:
     return [frame_of({"type": "error", "requestId": event.id, "errorText": text})]
 
 
-def _continued(last: dict[str, Any], own: str) -> Continued:
+def _continued(messages: list[dict[str, Any]], own: str) -> Continued:
     """Return what an answer continues: the last message, if that is an answer already."""
+    last = messages[-1]
     if last.get("role") != "assistant" or not isinstance(last.get("id"), str):
         return Continued(own)
+    if len(last["parts"]) > MAX_CONTINUED:
+        path = f"messages[{len(messages) - 1}].parts"
+        raise Refused(f"an answer goes on after at most {MAX_CONTINUED}", path)
     return Continued(last["id"], last["parts"])
 
 

@@ -13,10 +13,12 @@ from typing import Any, Literal
 from uuid import uuid4
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 
+from gateway.dialects import json_text
 from gateway.dialects.openai.server_events import (
+    NO_LOGPROBS,
     ArgumentsDelta,
     ArgumentsDone,
     CallItem,
@@ -49,7 +51,7 @@ from gateway.dialects.openai.server_events import (
     TextDelta,
     TextDone,
 )
-from gateway.protocol.frames import Chunk, Done, ToolCall, Usage
+from gateway.protocol.frames import Chunk, Done, Timing, ToolCall, Usage
 
 __all__ = ["NOTHING_USED", "Answer", "new_id"]
 
@@ -76,7 +78,7 @@ class _OpenText:
         self.place = place  # among the items of the output
         self.reasons = reasons
         self.parts: list[str] = []
-        self.logprobs: list[dict[str, Any]] = []
+        self.logprobs: list[bytes] = []  # lists in JSON, without their brackets
 
     def item(self, status: Literal["in_progress", "completed", "incomplete"]) -> Item:
         begun = status != "in_progress"
@@ -90,7 +92,7 @@ class _OpenText:
         text = "".join(self.parts)
         if self.reasons:
             return ReasoningText(text=text)
-        return OutputText(text=text, logprobs=self.logprobs)
+        return OutputText(text=text, logprobs=_list_of(self.logprobs))
 
 
 class _OpenCall:
@@ -140,6 +142,7 @@ class Answer:
         self._output: list[Item] = []
         self._broken: list[str] = []  # calls that can't be read, as the model wrote them
         self._begun = self._in_progress = False
+        self.logprobs_bytes = self.logprobs_tokens = 0  # those of all its messages
 
     # Its beginning.
 
@@ -182,19 +185,25 @@ class Answer:
                 )
             )
             return events
-        logprobs = _logprobs(chunk.logprobs) if chunk.logprobs else []
-        now.logprobs += logprobs
+        new = self._packed(chunk.logprobs) if chunk.logprobs else []
+        now.logprobs += new
         events.append(
             TextDelta(
                 item_id=now.id,
                 output_index=now.place,
                 delta=chunk.text,
-                logprobs=logprobs,
+                logprobs=_list_of(new),
                 sequence_number=self._next(),
                 stream_id=self._stream_id,
             )
         )
         return events
+
+    def _packed(self, given: Sequence[dict[str, Any]]) -> list[bytes]:
+        packed = json_text.encode(_logprobs(given))[1:-1]
+        self.logprobs_bytes += len(packed)
+        self.logprobs_tokens += len(given)
+        return [packed]
 
     def add_call(self, call: ToolCall) -> list[ServerEvent]:
         """Return the events for a part of a call."""
@@ -242,6 +251,16 @@ class Answer:
                 end = self._ended("incomplete", usage=usage, incomplete_details=why)
                 return [*events, self._of(Incomplete, end)]
         return [*self._close("completed"), *self.completed(usage)]
+
+    def cut(self, prompt_tokens: int) -> list[ServerEvent]:
+        """Return the last events of an answer that ends before the model does."""
+        written = self.logprobs_tokens
+        used = Usage(
+            prompt_tokens=prompt_tokens,
+            completion_tokens=written,
+            total_tokens=prompt_tokens + written,
+        )
+        return self.finish(Done(id="", seq=0, finish_reason="length", usage=used, timing=Timing()))
 
     def completed(self, usage: ResponseUsage) -> list[ServerEvent]:
         """Return the events at the end of a whole answer."""
@@ -392,6 +411,10 @@ def _usage(used: Usage, *, prepared_only: bool) -> ResponseUsage:
         output_tokens_details=OutputDetails(reasoning_tokens=reasoning),
         total_tokens=used.prompt_tokens + output,
     )
+
+
+def _list_of(packed: Sequence[bytes]) -> Raw:
+    return Raw(b"[" + b",".join(packed) + b"]") if packed else NO_LOGPROBS
 
 
 def _logprobs(given: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -41,6 +41,7 @@ class Conversation:
     ):
         self.earlier = list(earlier)
         self._find = find
+        self._referred: set[str] = set()  # ids of items that are in the input already
         self.new: list[Message] = []
         self.paths: list[str] = []
         self._calls = set(calls)
@@ -110,6 +111,9 @@ class Conversation:
 
     def _reference(self, path: str, item: dict[str, Any]) -> None:
         own = _text(f"{path}.id", item.get("id"))
+        if own in self._referred:
+            raise Refused(f"`{path}.id`: the input has this item already", f"{path}.id")
+        self._referred.add(own)
         found = self._find(own)
         if found is None:
             said = f"Item with id '{own[:256]}' not found."

@@ -3,15 +3,17 @@
 Rule 1: every field that the types of OpenAI or Open Responses require is there, null if it has no
 value.
 Rule 2: `stream_id` is there if, and only if, the request had one.
+Rule 3: log-probabilities are written once, because several events have them: they are JSON already.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 __all__ = [
+    "NO_LOGPROBS",
     "ArgumentsDelta",
     "ArgumentsDone",
     "CallItem",
@@ -47,6 +49,7 @@ __all__ = [
 ]
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
+NO_LOGPROBS = Raw(b"[]")
 Status = Literal["queued", "in_progress", "completed", "incomplete", "cancelled", "failed"]
 
 
@@ -58,7 +61,7 @@ class OutputText(Struct, tag="output_text", frozen=True, kw_only=True):
 
     text: str
     annotations: tuple[()] = ()
-    logprobs: list[dict[str, Any]] = []
+    logprobs: Raw = NO_LOGPROBS
 
 
 class ReasoningText(Struct, tag="reasoning_text", frozen=True, kw_only=True):
@@ -250,14 +253,14 @@ class TextDelta(_OfPart, tag="response.output_text.delta", frozen=True, kw_only=
     """Some text of a message."""
 
     delta: str
-    logprobs: list[dict[str, Any]] = []
+    logprobs: Raw = NO_LOGPROBS
 
 
 class TextDone(_OfPart, tag="response.output_text.done", frozen=True, kw_only=True):
     """The whole text of a message."""
 
     text: str
-    logprobs: list[dict[str, Any]] = []
+    logprobs: Raw = NO_LOGPROBS
 
 
 class ReasoningDelta(_OfPart, tag="response.reasoning_text.delta", frozen=True, kw_only=True):

@@ -63,8 +63,8 @@ class SessionFields:
     model: str
     given: Fields = field(default_factory=dict)
 
-    def update(self, fields: Any) -> None:
-        """Set fields; nothing changes if one is refused. Raises Refused."""
+    def updated(self, fields: Any) -> Fields:
+        """Return its fields with some of them set anew. Raises Refused."""
         _check(fields, "session")
         if fields.get("type") not in (None, "realtime"):
             raise Refused("`session.type`: must be realtime", "session.type", "invalid_value")
@@ -74,7 +74,7 @@ class SessionFields:
         changed = {name: fields[name] for name in OF_SESSION if name in fields}
         given = {name: value for name, value in (self.given | changed).items() if value is not None}
         _read(given, "session", frozenset())
-        self.given = given
+        return given
 
     def asked(self, response: Any) -> Asked:
         """Return what a response is asked with, whose own fields are these. Raises Refused."""

@@ -31,7 +31,7 @@ from gateway.dialects.openai.creates import generation_options
 from gateway.dialects.openai.errors import Refused, code_of_failure, of_failure, overloaded
 from gateway.dialects.own_answers import OwnAnswers
 from gateway.dialects.realtime.asked import ALL, Asked, SessionFields
-from gateway.dialects.realtime.items import Items, Room
+from gateway.dialects.realtime.items import Items
 from gateway.dialects.realtime.server_events import (
     ConversationItemAdded,
     ConversationItemDeleted,
@@ -97,14 +97,16 @@ class RealtimeDialect(Dialect):
 
     name = "openai.v1.realtime"
 
-    def __init__(self, opening: Opening, limits: RouteLimits, room: Room):
+    def __init__(self, opening: Opening, limits: RouteLimits):
         self._limits = limits.frames
         self._held = HeldRequests(opening)
         self._most = min(MAX_ACTIVE, limits.generations)
         query = parse_qs(opening.query)
         self._session = SessionFields(new_id("sess"), query.get("model", [""])[0])
+        self._session_bytes = 0  # of it that are counted
         self._named = bool(self._session.model)  # whether the client named its model
-        self._items = Items(room, opening.client)
+        self._client, self._kept = opening.client, limits.kept
+        self._items = Items(limits.kept, opening.client)
         self._running: dict[str, Turn] = {}
         self._waiting: Turn | None = None  # for one that is being cancelled
         self._again: list[Turn] = []  # those whose prompt was too long, and is shorter now
@@ -112,6 +114,11 @@ class RealtimeDialect(Dialect):
         self._numbers, self._prefix = count(), f"event_{secrets.token_hex(8)}_"
         self._left_out: set[str] = set()  # types of tools that were logged
         self._closed = False
+
+    @property
+    def waiting_bytes(self) -> int:
+        """The size of what it answers by itself and has not sent yet."""
+        return self._own.waiting_bytes
 
     def greet(self, ready: Ready) -> Sequence[Message]:
         """Return `session.created`."""
@@ -126,6 +133,7 @@ class RealtimeDialect(Dialect):
         if self._waiting is not None:
             self._held.remove(self._waiting)
         self._items.close()
+        self._keep_session(0)
 
     def _next(self) -> str:
         return f"{self._prefix}{next(self._numbers)}"
@@ -164,9 +172,19 @@ class RealtimeDialect(Dialect):
         raise Refused(f"`type`: must be one of {known}", "type", "invalid_value")
 
     def _update(self, fields: dict[str, Any]) -> Sequence[Request]:
-        self._session.update(fields.get("session"))
+        given = self._session.updated(fields.get("session"))
+        size = len(json_text.encode(given))
+        if not self._kept.fits(self._client, size - self._session_bytes):
+            raise overloaded("the conversations and sessions here hold too much")
+        self._keep_session(size)
+        self._session.given = given
         shown = self._session.shown()
         return [self._say([SessionUpdated(event_id=self._next(), session=shown)])]
+
+    def _keep_session(self, size: int) -> None:
+        self._kept.need(self._client, size - self._session_bytes)
+        self._kept.reduce()
+        self._session_bytes = size
 
     def _add_item(self, fields: dict[str, Any]) -> Sequence[Request]:
         item = self._items.read(fields.get("item"), "item")
@@ -396,8 +414,7 @@ def _messages(events: Sequence[RealtimeEvent]) -> list[Message]:
 
 
 def _prepare(limits: RouteLimits) -> Callable[[Opening], RealtimeDialect]:
-    room = Room(limits.kept_bytes)
-    return lambda opening: RealtimeDialect(opening, limits, room)
+    return lambda opening: RealtimeDialect(opening, limits)
 
 
 ROUTE = Route(

@@ -1,8 +1,9 @@
-"""The conversation of a connection: its items in order, and the room that they take.
+"""The conversation of a connection: its items in order, and the bytes that they hold.
 
 Rule 1: an item is checked when it comes, so that what can't be shown to a model is never kept.
-Rule 2: what the conversations of all connections hold is bounded, and so is each client's part. An
-item of a client is refused beyond that; one that a model writes is kept.
+Rule 2: what the conversations of all connections hold is bounded, and so is each client's part, and
+the number of parts of a conversation. An item of a client is refused beyond that; one that a model
+writes is kept.
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.dialects import json_text
+from gateway.dialects.kept_bytes import KeptBytes
 from gateway.dialects.openai.answer import new_id
 from gateway.dialects.openai.conversation import REFERENCE, Conversation
 from gateway.dialects.openai.errors import Refused, overloaded
 from gateway.dialects.realtime.server_events import Item
 
-__all__ = ["ROOT", "Items", "Room"]
+__all__ = ["ROOT", "Items"]
 
 ROOT = "root"  # names the place before all items
 MAX_ID = 64  # characters
 ITEM_BYTES = 512  # of an item beside its content, about
+# Items and parts of their contents; each takes some microseconds when a response is asked for.
+MAX_PARTS = 4096
 # What is kept of an item beside its id, by its type.
 FIELDS = {
     "message": ("role", "content"),
@@ -30,35 +34,17 @@ FIELDS = {
 }
 
 
-class Room:
-    """The bytes that conversations hold, of which a client may have half."""
-
-    def __init__(self, most: int):
-        self._most = most
-        self._by_client: Counter[str | None] = Counter()
-        self.held = 0
-
-    def fits(self, client: str | None, size: int) -> bool:
-        """Return whether a client may have so many bytes more."""
-        share = self._by_client[client] + size <= self._most // 2
-        return share and self.held + size <= self._most
-
-    def add(self, client: str | None, size: int) -> None:
-        """Count bytes of a client, or with a negative size no longer count them."""
-        self.held += size
-        self._by_client[client] += size
-        if not self._by_client[client]:
-            del self._by_client[client]
-
-
 class Items:
     """The items of one conversation; those of type `reasoning` are for the model alone."""
 
-    def __init__(self, room: Room, client: str | None):
+    def __init__(self, kept: KeptBytes, client: str | None):
         self.id = new_id("conv")
-        self._room, self._client = room, client
-        self._items: list[Item] = []
+        self._kept, self._client = kept, client
+        self._order: list[str] = []  # the ids of items
+        self._by_id: dict[str, Item] = {}
         self._sizes: dict[str, int] = {}
+        self._calls: Counter[str] = Counter()  # the ids of calls
+        self._parts = 0
 
     # Items of the client.
 
@@ -78,8 +64,10 @@ class Items:
             kept["role"] = "system"
         own = self._own_id(given.get("id"), path)
         item = {"id": own, "object": "realtime.item", "type": kind, "status": "completed", **kept}
+        call = kept.get("call_id")
+        known = [call] if isinstance(call, str) and call in self._calls else []
         try:
-            Conversation(calls=self._calls()).add_item(path, item)
+            Conversation(calls=known).add_item(path, item)
         except Refused as refused:
             if refused.error.param == "input":  # an output without its call
                 raise Refused(str(refused), f"{path}.call_id", "invalid_tool_call_id") from refused
@@ -90,14 +78,15 @@ class Items:
         """Return the items of a response's own input, none of which is kept. Raises Refused."""
         if not isinstance(given, list):
             raise Refused(f"`{path}`: must be a list of items", path, "invalid_type")
-        read = Items(Room(0), None)
+        read = Items(KeptBytes(0), None)
         for place, one in enumerate(given):
             at = f"{path}[{place}]"
             if isinstance(one, dict) and one.get("type") == REFERENCE:
                 item = self.find(one.get("id"), f"{at}.id")
+                read.check_new(item["id"], f"{at}.id")
             else:
                 item = read.read(one, at)
-            read.append(item)
+            read._put(place, item, 0)
         return list(read)
 
     def insert(self, item: Item, after: Any) -> str | None:
@@ -106,18 +95,20 @@ class Items:
         Returns the id of the item before it. Raises Refused.
         """
         size = _size(item)
-        if not self._room.fits(self._client, size):
+        if self._parts + _parts(item) > MAX_PARTS:
+            raise overloaded("this conversation has too many items, or parts of them; delete some")
+        if not self._kept.fits(self._client, size):
             raise overloaded("the conversations here hold too much; delete items")
-        place = len(self._items)
+        place = len(self._order)
         if after == ROOT:
             place = 0
         elif after is not None:
-            place = self._items.index(self.find(after, "previous_item_id")) + 1
+            place = self._order.index(self.find(after, "previous_item_id")["id"]) + 1
         return self._put(place, item, size)
 
     def find(self, own: Any, param: str) -> Item:
         """Return an item by its id. Raises Refused."""
-        found = next((item for item in self._items if item["id"] == own), None)
+        found = self._by_id.get(own) if isinstance(own, str) else None
         if found is None or found["type"] == "reasoning":
             named = str(own)[:MAX_ID]
             raise Refused(f"`{param}`: no item has the id `{named}`", param, "item_not_found")
@@ -126,54 +117,70 @@ class Items:
     def remove(self, own: Any) -> None:
         """Remove an item. Raises Refused if there is none."""
         item = self.find(own, "item_id")
-        self._items.remove(item)
-        self._room.add(self._client, -self._sizes.pop(item["id"]))
+        self._order.remove(item["id"])
+        del self._by_id[item["id"]]
+        self._kept.need(self._client, -self._sizes.pop(item["id"]))
+        self._count(item, -1)
 
     # Items of the model.
 
     def append(self, item: Item) -> str | None:
         """Add an item at the end; return the id of the one before it."""
-        return self._put(len(self._items), item, _size(item))
+        return self._put(len(self._order), item, _size(item))
 
     def replace(self, item: Item) -> tuple[bool, str | None]:
         """Put an item in the place of one with its id.
 
         Returns whether there is one, and the id of the item before it.
         """
-        for place, one in enumerate(self._items):
-            if one["id"] == item["id"]:
-                size = _size(item)
-                self._room.add(self._client, size - self._sizes[item["id"]])
-                self._sizes[item["id"]] = size
-                self._items[place] = item
-                return True, self._before(place)
-        return False, None
+        own = item["id"]
+        earlier = self._by_id.get(own)
+        if earlier is None:
+            return False, None
+        size = _size(item)
+        self._kept.need(self._client, size - self._sizes[own])
+        self._sizes[own], self._by_id[own] = size, item
+        self._count(earlier, -1)
+        self._count(item, 1)
+        return True, self._before(self._order.index(earlier["id"]))
 
     # All of them.
 
     def __iter__(self) -> Iterator[Item]:
         """Return the items in order."""
-        return iter(self._items)
+        return iter([self._by_id[own] for own in self._order])
 
     def close(self) -> None:
         """Forget all items."""
-        self._room.add(self._client, -sum(self._sizes.values()))
-        self._items.clear()
+        self._kept.need(self._client, -sum(self._sizes.values()))
+        self._kept = KeptBytes(0)  # what a model writes late counts nowhere
+        self._order.clear()
+        self._by_id.clear()
         self._sizes.clear()
+        self._calls.clear()
+        self._parts = 0
 
     def _put(self, place: int, item: Item, size: int) -> str | None:
-        self._items.insert(place, item)
+        self._order.insert(place, item["id"])
+        self._by_id[item["id"]] = item
         self._sizes[item["id"]] = size
-        self._room.add(self._client, size)
+        self._count(item, 1)
+        self._kept.need(self._client, size)
+        self._kept.reduce()
         return self._before(place)
+
+    def _count(self, item: Item, sign: int) -> None:
+        self._parts += sign * _parts(item)
+        if item["type"] == "function_call":
+            call = item["call_id"]
+            self._calls[call] += sign
+            if not self._calls[call]:
+                del self._calls[call]
 
     def _before(self, place: int) -> str | None:
         """Return the id of the item before a place, of those that the client knows."""
-        shown = (one["id"] for one in reversed(self._items[:place]) if one["type"] != "reasoning")
-        return next(shown, None)
-
-    def _calls(self) -> set[str]:
-        return {item["call_id"] for item in self._items if item["type"] == "function_call"}
+        earlier = (self._order[n] for n in range(place - 1, -1, -1))
+        return next((own for own in earlier if self._by_id[own]["type"] != "reasoning"), None)
 
     def _own_id(self, given: Any, path: str) -> str:
         if given is None:
@@ -181,9 +188,18 @@ class Items:
         at = f"{path}.id"
         if not isinstance(given, str) or not 1 <= len(given) <= MAX_ID or given == ROOT:
             raise Refused(f"`{at}`: must have 1 to {MAX_ID} characters", at, "invalid_value")
-        if given in self._sizes:
-            raise Refused(f"`{at}`: another item has this id", at, "item_already_exists")
+        self.check_new(given, at)
         return given
+
+    def check_new(self, own: str, path: str) -> None:
+        """Raise Refused if an item has this id."""
+        if own in self._by_id:
+            raise Refused(f"`{path}`: another item has this id", path, "item_already_exists")
+
+
+def _parts(item: Item) -> int:
+    content = item.get("content", item.get("output"))
+    return 1 + (len(content) if isinstance(content, list) else 0)
 
 
 def _size(item: Any) -> int:

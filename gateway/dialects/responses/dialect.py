@@ -58,6 +58,9 @@ PATH = "/v1/responses"
 STREAM_ID = re.compile(r'"stream_id"\s*:\s*"([A-Za-z0-9_.-]{1,256})"')
 MAX_TOLD = 64  # types of tools that are logged of a connection
 MAX_QUOTED = 64  # characters of a field's name in an error
+# Bytes of log-probabilities in one response, which has them in four events at its end.
+MAX_LOGPROBS = 2 << 20
+STEP = 64 * 1024  # bytes of them that may have come before they are counted
 MAX_STEER = 4096  # characters of a `response.steer` that are sent back, and wait for the client
 
 
@@ -82,9 +85,15 @@ class ResponsesDialect(Dialect):
         self._running: dict[str, tuple[Turn, Answer]] = {}  # by their ids
         self._again: list[Turn] = []  # those whose prompt was too long, and is shorter now
         self._own = OwnAnswers()
+        self._to_stop: list[Request] = []  # cancels of those that were cut
         self._model = ""  # the one that answers if none is named
         self._told: set[str] = set()  # types of tools that were logged
         self._closed = False
+
+    @property
+    def waiting_bytes(self) -> int:
+        """The size of what it answers by itself and has not sent yet."""
+        return self._own.waiting_bytes
 
     def greet(self, ready: Ready) -> Sequence[Message]:
         """Return nothing; the client speaks first."""
@@ -171,7 +180,9 @@ class ResponsesDialect(Dialect):
         """Return the requests of the turns that begin now."""
         again = [self._request(turn) for turn in self._again]
         self._again.clear()
-        requests = [one for one in again if one is not None]
+        requests = [*self._to_stop, *(one for one in again if one is not None)]
+        self._to_stop.clear()
+        self.asks = False
         while not self._closed and (turn := self._lanes.next()) is not None:
             requests.append(self._begin(turn))
         return requests
@@ -201,7 +212,7 @@ class ResponsesDialect(Dialect):
         if turn.previous is not None and turn.parent is None:
             said = f"Previous response with id '{turn.previous[:256]}' not found."
             raise Refused(said, "previous_response_id", "previous_response_not_found")
-        return turn.request()
+        return turn.request(self._limits.values)
 
     def _find_item(self, own: str) -> dict[str, Any] | None:
         return self._memory.find_item(own, self._place, time.monotonic())
@@ -224,10 +235,14 @@ class ResponsesDialect(Dialect):
         turn, answer = found
         match event:
             case Chunk():
-                return _messages(answer.add_text(event))
+                events = answer.add_text(event)
+                if answer.logprobs_bytes - turn.logprobs_bytes > STEP:
+                    events += self._count_logprobs(turn, answer)
+                return _messages(events)
             case ToolCall():
                 return _messages(answer.add_call(event))
             case Started():
+                turn.prompt_tokens = event.prompt_tokens
                 return _messages(answer.start(event.model))
             case Queued() | Loading():
                 return _messages(answer.wait())
@@ -243,6 +258,19 @@ class ResponsesDialect(Dialect):
                 self._end(turn)
                 return _messages(events)
         return ()
+
+    def _count_logprobs(self, turn: Turn, answer: Answer) -> Sequence[ServerEvent]:
+        """Count what has come, or return the events that end a response that is too large."""
+        grown = answer.logprobs_bytes - turn.logprobs_bytes
+        if answer.logprobs_bytes <= MAX_LOGPROBS and self._held.add(turn, grown):
+            turn.logprobs_bytes = answer.logprobs_bytes
+            return ()
+        events = answer.cut(turn.prompt_tokens)
+        self._keep(turn, answer)
+        self._end(turn)
+        self._to_stop.append(Cancel(id=turn.id))
+        self.asks = True
+        return events
 
     def _failed(self, turn: Turn, answer: Answer, event: Failed) -> list[ServerEvent]:
         # Many templates take no conversation that has no question yet. It may still be continued.
@@ -309,7 +337,7 @@ def _error(refused: Refused, stream_id: str | None) -> ErrorEvent:
 
 
 def _prepare(limits: RouteLimits) -> Callable[[Opening], ResponsesDialect]:
-    memory = Memory(limits.kept_bytes, limits.kept_s)
+    memory = Memory(limits.kept, limits.kept_s)
     return lambda opening: ResponsesDialect(opening, limits, memory)
 
 

@@ -5,8 +5,9 @@ own, until that ends. All are forgotten when nobody has used them for a while.
 Rule 2: a response holds the messages of its own turn alone, and its predecessor. So a conversation
 is held once, however often it is continued; a predecessor's messages stay while a successor is
 kept.
-Rule 3: when more than `most_bytes` are held, the client that holds the most loses the response that
-it has not used for the longest time.
+Rule 3: of a conversation, as much of its end can be continued as a client may send in one frame.
+Rule 4: when conversations hold too much, the client that holds the most here loses the response
+that it has not used for the longest time.
 
 Pure: time is an argument.
 """
@@ -21,11 +22,14 @@ from typing import Any
 import msgspec
 
 from gateway.dialects import json_text
+from gateway.dialects.kept_bytes import KeptBytes
+from gateway.dialects.values import in_data
 
 __all__ = ["Kept", "Memory", "Place"]
 
 KEPT_BYTES = 1024  # of a response beside its messages and items, about
 ITEM_BYTES = 256  # of an item beside its content, about
+MAX_BYTES = 8 << 20  # of the part of a conversation that can be continued
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Kept:
     parent: Kept | None
     packed: bytes  # its own messages in JSON
     items: Mapping[str, bytes]  # those of its output in JSON, by their ids
+    values: int  # keys and values in them
     used_at: float  # seconds
     users: int = 0  # the table below, and its successors
 
@@ -57,21 +62,35 @@ class Kept:
         items = sum(ITEM_BYTES + len(item) for item in self.items.values())
         return KEPT_BYTES + len(self.packed) + items
 
-    def messages(self) -> list[dict[str, Any]]:
-        """Return the whole conversation up to its end."""
+    def messages(self, most_values: int) -> tuple[list[dict[str, Any]], bool]:
+        """Return the conversation up to its end, and whether it is whole.
+
+        Of a long one, it is the last turns that have MAX_BYTES and `most_values` together, from
+        their first question on.
+        """
         line: list[Kept] = []
         one: Kept | None = self
+        size = values = 0
         while one is not None:
+            size += len(one.packed)
+            values += one.values
+            if line and (size > MAX_BYTES or values > most_values):
+                break
             line.append(one)
             one = one.parent
-        return [message for one in reversed(line) for message in msgspec.json.decode(one.packed)]
+        told = [message for one in reversed(line) for message in msgspec.json.decode(one.packed)]
+        if one is None:
+            return told, True
+        begin = next((n for n, one in enumerate(told) if one["role"] == "user"), len(told))
+        return told[begin:], False
 
 
 class Memory:
     """The responses that may be continued, of all connections."""
 
-    def __init__(self, most_bytes: int, seconds: float):
-        self._most_bytes = most_bytes
+    def __init__(self, conversations: KeptBytes, seconds: float):
+        self._conversations = conversations
+        conversations.on_excess(self._forget_one)
         self._seconds = seconds
         self._kept: OrderedDict[str, Kept] = OrderedDict()  # the least recently used first
         self._by_client: dict[str | None, OrderedDict[str, Kept]] = {}
@@ -100,9 +119,10 @@ class Memory:
 
         `messages` are its input and its output, `items` those of its output by their ids.
         """
-        packed = json_text.encode(list(messages))
+        said = list(messages)
+        packed, values = json_text.encode(said), in_data(said)
         apart = {name: json_text.encode(item) for name, item in items.items()}
-        kept = Kept(own, place, stream_id, stored, parent, packed, apart, now)
+        kept = Kept(own, place, stream_id, stored, parent, packed, apart, values, now)
         self._by_item.update(dict.fromkeys(apart, kept))
         self._use(kept)
         self._kept[own] = kept
@@ -110,8 +130,7 @@ class Memory:
         if not stored:
             self._of_connection.setdefault(place.connection, set()).add(own)
         self._expire(now)
-        while self.held_bytes > self._most_bytes and self._kept:
-            self.forget(self._next_to_go())
+        self._conversations.reduce()
 
     def find(self, own: str, place: Place, now: float) -> Kept | None:
         """Return a response that may be continued there, None if there is none."""
@@ -161,9 +180,12 @@ class Memory:
                 break
             self.forget(oldest)
 
-    def _next_to_go(self) -> Kept:
+    def _forget_one(self) -> bool:
+        if not self._kept:
+            return False
         most = max(self._by_client, key=lambda client: self._bytes.get(client, 0))
-        return next(iter(self._by_client[most].values()))
+        self.forget(next(iter(self._by_client[most].values())))
+        return True
 
     def _use(self, kept: Kept | None) -> None:
         """Note one use more of a response; the first is one of its predecessor too."""
@@ -186,6 +208,7 @@ class Memory:
     def _hold(self, kept: Kept, sign: int) -> None:
         client, size = kept.place.client, sign * kept.size
         self.held_bytes += size
+        self._conversations.keep(size)
         left = self._bytes.get(client, 0) + size
         if left:
             self._bytes[client] = left

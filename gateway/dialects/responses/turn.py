@@ -37,7 +37,9 @@ class Turn:
     id: str
     stream_id: str | None = None
     previous: str | None = None  # the response that it continues
-    size: int = 0  # bytes of its message that are counted
+    size: int = 0  # bytes that are counted: of its message, of log-probabilities
+    logprobs_bytes: int = 0  # those of the latter
+    prompt_tokens: int = 0  # once it has begun
     create: Create = field(default_factory=Create)
     tools: Tools = NO_TOOLS
     refused: Refused | None = None
@@ -77,11 +79,13 @@ class Turn:
             one_call=self.create.parallel_tool_calls is False,
         )
 
-    def request(self) -> Generate | None:
-        """Return the request for the model, None if it needs none. Raises Refused."""
+    def request(self, most_values: int) -> Generate | None:
+        """Return the request for the model, None if it needs none. Raises Refused.
+
+        `most_values` are those of what it continues.
+        """
         create = self.create
-        earlier = self.parent.messages() if self.parent else ()
-        self.conversation = Conversation(earlier, find=self.find_item)
+        self.conversation = Conversation(self._earlier(most_values), find=self.find_item)
         self.conversation.add_input(create.input)
         whole = self.conversation.messages(create.instructions)
         messages, self.paths = self.shortening.applied_to(*whole)
@@ -101,6 +105,15 @@ class Turn:
             tool_choice=self.tools.called,
             **options,
         )
+
+    def _earlier(self, most_values: int) -> Sequence[dict[str, Any]]:
+        if self.parent is None:
+            return ()
+        earlier, whole = self.parent.messages(most_values)
+        if not whole and self.create.truncation != "auto":
+            said = "the conversation is too long to be continued without `truncation`: `auto`"
+            raise Refused(said, "previous_response_id", "context_length_exceeded")
+        return earlier
 
     def shorten(self) -> bool:
         """Leave out more of the oldest messages from now on; return False if that may not be."""

@@ -35,6 +35,7 @@ def test_what_is_not_json_is_not_a_frame(text):
 def test_a_lone_surrogate_is_written_as_a_question_mark():
     assert json_text.encode(Said("a\ud800")) == b'{"text":"a?"}'
     assert json_text.encode({"\ud800": ("x", 1)}) == b'{"?":["x",1]}'
+    assert json_text.encode({"\ud800": msgspec.Raw(b"[1]")}) == b'{"?":[1]}'
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "[" * 65 + "]" * 65])

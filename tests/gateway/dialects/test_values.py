@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects import values
-from gateway.dialects.values import in_json, in_msgpack, too_deep
+from gateway.dialects.values import in_data, in_json, in_msgpack, too_deep
 
 DATA = st.recursive(
     st.none()
@@ -31,6 +31,11 @@ def size(value):
         case list():
             return 1 + sum(map(size, value))
     return 1
+
+
+@given(DATA)
+def test_decoded_data_is_counted(value):
+    assert in_data(value) == size(value)
 
 
 @given(DATA)

@@ -8,6 +8,7 @@ import json
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from gateway.dialects.chat.dialect import MAX_CONTINUED
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import Generate
 from gateway.server.tokens import Token, Tokens
@@ -467,6 +468,40 @@ async def test_a_message_that_went_on_is_told_again_as_a_whole():
         "tool-output-available",
         *WHOLE[1:4],
     ]
+
+
+async def test_a_message_of_very_many_parts_does_not_go_on():
+    parts = [{"type": "text", "text": "x"}] * (MAX_CONTINUED + 1)
+    turns = [user("hi"), {"id": "m1", "role": "assistant", "parts": parts}]
+    async with running(scripted(Say("x"))) as gateway, chatting(gateway) as client:
+        (error,) = await client.answer(turns)
+        assert "`messages[1].parts`" in error["errorText"]
+        assert text_of(await client.answer([*turns, user("go on")])) == "x"
+
+
+async def test_what_is_continued_counts_until_its_end_and_is_bounded():
+    part = {"type": "text", "text": "y" * 9000}
+    turns = [user("hi"), {"id": "m1", "role": "assistant", "parts": [part]}]
+    provider = scripted(Say("x"), Pause(3600))
+    async with running(provider, request_bytes=80_000, client_share=0.5) as gateway:
+        counted = gateway._generations.unbuilt
+        async with chatting(gateway) as client:
+            first = await client.ask(turns)
+            await client.until_text()
+            assert 9000 < counted.held < 9100
+            (error,) = await client.answer(turns, chat="other")
+            assert error["errorText"].startswith("overloaded: ")
+            assert counted.held < 9100
+            await client.resume()
+            await client.until_text(2)
+            assert 18_000 < counted.held < 18_200
+            await client.resume()
+            assert (await client.receive())["errorText"].startswith("overloaded: ")
+            await client.abort(first)
+            await eventually(lambda: counted.held == 0)
+            await client.ask(turns, chat="other")
+            await eventually(lambda: counted.held > 9000)
+        await eventually(lambda: counted.held == 0)
 
 
 async def test_each_client_resumes_its_own_answers_alone():

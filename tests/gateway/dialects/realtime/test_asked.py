@@ -9,7 +9,7 @@ TOOL = {"type": "function", "name": "f", "description": "F", "parameters": {"typ
 
 def session(**given):
     fields = SessionFields("sess_1", "m")
-    fields.update(given)
+    fields.given = fields.updated(given)
     return fields
 
 
@@ -47,7 +47,8 @@ def test_a_session_shows_what_it_is_set_to():
 
 def test_an_update_changes_what_it_names_and_null_undoes_it():
     fields = session(instructions="a", max_output_tokens=9, tools=[TOOL])
-    fields.update({"instructions": "b", "max_output_tokens": "inf", "tools": None})
+    changes = {"instructions": "b", "max_output_tokens": "inf", "tools": None}
+    fields.given = fields.updated(changes)
     told = shown(fields)
     assert (told["instructions"], told["max_output_tokens"], told["tools"]) == ("b", "inf", [])
 
@@ -72,7 +73,7 @@ def test_an_update_changes_what_it_names_and_null_undoes_it():
 def test_a_field_that_is_refused_is_named_and_changes_nothing(given, param):
     fields = session(instructions="a")
     with pytest.raises(Refused, match=f"`{param}`") as refused:
-        fields.update(given)
+        fields.updated(given)
     assert refused.value.error.param == param
     assert shown(fields) == shown(session(instructions="a"))
 

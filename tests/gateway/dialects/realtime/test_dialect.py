@@ -310,6 +310,36 @@ async def test_what_runs_and_what_is_said_is_counted_until_it_ends():
             await client.add(user("x" * 20_000))
 
 
+async def test_a_client_that_does_not_read_what_it_asks_to_see_is_not_read():
+    async with running(scripted(), kernel_buffer_bytes=1024) as gateway:
+        async with realtime(gateway, max_queue=1, close_timeout=0.1) as client:
+            item, _ = await client.add(user("x" * 300_000))
+            (connection,) = gateway._connections
+            sent = 0
+            while connection._flushed.is_set() or not connection._dialect.waiting_bytes:
+                await client.send("conversation.item.retrieve", item_id=item["id"])
+                await asyncio.sleep(0)
+                sent += 1
+                assert sent < 250, "it is read, whatever waits"
+            assert connection._dialect.waiting_bytes < 3 * 300_000
+            for _ in range(sent):
+                assert (await client.receive())["item"] == item
+
+
+async def test_sessions_are_counted_with_the_conversations():
+    long, kept = "x" * 30_000, None
+    async with running(scripted(), response_bytes=100_000) as gateway:
+        async with realtime(gateway) as client, realtime(gateway) as other:
+            (kept, _) = {one._dialect._kept for one in gateway._connections} | {None}
+            assert (await client.set(instructions=long))["instructions"] == long
+            assert 30_000 < kept.held < 31_000
+            error = await other.refused("session.update", session={"instructions": long})
+            assert (error["type"], error["code"]) == ("server_error", "server_is_overloaded")
+            await client.set(instructions="short")
+            await other.set(instructions=long)
+        await eventually(lambda: kept.held == 0)
+
+
 async def test_tools_of_other_types_are_left_out_and_the_log_says_which(caplog):
     provider = scripted(Say("a"))
     async with running(provider) as gateway, realtime(gateway) as client:

@@ -1,14 +1,15 @@
 import pytest
 
+from gateway.dialects.kept_bytes import KeptBytes
 from gateway.dialects.openai.errors import Refused
-from gateway.dialects.realtime.items import ITEM_BYTES, Items, Room
+from gateway.dialects.realtime.items import ITEM_BYTES, MAX_PARTS, Items
 from tests.gateway.dialects.realtime.clients import output, user
 
 CALL = {"type": "function_call", "name": "f", "call_id": "c", "arguments": "{}"}
 
 
-def conversation(*items, room=None):
-    made = Items(room or Room(1 << 20), "client")
+def conversation(*items, kept=None):
+    made = Items(kept or KeptBytes(1 << 20), "client")
     for item in items:
         made.insert(made.read(item, "item"), None)
     return made
@@ -92,21 +93,53 @@ def test_an_own_input_may_refer_to_items_and_is_not_kept():
 
 
 def test_what_conversations_hold_is_bounded_and_given_back():
-    room = Room(4 * ITEM_BYTES + 4000)
-    items = conversation(user("x" * 1000, id="a"), room=room)
-    held = room.held
+    kept = KeptBytes(4 * ITEM_BYTES + 4000)
+    items = conversation(user("x" * 1000, id="a"), kept=kept)
+    held = kept.held
     with pytest.raises(Refused, match="too much"):
         items.insert(items.read(user("x" * 2000), "item"), None)
-    assert room.held == held
+    assert kept.held == held
     items.append({"id": "m", "type": "message", "content": "x" * 9000})  # the model's own
-    assert room.held > held + 9000
-    assert not room.fits("other", 1)
+    assert kept.held > held + 9000
+    assert not kept.fits("other", 1)
     assert items.replace({"id": "m", "type": "message", "content": ""}) == (True, "a")
     assert items.replace({"id": "n", "type": "message"}) == (False, None)
-    assert room.fits("other", ITEM_BYTES)
+    assert kept.fits("other", ITEM_BYTES)
     items.remove("a")
     items.close()
-    assert (room.held, list(items)) == (0, [])
+    items.append({"id": "late", "type": "message", "content": "x"})
+    assert kept.held == 0
+
+
+def test_so_many_items_and_parts_has_a_conversation_at_most():
+    items = conversation(kept=KeptBytes(8 << 20))
+    many = [{"type": "input_text", "text": "x"}] * (MAX_PARTS - 3)
+    items.insert(items.read(user("x", content=many, id="many"), "item"), None)
+    items.insert(items.read({"type": "function_call", "name": "f"}, "item"), None)
+    for refused in (user("x"), user("x", content=many)):
+        with pytest.raises(Refused, match="too many items"):
+            items.insert(items.read(refused, "item"), None)
+    items.append({"id": "m", "type": "message", "content": many})  # the model's own
+    items.replace({"id": "m", "type": "message", "content": []})
+    items.remove("many")
+    items.insert(items.read(user("x", content=many[:-5]), "item"), None)
+
+
+def test_an_own_input_refers_to_an_item_once():
+    items = conversation(user("a", id="a"))
+    refers = {"type": "item_reference", "id": "a"}
+    with pytest.raises(Refused) as refused:
+        items.read_input([refers, refers], "x")
+    assert refused.value.error.param == "x[1].id"
+
+
+def test_a_call_that_is_deleted_has_no_output_any_more():
+    items = conversation({**CALL, "id": "first"}, {**CALL, "id": "second"})
+    items.remove("first")
+    items.read(output("c", "1"), "item")
+    items.remove("second")
+    with pytest.raises(Refused, match="No tool call"):
+        items.read(output("c", "1"), "item")
 
 
 def test_reasoning_is_not_shown_to_the_client():

@@ -2,9 +2,10 @@ from itertools import count
 
 import msgspec
 
+from gateway.dialects.kept_bytes import KeptBytes
 from gateway.dialects.openai import server_events as of
 from gateway.dialects.openai.answer import Answer
-from gateway.dialects.realtime.items import Items, Room
+from gateway.dialects.realtime.items import Items
 from gateway.dialects.realtime.server_events import Response
 from gateway.dialects.realtime.writer import Writer
 from gateway.protocol.frames import Chunk, Done, Timing, ToolCall, Usage
@@ -19,7 +20,7 @@ class Heard:
 
     def __init__(self, *, inside=True):
         numbers = count()
-        self.items = Items(Room(1 << 20), None) if inside else None
+        self.items = Items(KeptBytes(1 << 20), None) if inside else None
         self.answer = Answer(
             of.Response(id="r", created_at=0, model="m", text={}), None, lambda: 0.0
         )

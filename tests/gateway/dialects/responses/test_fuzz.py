@@ -6,6 +6,7 @@ import random
 import pytest
 
 from gateway.dialects.base import FrameLimits, Opening, RouteLimits
+from gateway.dialects.kept_bytes import KeptBytes
 from gateway.dialects.responses.dialect import ROUTE
 from gateway.protocol.codes import BadFrame, NotAFrame
 from gateway.protocol.frames import Chunk, Done, Ready, Started, Timing, ToolCall, Usage
@@ -52,7 +53,7 @@ GOOD = [
 class Fuzz:
     def __init__(self, seed):
         self.random = random.Random(seed)
-        limits = RouteLimits(FrameLimits(values=2000), generations=3, kept_bytes=20_000)
+        limits = RouteLimits(FrameLimits(values=2000), generations=3, kept=KeptBytes(20_000))
         self.dialect = ROUTE.prepare(limits)(Opening(client="c"))
         self.dialect.greet(READY)
         self.session = Session(default_model="m")

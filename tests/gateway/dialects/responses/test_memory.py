@@ -1,6 +1,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.dialects.kept_bytes import KeptBytes
+from gateway.dialects.responses import memory as module
 from gateway.dialects.responses.memory import ITEM_BYTES, KEPT_BYTES, Memory, Place
 
 HERE, THERE = Place("here", "alice", "a"), Place("there", "alice", "a")
@@ -14,17 +16,23 @@ def keep(memory, own, *, parent=None, place=HERE, stored=True, now=0.0, said=SAI
     return memory.find(own, place, now)
 
 
+def contents(kept):
+    messages, whole = kept.messages(1000)
+    assert whole
+    return [message["content"] for message in messages]
+
+
 def test_a_conversation_is_the_messages_of_its_turns_in_order():
-    memory = Memory(10_000, 60)
+    memory = Memory(KeptBytes(10_000), 60)
     first = keep(memory, "a", said=[{"role": "user", "content": "1"}])
     second = keep(memory, "b", parent=first, said=[{"role": "assistant", "content": "2"}])
     fork = keep(memory, "c", parent=first, said=[{"role": "assistant", "content": "3"}])
-    assert [m["content"] for m in second.messages()] == ["1", "2"]
-    assert [m["content"] for m in fork.messages()] == ["1", "3"]
+    assert contents(second) == ["1", "2"]
+    assert contents(fork) == ["1", "3"]
 
 
 def test_what_is_stored_is_found_on_all_connections_of_its_owner():
-    memory = Memory(10_000, 60)
+    memory = Memory(KeptBytes(10_000), 60)
     keep(memory, "a")
     keep(memory, "b", stored=False)
     assert memory.find("a", THERE, 1)
@@ -35,7 +43,7 @@ def test_what_is_stored_is_found_on_all_connections_of_its_owner():
 
 
 def test_an_item_is_found_where_its_response_is():
-    memory = Memory(20_000, 60)
+    memory = Memory(KeptBytes(20_000), 60)
     first = keep(memory, "a", items=["a1", "a2"])
     keep(memory, "b", stored=False, parent=first, items=["b1"])
     assert memory.find_item("a2", THERE, 1) == {"type": "message", "content": "a2"}
@@ -50,7 +58,7 @@ def test_an_item_is_found_where_its_response_is():
 
 
 def test_a_connection_that_ends_takes_with_it_what_is_not_stored():
-    memory = Memory(10_000, 60)
+    memory = Memory(KeptBytes(10_000), 60)
     keep(memory, "a")
     keep(memory, "b", stored=False)
     keep(memory, "c", stored=False, place=THERE)
@@ -61,7 +69,7 @@ def test_a_connection_that_ends_takes_with_it_what_is_not_stored():
 
 
 def test_what_nobody_uses_is_forgotten():
-    memory = Memory(10_000, 60)
+    memory = Memory(KeptBytes(10_000), 60)
     keep(memory, "a", now=0)
     keep(memory, "b", now=30)
     assert memory.find("a", HERE, 59)
@@ -72,7 +80,7 @@ def test_what_nobody_uses_is_forgotten():
 
 
 def test_the_client_that_holds_most_loses_what_it_used_least():
-    memory = Memory(4 * (KEPT_BYTES + 200), 60)
+    memory = Memory(KeptBytes(4 * (KEPT_BYTES + 200)), 60)
     keep(memory, "m", place=MALLORY)
     for own in "abcd":
         keep(memory, own)
@@ -82,7 +90,7 @@ def test_the_client_that_holds_most_loses_what_it_used_least():
 
 
 def test_a_predecessor_is_held_until_its_successors_are_gone():
-    memory = Memory(1 << 20, 60)
+    memory = Memory(KeptBytes(1 << 20), 60)
     first = keep(memory, "a")
     one = memory.held_bytes
     second = keep(memory, "b", parent=first)
@@ -90,20 +98,59 @@ def test_a_predecessor_is_held_until_its_successors_are_gone():
     memory.forget(first)
     assert not memory.find("a", HERE, 0)
     assert memory.held_bytes == 2 * one
-    assert len(second.messages()) == 2
+    assert len(contents(second)) == 2
     memory.forget(second)
     memory.forget(second)
     assert memory.held_bytes == 0
 
 
 def test_a_predecessor_that_was_forgotten_meanwhile_counts_again():
-    memory = Memory(1 << 20, 60)
+    memory = Memory(KeptBytes(1 << 20), 60)
     first = keep(memory, "a")
     one = memory.held_bytes
     memory.forget(first)
     assert memory.held_bytes == 0
-    assert len(keep(memory, "b", parent=first).messages()) == 2
+    assert len(contents(keep(memory, "b", parent=first))) == 2
     assert memory.held_bytes == 2 * one
+
+
+def test_of_a_long_conversation_the_last_turns_are_told_from_a_question_on():
+    memory, last = Memory(KeptBytes(1 << 24), 60), None
+    for turn in range(4):
+        said = [
+            {"role": "tool", "content": "0", "tool_call_id": "c"},
+            {"role": "user", "content": f"ask {turn}"},
+            {"role": "assistant", "content": f"say {turn}"},
+        ]
+        last = keep(memory, f"r{turn}", parent=last, said=said)
+    values = last.values
+    assert values == 1 + 3 * 5 + 2
+    told, whole = last.messages(4 * values)
+    assert (len(told), whole) == (12, True)
+    told, whole = last.messages(3 * values)
+    assert ([one["content"] for one in told][:3], whole) == (["ask 1", "say 1", "0"], False)
+    assert len(last.messages(1)[0]) == 2, "the last turn in any case"
+
+
+def test_a_conversation_that_has_too_many_bytes_is_not_told_as_a_whole():
+    memory = Memory(KeptBytes(1 << 26), 60)
+    large = [{"role": "user", "content": "x" * (module.MAX_BYTES // 2)}]
+    first = keep(memory, "a", said=large)
+    second = keep(memory, "b", parent=first, said=large)
+    assert second.messages(1000) == (large, False)
+
+
+def test_conversations_elsewhere_take_what_is_not_used():
+    kept = KeptBytes(4 * (KEPT_BYTES + 200))
+    memory = Memory(kept, 60)
+    for own in "abc":
+        keep(memory, own)
+    kept.need("m", 2 * KEPT_BYTES)
+    kept.reduce()
+    assert [bool(memory.find(own, HERE, 0)) for own in "abc"] == [False, True, True]
+    kept.need("m", 9 * KEPT_BYTES)
+    kept.reduce()
+    assert len(memory) == 0
 
 
 STEPS = st.lists(
@@ -122,7 +169,7 @@ STEPS = st.lists(
 def test_no_more_is_held_than_allowed_and_nothing_remains(steps):
     most, now, kept = 6 * (KEPT_BYTES + ITEM_BYTES + 200), 0.0, {}
     places = [Place(n, "o", "c" if n else None) for n in range(3)]
-    memory = Memory(most, 100)
+    memory = Memory(KeptBytes(most), 100)
     for number, (step, which, where, stored) in enumerate(steps):
         found = memory.find(f"r{which}", places[where], now)
         match step:

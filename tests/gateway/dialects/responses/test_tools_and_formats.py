@@ -7,7 +7,7 @@ import pytest
 
 from provider.scripted import Call, Reason, Say, ScriptedProvider
 from tests.gateway.dialects.responses.clients import kinds, responding, text_of
-from tests.support.servers import running
+from tests.support.servers import eventually, running
 
 ADD = {
     "type": "function",
@@ -111,6 +111,24 @@ async def test_a_schema_at_fault_is_named(provider):
     async with running(provider) as gateway, responding(gateway) as client:
         (error,) = await client.create("hi", text={"format": form})
     assert error["error"]["param"].startswith("text.format")
+
+
+async def test_a_response_is_cut_where_its_log_probabilities_take_too_much():
+    provider = ScriptedProvider(tokens_per_second=None)
+    async with running(provider, request_bytes=400_000, client_share=0.5) as gateway:
+        counted = gateway._generations.unbuilt
+        async with responding(gateway) as client:
+            included = {"include": ["message.output_text.logprobs"], "top_logprobs": 20}
+            events = await client.create("100000", **included)
+            end = events[-1]["response"]
+            assert (events[-1]["type"], end["status"]) == ("response.incomplete", "incomplete")
+            assert end["incomplete_details"] == {"reason": "max_output_tokens"}
+            (part,) = end["output"][0]["content"]
+            told = [one for e in events if "delta" in e for one in e["logprobs"]]
+            assert 40 < len(told) == end["usage"]["output_tokens"] < 200
+            assert part["logprobs"] == told
+            assert "".join(one["token"] for one in told) == part["text"]
+            await eventually(lambda: not (provider.live or counted.held))
 
 
 async def test_log_probabilities_are_there_if_they_are_included(provider):

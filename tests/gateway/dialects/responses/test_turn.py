@@ -27,7 +27,7 @@ def test_a_request_has_the_whole_prompt_and_all_options():
         tool_choice="required",
         max_output_tokens=5,
     )
-    request = turn.request()
+    request = turn.request(1000)
     assert (request.id, request.model, request.max_tokens) == ("resp_1", "m", 5)
     assert [message["content"] for message in request.messages] == ["Be brief.", "hi"]
     assert request.tools == [{"type": "function", "name": "f"}]
@@ -46,14 +46,14 @@ def test_an_earlier_item_may_be_referred_to():
 
 
 def test_what_only_prepares_asks_for_one_token_at_the_end_of_its_prompt():
-    request = asked(input="hi", generate=False, max_output_tokens=50).request()
+    request = asked(input="hi", generate=False, max_output_tokens=50).request(1000)
     assert (request.max_tokens, request.stream) == (1, False)
-    assert asked(generate=False).request() is None
+    assert asked(generate=False).request(1000) is None
 
 
 def test_nothing_to_answer_is_refused():
     with pytest.raises(Refused, match="nothing to answer"):
-        asked(input=[]).request()
+        asked(input=[]).request(1000)
 
 
 def test_a_response_says_what_was_asked():
@@ -98,9 +98,9 @@ def long(count, truncation="auto"):
 
 def test_a_prompt_is_shortened_from_its_oldest_message_until_only_the_last_question_is_left():
     turn, prompts = long(9), []
-    turn.request()
+    turn.request(1000)
     while turn.shorten():
-        prompts.append([message["content"] for message in turn.request().messages])
+        prompts.append([message["content"] for message in turn.request(1000).messages])
         assert turn.paths[1] == f"input[{prompts[-1][1]}]"
     assert prompts[0] == ["Be brief.", "2", "3", "4", "5", "6", "7", "8"]
     assert prompts[-1] == ["Be brief.", "8"]
@@ -111,11 +111,11 @@ def test_a_tool_loop_is_not_torn_apart():
     call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
     output = {"type": "function_call_output", "call_id": "c", "output": "1"}
     turn = asked(input=[{"content": "a", "role": "user"}, call, output], truncation="auto")
-    turn.request()
+    turn.request(1000)
     assert not turn.shorten()
 
 
 def test_a_prompt_is_not_shortened_unless_that_is_asked_for():
     turn = long(9, "disabled")
-    turn.request()
+    turn.request(1000)
     assert not turn.shorten()
