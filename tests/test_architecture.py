@@ -3,38 +3,20 @@
 import ast
 import functools
 import re
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from gateway.configuration.settings import Settings
-from gateway.configuration.sources import settings
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.frames import ClientFrame, ServerFrame
 from gateway.server.limits import ENFORCERS
-from provider.settings import EngineSettings
-from tests.support.diagrams import PAGE, ROOT, renewed, state_diagram
+from tests.support.diagrams import PAGE, ROOT, RUNNING, limits, renewed, state_diagram
 
 TEXT = PAGE.read_text(encoding="utf-8")
 PROSE = re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL)
 NAMES = re.findall(r"`([^`]+)`", PROSE)
 SOURCES = [*ROOT.glob("gateway/**/*.py"), *ROOT.glob("provider/**/*.py")]
-# Limits are the settings of these groups, and all engine settings except NO_LIMITS.
-GROUPS = {"Limits", "Timeouts"}
-NO_LIMITS = {
-    "dequantise",
-    "draft_tokens",
-    "few_shapes",
-    "kv_bits",
-    "kv_group_size",
-    "prefix_cache_dir",
-    "quantized_kv_start",
-    "warmup",
-}
-LIMITS = {setting.name for setting in settings(Settings) if setting.group in GROUPS} | {
-    setting.name for setting in fields(EngineSettings) if setting.name not in NO_LIMITS
-}
+LIMITS = {setting.name for setting in limits()}
 
 
 @functools.cache
@@ -87,8 +69,19 @@ def test_a_name_that_is_named_is_defined(name):
         assert member in members[first]
 
 
-def test_generated_sections_are_as_the_code():
-    assert renewed(TEXT) == TEXT, "run `python -m tests.support.diagrams --write`"
+@pytest.mark.parametrize("page", [PAGE, RUNNING], ids=lambda page: page.name)
+def test_generated_sections_are_as_the_code(page):
+    text = page.read_text(encoding="utf-8")
+    assert "<!-- generated: " in text
+    assert renewed(text) == text, "run `python -m tests.support.diagrams --write`"
+
+
+def test_every_setting_that_bounds_something_stands_with_its_reason_where_operators_look():
+    said = RUNNING.read_text(encoding="utf-8")
+    assert {setting.field.name for setting in limits()} >= ENFORCERS.keys()
+    for setting in limits():
+        [row] = [line for line in said.splitlines() if line.startswith(f"| `{setting.flag}` |")]
+        assert len(row.split("|")[3].split()) > 3, row
 
 
 def test_a_diagram_has_every_way_of_its_table():

@@ -172,16 +172,18 @@ class Settings:
     )
     resume_total_bytes: int = _setting(
         64 << 20,
-        "frames kept of all resumable generations whose client is away: of those that have ended, "
-        "and of those that go on",
+        "frames kept of all resumable generations: of those whose client is there, which keep "
+        "fewer beyond its share, as much of those that go on without it, and as much of those "
+        "that have ended, where the client that holds the most loses its oldest",
         "Limits",
         min=0,
     )
     response_bytes: int = _setting(
         64 << 20,
-        "conversations kept for `previous_response_id` on /v1/responses, of all clients, of whom "
-        "the one that has the most loses its oldest; 64 MiB are a thousand of 16,000 tokens. "
-        "Conversations on /v1/realtime may hold as much, too",
+        "conversations of all clients: those on /v1/realtime, of which a client may have half of "
+        "what others leave, and beside them those kept for `previous_response_id` on "
+        "/v1/responses, where the client that has the most loses its oldest; 64 MiB are a thousand "
+        "of 16,000 tokens",
         "Limits",
         min=0,
     )
@@ -277,8 +279,9 @@ class Settings:
     )
     outbox_total_bytes: int = _setting(
         64 << 20,
-        "text that waits for all slow clients together; each has a quarter of what is left of it "
-        "at most, so that those who come late have as much as the others",
+        "text that waits for all clients together: for slow ones, each of which has a quarter of "
+        "what is left at most, so that those who come late have as much as the others, and in "
+        "answers that are not streamed, which end as `overloaded` beyond a client's share",
         "Limits",
         min=1,
     )

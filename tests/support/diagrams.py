@@ -1,4 +1,4 @@
-"""The parts of ARCHITECTURE.md that are made from the code: its diagrams and its table of packages.
+"""The parts of pages that are made from the code: diagrams, tables of packages and of limits.
 
 `python -m tests.support.diagrams --write` writes them; a test compares them.
 """
@@ -8,11 +8,27 @@ import re
 import sys
 from pathlib import Path
 
+from gateway.configuration.settings import Settings
+from gateway.configuration.sources import settings
 from gateway.protocol import generation
 from provider.engine import run_states
+from provider.settings import EngineSettings
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "ARCHITECTURE.md"
+RUNNING = ROOT / "gateway" / "RUNNING.md"
+# The settings that bound something are those of these groups, but for some of the engine.
+GROUPS = {"Limits", "Timeouts", "Engine"}
+NO_LIMITS = {
+    "dequantise",
+    "draft_tokens",
+    "few_shapes",
+    "kv_bits",
+    "kv_group_size",
+    "prefix_cache_dir",
+    "quantized_kv_start",
+    "warmup",
+}
 SECTION = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -57,11 +73,26 @@ def packages():
     return "\n".join(rows)
 
 
+def limits():
+    """Return the settings that bound something."""
+    found = settings(Settings, EngineSettings)
+    return [one for one in found if one.group in GROUPS and one.name not in NO_LIMITS]
+
+
+def table_of_limits():
+    """Return every setting that bounds something, with its default and its reason."""
+    rows = ["| setting | default | what it bounds |", "|---|---|---|"]
+    for one in limits():
+        rows.append(f"| `{one.flag}` | {one.default or 'none'} | {one.why} |")
+    return "\n".join(rows)
+
+
 def sections():
     """Return what each generated section holds, by its name."""
     return {
         "packages": packages(),
         "generation": state_diagram(generation.State.QUEUED, generation.TRANSITIONS),
+        "limits": table_of_limits(),
         "run": state_diagram(run_states.RunState.POSTED, run_states.TRANSITIONS),
     }
 
@@ -73,8 +104,9 @@ def renewed(page):
 
 
 if __name__ == "__main__":
-    page = PAGE.read_text(encoding="utf-8")
-    if "--write" in sys.argv:
-        PAGE.write_text(renewed(page), encoding="utf-8")
-    else:
-        print(renewed(page))
+    for path in (PAGE, RUNNING):
+        page = path.read_text(encoding="utf-8")
+        if "--write" in sys.argv:
+            path.write_text(renewed(page), encoding="utf-8")
+        else:
+            print(renewed(page))
