@@ -27,7 +27,7 @@ from tests.bench.attack.gateways import (
     write_tokens,
 )
 from tests.bench.attack.hostile import GONE, Socket, generate, get
-from tests.bench.attack.judging import Check, answers_right, told
+from tests.bench.attack.judging import Check, answers_right, told, told_only
 from tests.bench.attack.polite import (
     Question,
     Watch,
@@ -216,6 +216,24 @@ async def text_for_all(bench):
     most = 1 + answers.get("stalled", 0) * 13_440 / MIB
     holds = 0.5 <= max(waited) <= most
     return [Check("waits", f"{max(waited):.1f} MiB", holds, f"0.5 to {most:.1f} MiB")]
+
+
+@untimed("counting", "40 answers of a script that are not streamed, where 1 MiB may wait")
+async def answers_for_all(bench):
+    served = await start(*SCRIPTED, *BRIEF, "--outbox-total-bytes", MIB)
+    async with ending(served):
+        attacker = await Attacker.ready("log_probabilities", served, 5.0)
+        attack = asyncio.create_task(attacker.attack())
+        waited = []
+        while not attack.done():
+            waited.append(await waiting_text(served) / MIB)
+            await asyncio.sleep(0.2)
+        answers = await attack
+    most = max(waited)
+    return [
+        Check("held", f"{most:.2f} MiB", 0.2 <= most <= 0.75, "0.2 to 0.75 MiB, of a client"),
+        told_only(answers, "overloaded", "stop"),
+    ]
 
 
 @untimed("counting", "400 connections that send nothing, where the process may have 256 files")

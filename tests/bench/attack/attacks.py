@@ -520,6 +520,31 @@ def unread_nonces(target):
 
 
 @attack
+def unread_items(target):
+    """Items of 2 MiB on eight connections of Realtime, asked for 250 times, and never read."""
+    text = {"type": "input_text", "text": "x" * (2 * MIB)}
+    item = {"type": "message", "id": "large", "role": "user", "content": [text]}
+    create = framed(msgspec.json.encode({"type": "conversation.item.create", "item": item}))
+    retrieve = framed(b'{"type":"conversation.item.retrieve","item_id":"large"}')
+
+    async def one(told):
+        with suppress(*GONE):
+            socket = await Socket.open(target, protocol="realtime", path="/v1/realtime")
+            async with asyncio.timeout_at(target.deadline()):
+                await socket.send(create)
+                told["items sent"] += 1
+                for _ in range(250):
+                    await socket.send(retrieve)
+                    told["asked for"] += 1
+                await asyncio.sleep(target.seconds)
+
+    async def run(told):
+        await asyncio.gather(*(one(told) for _ in range(8)))
+
+    return run
+
+
+@attack
 def begun_frames(target):
     """All but the last bytes of 24 frames of 8 MiB, half of them with another token."""
     begun = framed(b'{"type":"ping","nonce":"' + b"x" * (8 * MIB - 64) + b'"}')[:-64]

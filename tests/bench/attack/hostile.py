@@ -75,6 +75,7 @@ class Socket:
         compressed=False,
         headers=(),
         address="127.0.0.1",
+        path="/v1/stream",
     ):
         """Connect from an address and upgrade. Raises one of GONE if that is refused."""
         reader, writer = await asyncio.open_connection(
@@ -92,7 +93,7 @@ class Socket:
         }
         if compressed:
             given["Sec-WebSocket-Extensions"] = "permessage-deflate; client_no_context_takeover"
-        writer.write(_request("/v1/stream", given))
+        writer.write(_request(path, given))
         status = await reader.readline()
         if b" 101 " not in status:
             writer.transport.abort()

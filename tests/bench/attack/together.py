@@ -167,6 +167,13 @@ async def unread_nonces(bench):
     return [*beside(quiet, seen, share=BESIDE_A_FLOOD, memory=256), told(answers)]
 
 
+@case("counting", "items of 2 MiB on 8 connections of Realtime, asked for 250 times and never read")
+async def unread_items(bench):
+    quiet, seen, answers = await bench.under(SCRIPTED, "unread_items")
+    # Of each: the item, what waits of its first two events, and two answers that show it.
+    return [*beside(quiet, seen, share=BESIDE_A_FLOOD, memory=192), told(answers)]
+
+
 @case("counting", "24 frames of 8 MiB but for their last bytes, with two tokens")
 async def begun_frames(bench):
     quiet, seen, answers = await bench.under(
