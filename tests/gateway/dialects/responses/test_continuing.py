@@ -261,6 +261,8 @@ async def test_an_item_of_an_earlier_answer_is_referred_to_by_its_id():
             again = (await ended(client, "hi", store=False))["output"][1]
             await ended(client, [refer(again)])
             assert said(provider) == ["I look."]
+            (twice,) = await client.create([refer(again), refer(again)])
+            assert twice["error"]["param"] == "input[1].id"
         async with responding(gateway) as client:
             (error,) = await client.create([asked, refer(again)])
     assert (error["status"], error["error"]["code"]) == (404, "item_not_found")
