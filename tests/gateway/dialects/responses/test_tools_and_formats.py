@@ -159,6 +159,7 @@ async def test_an_image_for_a_model_that_reads_text_is_refused(provider):
     url = "data:image/png;base64,iVBORw0KGgo="
     items = [{"role": "user", "content": [{"type": "input_image", "image_url": url}]}]
     async with running(provider) as gateway, responding(gateway) as client:
+        await client.create("hi", max_output_tokens=1)  # loads the model, of which there are events
         (error,) = await client.create(items)
     assert (error["status"], error["error"]["code"]) == (400, "unsupported_value")
     assert "reads text, not images" in error["error"]["message"]

@@ -40,9 +40,9 @@ def test_a_request_has_the_whole_prompt_and_all_options():
 def test_an_earlier_item_may_be_referred_to():
     turn = asked(input=[{"type": "item_reference", "id": "msg_1"}])
     with pytest.raises(Refused, match="'msg_1' not found"):
-        turn.request()
+        turn.request(1000)
     turn.find_item = {"msg_1": {"role": "user", "content": "hi"}}.get
-    assert turn.request().messages == [{"role": "user", "content": "hi"}]
+    assert turn.request(1000).messages == [{"role": "user", "content": "hi"}]
 
 
 def test_what_only_prepares_asks_for_one_token_at_the_end_of_its_prompt():
