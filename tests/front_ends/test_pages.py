@@ -17,7 +17,11 @@ APPS = ("plain", "react", "vue", "svelte", "worker", *LAZY)
 FIREFOX = [("firefox", "plain"), ("firefox", "react")]
 IN_BROWSERS = [*(("chromium", app) for app in APPS), *FIREFOX]
 KEPT = [("chromium", app) for app in ("plain", "react", "ai-sdk")]
-SOURCES = {"react": "App.jsx", "ai-sdk": "App.jsx", "vue": "App.vue", "svelte": "App.svelte"}
+SOURCES = {
+    **dict.fromkeys(("react", "ai-sdk", "tanstack"), "App.jsx"),
+    "vue": "App.vue",
+    "svelte": "App.svelte",
+}
 NUMBERS = " ".join(map(str, range(20)))
 pytestmark = [pytest.mark.front_ends, pytest.mark.browser]
 
