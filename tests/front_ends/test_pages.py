@@ -16,7 +16,7 @@ LAZY = ("next", "ai-sdk", "tanstack", "assistant-ui")
 APPS = ("plain", "react", "vue", "svelte", "worker", *LAZY)
 FIREFOX = [("firefox", "plain"), ("firefox", "react")]
 IN_BROWSERS = [*(("chromium", app) for app in APPS), *FIREFOX]
-KEPT = [("chromium", app) for app in ("plain", "react", "ai-sdk")]
+KEPT = [("chromium", app) for app in ("plain", "react", "ai-sdk", "assistant-ui")]
 SOURCES = {
     **dict.fromkeys(("react", "ai-sdk", "tanstack"), "App.jsx"),
     "vue": "App.vue",

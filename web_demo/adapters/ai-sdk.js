@@ -8,7 +8,7 @@
  * `keep_on_close`, `useChat({ id, transport, resume: true })` goes on with an answer when its page is loaded again.
  */
 
-import { answerTurns, clientOf, createTickets, parsed, resumedEvents, streamOf, userTurn } from "./shared.js";
+import { answerTurns, clientOf, createKeeper, parsed, resumedEvents, streamOf, userTurn } from "./shared.js";
 
 /**
  * @import { ChatTransport, FinishReason, UIMessage, UIMessageChunk } from "ai"
@@ -39,8 +39,8 @@ export class GatewayTransport {
     this.#client = clientOf(gateway);
     this.#fields = fields;
     this.#metadata = messageMetadata;
-    /** @type {ReturnType<typeof createTickets<Kept>>} */
-    this.#tickets = createTickets(storage);
+    /** @type {ReturnType<typeof createKeeper<Kept>>} */
+    this.#tickets = createKeeper(storage);
   }
 
   /**

@@ -5,21 +5,32 @@
  *     const runtime = useLocalRuntime(model);
  *
  * Stopping a run stops the model. Tools with `execute` run in the page, and the model goes on with their results;
- * others wait for `addResult`.
+ * others wait for `addResult`. With `keep_on_close` and the model's `history`, a thread is there again when its page
+ * is loaded again, and its running answer goes on:
+ *
+ *     const runtime = useLocalRuntime(model, { adapters: { history: model.history } });
  */
 
 import { runTools } from "../tool_loop.js";
-import { answerTurns, clientOf, parsed, userTurn } from "./shared.js";
+import { answerTurns, clientOf, createKeeper, parsed, userTurn } from "./shared.js";
 
 /**
- * @import { ChatModelAdapter, ChatModelRunOptions, ChatModelRunResult, ModelContext } from "@assistant-ui/react"
- * @import { Message, Result, ToolCall } from "../client.js"
+ * @import {
+ *   ChatModelAdapter, ChatModelRunOptions, ChatModelRunResult, ExportedMessageRepository, ModelContext,
+ *   ThreadHistoryAdapter
+ * } from "@assistant-ui/react"
+ * @import { Client, GatewayError, Message, Result, Ticket, ToolCall } from "../client.js"
  * @import { Tool, ToolRunEvent } from "../tool_loop.js"
- * @import { Fields, File, Gateway, Shown } from "./shared.js"
+ * @import { Fields, File, Gateway, Shown, Store } from "./shared.js"
  * @typedef {ChatModelRunOptions["messages"][number]} ThreadMessage
  * @typedef {ThreadMessage["content"][number]} ThreadPart
  * @typedef {Extract<ThreadPart, {type: "tool-call"}>} CallPart
  * @typedef {NonNullable<ChatModelRunResult["content"]>[number]} AnswerPart
+ * @typedef {ExportedMessageRepository["messages"][number]} Item A message of a thread, with its parent's id
+ * @typedef {{ticket: Ticket, parentId: string | null, before: readonly AnswerPart[]}} Kept An answer that another page
+ *   may resume; `parentId` is of the message before its own, and `before` are the parts that its own had already
+ * @typedef {Fields & {id?: string, storage?: Store}} ModelOptions `id` names the thread whose `history` this is.
+ *   `storage` keeps what a reload needs; by default it is the page's sessionStorage
  */
 
 /** @type {Record<Result["finishReason"], NonNullable<ChatModelRunResult["status"]>>} */
@@ -31,42 +42,121 @@ const STATUSES = {
 };
 
 /**
- * Return a model that asks a gateway. Settings of the model context take precedence over `fields`.
+ * Return a model that asks a gateway, and the history of one thread. Settings of the model context take precedence
+ * over the fields of `options`.
  *
  * @param {Gateway} gateway
- * @param {Fields} [fields] what is asked for with each answer
- * @returns {ChatModelAdapter}
+ * @param {ModelOptions} [options] fields of each request, and what is kept
+ * @returns {ChatModelAdapter & {history: ThreadHistoryAdapter}}
  */
-export function gatewayModel(gateway, { tools: _, ...fields } = {}) {
+export function gatewayModel(gateway, { tools: _, id = "thread", storage, ...fields } = {}) {
   const client = clientOf(gateway);
-  return {
-    async *run({ messages, abortSignal: signal, context, unstable_getMessage }) {
-      // The answer itself is there when it goes on with a result that the page has added.
-      const all = conversation([...messages, unstable_getMessage()], context.system);
-      const tools = toolsOf(context);
-      const run = runTools(client, { ...fields, ...settingsOf(context), ...all, tools, signal });
-      /** @type {AnswerPart[]} */
-      let content = [];
-      try {
-        for await (const event of run.events()) {
-          const more = changed(content, event);
-          if (more !== content) yield { content: more };
-          content = more;
+  /** @type {ReturnType<typeof createKeeper<Kept>>} */
+  const tickets = createKeeper(storage);
+
+  /**
+   * Yield an answer as the runtime takes it; of one that is resumed, from its beginning.
+   * @param {ChatModelRunOptions} options @param {Kept} [kept]
+   * @returns {AsyncGenerator<ChatModelRunResult, void>}
+   */
+  async function* answer({ messages, abortSignal: signal, context, unstable_getMessage }, kept) {
+    // The answer itself is there when it goes on with a result that the page has added.
+    const message = unstable_getMessage();
+    const before = kept?.before ?? /** @type {readonly AnswerPart[]} */ (message.content);
+    const known = /** @type {ThreadMessage} */ ({ ...message, content: before });
+    const all = conversation([...messages, known], context.system);
+    const asked = { ...fields, ...settingsOf(context), ...all, tools: toolsOf(context), signal };
+    const run = runTools(kept ? resuming(client, kept.ticket) : client, asked);
+    /** @type {readonly AnswerPart[]} */
+    let content = kept ? before : [];
+    let lost = false;
+    try {
+      for await (const event of run.events()) {
+        if (event.type === "progress" && "started" in event.progress && run.ticket && fields.keep_on_close) {
+          const parentId = messages.at(-1)?.id ?? null;
+          tickets.keep(id, { ticket: run.ticket, parentId, before: kept ? content : [...before, ...content] });
         }
-        const { finishReason, usage, timing, model } = await run.result;
-        const steps = [{ usage: { inputTokens: usage.prompt_tokens, outputTokens: usage.completion_tokens } }];
-        yield { content, status: STATUSES[finishReason], metadata: { steps, custom: { usage, timing, model } } };
-      } catch (caught) {
-        const error = /** @type {Error} */ (caught);
-        if (error.name === "AbortError") throw error;
-        // Thrown, it would be an unhandled rejection of the runtime too.
-        yield { content, status: { type: "incomplete", reason: "error", error: error.message } };
+        const more = changed(content, event);
+        if (more !== content) yield { content: more };
+        content = more;
       }
+      const { finishReason, usage, timing, model } = await run.result;
+      const steps = [{ usage: { inputTokens: usage.prompt_tokens, outputTokens: usage.completion_tokens } }];
+      yield { content, status: STATUSES[finishReason], metadata: { steps, custom: { usage, timing, model } } };
+    } catch (caught) {
+      const error = /** @type {GatewayError} */ (caught);
+      lost = error.code === "connection_lost";
+      if (error.name === "AbortError") throw error;
+      // Thrown, it would be an unhandled rejection of the runtime too.
+      yield { content, status: { type: "incomplete", reason: "error", error: error.message } };
+    } finally {
+      // A later answer may have been begun.
+      if (!lost && tickets.kept(id)?.ticket.id === run.ticket?.id) tickets.forget(id);
+    }
+  }
+
+  return {
+    run: (options) => answer(options),
+    history: {
+      ...createThread(`${id}:messages`, storage, () => tickets.kept(id)),
+      resume: (options) => answer(options, tickets.kept(id)),
     },
   };
 }
 
-/** Return an answer's content after an event. @param {AnswerPart[]} content @param {ToolRunEvent} event */
+/**
+ * Return a client whose first answer is one that is resumed.
+ * @param {Client} client @param {Ticket} ticket
+ * @returns {Pick<Client, "generate">}
+ */
+function resuming(client, ticket) {
+  let first = true;
+  return {
+    generate(request) {
+      if (!first) return client.generate(request);
+      first = false;
+      return client.resume(ticket, request);
+    },
+  };
+}
+
+/**
+ * Return what keeps the messages of a thread.
+ * @param {string} id @param {Store | undefined} storage
+ * @param {() => Kept | undefined} resumable the answer that is to be resumed, if there is one
+ * @returns {ThreadHistoryAdapter}
+ */
+function createThread(id, storage, resumable) {
+  /** @type {ReturnType<typeof createKeeper<Item[]>>} */
+  const keeper = createKeeper(storage);
+  const items = () => keeper.kept(id) ?? [];
+
+  /** @param {Item} item */
+  async function put(item) {
+    const before = items();
+    const index = before.findIndex(({ message }) => message.id === item.message.id);
+    keeper.keep(id, index < 0 ? [...before, item] : before.with(index, item));
+  }
+
+  return {
+    async load() {
+      const messages = items().map(({ message, ...item }) => {
+        const createdAt = new Date(message.createdAt); // in JSON it is a text
+        return { ...item, message: { ...message, createdAt } };
+      });
+      const kept = resumable();
+      return { messages, ...(kept ? { headId: kept.parentId, unstable_resume: true } : {}) };
+    },
+    append: put,
+    update: put,
+    async delete(gone) {
+      const ids = gone.map(({ message }) => message.id);
+      keeper.keep(id, items().filter(({ message }) => !ids.includes(message.id)));
+    },
+  };
+}
+
+/** Return an answer's content after an event. @param {readonly AnswerPart[]} content @param {ToolRunEvent} event */
 function changed(content, event) {
   switch (event.type) {
     case "text":
@@ -85,7 +175,7 @@ function changed(content, event) {
   }
 }
 
-/** @param {AnswerPart[]} content @param {ToolCall} call @param {{result?: unknown}} more @returns {AnswerPart[]} */
+/** @param {readonly AnswerPart[]} content @param {ToolCall} call @param {{result?: unknown}} more @returns {AnswerPart[]} */
 function withCall(content, call, more) {
   const { id: toolCallId, name: toolName, arguments: argsText } = call;
   const failed = call.error ? { result: { error: call.error }, isError: true } : {};

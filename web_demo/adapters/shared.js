@@ -88,11 +88,11 @@ export function parsed(text) {
 }
 
 /**
- * Return what keeps the tickets of running answers, so that the page can resume them when it is loaded again.
+ * Return what keeps values as JSON, such as the tickets of running answers, for the page when it is loaded again.
  * @template T
  * @param {Store} [storage] the page's sessionStorage by default; without one nothing is kept
  */
-export function createTickets(storage = globalThis.sessionStorage) {
+export function createKeeper(storage = globalThis.sessionStorage) {
   /** @param {string} id */
   const keyOf = (id) => `mlx-gateway:${id}`;
   return {

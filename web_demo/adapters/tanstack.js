@@ -9,7 +9,7 @@
  */
 
 import { convertMessagesToModelMessages, EventType } from "@tanstack/ai/client";
-import { clientOf, createTickets, parsed, resultText, resumedEvents, userTurn } from "./shared.js";
+import { clientOf, createKeeper, parsed, resultText, resumedEvents, userTurn } from "./shared.js";
 
 /**
  * @import { ConnectConnectionAdapter } from "@tanstack/ai-client"
@@ -32,8 +32,8 @@ const REASONS = { stop: "stop", length: "length", tool_calls: "tool_calls", canc
  */
 export function gatewayConnection(gateway, { storage, ...fields } = {}) {
   const client = clientOf(gateway);
-  /** @type {ReturnType<typeof createTickets<{ticket: Ticket, threadId: string}>>} */
-  const tickets = createTickets(storage);
+  /** @type {ReturnType<typeof createKeeper<{ticket: Ticket, threadId: string}>>} */
+  const tickets = createKeeper(storage);
   return {
     async *connect(messages, data = {}, signal, context) {
       const tools = context?.clientTools?.map(({ name, description, parameters }) => ({

@@ -11,7 +11,8 @@ import {
 import { gatewayModel } from "mlx-gateway-client/assistant-ui";
 import { gateway } from "../gateway.js";
 
-const model = gatewayModel(gateway);
+const model = gatewayModel(gateway, { keep_on_close: true });
+const adapters = { history: model.history };
 const page_title = {
   type: "frontend",
   description: "Tell the title of this page.",
@@ -24,7 +25,7 @@ const parts = { Text: ({ text }) => text };
 
 export function App() {
   return (
-    <AssistantRuntimeProvider runtime={useLocalRuntime(model)} config={config}>
+    <AssistantRuntimeProvider runtime={useLocalRuntime(model, { adapters })} config={config}>
       <h1>assistant-ui</h1>
       <ComposerPrimitive.Root>
         <ComposerPrimitive.Input aria-label="Message" />

@@ -73,6 +73,7 @@ export function WithTanStack() {
 export function WithAssistantUi() {
   // @ts-expect-error a misspelt field
   gatewayModel("http://127.0.0.1:8765", { topp: 1 });
-  const runtime = useLocalRuntime(gatewayModel("http://127.0.0.1:8765", { top_p: 0.9 }));
+  const model = gatewayModel("http://127.0.0.1:8765", { id: "first", top_p: 0.9, keep_on_close: true });
+  const runtime = useLocalRuntime(model, { adapters: { history: model.history } });
   return <AssistantRuntimeProvider runtime={runtime}>…</AssistantRuntimeProvider>;
 }

@@ -1,10 +1,12 @@
 """The model, called as assistant-ui's local runtime calls it, and under that runtime."""
 
+import asyncio
+
 import pytest
 
 from provider.interface import GenerationError
-from provider.scripted import Fail, Pause, Reason, Say
-from tests.support.servers import eventually
+from provider.scripted import Call, Fail, Gate, Pause, Reason, Say
+from tests.support.servers import eventually, get
 from tests.web_demo.conftest import adding, scripted_gateway
 from tests.web_demo.npm.conftest import assert_the_call_was_answered, in_app
 
@@ -17,12 +19,13 @@ THREAD = """
 import { createElement } from "react";
 import { create } from "react-test-renderer";
 import { AssistantRuntimeProvider, useAssistantTool, useLocalRuntime } from "@assistant-ui/react";
+import { connect } from "mlx-gateway-client";
 import { gatewayModel } from "mlx-gateway-client/assistant-ui";
 
 console.error = () => {}; // the renderer says that it is for tests
 let runtime;
-function App({ fields, tools }) {
-    runtime = useLocalRuntime(gatewayModel(url, fields));
+function App({ model, tools }) {
+    runtime = useLocalRuntime(model, { adapters: { history: model.history } });
     const children = tools.map((tool) => createElement(Tool, { key: tool.toolName, tool }));
     return createElement(AssistantRuntimeProvider, { runtime }, ...children);
 }
@@ -31,7 +34,8 @@ function Tool({ tool }) {
     return null;
 }
 const open = async (fields = {}, tools = []) => {
-    create(createElement(App, { fields, tools }));
+    runtime = undefined;
+    create(createElement(App, { model: gatewayModel(connect(url), fields), tools }));
     await until(() => runtime);
     await new Promise((wake) => setTimeout(wake, 50)); // for effects
     return runtime.thread;
@@ -46,6 +50,13 @@ const ended = (thread) => answers(thread).at(-1) && !thread.getState().isRunning
 
 async def in_thread(body, installed, gateway):
     return await in_app(THREAD, body, installed, gateway)
+
+
+async def when_resumed(gateway, gate):
+    """Open a gate once an answer is resumed."""
+    while b"\nmlx_gateway_resumed_total 1" not in (await get(gateway, "/metrics"))[1]:
+        await asyncio.sleep(0.02)
+    gate.set()
 
 
 async def test_text_and_thinking_stream_and_the_conversation_is_sent_again(installed):
@@ -135,3 +146,93 @@ async def test_an_error_of_the_gateway_ends_the_answer(installed):
             gateway,
         )
         assert said == ["one ", {"type": "incomplete", "reason": "error", "error": "broken"}]
+
+
+@pytest.mark.parametrize("at", ["Let", "It"])
+async def test_a_page_that_is_loaded_again_goes_on_with_the_answer(installed, at):
+    gate = asyncio.Event()
+    held = {at: [Gate(gate)]}
+
+    def script(request):
+        if request.options["messages"][-1]["role"] == "tool":
+            return [Say("It "), *held.get("It", []), Say("is 3.")]
+        return [Say("Let me add. "), *held.get("Let", []), Call("add", {"a": 1, "b": 2})]
+
+    async with scripted_gateway(script=script) as gateway, asyncio.TaskGroup() as beside:
+        going_on = beside.create_task(when_resumed(gateway, gate))
+        said = await in_thread(
+            f"""
+            const storage = newStorage();
+            const calls = [];
+            const load = (page) => open({{ keep_on_close: true, storage }}, [{{
+                toolName: "add", type: "frontend", description: "Add.",
+                parameters: {{ type: "object", properties: {{ a: {{ type: "number" }} }} }},
+                execute: async ({{ a, b }}) => (calls.push(page), a + b),
+            }}]);
+            const left = await load("left");
+            left.append("1 + 2?");
+            await until(() => said(left).includes("{at}"));
+            const thread = await load("new");
+            await until(() => said(thread).includes("3") && ended(thread));
+            const again = await load("again");
+            const {{ content }} = answers(again)[0];
+            const parts = content.map(({{ type, text, result }}) => [type, text ?? result]);
+            say([parts, calls, again.getState().messages.length, [...storage.kept.keys()]]);
+            """,
+            installed,
+            gateway,
+        )
+        await going_on
+        parts = [["text", "Let me add. "], ["tool-call", 3], ["text", "It is 3."]]
+        kept = ["mlx-gateway:thread:messages"]
+        assert said == [parts, ["new" if at == "Let" else "left"], 2, kept]
+        assert_the_call_was_answered(gateway)
+
+
+async def test_an_answer_made_anew_goes_on_beside_the_one_before(installed):
+    gate = asyncio.Event()
+    scripts = iter([[Say("one")], [Say("two "), Gate(gate), Say("three")]])
+    async with scripted_gateway(script=lambda _: next(scripts)) as gateway:
+        async with asyncio.TaskGroup() as beside:
+            going_on = beside.create_task(when_resumed(gateway, gate))
+            said = await in_thread(
+                """
+                const fields = { keep_on_close: true, storage: newStorage() };
+                const left = await open(fields);
+                left.append("hi");
+                await until(() => ended(left));
+                left.startRun({ parentId: left.getState().messages[0].id });
+                await until(() => said(left) === "two ");
+                const thread = await open(fields);
+                await until(() => said(thread) === "two three" && ended(thread));
+                const [{ id }] = thread.getState().messages;
+                const branches = thread.export().messages.filter(({ parentId }) => parentId === id);
+                say([thread.getState().messages.length, branches.length]);
+                """,
+                installed,
+                gateway,
+            )
+            await going_on
+        assert said == [2, 2]
+
+
+async def test_an_answer_that_the_gateway_has_forgotten_ends_with_the_reason(installed):
+    async with scripted_gateway(Say("one two")) as gateway:
+        said = await in_thread(
+            """
+            const storage = newStorage();
+            const left = await open({ storage });
+            left.append("hi");
+            await until(() => ended(left));
+            storage.setItem("mlx-gateway:thread", JSON.stringify({
+                ticket: { id: "gone", ticket: "gone" }, parentId: answers(left)[0].id, before: [],
+            }));
+            const thread = await open({ storage });
+            await until(() => answers(thread).length === 2 && ended(thread));
+            const { status } = answers(thread).at(-1);
+            say([status.type, status.reason, storage.kept.has("mlx-gateway:thread")]);
+            """,
+            installed,
+            gateway,
+        )
+        assert said == ["incomplete", "error", False]
