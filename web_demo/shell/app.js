@@ -10,8 +10,9 @@ import { apple, createCommands } from "./commands.js";
 import { createDoor } from "./door.js";
 import { DRAWERS, startDrawers } from "./drawers.js";
 import { showModels } from "./header.js";
+import { createMeter } from "./meter.js";
 import { ROOMS, startRooms } from "./rooms.js";
-import { cutSocket, PageSocket } from "./socket.js";
+import { cutSocket, PageSocket, traffic } from "./socket.js";
 import { say } from "./speaker.js";
 import { watchTheme } from "./theme_button.js";
 
@@ -29,6 +30,7 @@ const QUIET_MS = 1500; // for which a connection must be gone before it is spoke
 
 const app = createApp();
 watchTheme(find("#theme-button"));
+createMeter(find("#meter"), traffic);
 for (const kind of ["dragover", "drop"]) document.addEventListener(kind, keepPage);
 find("#models").addEventListener("change", () => app.models.choose(find("#models").value));
 await startRooms(ROOMS, find("#rooms"), find("#room"), app);

@@ -1,5 +1,7 @@
 // @ts-check
-/** The page's own WebSocket: its frames can be watched, and it can be cut. Unwatched, it is a plain one. */
+/** The page's own WebSocket: its answers are counted, its frames can be watched, and it can be cut. */
+
+import { createTraffic } from "./traffic.js";
 
 /** What the page closes a connection with that it means to resume. */
 const CUT = 4000;
@@ -15,10 +17,16 @@ const watchers = new Set();
 let newest = null;
 let asked = ""; // the newest request
 
+/** What runs on the page's connection. */
+export const traffic = createTraffic();
+
 /** Tell who watches of a frame: of the socket, or of a tape. @param {string} text @param {Way} way */
 export function tellWatchers(text, way) {
   for (const watcher of watchers) watcher(text, way);
 }
+
+/** @param {MessageEvent} event */
+const counted = ({ data }) => traffic.received(data);
 
 /** @param {MessageEvent} event */
 const received = ({ data }) => tellWatchers(data, "in");
@@ -29,13 +37,18 @@ export class PageSocket extends WebSocket {
     super(url, protocols);
     newest = this;
     this.addEventListener("open", () => tellWatchers(this.protocol, "opened"));
-    this.addEventListener("close", ({ code, reason }) => tellWatchers(reason ? `${code}, ${reason}` : `${code}`, "closed"));
+    this.addEventListener("close", ({ code, reason }) => {
+      traffic.closed();
+      tellWatchers(reason ? `${code}, ${reason}` : `${code}`, "closed");
+    });
+    this.addEventListener("message", counted);
     if (watchers.size) this.addEventListener("message", received);
   }
 
   /** @param {string} text */
   send(text) {
     if (text.startsWith('{"type":"generate"')) asked = text;
+    traffic.sent(text);
     if (watchers.size) tellWatchers(text, "out");
     super.send(text);
   }

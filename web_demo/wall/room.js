@@ -3,9 +3,9 @@
 
 import { createCurve } from "../shell/curve.js";
 import { find, make } from "../shell/dom.js";
+import { createRate } from "../shell/rate.js";
 import { cutSocket } from "../shell/socket.js";
 import { createGrid } from "./grid.js";
-import { createMeter } from "./meter.js";
 import { storyOf } from "./stories.js";
 import { createTile, LIVE } from "./tile.js";
 
@@ -30,8 +30,8 @@ export async function open(root, app) {
   let tiles = [];
   /** Tiles that are to be painted. @type {Set<Tile>} */
   const dirty = new Set();
-  const tokens = createMeter();
-  const frames = createMeter(1000);
+  const tokens = createRate();
+  const frames = createRate(1000);
   const curve = createCurve(parts.curve, { points: 140, least: 20 });
   const grid = createGrid(parts.grid, () => tiles, tapped);
   let frame = 0;

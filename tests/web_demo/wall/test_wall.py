@@ -6,7 +6,7 @@ import pytest
 
 from provider.scripted import Gate, Prefill, Queue, Say, ScriptedProvider
 from tests.support.servers import eventually, running
-from tests.web_demo.conftest import in_node, scripted_gateway, wait_for_text, wants_node
+from tests.web_demo.conftest import scripted_gateway, wait_for_text
 
 HOSTILE = "<img src=x onerror='document.title = 1'> "
 
@@ -114,25 +114,3 @@ async def test_a_wall_whose_plug_is_pulled_loses_nothing(new_page):
         await page.get_by_role("link", name="Chat").click()
         await page.get_by_label("Message", exact=True).wait_for()
         assert not await page.locator(".tiles").is_visible()
-
-
-@wants_node
-async def test_a_meter_says_how_many_were_counted_a_second():
-    rates = await in_node(
-        "wall/meter.js",
-        """
-        const meter = m.createMeter(1000);
-        const rates = [meter.rate(0)];
-        for (let at = 100; at <= 3000; at += 100) {
-            meter.add(at <= 2000 ? 5 : 10);
-            rates.push(meter.rate(at));
-        }
-        meter.pause();
-        rates.push(meter.rate(9000), meter.total);
-        console.log(JSON.stringify(rates));
-        """,
-    )
-    assert rates[0] == 0
-    assert rates[20] == 50  # 5 in each tenth of a second
-    assert 90 < rates[30] <= 100
-    assert rates[-2:] == [0, 200]

@@ -1,10 +1,10 @@
 // @ts-check
-/** Counts pieces of text and frames, and says how many there are a second. No I/O. */
+/** Counts pieces of text, or frames of a screen, and says how many there are a second. No I/O. */
 
 const OVER_MS = 1500; // over which a rate is measured
 
 /** @param {number} [overMs] */
-export function createMeter(overMs = OVER_MS) {
+export function createRate(overMs = OVER_MS) {
   /** @type {{at: number, count: number}[]} */
   let samples = [];
   let total = 0;

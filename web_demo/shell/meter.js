@@ -1,0 +1,62 @@
+// @ts-check
+/** The meter in the header: how fast text comes in all, and how many answers run. At rest it does nothing. */
+
+import { createCurve } from "./curve.js";
+import { make } from "./dom.js";
+import { createRate } from "./rate.js";
+
+const EVERY_MS = 250;
+const POINTS = 40; // ten seconds
+
+/** @param {HTMLElement} root @param {ReturnType<typeof import("./traffic.js").createTraffic>} traffic */
+export function createMeter(root, traffic) {
+  const rate = createRate();
+  const number = make("b", {}, "0");
+  const canvas = make("canvas", { "aria-hidden": "true" });
+  const running = make("span", { class: "meter-answers" }, "idle");
+  const curve = createCurve(canvas, { points: POINTS, least: 20 });
+  let counted = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  root.replaceChildren(number, make("span", {}, "tok/s"), canvas, running);
+  traffic.watch(begin);
+
+  function begin() {
+    put(running, saidOf(traffic));
+    if (timer) return;
+    measured(); // what comes from now on is counted
+    root.toggleAttribute("data-live", true);
+    timer = setTimeout(show, EVERY_MS);
+  }
+
+  /** Return how many pieces of text came a second, lately. */
+  function measured() {
+    rate.add(traffic.pieces - counted);
+    counted = traffic.pieces;
+    return Math.round(rate.rate(performance.now()));
+  }
+
+  function show() {
+    const now = measured();
+    put(number, now.toLocaleString("en"));
+    put(running, saidOf(traffic));
+    curve.add(now);
+    const live = now > 0 || traffic.running > 0;
+    timer = live ? setTimeout(show, EVERY_MS) : undefined;
+    if (live) return;
+    root.toggleAttribute("data-live", false);
+    rate.pause();
+  }
+}
+
+/** @param {{running: number, queued: number}} traffic */
+function saidOf({ running, queued }) {
+  if (!running) return "idle";
+  if (queued) return `${running - queued} of ${running} run`;
+  return running === 1 ? "1 answer" : `${running} answers`;
+}
+
+/** @param {HTMLElement} element @param {string} text */
+function put(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
