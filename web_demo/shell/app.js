@@ -11,7 +11,7 @@ import { createDoor } from "./door.js";
 import { DRAWERS, startDrawers } from "./drawers.js";
 import { showModels } from "./header.js";
 import { createMeter } from "./meter.js";
-import { ROOMS, startRooms } from "./rooms.js";
+import { loaded, ROOMS, startRooms } from "./rooms.js";
 import { cutSocket, PageSocket, traffic } from "./socket.js";
 import { say } from "./speaker.js";
 import { watchTheme } from "./theme_button.js";
@@ -24,6 +24,7 @@ const STATES = {
 };
 /** @type {Record<string, string>} */
 const DRAWER_KEYS = { settings: "s", wire: "w", engine: "g" };
+const IDLE_MS = 500; // after which a page without idle callbacks has nothing else to do
 const QUIET_MS = 1500; // for which a connection must be gone before it is spoken of
 
 /** What rooms and drawers are opened with. @typedef {ReturnType<typeof createApp>} App */
@@ -131,8 +132,11 @@ function createApp() {
       models.named(made.ready.models);
       await models.refresh();
     } catch {
-      // `showState` has shown the reason
+      return; // `showState` has shown the reason
     }
+    whenIdle(() => {
+      for (const room of ROOMS) if (room.offline) loaded(room).catch(() => {}); // the next connection tries again
+    });
   }
 
   /** Hold the settings to what the server and the chosen model offer. */
@@ -141,6 +145,12 @@ function createApp() {
     const longest = made.ready?.limits.max_answer_tokens ?? Infinity;
     settings.offered({ model: models.chosen(), longest, several: models.all.length > 1 });
   }
+}
+
+/** Call a function once the page has nothing else to do. @param {() => void} does */
+function whenIdle(does) {
+  if ("requestIdleCallback" in globalThis) requestIdleCallback(does);
+  else setTimeout(does, IDLE_MS); // Safari
 }
 
 /** Return what opens something that is made when it is first opened. @param {() => Promise<{open: () => void}>} make */

@@ -27,12 +27,26 @@ export function make(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** Resolves when a stylesheet of the page is in effect. @param {string} path @returns {Promise<void>} */
+/** Stylesheets that are being loaded, or are in effect. @type {Map<string, Promise<void>>} */
+const styles = new Map();
+
+/** Resolves when a stylesheet of the page is in effect, or can't be loaded. @param {string} path @returns {Promise<void>} */
 export function useStyle(path) {
-  if (find(`link[href="${path}"]`)) return Promise.resolve();
+  const known = styles.get(path) ?? (find(`link[href="${path}"]`) ? Promise.resolve() : loading(path));
+  styles.set(path, known);
+  return known;
+}
+
+/** @param {string} path @returns {Promise<void>} */
+function loading(path) {
   return new Promise((resolve) => {
-    const done = () => resolve();
-    document.head.append(make("link", { rel: "stylesheet", href: path, load: done, error: done }));
+    const failed = () => {
+      link.remove();
+      styles.delete(path); // so that the next use tries again
+      resolve();
+    };
+    const link = make("link", { rel: "stylesheet", href: path, load: () => resolve(), error: failed });
+    document.head.append(link);
   });
 }
 

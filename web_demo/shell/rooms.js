@@ -9,9 +9,10 @@ import { find, icon, make, useStyle } from "./dom.js";
 
 /**
  * @typedef {{show: (rest: string) => void | Promise<void>, hide: () => void}} Room `rest` is what follows the id
- * @typedef {{open: (root: HTMLElement, app: any) => Room | Promise<Room>}} Module
- * @typedef {{id: string, label: string, icon?: string, style: string, load: () => Promise<Module>}} Entry `icon` is a path in a
- *   square of 24, for the bar of a phone
+ * @typedef {{open: (root: HTMLElement, app: any) => Room | Promise<Room>, prepare?: () => Promise<unknown>}} Module `prepare`
+ *   loads what else the room needs
+ * @typedef {{id: string, label: string, icon?: string, style: string, load: () => Promise<Module>, offline?: boolean}} Entry
+ *   `icon` is a path in a square of 24, for the bar of a phone; `offline` says that the room is of use without a gateway
  */
 
 /** @type {Entry[]} */
@@ -23,7 +24,7 @@ export const ROOMS = [
     icon: "M4 4h7v7H4zM13 4h7v7h-7zM4 13h7v7H4zM13 13h7v7h-7z",
   },
   {
-    id: "tape", label: "Tape", style: "/tapes/tapes.css", load: () => import("../tapes/room.js"),
+    id: "tape", label: "Tape", style: "/tapes/tapes.css", load: () => import("../tapes/room.js"), offline: true,
     icon: "M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18M10 8.5v7l6-3.5z",
   },
 ];
@@ -86,9 +87,15 @@ export function startRooms(rooms, nav, main, app) {
     find(`#${name}`, main)?.remove();
     const root = make("section", { id: name, class: "room", "aria-label": entry.label, hidden: true });
     main.append(root);
-    const [module] = await Promise.all([entry.load(), useStyle(entry.style)]);
-    return module.open(root, app);
+    return (await loaded(entry)).open(root, app);
   }
+}
+
+/** Load what a room needs, so that it opens without a gateway. @param {Entry} room */
+export async function loaded({ load, style }) {
+  const [module] = await Promise.all([load(), useStyle(style)]);
+  await module.prepare?.();
+  return module;
 }
 
 /** @param {Entry} room */

@@ -23,9 +23,11 @@ export function hand(tape) {
   else location.hash = "#tape";
 }
 
+/** Load how tiles look. */
+export const prepare = () => useStyle("/wall/wall.css");
+
 /** @param {HTMLElement} root @param {import("../shell/app.js").App} app */
-export async function open(root, app) {
-  await useStyle("/wall/wall.css");
+export function open(root, app) {
   const parts = layOut(root);
   /** @type {Tape | null} */
   let tape = null;
