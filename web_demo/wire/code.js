@@ -1,5 +1,5 @@
 // @ts-check
-/** The code of a program that makes a request of this page: JavaScript, React, Python. No I/O. */
+/** The code of a program that makes a request of this page: JavaScript, React, Python, a shell. No I/O. */
 
 /** Fields that the clients add by themselves. */
 const OURS = new Set(["type", "id", "window", "resumable", "keep_on_close"]);
@@ -57,6 +57,15 @@ ${options.join("")}        ) as run:
 
 
 asyncio.run(main())
+`;
+}
+
+/** @param {any} frame @param {string} origin */
+export function shell(frame, origin) {
+  return `# websocat is to WebSockets what curl is to HTTP; Ctrl-C ends it.
+websocat -n ${origin.replace("http", "ws")}/v1/stream <<'END'
+${JSON.stringify({ type: "generate", id: "1", ...asked(frame) })}
+END
 `;
 }
 

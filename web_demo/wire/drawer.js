@@ -3,7 +3,7 @@
 
 import { make } from "../shell/dom.js";
 import { lastRequest, watchSocket } from "../shell/socket.js";
-import { javascript, python, react } from "./code.js";
+import { javascript, python, react, shell } from "./code.js";
 import { createFrames, summaryOf } from "./frames.js";
 import { packed } from "./msgpack.js";
 
@@ -11,7 +11,7 @@ const ROW = 22; // pixels
 const SPARE = 4; // rows above and below those that are seen
 const COPIED_MS = 1500;
 const FIGURES_MS = 250;
-const PROGRAMS = { JavaScript: javascript, React: react, Python: python };
+const PROGRAMS = { JavaScript: javascript, React: react, Python: python, Shell: shell };
 /** What a program asks where the page has asked nothing yet. */
 const EXAMPLE = { type: "generate", messages: [{ role: "user", content: "Tell me a story about a fox" }] };
 
@@ -56,7 +56,7 @@ export function open(root) {
   list.addEventListener("scroll", scrolled, { passive: true });
   list.addEventListener("click", (event) => {
     const row = rows.find((one) => one.root.contains(/** @type {Node} */ (event.target)));
-    if (row?.of) pick(row.of);
+    if (row?.of) showAt(frames.chosen.indexOf(row.of));
   });
   list.addEventListener("keydown", onKey);
   root.classList.add("wire");
@@ -160,9 +160,14 @@ export function open(root) {
     event.preventDefault();
     const at = picked ? chosen.indexOf(picked) : chosen.length;
     const to = Math.min(chosen.length - 1, Math.max(0, (at < 0 ? chosen.length : at) + step));
-    pick(chosen[to]);
+    showAt(to);
+  }
+
+  /** Show a frame of the list in full, and keep it in sight. @param {number} index */
+  function showAt(index) {
     follows = false;
-    if (to * ROW < list.scrollTop || (to + 1) * ROW > list.scrollTop + list.clientHeight) list.scrollTop = (to - 4) * ROW;
+    pick(frames.chosen[index]);
+    if (index * ROW < list.scrollTop || (index + 1) * ROW > list.scrollTop + list.clientHeight) list.scrollTop = (index - 4) * ROW;
   }
 
   /** Show a frame in full. @param {Passed | null} one */

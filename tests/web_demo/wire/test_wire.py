@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import subprocess
 
 import pytest
+from websockets.asyncio.client import connect
 
 from gateway.dialects.native import codec_for, server_frame
 from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL
@@ -137,6 +139,14 @@ async def test_a_frame_has_the_bytes_that_the_gateway_would_send_as_msgpack():
         assert text == codec.encode(struct).hex(), frame["type"]
 
 
+def said_by_shell(program):
+    """Return the address and the line that a shell gives to websocat."""
+    stand_in = f'websocat() {{ printf "%s\\n" "$2"; cat; }}\n{program}'
+    said = subprocess.run(["sh", "-c", stand_in], capture_output=True, text=True, check=True)
+    address, line = said.stdout.splitlines()
+    return address, line
+
+
 @wants_node
 async def test_the_programs_that_a_request_becomes_do_run():
     frame = {
@@ -155,12 +165,12 @@ async def test_the_programs_that_a_request_becomes_do_run():
             "wire/code.js",
             f"""
             const frame = {json.dumps(frame)};
-            const programs = [m.javascript, m.python, m.react];
+            const programs = [m.javascript, m.python, m.react, m.shell];
             console.log(JSON.stringify(programs.map((write) => write(frame, url))));
             """,
             origin,
         )
-        javascript, python, react = made
+        javascript, python, react, shell = made
         namespace = {}
         exec(python.replace("asyncio.run(main())", ""), namespace)
         await namespace["main"]()
@@ -170,8 +180,16 @@ async def test_the_programs_that_a_request_becomes_do_run():
             "client.js", f'let said = "";{body}\nconsole.log(JSON.stringify(said)); client.close();'
         )
         assert said == "From the gateway."
+        address, line = said_by_shell(shell)
+        assert address == f"{origin.replace('http', 'ws')}/v1/stream"
+        async with connect(address) as socket:
+            await socket.send(line)
+            frames = [json.loads(await socket.recv())]
+            while frames[-1]["type"] not in {"done", "error"}:
+                frames.append(json.loads(await socket.recv()))
+        assert "".join(frame.get("text", "") for frame in frames) == "From the gateway."
         asked = [request.options for request in gateway.provider.requests]
-        assert asked[0] == asked[1]
+        assert asked[0] == asked[1] == asked[2]
         assert asked[0]["seed"] == 7
         assert asked[0]["messages"][0]["content"] == frame["messages"][0]["content"]
         assert "useRun(useGateway" in react
