@@ -85,14 +85,37 @@ export async function open(root, app) {
 
   /** Have lanes with these settings instead of those that are there. @param {Partial<LaneSettings>[]} all */
   function setUp(all) {
-    for (const lane of lanes) {
-      lane.stop();
-      lane.root.remove();
-    }
-    lanes = [];
+    const before = lanes;
+    show([]);
     for (const settings of all) addLane({ ...USUAL, ...settings });
+    offerBack(before, before, "Other lanes.");
     asked = "";
     request();
+  }
+
+  /** Show these lanes, in the place of all others. @param {Lane[]} all */
+  function show(all) {
+    for (const lane of lanes) if (!all.includes(lane)) lane.stop();
+    lanes = all;
+    parts.lanes.replaceChildren(...all.map(({ root: one }) => one));
+  }
+
+  /**
+   * Offer the lanes that were there before some were removed, unless those had no answer.
+   * @param {Lane[]} before @param {Lane[]} gone @param {string} said
+   */
+  function offerBack(before, gone, said) {
+    parts.undo.replaceChildren();
+    if (!gone.some((lane) => lane.said || lane.live)) return;
+    const question = asked;
+    const back = () => {
+      show(before);
+      asked = question;
+      parts.undo.replaceChildren();
+      parts.input.focus();
+      request();
+    };
+    parts.undo.append(`${said} `, make("button", { type: "button", click: back }, "Undo"));
   }
 
   /** @param {LaneSettings} settings */
@@ -101,22 +124,23 @@ export async function open(root, app) {
     if (!name) return;
     const lane = createLane(name, settings, { dirty: request, keep, remove, models: () => app.ready?.models ?? [] });
     const after = lanes.findLastIndex((one) => one.name < name);
-    lanes.splice(after + 1, 0, lane);
+    lanes = lanes.toSpliced(after + 1, 0, lane);
     parts.lanes.insertBefore(lane.root, parts.lanes.children[after + 1] ?? null);
   }
 
   /** @param {Lane} lane */
   function remove(lane) {
     if (lanes.length <= LEAST) return;
-    lane.stop();
-    lanes = lanes.filter((one) => one !== lane);
-    lane.root.remove();
+    const before = lanes;
+    show(lanes.filter((one) => one !== lane));
+    offerBack(before, [lane], `Lane ${lane.name} is removed.`);
     request();
   }
 
   function start() {
     asked = parts.input.value.trim() || EXAMPLE;
     parts.input.value = asked;
+    parts.undo.replaceChildren();
     for (const lane of lanes) {
       const messages = [{ role: /** @type {const} */ ("user"), content: asked }];
       lane.follow(client.generate({ messages, max_tokens: MAX_TOKENS, ...lane.options() }));
@@ -231,13 +255,14 @@ function layOut(root) {
   const setups = make("span", { class: "race-setups", role: "group", "aria-label": "Settings for all lanes" });
   const marks = make("input", { type: "checkbox", checked: true });
   const news = make("p", { class: "race-news", role: "status" });
+  const undo = make("p", { class: "race-undo", role: "status" });
   const lanes = make("div", { class: "lanes" });
   const form = make("form", { class: "race-ask" }, input, go);
   const tools = make(
     "div",
     { class: "race-tools" },
-    make("span", {}, "Compare:"), setups, add, make("label", { class: "check" }, marks, "Mark what differs from the first lane"), news,
+    make("span", {}, "Compare:"), setups, add, make("label", { class: "check" }, marks, "Mark what differs from the first lane"), undo, news,
   );
   root.append(form, tools, lanes);
-  return { form, input, go, add, setups, marks, news, lanes };
+  return { form, input, go, add, setups, marks, undo, news, lanes };
 }

@@ -67,6 +67,30 @@ async def test_setups_and_a_stop_are_one_click(new_page):
         await page.locator(".lane[data-state=stopped]").nth(4).wait_for()
 
 
+@pytest.mark.browser
+async def test_what_is_removed_comes_back_with_its_answers(new_page):
+    async with scripted_gateway(Say("The fox ran.")) as gateway:
+        page = await new_page(f"{gateway.url}#race/A%20fox")
+        undo = page.locator(".race-undo")
+        await page.get_by_role("button", name="Remove lane C").click()
+        assert not await undo.is_visible(), "it had no answer"
+        await page.get_by_role("button", name="Race", exact=True).click()
+        await page.locator(".lane[data-state=done]").nth(1).wait_for()
+        await page.get_by_role("button", name="Seeds").click()
+        await wait_for_text(page, ".race-undo", "Other lanes.")
+        assert await page.locator(".lane").count() == 4
+        await page.get_by_role("button", name="Undo").click()
+        texts = page.locator(".lane-text")
+        assert await texts.all_text_contents() == ["The fox ran."] * 2
+        await page.get_by_role("button", name="+ Lane").click()
+        await page.get_by_role("button", name="Remove lane A").click()
+        await wait_for_text(page, ".race-undo", "Lane A is removed.")
+        await page.get_by_role("button", name="Undo").click()
+        assert await page.locator(".lane-head > b").all_text_contents() == ["A", "B", "C"]
+        assert await texts.all_text_contents() == ["The fox ran.", "The fox ran.", ""]
+        await wait_for_text(page, ".race-news", "2 lanes say the same.")
+
+
 @wants_node
 async def test_texts_differ_by_words():
     pairs = [
