@@ -5,6 +5,7 @@ import { createCurve } from "../shell/curve.js";
 import { find, make } from "../shell/dom.js";
 import { createRate } from "../shell/rate.js";
 import { cutSocket } from "../shell/socket.js";
+import { createDrag } from "./drag.js";
 import { createGrid } from "./grid.js";
 import { storyOf } from "./stories.js";
 import { createTile, LIVE } from "./tile.js";
@@ -19,7 +20,7 @@ const FIGURES_MS = 250; // between two times that the figures are shown
 const RESUMED_MS = 400; // until every story has answered after a lost connection
 const HINT = "Start them, then choose a tile: it stops at once, and the others go on.";
 const OTHERS = "How fast the other stories are written, beside before a reader was slow. What else the machine does counts too.";
-const KEYS = " Arrow keys go from tile to tile, S slows a reader.";
+const KEYS = " Arrow keys go from tile to tile; S, or to drag one, slows its reader.";
 const AGAIN_MS = 1500; // between a story's end and the next one's begin, on an endless wall
 
 /** @param {HTMLElement} root @param {import("../shell/app.js").App} app */
@@ -33,6 +34,7 @@ export async function open(root, app) {
   const tokens = createRate();
   const frames = createRate(1000);
   const curve = createCurve(parts.curve, { points: 140, least: 20 });
+  createDrag(parts.grid, parts.slowing, (dropped) => tiles.find((tile) => tile.root === dropped)?.slow(true));
   const grid = createGrid(parts.grid, () => tiles, tapped);
   let frame = 0;
   let script = 0; // milliseconds of the page's own work in a frame, lately
@@ -323,8 +325,9 @@ function layOut(root) {
     figure(cached, "of prompts cached"),
     figure(frames, "frames/s"),
   );
-  root.append(form, top, news, grid);
-  return { form, rate, curve, cells, said, stopped, total, cached, frames, others, news, grid, start, plug, prompt, endless };
+  const slowing = make("div", { class: "wall-slowing", hidden: true, "aria-hidden": "true" }, "Drop it here: a slow reader");
+  root.append(form, top, news, grid, slowing);
+  return { form, rate, curve, cells, said, stopped, total, cached, frames, others, news, grid, slowing, start, plug, prompt, endless };
 }
 
 /**

@@ -131,7 +131,7 @@ export function createTile(title, hooks) {
 
   function measure() {
     const now = performance.now();
-    if (now - rateAt < RATE_MS) return;
+    if (!pieces || now - rateAt < RATE_MS) return; // the wait for the first one is none of its rate
     if (rateAt) rate = (1000 * (pieces - ratePieces)) / (now - rateAt);
     rateAt = now;
     ratePieces = pieces;

@@ -80,6 +80,39 @@ async def test_a_wall_shows_what_each_of_its_streams_does_and_stops_any_of_them(
         await page.get_by_role("button", name="Start 8").wait_for()
 
 
+async def middle_of(locator):
+    box = await locator.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+@pytest.mark.browser
+async def test_a_tile_is_dragged_to_a_slow_reader_and_the_others_go_on(new_page):
+    async with scripted_gateway(Say("word " * 600), tokens_per_second=20) as gateway:
+        page = await new_page(f"{gateway.url}#wall/8/start")
+        await page.wait_for_function(
+            """() => [...document.querySelectorAll(".tile-state")]
+                .every(({ textContent }) => textContent.endsWith("tok/s"))"""
+        )
+        place = page.locator(".wall-slowing")
+        assert not await place.is_visible()
+        await page.mouse.move(*await middle_of(page.locator(".tile").nth(2)))
+        await page.mouse.down()
+        await page.mouse.move(*await middle_of(page.locator(".tile").nth(5)), steps=3)
+        await page.mouse.move(*await middle_of(place), steps=3)
+        await page.locator(".wall-slowing[data-over]").wait_for()
+        await page.mouse.up()
+        await count_of(page, "slow", 1)
+        await page.locator(".tile:nth-child(3)[data-state=slow]").wait_for()
+        assert not await place.is_visible()
+        await page.wait_for_function(
+            r"() => /^\d\.\d\d/.test(document.querySelector('.others b')?.textContent)"
+        )
+        await wait_for_text(page, ".wall-said", "7 writing · 1 for a slow reader")
+        await page.locator(".tile").nth(0).click()  # a click is none of that
+        await count_of(page, "stopped", 1)
+        await page.keyboard.press("Escape")
+
+
 class Busy(ScriptedProvider):
     """Begins five answers, and ends them, and begins others, once there is a place."""
 
