@@ -119,6 +119,22 @@ async def wait_for_text(page, selector, text, which=0):
     await page.locator(selector, has_text=text).nth(which).wait_for()
 
 
+KEPT = """async () => {
+    const { openStore } = await import("/store/database.js");
+    const store = (globalThis.storeOfTests ??= await openStore());
+    const names = ["settings", "draft new", `draft ${location.hash.slice("#chat/".length)}`];
+    const values = await Promise.all(names.map((name) => store.value(name)));
+    return JSON.stringify([await store.turns(), values]);
+}"""
+
+
+async def wait_until_kept(page, text):
+    """Wait until the browser keeps something with a text in it: a turn, a draft, a setting."""
+    async with asyncio.timeout(TIMEOUT):
+        while text not in await page.evaluate(KEPT):
+            await asyncio.sleep(0.02)
+
+
 @asynccontextmanager
 async def settings_of(page):
     """Open the settings, and close them again."""

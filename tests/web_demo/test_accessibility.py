@@ -14,7 +14,13 @@ from gateway.server.tokens import Token, Tokens
 from provider.interface import GenerationError
 from provider.scripted import Call, Fail, Gate, Reason, Say, ScriptedProvider
 from tests.support.servers import running
-from tests.web_demo.conftest import answered, ask, settings_of, wait_for_text
+from tests.web_demo.conftest import (
+    answered,
+    ask,
+    scripted_gateway,
+    settings_of,
+    wait_for_text,
+)
 
 PACKAGE = importlib.util.find_spec("axe_playwright_python")
 pytestmark = [
@@ -218,6 +224,58 @@ async def test_every_state_is_accessible_in_both_colours(new_page, scheme):
         script.gate.clear()
         found |= await found_in(page, busy_states(page))
     assert not found, json.dumps(found, indent=1)
+
+
+async def test_nothing_moves_where_a_person_wants_that(new_page):
+    wait = asyncio.Event()
+    async with scripted_gateway(Say("word "), Gate(wait)) as gateway:
+        page = await new_page(gateway.url, viewport={"width": 390, "height": 760})
+        moving = """() => [
+            getComputedStyle(document.querySelector(".drawer")).animationName,
+            getComputedStyle(document.querySelector(".card")).transitionDuration,
+            getComputedStyle(document.querySelector(".idle .text p"), "::after").animationName,
+        ]"""
+        await ask(page, "Hi")
+        await page.locator(".streaming.idle .text p").wait_for()
+        await page.locator("#settings-button").click()
+        await page.locator("#settings .field").first.wait_for()
+        assert await page.evaluate(moving) == ["rise", "0.12s, 0.12s", "pulse"]
+        await page.emulate_media(reduced_motion="reduce")
+        assert await page.evaluate(moving) == ["none", "0s", "none"]
+        assert await page.evaluate("() => document.getAnimations().length") == 0
+
+
+OUTSIDE = """() => {
+    const shown = (one) => one.checkVisibility({ visibilityProperty: true });
+    const apart = ".unseen, .bar h1, legend, .wall-choice input, [hidden] *";
+    const scrolls = (one) => one && (["auto", "scroll"].includes(getComputedStyle(one).overflowX) ||
+        scrolls(one.parentElement));
+    return [...document.querySelectorAll("button, a, input, select, textarea, canvas, h2, h3, p")]
+        .filter((one) => shown(one) && !one.matches(apart) && !scrolls(one.parentElement))
+        .filter((one) => {
+            const { left, right, width } = one.getBoundingClientRect();
+            return width && (left < -1 || right > innerWidth + 1);
+        })
+        .map((one) => one.outerHTML.slice(0, 80));
+}"""
+
+
+async def test_every_room_and_drawer_fits_into_320_pixels(new_page):
+    found = {}
+    async with scripted_gateway(Say("word " * 30)) as gateway:
+        page = await new_page(gateway.url, viewport={"width": 320, "height": 640})
+        for room in ("chat", "race/Hi", "wall/8/start", "tape"):
+            await page.evaluate("(room) => { location.hash = room; }", room)
+            await page.locator(f"#room-{room.partition('/')[0]}:visible").wait_for()
+            found[room] = await page.evaluate(OUTSIDE)
+            assert await page.evaluate("document.documentElement.scrollWidth") <= 320, room
+        await page.locator(".tile[data-state=done]").nth(7).wait_for(state="attached")
+        await page.evaluate("() => { location.hash = 'chat'; }")
+        for drawer in ("settings", "wire", "engine"):
+            await page.locator(f"#{drawer}-button").click()
+            await page.locator(f"#{drawer} .drawer-inside > *").first.wait_for()
+            found[drawer] = await page.evaluate(OUTSIDE)
+    assert not {name: wrong for name, wrong in found.items() if wrong}
 
 
 async def phone_states(page):

@@ -15,6 +15,7 @@ from tests.web_demo.conftest import (
     scripted_gateway,
     settings_of,
     wait_for_text,
+    wait_until_kept,
 )
 
 pytestmark = pytest.mark.browser
@@ -45,11 +46,13 @@ async def test_a_conversation_is_there_after_a_reload_and_goes_on(new_page, coun
         page = await new_page(gateway.url)
         await answered(page, "First **question**")
         await page.get_by_label("Message", exact=True).fill("a draft")
-        await page.wait_for_timeout(500)
+        await wait_until_kept(page, "a draft")
         await page.reload()
         await wait_for_text(page, ANSWER, "answer 1 to First question")
         assert await page.locator(".user").all_text_contents() == ["First **question**"]
-        assert await page.get_by_label("Message", exact=True).input_value() == "a draft"
+        await page.wait_for_function(
+            "() => document.querySelector('.ask textarea').value === 'a draft'"
+        )
         await answered(page, "Second")
         assert await last_prompt(gateway) == [
             "First **question**",
@@ -273,7 +276,7 @@ async def test_a_call_that_waits_for_a_person_still_does_after_a_reload(new_page
             )
         await ask(page, "What is the weather in Ulm?")
         await page.get_by_label("What the tool returns").wait_for()
-        await page.wait_for_timeout(300)
+        await wait_until_kept(page, "tool_calls")
         await page.reload()
         box = page.get_by_label("What the tool returns")
         await box.fill("rainy")

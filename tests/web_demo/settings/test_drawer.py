@@ -17,6 +17,7 @@ from tests.web_demo.conftest import (
     sent_by,
     settings_of,
     wait_for_text,
+    wait_until_kept,
 )
 
 pytestmark = pytest.mark.browser
@@ -72,7 +73,7 @@ async def test_settings_are_chips_are_kept_and_are_taken_back(new_page):
             await mine.click()
         said = ["Creativity 1.2", "At most 900 tokens", "Seed 7", "No rare words"]
         assert await chips.all_text_contents() == said
-        await page.wait_for_timeout(400)
+        await wait_until_kept(page, '"seed":7')
         await page.reload()
         await page.get_by_role("button", name="Take back: Seed 7").click()
         await page.get_by_role("button", name="At most 900 tokens", exact=True).click()

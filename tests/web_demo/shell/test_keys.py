@@ -1,8 +1,13 @@
 """The page by the keyboard: keys, their list, the palette; and what a screen reader hears."""
 
+import asyncio
+
 import pytest
 
+from gateway.configuration.settings import Settings
+from gateway.server.server import Gateway
 from provider.scripted import Say
+from tests.support.timeouts import TIMEOUT
 from tests.web_demo.conftest import ANSWER, answered, ask, scripted_gateway, wait_for_text
 
 pytestmark = pytest.mark.browser
@@ -81,17 +86,44 @@ async def test_the_palette_finds_what_is_meant_and_single_keys_can_be_turned_off
         assert not await page.locator("#keys").is_visible()
 
 
+LISTEN = """() => {
+    globalThis.heard = [];
+    const region = document.querySelector("#spoken");
+    new MutationObserver(() => region.textContent && heard.push(region.textContent))
+        .observe(region, { childList: true, characterData: true, subtree: true });
+}"""
+
+
+async def hurry(page, condition):
+    """Let time pass for a page until what it has said fits; return that."""
+    async with asyncio.timeout(TIMEOUT):
+        while not condition(heard := await page.evaluate("() => heard")):
+            await page.clock.fast_forward(1600)
+            await asyncio.sleep(0.02)
+    return heard
+
+
+async def test_a_gateway_that_is_away_is_spoken_of_once_and_so_is_its_return(new_page):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url)
+        await page.evaluate(LISTEN)
+        await page.clock.install()
+        port, tries = gateway.port, []
+        page.on("websocket", lambda socket: tries.append(socket.url))
+        await gateway.close()
+        await hurry(page, lambda heard: heard)
+        before = len(tries)
+        await hurry(page, lambda _: len(tries) > before + 1)
+        async with Gateway(gateway.provider, Settings(port=port)):
+            heard = await hurry(page, lambda heard: "Connected again." in heard)
+        assert "connection lost" in heard[0]
+        assert heard[1] == "Connected again."
+
+
 async def test_a_screen_reader_hears_who_speaks_and_that_an_answer_began_and_ended(new_page):
     async with scripted_gateway(Say("one two")) as gateway:
         page = await new_page(gateway.url)
-        await page.evaluate(
-            """() => {
-                globalThis.heard = [];
-                const region = document.querySelector("#spoken");
-                new MutationObserver(() => region.textContent && heard.push(region.textContent))
-                    .observe(region, { childList: true, characterData: true, subtree: true });
-            }"""
-        )
+        await page.evaluate(LISTEN)
         await ask(page, "Hi")
         await wait_for_text(page, ANSWER, "one two")
         await page.wait_for_function("() => heard.some((text) => text.includes('Answered: '))")
