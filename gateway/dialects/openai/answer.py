@@ -264,7 +264,7 @@ class Answer:
 
     def completed(self, usage: ResponseUsage) -> list[ServerEvent]:
         """Return the events at the end of a whole answer."""
-        end = self._ended("completed", usage=usage, completed_at=self._clock())
+        end = self._ended("completed", usage=usage, completed_at=int(self._clock()))
         return [*self._created(), self._of(Completed, end)]
 
     def cancelled(self, usage: ResponseUsage | None = None) -> list[ServerEvent]:

@@ -17,11 +17,11 @@ INVALID = "invalid_request_error"
 RETRY_AFTER = "retry-after"
 
 # By the gateway's code: the HTTP status, the type and the code of OpenAI's error.
-KINDS: dict[ErrorCode, tuple[int, str, str | None]] = {
+KINDS: dict[ErrorCode, tuple[int, str, str]] = {
     ErrorCode.INVALID_FRAME: (400, INVALID, "invalid_json"),
     ErrorCode.UNAUTHORIZED: (401, "authentication_error", "invalid_api_key"),
-    ErrorCode.FORBIDDEN: (403, "permission_error", None),
-    ErrorCode.DUPLICATE_ID: (400, INVALID, None),
+    ErrorCode.FORBIDDEN: (403, "permission_error", "permission_denied"),
+    ErrorCode.DUPLICATE_ID: (400, INVALID, "duplicate_id"),
     ErrorCode.INVALID_REQUEST: (400, INVALID, "invalid_value"),
     ErrorCode.UNKNOWN_MODEL: (404, INVALID, "model_not_found"),
     ErrorCode.CONTEXT_TOO_LONG: (400, INVALID, "context_length_exceeded"),
@@ -29,7 +29,7 @@ KINDS: dict[ErrorCode, tuple[int, str, str | None]] = {
     ErrorCode.OVERLOADED: (503, "server_error", "server_is_overloaded"),
     ErrorCode.RATE_LIMITED: (429, "too_many_requests", "rate_limit_exceeded"),
     ErrorCode.SLOW_CLIENT: (408, "server_error", "slow_client"),
-    ErrorCode.NOT_RESUMABLE: (400, INVALID, None),
+    ErrorCode.NOT_RESUMABLE: (400, INVALID, "not_resumable"),
     ErrorCode.MODEL_ERROR: (500, "server_error", "model_error"),
     ErrorCode.SHUTTING_DOWN: (503, "server_error", "server_shutting_down"),
     ErrorCode.INTERNAL: (500, "server_error", "server_error"),
@@ -57,7 +57,7 @@ class Refused(Exception):  # noqa: N818 - a message for the client, not a fault 
         self,
         message: str,
         param: str | None = None,
-        code: str | None = None,
+        code: str = "invalid_value",
         *,
         status: int = 400,
         kind: str = INVALID,

@@ -1,7 +1,7 @@
 """The events and objects that a server of Responses sends, as plain data.
 
-Rule 1: every field that the types of OpenAI or Open Responses require is there, null if it has no
-value.
+Rule 1: every field that the types of OpenAI or Open Responses require is there. One without a value
+is null where both allow it, and otherwise has the value that OpenAI's has unless it is asked for.
 Rule 2: `stream_id` is there if, and only if, the request had one.
 Rule 3: log-probabilities are written once, because several events have them: they are JSON already.
 """
@@ -86,7 +86,6 @@ class ReasoningItem(Struct, tag="reasoning", frozen=True, kw_only=True):
     status: ItemStatus
     content: list[ReasoningText]
     summary: tuple[()] = ()
-    encrypted_content: None = None
 
 
 class CallItem(Struct, tag="function_call", frozen=True, kw_only=True):
@@ -146,8 +145,8 @@ class Response(Struct, frozen=True, kw_only=True):
 
     id: str
     object: str = "response"
-    created_at: float
-    completed_at: float | None = None
+    created_at: int  # seconds since 1970
+    completed_at: int | None = None
     status: Status = "in_progress"
     background: bool = False
     error: ResponseError | None = None
@@ -164,12 +163,12 @@ class Response(Struct, frozen=True, kw_only=True):
     safety_identifier: str | None = None
     service_tier: str = "default"
     store: bool = True
-    temperature: float | None = None
+    temperature: float = 1.0
     text: dict[str, Any]
     tool_choice: str | dict[str, Any] = "auto"
     tools: list[dict[str, Any]] = []
     top_logprobs: int = 0
-    top_p: float | None = None
+    top_p: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     truncation: str = "disabled"
@@ -295,7 +294,7 @@ class ErrorBody(Struct, frozen=True, kw_only=True):
     """Why a request is refused."""
 
     type: str
-    code: str | None = None
+    code: str = "invalid_value"
     message: str
     param: str | None = None
     headers: dict[str, str] | UnsetType = UNSET

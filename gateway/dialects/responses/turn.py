@@ -72,7 +72,7 @@ class Turn:
     def answer(self, model: str, clock: Callable[[], float]) -> Answer:
         """Return its answer, which has not begun; `model` answers those that name none."""
         return Answer(
-            self._head(model, clock()),
+            self._head(model, int(clock())),
             self.stream_id,
             clock,
             prepared_only=self.prepares_only,
@@ -119,7 +119,7 @@ class Turn:
         """Leave out more of the oldest messages from now on; return False if that may not be."""
         return self.create.truncation == "auto" and self.shortening.more()
 
-    def _head(self, model: str, now: float) -> Response:
+    def _head(self, model: str, now: int) -> Response:
         create, tools = self.create, self.tools
         reasoning = NO_REASONING if create.reasoning is None else _fields(create.reasoning)
         text = {} if create.text is None else _fields(create.text)
@@ -137,12 +137,12 @@ class Turn:
             reasoning=reasoning,
             safety_identifier=create.safety_identifier,
             store=self.stored,
-            temperature=create.temperature,
+            temperature=1.0 if create.temperature is None else create.temperature,
             text={**PLAIN_TEXT, **{k: v for k, v in text.items() if v is not None}},
             tool_choice=tools.choice,
             tools=tools.shown,
             top_logprobs=create.top_logprobs or 0,
-            top_p=create.top_p,
+            top_p=1.0 if create.top_p is None else create.top_p,
             presence_penalty=create.presence_penalty or 0.0,
             frequency_penalty=create.frequency_penalty or 0.0,
             truncation=create.truncation or "disabled",

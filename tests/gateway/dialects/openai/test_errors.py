@@ -1,7 +1,7 @@
 import pytest
 from msgspec import UNSET
 
-from gateway.dialects.openai.errors import KINDS, code_of_failure, of_failure, overloaded
+from gateway.dialects.openai.errors import KINDS, Refused, code_of_failure, of_failure, overloaded
 from gateway.protocol.codes import RETRYABLE, ErrorCode
 from gateway.protocol.events import Failed
 
@@ -66,3 +66,8 @@ def test_a_response_that_fails_has_a_code_that_openais_types_know():
         "rate_limit_exceeded",
         "server_error",
     ]
+
+
+def test_every_error_has_a_code():
+    assert all(code for _, _, code in KINDS.values())
+    assert Refused("no").error.code == "invalid_value"
