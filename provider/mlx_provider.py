@@ -39,6 +39,7 @@ from provider.interface import (
 from provider.models.library import Library, sources_of
 from provider.models.request_builder import Call, RequestBuilder
 from provider.models.served_model import ServedModel
+from provider.models.sharded import refuse_beside
 from provider.models.submission import Submission
 from provider.options import GenerationOptions, parse_options
 from provider.runtime.mlx import describe
@@ -64,6 +65,7 @@ class MLXProvider(AbstractLLMInterface):
     - `idle_unload`: seconds after which an idle model is unloaded.
     - `allow_any_model`: whether a call may name any folder or hub id.
     - `draft_model`: a smaller model that proposes tokens; runs then go one at a time.
+    - `shard`: a `Sharded`, where other processes have parts of the only model.
     - the settings of `EngineSettings`, and defaults for the configurable options of a call (see
       `GenerationOptions`) and for `system_prompt`.
 
@@ -75,7 +77,9 @@ class MLXProvider(AbstractLLMInterface):
     def __init__(self, config: Optional[Dict[Union[str, ModelParameter], Any]] = None):
         super().__init__(config)
         given = self.get_config()
-        draft = given.get("draft_model")
+        draft, sharded = given.get("draft_model"), given.get("shard")
+        if sharded is not None:
+            refuse_beside(given)
         sources = sources_of(
             [str(model) for model in _listed(given.get("model"))],
             [str(adapter) for adapter in _listed(given.get("adapter"))],
@@ -87,6 +91,7 @@ class MLXProvider(AbstractLLMInterface):
             pinned=[str(name) for name in _listed(given.get("pin"))],
             idle_s=given.get("idle_unload"),
             allow_any=bool(given.get("allow_any_model")),
+            sharded=sharded,
         )
         self._sandbox = Sandbox()
 

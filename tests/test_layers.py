@@ -19,6 +19,7 @@ PROVIDER_LAYERS = (
     ("embedded.making",),
     ("mlx_provider",),
     ("models",),
+    ("sharding",),
     ("engine",),
     ("constraints", "caches"),
     ("formats",),
@@ -57,6 +58,8 @@ OF_PROVIDER = {
         "replicas",
         "scripted",
         "models.hub",
+        "models.sharded",
+        "sharding.ranks",
     },
 }
 
@@ -94,6 +97,7 @@ PURE = (
     "provider/replicas/responses.py",
     "provider/replicas/routing.py",
     "provider/replicas/statistics.py",
+    "provider/caches/operations.py",
     "provider/constraints/fair_queue.py",
     "provider/engine/blas_threads.py",
     "provider/engine/chunk_cost.py",
@@ -223,6 +227,8 @@ def test_the_gateway_knows_no_model_and_the_provider_no_socket():
         if module.startswith(CLIENT_OF_GATEWAYS):
             continue
         strangers = MLX if module.startswith("gateway") else {"gateway", "websockets", "socket"}
+        if place_of(module) == "sharding":  # its processes are connected to one another
+            strangers = strangers - {"socket"}
         assert not roots(path) & strangers, module
 
 

@@ -23,10 +23,11 @@ from provider.settings import EngineSettings
 __all__ = ["load_failure", "open_provider", "progress"]
 
 
-def open_provider(kind: str, values: Mapping[str, Value]) -> Any:
+def open_provider(kind: str, values: Mapping[str, Value], rank: Any = None) -> Any:
     """Return a provider of this kind, `mlx` or `scripted`, which loads nothing yet.
 
-    Raises Failure for settings that can't be used together.
+    `rank` is what `join_ranks` returns for rank 0, None where a model has no parts. Raises Failure
+    for settings that can't be used together.
     """
     if kind == "scripted":
         from provider.scripted import ScriptedProvider  # noqa: PLC0415
@@ -40,6 +41,10 @@ def open_provider(kind: str, values: Mapping[str, Value]) -> Any:
     names = ["model", "adapter", "pin", "allow_any_model", "idle_unload_s", "draft_model"]
     names += [field.name for field in fields(EngineSettings)]
     given = {name.removesuffix("_s"): values[name].value for name in names}
+    if rank is not None:
+        from provider.models.sharded import Sharded  # noqa: PLC0415
+
+        given["shard"] = Sharded(values["shard"].value, rank)
     try:
         return MLXProvider({name: value for name, value in given.items() if value is not None})
     except InvalidParameterError as error:

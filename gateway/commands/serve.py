@@ -23,6 +23,7 @@ from rich.console import Console
 from gateway.commands.banner import banner, finishing
 from gateway.commands.failure import STOPPED_EARLY, ExitStatus, Failure
 from gateway.commands.provider_start import load_failure, open_provider, progress
+from gateway.commands.shards import follow, join_ranks
 from gateway.configuration import sources as configuration
 from gateway.configuration.settings import Settings
 from gateway.configuration.sources import Value
@@ -72,7 +73,11 @@ def serve(
         raise Failure("`--open` finds no page on a socket file", hint, ExitStatus.USAGE)
     raise_limit(settings.max_connections)
     with errors.status("starting mlx"):
-        provider = open_provider(kind, values)
+        rank = join_ranks(values)
+        if rank is None or (followed := follow(rank, values)) is None:
+            provider = open_provider(kind, values, rank)
+        else:
+            return followed
     # All that is imported by now stays. Left to the garbage collector, each full collection would
     # walk it, and stop all threads for 50 ms. A model is not among it, since it may be unloaded.
     gc.collect()

@@ -60,6 +60,14 @@ class ServeSettings:
         "variable `MLX_GATEWAY_TOKEN`",
         "Model",
     )
+    shard: str | None = _setting(
+        None,
+        "serve one model by several processes that `mlx.launch` has started with this command: "
+        "each has a part of every layer (tensor), or some layers (pipeline); the one of rank 0 "
+        "has the gateway",
+        "Model",
+        choices=("tensor", "pipeline"),
+    )
     log_level: str = _setting(
         "info",
         "least severe messages that are logged",

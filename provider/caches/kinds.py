@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Any
 
+from provider.caches.mirrored import MirroredCache, MirroredSlots
 from provider.caches.slot_layers import GROWTH, Places, SlotArrays, SlotKVCache, SlotLayer
 from provider.runtime.mlx import mx
 from provider.runtime.mlx_lm import (
@@ -114,6 +115,10 @@ def _cost_of_parts(cache: Any, tokens: int) -> Cost:
     return cost_of(cache.caches, tokens)
 
 
+def _no_cost(_cache: Any, _tokens: int) -> Cost:
+    return 0, 0.0
+
+
 def _parts(cache: Any) -> Sequence[Any]:
     return tuple(cache.caches)
 
@@ -156,6 +161,9 @@ KINDS: dict[str, CacheKind] = {
     _name(CacheList): _LIST,
     _name(ChunkedKVCache): _CHUNKED,
     _name(ConcatenateKVCache): _CONCATENATED,
+    _name(MirroredCache): CacheKind(
+        Batching.SLOTS, Trimming.ALWAYS, _no_cost, counts=False, layer=MirroredSlots
+    ),
     # mlx-vlm's language models also work with the equivalent caches of mlx-lm, where there are any.
     "mlx_vlm.models.cache.KVCache": CacheKind(
         Batching.MERGED, Trimming.ALWAYS, _cost_by_positions, in_mlx_lm=lambda _cache: KVCache()

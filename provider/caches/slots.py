@@ -36,6 +36,11 @@ class SlotCaches:
     def __len__(self) -> int:
         return len(self._places.lengths)
 
+    @property
+    def lengths(self) -> list[int]:
+        """How many tokens each slot holds."""
+        return self._places.lengths
+
     def begin(self, counts: Sequence[int], width: int) -> None:
         """Compute the positions that each row writes to, and prepare the layers."""
         self._places.begin(counts, width)

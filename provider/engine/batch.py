@@ -239,6 +239,7 @@ class Batch:
     def _suspect(self, rows: Sequence[Row], error: Exception, result: StepResult) -> None:
         """Handle a failed forward pass: blame its only row, or prefill each row again, alone."""
         result.failed = True
+        self._model.failed(error)
         rows = [row for row in rows if not row.gone]
         if len(rows) == 1:
             result.blame(rows[0].key, error)

@@ -20,11 +20,12 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import assert_never
 
+from provider.engine.delivery import EventDelivery
 from provider.engine.inbox import Inbox
 from provider.engine.loading import Loader
 from provider.engine.mailbox import Cancel, CollectPrefix, Load, Message, Resume, Submit
 from provider.engine.memory_pool import MemoryPool
-from provider.engine.messages import RunRequest
+from provider.engine.messages import RunFailed, RunRequest
 from provider.engine.mlx_thread import MlxThread
 from provider.engine.model import LoadedModel, LoadProgress, ModelFacts
 from provider.engine.run import Run
@@ -226,6 +227,18 @@ class Engine:
     def resume(self, run: Run) -> None:
         """Queue a parked run again if its reader has caught up; see `Run.unread`."""
         self._post(Resume(run))
+
+    def lose(self, error: GenerationError) -> None:
+        """End every run with an error and refuse new ones, because the MLX thread may hang.
+
+        May be called from any thread. The process must end soon: nothing is freed.
+        """
+        with self._lock:
+            self._closed, self._trouble = True, str(error)
+        delivery: EventDelivery[Run] = EventDelivery()
+        for run in self.runs:
+            delivery.add(run, [RunFailed(error)])
+        delivery.flush()
 
     @property
     def _loads(self) -> bool:

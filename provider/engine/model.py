@@ -105,6 +105,9 @@ class Model(Protocol):
     def draft_extras(self, row: Row, count: int) -> dict[str, Any]:
         """Return the extra arguments for verifying a row's next `count` tokens, from a draft."""
 
+    def failed(self, error: Exception) -> None:
+        """Note that a forward pass has failed, before its rows are tried again."""
+
 
 class TextModel:
     """A model of mlx-lm that needs only tokens and caches."""
@@ -146,6 +149,9 @@ class TextModel:
     def draft_extras(self, _row: Row, _count: int) -> dict[str, Any]:
         """Return no extra arguments."""
         return {}
+
+    def failed(self, error: Exception) -> None:
+        """Do nothing, because nobody else has made the pass."""
 
 
 def as_model(model: Any) -> Model:

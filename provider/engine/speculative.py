@@ -97,6 +97,10 @@ class ModelWithDraft:
         """Return the extra arguments for the model, not for its draft."""
         return self.model.draft_extras(row, count)
 
+    def failed(self, error: Exception) -> None:
+        """Tell the model of it."""
+        self.model.failed(error)
+
 
 class SpeculativeCaches(SingleRowCaches):
     """One row's caches, quantised after a forward pass if the settings say so."""

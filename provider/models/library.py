@@ -18,6 +18,7 @@ from provider.engine.mlx_thread import MlxThread
 from provider.engine.statistics import EngineStatistics, total_of
 from provider.interface import InvalidParameterError, ModelInfo, UnsupportedModelError
 from provider.models.served_model import ServedModel
+from provider.models.sharded import Sharded
 from provider.models.source import ModelSource, model_name
 from provider.settings import EngineSettings
 
@@ -38,11 +39,13 @@ class Library:
         pinned: Iterable[str] = (),
         idle_s: float | None = None,
         allow_any: bool = False,
+        sharded: Sharded | None = None,
     ):
-        self._settings = settings
+        self._sharded = sharded  # of the only model, which is then pinned
+        self._settings = settings if sharded is None else sharded.settings(settings)
         self._allow_any = allow_any
         self._thread = MlxThread()
-        self._memory = MemoryPool(memory_limit(settings))
+        self._memory = MemoryPool(memory_limit(self._settings))
         self._memory.unload = self._unload_one
         self._memory.make_way = self._make_way
         self._memory.call_off = self._call_off
@@ -52,11 +55,13 @@ class Library:
         self._named = {source.name for source in sources}
         pins = set(pinned)
         for source in sources:
-            self._add(source, pinned=source.name in pins)
+            self._add(source, pinned=source.name in pins or sharded is not None)
         for name in pins - self._named:
             said = f"`pin`: `{name}` is not served; {_names(self._named)}"
             raise InvalidParameterError("pin", name, said)
         self.default = self._models[sources[0].name]
+        if sharded is not None:
+            sharded.rank.on_lost = self.default.lose
         self._closing = threading.Event()
         if idle_s is not None:
             threading.Thread(
@@ -79,7 +84,13 @@ class Library:
             said = f"`adapter`: the base `{source.base}` is not served; {_names(self._models)}"
             raise InvalidParameterError("adapter", source.name, said)
         served = ServedModel(
-            source, self._settings, self._thread, self._memory, base=base, pinned=pinned
+            source,
+            self._settings,
+            self._thread,
+            self._memory,
+            base=base,
+            pinned=pinned,
+            sharded=self._sharded,
         )
         self._models[source.name] = served
         return served
@@ -135,6 +146,8 @@ class Library:
         for model in served:
             model.close(max(0.0, deadline - time.monotonic()))
         self._thread.close()
+        if self._sharded is not None:
+            self._sharded.rank.close()
 
     def _unload_one(self) -> bool:
         """Unload the least recently used idle model; return whether there was one.

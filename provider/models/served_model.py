@@ -24,12 +24,13 @@ from provider.engine.model import LoadedModel, Loading, LoadProgress
 from provider.engine.statistics import EngineStatistics, total_of
 from provider.formats.chat_template import ChatTemplate
 from provider.formats.families import what_is_missing
-from provider.interface import ModelInfo, ModelLoadingError
+from provider.interface import GenerationError, ModelInfo, ModelLoadingError
 from provider.models.dense_weights import dense_room
 from provider.models.gguf.header import Header
 from provider.models.loading import header_of, image_processor_of, loading, tokenizer_of
 from provider.models.prompt_thread import PromptThread
 from provider.models.request_builder import Call, RequestBuilder
+from provider.models.sharded import Sharded
 from provider.models.source import ModelSource, resolve, resolve_adapter
 from provider.models.vision import why_text_only
 from provider.runtime.mlx import describe
@@ -59,7 +60,9 @@ class ServedModel:
         *,
         base: ServedModel | None = None,
         pinned: bool = False,
+        sharded: Sharded | None = None,
     ):
+        self._sharded = sharded  # where other processes have parts of the model
         self.source = source
         self.pinned = pinned
         self.last_used = time.monotonic()  # in seconds
@@ -241,6 +244,11 @@ class ServedModel:
             self._closed = True
         self._prompts.end()
 
+    def lose(self, error: GenerationError) -> None:
+        """Accept no more calls, and end every run with an error; see `Engine.lose`."""
+        self._closed = True
+        self.engine.lose(error)
+
     def close(self, grace_s: float | None = None) -> None:
         """Accept no more calls and free the model; see `Engine.close`.
 
@@ -277,7 +285,7 @@ class ServedModel:
         weights = self.engine.load()
         try:
             template = ChatTemplate(tokenizer_of(path, header))
-            image_processor = image_processor_of(path)
+            image_processor = None if self._sharded else image_processor_of(path)
         except ModelLoadingError:
             self.engine.close(0)  # frees the weights, which could be neither used nor unloaded
             raise
@@ -318,6 +326,8 @@ class ServedModel:
     def _steps(self) -> Loading:
         assert self._files is not None
         path, draft, adapter, tokenizer = self._files
+        if self._sharded is not None:
+            return self._sharded.loading(path, tokenizer)
         header, self._header = self._header, None
         base: LoadedModel | None = None
         if self._base is not None:

@@ -212,6 +212,9 @@ class VisionModel:
             return {}
         return {"position_ids": _places(row, row.fed, count, count)[:, None]}
 
+    def failed(self, error: Exception) -> None:
+        """Do nothing, because nobody else has made the pass."""
+
 
 def _delta(row: Row) -> int:
     given = row.prompt_embeddings

@@ -54,7 +54,13 @@ from mlx_lm.tokenizer_utils import (
     TokenizerWrapper,
 )
 from mlx_lm.tuner.utils import load_adapters
-from mlx_lm.utils import dequantize_model, load_config, load_model, load_tokenizer
+from mlx_lm.utils import (
+    dequantize_model,
+    load_config,
+    load_model,
+    load_tokenizer,
+    sharded_load,
+)
 from transformers import PreTrainedTokenizerBase, dynamic_module_utils
 
 __all__ = [
@@ -92,6 +98,7 @@ __all__ = [
     "own_renderer",
     "renders_text",
     "save_prompt_cache",
+    "sharded_load",
     "unknown_version",
     "version",
     "warn_of_untested_versions",

@@ -1,0 +1,1 @@
+"""One model on several machines, of which the first has the engine."""
