@@ -427,23 +427,26 @@ class GatewayClient:
         """Deliver frames to their generations until the connection ends; return why it ended."""
         try:
             async for message in socket:
-                frame = server_frame(self._codec.decode_fields(message))
-                run = self._runs.get(getattr(frame, "id", None) or "")
-                if run is None or frame is None:
-                    continue
-                if run.rewound and await self._resumed_again(socket, run, frame):
-                    continue
-                run.receive(frame)
-                if run.id in self._to_cancel:
-                    await self.acknowledge(run, frame)
-                if run.over:
-                    self._forget(run)
+                for fields in self._codec.frames_in(message):
+                    if (frame := server_frame(fields)) is not None:
+                        await self._receive(socket, frame)
         except NotAFrame as error:
             socket.transport.abort()
             return f"the connection broke: {error}", None
         except ConnectionClosed:
             pass
         return f"the connection was lost, code {socket.close_code}", socket.close_code
+
+    async def _receive(self, socket: ClientConnection, frame: ServerFrame) -> None:
+        """Deliver a frame to its generation, if that is still there."""
+        run = self._runs.get(getattr(frame, "id", None) or "")
+        if run is None or (run.rewound and await self._resumed_again(socket, run, frame)):
+            return
+        run.receive(frame)
+        if run.id in self._to_cancel:
+            await self.acknowledge(run, frame)
+        if run.over:
+            self._forget(run)
 
     async def _resumed_again(self, socket: ClientConnection, run: Run, frame: ServerFrame) -> bool:
         """Resume a run after its last received frame, if `frame` says that it can't be resumed.

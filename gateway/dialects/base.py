@@ -80,6 +80,8 @@ class Dialect(Protocol):
     # Code and reason of the close frame after what is waiting; None while the connection goes on.
     farewell: tuple[int, str] | None = None
     name: str  # shown in logs; the part after the last full stop is the label `codec` in metrics
+    # Makes one message of several, in a language whose messages may be joined; None in others.
+    join: Callable[[Sequence[Message]], Message] | None = None
 
     asks: bool = False  # whether `next_requests` has some that follow an event of what goes on
 

@@ -28,6 +28,7 @@ from gateway.protocol.events import Event, Failed
 from gateway.protocol.frames import (
     CLIENT_FRAMES,
     FIRST_OF_SERVER,
+    JOINED_PROTOCOL,
     JSON_PROTOCOL,
     MSGPACK_PROTOCOL,
     NUMBERS,
@@ -67,6 +68,7 @@ EARLY_MSGPACK = re.compile(
 UNKNOWN = "Object contains unknown field `"
 MAX_QUOTED = 64  # characters of an unknown field's name in an error
 MAX_PATH = 256  # characters of a field's path in an error
+LONG_ARRAY = b"\xdd"  # head of a msgpack array of any length
 SHORT_TEXT = 0xD9  # head of a msgpack text of up to 255 bytes
 
 
@@ -94,6 +96,10 @@ class _Codec:
 
     def decode_fields(self, data: bytes | str) -> dict[str, Any]:
         raise NotImplementedError
+
+    def frames_in(self, data: bytes | str) -> Sequence[dict[str, Any]]:
+        """Return the frames in a server's message, as `decode_fields`. Raises NotAFrame."""
+        return (self.decode_fields(data),)
 
     def _client_frame(self, data: bytes | str, *, bytes_in: type) -> ClientFrame:
         fields = self.decode_fields(data)
@@ -166,6 +172,9 @@ class MsgpackCodec(_Codec):
 
     def decode_fields(self, data: bytes | str) -> dict[str, Any]:
         """Return any frame as a dict with `type`. Raises NotAFrame."""
+        return self._fields_of(self._values(data))
+
+    def _values(self, data: bytes | str) -> list[Any]:
         if isinstance(data, str):
             raise NotAFrame("a text message, but the subprotocol is msgpack")
         try:
@@ -174,6 +183,9 @@ class MsgpackCodec(_Codec):
             raise NotAFrame("not msgpack") from error
         if not isinstance(values, list) or not values:
             raise NotAFrame("not a msgpack array")
+        return values
+
+    def _fields_of(self, values: list[Any]) -> dict[str, Any]:
         number, *rest = values
         kind = BY_NUMBER.get(number) if type(number) is int else None
         if kind is None:
@@ -181,6 +193,29 @@ class MsgpackCodec(_Codec):
         names = kind.__struct_fields__
         extra = {f"[{i}]": value for i, value in enumerate(rest) if i >= len(names)}
         return {"type": name_of(kind), **dict(zip(names, rest, strict=False)), **extra}
+
+
+class JoinedCodec(MsgpackCodec):
+    """Binary frames as MsgpackCodec has them, or an array of several of those."""
+
+    name = JOINED_PROTOCOL
+
+    def frames_in(self, data: bytes | str) -> Sequence[dict[str, Any]]:
+        """Return the frames in a server's message, as `decode_fields`. Raises NotAFrame."""
+        values = self._values(data)
+        if not isinstance(values[0], list):
+            return (self._fields_of(values),)
+        if not all(isinstance(one, list) and one for one in values):
+            raise NotAFrame("not an array of frames")
+        return [self._fields_of(one) for one in values]
+
+    @staticmethod
+    def join(messages: Sequence[Message]) -> Message:
+        """Return one message for several."""
+        if len(messages) == 1:
+            return messages[0]
+        head = LONG_ARRAY + len(messages).to_bytes(4, "big")
+        return Message(b"".join([head, *(message.data for message in messages)]), text=False)
 
 
 Codec = JsonCodec | MsgpackCodec
@@ -194,6 +229,8 @@ class NativeDialect(Dialect):
         self._codec = codec
         self._encode: Callable[[ServerFrame], bytes] = codec.encode  # bound once, for each token
         self._text = codec.text
+        if isinstance(codec, JoinedCodec):
+            self.join = codec.join
 
     def greet(self, ready: Ready) -> Sequence[Message]:
         """Return the `ready` frame."""
@@ -268,7 +305,14 @@ def server_frame(fields: dict[str, Any]) -> ServerFrame | None:
 
 def codec_for(protocol: str | None, limits: FrameLimits | None = None) -> Codec:
     """Return the codec of a subprotocol, JSON without one."""
-    return (MsgpackCodec if protocol == MSGPACK_PROTOCOL else JsonCodec)(limits)
+    return CODECS.get(protocol or JSON_PROTOCOL, JsonCodec)(limits)
+
+
+CODECS: dict[str, type[Codec]] = {
+    JSON_PROTOCOL: JsonCodec,
+    MSGPACK_PROTOCOL: MsgpackCodec,
+    JOINED_PROTOCOL: JoinedCodec,
+}
 
 
 def _prepare(limits: RouteLimits) -> Callable[[Opening], NativeDialect]:
@@ -278,7 +322,7 @@ def _prepare(limits: RouteLimits) -> Callable[[Opening], NativeDialect]:
 ROUTE = Route(
     STREAM_PATH,
     _prepare,
-    subprotocols=(JSON_PROTOCOL, MSGPACK_PROTOCOL),
+    subprotocols=tuple(CODECS),
     secret_in=secret_in,
     hint="this path is for WebSocket clients; /protocol says what they send",
 )

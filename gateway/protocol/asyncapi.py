@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.protocol.codes import RETRYABLE, CloseCode
 from gateway.protocol.frames import (
+    JOINED_PROTOCOL,
     JSON_PROTOCOL,
     MSGPACK_PROTOCOL,
     NUMBERS,
@@ -63,7 +64,7 @@ def document(server: str, version: str, *, tls: bool = False) -> dict[str, Any]:
                 "protocol": "wss" if tls else "ws",
                 "pathname": "/v1",
                 "security": [{"$ref": "#/components/securitySchemes/bearer"}],
-                "x-subprotocols": [JSON_PROTOCOL, MSGPACK_PROTOCOL],
+                "x-subprotocols": [JSON_PROTOCOL, MSGPACK_PROTOCOL, JOINED_PROTOCOL],
             }
         },
         "channels": {

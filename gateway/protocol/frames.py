@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 from gateway.protocol.codes import ErrorCode
 
 __all__ = [
+    "JOINED_PROTOCOL",
     "JSON_PROTOCOL",
     "MSGPACK_PROTOCOL",
     "NUMBERS",
@@ -50,6 +51,9 @@ __all__ = [
 JSON_PROTOCOL = "mlx-gateway.v1.json"
 
 MSGPACK_PROTOCOL = "mlx-gateway.v1.msgpack"
+
+# The same frames, of which the server may put several into one message.
+JOINED_PROTOCOL = "mlx-gateway.v1.msgpack-joined"
 
 
 Id = Annotated[str, Meta(min_length=1, max_length=64)]

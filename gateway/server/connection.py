@@ -104,6 +104,8 @@ class Connection:
         self._sending_since: float | None = None  # start of the current write, on the loop's clock
         self._watchdog: asyncio.TimerHandle | None = None
         self._last_busy = self._loop.time()
+        self._joins = dialect.join is not None
+        self._write_is_due = False  # whether `_write_joined` is about to be called
 
     async def run(self) -> None:
         """Serve the client until it leaves."""
@@ -355,7 +357,10 @@ class Connection:
     def notify(self, task: GenerationTask) -> None:
         """Send the new events of a generation, at once if the socket can take them."""
         self._session.enqueue(task.generation)
-        self._write_now()
+        if self._joins:
+            self._write_soon()
+        else:
+            self._write_now()
         if task.generation.waiting_bytes + task.held.leaving != task.held.size:
             self._count(task)
 
@@ -401,6 +406,36 @@ class Connection:
                     metrics.sent_bytes += len(message.data)
                     broadcast(alone, message.data, text=message.text)
             self._after_write(generation)
+
+    def _write_soon(self) -> None:
+        """Write what waits together with what the generations that wake now have."""
+        if not self._write_is_due:
+            self._write_is_due = True
+            self._loop.call_soon(self._write_joined)
+
+    def _write_joined(self) -> None:
+        """Do what `_write_now` does, with one message for the events of all generations."""
+        self._write_is_due = False
+        session, transport, join = self._session, self._socket.transport, self._dialect.join
+        while session.waiting and self._writing and not self._sending:
+            if transport.get_write_buffer_size():
+                self._wake_writer.set()
+                return
+            assert join is not None
+            messages: list[Message] = []
+            written: list[Generation | Follower | None] = []
+            while session.waiting and len(messages) < MAX_AT_ONCE:
+                events, generation = session.pop_events()
+                for event in events:
+                    messages += self._dialect.encode(event)
+                written.append(generation)
+            if messages:
+                data = join(messages).data
+                self._generations.metrics.sent_frames += len(messages)
+                self._generations.metrics.sent_bytes += len(data)
+                broadcast((self._socket,), data, text=False)
+            for generation in written:
+                self._after_write(generation)
 
     async def _write(self) -> None:
         try:

@@ -19,7 +19,7 @@ from gateway.client import GatewayClient, GatewayError, UnauthorizedError
 from gateway.client.address import Address, address_of
 from gateway.client.asynchronous import pauses
 from gateway.protocol.codes import NotAFrame
-from gateway.protocol.frames import MSGPACK_PROTOCOL
+from gateway.protocol.frames import JOINED_PROTOCOL
 from provider.interface import ModelInfo
 from provider.replicas import probe
 
@@ -101,7 +101,7 @@ class Replica:
         down = asyncio.Event()
         client = GatewayClient(
             self._url,
-            MSGPACK_PROTOCOL,
+            JOINED_PROTOCOL,
             self._token,
             give_up_s=0,
             on_state=lambda state, reason: down.set() if state == "closed" else None,

@@ -23,6 +23,7 @@ from gateway.configuration.settings import Settings
 from gateway.dialects.native import codec_for, server_frame
 from gateway.protocol.codes import NotAFrame
 from gateway.protocol.frames import (
+    JOINED_PROTOCOL,
     JSON_PROTOCOL,
     MSGPACK_PROTOCOL,
     Chunk,
@@ -43,7 +44,7 @@ def scripted(*script):
     return ScriptedProvider(script=script, tokens_per_second=None)
 
 
-@pytest.mark.parametrize("protocol", [JSON_PROTOCOL, MSGPACK_PROTOCOL])
+@pytest.mark.parametrize("protocol", [JSON_PROTOCOL, MSGPACK_PROTOCOL, JOINED_PROTOCOL])
 async def test_chunks_then_done(protocol):
     async with running(scripted(Say("a b"), Call("add", {}))) as gateway:
         async with connect(stream_url(gateway), protocol) as client:
@@ -582,7 +583,7 @@ class Raising:
 
     text = True
 
-    def decode_fields(self, data):
+    def frames_in(self, data):
         raise ZeroDivisionError("of the codec")
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gateway
-from gateway.dialects.base import FrameLimits
+from gateway.dialects.base import FrameLimits, Message
 from gateway.dialects.native import (
     BEARER_PROTOCOL,
     JsonCodec,
@@ -18,11 +18,13 @@ from gateway.dialects.native import (
     NativeDialect,
     codec_for,
     secret_in,
+    server_frame,
     worded,
 )
 from gateway.protocol.codes import RETRYABLE, BadFrame, CloseCode, ErrorCode, NotAFrame
 from gateway.protocol.events import Failed
 from gateway.protocol.frames import (
+    JOINED_PROTOCOL,
     NUMBERS,
     Ack,
     Cancel,
@@ -327,6 +329,23 @@ def test_an_unknown_or_a_servers_number_is_a_bad_frame(number):
 def test_json_is_the_codec_where_none_was_agreed():
     assert isinstance(codec_for(None), JsonCodec)
     assert isinstance(codec_for("mlx-gateway.v1.msgpack"), MsgpackCodec)
+
+
+def test_several_frames_go_in_one_message_and_come_out_in_order():
+    codec = codec_for(JOINED_PROTOCOL)
+    frames = [Chunk(id="a", seq=1, text="x"), Pong(nonce="1"), Chunk(id="b", seq=7, text="é")]
+    messages = [Message(codec.encode(frame), text=False) for frame in frames]
+    for count in (1, 2, 3):
+        joined = codec.join(messages[:count])
+        assert [server_frame(one) for one in codec.frames_in(joined.data)] == frames[:count]
+    many = codec.join(messages * 9000)
+    assert len(codec.frames_in(many.data)) == 27_000
+
+
+@pytest.mark.parametrize("wrong", [[[24], 5], [[24], []], []])
+def test_what_is_no_array_of_frames_is_refused(wrong):
+    with pytest.raises(NotAFrame):
+        codec_for(JOINED_PROTOCOL).frames_in(msgspec.msgpack.encode(wrong))
 
 
 # PROTOCOL.md says what the code does. ----------------------------------------------------------

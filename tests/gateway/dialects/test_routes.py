@@ -2,7 +2,7 @@ from gateway.dialects.base import Message, Opening, RouteLimits
 from gateway.dialects.routes import ROUTES
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.events import Failed
-from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Ready
+from gateway.protocol.frames import JOINED_PROTOCOL, JSON_PROTOCOL, MSGPACK_PROTOCOL, Ready
 
 READY = Ready(protocol="p", server="s", epoch="e", connection="c", models=[], limits={})
 
@@ -16,7 +16,7 @@ def test_each_path_speaks_one_language():
 
 def test_the_native_language_takes_its_codec_from_the_subprotocol():
     (native,) = [route for route in ROUTES if route.path == "/v1/stream"]
-    assert native.subprotocols == (JSON_PROTOCOL, MSGPACK_PROTOCOL)
+    assert native.subprotocols == (JSON_PROTOCOL, MSGPACK_PROTOCOL, JOINED_PROTOCOL)
     for agreed, text in ((JSON_PROTOCOL, True), (MSGPACK_PROTOCOL, False), (None, True)):
         (greeting,) = native.prepare(RouteLimits())(Opening(agreed)).greet(READY)
         assert isinstance(greeting, Message)

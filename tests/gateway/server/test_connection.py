@@ -14,7 +14,15 @@ from websockets.frames import Opcode
 from gateway.dialects.base import Route
 from gateway.dialects.native import NativeDialect, codec_for
 from gateway.protocol.codes import CloseCode
-from gateway.protocol.frames import MSGPACK_PROTOCOL, Cancel, Generate, Hello, Ping, Resume
+from gateway.protocol.frames import (
+    JOINED_PROTOCOL,
+    MSGPACK_PROTOCOL,
+    Cancel,
+    Generate,
+    Hello,
+    Ping,
+    Resume,
+)
 from gateway.server.connection import MAX_AT_ONCE, STEP
 from gateway.server.server import Gateway
 from gateway.server.tokens import Token, Tokens
@@ -428,3 +436,26 @@ async def test_frames_that_are_sent_again_leave_the_event_loop_to_others():
             counting.cancel()
     assert again == sent
     assert len(set(seen)) >= len(sent) // MAX_AT_ONCE
+
+
+async def test_what_generations_have_at_one_time_goes_in_one_message():
+    gate = asyncio.Event()
+    provider = scripted(Gate(gate), Say("hello"))
+    async with running(provider) as gateway:
+        async with connect(stream_url(gateway), subprotocols=[JOINED_PROTOCOL]) as socket:
+            codec = codec_for(socket.subprotocol)
+            await socket.recv()
+            for number in range(8):
+                frame = Generate(id=f"{number}", prompt="x")
+                await socket.send(codec.encode(frame), text=False)
+            await eventually(lambda: len(provider.live) == 8)
+            gate.set()
+            frames, messages = [], 0
+            while sum(frame["type"] == "done" for frame in frames) < 8:
+                frames += codec.frames_in(await socket.recv())
+                messages += 1
+    for number in range(8):
+        own = [frame for frame in frames if frame["id"] == f"{number}"]
+        assert [frame["seq"] for frame in own] == list(range(len(own)))
+        assert "".join(frame["text"] for frame in own if frame["type"] == "chunk") == "hello"
+    assert messages < len(frames) / 2
