@@ -7,7 +7,7 @@ seconds, as the cases did before there were bounds, and can't hide in that slack
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from rich.console import Console
 from rich.markup import escape
@@ -48,11 +48,20 @@ class Verdict:
     sent: str
     checks: list[Check]
     seconds: float
-    tries: int = 1
+    first: list[str] = field(default_factory=list)  # what failed on a first try, if this is another
 
     @property
     def holds(self):
         return bool(self.checks) and all(check.holds for check in self.checks)
+
+    @property
+    def failed(self):
+        """What does not hold."""
+        return [
+            f"{check.what}: {_said(check.seen)}, {check.bound}"
+            for check in self.checks
+            if not check.holds
+        ]
 
 
 def _said(value):
@@ -139,9 +148,13 @@ def table(verdicts):
             verdict.sent,
             *(str(by_name[name]) if name in by_name else "" for name in COLUMNS),
             "\n".join(f"{check.what}: {check}" for check in others),
-            ("ok" if verdict.holds else "[red]FAILED[/red]") + ", again" * (verdict.tries - 1),
+            "\n".join([_mark(verdict), *(f"first {why}" for why in verdict.first)]),
         )
     return shown
+
+
+def _mark(verdict):
+    return ("ok" if verdict.holds else "[red]FAILED[/red]") + ", again" * bool(verdict.first)
 
 
 def write(verdicts, file):

@@ -139,6 +139,7 @@ class Watch:
     def __init__(self, port, secret, question, pid=None, clients=1, *, one_thread=False):
         self.seen = Seen()
         self._time = ServerTime(pid if one_thread else None)
+        self.got = []  # when text came, and how many tokens
         self.long = []  # when a wait of more than LONG_S ended, how long it was, and for what
         self._port, self._secret, self._question = port, secret, question
         self._clients = clients
@@ -207,7 +208,9 @@ class Watch:
                 case "chunk":
                     text += frame["text"]
                     self._mark(client, "gap")
-                    self.seen.tokens += len(frame["text"]) * question.tokens
+                    tokens = len(frame["text"]) * question.tokens
+                    self.seen.tokens += tokens
+                    self.got.append((time.monotonic(), tokens))
                 case "done":
                     self._mark(client, None)
                     self.seen.answers += 1

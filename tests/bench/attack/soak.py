@@ -62,6 +62,7 @@ async def soak(seconds, seed):
         finally:
             ended = await served.end()
     say_long_waits(hostile, attacker.began)
+    say_slow_attacks(hostile, attacker.began, sum(watch.seen.rate for watch in quiet))
     figures = judge(quiet, hostile)
     said = ", ".join(f"{count} {name}" for name, count in sorted(told.items()))
     figures.append(Figure("attacks", sum(told.values()), "", "10 at least", len(told) > 9, said))
@@ -80,6 +81,31 @@ def say_long_waits(watches, began):
             longest[key] = max(longest[key], seconds)
     for key, count in during.most_common():
         console.print(f"  {count} waits, the longest {longest[key]:.2f} s: {key}")
+
+
+def slowness(got, began, end, rate):
+    """Return by attack the part of a rate that came during it, and for how long it went on.
+
+    `got` has times and tokens, `began` times and names of attacks.
+    """
+    tokens, seconds = Counter(), Counter()
+    for at, count in got:
+        place = bisect(began, (at, "\uffff")) - 1
+        if place >= 0:
+            tokens[began[place][1]] += count
+    for (at, name), (until, _) in zip(began, [*began[1:], (end, "")], strict=True):
+        seconds[name] += until - at
+    return {name: (tokens[name] / took / rate, took) for name, took in seconds.items() if took}
+
+
+def say_slow_attacks(watches, began, rate):
+    """Say during which attacks polite clients got the least."""
+    got = [one for watch in watches for one in watch.got]
+    if not (got and began):
+        return
+    found = slowness(got, began, max(at for at, _ in got), rate)
+    for name, (part, took) in sorted(found.items(), key=lambda one: one[1])[:12]:
+        console.print(f"  {part:.2f} of the quiet tokens during {name}, {took:.0f} s")
 
 
 def judge(quiet, hostile):

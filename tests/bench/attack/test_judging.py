@@ -9,6 +9,7 @@ import time
 import pytest
 from rich.console import Console
 
+from tests.bench.attack.bench import busy_seconds, idle_machine
 from tests.bench.attack.judging import (
     MIB,
     SLACK_S,
@@ -93,3 +94,22 @@ def test_a_verdict_holds_if_there_are_checks_and_all_hold(tmp_path, capsys):
     assert [one["holds"] for one in written] == [True, False, False]
     Console(width=150).print(table(verdicts))
     assert "end: killed (status 0)" in capsys.readouterr().out
+
+
+def test_a_verdict_on_a_second_try_says_what_failed_first(capsys):
+    slow = Check("ping", 0.5, False, "at most 0.3 s")
+    first = Verdict("one", "loop", "much", [slow, Check("end", "0", True)], 1.0)
+    assert first.failed == ["ping: 0.5, at most 0.3 s"]
+    again = Verdict("one", "loop", "much", [Check("ping", 0.1, True)], 1.0, first.failed)
+    Console(width=200).print(table([again]))
+    said = capsys.readouterr().out
+    assert "ok, again" in said
+    assert "first ping: 0.5, at most" in said
+
+
+async def test_a_second_try_waits_for_others_to_end():
+    used = iter([0.0, 10.0, 10.0, 20.0, 20.0, 20.0])  # seconds, before and after each look
+    await idle_machine(every=0.0, busy=lambda: next(used))
+    assert list(used) == []
+    await idle_machine(at_most=0.0, busy=lambda: pytest.fail("there is no time"))
+    assert busy_seconds() >= 0.0
