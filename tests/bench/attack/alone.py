@@ -222,7 +222,7 @@ async def text_for_all(bench):
 async def answers_for_all(bench):
     served = await start(*SCRIPTED, *BRIEF, "--outbox-total-bytes", MIB)
     async with ending(served):
-        attacker = await Attacker.ready("log_probabilities", served, 5.0)
+        attacker = await Attacker.ready("log_probabilities", served, 10.0)
         attack = asyncio.create_task(attacker.attack())
         waited = []
         while not attack.done():
