@@ -6,14 +6,14 @@ import { icon, make, useStyle } from "./dom.js";
 /**
  * @typedef {{show: () => void, hide: () => void, [more: string]: any}} Drawer
  * @typedef {{open: (root: HTMLElement, app: any) => Drawer | Promise<Drawer>}} Module
- * @typedef {{id: string, label: string, icon?: string, style: string, load: () => Promise<Module>}} Entry `icon` is a path in a
- *   square of 24, for the bar of a phone
+ * @typedef {{id: string, label: string, icon?: string, style: string, load: () => Promise<Module>, hidden?: boolean}} Entry
+ *   `icon` is a path in a square of 24, for the bar of a phone; `hidden` is one whose button a room shows that it is for
  */
 
 /** @type {Entry[]} */
 export const DRAWERS = [
   {
-    id: "settings", label: "Settings", style: "/settings/settings.css", load: () => import("../settings/drawer.js"),
+    id: "settings", label: "Settings", style: "/settings/settings.css", load: () => import("../settings/drawer.js"), hidden: true,
     icon: "M4 7h9m5 0h2M4 17h2m5 0h9M15.5 7a2.2 2.2 0 1 0 0-.01M8.5 17a2.2 2.2 0 1 0 0-.01",
   },
   {
@@ -42,7 +42,7 @@ export function startDrawers(drawers, bar, aside, app) {
     make(
       "button",
       {
-        type: "button", class: "quiet", id: `${entry.id}-button`, "aria-expanded": "false", "aria-controls": aside.id,
+        type: "button", class: "quiet", id: `${entry.id}-button`, "aria-expanded": "false", "aria-controls": aside.id, hidden: entry.hidden,
         click: () => (shown === entry ? close() : open(entry)),
       },
       ...(entry.icon ? [icon(entry.icon)] : []),

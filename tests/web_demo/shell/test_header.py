@@ -38,6 +38,15 @@ async def test_a_models_name_is_not_cut_and_its_owner_only_where_there_is_no_roo
         assert await page.evaluate(CUT, "#model .owner")
 
 
+async def test_the_meter_makes_room_before_the_models_name_is_cut(new_page):
+    async with running(Serving("embedded")) as gateway:
+        page = await new_page(gateway.url, viewport={"width": 1000, "height": 800})
+        await page.locator("#model .name").wait_for()
+        assert not await page.evaluate(CUT, "#model .name")
+        assert not await page.evaluate(CUT, "#rooms")
+        await page.locator("#meter b").wait_for()
+
+
 async def test_models_are_chosen_by_the_names_that_tell_them_apart(new_page):
     names = ["a/Fox-4bit", "b/Fox-4bit", "a/Owl-8bit", "./folder/here"]
     async with running(Serving(*names)) as gateway:

@@ -39,6 +39,7 @@ async def test_a_wall_shows_what_each_of_its_streams_does_and_stops_any_of_them(
         provider = gateway.provider
         page = await new_page(f"{gateway.url}#wall/8")
         await count_of(page, "idle", 8)
+        assert not await page.locator("#settings-button").is_visible(), "they are the chat's"
         await page.get_by_role("button", name="Start 8").click()
         await count_of(page, "reading", 8)
         widths = "() => [...document.querySelectorAll('.tile-bar')].map((bar) => bar.style.width)"
