@@ -49,7 +49,8 @@ smollm2: $(VENV)/serve.ready
 chat: $(VENV)/serve.ready  ## Chat in the terminal with a gateway that is running
 	@$(BIN)/mlx-gateway chat $(ARGS)
 
-test: $(VENV)/dev.ready $(VENV)/asyncapi.ready browser  ## Run the tests: ARGS="tests/provider -k cancel"
+test: $(VENV)/dev.ready  ## Run the tests: ARGS="tests/provider -k cancel"
+	@$(MAKE) --no-print-directory --jobs=3 $(VENV)/asyncapi.ready $(VENV)/bytecode.ready browser
 	$(UNFUSED) $(PYTEST) -m "not slow and not real and not front_ends and not clients" $(ARGS)
 
 test-slow: $(VENV)/dev.ready npm-package browser  ## Run more of what `test` does a little of
@@ -147,6 +148,11 @@ $(VENV)/serve.ready: $(VENV)/uv.ready pyproject.toml requirements.lock
 $(VENV)/dev.ready: $(VENV)/uv.ready pyproject.toml requirements.lock
 	$(INSTALL) --editable . --group dev
 	@touch $@ $(VENV)/serve.ready
+
+# What is compiled here for the first time is not compiled by each worker of the tests.
+$(VENV)/bytecode.ready: $(VENV)/dev.ready
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --collect-only -qq >/dev/null 2>&1 || true
+	@touch $@
 
 # The suite is written for Python 2.7, and these are the last that can still make it an environment.
 $(VENV)/autobahn.ready: $(VENV)/dev.ready
