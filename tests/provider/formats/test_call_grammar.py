@@ -113,12 +113,16 @@ def walk(matcher, tokenizer, chance):
     return tokenizer.decode(tokens)
 
 
+MORE = pytest.param(range(8, 60), marks=pytest.mark.slow("many more texts"), id="more")
+
+
+@pytest.mark.parametrize("seeds", [pytest.param(range(8), id="few"), MORE])
 @pytest.mark.parametrize("marked", [True, False], ids=["tokens", "text"])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_allowed_text_is_parsed_as_a_call_that_fits_its_tool(name, marked):
+def test_every_allowed_text_is_parsed_as_a_call_that_fits_its_tool(name, marked, seeds):
     wrapped, made = compiler_of(name, marked=marked)
     start, end = wrapped.tool_call_start, wrapped.tool_call_end
-    for seed in range(25):
+    for seed in seeds:
         chance = random.Random(seed)
         tools = some_tools(chance, nested=name != "function_gemma")
         text = walk(made.call_matcher(tools).inner, wrapped._tokenizer, chance)

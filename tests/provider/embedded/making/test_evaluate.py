@@ -57,7 +57,7 @@ def test_the_card_says_how_much_of_each_kind_is_right_with_samples_and_failures(
 
 
 LENGTHY = ("stories", "changes of subject")
-FEW = [(kind, 3 if any(word in kind for word in LENGTHY) else 6, 3) for kind in KINDS]
+FEW = [(kind, 2 if any(word in kind for word in LENGTHY) else 6, 3) for kind in KINDS]
 MANY = [(kind, 24 if any(word in kind for word in LENGTHY) else 80, 2) for kind in KINDS]
 LONG = pytest.mark.slow("ten times the prompts take a minute")
 
