@@ -87,6 +87,7 @@ async def test_stop_keeps_the_text_and_the_next_message_works(new_page, how):
         page = await new_page(gateway.url)
         await ask(page, "First")
         await wait_for_text(page, ANSWER, "Sentence 1 ")
+        gateway.provider.tokens_per_second = 1  # so that it isn't over before it is stopped
         if how == "button":
             await page.get_by_role("button", name="Stop").click()
         else:
@@ -96,6 +97,7 @@ async def test_stop_keeps_the_text_and_the_next_message_works(new_page, how):
         assert "Sentence 1 " in kept
         assert "The end." not in kept
         assert not gateway.provider.live
+        gateway.provider.tokens_per_second = 1000
         await ask(page, "Second")
         await wait_for_text(page, ANSWER, "You said: Second")
         messages = gateway.provider.requests[1].options["messages"]

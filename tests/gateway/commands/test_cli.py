@@ -12,17 +12,16 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as sync_connect
 
+from gateway.commands.cli import app
 from gateway.commands.failure import ExitStatus
 from gateway.commands.setting_flags import SETTINGS
-from provider.embedded import MODEL_PATH
-from tests.support import programs
+from tests.gateway.commands.conftest import lines_of, run
 from tests.support.programs import GATEWAY, interpreter
 from tests.support.servers import Command, eventually, served
 from tests.support.terminal import Terminal
@@ -30,26 +29,6 @@ from tests.support.timeouts import STARTING, TIMEOUT
 from tests.support.tiny_models import LLAMA, write_model
 
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture(scope="module")
-def scripted():
-    """The address of a gateway with the scripted provider, for tests that only talk to it."""
-    with served("--provider", "scripted") as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def embedded():
-    """The address of a gateway with the embedded model, for tests that only talk to it."""
-    with served() as address:
-        yield address
-
-
-def run(*arguments, **variables):
-    said = variables.pop("input", "")
-    environment = {**os.environ, "NO_COLOR": "1", **variables}
-    return programs.run(*GATEWAY, *arguments, input=said, env=environment)
 
 
 DEAR = {  # packages that a command without them must not wait for
@@ -209,11 +188,6 @@ def test_a_certificate_that_is_not_there_is_one_clear_line(tmp_path):
     assert err.startswith("error: ")
     assert "No such file" in err
     assert "Traceback" not in err
-
-
-def lines_of(terminal):
-    """Return the lines of a terminal without what later ones were written over."""
-    return [line.rpartition("\r")[2].rstrip() for line in terminal.text.split("\r\n")]
 
 
 def test_a_terminal_is_greeted_in_lines_of_their_own_and_the_page_is_opened(tmp_path):
@@ -488,39 +462,6 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(scripted):
     assert terminal.close() == 0
 
 
-def test_a_paste_is_one_message_and_an_answer_is_shown_as_markdown(scripted):
-    terminal = Terminal("chat", "--url", scripted, "--max-tokens", "20")
-    at = terminal.wait_for("you >")
-    terminal.type("\x1b[200~Two **bold** lines\nof a fox\x1b[201~")
-    at = terminal.wait_for("of a fox", at)
-    terminal.type("\r")
-    at = terminal.wait_for("20 tokens", at)
-    terminal.wait_for("you >", at)
-    terminal.type("\x04")
-    assert terminal.close() == 0
-    lines = lines_of(terminal)
-    assert ("You said: Two bold lines", "of a fox") in pairwise(lines)
-    assert "\x1b[1mbold" in terminal.screen
-
-
-def test_ctrl_c_at_the_prompt_clears_and_twice_ends_and_says_how_to_save(scripted):
-    terminal = Terminal("chat", "--url", scripted, "--max-tokens", "3")
-    at = terminal.wait_for("you >")
-    terminal.type("half a line")
-    at = terminal.wait_for("half a line", at)
-    terminal.press_ctrl_c()
-    at = terminal.wait_for("you >", at)
-    assert "again ends" not in terminal.text
-    terminal.type("Foxes?\r")
-    at = terminal.wait_for("you >", terminal.wait_for("3 tokens", at))
-    assert "You said: Foxes?" in terminal.text
-    terminal.press_ctrl_c()
-    at = terminal.wait_for("Ctrl-C again ends the chat; `/save FILE` keeps it", at)
-    terminal.wait_for("you >", at)
-    terminal.press_ctrl_c()
-    assert terminal.close() == 0
-
-
 def test_a_terminal_is_as_before_after_a_chat_that_was_terminated(scripted):
     terminal = Terminal("chat", "--url", scripted)
     before = terminal.modes()
@@ -532,39 +473,6 @@ def test_a_terminal_is_as_before_after_a_chat_that_was_terminated(scripted):
     assert terminal.close() == ExitStatus.TERMINATED
     assert terminal.last_modes == before
     assert terminal.screen.endswith("\x1b[?25h")
-
-
-def test_tab_completes_a_command(scripted):
-    terminal = Terminal("chat", "--url", scripted)
-    at = terminal.wait_for("you >")
-    terminal.type("/sys\tBe brief.\r")
-    at = terminal.wait_for("the system prompt is changed", at)
-    at = terminal.wait_for("you >", at)
-    terminal.type("/quit\r")
-    assert terminal.close() == 0
-
-
-def test_a_prompt_is_answered_without_a_gateway():
-    flags = ("-m", str(MODEL_PATH), "--temperature", "0")
-    done = run("run", "Count from 3 to 9", *flags)
-    assert done.returncode == ExitStatus.OK, done.stderr
-    assert done.stdout == "3, 4, 5, 6, 7, 8, 9.\n"
-    assert done.stderr == ""
-
-
-def test_what_is_piped_is_a_prompt_too(scripted):
-    done = run("run", "--url", scripted, "--max-tokens", "9", input="Foxes?\n")
-    assert (done.returncode, done.stdout[:16]) == (ExitStatus.OK, "You said: Foxes?")
-    assert run("run", "--url", scripted).returncode == ExitStatus.USAGE
-
-
-def test_ctrl_c_stops_the_answer_of_a_prompt(scripted):
-    terminal = Terminal("run", "Foxes?", "--url", scripted)
-    terminal.wait_for("Sentence 1 ")
-    terminal.type("\x03")
-    assert terminal.close() == ExitStatus.INTERRUPTED
-    assert "stopped by you" in terminal.text
-    assert "The end." not in terminal.text
 
 
 @pytest.mark.parametrize(
@@ -698,3 +606,11 @@ def test_models_that_do_not_go_together_are_one_clear_line(flags, said):
     assert status == ExitStatus.USAGE
     assert said in err
     assert "Traceback" not in err
+
+
+def test_what_cannot_be_downloaded_is_said(capsys):
+    with pytest.raises(SystemExit) as caught:
+        app(["pull", "no/such/id"])
+    assert caught.value.code == ExitStatus.NO_MODEL
+    said = capsys.readouterr()
+    assert (said.out, "no/such/id" in said.err) == ("", True)

@@ -1,4 +1,4 @@
-"""One answer, by a gateway that runs or without one; its screens are in test_cli.py."""
+"""One answer, by a gateway that runs or without one."""
 
 import asyncio
 import io
@@ -11,9 +11,12 @@ from rich.console import Console
 from gateway.commands.failure import ExitStatus, Failure
 from gateway.commands.one_answer import Question, _is_piped, answer_once
 from gateway.server.tokens import Token, Tokens
+from provider.embedded import MODEL_PATH
 from provider.errors import InvalidParameterError
 from provider.scripted import Fail, Say, ScriptedProvider
+from tests.gateway.commands.conftest import run
 from tests.support.servers import running
+from tests.support.terminal import Terminal
 from tests.support.timeouts import TIMEOUT
 
 NOBODY = "http://127.0.0.1:9/"
@@ -85,3 +88,26 @@ def test_only_what_ends_is_read_to_its_end(tmp_path):
         assert _is_piped(file)
     with Path(os.devnull).open() as nothing:
         assert not _is_piped(nothing)
+
+
+def test_a_prompt_is_answered_without_a_gateway():
+    flags = ("-m", str(MODEL_PATH), "--temperature", "0")
+    done = run("run", "Count from 3 to 9", *flags)
+    assert done.returncode == ExitStatus.OK, done.stderr
+    assert done.stdout == "3, 4, 5, 6, 7, 8, 9.\n"
+    assert done.stderr == ""
+
+
+def test_what_is_piped_is_a_prompt_too(scripted):
+    done = run("run", "--url", scripted, "--max-tokens", "9", input="Foxes?\n")
+    assert (done.returncode, done.stdout[:16]) == (ExitStatus.OK, "You said: Foxes?")
+    assert run("run", "--url", scripted).returncode == ExitStatus.USAGE
+
+
+def test_ctrl_c_stops_the_answer_of_a_prompt(scripted):
+    terminal = Terminal("run", "Foxes?", "--url", scripted)
+    terminal.wait_for("Sentence 1 ")
+    terminal.type("\x03")
+    assert terminal.close() == ExitStatus.INTERRUPTED
+    assert "stopped by you" in terminal.text
+    assert "The end." not in terminal.text

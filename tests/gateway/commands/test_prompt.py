@@ -1,16 +1,16 @@
-"""What the user says next, on a pipe and on a terminal that isn't the program's own.
-
-Editing, pastes and Ctrl-C are in test_cli.py, on terminals of their own.
-"""
+"""What the user says next: on a pipe, and on terminals, the program's own and another."""
 
 import io
 import os
 import pty
+from itertools import pairwise
 
 import pytest
 from rich.console import Console
 
 from gateway.commands.prompt import ENDING, Prompt
+from tests.gateway.commands.conftest import lines_of
+from tests.support.terminal import Terminal
 
 
 @pytest.fixture
@@ -72,3 +72,46 @@ def test_a_word_is_completed_at_its_begin(notes):
     prompt = Prompt(io.StringIO(), notes, ["/save", "/system"])
     assert [prompt._completed("/s", number) for number in range(3)] == ["/save ", "/system ", None]
     assert prompt._completed("", 0) is None
+
+
+def test_a_paste_is_one_message_and_an_answer_is_shown_as_markdown(scripted):
+    terminal = Terminal("chat", "--url", scripted, "--max-tokens", "20")
+    at = terminal.wait_for("you >")
+    terminal.type("\x1b[200~Two **bold** lines\nof a fox\x1b[201~")
+    at = terminal.wait_for("of a fox", at)
+    terminal.type("\r")
+    at = terminal.wait_for("20 tokens", at)
+    terminal.wait_for("you >", at)
+    terminal.type("\x04")
+    assert terminal.close() == 0
+    lines = lines_of(terminal)
+    assert ("You said: Two bold lines", "of a fox") in pairwise(lines)
+    assert "\x1b[1mbold" in terminal.screen
+
+
+def test_ctrl_c_at_the_prompt_clears_and_twice_ends_and_says_how_to_save(scripted):
+    terminal = Terminal("chat", "--url", scripted, "--max-tokens", "3")
+    at = terminal.wait_for("you >")
+    terminal.type("half a line")
+    at = terminal.wait_for("half a line", at)
+    terminal.press_ctrl_c()
+    at = terminal.wait_for("you >", at)
+    assert "again ends" not in terminal.text
+    terminal.type("Foxes?\r")
+    at = terminal.wait_for("you >", terminal.wait_for("3 tokens", at))
+    assert "You said: Foxes?" in terminal.text
+    terminal.press_ctrl_c()
+    at = terminal.wait_for("Ctrl-C again ends the chat; `/save FILE` keeps it", at)
+    terminal.wait_for("you >", at)
+    terminal.press_ctrl_c()
+    assert terminal.close() == 0
+
+
+def test_tab_completes_a_command(scripted):
+    terminal = Terminal("chat", "--url", scripted)
+    at = terminal.wait_for("you >")
+    terminal.type("/sys\tBe brief.\r")
+    at = terminal.wait_for("the system prompt is changed", at)
+    at = terminal.wait_for("you >", at)
+    terminal.type("/quit\r")
+    assert terminal.close() == 0
