@@ -9,7 +9,7 @@ import { createColumn } from "./column.js";
 import { createLifeline } from "./lifeline.js";
 import { remedyOf } from "./remedies.js";
 
-const PAINT_MS = 40; // between two paintings of new text; a reader sees no difference
+const PAINT_MS = 100; // between two paintings of new text: faster than anybody reads, and each frame costs
 const IDLE_MS = 700; // without new text, after which the caret says that more may come
 let groups = 0; // number of groups of radio buttons; each group needs a name of its own
 
@@ -65,7 +65,8 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
     waits = false;
     paintedAt = performance.now();
     flow();
-    follower.grow(() => columns.forEach((column) => column.paint()));
+    columns.forEach((column) => column.paint());
+    life.drawn();
   }
 
   /** Let the caret rest while text comes, and say that more may come when none has come for a moment. */
@@ -77,6 +78,7 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
 
   function rest() {
     root.classList.add("idle");
+    life.later();
     for (const column of columns) column.mark();
   }
 
@@ -85,7 +87,7 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
     clearTimeout(timer);
     clearTimeout(idle);
     waits = false;
-    follower.grow(() => columns.forEach((column) => column.end()));
+    columns.forEach((column) => column.end());
     root.classList.remove("streaming", "idle", "cut");
   }
 
@@ -195,17 +197,16 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
     add(chunk) {
       life.record.token(performance.now(), chunk.text.length);
       columns[chunk.choice ?? 0]?.add(chunk);
-      life.later();
-      paintSoon();
+      paintSoon(); // and the life line with it
     },
     /** @param {import("../client.js").ToolCall} call @param {string} delta */
     call(call, delta) {
       if (delta) life.record.token(performance.now());
       life.later();
-      follower.grow(() => columns[0].cardOf(call.index).show(call));
+      columns[0].cardOf(call.index).show(call);
     },
     /** @param {import("../client.js").ToolCall} call @param {string} content */
-    returned: (call, content) => follower.grow(() => columns[0].card(call.index)?.returned(content)),
+    returned: (call, content) => columns[0].card(call.index)?.returned(content),
     /** @param {import("../client.js").ToolCall} call @param {AbortSignal} signal @param {boolean} focus */
     ask(call, signal, focus) {
       life.say("waiting for your answer");
@@ -244,13 +245,11 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
       const lost = error instanceof ConnectionLostError;
       const kept = columns.some((column) => column.said()) ? " What came so far is kept." : "";
       life.record.fail();
-      follower.grow(() => {
-        const code = error instanceof GatewayError && !lost ? error.code : undefined;
-        showNote(lost ? `The connection to the gateway was lost.${kept}` : error.message, code, retry);
-        life.end();
-        // A turn without any text needs neither the choice between answers nor the legend.
-        if (!kept) root.classList.add("empty-handed");
-      });
+      const code = error instanceof GatewayError && !lost ? error.code : undefined;
+      showNote(lost ? `The connection to the gateway was lost.${kept}` : error.message, code, retry);
+      life.end();
+      // A turn without any text needs neither the choice between answers nor the legend.
+      if (!kept) root.classList.add("empty-handed");
     },
   };
 }

@@ -8,7 +8,7 @@ import { marked, piecesOf, watchPieces } from "./sureness.js";
 import { createCard } from "../tools/tools.js";
 import { duration } from "./life.js";
 
-const MARK_MS = 250;
+const MARK_MS = 500;
 
 /**
  * @typedef {string | import("./sureness.js").Piece} Waiting text that is not shown yet, or

@@ -13,25 +13,18 @@ const FAR = 160; // from which on a way back is offered
 export function createFollower(scroll, onfar) {
   let atEnd = true;
   let far = false;
-  let within = false; // a change of several parts, which is followed as a whole
+  let top = 0; // where it was looked at last
 
   /** Find out where the page is; only when it was scrolled, because asking costs a layout. */
   function look() {
     const left = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight;
-    atEnd = left < AT_END;
+    const up = scroll.scrollTop < top;
+    top = scroll.scrollTop;
+    if (left < AT_END) atEnd = true;
+    else if (up) atEnd = false; // else it has only grown, and is not followed yet
     if (far !== left >= FAR) {
       far = !far;
       onfar(far);
-    }
-  }
-
-  /** @param {() => void} change */
-  function together(change) {
-    within = true;
-    try {
-      change();
-    } finally {
-      within = false;
     }
   }
 
@@ -41,19 +34,15 @@ export function createFollower(scroll, onfar) {
   }
 
   scroll.addEventListener("scroll", look, { passive: true });
-  new ResizeObserver(() => atEnd && toEnd()).observe(scroll);
+  // Who asks for the height of a conversation while it changes has it laid out then; here it has just been.
+  const sizes = new ResizeObserver(() => (atEnd ? toEnd() : look()));
+  sizes.observe(scroll);
+  for (const inside of scroll.children) sizes.observe(inside);
   return {
-    /** Let the conversation grow. @param {() => void} change */
-    grow(change) {
-      if (within) return change();
-      together(change);
-      if (atEnd) scroll.scrollTop = scroll.scrollHeight;
-      else look();
-    },
     /** Let the conversation grow above of what is in sight. @param {() => void} change */
     keep(change) {
       const left = scroll.scrollHeight - scroll.scrollTop;
-      together(change);
+      change();
       scroll.scrollTop = scroll.scrollHeight - left;
     },
     toEnd,

@@ -6,7 +6,7 @@ import { courseOf, createLife, duration, partsOf, plural, sentenceOf } from "./l
 
 /** @typedef {import("./life.js").Life} Life */
 
-const EVERY_MS = 200; // between two drawings
+const EVERY_MS = 400; // between two drawings
 const WIDTH = 72; // of the course of the pace, in pixels
 const HEIGHT = 14;
 const SVG = "http://www.w3.org/2000/svg";
@@ -66,6 +66,10 @@ export function createLifeline(root, answers, naming) {
     record,
     later,
     draw,
+    /** The page is painted anyway: draw too, if it is time. */
+    drawn() {
+      if (!over && performance.now() - drawnAt >= EVERY_MS) draw();
+    },
     /** Draw an end, which stays. */
     end() {
       over = false;

@@ -16,7 +16,7 @@ import { createThread } from "./thread.js";
 const EXAMPLES = ["What is this gateway?", "Count from 3 to 40", "Write a haiku about rain", "Tell me a joke"];
 /** Bytes of a frame that are left for everything but the messages: options, tools, a schema. */
 const RESERVED_BYTES = 64 * 1024;
-const SAVE_MS = 1000; // between two times that an answer is kept while it is written
+const SAVE_MS = 3000; // between two times that an answer is kept while it is written; a reload has it from the gateway
 const DRAFT_MS = 400; // after the last key
 
 /** @typedef {import("../client.js").Message} Message */

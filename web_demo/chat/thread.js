@@ -46,10 +46,7 @@ export function createThread(list, follower, actions) {
   near.observe(more);
 
   /** Show the end of a path of turns; those that are shown already stay as they are. @param {readonly Turn[]} path */
-  const show = (path) => follower.grow(() => place(path));
-
-  /** @param {readonly Turn[]} path */
-  function place(path) {
+  function show(path) {
     const goesOn = shown.length > 0 && path[above.length] === shown[0].turn;
     const first = goesOn ? above.length : Math.max(0, path.length - AT_ONCE);
     let same = 0;
@@ -96,7 +93,7 @@ export function createThread(list, follower, actions) {
     const gone = shown.slice(0, -AT_ONCE);
     shown = shown.slice(-AT_ONCE);
     hold([...above, ...gone.map(({ turn }) => turn)]);
-    follower.grow(() => gone.forEach(takeAway));
+    gone.forEach(takeAway);
   }
 
   /** @param {Turn} turn @param {HTMLElement[]} views what shows its attachments */

@@ -86,11 +86,17 @@ function adjust(old, made) {
     const now = old.childNodes[index];
     if (!now) old.appendChild(next);
     else if (now.isEqualNode(next)) continue;
-    else if (now instanceof Text && next instanceof Text) now.data = next.data;
+    else if (now instanceof Text && next instanceof Text) write(now, next.data);
     else if (alike(now, next)) adjust(now, next);
     else old.replaceChild(next, now);
   }
   while (old.childNodes.length > wanted.length) old.lastChild?.remove();
+}
+
+/** Let a text grow, where it does: what it had is not shaped again then. @param {Text} node @param {string} text */
+function write(node, text) {
+  if (text.startsWith(node.data)) node.appendData(text.slice(node.length));
+  else node.data = text;
 }
 
 /** Whether two nodes are the same but for their children. @param {Node} one @param {Node} other */

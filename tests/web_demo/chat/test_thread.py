@@ -1,8 +1,10 @@
 """Long conversations: what the page holds of them, and what a turn more of them takes."""
 
+import asyncio
+
 import pytest
 
-from provider.scripted import Say
+from provider.scripted import Gate, Say
 from tests.web_demo.conftest import answered, ask, scripted_gateway
 
 pytestmark = pytest.mark.browser
@@ -99,3 +101,40 @@ async def test_the_keys_reach_turns_that_are_not_shown_yet(new_page):
         assert await page.evaluate("() => document.activeElement.textContent.includes('said 10')")
         await page.keyboard.press("k")
         assert await page.evaluate("() => document.activeElement.textContent.includes('said 9')")
+
+
+async def test_the_end_stays_in_sight_while_an_answer_grows_until_a_reader_goes_up(new_page):
+    gates = [asyncio.Event(), asyncio.Event()]
+    long = Say("word\n\n" * 60)
+    async with scripted_gateway(long, Gate(gates[0]), long, Gate(gates[1]), long) as gateway:
+        page = await new_page(gateway.url)
+        left = "((all) => all.scrollHeight - all.scrollTop - all.clientHeight)"
+        left = f"{left}(document.querySelector('.scroll'))"
+        words = "document.querySelector('.text').textContent.split('word').length - 1"
+        await ask(page, "Hi")
+        await page.wait_for_function(f"() => {words} === 60 && {left} < 2")
+        gates[0].set()
+        await page.wait_for_function(f"() => {words} === 120 && {left} < 2")
+        await page.mouse.move(600, 300)
+        await page.mouse.wheel(0, -900)
+        await page.wait_for_function(f"() => {left} > 200")
+        await page.locator(".latest").wait_for()
+        top = await page.evaluate("document.querySelector('.scroll').scrollTop")
+        gates[1].set()
+        await page.locator(".assistant:not(.streaming)").wait_for()
+        assert await page.evaluate("document.querySelector('.scroll').scrollTop") == top
+        await page.locator(".latest").click()
+        await page.wait_for_function(f"() => {left} < 2")
+
+
+async def test_only_the_end_of_a_long_answer_is_laid_out_while_it_grows(new_page):
+    gate = asyncio.Event()
+    async with scripted_gateway(Say("word\n\n" * 300), Gate(gate)) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "Hi")
+        first = page.locator(".text .block").first
+        await page.locator(".text .block").nth(299).wait_for()
+        skipped = "(one) => !one.firstChild.checkVisibility({ contentVisibilityAuto: true })"
+        await page.wait_for_function(f"() => ({skipped})(document.querySelector('.text .block'))")
+        assert await first.text_content() == "word"
+        gate.set()
