@@ -26,11 +26,19 @@ def node(version, *arguments, gateway):
     return program(VERSIONS[version], *arguments, **options)
 
 
+async def tell_the_rest_once_resumed(served):
+    while not await served.metric("resumed_total"):
+        await asyncio.sleep(0.02)
+    served.gate.set()
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_the_client_does_in_node_what_it_does_in_a_page(version):
     async with scripted() as served, node(version, "--test", gateway=served.gateway) as process:
+        telling = asyncio.create_task(tell_the_rest_once_resumed(served))
         async with asyncio.timeout(STARTING):
             said, _ = await process.communicate()
+        telling.cancel()
         assert process.returncode == 0, said.decode()
         assert b"# pass 5\n" in said or b"pass 5\n" in said, said.decode()
 

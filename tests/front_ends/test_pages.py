@@ -10,6 +10,7 @@ from tests.front_ends.conftest import BUILT, HERE, scripted
 from tests.front_ends.pages import MS
 from tests.support.proxy import proxied
 from tests.support.servers import eventually
+from tests.support.timeouts import STARTING
 
 # These connect for the first question.
 LAZY = ("next", "ai-sdk", "tanstack", "assistant-ui", "ai-sdk-alone", "tanstack-alone")
@@ -27,7 +28,7 @@ SOURCES = {
     "svelte": "App.svelte",
 }
 NUMBERS = " ".join(map(str, range(20)))
-pytestmark = [pytest.mark.front_ends, pytest.mark.browser]
+pytestmark = [pytest.mark.front_ends, pytest.mark.browser, pytest.mark.timeout(4 * STARTING)]
 
 
 @pytest.mark.parametrize(("browser_name", "app"), GOING_ON)

@@ -98,7 +98,9 @@ async def test_fastapi_passes_on_what_comes_when_it_comes_and_stops_what_nobody_
     async with running(provider) as gateway, proxy_of(gateway) as asked:
         async with asyncio.timeout(STARTING), asked("story") as reader:
             story = events(reader)
-            assert [await anext(story), await anext(story)] == [("text", "a "), ("text", "b")]
+            said = ""
+            while said != "a b":  # in one chunk or in two
+                said += (await anext(story))[1]
             gate.set()
             assert [one async for one in story] == [("text", "c"), ("done", "stop")]
         async with asked("fault") as reader:
@@ -128,7 +130,7 @@ async def leave():
     await asyncio.to_thread(sys.stdin.readline)
 
 model = GatewayChatModel(url=sys.argv[1], fields={"temperature": 0.0})
-say(model.invoke("hi").content, [one.content for one in model.stream("hi") if one.content])
+say(model.invoke("hi").content, "".join(one.content for one in model.stream("hi")))
 call = model.bind_tools([double]).invoke("call").tool_calls[0]
 say(call["name"], call["args"])
 asyncio.run(leave())
@@ -152,7 +154,7 @@ async def test_langchain_has_answers_calls_and_streams_that_stop_when_they_are_l
                 line = await asyncio.wait_for(process.stdout.readline(), STARTING)
                 return json.loads(line or (await process.stderr.read()).decode())
 
-            assert await said() == ["a b", ["a ", "b"]]
+            assert await said() == ["a b", "a b"]
             assert await said() == ["double", {"number": 4}]
             for _ in range(2):
                 assert await said() == ["left", "a"]
