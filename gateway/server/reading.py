@@ -279,10 +279,13 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
 
     # Pieces.
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        """Return where the next piece is read to."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the next piece is read to.
+
+        With TLS, asyncio reads several records into slices of it, which must not be copies.
+        """
         self._piece = bytearray(self._piece_size())
-        return self._piece
+        return memoryview(self._piece)
 
     def _piece_size(self) -> int:
         missing = self._reader.missing

@@ -1,6 +1,7 @@
 """TLS: certificates, and sockets that don't begin it or take their time."""
 
 import asyncio
+import json
 import ssl
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -111,6 +112,20 @@ async def test_handshakes_that_begin_at_once_are_all_done(files):
     async with running(ScriptedProvider(), **files) as gateway:
         assert await asyncio.gather(*(greeted(gateway) for _ in range(8))) == ["ready"] * 8
         await eventually(lambda: not (handshakes(gateway) or guests(gateway)))
+
+
+async def test_records_that_come_together_are_all_read(files):
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    async with running(ScriptedProvider(), **files) as gateway:
+        url = stream_url(gateway).replace("ws:", "wss:")
+        async with connect(url, ssl=context, compression=None) as client:
+            wire = Wire(client)
+            await wire.receive()
+            for nonce in range(20):
+                client.protocol.send_text(json.dumps({"type": "ping", "nonce": nonce}).encode())
+            client.transport.writelines(client.protocol.data_to_send())
+            assert [(await wire.receive())["nonce"] for _ in range(20)] == list(range(20))
 
 
 async def test_one_step_is_taken_in_a_turn_and_addresses_take_turns():
