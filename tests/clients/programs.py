@@ -29,14 +29,14 @@ def environment_of(client):
     return folder
 
 
-async def told(client, program, *arguments):
+async def told(client, program, *arguments, **variables):
     """Run a program of this folder; return the JSON values that it prints, one a line."""
     folder = environment_of(client)
     if program.endswith(".py"):
         command = [folder / "bin/python", "-W", "error", HERE / program, *arguments]
     else:
         command = [NODE, HERE / program, folder, *arguments]
-    options = {"env": ELSEWHERE, "stdout": PIPE, "stderr": PIPE}
+    options = {"env": {**ELSEWHERE, **variables}, "stdout": PIPE, "stderr": PIPE}
     process = await asyncio.create_subprocess_exec(*command, **options)
     try:
         async with asyncio.timeout(STARTING):

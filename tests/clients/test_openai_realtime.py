@@ -3,6 +3,7 @@
 import hashlib
 
 import pytest
+import trustme
 
 from gateway.server.tokens import Token, Tokens
 from provider import MLXProvider
@@ -101,3 +102,29 @@ async def test_a_wrong_key_is_refused(provider):
 
 async def test_the_client_without_asyncio(provider):
     assert await answers(provider, "sync") == [["incomplete", 9]]
+
+
+@pytest.mark.parametrize("module", ["ws", "websocket"])
+async def test_the_classes_for_node_and_for_browsers_over_tls(module, tmp_path):
+    def script(request):
+        word, _, rest = request.last_user_text.partition(" ")
+        return [Say("a"), Pause(3600)] if word == "long" else [Say(rest)]
+
+    authority = trustme.CA()
+    trusted = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(trusted)
+    issued = authority.issue_cert("127.0.0.1")
+    files = {"tls_cert": str(tmp_path / "cert.pem"), "tls_key": str(tmp_path / "key.pem")}
+    issued.cert_chain_pems[0].write_to_path(files["tls_cert"])
+    issued.private_key_pem.write_to_path(files["tls_key"])
+    provider = ScriptedProvider(script=script, tokens_per_second=None)
+    async with running(provider, TOKENS, **files) as gateway:
+        program, url = "openai_realtime_node.mjs", f"{gateway.url}v1"
+        said = await told("openai-node", program, url, module, NODE_EXTRA_CA_CERTS=str(trusted))
+        await eventually(lambda: not provider.live)
+    assert said == [
+        ["realtime", "scripted"],
+        ["completed", "hello"],
+        ["cancelled", "client_cancelled"],
+        ["type", "e"],
+    ]
