@@ -13,9 +13,9 @@ must be known from elsewhere: nothing tells it from a fixed time while all shape
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-__all__ = ["ChunkCost"]
+__all__ = ["ChunkCost", "Pass"]
 
 DRIFT = 0.02  # relative change of all costs together that is expected from one pass to the next
 WANDER = 0.003  # the same, of each cost by itself
@@ -30,6 +30,9 @@ MAX_SHAPES = 1 << 14  # shapes that are remembered
 # A pair of tokens costs some 1/30,000 of a token: attention needs a product of two vectors for it
 # in each layer, a token one with each weight.
 PAIRS_TO_TOKENS = 3e-5
+# Relative uncertainty of that where passes are timed to find it: attention that no kernel fuses
+# costs a hundred times as much.
+PAIRS_DOUBT = 100.0
 
 NEW_NOISE = 0.25  # relative deviation of what a new shape costs, from one to the next
 NEW_DOUBT = 0.3  # relative uncertainty of what is known of it from elsewhere
@@ -40,6 +43,7 @@ TOKEN_UNIT = 1e3
 PAIR_UNIT = 1e6
 
 Vector = list[float]
+Pass = tuple[int, int, float]  # its tokens, the tokens before them, its seconds
 
 
 class ChunkCost:
@@ -54,6 +58,7 @@ class ChunkCost:
         self._streak = 0  # consecutive outliers; negative if they were too fast
         self._shapes: dict[int, dict[tuple[int, int], None]] = {}  # (tokens, rows) by context
         self._shape_count = 0
+        self._drift = DRIFT  # relative change of all costs from one pass to the next
 
     @property
     def known(self) -> bool:
@@ -148,6 +153,26 @@ class ChunkCost:
             self._assume_pairs()
         return self._streak != 0
 
+    def learn_pairs(self, passes: Sequence[Pass]) -> None:
+        """Record passes after more and more tokens, each right after the last.
+
+        Each is its tokens, those before them, and the seconds. A pair of tokens costs what is
+        assumed, unless these passes clearly show that it costs more.
+        """
+        found = ChunkCost()
+        found.__dict__.update(self.__dict__)
+        found._costs, found._variance = [*self._costs], [[*row] for row in self._variance]
+        found._variance[PAIRS][PAIRS] += (PAIRS_DOUBT * self._costs[PAIRS]) ** 2
+        found._contexts_timed, found._drift = True, DRIFT / 2  # as hardly any time goes by
+        for tokens, context, seconds in passes:
+            found.learn(tokens, context, seconds, repeated=True)
+        deviation = math.sqrt(found._variance[PAIRS][PAIRS])
+        if found._costs[PAIRS] - OUTLIER * deviation > self._costs[PAIRS]:
+            self.__dict__.update(found.__dict__, _drift=DRIFT)
+            return
+        for tokens, context, seconds in passes:
+            self.learn(tokens, context, seconds, repeated=True)
+
     def _remember(self, tokens: int, context: int, rows: int) -> bool:
         """Note a shape; return whether it is new."""
         if self._shape_count >= MAX_SHAPES:
@@ -204,7 +229,7 @@ class ChunkCost:
         least, _, tokens, *_ = self._costs
         # A cost that was found to be nothing may still come to be something.
         floors = [0.0, least / 10, least / 10, tokens / 100, 0.0]
-        self._loosen(DRIFT)
+        self._loosen(self._drift)
         for i, (cost, floor) in enumerate(zip(self._costs, floors, strict=True)):
             self._variance[i][i] += (WANDER * max(cost, floor)) ** 2
 

@@ -19,7 +19,7 @@ from provider.engine.admission import Admission
 from provider.engine.batch import Batch
 from provider.engine.memory_pool import MemoryPool
 from provider.engine.model import LoadedModel, Loading, LoadProgress, ModelFacts
-from provider.engine.pace import Pace
+from provider.engine.pace import DEEPEST, Pace
 from provider.engine.prompt_reuse import PromptReuse
 from provider.engine.rows import Keep, Row, StepResult
 from provider.engine.sampling import sampler_for
@@ -287,7 +287,25 @@ class ModelSlot:
                 break
             self._pace.tried(computed, times)
             found.append(Timing(tokens, times[0], median(times)))
+        yield from _told(self._measure_depths(model.context_window), model.weights)
         return found
+
+    def _measure_depths(self, window: int | None) -> Generator[None, None, None]:
+        """Time passes after more and more tokens, in steps, as far as these fit."""
+        batch, row = self.new_batch(keep=False), _row_to_time(DEEPEST + 1)
+        batch.add(row)
+        for tokens, done in self._pace.depths():
+            fits = window is None or done + tokens < window
+            if not fits or not self._has_room(1, done + tokens):
+                break
+            yield
+            try:
+                computed, seconds = self._time_pass(batch, tokens)
+            except Exception:
+                log.warning("a prompt of %d tokens can't be read", done + tokens, exc_info=True)
+                break
+            self._pace.deepened(computed, done, seconds)
+        batch.close()
 
     def _explained(self, tokens: int, known: Timing) -> float:
         """Return the seconds that a pass may take because it is larger than a known one.
@@ -317,7 +335,11 @@ class ModelSlot:
 
     def _time_prompt(self, tokens: int) -> tuple[int, float]:
         batch = self.new_batch(keep=False)
-        batch.add(Row(0, [0] * (tokens + 1), tokens + 1, 1, sampler_for(GenerationOptions(), 1)))
+        batch.add(_row_to_time(tokens + 1))
+        return self._time_pass(batch, tokens)
+
+    def _time_pass(self, batch: Batch, tokens: int) -> tuple[int, float]:
+        """Read so many tokens of the batch's only row."""
         set_blas_threads(BLAS_THREADS)
         begin = self._clock()
         result = batch.prefill([(0, tokens)])
@@ -364,6 +386,10 @@ class ModelSlot:
             store.close()
             raise
         return store
+
+
+def _row_to_time(tokens: int) -> Row:
+    return Row(0, [0] * tokens, tokens, 1, sampler_for(GenerationOptions(), 1))
 
 
 def _told(

@@ -15,9 +15,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from provider.engine.chunk_cost import ChunkCost
+from provider.engine.chunk_cost import ChunkCost, Pass
 
 __all__ = [
+    "DEEPEST",
     "FIRST_CHUNK",
     "MAX_CHUNK",
     "MIN_CHUNK",
@@ -33,7 +34,7 @@ FIRST_CHUNK = 64  # tokens; chunk size beside running streams before any chunk w
 
 MIN_MARGIN, MAX_MARGIN = 0.03, 0.25  # share of the allowed gap that is not planned for
 NOISE_MARGIN = 2.0  # that share, for each share by which the time of a pass deviates
-MARGIN_COSTS = 1.2  # times as many tokens in a chunk for which no margin is kept
+MARGIN_COSTS = 1.4  # times as many tokens in a chunk for which no margin is kept
 
 # Chunks of about the same size after which one is half as large. Chunks of one size don't tell a
 # cost of the pass from a cost of its tokens.
@@ -47,6 +48,12 @@ STEPS = 7  # decode steps whose median time is expected of the next one
 
 MAX_TRIAL = 1024  # tokens of the largest pass that is timed when a model is loaded
 BRIEF_S = 0.01  # such passes get larger as long as they take less
+# Passes after more and more tokens show what attention costs. They are as large as one that takes
+# LARGE times as long as one token. The last one comes after so many tokens, or so many times its
+# own; or, from the third on, after so many seconds.
+LARGE = 2.0
+DEPTH, MORE, DEEP_S = 256, 3, 0.8
+DEEPEST = (MORE + 1) * MAX_TRIAL  # tokens that such passes may have read in all
 FLAT, STEEP = 1.1, 1.5  # or until two take so much longer than a pass of one token
 
 # New shapes are dear if the first pass of each takes longer by so many seconds, and by this share
@@ -68,6 +75,7 @@ class Pace:
         self._steps: deque[float] = deque(maxlen=STEPS)  # seconds of the last decode steps
         self._trials: list[float] = []  # seconds of the passes that were timed at loading
         self._tried: list[tuple[int, bool]] = []  # tokens of these, and if none can be an outlier
+        self._deep: list[Pass] = []  # passes after more and more tokens, timed at loading
         self._first: list[float] = []  # seconds that the first pass of each took longer
         self._cost = ChunkCost()
         self._size = FIRST_CHUNK  # tokens of the last chunk that was chosen for its time
@@ -87,6 +95,33 @@ class Pace:
         # What larger passes have shown says of smaller ones how much of them was fixed.
         for (tokens, sure), seconds in zip(self._tried, self._trials, strict=True):
             self._cost.learn(tokens, 0, seconds, repeated=True, sure=sure)
+
+    def depths(self) -> Iterator[tuple[int, int]]:
+        """Yield passes to time after the trials, as tokens and tokens before them.
+
+        All are of one size, each right after the last; each is answered by `deepened`. There are
+        none where new shapes are dear, since each is one, or where tokens seem to cost nothing.
+        """
+        self._deep.clear()
+        largest = max((tokens for tokens, _ in self._tried), default=0)
+        if not largest or self._cost.new_shape or not self._cost.depends_on(largest, 0):
+            return
+        trials = zip(self._tried, self._trials, strict=True)
+        large = (tokens for (tokens, _), s in trials if s > LARGE * self._trials[0])
+        tokens = min(large, default=largest)
+        for done in range(0, max(DEPTH, MORE * tokens) + 1, tokens):
+            if done <= tokens or not self._is_deep_enough():
+                yield tokens, done
+        self._cost.learn_pairs(self._deep)
+
+    def _is_deep_enough(self) -> bool:
+        """Return whether the cost of attention shows, or took too long to look for."""
+        seconds = [seconds for *_, seconds in self._deep]
+        return min(seconds[-2:]) > STEEP * seconds[0] or sum(seconds) > DEEP_S
+
+    def deepened(self, tokens: int, done: int, seconds: float) -> None:
+        """Record the time of a pass that `depths` asked for."""
+        self._deep.append((tokens, done, seconds))
 
     def tried(self, tokens: int, seconds: Sequence[float]) -> None:
         """Record passes at the beginning of a prompt: the first of its shape, and the next ones."""

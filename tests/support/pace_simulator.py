@@ -54,9 +54,15 @@ def variants(machine):
         "new shapes": replace(machine, new_shape=(55 * MS, 110 * MS)),
         "noise": replace(machine, noise=0.05),
         "spikes": replace(machine, noise=0.03, spikes=0.03),
+        "dear attention": replace(machine, pairs=_dear_pairs(machine), noise=0.03),
         "drift": replace(machine, drift=2.0, noise=0.02),
         "sudden drift": replace(machine, drift=2.0, sudden=True),
     }
+
+
+def _dear_pairs(machine):
+    """Return what pairs cost, in tokens, where they are dear, but at most 0.4 microseconds."""
+    return min(3e-3, 4e-7 / (machine.token or 1))
 
 
 VARIANTS = tuple(variants(Machine(0, 0, 0)))
@@ -158,6 +164,8 @@ def loaded(case, clock):
     pace = Pace(case.gap, case.slowdown)
     for tokens in pace.trials():
         pace.tried(tokens, [sum(clock.chunk(tokens, 0)) for _ in range(3)])
+    for tokens, done in pace.depths():
+        pace.deepened(tokens, done, sum(clock.chunk(tokens, done)))
     for _ in range(10):
         pace.decoded(clock.step())
     return pace
@@ -280,6 +288,7 @@ KNOWN = {
     "0.6B, bf16, on an M4 Max": Machine(5 * MS, 5 * MS, 0.12 * MS, overlap=True),
     "70B, 4 bits, on an M4 Max": Machine(90 * MS, 90 * MS, 13 * MS, overlap=True),
     "135M, float32, on two x86 cores": Machine(55 * MS, 35 * MS, 6 * MS),
+    "2M, float32, on two x86 cores": Machine(2.5 * MS, 3.5 * MS, 0.13 * MS, pairs=3e-3),
 }
 
 

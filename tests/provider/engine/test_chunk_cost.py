@@ -118,3 +118,25 @@ def test_no_more_than_so_many_shapes_are_remembered():
     for tokens in range(1, MAX_SHAPES + 10):
         cost._remember(10, tokens, 1)
     assert sum(len(cost.shapes(context)) for context in range(MAX_SHAPES + 10)) <= MAX_SHAPES
+
+
+DEAR = 3e-7  # seconds of a pair where attention is dear: a hundred times what is assumed
+
+
+def dear(tokens, context):
+    return 0.003 + tokens * 1e-4 + tokens * (context + tokens / 2) * DEAR
+
+
+def test_attention_that_costs_far_more_than_assumed_is_found_from_a_few_passes():
+    cost = ChunkCost()
+    for tokens in (1, 16, 64, 128):
+        cost.learn(tokens, 0, dear(tokens, 0), repeated=True, sure=True)
+    cost.learn_pairs([(128, done, dear(128, done)) for done in (0, 128, 256)])
+    assert cost.seconds(200, 500) == pytest.approx(dear(200, 500), rel=0.2)
+
+
+def test_passes_that_take_no_longer_after_more_tokens_leave_what_was_assumed():
+    cost = taught(ChunkCost(), *SHORT)
+    before = cost.seconds(2048, 8000)
+    cost.learn_pairs([(128, done, seconds(128)) for done in range(0, 512, 128)])
+    assert cost.seconds(2048, 8000) == pytest.approx(before, rel=0.1)

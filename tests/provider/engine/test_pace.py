@@ -191,3 +191,22 @@ def test_a_shape_that_was_warmed_up_is_known_without_being_dear():
     pace.repeated(512, 1024, pass_time(512))
     assert (512, 1) in pace._cost.shapes(1024)
     assert pace._cost.new_shape == pytest.approx(before, rel=0.05)
+
+
+def test_passes_after_more_tokens_are_timed_until_the_cost_of_attention_shows():
+    pace = Pace(0.1, 2.0)
+    tried(pace)
+    for pairs, most in ((1e-5, 3), (0.0, 99)):
+        tried(pace)
+        passes = []
+        for tokens, done in pace.depths():
+            passes.append((tokens, done))
+            pace.deepened(tokens, done, pass_time(tokens) + tokens * done * pairs)
+        assert 3 <= len(passes) <= most
+        assert all(done == at * tokens for at, (tokens, done) in enumerate(passes))
+
+
+def test_no_pass_after_more_tokens_is_timed_where_each_is_a_dear_new_shape():
+    pace = Pace(0.1, 2.0)
+    tried(pace, new_shape=0.08)
+    assert not list(pace.depths())
