@@ -88,7 +88,7 @@ async def middle_of(locator):
 
 @pytest.mark.browser
 async def test_a_tile_is_dragged_to_a_slow_reader_and_the_others_go_on(new_page):
-    async with scripted_gateway(Say("word " * 600), tokens_per_second=20) as gateway:
+    async with scripted_gateway(Say("word " * 6000), tokens_per_second=20) as gateway:
         page = await new_page(f"{gateway.url}#wall/8/start")
         await page.wait_for_function(
             """() => [...document.querySelectorAll(".tile-state")]
