@@ -7,6 +7,7 @@ import { HEARD, preferred } from "../shell/preferences.js";
 import { say } from "../shell/speaker.js";
 import { createColumn } from "./column.js";
 import { createLifeline } from "./lifeline.js";
+import { createRecording } from "./recording.js";
 import { remedyOf } from "./remedies.js";
 
 const PAINT_MS = 100; // between two paintings of new text: faster than anybody reads, and each frame costs
@@ -27,6 +28,7 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
   const note = find(".note", root);
   const json = Boolean(response_format?.type.startsWith("json"));
   let columns = Array.from({ length: n }, () => createColumn(json, logprobs));
+  const recording = createRecording();
   const life = createLifeline(find(".figures", root), n, !find("#models").hidden);
   let waits = false; // for the time, or the frame, of the next painting
   let frame = 0;
@@ -53,6 +55,9 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
       button.checked = index === 0;
     }
   }
+
+  /** The index of the answer that is kept. */
+  const chosen = () => Math.max(0, columns.findIndex(({ root: column }) => find(".keep input", column).checked));
 
   /** Show the new text soon; each frame that the page asks for costs, even if it changes little. */
   function paintSoon() {
@@ -132,7 +137,9 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
     clear: () => columns.forEach((column) => column.clear()),
     /** Show what the answer continues. @param {string} text */
     begin(text) {
-      columns[0].add({ type: "text", channel: "answer", text });
+      const before = /** @type {const} */ ({ type: "text", channel: "answer", text });
+      recording.add(performance.now(), before);
+      columns[0].add(before);
       columns[0].paint();
     },
     /** Expect the answer from now on. @param {boolean} connected */
@@ -172,6 +179,7 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
     },
     /** Begin anew, because all of the answer comes again. */
     again() {
+      recording.clear();
       columns = columns.map((old) => {
         const made = createColumn(json, logprobs);
         old.clear();
@@ -195,7 +203,9 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
     },
     /** @param {import("../client.js").Chunk} chunk */
     add(chunk) {
-      life.record.token(performance.now(), chunk.text.length);
+      const now = performance.now();
+      life.record.token(now, chunk.text.length);
+      recording.add(now, chunk);
       columns[chunk.choice ?? 0]?.add(chunk);
       paintSoon(); // and the life line with it
     },
@@ -215,7 +225,9 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
     },
     stopping: () => life.record.stopping(performance.now()),
     /** The text so far of the answer that the user has chosen to keep. */
-    kept: () => (columns.find(({ root: column }) => find(".keep input", column).checked) ?? columns[0]).said(),
+    kept: () => columns[chosen()].said(),
+    /** The pace of that answer. */
+    pace: () => recording.of(chosen()),
     /** For how long it has thought, in milliseconds. */
     thought: () => columns[0].thought(),
     /** End the choice between answers, because the conversation has gone on. */

@@ -11,6 +11,7 @@ import { showChanged } from "./chips.js";
 import { showContext } from "./context.js";
 import { createTalk } from "./talk.js";
 import { createFollower } from "./follow.js";
+import { tapeOf } from "./recording.js";
 import { createThread } from "./thread.js";
 
 const EXAMPLES = ["What is this gateway?", "Count from 3 to 40", "Write a haiku about rain", "Tell me a joke"];
@@ -51,6 +52,14 @@ export function createPane(app, row, store, hooks) {
     choose(turn) {
       talk.choose(turn);
       showPath();
+    },
+    share: async (turn, close) => {
+      const question = talk.path().find(({ id }) => id === turn.parent) ?? null;
+      return (await import("./panels.js")).sharePanel(tapeOf(turn, question), close);
+    },
+    code: async (turn, close) => {
+      const request = turn.request ?? (await chosen())?.options;
+      return (await import("./panels.js")).codePanel({ ...request, messages: talk.messages(turn.parent) }, close);
     },
     versions: talk.siblings,
     answerOf: (turn) => live.get(turn.id)?.answer ?? null,
@@ -251,7 +260,8 @@ export function createPane(app, row, store, hooks) {
     const messages = talk.messages(parent);
     const { n, logprobs, response_format } = options;
     const shape = JSON.parse(JSON.stringify({ n, logprobs, response_format }));
-    const turn = talk.add({ role: "assistant", content: "", parent, options: shape, ...(tools.length ? { asked: values } : {}) });
+    const request = JSON.parse(JSON.stringify({ ...options, ...(tools.length ? { tools } : {}) })); // without functions
+    const turn = talk.add({ role: "assistant", content: "", parent, options: shape, request, ...(tools.length ? { asked: values } : {}) });
     const answer = thread.addRunning(turn, options);
     answer.start(client.state === "open");
     thread.shorten();
@@ -306,8 +316,8 @@ export function createPane(app, row, store, hooks) {
     live.delete(turn.id);
     cutAfter = 0;
     find(".tip", root).hidden = true;
-    const { life, figures } = answer;
-    talk.change(turn, { content: answer.kept() || before, figures: figures(), life: life(), ticket: null, ...end });
+    const { life, figures, pace } = answer;
+    talk.change(turn, { content: answer.kept() || before, figures: figures(), life: life(), pace: pace(), ticket: null, ...end });
     thread.renew(turn);
     showRunning();
     measure();
@@ -375,7 +385,7 @@ export function createPane(app, row, store, hooks) {
     thread.show(talk.path());
     const { n, logprobs, top_logprobs, response_format, ...options } = settings.options;
     const messages = [...talk.messages(turn.parent), { role: /** @type {const} */ ("assistant"), content: before }];
-    const made = talk.add({ role: "assistant", content: before, parent: turn.parent, options: { before } });
+    const made = talk.add({ role: "assistant", content: before, parent: turn.parent, options: { before }, request: JSON.parse(JSON.stringify(options)) });
     const answer = thread.addRunning(made, {});
     answer.start(client.state === "open");
     answer.begin(before);

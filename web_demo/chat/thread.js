@@ -9,6 +9,7 @@ import { viewsOf } from "./attachments.js";
 
 /** @typedef {import("../store/tree.js").Turn} Turn */
 /** @typedef {import("./answer.js").Answer} Answer */
+/** Makes a panel that stands below a turn until it is closed. @typedef {(turn: Turn, close: () => void) => Promise<HTMLElement>} Opener */
 /** @typedef {{turn: Turn, root: HTMLElement, answer: Answer | null, acts: HTMLElement}} Shown */
 
 /**
@@ -16,7 +17,7 @@ import { viewsOf } from "./attachments.js";
  * being written.
  * @typedef {{
  *   edit: (turn: Turn, text: string) => void, regenerate: (turn: Turn) => void, goOn: (turn: Turn) => void,
- *   choose: (turn: Turn) => void, versions: (turn: Turn) => Turn[],
+ *   choose: (turn: Turn) => void, share: Opener, code: Opener, versions: (turn: Turn) => Turn[],
  *   answerOf: (turn: Turn) => Answer | null,
  * }} Actions
  */
@@ -135,8 +136,26 @@ export function createThread(list, follower, actions) {
       buttons.push(button("Regenerate", () => actions.regenerate(turn)));
       if (turn.ended === "length" || turn.ended === "cancelled" || turn.ended === "error")
         if (textOf(turn) && !turn.messages) buttons.push(button("Continue", () => actions.goOn(turn)));
+      if (turn.ended && textOf(turn)) buttons.push(opener("Share", turn, root, actions.share), opener("Code", turn, root, actions.code));
     }
     acts.replaceChildren(...versions(turn), ...buttons);
+  }
+
+  /** Return a button that opens a panel below a turn, and closes it. @param {string} label @param {Turn} turn @param {HTMLElement} root @param {Opener} open */
+  function opener(label, turn, root, open) {
+    const made = button(label, async () => {
+      const was = find(":scope > .panel", root);
+      was?.remove();
+      if (was?.ariaLabel === label) return;
+      const panel = await open(turn, () => {
+        panel.remove();
+        made.focus();
+      });
+      find(":scope > .panel", root)?.remove(); // of a second click meanwhile
+      root.append(panel);
+      panel.scrollIntoView({ block: "nearest" });
+    });
+    return made;
   }
 
   /** @param {Turn} turn */

@@ -9,11 +9,12 @@
  *   content: string | import("../client.js").Part[], reasoning?: string,
  *   messages?: import("../client.js").Message[], figures?: string, life?: import("../chat/life.js").Life, thought?: number, model?: string, tokens?: number,
  *   ended?: "stop" | "length" | "tool_calls" | "cancelled" | "error", error?: Fault, options?: object,
- *   asked?: import("../settings/values.js").Values,
+ *   asked?: import("../settings/values.js").Values, request?: object, pace?: number[],
  *   ticket?: import("../client.js").Ticket | null,
  * }} Turn `messages` are what an answer with tools adds to a prompt; `ticket` is of an answer that is
  *   still being written; `thought` is the time of its thinking, in milliseconds; `tokens` are those of the
- *   conversation up to its end; `asked` are the settings of an answer with tools, for a page that goes on with it
+ *   conversation up to its end; `asked` are the settings of an answer with tools, for a page that goes on with it;
+ *   `request` is what was asked for with the messages, `pace` is what recording.js has
  * @typedef {{code: string, message: string}} Fault
  * @typedef {{
  *   id: string, title: string, named: boolean, made: number, changed: number, leaf: string | null,
