@@ -54,6 +54,7 @@ test: $(VENV)/dev.ready  ## Run the tests: ARGS="tests/provider -k cancel"
 	$(UNFUSED) $(PYTEST) -m "not slow and not real and not front_ends and not clients" $(ARGS)
 
 test-slow: $(VENV)/dev.ready npm-package browser  ## Run more of what `test` does a little of
+	@sh tests/support/get_firefox.sh
 	$(PYTEST) -m slow $(ARGS)
 
 test-front-ends: $(FRAMEWORKS)/ready $(APPS)/ready browser  ## Build and drive the apps of tests/front_ends
