@@ -10,6 +10,7 @@ FRAMEWORKS := .build/python-front-ends
 APPS := .build/front-ends
 CLIENTS := .build/clients
 NPM := .build/npm
+RAY := .build/ray
 MODEL =
 
 # The lock holds exact versions with hashes. As a constraint it pins whatever is installed, and
@@ -30,7 +31,7 @@ UNFUSED := MLX_DISABLE_COMPILE=1
 
 .DEFAULT_GOAL := check
 
-.PHONY: check serve smollm2 chat test test-slow test-front-ends test-clients test-real coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser wheel npm-package vendor screenshot lock clean help
+.PHONY: check serve smollm2 chat test test-slow test-front-ends test-clients test-ray test-real coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser wheel npm-package vendor screenshot lock clean help
 
 check: lint test  ## Run the linters and the tests
 
@@ -51,7 +52,7 @@ chat: $(VENV)/serve.ready  ## Chat in the terminal with a gateway that is runnin
 
 test: $(VENV)/dev.ready  ## Run the tests: ARGS="tests/provider -k cancel"
 	@$(MAKE) --no-print-directory --jobs=3 $(VENV)/asyncapi.ready $(VENV)/bytecode.ready browser
-	$(UNFUSED) $(PYTEST) -m "not slow and not real and not front_ends and not clients" $(ARGS)
+	$(UNFUSED) $(PYTEST) -m "not slow and not real and not front_ends and not clients and not ray" $(ARGS)
 
 test-slow: $(VENV)/dev.ready npm-package browser  ## Run more of what `test` does a little of
 	@sh tests/support/get_firefox.sh
@@ -63,6 +64,9 @@ test-front-ends: $(FRAMEWORKS)/ready $(APPS)/ready browser  ## Build and drive t
 
 test-clients: $(patsubst %,$(CLIENTS)/%/ready,openai openai-agents openai-node pydantic-ai codex ai-node tanstack-node)  ## Run other people's clients, unmodified, against a gateway
 	$(PYTEST) -m clients tests/clients $(ARGS)
+
+test-ray: $(RAY)/ready  ## Run the tests of replicas that Ray Serve starts
+	$(RAY)/bin/python -m pytest -m ray tests/provider/replicas $(ARGS)
 
 test-real: $(VENV)/dev.ready browser  ## Run the tests that want a real model, on SmolLM2
 	@$(BIN)/python -m tests.support.smollm2 >/dev/null; fetched=$$?; \
@@ -175,6 +179,13 @@ $(FRAMEWORKS)/ready: $(VENV)/dev.ready $(wildcard gateway/client/* gateway/proto
 	$(BIN)/uv venv --quiet --clear $(FRAMEWORKS)
 	$(BIN)/uv pip install --quiet --refresh-package mlx-gateway-client --group front-ends \
 		--python $(FRAMEWORKS)/bin/python ./gateway/client
+	@touch $@
+
+# The gateway with Ray Serve, which is not among what is locked.
+$(RAY)/ready: $(VENV)/dev.ready pyproject.toml
+	$(BIN)/uv venv --quiet --clear $(RAY)
+	$(BIN)/uv pip install --quiet --constraint requirements.lock --python $(RAY)/bin/python \
+		--editable '.[ray]' --group test
 	@touch $@
 
 # Other people's clients, each with what it needs, which need not fit what the gateway needs.

@@ -17,6 +17,7 @@ OWN = {"gateway", "provider"}
 ALIASES = {"PIL": "pillow"}  # packages whose distribution has another name
 # Where an extra's packages may be imported; everything else makes do with the dependencies.
 EXTRAS = {
+    "ray": ("provider/replicas/ray_serve.py",),
     "train": ("provider/embedded/making/",),
     "vision": ("provider/models/vision.py", "provider/inputs/images.py", "provider/runtime/"),
 }

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from gateway.commands.failure import ExitStatus, Failure
-from gateway.configuration.sources import TOKEN_VARIABLE, Value
+from gateway.configuration.sources import PREFIX, TOKEN_VARIABLE, Value
 from provider.interface import (
     AbstractLLMError,
     HubUnreachableError,
@@ -22,6 +22,8 @@ from provider.settings import EngineSettings
 
 __all__ = ["load_failure", "open_provider", "progress"]
 
+OF_MODELS = ("model", "adapter", "pin", "allow_any_model", "idle_unload_s", "draft_model")
+
 
 def open_provider(kind: str, values: Mapping[str, Value], rank: Any = None) -> Any:
     """Return a provider of this kind, `mlx` or `scripted`, which loads nothing yet.
@@ -29,6 +31,8 @@ def open_provider(kind: str, values: Mapping[str, Value], rank: Any = None) -> A
     `rank` is what `join_ranks` returns for rank 0, None where a model has no parts. Raises Failure
     for settings that can't be used together.
     """
+    if values["replicas"].value:
+        return _open_ray(kind, values)
     if kind == "scripted":
         from provider.scripted import ScriptedProvider  # noqa: PLC0415
 
@@ -38,7 +42,7 @@ def open_provider(kind: str, values: Mapping[str, Value], rank: Any = None) -> A
     # Imported here because mlx takes a second to import, and the other commands don't need it.
     from provider import MLXProvider  # noqa: PLC0415
 
-    names = ["model", "adapter", "pin", "allow_any_model", "idle_unload_s", "draft_model"]
+    names = [*OF_MODELS]
     names += [field.name for field in fields(EngineSettings)]
     given = {name.removesuffix("_s"): values[name].value for name in names}
     if rank is not None:
@@ -65,6 +69,34 @@ def _open_replicas(values: Mapping[str, Value]) -> Any:
     except InvalidParameterError as error:
         hint = "pass `--replica` the address that the other gateway prints, once for each"
         raise Failure(str(error), hint, ExitStatus.USAGE) from error
+
+
+def _open_ray(kind: str, values: Mapping[str, Value]) -> Any:
+    """Return a provider whose replicas Ray Serve starts with the same models and settings."""
+    from provider.replicas.ray_provider import RayProvider  # noqa: PLC0415
+
+    passed = {field.name for field in fields(EngineSettings)} | set(OF_MODELS)
+    environment = {
+        f"{PREFIX}{name.removesuffix('_s').upper()}": _written(one.value)
+        for name, one in values.items()
+        if name in passed and one.source != "default"
+    }
+    arguments = ["--provider", kind, "--log-level", values["log_level"].value]
+    config = {"replicas": values["replicas"].value, "ray": values["ray"].value}
+    try:
+        return RayProvider({**config, "arguments": arguments, "environment": environment})
+    except ImportError as error:
+        hint = "pip install '.[ray]', or name gateways that run with `--replica`"
+        raise Failure(f"Ray Serve is not installed: {error}", hint, ExitStatus.USAGE) from error
+    except ValueError as error:
+        raise Failure(f"`--replicas`: {error}", "such as 2, or 1-3", ExitStatus.USAGE) from error
+
+
+def _written(value: Any) -> str:
+    """Return a setting's value as its variable has it."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def progress(loading: str, event: ModelLoading) -> str:

@@ -106,7 +106,8 @@ class Service:
         self._began = time.monotonic() if began is None else began
         self._browse = browse
         model = next(iter(values["model"].value), "the model in the package")
-        self._awaited = "waiting for a replica" if values["replica"].value else f"loading {model}"
+        fleet = values["replica"].value or values["replicas"].value
+        self._awaited = "waiting for a replica" if fleet else f"loading {model}"
         self._token_file = values["token_file"].value
         self._errors = errors
         self._stop = asyncio.Event()

@@ -68,6 +68,15 @@ class ServeSettings:
         "Model",
         choices=("tensor", "pipeline"),
     )
+    replicas: str | None = _setting(
+        None,
+        "number of processes on which answers are made, each with the model, started and watched "
+        "by Ray Serve; a range such as 1-3 scales by load; needs `pip install '.[ray]'`",
+        "Model",
+    )
+    ray: str | None = _setting(
+        None, "address of a Ray cluster for `replicas`; by default on this machine", "Model"
+    )
     log_level: str = _setting(
         "info",
         "least severe messages that are logged",

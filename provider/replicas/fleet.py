@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,18 +31,37 @@ class Place:
 
 
 class Fleet:
-    """Replicas at fixed addresses; one event loop's, from `start` to `close`."""
+    """Replicas at fixed addresses or at those of `keep`; one event loop's, until `close`."""
 
     def __init__(self, urls: Sequence[str], token: str | None = None):
         self.counters = Counters()
         self.closed = False
         self.replicas = [Replica(url, token, self._changed) for url in urls]
+        # Called with the name of a replica that `keep` was given, for each generation there.
+        self.lease: Callable[[str], Callable[[], None]] | None = None
+        self._names: dict[str, Replica] = {}  # by the names of `keep`
         self._router = Router()
         self._links: dict[str, Link] = {}  # those that the router knows, by key
         self._keys: dict[Replica, str] = {}
         self._default: str | None = None  # the model of requests that name none
         self._ready = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+
+    def keep(self, urls: Mapping[str, str]) -> None:
+        """Have the replicas at these addresses, by name; others end what they have and go."""
+        for name in set(self._names) - set(urls):
+            self._names.pop(name).retire()
+        for name in set(urls) - set(self._names):
+            replica = self._names[name] = Replica(urls[name], None, self._changed)
+            self.replicas.append(replica)
+            task = asyncio.create_task(replica.run())
+            self._tasks.append(task)
+            task.add_done_callback(partial(self._forget, replica))
+
+    def _forget(self, replica: Replica, task: asyncio.Task[None]) -> None:
+        if not self.closed:
+            self.replicas.remove(replica)
+            self._tasks.remove(task)
 
     def start(self) -> None:
         """Begin to connect to all replicas; do nothing if that was done."""
@@ -91,7 +110,19 @@ class Fleet:
             return None
         self.counters.placed += 1
         self.counters.known_parts += found.known
-        return Place(self._links[found.name], partial(self._router.leave, found.name, answers))
+        link = self._links[found.name]
+        link.live += 1
+        return Place(link, partial(self._leave, link, answers, self._lease(link.replica)))
+
+    def _lease(self, replica: Replica) -> Callable[[], None]:
+        """Tell whoever watches the replicas of a generation there; return what tells of its end."""
+        name = next((name for name, one in self._names.items() if one is replica), None)
+        return _nothing if self.lease is None or name is None else self.lease(name)
+
+    def _leave(self, link: Link, answers: int, end: Callable[[], None]) -> None:
+        link.live -= 1
+        self._router.leave(link.key, answers)
+        end()
 
     def statistics(self) -> FleetStatistics:
         """Return a snapshot of the metrics."""
@@ -129,3 +160,7 @@ class Fleet:
             self._ready.set()
         else:
             self._ready.clear()
+
+
+def _nothing() -> None:
+    """Do nothing."""

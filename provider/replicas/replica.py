@@ -40,6 +40,7 @@ class Link:
     replica: Replica
     number: int
     client: GatewayClient
+    live: int = 0  # generations there
 
     @property
     def key(self) -> str:
@@ -72,6 +73,7 @@ class Replica:
         self.models: list[ModelInfo] = []
         self.trouble = "not connected yet"  # why it takes no generations, "" if it does
         self.lost = 0  # connections that were lost
+        self.retiring = False  # whether it is given up once its generations have ended
         self._url = url
         self._token = token or self.address.token
         self._changed = changed
@@ -80,18 +82,23 @@ class Replica:
     @property
     def takes(self) -> bool:
         """Whether it can take a generation now."""
-        return self.link is not None and not self.trouble
+        return self.link is not None and not self.trouble and not self.retiring
 
     async def run(self) -> None:
-        """Keep a connection until cancelled."""
+        """Keep a connection until cancelled, or until it has retired."""
         pausing = pauses()
-        while True:
+        while not self.retiring:
             try:
                 await self._connected()
                 pausing = pauses()
             except UNREACHABLE as error:
                 self._say(_why(error))
             await asyncio.sleep(next(pausing))
+
+    def retire(self) -> None:
+        """Take no more generations, and end once those that are there have ended."""
+        self.retiring = True
+        self._changed(self)
 
     def refuses(self, reason: str) -> None:
         """Note that the replica has refused a generation because it is stopping."""
@@ -111,7 +118,7 @@ class Replica:
             self._links += 1
             self.link = Link(self, self._links, client)
             try:
-                while not down.is_set():
+                while not down.is_set() and (self.link.live or not self.retiring):
                     await self._look(down)
             finally:
                 self.lost += down.is_set()

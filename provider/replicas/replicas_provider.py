@@ -74,6 +74,8 @@ class ReplicasProvider(AbstractLLMInterface):
     `load` connects to the replicas, and its event loop is the only one that may use the provider.
     """
 
+    _grows = False  # whether replicas come later
+
     def __init__(self, config: Optional[Dict[Union[str, ModelParameter], Any]] = None):
         super().__init__(config)
         self._urls = [str(url) for url in self.get_param("replicas") or ()]
@@ -84,6 +86,8 @@ class ReplicasProvider(AbstractLLMInterface):
         except ValueError as error:
             raise InvalidParameterError("replicas", self._urls, f"`replica`: {error}") from error
         names = [replica.name for replica in self.fleet.replicas]
+        if not names and self._grows:
+            return
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None or not names:
             said = f"`{twice}` is given twice" if twice else "no address is given"
@@ -115,7 +119,7 @@ class ReplicasProvider(AbstractLLMInterface):
 
     def device(self) -> str:
         """Return how many of the replicas take generations."""
-        return f"{self.fleet.ready} of {len(self._urls)} replicas"
+        return f"{self.fleet.ready} of {len(self.fleet.replicas)} replicas"
 
     def statistics(self) -> FleetStatistics:
         """Return a snapshot of the metrics; never waits."""

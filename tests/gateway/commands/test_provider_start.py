@@ -1,5 +1,7 @@
 """What is said of a provider that starts, or doesn't."""
 
+import importlib.util
+
 import pytest
 
 from gateway.commands.failure import ExitStatus, Failure
@@ -60,3 +62,11 @@ def test_a_gateway_in_front_of_replicas_serves_no_model_itself():
     with pytest.raises(Failure, match="`a:1` is given twice") as caught:
         open_provider("mlx", in_force({"replica": ["a:1", "a:1"]}, None))
     assert caught.value.status is ExitStatus.USAGE
+
+
+def test_replicas_of_ray_serve_need_a_number_and_ray():
+    with pytest.raises(Failure, match="`0` is no number of replicas"):
+        open_provider("mlx", in_force({"replicas": "0"}, None))
+    if importlib.util.find_spec("ray") is None:
+        with pytest.raises(Failure, match="Ray Serve is not installed"):
+            open_provider("mlx", in_force({"replicas": "2"}, None))

@@ -58,7 +58,7 @@ class NeverLoaded(ScriptedProvider):
 async def test_a_signal_during_the_loading_frees_the_provider_and_is_told(capsys, number, status):
     provider = NeverLoaded()
     gateway = Gateway(provider, settings())
-    none = {name: Value((), "default") for name in ("model", "replica")}
+    none = {name: Value((), "default") for name in ("model", "replica", "replicas")}
     values = {**none, "token_file": Value(None, "default")}
     service = Service(gateway, values, Console(stderr=True))
     running = asyncio.create_task(service.run())
@@ -152,7 +152,7 @@ class Unloadable(ScriptedProvider):
 def service(provider, token_file=None, tokens=None, **changes):
     """Return a gateway and what runs it."""
     gateway = Gateway(provider, settings(**changes), tokens)
-    none = {name: Value((), "default") for name in ("model", "replica")}
+    none = {name: Value((), "default") for name in ("model", "replica", "replicas")}
     values = {**none, "token_file": Value(token_file, "flag")}
     return gateway, Service(gateway, values, Console(file=io.StringIO()))
 

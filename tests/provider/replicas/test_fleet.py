@@ -9,7 +9,7 @@ from provider.interface import ModelInfo
 from provider.replicas.fleet import Fleet
 from provider.scripted import ScriptedProvider
 from tests.support.replicas import replicated
-from tests.support.servers import eventually
+from tests.support.servers import eventually, running
 
 
 class Named(ScriptedProvider):
@@ -73,3 +73,25 @@ async def test_waiting_for_a_replica_ends_with_the_first():
     finally:
         await fleet.close()
     assert fleet.closed
+
+
+async def test_replicas_that_go_end_what_they_have_and_those_that_come_get_the_rest():
+    told = []
+    frame = Generate(id="x", prompt="p")
+    async with running(Named("a")) as first, running(Named("a")) as second:
+        fleet = Fleet([])
+        fleet.lease = lambda name: told.append(name) or (lambda: told.append(f"{name} ends"))
+        try:
+            fleet.keep({"one": first.url})
+            await eventually(lambda: fleet.ready == 1)
+            place = fleet.place(frame)
+            fleet.keep({"two": second.url})
+            await eventually(lambda: fleet.ready == 1)
+            assert fleet.place(frame).link.replica is not place.link.replica
+            assert place.link.client.state == "open"
+            place.leave()
+            await eventually(lambda: len(fleet.replicas) == 1)
+            assert place.link.client.state == "closed"
+            assert told == ["one", "two", "one ends"]
+        finally:
+            await fleet.close()

@@ -1,0 +1,209 @@
+"""Ray Serve's half of replicas: it places, starts, watches and scales them.
+
+Each replica of the deployment holds a process of its own with a whole gateway. Tokens go by our own
+protocol from there. What goes through Serve is a call for each generation, which stays open as long
+as the generation runs, so that Serve's counts are true, by which it scales and drains.
+
+This is the only module that imports ray. RequestRouter is alpha there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import re
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
+
+from provider.replicas import ray_news
+
+__all__ = ["GatewayReplica", "NamedReplicaRouter", "Serve", "Started"]
+
+APPLICATION = "mlx-gateway"
+ONGOING = 1 << 16  # calls that Serve lets a replica have; the gateways have limits of their own
+HEALTH_S = 1.0  # seconds between Serve's looks at a replica
+STOP_S = 600.0  # seconds that a replica may take to end its generations: `generation_timeout`
+START_S = 600.0  # seconds that a replica may take to load its model
+PR_SET_PDEATHSIG = 1
+URL = "url"
+SETTINGS = "MLX_GATEWAY_"
+
+
+@dataclass(frozen=True)
+class Started:
+    """What replicas are started with: the arguments of `serve`, and its environment."""
+
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    replicas: int = 1
+    most_replicas: int | None = None  # to scale to by load, None for a fixed number
+    target: int = 24  # answers that a replica should have
+
+
+class NamedReplicaRouter(RequestRouter):
+    """Routes each call to the replica that its first argument names, and tells who is there.
+
+    Serve makes it from a copy of this class, so what it tells goes to another module.
+    """
+
+    async def choose_replicas(
+        self,
+        candidate_replicas: list[RunningReplica],
+        pending_request: PendingRequest | None = None,
+    ) -> list[list[RunningReplica]]:
+        """Return the replica that the call is for, none while it isn't there."""
+        name = pending_request.args[0] if pending_request is not None else None
+        return [[one for one in candidate_replicas if one.replica_id.unique_id == name]]
+
+    def update_replicas(self, replicas: list[RunningReplica]) -> None:
+        """Take the replicas that Serve routes to now, and tell of them."""
+        super().update_replicas(replicas)
+        urls = {one.replica_id.unique_id: one.replica_metadata.get(URL) for one in replicas}
+        from provider.replicas import ray_news  # noqa: PLC0415 - not a copy of it
+
+        ray_news.tell({name: url for name, url in urls.items() if url})
+
+
+class GatewayReplica:
+    """One replica: a gateway in a process of its own, and the calls that stand for generations."""
+
+    async def __init__(  # type: ignore[misc] # Serve awaits it
+        self, arguments: Sequence[str], environment: Mapping[str, str]
+    ):
+        secret = environment.get("MLX_GATEWAY_TOKENS", "")
+        local = "RAY_LOCAL" in environment
+        host = "127.0.0.1" if local else ray.util.get_node_ip_address()
+        command = ["serve", "--as-replica", "--host", host, "--port", "0", *arguments]
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "gateway",
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            env={**_without_settings(os.environ), **environment},
+            preexec_fn=_die_with_parent,
+        )
+        assert self._process.stdout is not None
+        async with asyncio.timeout(START_S):
+            line = (await self._process.stdout.readline()).decode()
+        found = re.search(r"http://\S+", line)
+        if found is None:
+            raise RuntimeError(f"the gateway did not start: {line!r}")
+        self._url = f"{found[0]}#token={secret.partition(':')[2]}" if secret else found[0]
+
+    def record_replica_metadata(self) -> dict[str, str]:
+        """Return where the gateway is; Serve asks once."""
+        return {URL: self._url}
+
+    async def check_health(self) -> None:
+        """Raise if the gateway's process has ended, so that Serve starts another replica."""
+        if self._process.returncode is not None:
+            raise RuntimeError(f"the gateway has ended with {self._process.returncode}")
+
+    async def hold(self, name: str) -> None:
+        """Stand for a generation on the replica of this name, until cancelled."""
+        await asyncio.Event().wait()
+
+    async def __del__(self) -> None:
+        """End the gateway, once Serve has seen all generations end; Serve awaits it."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGTERM)
+            await self._process.wait()
+
+
+def _without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without the settings of the gateway in front."""
+    return {name: value for name, value in environment.items() if not name.startswith(SETTINGS)}
+
+
+def _die_with_parent() -> None:
+    """Let the kernel end this process with the replica's, however that ends; on Linux alone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class Serve:
+    """The deployment as the gateway in front has it. Its methods block, except those of leases."""
+
+    def __init__(self, address: str | None, started: Started):
+        self._address = address
+        self._started = started
+        self._handle: Any = None
+
+    def start(self, tell: ray_news.Listener) -> None:
+        """Start the replicas and wait until they run; `tell` hears of all that come and go."""
+        ray_news.listener = tell
+        local = self._address is None
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        ray.init(
+            address=self._address,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            ignore_reinit_error=True,
+        )
+        serve.start(proxy_location="Disabled")
+        token = {"MLX_GATEWAY_TOKENS": f"front:{secrets.token_urlsafe(24)}"}
+        environment = {
+            **self._started.environment,
+            **token,
+            **({"RAY_LOCAL": "1"} if local else {}),
+        }
+        self._handle = serve.run(
+            self._deployment().bind(list(self._started.arguments), environment),
+            name=APPLICATION,
+            route_prefix=None,
+        )
+        self._handle.broadcast("check_health").results()  # makes the router, which tells
+
+    def _deployment(self) -> Any:
+        started = self._started
+        count: dict[str, Any] = {"num_replicas": started.replicas}
+        if started.most_replicas is not None:
+            count = {
+                "autoscaling_config": AutoscalingConfig(
+                    min_replicas=started.replicas,
+                    max_replicas=started.most_replicas,
+                    target_ongoing_requests=started.target,
+                    upscale_delay_s=5,
+                    downscale_delay_s=60,
+                )
+            }
+        return serve.deployment(
+            GatewayReplica,
+            name="Gateway",
+            max_ongoing_requests=ONGOING,
+            health_check_period_s=HEALTH_S,
+            graceful_shutdown_timeout_s=STOP_S,
+            ray_actor_options={"num_cpus": 0},
+            request_router_config=RequestRouterConfig(request_router_class=NamedReplicaRouter),
+            **count,
+        )
+
+    def lease(self, name: str) -> Callable[[], None]:
+        """Begin the call that stands for a generation on a replica; return what ends it."""
+        response = self._handle.hold.remote(name)
+        end: Callable[[], None] = response.cancel
+        return end
+
+    def stop(self) -> None:
+        """End the replicas, and Ray if it was started here."""
+        ray_news.listener = None
+        with suppress(Exception):
+            serve.delete(APPLICATION)
+        if self._address is None:
+            ray.shutdown()
