@@ -46,7 +46,7 @@ const stream = [];
 socket.send({ type: "response.create", input: "echo one two" });
 for await (const event of socket) {
   if (event.type === "message" && ENDS.includes(event.message.type)) break;
-  if (event.type === "message") stream.push(event.message.type);
+  if (event.type === "message") stream.push(event.message);
 }
-say(stream.filter((kind) => kind.endsWith("delta")).length);
+say(stream.filter(({ type }) => type.endsWith("text.delta")).map(({ delta }) => delta).join(""));
 socket.close();

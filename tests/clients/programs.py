@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.timeouts import STARTING
 
+LIMIT = 2 * STARTING  # a client is imported, and a model compiles what it first runs
+
 HERE = Path(__file__).parent
 ENVIRONMENTS = HERE.parent.parent / ".build/clients"
 ELSEWHERE = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
@@ -39,7 +41,7 @@ async def told(client, program, *arguments, **variables):
     options = {"env": {**ELSEWHERE, **variables}, "stdout": PIPE, "stderr": PIPE}
     process = await asyncio.create_subprocess_exec(*command, **options)
     try:
-        async with asyncio.timeout(STARTING):
+        async with asyncio.timeout(LIMIT):
             out, err = await process.communicate()
     finally:
         if process.returncode is None:

@@ -6,12 +6,12 @@ import pytest
 
 from provider import MLXProvider
 from provider.scripted import Gate, Pause, Say, ScriptedProvider
-from tests.clients.programs import told
+from tests.clients.programs import LIMIT, told
 from tests.clients.test_openai_responses import TOKENS
 from tests.support.servers import eventually, running
-from tests.support.timeouts import STARTING, TIMEOUT
+from tests.support.timeouts import TIMEOUT
 
-pytestmark = [pytest.mark.clients, pytest.mark.timeout(STARTING + TIMEOUT)]
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(LIMIT + TIMEOUT)]
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import pytest
 
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import Call, Say, ScriptedProvider
-from tests.clients.programs import ELSEWHERE, NODE, environment_of
+from tests.clients.programs import ELSEWHERE, LIMIT, NODE, environment_of
 from tests.support.servers import running
-from tests.support.timeouts import STARTING, TIMEOUT
+from tests.support.timeouts import TIMEOUT
 
 TOKENS = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
 CONFIG = """
@@ -25,7 +25,7 @@ wire_api = "responses"
 supports_websockets = true
 """
 
-pytestmark = [pytest.mark.clients, pytest.mark.timeout(STARTING + TIMEOUT)]
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(LIMIT + TIMEOUT)]
 
 
 def script(request):
@@ -47,7 +47,7 @@ async def test_codex_writes_a_file_over_one_socket(tmp_path):
         env = {**ELSEWHERE, "HOME": str(home), "CODEX_HOME": str(home), "KEY": "sesame"}
         options = {"cwd": work, "env": env, "stdin": DEVNULL, "stdout": PIPE, "stderr": PIPE}
         process = await asyncio.create_subprocess_exec(*command, **options)
-        async with asyncio.timeout(STARTING):
+        async with asyncio.timeout(LIMIT):
             out, err = await process.communicate()
         metrics = gateway._generations.metrics
         assert (metrics.opened["responses"], process.returncode) == (1, 0), err.decode()

@@ -8,14 +8,14 @@ import trustme
 from gateway.server.tokens import Token, Tokens
 from provider import MLXProvider
 from provider.scripted import Call, Fail, Pause, Queue, Reason, Say, ScriptedProvider
-from tests.clients.programs import told
+from tests.clients.programs import LIMIT, told
 from tests.support.servers import eventually, running
-from tests.support.timeouts import STARTING, TIMEOUT
+from tests.support.timeouts import TIMEOUT
 
 TOKENS = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
 PROGRAM = "openai_realtime.py"
 
-pytestmark = [pytest.mark.clients, pytest.mark.timeout(STARTING + TIMEOUT)]
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(LIMIT + TIMEOUT)]
 
 
 @pytest.fixture(scope="module")
