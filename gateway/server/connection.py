@@ -491,7 +491,7 @@ class Connection:
                 self._part(generation)
             self._ask_dialect()
             return
-        if task.held.size:
+        if task.held.size and not task.generation.unsent_bytes:
             task.held.left(task.generation.waiting_bytes)
         if not -STEP < task.generation.kept_bytes - task.kept_bytes < STEP:
             self._generations.resume_store.count_kept(task)

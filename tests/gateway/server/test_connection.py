@@ -158,6 +158,14 @@ async def test_answers_that_are_not_streamed_are_counted_and_end_where_there_is_
         await eventually(lambda: outbox.held == 0)
 
 
+async def test_an_answer_that_is_not_streamed_ends_where_it_has_grown_too_large_alone():
+    provider = scripted(*[Say("x" * 1000)] * 100)
+    async with running(provider, outbox_total_bytes=28_000) as gateway, wired(gateway) as wire:
+        await wire.send(Generate(id="a", prompt="hi", stream=False))
+        assert (await wire.until("done", "error"))[-1].get("code") == "overloaded"
+        assert gateway._generations.outbox.held == 0
+
+
 async def test_an_answer_that_is_not_streamed_counts_until_it_is_read_also_if_it_is_cancelled():
     provider = scripted(*[Say("x" * 100_000)] * 60, Pause(3600))
     async with running(provider) as gateway, wired(gateway, max_size=None) as wire:
