@@ -521,8 +521,8 @@ def unread_nonces(target):
 
 @attack
 def unread_items(target):
-    """Items of 2 MiB on eight connections of Realtime, asked for 250 times, and never read."""
-    text = {"type": "input_text", "text": "x" * (2 * MIB)}
+    """Items of 1 MiB on eight connections of Realtime, asked for 250 times, and never read."""
+    text = {"type": "input_text", "text": "x" * MIB}
     item = {"type": "message", "id": "large", "role": "user", "content": [text]}
     create = framed(msgspec.json.encode({"type": "conversation.item.create", "item": item}))
     retrieve = framed(b'{"type":"conversation.item.retrieve","item_id":"large"}')

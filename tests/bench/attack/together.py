@@ -167,12 +167,12 @@ async def unread_nonces(bench):
     return [*beside(quiet, seen, share=BESIDE_A_FLOOD, memory=256), told(answers)]
 
 
-@case("counting", "items of 2 MiB on 8 connections of Realtime, asked for 250 times and never read")
+@case("counting", "items of 1 MiB on 8 connections of Realtime, asked for 250 times and never read")
 async def unread_items(bench):
     quiet, seen, answers = await bench.under(SCRIPTED, "unread_items")
     # Of each: the item and its message, two events of it and an answer that show it, and what is
-    # on its way of them; 30 MiB in all, where it would be 500.
-    return [*beside(quiet, seen, share=BESIDE_A_FLOOD, memory=384), told(answers)]
+    # on its way of them; 15 MiB in all, where it would be 250.
+    return [*beside(quiet, seen, share=BESIDE_A_FLOOD, memory=256), told(answers)]
 
 
 @case("counting", "24 frames of 8 MiB but for their last bytes, with two tokens")
