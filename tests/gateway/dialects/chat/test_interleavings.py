@@ -60,7 +60,10 @@ class Page:
                 assert "duplicate_id" in frames[-1]["errorText"]
 
 
-@pytest.mark.parametrize("seed", range(4))
+MORE = [pytest.param(seed, marks=pytest.mark.slow("more interleavings")) for seed in range(4, 40)]
+
+
+@pytest.mark.parametrize("seed", [*range(4), *MORE])
 async def test_each_request_ends_once_with_its_text(seed):
     choose = random.Random(seed)
     script = [step for piece in PIECES for step in (Say(piece), Gate(Steady()))]

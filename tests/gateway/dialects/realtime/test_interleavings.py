@@ -13,15 +13,12 @@ from tests.gateway.dialects.realtime.clients import realtime, text_of, user
 from tests.support.servers import eventually, running
 
 TEXTS = {"short": "one two three", "long": "many " * 20}
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("item"), st.sampled_from(list(TEXTS))),
-        st.tuples(st.just("create"), st.just("")),
-        st.tuples(st.just("beside"), st.sampled_from([*TEXTS, "wrong"])),
-        st.tuples(st.just("cancel"), st.sampled_from(["active", "first", "nobody"])),
-        st.tuples(st.just("read"), st.just("")),
-    ),
-    max_size=14,
+STEP = st.one_of(
+    st.tuples(st.just("item"), st.sampled_from(list(TEXTS))),
+    st.tuples(st.just("create"), st.just("")),
+    st.tuples(st.just("beside"), st.sampled_from([*TEXTS, "wrong"])),
+    st.tuples(st.just("cancel"), st.sampled_from(["active", "first", "nobody"])),
+    st.tuples(st.just("read"), st.just("")),
 )
 
 
@@ -29,9 +26,16 @@ def echo(request):
     return [Say(TEXTS[request.last_user_text])]
 
 
-@given(STEPS, st.booleans())
+@given(st.lists(STEP, max_size=24), st.booleans())
 @settings(max_examples=12)
 def test_whatever_comes_each_response_ends_once_with_its_text(steps, cut):
+    asyncio.run(interleaved(steps, cut=cut))
+
+
+@pytest.mark.slow("hundreds of longer interleavings")
+@given(st.lists(STEP, max_size=80), st.booleans())
+@settings(max_examples=400)
+def test_whatever_comes_for_long_each_response_ends_once_with_its_text(steps, cut):
     asyncio.run(interleaved(steps, cut=cut))
 
 

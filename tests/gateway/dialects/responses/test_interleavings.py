@@ -141,20 +141,24 @@ async def test_a_message_of_too_many_values_is_refused_in_its_lane():
 
 
 LANES = st.sampled_from([None, "a", "b"])
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("create"), LANES, st.sampled_from(["short", "long", "wrong"])),
-        st.tuples(st.just("cancel"), LANES, st.sampled_from(["lane", "first", "nobody"])),
-        st.tuples(st.just("read"), LANES, st.integers(1, 9)),
-    ),
-    max_size=12,
+STEP = st.one_of(
+    st.tuples(st.just("create"), LANES, st.sampled_from(["short", "long", "wrong"])),
+    st.tuples(st.just("cancel"), LANES, st.sampled_from(["lane", "first", "nobody"])),
+    st.tuples(st.just("read"), LANES, st.integers(1, 9)),
 )
 TEXTS = {"short": "one two three", "long": "many " * 20}
 
 
-@given(STEPS, st.booleans())
+@given(st.lists(STEP, max_size=24), st.booleans())
 @settings(max_examples=12)
 def test_whatever_comes_each_response_ends_once_with_its_text(steps, cut):
+    asyncio.run(interleaved(steps, cut=cut))
+
+
+@pytest.mark.slow("hundreds of longer interleavings")
+@given(st.lists(STEP, max_size=80), st.booleans())
+@settings(max_examples=400)
+def test_whatever_comes_for_long_each_response_ends_once_with_its_text(steps, cut):
     asyncio.run(interleaved(steps, cut=cut))
 
 
