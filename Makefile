@@ -31,7 +31,7 @@ UNFUSED := MLX_DISABLE_COMPILE=1
 
 .DEFAULT_GOAL := check
 
-.PHONY: check serve smollm2 chat test test-slow test-front-ends test-clients test-ray test-real coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser wheel npm-package vendor screenshot lock clean help
+.PHONY: check serve smollm2 chat test test-slow test-front-ends test-clients test-ray test-real coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser haproxy wheel npm-package vendor screenshot lock clean help
 
 check: lint test  ## Run the linters and the tests
 
@@ -114,6 +114,9 @@ soak: $(VENV)/dev.ready  ## Ten minutes of clients that come, cancel, vanish and
 
 browser: $(VENV)/dev.ready  ## Get a Chromium for the page's tests
 	@PYTHON=$(BIN)/python sh tests/support/get_chromium.sh
+
+haproxy:  ## Get Debian's HAProxy for the test of gateways behind one
+	@sh tests/support/get_haproxy.sh
 
 wheel: $(VENV)/dev.ready  ## Build dist/*.whl, of the gateway and of the client alone
 	$(BIN)/python -m build --wheel --no-isolation

@@ -289,6 +289,7 @@ def test_the_top_level_holds_what_it_should():
         pytest.skip("not a git checkout")
     top = {name.split("/")[0] for name in tracked if not name.startswith(".")}
     assert top - {"ARCHITECTURE.md"} == {
+        "Dockerfile",
         "LICENSE",
         "Makefile",
         "README.md",

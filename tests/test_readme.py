@@ -49,6 +49,7 @@ PAGES = [
     for name in (
         "README.md",
         "ARCHITECTURE.md",
+        "gateway/DEPLOYING.md",
         "gateway/PROTOCOL.md",
         "gateway/RUNNING.md",
         "gateway/SECURITY.md",
