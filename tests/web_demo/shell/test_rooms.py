@@ -1,9 +1,11 @@
 """The page's rooms and their addresses."""
 
+import asyncio
+
 import pytest
 
 from provider.scripted import Say
-from tests.web_demo.conftest import scripted_gateway
+from tests.web_demo.conftest import ANSWER, ask, scripted_gateway, wait_for_text
 
 pytestmark = pytest.mark.browser
 
@@ -79,3 +81,21 @@ async def test_a_room_that_can_not_be_loaded_says_so_and_is_tried_again(new_page
         await page.evaluate("() => { globalThis.failing = () => true; }")
         assert await went(page, "two/x") == ["load two", "show two x"]
         assert not await said.is_visible()
+
+
+async def test_no_question_can_be_typed_before_the_page_can_hear_it(new_page):
+    go = asyncio.Event()
+
+    async def hold(route):
+        await go.wait()
+        await route.continue_()
+
+    async with scripted_gateway(Say("heard")) as gateway:
+        page = await new_page("about:blank", ready=False)
+        await page.route("**/{app,room}.js", hold)
+        await page.goto(gateway.url, wait_until="commit")
+        await page.locator("#state").wait_for()
+        assert await page.locator("input:visible, textarea:visible").count() == 0
+        go.set()
+        await ask(page, "hi")
+        await wait_for_text(page, ANSWER, "heard")
