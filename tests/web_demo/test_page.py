@@ -147,6 +147,28 @@ async def test_the_prefill_is_shown_before_the_text(new_page):
         await wait_for_text(page, ANSWER, "There.")
 
 
+# Takes down what the life line says when the first text is painted.
+BESIDE = """([answer, figures]) => {
+    globalThis.beside = "";
+    const look = () => {
+        if (!document.querySelector(answer)?.textContent) return requestAnimationFrame(look);
+        beside = document.querySelector(figures).textContent;
+    };
+    requestAnimationFrame(look);
+}"""
+
+
+async def test_the_life_line_never_says_that_a_text_is_waited_for_beside_it(new_page):
+    end = asyncio.Event()
+    async with scripted_gateway(Say("There."), Gate(end)) as gateway:
+        page = await new_page(gateway.url)
+        await page.evaluate(BESIDE, [ANSWER, FIGURES])
+        await ask(page, "Hi")
+        await page.wait_for_function("() => beside")
+        assert "first token" in await page.evaluate("() => beside")
+        end.set()
+
+
 async def test_reasoning_is_apart_and_tool_calls_are_shown(new_page):
     async with scripted_gateway(Reason("Hm."), Say("Yes. "), Call("add", {"a": 1})) as gateway:
         page = await new_page(gateway.url)

@@ -25,6 +25,7 @@ export function createLifeline(root, answers, naming) {
   let drawnAt = 0;
   let over = false;
   let shown = "";
+  let waited = true; // whether there was no text yet when it was drawn last
 
   /** Draw soon, at most some times a second. */
   function later() {
@@ -37,6 +38,7 @@ export function createLifeline(root, answers, naming) {
     timer = undefined;
     drawnAt = performance.now();
     const { life } = record;
+    waited = life.first === null;
     const lost = record.lost(drawnAt);
     const state = lost ? `connection lost, ${duration(Math.max(lost, 100))} ago` : record.state();
     root.classList.toggle("lost", lost > 0);
@@ -68,7 +70,8 @@ export function createLifeline(root, answers, naming) {
     draw,
     /** The page is painted anyway: draw too, if it is time. */
     drawn() {
-      if (!over && performance.now() - drawnAt >= EVERY_MS) draw();
+      const begun = waited && record.life.first !== null; // what it waited for must not stay beside a text
+      if (!over && (begun || performance.now() - drawnAt >= EVERY_MS)) draw();
     },
     /** Draw an end, which stays. */
     end() {
