@@ -58,6 +58,7 @@ class Runs:
 
     async def read(self):
         event = await self.client.receive()
+        assert event.get("code") != "aborted"  # nothing more comes of such a run
         if event["type"] == "RUN_STARTED":
             assert self._open is None or self._open in self.stopped
             self._open = event["runId"]
