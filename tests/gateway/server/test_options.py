@@ -85,6 +85,7 @@ def test_every_option_is_a_field_of_generate_and_of_a_chat():
         "id",
         "keep_on_close",
         "prompt",
+        "relayed",
         "resumable",
         "stream",
         "system_prompt",
