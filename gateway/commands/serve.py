@@ -127,6 +127,7 @@ class Service:
                     lambda event: status.update(progress(self._awaited, event))
                 )
                 await self._load_or_stop()
+            self._handle_signals()  # again, because Ray takes them when it starts
             if self._stop.is_set():
                 self._errors.print(STOPPED_EARLY)
                 by_user = self._signal is signal.SIGINT
