@@ -30,7 +30,7 @@ WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "messages": (None,),
     "files": (None,),
 }
-ITS_OWN = {"id", "window", "resumable", "keep_on_close"}  # of the gateway's own protocol
+ITS_OWN = {"id", "window", "resumable", "keep_on_close", "relayed"}  # of the gateway's own protocol
 # Names that other libraries have for an option.
 ALSO = {
     "max_tokens": ("maxTokens", "maxOutputTokens", "max_output_tokens"),

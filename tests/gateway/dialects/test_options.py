@@ -17,6 +17,12 @@ def test_an_option_has_its_own_name_or_that_of_other_libraries():
     assert paths["max_tokens"] == "body.max_output_tokens"
 
 
+def test_fields_of_the_gateways_own_are_ignored():
+    given = {"id": "x", "window": 1, "resumable": True, "keep_on_close": True, "keepOnClose": True}
+    given["relayed"] = {"client": "someone else", "answer": [1], "tell_tokens": True}
+    assert read_options(given, "body") == ({}, {})
+
+
 @pytest.mark.parametrize("field", [{"n": 2}, {"stream": False}, {"logprobs": True}, {"files": []}])
 def test_what_cannot_be_honoured_is_refused(field):
     with pytest.raises(Refused, match=f"body.{next(iter(field))}"):
