@@ -42,6 +42,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ALONE = (ROOT / "gateway/client/README.md").read_text(encoding="utf-8")
 CLIENTS = (ROOT / "gateway/client/CLIENTS.md").read_text(encoding="utf-8")
+DEPLOYING = (ROOT / "gateway/DEPLOYING.md").read_text(encoding="utf-8")
 RUNNING = (ROOT / "gateway/RUNNING.md").read_text(encoding="utf-8")
 SECURITY = (ROOT / "gateway/SECURITY.md").read_text(encoding="utf-8")
 PAGES = [
@@ -194,7 +195,7 @@ def test_the_recipes_name_flags_and_paths_that_are_right():
     assert job["ProgramArguments"][1:3] == ["serve", "--config"]
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str
-    unit.read_string(blocks("ini", RUNNING)[0])
+    unit.read_string(blocks("ini", DEPLOYING)[0])
     command = unit["Service"]["ExecStart"].split()[1:3]
     assert command == ["serve", "--config"]
     longest = Settings().shutdown_grace_s + 2 * Settings().close_timeout_s
