@@ -134,6 +134,11 @@ async def other_states(page, script):
     await page.get_by_role("button", name="Regenerate").last.click()
     await page.locator(".version").first.wait_for()
     yield "Markdown, versions"
+    for panel in ("Share", "Code"):
+        await page.get_by_role("button", name=panel, exact=True).last.click()
+        await page.get_by_role("group", name=panel, exact=True).wait_for()
+        yield f"panel: {panel}"
+        await page.get_by_role("button", name=f"Close {panel}").click()
     await answered(page, "think")
     await page.locator(".reasoning summary").last.click()
     yield "thinking"
