@@ -148,7 +148,7 @@ export async function open(root, app) {
   function showOthers() {
     const rates = tiles.filter(({ state, rate }) => state === "writing" && rate).map(({ rate }) => rate);
     const slow = tiles.some(({ state }) => state === "slow");
-    if (!slow) fair = middleOf(rates);
+    if (!slow && rates.length) fair = middleOf(rates); // where no text came for a while, as it was before
     parts.others.hidden = !slow || !fair || !rates.length;
     find("b", parts.others).textContent = `${(middleOf(rates) / fair).toFixed(2)}×`;
   }

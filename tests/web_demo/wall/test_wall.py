@@ -106,7 +106,7 @@ async def test_a_tile_is_dragged_to_a_slow_reader_and_the_others_go_on(new_page)
         await page.locator(".tile:nth-child(3)[data-state=slow]").wait_for()
         assert not await place.is_visible()
         await page.wait_for_function(
-            r"() => /^\d\.\d\d/.test(document.querySelector('.others b')?.textContent)"
+            r"() => /^\d+\.\d\d/.test(document.querySelector('.others b')?.textContent)"
         )
         await wait_for_text(page, ".wall-said", "7 writing · 1 for a slow reader")
         await page.locator(".tile").nth(0).click()  # a click is none of that
