@@ -66,12 +66,13 @@ async def test_the_greeting_comes_before_the_answer_to_what_was_sent_early():
 async def test_an_idle_connection_is_closed_and_one_that_generates_is_not():
     gate = asyncio.Event()
     provider = scripted(Say("x"), Gate(gate), Say("y"))
-    async with running(provider, idle_timeout_s=0.1) as gateway:
-        async with wired(gateway) as busy, wired(gateway) as idle:
+    async with running(provider, idle_timeout_s=0.5) as gateway:
+        async with wired(gateway) as busy:
             await busy.send(Generate(id="a", prompt="hi"))
-            with pytest.raises(ConnectionClosed):
-                await idle.receive()
-            assert idle.socket.close_code == CloseCode.NORMAL
+            async with wired(gateway) as idle:
+                with pytest.raises(ConnectionClosed):
+                    await idle.receive()
+                assert idle.socket.close_code == CloseCode.NORMAL
             gate.set()
             assert (await busy.until("done"))[-1]["finish_reason"] == "stop"
 
