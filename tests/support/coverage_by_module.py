@@ -24,7 +24,11 @@ REASONS = {
     "gateway/commands/models.py": "pulling runs beside a stand-in for the hub, in test_hub.py",
     "provider/embedded/making/network.py": "torch is not installed for the tests",
     "provider/embedded/making/train.py": "torch is not installed for the tests",
+    "provider/replicas/ray_provider.py": "Ray is not installed here; `make test-ray` runs it",
+    "provider/replicas/ray_serve.py": "Ray is not installed here; `make test-ray` runs it",
+    "provider/sharding/ranks.py": "processes that meet are in test_processes.py, which is slow",
 }
+MEASURED = "not slow and not real and not front_ends and not clients and not ray"  # as `make test`
 # Modules whose tests are in a file of another name.
 TESTS = {"gateway/__main__.py": "tests/gateway/commands/test_cli.py"}
 CORPUS = "provider/embedded/making/corpus"  # documents of one kind each, under one test
@@ -62,7 +66,7 @@ def test_of(module):
 def run(tests, options, folder):
     """Run test files, keep in this folder which lines each of them runs, and return the status."""
     workers = str(min(MAX_WORKERS, len(tests)))
-    command = [sys.executable, "-m", "pytest", "--quiet", "-m", "not slow and not front_ends"]
+    command = [sys.executable, "-m", "pytest", "--quiet", "-m", MEASURED]
     command += ["--numprocesses", workers, "--dist", "loadfile", "-p", "tests.support.measuring"]
     environment = {"OPENBLAS_NUM_THREADS": "1", **os.environ, FOLDER: str(folder)}
     done = subprocess.run([*command, *options, *tests], env=environment, cwd=ROOT, check=False)
