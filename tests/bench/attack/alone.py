@@ -201,17 +201,22 @@ async def waiting_text(served):
     return float(page.partition("\nmlx_gateway_waiting_text_bytes ")[2].partition("\n")[0])
 
 
+async def waiting_during(attacker, served):
+    """Attack; return the answers, and how many MiB of text waited, five times a second."""
+    attack = asyncio.create_task(attacker.attack())
+    waited = []
+    while not attack.done():
+        waited.append(await waiting_text(served) / MIB)
+        await asyncio.sleep(0.2)
+    return await attack, waited
+
+
 @untimed("counting", "30 readers of log-probabilities that have stopped, where 1 MiB may wait")
 async def text_for_all(bench):
     served = await start(*SCRIPTED, *BRIEF, "--outbox-total-bytes", MIB)
     async with ending(served):
         attacker = await Attacker.ready("stalled_log_probabilities", served, 5.0)
-        attack = asyncio.create_task(attacker.attack())
-        waited = []
-        while not attack.done():
-            waited.append(await waiting_text(served) / MIB)
-            await asyncio.sleep(0.2)
-        answers = await attack
+        answers, waited = await waiting_during(attacker, served)
     # The last piece of each is one word, with 20 log-probabilities in 13 KB.
     most = 1 + answers.get("stalled", 0) * 13_440 / MIB
     holds = 0.5 <= max(waited) <= most
@@ -223,12 +228,7 @@ async def answers_for_all(bench):
     served = await start(*SCRIPTED, *BRIEF, "--outbox-total-bytes", MIB)
     async with ending(served):
         attacker = await Attacker.ready("log_probabilities", served, 10.0)
-        attack = asyncio.create_task(attacker.attack())
-        waited = []
-        while not attack.done():
-            waited.append(await waiting_text(served) / MIB)
-            await asyncio.sleep(0.2)
-        answers = await attack
+        answers, waited = await waiting_during(attacker, served)
     most = max(waited)
     return [
         Check("held", f"{most:.2f} MiB", 0.2 <= most <= 0.75, "0.2 to 0.75 MiB, of a client"),
