@@ -292,8 +292,8 @@ class ModelSlot:
 
     def _measure_depths(self, window: int | None) -> Generator[None, None, None]:
         """Time passes after more and more tokens, in steps, as far as these fit."""
-        batch, row = self.new_batch(keep=False), _row_to_time(DEEPEST + 1)
-        batch.add(row)
+        batch = self.new_batch(keep=False)
+        batch.add(_row_to_time(DEEPEST + 1))
         for tokens, done in self._pace.depths():
             fits = window is None or done + tokens < window
             if not fits or not self._has_room(1, done + tokens):
