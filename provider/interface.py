@@ -66,6 +66,7 @@ from provider.tool_types import (
 )
 
 __all__ = [
+    "CHAT_ABILITIES",
     "COUNTER",
     "AbstractLLMError",
     "AbstractLLMInterface",
@@ -185,6 +186,18 @@ class ModelCapability(StrEnum):
     IMAGE_GENERATION = "supports_image_generation"
     AUDIO_PROCESSING = "supports_audio_processing"
     JSON_MODE = "supports_json_mode"
+
+
+# What every provider of chat models that run in batches is able to do.
+CHAT_ABILITIES = (
+    ModelCapability.STREAMING,
+    ModelCapability.SYSTEM_PROMPT,
+    ModelCapability.ASYNC,
+    ModelCapability.FUNCTION_CALLING,
+    ModelCapability.TOOL_USE,
+    ModelCapability.MULTI_TURN,
+    ModelCapability.PARALLEL_INFERENCE,
+)
 
 
 class MessageRole(StrEnum):

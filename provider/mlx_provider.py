@@ -24,6 +24,7 @@ from provider.engine.statistics import EngineStatistics
 from provider.events import CallDelta, TextDelta
 from provider.inputs.tools import normalise_tools
 from provider.interface import (
+    CHAT_ABILITIES,
     AbstractLLMInterface,
     ChoiceResponse,
     GenerateResponse,
@@ -159,20 +160,11 @@ class MLXProvider(AbstractLLMInterface):
 
     def get_capabilities(self) -> Dict[Union[str, ModelCapability], Any]:
         """Return the provider's capabilities; `VISION` is that of the first model."""
-        able = (
-            ModelCapability.STREAMING,
-            ModelCapability.SYSTEM_PROMPT,
-            ModelCapability.ASYNC,
-            ModelCapability.FUNCTION_CALLING,
-            ModelCapability.TOOL_USE,
-            ModelCapability.MULTI_TURN,
-            ModelCapability.PARALLEL_INFERENCE,
-        )
         ready = self._library.default.loaded()
         limit = self.get_param(ModelParameter.MAX_TOKENS) or GenerationOptions().max_tokens
         return {
             **super().get_capabilities(),
-            **dict.fromkeys(able, True),
+            **dict.fromkeys(CHAT_ABILITIES, True),
             ModelCapability.MAX_TOKENS: limit,
             ModelCapability.VISION: ready is not None and ready.image_processor is not None,
         }

@@ -23,6 +23,7 @@ from gateway.client.asynchronous import WINDOW
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.frames import Done, Generate, Relayed, Started
 from provider.interface import (
+    CHAT_ABILITIES,
     AbstractLLMInterface,
     GenerateResponse,
     Health,
@@ -127,19 +128,10 @@ class ReplicasProvider(AbstractLLMInterface):
 
     def get_capabilities(self) -> Dict[Union[str, ModelCapability], Any]:
         """Return the capabilities of a gateway; `VISION` is that of the default model."""
-        able = (
-            ModelCapability.STREAMING,
-            ModelCapability.SYSTEM_PROMPT,
-            ModelCapability.ASYNC,
-            ModelCapability.FUNCTION_CALLING,
-            ModelCapability.TOOL_USE,
-            ModelCapability.MULTI_TURN,
-            ModelCapability.PARALLEL_INFERENCE,
-        )
         sees = any(model.vision for model in self.models()[:1])
         return {
             **super().get_capabilities(),
-            **dict.fromkeys(able, True),
+            **dict.fromkeys(CHAT_ABILITIES, True),
             ModelCapability.VISION: sees,
         }
 
