@@ -271,7 +271,8 @@ async def test_a_model_is_unloaded_while_the_disk_writes_and_others_go_on(slow, 
 
 
 async def test_what_the_queue_had_no_room_for_is_saved_later(slow, tmp_path):
-    provider = MLXProvider({"max_tokens": 4, "prefix_cache_dir": tmp_path})
+    settings = {"max_tokens": 4, "temperature": 0.0, "prefix_cache_dir": tmp_path}
+    provider = MLXProvider(settings)
     try:
         await provider.load()
         prefixes = provider._library.find(None).engine._worker.prefixes

@@ -115,6 +115,7 @@ async def test_an_answer_satisfies_the_constraint_that_was_chosen(new_page, embe
     async with running(embedded) as gateway:
         page = await new_page(gateway.url)
         async with settings_of(page) as settings:
+            await settings.get_by_role("button", name="Precise").click()
             await settings.get_by_label("Longest answer").fill("60")
         for name, (text, fits) in CONSTRAINTS.items():
             assert await choose_constraint(page, name, text) == ""
