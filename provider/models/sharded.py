@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ __all__ = ["Sharded", "follow", "refuse_beside"]
 # What a model in parts can't have: other models, and caches of which a process knows no part.
 ALONE = ("adapter", "draft_model", "allow_any_model", "idle_unload", "kv_bits", "prefix_cache_dir")
 
+LoadPart = Callable[[Path, str, Any], tuple[Any, dict[str, Any]]]
+
 log = logging.getLogger(__name__)
 
 
@@ -34,6 +36,7 @@ class Sharded:
 
     how: str
     rank: LeadingRank
+    load: LoadPart = load_part
     _begun: bool = False
 
     def settings(self, settings: EngineSettings) -> EngineSettings:
@@ -49,7 +52,7 @@ class Sharded:
         total = sum(one.stat().st_size for one in path.glob("model*.safetensors"))
         part = total // self.rank.group.size()
         yield LoadProgress(0, part)
-        model, config = load_part(path, self.how, self.rank.group)
+        model, config = self.load(path, self.how, self.rank.group)
         yield LoadProgress(part, part)
         config = config.get("text_config") or config
         return LoadedModel(
@@ -79,7 +82,7 @@ def _refused(name: str, value: Any) -> InvalidParameterError:
     return InvalidParameterError(name, value, f"`shard` can't be used with {said}")
 
 
-def follow(rank: FollowingRank, how: str, model: str | None) -> None:
+def follow(rank: FollowingRank, how: str, model: str | None, load: LoadPart = load_part) -> None:
     """Do with this process's part what rank 0 does with its own, until it ends.
 
     Raises ModelLoadingError or ModelNotFoundError, or whatever a forward pass raises; rank 0 is
@@ -87,7 +90,7 @@ def follow(rank: FollowingRank, how: str, model: str | None) -> None:
     """
     try:
         path = resolve(model)
-        part, _ = load_part(path, how, rank.group)
+        part, _ = load(path, how, rank.group)
         log.info("rank %d of %d has its part of `%s`, on %s", *_of(rank), path.name, describe())
         FollowingModel(part, rank.share).follow(rank.announced())
     except BaseException as error:

@@ -19,18 +19,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from provider.caches.operations import Journal, Operation, decode, encode
 from provider.interface import GenerationError
 from provider.runtime.mlx import mx, smallest_limit
-from provider.sharding.link import BEAT_S, Link
+from provider.sharding.link import BEAT_S, SILENCE_S, Link
 
-__all__ = ["FollowingRank", "LeadingRank", "NoRanksError", "join", "leader_address"]
+__all__ = ["FollowingRank", "LeadingRank", "NoRanksError", "Times", "join", "leader_address"]
 
-MEETING_S = 120.0  # seconds in which all processes must have connected
-FLUSH_S = 1.0  # seconds that errors have to reach clients before the process exits
-END_S = 10.0  # seconds that a process has to end after rank 0 has
 KEY_BYTES = 16
 INVITATION = 256  # bytes
 END = b"end"
@@ -46,6 +44,20 @@ class NoRanksError(Exception):
     """The process was not started as one of several."""
 
 
+@dataclass(frozen=True)
+class Times:
+    """Seconds that the processes of one model give each other."""
+
+    meeting: float = 120.0  # until all must have connected
+    beat: float = BEAT_S  # between two frames, at most
+    silence: float = SILENCE_S  # without a frame, after which a process is lost
+    flush: float = 1.0  # for errors to reach clients before the process exits
+    end: float = 10.0  # for a process to end after rank 0 has
+
+
+USUAL = Times()
+
+
 class LeadingRank:
     """The process of rank 0, with its links to the others.
 
@@ -53,12 +65,13 @@ class LeadingRank:
     end all runs.
     """
 
-    def __init__(self, group: Group, room: int, exits: Exit = os._exit):
+    def __init__(self, group: Group, room: int, exits: Exit = os._exit, *, times: Times = USUAL):
         self.group = group
         self.room = room  # bytes that the smallest process has for weights and KV caches
         self.journal = Journal()
         self.on_lost: Callable[[GenerationError], None] = lambda _error: None
         self._exit = exits
+        self._times = times
         self._telling = threading.Lock()
         self._links: list[Link] = []
         self._ended = threading.Event()
@@ -67,8 +80,7 @@ class LeadingRank:
     def start(self, connected: Mapping[int, socket.socket]) -> None:
         """Begin to watch the other processes, by rank."""
         for rank, one in connected.items():
-            link = Link(one, self._told_by(rank), self._lost(rank))
-            self._links.append(link)
+            self._links.append(_link(one, self._told_by(rank), self._lost(rank), self._times))
         for link in self._links:
             link.start()
         threading.Thread(target=self._tell_at_leisure, name="shard-tell", daemon=True).start()
@@ -93,7 +105,7 @@ class LeadingRank:
         log.critical("this model ends on all machines: %s", reason)
         try:
             self.on_lost(GenerationError(f"the model has lost a part of itself: {reason}"))
-            time.sleep(FLUSH_S)
+            time.sleep(self._times.flush)
         finally:
             self._exit(LOST)
 
@@ -113,18 +125,26 @@ class LeadingRank:
 
     def _tell_at_leisure(self) -> None:
         """Let caches be freed elsewhere that were freed here, while there is no forward pass."""
-        while not self._ended.wait(BEAT_S):
+        while not self._ended.wait(self._times.beat):
             self.tell()
 
 
 class FollowingRank:
     """A process of another rank, with its link to that of rank 0."""
 
-    def __init__(self, group: Group, connected: socket.socket, exits: Exit = os._exit):
+    def __init__(
+        self,
+        group: Group,
+        connected: socket.socket,
+        exits: Exit = os._exit,
+        *,
+        times: Times = USUAL,
+    ):
         self.group = group
         self._exit = exits
+        self._times = times
         self._announced: queue.SimpleQueue[list[Operation] | None] = queue.SimpleQueue()
-        self._link = Link(connected, self._take, self._lost)
+        self._link = _link(connected, self._take, self._lost, times)
         self._link.start()
 
     @property
@@ -153,13 +173,22 @@ class FollowingRank:
         self._link.close()
         self._announced.put(None)
         # The process may be waiting in a collective that the first one takes no part in any more.
-        ending = threading.Timer(END_S, self._exit, (0,))
+        ending = threading.Timer(self._times.end, self._exit, (0,))
         ending.daemon = True
         ending.start()
 
     def _lost(self, reason: str) -> None:
         log.critical("rank 0 is lost, so rank %d ends: %s", self.rank, reason)
         self._exit(LOST)
+
+
+def _link(
+    connected: socket.socket,
+    take: Callable[[bytes], None],
+    lost: Callable[[str], None],
+    times: Times,
+) -> Link:
+    return Link(connected, take, lost, beat_s=times.beat, silence_s=times.silence)
 
 
 def join(environ: Mapping[str, str] = os.environ) -> LeadingRank | FollowingRank:
@@ -173,7 +202,7 @@ def join(environ: Mapping[str, str] = os.environ) -> LeadingRank | FollowingRank
         raise NoRanksError(str(error)) from error
     if group.size() == 1:
         raise NoRanksError("there is only one process")
-    late = threading.Timer(MEETING_S, _give_up)
+    late = threading.Timer(USUAL.meeting, _give_up)
     late.daemon = True
     late.start()
     try:
@@ -201,7 +230,7 @@ def leader_address(environ: Mapping[str, str]) -> str:
 
 
 def _give_up() -> None:
-    log.critical("the processes of this model have not found one another in %d s", MEETING_S)
+    log.critical("the processes of this model have not found one another in %d s", USUAL.meeting)
     os._exit(LOST)
 
 
@@ -210,7 +239,7 @@ def _invite(group: Group, host: str) -> dict[int, socket.socket]:
     key = secrets.token_bytes(KEY_BYTES)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as listener:
-        listener.settimeout(MEETING_S)
+        listener.settimeout(USUAL.meeting)
         invitation = json.dumps([host, listener.getsockname()[1], key.hex()]).encode()
         _spread(group, invitation)
         found: dict[int, socket.socket] = {}
@@ -236,7 +265,7 @@ def _rank_of(connected: socket.socket, key: bytes) -> int | None:
 
 def _accept_invitation(group: Group) -> socket.socket:
     host, port, key = json.loads(_spread(group, b""))
-    connected = socket.create_connection((host, port), timeout=MEETING_S)
+    connected = socket.create_connection((host, port), timeout=USUAL.meeting)
     connected.sendall(bytes.fromhex(key) + int(group.rank()).to_bytes(4, "big"))
     return connected
 

@@ -3,22 +3,25 @@
 import json
 import queue
 import socket
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from provider.caches.operations import Make
-from provider.sharding import ranks
 from provider.sharding.ranks import (
+    LOST,
     FollowingRank,
     LeadingRank,
     NoRanksError,
+    Times,
     _rank_of,
     join,
     leader_address,
 )
 from tests.support.timeouts import TIMEOUT
 
+TIMES = Times(beat=0.05, flush=0.0)
 GROUP = SimpleNamespace(rank=lambda: 1, size=lambda: 2)
 
 
@@ -31,17 +34,16 @@ def pair():
 class Scene:
     """Rank 0 and rank 1, each with its end of a connection; exits are noted."""
 
-    def __init__(self, monkeypatch):
-        monkeypatch.setattr(ranks, "FLUSH_S", 0.0)
-        monkeypatch.setattr(ranks, "BEAT_S", 0.05)
+    def __init__(self):
         self.exits, self.errors = queue.SimpleQueue(), queue.SimpleQueue()
         self.mine, self.theirs = pair()
-        self.leading = LeadingRank(GROUP, 1 << 30, self.exits.put)
+        self.leading = LeadingRank(GROUP, 1 << 30, self.exits.put, times=TIMES)
         self.leading.on_lost = self.errors.put
         self.leading.start({1: self.mine})
 
-    def follow(self):
-        self.following = FollowingRank(GROUP, self.theirs, self.exits.put)
+    def follow(self, **times):
+        times = replace(TIMES, **times)
+        self.following = FollowingRank(GROUP, self.theirs, self.exits.put, times=times)
         return self.following
 
     def error(self):
@@ -52,8 +54,8 @@ class Scene:
 
 
 @pytest.fixture
-def scene(monkeypatch):
-    scene = Scene(monkeypatch)
+def scene():
+    scene = Scene()
     yield scene
     scene.leading.close()
     scene.theirs.close()
@@ -85,20 +87,20 @@ def test_the_others_end_with_the_first(scene):
 def test_a_lost_rank_ends_all_runs_with_an_error_and_then_the_process(scene):
     scene.theirs.close()
     assert "rank 1 is lost" in scene.error()
-    assert scene.exit() == ranks.LOST
+    assert scene.exit() == LOST
 
 
 def test_a_rank_that_fails_says_why(scene):
     scene.follow().failed("no memory")
     assert "rank 1 has failed: no memory" in scene.error()
-    assert scene.exit() == ranks.LOST
+    assert scene.exit() == LOST
 
 
 def test_a_failure_ends_the_process_once(scene):
     scene.leading.fail("one")
     scene.leading.fail("two")
     assert "one" in scene.error()
-    assert scene.exit() == ranks.LOST
+    assert scene.exit() == LOST
     assert scene.errors.empty()
     assert scene.exits.empty()
 
@@ -110,18 +112,17 @@ def test_a_process_exits_although_its_runs_can_not_be_ended(scene):
     scene.leading.on_lost = broken
     with pytest.raises(RuntimeError):
         scene.leading.fail("one")
-    assert scene.exit() == ranks.LOST
+    assert scene.exit() == LOST
 
 
 def test_another_rank_exits_at_once_when_the_first_is_lost(scene):
     scene.follow()
     scene.mine.shutdown(socket.SHUT_RDWR)
-    assert scene.exit() == ranks.LOST
+    assert scene.exit() == LOST
 
 
-def test_another_rank_that_hangs_exits_after_the_first_has_ended(scene, monkeypatch):
-    monkeypatch.setattr(ranks, "END_S", 0.0)
-    scene.follow()
+def test_another_rank_that_hangs_exits_after_the_first_has_ended(scene):
+    scene.follow(end=0.0)
     scene.leading.close()
     assert scene.exit() == 0
 
