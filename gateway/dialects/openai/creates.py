@@ -14,7 +14,15 @@ from msgspec import Struct
 
 from gateway.dialects.openai.errors import Refused
 
-__all__ = ["Create", "Tools", "generation_options", "read_create", "read_tools", "response_format"]
+__all__ = [
+    "Create",
+    "Tools",
+    "flat",
+    "generation_options",
+    "read_create",
+    "read_tools",
+    "response_format",
+]
 
 # Fields of which each value but null would change the answer, and why they can't be honoured.
 UNSUPPORTED = {
@@ -85,11 +93,14 @@ class Create(Struct, kw_only=True):
         return LOGPROBS in (self.include or ())
 
 
+def flat(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of an event with those that it has in `response`, as Realtime's has."""
+    nested = fields.get("response")
+    return {**fields, **nested} if isinstance(nested, dict) else fields
+
+
 def read_create(fields: dict[str, Any]) -> Create:
     """Return the fields that are read. Raises Refused."""
-    nested = fields.get("response")  # as Realtime has it
-    if isinstance(nested, dict):
-        fields = {**fields, **nested}
     for name, why in UNSUPPORTED.items():
         if fields.get(name) is not None:
             raise Refused(f"`{name}`: {why}", name, "unsupported_parameter")

@@ -24,6 +24,7 @@ from gateway.dialects import incoming, json_text, values
 from gateway.dialects.base import Dialect, Message, Opening, Route, RouteLimits
 from gateway.dialects.held_requests import HeldRequests
 from gateway.dialects.openai.answer import NOTHING_USED, Answer, new_id
+from gateway.dialects.openai.creates import flat
 from gateway.dialects.openai.errors import Refused, code_of_failure, of_failure, overloaded
 from gateway.dialects.openai.server_events import (
     ErrorBody,
@@ -129,7 +130,7 @@ class ResponsesDialect(Dialect):
         raise BadFrame(said, None, code=ErrorCode.INVALID_FRAME)
 
     def _create(self, fields: dict[str, Any], size: int) -> Sequence[Request]:
-        turn = Turn(new_id("resp"))
+        turn, fields = Turn(new_id("resp")), flat(fields)
         try:
             turn.stream_id = self._lanes.check(fields.get("stream_id"))
             self._lanes.check_room()

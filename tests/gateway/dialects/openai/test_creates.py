@@ -2,6 +2,7 @@ import pytest
 
 from gateway.dialects.openai.creates import (
     Text,
+    flat,
     generation_options,
     read_create,
     read_tools,
@@ -30,7 +31,8 @@ def test_fields_that_are_not_known_or_without_effect_are_taken():
 
 
 def test_the_form_of_realtime_is_read_too():
-    assert read_create({"response": {"input": "hi", "user": "u"}}).input == "hi"
+    assert flat({"type": "t", "response": {"input": "hi"}})["input"] == "hi"
+    assert flat({"type": "t", "response": "x"}) == {"type": "t", "response": "x"}
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,15 @@ async def test_several_continue_one():
         assert said(provider) == ["brief", "1", "a", "3", "a", "4"]
 
 
+async def test_what_is_asked_in_the_form_of_realtime_is_continued_in_its_lane():
+    provider = scripted(Say("a"))
+    async with running(provider) as gateway, responding(gateway) as client:
+        first = await ended(client, "1")
+        nested = {"input": "2", "previous_response_id": first["id"], "stream_id": "lane"}
+        end = (await client.create(response=nested))[-1]
+        assert (end["stream_id"], said(provider)) == ("lane", ["1", "a", "2"])
+
+
 async def test_what_is_stored_is_continued_on_another_connection_of_the_same_token_alone():
     names = ("alice", "mallory")
     tokens = Tokens([Token(n, hashlib.sha256(n.encode()).hexdigest()) for n in names])
