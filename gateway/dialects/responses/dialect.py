@@ -33,7 +33,7 @@ from gateway.dialects.openai.server_events import (
     SteerFailed,
 )
 from gateway.dialects.own_answers import OwnAnswers
-from gateway.dialects.responses.lanes import MAX_ACTIVE, Lanes
+from gateway.dialects.responses.lanes import MAX_ACTIVE, Lanes, lane_of
 from gateway.dialects.responses.memory import Memory, Place
 from gateway.dialects.responses.turn import Turn
 from gateway.protocol.codes import BadFrame, ErrorCode
@@ -132,8 +132,8 @@ class ResponsesDialect(Dialect):
     def _create(self, fields: dict[str, Any], size: int) -> Sequence[Request]:
         turn, fields = Turn(new_id("resp")), flat(fields)
         try:
-            turn.stream_id = self._lanes.check(fields.get("stream_id"))
-            self._lanes.check_room()
+            turn.stream_id = lane_of(fields.get("stream_id"))
+            self._lanes.check_room(turn.stream_id)
         except Refused as refused:
             return [self._say([_error(refused, turn.stream_id)])]
         self._read(turn, fields)

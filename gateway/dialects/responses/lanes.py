@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from gateway.dialects.openai.errors import Refused
 
-__all__ = ["MAX_ACTIVE", "MAX_LANES", "MAX_WAITING", "Lanes"]
+__all__ = ["MAX_ACTIVE", "MAX_LANES", "MAX_WAITING", "Lanes", "lane_of"]
 
 MAX_LANES = 32  # names on a connection, as in OpenAI's interface
 MAX_ACTIVE = 16  # responses that run at once on a connection, as in OpenAI's interface
@@ -30,6 +30,16 @@ class InLane(Protocol):
 T = TypeVar("T", bound=InLane)
 
 
+def lane_of(stream_id: object) -> str | None:
+    """Return the lane that a client names. Raises Refused."""
+    if stream_id is None:
+        return None
+    if not isinstance(stream_id, str) or not STREAM_ID.fullmatch(stream_id):
+        said = "`stream_id`: must have 1 to 256 letters, digits, `_`, `.` and `-`"
+        raise Refused(said, "stream_id", "invalid_stream_id")
+    return stream_id
+
+
 class Lanes(Generic[T]):
     """What runs on a connection, and what waits for it."""
 
@@ -39,20 +49,12 @@ class Lanes(Generic[T]):
         self._running: dict[str | None, T] = {}
         self._waiting: list[T] = []
 
-    def check(self, stream_id: object) -> str | None:
-        """Return the lane that a client names. Raises Refused."""
-        if stream_id is None:
-            return None
-        if not isinstance(stream_id, str) or not STREAM_ID.fullmatch(stream_id):
-            said = "`stream_id`: must have 1 to 256 letters, digits, `_`, `.` and `-`"
-            raise Refused(said, "stream_id", "invalid_stream_id")
-        if stream_id not in self._names and len(self._names) >= MAX_LANES:
+    def check_room(self, stream_id: str | None = None) -> None:
+        """Raise Refused if too many wait, or if it would be one lane too many."""
+        new = stream_id is not None and stream_id not in self._names
+        if new and len(self._names) >= MAX_LANES:
             said = f"`stream_id`: a connection may have {MAX_LANES} lanes"
             raise Refused(said, "stream_id", "websocket_stream_limit_reached")
-        return stream_id
-
-    def check_room(self) -> None:
-        """Raise Refused if too many wait."""
         if len(self._waiting) >= MAX_WAITING:
             said = f"{MAX_WAITING} responses wait on this connection"
             kind, code = "too_many_requests", "rate_limit_exceeded"

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.dialects.openai.errors import Refused
-from gateway.dialects.responses.lanes import MAX_LANES, MAX_WAITING, Lanes
+from gateway.dialects.responses.lanes import MAX_LANES, MAX_WAITING, Lanes, lane_of
 
 
 def one(own, stream_id=None):
@@ -43,18 +43,18 @@ def test_so_many_run_at_once_and_no_more():
 @pytest.mark.parametrize("stream_id", ["", "a b", "x" * 257, "ü", 3, ["a"]])
 def test_a_lane_has_a_plain_name(stream_id):
     with pytest.raises(Refused) as refused:
-        Lanes().check(stream_id)
+        lane_of(stream_id)
     assert refused.value.error.code == "invalid_stream_id"
 
 
 def test_lanes_are_few():
     lanes = Lanes()
     for n in range(MAX_LANES):
-        lanes.add(one(str(n), lanes.check(f"lane{n}")))
-    assert lanes.check("lane0") == "lane0"
-    assert lanes.check(None) is None
+        lanes.add(one(str(n), lane_of(f"lane{n}")))
+    lanes.check_room("lane0")
+    lanes.check_room(lane_of(None))
     with pytest.raises(Refused) as refused:
-        lanes.check("other")
+        lanes.check_room("other")
     assert refused.value.error.code == "websocket_stream_limit_reached"
 
 
