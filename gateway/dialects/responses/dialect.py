@@ -157,13 +157,17 @@ class ResponsesDialect(Dialect):
 
     def _cancel(self, fields: dict[str, Any]) -> Sequence[Request]:
         own, stream_id = fields.get("response_id"), fields.get("stream_id")
-        own = own if isinstance(own, str) else None
+        if not isinstance(own, str | None) or not isinstance(stream_id, str | None):
+            return ()
         waiting = self._lanes.withdraw(own) if own is not None else None
         if waiting is not None:
             self._held.remove(waiting)
             return [self._say(waiting.answer(self._model, self._clock).cancelled())]
-        running = self._lanes.running(own, stream_id if isinstance(stream_id, str) else None)
-        return [] if running is None else [Cancel(id=running.id)]
+        running = self._lanes.running(own, stream_id)
+        if running is None:
+            return ()
+        running.stopping = True
+        return [Cancel(id=running.id)]
 
     def _steer(self, fields: dict[str, Any]) -> Sequence[Request]:
         error = ErrorBody(

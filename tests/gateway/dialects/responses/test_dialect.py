@@ -230,6 +230,18 @@ async def test_a_late_or_a_wrong_cancel_is_silent():
         await client.nothing_comes()
 
 
+@pytest.mark.parametrize("wrong", [{"response_id": 5}, {"stream_id": ["x"]}])
+async def test_a_cancel_of_what_is_no_name_cancels_nothing(wrong):
+    gate = asyncio.Event()
+    async with running(scripted(Say("a"), Gate(gate))) as gateway, responding(gateway) as client:
+        await client.send("response.create", input="hi")
+        await client.until("response.output_text.delta")
+        await client.send("response.cancel", **wrong)
+        await client.nothing_comes()
+        gate.set()
+        assert (await client.until_end())[-1]["type"] == "response.completed"
+
+
 async def test_a_reader_that_stops_holds_the_provider_up_and_gets_all_later():
     provider = scripted(*[Say("x" * 1000)] * 3000)
     limits = {"outbox_bytes": 4096, "kernel_buffer_bytes": 1024}
