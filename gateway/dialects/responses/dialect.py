@@ -87,6 +87,7 @@ class ResponsesDialect(Dialect):
         self._again: list[Turn] = []  # those whose prompt was too long, and is shorter now
         self._own = OwnAnswers()
         self._to_stop: list[Request] = []  # cancels of those that were cut
+        self._cut: set[str] = set()  # their ids, until nothing more comes of them
         self._model = ""  # the one that answers if none is named
         self._told: set[str] = set()  # types of tools that were logged
         self._closed = False
@@ -183,9 +184,8 @@ class ResponsesDialect(Dialect):
 
     def next_requests(self) -> Sequence[Request]:
         """Return the requests of the turns that begin now."""
-        again = [self._request(turn) for turn in self._again]
+        requests = [*self._to_stop, *(self._ask(turn) for turn in self._again)]
         self._again.clear()
-        requests = [*self._to_stop, *(one for one in again if one is not None)]
         self._to_stop.clear()
         self.asks = False
         while not self._closed and (turn := self._lanes.next()) is not None:
@@ -196,9 +196,13 @@ class ResponsesDialect(Dialect):
         if turn.previous is not None:
             turn.parent = self._memory.find(turn.previous, self._place, time.monotonic())
         turn.find_item = self._find_item
-        answer = turn.answer(self._model, self._clock)
-        self._running[turn.id] = turn, answer
+        self._running[turn.id] = turn, turn.answer(self._model, self._clock)
         self._tell_left_out(turn)
+        return self._ask(turn)
+
+    def _ask(self, turn: Turn) -> Request:
+        """Return the request of a turn, or the one after which it ends."""
+        _, answer = self._running[turn.id]
         try:
             request = self._request(turn)
         except Refused as refused:
@@ -256,7 +260,7 @@ class ResponsesDialect(Dialect):
                 self._keep(turn, answer)
                 self._end(turn)
                 return _messages(events)
-            case Failed(code=ErrorCode.CONTEXT_TOO_LONG) if turn.shorten():
+            case Failed(code=ErrorCode.CONTEXT_TOO_LONG) if not turn.stopping and turn.shorten():
                 self._again.append(turn)
             case Failed():
                 events = self._failed(turn, answer, event)
@@ -274,6 +278,7 @@ class ResponsesDialect(Dialect):
         self._keep(turn, answer)
         self._end(turn)
         self._to_stop.append(Cancel(id=turn.id))
+        self._cut.add(turn.id)
         self.asks = True
         return events
 
@@ -299,7 +304,12 @@ class ResponsesDialect(Dialect):
 
     def _of_no_turn(self, event: Event) -> Sequence[Message]:
         """Return the error for a message that could not be decoded; its id is then its lane."""
-        if not isinstance(event, Failed):
+        if not isinstance(event, Done | Failed):
+            return ()
+        if event.id in self._cut:
+            self._cut.remove(event.id)
+            return ()
+        if isinstance(event, Done):
             return ()
         status, why = of_failure(event)
         lane = UNSET if event.id is None else event.id

@@ -40,6 +40,7 @@ class Turn:
     size: int = 0  # bytes that are counted: of its message, of log-probabilities
     logprobs_bytes: int = 0  # those of the latter
     prompt_tokens: int = 0  # once it has begun
+    stopping: bool = False  # whether its client has cancelled it
     create: Create = field(default_factory=Create)
     tools: Tools = NO_TOOLS
     refused: Refused | None = None
