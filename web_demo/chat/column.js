@@ -3,12 +3,18 @@
 
 import { createView } from "../markdown/view.js";
 import { copyOf, find } from "../shell/dom.js";
-import { canMark, createOdds } from "./odds.js";
-import { marked, piecesOf, watchPieces } from "./sureness.js";
 import { createCard } from "../tools/tools.js";
 import { duration } from "./life.js";
 
 const MARK_MS = 500;
+
+/** What marks pieces of text, once an answer with log-probabilities has been asked for. @type {typeof import("./odds.js") | null} */
+let marks = null;
+
+/** Load what marks pieces of text; an answer that is made before has no marks. */
+export async function loadMarks() {
+  marks ??= await import("./odds.js");
+}
 
 /**
  * @typedef {string | import("./sureness.js").Piece} Waiting text that is not shown yet, or
@@ -17,10 +23,11 @@ const MARK_MS = 500;
 
 /**
  * @param {boolean} verbatim whether the text is shown as it is, and not read as Markdown
- * @param {boolean} sureness whether its pieces are marked
+ * @param {boolean} sureness whether its pieces are marked, if `loadMarks` was called
  */
 export function createColumn(verbatim, sureness) {
-  const spans = sureness && !canMark(); // then each piece is an element, which Markdown would take apart
+  const sure = sureness ? marks : null;
+  const spans = sure !== null && !sure.canMark(); // then each piece is an element, which Markdown would take apart
   const plain = verbatim || spans;
   const root = copyOf("#column");
   /** Where thinking is shown; null after a call, which it must follow. @type {HTMLDetailsElement | null} */
@@ -28,9 +35,9 @@ export function createColumn(verbatim, sureness) {
   let text = find(".text", root);
   /** Shows Markdown in `text`; null while there is none. @type {ReturnType<typeof createView> | null} */
   let view = null;
-  /** Marks the pieces of `text`; null while there are none. @type {ReturnType<typeof createOdds> | null} */
+  /** Marks the pieces of `text`; null while there are none. @type {ReturnType<typeof import("./odds.js").createOdds> | null} */
   let odds = null;
-  /** What marks the texts above a call. @type {ReturnType<typeof createOdds>[]} */
+  /** What marks the texts above a call. @type {ReturnType<typeof import("./odds.js").createOdds>[]} */
   const earlier = [];
   /** The newest element with pieces that show their odds. @type {HTMLElement | null} */
   let watched = null;
@@ -98,8 +105,8 @@ export function createColumn(verbatim, sureness) {
 
   function show() {
     fold();
-    if (sureness && !spans) {
-      odds ??= createOdds(text);
+    if (sure && !spans) {
+      odds ??= sure.createOdds(text);
       for (const one of waiting) odds.add(typeof one === "string" ? { text: one, tokens: [] } : one);
     }
     if (!plain) {
@@ -108,19 +115,19 @@ export function createColumn(verbatim, sureness) {
       view.paint();
       return place();
     }
-    if (!spans) {
+    if (!sure || !spans) {
       const more = waiting.map((one) => (typeof one === "string" ? one : one.text)).join("");
       if (text.firstChild instanceof Text) text.firstChild.appendData(more);
       else text.append(more);
       return place();
     }
-    const made = waiting.flatMap((one) => (typeof one === "string" ? one : marked(one)));
+    const made = waiting.flatMap((one) => (typeof one === "string" ? one : sure.marked(one)));
     text.append(...made);
     const first = made.find((one) => one instanceof HTMLElement);
     if (!first || watched === text) return;
     watched = text;
     first.tabIndex = 0;
-    watchPieces(text);
+    sure.watchPieces(text);
   }
 
   /** Let the marks follow the text, some times a second: each change of a mark makes the browser look at all of them. */
@@ -148,13 +155,13 @@ export function createColumn(verbatim, sureness) {
       return;
     }
     said += chunk.text;
-    if (!sureness) {
+    if (!sure) {
       const last = waiting.length - 1;
       if (last < 0) waiting.push(chunk.text);
       else waiting[last] += chunk.text;
       return;
     }
-    for (const piece of piecesOf(chunk.text, chunk.logprobs ?? [])) {
+    for (const piece of sure.piecesOf(chunk.text, chunk.logprobs ?? [])) {
       const last = waiting.length - 1;
       if (piece.tokens.length) waiting.push(piece);
       else if (typeof waiting[last] === "string") waiting[last] += piece.text;

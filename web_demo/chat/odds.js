@@ -8,6 +8,8 @@ import { addRuns, rangeOf } from "../markdown/places.js";
 import { say } from "../shell/speaker.js";
 import { hideOdds, markOf, saidOf, showOdds } from "./sureness.js";
 
+export { marked, piecesOf, watchPieces } from "./sureness.js";
+
 /** @typedef {import("./sureness.js").Piece} Piece */
 /** @typedef {import("../markdown/places.js").Run} Run */
 /** @typedef {{begin: number, end: number, piece: Piece, mark: number, range: StaticRange | null}} Marked `begin` and `end` are places in the source */

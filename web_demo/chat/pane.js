@@ -2,6 +2,7 @@
 /** One conversation: the input, the turns, and the runs that write them. */
 
 import { bytesOf, contentOf, createAttachments } from "./attachments.js";
+import { loadMarks } from "./column.js";
 import { copyOf, find } from "../shell/dom.js";
 import { say } from "../shell/speaker.js";
 import { textOf } from "../store/tree.js";
@@ -69,11 +70,20 @@ export function createPane(app, row, store, hooks) {
   /** What runs answers with tools, once it has been needed. @type {typeof import("./tool_run.js")} */
   let toolRuns;
 
-  /** @param {import("../settings/state.js").Values} [values] */
+  /**
+   * Return what is asked for, with what it needs of the page loaded; null if it can't be asked for.
+   * @param {import("../settings/state.js").Values} [values]
+   */
   async function chosen(values) {
     const settings = await all.chosen(values);
-    if (settings?.tools.length) toolRuns ??= await import("./tool_run.js");
-    return settings;
+    try {
+      if (settings?.tools.length) toolRuns ??= await import("./tool_run.js");
+      if (settings?.options.logprobs) await loadMarks();
+      return settings;
+    } catch {
+      attachments.say(new Error("What this needs of the page can't be loaded now. Try again once the gateway is there."));
+      return null;
+    }
   }
 
   let busy = false;
@@ -131,6 +141,7 @@ export function createPane(app, row, store, hooks) {
 
   /** Show what stands around the input: the settings that are changed, and the use of the context. */
   function showAround() {
+    if (all.values.sureness) loadMarks().catch(() => {}); // an answer that needs it tries again
     showChanged(find(".changed", root), app);
     measure();
   }
@@ -421,8 +432,9 @@ export function createPane(app, row, store, hooks) {
   /** Go on with an answer that was being written when the page was left. @param {Turn} turn */
   async function resume(turn) {
     const { ticket = null, messages: rounds = [], asked } = turn;
-    const { before = "" } = /** @type {{before?: string}} */ (turn.options ?? {});
+    const { before = "", logprobs } = /** @type {{before?: string, logprobs?: boolean}} */ (turn.options ?? {});
     const settings = asked ? await chosen(asked) : null;
+    if (logprobs) await loadMarks().catch(() => {}); // it goes on without
     const answer = thread.answerOf(turn);
     if (!answer || live.has(turn.id) || (asked && !settings)) return;
     answer.start(client.state === "open");

@@ -10,7 +10,6 @@ import { apple, createCommands } from "./commands.js";
 import { createDoor } from "./door.js";
 import { DRAWERS, startDrawers } from "./drawers.js";
 import { showModels } from "./header.js";
-import { createMeter } from "./meter.js";
 import { loaded, ROOMS, startRooms } from "./rooms.js";
 import { cutSocket, PageSocket, traffic } from "./socket.js";
 import { say } from "./speaker.js";
@@ -31,7 +30,7 @@ const QUIET_MS = 1500; // for which a connection must be gone before it is spoke
 
 const app = createApp();
 watchTheme(find("#theme-button"));
-createMeter(find("#meter"), traffic);
+meterLater();
 for (const kind of ["dragover", "drop"]) document.addEventListener(kind, keepPage);
 find("#models").addEventListener("change", () => app.models.choose(find("#models").value));
 await startRooms(ROOMS, find("#rooms"), find("#room"), app);
@@ -145,6 +144,16 @@ function createApp() {
     const longest = made.ready?.limits.max_answer_tokens ?? Infinity;
     settings.offered({ model: models.chosen(), longest, several: models.all.length > 1 });
   }
+}
+
+/** Load the meter when there is something to measure. */
+function meterLater() {
+  traffic.watch(async () => {
+    traffic.watch(() => {});
+    const meter = await import("./meter.js").catch(() => null);
+    if (meter) meter.createMeter(find("#meter"), traffic);
+    else meterLater(); // the next answer tries again
+  });
 }
 
 /** Call a function once the page has nothing else to do. @param {() => void} does */

@@ -2,24 +2,23 @@
 /** The meter in the header: how fast text comes in all, and how many answers run. At rest it does nothing. */
 
 import { createCurve } from "./curve.js";
-import { make } from "./dom.js";
+import { find } from "./dom.js";
 import { createRate } from "./rate.js";
 
 const EVERY_MS = 250;
 const POINTS = 40; // ten seconds
 
-/** @param {HTMLElement} root @param {ReturnType<typeof import("./traffic.js").createTraffic>} traffic */
+/** @param {HTMLElement} root as the page has it at rest @param {ReturnType<typeof import("./traffic.js").createTraffic>} traffic of which some may run already */
 export function createMeter(root, traffic) {
   const rate = createRate();
-  const number = make("b", {}, "0");
-  const canvas = make("canvas", { "aria-hidden": "true" });
-  const running = make("span", { class: "meter-answers" }, "idle");
-  const curve = createCurve(canvas, { points: POINTS, least: 20 });
+  const number = find("b", root);
+  const running = find(".meter-answers", root);
+  const curve = createCurve(find("canvas", root), { points: POINTS, least: 20 });
   let counted = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
-  root.replaceChildren(number, make("span", {}, "tok/s"), canvas, running);
   traffic.watch(begin);
+  if (traffic.running) begin();
 
   function begin() {
     put(running, saidOf(traffic));

@@ -6,7 +6,7 @@ import pytest
 
 from provider.scripted import Say
 from tests.support.servers import running
-from tests.web_demo.conftest import answered, scripted_gateway, settings_of, wait_for_text
+from tests.web_demo.conftest import answered, ask, scripted_gateway, settings_of, wait_for_text
 
 pytestmark = pytest.mark.browser
 
@@ -162,10 +162,17 @@ async def test_without_the_api_each_piece_is_an_element(new_page):
         assert await odds(page) == []
 
 
-async def test_a_provider_without_probabilities_gives_plain_text(new_page):
+async def test_a_provider_without_probabilities_gives_plain_text_once_the_marks_can_be_loaded(
+    new_page,
+):
     async with scripted_gateway(Say("a b c")) as gateway:
         page = await new_page(gateway.url)
+        await page.route("**/chat/odds.js", lambda route: route.abort())
         await show_sureness(page)
+        await ask(page, "Hi")
+        await wait_for_text(page, ".ask .wrong", "can't be loaded now")
+        assert await page.get_by_label("Message", exact=True).input_value() == "Hi"
+        await page.unroute("**/chat/odds.js")
         turn = await answered(page, "Hi")
         assert await turn.locator(".text").text_content() == "a b c"
         assert await turn.locator(".text .piece").count() == 0

@@ -1,12 +1,33 @@
 """The first visit: what runs, and cards that each set a feature up."""
 
+import gzip
+
 import pytest
 
+from gateway.server.pages import web_root
 from provider import MLXProvider
 from tests.support.servers import running
 from tests.web_demo.conftest import wait_for_text
 
 pytestmark = pytest.mark.browser
+
+
+MOST = 120_000  # gzipped bytes of what a first visit is made of, without formulas
+AHEAD = ("tapes/", "wall/")  # what is fetched once a page has nothing else to do
+FETCHED = (
+    """() => performance.getEntriesByType("resource").map(({ name }) => new URL(name).pathname)"""
+)
+
+
+async def first_visit(page):
+    """Return the files that a page is made of, and their gzipped bytes."""
+    names = {path.removeprefix("/") for path in await page.evaluate(FETCHED)} | {"index.html"}
+    files = {name: web_root() / name for name in names if not name.startswith(AHEAD)}
+    return {
+        name: len(gzip.compress(path.read_bytes()))
+        for name, path in files.items()
+        if path.is_file()
+    }
 
 
 async def play(page, card):
@@ -21,6 +42,9 @@ async def test_each_card_works_with_the_embedded_model(new_page):
     async with running(provider) as gateway:
         page = await new_page(gateway.url)
         await wait_for_text(page, ".runs", "the built-in demo model, 2.3 million parameters")
+        visit = await first_visit(page)
+        assert {"client.js", "chat/room.js", "chat/chat.css", "markdown/lexer.js"} <= set(visit)
+        assert sum(visit.values()) <= MOST, sorted(visit.items(), key=lambda one: -one[1])
         assert await page.locator(".runs code").text_content() == (
             "mlx-gateway serve mlx-community/Qwen3-0.6B-4bit"
         )
@@ -41,6 +65,7 @@ async def test_each_card_works_with_the_embedded_model(new_page):
 
         turn = await play(page, "How sure?")
         await turn.locator(".legend").wait_for()
+        assert "chat/odds.js" in await first_visit(page)
         await page.keyboard.press("Escape")
 
         turn = await play(page, "Pull the plug")
