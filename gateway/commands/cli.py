@@ -31,9 +31,19 @@ from gateway.configuration import sources as configuration
 
 __all__ = ["run"]
 
+HELP = """Serve MLX language models over a WebSocket, and talk to them.
+
+[bold]Examples[/]
+  mlx-gateway serve --open           a small model, and a page to try it in
+  mlx-gateway serve mlx-community/Qwen3-0.6B-4bit
+                                     a real one, from the hub
+  mlx-gateway chat                   talk to it, from another terminal
+  mlx-gateway run "Tell me a joke"   one answer, with or without a gateway
+"""
+
 app = typer.Typer(
     name="mlx-gateway",
-    help="Serve MLX language models over a WebSocket, and talk to them.",
+    help=HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -42,7 +52,7 @@ app = typer.Typer(
 )
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(invoke_without_command=True, help=HELP)
 def options(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:

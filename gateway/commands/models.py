@@ -51,6 +51,9 @@ def list_models(url: str, token: str | None, errors: Console) -> None:
         for row in rows:
             print("\t".join(row))  # noqa: T201 - this is the data
         return
+    if not rows:
+        errors.print("no model was downloaded; `mlx-gateway pull OWNER/NAME` downloads one")
+        return
     table = Table("model", "where", "size", "context", box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row)

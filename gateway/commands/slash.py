@@ -82,7 +82,7 @@ def _model(conversation: Conversation, rest: str) -> str:
         now = conversation.fields.get("model") or next(iter(models), "?")
         return "\n".join(f"{'*' if one == now else ' '} {one}" for one in models or [now])
     if models and rest not in models:
-        raise _Refused(f"{rest} is not served; {', '.join(models)} are")
+        raise _Refused(f"{rest} is not served; the gateway has {', '.join(models)}")
     conversation.fields["model"] = rest
     return f"{rest} answers from now on"
 

@@ -19,6 +19,7 @@ from gateway.server import tokens as bearer
 __all__ = ["token_app"]
 
 RELOAD = "a running gateway reads the file again on `kill -HUP`"
+STOP = "it was the last: stop a running gateway, which reads no file without tokens"
 token_app = typer.Typer(
     no_args_is_help=True,
     help="Make, list and revoke access tokens.",
@@ -65,6 +66,9 @@ def new(
         bearer.from_file(after, str(file))
         _write_private(file, after)
     print(secret)  # noqa: T201 - this is the data
+    if sys.stdout.isatty():
+        said = f"shown this once; `mlx-gateway serve --token-file {file}` lets in who has it"
+        errors().print(said, style="dim", markup=False)
 
 
 @token_app.command("list", cls=PlainCommand)
@@ -104,8 +108,8 @@ def revoke(name: Name, file: TokenFile = FILE) -> None:
             said = f"`{file}` is written in a way that this command can't change"
             raise tell(Failure(said, hint, ExitStatus.FAILED))
         _write_private(file, after)
-    last = "; without tokens it refuses the list, and has to be stopped" if len(names) == 1 else ""
-    errors().print(f"revoked `{name}`; {RELOAD}{last}")
+    last = len(names) == 1
+    errors().print(f"revoked `{name}`; {STOP if last else RELOAD}")
 
 
 @contextmanager

@@ -355,6 +355,27 @@ def test_a_new_token_is_printed_once_and_lets_in_after_a_hangup_signal(tmp_path)
         command.finish(signal.SIGTERM)
 
 
+@pytest.mark.slow("a process for each command that a newcomer tries")
+def test_a_terminal_says_what_comes_next(tmp_path):
+    def shown(*arguments):
+        terminal = Terminal(*arguments, env={"HF_HOME": str(tmp_path)})
+        status = terminal.close()
+        return status, " ".join(terminal.text.split())
+
+    file = tmp_path / "tokens.toml"
+    status, said = shown("token", "new", "alice", "--file", str(file))
+    assert (status, "shown this once" in said) == (ExitStatus.OK, True)
+    assert "alice never" in shown("token", "list", "--file", str(file))[1]
+    assert "already" in shown("token", "new", "alice", "--file", str(file))[1]
+    assert "stop a running gateway" in shown("token", "revoke", "alice", "--file", str(file))[1]
+    assert "no tokens in" in shown("token", "list", "--file", str(file))[1]
+    assert "mlx-gateway pull" in shown("models", "--url", "http://127.0.0.1:9/")[1]
+    assert "Did you mean 'serve'" in shown("serv")[1]
+    assert "Examples" in shown()[1]
+    status, said = shown("serve", str(tmp_path / "none"), "--port", "0")
+    assert (status, "there is no such folder" in said) == (ExitStatus.NO_MODEL, True)
+
+
 def test_a_file_of_tokens_that_is_wrong_is_one_clear_line(tmp_path):
     file = tmp_path / "tokens.toml"
     missing = run("serve", "--token-file", str(file))
@@ -431,6 +452,13 @@ def test_help_begins_with_examples_and_has_the_flags_that_people_use():
     assert 12 <= len(flags) <= 20
     assert {"--open", "--port", "--help-all"} <= {*flags}
     assert "--max-connections" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_help_without_a_command_begins_with_examples():
+    shown = run("-h", COLUMNS="80").stdout
+    assert shown.index("mlx-gateway serve --open") < shown.index("mlx-gateway chat")
+    assert shown.index("mlx-gateway chat") < shown.index("--version")
     assert max(map(len, shown.splitlines())) <= 80
 
 

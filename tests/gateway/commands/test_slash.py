@@ -65,7 +65,7 @@ def test_the_system_prompt_is_shown_and_set(talk):
 def test_another_model_answers_if_it_is_served(talk):
     conversation, say = talk
     assert say("/model") == "* small\n  large"
-    assert "not served; small, large are" in say("/model huge")
+    assert "not served; the gateway has small, large" in say("/model huge")
     say("/model large")
     assert conversation.fields["model"] == "large"
     assert say("/model") == "  small\n* large"

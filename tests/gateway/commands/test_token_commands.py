@@ -45,7 +45,7 @@ def test_tokens_are_made_listed_and_revoked(token, tmp_path):
     assert "kill -HUP" in said
     assert names(file) == ["b.o-b"]
     assert "# the last" in file.read_text()
-    assert "refuses the list" in token("revoke", "b.o-b")[2]
+    assert "stop a running gateway" in token("revoke", "b.o-b")[2]
     assert names(file) == []
     assert file.stat().st_mode & 0o077 == 0
 
