@@ -17,6 +17,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Cancel, Generate, Resume
+from tests.bench.attack.attacks import ATTACKS
+from tests.bench.attack.soak import NICE
 from tests.bench.attack.soak import soak as attacked
 from tests.bench.report import Figure, console, publish, said
 from tests.bench.served import served
@@ -174,10 +176,14 @@ def main():
     )
     parser.add_argument("--seconds", type=float, help="of a hostile soak; instead of --minutes")
     parser.add_argument("--seed", type=int, default=0, help="of the attacks that it picks")
+    parser.add_argument("--only", nargs="+", default=(), choices=ATTACKS, metavar="ATTACK")
+    parser.add_argument(
+        "--nice", type=int, default=NICE, help="how much less of a processor the attacker gets"
+    )
     given = parser.parse_args()
     if given.hostile:
         seconds = given.seconds or given.minutes * 60
-        figures = asyncio.run(attacked(seconds, given.seed))
+        figures = asyncio.run(attacked(seconds, given.seed, given.only, given.nice))
         publish(f"{seconds:g} s beside a hostile client", figures, given.json)
         raise SystemExit(any(figure.holds is False for figure in figures))
     try:

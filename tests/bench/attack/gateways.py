@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 from gateway.server.tokens import as_toml, new_secret
@@ -51,6 +52,48 @@ class Ended:
     killed: bool  # because it did not end
 
 
+@dataclass(frozen=True)
+class Used:
+    """Seconds of processor time that have been used so far."""
+
+    loop: float  # the gateway's first thread, which runs its event loop
+    engine: float  # its other threads
+    trials: float  # its children, which try grammars
+    attacker: float
+    polite: float  # this process, in which the polite clients are
+
+    def __sub__(self, other):
+        return Used(*(mine - its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+    def __add__(self, other):
+        return Used(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+
+    @classmethod
+    def now(cls, gateway, attacker):
+        """Read the times of two processes, of which a part is 0 where it isn't counted."""
+        loop = seconds_of(f"{gateway}/task/{gateway}")
+        trials = sum(seconds_of(child) for child in children_of(gateway))
+        own, polite = seconds_of(attacker), seconds_of(os.getpid())
+        return cls(loop, seconds_of(gateway) - loop, trials, own, polite)
+
+
+def seconds_of(process):
+    """Return the processor time of a process, or of a thread `process/task/thread`, in seconds."""
+    with suppress(OSError, ValueError, IndexError):  # it has ended, or this isn't Linux
+        user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+def children_of(pid):
+    """Return the ids of a process' children."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, task.read_text().split())
+    return found
+
+
 @dataclass
 class Served:
     """One gateway that runs."""
@@ -89,9 +132,8 @@ class Served:
 
 
 def kill_children(pid):
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            os.kill(int(child), signal.SIGKILL)
+    for child in children_of(pid):
+        os.kill(child, signal.SIGKILL)
 
 
 class NotStartedError(Exception):
@@ -119,16 +161,21 @@ async def start(*arguments, **options):
 class Attacker:
     """One attack in a process of its own, ready to begin."""
 
-    def __init__(self, process, go, said, seconds):
-        self.began = []  # which attack began when, of one that makes several
+    def __init__(self, process, go, said, seconds, gateway):
+        # Of an attack that makes several: which began when, what had been used then, and in the
+        # end.
+        self.began = []
+        self.used = []
+        self._gateway = gateway
         self._process = process
         self._go = go
         self._said = said
         self._seconds = seconds
 
     @classmethod
-    async def ready(cls, name, served, seconds, seed=0):
-        given = {"port": served.port, "tokens": served.tokens, "seconds": seconds, "seed": seed}
+    async def ready(cls, name, served, seconds, *, nice=0, **more):
+        given = {"port": served.port, "tokens": served.tokens, "seconds": seconds, **more}
+        given["nice"] = nice  # how much less of a processor it gets than others that want it
         arguments = ["-m", "tests.bench.attack.attacks", name, json.dumps(given)]
         (stdin, go), (told, stdout) = os.pipe(), os.pipe()
         try:
@@ -141,7 +188,7 @@ class Attacker:
             lambda: asyncio.StreamReaderProtocol(said), os.fdopen(told, "rb")
         )
         assert await said.readline() == b"ready\n", f"{name} could not begin"
-        return cls(process, go, said, seconds)
+        return cls(process, go, said, seconds, served.pid)
 
     async def attack(self):
         """Let it attack, and return how often it saw which answer."""
@@ -151,6 +198,7 @@ class Attacker:
             async with asyncio.timeout(self._seconds + 5):
                 async for line in self._said:
                     told = json.loads(line)
+                    self.used.append(Used.now(self._gateway, self._process.pid))
                     if "began" in told:
                         self.began.append((told["at"], told["began"]))
         except TimeoutError:

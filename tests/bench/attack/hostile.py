@@ -25,6 +25,7 @@ class Target:
     tokens: dict[str, str]
     seconds: float
     seed: int = 0  # of what is picked at random
+    only: tuple[str, ...] = ()  # what is picked from, all attacks if it is empty
 
     def authorization(self, who):
         return {"Authorization": f"Bearer {self.tokens[who]}"} if who in self.tokens else {}

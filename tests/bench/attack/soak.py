@@ -8,6 +8,7 @@ import asyncio
 import tempfile
 from bisect import bisect
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 from tests.bench.attack.gateways import ALICE, POLITE, SECRETS, Attacker, start, write_tokens
@@ -16,7 +17,11 @@ from tests.bench.attack.polite import Question, Watch, asked
 from tests.bench.report import Figure
 
 QUIET_S = 20.0
+MAX_SAID = 12  # attacks of which it is said what polite clients got
 MAX_GAP_S = 1.0
+# An attacker has processors of its own elsewhere. Here it shares those of the gateway and of the
+# polite clients, and so has what they leave; what the gateway does for it counts whole.
+NICE = 19
 PROMPTS = (
     *(f"Count from {n} to {n + 40}" for n in (3, 17, 88)),
     *(f"Tell me a story about a {subject}" for subject in ("fox", "lighthouse keeper", "letter")),
@@ -49,20 +54,22 @@ async def watched(served, question, event):
     return watches, await ends
 
 
-async def soak(seconds, seed):
-    """Return the figures of a soak."""
+async def soak(seconds, seed, only=(), nice=NICE):
+    """Return the figures of a soak, with these attacks `only`, or all if it is empty."""
     with tempfile.TemporaryDirectory() as folder:
         tokens = write_tokens(Path(folder) / "tokens.toml")
         served = await start("--compression", "--token-file", tokens)
         try:
             question = await learnt(served)
             quiet, _ = await watched(served, question, asyncio.sleep(QUIET_S))
-            attacker = await Attacker.ready("anything", served, seconds, seed)
+            attacker = await Attacker.ready(
+                "anything", served, seconds, nice=nice, seed=seed, only=tuple(only)
+            )
             hostile, told = await watched(served, question, attacker.attack())
         finally:
             ended = await served.end()
     say_long_waits(hostile, attacker.began)
-    say_slow_attacks(hostile, attacker.began, sum(watch.seen.rate for watch in quiet))
+    say_slow_attacks(hostile, attacker, sum(watch.seen.rate for watch in quiet))
     figures = judge(quiet, hostile)
     said = ", ".join(f"{count} {name}" for name, count in sorted(told.items()))
     figures.append(Figure("attacks", sum(told.values()), "", "10 at least", len(told) > 9, said))
@@ -98,14 +105,32 @@ def slowness(got, began, end, rate):
     return {name: (tokens[name] / took / rate, took) for name, took in seconds.items() if took}
 
 
-def say_slow_attacks(watches, began, rate):
-    """Say during which attacks polite clients got the least."""
-    got = [one for watch in watches for one in watch.got]
+def used_by(began, used):
+    """Return by attack the processor time that was used during it."""
+    found = {}
+    for (_, name), before, after in zip(began, used, used[1:], strict=False):
+        found[name] = found[name] + (after - before) if name in found else after - before
+    return found
+
+
+def say_slow_attacks(watches, attacker, rate):
+    """Say during which attacks polite clients got the least, and what was done meanwhile."""
+    got, began = [one for watch in watches for one in watch.got], attacker.began
     if not (got and began):
         return
-    found = slowness(got, began, max(at for at, _ in got), rate)
-    for name, (part, took) in sorted(found.items(), key=lambda one: one[1])[:12]:
+    found, used = (
+        slowness(got, began, max(at for at, _ in got), rate),
+        used_by(began, attacker.used),
+    )
+    for name, (part, took) in sorted(found.items(), key=lambda one: one[1])[:MAX_SAID]:
         console.print(f"  {part:.2f} of the quiet tokens during {name}, {took:.0f} s")
+        if name in used:
+            console.print(f"    processors: {shown(used[name], took)}")
+
+
+def shown(used, took):
+    """Return how much of a processor each has used in so many seconds."""
+    return ", ".join(f"{name} {seconds / took:.2f}" for name, seconds in asdict(used).items())
 
 
 def judge(quiet, hostile):
