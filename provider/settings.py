@@ -37,6 +37,12 @@ class EngineSettings:
         min=0.01,
         max=1.0,
     )
+    client_slowdown: float = _setting(
+        1.15,
+        "how many times as long a decode step may take for the runs by which one client has more "
+        "in the batch than others; its further ones wait while others' are made",
+        min=1.0,
+    )
     max_token_gap: float = _setting(
         0.1, "seconds between two tokens of a stream while another prompt is read", min=0.001
     )

@@ -110,6 +110,7 @@ PURE = (
     "provider/engine/shapes.py",
     "provider/engine/shared_prompt.py",
     "provider/engine/statistics.py",
+    "provider/engine/step_share.py",
     "provider/formats/pieces.py",
 )
 IMPURE = {"asyncio", "threading", "socket", "websockets", "concurrent", "subprocess"}

@@ -5,10 +5,12 @@ Pure policy: no thread, no clock, no tensor. The worker asks it before every ste
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from provider.engine.run_queue import RunQueue
+from provider.engine.step_share import StepShare
 
 __all__ = [
     "Reading",
@@ -22,6 +24,8 @@ MAX_PADDING = 32  # tokens of padding per prompt, on average; more costs as much
 # ends changes the place of every run that waits.
 MAX_TOLD = 64
 MAX_ASKED = 32  # clients whose first run is tried before each step while runs wait for memory
+LINGER = 64  # turns for which a client that has ended its last run counts as one that has another
+PATIENCE = 1.05  # times as long as a run may make a step before it is let in, before it must leave
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -54,11 +58,21 @@ def may_go_on(run: Reading, limit: int) -> bool:
 class Scheduler(Generic[Key]):
     """The runs in the queue, those whose prompt is being read, and those that decode.
 
-    `client_of` returns the client of a run; by default all runs are of one client.
+    `client_of` returns the client of a run; by default all runs are of one client. `share` says how
+    many of one client there may be beside others'.
     """
 
-    def __init__(self, max_batch: int, client_of: Callable[[Key], Hashable] = lambda key: ""):
+    def __init__(
+        self,
+        max_batch: int,
+        client_of: Callable[[Key], Hashable] = lambda key: "",
+        share: StepShare | None = None,
+    ):
         self.max_batch = max_batch
+        self._share = share
+        self._places: Counter[Hashable] = Counter()  # in the batch, by client
+        self._left: dict[Hashable, int] = {}  # clients without one, by the turn of their last
+        self._turn = 0
         self._client_of = client_of
         self._waiting: RunQueue[Key] = RunQueue()
         self._in_batch: dict[Key, Hashable] = {}  # with the client of each run
@@ -122,13 +136,19 @@ class Scheduler(Generic[Key]):
         """Take a run out of the batch because it waits for its reader."""
         if key not in self._in_batch:
             return
-        self._waiting.give_back(self._in_batch.pop(key))
+        client = self._in_batch.pop(key)
+        self._waiting.give_back(client)
+        self._places[client] -= 1
+        if not self._places[client]:
+            del self._places[client]
+            self._left[client] = self._turn
         self._prefilling.pop(key, None)  # present if a failed pass has to be repeated
         self._decoding.pop(key, None)
         self._streaming.discard(key)
         self._untold = True
         if not self._in_batch:
             self._chunks.clear()
+            self._left.clear()
 
     def resume(self, key: Key) -> None:
         """Put a run at the head of its client's queue, because it has waited before."""
@@ -136,12 +156,15 @@ class Scheduler(Generic[Key]):
         self._untold = True
 
     def must_yield(self) -> Key | None:
-        """Return the run that must give its place to another client's run, None if none must.
+        """Return the run that must leave the batch for other clients, None if none must.
 
-        One must while the batch is full and its client has at least two places more than a client
-        with a waiting run, which fits as far as is known. Of such a client's runs it is the one
-        that has decoded longest, so that they give way in turn.
+        One must while its client's make the step much longer for others; it is the last that began
+        to decode. And one must while the batch is full and its client has at least two places more
+        than a client with a waiting run, which fits as far as is known; of such a client's runs it
+        is the one that has decoded longest, so that they give way in turn.
         """
+        if (slows := self._slowing()) is not None:
+            return slows
         if not self._waiting or self.running < self.max_batch or not self._decoding:
             return None
         heads = self._waiting.heads(MAX_ASKED)
@@ -152,6 +175,34 @@ class Scheduler(Generic[Key]):
         most = max(lead, key=lead.__getitem__)
         return most if lead[most] > 1 else None
 
+    def _slowing(self) -> Key | None:
+        if len(self._places) + len(self._left) < 2 or self._share is None:
+            return None
+        client = max(self._places, key=self._places.__getitem__, default=None)
+        if client is None or self._share.allows(*self._rows_with(client, 0), PATIENCE):
+            return None
+        own = (key for key in reversed(self._decoding) if self._in_batch[key] == client)
+        return next(own, None)
+
+    def _rows_with(self, client: Hashable, more: int) -> tuple[int, int]:
+        """Return how many rows there are with `more` of a client, and would be in equal parts.
+
+        A client that has none now, and has had one some turns ago, is about to have one again.
+        """
+        for gone in [one for one, turn in self._left.items() if turn < self._turn - LINGER]:
+            del self._left[gone]
+        own, absent = self._places[client], len(self._left) - (client in self._left)
+        others = self.running - own + absent
+        largest = max((n for one, n in self._places.items() if one != client), default=0)
+        fair = max(largest, 1) if others else own + more
+        return others + own + more, others + min(own + more, fair)
+
+    def _may_enter(self, key: Key) -> bool:
+        """Return whether a run's client may have another place beside others."""
+        if self._share is None or not (self._places or self._left):
+            return True
+        return self._share.allows(*self._rows_with(self._client_of(key), 1))
+
     def admit(
         self,
         fits: Callable[[Key], bool] = lambda key: True,
@@ -160,15 +211,18 @@ class Scheduler(Generic[Key]):
     ) -> list[Key]:
         """Move runs from the queue into the batch, in turn, while they fit; return them.
 
-        A run that does not fit keeps its client's other runs waiting; those of up to MAX_ASKED
-        clients may go past it. The run that `awaited` returns comes before all others. One that is
-        `deferred` leaves the queue until `resume`. The caller must call `read` for each returned
-        run with the tokens that remain of its prompt.
+        A run that does not fit, or whose client's would slow others', keeps its client's other runs
+        waiting; those of up to MAX_ASKED clients may go past it. The run that `awaited` returns
+        comes before all others. One that is `deferred` leaves the queue until `resume`. The caller
+        must call `read` for each returned run with the tokens that remain of its prompt.
         """
         admitted = []
+        self._turn += 1
         while self.running < self.max_batch:
             self._unfit.clear()
-            for key in self._candidates(awaited()):
+            for key in self._candidates(first := awaited()):
+                if key != first and not self._may_enter(key):
+                    continue
                 leaves = deferred(key)
                 if leaves or fits(key):
                     break
@@ -178,7 +232,9 @@ class Scheduler(Generic[Key]):
             if leaves:
                 self._waiting.leave(key)
             else:
-                self._in_batch[key] = self._waiting.take(key)
+                client = self._in_batch[key] = self._waiting.take(key)
+                self._places[client] += 1
+                self._left.pop(client, None)
                 self._prefilling[key] = 0
                 admitted.append(key)
             self._told.pop(key, None)

@@ -35,6 +35,7 @@ from provider.engine.run_states import RunState, Transition
 from provider.engine.sampling import Sampling
 from provider.engine.scheduler import Scheduler, may_go_on, must_park
 from provider.engine.statistics import Counters, EngineStatistics
+from provider.engine.step_share import StepShare
 from provider.engine.stored_prefixes import StoredPrefixes
 from provider.formats.text_stream import ANSWER_STATE, TextStream
 from provider.interface import (
@@ -77,6 +78,7 @@ class Worker:
         self._sampling = sampling
         self._settings = settings
         self._batch: Batch | None = None
+        self._share = StepShare(settings.client_slowdown)
         self._scheduler = self._new_scheduler()
         self._pace = Pace(settings.max_token_gap, settings.max_prompt_slowdown)
         size = settings.prefix_cache_bytes
@@ -184,6 +186,7 @@ class Worker:
             self._tuner.disturbed()
         elif self._scheduler.streaming:
             self._tuner.took(rows, seconds)
+            self._share.took(rows, seconds)
         if self._faults_in_a_row >= SUSPICIOUS:
             self._faults_in_a_row = 0
             self._slot.try_out()
@@ -263,7 +266,9 @@ class Worker:
     def _new_scheduler(self) -> Scheduler[int]:
         runs = self.runs
         return Scheduler(
-            self._settings.max_batch, lambda key: runs[key].client if key in runs else ""
+            self._settings.max_batch,
+            lambda key: runs[key].client if key in runs else "",
+            self._share,
         )
 
     def _admit(self) -> None:

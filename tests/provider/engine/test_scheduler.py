@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from provider.engine.pace import MAX_CHUNK, MIN_CHUNK
 from provider.engine.scheduler import (
+    LINGER,
     MAX_ASKED,
     MAX_PADDING,
     MAX_TOLD,
@@ -12,6 +13,7 @@ from provider.engine.scheduler import (
     may_go_on,
     must_park,
 )
+from provider.engine.step_share import CURVE, LEAST, StepShare
 
 
 def with_prompts(lengths, max_batch=64):
@@ -142,6 +144,81 @@ def test_the_longest_in_the_batch_gives_way_and_no_prompt_does():
 def test_a_nearly_equal_share_of_the_batch_is_left_as_it_is():
     scheduler = of_clients(3, "a1", "a2", "b1", "b2", "a3")
     decode(scheduler)
+    assert scheduler.must_yield() is None
+
+
+def costly_rows(*clients):
+    """Return a scheduler of 16 places whose steps take as long as half of them, and a half more."""
+    share = StepShare(1.2)
+    for rows in (1, 2, 4, 8, 16):
+        for _ in range(CURVE + LEAST):
+            share.took(rows, 8.0 + rows)
+    scheduler = Scheduler(16, client_of=lambda key: key[0], share=share)
+    for key in clients:
+        scheduler.submit(key)
+    return scheduler
+
+
+MANY = [f"a{n}" for n in range(10, 40)]
+
+
+def clients_in(scheduler):
+    return "".join(sorted(key[0] for key in scheduler._in_batch))
+
+
+def give_way(scheduler):
+    """Let runs leave one after the other; return which."""
+    left = []
+    while (key := scheduler.must_yield()) is not None:
+        scheduler.park(key)
+        scheduler.resume(key)
+        assert not scheduler.admit(), "it would come and go"
+        left.append(key)
+    return left
+
+
+def test_a_client_that_is_alone_has_all_places():
+    scheduler = costly_rows(*MANY)
+    decode(scheduler)
+    assert clients_in(scheduler) == 16 * "a"
+    assert scheduler.must_yield() is None
+
+
+def test_one_client_has_not_so_many_places_that_others_are_slowed():
+    scheduler = costly_rows(*MANY, "b1", "c1", "d1")
+    decode(scheduler)
+    assert clients_in(scheduler) == "aaabcd"  # a step of 14 beside one of 12
+
+
+def test_runs_of_a_client_that_was_alone_leave_one_a_turn_and_are_back_once_others_have_gone():
+    scheduler = costly_rows(*MANY)
+    decode(scheduler)
+    scheduler.submit("b1")
+    assert scheduler.must_yield() == "a10", "for a place, the longest in the batch"
+    scheduler.park("a10")
+    scheduler.resume("a10")
+    decode(scheduler)
+    assert clients_in(scheduler) == 15 * "a" + "b"
+    assert give_way(scheduler) == [f"a{n}" for n in range(25, 13, -1)], "the newest first"
+    assert clients_in(scheduler) == "aaab"  # a step of 12 beside one of 10
+    scheduler.remove("b1")
+    for _ in range(LINGER):
+        assert scheduler.admit() == []
+        assert scheduler.must_yield() is None
+    decode(scheduler)
+    assert clients_in(scheduler) == 16 * "a"
+
+
+def test_a_run_that_is_awaited_enters_beside_others():
+    scheduler = costly_rows(*MANY, "b1")
+    decode(scheduler)
+    assert scheduler.admit(awaited=lambda: "a39") == ["a39"]
+
+
+def test_equal_parts_are_left_as_they_are_however_long_steps_take():
+    scheduler = costly_rows(*MANY, *(f"b{n}" for n in range(10, 40)))
+    decode(scheduler)
+    assert clients_in(scheduler) == 8 * "a" + 8 * "b"
     assert scheduler.must_yield() is None
 
 

@@ -16,6 +16,7 @@ from provider.engine.run import Run
 from provider.engine.run_states import RunState
 from provider.engine.sampling import Sampling
 from provider.engine.shapes import UNPLANNED
+from provider.engine.step_share import CURVE, LEAST
 from provider.engine.worker import Worker
 from provider.events import TextDelta
 from provider.interface import GenerationError, GenerationStarted, PrefillProgress
@@ -139,6 +140,35 @@ def test_giving_the_batch_up_ends_what_was_taken_and_leaves_what_is_posted(worke
     worker.submit(posted)
     turns(worker)
     assert isinstance(events(posted)[-1], RunFinished)
+
+
+def test_runs_of_one_client_that_slow_others_wait_and_go_on_with_the_same_text(embedded):
+    settings = EngineSettings(max_batch=8, max_unread=10**6, client_slowdown=1.0)
+    made = Worker("m", lambda: embedded, settings, Sampling(), MemoryPool(1 << 40), lambda: None)
+    for _ in made.loading():
+        pass
+    prompts = [[40 + key, *PROMPT] for key in range(6)]
+    for rows in range(1, 9):
+        for _ in range(CURVE + LEAST):
+            made._share.took(rows, 1000.0 * rows)
+    many = [submitted(made, key, 40, "a", prompt) for key, prompt in enumerate(prompts)]
+    made.turn()
+    assert made.statistics(0).decoding == 6
+    one = submitted(made, 9, 20, "b", prompts[0])
+    beside = []
+    while not one.ended:
+        made.turn()
+        beside.append(sum(run.state is RunState.DECODING for run in many))
+    assert set(beside[6:-1]) == {1}
+    turns(made)
+    again = [submitted(made, 10 + key, 40, "a", prompt) for key, prompt in enumerate(prompts)]
+    turns(made)
+    texts = [[event.text for event in events(run) if isinstance(event, TextDelta)] for run in many]
+    assert ["".join(one) for one in texts] == [
+        "".join(event.text for event in events(run) if isinstance(event, TextDelta))
+        for run in again
+    ]
+    made.free()
 
 
 @pytest.fixture

@@ -1,0 +1,85 @@
+"""How many runs one client may have in the batch beside others, which each of them slows.
+
+A decode step takes longer with each row, more so on a CPU. Clients may have equally many in any
+case; those by which one has more must not make the step much longer for the others.
+
+Pure policy: no clock, no library. The worker reports the time of each step.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from statistics import median
+
+__all__ = ["StepShare"]
+
+KEPT, LEAST = 31, 16  # steps of which the median counts, and fewer than which say nothing
+AGAIN = 2048  # steps in which a number of rows must come again, or else its time is forgotten
+CURVE = 16  # steps after which the times are looked at again
+FEW = 8  # rows whose time need not be known
+FIXED = 0.5  # least part of a step's time that fewer rows are believed to take as well
+
+
+class StepShare:
+    """Learns how long steps take by their rows, and says how many there may be.
+
+    `slowdown` is how many times as long a step may take.
+    """
+
+    def __init__(self, slowdown: float):
+        self._slowdown = slowdown
+        self._recent: dict[int, deque[float]] = {}  # seconds of steps by their number of rows
+        self._older: dict[int, deque[float]] = {}
+        self._steps = 0
+        self._curve: list[tuple[int, float]] = []  # rows, and what their steps take
+        self._looked = -CURVE
+
+    def took(self, rows: int, seconds: float) -> None:
+        """Record the time of a turn that was one decode step."""
+        times = self._recent.get(rows)
+        if times is None:
+            times = self._recent[rows] = deque(maxlen=KEPT)
+        times.append(seconds)
+        self._steps += 1
+        if self._steps % AGAIN == 0:
+            self._older, self._recent = self._recent, {}
+
+    def allows(self, rows: int, fair: int, patience: float = 1.0) -> bool:
+        """Return whether a step of `rows` rows takes little longer than one of `fair` rows.
+
+        Twice as many rows as were seen are tried, so that their time is known soon. `patience` is
+        a factor of what is little.
+        """
+        if rows <= fair or rows <= 1:
+            return True
+        curve = self._looked_up()
+        if not curve:
+            return rows <= FEW
+        if rows > max(FEW, 2 * curve[-1][0]):
+            return False
+        return self._seconds(rows) <= patience * self._slowdown * self._seconds(fair)
+
+    def _looked_up(self) -> list[tuple[int, float]]:
+        if self._steps >= self._looked + CURVE:
+            self._looked = self._steps
+            times = self._older | {n: some for n, some in self._recent.items() if _tells(some)}
+            self._curve = sorted((n, median(some)) for n, some in times.items() if _tells(some))
+        return self._curve
+
+    def _seconds(self, rows: int) -> float:
+        """Return what a step takes, by the nearest numbers of rows that are known."""
+        curve = self._curve
+        place = bisect_left(curve, (rows, 0.0))
+        (first, least), (last, most) = curve[0], curve[-1]
+        if place == 0:
+            return least * (FIXED + (1 - FIXED) * rows / first)
+        if place == len(curve):
+            growth = max(0.0, most - least) / max(1, last - first)
+            return most + growth * (rows - last)
+        (below, shorter), (above, longer) = curve[place - 1 : place + 1]
+        return shorter + (longer - shorter) * (rows - below) / (above - below)
+
+
+def _tells(times: deque[float]) -> bool:
+    return len(times) >= LEAST
