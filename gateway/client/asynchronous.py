@@ -427,9 +427,8 @@ class GatewayClient:
         """Deliver frames to their generations until the connection ends; return why it ended."""
         try:
             async for message in socket:
-                for fields in self._codec.frames_in(message):
-                    if (frame := server_frame(fields)) is not None:
-                        await self._receive(socket, frame)
+                for frame in self._codec.server_frames(message):
+                    await self._receive(socket, frame)
         except NotAFrame as error:
             socket.transport.abort()
             return f"the connection broke: {error}", None

@@ -14,7 +14,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Union
 
 import msgspec
 from msgspec import Struct
@@ -32,6 +32,7 @@ from gateway.protocol.frames import (
     JSON_PROTOCOL,
     MSGPACK_PROTOCOL,
     NUMBERS,
+    Chunk,
     ClientFrame,
     Error,
     Ready,
@@ -101,6 +102,14 @@ class _Codec:
         """Return the frames in a server's message, as `decode_fields`. Raises NotAFrame."""
         return (self.decode_fields(data),)
 
+    def server_frames(self, data: bytes | str) -> Sequence[ServerFrame]:
+        """Return the frames in a server's message, except those of unknown types.
+
+        Raises NotAFrame, also where a field has a wrong value.
+        """
+        frames = map(server_frame, self.frames_in(data))
+        return [frame for frame in frames if frame is not None]
+
     def _client_frame(self, data: bytes | str, *, bytes_in: type) -> ClientFrame:
         fields = self.decode_fields(data)
         return _client_frame(fields, bytes_in=bytes_in, max_depth=self._limits.depth)
@@ -147,10 +156,13 @@ class MsgpackCodec(_Codec):
     def encode(self, frame: ServerFrame | ClientFrame) -> bytes:
         """Return the frame as a msgpack array; a lone surrogate in a text becomes a "?"."""
         kind = type(frame)
-        values = list(astuple(frame))
-        defaults = DEFAULTS[kind]
-        while values and values[-1] == defaults[len(values) - 1]:
-            values.pop()
+        if isinstance(frame, Chunk) and _has_text_alone(frame):  # as almost every frame
+            values: list[Any] = [frame.id, frame.seq, frame.text]
+        else:
+            values = list(astuple(frame))
+            defaults = DEFAULTS[kind]
+            while values and values[-1] == defaults[len(values) - 1]:
+                values.pop()
         try:
             return TO_MSGPACK.encode([NUMBERS[kind], *values])
         except UnicodeEncodeError:
@@ -209,6 +221,19 @@ class JoinedCodec(MsgpackCodec):
             raise NotAFrame("not an array of frames")
         return [self._fields_of(one) for one in values]
 
+    def server_frames(self, data: bytes | str) -> Sequence[ServerFrame]:
+        """Return the frames in a server's message, except those of unknown types.
+
+        Each is of a subclass of its class, which msgspec decodes without a dict between. Raises
+        NotAFrame, also where a field has a wrong value.
+        """
+        try:
+            if data[:1] == LONG_ARRAY:
+                return JOINED.decode(data)  # type: ignore[arg-type] # a text has no such byte
+            return (ALONE.decode(data),)  # type: ignore[arg-type] # fails for a text
+        except (*MALFORMED, TypeError, ValueError):  # also a type or an error code to come
+            return super().server_frames(data)
+
     @staticmethod
     def join(messages: Sequence[Message]) -> Message:
         """Return one message for several."""
@@ -260,6 +285,10 @@ def worded(message: str, fields: Sequence[str]) -> str:
             return f"{path}: {message}"
         case _:
             return message.format(*paths)
+
+
+def _has_text_alone(chunk: Chunk) -> bool:
+    return chunk.channel is None and chunk.logprobs is None and not chunk.choice
 
 
 def _error(failed: Failed) -> Error:
@@ -333,6 +362,18 @@ BY_NUMBER = {number: kind for kind, number in NUMBERS.items()}
 SERVER_FRAMES: dict[str, Any] = {
     name_of(kind): kind for kind, number in NUMBERS.items() if number >= FIRST_OF_SERVER
 }
+
+# The server's frames as msgspec decodes them from arrays.
+_ARRAYS: Any = Union[
+    tuple(
+        msgspec.defstruct(
+            kind.__name__, [], bases=(kind,), array_like=True, tag=NUMBERS[kind], frozen=True
+        )
+        for kind in SERVER_FRAMES.values()
+    )
+]
+ALONE: msgspec.msgpack.Decoder[ServerFrame] = msgspec.msgpack.Decoder(_ARRAYS)
+JOINED: msgspec.msgpack.Decoder[list[ServerFrame]] = msgspec.msgpack.Decoder(list[_ARRAYS])
 
 BY_NAME: dict[str, type[ClientFrame]] = {name_of(kind): kind for kind in CLIENT_FRAMES}
 

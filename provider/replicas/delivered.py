@@ -7,7 +7,6 @@ and left out. Pure: no I/O.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -105,25 +104,25 @@ class Delivered:
         for count in self._logprobs.values():
             count.seen = 0
 
-    def new_in(self, response: GenerateResponse) -> Iterator[GenerateResponse]:
-        """Yield what the caller does not have of a response. Raises DifferentAnswerError."""
+    def new_in(self, response: GenerateResponse) -> GenerateResponse | None:
+        """Return what the caller does not have of a response, None if it has all of it.
+
+        Raises DifferentAnswerError.
+        """
         raw, choice = response.raw_response, getattr(response, "choice", 0)
         if isinstance(raw, BEFORE_THE_ANSWER):
             self._started = self._started or isinstance(raw, GenerationStarted)
-            if not self._told:
-                yield response
-            return
+            return None if self._told else response
         self.began = True
         if not self._again:
-            yield response
-        elif isinstance(raw, ToolCallDelta):
-            yield from self._of_call(response, raw, choice)
-        elif response.finish_reason is not None:
-            yield self._last(response, choice)
-        else:
-            yield from self._of_text(response, choice)
+            return response
+        if isinstance(raw, ToolCallDelta):
+            return self._of_call(response, raw, choice)
+        if response.finish_reason is not None:
+            return self._last(response, choice)
+        return self._of_text(response, choice)
 
-    def _of_text(self, response: GenerateResponse, choice: int) -> Iterator[GenerateResponse]:
+    def _of_text(self, response: GenerateResponse, choice: int) -> GenerateResponse | None:
         reasoning = bool(response.reasoning_trace)
         key = (choice, reasoning)
         given = (response.reasoning_trace if reasoning else response.content) or ""
@@ -134,22 +133,26 @@ class Delivered:
             count.seen += len(raw.tokens)
             count.had = max(count.had, count.seen)
             raw = TokenLogprobs(own) if own else None
-        if text or raw is not None:
-            changed: dict[str, Any] = {"reasoning_trace" if reasoning else "content": text}
-            yield response if text == given else replace(response, raw_response=raw, **changed)
+        if not text and raw is None:
+            return None
+        if text == given:
+            return response
+        changed: dict[str, Any] = {"reasoning_trace" if reasoning else "content": text}
+        return replace(response, raw_response=raw, **changed)
 
     def _of_call(
         self, response: GenerateResponse, part: ToolCallDelta, choice: int
-    ) -> Iterator[GenerateResponse]:
+    ) -> GenerateResponse | None:
         call = self._calls.setdefault((choice, part.index), _Call(part.id))
         call.broken = part.error is not None
         arguments = call.arguments.new_in(part.arguments or "") or None
         name = None if call.named else part.name
         ends = part.complete and not call.complete
-        if arguments or name or ends:
-            call.named, call.complete = call.named or bool(name), call.complete or part.complete
-            own = replace(part, id=call.id, name=name, arguments=arguments)
-            yield replace(response, raw_response=own)
+        if not (arguments or name or ends):
+            return None
+        call.named, call.complete = call.named or bool(name), call.complete or part.complete
+        own = replace(part, id=call.id, name=name, arguments=arguments)
+        return replace(response, raw_response=own)
 
     def _last(self, response: GenerateResponse, choice: int) -> GenerateResponse:
         """Return the end of an answer, with the ids that the caller knows its calls by."""

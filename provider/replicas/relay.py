@@ -7,7 +7,7 @@ from collections import deque
 
 from gateway.client import GatewayClient, GatewayError, Run
 from gateway.client.errors import error_of
-from gateway.protocol.frames import Done, Error, Generate, Progress, ServerFrame
+from gateway.protocol.frames import Chunk, Done, Error, Generate, Progress, ServerFrame
 
 __all__ = ["Relay"]
 
@@ -25,6 +25,8 @@ class Relay(Run):
         self.tokens: list[int] = []  # the first ones of the answer, as far as they were told
         self.answers = max(1, frame.n or 1)
         self._taker = client
+        self._loop = asyncio.get_running_loop()
+        self._ack_after = max(1, (frame.window or 1) // 2)  # frames
         self._arrived: deque[ServerFrame | GatewayError] = deque()
         self._waker: asyncio.Future[None] | None = None
 
@@ -32,19 +34,21 @@ class Relay(Run):
         """Keep a frame for the reader; the client calls it."""
         if self.over:
             return
-        if isinstance(frame, Progress) and frame.tokens:
+        if isinstance(frame, Chunk):  # first, because almost every frame is one
+            self.last = frame.seq
+        elif isinstance(frame, Progress) and frame.tokens:
             if frame.first == len(self.tokens):
                 self.tokens += frame.tokens
             return
-        seq: int | None = getattr(frame, "seq", None)
-        if seq is not None:
+        elif isinstance(frame, Done | Error):
+            self._end(error_of(frame) if isinstance(frame, Error) else frame)
+            return
+        elif (seq := getattr(frame, "seq", None)) is not None:
             self.last = seq
         elif self._arrived and type(self._arrived[-1]) is type(frame):
             self._arrived[-1] = frame
             return
-        if isinstance(frame, Done | Error):
-            self._end(error_of(frame) if isinstance(frame, Error) else frame)
-        elif not self.asked_to_stop:
+        if not self.asked_to_stop:
             self._add(frame)
 
     def fail(self, error: GatewayError) -> None:
@@ -55,12 +59,13 @@ class Relay(Run):
     async def take(self) -> ServerFrame:
         """Return the next frame, and let the replica send more. Raises GatewayError."""
         while not self._arrived:
-            self._waker = asyncio.get_running_loop().create_future()
+            self._waker = self._loop.create_future()
             await self._waker
         frame = self._arrived.popleft()
         if isinstance(frame, GatewayError):
             raise frame
-        await self._taker.acknowledge(self, frame)
+        if not isinstance(frame, Chunk) or frame.seq - self.acknowledged >= self._ack_after:
+            await self._taker.acknowledge(self, frame)
         return frame
 
     async def stop(self) -> None:

@@ -273,7 +273,7 @@ class ReplicasProvider(AbstractLLMInterface):
                     raise _LostError  # nobody here has cancelled it: the replica is stopping
                 begun = begun or isinstance(taken, Started)
                 for response in responses.of(taken):
-                    for new in delivered.new_in(response):
+                    if (new := delivered.new_in(response)) is not None:
                         yield new
                 if isinstance(taken, Done):
                     return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -51,24 +51,31 @@ class Responses:
         self._model: str | None = None
         self._calls: dict[tuple[int, int], ToolCallDelta] = {}  # by choice and index, parts joined
 
-    def of(self, frame: ServerFrame) -> Iterator[GenerateResponse]:
-        """Yield the responses for one frame, none for a frame that is about no generation."""
+    def of(self, frame: ServerFrame) -> Sequence[GenerateResponse]:
+        """Return the responses for one frame, none for a frame that is about no generation."""
         match frame:
             case Chunk():
-                yield self._text(frame)
+                return (self._text(frame),)
             case ToolCall():
-                yield self._part(frame)
+                return (self._part(frame),)
+            case Done():
+                return tuple(self._ends(frame))
+        event = self._event(frame)
+        return () if event is None else (GenerateResponse(raw_response=event),)
+
+    def _event(self, frame: ServerFrame) -> object:
+        """Return the event that a frame without text tells of, None for another frame."""
+        match frame:
             case Started(model=model, prompt_tokens=prompt, cached_tokens=cached):
                 self._model = model
-                yield GenerateResponse(raw_response=GenerationStarted(model, prompt, cached))
+                return GenerationStarted(model, prompt, cached)
             case Queued(position=position):
-                yield GenerateResponse(raw_response=QueuePosition(position))
+                return QueuePosition(position)
             case Progress(done=done, total=total):
-                yield GenerateResponse(raw_response=PrefillProgress(done, total))
+                return PrefillProgress(done, total)
             case Loading(model=model, done=done, total=total, warming_up=warming):
-                yield GenerateResponse(raw_response=ModelLoading(model, done, total, warming))
-            case Done():
-                yield from self._ends(frame)
+                return ModelLoading(model, done, total, warming)
+        return None
 
     def _text(self, chunk: Chunk) -> GenerateResponse:
         raw = TokenLogprobs(tuple(chunk.logprobs)) if chunk.logprobs else None

@@ -583,7 +583,7 @@ class Raising:
 
     text = True
 
-    def frames_in(self, data):
+    def server_frames(self, data):
         raise ZeroDivisionError("of the codec")
 
 

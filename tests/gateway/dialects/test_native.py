@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 
 import gateway
 from gateway.dialects.base import FrameLimits, Message
@@ -338,14 +339,42 @@ def test_several_frames_go_in_one_message_and_come_out_in_order():
     for count in (1, 2, 3):
         joined = codec.join(messages[:count])
         assert [server_frame(one) for one in codec.frames_in(joined.data)] == frames[:count]
+        assert list(map(asdict, codec.server_frames(joined.data))) == [
+            asdict(frame) for frame in frames[:count]
+        ]
     many = codec.join(messages * 9000)
     assert len(codec.frames_in(many.data)) == 27_000
 
 
+@pytest.mark.parametrize("codec", [*CODECS, codec_for(JOINED_PROTOCOL)], ids=lambda one: one.name)
+def test_a_client_gets_the_servers_frames_as_they_were(codec):
+    for frame in SERVER:
+        (got,) = codec.server_frames(codec.encode(frame))
+        assert isinstance(got, type(frame))
+        assert asdict(got) == asdict(frame)
+
+
+@pytest.mark.parametrize("codec", [*CODECS[1:], codec_for(JOINED_PROTOCOL)])
+def test_a_client_leaves_out_frames_of_types_to_come(codec):
+    new, known = [99, "a", {}], [20, "a", 1, "x", None, None, 0, "a new field"]
+    code = [23, "a", 4, "a_new_code", "m", True]
+    many = [new, known, code] if codec.name == JOINED_PROTOCOL else None
+    messages = [many] if many else [new, known, code]
+    encoded = [msgspec.msgpack.encode(one) for one in messages]
+    text, error = [frame for one in encoded for frame in codec.server_frames(one)]
+    assert (text.text, error.code, error.retryable) == ("x", ErrorCode.INTERNAL, True)
+    with pytest.raises(NotAFrame):
+        codec.server_frames(msgspec.msgpack.encode([20, "a", 1, 5]))
+    with pytest.raises(NotAFrame):
+        codec.server_frames("[20]")
+
+
 @pytest.mark.parametrize("wrong", [[[24], 5], [[24], []], []])
 def test_what_is_no_array_of_frames_is_refused(wrong):
-    with pytest.raises(NotAFrame):
-        codec_for(JOINED_PROTOCOL).frames_in(msgspec.msgpack.encode(wrong))
+    data, codec = msgspec.msgpack.encode(wrong), codec_for(JOINED_PROTOCOL)
+    for decode in (codec.frames_in, codec.server_frames):
+        with pytest.raises(NotAFrame):
+            decode(data)
 
 
 # PROTOCOL.md says what the code does. ----------------------------------------------------------

@@ -32,7 +32,8 @@ def part(arguments=None, call_id="c", index=0, **more):
 
 
 def through(delivered, *responses):
-    return [new for response in responses for new in delivered.new_in(response)]
+    new = [delivered.new_in(response) for response in responses]
+    return [one for one in new if one is not None]
 
 
 def joined(responses, choice=0):

@@ -26,7 +26,9 @@ class Taker:
         self.acknowledged, self.cancelled = [], 0
 
     async def acknowledge(self, run, frame):
-        self.acknowledged.append(getattr(frame, "seq", None))
+        if (seq := getattr(frame, "seq", None)) is not None:
+            run.acknowledged = seq
+            self.acknowledged.append(seq)
 
     async def cancel(self, run):
         self.cancelled += 1
@@ -44,13 +46,13 @@ def chunk(seq, text="x"):
 DONE = Done(id="a", seq=3, finish_reason="stop", usage=Usage(), timing=Timing())
 
 
-async def test_frames_are_taken_in_order_and_acknowledged_then():
+async def test_frames_are_taken_in_order_and_each_half_of_a_window_is_acknowledged_then():
     taker, relay = relayed()
-    for seq in range(3):
+    for seq in range(7):
         relay.receive(chunk(seq))
     assert taker.acknowledged == []
-    assert [(await relay.take()).seq for _ in range(3)] == [0, 1, 2]
-    assert taker.acknowledged == [0, 1, 2]
+    assert [(await relay.take()).seq for _ in range(7)] == [0, 1, 2, 3, 4, 5, 6]
+    assert taker.acknowledged == [1, 3, 5]
 
 
 async def test_only_the_newest_of_what_the_window_does_not_bound_is_kept():
