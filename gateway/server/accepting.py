@@ -21,7 +21,7 @@ from gateway.server.logs import Rare
 from gateway.server.origins import Proxies, client_address, counted_as, is_trusted
 from gateway.server.rates import Counts
 
-__all__ = ["Door", "Guests", "deepen", "refuse", "stop_accepting", "tell_rarely_of_accept"]
+__all__ = ["Door", "Guests", "deepen", "stop_accepting", "tell_rarely_of_accept"]
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,6 @@ MAX_LINGERING = 32  # refused clients that have this time at once
 RETRY_AFTER_S = 5
 KERNEL_BACKLOG = 1024  # connections that wait in the kernel, which has a limit of its own
 ACCEPT_FAILED = "socket.accept() out of system resource"  # asyncio's message
-
-_lingering: dict[_Refusal, None] = {}  # the oldest first
 
 
 def deepen(sockets: Iterable[Any]) -> None:
@@ -87,6 +85,7 @@ class Guests:
         self._rare = Rare()
         # The sockets on which TLS has begun, by the connections that will be made of them.
         self.handshakes: dict[object, asyncio.Transport] = {}
+        self._refusals: dict[_Refusal, None] = {}  # those that are open, the oldest first
 
     def enter(self, peer: str, made: int) -> str | None:
         """Count a socket of a peer, while so many connections are made.
@@ -107,6 +106,23 @@ class Guests:
     def leave(self, address: str) -> None:
         """Stop counting a socket, because it is let in or closed."""
         self._by_address.remove(address)
+
+    def refusal(self) -> asyncio.Protocol:
+        """Return the protocol of an accepted socket that is to be refused."""
+        return _Refusal(self._refusals)
+
+    def refuse(self, transport: asyncio.Transport) -> None:
+        """Answer a new connection with the status 503, and close it."""
+        refusal = self.refusal()
+        transport.set_protocol(refusal)
+        refusal.connection_made(transport)
+
+    async def end_refusals(self) -> None:
+        """Close the sockets that were refused, whether their clients have read why or not."""
+        refusals = list(self._refusals)
+        for refusal in refusals:
+            refusal.abort()
+        await asyncio.gather(*(refusal.lost.wait() for refusal in refusals))
 
 
 class Door:
@@ -131,10 +147,11 @@ class Door:
             return connection
         if self._rare.now():
             log.warning("%d sockets are open, the most that the process may have", self._most)
-        return _Refusal()
+        return self._guests.refusal()
 
-    def abort_silent(self) -> None:
-        """Abort the sockets that have not sent a whole request."""
+    async def end_silent(self) -> None:
+        """Close the sockets that were refused, and abort those without a whole request."""
+        await self._guests.end_refusals()
         for transport in list(self._guests.handshakes.values()):
             transport.abort()
         for connection in list(self._made):
@@ -143,41 +160,43 @@ class Door:
 
 
 class _Refusal(asyncio.Protocol):
-    """Answers a connection with the status 503, without reading its request."""
+    """Answers a connection with the status 503, without reading its request.
 
-    def __init__(self) -> None:
+    It is among `others` until its socket is closed.
+    """
+
+    def __init__(self, others: dict[_Refusal, None]) -> None:
+        self.lost = asyncio.Event()  # set once its socket is closed
+        self._others = others
         self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Write the answer; close when the request comes, at the latest after LINGER_S seconds."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.write(_answer())
-        _lingering[self] = None
-        asyncio.get_running_loop().call_later(LINGER_S, transport.abort)
-        if len(_lingering) > MAX_LINGERING:
-            next(iter(_lingering)).close()
+        self._others[self] = None
+        self._timer = asyncio.get_running_loop().call_later(LINGER_S, transport.abort)
+        if len(self._others) > MAX_LINGERING:
+            next(iter(self._others)).abort()
 
     def data_received(self, data: bytes) -> None:
         """Close, because the request has come; closing before that might lose the answer."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection."""
-        _lingering.pop(self, None)
         if self._transport is not None:
             self._transport.close()
 
+    def abort(self) -> None:
+        """Close the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def connection_lost(self, error: Exception | None) -> None:
         """Stop counting the connection among those that wait to be closed."""
-        _lingering.pop(self, None)
-
-
-def refuse(transport: asyncio.Transport) -> None:
-    """Answer a new connection with the status 503, and close it."""
-    refusal = _Refusal()
-    transport.set_protocol(refusal)
-    refusal.connection_made(transport)
+        self._others.pop(self, None)
+        self.lost.set()
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def _answer() -> bytes:

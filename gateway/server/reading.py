@@ -38,7 +38,7 @@ from websockets.typing import Data
 
 from gateway.configuration.settings import Settings
 from gateway.protocol.codes import CloseCode
-from gateway.server.accepting import Guests, refuse
+from gateway.server.accepting import Guests
 from gateway.server.byte_budget import ByteBudget, Claim
 from gateway.server.inflating import Deflate, Inflation, Packed, Slices
 from gateway.server.rates import Rate, Rates
@@ -356,7 +356,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
             self._begin_handshake(self._secure, transport)
             return
         if not (self._handshaking or self._enter(transport)):
-            refuse(transport)
+            self._guests.refuse(transport)
             return
         self._handshaking = False
         super().connection_made(transport)

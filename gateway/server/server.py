@@ -211,7 +211,7 @@ class Gateway:
             await stop_accepting(server.sockets)
         finally:
             server.close(close_connections=False)
-        self._door.abort_silent()  # each would otherwise have its whole time for the handshake
+        await self._door.end_silent()  # each would otherwise have its whole time for the handshake
         await asyncio.gather(*(one.drain(CloseCode.RESTART) for one in list(self._connections)))
         await self._generations.close()
         if not await self._handlers_end(server):

@@ -103,6 +103,17 @@ async def test_sockets_that_ask_for_nothing_do_not_hold_up_the_end():
                 await gateway.close()
 
 
+async def test_a_refused_socket_is_closed_when_the_gateway_is():
+    async with running(ScriptedProvider()) as gateway:
+        gateway._door._most = 0
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 503 ")
+        (refused,) = gateway._door._guests._refusals
+        await gateway.close()
+        assert refused._transport.get_extra_info("socket").fileno() == -1
+        writer.transport.abort()
+
+
 async def test_a_socket_that_is_accepted_while_the_gateway_closes_is_closed_too():
     for turns in range(5):  # of the event loop, between its arrival and the end
         async with running(ScriptedProvider()) as gateway:
