@@ -464,6 +464,10 @@ class AbstractLLMInterface(ABC):
         """Return how many replicas take generations now, None for a provider without any."""
         return None
 
+    def places(self) -> Optional[int]:
+        """Return how many answers are made at once at most, None if that is not known."""
+        return None
+
     def device(self) -> str:
         """Return a phrase for the device that computes, "" if it is unknown."""
         return ""

@@ -86,9 +86,11 @@ class MLXProvider(AbstractLLMInterface):
             [str(adapter) for adapter in _listed(given.get("adapter"))],
             None if draft is None else str(draft),
         )
+        settings = parse_settings(given)
+        self._max_batch = settings.max_batch
         self._library = Library(
             sources,
-            parse_settings(given),
+            settings,
             pinned=[str(name) for name in _listed(given.get("pin"))],
             idle_s=given.get("idle_unload"),
             allow_any=bool(given.get("allow_any_model")),
@@ -123,6 +125,10 @@ class MLXProvider(AbstractLLMInterface):
     async def aclose(self, grace_s: Optional[float] = None) -> None:
         """Do what `close` does without blocking the event loop."""
         await asyncio.to_thread(self.close, grace_s)
+
+    def places(self) -> int:
+        """Return how many answers of a model are made at once at most."""
+        return self._max_batch
 
     def device(self) -> str:
         """Return a phrase for the device that computes, and on a CPU its BLAS."""

@@ -333,6 +333,7 @@ class Gateway:
             "max_generations": settings.max_generations,
             "max_prompt_tokens": settings.max_prompt_tokens,
             "max_answer_tokens": settings.max_answer_tokens,
+            "max_batch": self.provider.places(),
             "resume_ttl": round(settings.resume_ttl_s),
         }
         return Ready(

@@ -118,6 +118,10 @@ class ReplicasProvider(AbstractLLMInterface):
         """Return how many of the replicas take generations."""
         return self.fleet.ready
 
+    def places(self) -> int:
+        """Return how many answers the replicas that take generations make at once."""
+        return self.fleet.places
+
     def device(self) -> str:
         """Return how many of the replicas take generations."""
         return f"{self.fleet.ready} of {len(self.fleet.replicas)} replicas"

@@ -298,6 +298,7 @@ async def test_a_models_answer_goes_on_after_its_tokens_and_is_the_same(model, s
     model.given.clear()
     async with replicated(model, model, as_replica=True) as replicas:
         provider = replicas.provider
+        assert provider.places() == 2 * model.places() == 64
         stream = await provider.generate_async("", stream=True, client="me", **asked)
         got = [await anext(stream)]
         (key,) = replicas.fleet._links.keys() & busy(replicas)
