@@ -11,11 +11,13 @@ from gateway.protocol.frames import Generate
 from provider.interface import ModelInfo
 from provider.replicas.prefixes import prefixes_of
 from provider.replicas.relay import Relay
-from provider.replicas.replica import PLACES, Link, Replica
-from provider.replicas.routing import ANY_MODEL, Router
+from provider.replicas.replica import Link, Replica
+from provider.replicas.routing import Router
 from provider.replicas.statistics import Counters, FleetStatistics
 
 __all__ = ["Fleet", "Place"]
+
+FIRST = "\0"  # with a model's name, the router's name for replicas whose default model it is
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,12 @@ class Fleet:
         """How many replicas take generations."""
         return sum(replica.takes for replica in self.replicas)
 
+    @property
+    def places(self) -> int:
+        """How many answers the replicas that take generations make well at once."""
+        links = [replica.link for replica in self.replicas if replica.takes]
+        return sum(link.places for link in links if link is not None)
+
     def why_not(self) -> str:
         """Return why no replica takes generations."""
         said = (f"{replica.name}: {replica.trouble}" for replica in self.replicas)
@@ -105,7 +113,8 @@ class Fleet:
         The replicas to avoid are given by the keys of their links.
         """
         answers = max(1, frame.n or 1)
-        found = self._router.place(prefixes_of(frame), frame.model, answers=answers, avoid=avoid)
+        group = self._group(frame.model)
+        found = self._router.place(prefixes_of(frame), group, answers=answers, avoid=avoid)
         if found is None:
             return None
         self.counters.placed += 1
@@ -113,6 +122,11 @@ class Fleet:
         link = self._links[found.name]
         link.live += 1
         return Place(link, partial(self._leave, link, answers, self._lease(link.replica)))
+
+    def _group(self, model: str | None) -> str:
+        """Return the router's name for the replicas that a request may go to."""
+        served = (one.id for replica in self.replicas for one in replica.models)
+        return model if model is not None and model in served else f"{FIRST}{self._default}"
 
     def _lease(self, replica: Replica) -> Callable[[], None]:
         """Tell whoever watches the replicas of a generation there; return what tells of its end."""
@@ -141,6 +155,11 @@ class Fleet:
             generations_lost=counters.failed,
         )
 
+    def _keep_default(self, newest: Replica) -> None:
+        """Let requests without a model go to other replicas if theirs now serve another one."""
+        if all(self._default != _default(replica) for replica in self.replicas):
+            self._default = _default(newest)
+
     def _changed(self, replica: Replica) -> None:
         """Tell the router of a replica's new link, or that it is lost, or takes no generations."""
         key, link = self._keys.get(replica), replica.link
@@ -151,15 +170,21 @@ class Fleet:
         if link is not None and key is None and replica.takes:
             self._keys[replica], self._links[link.key] = link.key, link
             served = [model.id for model in replica.models]
-            self._default = self._default or (served[0] if served else None)
-            any_model = [ANY_MODEL] if self._default in {None, *served[:1]} else []
-            self._router.put(link.key, min(PLACES, link.most), served + any_model, link.most)
+            self._router.put(
+                link.key, link.places, [f"{FIRST}{_default(replica)}", *served], link.most
+            )
+            self._keep_default(replica)
         elif key is not None:
             self._router.let_take(key, replica.takes)
         if self.ready:
             self._ready.set()
         else:
             self._ready.clear()
+
+
+def _default(replica: Replica) -> str:
+    """Return the model of requests to a replica that name none, "" if it is not known."""
+    return replica.models[0].id if replica.models else ""
 
 
 def _nothing() -> None:

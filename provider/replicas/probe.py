@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from dataclasses import fields
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,7 +15,12 @@ from provider.interface import ModelInfo
 __all__ = ["get", "models_of", "readiness"]
 
 MAX_BYTES = 4 << 20  # of an answer
+PIECE = 1 << 16  # bytes of it that are read at once
 PORTS = {"ws": 80, "wss": 443}
+
+
+class _Listed(msgspec.Struct):
+    data: list[ModelInfo]
 
 
 async def readiness(address: Address) -> str:
@@ -31,30 +34,36 @@ async def models_of(address: Address, token: str | None) -> list[ModelInfo]:
     status, body = await get(address, "/v1/models", token)
     if status != HTTPStatus.OK:
         raise ValueError(f"/v1/models was answered with {status}")
-    names = [one.name for one in fields(ModelInfo)]
-    listed: list[dict[str, Any]] = msgspec.json.decode(body)["data"]
-    return [ModelInfo(**{name: one[name] for name in names if name in one}) for one in listed]
+    return msgspec.json.decode(body, type=_Listed).data
 
 
 async def get(address: Address, path: str, token: str | None = None) -> tuple[int, bytes]:
     """Return the status and the body of a GET. Raises OSError, ValueError."""
     parts = urlsplit(address.url)
     if address.socket_file is not None:
-        reader, writer = await asyncio.open_unix_connection(address.socket_file, limit=MAX_BYTES)
+        reader, writer = await asyncio.open_unix_connection(address.socket_file)
     else:
         tls = ssl.create_default_context() if parts.scheme == "wss" else None
         port = parts.port or PORTS[parts.scheme]
-        reader, writer = await asyncio.open_connection(
-            parts.hostname, port, ssl=tls, limit=MAX_BYTES
-        )
+        reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=tls)
     try:
         lines = [f"GET {path} HTTP/1.1", f"Host: {parts.netloc}", "Connection: close"]
         lines += [f"Authorization: Bearer {token}"] if token else []
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
-        head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
+        head, _, body = (await _all_of(reader)).partition(b"\r\n\r\n")
     finally:
         writer.close()
     version, _, rest = head.decode("latin-1").partition(" ")
     if not version.startswith("HTTP/"):
         raise ValueError("no answer to a plain GET")
     return int(rest[:3]), body
+
+
+async def _all_of(reader: asyncio.StreamReader) -> bytes:
+    """Read to the end. Raises ValueError beyond MAX_BYTES."""
+    answer = bytearray()
+    while piece := await reader.read(PIECE):
+        answer += piece
+        if len(answer) > MAX_BYTES:
+            raise ValueError(f"the answer to a plain GET has more than {MAX_BYTES} bytes")
+    return bytes(answer)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from gateway.client import GatewayClient, GatewayError, Run
+from gateway.client import ConnectionLostError, GatewayClient, GatewayError, Run
+from gateway.client.asynchronous import WINDOW
 from gateway.client.errors import error_of
 from gateway.protocol.frames import Chunk, Done, Error, Generate, Progress, ServerFrame
 
 __all__ = ["Relay"]
+
+MAX_ARRIVED = 4 * WINDOW  # frames; more come only from a replica that ignores the window
+MAX_TOKENS = 1 << 20  # that are kept for another replica, for which the first ones will do
 
 
 class Relay(Run):
@@ -37,7 +41,7 @@ class Relay(Run):
         if isinstance(frame, Chunk):  # first, because almost every frame is one
             self.last = frame.seq
         elif isinstance(frame, Progress) and frame.tokens:
-            if frame.first == len(self.tokens):
+            if frame.first == len(self.tokens) < MAX_TOKENS:
                 self.tokens += frame.tokens
             return
         elif isinstance(frame, Done | Error):
@@ -48,7 +52,9 @@ class Relay(Run):
         elif self._arrived and type(self._arrived[-1]) is type(frame):
             self._arrived[-1] = frame
             return
-        if not self.asked_to_stop:
+        if len(self._arrived) >= MAX_ARRIVED:
+            self._end(ConnectionLostError("the replica sends more than was asked for"))
+        elif not self.asked_to_stop:
             self._add(frame)
 
     def fail(self, error: GatewayError) -> None:

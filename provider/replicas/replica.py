@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from gateway.client import GatewayClient, GatewayError, UnauthorizedError
+from gateway.client import GatewayClient, UnauthorizedError
 from gateway.client.address import Address, address_of
-from gateway.client.asynchronous import pauses
-from gateway.protocol.codes import NotAFrame
+from gateway.client.asynchronous import ConnectionState, pauses
 from gateway.protocol.frames import JOINED_PROTOCOL
 from provider.interface import ModelInfo
 from provider.replicas import probe
@@ -29,8 +27,8 @@ log = logging.getLogger(__name__)
 
 HEALTH_S = 1.0  # seconds between looks at a replica's readiness
 PROBE_S = 10.0  # seconds that an answer to a plain GET may take
-PLACES = 32  # answers that a replica makes well at once: the usual `max_batch`
-UNREACHABLE = (OSError, InvalidHandshake, ConnectionClosed, NotAFrame, GatewayError, ValueError)
+PLACES = 32  # the usual `max_batch`, for replicas that don't say theirs
+STABLE_S = 5.0  # seconds after which a connection that is lost is made again without a pause
 
 
 @dataclass(eq=False)
@@ -56,6 +54,11 @@ class Link:
     def most(self) -> int:
         """How many answers the replica accepts on this connection."""
         return self.client.ready.limits.get("max_generations", PLACES)
+
+    @property
+    def places(self) -> int:
+        """How many answers the replica makes well at once."""
+        return min(self.most, self.client.ready.limits.get("max_batch", PLACES))
 
 
 class Replica:
@@ -88,11 +91,13 @@ class Replica:
         """Keep a connection until cancelled, or until it has retired."""
         pausing = pauses()
         while not self.retiring:
+            begin = time.monotonic()
             try:
                 await self._connected()
-                pausing = pauses()
-            except UNREACHABLE as error:
+            except Exception as error:  # noqa: BLE001 - whatever it says, it is tried again
                 self._say(_why(error))
+            if time.monotonic() - begin > STABLE_S:
+                pausing = pauses()
             await asyncio.sleep(next(pausing))
 
     def retire(self) -> None:
@@ -106,49 +111,59 @@ class Replica:
 
     async def _connected(self) -> None:
         down = asyncio.Event()
-        client = GatewayClient(
-            self._url,
-            JOINED_PROTOCOL,
-            self._token,
-            give_up_s=0,
-            on_state=lambda state, reason: down.set() if state == "closed" else None,
-        )
+
+        def told(state: ConnectionState, reason: str) -> None:
+            if state == "closed":
+                down.set()
+                self._lose("the connection was lost")
+
+        client = GatewayClient(self._url, JOINED_PROTOCOL, self._token, give_up_s=0, on_state=told)
         async with client:
             self.models = await self._asked_models()
+            if down.is_set():
+                raise ConnectionError("the connection was lost")
             self._links += 1
             self.link = Link(self, self._links, client)
+            looking = asyncio.create_task(self._look_until_retired(self.link))
+            lost = asyncio.create_task(down.wait())
             try:
-                while not down.is_set() and (self.link.live or not self.retiring):
-                    await self._look(down)
+                done, _ = await asyncio.wait([looking, lost], return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
             finally:
-                self.lost += down.is_set()
-                self.link = None
-                if down.is_set():
-                    self._say("the connection was lost")
-                else:
-                    self.trouble = "closed"
+                if self.link is not None:
+                    self.link, self.trouble = None, "closed"
                     self._changed(self)
+                looking.cancel()
+                lost.cancel()
+                await asyncio.gather(looking, lost, return_exceptions=True)
+
+    def _lose(self, why: str) -> None:
+        """Give up the link, if there is one, so that nobody is sent there."""
+        if self.link is not None:
+            self.link = None
+            self.lost += 1
+            self._say(why)
 
     async def _asked_models(self) -> list[ModelInfo]:
         async with asyncio.timeout(PROBE_S):
             return await probe.models_of(self.address, self._token)
 
-    async def _look(self, down: asyncio.Event) -> None:
-        """Ask once whether the replica is ready, and wait until the next time or until `down`."""
-        with suppress(TimeoutError):  # a machine that is only slow; a dead one answers no pings
-            async with asyncio.timeout(PROBE_S):
-                self._say(await self._asked_readiness())
-        with suppress(TimeoutError):
-            async with asyncio.timeout(HEALTH_S):
-                await down.wait()
+    async def _look_until_retired(self, link: Link) -> None:
+        """Ask again and again whether the replica is ready, until it may go."""
+        while link.live or not self.retiring:
+            trouble = await self._asked_readiness()
+            if self.link is link:
+                self._say(trouble)
+            await asyncio.sleep(HEALTH_S)
 
     async def _asked_readiness(self) -> str:
         try:
-            return await probe.readiness(self.address)
-        except TimeoutError:
-            raise
+            async with asyncio.timeout(PROBE_S) as limit:
+                return await probe.readiness(self.address)
         except (OSError, ValueError) as error:
-            return _why(error)
+            # It may only be slow, and what it makes goes on; one that is dead answers no pings.
+            return f"no answer for {PROBE_S:g} s" if limit.expired() else _why(error)
 
     def _say(self, trouble: str) -> None:
         """Set `trouble` and tell of it, unless it is known."""

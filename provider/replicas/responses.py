@@ -38,6 +38,8 @@ __all__ = ["Responses"]
 # Of a generation's usage, what is summed over its answers and not the same for all.
 SUMMED = ("completion_tokens", "reasoning_tokens")
 
+REASONS = frozenset({"stop", "length", "tool_calls"})
+
 
 class Responses:
     """The responses of one generation, made from its frames in order.
@@ -101,7 +103,7 @@ class Responses:
 
     def _ends(self, done: Done) -> Iterator[GenerateResponse]:
         """Yield the last response of each answer."""
-        reasons = [one["finish_reason"] for one in done.choices or ()] or [done.finish_reason]
+        reasons = [_reason(one, done) for one in done.choices or ()] or [done.finish_reason]
         usage = asdict(done.usage)
         for choice, reason in enumerate(reasons):
             own = [call for key, call in sorted(self._calls.items()) if key[0] == choice]
@@ -120,7 +122,13 @@ class Responses:
     def _of_choice(self, response: GenerateResponse, choice: int) -> GenerateResponse:
         if self._answers == 1:
             return response
-        return ChoiceResponse(**vars(response), choice=choice)
+        return ChoiceResponse(**vars(response), choice=max(0, min(choice, self._answers - 1)))
+
+
+def _reason(choice: dict[str, Any], done: Done) -> str:
+    """Return how an answer has ended; what a replica says wrongly is left out."""
+    reason = choice.get("finish_reason")
+    return reason if isinstance(reason, str) and reason in REASONS else done.finish_reason
 
 
 def _joined(before: ToolCallDelta | None, part: ToolCallDelta) -> ToolCallDelta:

@@ -7,6 +7,7 @@ import pytest
 from gateway.protocol.frames import Generate
 from provider.interface import ModelInfo
 from provider.replicas.fleet import Fleet
+from provider.replicas.replica import PLACES
 from provider.scripted import ScriptedProvider
 from tests.support.replicas import replicated
 from tests.support.servers import eventually, running
@@ -61,6 +62,59 @@ async def test_a_lost_replica_takes_nothing_and_another_one_is_not_touched():
         assert fleet.place(Generate(id="x", prompt="p")) is None
         assert all(replica.name in fleet.why_not() for replica in fleet.replicas)
         assert sum(fleet.statistics().replica_connections_lost.values()) == 2
+
+
+async def test_requests_without_a_model_follow_replicas_that_come_back_with_another():
+    frame, asked = Generate(id="x", prompt="p"), Generate(id="x", prompt="p", model="a")
+    async with replicated(Named("a"), Named("a")) as replicas, running(Named("b")) as other:
+        fleet = replicas.fleet
+        for at in (0, 1):
+            replicas.proxies[at].port = other.port
+            replicas.proxies[at].cut()
+            await eventually(lambda at=at: fleet.replicas[at].models[0].id == "b")
+            await eventually(lambda: fleet.ready == 2)
+            # As long as one has it, what was the default stays it.
+            expected = {0: {1}, 1: {0, 1}}[at]
+            places = [fleet.place(Generate(id="x", prompt=f"{n}")) for n in range(4)]
+            assert {replicas.at(place.link.replica) for place in places} == expected
+        assert [model.id for model in fleet.models()] == ["b"]
+        # A replica says that there is no such model any more.
+        assert fleet.place(asked) is not None
+        assert fleet.place(frame) is not None
+
+
+async def test_a_model_whose_replicas_are_lost_is_not_another_model():
+    async with replicated(Named("a"), Named("b")) as replicas:
+        fleet = replicas.fleet
+        names = [replica.models[0].id for replica in fleet.replicas]
+        await replicas.kill(names.index("a"))
+        await eventually(lambda: fleet.ready == 1)
+        assert fleet.place(Generate(id="x", prompt="p", model="a")) is None
+        assert fleet.place(Generate(id="x", prompt="p", model="b")) is not None
+        default = fleet.models()[0].id
+        assert (fleet.place(Generate(id="x", prompt="p")) is None) == (default == "a")
+
+
+class Places(Named):
+    """Says how many answers it makes at once."""
+
+    def __init__(self, places):
+        super().__init__("a")
+        self._places = places
+
+    def places(self):
+        return self._places
+
+
+async def test_a_replica_gets_generations_by_the_places_that_it_has():
+    async with replicated(Places(2), Places(8), Places(None)) as replicas:
+        fleet = replicas.fleet
+        assert [replica.link.places for replica in fleet.replicas] == [2, 8, PLACES]
+        assert fleet.places == 10 + PLACES
+        for number in range(10 + PLACES):
+            assert fleet.place(Generate(id="x", prompt=f"{number}")) is not None
+        answers = fleet.statistics().replica_answers
+        assert [answers[replica.name] for replica in fleet.replicas] == [2, 8, PLACES]
 
 
 async def test_waiting_for_a_replica_ends_with_the_first():

@@ -1,6 +1,7 @@
 """Plain GETs of a gateway."""
 
 import asyncio
+import contextlib
 from hashlib import sha256
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from gateway.client.address import address_of
 from gateway.server.tokens import Token, Tokens
 from provider.interface import ModelInfo
-from provider.replicas.probe import get, models_of, readiness
+from provider.replicas.probe import MAX_BYTES, get, models_of, readiness
 from provider.scripted import CONTEXT_WINDOW, MODEL_NAME, ScriptedProvider
 from tests.support.servers import running
 
@@ -43,3 +44,22 @@ async def test_what_is_no_gateway_raises():
             await get(address, "/readyz")
     with pytest.raises(ConnectionRefusedError):
         await get(address, "/readyz")
+
+
+async def test_an_answer_without_end_is_not_read_to_its_end():
+    sent = 0
+
+    async def answer(reader, writer):
+        nonlocal sent
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(bytes(1 << 20))
+                await writer.drain()
+                sent += 1 << 20
+        writer.transport.abort()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        address = address_of(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        with pytest.raises(ValueError, match="more than"):
+            await get(address, "/readyz")
+    assert sent < 16 * MAX_BYTES

@@ -16,7 +16,7 @@ from gateway.protocol.frames import (
     Timing,
     Usage,
 )
-from provider.replicas.relay import Relay
+from provider.replicas.relay import MAX_ARRIVED, MAX_TOKENS, Relay
 
 
 class Taker:
@@ -110,6 +110,26 @@ async def test_stopping_asks_once_and_forgets_what_comes_late():
     ended.receive(DONE)
     await ended.stop()
     assert not ended.asked_to_stop
+
+
+async def test_a_replica_that_ignores_the_window_is_lost_and_takes_no_memory():
+    _, relay = relayed()
+    for seq in range(MAX_ARRIVED + 100):
+        relay.receive(chunk(seq))
+    assert relay.over
+    assert len(relay._arrived) == MAX_ARRIVED + 1
+    for _ in range(MAX_ARRIVED):
+        await relay.take()
+    with pytest.raises(ConnectionLostError, match="more than was asked for"):
+        await relay.take()
+
+
+async def test_no_more_tokens_are_kept_than_are_of_use():
+    _, relay = relayed()
+    some = list(range(MAX_TOKENS // 2))
+    for number in range(5):
+        relay.receive(Progress(id="a", done=3, total=3, first=number * len(some), tokens=some))
+    assert len(relay.tokens) == MAX_TOKENS
 
 
 async def test_tokens_that_are_told_are_kept_and_not_read():

@@ -96,3 +96,11 @@ def test_each_of_several_answers_ends_and_their_tokens_count_once():
 
 def test_a_frame_about_no_generation_gives_nothing():
     assert of(Pong()) == []
+
+
+def test_what_a_replica_says_wrongly_of_an_answers_end_is_left_out():
+    wrong = [{}, {"finish_reason": 5}, {"finish_reason": "bored"}, {"finish_reason": "length"}]
+    got = of(STARTED, done(choices=wrong), answers=4)
+    assert [one.finish_reason for one in got[1:]] == ["stop", "stop", "stop", "length"]
+    chunks = [Chunk(id="a", seq=1, text="x", choice=choice) for choice in (-7, 0, 99)]
+    assert [one.choice for one in of(*chunks, answers=2)] == [0, 0, 1]
