@@ -98,6 +98,8 @@ PURE = (
     "provider/replicas/routing.py",
     "provider/replicas/statistics.py",
     "provider/caches/operations.py",
+    "provider/sharding/frames.py",
+    "provider/sharding/watchdog.py",
     "provider/constraints/fair_queue.py",
     "provider/engine/blas_threads.py",
     "provider/engine/chunk_cost.py",

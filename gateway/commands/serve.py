@@ -13,17 +13,21 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from gateway.commands.banner import banner, finishing
 from gateway.commands.failure import STOPPED_EARLY, ExitStatus, Failure
 from gateway.commands.provider_start import load_failure, open_provider, progress
-from gateway.commands.shards import follow, join_ranks
+from gateway.commands.shards import attend, follow, join_ranks
 from gateway.configuration import sources as configuration
 from gateway.configuration.settings import Settings
 from gateway.configuration.sources import Value
@@ -40,6 +44,7 @@ __all__ = ["Service", "serve"]
 log = logging.getLogger(__name__)
 
 DEFAULTS = Settings()
+EXIT_S = 5.0  # seconds that loading has to stop
 TOLD_EVERY_S = 0.2  # between looks at the answers that finish
 
 
@@ -87,11 +92,12 @@ def serve(
     except (ValueError, OSError) as error:
         hint = "see the Server and Access settings in `mlx-gateway serve --help-all`"
         raise Failure(str(error), hint, ExitStatus.USAGE) from error
-    return asyncio.run(Service(gateway, values, errors, began=began, browse=browse).run())
+    service = Service(gateway, values, errors, began=began, browse=browse, rank=rank)
+    return asyncio.run(service.run())
 
 
 class Service:
-    """One gateway and its provider, from start to stop."""
+    """One gateway and its provider, from start to stop; `rank` is set for a model in parts."""
 
     def __init__(
         self,
@@ -101,8 +107,10 @@ class Service:
         *,
         began: float | None = None,
         browse: bool = False,
+        rank: Any = None,
     ):
         self._gateway = gateway
+        self._rank = rank
         self._began = time.monotonic() if began is None else began
         self._browse = browse
         model = next(iter(values["model"].value), "the model in the package")
@@ -111,12 +119,15 @@ class Service:
         self._token_file = values["token_file"].value
         self._errors = errors
         self._stop = asyncio.Event()
-        self._signal = signal.SIGTERM  # the signal that has set `_stop`
+        self._signal = signal.SIGTERM  # the last signal, or the one that `_stop` stands for
+        self._signals = 0
 
     async def run(self) -> ExitStatus:
         """Listen, load the first model, print the address, wait for a signal, and stop."""
         self._handle_signals()
         tell_rarely_of_accept(asyncio.get_running_loop())
+        if self._rank is not None:
+            attend(self._rank, partial(_call_in, asyncio.get_running_loop(), self._stop.set))
         try:
             await self._gateway.__aenter__()
         except OSError as error:
@@ -131,7 +142,10 @@ class Service:
             if self._stop.is_set():
                 self._errors.print(STOPPED_EARLY)
                 by_user = self._signal is signal.SIGINT
-                return ExitStatus.INTERRUPTED if by_user else ExitStatus.TERMINATED
+                stopped = ExitStatus.INTERRUPTED if by_user else ExitStatus.TERMINATED
+                if self._rank is not None:
+                    _exit_soon(stopped)
+                return stopped
             self._greet()
             opening = asyncio.ensure_future(self._open_page())
             await self._stop.wait()
@@ -186,7 +200,8 @@ class Service:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
 
     def _end(self, number: signal.Signals) -> None:
-        if self._stop.is_set():
+        self._signals += 1
+        if self._signals > 1:
             self._errors.show_cursor()
             os._exit(ExitStatus.INTERRUPTED)
         self._signal = number
@@ -222,6 +237,18 @@ class Service:
             loading.result()
         except AbstractLLMError as error:
             raise load_failure(error) from error
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(call)
+
+
+def _exit_soon(status: ExitStatus) -> None:
+    """End the process in a while, although it may wait for other ranks that load their parts."""
+    ending = threading.Timer(EXIT_S, os._exit, (status,))
+    ending.daemon = True
+    ending.start()
 
 
 def _tokens_at_start(token_file: str | None) -> Tokens:

@@ -1,11 +1,20 @@
-"""The processes of `serve --shard`, which have parts of one model; rank 0 has the gateway."""
+"""The processes of `serve --shard`, which have parts of one model; rank 0 has the gateway.
+
+All end in order when one of them is asked to, or when `mlx.launch`, which has started them, is
+gone: then it could neither pass on a signal nor start them again on the same ports.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
-from collections.abc import Mapping
+import stat
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from gateway.commands.failure import ExitStatus, Failure
@@ -13,7 +22,9 @@ from gateway.commands.provider_start import load_failure
 from gateway.configuration.sources import Value
 from provider.interface import AbstractLLMError
 
-__all__ = ["follow", "join_ranks"]
+__all__ = ["attend", "follow", "join_ranks"]
+
+LAUNCHER_EVERY_S = 1.0  # seconds between looks whether `mlx.launch` lives
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +53,8 @@ def join_ranks(values: Mapping[str, Value]) -> Any:
 def follow(rank: Any, values: Mapping[str, Value]) -> ExitStatus | None:
     """Do what rank 0 does until it ends, if this is another rank; else return None at once.
 
-    Rank 0 ends in order at the first signal, and the others with it; a second one ends this at
-    once. Raises Failure.
+    The first signal asks rank 0 to end all in order; a second one ends this process at once.
+    Raises Failure.
     """
     from provider.models import sharded  # noqa: PLC0415
     from provider.sharding.ranks import FollowingRank  # noqa: PLC0415
@@ -51,7 +62,9 @@ def follow(rank: Any, values: Mapping[str, Value]) -> ExitStatus | None:
     if not isinstance(rank, FollowingRank):
         return None
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _note_signal)
+        signal.signal(number, partial(_leave, rank))
+    # The terminal of a rank ends with `mlx.launch` or its network; rank 0 says what then happens.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         sharded.follow(rank, values["shard"].value, next(iter(values["model"].value), None))
     except AbstractLLMError as error:
@@ -59,7 +72,41 @@ def follow(rank: Any, values: Mapping[str, Value]) -> ExitStatus | None:
     return ExitStatus.OK
 
 
-def _note_signal(number: int, _frame: Any) -> None:
-    log.info("this rank ends when rank 0 does; a second signal ends it at once")
+def _leave(rank: Any, _number: int, _frame: Any) -> None:
     for again in (signal.SIGINT, signal.SIGTERM):
         signal.signal(again, lambda *_: os._exit(ExitStatus.INTERRUPTED))
+    log.info("asking rank 0 to end; a second signal ends this rank at once")
+    rank.leave()
+
+
+def attend(
+    rank: Any,
+    stop: Callable[[], object],
+    standard_input: int = 0,
+    every_s: float = LAUNCHER_EVERY_S,
+) -> threading.Thread | None:
+    """Let rank 0 call `stop`, on any thread, when another rank leaves or `mlx.launch` is gone.
+
+    The latter shows at `standard_input`, a file descriptor, if it is a pipe or a terminal; then the
+    thread that looks at it is returned, which ends with `mlx.launch`.
+    """
+    rank.on_leave = stop
+    try:
+        kind = os.fstat(standard_input).st_mode
+    except OSError:
+        return None
+    if not (stat.S_ISFIFO(kind) or os.isatty(standard_input)):
+        return None
+    work = partial(_watch_launcher, standard_input, every_s, stop)
+    thread = threading.Thread(target=work, name="shard-launcher", daemon=True)
+    thread.start()
+    return thread
+
+
+def _watch_launcher(standard_input: int, every_s: float, stop: Callable[[], object]) -> None:
+    poll = select.poll()
+    poll.register(standard_input, select.POLLIN)  # some systems tell of an end only beside input
+    while not any(event & select.POLLHUP for _, event in poll.poll(0)):
+        time.sleep(every_s)
+    log.info("`mlx.launch` is gone, so all ranks end")
+    stop()

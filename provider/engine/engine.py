@@ -67,6 +67,8 @@ class Engine:
     ):
         self.name = name
         self.settings = settings or EngineSettings()
+        # When the MLX thread began its turn for this engine, in seconds; None between turns.
+        self.in_turn_since: float | None = None
         self.restarts = 0  # times the whole batch was lost, to an error that no single run caused
         memory = memory or MemoryPool(memory_limit(self.settings))
         self._worker = Worker(
@@ -279,6 +281,7 @@ class Engine:
 
     def turn(self, active_models: int) -> None:
         """Make one turn: empty the mailbox, then load a part of the model or make a step."""
+        self.in_turn_since = time.monotonic()
         try:
             if self._ending:
                 self._end_step()
@@ -290,6 +293,8 @@ class Engine:
                 self._step(active_models)
         except BaseException as error:  # noqa: BLE001 - no caller on the thread can handle it
             self._recover(error)
+        finally:
+            self.in_turn_since = None
 
     def idle(self) -> bool:
         """Return whether there is nothing to do until a message is posted."""

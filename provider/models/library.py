@@ -41,7 +41,7 @@ class Library:
         allow_any: bool = False,
         sharded: Sharded | None = None,
     ):
-        self._sharded = sharded  # of the only model, which is then pinned
+        self._sharded = sharded  # of the only model
         self._settings = settings if sharded is None else sharded.settings(settings)
         self._allow_any = allow_any
         self._thread = MlxThread()
@@ -55,13 +55,14 @@ class Library:
         self._named = {source.name for source in sources}
         pins = set(pinned)
         for source in sources:
-            self._add(source, pinned=source.name in pins or sharded is not None)
+            self._add(source, pinned=source.name in pins)
         for name in pins - self._named:
             said = f"`pin`: `{name}` is not served; {_names(self._named)}"
             raise InvalidParameterError("pin", name, said)
         self.default = self._models[sources[0].name]
         if sharded is not None:
             sharded.rank.on_lost = self.default.lose
+            sharded.rank.watchdog.in_turn_since = lambda: self.default.engine.in_turn_since
         self._closing = threading.Event()
         if idle_s is not None:
             threading.Thread(
@@ -139,6 +140,8 @@ class Library:
         See `Engine.close`.
         """
         self._closing.set()
+        if self._sharded is not None and self.default.loaded() is None:
+            self._sharded.rank.close()  # first, because they may wait for this process
         served = self._all()
         deadline = time.monotonic() + (
             self._settings.close_grace if grace_s is None else max(0.0, grace_s)

@@ -30,6 +30,7 @@ from provider.runtime.mlx_lm import version as mlx_lm_version
 
 __all__ = [
     "header_of",
+    "identity_of",
     "image_processor_of",
     "load",
     "loading",
@@ -223,7 +224,7 @@ def _loaded(
         context_window=text_config.get("max_position_embeddings"),
         vocabulary=int(text_config.get("vocab_size") or len(tokenizer)),
         trimmable=is_always_trimmable(make_prompt_cache(model)),
-        identity=_identity(path) + (_identity(adapter) if adapter is not None else ""),
+        identity=identity_of(path) + (identity_of(adapter) if adapter is not None else ""),
     )
 
 
@@ -231,7 +232,7 @@ def _arrays(model: Any) -> list[Any]:
     return [array for _, array in tree_flatten(model.parameters())]
 
 
-def _identity(path: Path) -> str:
+def identity_of(path: Path) -> str:
     """Return a digest of the configuration and of samples of each file of weights."""
     digest = hashlib.sha256(f"{mlx_lm_version} {on_cpu()}".encode())
     for config in ("config.json", "adapter_config.json"):

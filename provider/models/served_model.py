@@ -224,6 +224,8 @@ class ServedModel:
                 return False
             if not self.engine.retire():
                 return False
+            if self._sharded is not None:
+                self._sharded.rank.unload()  # before a call can begin the next loading
             past = [*self._past, self.engine.statistics().only_growing()]
             self._past, self._unloaded = [total_of(past)], True
             self._preparing = None

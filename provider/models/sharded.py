@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from provider.caches.kinds import is_always_trimmable
+from provider.engine.loading import RECHECK_S
 from provider.engine.model import LoadedModel, Loading, LoadProgress
 from provider.interface import InvalidParameterError, ModelLoadingError
+from provider.models.loading import identity_of
 from provider.models.source import resolve
-from provider.runtime.mlx import describe, tree_flatten
+from provider.runtime.mlx import clear_streams_at_thread_end, describe, tree_flatten
 from provider.runtime.mlx_lm import make_prompt_cache
 from provider.settings import EngineSettings
 from provider.sharding.following import FollowingModel
+from provider.sharding.frames import Do, Load, Unload
 from provider.sharding.leading import LeadingModel
-from provider.sharding.parts import load_part
+from provider.sharding.parts import load_part, versions
 from provider.sharding.ranks import FollowingRank, LeadingRank
 
-__all__ = ["Sharded", "follow", "refuse_beside"]
+__all__ = ["Sharded", "facts_of", "follow", "refuse_beside"]
 
 # What a model in parts can't have: other models, and caches of which a process knows no part.
-ALONE = ("adapter", "draft_model", "allow_any_model", "idle_unload", "kv_bits", "prefix_cache_dir")
+ALONE = ("adapter", "draft_model", "allow_any_model", "kv_bits", "prefix_cache_dir")
 
+TOLD_EVERY_S = 10.0  # seconds between log lines on ranks that are waited for
 LoadPart = Callable[[Path, str, Any], tuple[Any, dict[str, Any]]]
 
 log = logging.getLogger(__name__)
@@ -37,7 +43,7 @@ class Sharded:
     how: str
     rank: LeadingRank
     load: LoadPart = load_part
-    _begun: bool = False
+    _loaded_once: bool = False
 
     def settings(self, settings: EngineSettings) -> EngineSettings:
         """Return an engine's settings, with the memory that the smallest process has."""
@@ -45,14 +51,23 @@ class Sharded:
         return replace(settings, memory_bytes=least)
 
     def loading(self, path: Path, tokenizer: Any) -> Loading:
-        """Load this process's part in steps. Raises ModelLoadingError, the second time always."""
-        if self._begun:
-            raise ModelLoadingError("the parts of a model are loaded once; start all ranks again")
-        self._begun = True
+        """Load this process's part in steps, once all processes have found theirs.
+
+        Raises ModelLoadingError.
+        """
         total = sum(one.stat().st_size for one in path.glob("model*.safetensors"))
         part = total // self.rank.group.size()
         yield LoadProgress(0, part)
-        model, config = self.load(path, self.how, self.rank.group)
+        yield from self._meeting(path, part)
+        self.rank.load()
+        try:
+            model, config = self.load(path, self.how, self.rank.group)
+        except Exception as error:
+            # At a start the process ends with this error, and the others with the process.
+            if self._loaded_once:
+                self.rank.fail(str(error))
+            raise
+        self._loaded_once = True
         yield LoadProgress(part, part)
         config = config.get("text_config") or config
         return LoadedModel(
@@ -65,6 +80,23 @@ class Sharded:
             trimmable=is_always_trimmable(make_prompt_cache(model)),
             weights=sum(int(array.nbytes) for _, array in tree_flatten(model.parameters())),
         )
+
+    def _meeting(self, path: Path, part: int) -> Generator[LoadProgress, None, None]:
+        """Wait until all processes have found the same model."""
+        told = time.monotonic()
+        while awaited := self.rank.awaited:
+            if time.monotonic() - told > TOLD_EVERY_S:
+                told = time.monotonic()
+                log.info("waiting for the files of rank %s", ", ".join(map(str, awaited)))
+            time.sleep(RECHECK_S)
+            yield LoadProgress(0, part)
+        if other := self.rank.difference(facts_of(path, self.how)):
+            raise ModelLoadingError(f"`{path.name}` can't be shared: {other}", model_name=path.name)
+
+
+def facts_of(path: Path, how: str) -> dict[str, str]:
+    """Return what all processes must have in common to share a model, by its name."""
+    return {"`--shard`": how, **versions(), "the model's files as": identity_of(path)[:12]}
 
 
 def refuse_beside(config: Mapping[Any, Any]) -> None:
@@ -86,17 +118,32 @@ def follow(rank: FollowingRank, how: str, model: str | None, load: LoadPart = lo
     """Do with this process's part what rank 0 does with its own, until it ends.
 
     Raises ModelLoadingError or ModelNotFoundError, or whatever a forward pass raises; rank 0 is
-    told of it.
+    told of it. Signals are handled meanwhile if this is the main thread, since a thread of its own
+    makes all calls of mlx.
     """
+    with ThreadPoolExecutor(1, "mlx-follow", clear_streams_at_thread_end) as thread:
+        thread.submit(_follow, rank, how, model, load).result()
+
+
+def _follow(rank: FollowingRank, how: str, model: str | None, load: LoadPart) -> None:
     try:
         path = resolve(model)
-        part, _ = load(path, how, rank.group)
-        log.info("rank %d of %d has its part of `%s`, on %s", *_of(rank), path.name, describe())
-        FollowingModel(part, rank.share).follow(rank.announced())
+        rank.has(facts_of(path, how))
+        following = FollowingModel(rank.share)
+        for told in rank.told():
+            match told:
+                case Load():
+                    following.free()
+                    part, _ = load(path, how, rank.group)
+                    following.use(part)
+                    say = "rank %d of %d has its part of `%s`, on %s"
+                    log.info(say, rank.rank, rank.group.size(), path.name, describe())
+                case Unload():
+                    following.free()
+                case Do(operations):
+                    following.follow([operations])
+                case _:
+                    assert_never(told)
     except BaseException as error:
-        rank.failed(str(error))
+        rank.failed(str(error) or type(error).__name__)
         raise
-
-
-def _of(rank: FollowingRank) -> tuple[int, int]:
-    return rank.rank, int(rank.group.size())

@@ -22,15 +22,16 @@ __all__ = ["LeadingModel"]
 class LeadingModel(TextModel):
     """The first process's part of a model.
 
-    `tell` sends the journal to the others. `share` takes the tokens of a forward pass, and returns
-    them as all processes get them. `fail` ends all processes, because of an error.
+    `tell` sends the journal to the others before a pass over so many tokens. `share` takes the
+    tokens of a forward pass, and returns them as all processes get them. `fail` ends all processes,
+    because of an error.
     """
 
     def __init__(
         self,
         model: Any,
         journal: Journal,
-        tell: Callable[[], None],
+        tell: Callable[[int], None],
         share: Callable[[mx.array], mx.array],
         fail: Callable[[str], None],
     ):
@@ -53,7 +54,7 @@ class LeadingModel(TextModel):
         *layers, mirror = cache
         rows, width = tokens.shape
         self._journal.add(mirror.forward(rows, width))
-        self._tell()
+        self._tell(rows * width)
         shared = self._share(tokens.astype(mx.uint32))
         mx.async_eval(shared)  # type: ignore[no-untyped-call] # later layers alone need no tokens
         logits = super().__call__(shared, cache=layers, **extras)

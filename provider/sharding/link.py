@@ -24,7 +24,8 @@ class Link:
     """A connection to another process. `send` may be called from any thread.
 
     `take` is called with each frame that isn't empty, and `lost` with the reason once the other
-    process is lost, both on the link's own thread.
+    process is lost, both on the link's own thread. If `take` raises, what the other sends is of no
+    use, and it counts as lost.
     """
 
     def __init__(
@@ -82,6 +83,8 @@ class Link:
             self._end("it has been silent for too long")
         except (OSError, EOFError) as error:
             self._end(f"its connection is closed ({error})" if str(error) else "it has ended")
+        except Exception as error:  # noqa: BLE001 - without this thread, nobody would notice a loss
+            self._end(f"what it sends can't be used: {error}")
         finally:
             with suppress(OSError):
                 self._socket.close()

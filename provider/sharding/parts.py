@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,23 @@ from provider.interface import ModelLoadingError
 from provider.runtime.mlx import mx, on_cpu
 from provider.runtime.mlx_lm import load_config, sharded_load
 
-__all__ = ["load_part", "why_indivisible"]
+__all__ = ["load_part", "versions", "why_indivisible"]
 
+PACKAGES = ("mlx-gateway", "mlx", "mlx-lm")
 HALVES = (mx.float16, mx.bfloat16)
 HEADS = ("num_attention_heads", "num_key_value_heads")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that all processes of a model must have in common."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # the gateway runs from its folder
+        return "not installed"
 
 
 def load_part(path: Path, how: str, group: mx.distributed.Group) -> tuple[Any, dict[str, Any]]:

@@ -8,30 +8,47 @@ every run, the others at once, since a collective that waits for it would wait f
 
 from __future__ import annotations
 
+import faulthandler
 import hmac
 import json
 import logging
 import os
 import queue
 import secrets
+import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from provider.caches.operations import Journal, Operation, decode, encode
+from provider.caches.operations import Journal
 from provider.interface import GenerationError
 from provider.runtime.mlx import mx, smallest_limit
+from provider.sharding.frames import (
+    Do,
+    End,
+    Failed,
+    FromFirst,
+    Has,
+    Leave,
+    Load,
+    Unload,
+    difference,
+    encode,
+    from_first,
+    from_other,
+)
 from provider.sharding.link import BEAT_S, SILENCE_S, Link
+from provider.sharding.watchdog import PASS_S, Watchdog
 
 __all__ = ["FollowingRank", "LeadingRank", "NoRanksError", "Times", "join", "leader_address"]
 
 KEY_BYTES = 16
 INVITATION = 256  # bytes
-END = b"end"
 LOST = 1  # exit status
 
 log = logging.getLogger(__name__)
@@ -53,6 +70,7 @@ class Times:
     silence: float = SILENCE_S  # without a frame, after which a process is lost
     flush: float = 1.0  # for errors to reach clients before the process exits
     end: float = 10.0  # for a process to end after rank 0 has
+    a_pass: float = PASS_S  # for a forward pass, and more for its tokens
 
 
 USUAL = Times()
@@ -62,18 +80,21 @@ class LeadingRank:
     """The process of rank 0, with its links to the others.
 
     `on_lost` is called with an error when another process is lost, before this one exits; it must
-    end all runs.
+    end all runs. `on_leave` is called when another process was asked to end; it may stop this one.
     """
 
     def __init__(self, group: Group, room: int, exits: Exit = os._exit, *, times: Times = USUAL):
         self.group = group
         self.room = room  # bytes that the smallest process has for weights and KV caches
         self.journal = Journal()
+        self.watchdog = Watchdog(pass_s=times.a_pass)
         self.on_lost: Callable[[GenerationError], None] = lambda _error: None
+        self.on_leave: Callable[[], object] = lambda: None
         self._exit = exits
         self._times = times
         self._telling = threading.Lock()
         self._links: list[Link] = []
+        self._others: dict[int, dict[str, str]] = {}  # what the other processes have, by rank
         self._ended = threading.Event()
         self._failing = threading.Lock()
 
@@ -89,14 +110,33 @@ class LeadingRank:
         """Return the tokens of a forward pass as all processes get them."""
         return mx.distributed.all_sum(tokens, group=self.group)
 
-    def tell(self) -> None:
-        """Send to the other processes what the journal has."""
+    @property
+    def awaited(self) -> list[int]:
+        """The ranks that have not found the files of their parts yet."""
+        return [rank for rank in range(1, self.group.size()) if rank not in self._others]
+
+    def difference(self, facts: Mapping[str, str]) -> str:
+        """Return what another process has that this one has not, "" if all have the same."""
+        said = (difference(rank, theirs, facts) for rank, theirs in sorted(self._others.items()))
+        return next(filter(None, said), "")
+
+    def load(self) -> None:
+        """Let the others load their parts, in which this process must take part."""
+        self.watchdog.load()
+        self._send(Load())
+
+    def unload(self) -> None:
+        """Let the others free their parts; there is no forward pass before the next `load`."""
+        self._send(Unload())
+
+    def tell(self, tokens: int = 0) -> None:
+        """Send to the other processes what the journal has, before a pass over so many tokens."""
+        if tokens:
+            self.watchdog.begin(tokens)
         with self._telling:
             operations = self.journal.take()
             if operations:
-                frame = encode(operations)
-                for link in self._links:
-                    link.send(frame)
+                self._send(Do(operations))
 
     def fail(self, reason: str) -> None:
         """End all runs with an error, then the process; the others then end by themselves."""
@@ -113,19 +153,37 @@ class LeadingRank:
         """Let the other processes end; this one may go on without them. Idempotent."""
         if not self._ended.is_set():
             self._ended.set()
+            self._send(End())
             for link in self._links:
-                link.send(END)
                 link.close()
 
+    def _send(self, frame: FromFirst) -> None:
+        data = encode(frame)
+        for link in self._links:
+            link.send(data)
+
     def _told_by(self, rank: int) -> Callable[[bytes], None]:
-        return lambda said: self.fail(f"rank {rank} has failed: {said.decode(errors='replace')}")
+        def take(frame: bytes) -> None:
+            match from_other(frame):
+                case Has(facts):
+                    self._others[rank] = facts
+                case Leave():
+                    log.info("rank %d was asked to end", rank)
+                    self.on_leave()
+                case Failed(reason):
+                    self.fail(f"rank {rank} has failed: {reason}")
+
+        return take
 
     def _lost(self, rank: int) -> Callable[[str], None]:
         return lambda reason: self.fail(f"rank {rank} is lost: {reason}")
 
     def _tell_at_leisure(self) -> None:
-        """Let caches be freed elsewhere that were freed here, while there is no forward pass."""
+        """Watch the passes; let caches be freed elsewhere that were freed here without a pass."""
         while not self._ended.wait(self._times.beat):
+            if seconds := self.watchdog.overdue():
+                self.fail(f"a forward pass has not ended for {seconds:.0f} s")
+                return
             self.tell()
 
 
@@ -143,7 +201,7 @@ class FollowingRank:
         self.group = group
         self._exit = exits
         self._times = times
-        self._announced: queue.SimpleQueue[list[Operation] | None] = queue.SimpleQueue()
+        self._told: queue.SimpleQueue[Load | Unload | Do | None] = queue.SimpleQueue()
         self._link = _link(connected, self._take, self._lost, times)
         self._link.start()
 
@@ -156,22 +214,31 @@ class FollowingRank:
         """Return the first process's tokens for the next forward pass; those given are all 0."""
         return mx.distributed.all_sum(tokens, group=self.group)
 
-    def announced(self) -> Iterator[list[Operation]]:
-        """Yield what the first process announces, until it ends."""
-        while (operations := self._announced.get()) is not None:
-            yield operations
+    def has(self, facts: Mapping[str, str]) -> None:
+        """Tell the first process that this one can load its part, and what it has."""
+        self._link.send(encode(Has(dict(facts))))
+
+    def told(self) -> Iterator[Load | Unload | Do]:
+        """Yield what the first process tells this one to do, until it ends."""
+        while (told := self._told.get()) is not None:
+            yield told
+
+    def leave(self) -> None:
+        """Ask the first process to end all in order."""
+        self._link.send(encode(Leave()))
 
     def failed(self, reason: str) -> None:
         """Tell the first process why this one ends."""
-        self._link.send(reason.encode())
+        self._link.send(encode(Failed(reason)))
         self._link.close()
 
     def _take(self, frame: bytes) -> None:
-        if frame != END:
-            self._announced.put(decode(frame))
+        told = from_first(frame)
+        if not isinstance(told, End):
+            self._told.put(told)
             return
         self._link.close()
-        self._announced.put(None)
+        self._told.put(None)
         # The process may be waiting in a collective that the first one takes no part in any more.
         ending = threading.Timer(self._times.end, self._exit, (0,))
         ending.daemon = True
@@ -191,32 +258,49 @@ def _link(
     return Link(connected, take, lost, beat_s=times.beat, silence_s=times.silence)
 
 
-def join(environ: Mapping[str, str] = os.environ) -> LeadingRank | FollowingRank:
+def join(
+    environ: Mapping[str, str] = os.environ, times: Times = USUAL
+) -> LeadingRank | FollowingRank:
     """Connect this process to the others that `mlx.launch` has started.
 
     Raises NoRanksError if it has not, or the others can't be reached.
     """
-    try:
-        group = mx.distributed.init(strict=True)
-    except RuntimeError as error:
-        raise NoRanksError(str(error)) from error
-    if group.size() == 1:
-        raise NoRanksError("there is only one process")
-    late = threading.Timer(USUAL.meeting, _give_up)
+    late = threading.Timer(times.meeting, _give_up, (times.meeting,))
     late.daemon = True
     late.start()
     try:
+        with _bounded(times.meeting):
+            group = mx.distributed.init(strict=True)
+        if group.size() == 1:
+            raise NoRanksError("there is only one process")
         rooms = mx.distributed.all_gather(mx.array([smallest_limit().room / 2**20]), group=group)
         room = int(min(rooms.tolist())) << 20  # type: ignore[type-var, arg-type]
         if group.rank() == 0:
-            leader = LeadingRank(group, room)
-            leader.start(_invite(group, leader_address(environ)))
+            leader = LeadingRank(group, room, times=times)
+            leader.start(_invite(group, leader_address(environ), times.meeting))
             return leader
-        return FollowingRank(group, _accept_invitation(group))
+        return FollowingRank(group, _accept_invitation(group, times.meeting), times=times)
     except (OSError, RuntimeError, ValueError) as error:
         raise NoRanksError(str(error)) from error
     finally:
         late.cancel()
+
+
+@contextmanager
+def _bounded(seconds: float) -> Iterator[None]:
+    """Let the block be interrupted by Ctrl-C and after so many seconds, although it has the GIL.
+
+    No Python code runs while mlx waits for the other processes to connect.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL) if main else None
+    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        if main:
+            signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
 def leader_address(environ: Mapping[str, str]) -> str:
@@ -229,17 +313,17 @@ def leader_address(environ: Mapping[str, str]) -> str:
     return environ.get("NCCL_HOST_IP") or socket.gethostname()
 
 
-def _give_up() -> None:
-    log.critical("the processes of this model have not found one another in %d s", USUAL.meeting)
+def _give_up(seconds: float) -> None:
+    log.critical("the processes of this model have not found one another in %d s", seconds)
     os._exit(LOST)
 
 
-def _invite(group: Group, host: str) -> dict[int, socket.socket]:
+def _invite(group: Group, host: str, seconds: float) -> dict[int, socket.socket]:
     """Tell the others where rank 0 listens, with a secret, and return their connections by rank."""
     key = secrets.token_bytes(KEY_BYTES)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as listener:
-        listener.settimeout(USUAL.meeting)
+        listener.settimeout(seconds)
         invitation = json.dumps([host, listener.getsockname()[1], key.hex()]).encode()
         _spread(group, invitation)
         found: dict[int, socket.socket] = {}
@@ -263,9 +347,9 @@ def _rank_of(connected: socket.socket, key: bytes) -> int | None:
     return None
 
 
-def _accept_invitation(group: Group) -> socket.socket:
+def _accept_invitation(group: Group, seconds: float) -> socket.socket:
     host, port, key = json.loads(_spread(group, b""))
-    connected = socket.create_connection((host, port), timeout=USUAL.meeting)
+    connected = socket.create_connection((host, port), timeout=seconds)
     connected.sendall(bytes.fromhex(key) + int(group.rank()).to_bytes(4, "big"))
     return connected
 

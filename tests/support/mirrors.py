@@ -20,9 +20,9 @@ class Mirrors:
         self.leading = LeadingModel(
             model, self.journal, self.tell, self._shared, self.failures.append
         )
-        self.following = FollowingModel(model, lambda _tokens: self.tokens.popleft())
+        self.following = FollowingModel(lambda _tokens: self.tokens.popleft(), model)
 
-    def tell(self):
+    def tell(self, _tokens=0):
         self.frames.append(encode(self.journal.take()))
 
     def _shared(self, tokens):

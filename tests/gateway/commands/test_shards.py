@@ -1,18 +1,23 @@
 """What a command does that is one of several ranks, and what it says when it is not."""
 
-import logging
 import os
+import pty
+import queue
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from gateway.commands.failure import ExitStatus, Failure
-from gateway.commands.shards import follow, join_ranks
+from gateway.commands.shards import attend, follow, join_ranks
 from gateway.configuration.sources import Value
 from provider.interface import ModelLoadingError
 from provider.models import sharded
 from provider.sharding.ranks import FollowingRank
+from tests.support.timeouts import TIMEOUT
+
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def values(shard, *, replica=(), model=("embedded",)):
@@ -22,13 +27,16 @@ def values(shard, *, replica=(), model=("embedded",)):
 
 @pytest.fixture
 def rank():
-    """A rank that has no link, and whose model is never loaded."""
-    return object.__new__(FollowingRank)
+    """A rank that has no link, and whose model is never loaded; it notes that it leaves."""
+    rank = object.__new__(FollowingRank)
+    rank.left = []
+    rank.leave = lambda: rank.left.append("leave")
+    return rank
 
 
 @pytest.fixture(autouse=True)
 def _handlers():
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    kept = {number: signal.getsignal(number) for number in HANDLED}
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
@@ -71,11 +79,52 @@ def test_another_rank_whose_part_can_not_be_loaded_says_why(monkeypatch, rank):
     assert told.value.status is ExitStatus.NO_MODEL
 
 
-def test_the_first_signal_leaves_another_rank_to_the_first(monkeypatch, rank, caplog):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_asks_rank_0_to_end_all(monkeypatch, rank, number):
     def signalled(*_):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     monkeypatch.setattr(sharded, "follow", signalled)
-    with caplog.at_level(logging.INFO):
-        assert follow(rank, values("tensor")) is ExitStatus.OK
-    assert "ends when rank 0 does" in caplog.text
+    assert follow(rank, values("tensor")) is ExitStatus.OK
+    assert rank.left == ["leave"]
+
+
+def test_another_rank_does_not_end_with_its_terminal(monkeypatch, rank):
+    monkeypatch.setattr(sharded, "follow", lambda *_: os.kill(os.getpid(), signal.SIGHUP))
+    assert follow(rank, values("tensor")) is ExitStatus.OK
+    assert rank.left == []
+
+
+def attended(standard_input):
+    """Attend to a launcher at a file descriptor; return the rank, the stops, and the thread."""
+    rank, stops = SimpleNamespace(), queue.SimpleQueue()
+    thread = attend(rank, lambda: stops.put("stop"), standard_input, 0.001)
+    return rank, stops, thread
+
+
+def test_rank_0_stops_when_the_launcher_is_gone():
+    ours, launchers = os.pipe()
+    os.write(launchers, b"what a user types is not read")
+    _, stops, thread = attended(ours)
+    os.close(launchers)
+    assert stops.get(timeout=TIMEOUT) == "stop"
+    thread.join(TIMEOUT)
+    os.close(ours)
+
+
+def test_rank_0_stops_when_its_terminal_is_gone():
+    launchers, ours = pty.openpty()
+    _, stops, thread = attended(ours)
+    os.close(launchers)
+    assert stops.get(timeout=TIMEOUT) == "stop"
+    thread.join(TIMEOUT)
+    os.close(ours)
+
+
+def test_rank_0_stops_when_another_leaves_and_needs_no_launcher():
+    with Path(os.devnull).open() as nothing:
+        rank, stops, thread = attended(nothing.fileno())
+    assert thread is None
+    assert attended(-1)[2] is None
+    rank.on_leave()
+    assert stops.get(timeout=TIMEOUT) == "stop"

@@ -23,7 +23,7 @@ def test_it_reads_the_tokens_that_the_first_process_shares(model):
         assert not mx.any(tokens).item()
         return mx.array(given[len(asked) - 1], mx.uint32)
 
-    following = FollowingModel(model, share)
+    following = FollowingModel(share, model)
     following.follow([[Make(1)], [Forward(1, 1, 3, [], []), Forward(1, 1, 1, [], [])]])
     layers = following.caches.layers(1)
     assert asked == [(1, 3), (1, 1)]
@@ -31,11 +31,11 @@ def test_it_reads_the_tokens_that_the_first_process_shares(model):
 
 
 def test_it_ends_with_what_is_announced(model):
-    following = FollowingModel(model, lambda tokens: tokens)
+    following = FollowingModel(lambda tokens: tokens, model)
     following.follow(iter([[Make(1)], [Copy(1, 2)]]))
     assert len(following.caches) == 2
 
 
 def test_it_fails_with_what_can_not_be_done(model):
     with pytest.raises(KeyError):
-        FollowingModel(model, lambda tokens: tokens).follow([[Copy(7, 8)]])
+        FollowingModel(lambda tokens: tokens, model).follow([[Copy(7, 8)]])

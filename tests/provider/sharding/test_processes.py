@@ -58,6 +58,7 @@ class Ranks:
                     subprocess.Popen(
                         [*command, *arguments],
                         env=environment,
+                        stdin=subprocess.DEVNULL,
                         stdout=subprocess.PIPE,
                         stderr=errors,
                         text=True,
