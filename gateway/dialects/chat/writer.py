@@ -49,7 +49,7 @@ class Writer:
         self._model = event.model
         yield self._chunk("start", messageId=self._message_id)
         for chunk in self._before:
-            yield self._chunk(**chunk)
+            yield self._numbered(chunk)
         yield self._chunk("start-step")
 
     def wait(self, event: Queued | Loading | Progress) -> Message:
@@ -112,9 +112,11 @@ class Writer:
             self._open = None
 
     def _chunk(self, type: str, **fields: Any) -> Message:  # noqa: A002 - its name on the wire
+        return self._numbered({"type": type, **fields})
+
+    def _numbered(self, chunk: dict[str, Any]) -> Message:
         number = self._number
         self._number += 1
-        chunk = {"type": type, **fields}
         return frame_of(
             {"type": "chunk", "requestId": self._request_id, "sequence": number, "chunk": chunk}
         )

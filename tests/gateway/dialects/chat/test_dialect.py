@@ -470,6 +470,18 @@ async def test_a_message_that_went_on_is_told_again_as_a_whole():
     ]
 
 
+async def test_a_part_that_is_told_again_may_have_fields_of_any_name():
+    odd = {"type": "data-x", "data": 1, "self": 2, "fields": 3, "chunk": 4}
+    turns = [
+        user("hi"),
+        {"id": "m1", "role": "assistant", "parts": [{"type": "text", "text": "x"}, odd]},
+    ]
+    async with running(scripted(Say("so"))) as gateway, chatting(gateway) as client:
+        await client.answer(turns)
+        await client.resume()
+        assert odd in chunks(await client.until_end())
+
+
 async def test_a_message_of_very_many_parts_does_not_go_on():
     parts = [{"type": "text", "text": "x"}] * (MAX_CONTINUED + 1)
     turns = [user("hi"), {"id": "m1", "role": "assistant", "parts": parts}]
