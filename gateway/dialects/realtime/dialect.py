@@ -204,6 +204,8 @@ class RealtimeDialect(Dialect):
 
     def _create(self, response: Any, own: str | None, size: int) -> Sequence[Request]:
         turn = self._turn(response, own)
+        if turn.in_conversation:
+            self._items.check_room()
         active = self._active() if turn.in_conversation else None
         if active is None and len(self._running) < self._most:
             self._count(turn, size)

@@ -2,8 +2,8 @@
 
 Rule 1: an item is checked when it comes, so that what can't be shown to a model is never kept.
 Rule 2: what the conversations of all connections hold is bounded, and so is each client's part, and
-the number of parts of a conversation. An item of a client is refused beyond that; one that a model
-writes is kept.
+the number of parts of a conversation. An item of a client is refused beyond that, and so is a
+response; what one that runs still writes is kept.
 """
 
 from __future__ import annotations
@@ -95,16 +95,20 @@ class Items:
         Returns the id of the item before it. Raises Refused.
         """
         size = _size(item)
-        if self._parts + _parts(item) > MAX_PARTS:
-            raise overloaded("this conversation has too many items, or parts of them; delete some")
-        if not self._kept.fits(self._client, size):
-            raise overloaded("the conversations here hold too much; delete items")
+        self.check_room(_parts(item), size)
         place = len(self._order)
         if after == ROOT:
             place = 0
         elif after is not None:
             place = self._order.index(self.find(after, "previous_item_id")["id"]) + 1
         return self._put(place, item, size)
+
+    def check_room(self, parts: int = 1, size: int = ITEM_BYTES) -> None:
+        """Raise Refused if there is no room for so many parts, or for so many bytes."""
+        if self._parts + parts > MAX_PARTS:
+            raise overloaded("this conversation has too many items, or parts of them; delete some")
+        if not self._kept.fits(self._client, size):
+            raise overloaded("the conversations here hold too much; delete items")
 
     def find(self, own: Any, param: str) -> Item:
         """Return an item by its id. Raises Refused."""
@@ -115,12 +119,17 @@ class Items:
         return found
 
     def remove(self, own: Any) -> None:
-        """Remove an item. Raises Refused if there is none."""
-        item = self.find(own, "item_id")
-        self._order.remove(item["id"])
-        del self._by_id[item["id"]]
-        self._kept.need(self._client, -self._sizes.pop(item["id"]))
-        self._count(item, -1)
+        """Remove an item, and the reasoning that led to it. Raises Refused if there is none."""
+        place = self._order.index(self.find(own, "item_id")["id"])
+        self._take(place)
+        while place and self._by_id[self._order[place - 1]]["type"] == "reasoning":
+            place -= 1
+            self._take(place)
+
+    def _take(self, place: int) -> None:
+        own = self._order.pop(place)
+        self._count(self._by_id.pop(own), -1)
+        self._kept.need(self._client, -self._sizes.pop(own))
 
     # Items of the model.
 

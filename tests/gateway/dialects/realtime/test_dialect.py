@@ -310,6 +310,22 @@ async def test_what_runs_and_what_is_said_is_counted_until_it_ends():
             await client.add(user("x" * 20_000))
 
 
+async def test_a_conversation_that_holds_too_much_takes_no_more_answers():
+    provider = scripted(Say("x" * 5000))
+    async with running(provider, response_bytes=9000) as gateway, realtime(gateway) as client:
+        await client.add(user("hi"))
+        await client.send("response.create")
+        end = (await client.until("response.done"))[-1]["response"]
+        error = await client.refused("response.create")
+        assert error["code"] == "server_is_overloaded"
+        beside = {"conversation": "none", "input": [user("hi")]}
+        await client.send("response.create", response=beside)
+        await client.until("response.done")
+        await client.send("conversation.item.delete", item_id=end["output"][0]["id"])
+        await client.send("response.create")
+        assert (await client.until("response.done"))[-1]["response"]["status"] == "completed"
+
+
 async def test_a_client_that_does_not_read_what_it_asks_to_see_is_not_read():
     async with running(scripted(), kernel_buffer_bytes=1024) as gateway:
         async with realtime(gateway, max_queue=1, close_timeout=0.1) as client:
@@ -327,10 +343,10 @@ async def test_a_client_that_does_not_read_what_it_asks_to_see_is_not_read():
 
 
 async def test_sessions_are_counted_with_the_conversations():
-    long, kept = "x" * 30_000, None
+    long = "x" * 30_000
     async with running(scripted(), response_bytes=100_000) as gateway:
         async with realtime(gateway) as client, realtime(gateway) as other:
-            (kept, _) = {one._dialect._kept for one in gateway._connections} | {None}
+            (kept,) = {one._dialect._kept for one in gateway._connections}
             assert (await client.set(instructions=long))["instructions"] == long
             assert 30_000 < kept.held < 31_000
             error = await other.refused("session.update", session={"instructions": long})

@@ -120,6 +120,8 @@ def test_so_many_items_and_parts_has_a_conversation_at_most():
         with pytest.raises(Refused, match="too many items"):
             items.insert(items.read(refused, "item"), None)
     items.append({"id": "m", "type": "message", "content": many})  # the model's own
+    with pytest.raises(Refused, match="too many items"):
+        items.check_room()
     items.replace({"id": "m", "type": "message", "content": []})
     items.remove("many")
     items.insert(items.read(user("x", content=many[:-5]), "item"), None)
@@ -150,3 +152,15 @@ def test_reasoning_is_not_shown_to_the_client():
         with pytest.raises(Refused) as refused:
             items.find(own, "item_id")
         assert refused.value.error.param == "item_id"
+
+
+def test_the_reasoning_of_an_item_that_is_deleted_goes_with_it():
+    kept = KeptBytes(1 << 20)
+    items = conversation(user("a", id="a"), kept=kept)
+    held = kept.held
+    for own, kind in (("r", "reasoning"), ("s", "reasoning"), ("m", "message"), ("c", "message")):
+        items.append({"id": own, "type": kind})
+    items.remove("c")
+    assert ids(items) == ["a", "r", "s", "m"]
+    items.remove("m")
+    assert (ids(items), kept.held) == (["a"], held)
