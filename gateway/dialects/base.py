@@ -18,6 +18,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from gateway.dialects.kept_bytes import KeptBytes
+from gateway.protocol.codes import ErrorCode
 from gateway.protocol.events import Event, Request
 from gateway.protocol.frames import Ready
 
@@ -130,7 +131,8 @@ class Route:
     connections. `secret_in` returns the token among the subprotocols that a client offers, "" if it
     can't be decoded, None if there is none. By default it finds none. Where `says_hello` is false,
     the language has no `hello`, and a client without a token in the handshake is refused there.
-    `hint` answers a plain GET of the path.
+    `hint` answers a plain GET of the path. `turn_away` makes the messages for a client that is not
+    let in, by an error's code and its reason; the close frame after them has the reason too.
     """
 
     path: str
@@ -139,3 +141,4 @@ class Route:
     secret_in: Callable[[Iterable[str]], str | None] = lambda offered: None
     says_hello: bool = True
     hint: str = "this path is for WebSocket clients"
+    turn_away: Callable[[ErrorCode, str], Sequence[Message]] = lambda code, reason: ()

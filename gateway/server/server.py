@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 
 from websockets.asyncio.server import Server, ServerConnection, serve, unix_serve
 from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from gateway import __version__
@@ -33,7 +34,7 @@ from gateway.configuration.settings import Settings
 from gateway.dialects.base import Dialect, FrameLimits, Opening, Route, RouteLimits
 from gateway.dialects.kept_bytes import KeptBytes
 from gateway.dialects.routes import ROUTES
-from gateway.protocol.codes import CloseCode
+from gateway.protocol.codes import CloseCode, ErrorCode
 from gateway.protocol.frames import Ready
 from gateway.server.accepting import Door, Guests, deepen, stop_accepting
 from gateway.server.byte_budget import ByteBudget
@@ -68,6 +69,12 @@ log = logging.getLogger(__name__)
 GUARDED = frozenset(
     {"/v1/models", "/metrics"}
 )  # plain answers that say something about what is served
+TURNED_AWAY = {
+    CloseCode.FORBIDDEN: ErrorCode.FORBIDDEN,
+    CloseCode.NOT_AUTHENTICATED: ErrorCode.UNAUTHORIZED,
+    CloseCode.TOO_MANY: ErrorCode.RATE_LIMITED,
+    CloseCode.OVERLOADED: ErrorCode.OVERLOADED,
+}
 TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}  # constants that the socket module lacks
 
 
@@ -239,19 +246,18 @@ class Gateway:
         assert client.request is not None
         foreign = self._handshake.foreign_origin(client.request)
         if foreign is not None:
-            self._refused(CloseCode.FORBIDDEN)
-            await client.close(CloseCode.FORBIDDEN, self._handshake.refuse_origin(foreign))
+            reason = self._handshake.refuse_origin(foreign)
+            await self._turn_away(client, CloseCode.FORBIDDEN, reason)
             return
         secret = self._routing.secret(client.request)
         if self._handshake.is_wrong(secret):
-            self._refused(CloseCode.NOT_AUTHENTICATED)
-            await client.close(CloseCode.NOT_AUTHENTICATED, "the token is wrong or has expired")
+            reason = "the token is wrong or has expired"
+            await self._turn_away(client, CloseCode.NOT_AUTHENTICATED, reason)
             return
         address = self._handshake.address(client.request, _peer(client))
         full = self._handshake.enter(address)
         if full is not None:
-            self._refused(full)
-            await client.close(full, "too many connections")
+            await self._turn_away(client, full, "too many connections")
             return
         try:
             await self._serve(client, address, secret)
@@ -266,6 +272,15 @@ class Gateway:
 
     def _refused(self, code: int) -> None:
         self._generations.metrics.refused[str(int(code))] += 1
+
+    async def _turn_away(self, client: ServerConnection, code: CloseCode, reason: str) -> None:
+        """Close a connection that is not let in, after what its language says of that."""
+        self._refused(code)
+        route = self._routing.find(client.request) if client.request is not None else None
+        with suppress(ConnectionClosed):
+            for message in route.turn_away(TURNED_AWAY[code], reason) if route is not None else ():
+                await client.send(message.data, text=message.text)
+        await client.close(code, reason)
 
     async def _serve(self, client: MeteredConnection, address: str, secret: str | None) -> None:
         self._bound_kernel_buffer(client)
@@ -323,8 +338,8 @@ class Gateway:
             finally:
                 self._handshake.leave_with(token)
         else:
-            self._refused(CloseCode.TOO_MANY)
-            await client.close(CloseCode.TOO_MANY, "too many connections with this token")
+            reason = "too many connections with this token"
+            await self._turn_away(client, CloseCode.TOO_MANY, reason)
 
     def _ready(self, connection: str) -> Ready:
         settings = self.settings

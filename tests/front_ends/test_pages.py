@@ -17,9 +17,8 @@ LAZY = ("next", "ai-sdk", "tanstack", "assistant-ui", "ai-sdk-alone", "tanstack-
 APPS = ("plain", "react", "vue", "svelte", "worker", *LAZY)
 FIREFOX = [("firefox", "plain"), ("firefox", "react")]
 IN_BROWSERS = [*(("chromium", app) for app in APPS), *FIREFOX]
-# The AI SDK's own transport ends an answer with its connection; TanStack's hides why it was closed.
+# The AI SDK's own transport ends an answer with its connection.
 GOING_ON = [one for one in IN_BROWSERS if one[1] != "ai-sdk-alone"]
-EXPLAINING = [one for one in IN_BROWSERS if one[1] != "tanstack-alone"]
 RESUMING = ("plain", "react", "ai-sdk", "assistant-ui", "ai-sdk-alone", "tanstack-alone")
 KEPT = [("chromium", app) for app in RESUMING]
 SOURCES = {
@@ -112,7 +111,7 @@ async def test_an_answer_goes_on_after_a_reload(browser_name, app, url_of, open_
         assert len(served.provider.requests) == 1
 
 
-@pytest.mark.parametrize(("browser_name", "app"), EXPLAINING)
+@pytest.mark.parametrize(("browser_name", "app"), IN_BROWSERS)
 async def test_a_page_of_a_refused_origin_shows_the_reason(browser_name, app, url_of, open_page):
     async with scripted(dev=False) as served:
         page = await open_page(await url_of(app), served.gateway.url, browser_name)

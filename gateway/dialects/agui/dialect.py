@@ -10,6 +10,7 @@ Source: DIALECTS.md, section "AG-UI".
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ PATH = "/v1/agui"
 SUBPROTOCOL = "ag-ui.v1"
 MAX_ID = 256  # characters of a run's id and of a thread's
 MAX_WAITING = 8  # runs of a connection that wait for the one before them
+NUMBER = re.compile(r"[0-9]{1,18}")  # of an event, in its offset
 READ_ALL, NOTHING_KEPT = 1000, 1008  # codes with which a connection is closed that only reads
 UNKNOWN = "the run is not kept"
 WITHOUT_PLACE = "models here are not shown it; put it into the messages"
@@ -99,7 +101,10 @@ class AguiDialect(ResumingDialect[RunStream]):
         ids = RunIds(_id(fields, "threadId"), _id(fields, "runId"), new_id("msg"))
         stream = _stream(fields, ids)
         stopped = self._stop_earlier(ids.run)
-        self._hold(stream, size)
+        try:
+            self._hold(stream, size)
+        except Refused as refused:
+            return [*stopped, self._say(str(refused), refused.code, ids.run)]
         return [*stopped, *self._begin_next()]
 
     def _stop_earlier(self, run_id: str) -> Sequence[Request]:
@@ -272,7 +277,7 @@ def _number(offset: str, generation: str) -> int | None:
     own, _, number = offset.rpartition(".")
     if offset == "-1":
         return -1
-    return int(number) if own == generation and number.isascii() and number.isdigit() else None
+    return int(number) if own == generation and NUMBER.fullmatch(number) else None
 
 
 def _error(message: str, code: ErrorCode, run_id: Any) -> dict[str, Any]:
@@ -290,6 +295,11 @@ def _of_no_run(event: Event) -> Sequence[Message]:
     return [bare(_error(event.message, event.code, None))]
 
 
+def _turn_away(code: ErrorCode, reason: str) -> Sequence[Message]:
+    """Return the error for a client that is not let in, whose own socket hides a close frame's."""
+    return [bare(_error(reason, code, None))]
+
+
 def _prepare(limits: RouteLimits) -> Callable[[Opening], AguiDialect]:
     kept = KeptRuns()
     return lambda opening: AguiDialect(opening, limits, kept)
@@ -302,4 +312,5 @@ ROUTE = Route(
     secret_in=native.secret_in,
     says_hello=False,
     hint="this path is for WebSocket clients that speak AG-UI, TanStack AI's webSocket()",
+    turn_away=_turn_away,
 )

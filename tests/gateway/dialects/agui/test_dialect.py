@@ -8,8 +8,11 @@ import json
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from gateway.dialects.agui.dialect import ROUTE
+from gateway.dialects.base import Opening, RouteLimits
 from gateway.protocol.codes import CloseCode
-from gateway.protocol.frames import Generate
+from gateway.protocol.frames import Cancel, Generate, Pong
+from gateway.server.byte_budget import ByteBudget
 from gateway.server.tokens import Token, Tokens
 from provider import MLXProvider
 from provider.scripted import Gate, Pause, Queue, Reason, Say, ScriptedProvider
@@ -17,6 +20,8 @@ from tests.gateway.dialects.agui.clients import kinds, running_agui, text_of, us
 from tests.support.servers import close_code, eventually, get, running, wired
 
 TOKENS = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
+SHOWN = base64.urlsafe_b64encode(b"sesame").decode().rstrip("=")
+PAGE = {"subprotocols": ["ag-ui.v1", f"mlx-gateway.bearer.{SHOWN}"]}
 STORY = "Tell me a story about a fox"
 TEXT = ["TEXT_MESSAGE_START", "TEXT_MESSAGE_CONTENT", "TEXT_MESSAGE_END"]
 THOUGHTS = [
@@ -180,10 +185,8 @@ async def test_a_frame_that_holds_too_much_is_an_error():
 
 
 async def test_a_token_is_shown_in_the_handshake_or_as_a_subprotocol():
-    encoded = base64.urlsafe_b64encode(b"sesame").decode().rstrip("=")
-    offered = ["ag-ui.v1", f"mlx-gateway.bearer.{encoded}"]
     async with running(scripted(Say("x")), TOKENS) as gateway:
-        async with running_agui(gateway, subprotocols=offered) as client:
+        async with running_agui(gateway, **PAGE) as client:
             assert client.socket.subprotocol == "ag-ui.v1"
             assert text_of(await client.answer("hi")) == "x"
         with pytest.raises(InvalidStatus, match="401"):
@@ -225,6 +228,36 @@ async def test_a_run_that_is_sent_again_stops_the_earlier_one():
         assert gateway._generations.metrics.ended["cancelled"] == 2
 
 
+def test_a_run_that_is_sent_again_and_refused_stops_the_earlier_one_too():
+    budget = ByteBudget(1000, 1.0)
+    dialect = ROUTE.prepare(RouteLimits())(Opening(client="c", waiting=budget))
+
+    def send(run, text):
+        fields = {"threadId": "t", "runId": run, "messages": [user(text)]}
+        return dialect.decode(json.dumps(fields))
+
+    (again,) = send("again", "a")
+    assert [*send("next", "b"), *send("last", "c")] == []
+    stop, begun, refused = send("again", "x" * 1000)
+    assert (stop, begun.messages[0]["content"]) == (Cancel(id=again.id), "b")
+    (error,) = dialect.encode(Pong(nonce=refused.nonce))
+    assert json.loads(error.data)["code"] == "overloaded"
+
+
+@pytest.mark.parametrize("query", ["", "?runId=r&offset=-1"])
+async def test_a_page_that_is_not_let_in_is_told_by_an_event(query):
+    async with running(scripted(), TOKENS, max_connections_per_token=1) as gateway:
+        async with running_agui(gateway, query, origin="http://evil.example") as client:
+            event = await client.receive()
+            assert (event["type"], event["code"]) == ("RUN_ERROR", "forbidden")
+            assert "start the gateway with `--origins" in event["message"]
+            assert await close_code(client.socket) == CloseCode.FORBIDDEN
+        async with running_agui(gateway, **PAGE), running_agui(gateway, query, **PAGE) as client:
+            event = await client.receive()
+            assert (event["type"], event["code"]) == ("RUN_ERROR", "rate_limited")
+            assert await close_code(client.socket) == CloseCode.TOO_MANY
+
+
 # Resuming. ---------------------------------------------------------------------------------------
 
 
@@ -260,7 +293,8 @@ async def test_an_offset_of_another_run_is_refused():
         async with running_agui(gateway) as client:
             await client.ask("hi")
             await client.until_text()
-            for offset in ("msg-other.1", "x", f"{client.offsets[-1]}x"):
+            newest = client.offsets[-1]
+            for offset in ("msg-other.1", "x", f"{newest}x", f"{newest}{'9' * 5000}"):
                 async with running_agui(gateway, f"?runId=r0&offset={offset}") as reader:
                     assert (await reader.receive())["code"] == "not_resumable"
 
