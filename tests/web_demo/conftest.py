@@ -18,6 +18,13 @@ from tests.support.timeouts import TIMEOUT
 TIMEOUT_MS = 20_000
 ANSWER = ".assistant .text"
 FIGURES = ".assistant .figures"
+# Keeps what the page says to screen readers.
+LISTEN = """() => {
+    globalThis.heard = [];
+    const region = document.querySelector("#spoken");
+    new MutationObserver(() => region.textContent && heard.push(region.textContent))
+        .observe(region, { childList: true, characterData: true, subtree: true });
+}"""
 NODE = Path(sys.executable).with_name("node")
 wants_node = pytest.mark.skipif(not NODE.exists(), reason="no Node: `make lint` fetches it")
 

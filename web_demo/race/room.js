@@ -2,6 +2,7 @@
 /** The room in which one prompt is answered several times at once, each time with other settings. */
 
 import { find, make } from "../shell/dom.js";
+import { say as speak } from "../shell/speaker.js";
 import { titleOf } from "../store/tree.js";
 import { onlyIn } from "./differences.js";
 import { createLane, USUAL } from "./lane.js";
@@ -141,6 +142,7 @@ export async function open(root, app) {
     asked = parts.input.value.trim() || EXAMPLE;
     parts.input.value = asked;
     parts.undo.replaceChildren();
+    speak(`${lanes.length} lanes are answering.`);
     for (const lane of lanes) {
       const messages = [{ role: /** @type {const} */ ("user"), content: asked }];
       lane.follow(client.generate({ messages, max_tokens: MAX_TOKENS, ...lane.options() }));
@@ -181,7 +183,7 @@ export async function open(root, app) {
   }
 
   function say() {
-    const same = lanes.filter(({ said }) => said && said === lanes[0].said).length;
+    const same = lanes.filter(({ said, state }) => said && state !== "failed" && said === lanes[0].said).length;
     const fastest = lanes.filter(({ state }) => state === "done").sort((one, other) => one.times().end - other.times().end)[0];
     const alike = same > 1 ? `${same === lanes.length ? "All" : same} lanes say the same. ` : "";
     const news = `${alike}${fastest ? `Lane ${fastest.name} ended first.` : ""}`;

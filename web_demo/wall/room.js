@@ -5,6 +5,7 @@ import { createCurve } from "../shell/curve.js";
 import { find, make } from "../shell/dom.js";
 import { createRate } from "../shell/rate.js";
 import { cutSocket } from "../shell/socket.js";
+import { say } from "../shell/speaker.js";
 import { createDrag } from "./drag.js";
 import { createGrid } from "./grid.js";
 import { storyOf } from "./stories.js";
@@ -45,6 +46,7 @@ export async function open(root, app) {
   let wereLive = [];
   let fair = 0; // tokens a second of a story before a reader was slow
   let regroup = true;
+  let runs = false; // whether one was live since all had ended
   const live = () => tiles.filter(({ state }) => LIVE.has(state));
   const size = () => Number(find("[name=wall-size]:checked", root).value);
 
@@ -121,8 +123,18 @@ export async function open(root, app) {
 
   /** Nothing is written any more. */
   function rest() {
+    const now = performance.now();
     frames.pause();
-    showFigures(performance.now());
+    showFigures(now);
+    if (tokens.rate(now)) setTimeout(request, FIGURES_MS); // until none have come for a while
+    if (runs && !parts.endless.checked) sayEnd();
+    runs = false;
+  }
+
+  /** Say to who does not see the tiles how they ended. */
+  function sayEnd() {
+    const ends = ENDS.map((state) => [tiles.filter((tile) => tile.state === state).length, state]);
+    say(`All have ended: ${ends.filter(([count]) => count).map(([count, state]) => `${count} ${state}`).join(", ")}.`);
   }
 
   /** @param {number} now */
@@ -191,11 +203,13 @@ export async function open(root, app) {
   /** @param {Tile} tile @param {number} index */
   async function begin(tile, index) {
     const { prompt } = storyOf(index, parts.prompt.value.trim());
+    runs = true;
     const models = find("#models");
     const model = models.hidden ? {} : { model: models.value };
     const run = client.generate({ messages: [{ role: "user", content: prompt }], max_tokens: MAX_TOKENS, window: WINDOW, ...model });
     const again = await tile.follow(run);
     if (!tiles.includes(tile)) return;
+    if (tile.wrong && !again) parts.news.textContent = `Failed: ${tile.wrong}`;
     if (again) {
       askedAgain += 1;
       begin(tile, index);
@@ -264,7 +278,7 @@ export async function open(root, app) {
 const GROUPS = [
   { word: "writing", states: ["writing"] },
   { word: "reading", states: ["reading", "loading"] },
-  { word: "for a slow reader", states: ["slow"] },
+  { word: "read slowly", states: ["slow"] },
   { word: "queued", states: ["queued"] },
   { word: "without a connection", states: ["cut"] },
   { word: "done", states: ["done"] },
@@ -272,6 +286,9 @@ const GROUPS = [
   { word: "failed", states: ["failed"] },
   { word: "ready", states: ["idle"] },
 ];
+
+/** How a story ends. */
+const ENDS = ["done", "stopped", "failed"];
 
 /** Return the median, 0 of none. @param {number[]} numbers */
 const middleOf = (numbers) => numbers.sort((one, other) => one - other)[numbers.length >> 1] ?? 0;

@@ -37,6 +37,7 @@ export function createTile(title, hooks) {
   /** @type {State} */
   let state = "idle";
   let note = "";
+  let wrong = ""; // what a failure says
   let waiting = "";
   let all = "";
   let kept = 0; // characters that are shown
@@ -161,7 +162,8 @@ export function createTile(title, hooks) {
     const verb = hooks.still ? "" : run ? "Stop " : "Start ";
     const label = `${verb}${title}, ${LABELS[state]}`;
     if (act.ariaLabel !== label) act.ariaLabel = label;
-    if (act.title !== (run ? "" : all)) act.title = run ? "" : all;
+    const hint = run ? "" : wrong || all;
+    if (act.title !== hint) act.title = hint;
   }
 
   const self = {
@@ -176,7 +178,7 @@ export function createTile(title, hooks) {
     async follow(next) {
       run = next;
       emptied = true;
-      waiting = "";
+      waiting = wrong = "";
       pieces = ratePieces = read = cached = rate = rateAt = stopAt = stopped = promptTokens = cachedTokens = 0;
       isSlow = false;
       become("queued");
@@ -191,6 +193,7 @@ export function createTile(title, hooks) {
       } catch (error) {
         const { code, message } = /** @type {import("../client.js").GatewayError} */ (error);
         run = null;
+        wrong = message;
         become("failed", code ?? message);
         return code === "connection_lost" && !pieces;
       }
@@ -222,6 +225,10 @@ export function createTile(title, hooks) {
     },
     get pieces() {
       return pieces;
+    },
+    /** What its failure says, if it has failed. */
+    get wrong() {
+      return wrong;
     },
     /** The tokens of its prompt, and how many of them the gateway had read before. */
     get prompt() {

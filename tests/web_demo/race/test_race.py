@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from provider.scripted import Gate, Reason, Say
-from tests.web_demo.conftest import in_node, scripted_gateway, wait_for_text, wants_node
+from provider.interface import GenerationError
+from provider.scripted import Fail, Gate, Reason, Say
+from tests.web_demo.conftest import LISTEN, in_node, scripted_gateway, wait_for_text, wants_node
 
 
 @pytest.mark.browser
@@ -89,6 +90,19 @@ async def test_what_is_removed_comes_back_with_its_answers(new_page):
         assert await page.locator(".lane-head > b").all_text_contents() == ["A", "B", "C"]
         assert await texts.all_text_contents() == ["The fox ran.", "The fox ran.", ""]
         await wait_for_text(page, ".race-news", "2 lanes say the same.")
+
+
+@pytest.mark.browser
+async def test_lanes_that_fail_say_why_and_are_not_compared(new_page):
+    error = GenerationError("the model is out of breath")
+    async with scripted_gateway(Say("So far"), Fail(error)) as gateway:
+        page = await new_page(f"{gateway.url}#race/A%20fox")
+        await page.evaluate(LISTEN)
+        await page.get_by_role("button", name="Race", exact=True).click()
+        await page.locator(".lane[data-state=failed]").nth(2).wait_for()
+        await wait_for_text(page, ".lane-figures", "model_error: the model is out of breath", 2)
+        assert await page.locator(".race-news").text_content() == ""
+        await page.wait_for_function("() => heard.includes('3 lanes are answering.')")
 
 
 @wants_node

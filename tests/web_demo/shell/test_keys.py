@@ -8,7 +8,14 @@ from gateway.configuration.settings import Settings
 from gateway.server.server import Gateway
 from provider.scripted import Say
 from tests.support.timeouts import TIMEOUT
-from tests.web_demo.conftest import ANSWER, answered, ask, scripted_gateway, wait_for_text
+from tests.web_demo.conftest import (
+    ANSWER,
+    LISTEN,
+    answered,
+    ask,
+    scripted_gateway,
+    wait_for_text,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -84,14 +91,6 @@ async def test_the_palette_finds_what_is_meant_and_single_keys_can_be_turned_off
         await page.locator(".scroll").focus()
         await page.keyboard.press("?")
         assert not await page.locator("#keys").is_visible()
-
-
-LISTEN = """() => {
-    globalThis.heard = [];
-    const region = document.querySelector("#spoken");
-    new MutationObserver(() => region.textContent && heard.push(region.textContent))
-        .observe(region, { childList: true, characterData: true, subtree: true });
-}"""
 
 
 async def hurry(page, condition):

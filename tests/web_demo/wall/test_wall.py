@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
-from provider.scripted import Gate, Prefill, Queue, Say, ScriptedProvider
+from provider.interface import GenerationError
+from provider.scripted import Fail, Gate, Prefill, Queue, Say, ScriptedProvider
 from tests.support.servers import eventually, running
-from tests.web_demo.conftest import scripted_gateway, wait_for_text
+from tests.web_demo.conftest import LISTEN, scripted_gateway, wait_for_text
 
 HOSTILE = "<img src=x onerror='document.title = 1'> "
 
@@ -81,6 +82,22 @@ async def test_a_wall_shows_what_each_of_its_streams_does_and_stops_any_of_them(
         await page.get_by_role("button", name="Start 8").wait_for()
 
 
+@pytest.mark.browser
+async def test_a_wall_that_fails_says_why_and_comes_to_rest(new_page):
+    error = GenerationError("the model is out of breath")
+    async with scripted_gateway(Say("So far"), Fail(error)) as gateway:
+        page = await new_page(f"{gateway.url}#wall/8")
+        await page.evaluate(LISTEN)
+        await page.get_by_role("button", name="Start 8").click()
+        await count_of(page, "failed", 8)
+        await wait_for_text(page, ".wall-news", "Failed: the model is out of breath")
+        assert await page.locator(".tile-act").first.get_attribute("title") == str(error)
+        await page.wait_for_function("() => heard.at(-1) === 'All have ended: 8 failed.'")
+        await (
+            page.locator(".wall-figure b").first.and_(page.get_by_text("0", exact=True)).wait_for()
+        )
+
+
 async def middle_of(locator):
     box = await locator.bounding_box()
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -108,7 +125,7 @@ async def test_a_tile_is_dragged_to_a_slow_reader_and_the_others_go_on(new_page)
         await page.wait_for_function(
             r"() => /^\d+\.\d\d/.test(document.querySelector('.others b')?.textContent)"
         )
-        await wait_for_text(page, ".wall-said", "7 writing · 1 for a slow reader")
+        await wait_for_text(page, ".wall-said", "7 writing · 1 read slowly")
         await page.locator(".tile").nth(0).click()  # a click is none of that
         await count_of(page, "stopped", 1)
         await page.keyboard.press("Escape")
