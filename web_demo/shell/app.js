@@ -83,6 +83,7 @@ function createApp() {
     ...DRAWERS.filter(({ id }) => !find(`#${id}-button`).hidden).map(({ id, label }) => ({
       id, label: `${label}, open and close`, group: "Page", keys: [DRAWER_KEYS[id] ?? ""], run: () => find(`#${id}-button`).click(),
     })),
+    ...(made.drawers.shown() ? [{ id: "drawer-close", label: "Close the drawer", group: "Page", shown: "Esc", run: made.drawers.close }] : []),
     { id: "theme", label: "Light, dark, or as the system has it", group: "Page", keys: ["t"], run: () => find("#theme-button").click() },
   ]);
   find("#palette-button").textContent = apple() ? "⌘K" : "Ctrl K";

@@ -130,8 +130,11 @@ export function askedIn({ frames }) {
     if (frame.type === "generate") asked.set(frame.id, promptOf(frame));
     else if (frame.id !== undefined && frame.id !== null && !asked.has(frame.id)) asked.set(frame.id, "");
   }
-  return [...asked].map(([id, title]) => ({ id, title: title || id }));
+  return [...asked].map(([id, title]) => ({ id, title: title || `Answer ${shortened(id)}` }));
 }
+
+/** Return an id without what a client puts before its number. @param {string} id */
+export const shortened = (id) => id.replace(/^[a-z0-9]{6,8}-(?=\d+$)/, "");
 
 /** @param {any} frame of `generate` */
 function promptOf({ prompt, messages }) {

@@ -3,6 +3,7 @@
 
 import { make } from "../shell/dom.js";
 import { lastRequest, watchSocket } from "../shell/socket.js";
+import { shortened } from "../tapes/tape.js";
 import { javascript, python, react, shell } from "./code.js";
 import { createFrames, summaryOf } from "./frames.js";
 import { packed } from "./msgpack.js";
@@ -17,8 +18,8 @@ const EXAMPLE = { type: "generate", messages: [{ role: "user", content: "Tell me
 
 /** @typedef {import("./frames.js").Passed} Passed */
 
-/** @param {HTMLElement} root */
-export function open(root) {
+/** @param {HTMLElement} root @param {import("../shell/app.js").App} app */
+export function open(root, app) {
   const frames = createFrames();
   const list = make("div", { class: "wire-list", tabindex: "0", role: "listbox", "aria-label": "Frames" });
   const space = make("div", { class: "wire-space", role: "presentation" });
@@ -62,6 +63,20 @@ export function open(root) {
   root.classList.add("wire");
   root.append(make("div", { class: "wire-tools" }, filter, way, pause, clear, copyAll, save, replay, code), sums, empty, list, detail);
 
+  app.commands.add(() => (app.drawers.shown() === "wire" ? commands() : []));
+
+  /** @returns {import("../shell/commands.js").Command[]} */
+  function commands() {
+    return [
+      { id: "wire-go", label: "Go from frame to frame", group: "Wire", shown: "↑ ↓" },
+      { id: "wire-pause", label: paused ? "Let frames pass on" : "Hold the frames", group: "Wire", run: togglePause },
+      { id: "wire-clear", label: "Forget the frames", group: "Wire", run: clearAll },
+      { id: "wire-replay", label: "Play what was recorded", group: "Wire", run: playBack },
+      { id: "wire-save", label: "Save what was recorded as a tape", group: "Wire", run: saveTape },
+      { id: "wire-code", label: "Programs that make the newest request", group: "Wire", run: () => showCode() },
+    ];
+  }
+
   /** @param {string} text @param {import("../shell/socket.js").Way} direction */
   function passed(text, direction) {
     if (paused) missed += 1;
@@ -82,7 +97,7 @@ export function open(root) {
   function clearAll() {
     frames.clear();
     pick(null);
-    sumsAt = 0;
+    sumsAt = began = 0;
     choose();
   }
 
@@ -264,7 +279,7 @@ function createRow() {
       time.textContent = seconds((next.at - began) / 1000);
       arrow.textContent = { in: "↓", out: "↑", opened: "•", closed: "•" }[next.way];
       type.textContent = summary.type;
-      id.textContent = summary.id.replace(/^[a-z0-9]{6,8}-(?=\d+$)/, ""); // what the client puts before a number
+      id.textContent = shortened(summary.id);
       id.title = summary.id;
       says.textContent = summary.says;
       size.textContent = next.way === "in" || next.way === "out" ? `${next.size}` : "";

@@ -77,6 +77,7 @@ async def test_a_session_is_recorded_and_its_link_plays_without_a_gateway(new_pa
         await wait_for_text(page, ".tapes .tile[data-state=done] .tile-text", "one two three")
         assert await page.locator(".tapes .tile-title").text_content() == "Count for me"
         await wait_for_text(page, ".wire-row .wire-type", "done")
+        assert await page.locator(".wire-row:visible .wire-time").first.text_content() == "0.000"
         await page.get_by_role("button", name="Copy link").click()
         await page.get_by_role("button", name="Copied").wait_for()
         link = await page.evaluate("() => navigator.clipboard.readText()")
@@ -181,10 +182,11 @@ async def test_a_tape_is_read_as_it_was_written_and_a_damaged_one_says_so():
             await wrong(() => m.fromLink("%")),
             await Promise.all({json.dumps(bad)}.map((text) => wrong(async () => m.fromText(text)))),
             link.length < 200,
+            m.askedIn({{frames: [[0, "in", {{type: "chunk", id: "vpmve1b8-28", seq: 9}}]]}}),
         ]));
         """,
     )
-    tape, same, linked, asked, length, cut, nonsense, wrong, short = said
+    tape, same, linked, asked, length, cut, nonsense, wrong, short, begun_before = said
     assert tape["frames"] == [
         [0, "opened", "p"],
         [10, "out", {"type": "generate", "id": "a", "prompt": "Hi"}],
@@ -192,6 +194,7 @@ async def test_a_tape_is_read_as_it_was_written_and_a_damaged_one_says_so():
     ]
     assert (same, linked, short) == (True, True, True)
     assert asked == [{"id": "a", "title": "Hi"}]
+    assert begun_before == [{"id": "vpmve1b8-28", "title": "Answer 28"}]
     assert length == 20
     assert "link is damaged" in cut
     assert "link is damaged" in nonsense

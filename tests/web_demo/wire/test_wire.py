@@ -88,7 +88,10 @@ async def test_the_frames_are_shown_as_they_pass_and_only_while_the_drawer_is_op
         types = await page.locator(".wire-row:visible .wire-type").all_text_contents()
         assert types == ["generate", "started", "chunk", "chunk"]
         assert await page.locator(".wire-says b").count() == 0
-        await page.get_by_role("button", name="Pause").click()
+        await page.keyboard.press("Control+k")
+        await page.locator("#palette input:focus").wait_for()
+        await page.keyboard.type("hold the frames")
+        await page.keyboard.press("Enter")
         wait.set()
         await wait_for_text(page, ".wire-sums", "more have passed")
         assert await row.count() == 4
