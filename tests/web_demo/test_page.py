@@ -389,6 +389,8 @@ async def test_a_phone_has_its_rooms_below_until_something_is_written(new_page):
     async with scripted_gateway(Say("There.")) as gateway:
         phone = {"viewport": {"width": 320, "height": 640}, "has_touch": True, "is_mobile": True}
         page = await new_page(gateway.url, **phone)
+        await page.wait_for_function("() => !document.querySelector('.latest').hidden")
+        assert not await page.locator(".latest").is_visible(), "nothing was said yet"
         await page.locator(".card", has_text="Stop me").tap()
         await wait_for_text(page, ANSWER, "There.")
         box = await page.locator("#rooms a").first.bounding_box()
