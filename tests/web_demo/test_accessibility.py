@@ -204,6 +204,22 @@ async def busy_states(page):
     await page.get_by_role("button", name="Race", exact=True).click()
     await page.locator(".lane[data-state=done]").nth(2).wait_for()
     yield "a race that has ended"
+    await page.evaluate("() => { location.hash = 'race'; }")
+    await page.get_by_label("Prompt for all lanes").fill("fail")
+    await page.get_by_role("button", name="Race", exact=True).click()
+    await page.locator(".lane[data-state=failed]").nth(2).wait_for()
+    yield "a race that has failed"
+    await page.evaluate("() => { location.hash = 'wall'; }")
+    await page.get_by_role("button", name="Stop all").click()
+    await page.get_by_label("Prompt for every tile").fill("fail")
+    await page.get_by_role("button", name="Start 8").click()
+    await page.locator(".tile[data-state=failed]").nth(7).wait_for()
+    yield "a wall that has failed"
+    await page.evaluate("() => { location.hash = 'tape'; }")
+    damaged = {"name": "a.json", "mimeType": "application/json", "buffer": b"{"}
+    await page.locator(".tapes input[type=file]").set_input_files(damaged)
+    await wait_for_text(page, ".tape-wrong", "Not played")
+    yield "a tape that is none"
 
 
 async def found_in(page, states):
@@ -306,10 +322,11 @@ async def test_a_phone_is_accessible(new_page, scheme):
 
 
 @pytest.mark.slow("the same on a page that is locked")
-async def test_a_locked_page_is_accessible(new_page):
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_a_locked_page_is_accessible(new_page, scheme):
     tokens = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
     async with running(ScriptedProvider(tokens_per_second=None), tokens) as gateway:
-        page = await new_page(gateway.url, ready=False)
+        page = await new_page(gateway.url, ready=False, color_scheme=scheme)
         await page.locator("#door:visible").wait_for()
         await page.get_by_label("Token", exact=True).fill("wrong")
         await page.keyboard.press("Enter")
