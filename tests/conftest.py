@@ -9,7 +9,6 @@ import pytest
 import pytest_asyncio
 from hypothesis import settings
 
-import provider.runtime.mlx_lm  # noqa: F401 - before a test imports mlx, or mlx-lm, itself
 from tests.support.loop import CheckedLoop
 
 settings.register_profile("default", deadline=None, max_examples=100)
@@ -22,6 +21,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 STARTED = pytest.StashKey[bool]()
 SHARED = pytest.mark.asyncio(loop_scope="session")
+
+
+def pytest_configure(config):
+    """Import mlx-lm before a test imports mlx, or mlx-lm, itself; xdist's controller runs none."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        import provider.runtime.mlx_lm  # noqa: F401
 
 
 def share_loop(item):
