@@ -46,6 +46,7 @@ def installed(wheel, tmp_path_factory):
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow("it builds the wheel")
 def test_the_wheel_holds_the_packages_the_page_and_the_model_and_not_how_it_was_made(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -76,6 +77,7 @@ async def answer_of(url):
             return "".join([chunk.text async for chunk in running])
 
 
+@pytest.mark.slow("it builds the wheel and installs it")
 @pytest.mark.timeout(600)  # it installs some hundred megabytes, from uv's cache if it can
 async def test_an_installed_wheel_serves_the_same_page_and_the_same_model(installed, tmp_path):
     where = run(
