@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from statistics import median
 
 __all__ = ["StepShare"]
 
-KEPT, LEAST = 31, 16  # steps of which the median counts, and fewer than which say nothing
+# Steps whose time counts, and fewer than which say nothing. Three of four may be longer than what
+# is taken from them: other programs make steps longer, and none makes them shorter.
+KEPT, LEAST, PART = 32, 16, 4
 AGAIN = 2048  # steps in which a number of rows must come again, or else its time is forgotten
 CURVE = 16  # steps after which the times are looked at again
 FEW = 8  # rows whose time need not be known
@@ -64,7 +65,7 @@ class StepShare:
         if self._steps >= self._looked + CURVE:
             self._looked = self._steps
             times = self._older | {n: some for n, some in self._recent.items() if _tells(some)}
-            self._curve = sorted((n, median(some)) for n, some in times.items() if _tells(some))
+            self._curve = sorted((n, _usual(some)) for n, some in times.items() if _tells(some))
         return self._curve
 
     def _seconds(self, rows: int) -> float:
@@ -79,6 +80,10 @@ class StepShare:
             return most + growth * (rows - last)
         (below, shorter), (above, longer) = curve[place - 1 : place + 1]
         return shorter + (longer - shorter) * (rows - below) / (above - below)
+
+
+def _usual(times: deque[float]) -> float:
+    return sorted(times)[len(times) // PART]
 
 
 def _tells(times: deque[float]) -> bool:
