@@ -9,6 +9,7 @@ Nothing else is served on it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -36,7 +37,7 @@ from gateway.server.pages import Page, text_page
 from gateway.server.rates import Counts, Rates
 from gateway.server.tokens import Token, Tokens, from_header
 
-__all__ = ["Handshake", "too_much_unread", "unauthorized"]
+__all__ = ["TOO_MANY_PAGES", "Handshake", "too_much_unread", "unauthorized"]
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,9 @@ log = logging.getLogger(__name__)
 # one address may have. The files of the page have 2 MiB.
 UNREAD_BYTES, UNREAD_SHARE = 32 << 20, 0.5
 PAGES_BURST_S = 10  # seconds whose plain GETs may come at once
+# Seconds after which a plain GET too many is answered, so that a client that then asks anew costs
+# little, and how many wait at a time, each with its socket.
+REFUSED_AFTER_S, MAX_DELAYED = 0.2, 256
 RETRY_AFTER_S = 5  # for a client over a limit of connections
 MAX_TOLD = 64  # refused origins that are logged in LOG_EVERY_S
 MAX_REASON_BYTES = 123  # of a close frame
@@ -75,6 +79,7 @@ class Handshake:
         self._unread = ByteBudget(UNREAD_BYTES, UNREAD_SHARE)
         self._max_connections = max_connections or settings.max_connections
         self._rare = Rare()
+        self._delayed = 0  # refusals that wait
 
     # Before the connection is made.
 
@@ -101,10 +106,18 @@ class Handshake:
         return self._too_many(self.token(shown), self.address(request, peer))
 
     def page_refusal(self, request: Request, peer: str) -> Page | None:
-        """Return the answer to a plain GET too many of an address, None for one that it may."""
-        if self._pages.spend(self.address(request, peer), 1, time.monotonic()):
-            return None
-        return _later(HTTPStatus.TOO_MANY_REQUESTS, "too many requests from this address")
+        """Return TOO_MANY_PAGES for a plain GET too many of an address, None for one it may."""
+        allowed = self._pages.spend(self.address(request, peer), 1, time.monotonic())
+        return None if allowed else TOO_MANY_PAGES
+
+    async def delay(self) -> None:
+        """Wait before TOO_MANY_PAGES is sent, unless very many wait."""
+        if self._delayed < MAX_DELAYED:
+            self._delayed += 1
+            try:
+                await asyncio.sleep(REFUSED_AFTER_S)
+            finally:
+                self._delayed -= 1
 
     def hold(self, request: Request, peer: str, size: int) -> Callable[[], None] | None:
         """Count an answer that waits for its reader; return what ends that, None for one too many.
@@ -230,6 +243,9 @@ def too_much_unread() -> Page:
 
 def _later(status: HTTPStatus, reason: str) -> Page:
     return text_page(status, reason, {"Retry-After": str(RETRY_AFTER_S)})
+
+
+TOO_MANY_PAGES = _later(HTTPStatus.TOO_MANY_REQUESTS, "too many requests from this address")
 
 
 def _origin(request: Request) -> str | None:

@@ -42,7 +42,7 @@ from gateway.server.closing import close
 from gateway.server.connection import Connection
 from gateway.server.descriptors import Sockets
 from gateway.server.generations import Generations, client_name
-from gateway.server.handshake import Handshake, too_much_unread, unauthorized
+from gateway.server.handshake import TOO_MANY_PAGES, Handshake, too_much_unread, unauthorized
 from gateway.server.inflating import DeflateFactory, Slices
 from gateway.server.logs import LIBRARY, fields, unexpected
 from gateway.server.origins import proxies
@@ -375,11 +375,15 @@ class Gateway:
 
     # The handshake.
 
-    def _process_request(self, client: MeteredConnection, request: Request) -> Response | None:
+    async def _process_request(
+        self, client: MeteredConnection, request: Request
+    ) -> Response | None:
         """Answer a plain GET, refuse a client that may not connect, let a WebSocket through."""
         page = self._answer(client, request)
         if page is None:
             return None
+        if page is TOO_MANY_PAGES:
+            await self._handshake.delay()
         head = request.method == "HEAD"
         client.on_lost = self._handshake.hold(request, _peer(client), 0 if head else len(page.body))
         if client.on_lost is None:

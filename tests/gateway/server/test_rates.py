@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 
 import pytest
 from websockets.asyncio.client import connect
@@ -17,10 +18,19 @@ from gateway.protocol.frames import (
     Hello,
     Ping,
 )
+from gateway.server.handshake import MAX_DELAYED, REFUSED_AFTER_S
 from gateway.server.rates import Counts, Rate, Rates
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import Pause, Prefill, Say, ScriptedProvider
-from tests.support.servers import TIMEOUT, Wire, eventually, get, running, stream_url, wired
+from tests.support.servers import (
+    TIMEOUT,
+    Wire,
+    eventually,
+    get,
+    running,
+    stream_url,
+    wired,
+)
 
 SECRET = "sesame"
 DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()
@@ -80,11 +90,16 @@ def test_rates_of_keys_that_are_idle_are_forgotten():
     assert not rates.spend("busy", 9, 200)  # though its rate was made long ago
 
 
+def allow_pages(gateway, burst):
+    """Let each address have so many plain GETs, and then, as long as a test takes, no more."""
+    gateway._handshake._pages = Rates(1e-6, burst, time.monotonic())
+
+
 async def test_an_address_has_so_many_plain_gets_and_probes_have_no_limit():
-    options = {"page_rate": 1.0, "trusted_proxies": "127.0.0.0/8"}
-    async with running(scripted(), **options) as gateway:
+    async with running(scripted(), trusted_proxies="127.0.0.0/8") as gateway:
+        allow_pages(gateway, 10)
         paths = ["/asyncapi.json", "/v1/stream", "/nowhere"]
-        seen = [await get(gateway, paths[n % 3]) for n in range(12)]
+        seen = [await get(gateway, paths[n % 3]) for n in range(11)]
         assert [status for status, _, _ in seen[:3]] == [200, 426, 404]
         status, _, headers = seen[-1]
         assert (status, headers["Retry-After"]) == (429, "5")
@@ -104,19 +119,18 @@ async def test_an_address_has_so_many_plain_gets_and_probes_have_no_limit():
 )
 async def test_websockets_that_are_not_let_in_count_as_plain_gets(tokens, options, first):
     given = Tokens([Token("a", DIGEST)] if tokens else [])
-    async with running(scripted(), given, page_rate=1.0) as gateway:
-        seen = [await status_of(gateway, **options) for _ in range(10)]
-        assert seen == [first] * 10
-        while await status_of(gateway, **options) != 429:  # some time has passed
-            pass
+    async with running(scripted(), given) as gateway:
+        allow_pages(gateway, 3)
+        seen = [await status_of(gateway, **options) for _ in range(4)]
+        assert seen == [first] * 3 + [429]
         shown = {"additional_headers": BEARER} if tokens else {}
         async with wired(gateway, **shown):
             pass
 
 
 async def test_all_addresses_of_a_home_count_as_one():
-    options = {"page_rate": 1.0, "trusted_proxies": "127.0.0.0/8"}
-    async with running(scripted(), **options) as gateway:
+    async with running(scripted(), trusted_proxies="127.0.0.0/8") as gateway:
+        allow_pages(gateway, 10)
 
         async def status(address):
             return (await get(gateway, "/", **{"X-Forwarded-For": address}))[0]
@@ -127,6 +141,22 @@ async def test_all_addresses_of_a_home_count_as_one():
         mapped = [await status("::ffff:203.0.113.7") for _ in range(10)]
         assert mapped == [200] * 10
         assert await status("203.0.113.7") == 429
+
+
+async def test_one_get_too_many_waits_before_it_is_refused_and_others_do_not():
+    async with running(scripted()) as gateway:
+        allow_pages(gateway, 0)
+        begin = time.monotonic()
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 429 ")
+        assert time.monotonic() - begin >= REFUSED_AFTER_S
+        writer.close()
+        assert gateway._handshake._delayed == 0
+        gateway._handshake._delayed = MAX_DELAYED
+        async with asyncio.timeout(TIMEOUT):
+            await gateway._handshake.delay()
+        assert gateway._handshake._delayed == MAX_DELAYED, "it did not wait"
 
 
 async def status_of(gateway, **options):
