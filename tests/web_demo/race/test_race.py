@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from provider.interface import GenerationError
-from provider.scripted import Fail, Gate, Reason, Say
+from provider.interface import GenerationError, ModelInfo
+from provider.scripted import Fail, Gate, Reason, Say, ScriptedProvider
+from tests.support.servers import running
 from tests.web_demo.conftest import LISTEN, in_node, scripted_gateway, wait_for_text, wants_node
 
 
@@ -92,17 +93,35 @@ async def test_what_is_removed_comes_back_with_its_answers(new_page):
         await wait_for_text(page, ".race-news", "2 lanes say the same.")
 
 
+class Two(ScriptedProvider):
+    """It has two models."""
+
+    def models(self):
+        return [ModelInfo("one", 8192), ModelInfo("two", 8192)]
+
+
 @pytest.mark.browser
-async def test_lanes_that_fail_say_why_and_are_not_compared(new_page):
-    error = GenerationError("the model is out of breath")
-    async with scripted_gateway(Say("So far"), Fail(error)) as gateway:
+async def test_each_lane_has_its_model_and_says_why_it_failed(new_page):
+    script = [Say("So far"), Fail(GenerationError("the model is out of breath"))]
+    provider = Two(script=script, tokens_per_second=None)
+    async with running(provider) as gateway:
         page = await new_page(f"{gateway.url}#race/A%20fox")
         await page.evaluate(LISTEN)
+        await page.get_by_role("button", name="Models", exact=True).click()
+        lane = page.get_by_role("region", name="Lane B", exact=True)
+        await lane.get_by_text("More").click()
+        await lane.get_by_label("Answer as").select_option("json_object")
+        await lane.get_by_label("System prompt").fill("Be brief.")
         await page.get_by_role("button", name="Race", exact=True).click()
-        await page.locator(".lane[data-state=failed]").nth(2).wait_for()
-        await wait_for_text(page, ".lane-figures", "model_error: the model is out of breath", 2)
-        assert await page.locator(".race-news").text_content() == ""
-        await page.wait_for_function("() => heard.includes('3 lanes are answering.')")
+        await page.locator(".lane[data-state=failed]").nth(1).wait_for()
+        await wait_for_text(page, ".lane-figures", "model_error: the model is out of breath", 1)
+        assert await page.locator(".race-news").text_content() == "", "they are not compared"
+        await page.wait_for_function("() => heard.includes('2 lanes are answering.')")
+        asked = {request.options["model"]: request for request in provider.requests}
+        first, second = asked["one"], asked["two"]
+        assert (first.options.get("response_format"), first.system_prompt) == (None, None)
+        assert second.options["response_format"] == {"type": "json_object"}
+        assert second.system_prompt == "Be brief."
 
 
 @wants_node
