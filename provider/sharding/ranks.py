@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from provider.caches.operations import Journal
@@ -49,12 +50,15 @@ __all__ = ["FollowingRank", "LeadingRank", "NoRanksError", "Times", "join", "lea
 
 KEY_BYTES = 16
 INVITATION = 256  # bytes
+SHOWN_S = 5.0  # seconds in which a connection must show the secret
 LOST = 1  # exit status
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 log = logging.getLogger(__name__)
 
 Group = mx.distributed.Group
 Exit = Callable[[int], object]
+Spread = Callable[[bytes], bytes]  # returns to all ranks what rank 0 says
 
 
 class NoRanksError(Exception):
@@ -275,11 +279,14 @@ def join(
             raise NoRanksError("there is only one process")
         rooms = mx.distributed.all_gather(mx.array([smallest_limit().room / 2**20]), group=group)
         room = int(min(rooms.tolist())) << 20  # type: ignore[type-var, arg-type]
+        spread = partial(_spread, group)
         if group.rank() == 0:
             leader = LeadingRank(group, room, times=times)
-            leader.start(_invite(group, leader_address(environ), times.meeting))
+            host = leader_address(environ)
+            leader.start(_invite(group.size(), host, spread, times.meeting))
             return leader
-        return FollowingRank(group, _accept_invitation(group, times.meeting), times=times)
+        connected = _accept_invitation(group.rank(), spread, times.meeting)
+        return FollowingRank(group, connected, times=times)
     except (OSError, RuntimeError, ValueError) as error:
         raise NoRanksError(str(error)) from error
     finally:
@@ -288,19 +295,19 @@ def join(
 
 @contextmanager
 def _bounded(seconds: float) -> Iterator[None]:
-    """Let the block be interrupted by Ctrl-C and after so many seconds, although it has the GIL.
+    """Let signals end the process at once in the block, and itself after so many seconds.
 
-    No Python code runs while mlx waits for the other processes to connect.
+    While mlx waits there for the other processes, no Python code runs, handlers of signals neither.
     """
     main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL) if main else None
+    kept = {one: signal.signal(one, signal.SIG_DFL) for one in SIGNALS} if main else {}
     faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
     try:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
-        if main:
-            signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+        for number, handler in kept.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def leader_address(environ: Mapping[str, str]) -> str:
@@ -318,16 +325,15 @@ def _give_up(seconds: float) -> None:
     os._exit(LOST)
 
 
-def _invite(group: Group, host: str, seconds: float) -> dict[int, socket.socket]:
+def _invite(size: int, host: str, spread: Spread, seconds: float) -> dict[int, socket.socket]:
     """Tell the others where rank 0 listens, with a secret, and return their connections by rank."""
     key = secrets.token_bytes(KEY_BYTES)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as listener:
         listener.settimeout(seconds)
-        invitation = json.dumps([host, listener.getsockname()[1], key.hex()]).encode()
-        _spread(group, invitation)
+        spread(json.dumps([host, listener.getsockname()[1], key.hex()]).encode())
         found: dict[int, socket.socket] = {}
-        while len(found) < group.size() - 1:
+        while len(found) < size - 1:
             connected, _ = listener.accept()
             rank = _rank_of(connected, key)
             if rank is None:
@@ -339,7 +345,7 @@ def _invite(group: Group, host: str, seconds: float) -> dict[int, socket.socket]
 
 def _rank_of(connected: socket.socket, key: bytes) -> int | None:
     """Return the rank that a connection shows with the secret, None if it doesn't."""
-    connected.settimeout(5.0)
+    connected.settimeout(SHOWN_S)
     with suppress(OSError):
         shown = connected.recv(KEY_BYTES + 4, socket.MSG_WAITALL)
         if hmac.compare_digest(shown[:KEY_BYTES], key):
@@ -347,10 +353,10 @@ def _rank_of(connected: socket.socket, key: bytes) -> int | None:
     return None
 
 
-def _accept_invitation(group: Group, seconds: float) -> socket.socket:
-    host, port, key = json.loads(_spread(group, b""))
+def _accept_invitation(rank: int, spread: Spread, seconds: float) -> socket.socket:
+    host, port, key = json.loads(spread(b""))
     connected = socket.create_connection((host, port), timeout=seconds)
-    connected.sendall(bytes.fromhex(key) + int(group.rank()).to_bytes(4, "big"))
+    connected.sendall(bytes.fromhex(key) + rank.to_bytes(4, "big"))
     return connected
 
 

@@ -26,7 +26,6 @@ REASONS = {
     "provider/embedded/making/train.py": "torch is not installed for the tests",
     "provider/replicas/ray_provider.py": "Ray is not installed here; `make test-ray` runs it",
     "provider/replicas/ray_serve.py": "Ray is not installed here; `make test-ray` runs it",
-    "provider/sharding/ranks.py": "processes that meet are in test_processes.py, which is slow",
 }
 MEASURED = "not slow and not real and not front_ends and not clients and not ray"  # as `make test`
 # Modules whose tests are in a file of another name.

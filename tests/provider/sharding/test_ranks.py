@@ -2,8 +2,10 @@
 
 import json
 import queue
+import signal
 import socket
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from types import SimpleNamespace
@@ -11,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from provider.caches.operations import Make
+from provider.runtime.mlx import mx
 from provider.sharding.frames import Do, Load, Unload, encode
 from provider.sharding.link import HEADER
 from provider.sharding.ranks import (
@@ -19,7 +22,11 @@ from provider.sharding.ranks import (
     LeadingRank,
     NoRanksError,
     Times,
+    _accept_invitation,
+    _bounded,
+    _invite,
     _rank_of,
+    _spread,
     join,
     leader_address,
 )
@@ -178,6 +185,49 @@ def test_another_rank_that_hangs_exits_after_the_first_has_ended(scene):
     scene.follow(end=0.0)
     scene.leading.close()
     assert scene.exit() == 0
+
+
+def test_ranks_meet_where_the_first_invites_them_and_strangers_are_sent_away():
+    invitation = Future()
+
+    def tell(said):
+        invitation.set_result(said)
+        host, port, _ = json.loads(said)
+        with socket.create_connection((host, port)) as stranger:
+            stranger.sendall(b"x" * 20)
+        return said
+
+    with ThreadPoolExecutor(3) as threads:
+        inviting = threads.submit(_invite, 3, "127.0.0.1", tell, TIMEOUT)
+        others = [
+            threads.submit(_accept_invitation, rank, lambda _: invitation.result(), TIMEOUT)
+            for rank in (2, 1)
+        ]
+        found, others = inviting.result(TIMEOUT), [one.result(TIMEOUT) for one in others]
+    assert {rank: one.getpeername() for rank, one in found.items()} == {
+        2: others[0].getsockname(),
+        1: others[1].getsockname(),
+    }
+    for one in [*found.values(), *others]:
+        one.close()
+
+
+def test_ranks_that_do_not_come_are_not_waited_for_without_end():
+    with pytest.raises(OSError, match="timed out"):
+        _invite(2, "127.0.0.1", lambda said: said, 0.01)
+
+
+def test_what_the_first_rank_says_is_spread_by_a_collective():
+    alone = mx.distributed.init()
+    assert _spread(alone, b"hello") == b"hello"
+
+
+def test_signals_end_a_process_that_waits_in_mlx():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with _bounded(TIMEOUT):
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
 @pytest.mark.parametrize(
