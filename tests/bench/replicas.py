@@ -24,6 +24,7 @@ from tests.bench.rawclient import Counter
 from tests.bench.report import Figure, publish, said
 
 STREAMS = 32
+SOME = 12  # characters of an answer that is under way
 COUNT = "Count from 3 to 90"
 QUESTIONS = (
     "Tell me a story about a fox.",
@@ -191,10 +192,10 @@ def asked(number):
     return {"prompt": f"{COUNT}, {number}", "max_tokens": 120, **sure}
 
 
-async def text_of(client, number):
+async def ended(run):
     """Return a stream's text, or its error."""
     try:
-        async with client.generate(**asked(number)) as run:
+        async with run:
             await run.result()
             return run.text
     except GatewayError as error:
@@ -205,19 +206,25 @@ async def killing(given):
     streams = 16 if given.quick else 64
     async with fleet(given, 2) as (front, backs):
         async with front.client() as client:
-            expected = await asyncio.gather(*(text_of(client, n) for n in range(streams)))
-            going = [asyncio.ensure_future(text_of(client, n)) for n in range(streams)]
-            while await backs[0].metric("engine_decoding") < streams / 4:
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(0.2)
+            expected = await asyncio.gather(
+                *(ended(client.generate(**asked(n))) for n in range(streams))
+            )
+            before = await front.metric("generations_ended_total")
+            runs = [client.generate(**asked(n)) for n in range(streams)]
+            going = [asyncio.ensure_future(ended(run)) for run in runs]
+            # Most are on their way then, and few have ended.
+            while sum(len(run.text) >= SOME for run in runs) < streams / 2:
+                await asyncio.sleep(0.002)
             backs[0].process.kill()
             begin = time.perf_counter()
             got = await asyncio.gather(*going)
             seconds = time.perf_counter() - begin
         moved = await front.metric("engine_generations_moved_total")
+        ends = await front.metric("generations_ended_total") - before
     sure = [number for number in range(streams) if number % 3 != 2]
     wrong = sum(got[number] != expected[number] for number in sure)
     errors = [one for one in got if isinstance(one, GatewayError)]
+    yield said(Figure("ends of streams", ends, f"of {streams}", f"{streams}", ends == streams))
     detail = f"{moved:.0f} moved, all ended after {seconds:.1f} s"
     yield said(
         Figure(
