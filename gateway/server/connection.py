@@ -106,6 +106,7 @@ class Connection:
         self._last_busy = self._loop.time()
         self._joins = dialect.join is not None
         self._write_is_due = False  # whether `_write_joined` is about to be called
+        self._noted: list[GenerationTask] = []  # those whose text is counted after that
 
     async def run(self) -> None:
         """Serve the client until it leaves."""
@@ -357,12 +358,14 @@ class Connection:
     def notify(self, task: GenerationTask) -> None:
         """Send the new events of a generation, at once if the socket can take them."""
         self._session.enqueue(task.generation)
-        if self._joins:
-            self._write_soon()
-        else:
+        if not self._joins:
             self._write_now()
-        if task.generation.waiting_bytes + task.held.leaving != task.held.size:
-            self._count(task)
+        else:
+            self._write_soon()
+            if task.generation.waiting_bytes <= MIN_SHARE:
+                self._noted.append(task)  # mostly, nothing is left to be counted then
+                return
+        self._count_if_changed(task)
 
     def must_wait(self, generation: Generation) -> bool:
         """Return whether the window is closed, or too much text waits for the client."""
@@ -372,6 +375,10 @@ class Connection:
             return False
         share = self._settings.outbox_bytes // max(1, len(self._tasks))
         return generation.waiting_bytes > self._generations.outbox.share(share)
+
+    def _count_if_changed(self, task: GenerationTask) -> None:
+        if task.generation.waiting_bytes + task.held.leaving != task.held.size:
+            self._count(task)
 
     def _count(self, task: GenerationTask) -> None:
         """Count text that waits; an answer that is not streamed ends where there is no room."""
@@ -414,8 +421,14 @@ class Connection:
             self._loop.call_soon(self._write_joined)
 
     def _write_joined(self) -> None:
-        """Do what `_write_now` does, with one message for the events of all generations."""
         self._write_is_due = False
+        self._write_several()
+        noted, self._noted = self._noted, []
+        for task in noted:
+            self._count_if_changed(task)
+
+    def _write_several(self) -> None:
+        """Do what `_write_now` does, with one message for the events of all generations."""
         session, transport, join = self._session, self._socket.transport, self._dialect.join
         while session.waiting and self._writing and not self._sending:
             if transport.get_write_buffer_size():

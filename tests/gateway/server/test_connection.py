@@ -16,7 +16,9 @@ from gateway.dialects.native import NativeDialect, codec_for
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import (
     JOINED_PROTOCOL,
+    JSON_PROTOCOL,
     MSGPACK_PROTOCOL,
+    Ack,
     Cancel,
     Generate,
     Hello,
@@ -102,7 +104,8 @@ async def test_generations_share_what_may_wait_for_one_client():
         generation.waiting_bytes = 0
 
 
-async def test_what_waits_for_all_clients_is_counted_and_bounds_what_waits_for_each():
+@pytest.mark.parametrize("protocol", [JSON_PROTOCOL, JOINED_PROTOCOL])
+async def test_what_waits_for_all_clients_is_counted_and_bounds_what_waits_for_each(protocol):
     provider = scripted(*[Say("x" * 1000)] * 12_000, Pause(3600))
     limits = {"outbox_bytes": 40_000, "outbox_total_bytes": 40_000, "kernel_buffer_bytes": 1024}
     async with running(provider, **limits) as gateway, AsyncExitStack() as stack:
@@ -117,7 +120,9 @@ async def test_what_waits_for_all_clients_is_counted_and_bounds_what_waits_for_e
             ]
 
         for count in range(1, 5):
-            wire = await stack.enter_async_context(wired(gateway, max_queue=1, close_timeout=0.1))
+            wire = await stack.enter_async_context(
+                wired(gateway, protocol, max_queue=1, close_timeout=0.1)
+            )
             await wire.send(Generate(id="a", prompt="hi"))
             await eventually(lambda count=count: len(held()) == count)
             on_their_way = sum(task.held.leaving for task in tasks())
@@ -445,6 +450,16 @@ async def test_frames_that_are_sent_again_leave_the_event_loop_to_others():
             counting.cancel()
     assert again == sent
     assert len(set(seen)) >= len(sent) // MAX_AT_ONCE
+
+
+async def test_little_text_that_waits_for_a_joined_connection_is_counted_until_it_leaves():
+    provider = scripted(Say("x" * 50), Pause(3600))
+    async with running(provider) as gateway, wired(gateway, JOINED_PROTOCOL) as wire:
+        outbox = gateway._generations.outbox
+        await wire.send(Generate(id="a", prompt="hi", window=1))
+        await eventually(lambda: outbox.held == 50)  # the window has no room for the first text
+        await wire.send(Ack(id="a", seq=0))
+        await eventually(lambda: outbox.held == 0)
 
 
 async def test_what_generations_have_at_one_time_goes_in_one_message():
