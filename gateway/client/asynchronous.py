@@ -125,6 +125,7 @@ class GatewayClient:
         self._write_timeout_s = write_timeout_s
         self._on_state = on_state
         self._codec = codec_for(protocol)
+        self._cookies: dict[str, str] = {}
         self._socket: ClientConnection | None = None
         self._open = asyncio.Event()
         self._down = asyncio.Event()  # set while there is no connection
@@ -307,7 +308,11 @@ class GatewayClient:
 
     async def open(self) -> None:
         """Connect. Raises OSError, InvalidHandshake, UnauthorizedError."""
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else None
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        if self._cookies:  # by which a load balancer finds the gateway that has the generations
+            headers["Cookie"] = "; ".join(
+                f"{name}={value}" for name, value in self._cookies.items()
+            )
         made = partial(WatchedConnection, write_timeout_s=self._write_timeout_s)
         file = self._address.socket_file
         place: dict[str, Any] = {} if file is None else {"unix": True, "path": file}
@@ -326,12 +331,20 @@ class GatewayClient:
             if error.response.status_code == HTTPStatus.UNAUTHORIZED:
                 raise UnauthorizedError from error
             raise
+        self._keep_cookies(socket)
         try:
             async with asyncio.timeout(self._open_timeout_s):
                 await self._greet(socket)
         except BaseException:
             socket.transport.abort()
             raise
+
+    def _keep_cookies(self, socket: ClientConnection) -> None:
+        """Keep what the handshake's cookies say, not how long they are good for."""
+        answered = socket.response.headers.get_all("Set-Cookie") if socket.response else []
+        for cookie in answered:
+            name, _, value = cookie.partition(";")[0].partition("=")
+            self._cookies[name.strip()] = value.strip()
 
     async def _greet(self, socket: ClientConnection) -> None:
         """Receive `ready`, and resume the generations of the lost connection."""

@@ -21,7 +21,7 @@ from gateway.client import (
 from gateway.client.asynchronous import FIRST_PAUSE_S, MAX_PAUSE_S, WINDOW, pauses
 from gateway.configuration.settings import Settings
 from gateway.dialects.native import codec_for, server_frame
-from gateway.protocol.codes import NotAFrame
+from gateway.protocol.codes import CloseCode, NotAFrame
 from gateway.protocol.frames import (
     JOINED_PROTOCOL,
     JSON_PROTOCOL,
@@ -431,6 +431,30 @@ async def saying_nothing():
             yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         finally:
             leaving.set()
+
+
+async def test_the_cookies_of_a_load_balancer_are_shown_when_the_client_comes_back():
+    shown = []
+    ready = Ready(protocol="", server="", epoch="", connection="", models=["m"], limits={})
+
+    def mark(connection, request, response):
+        shown.append(request.headers.get("Cookie"))
+        for cookie in (f"gateway={len(shown)}; HttpOnly", "zone=a"):
+            response.headers["Set-Cookie"] = cookie
+
+    async def serve(socket):
+        await socket.recv()
+        await socket.send(codec_for(JSON_PROTOCOL).encode(ready), text=True)
+        if len(shown) < 3:
+            await socket.close(CloseCode.RESTART)
+        await socket.wait_closed()
+
+    options = {"subprotocols": [JSON_PROTOCOL], "process_response": mark}
+    async with listen(serve, "127.0.0.1", 0, **options) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with connect(url):
+            await eventually(lambda: len(shown) >= 3)
+    assert shown[:3] == [None, "gateway=1; zone=a", "gateway=2; zone=a"]
 
 
 async def test_a_gateway_that_says_nothing_is_not_waited_for():
