@@ -4,9 +4,16 @@ A client of the protocol stands on the other side of a session: it takes what le
 connection with some of it on the way, and comes back on a new one.
 """
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from gateway.protocol.codes import BadFrame, ErrorCode
 from gateway.protocol.events import Failed, Refusal
@@ -318,5 +325,10 @@ class Protocol(RuleBasedStateMachine):
         raise AssertionError("a generation does not end")
 
 
-TestProtocol = Protocol.TestCase
-TestProtocol.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)
+MORE = pytest.param(400, marks=pytest.mark.slow("hundreds of conversations take seconds"))
+
+
+@pytest.mark.parametrize("conversations", [100, MORE])
+def test_the_rules_hold_in_every_order(conversations):
+    few = settings(max_examples=conversations, stateful_step_count=50, deadline=None)
+    run_state_machine_as_test(Protocol, settings=few)
