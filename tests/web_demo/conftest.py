@@ -5,6 +5,7 @@ import json
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import pytest
 import pytest_asyncio
@@ -26,6 +27,7 @@ LISTEN = """() => {
         .observe(region, { childList: true, characterData: true, subtree: true });
 }"""
 NODE = Path(sys.executable).with_name("node")
+SENT = WeakKeyDictionary()  # what each page has sent over its sockets
 wants_node = pytest.mark.skipif(not NODE.exists(), reason="no Node: `make lint` fetches it")
 
 
@@ -79,6 +81,12 @@ def watched(page, problems):
     """Return a page whose errors are added to `problems`, and whose waits have a limit."""
     page.set_default_timeout(TIMEOUT_MS)
     page.on("pageerror", lambda error: problems.append(str(error)))
+    SENT[page] = frames = []
+
+    def keep(payload):
+        frames.append(payload)
+
+    page.on("websocket", lambda socket: socket.on("framesent", keep))
     return page
 
 
@@ -161,16 +169,9 @@ async def answered(page, text):
 
 
 def sent_by(page):
-    """Return a list that the page's requests will be in; call it before they are made."""
-    frames = []
-
-    def take(payload):
-        frame = json.loads(payload)
-        if frame["type"] == "generate":
-            frames.append(frame)
-
-    page.on("websocket", lambda socket: socket.on("framesent", take))
-    return frames
+    """Return the requests that a page has sent so far."""
+    frames = (json.loads(payload) for payload in SENT[page])
+    return [frame for frame in frames if frame["type"] == "generate"]
 
 
 async def in_node(module, body, url=""):

@@ -74,8 +74,6 @@ async def test_a_model_that_sees_is_shown_images_and_remembers_them(new_page, tm
     asked = [{"role": "user", "content": [image_part(red), {"type": "text", "text": "What?"}]}]
     async with running(provider) as gateway:
         page = await new_page(gateway.url)
-        sent = sent_by(page)
-        await page.reload()
         async with settings_of(page) as settings:
             await settings.get_by_label("Creativity").fill("0")
             await settings.get_by_label("Longest answer").fill("12")
@@ -97,7 +95,7 @@ async def test_a_model_that_sees_is_shown_images_and_remembers_them(new_page, tm
         second = await answered(page, "And what else?")
         asked += [{"role": "assistant", "content": said}]
         asked += [{"role": "user", "content": "And what else?"}]
-        assert sent[1]["messages"] == asked
+        assert sent_by(page)[1]["messages"] == asked
         whole = await provider.generate_async("", messages=asked, **options)
         assert await second.locator(".text").text_content() == whole.content
     await provider.aclose()
@@ -106,7 +104,6 @@ async def test_a_model_that_sees_is_shown_images_and_remembers_them(new_page, tm
 async def test_a_model_that_cannot_see_gets_no_picture_and_is_not_asked_again(new_page, embedded):
     async with running(embedded) as gateway:
         page = await new_page(gateway.url)
-        sent = sent_by(page)
         # The server may not have told yet what its model is able to do.
         await page.route("**/v1/models", lambda route: route.abort())
         await page.reload()
@@ -116,7 +113,7 @@ async def test_a_model_that_cannot_see_gets_no_picture_and_is_not_asked_again(ne
         await page.unroute("**/v1/models")
         await answered(page, "Count from 3 to 9")
         await wait_for_text(page, ANSWER, "3, 4, 5")
-        assert sent[1]["messages"] == [{"role": "user", "content": "Count from 3 to 9"}]
+        assert sent_by(page)[1]["messages"] == [{"role": "user", "content": "Count from 3 to 9"}]
         await page.locator(".ask input[type=file]").set_input_files([png("blue.png", "blue")])
         said = "“blue.png” is a picture, and this model reads text only."
         await wait_for_text(page, ".ask .wrong", said)

@@ -251,9 +251,6 @@ async def several(page, count, tokens=400):
 async def test_several_answers_come_at_once_and_the_one_that_is_kept_goes_on(new_page, embedded):
     async with running(embedded) as gateway:
         page = await new_page(gateway.url)
-        sent = sent_by(page)
-        await page.reload()
-        await page.wait_for_selector('#state[data-state="open"]')
         await several(page, 3, tokens=120)
         await page.evaluate(
             """() => {
@@ -282,21 +279,20 @@ async def test_several_answers_come_at_once_and_the_one_that_is_kept_goes_on(new
         await keep.nth(2).check()
         await several(page, 1, tokens=5)
         await answered(page, "And then?")
-        asked, kept, further = sent[1]["messages"]
+        first, second = sent_by(page)
+        asked, kept, further = second["messages"]
         assert asked == {"role": "user", "content": "Tell me a story about a fox"}
         assert "".join(kept["content"].split()) == "".join(texts[2].split())  # without line ends
         assert further == {"role": "user", "content": "And then?"}
         assert (
             await turn.get_by_label("Kept", exact=True).nth(0).is_disabled()
         )  # that is settled now
-        assert (sent[0]["n"], "n" in sent[1]) == (3, False)
+        assert (first["n"], "n" in second) == (3, False)
 
 
 async def test_several_answers_can_be_stopped_and_the_first_is_kept(new_page, embedded):
     async with running(embedded) as gateway:
         page = await new_page(gateway.url)
-        sent = sent_by(page)
-        await page.reload()
         await several(page, 2, tokens=2000)
         await choose_constraint(page, "A pattern (regular expression)", "[a-z ]{9000}")
         await ask(page, "Tell me a story")
@@ -310,7 +306,7 @@ async def test_several_answers_can_be_stopped_and_the_first_is_kept(new_page, em
         await choose_constraint(page, "Free text")
         await several(page, 1, tokens=5)
         await answered(page, "Go on")
-        assert sent[1]["messages"][1]["content"] == texts[0]
+        assert sent_by(page)[1]["messages"][1]["content"] == texts[0]
 
 
 @pytest.mark.parametrize("whose", ["page", "user"])
