@@ -8,18 +8,30 @@ is worth. Arrivals come in bursts, replicas fail, and caches are as small as tol
 engine: it reads one prompt at a time and makes up to `places` answers at once, each the slower the
 more there are. What is not simulated: networks, and who gives up.
 
-The front's share is a sum, not an event: each token that leaves it costs `front_us` of its thread.
+Around the replicas there are limits, each shown as the share of it that was used at most:
+- a front's thread: each token costs `front_us` of it, each turn `lease_us`; beyond it all its
+  answers are slower.
+- a front's connections, one for each open conversation: beyond them, a conversation goes to another
+  front, and is refused if all are full.
+- a front's generations: a turn beyond them is refused, and tries again a second later.
+- what a front keeps of ended answers for clients that lost their connection (tickets): beyond it
+  the oldest are forgotten early.
+- the thread of Ray Serve's controller, which looks at each replica every second: beyond it, a
+  replica that has failed is replaced later.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import heapq
 import itertools
 import json
 import random
 import sys
+from array import array
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,9 +40,11 @@ from provider.replicas.routing import Router
 
 POLICIES = ("ours", "least busy", "sticky", "random")
 BYTES = 4  # of text, for each token
+Happens = Callable[[float, object], None]  # what an event does, given the time and what it is of
+LIMITS = ("thread", "connections", "generations", "tickets", "controller")
 HEADINGS = (
-    "replicas", "fronts", "policy", "turns", "cached", "of best", "TTFT p50", "p99",
-    "busiest", "queued", "moved", "a front's time",
+    "replicas", "fronts", "policy", "turns", "cached", "of best", "TTFT p50", "p99", "answer p99",
+    "busiest", "queued", "moved", *LIMITS, "refused", "kept for",
 )  # fmt: skip
 
 
@@ -42,6 +56,7 @@ class World:
     conversations: int = 20_000
     policy: str = "ours"
     fronts: int = 1  # each sees what it has placed itself
+    own: bool = False  # whether each front has replicas of its own, or all have all
     load: float = 0.7  # part of what the replicas can decode
     turns: float = 5.0  # of a conversation, on average
     think_s: float = 20.0  # from an answer to the next turn, on average
@@ -60,6 +75,14 @@ class World:
     fails_every_s: float = 20_000.0  # of one replica, on average; 0 for never
     down_s: float = 30.0
     front_us: float = 60.0  # microseconds of a front's thread for each token
+    lease_us: float = 1_000.0  # and for each turn, with the call to Serve that stands for it
+    connections: int = 4_096  # that a front accepts: `max_connections`
+    generations: int = 2_048  # and `max_generations_in_all`
+    ticket_bytes: int = 64 << 20  # of ended answers that a front keeps: `resume_total_bytes`
+    ended_bytes: int = 4_096  # of one of them, beside its text
+    token_bytes: int = 24  # of a token in a frame that is kept
+    ticket_s: float = 60.0  # how long they should be kept: `resume_ttl`
+    controller_us: float = 2_000.0  # of the controller's thread for each replica in a second
     seed: int = 1
 
     @property
@@ -67,8 +90,13 @@ class World:
         """What one replica decodes when it is full."""
         return self.places / (self.step_s + self.row_s * self.places)
 
+    @property
+    def controller_share(self) -> float:
+        """The part of the controller's thread that the replicas take."""
+        return self.replicas * self.controller_us / 1e6
 
-@dataclass(eq=False)
+
+@dataclass(eq=False, slots=True)
 class Turn:
     """One turn of a conversation, or what is left of it after its replica has failed."""
 
@@ -80,6 +108,7 @@ class Turn:
     life: int = 0  # changes when its replica fails, so that its events are void
     first: float | None = None
     counted: bool = False  # by the front's router
+    rate: float = 0.0  # tokens a second that it asks of its front, while it runs
 
 
 @dataclass(eq=False)
@@ -98,10 +127,16 @@ class Engine:
 
 @dataclass(eq=False)
 class Front:
-    """One gateway in front, with the policy's memory."""
+    """One gateway in front, with the policy's memory, and what it has of each limit."""
 
+    names: list[str]  # of its replicas
     router: Router = field(default_factory=Router)
     homes: dict[int, str] = field(default_factory=dict)  # of the policy `sticky`
+    open: int = 0  # conversations, each with a connection
+    live: int = 0  # turns, waiting ones included
+    rate: float = 0.0  # tokens a second that its running turns ask for
+    kept: deque[tuple[float, int]] = field(default_factory=deque)  # ended answers: when, bytes
+    kept_bytes: int = 0
 
 
 @dataclass
@@ -114,15 +149,23 @@ class Result:
     best_cached_tokens: int = 0  # with one cache without end
     answer_tokens: int = 0
     moved: int = 0
-    waits: list[float] = field(default_factory=list)  # times to first token
+    waits: array[float] = field(default_factory=lambda: array("f"))  # times to first token
+    answers: array[float] = field(default_factory=lambda: array("f"))  # seconds after that
     queued: int = 0  # turns that found no place
     seconds: float = 0.0
     busiest: float = 0.0  # rows of the busiest replica beside the mean
-    front_share: float = 0.0  # of each front's thread
+    used: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LIMITS, 0.0))
+    refused: int = 0  # conversations that found all fronts full, and turns that had to try again
+    kept_s: float = 0.0  # the shortest time that an ended answer was kept
+    ended: int = 0  # conversations
 
     def percentile(self, share: float) -> float:
         """Return the time to first token that so many turns do not exceed."""
-        return sorted(self.waits)[min(len(self.waits) - 1, int(share * len(self.waits)))]
+        return _percentile(self.waits, share)
+
+    def use(self, limit: str, share: float) -> None:
+        """Note how much of a limit is used."""
+        self.used[limit] = max(self.used[limit], share)
 
     @property
     def cached_share(self) -> float:
@@ -135,18 +178,24 @@ class Result:
         return self.cached_tokens / max(1, self.best_cached_tokens)
 
 
+def _percentile(values: array[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
 class Simulation:
     """One world from its first arrival to its last answer."""
 
     def __init__(self, world: World):
         self.world, self.chance = world, random.Random(world.seed)
-        self.result = Result()
+        self.result = Result(kept_s=world.ticket_s)
+        self.result.use("controller", world.controller_share)
         self.engines = {f"r{n}": Engine(f"r{n}") for n in range(world.replicas)}
-        self.fronts = [Front() for _ in range(world.fronts)]
-        for front in self.fronts:
-            for name in self.engines:
-                front.router.put(name, world.places)
-        self.events: list[tuple[float, int, str, object, int]] = []
+        names, apart = list(self.engines), world.fronts if world.own else 1
+        self.fronts = [Front(names[number % apart :: apart]) for number in range(world.fronts)]
+        for engine in self.engines.values():
+            self._put(engine)
+        self.front_of: dict[int, Front] = {}  # by conversation, while it is open
+        self.events: list[tuple[float, int, Happens, object, int]] = []
         self.order = itertools.count()
         self.left = world.conversations
         self.open = 0  # conversations
@@ -155,29 +204,27 @@ class Simulation:
 
     def run(self) -> Result:
         """Return what came out."""
-        self._at(0.0, "arrive", None)
+        self._at(0.0, self._arrive, None)
         if self.world.fails_every_s:
-            self._at(self._next_failure(), "fail", None)
+            self._at(self._next_failure(), self._fail, None)
         now = 0.0
         while self.events and (self.left or self.open):
-            now, _, kind, what, life = heapq.heappop(self.events)
+            now, _, happens, what, life = heapq.heappop(self.events)
             if isinstance(what, Turn) and what.life != life:
                 continue
-            getattr(self, f"_{kind}")(now, what)
+            happens(now, what)
         return self._summed(now)
 
     def _summed(self, now: float) -> Result:
-        result, world = self.result, self.world
+        result = self.result
         result.seconds = now
         rows = [engine.busy_s for engine in self.engines.values()]
         result.busiest = max(rows) * len(rows) / max(1e-9, sum(rows))
-        cost = result.answer_tokens * world.front_us / 1e6
-        result.front_share = cost / max(1e-9, now) / world.fronts
         return result
 
-    def _at(self, time: float, kind: str, what: object) -> None:
+    def _at(self, time: float, happens: Happens, what: object) -> None:
         life = what.life if isinstance(what, Turn) else 0
-        heapq.heappush(self.events, (time, next(self.order), kind, what, life))
+        heapq.heappush(self.events, (time, next(self.order), happens, what, life))
 
     # Events.
 
@@ -186,27 +233,48 @@ class Simulation:
         world = self.world
         number = world.conversations - self.left
         self.left -= 1
-        self.open += 1
-        self._turn(now, Turn(number, 0, now, world.system + world.question, self._length()))
+        turn = Turn(number, 0, now, world.system + world.question, self._length())
+        if self._connects(number):
+            self._turn(now, turn)
         if self.left:
             in_burst = now % world.burst_every_s < world.burst_s
             mean = 1 + (world.burst - 1) * world.burst_s / world.burst_every_s
             rate = self.rate / mean * (world.burst if in_burst else 1)
-            self._at(now + self.chance.expovariate(rate), "arrive", None)
+            self._at(now + self.chance.expovariate(rate), self._arrive, None)
 
-    def _turn(self, now: float, turn: Turn) -> None:
+    def _connects(self, conversation: int) -> bool:
+        """Connect a conversation's client to the next front that has room; False if none has."""
+        for number in range(len(self.fronts)):
+            front = self.fronts[(conversation + number) % len(self.fronts)]
+            if front.open < self.world.connections:
+                self.front_of[conversation] = front
+                self.open += 1
+                front.open += 1
+                self.result.use("connections", front.open / self.world.connections)
+                return True
+        self.result.refused += 1
+        return False
+
+    def _turn(self, now: float, turn: object) -> None:
         """Place a turn, and let it begin or wait there."""
-        engine = self._placed(turn)
-        if engine is None:  # all are down
-            self._at(now + 1.0, "turn", turn)
-        elif len(engine.running) < self.world.places:
+        assert isinstance(turn, Turn)
+        front = self.front_of[turn.conversation]
+        full = front.live >= self.world.generations
+        engine = None if full else self._placed(turn)
+        self.result.refused += full
+        if engine is None:  # all are down, or the front has too much
+            self._at(now + 1.0, self._turn, turn)
+            return
+        front.live += 1
+        self.result.use("generations", front.live / self.world.generations)
+        if len(engine.running) < self.world.places:
             self._begin(now, engine, turn)
         else:
             self.result.queued += 1
             engine.waiting.append(turn)
 
     def _begin(self, now: float, engine: Engine, turn: Turn) -> None:
-        world, result = self.world, self.result
+        world, result, front = self.world, self.result, self.front_of[turn.conversation]
         known = self._take_cached(engine, turn)
         result.prompt_tokens += turn.prompt
         result.cached_tokens += known
@@ -214,8 +282,13 @@ class Simulation:
         engine.reads_until = max(now, engine.reads_until) + (turn.prompt - known) / world.prefill
         engine.running[turn] = engine.reads_until
         step = world.step_s + world.row_s * len(engine.running)
+        turn.rate = 1 / step
+        front.rate += turn.rate
+        asked = front.rate * (world.front_us + world.lease_us / world.answer) / 1e6
+        result.use("thread", asked)
+        step *= max(1.0, asked)
         turn.first = turn.first or engine.reads_until + step
-        self._at(engine.reads_until + step * turn.left, "end", turn)
+        self._at(engine.reads_until + step * turn.left, self._end, turn)
 
     def _end(self, now: float, what: object) -> None:
         """End a turn; the conversation goes on later, or ends."""
@@ -223,21 +296,26 @@ class Simulation:
         world, turn, engine = self.world, what, self._engine_of(what)
         engine.busy_s += now - engine.running.pop(turn)
         self._leave(turn, engine)
+        self._keep_answer(now, turn)
         self._keep(engine, ("conversation", turn.conversation), turn.prompt + turn.left)
         self.result.turns += 1
         self.result.answer_tokens += turn.left
         assert turn.first is not None
         self.result.waits.append(turn.first - turn.arrived)
+        self.result.answers.append(now - turn.first)
         if engine.waiting and engine.up:
             self._begin(now, engine, engine.waiting.popleft())
         if self.chance.random() < 1 - 1 / world.turns:
             later = now + self.chance.expovariate(1 / world.think_s)
             longer = turn.prompt + turn.left + world.question
             more = Turn(turn.conversation, turn.number + 1, later, longer, self._length())
-            self._at(later, "turn", more)
+            self._at(later, self._turn, more)
         else:
             self.open -= 1
-            self.front_of(turn).homes.pop(turn.conversation, None)
+            self.result.ended += 1
+            front = self.front_of.pop(turn.conversation)
+            front.open -= 1
+            front.homes.pop(turn.conversation, None)
 
     def _fail(self, now: float, _: object) -> None:
         """End a replica; what it had goes on elsewhere, and it comes back with nothing."""
@@ -249,36 +327,64 @@ class Simulation:
             engine.waiting.clear()
             engine.cache.clear()
             engine.cached, engine.reads_until = 0, now
-            for front in self.fronts:
+            for front in self._fronts_of(engine):
                 front.router.remove(engine.name)
             step = self.world.step_s + self.world.row_s * max(1, len(began))
             for turn in moved:
                 made = int(max(0.0, now - began.get(turn, now)) / step)
                 made = max(0, min(turn.left - 1, made))
+                self._leave_front(turn)
                 turn.life, turn.counted = turn.life + 1, False
                 turn.prompt, turn.left = turn.prompt + made, turn.left - made
                 self.result.moved += 1
                 self.result.answer_tokens += made
-                self._at(now, "turn", turn)
-            self._at(now + self.world.down_s, "back", engine)
-        self._at(now + self._next_failure(), "fail", None)
+                self._at(now, self._turn, turn)
+            slower = max(1.0, self.world.controller_share)
+            self._at(now + self.world.down_s * slower, self._back, engine)
+        self._at(now + self._next_failure(), self._fail, None)
 
     def _back(self, now: float, engine: object) -> None:
         assert isinstance(engine, Engine)
         engine.up = True
-        for front in self.fronts:
+        self._put(engine)
+
+    def _put(self, engine: Engine) -> None:
+        """Let fronts place on a replica that has read nothing yet."""
+        for front in self._fronts_of(engine):
             front.router.put(engine.name, self.world.places)
+
+    def _fronts_of(self, engine: Engine) -> list[Front]:
+        number = int(engine.name[1:]) % len(self.fronts)
+        return [self.fronts[number]] if self.world.own else self.fronts
+
+    # The fronts.
+
+    def _leave_front(self, turn: Turn) -> None:
+        front = self.front_of[turn.conversation]
+        front.live -= 1
+        front.rate -= turn.rate
+        turn.rate = 0.0
+
+    def _keep_answer(self, now: float, turn: Turn) -> None:
+        """Keep an answer that has ended, and forget those that are too old or too many."""
+        world, front = self.world, self.front_of[turn.conversation]
+        size = world.ended_bytes + turn.left * world.token_bytes
+        front.kept.append((now, size))
+        front.kept_bytes += size
+        while front.kept and front.kept[0][0] < now - world.ticket_s:
+            front.kept_bytes -= front.kept.popleft()[1]
+        self.result.use("tickets", front.kept_bytes / world.ticket_bytes)
+        while front.kept_bytes > world.ticket_bytes:
+            ended, size = front.kept.popleft()
+            front.kept_bytes -= size
+            self.result.kept_s = min(self.result.kept_s, now - ended)
 
     # The policies.
 
-    def front_of(self, turn: Turn) -> Front:
-        """Return the front that a conversation comes to: its client's connection stays there."""
-        return self.fronts[turn.conversation % len(self.fronts)]
-
     def _placed(self, turn: Turn) -> Engine | None:
-        front, policy = self.front_of(turn), self.world.policy
-        up = [name for name, one in self.engines.items() if one.up] if policy == "random" else []
+        front, policy = self.front_of[turn.conversation], self.world.policy
         if policy == "random":
+            up = [name for name in front.names if self.engines[name].up]
             name = self.chance.choice(up) if up else None
         elif policy == "sticky" and self._is_up(front.homes.get(turn.conversation)):
             name = front.homes[turn.conversation]
@@ -295,11 +401,12 @@ class Simulation:
         return name is not None and self.engines[name].up
 
     def _leave(self, turn: Turn, engine: Engine) -> None:
+        self._leave_front(turn)
         if turn.counted:
-            self.front_of(turn).router.leave(engine.name)
+            self.front_of[turn.conversation].router.leave(engine.name)
 
     def _engine_of(self, turn: Turn) -> Engine:
-        return self.engines[self.front_of(turn).homes[turn.conversation]]
+        return self.engines[self.front_of[turn.conversation].homes[turn.conversation]]
 
     def _prefixes(self, turn: Turn) -> tuple[Prefix, ...]:
         """Return what the policy sees of a conversation: its system prompt and each turn."""
@@ -352,10 +459,13 @@ def row(world: World, result: Result) -> tuple[str, ...]:
         f"{result.of_best:.3f}",
         f"{1000 * result.percentile(0.5):.0f} ms",
         f"{1000 * result.percentile(0.99):.0f} ms",
+        f"{_percentile(result.answers, 0.99):.1f} s",
         f"{result.busiest:.2f}",
         f"{result.queued / max(1, result.turns):.1%}",
         f"{result.moved}",
-        f"{result.front_share:.0%}",
+        *(f"{result.used[limit]:.0%}" for limit in LIMITS),
+        f"{result.refused}",
+        f"{result.kept_s:.0f} s",
     )
 
 
@@ -363,10 +473,12 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.fleet", description=__doc__)
     parser.add_argument("--replicas", type=int, nargs="*", default=[1, 10, 100])
     parser.add_argument("--policies", nargs="*", default=list(POLICIES), choices=POLICIES)
+    parser.add_argument("--own", action="store_true", help="each front has replicas of its own")
     parser.add_argument("--json", type=Path, metavar="FILE")
     for name, default in (
         ("conversations", 20_000), ("fronts", 1), ("load", 0.7), ("cache", 400_000),
-        ("burst", 4.0), ("fails_every_s", 20_000.0), ("seed", 1),
+        ("burst", 4.0), ("fails_every_s", 20_000.0), ("seed", 1), ("front_us", 60.0),
+        ("lease_us", 1_000.0), ("connections", 4_096), ("controller_us", 2_000.0),
     ):  # fmt: skip
         flag = f"--{name.removesuffix('_s').replace('_', '-')}"
         parser.add_argument(flag, dest=name, type=type(default), default=default)
@@ -385,4 +497,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    gc.disable()  # nothing here is in a cycle, and millions of objects live
     main(sys.argv[1:])
