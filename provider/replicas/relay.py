@@ -75,8 +75,8 @@ class Relay(Run):
         return frame
 
     async def stop(self) -> None:
-        """Ask the replica to stop if it goes on; don't wait until it has."""
-        if not self.over and not self.asked_to_stop:
+        """Ask the replica to stop if it was asked to begin; don't wait until it has."""
+        if self.started_here and not self.over and not self.asked_to_stop:
             self.asked_to_stop = True
             self._arrived.clear()
             await self._taker.cancel(self)

@@ -101,6 +101,7 @@ async def test_an_error_comes_after_what_was_received(of_the_client):
 
 async def test_stopping_asks_once_and_forgets_what_comes_late():
     taker, relay = relayed()
+    relay.started_here = True
     relay.receive(chunk(0))
     await relay.stop()
     await relay.stop()
@@ -110,6 +111,12 @@ async def test_stopping_asks_once_and_forgets_what_comes_late():
     ended.receive(DONE)
     await ended.stop()
     assert not ended.asked_to_stop
+
+
+async def test_what_was_never_asked_for_is_not_stopped():
+    taker, relay = relayed()
+    await relay.stop()
+    assert taker.cancelled == 0
 
 
 async def test_a_replica_that_ignores_the_window_is_lost_and_takes_no_memory():

@@ -5,12 +5,13 @@ from contextlib import asynccontextmanager
 from hashlib import sha256
 from http import HTTPStatus
 
+import msgspec
 import pytest
 from websockets.asyncio.server import serve
 from websockets.typing import Subprotocol
 
 from gateway.dialects.native import codec_for
-from gateway.protocol.frames import JOINED_PROTOCOL, Ready
+from gateway.protocol.frames import JOINED_PROTOCOL, NUMBERS, Generate, Ready
 from gateway.server.tokens import Token, Tokens
 from provider.replicas import replica as module
 from provider.replicas.replica import Replica
@@ -96,6 +97,7 @@ class Lying:
         self.answers.set()
         self.asked = self.connections = 0
         self.leaves = asyncio.Event()  # set to close all connections
+        self.answer = None  # to each `generate`
 
     async def page(self, connection, request):
         if (body := self.pages.get(request.path)) is None:
@@ -107,6 +109,10 @@ class Lying:
     async def talk(self, socket):
         self.connections += 1
         await socket.send(self.first)
+        if self.answer is not None:
+            async for message in socket:
+                if msgspec.msgpack.decode(message)[0] == NUMBERS[Generate]:
+                    await socket.send(self.answer)
         await self.leaves.wait()
 
 

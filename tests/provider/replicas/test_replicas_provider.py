@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import aclosing
 
+import msgspec
 import pytest
 
 from gateway.protocol.frames import Cancel, Generate
@@ -20,6 +21,7 @@ from provider.interface import (
 )
 from provider.replicas.replicas_provider import ReplicasProvider
 from provider.scripted import (
+    MODEL_NAME,
     Call,
     Fail,
     Gate,
@@ -29,6 +31,7 @@ from provider.scripted import (
     Say,
     ScriptedProvider,
 )
+from tests.provider.replicas.test_replica import lying
 from tests.support.replicas import all_of, replicated, text_of, user
 from tests.support.servers import eventually, get, running, wired
 
@@ -176,6 +179,39 @@ async def test_a_sure_answer_goes_on_elsewhere_when_its_replica_is_lost(sure):
         assert [len(back.requests) for back in backs] == [1, 1]
         statistics = replicas.fleet.statistics()
         assert (statistics.generations_moved, statistics.generations_lost) == (1, 0)
+
+
+async def test_a_connection_that_is_closed_in_one_direction_is_lost():
+    gate = asyncio.Event()
+    backs = [scripted(Say("one two "), Gate(gate), Say("three four")) for _ in range(2)]
+    async with replicated(*backs) as replicas:
+        stream, first, at = await one_of_two(replicas, temperature=0)
+        going = asyncio.create_task(rest_of(stream))
+        replicas.proxies[at].half_close()
+        await eventually(lambda: backs[1 - at].requests)
+        gate.set()
+        assert text_of([first, *await going]) == "one two three four"
+        await eventually(lambda: replicas.fleet.ready == 2)
+
+
+async def rest_of(stream):
+    return [one async for one in stream]
+
+
+@pytest.mark.parametrize("said", [b"\xc1", "text", [20, "r1", 1, 5], [[20], 7], [[20, "r1"]]])
+async def test_an_answer_goes_on_elsewhere_where_a_replica_says_what_is_no_frame(said):
+    async with lying() as one, running(scripted(Say("hello"))) as gateway:
+        one.pages["/v1/models"] = f'{{"data": [{{"id": "{MODEL_NAME}"}}]}}'
+        one.answer = msgspec.msgpack.encode(said) if isinstance(said, list) else said
+        provider = ReplicasProvider({"replicas": [one.url, gateway.url]})
+        try:
+            await provider.load()
+            await eventually(lambda: provider.fleet.ready == 2)
+            got = await asyncio.gather(*(all_of(provider, f"{n}", temperature=0) for n in range(2)))
+        finally:
+            await provider.aclose()
+    assert [text_of(one) for one in got] == ["hello", "hello"]
+    assert provider.fleet.counters.moved == 1
 
 
 async def test_an_answer_by_chance_ends_with_one_retryable_error():
