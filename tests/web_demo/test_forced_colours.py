@@ -52,7 +52,7 @@ UNSEEN = """(selectors) => {
     return selectors.filter((selector) => {
         const one = document.querySelector(selector);
         const style = getComputedStyle(one);
-        if (one.matches("canvas")) return nothing.has(style.color);
+        if (one.matches(".curve")) return nothing.has(style.color);
         const bordered = parseFloat(style.borderTopWidth) > 0 && !nothing.has(style.borderTopColor);
         return !bordered && nothing.has(style.backgroundColor) && style.backgroundImage === "none";
     });
@@ -93,7 +93,7 @@ async def test_nothing_is_told_by_a_background_or_a_shadow_alone(new_page, schem
         await page.keyboard.press("Escape")
         await answered(page, "Hi")
         found["chat"] = await unseen_focus(page)
-        found["meter"] = await page.evaluate(UNSEEN, ["#meter canvas"])
+        found["meter"] = await page.evaluate(UNSEEN, ["#meter .curve"])
         await page.keyboard.press("Control+k")
         await page.locator("#palette [aria-selected=true]").wait_for()
         found["palette"] = await unseen_focus(page)
@@ -155,6 +155,6 @@ async def test_nothing_is_told_by_a_background_or_a_shadow_alone(new_page, schem
         await page.locator("#engine-button").click()
         await page.locator(".rows i").first.wait_for()
         found["engine"] = await unseen_focus(page)
-        found["engine rows"] = await page.evaluate(UNSEEN, [".rows i", ".engine-card canvas"])
+        found["engine rows"] = await page.evaluate(UNSEEN, [".rows i", ".engine-card .curve"])
     found = {name: wrong for name, wrong in found.items() if wrong}
     assert not found, json.dumps(found, indent=1)

@@ -3,6 +3,7 @@
 
 import { ConnectionLostError, GatewayError } from "../client.js";
 import { copyOf, find, make } from "../shell/dom.js";
+import { plan, unplan } from "../shell/frames.js";
 import { HEARD, preferred } from "../shell/preferences.js";
 import { say } from "../shell/speaker.js";
 import { createColumn } from "./column.js";
@@ -30,11 +31,7 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
   let columns = Array.from({ length: n }, () => createColumn(json, logprobs));
   const recording = createRecording();
   const life = createLifeline(find(".figures", root), n, !find("#models").hidden);
-  let waits = false; // for the time, or the frame, of the next painting
-  let frame = 0;
-  let paintedAt = 0;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  let timer;
+  let paintedAt = -PAINT_MS;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let idle;
   for (const column of columns) find(".columns", root).append(column.root);
@@ -59,15 +56,7 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
   /** The index of the answer that is kept. */
   const chosen = () => Math.max(0, columns.findIndex(({ root: column }) => find(".keep input", column).checked));
 
-  /** Show the new text soon; each frame that the page asks for costs, even if it changes little. */
-  function paintSoon() {
-    if (waits) return;
-    waits = true;
-    timer = setTimeout(() => (frame = requestAnimationFrame(paint)), Math.max(0, paintedAt + PAINT_MS - performance.now()));
-  }
-
   function paint() {
-    waits = false;
     paintedAt = performance.now();
     flow();
     columns.forEach((column) => column.paint());
@@ -76,22 +65,25 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
 
   /** Let the caret rest while text comes, and say that more may come when none has come for a moment. */
   function flow() {
-    root.classList.remove("idle");
-    clearTimeout(idle);
-    idle = setTimeout(rest, IDLE_MS);
+    if (idle === undefined) {
+      root.classList.remove("idle");
+      idle = setTimeout(rest, IDLE_MS);
+    }
   }
 
   function rest() {
+    const left = paintedAt + IDLE_MS - performance.now();
+    idle = left > 1 ? setTimeout(rest, left) : undefined;
+    if (idle !== undefined) return;
     root.classList.add("idle");
     life.later();
     for (const column of columns) column.mark();
   }
 
   function settle() {
-    cancelAnimationFrame(frame);
-    clearTimeout(timer);
+    unplan(paint);
     clearTimeout(idle);
-    waits = false;
+    idle = undefined;
     columns.forEach((column) => column.end());
     root.classList.remove("streaming", "idle", "cut");
   }
@@ -207,7 +199,7 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
       life.record.token(now, chunk.text.length);
       recording.add(now, chunk);
       columns[chunk.choice ?? 0]?.add(chunk);
-      paintSoon(); // and the life line with it
+      plan(paint, paintedAt + PAINT_MS - now); // and the life line with it
     },
     /** @param {import("../client.js").ToolCall} call @param {string} delta */
     call(call, delta) {

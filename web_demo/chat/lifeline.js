@@ -2,6 +2,7 @@
 /** The life line below an answer: its wait, its prompt, its pace and its end, drawn while they happen. */
 
 import { make } from "../shell/dom.js";
+import { plan, unplan } from "../shell/frames.js";
 import { courseOf, createLife, duration, partsOf, plural, sentenceOf } from "./life.js";
 
 /** @typedef {import("./life.js").Life} Life */
@@ -20,22 +21,20 @@ export function createLifeline(root, answers, naming) {
   const record = createLife(performance.now(), answers);
   const course = createCourse();
   const bar = make("span", { class: "meter", role: "img" }, make("span", { class: "cached" }), make("span", { class: "read" }));
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  let timer;
   let drawnAt = 0;
   let over = false;
   let shown = "";
+  /** The parts that are shown. @type {ReturnType<typeof partElement>[]} */
+  let elements = [];
   let waited = true; // whether there was no text yet when it was drawn last
 
   /** Draw soon, at most some times a second. */
   function later() {
-    if (timer || over) return;
-    timer = setTimeout(draw, Math.max(0, EVERY_MS - (performance.now() - drawnAt)));
+    if (!over) plan(draw, drawnAt + EVERY_MS - performance.now());
   }
 
   function draw() {
-    clearTimeout(timer);
-    timer = undefined;
+    unplan(draw);
     drawnAt = performance.now();
     const { life } = record;
     waited = life.first === null;
@@ -52,16 +51,32 @@ export function createLifeline(root, answers, naming) {
     const text = `${state}|${parts.map((part) => part.text).join("|")}`;
     if (text !== shown) {
       shown = text;
-      root.replaceChildren(...(state ? [make("span", { class: "now" }, state)] : []), ...parts.map(partElement));
+      put([...(state ? [{ kind: "now", text: state, title: "" }] : []), ...parts]);
       const prompt = root.querySelector(".prompt, .now");
-      if (life.prompt && (read !== null || life.ended)) prompt?.prepend(bar);
+      if (!prompt || !life.prompt || (read === null && !life.ended)) bar.remove();
+      else if (bar.parentNode !== prompt) prompt.prepend(bar);
       const rate = root.querySelector(".rate");
-      if (rate && life.pace.length > 2) rate.append(course.root);
+      if (rate && life.pace.length > 2 && course.root.parentNode !== rate) rate.append(course.root);
     }
-    course.show(life);
+    if (course.root.parentNode) course.show(life);
+    if (!bar.parentNode) return;
     bar.style.setProperty("--cached", `${(100 * life.cached) / Math.max(1, life.prompt)}%`);
     bar.style.setProperty("--read", `${100 * (read ?? 1)}%`);
     bar.ariaLabel = `${plural(life.prompt, "token")} of the prompt, ${life.cached} of them cached`;
+  }
+
+  /** Show some parts; where only their texts differ from those that are shown, the elements stay. @param {Part[]} parts */
+  function put(parts) {
+    const alike = parts.length === elements.length && parts.every(({ kind }, index) => kind === elements[index].kind);
+    if (!alike) {
+      elements = parts.map(partElement);
+      return root.replaceChildren(...elements.map((one) => one.root));
+    }
+    for (const [index, { text, title }] of parts.entries()) {
+      const one = elements[index];
+      if (one.text.data !== text) one.text.data = text;
+      if (one.root.title !== title) one.root.title = title;
+    }
   }
 
   return {
@@ -86,8 +101,8 @@ export function createLifeline(root, answers, naming) {
     },
     /** Show a text instead. @param {string} text */
     say(text) {
-      clearTimeout(timer);
-      timer = undefined;
+      unplan(draw);
+      elements = [];
       shown = text;
       root.replaceChildren(make("span", { class: "now" }, text));
     },
@@ -95,8 +110,13 @@ export function createLifeline(root, answers, naming) {
   };
 }
 
-/** @param {ReturnType<typeof partsOf>[number]} part */
-const partElement = ({ kind, text, title }) => make("span", { class: kind, title: title || undefined }, text);
+/** @typedef {{kind: string, text: string, title: string}} Part */
+
+/** @param {Part} part */
+function partElement({ kind, text, title }) {
+  const node = new Text(text);
+  return { kind, text: node, root: make("span", { class: kind, title: title || undefined }, node) };
+}
 
 /** The course of the pace as a small picture. */
 function createCourse() {

@@ -1,7 +1,7 @@
 // @ts-check
 /** The drawer with what the server does now: its metrics as small curves. It asks only while it is seen. */
 
-import { createCurve } from "../shell/curve.js";
+import { createCurve, curveRoot } from "../shell/curve.js";
 import { make } from "../shell/dom.js";
 import { meanOf, quantileOf, rateOf, readMetrics } from "./metrics.js";
 
@@ -183,7 +183,6 @@ export function open(root, app) {
   return {
     show() {
       shown = true;
-      for (const card of cards) card.draw();
       begin();
     },
     hide() {
@@ -196,14 +195,13 @@ export function open(root, app) {
 
 /** @param {string} title @param {boolean} engine whether it needs an engine behind the gateway */
 function createCard(title, engine) {
-  const canvas = make("canvas", { "aria-hidden": "true" });
+  const drawn = curveRoot();
   const value = make("b");
   const note = make("span", { class: "engine-note" });
-  const root = make("section", { class: "engine-card", "aria-label": title }, make("h3", {}, title), value, canvas, note);
-  const curve = createCurve(canvas, { points: POINTS });
+  const root = make("section", { class: "engine-card", "aria-label": title }, make("h3", {}, title), value, drawn, note);
+  const curve = createCurve(drawn, { points: POINTS });
   return {
     root,
-    draw: curve.draw,
     /** @param {Shown} next @param {boolean} hasEngine */
     show(next, hasEngine) {
       root.hidden = engine && !hasEngine;

@@ -1,47 +1,47 @@
 // @ts-check
-/** A small curve of a number over time, on a canvas. */
+/** A small curve of a number over time. It is a picture of lines: unlike a canvas, it asks for no size and no colour. */
 
+const HEIGHT = 100; // in the picture's own units
 const HEADROOM = 1.15; // of the highest number
 const FEWEST = 24; // numbers that fill the width
+const SVG = "http://www.w3.org/2000/svg";
+
+/** Return an element for a curve. @param {string} [name] its class */
+export function curveRoot(name = "") {
+  const root = document.createElementNS(SVG, "svg");
+  root.setAttribute("class", `curve ${name}`.trim());
+  root.setAttribute("aria-hidden", "true");
+  return root;
+}
 
 /**
- * A curve that keeps the last `points` numbers, and draws them when one is added. It is as wide as its canvas
+ * A curve that keeps the last `points` numbers, and draws them when one is added. It is as wide as its element
  * from a few numbers on.
- * @param {HTMLCanvasElement} canvas in the colour of its text
+ * @param {SVGSVGElement} root in the colour of its text
  * @param {{points?: number, least?: number}} [options] `least` is what the top stands for at least
  */
-export function createCurve(canvas, { points = 120, least = 1 } = {}) {
+export function createCurve(root, { points = 120, least = 1 } = {}) {
   /** @type {number[]} */
   let values = [];
-  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  let box = "";
+  root.setAttribute("preserveAspectRatio", "none");
+  const [area, line] = ["area", "line"].map((name) => {
+    const path = document.createElementNS(SVG, "path");
+    path.setAttribute("class", name);
+    root.append(path);
+    return path;
+  });
 
   function draw() {
-    const { clientWidth: width, clientHeight: height } = canvas;
-    if (!width) return; // it is not shown
-    const ratio = devicePixelRatio;
-    if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
-      canvas.width = Math.round(width * ratio);
-      canvas.height = Math.round(height * ratio);
-    }
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.clearRect(0, 0, width, height);
-    if (values.length < 2) return;
+    const width = Math.max(FEWEST, values.length) - 1;
+    const first = width - values.length + 1;
     const top = Math.max(least, ...values) * HEADROOM;
-    const step = width / (Math.max(FEWEST, values.length) - 1);
-    const first = width - step * (values.length - 1);
-    const line = new Path2D();
-    for (const [index, value] of values.entries()) {
-      line.lineTo(first + index * step, height - 1 - (value / top) * (height - 2));
-    }
-    context.strokeStyle = context.fillStyle = getComputedStyle(canvas).color;
-    context.lineWidth = 1.75;
-    context.lineJoin = "round";
-    context.stroke(line);
-    line.lineTo(width, height);
-    line.lineTo(first, height);
-    context.globalAlpha = 0.12;
-    context.fill(line);
-    context.globalAlpha = 1;
+    const steps = values.map((value, index) => `${first + index} ${(HEIGHT * (1 - value / top)).toFixed(1)}`);
+    const course = values.length > 1 ? `M${steps.join("L")}` : "";
+    const next = `0 0 ${width} ${HEIGHT}`;
+    if (box !== next) root.setAttribute("viewBox", (box = next));
+    line.setAttribute("d", course);
+    area.setAttribute("d", course && `${course}L${width} ${HEIGHT}L${first} ${HEIGHT}z`);
   }
 
   return {
@@ -50,7 +50,6 @@ export function createCurve(canvas, { points = 120, least = 1 } = {}) {
       values = [...values.slice(1 - points), value];
       draw();
     },
-    draw,
     clear() {
       values = [];
       draw();

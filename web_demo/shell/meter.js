@@ -3,29 +3,30 @@
 
 import { createCurve } from "./curve.js";
 import { find } from "./dom.js";
+import { plan } from "./frames.js";
 import { createRate } from "./rate.js";
 
-const EVERY_MS = 250;
-const POINTS = 40; // ten seconds
+const EVERY_MS = 400;
+const POINTS = 25; // ten seconds
 
 /** @param {HTMLElement} root as the page has it at rest @param {ReturnType<typeof import("./traffic.js").createTraffic>} traffic of which some may run already */
 export function createMeter(root, traffic) {
   const rate = createRate();
   const number = find("b", root);
   const running = find(".meter-answers", root);
-  const curve = createCurve(find("canvas", root), { points: POINTS, least: 20 });
+  const curve = createCurve(find(".curve", root), { points: POINTS, least: 20 });
   let counted = 0;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  let timer;
+  let live = false;
   traffic.watch(begin);
   if (traffic.running) begin();
 
   function begin() {
     put(running, saidOf(traffic));
-    if (timer) return;
+    if (live) return;
+    live = true;
     measured(); // what comes from now on is counted
     root.toggleAttribute("data-live", true);
-    timer = setTimeout(show, EVERY_MS);
+    plan(show, EVERY_MS);
   }
 
   /** Return how many pieces of text came a second, lately. */
@@ -40,9 +41,8 @@ export function createMeter(root, traffic) {
     put(number, now.toLocaleString("en"));
     put(running, saidOf(traffic));
     curve.add(now);
-    const live = now > 0 || traffic.running > 0;
-    timer = live ? setTimeout(show, EVERY_MS) : undefined;
-    if (live) return;
+    live = now > 0 || traffic.running > 0;
+    if (live) return plan(show, EVERY_MS);
     root.toggleAttribute("data-live", false);
     rate.pause();
   }

@@ -26,9 +26,6 @@ export function tellWatchers(text, way) {
 }
 
 /** @param {MessageEvent} event */
-const counted = ({ data }) => traffic.received(data);
-
-/** @param {MessageEvent} event */
 const received = ({ data }) => tellWatchers(data, "in");
 
 export class PageSocket extends WebSocket {
@@ -41,8 +38,19 @@ export class PageSocket extends WebSocket {
       traffic.closed();
       tellWatchers(reason ? `${code}, ${reason}` : `${code}`, "closed");
     });
-    this.addEventListener("message", counted);
     if (watchers.size) this.addEventListener("message", received);
+  }
+
+  /** The client's listener counts too: a second one for each frame would cost more than both do. @param {((event: MessageEvent) => void) | null} listener */
+  set onmessage(listener) {
+    super.onmessage = listener && ((event) => {
+      traffic.received(event.data);
+      listener(event);
+    });
+  }
+
+  get onmessage() {
+    return super.onmessage;
   }
 
   /** @param {string} text */

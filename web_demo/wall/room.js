@@ -1,7 +1,7 @@
 // @ts-check
 /** The room with many streams at once, all on the page's one connection. */
 
-import { createCurve } from "../shell/curve.js";
+import { createCurve, curveRoot } from "../shell/curve.js";
 import { find, make } from "../shell/dom.js";
 import { createRate } from "../shell/rate.js";
 import { cutSocket } from "../shell/socket.js";
@@ -259,7 +259,6 @@ export async function open(root, app) {
       fill(size());
     }
     grid.fit();
-    curve.draw();
     regroup = true;
     request();
     if (start === "start" && !live().length) startAll();
@@ -302,7 +301,7 @@ function sumOf(pairs) {
 function layOut(root) {
   root.classList.add("wall");
   const rate = make("b", {}, "0");
-  const curve = make("canvas", { class: "wall-curve", "aria-hidden": "true" });
+  const curve = curveRoot("wall-curve");
   const cells = make("span", { class: "cells", "aria-hidden": "true" });
   const said = make("span", { class: "wall-said" });
   const stopped = make("b", {}, "–");

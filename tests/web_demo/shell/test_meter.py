@@ -36,13 +36,13 @@ async def test_every_room_shows_how_fast_text_comes_and_what_runs(new_page):
 
         # At rest, nothing is planned any more; while an answer comes, it is.
         planned = """() => {
-            const begin = globalThis.setTimeout;
+            const begin = globalThis.requestAnimationFrame;
             globalThis.planned = 0;
-            globalThis.setTimeout = (does, ms, ...all) => {
-                if (ms === 250) globalThis.planned += 1; // the meter's
-                return begin(does, ms, ...all);
+            globalThis.requestAnimationFrame = (does) => {
+                globalThis.planned += 1;
+                return begin(does);
             };
-            return new Promise((resolve) => begin(() => resolve(globalThis.planned), 400));
+            return new Promise((resolve) => setTimeout(() => resolve(globalThis.planned), 500));
         }"""
         assert await page.evaluate(planned) == 0
         await ask(page, "Again")
