@@ -109,13 +109,14 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
     }
   }
 
-  /** @param {string} text @param {string} [code] @param {() => void} [retry] */
-  function showNote(text, code, retry) {
+  /** @param {string} text @param {string} [code] @param {() => void} [retry] @param {boolean} [leftOut] whether the next questions don't tell the model of it */
+  function showNote(text, code, retry, leftOut) {
     note.hidden = false;
     note.replaceChildren(text);
     if (code) note.append(" ", make("code", {}, code));
     const remedy = code ? remedyOf(code) : "";
     if (remedy) note.append(" ", make("span", { class: "remedy" }, remedy));
+    if (leftOut) note.append(" ", make("span", { class: "remedy" }, "It is left out of what the model reads next."));
     if (retry) note.append(" ", make("button", { type: "button", class: "quiet", click: retry }, "Retry"));
   }
 
@@ -166,7 +167,7 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
       find(".keep", columns[0].root).hidden = true;
       if (lived) life.restore(lived);
       else life.say(told ?? "");
-      if (error) showNote(error.message, error.code);
+      if (error) showNote(error.message, error.code, undefined, !content && !messages);
       else if (!ended && !ticket) showNote("The page was left before this answer had ended.");
     },
     /** Begin anew, because all of the answer comes again. */
@@ -250,7 +251,8 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
       const kept = columns.some((column) => column.said()) ? " What came so far is kept." : "";
       life.record.fail();
       const code = error instanceof GatewayError && !lost ? error.code : undefined;
-      showNote(lost ? `The connection to the gateway was lost.${kept}` : error.message, code, retry);
+      const goesOn = kept || columns[0].card(0); // with a call, earlier rounds do
+      showNote(lost ? `The connection to the gateway was lost.${kept}` : error.message, code, retry, !goesOn);
       life.end();
       // A turn without any text needs neither the choice between answers nor the legend.
       if (!kept) root.classList.add("empty-handed");

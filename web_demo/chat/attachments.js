@@ -34,13 +34,16 @@ export function contentOf(attachments, text) {
 const isImage = (part) => part.type !== "text";
 
 /** Return what shows the attachments of a message that was kept. @param {string | Part[]} content */
-export function viewsOf(content) {
+export const viewsOf = (content) => attachedTo(content).map(({ view }) => view);
+
+/** Return the attachments of a message that was kept. @param {string | Part[]} content */
+export function attachedTo(content) {
   if (typeof content === "string") return [];
-  return content.flatMap((part, index) => {
-    if (part.type === "image") return [imageAgain(part.data)];
+  return content.flatMap(/** @returns {Omit<Attachment, "bytes">[]} */ (part, index) => {
+    if (part.type === "image") return [{ part, name: "the image", view: imageAgain(part.data) }];
     const name = /^(.{1,200}):\n/.exec(part.type === "text" ? part.text : "")?.[1];
     const isFile = part.type === "text" && name && (index < content.length - 1 || part.text.endsWith("\n\n"));
-    return isFile ? [fileView(name)] : [];
+    return isFile ? [{ part, name, view: fileView(name) }] : [];
   });
 }
 

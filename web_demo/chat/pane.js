@@ -47,7 +47,7 @@ export function createPane(app, row, store, hooks) {
   const latest = find(".latest", root);
   const follower = createFollower(scroll, (far) => (latest.hidden = !far));
   const thread = createThread(find(".turns", root), follower, {
-    edit: (turn, text) => edit(turn, text),
+    edit,
     regenerate: (turn) => regenerate(turn),
     goOn: (turn) => goOn(turn),
     choose(turn) {
@@ -405,13 +405,18 @@ export function createPane(app, row, store, hooks) {
     thread.renewAll();
   }
 
-  /** Ask a changed question; the one before stays beside it. @param {Turn} turn @param {string} text */
-  async function edit(turn, text) {
+  /**
+   * Ask a changed question; the one before stays beside it.
+   * @param {Turn} turn @param {string} text @param {Set<import("../client.js").Part>} without attachments that don't go with it
+   */
+  async function edit(turn, text, without) {
     if (current()) stop();
     const settings = await chosen();
     if (!settings) return;
     const { content } = turn;
-    const parts = typeof content === "string" ? [] : content.slice(0, textOf(turn) ? -1 : undefined);
+    const before = typeof content === "string" ? [] : content.slice(0, textOf(turn) ? -1 : undefined);
+    const parts = before.filter((part) => !without.has(part));
+    if (!parts.length && !text.trim()) return;
     const said = { type: /** @type {const} */ ("text"), text };
     talk.goBack(turn.parent);
     const changed = parts.length ? [...parts, ...(text ? [said] : [])] : text;

@@ -5,10 +5,11 @@ import { find, make } from "../shell/dom.js";
 import { say } from "../shell/speaker.js";
 import { textOf } from "../store/tree.js";
 import { addAnswer } from "./answer.js";
-import { viewsOf } from "./attachments.js";
+import { attachedTo, viewsOf } from "./attachments.js";
 
 /** @typedef {import("../store/tree.js").Turn} Turn */
 /** @typedef {import("./answer.js").Answer} Answer */
+/** @typedef {import("../client.js").Part} Part */
 /** Makes a panel that stands below a turn until it is closed. @typedef {(turn: Turn, close: () => void) => Promise<HTMLElement>} Opener */
 /** @typedef {{turn: Turn, root: HTMLElement, answer: Answer | null, acts: HTMLElement}} Shown */
 
@@ -16,7 +17,7 @@ import { viewsOf } from "./attachments.js";
  * What a person can do with a turn, and what must be known of it: its versions, and its answer if that is
  * being written.
  * @typedef {{
- *   edit: (turn: Turn, text: string) => void, regenerate: (turn: Turn) => void, goOn: (turn: Turn) => void,
+ *   edit: (turn: Turn, text: string, without: Set<Part>) => void, regenerate: (turn: Turn) => void, goOn: (turn: Turn) => void,
  *   choose: (turn: Turn) => void, share: Opener, code: Opener, versions: (turn: Turn) => Turn[],
  *   answerOf: (turn: Turn) => Answer | null,
  * }} Actions
@@ -129,7 +130,7 @@ export function createThread(list, follower, actions) {
   /** Show the buttons of a turn. @param {Shown} one */
   function offer({ turn, acts, root }) {
     if (turn.role === "assistant" && actions.answerOf(turn)) return acts.replaceChildren();
-    const buttons = [copyButton(turn)];
+    const buttons = textOf(turn) ? [copyButton(turn)] : [];
     root.tabIndex = -1;
     if (turn.role === "user") buttons.unshift(button("Edit", () => edit(turn, root)));
     else {
@@ -184,9 +185,21 @@ export function createThread(list, follower, actions) {
       form.remove();
       root.classList.remove("editing");
     };
+    /** Attachments that are taken away. @type {Set<Part>} */
+    const without = new Set();
+    const files = attachedTo(turn.content).map(({ part, name, view }) => {
+      const away = () => {
+        without.add(part);
+        chip.remove();
+        field.focus();
+      };
+      const chip = make("li", {}, view, make("button", { type: "button", "aria-label": `Remove ${name}`, click: away }, "×"));
+      return chip;
+    });
     const form = make(
       "form",
       { class: "edit", submit: send },
+      ...(files.length ? [make("ul", { class: "attached", "aria-label": "Files of this message" }, ...files)] : []),
       field,
       make("button", { type: "button", class: "quiet", click: close }, "Cancel"),
       make("button", { type: "submit", class: "send" }, "Send"),
@@ -212,13 +225,14 @@ export function createThread(list, follower, actions) {
       event.preventDefault();
       const text = field.value;
       close();
-      if (text.trim() || typeof turn.content !== "string") actions.edit(turn, text);
+      if (text.trim() || typeof turn.content !== "string") actions.edit(turn, text, without);
     }
 
     root.classList.add("editing");
     root.append(form);
     fit();
     field.focus();
+    form.scrollIntoView({ block: "nearest" });
   }
 
   return {

@@ -77,6 +77,20 @@ async def test_an_end_before_the_end_says_whose_it_was(before, end, expected):
     assert expected in text
 
 
+async def test_the_rate_of_several_answers_is_said_to_be_of_all_of_them():
+    text = await life(
+        f"""
+        const both = m.createLife(0, 2);
+        both.progress({STARTED});
+        for (let index = 0; index <= 80; index += 1) both.token(100 + 10 * index);
+        both.finish({RESULT}, 900);
+        console.log(JSON.stringify(m.sentenceOf(both.life)));
+        """
+    )
+    # The gateway's own rate, 56.4, would be that of one of them.
+    assert "2 answers · 40 tokens · 100 tokens/s together" in text
+
+
 async def test_a_wait_for_the_connection_is_not_the_models():
     text = await said(
         """
