@@ -6,7 +6,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from websockets.asyncio.client import connect
@@ -60,6 +60,16 @@ class Seen:
         """Return the time within which nine of ten waits of a kind were over."""
         ordered = sorted(self.waits[what])
         return ordered[len(ordered) * 9 // 10] if ordered else 0.0
+
+
+def slower(one, other):
+    """Return the worse of what was seen in two quiet runs."""
+    rate = min(one.rate, other.rate)
+    both = {what: [*one.waits[what], *other.waits[what]] for what in one.waits | other.waits}
+    worse = {
+        what: max(getattr(one, what), getattr(other, what)) for what in ("gap", "first", "ping")
+    }
+    return replace(one, tokens=rate * one.seconds, waits=defaultdict(list, both), **worse)
 
 
 class ServerTime:

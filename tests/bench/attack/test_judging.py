@@ -20,7 +20,7 @@ from tests.bench.attack.judging import (
     usually_waits,
     write,
 )
-from tests.bench.attack.polite import Seen, ServerTime
+from tests.bench.attack.polite import Seen, ServerTime, slower
 
 QUIET = Seen(seconds=1.0, gap=0.02, first=0.1, ping=0.01, tokens=100.0, answers=3)
 WORSE = {
@@ -67,6 +67,17 @@ def test_nine_of_ten_waits_are_judged_and_one_of_them_is_not():
     assert not usually_waits("first", quiet, seen, 0.15).holds
     seen.waits["first"] = [9.0]
     assert not usually_waits("first", quiet, seen, 0.15).holds
+
+
+def test_of_two_quiet_runs_the_worse_figures_count():
+    one = dataclasses.replace(QUIET, waits=Seen().waits)
+    other = dataclasses.replace(QUIET, seconds=2.0, gap=0.01, first=0.3, tokens=60.0)
+    other.waits = Seen().waits
+    one.waits["first"], other.waits["first"] = [0.1] * 3, [0.3]
+    worse = slower(one, other)
+    assert (worse.rate, worse.gap, worse.first) == (30.0, 0.02, 0.3)
+    assert worse.waits["first"] == [0.1, 0.1, 0.1, 0.3]
+    assert worse.waits["ping"] == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="waiting for a processor is counted in /proc")
