@@ -268,8 +268,9 @@ class Settings:
     client_frame_rate: float = _setting(
         4000.0,
         "frames a second of one client, by its token or else by its address, on all its "
-        "connections; each takes some 30 microseconds, so that it has an eighth of the event loop; "
-        "beyond it they are read more slowly; a burst may be ten times that",
+        "connections, with those that it is sent again by `resume`; each takes some 30 "
+        "microseconds, so that it has an eighth of the event loop; beyond it they are read more "
+        "slowly; a burst may be ten times that",
         "Limits",
         min=1,
     )

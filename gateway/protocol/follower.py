@@ -15,7 +15,7 @@ from gateway.protocol.frames import Done, Resume, Timing, Usage
 from gateway.protocol.generation import Generation
 from gateway.protocol.outbox import Numbered
 
-__all__ = ["Follower"]
+__all__ = ["AT_ONCE", "Follower"]
 
 AT_ONCE = 64  # frames; the next ones wait until these are written
 
@@ -31,6 +31,7 @@ class Follower:
         generation.check_kept(frame.after)
         self.id = frame.id
         self.over = False  # whether its terminal event has been sent
+        self.resting = False  # whether nothing may be sent, because its client's rate is used up
         self._generation = generation
         self._window = frame.window
         self._sent = self._acked = frame.after
@@ -39,8 +40,8 @@ class Follower:
     @property
     def sendable(self) -> bool:
         """Whether there are events that may be sent now."""
-        if self.over or isinstance(self._end, Failed):
-            return not self.over
+        if self.over or self.resting or isinstance(self._end, Failed):
+            return not (self.over or self.resting)
         if self._window is not None and self._sent - self._acked >= self._window:
             return False
         return self._end is not None or self._sent < self._generation.newest

@@ -26,7 +26,7 @@ from websockets.exceptions import ConnectionClosed
 from gateway.dialects.base import Dialect, Message
 from gateway.protocol.codes import BadFrame, CloseCode, ErrorCode, NotAFrame
 from gateway.protocol.events import Refusal, Request
-from gateway.protocol.follower import Follower
+from gateway.protocol.follower import AT_ONCE, Follower
 from gateway.protocol.frames import Hello, Ready, Resume
 from gateway.protocol.generation import Generation
 from gateway.protocol.session import Begin, Command, Session, Stop, TakeOver
@@ -52,6 +52,7 @@ MAX_FOLLOWERS = 16  # of one generation
 # before it is counted anew.
 STEP = 4096
 NO_ROOM = "answers that are not streamed hold too much; ask for a stream, or for less at once"
+TOO_MUCH_AGAIN = "too many frames a second are sent again to this client"
 NO_TICKET = (
     "unknown ticket: it has expired, or the gateway was restarted "
     "(then `epoch` in `ready` has changed)"
@@ -107,6 +108,8 @@ class Connection:
         self._joins = dialect.join is not None
         self._write_is_due = False  # whether `_write_joined` is about to be called
         self._noted: list[GenerationTask] = []  # those whose text is counted after that
+        self._turn_is_full = False  # whether the rest is for the next turn of the event loop
+        self._rest: asyncio.TimerHandle | None = None  # while its followers rest
 
     async def run(self) -> None:
         """Serve the client until it leaves."""
@@ -124,8 +127,9 @@ class Connection:
             self._dialect.close()
             await self._release_generations()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if self._watchdog is not None:
-                self._watchdog.cancel()
+            for timer in (self._watchdog, self._rest):
+                if timer is not None:
+                    timer.cancel()
 
     async def drain(self, code: CloseCode) -> None:
         """Cancel every generation, send the client its `done` frames, and close.
@@ -280,12 +284,17 @@ class Connection:
         task = self._generations.resume_store.find(
             frame.ticket, None if frame.follow else frame.id, owner.name if owner else None
         )
-        if task is None:
-            refusal: Refusal | None = Refusal(ErrorCode.NOT_RESUMABLE, NO_TICKET)
+        seconds = self._socket.charge(0)
+        if seconds:
+            refusal: Refusal | None = Refusal(ErrorCode.RATE_LIMITED, TOO_MUCH_AGAIN, seconds)
+        elif task is None:
+            refusal = Refusal(ErrorCode.NOT_RESUMABLE, NO_TICKET)
         elif frame.follow:
             refusal = self._follow(task, frame)
         else:
             refusal = self._session.adopt(task.generation, frame.after)
+            if refusal is None:
+                self._socket.charge(task.generation.newest - frame.after)
         if refusal is not None or task is None:
             known = any(one.id == frame.id for one in self._session.generations)
             assert refusal is not None
@@ -308,6 +317,7 @@ class Connection:
         if isinstance(follower, Refusal):
             return follower
         self._followed[follower] = task
+        follower.resting = self._rest is not None
         task.join(follower, self._notify_follower)
         return None
 
@@ -315,6 +325,20 @@ class Connection:
         if follower.sendable:
             self._session.enqueue(follower)
             self._write_now()
+
+    def _charge(self, frames: int) -> None:
+        """Count frames of followers, which rest once the client's rate is used up."""
+        seconds = self._socket.charge(frames)
+        if seconds and self._rest is None:
+            self._rest = self._loop.call_later(seconds, self._end_rest)
+            for follower in self._followed:
+                follower.resting = True
+
+    def _end_rest(self) -> None:
+        self._rest = None
+        for follower in list(self._followed):
+            follower.resting = False
+            self._notify_follower(follower)
 
     def _part(self, follower: Follower) -> None:
         task = self._followed.pop(follower, None)
@@ -400,19 +424,26 @@ class Connection:
         """
         session, transport = self._session, self._socket.transport
         encode, alone = self._dialect.encode, (self._socket,)
-        metrics = self._generations.metrics
+        metrics, written = self._generations.metrics, 0
         while session.waiting and self._writing and not self._sending:
-            if transport.get_write_buffer_size():
+            if transport.get_write_buffer_size() or self._turn_is_full:
                 self._wake_writer.set()
                 return
             events, generation = session.pop_events()
+            written += len(events)
+            if written >= AT_ONCE:  # frames that are sent again, and there may be many
+                self._turn_is_full = True
+                self._loop.call_soon(self._end_turn)
             for event in events:
                 messages = encode(event)
                 metrics.sent_frames += len(messages)
                 for message in messages:
                     metrics.sent_bytes += len(message.data)
                     broadcast(alone, message.data, text=message.text)
-            self._after_write(generation)
+            self._after_write(generation, len(events))
+
+    def _end_turn(self) -> None:
+        self._turn_is_full = False
 
     def _write_soon(self) -> None:
         """Write what waits together with what the generations that wake now have."""
@@ -436,32 +467,37 @@ class Connection:
                 return
             assert join is not None
             messages: list[Message] = []
-            written: list[Generation | Follower | None] = []
+            written: list[tuple[Generation | Follower | None, int]] = []
             while session.waiting and len(messages) < MAX_AT_ONCE:
                 events, generation = session.pop_events()
                 for event in events:
                     messages += self._dialect.encode(event)
-                written.append(generation)
+                written.append((generation, len(events)))
             if messages:
                 data = join(messages).data
                 self._generations.metrics.sent_frames += len(messages)
                 self._generations.metrics.sent_bytes += len(data)
                 broadcast((self._socket,), data, text=False)
-            for generation in written:
-                self._after_write(generation)
+            for generation, count in written:
+                self._after_write(generation, count)
+            if len(messages) >= MAX_AT_ONCE and session.waiting:
+                self._write_soon()
+                return
 
     async def _write(self) -> None:
         try:
             await self._send(self._greeting)
+            sent = 0
             while True:
                 while self._session.waiting:
                     events, generation = self._session.pop_events()
                     self._note_leaving(generation)
-                    for count, event in enumerate(events, 1):
+                    for event in events:
                         await self._send(self._dialect.encode(event))
-                        if not count % MAX_AT_ONCE:
+                        sent += 1
+                        if not sent % MAX_AT_ONCE:
                             await self._let_others_run()
-                    self._after_write(generation)
+                    self._after_write(generation, len(events))
                 self._flushed.set()
                 await self._wake_writer.wait()
                 self._wake_writer.clear()
@@ -496,12 +532,14 @@ class Connection:
         self._sending = False
         self._sending_since = None
 
-    def _after_write(self, generation: Generation | Follower | None) -> None:
-        """Wake a generation's task after its events were written, or forget it if it is over."""
+    def _after_write(self, generation: Generation | Follower | None, count: int) -> None:
+        """Wake a generation's task after events were written, or forget it if it is over."""
         task = self._tasks.get(generation)  # type: ignore[arg-type]
         if task is None:
-            if isinstance(generation, Follower) and generation.over:
-                self._part(generation)
+            if isinstance(generation, Follower):
+                self._charge(count)
+                if generation.over:
+                    self._part(generation)
             self._ask_dialect()
             return
         if task.held.size and not task.generation.unsent_bytes:

@@ -112,6 +112,10 @@ class ClientRates:
         frames = self._frames.overdraw(client, 1, now)
         return min(MAX_PAUSE_S, max(frames, self._bytes.overdraw(client, size, now)))
 
+    def charge(self, client: str, frames: int, now: float) -> float:
+        """Count frames that are sent again; return for how many seconds no more are to be sent."""
+        return min(MAX_PAUSE_S, self._frames.overdraw(client, frames, now))
+
 
 class _Reader(StreamReader):
     """A reader that tells how many bytes its parser waits for, and drops the body of a request.
@@ -263,6 +267,15 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
     def taken(self) -> int:
         """The bytes of the message that `recv` has returned, 0 for a small one."""
         return self._taken
+
+    def charge(self, frames: int) -> float:
+        """Count frames that its client is sent again, 0 perhaps, as if it had sent them.
+
+        Returns for how many seconds no more are to be sent.
+        """
+        if self._client is None:
+            return 0.0
+        return self._rates.charge(self._client, frames, self.loop.time())
 
     async def recv(self, decode: bool | None = None) -> Data:  # type: ignore[override]
         """Return the next message; the one before is no longer counted."""

@@ -240,7 +240,7 @@ async def guessed_tickets(bench):
     quiet, seen, answers = await bench.under(SCRIPTED, "guessed_tickets")
     return [
         *beside(quiet, seen, share=BESIDE_A_FLOOD, memory=64),
-        told_only(answers, "not_resumable", "4429"),
+        told_only(answers, "not_resumable", "rate_limited", "4429"),
     ]
 
 

@@ -5,8 +5,9 @@ import hashlib
 
 import pytest
 
+from gateway.protocol.follower import AT_ONCE
 from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Ack, Cancel, Generate, Resume
-from gateway.server.connection import MAX_FOLLOWERS, STEP
+from gateway.server.connection import MAX_AT_ONCE, MAX_FOLLOWERS, STEP
 from gateway.server.resumable import ENDED_BYTES, MIN_HELD
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import Call, Gate, Pause, Reason, Say, ScriptedProvider
@@ -427,6 +428,56 @@ async def test_a_follower_that_reads_nothing_holds_up_nobody_and_is_told():
             await other.send(Ack(id="b", seq=0))
             error = await other.receive()
             assert (error["id"], error["code"]) == ("b", "slow_client")
+
+
+async def test_what_followers_are_sent_takes_few_frames_of_each_turn():
+    words, most = 2 * MAX_AT_ONCE, 0
+
+    async def watch(metrics):
+        nonlocal most
+        before = metrics.sent_frames
+        while True:
+            await asyncio.sleep(0)
+            most, before = max(most, metrics.sent_frames - before), metrics.sent_frames
+
+    async with running(scripted(Say("word " * words))) as gateway:
+        async with wired(gateway) as wire, wired(gateway) as other:
+            frames, ticket = await begin(wire, "done")
+            assert len(frames) > words
+            watching = asyncio.create_task(watch(gateway._generations.metrics))
+            for number in range(MAX_FOLLOWERS):
+                await follow(other, ticket, name=f"b{number}")
+            for _ in range(MAX_FOLLOWERS):
+                await other.until("done")
+            watching.cancel()
+    assert most <= MAX_AT_ONCE + AT_ONCE
+
+
+async def test_followers_rest_once_the_rate_of_their_client_is_used_up():
+    gate = asyncio.Event()
+    provider = scripted(Say("word " * 60), Gate(gate), Say("end"))
+    async with running(provider, client_frame_rate=1.0) as gateway:
+        async with wired(gateway) as wire, wired(gateway) as other:
+            frames, ticket = await begin(wire)
+            while text_of(frames) != "word " * 60:
+                frames.append(await wire.receive())
+            sent = numbers_of(frames)
+            await follow(other, ticket)
+            assert [(await other.receive())["seq"] for _ in sent] == sent
+            (reader,) = (one for one in gateway._connections if one._followed)
+            assert reader._rest is not None
+            gate.set()
+            await wire.until("done")
+            (follower,) = reader._followed
+            assert not follower.sendable
+            await follow(wire, ticket, name="c")
+            error = await wire.receive()
+            assert (error["id"], error["code"]) == ("c", "rate_limited")
+            assert error["retry_after"] > 0
+            reader._end_rest()
+            assert text_of(await other.until("done")) == "end"
+            for one in (wire, other):
+                await lose(one)  # what they send is read slowly now
 
 
 @pytest.mark.parametrize(
