@@ -32,6 +32,7 @@ const app = createApp();
 watchTheme(find("#theme-button"));
 meterLater();
 for (const kind of ["dragover", "drop"]) document.addEventListener(kind, keepPage);
+for (const dialog of document.querySelectorAll("dialog")) dialog.addEventListener("keydown", keepEscape);
 find("#models").addEventListener("change", () => app.models.choose(find("#models").value));
 await startRooms(ROOMS, find("#rooms"), find("#room"), app);
 app.client.open();
@@ -168,6 +169,11 @@ function later(make) {
   /** @type {Promise<{open: () => void}> | null} */
   let made = null;
   return async () => (await (made ??= make())).open();
+}
+
+/** Keep the key that closes a dialog from those who would stop what runs behind it. @param {KeyboardEvent} event */
+function keepEscape(event) {
+  if (event.key === "Escape") event.stopPropagation();
 }
 
 /** Keep the browser from opening a file that is dropped beside a conversation. @param {Event} event */

@@ -63,8 +63,15 @@ async def test_setups_and_a_stop_are_one_click(new_page):
         await page.get_by_role("button", name="Race", exact=True).click()
         await page.locator(".lane[data-state=writing]").nth(4).wait_for()
         assert gateway.provider.requests[0].last_user_text == "A fox"
+        for key, dialog in (("Control+k", "#palette"), ("?", "#keys")):
+            await page.locator(".lane-said").first.focus()
+            await page.keyboard.press(key)
+            await page.locator(f"{dialog}:visible").wait_for()
+            await page.keyboard.press("Escape")  # it is the dialog's alone
+            await page.locator(dialog).wait_for(state="hidden")
         await page.locator(".lane").first.get_by_role("button", name="Stop").click()
         await page.locator(".lane[data-state=stopped]").wait_for()
+        assert await page.locator(".lane[data-state=writing]").count() == 4
         await page.keyboard.press("Escape")
         await page.locator(".lane[data-state=stopped]").nth(4).wait_for()
 
