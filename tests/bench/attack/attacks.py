@@ -635,7 +635,7 @@ def memory_queue(target):
         await first.until("started", "error", deadline=deadline)
         await second.send(large)
         begins = asyncio.create_task(second.until("started", "error", deadline=deadline))
-        done, _ = await asyncio.wait([begins], timeout=target.seconds - 1.5)
+        done, _ = await asyncio.wait([begins], timeout=target.seconds / 2)
         told["the large one waits"] += not done
         first.abort()
         with suppress(*GONE):

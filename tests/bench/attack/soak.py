@@ -72,7 +72,10 @@ async def soak(seconds, seed, only=(), nice=NICE):
     say_slow_attacks(hostile, attacker, sum(watch.seen.rate for watch in quiet))
     figures = judge(quiet, hostile)
     said = ", ".join(f"{count} {name}" for name, count in sorted(told.items()))
-    figures.append(Figure("attacks", sum(told.values()), "", "10 at least", len(told) > 9, said))
+    said += f"; the attacker's priority: nice {nice}"
+    most = min(10, len(only) or 10)
+    enough = len(told) >= most
+    figures.append(Figure("kinds of attacks", len(told), "", f"at least {most}", enough, said))
     figures.append(Figure("status in the end", ended.status, "", "0", ended.status == 0))
     return figures
 

@@ -178,7 +178,7 @@ async def unread_items(bench):
 @case("counting", "24 frames of 8 MiB but for their last bytes, with two tokens")
 async def begun_frames(bench):
     quiet, seen, answers = await bench.under(
-        SCRIPTED, "begun_frames", seconds=MESSAGE_S + LAST_S + 0.5
+        SCRIPTED, "begun_frames", seconds=MESSAGE_S + LAST_S + 1.5
     )
     closed = answers.get("closed 4429", 0)
     return [
@@ -319,7 +319,7 @@ async def memory_queue(bench):
     served = await start(*BRIEF, "--token-file", tokens, "--memory-bytes", MEMORY)
     async with ending(served):
         await answer_alone(served.port, SECRETS[ALICE], COUNTING)  # warms up
-        attacker = await Attacker.ready("memory_queue", served, 3.5)
+        attacker = await Attacker.ready("memory_queue", served, 5.0)
         watch = Watch(served.port, SECRETS[ALICE], question, served.pid)
         answers = await watch.during(attacker.attack())
     said = ", ".join(name for name, count in answers.items() if count)
