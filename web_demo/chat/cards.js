@@ -1,7 +1,7 @@
 // @ts-check
 /** What a first visit shows: which model runs, and cards that each set a feature up and try it. */
 
-import { find, icon, make } from "../shell/dom.js";
+import { copyText, find, icon, make } from "../shell/dom.js";
 import { factsOf } from "../settings/models.js";
 
 /**
@@ -96,7 +96,7 @@ function saidOf(model) {
   ];
 
   async function copyCommand() {
-    await navigator.clipboard.writeText(LARGER);
+    if (!(await copyText(LARGER))) return;
     copy.textContent = "Copied";
     setTimeout(() => (copy.textContent = "Copy"), COPIED_MS);
   }

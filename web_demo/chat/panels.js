@@ -1,7 +1,7 @@
 // @ts-check
 /** What opens below an answer: the answer as a tape, and programs that ask for it. */
 
-import { make } from "../shell/dom.js";
+import { copyText, make } from "../shell/dom.js";
 import { say } from "../shell/speaker.js";
 import { download, hand } from "../tapes/room.js";
 import { toLink } from "../tapes/tape.js";
@@ -52,7 +52,7 @@ const plain = (label, click) => make("button", { type: "button", class: "quiet",
 /** @param {string} label @param {() => string} text */
 function copier(label, text) {
   const button = plain(label, async () => {
-    const done = await navigator.clipboard.writeText(text()).then(() => true, () => false); // a page without https may not
+    const done = await copyText(text());
     button.textContent = done ? "Copied" : "Not allowed";
     if (done) say("Copied.");
     setTimeout(() => (button.textContent = label), COPIED_MS);

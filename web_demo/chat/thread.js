@@ -1,7 +1,7 @@
 // @ts-check
 /** The shown turns of a conversation, with what can be done with each. */
 
-import { find, make } from "../shell/dom.js";
+import { copyText, find, make } from "../shell/dom.js";
 import { say } from "../shell/speaker.js";
 import { textOf } from "../store/tree.js";
 import { addAnswer } from "./answer.js";
@@ -272,7 +272,7 @@ const button = (label, click) => make("button", { type: "button", class: "quiet"
 /** @param {Turn} turn */
 function copyButton(turn) {
   const made = button("Copy", async () => {
-    await navigator.clipboard.writeText(textOf(turn));
+    if (!(await copyText(textOf(turn)))) return;
     made.textContent = "Copied";
     say("Copied.");
     setTimeout(() => (made.textContent = "Copy"), COPIED_MS);

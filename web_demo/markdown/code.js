@@ -1,7 +1,7 @@
 // @ts-check
 /** A block of code with its language, a button that copies it, and colours by the Highlight API. */
 
-import { make } from "../shell/dom.js";
+import { copyText, make } from "../shell/dom.js";
 
 const WORKER = "/markdown/highlight_worker.js";
 const EVERY_MS = 250; // between two readings of code that still grows
@@ -52,7 +52,7 @@ export function createCode(language) {
   let waits = false;
 
   async function copy() {
-    await navigator.clipboard.writeText(text.data);
+    if (!(await copyText(text.data))) return;
     button.textContent = "Copied";
     setTimeout(() => (button.textContent = "Copy"), COPIED_MS);
   }

@@ -50,6 +50,21 @@ function loading(path) {
   });
 }
 
+/** Copy a text; resolves to whether that was done. @param {string} text */
+export async function copyText(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text).then(() => true, () => false);
+  // A page of another machine without https has no clipboard, but may copy what is selected.
+  const before = document.activeElement;
+  const field = make("textarea", { class: "unseen" });
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  const done = document.execCommand("copy");
+  field.remove();
+  if (before instanceof HTMLElement) before.focus();
+  return done;
+}
+
 /** Return a picture of one line, @param {string} path */
 export function icon(path) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", "svg");

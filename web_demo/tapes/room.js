@@ -1,7 +1,7 @@
 // @ts-check
 /** The room in which a tape is played: its generations as tiles, as they were, without a gateway. */
 
-import { make, useStyle } from "../shell/dom.js";
+import { copyText, make, useStyle } from "../shell/dom.js";
 import { createGrid } from "../wall/grid.js";
 import { createTile } from "../wall/tile.js";
 import { createPlayer } from "./player.js";
@@ -187,7 +187,7 @@ export function open(root, app) {
     linked = link;
     history.replaceState(null, "", `#tape/${link}`);
     try {
-      await navigator.clipboard.writeText(location.href);
+      if (!(await copyText(location.href))) return;
       parts.share.textContent = "Copied";
     } catch {
       parts.share.textContent = "It is in the address"; // a page without https may not copy

@@ -1,7 +1,7 @@
 // @ts-check
 /** The drawer with the frames that go over the socket. It watches only while it is open. */
 
-import { make } from "../shell/dom.js";
+import { copyText, make } from "../shell/dom.js";
 import { lastRequest, watchSocket } from "../shell/socket.js";
 import { shortened } from "../tapes/tape.js";
 import { javascript, python, react, shell } from "./code.js";
@@ -310,7 +310,7 @@ async function copy(button, text) {
   const before = button.dataset.label ?? button.textContent ?? "";
   button.dataset.label = before;
   try {
-    await navigator.clipboard.writeText(text);
+    if (!(await copyText(text))) return;
     button.textContent = "Copied";
   } catch {
     button.textContent = "Not allowed";

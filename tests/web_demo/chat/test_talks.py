@@ -181,7 +181,30 @@ async def test_conversations_go_to_a_file_and_come_back(new_page, counted, tmp_p
         assert json.loads(path.read_text())["conversations"][0]["title"] == "Question"
         await page.locator(".sidebar input[type=file]").set_input_files(path)
         await wait_for_text(page, ".undo", "Imported 1 conversation.")
+        await page.locator(TALKS).first.hover()
+        async with page.expect_download() as download:
+            await page.get_by_role("button", name="Export “Question”").first.click()
+        assert (await download.value).suggested_filename == "Question.md"
+        await (await download.value).save_as(path)
+        assert "answer 1 to Question" in path.read_text()
         assert await page.locator(TALKS).all_text_contents() == ["Question", "Question"]
+
+
+# Takes down what is copied, where a page has no clipboard because it came without https.
+COPYING = """() => {
+    Object.defineProperty(navigator, "clipboard", { value: undefined });
+    document.addEventListener("copy", ({ target }) => (globalThis.copied = target.value));
+}"""
+
+
+async def test_a_turn_is_copied_as_it_was_written_without_https_too(new_page):
+    async with scripted_gateway(Say("It is **bold**.")) as gateway:
+        page = await new_page(gateway.url)
+        turn = await answered(page, "Is it?")
+        await page.evaluate(COPYING)
+        await turn.get_by_role("button", name="Copy").click()
+        await turn.get_by_role("button", name="Copied").wait_for()
+        assert await page.evaluate("copied") == "It is **bold**."
 
 
 async def test_a_conversation_that_begins_while_another_room_loads_leaves_the_address(new_page):
