@@ -416,6 +416,7 @@ async def test_a_gateway_that_stops_says_that_it_did(new_page):
 async def test_an_example_is_one_click(new_page):
     async with scripted_gateway(Say("x")) as gateway:
         page = await new_page(gateway.url)
+        await wait_for_text(page, ".runs", "Running here: scripted (reads 8,192 tokens")
         await page.get_by_role("button", name="What is this gateway?").click()
         await wait_for_text(page, ANSWER, "x")
     assert gateway.provider.requests[0].last_user_text == "What is this gateway?"

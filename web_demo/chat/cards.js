@@ -86,7 +86,8 @@ export function createWelcome(root, { models }, play) {
 /** Return what runs, in words. @param {import("../settings/values.js").Model | null} model */
 function saidOf(model) {
   if (!model) return ["What runs here is known once there is a connection."];
-  if (model.id !== EMBEDDED) return ["Running here: ", make("strong", {}, model.id), `. ${factsOf(model).map(({ text }) => text).join(", ")}.`];
+  const facts = factsOf(model).map(({ text }) => text).join(", ");
+  if (model.id !== EMBEDDED) return ["Running here: ", make("strong", {}, model.id), facts && ` (${facts})`, "."];
   const copy = make("button", { type: "button", class: "quiet", click: copyCommand }, "Copy");
   return [
     "Running here: ",
