@@ -63,7 +63,8 @@ class Used:
     polite: float  # this process, in which the polite clients are
 
     def __sub__(self, other):
-        return Used(*(mine - its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+        both = zip(astuple(self), astuple(other), strict=True)
+        return Used(*(max(0.0, mine - its) for mine, its in both))  # of a process that has ended
 
     def __add__(self, other):
         return Used(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
