@@ -86,6 +86,7 @@ GOOD = {
         {"type": "abort", "runId": "r"},
     ],
 }
+NAMES = ("self", "type", "id", "response", "fields", "\ud800", "x" * 300)
 READY = Ready(protocol="p", server="s", epoch="e", connection="c", models=["m"], limits={})
 GONE = Refusal(ErrorCode.NOT_RESUMABLE, "gone")
 
@@ -129,6 +130,9 @@ class ForeignFuzz:
         """Return data with an odd value somewhere in it."""
         if not value or not isinstance(value, dict | list) or self.random.random() < 0.15:
             return self.random.choice(ODD)
+        if isinstance(value, dict) and self.random.random() < 0.1:
+            value[self.random.choice(NAMES)] = self.random.choice(ODD)
+            return value
         places = list(value) if isinstance(value, dict) else range(len(value))
         place = self.random.choice(places)
         value[place] = self._odd(value[place])

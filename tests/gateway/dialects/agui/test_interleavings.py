@@ -2,15 +2,12 @@
 
 import asyncio
 
-import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provider.scripted import Say, ScriptedProvider
 from tests.gateway.dialects.agui.clients import ENDS, running_agui, text_of
+from tests.gateway.dialects.interleavings import TEXTS, cut_off, many, some, teller
 from tests.support.servers import eventually, running
 
-TEXTS = {"short": "one two three", "long": "many " * 20}
 STEP = st.one_of(
     st.tuples(st.just("run"), st.sampled_from([*TEXTS, "wrong"])),
     st.tuples(st.just("abort"), st.sampled_from(["first", "last", "nobody"])),
@@ -18,15 +15,12 @@ STEP = st.one_of(
 )
 
 
-@given(st.lists(STEP, max_size=24), st.booleans())
-@settings(max_examples=12)
+@some(STEP)
 def test_whatever_comes_each_run_ends_once_with_its_text(steps, cut):
     asyncio.run(interleaved(steps, cut=cut))
 
 
-@pytest.mark.slow("hundreds of longer interleavings")
-@given(st.lists(STEP, max_size=80), st.booleans())
-@settings(max_examples=400)
+@many(STEP)
 def test_whatever_comes_for_long_each_run_ends_once_with_its_text(steps, cut):
     asyncio.run(interleaved(steps, cut=cut))
 
@@ -88,28 +82,23 @@ class Runs:
 
 
 async def interleaved(steps, *, cut):
-    provider = ScriptedProvider(
-        script=lambda request: [Say(TEXTS[request.last_user_text])], tokens_per_second=None
-    )
-    async with running(provider) as gateway:
-        async with running_agui(gateway, max_queue=None) as client:
-            runs = Runs(client)
-            for kind, how in steps:
-                if kind == "run":
-                    await runs.ask(how)
-                elif kind == "abort":
-                    await runs.abort(how)
-                for _ in range(how if kind == "read" else 0):
-                    if runs.waiting:
-                        await runs.read()
-            if cut:
-                client.socket.transport.abort()
-                await eventually(lambda: not gateway.connections)
-            else:
-                while runs.waiting:
+    async with running(teller()) as gateway, running_agui(gateway, max_queue=None) as client:
+        runs = Runs(client)
+        for kind, how in steps:
+            if kind == "run":
+                await runs.ask(how)
+            elif kind == "abort":
+                await runs.abort(how)
+            for _ in range(how if kind == "read" else 0):
+                if runs.waiting:
                     await runs.read()
-                await runs.ask("short")  # behind it, nothing of the others is left
-                while runs.waiting:
-                    await runs.read()
-                runs.check()
-        await eventually(lambda: not provider.live)
+        if cut:
+            await cut_off(client, gateway)
+            return
+        while runs.waiting:
+            await runs.read()
+        await runs.ask("short")  # behind it, nothing of the others is left
+        while runs.waiting:
+            await runs.read()
+        runs.check()
+        await eventually(lambda: not gateway.provider.live)

@@ -3,16 +3,15 @@
 import asyncio
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 
 from gateway.protocol.codes import CloseCode
 from provider.scripted import Gate, Say, ScriptedProvider
+from tests.gateway.dialects.interleavings import TEXTS, cut_off, many, some, teller
 from tests.gateway.dialects.realtime.clients import realtime, text_of, user
 from tests.support.servers import eventually, running
 
-TEXTS = {"short": "one two three", "long": "many " * 20}
 STEP = st.one_of(
     st.tuples(st.just("item"), st.sampled_from(list(TEXTS))),
     st.tuples(st.just("create"), st.just("")),
@@ -22,27 +21,19 @@ STEP = st.one_of(
 )
 
 
-def echo(request):
-    return [Say(TEXTS[request.last_user_text])]
-
-
-@given(st.lists(STEP, max_size=24), st.booleans())
-@settings(max_examples=12)
+@some(STEP)
 def test_whatever_comes_each_response_ends_once_with_its_text(steps, cut):
     asyncio.run(interleaved(steps, cut=cut))
 
 
-@pytest.mark.slow("hundreds of longer interleavings")
-@given(st.lists(STEP, max_size=80), st.booleans())
-@settings(max_examples=400)
+@many(STEP)
 def test_whatever_comes_for_long_each_response_ends_once_with_its_text(steps, cut):
     asyncio.run(interleaved(steps, cut=cut))
 
 
 async def interleaved(steps, *, cut):
-    provider = ScriptedProvider(script=echo, tokens_per_second=None)
     events, asked = [], 0
-    async with running(provider) as gateway, realtime(gateway) as client:
+    async with running(teller()) as gateway, realtime(gateway) as client:
         await client.add(user("short"))
         for kind, how in steps:
             if kind == "item":
@@ -61,8 +52,7 @@ async def interleaved(steps, *, cut):
                 events.append(await client.receive())
             asked += kind in {"create", "beside"}
         if cut:
-            client.socket.transport.abort()
-            await eventually(lambda: not provider.live and not gateway.connections)
+            await cut_off(client, gateway)
             return
         while answered(events) < asked:
             events.append(await client.receive())

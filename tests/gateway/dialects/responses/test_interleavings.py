@@ -4,10 +4,10 @@ import asyncio
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provider.scripted import Gate, Pause, Say, ScriptedProvider
+from tests.gateway.dialects.interleavings import TEXTS, cut_off, many, some, teller
 from tests.gateway.dialects.responses.clients import ENDS, responding, text_of
 from tests.support.servers import eventually, running
 
@@ -146,26 +146,21 @@ STEP = st.one_of(
     st.tuples(st.just("cancel"), LANES, st.sampled_from(["lane", "first", "nobody"])),
     st.tuples(st.just("read"), LANES, st.integers(1, 9)),
 )
-TEXTS = {"short": "one two three", "long": "many " * 20}
 
 
-@given(st.lists(STEP, max_size=24), st.booleans())
-@settings(max_examples=12)
+@some(STEP)
 def test_whatever_comes_each_response_ends_once_with_its_text(steps, cut):
     asyncio.run(interleaved(steps, cut=cut))
 
 
-@pytest.mark.slow("hundreds of longer interleavings")
-@given(st.lists(STEP, max_size=80), st.booleans())
-@settings(max_examples=400)
+@many(STEP)
 def test_whatever_comes_for_long_each_response_ends_once_with_its_text(steps, cut):
     asyncio.run(interleaved(steps, cut=cut))
 
 
 async def interleaved(steps, *, cut):
-    provider = scripted(lambda request: [Say(TEXTS[asked(request)])])
     events, created = [], []
-    async with running(provider) as gateway, responding(gateway) as client:
+    async with running(teller()) as gateway, responding(gateway) as client:
         for kind, lane, how in steps:
             where = {} if lane is None else {"stream_id": lane}
             if kind == "create":
@@ -182,8 +177,7 @@ async def interleaved(steps, *, cut):
                 }
                 await client.send("response.cancel", **own.get(how, where))
         if cut:
-            client.socket.transport.abort()
-            await eventually(lambda: not provider.live and not gateway.connections)
+            await cut_off(client, gateway)
             return
         while len(ends_of(events)) < len(created):
             events.append(await client.receive())
