@@ -80,7 +80,7 @@ async def told(client):
 
 async def cancel(client):
     async with client.realtime.connect(model="scripted") as conn:
-        await conn.conversation.item.create(item=question("hi"))
+        await conn.conversation.item.create(item=question("long"))
         await conn.response.create()
         await until(conn, "response.output_text.delta")
         await conn.response.cancel()
@@ -113,6 +113,38 @@ async def refused(client):
         say_error(await event_of(conn))
         await conn.input_audio_buffer.append(audio="AA")
         say_error(await event_of(conn))
+
+
+async def faults(client):
+    """Say how what the gateway or its model can't do is told."""
+    async with client.realtime.connect(model="scripted") as conn:
+        await event_of(conn)
+        for word in ("hot", "large", "full", "bad"):
+            asked = {"conversation": "none", "input": [question(word)]}
+            await conn.response.create(response=asked)
+            end = (await until(conn, "response.done", "error"))[-1]
+            error = end.error if end.type == "error" else end.response.status_details.error
+            say([end.type, error.code])
+
+
+async def reconnect(client):
+    """Ask for more on the connection that takes the place of one that is lost."""
+    codes, later = [], []
+
+    async def ask(text):
+        asked = {"conversation": "none", "input": [question(text)]}
+        await conn.response.create(response=asked)
+
+    def on_reconnecting(event):
+        codes.append(event.close_code)
+        later.append(asyncio.create_task(ask("echo back")))
+
+    policy = {"on_reconnecting": on_reconnecting, "initial_delay": 0.01}
+    async with client.realtime.connect(model="scripted", **policy) as conn:
+        await ask("drop")
+        end = await anext(event async for event in conn if event.type == "response.done")
+        await asyncio.gather(*later)
+        say([codes, end.response.output[0].content[0].text])
 
 
 def say_error(event):

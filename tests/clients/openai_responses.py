@@ -107,7 +107,7 @@ async def structured(client):
 
 async def cancel(client):
     async with client.responses.connect() as conn:
-        await conn.response.create(input="hi")
+        await conn.response.create(input="long")
         async for event in conn:
             if event.type == "response.output_text.delta":
                 await conn.send({"type": "response.cancel"})
@@ -137,6 +137,34 @@ async def refused(client):
             say([error.type, error.status, error.error.code, error.error.param])
 
 
+async def faults(client):
+    """Say how what the gateway or its model can't do is told."""
+    async with client.responses.connect() as conn:
+        for word in ("hot", "large", "full", "bad"):
+            events, _ = await answer(conn, input=word)
+            end = events[-1]
+            error = end.error if end.type == "error" else end.response.error
+            say([end.type, error.code, getattr(error, "headers", None)])
+
+
+async def reconnect(client):
+    """Ask for more on the connection that takes the place of one that is lost."""
+    codes, later = [], []
+
+    def on_reconnecting(event):
+        codes.append(event.close_code)
+        more = {"input": "echo back", "previous_response_id": first.id}
+        later.append(asyncio.create_task(conn.response.create(**more)))
+
+    policy = {"on_reconnecting": on_reconnecting, "initial_delay": 0.01}
+    async with client.responses.connect(**policy) as conn:
+        _, first = await answer(conn, input="echo one")
+        await conn.response.create(input="drop")
+        end = await anext(event async for event in conn if event.type in ENDS)
+        await asyncio.gather(*later)
+        say([codes, end.response.output_text])
+
+
 async def unauthorized(client):
     try:
         async with client.responses.connect():
@@ -147,9 +175,18 @@ async def unauthorized(client):
 
 def sync():
     with OpenAI(api_key="sesame", base_url=URL).responses.connect() as conn:
-        conn.response.create(input="Tell me a story", max_output_tokens=9)
+        conn.response.create(input="echo one two three", max_output_tokens=2)
         end = next(event for event in conn if event.type in ENDS)
         say([end.type, end.response.usage.output_tokens])
+        conn.response.create(input="x", temperature=9)
+        say(next(event for event in conn if event.type in ENDS).error.param)
+        conn.response.create(input="long", previous_response_id=end.response.id)
+        for event in conn:
+            if event.type == "response.output_text.delta":
+                conn.send({"type": "response.cancel"})
+            elif event.type in ENDS:
+                break
+        say(event.response.status)
 
 
 async def main():

@@ -7,8 +7,10 @@ import trustme
 
 from gateway.server.tokens import Token, Tokens
 from provider import MLXProvider
-from provider.scripted import Call, Fail, Pause, Queue, Reason, Say, ScriptedProvider
+from provider.scripted import Call, Fail, Queue, Reason, Say, ScriptedProvider
 from tests.clients.programs import LIMIT, told
+from tests.clients.providers import Dropping, Scripted, cut_when_asked, echo, steps_stopped
+from tests.support.proxy import proxied
 from tests.support.servers import eventually, running
 from tests.support.timeouts import TIMEOUT
 
@@ -68,13 +70,10 @@ async def test_what_a_model_may_say_is_as_typed():
     ]
 
 
-async def test_a_cancel_stops_the_model_and_a_late_one_is_an_error():
-    provider = scripted(Say("a"), Pause(3600))
-    assert await answers(provider, "cancel") == [
-        ["cancelled", "client_cancelled"],
-        ["response_cancel_not_active", "late"],
-    ]
-    await eventually(lambda: not provider.live)
+async def test_a_cancel_stops_the_models_steps_and_a_late_one_is_an_error(endless):
+    async with running(Scripted(echo, endless), TOKENS) as gateway, steps_stopped(gateway):
+        said = await told("openai", PROGRAM, "cancel", f"{gateway.url}v1")
+    assert said == [["cancelled", "client_cancelled"], ["response_cancel_not_active", "late"]]
 
 
 async def test_items_are_put_shown_and_deleted():
@@ -95,6 +94,21 @@ async def test_refusals_name_their_fields(provider):
     ]
 
 
+async def test_what_can_not_be_done_is_told(endless):
+    assert await answers(Scripted(echo, endless), "faults") == [
+        ["error", "invalid_value"],
+        ["error", "context_length_exceeded"],
+        ["error", "server_is_overloaded"],
+        ["response.done", "model_error"],
+    ]
+
+
+async def test_the_client_dials_again_after_a_lost_connection(endless):
+    async with running(Dropping(echo, endless), TOKENS) as gateway, proxied(gateway) as proxy:
+        program = told("openai", PROGRAM, "reconnect", f"{proxy.address}/v1")
+        assert await cut_when_asked(proxy, gateway, program) == [[[1006], "back"]]
+
+
 async def test_a_wrong_key_is_refused(provider):
     [said] = await answers(provider, "unauthorized")
     assert "401" in said
@@ -105,11 +119,7 @@ async def test_the_client_without_asyncio(provider):
 
 
 @pytest.mark.parametrize("module", ["ws", "websocket"])
-async def test_the_classes_for_node_and_for_browsers_over_tls(module, tmp_path):
-    def script(request):
-        word, _, rest = request.last_user_text.partition(" ")
-        return [Say("a"), Pause(3600)] if word == "long" else [Say(rest)]
-
+async def test_the_classes_for_node_and_for_browsers_over_tls(module, tmp_path, endless):
     authority = trustme.CA()
     trusted = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(trusted)
@@ -117,11 +127,10 @@ async def test_the_classes_for_node_and_for_browsers_over_tls(module, tmp_path):
     files = {"tls_cert": str(tmp_path / "cert.pem"), "tls_key": str(tmp_path / "key.pem")}
     issued.cert_chain_pems[0].write_to_path(files["tls_cert"])
     issued.private_key_pem.write_to_path(files["tls_key"])
-    provider = ScriptedProvider(script=script, tokens_per_second=None)
-    async with running(provider, TOKENS, **files) as gateway:
+    async with running(Scripted(echo, endless), TOKENS, **files) as gateway:
         program, url = "openai_realtime_node.mjs", f"{gateway.url}v1"
         said = await told("openai-node", program, url, module, NODE_EXTRA_CA_CERTS=str(trusted))
-        await eventually(lambda: not provider.live)
+        await eventually(lambda: not (gateway.live or gateway.provider.statistics().decoding))
     assert said == [
         ["realtime", "scripted"],
         ["completed", "hello"],

@@ -6,9 +6,11 @@ import pytest
 
 from gateway.server.tokens import Token, Tokens
 from provider import MLXProvider
-from provider.scripted import Call, Pause, Queue, Reason, Say, ScriptedProvider
+from provider.scripted import Call, Queue, Reason, Say, ScriptedProvider
 from tests.clients.programs import LIMIT, told
-from tests.support.servers import eventually, running
+from tests.clients.providers import Dropping, Scripted, cut_when_asked, echo, steps_stopped
+from tests.support.proxy import proxied
+from tests.support.servers import running
 from tests.support.timeouts import TIMEOUT
 
 TOKENS = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
@@ -74,10 +76,10 @@ async def test_structured_output_with_log_probabilities(provider):
     assert max(tops) == 2  # fewer where the form leaves fewer
 
 
-async def test_a_cancel_stops_the_model():
-    provider = scripted(Say("a"), Pause(3600))
-    assert await answers(provider, "cancel") == [["response.incomplete", "cancelled"]]
-    await eventually(lambda: not provider.live)
+async def test_a_cancel_stops_the_models_steps(endless):
+    async with running(Scripted(echo, endless), TOKENS) as gateway, steps_stopped(gateway):
+        said = await told("openai", PROGRAM, "cancel", f"{gateway.url}v1")
+    assert said == [["response.incomplete", "cancelled"]]
 
 
 async def test_lanes_run_beside_each_other(provider):
@@ -92,10 +94,30 @@ async def test_refusals_have_their_codes_and_fields(provider):
     ]
 
 
+async def test_what_can_not_be_done_is_told(endless):
+    assert await answers(Scripted(echo, endless), "faults") == [
+        ["error", "invalid_value", None],
+        ["error", "context_length_exceeded", None],
+        ["error", "server_is_overloaded", None],
+        ["response.failed", "server_error", None],
+    ]
+
+
+async def test_a_conversation_goes_on_after_a_lost_connection(endless):
+    async with running(Dropping(echo, endless), TOKENS) as gateway, proxied(gateway) as proxy:
+        program = told("openai", PROGRAM, "reconnect", f"{proxy.address}/v1")
+        said = await cut_when_asked(proxy, gateway, program)
+        *_, last = gateway.provider.requests
+    assert said == [[[1006], "back"]]
+    assert [one["content"] for one in last.options["messages"]] == ["echo one", "one", "echo back"]
+
+
 async def test_a_wrong_key_is_refused(provider):
     [said] = await answers(provider, "unauthorized")
     assert "401" in said
 
 
-async def test_the_client_without_asyncio(provider):
-    assert await answers(provider, "sync") == [["response.incomplete", 9]]
+async def test_the_client_without_asyncio(endless):
+    async with running(Scripted(echo, endless), TOKENS) as gateway, steps_stopped(gateway):
+        said = await told("openai", PROGRAM, "sync", f"{gateway.url}v1")
+    assert said == [["response.incomplete", 2], "temperature", "cancelled"]
