@@ -63,6 +63,13 @@ async def main():
         await Runner.run(hot, "hi", run_config=config)
     except Exception as error:  # noqa: BLE001 - its type is the client's own
         say(str(error))
+    plain = Agent("d", model="scripted")
+    for word in ("large", "full", "bad", "drop"):
+        try:
+            say(str((await Runner.run(plain, word, run_config=config)).final_output))
+        except Exception as error:  # noqa: BLE001
+            say(type(error).__name__)
+    say((await Runner.run(plain, "echo again", run_config=config)).final_output)
     await provider.aclose()
 
 

@@ -11,7 +11,9 @@ const { ResponsesWS } = await load("openai/resources/responses/ws");
 
 const ENDS = ["response.completed", "response.incomplete", "response.failed"];
 const say = (value) => console.log(JSON.stringify(value));
-const socket = new ResponsesWS(new OpenAI({ apiKey: "sesame", baseURL }));
+let onReconnecting = () => {};
+const reconnect = { initialDelay: 10, onReconnecting: (event) => onReconnecting(event) };
+const socket = new ResponsesWS(new OpenAI({ apiKey: "sesame", baseURL }), { reconnect });
 
 /** Returns the texts and the end of a response, or the error that it is refused with. */
 const answer = (fields, onText = () => {}) =>
@@ -49,4 +51,19 @@ for await (const event of socket) {
   if (event.type === "message") stream.push(event.message);
 }
 say(stream.filter(({ type }) => type.endsWith("text.delta")).map(({ delta }) => delta).join(""));
+const schema = { type: "object", properties: { number: { type: "integer" } }, required: ["number"] };
+const format = { type: "json_schema", name: "answer", schema };
+const typed = await answer({ input: "form", text: { format } });
+say(JSON.parse(typed.texts.join("")));
+for (const input of ["large", "full", "bad"]) {
+  const { error, response } = await answer({ input });
+  say(error ? error.code : [response.status, response.error.code]);
+}
+const lost = new Promise((resolve) => {
+  onReconnecting = ({ closeCode }) => resolve(closeCode);
+});
+const back = answer({ input: "drop" });
+say(await lost);
+socket.send({ type: "response.create", input: "echo again" });
+say((await back).texts.join(""));
 socket.close();

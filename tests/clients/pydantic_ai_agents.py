@@ -64,6 +64,14 @@ async def main():
             await agent.run("hi", model_settings={"temperature": 9})
         except ModelHTTPError as error:
             say([error.status_code, error.body["code"], error.body["param"]])
+        for word in ("large", "full", "bad", "drop"):
+            try:
+                say((await agent.run(word)).output)
+            except Exception as error:  # noqa: BLE001 - its type is the client's own
+                say([type(error).__name__, getattr(error, "status_code", None)])
+        say((await agent.run("echo again")).output)
+        thoughts = (await agent.run("think")).all_messages()[-1].parts
+        say([part.content or part.provider_details["raw_content"] for part in thoughts])
 
 
 asyncio.run(main())

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+from contextlib import asynccontextmanager
 
 import pytest
 
 from gateway.server.tokens import Token, Tokens
-from provider.scripted import Call, Pause, Say, ScriptedProvider
+from provider.scripted import Call, Reason, Say
 from tests.clients.programs import LIMIT, told
-from tests.support.servers import eventually, running
+from tests.clients.providers import Dropping, cut_when_asked, steps_stopped
+from tests.support.proxy import proxied
+from tests.support.servers import running
 from tests.support.timeouts import TIMEOUT
 
 TOKENS = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
@@ -32,49 +35,72 @@ def script(request):
         return [Say(before[-1])]
     if word == "echo":
         return [Say(rest)]
-    if word == "long":
-        return [Say("a"), Pause(3600)]
+    if word == "think":
+        return [Reason("hm so"), Say("Yes.")]
     return [Say(rest)]
 
 
-@pytest.fixture
-def provider():
-    return ScriptedProvider(script=script, tokens_per_second=None)
+@asynccontextmanager
+async def serving(endless):
+    """Run a gateway behind a proxy; check that what is left is cancelled, and its steps stop."""
+    async with running(Dropping(script, endless), TOKENS) as gateway, proxied(gateway) as proxy:
+        # One that is left by the client, and one whose connection is cut.
+        async with steps_stopped(gateway, times=2):
+            yield gateway, proxy
 
 
-async def test_openai_agents_run_tools_stream_continue_and_cancel(provider):
-    async with running(provider, TOKENS) as gateway:
-        said = await told("openai-agents", "openai_agents.py", f"{gateway.url}v1")
-        await eventually(lambda: not provider.live)
+async def test_openai_agents_run_tools_stream_continue_and_cancel(endless):
+    async with serving(endless) as (gateway, proxy):
+        program = told("openai-agents", "openai_agents.py", f"{proxy.address}/v1")
+        said = await cut_when_asked(proxy, gateway, program)
         assert gateway._generations.metrics.opened["responses"] >= 1
-    tool, again, streamed, form, left, wrong = said
+    tool, again, streamed, form, left, wrong, *faults, redialled = said
     assert tool == ["It is 42.", [21]]
     assert again == "It is 42."
     assert streamed == ["It is 8.", "It is 8.", [21, 4]]
     assert (form, left) == (7, "left")
     assert "`temperature`: must be" in wrong
+    assert faults[:2] == ["ResponsesWebSocketError"] * 2
+    assert faults[2:] == ["ModelBehaviorError", "ConnectionClosedError"]
+    assert redialled == "again"
 
 
-async def test_pydantic_ai_runs_tools_streams_continues_and_uses_lanes(provider):
-    async with running(provider, TOKENS) as gateway:
-        said = await told("pydantic-ai", "pydantic_ai_agents.py", f"{gateway.url}v1")
-        await eventually(lambda: not provider.live)
+async def test_pydantic_ai_runs_tools_streams_continues_and_uses_lanes(endless):
+    async with serving(endless) as (gateway, proxy):
+        program = told("pydantic-ai", "pydantic_ai_agents.py", f"{proxy.address}/v1")
+        said = await cut_when_asked(proxy, gateway, program)
         assert gateway._generations.metrics.opened["responses"] >= 1
-    tool, again, streamed, first, lanes, form, wrong = said
+    tool, again, streamed, first, lanes, form, wrong, *faults, redialled, thoughts = said
     assert tool == ["It is 42.", [21]]
     assert again == "It is 42."
     assert streamed == ["It is 8.", [21, 4]]
-    assert (first, form) == ("a", 7)
+    assert (bool(first), form) == (True, 7)
     assert lanes == ["0", "1", "2", "3"]
     assert wrong == [400, "invalid_value", "temperature"]
+    assert faults == [
+        ["ModelContextWindowExceededError", 400],
+        ["ModelOverloadedError", 503],
+        ["ModelServerError", 500],
+        ["ModelConnectionError", None],
+    ]
+    assert redialled == "again"
+    assert thoughts == [["hm so"], "Yes."]
 
 
-async def test_openais_client_in_node_calls_continues_cancels_and_streams(provider):
-    async with running(provider, TOKENS) as gateway:
-        said = await told("openai-node", "openai_node.mjs", f"{gateway.url}v1")
-        await eventually(lambda: not provider.live)
-    call, answer, refused, status, streamed = said
+async def test_openais_client_in_node_calls_continues_cancels_and_streams(endless):
+    async with serving(endless) as (gateway, proxy):
+        program = told("openai-node", "openai_node.mjs", f"{proxy.address}/v1")
+        said = await cut_when_asked(proxy, gateway, program)
+    call, answer, refused, status, streamed, form, *faults, back = said
     assert call == ["function_call", "double", 21]
     assert answer == "It is 42."
     assert refused["param"] == "temperature"
     assert (status, streamed) == ("cancelled", "one two")
+    assert form == {"number": 7}
+    assert faults == [
+        "context_length_exceeded",
+        "server_is_overloaded",
+        ["failed", "server_error"],
+        1006,
+    ]
+    assert back == "again"
