@@ -48,12 +48,12 @@ const TASKS = {
   },
   async stop() {
     const chat = new ChatClient({ connection: connect() });
-    void chat.sendMessage("hi");
-    await until(() => chat.getMessages().length === 2 && textIn(chat) === "a");
+    void chat.sendMessage("long");
+    await until(() => chat.getMessages().length === 2 && textIn(chat));
     chat.stop();
     say(chat.getStatus());
-    void chat.sendMessage("again");
-    await until(() => chat.getMessages().length === 4 && textIn(chat) === "a");
+    void chat.sendMessage("long");
+    await until(() => chat.getMessages().length === 4 && textIn(chat));
     chat.stop();
     say(sockets.length);
   },
@@ -89,6 +89,12 @@ const TASKS = {
     const errors = [];
     const onError = (error) => errors.push(error.message);
     await new ChatClient({ connection: connect({ temperature: 9 }), onError }).sendMessage("hi");
+    for (const word of ["large", "full", "bad"]) {
+      await new ChatClient({ connection: connect(), onError }).sendMessage(word);
+    }
+    const protocolsOf = (secret) => ["ag-ui.v1", `mlx-gateway.bearer.${Buffer.from(secret).toString("base64url")}`];
+    const stranger = webSocket(url, { protocols: protocolsOf("wrong") });
+    await new ChatClient({ connection: stranger, onError }).sendMessage("hi");
     say(errors);
   },
 };

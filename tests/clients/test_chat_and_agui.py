@@ -7,6 +7,7 @@ import pytest
 from provider import MLXProvider
 from provider.scripted import Gate, Pause, Say, ScriptedProvider
 from tests.clients.programs import LIMIT, told
+from tests.clients.providers import Scripted, echo, meanwhile, steps_stopped
 from tests.clients.test_openai_responses import TOKENS
 from tests.support.servers import eventually, running
 from tests.support.timeouts import TIMEOUT
@@ -92,40 +93,41 @@ async def test_tanstack_runs_a_client_tool_by_an_interrupt(provider):
     assert "21" in text
 
 
-async def test_tanstack_stops_the_model():
-    provider = scripted(Say("a"), Pause(3600))
-    async with running(provider, TOKENS) as gateway:
-        assert await agui(gateway, "stop") == ["ready", 1]
-        await eventually(lambda: not provider.live)
+async def test_tanstack_stops_the_models_steps(endless):
+    async with running(Scripted(echo, endless), TOKENS) as gateway:
+        async with steps_stopped(gateway, times=2):
+            assert await agui(gateway, "stop") == ["ready", 1]
 
 
 async def test_tanstack_reads_on_after_a_lost_connection():
     lost = asyncio.Event()
     provider = scripted(Say("a"), Gate(lost), Say("b"))
     async with running(provider, TOKENS) as gateway:
-        task = asyncio.create_task(agui(gateway, "reconnect"))
         opened = gateway._generations.metrics.opened
-        await eventually(lambda: task.done() or opened["agui"] == 2)
-        lost.set()
-        assert await task == [["ready", "ab", 2]]
+        async with meanwhile(agui(gateway, "reconnect"), lambda: opened["agui"] == 2) as task:
+            lost.set()
+            assert await task == [["ready", "ab", 2]]
 
 
 async def test_tanstack_joins_a_run_that_another_page_began():
     joined = asyncio.Event()
     provider = scripted(Say("a"), Gate(joined), Say("b"))
     async with running(provider, TOKENS) as gateway:
-        task = asyncio.create_task(agui(gateway, "join"))
         opened = gateway._generations.metrics.opened
-        await eventually(lambda: task.done() or opened["agui"] == 2)
-        joined.set()
-        kinds, error, closed = await task
+        async with meanwhile(agui(gateway, "join"), lambda: opened["agui"] == 2) as task:
+            joined.set()
+            kinds, error, closed = await task
     assert (kinds[0], kinds[-1]) == ("RUN_STARTED", "RUN_FINISHED")
     assert kinds.count("TEXT_MESSAGE_CONTENT") == 2
     assert error == ["RUN_ERROR", "not_resumable"]
     assert "1008" in closed
 
 
-async def test_tanstack_shows_refusals(provider):
-    async with running(provider, TOKENS) as gateway:
+async def test_tanstack_shows_refusals(endless):
+    async with running(Scripted(echo, endless), TOKENS) as gateway:
         (errors,) = await agui(gateway, "refused")
-    assert "`forwardedProps.temperature`: must be" in errors[0]
+    value, large, full, bad, stranger = errors
+    assert "`forwardedProps.temperature`: must be" in value
+    assert "exceeds maximum context window" in large
+    assert "the queue is full" in full
+    assert (bad, bool(stranger)) == ("broken", True)
