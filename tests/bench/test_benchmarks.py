@@ -25,7 +25,7 @@ def test_a_benchmark_runs_through(module, least, tmp_path):
 
 
 @pytest.mark.slow("a comparison starts four processes that each load a model")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_tree_is_compared_with_itself():
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "tests.bench.compare", str(root), "--rounds", "2"]

@@ -105,5 +105,6 @@ async def run_in_node(program, cwd):
     finally:
         if process.returncode is None:
             process.kill()
+            await process.communicate()  # its pipes are closed in this test, and not in a later one
     assert process.returncode == 0, errors.decode()
     return json.loads(said)

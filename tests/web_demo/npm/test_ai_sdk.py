@@ -29,7 +29,7 @@ class Socket extends WebSocket {
         sockets.push(this);
     }
 }
-const newClient = () => connect(url, { WebSocket: Socket, giveUpMs: 300 });
+const newClient = (options) => connect(url, { WebSocket: Socket, ...options });
 const said = (chat, type = "text") => {
     const answers = chat.messages.filter(({ role }) => role === "assistant");
     const parts = answers.flatMap(({ parts }) => parts).filter((part) => part.type === type);
@@ -130,7 +130,8 @@ async def test_a_lost_gateway_is_a_disconnect_after_which_the_chat_resumes(insta
         said = await in_chat(
             """
             const ends = [];
-            const transport = new GatewayTransport(newClient(), { keep_on_close: true, storage });
+            const client = newClient({ giveUpMs: 3000 }); // the first connection may be slow too
+            const transport = new GatewayTransport(client, { keep_on_close: true, storage });
             const onFinish = ({ isDisconnect }) => ends.push(isDisconnect);
             const chat = new Chat({ transport, onFinish });
             const sent = chat.sendMessage({ text: "hi" });
