@@ -42,7 +42,6 @@ TOKENS_A_STEP = 6144
 BLOCK = 100  # steps whose documents have a seed of their own; a state is kept after each
 MUON_RATE = 0.012  # peak; scaled to the size of AdamW's updates
 ADAM_RATE = 0.006
-START_RATE = 0.5  # share of the peak rates for a model that was trained before
 FALLING = 0.5  # share of the steps over which the rates fall to zero
 
 CONFIG: dict[str, Any] = {
@@ -197,15 +196,16 @@ def _backward(network: Network, batch: Batch, count: int) -> float:
 class Training:
     """A network, its optimizers and how far it has come."""
 
-    def __init__(self, folder: Path, start: Path | None, threads: int):
-        torch.manual_seed(SEED)
+    def __init__(self, options: argparse.Namespace):
+        torch.manual_seed(options.seed)
+        folder, start = options.folder, options.start
+        self.seed = options.seed
         self.encoder = Encoder(folder)
         self.network = Network(_config(folder))
-        self.workers = Workers(self.network, threads)
-        self.share = 1.0
+        self.workers = Workers(self.network, options.threads)
+        self.share = options.rate
         if start is not None:
             self.network.load(load_file(start / "model.safetensors"))
-            self.share = START_RATE
         self.optimizers = _optimizers(self.network)
         self.progress = Progress()
 
@@ -228,7 +228,7 @@ class Training:
         """Train for one block of a training of `steps` steps."""
         begin, losses, progress = time.perf_counter(), [], self.progress
         block = progress.step // BLOCK
-        seed = SEED + 1_000_003 * block
+        seed = self.seed + 1_000_003 * block
         for batch in itertools.islice(batches(self.encoder, seed), BLOCK):
             share = self.share * rate_at(progress.step + 1, steps)
             for optimizer, peak in zip(self.optimizers, (MUON_RATE, ADAM_RATE), strict=True):
@@ -294,11 +294,11 @@ def save(network: Network, folder: Path) -> None:
     (folder / "config.json").write_text(text, encoding="utf-8")
 
 
-def _prepare(folder: Path, start: Path | None) -> None:
+def _prepare(folder: Path, start: Path | None, seed: int) -> None:
     """Put tokenizer files into the folder: new ones, or those of the model to start from."""
     folder.mkdir(parents=True, exist_ok=True)
     if start is None:
-        train_tokenizer(folder, SEED)
+        train_tokenizer(folder, seed)
         return
     for name in ("chat_template.jinja", "tokenizer.json", "tokenizer_config.json"):
         if not (folder / name).exists():
@@ -313,16 +313,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3600, help=f"a multiple of {BLOCK}")
     parser.add_argument("--state", type=Path, default=Path(".build/train.pt"))
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument(
+        "--rate", type=float, default=1.0, help="share of the peak rates, less for trained weights"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.state.parent.mkdir(parents=True, exist_ok=True)
     if not options.state.exists():
-        _prepare(options.folder, options.start)
-    training = Training(options.folder, options.start, options.threads)
+        _prepare(options.folder, options.start, options.seed)
+    training = Training(options)
     if options.state.exists():
         training.go_on_from(options.state)
     progress = train(training, options.folder, options.steps, options.state)
-    record = json.dumps({"seed": SEED, **asdict(progress)}, indent=2)
+    record = json.dumps({"seed": options.seed, **asdict(progress)}, indent=2)
     (options.folder / "training.json").write_text(record + "\n", encoding="utf-8")
 
 
