@@ -19,13 +19,13 @@ __all__ = ["Document", "documents"]
 # Shares of documents, not of tokens: a story is five times as long as a count. Copying names
 # to the letter comes late in training and takes the largest part.
 MIX: dict[Callable[[random.Random], Document], float] = {
-    tool_calls.document: 0.24,
-    counting.drill: 0.18,
-    counting.document: 0.18,
+    tool_calls.document: 0.27,
+    counting.drill: 0.15,
+    counting.document: 0.15,
     conversations.document: 0.12,
-    conversations.introduced: 0.11,
+    conversations.introduced: 0.09,
     talk.document: 0.08,
-    stories.document: 0.05,
+    stories.document: 0.10,
     conversations.verse: 0.04,
 }
 

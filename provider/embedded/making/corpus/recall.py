@@ -34,6 +34,17 @@ INTRODUCTIONS = [
     "This is {n} speaking.",
     "Please remember that my name is {n}.",
     "I am called {n}",
+    "People call me {n}.",
+    "Just call me {n}",
+    "They call me {n}.",
+    "Everybody calls me {n}.",
+    "You could call me {n}.",
+    "Feel free to call me {n}.",
+    "Please call me {n}",
+    "I go by {n}.",
+    "The name is {n}.",
+    "Hello! My name is {n}, nice to meet you.",
+    "Good evening, I am {n}.",
 ]
 GREETINGS = ["Hello {n}! What shall I do for you?", "Nice to meet you, {n}."]
 USER_NAME_ASKS = [
