@@ -102,6 +102,7 @@ async def test_regenerating_and_editing_keep_what_was_there(new_page, counted):
         await page.get_by_label("Edit message").press("Enter")
         await wait_for_text(page, ANSWER, "answer 3 to Other")
         assert await last_prompt(gateway) == ["Other"]
+        await wait_until_kept(page, "answer 3 to Other")
         await page.reload()
         await wait_for_text(page, ANSWER, "answer 3 to Other")
         await page.get_by_role("button", name="Earlier version").click()
