@@ -46,7 +46,10 @@ def join_ranks(values: Mapping[str, Value]) -> Any:
     try:
         return join()
     except NoRanksError as error:
-        hint = f"start it by `mlx.launch --hosts A,B -- mlx-gateway serve --shard {how}`"
+        hint = (
+            f"start all ranks together, by `mlx.launch --hosts A,B -- mlx-gateway serve --shard "
+            f"{how}`; its `--starting-port` is the first of their ports"
+        )
         raise Failure(f"`--shard {how}`: {error}", hint, ExitStatus.USAGE) from error
 
 
@@ -91,6 +94,8 @@ def attend(
     thread that looks at it is returned, which ends with `mlx.launch`.
     """
     rank.on_leave = stop
+    if rank.left.is_set():
+        stop()
     try:
         kind = os.fstat(standard_input).st_mode
     except OSError:

@@ -44,7 +44,7 @@ class Link:
         self._closed = threading.Event()
         self._sending = threading.Lock()
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connected.settimeout(silence_s)
+        connected.settimeout(silence_s / 2)
         self._threads = [
             threading.Thread(target=work, name=f"shard-{work.__name__.strip('_')}", daemon=True)
             for work in (self._read, self._beat)
@@ -93,11 +93,18 @@ class Link:
         data = bytearray(length)
         view, have = memoryview(data), 0
         while have < length:
-            count = self._socket.recv_into(view[have:])
+            count = self._receive(view[have:])
             if not count:
                 raise EOFError
             have += count
         return bytes(data)
+
+    def _receive(self, view: memoryview) -> int:
+        try:
+            return self._socket.recv_into(view)
+        except TimeoutError:
+            # If this machine has stood still, the time is over before the other could send.
+            return self._socket.recv_into(view)
 
     def _end(self, reason: str) -> None:
         if not self._closed.is_set():

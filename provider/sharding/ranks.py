@@ -50,6 +50,7 @@ __all__ = ["FollowingRank", "LeadingRank", "NoRanksError", "Times", "join", "lea
 
 KEY_BYTES = 16
 INVITATION = 256  # bytes
+GRACE_S = 5.0  # seconds that a process has to say why it ends
 SHOWN_S = 5.0  # seconds in which a connection must show the secret
 LOST = 1  # exit status
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -99,6 +100,7 @@ class LeadingRank:
         self._telling = threading.Lock()
         self._links: list[Link] = []
         self._others: dict[int, dict[str, str]] = {}  # what the other processes have, by rank
+        self.left = threading.Event()  # set when another process was asked to end
         self._ended = threading.Event()
         self._failing = threading.Lock()
 
@@ -173,6 +175,7 @@ class LeadingRank:
                     self._others[rank] = facts
                 case Leave():
                     log.info("rank %d was asked to end", rank)
+                    self.left.set()
                     self.on_leave()
                 case Failed(reason):
                     self.fail(f"rank {rank} has failed: {reason}")
@@ -301,7 +304,7 @@ def _bounded(seconds: float) -> Iterator[None]:
     """
     main = threading.current_thread() is threading.main_thread()
     kept = {one: signal.signal(one, signal.SIG_DFL) for one in SIGNALS} if main else {}
-    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
+    faulthandler.dump_traceback_later(seconds + GRACE_S, exit=True, file=sys.__stderr__ or 2)
     try:
         yield
     finally:

@@ -44,11 +44,11 @@ class Watchdog:
 
     def begin(self, tokens: int) -> None:
         """Note that a pass over so many tokens, of all rows together, is launched."""
+        self._began = self._clock()
         # The pass before may still run, so its time counts too.
         longest, self._tokens = max(tokens, self._tokens), tokens
         times = 1 if self._passes >= FIRST_PASSES else FIRST_TIMES
         self._may_take = times * (self._pass_s + TOKEN_S * longest)
-        self._began = self._clock()
         self._passes += 1
 
     def overdue(self) -> float:

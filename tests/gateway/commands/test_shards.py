@@ -4,6 +4,7 @@ import os
 import pty
 import queue
 import signal
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -95,9 +96,9 @@ def test_another_rank_does_not_end_with_its_terminal(monkeypatch, rank):
     assert rank.left == []
 
 
-def attended(standard_input):
+def attended(standard_input, left=None):
     """Attend to a launcher at a file descriptor; return the rank, the stops, and the thread."""
-    rank, stops = SimpleNamespace(), queue.SimpleQueue()
+    rank, stops = SimpleNamespace(left=left or threading.Event()), queue.SimpleQueue()
     thread = attend(rank, lambda: stops.put("stop"), standard_input, 0.001)
     return rank, stops, thread
 
@@ -128,3 +129,9 @@ def test_rank_0_stops_when_another_leaves_and_needs_no_launcher():
     assert attended(-1)[2] is None
     rank.on_leave()
     assert stops.get(timeout=TIMEOUT) == "stop"
+
+
+def test_rank_0_stops_when_another_has_left_already():
+    left = threading.Event()
+    left.set()
+    assert attended(-1, left)[1].get(timeout=TIMEOUT) == "stop"

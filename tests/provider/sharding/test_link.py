@@ -3,6 +3,7 @@
 import queue
 import socket
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -86,6 +87,26 @@ def test_a_silent_process_is_lost(connected):
     one = Side(connected[0], silence_s=0.05)
     one.link.start()
     assert "silent" in one.loss()
+
+
+def test_a_process_is_heard_although_this_machine_has_stood_still(connected):
+    """After that, the time of silence is over before the other can send again."""
+    one = Side(connected[0], silence_s=TIMEOUT)
+    receive = one.link._socket.recv_into
+    first = iter([TimeoutError])
+    one.link._socket = SimpleNamespace(
+        recv_into=lambda view: _raise(next(first, None)) or receive(view), close=lambda: None
+    )
+    connected[1].sendall(HEADER.pack(1) + b"a")
+    one.link.start()
+    assert one.frame() == b"a"
+    assert one.losses.empty()
+    one.link._closed.set()
+
+
+def _raise(error):
+    if error is not None:
+        raise error
 
 
 def test_a_process_that_says_nothing_but_lives_is_not_lost(connected):

@@ -27,6 +27,8 @@ pytestmark = pytest.mark.slow("two processes on one processor wait for each othe
 
 PROMPTS = [f"Tell me a story about {name}." for name in ("Ada", "Bo", "Cleo", "Dan", "Eve", "Fay")]
 GREEDY = {"temperature": 0.0, "max_tokens": 40}
+COUNTS = [f"Count from {first} to 90" for first in range(3, 9)]  # answers of hundreds of tokens
+LONG = {"temperature": 0.0, "max_tokens": 2000}
 SEEDED = {"temperature": 0.8, "top_p": 0.95, "seed": 7, "max_tokens": 40}
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 HELD = {
@@ -270,9 +272,8 @@ async def test_a_lost_rank_ends_all_with_an_error(started, number):
     """A process that is gone is noticed at once, one that is silent after a while."""
     ranks = started("tensor")
     async with connect(ranks.opened()) as client:
-        runs = [aiter(client.generate(prompt=prompt, max_tokens=2000)) for prompt in PROMPTS]
-        for run in runs:
-            await anext(run)
+        runs = [aiter(client.generate(prompt=prompt, **LONG)) for prompt in COUNTS]
+        await asyncio.gather(*map(anext, runs))
         ranks.processes[1].send_signal(number)
 
         async def ending(run):
@@ -288,7 +289,7 @@ async def test_a_lost_rank_ends_all_with_an_error(started, number):
 async def test_the_others_end_when_the_first_is_lost(started):
     ranks = started("tensor")
     async with connect(ranks.opened()) as client:
-        run = aiter(client.generate(prompt=PROMPTS[0], max_tokens=2000))
+        run = aiter(client.generate(prompt=COUNTS[0], **LONG))
         await anext(run)
         ranks.processes[0].kill()
         assert ranks.processes[1].wait(STARTING) == 1
@@ -323,6 +324,35 @@ def test_a_rank_with_other_versions_is_refused(started):
     assert ranks.processes[0].wait(STARTING) == 4
     assert "rank 1 has mlx-lm 0.0.1, and rank 0 has" in ranks.said()[0]
     assert ranks.processes[1].wait(STARTING) is not None
+
+
+# A rank of the gateway that is out of memory after some passes.
+FAULTY = """
+import sys
+from gateway.__main__ import main
+from provider.sharding.following import FollowingModel
+
+run, passes = FollowingModel._run, iter(range(200))
+
+def faulty(self, *given):
+    if next(passes, None) is None:
+        raise MemoryError("no memory is left here")
+    run(self, *given)
+
+FollowingModel._run = faulty
+sys.argv[1:1] = ["serve"]
+main()
+"""
+
+
+async def test_an_error_of_one_rank_ends_all_with_its_reason(started):
+    program = ["-c", FAULTY, "--shard", "tensor", "--port", "0"]
+    ranks = started("tensor", programs={1: program})
+    async with connect(ranks.opened()) as client:
+        with pytest.raises(GatewayError, match="rank 1 has failed: no memory is left here"):
+            while True:
+                await text_of(client, COUNTS[0], LONG)
+    assert ranks.ended() == [1, 1], ranks.said()
 
 
 def test_ranks_end_while_one_of_them_never_loads_its_part(started):
