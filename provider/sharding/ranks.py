@@ -235,8 +235,12 @@ class FollowingRank:
         self._link.send(encode(Leave()))
 
     def failed(self, reason: str) -> None:
-        """Tell the first process why this one ends."""
+        """Tell the first process why this one ends, and end when that one has ended.
+
+        Its errors reach clients first: mlx's ring crashes a process whose neighbour has closed.
+        """
         self._link.send(encode(Failed(reason)))
+        time.sleep(self._times.end)  # `_lost` ends the process earlier
         self._link.close()
 
     def _take(self, frame: bytes) -> None:
