@@ -32,7 +32,7 @@ from provider.sharding.ranks import (
 )
 from tests.support.timeouts import TIMEOUT
 
-TIMES = Times(beat=0.05, flush=0.0)
+TIMES = Times(beat=0.05, flush=0.0, end=0.2)
 GROUP = SimpleNamespace(rank=lambda: 1, size=lambda: 2)
 
 
