@@ -76,12 +76,12 @@ const TASKS = {
   async stop() {
     const transport = transportOf();
     const chat = new Chat({ transport });
-    void chat.sendMessage({ text: "hi" });
-    await until(() => chat.text === "a");
+    void chat.sendMessage({ text: "long" });
+    await until(() => chat.messages.length === 2 && chat.text);
     await chat.stop();
     say(chat.status);
-    void chat.sendMessage({ text: "again" });
-    await until(() => chat.messages.length === 4 && chat.text === "a");
+    void chat.sendMessage({ text: "long" });
+    await until(() => chat.messages.length === 4 && chat.text);
     say(chat.status);
     await chat.stop();
     transport.close();
@@ -103,13 +103,21 @@ const TASKS = {
     transport.close();
   },
   async refused() {
-    const transport = transportOf({ temperature: 9 });
+    const hot = transportOf({ temperature: 9 });
+    const refused = new Chat({ id: "hot", transport: hot });
+    await refused.sendMessage({ text: "hi" });
+    say([refused.status, refused.error.message]);
+    hot.close();
+    const transport = transportOf();
     const chat = new Chat({ transport });
-    await chat.sendMessage({ text: "hi" });
-    say([chat.status, chat.error.message]);
     const files = [{ type: "file", mediaType: "image/png", url: "https://a.example/x.png" }];
     await chat.sendMessage({ text: "hi", files });
     say([chat.status, chat.error.message]);
+    chat.messages = [];
+    for (const text of ["large", "full", "bad"]) {
+      await chat.sendMessage({ text });
+      say([chat.status, chat.error.message]);
+    }
     const stranger = new Chat({ transport: new WebSocketChatTransport({ url }) });
     await stranger.sendMessage({ text: "hi" });
     say([stranger.status, stranger.error.name]);

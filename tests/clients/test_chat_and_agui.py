@@ -54,12 +54,10 @@ async def test_usechat_calls_a_tool_and_goes_on_with_its_output(provider):
     assert parts == ["step-start", "tool-get_weather", "step-start", "text"]
 
 
-async def test_usechat_stops_the_model():
-    provider = scripted(Say("a"), Pause(3600))
-    async with running(provider, TOKENS) as gateway:
-        assert await chat(gateway, "stop") == ["ready", "streaming"]
-        await eventually(lambda: not provider.live)
-        assert gateway._generations.metrics.ended["cancelled"] == 2
+async def test_usechat_stops_the_models_steps(endless):
+    async with running(Scripted(echo, endless), TOKENS) as gateway:
+        async with steps_stopped(gateway, times=2):
+            assert await chat(gateway, "stop") == ["ready", "streaming"]
 
 
 async def test_usechat_resumes_what_another_page_began_and_stops_it():
@@ -69,12 +67,14 @@ async def test_usechat_resumes_what_another_page_began_and_stops_it():
         await eventually(lambda: not provider.live)
 
 
-async def test_usechat_shows_refusals(provider):
-    async with running(provider, TOKENS) as gateway:
-        value, file, stranger = await chat(gateway, "refused")
+async def test_usechat_shows_refusals(endless):
+    async with running(Scripted(echo, endless), TOKENS) as gateway:
+        value, file, *faults, stranger = await chat(gateway, "refused")
     assert value[0] == file[0] == "error"
     assert value[1].startswith("invalid_request: `body.temperature`: must be")
-    assert "`messages[1].parts[0].url`: must be a data URL" in file[1]
+    assert "`messages[0].parts[0].url`: must be a data URL" in file[1]
+    codes = [said.partition(":")[0] for _, said in faults]
+    assert codes == ["context_too_long", "overloaded", "model_error"]
     assert stranger == ["error", "TypeError"]
 
 
