@@ -288,12 +288,15 @@ async def test_a_gateway_that_was_started_anew_knows_no_tickets():
 async def test_a_generation_left_while_there_is_no_connection_is_cancelled_after_all():
     provider = scripted(Say("x"), Pause(3600))
     async with running(provider) as gateway, proxied(gateway) as proxy:
+        there = proxy.port
         async with connect(proxy.url) as client:
             async with client.generate(prompt="hi", window=1) as run:
                 async for _ in run:
                     break
+                proxy.port = 9  # nobody is there, until the run has been left
                 proxy.cut()
                 await eventually(lambda: client._socket is None)
+            proxy.port = there
             await eventually(lambda: not provider.live)
             await eventually(lambda: client._runs == {})
 
