@@ -121,9 +121,11 @@ async def usual_states(page):
     yield "odds, chips"
     await page.locator(".scroll").focus()
     await page.keyboard.press("?")
+    await page.locator("#keys[open]").wait_for()  # its module is loaded when it is asked for
     yield "keys"
     await page.keyboard.press("Escape")
     await page.keyboard.press("Control+k")
+    await page.locator("#palette[open]").wait_for()
     yield "palette"
     await page.keyboard.press("Escape")
     await page.get_by_role("button", name="Take back: How sure").click()
