@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from provider.runtime.mlx import mx
@@ -46,14 +47,14 @@ def _shapes(weights: dict[str, mx.array]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(weight.shape) for name, weight in weights.items()}
 
 
-def main() -> None:
-    """Average as the command line says."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Average as the arguments say, by default those of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("before", type=Path, help="folder of the model that training went on from")
     parser.add_argument("after", type=Path, help="folder of the model that it made")
     parser.add_argument("to", type=Path, help="folder for the average")
     parser.add_argument("--share", type=float, default=0.6, help="share of AFTER, from 0 to 1")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     average(given.before, given.after, given.to, given.share)
 
 

@@ -1,7 +1,5 @@
 """The average of two models' weights."""
 
-import sys
-
 import pytest
 
 from provider.embedded.making.average import WEIGHTS, average, main
@@ -16,12 +14,10 @@ def write(folder, **weights):
     return folder
 
 
-def test_an_average_lies_between_two_models_and_has_the_files_of_the_later(tmp_path, monkeypatch):
+def test_an_average_lies_between_two_models_and_has_the_files_of_the_later(tmp_path):
     before = write(tmp_path / "before", a=[0.0, 4.0], b=[[1.0]])
     after = write(tmp_path / "after", a=[4.0, 0.0], b=[[1.0]])
-    given = [*map(str, (before, after, tmp_path / "made")), "--share", "0.75"]
-    monkeypatch.setattr(sys, "argv", ["average", *given])
-    main()
+    main([*map(str, (before, after, tmp_path / "made")), "--share", "0.75"])
     made = mx.load(str(tmp_path / "made" / WEIGHTS))
     assert {name: weight.tolist() for name, weight in made.items()} == {"a": [3, 1], "b": [[1]]}
     assert made["a"].dtype == mx.bfloat16
