@@ -4,9 +4,10 @@ Documents are made while training, so none is seen twice. The loss counts only w
 writes: the rest can't be known. Documents of like length go into one step of a fixed number of
 tokens, one document a row. Muon updates the matrices, AdamW the embedding and the norms.
 
-With `--start` it begins from the weights and the tokenizer of a model that was trained before. It
-keeps its state in a file; started again, it goes on from there as if it had never stopped. As long
-as the rates have not begun to fall, the number of steps may be another one.
+With `--start` it begins from the weights and the tokenizer of a model that was trained before, which
+forgets less at a smaller `--rate`. It keeps its state in a file; started again, it goes on from
+there as if it had never stopped. As long as the rates have not begun to fall, the number of steps
+may be another one.
 """
 
 from __future__ import annotations
