@@ -223,10 +223,12 @@ class GatewayClient:
         self._to_cancel.add(run.id)
         socket = self._socket
         if socket is not None:
-            with suppress(ConnectionClosed):
-                if run.window is not None:  # its `done` must pass a closed window
-                    await self._write(socket, Ack(id=run.id, seq=max(run.last, 0)))
-                await self._write(socket, Cancel(id=run.id))
+            frames: list[ClientFrame] = [Cancel(id=run.id)]
+            if run.window is not None:  # its `done` must pass a closed window
+                frames.append(Ack(id=run.id, seq=max(run.last, 0)))
+            # A task that is cancelled while it waits for a full socket still sends all of them.
+            writes = [self._write(socket, frame) for frame in frames]
+            await asyncio.shield(asyncio.gather(*writes, return_exceptions=True))
 
     async def acknowledge(self, run: Run, frame: ServerFrame) -> None:
         """Note that frames up to this one were read; send an `ack` for each half of the window."""

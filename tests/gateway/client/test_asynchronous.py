@@ -586,6 +586,23 @@ async def test_a_run_that_nobody_reads_can_be_cancelled_and_is_forgotten():
         assert not provider.live
 
 
+async def test_a_cancel_is_sent_though_its_task_is_cancelled_while_the_socket_is_full():
+    provider = scripted(Say("x"), Pause(3600))
+    async with running(provider) as gateway, connect(stream_url(gateway)) as client:
+        run = client.generate(prompt="hi")
+        reading = asyncio.create_task(run.result())
+        await eventually(lambda: run.text)
+        client._socket.pause_writing()  # every write waits, as it does behind many bytes
+        reading.cancel()
+        await eventually(lambda: client._to_cancel or run.over)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        await eventually(lambda: not provider.live)
+        client._socket.resume_writing()
+        await eventually(lambda: run.over and client._runs == {})
+
+
 async def test_acknowledgements_are_few():
     async with running(scripted(Say("word " * 1000))) as gateway:
         async with connect(stream_url(gateway)) as client:
