@@ -83,7 +83,7 @@
  * @typedef {{
  *   protocol: string, server: string, epoch: string, connection: string, models: string[],
  *   limits: {max_frame_bytes: number, max_generations: number, resume_ttl: number,
- *     max_prompt_tokens?: number, max_answer_tokens?: number},
+ *     max_prompt_tokens?: number, max_answer_tokens?: number, max_batch?: number},
  * }} Ready What the gateway says first
  * @typedef {keyof typeof RETRYABLE | "connection_lost"} ErrorCode
  * @typedef {ReturnType<typeof connect>} Client

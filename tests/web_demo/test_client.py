@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.client import connect
 from gateway.protocol.codes import RETRYABLE
 from gateway.server.pages import web_root
 from provider.interface import GenerationError
@@ -399,13 +400,23 @@ async def test_what_waits_for_a_connection_is_bounded(blank_page):
     assert codes == ["cancelled"] + ["overloaded"] * 6
 
 
+def source():
+    return Path(web_root() / "client.js").read_text(encoding="utf-8")
+
+
 def test_the_retry_table_is_the_servers():
-    source = Path(web_root() / "client.js").read_text(encoding="utf-8")
-    table = re.search(r"RETRYABLE = Object\.freeze\(\{(.*?)\}\)", source, re.DOTALL)[1]
+    table = re.search(r"RETRYABLE = Object\.freeze\(\{(.*?)\}\)", source(), re.DOTALL)[1]
     found = dict(re.findall(r"(\w+): (true|false)", table))
     assert {name: value == "true" for name, value in found.items()} == {
         str(code): retryable for code, retryable in RETRYABLE.items()
     }
+
+
+async def test_the_limits_of_its_type_are_those_that_a_gateway_tells(embedded):
+    [fields] = re.findall(r"\* +limits: \{(.*?)\}", source(), re.DOTALL)
+    most = {"max_prompt_tokens": 1000, "max_answer_tokens": 1000}
+    async with running(embedded, **most) as gateway, connect(stream_url(gateway)) as client:
+        assert set(re.findall(r"(\w+)\??:", fields)) == set(client.ready.limits)
 
 
 async def test_several_answers_are_told_apart(blank_page, embedded):

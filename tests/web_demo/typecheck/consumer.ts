@@ -35,7 +35,7 @@ export async function uses(): Promise<Result> {
   client.open();
   const ready: Ready = await client.ready;
   const first: string | undefined = ready.models[0];
-  console.log(first, ready.limits.max_frame_bytes, ready.limits.max_prompt_tokens ?? "no limit");
+  console.log(first, ready.limits.max_frame_bytes, ready.limits.max_prompt_tokens ?? "no limit", ready.limits.max_batch ?? 1);
   const messages: Message[] = [{ role: "user", content: [{ type: "text", text: "Hello" }] }];
   const run: Run = client.generate({
     messages,
