@@ -10,7 +10,6 @@ one in the package, or that of `--model`. Both processes compute with one thread
 import argparse
 import asyncio
 import os
-import random
 import re
 import signal
 import statistics
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from tests.bench.replicas import Served, burst
 from tests.bench.report import Figure, publish, said
+from tests.support.servers import free_ports
 
 LAUNCH = str(Path(sys.executable).with_name("mlx.launch"))
 SERVE = (sys.executable, "-m", "gateway", "serve", "--port", "0", "--log-level", "error")
@@ -49,7 +49,7 @@ async def running(*command):
 
 def ranks(given):
     """Start two ranks; they end with their launcher."""
-    port = str(random.randrange(20000, 32000))
+    port = str(free_ports(2)[0])
     hosts = ["--hosts", "127.0.0.1,127.0.0.1", "--backend", "ring", "--starting-port", port]
     return running(LAUNCH, *hosts, "--", *SERVE, "--shard", given.shard, *given.model)
 

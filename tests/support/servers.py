@@ -2,15 +2,17 @@
 
 import asyncio
 import os
+import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 
 from websockets.asyncio.client import connect
 from websockets.frames import Opcode
@@ -173,6 +175,17 @@ async def close_code(socket):
     async with asyncio.timeout(TIMEOUT):
         await socket.wait_closed()
     return socket.close_code
+
+
+def free_ports(count):
+    """Return consecutive ports that nobody takes as his own end of a connection in the meantime."""
+    while True:
+        first = random.randrange(20000, 32000)  # below the ports that systems give to connections
+        ports = list(range(first, first + count))
+        with ExitStack() as stack, suppress(OSError):
+            for port in ports:
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return ports
 
 
 async def eventually(condition):

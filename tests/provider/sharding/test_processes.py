@@ -1,10 +1,8 @@
 """Two and three processes that serve one model, as `mlx.launch` starts them: `--shard`."""
 
 import asyncio
-import contextlib
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -19,7 +17,7 @@ import pytest
 from gateway.client import GatewayError, connect
 from provider import MLXProvider
 from provider.embedded import MODEL_PATH
-from tests.support.servers import running, stream_url
+from tests.support.servers import free_ports, running, stream_url
 from tests.support.timeouts import STARTING
 from tests.support.tiny_models import LLAMA, write_model
 
@@ -41,17 +39,6 @@ HELD = {
 GATEWAY = ["-m", "gateway", "serve"]
 LAUNCH = str(Path(sys.executable).with_name("mlx.launch"))
 ENVIRONMENT = {**os.environ, "MLX_DISABLE_COMPILE": "1", "OPENBLAS_NUM_THREADS": "1"}
-
-
-def free_ports(count):
-    """Return consecutive ports that nobody takes as his own end of a connection in the meantime."""
-    while True:
-        first = random.randrange(20000, 32000)  # below the ports that systems give to connections
-        ports = list(range(first, first + count))
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in ports:
-                stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            return ports
 
 
 class Ranks:
