@@ -19,6 +19,7 @@ from provider.settings import EngineSettings
 from tests.support.timeouts import TIMEOUT
 
 PLACES = ("sampler", "processor", "detokenizer", "model")
+WAVES = 20
 
 
 class InjectedError(Exception):
@@ -30,16 +31,25 @@ class InjectedError(Exception):
 
 
 class Dice:
-    """Throws with a given chance, while it is told to."""
+    """Throws with a given chance, while it is told to, and once in any `2 / chance` rolls."""
 
     def __init__(self, seed, chance):
         self._random = random.Random(seed)
-        self.chance = chance
+        self._chance = chance
+        self._left = {place: self._wait(place) for place in PLACES}
         self.on = False
         self.thrown = dict.fromkeys(PLACES, 0)
 
+    def _wait(self, place):
+        chance = self._chance[place]
+        return self._random.randint(1, round(2 / chance) - 1) if chance else float("inf")
+
     def roll(self, place):
-        if self.on and self._random.random() < self.chance[place]:
+        if not self.on:
+            return
+        self._left[place] -= 1
+        if self._left[place] <= 0:
+            self._left[place] = self._wait(place)
             self.thrown[place] += 1
             raise InjectedError(place)
 
@@ -131,10 +141,15 @@ class FaultySampler:
 class Outcome:
     """How the runs ended."""
 
+    runs: int = 0
     finished: int = 0
     cancelled: int = 0
     failed: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PLACES, 0))
     wrong: list[str] = field(default_factory=list)  # what should not be
+
+    @property
+    def ended(self):
+        return self.finished + self.cancelled + sum(self.failed.values())
 
 
 class FaultyEngine:
@@ -178,8 +193,12 @@ class FaultyEngine:
             texts.append(await self._text(inbox, run, None))
         return texts
 
-    async def run(self, count):
-        """Run `count` generations with faults, some cancelled, some read slowly."""
+    async def run(self, count, enough=lambda _outcome: True):
+        """Run `count` generations with faults, some cancelled, some read slowly.
+
+        How many faults there are depends on which runs share a batch: as many generations follow
+        until `enough` is true of the outcome, `WAVES` times in all at most.
+        """
         expected, outcome = await self.expected(), Outcome()
         self.dice.on = True
         width = asyncio.Semaphore(40)
@@ -188,7 +207,11 @@ class FaultyEngine:
             async with width:
                 await self._one(expected, outcome)
 
-        await asyncio.gather(*(one() for _ in range(count)))
+        for _ in range(WAVES):
+            await asyncio.gather(*(one() for _ in range(count)))
+            outcome.runs += count
+            if outcome.wrong or enough(outcome):
+                break
         self.dice.on = False
         return outcome
 

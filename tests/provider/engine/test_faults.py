@@ -1,6 +1,5 @@
 """Whatever throws: one end a run, the right text for the unharmed, and a thread that lives."""
 
-import asyncio
 import gc
 import json
 import logging
@@ -15,6 +14,7 @@ import pytest
 from provider.runtime.memory_limits import memory_limits
 from provider.runtime.mlx import active_memory
 from tests.support.faults import PLACES, FaultyEngine
+from tests.support.servers import eventually
 from tests.support.timeouts import TIMEOUT
 from tests.support.tiny_models import LLAMA, write_model
 
@@ -28,24 +28,25 @@ LONG = pytest.mark.slow("a hundred faults and more take a minute")
 async def test_faults_everywhere_end_the_runs_at_fault_and_no_others(seed, count, caplog):
     caplog.set_level(logging.CRITICAL, "provider")  # what is captured holds on to whole frames
     faulty = FaultyEngine(seed, prompts=min(24, count // 4))
+    thrown, least = faulty.dice.thrown, count // 30
+
+    def enough(outcome):
+        return outcome.finished >= count / 3 and min(thrown.values()) >= least
+
     try:
         await faulty.expected()
         gc.collect()  # of the engine of the test before
         before = active_memory()
-        outcome = await faulty.run(count)
+        outcome = await faulty.run(count, enough)
         assert outcome.wrong == []
-        assert outcome.finished > count * 5 / 12
-        assert sum(faulty.dice.thrown.values()) > count / 12
-        async with asyncio.timeout(TIMEOUT * 2):
-            while faulty.engine.busy:
-                await asyncio.sleep(0.01)
+        assert outcome.ended == outcome.runs
+        assert enough(outcome), (outcome, thrown)
+        assert all(outcome.failed[place] <= thrown[place] for place in PLACES)
+        await eventually(lambda: not faulty.engine.busy)
         assert faulty.engine.runs == []
-        gc.collect()
-        assert abs(active_memory() - before) < 1 << 20
-        own = [place for place in PLACES if place != "model"]
-        assert all(outcome.failed[place] <= faulty.dice.thrown[place] for place in own)
         statistics = faulty.engine.statistics()
         assert (statistics.restarts, statistics.committed_bytes) == (0, 0)
+        await eventually(lambda: gc.collect() >= 0 and active_memory() - before < 1 << 20)
     finally:
         faulty.engine.close()
 
@@ -56,12 +57,17 @@ async def test_a_model_that_often_fails_still_harms_few(count):
     faulty = FaultyEngine(
         3, prompts=min(24, count // 3), model=0.02, sampler=0, processor=0, detokenizer=0
     )
+
+    def harmless(outcome):
+        return faulty.dice.thrown["model"] - outcome.failed["model"]
+
     try:
-        outcome = await faulty.run(count)
+        outcome = await faulty.run(count, lambda outcome: harmless(outcome) >= count // 15)
     finally:
         faulty.engine.close()
     assert outcome.wrong == []
-    assert outcome.finished > outcome.failed["model"]
+    assert outcome.ended == outcome.runs
+    assert harmless(outcome) >= count // 15
 
 
 # The KV cache of a prompt of a hundred tokens takes 50 MiB.
