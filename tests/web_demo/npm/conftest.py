@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.servers import get
 from tests.support.timeouts import STARTING
 
 ROOT = Path(__file__).parents[3]
@@ -27,6 +28,21 @@ const newStorage = () => {
         setItem: (key, value) => kept.set(key, value),
         removeItem: (key) => kept.delete(key),
     };
+};
+const sockets = [];
+let reachable = true;
+class Socket extends WebSocket {
+    constructor(address, protocols) {
+        super(reachable ? address : "ws://127.0.0.1:9", protocols);
+        sockets.push(this);
+    }
+}
+// What a browser does when a page is left: its sockets close, and nothing of it runs any more.
+const leave = () => {
+    for (const socket of sockets.splice(0)) {
+        socket.onmessage = socket.onclose = null;
+        socket.close();
+    }
 };
 """
 NODE = Path(sys.executable).with_name("node")
@@ -73,10 +89,26 @@ def run(program, *arguments, cwd=None):
     )
 
 
+async def when_resumed(gateway, gate):
+    """Open a gate once an answer is resumed."""
+    while b"\nmlx_gateway_resumed_total 1" not in (await get(gateway, "/metrics"))[1]:
+        await asyncio.sleep(0.02)
+    gate.set()
+
+
 async def in_app(head, body, installed, gateway):
     """Run a program that asks a gateway by a library; return what it says."""
     url = json.dumps(f"http://127.0.0.1:{gateway.port}")
     return await run_in_node(f"const url = {url};{PRELUDE}{head}{body}", installed)
+
+
+async def in_app_until_resumed(gate, head, body, installed, gateway):
+    """Run such a program, and open a gate once it has resumed an answer."""
+    going_on = asyncio.create_task(when_resumed(gateway, gate))
+    try:
+        return await in_app(head, body, installed, gateway)
+    finally:
+        going_on.cancel()
 
 
 def assert_the_call_was_answered(gateway):

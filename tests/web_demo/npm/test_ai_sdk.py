@@ -1,12 +1,14 @@
 """The transport, under the chat of the AI SDK."""
 
+import asyncio
+
 import pytest
 
 from provider.interface import GenerationError
-from provider.scripted import Fail, Pause, Reason, Say
+from provider.scripted import Call, Fail, Gate, Pause, Reason, Say
 from tests.support.servers import eventually
 from tests.web_demo.conftest import adding, scripted_gateway
-from tests.web_demo.npm.conftest import assert_the_call_was_answered, in_app
+from tests.web_demo.npm.conftest import assert_the_call_was_answered, in_app, in_app_until_resumed
 
 pytestmark = [
     pytest.mark.slow("the AI SDK is fetched for the package alone"),
@@ -21,14 +23,6 @@ import { GatewayTransport } from "mlx-gateway-client/ai-sdk";
 
 const storage = newStorage();
 const { kept } = storage;
-const sockets = [];
-let reachable = true;
-class Socket extends WebSocket {
-    constructor(address, protocols) {
-        super(reachable ? address : "ws://127.0.0.1:9", protocols);
-        sockets.push(this);
-    }
-}
 const newClient = (options) => connect(url, { WebSocket: Socket, ...options });
 const said = (chat, type = "text") => {
     const answers = chat.messages.filter(({ role }) => role === "assistant");
@@ -126,11 +120,15 @@ async def test_an_error_of_the_gateway_is_the_chats_with_its_code(installed):
 
 
 async def test_a_lost_gateway_is_a_disconnect_after_which_the_chat_resumes(installed):
-    async with scripted_gateway(Say("one two three"), tokens_per_second=5) as gateway:
-        said = await in_chat(
+    gate = asyncio.Event()
+    async with scripted_gateway(Say("one "), Gate(gate), Say("two three")) as gateway:
+        said = await in_app_until_resumed(
+            gate,
+            CHAT,
             """
             const ends = [];
-            const client = newClient({ giveUpMs: 3000 }); // the first connection may be slow too
+            const client = newClient({ giveUpMs: 100 });
+            await client.ready;
             const transport = new GatewayTransport(client, { keep_on_close: true, storage });
             const onFinish = ({ isDisconnect }) => ends.push(isDisconnect);
             const chat = new Chat({ transport, onFinish });
@@ -151,9 +149,17 @@ async def test_a_lost_gateway_is_a_disconnect_after_which_the_chat_resumes(insta
 
 
 async def test_a_page_that_is_loaded_again_goes_on_with_the_answer(installed):
-    script = adding(Say("Let me add. "))
-    async with scripted_gateway(script=script, tokens_per_second=10) as gateway:
-        said = await in_chat(
+    gate = asyncio.Event()
+
+    def script(request):
+        if request.options["messages"][-1]["role"] == "tool":
+            return [Say("It "), Gate(gate), Say("is 3.")]
+        return [Say("Let me add. "), Call("add", {"a": 1, "b": 2})]
+
+    async with scripted_gateway(script=script) as gateway:
+        said = await in_app_until_resumed(
+            gate,
+            CHAT,
             """
             const calls = [];
             const newChat = (messages) => {
@@ -173,6 +179,7 @@ async def test_a_page_that_is_loaded_again_goes_on_with_the_answer(installed):
             left.sendMessage({ text: "1 + 2?" });
             await until(() => said(left).includes("It"));
             const stored = JSON.parse(JSON.stringify(left.messages));
+            leave();
             const chat = newChat(stored);
             // StrictMode's effects.
             chat.resumeStream();

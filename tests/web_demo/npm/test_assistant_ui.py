@@ -6,9 +6,9 @@ import pytest
 
 from provider.interface import GenerationError
 from provider.scripted import Call, Fail, Gate, Pause, Reason, Say
-from tests.support.servers import eventually, get
+from tests.support.servers import eventually
 from tests.web_demo.conftest import adding, scripted_gateway
-from tests.web_demo.npm.conftest import assert_the_call_was_answered, in_app
+from tests.web_demo.npm.conftest import assert_the_call_was_answered, in_app, in_app_until_resumed
 
 pytestmark = [
     pytest.mark.slow("assistant-ui is fetched for the package alone"),
@@ -24,8 +24,8 @@ import { gatewayModel } from "mlx-gateway-client/assistant-ui";
 
 console.error = () => {}; // the renderer says that it is for tests
 let runtime;
-function App({ model, tools }) {
-    runtime = useLocalRuntime(model, { adapters: { history: model.history } });
+function App({ model, history, tools }) {
+    runtime = useLocalRuntime(model, { adapters: { history } });
     const children = tools.map((tool) => createElement(Tool, { key: tool.toolName, tool }));
     return createElement(AssistantRuntimeProvider, { runtime }, ...children);
 }
@@ -35,9 +35,12 @@ function Tool({ tool }) {
 }
 const open = async (fields = {}, tools = []) => {
     runtime = undefined;
-    create(createElement(App, { model: gatewayModel(connect(url), fields), tools }));
-    await until(() => runtime);
-    await new Promise((wake) => setTimeout(wake, 50)); // for effects
+    let loaded = false;
+    const model = gatewayModel(connect(url, { WebSocket: Socket }), fields);
+    const load = () => model.history.load().finally(() => (loaded = true));
+    create(createElement(App, { model, history: { ...model.history, load }, tools }));
+    const known = () => runtime.thread.getModelContext().tools ?? {};
+    await until(() => loaded && tools.every(({ toolName }) => toolName in known()));
     return runtime.thread;
 };
 const answers = (thread) => thread.getState().messages.filter(({ role }) => role === "assistant");
@@ -50,13 +53,6 @@ const ended = (thread) => answers(thread).at(-1) && !thread.getState().isRunning
 
 async def in_thread(body, installed, gateway):
     return await in_app(THREAD, body, installed, gateway)
-
-
-async def when_resumed(gateway, gate):
-    """Open a gate once an answer is resumed."""
-    while b"\nmlx_gateway_resumed_total 1" not in (await get(gateway, "/metrics"))[1]:
-        await asyncio.sleep(0.02)
-    gate.set()
 
 
 async def test_text_and_thinking_stream_and_the_conversation_is_sent_again(installed):
@@ -158,9 +154,10 @@ async def test_a_page_that_is_loaded_again_goes_on_with_the_answer(installed, at
             return [Say("It "), *held.get("It", []), Say("is 3.")]
         return [Say("Let me add. "), *held.get("Let", []), Call("add", {"a": 1, "b": 2})]
 
-    async with scripted_gateway(script=script) as gateway, asyncio.TaskGroup() as beside:
-        going_on = beside.create_task(when_resumed(gateway, gate))
-        said = await in_thread(
+    async with scripted_gateway(script=script) as gateway:
+        said = await in_app_until_resumed(
+            gate,
+            THREAD,
             f"""
             const storage = newStorage();
             const calls = [];
@@ -172,6 +169,7 @@ async def test_a_page_that_is_loaded_again_goes_on_with_the_answer(installed, at
             const left = await load("left");
             left.append("1 + 2?");
             await until(() => said(left).includes("{at}"));
+            leave();
             const thread = await load("new");
             await until(() => said(thread).includes("3") && ended(thread));
             const again = await load("again");
@@ -182,7 +180,6 @@ async def test_a_page_that_is_loaded_again_goes_on_with_the_answer(installed, at
             installed,
             gateway,
         )
-        await going_on
         parts = [["text", "Let me add. "], ["tool-call", 3], ["text", "It is 3."]]
         kept = ["mlx-gateway:thread:messages"]
         assert said == [parts, ["new" if at == "Let" else "left"], 2, kept]
@@ -193,26 +190,26 @@ async def test_an_answer_made_anew_goes_on_beside_the_one_before(installed):
     gate = asyncio.Event()
     scripts = iter([[Say("one")], [Say("two "), Gate(gate), Say("three")]])
     async with scripted_gateway(script=lambda _: next(scripts)) as gateway:
-        async with asyncio.TaskGroup() as beside:
-            going_on = beside.create_task(when_resumed(gateway, gate))
-            said = await in_thread(
-                """
-                const fields = { keep_on_close: true, storage: newStorage() };
-                const left = await open(fields);
-                left.append("hi");
-                await until(() => ended(left));
-                left.startRun({ parentId: left.getState().messages[0].id });
-                await until(() => said(left) === "two ");
-                const thread = await open(fields);
-                await until(() => said(thread) === "two three" && ended(thread));
-                const [{ id }] = thread.getState().messages;
-                const branches = thread.export().messages.filter(({ parentId }) => parentId === id);
-                say([thread.getState().messages.length, branches.length]);
-                """,
-                installed,
-                gateway,
-            )
-            await going_on
+        said = await in_app_until_resumed(
+            gate,
+            THREAD,
+            """
+            const fields = { keep_on_close: true, storage: newStorage() };
+            const left = await open(fields);
+            left.append("hi");
+            await until(() => ended(left));
+            left.startRun({ parentId: left.getState().messages[0].id });
+            await until(() => said(left) === "two ");
+            leave();
+            const thread = await open(fields);
+            await until(() => said(thread) === "two three" && ended(thread));
+            const [{ id }] = thread.getState().messages;
+            const branches = thread.export().messages.filter(({ parentId }) => parentId === id);
+            say([thread.getState().messages.length, branches.length]);
+            """,
+            installed,
+            gateway,
+        )
         assert said == [2, 2]
 
 
