@@ -98,7 +98,8 @@ async def firefox(path):
                     said = await process.stderr.readline()
                     assert said, "Firefox has ended"
             reading = asyncio.create_task(process.stderr.read())  # so that it never waits for us
-            async with connect(f"{found[1].decode()}/session", max_size=None) as socket:
+            url, patient = f"{found[1].decode()}/session", {"open_timeout": STARTING}
+            async with connect(url, max_size=None, ping_interval=None, **patient) as socket:
                 bidi = Bidi(socket)
                 await bidi.send("session.new", capabilities={})
 

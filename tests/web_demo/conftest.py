@@ -150,6 +150,12 @@ async def wait_until_kept(page, text):
             await asyncio.sleep(0.02)
 
 
+async def load_again(page):
+    """Load a page again, once the browser keeps what the page has told it to."""
+    await page.evaluate(KEPT)  # reads come after the writes that have begun
+    await page.reload()
+
+
 @asynccontextmanager
 async def settings_of(page):
     """Open the settings, and close them again."""

@@ -114,6 +114,7 @@ async def test_a_model_that_cannot_see_gets_no_picture_and_is_not_asked_again(ne
         await page.unroute("**/v1/models")
         await answered(page, "Count from 3 to 9")
         assert sent_by(page)[1]["messages"] == [{"role": "user", "content": "Count from 3 to 9"}]
+        await page.locator("#model-facts:not(:empty)").wait_for()  # the server has told it now
         await page.locator(".ask input[type=file]").set_input_files([png("blue.png", "blue")])
         said = "“blue.png” is a picture, and this model reads text only."
         await wait_for_text(page, ".ask .wrong", said)

@@ -143,7 +143,8 @@ async def test_a_bad_field_is_an_error_with_its_path(blank_page):
 
 
 async def test_a_lost_link_is_made_again_and_the_run_goes_on(blank_page):
-    async with scripted_gateway(Say("a "), Pause(0.3), Say("b"), Call("f", {})) as gateway:
+    gate = asyncio.Event()
+    async with scripted_gateway(Say("a "), Gate(gate), Say("b"), Call("f", {})) as gateway:
         page = await blank_page(gateway)
         asking = asyncio.ensure_future(
             evaluate(
@@ -164,6 +165,8 @@ async def test_a_lost_link_is_made_again_and_the_run_goes_on(blank_page):
         await page.wait_for_function("() => globalThis.seen === 'a '")
         for connection in list(gateway._connections):
             connection._socket.transport.abort()
+        await eventually(lambda: gateway._generations.metrics.resumed == 1)
+        gate.set()
         first, calls, second, states = await asking
     assert (first, calls) == ("a b", 1)
     assert second == "a b"
@@ -297,29 +300,34 @@ async def test_a_run_that_could_not_be_resumed_fails_after_a_time(blank_page):
         failing = evaluate(
             page,
             """
-            let made = 0;
+            let made = 0, giveUp;
+            const wait = globalThis.setTimeout;
+            globalThis.setTimeout = (does, ms, ...more) =>
+                ms === 4321 ? (giveUp = does) && 0 : wait(does, ms, ...more);
             class Lost extends WebSocket {
                 constructor(...given) {
                     super(...given);
                     made += 1;
-                    if (made > 1) setTimeout(() => this.close());
+                    if (made > 1) wait(() => this.close());
+                    if (made > 3) giveUp();
                 }
             }
             Math.random = () => 0; // so that it tries again at once
-            const other = m.connect(undefined, {WebSocket: Lost, giveUpMs: 100});
+            const other = m.connect(undefined, {WebSocket: Lost, giveUpMs: 4321});
+            await other.ready;
             const run = other.generate({prompt: "hi"});
             run.result.catch(() => {});
             globalThis.run = run;
             const error = await run.result.catch((e) => e);
             other.close();
-            return [error.name, error.text, made > 2];
+            return [error.name, error.text, made];
             """,
         )
         failing = asyncio.ensure_future(failing)
         await page.wait_for_function("() => globalThis.run?.text === 'a '")
         for connection in list(gateway._connections):
             connection._socket.transport.abort()
-        assert await failing == ["ConnectionLostError", "a ", True]
+        assert await failing == ["ConnectionLostError", "a ", 4]
 
 
 @pytest.mark.parametrize(
@@ -572,7 +580,7 @@ async def test_a_run_with_a_window_can_be_left_and_ends_at_the_gateway(blank_pag
         assert reason in {"cancelled", "AbortError"}
         (connection,) = [one for one in gateway._connections if one._session.generations] or [None]
         await eventually(lambda: connection is None or not connection._session.generations)
-        assert not gateway.provider.live
+        await eventually(lambda: not gateway.provider.live)
 
 
 async def test_a_cancel_that_was_lost_with_the_connection_is_sent_again(blank_page):

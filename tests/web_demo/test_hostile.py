@@ -69,6 +69,7 @@ async def test_names_and_tool_cards_are_text_and_never_markup(new_page, tmp_path
         await page.locator(".sidebar input[type=file]").set_input_files(path)
         await wait_for_text(page, ".undo", f"Imported {len(HOSTILE)} conversations.")
         titles = page.locator(".talks li a")
+        await titles.nth(len(HOSTILE)).wait_for()
         assert sorted(await titles.all_text_contents()) == sorted([*HOSTILE, "Call them"])
         await titles.filter(has_text=HOSTILE[0]).first.click()
         await wait_for_text(page, ".call .returned", HOSTILE[-1])

@@ -96,7 +96,7 @@ async def test_stop_keeps_the_text_and_the_next_message_works(new_page, how):
         kept = await page.locator(ANSWER).text_content()
         assert "Sentence 1 " in kept
         assert "The end." not in kept
-        assert not gateway.provider.live
+        await eventually(lambda: not gateway.provider.live)
         gateway.provider.tokens_per_second = 1000
         await ask(page, "Second")
         await wait_for_text(page, ANSWER, "You said: Second")

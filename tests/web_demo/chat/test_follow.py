@@ -20,9 +20,10 @@ async def test_who_has_gone_up_to_read_gets_back_to_the_latest_by_a_button(new_p
     async with scripted_gateway(Say("word\n" * 150), Gate(more), Say("The end.")) as gateway:
         page = await new_page(gateway.url)
         await ask(page, "Hi")
-        await page.wait_for_function("() => document.querySelector('.scroll').scrollTop > 500")
+        words = "document.querySelector('.text')?.textContent.split('word').length === 151"
+        await page.wait_for_function(f"() => {words} && ({LEFT})() < 5")
         latest = page.locator(".latest")
-        assert not await latest.is_visible()
+        await latest.wait_for(state="hidden")
         await page.evaluate("() => { document.querySelector('.scroll').scrollTop = 0; }")
         await latest.wait_for()
         more.set()

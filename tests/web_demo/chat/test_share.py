@@ -9,6 +9,7 @@ from tests.web_demo.conftest import (
     answered,
     ask,
     in_node,
+    load_again,
     scripted_gateway,
     settings_of,
     wait_for_text,
@@ -31,7 +32,7 @@ async def test_an_answer_is_shared_as_a_link_that_plays_it_without_what_was_said
             await settings.get_by_label("Instructions").fill("A secret instruction.")
         await answered(page, "A secret question")
         turn = await answered(page, "Count for me")
-        await page.reload()
+        await load_again(page)
         await turn.get_by_role("button", name="Share").click()
         await turn.get_by_role("button", name="Copy link").click()
         await turn.get_by_role("button", name="Copied").wait_for()

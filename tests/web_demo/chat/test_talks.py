@@ -12,6 +12,7 @@ from tests.web_demo.conftest import (
     ANSWER,
     answered,
     ask,
+    load_again,
     scripted_gateway,
     settings_of,
     wait_for_text,
@@ -133,7 +134,7 @@ async def test_a_reload_goes_on_with_the_running_answer(new_page):
         page = await new_page(gateway.url)
         await ask(page, "Tell")
         await wait_for_text(page, ANSWER, "Before.")
-        await page.reload()
+        await load_again(page)
         await wait_for_text(page, ANSWER, "Before.")
         gate.set()
         await wait_for_text(page, ANSWER, "Before. After.")
@@ -188,6 +189,7 @@ async def test_conversations_go_to_a_file_and_come_back(new_page, counted, tmp_p
         assert (await download.value).suggested_filename == "Question.md"
         await (await download.value).save_as(path)
         assert "answer 1 to Question" in path.read_text()
+        await page.locator(TALKS).nth(1).wait_for()
         assert await page.locator(TALKS).all_text_contents() == ["Question", "Question"]
 
 
@@ -277,7 +279,7 @@ async def test_a_reload_goes_on_with_an_answer_that_calls_tools(new_page, when):
         if when == 1:
             gates[0].set()
         await wait_for_text(page, ANSWER, ["Let me see.", "It is"][when])
-        await page.reload()
+        await load_again(page)
         await wait_for_text(page, ANSWER, "Let me see.")
         for gate in gates:
             gate.set()

@@ -1,7 +1,10 @@
 """Constraints on answers, and several answers to one message, on the page and the real model."""
 
+import asyncio
+import itertools
 import json
 import re
+from contextlib import aclosing
 
 import pytest
 
@@ -57,7 +60,7 @@ async def test_settings_are_chips_are_kept_and_are_taken_back(new_page):
         async with settings_of(page) as settings:
             facts = settings.locator(".model-card")
             assert "scripted" in await facts.text_content()
-            assert "reads 8,192 tokens" in await facts.text_content()
+            await facts.get_by_text("reads 8,192 tokens").wait_for()
             await settings.get_by_role("button", name="Creative").click()
             await settings.get_by_label("Longest answer").fill("9000")
             assert "from 1 to 2,000" in await page.locator("#max_tokens-wrong").text_content()
@@ -248,29 +251,52 @@ async def several(page, count, tokens=400):
         await settings.get_by_label("Longest answer").fill(str(tokens))
 
 
+class Halting:
+    """A provider that waits at a gate after each 60 responses of a stream, once at each."""
+
+    def __init__(self, provider, gates):
+        self._provider, self._gates = provider, iter(gates)
+
+    def __getattr__(self, name):
+        return getattr(self._provider, name)
+
+    async def generate_async(self, *arguments, **options):
+        return self._halting(await self._provider.generate_async(*arguments, **options))
+
+    async def _halting(self, stream):
+        numbers = itertools.count(1)
+        async with aclosing(stream):
+            async for response in stream:
+                if next(numbers) % 60 == 0 and (gate := next(self._gates, None)):
+                    await gate.wait()
+                yield response
+
+
+LONGER = """(than) => {
+    const now = [...document.querySelectorAll(".several .text")]
+        .map((element) => element.textContent.length);
+    return now.length === than.length && now.every((one, at) => one > than[at]) && now;
+}"""
+
+
 async def test_several_answers_come_at_once_and_the_one_that_is_kept_goes_on(new_page, embedded):
-    async with running(embedded) as gateway:
+    gates = [asyncio.Event(), asyncio.Event()]
+    async with running(Halting(embedded, gates)) as gateway:
         page = await new_page(gateway.url)
         await several(page, 3, tokens=120)
-        await page.evaluate(
-            """() => {
-                globalThis.seen = [];
-                const look = () => {
-                    seen.push([...document.querySelectorAll(".several .text")]
-                        .map((element) => element.textContent.length));
-                    requestAnimationFrame(look);
-                };
-                look();
-            }"""
-        )
-        turn = await answered(page, "Tell me a story about a fox")
+        async with settings_of(page) as settings:
+            await settings.get_by_label("Repeatable").fill("3")
+        await ask(page, "Tell me a story about a fox")
+        lengths = [0, 0, 0]
+        for gate in gates:
+            longer = await page.wait_for_function(LONGER, arg=lengths)
+            lengths = await longer.json_value()
+            gate.set()
+        turn = page.locator(".assistant:not(.streaming)").first
+        await turn.wait_for()
         texts = await turn.locator(".text").all_text_contents()
         assert len(set(texts)) == 3
-        seen = [now for now in await page.evaluate("() => seen") if len(now) == 3]
-        moving = [
-            now for now in seen if all(0 < at < len(t) for at, t in zip(now, texts, strict=True))
-        ]
-        assert len({tuple(now) for now in moving}) > 2, "they did not come at the same time"
+        assert await page.evaluate(LONGER, lengths), "they did not come at the same time"
         assert "3 answers" in await turn.locator(".figures").text_content()
 
         keep = turn.get_by_label("Keep this one")

@@ -83,9 +83,10 @@ async def test_the_palette_finds_what_is_meant_and_single_keys_can_be_turned_off
         await page.locator("#palette [aria-selected=true]", has_text="About foxes").wait_for()
         await page.keyboard.press("Escape")
         await page.keyboard.press("Control+k")
+        await page.locator("#palette input:focus").wait_for()
         await page.keyboard.type("list key")
-        chosen = page.locator("#palette [aria-selected=true]")
-        assert "This list of keys" in await chosen.text_content()
+        chosen = page.locator("#palette [aria-selected=true]", has_text="This list of keys")
+        await chosen.wait_for()
         at = await page.get_by_role("combobox").get_attribute("aria-activedescendant")
         assert await chosen.get_attribute("id") == at
         await page.keyboard.press("Enter")

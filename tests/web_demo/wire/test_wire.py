@@ -106,6 +106,7 @@ async def test_the_frames_are_shown_as_they_pass_and_only_while_the_drawer_is_op
         assert "client.generate({" in await detail.get_by_label("The program").text_content()
         await detail.get_by_role("button", name="Python").click()
         await detail.get_by_role("button", name="Copy").click()
+        await detail.get_by_role("button", name="Copied").wait_for()
         copied = await page.evaluate("() => navigator.clipboard.readText()")
         assert "client.generate(" in copied
         assert "window" not in copied
