@@ -9,7 +9,7 @@ import pytest
 
 from gateway.client import connect
 from gateway.client.tool_loop import Toolbox, ToolResult
-from gateway.protocol.frames import Chunk, ToolCall
+from gateway.protocol.frames import Chunk
 from provider.interface import InvalidParameterError
 from provider.scripted import Call, Pause, Reason, Say, ScriptedProvider
 from tests.support.servers import running, stream_url
@@ -141,20 +141,24 @@ async def test_a_call_that_is_asked_for_is_asked_for_once(choice):
 
 
 async def test_cancelling_waits_for_no_function():
+    begun = asyncio.Event()
+
     async def forever() -> str:
         """Never end."""
+        begun.set()
         await asyncio.sleep(3600)
 
     provider = asking(Call("forever", {}))
     async with running(provider) as gateway, connect(stream_url(gateway)) as client:
         run = Toolbox([forever]).run(client, HI)
-        frames = []
-        async for frame in run:
-            frames.append(frame)
-            if isinstance(frame, ToolCall) and frame.complete:
-                asyncio.get_running_loop().call_later(
-                    0.05, lambda: asyncio.ensure_future(run.cancel())
-                )
+
+        async def stop():
+            await begun.wait()
+            await run.cancel()
+
+        stopping = asyncio.create_task(stop())
+        frames = [frame async for frame in run]
+        await stopping
     assert frames[-1].content == '{"error": "stopped"}'
     assert len(provider.requests) == 1
 

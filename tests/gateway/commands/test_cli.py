@@ -130,13 +130,26 @@ async def test_a_terminal_has_its_cursor_again_after_a_process_that_was_stopped_
 
 @contextmanager
 def a_story(address):
-    """Ask the scripted provider for its story over a socket that has its first words."""
+    """Ask the scripted provider for its story over a socket that has its first words.
+
+    It goes on once the socket acknowledges them, as `end_of` does.
+    """
     with sync_connect(f"{address.replace('http', 'ws')}v1/stream") as socket:
         socket.recv()
-        socket.send('{"type": "generate", "id": "a", "prompt": "Foxes?"}')
+        story = {"type": "generate", "id": "a", "prompt": "Foxes?", "max_tokens": 20, "window": 2}
+        socket.send(json.dumps(story))
         while json.loads(socket.recv())["type"] != "chunk":
             pass
         yield socket
+
+
+def end_of(socket):
+    """Read a story to its end, and return how it ended."""
+    frame = {"seq": 1}
+    while frame.get("type") != "done":
+        socket.send(json.dumps({"type": "ack", "id": "a", "seq": frame["seq"]}))
+        frame = json.loads(socket.recv())
+    return frame["finish_reason"]
 
 
 def test_a_signal_lets_answers_finish_and_readyz_says_so():
@@ -147,9 +160,7 @@ def test_a_signal_lets_answers_finish_and_readyz_says_so():
         deadline = time.monotonic() + TIMEOUT
         while ready(address) != 503:
             assert time.monotonic() < deadline
-        while (frame := json.loads(socket.recv()))["type"] != "done":
-            pass
-        assert frame["finish_reason"] == "stop"
+        assert end_of(socket) == "length"
         with pytest.raises(ConnectionClosed, match="1012"):
             socket.recv()
     assert command.finish()[0] == ExitStatus.OK
@@ -166,9 +177,7 @@ def test_the_end_is_bounded_by_its_grace_or_by_a_second_signal(grace):
                 pass
             assert command.finish(signal.SIGTERM)[0] == ExitStatus.INTERRUPTED
         else:
-            while (frame := json.loads(socket.recv()))["type"] != "done":
-                pass
-            assert frame["finish_reason"] == "cancelled"
+            assert end_of(socket) == "cancelled"
             assert command.finish()[0] == ExitStatus.OK
 
 
