@@ -20,6 +20,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 STARTED = pytest.StashKey[bool]()
+LONG = ("clients", "front_ends", "ray", "real", "slow")
+PATIENT = pytest.mark.timeout(600)  # for a machine that is many times as slow
 SHARED = pytest.mark.asyncio(loop_scope="session")
 
 
@@ -44,6 +46,8 @@ def pytest_generate_tests(metafunc):
 def pytest_collection_modifyitems(items):
     for item in items:
         share_loop(item)
+        if item.get_closest_marker("timeout") is None and any(map(item.get_closest_marker, LONG)):
+            item.add_marker(PATIENT)
 
 
 def pytest_collection_finish():

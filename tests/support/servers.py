@@ -178,9 +178,14 @@ async def close_code(socket):
 
 
 def free_ports(count):
-    """Return consecutive ports that nobody takes as his own end of a connection in the meantime."""
+    """Return consecutive ports that nobody takes as his own end of a connection in the meantime.
+
+    Tests that run at the same time have ports of their own.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 12
+    lowest = 20000 + 1000 * worker  # below the ports that systems give to connections
     while True:
-        first = random.randrange(20000, 32000)  # below the ports that systems give to connections
+        first = random.randrange(lowest, lowest + 1000 - count)
         ports = list(range(first, first + count))
         with ExitStack() as stack, suppress(OSError):
             for port in ports:

@@ -197,7 +197,8 @@ async def test_runs_that_come_and_go_change_no_other(two):
         expected = await texts_of(client, GREEDY)
         cancelled = []
         for number in range(30):
-            run = client.generate(prompt=PROMPTS[number % 6], temperature=1.0, max_tokens=2000)
+            drawn = {"temperature": 1.0, "seed": number, "max_tokens": 2000}
+            run = client.generate(prompt=PROMPTS[number % 6], **drawn)
             chunks = aiter(run)
             await anext(chunks)
             cancelled.append((run, chunks))
