@@ -59,6 +59,7 @@ OF_PROVIDER = {
         "scripted",
         "models.hub",
         "models.sharded",
+        "sharding.meeting",
         "sharding.ranks",
     },
 }

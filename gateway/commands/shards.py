@@ -41,7 +41,7 @@ def join_ranks(values: Mapping[str, Value]) -> Any:
         hint = "a model's ranks are a gateway of their own; name its address in `--replica`"
         raise Failure("`--shard` can't be used with `--replica`", hint, ExitStatus.USAGE)
     # Imported here because mlx takes a second to import, and most gateways are alone.
-    from provider.sharding.ranks import NoRanksError, join  # noqa: PLC0415
+    from provider.sharding.meeting import NoRanksError, join  # noqa: PLC0415
 
     try:
         return join()

@@ -294,7 +294,7 @@ PEER = """
 import sys, time
 from pathlib import Path
 from provider.models.sharded import facts_of
-from provider.sharding.ranks import join
+from provider.sharding.meeting import join
 
 rank = join()
 rank.has({**facts_of(Path(sys.argv[1]), "tensor"), **dict([sys.argv[2].split("=")])})
