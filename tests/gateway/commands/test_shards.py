@@ -1,7 +1,6 @@
 """What a command does that is one of several ranks, and what it says when it is not."""
 
 import os
-import pty
 import queue
 import signal
 import threading
@@ -14,7 +13,6 @@ from gateway.commands.failure import ExitStatus, Failure
 from gateway.commands.shards import attend, follow, join_ranks
 from gateway.configuration.sources import Value
 from provider.interface import ModelLoadingError
-from provider.models import sharded
 from provider.sharding.ranks import FollowingRank
 from tests.support.timeouts import TIMEOUT
 
@@ -26,13 +24,26 @@ def values(shard, *, replica=(), model=("embedded",)):
     return {name: Value(value, "default") for name, value in given.items()}
 
 
-@pytest.fixture
-def rank():
-    """A rank that has no link, and whose model is never loaded; it notes that it leaves."""
-    rank = object.__new__(FollowingRank)
-    rank.left = []
-    rank.leave = lambda: rank.left.append("leave")
-    return rank
+class Following(FollowingRank):
+    """Another rank that has no link; `does` is what happens while it is told what to do."""
+
+    def __init__(self, does=lambda: None):
+        self.does, self.said = does, []
+        self.asked = threading.Event()
+
+    def has(self, facts):
+        self.said.append(facts["`--shard`"])
+
+    def told(self):
+        self.does()
+        return iter(())
+
+    def leave(self):
+        self.said.append("leave")
+        self.asked.set()
+
+    def failed(self, reason):
+        self.said.append(reason)
 
 
 @pytest.fixture(autouse=True)
@@ -63,37 +74,38 @@ def test_rank_0_goes_on_to_serve():
     assert follow(SimpleNamespace(), values("tensor")) is None
 
 
-def test_another_rank_follows_until_the_first_ends(monkeypatch, rank):
-    asked = []
-    monkeypatch.setattr(sharded, "follow", lambda *given: asked.append(given))
+def test_another_rank_follows_until_the_first_ends():
+    rank = Following()
     assert follow(rank, values("pipeline")) is ExitStatus.OK
-    assert asked == [(rank, "pipeline", "embedded")]
+    assert rank.said == ["pipeline"]
 
 
-def test_another_rank_whose_part_can_not_be_loaded_says_why(monkeypatch, rank):
-    def broken(*_):
+def test_another_rank_whose_part_can_not_be_loaded_says_why():
+    def broken():
         raise ModelLoadingError("no memory")
 
-    monkeypatch.setattr(sharded, "follow", broken)
+    rank = Following(broken)
     with pytest.raises(Failure, match="no memory") as told:
         follow(rank, values("tensor"))
     assert told.value.status is ExitStatus.NO_MODEL
+    assert rank.said == ["tensor", "no memory"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_asks_rank_0_to_end_all(monkeypatch, rank, number):
-    def signalled(*_):
+def test_the_first_signal_asks_rank_0_to_end_all(number):
+    def signalled():
         os.kill(os.getpid(), number)
+        assert rank.asked.wait(TIMEOUT)
 
-    monkeypatch.setattr(sharded, "follow", signalled)
+    rank = Following(signalled)
     assert follow(rank, values("tensor")) is ExitStatus.OK
-    assert rank.left == ["leave"]
+    assert rank.said == ["tensor", "leave"]
 
 
-def test_another_rank_does_not_end_with_its_terminal(monkeypatch, rank):
-    monkeypatch.setattr(sharded, "follow", lambda *_: os.kill(os.getpid(), signal.SIGHUP))
+def test_another_rank_does_not_end_with_its_terminal():
+    rank = Following(lambda: os.kill(os.getpid(), signal.SIGHUP))
     assert follow(rank, values("tensor")) is ExitStatus.OK
-    assert rank.left == []
+    assert rank.said == ["tensor"]
 
 
 def attended(standard_input, left=None):
@@ -103,18 +115,13 @@ def attended(standard_input, left=None):
     return rank, stops, thread
 
 
-def test_rank_0_stops_when_the_launcher_is_gone():
-    ours, launchers = os.pipe()
+CONNECTED = {"pipe": os.pipe, "terminal": lambda: os.openpty()[::-1]}
+
+
+@pytest.mark.parametrize("connected", CONNECTED.values(), ids=CONNECTED)
+def test_rank_0_stops_when_the_launcher_is_gone(connected):
+    ours, launchers = connected()
     os.write(launchers, b"what a user types is not read")
-    _, stops, thread = attended(ours)
-    os.close(launchers)
-    assert stops.get(timeout=TIMEOUT) == "stop"
-    thread.join(TIMEOUT)
-    os.close(ours)
-
-
-def test_rank_0_stops_when_its_terminal_is_gone():
-    launchers, ours = pty.openpty()
     _, stops, thread = attended(ours)
     os.close(launchers)
     assert stops.get(timeout=TIMEOUT) == "stop"
