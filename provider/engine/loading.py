@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
@@ -274,19 +275,19 @@ class ModelSlot:
     def _measure(self, model: LoadedModel) -> Generator[LoadProgress, None, list[Timing]]:
         """Time passes over prompts of several sizes, in steps; return what they took."""
         found: list[Timing] = []
-        for tokens in self._pace.trials():
-            if model.context_window is not None and tokens >= model.context_window:
-                break
-            explained = self._explained(tokens, found[-1]) if found else 0.0
-            try:
-                computed, times = yield from _told(
-                    self._time_prompts(tokens, explained), model.weights
-                )
-            except Exception:
-                log.warning("a prompt of %d tokens can't be read", tokens, exc_info=True)
-                break
-            self._pace.tried(computed, times)
-            found.append(Timing(tokens, times[0], median(times)))
+        with closing(self._pace.trials()) as trials:
+            for tokens in trials:
+                if model.context_window is not None and tokens >= model.context_window:
+                    break
+                explained = self._explained(tokens, found[-1]) if found else 0.0
+                timed = self._time_prompts(tokens, explained)
+                try:
+                    computed, times = yield from _told(timed, model.weights)
+                except Exception:
+                    log.warning("a prompt of %d tokens can't be read", tokens, exc_info=True)
+                    break
+                self._pace.tried(computed, times)
+                found.append(Timing(tokens, times[0], median(times)))
         yield from _told(self._measure_depths(model.context_window), model.weights)
         return found
 
@@ -294,17 +295,18 @@ class ModelSlot:
         """Time passes after more and more tokens, in steps, as far as these fit."""
         batch = self.new_batch(keep=False)
         batch.add(_row_to_time(DEEPEST + 1))
-        for tokens, done in self._pace.depths():
-            fits = window is None or done + tokens < window
-            if not fits or not self._has_room(1, done + tokens):
-                break
-            yield
-            try:
-                computed, seconds = self._time_pass(batch, tokens)
-            except Exception:
-                log.warning("a prompt of %d tokens can't be read", done + tokens, exc_info=True)
-                break
-            self._pace.deepened(computed, done, seconds)
+        with closing(self._pace.depths()) as depths:
+            for tokens, done in depths:
+                fits = window is None or done + tokens < window
+                if not fits or not self._has_room(1, done + tokens):
+                    break
+                yield
+                try:
+                    computed, seconds = self._time_pass(batch, tokens)
+                except Exception:
+                    log.warning("a prompt of %d tokens can't be read", done + tokens, exc_info=True)
+                    break
+                self._pace.deepened(computed, done, seconds)
         batch.close()
 
     def _explained(self, tokens: int, known: Timing) -> float:

@@ -12,7 +12,7 @@ gap no shorter; more chunks before a step are slower than one larger chunk.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from statistics import median
 
 from provider.engine.chunk_cost import ChunkCost, Pass
@@ -81,26 +81,32 @@ class Pace:
         self._size = FIRST_CHUNK  # tokens of the last chunk that was chosen for its time
         self._alike = 0  # chunks of about this size since one of another size
 
-    def trials(self) -> Iterator[int]:
-        """Yield sizes of passes to time when a model is loaded; each is answered by `tried`."""
+    def trials(self) -> Generator[int, None, None]:
+        """Yield sizes of passes to time when a model is loaded; each is answered by `tried`.
+
+        A caller for whom one is too large closes the generator.
+        """
         self._trials.clear()
         self._tried.clear()
         self._first.clear()
         tokens, steep = 1, 0
-        while tokens <= MAX_TRIAL and steep < 2:
-            yield tokens
-            last, first = self._trials[-1], self._trials[0]
-            steep += last > max(BRIEF_S, STEEP * first)
-            tokens *= 16 if tokens == 1 else 4 if last <= FLAT * first else 2
-        # What larger passes have shown says of smaller ones how much of them was fixed.
-        for (tokens, sure), seconds in zip(self._tried, self._trials, strict=True):
-            self._cost.learn(tokens, 0, seconds, repeated=True, sure=sure)
+        try:
+            while tokens <= MAX_TRIAL and steep < 2:
+                yield tokens
+                last, first = self._trials[-1], self._trials[0]
+                steep += last > max(BRIEF_S, STEEP * first)
+                tokens *= 16 if tokens == 1 else 4 if last <= FLAT * first else 2
+        finally:
+            # What larger passes have shown says of smaller ones how much of them was fixed.
+            for (tokens, sure), seconds in zip(self._tried, self._trials, strict=True):
+                self._cost.learn(tokens, 0, seconds, repeated=True, sure=sure)
 
-    def depths(self) -> Iterator[tuple[int, int]]:
+    def depths(self) -> Generator[tuple[int, int], None, None]:
         """Yield passes to time after the trials, as tokens and tokens before them.
 
         All are of one size, each right after the last; each is answered by `deepened`. There are
         none where new shapes are dear, since each is one, or where tokens seem to cost nothing.
+        A caller whose context or memory has no room for one closes the generator.
         """
         self._deep.clear()
         largest = max((tokens for tokens, _ in self._tried), default=0)
@@ -109,10 +115,12 @@ class Pace:
         trials = zip(self._tried, self._trials, strict=True)
         large = (tokens for (tokens, _), s in trials if s > LARGE * self._trials[0])
         tokens = min(large, default=largest)
-        for done in range(0, max(DEPTH, MORE * tokens) + 1, tokens):
-            if done <= tokens or not self._is_deep_enough():
-                yield tokens, done
-        self._cost.learn_pairs(self._deep)
+        try:
+            for done in range(0, max(DEPTH, MORE * tokens) + 1, tokens):
+                if done <= tokens or not self._is_deep_enough():
+                    yield tokens, done
+        finally:
+            self._cost.learn_pairs(self._deep)
 
     def _is_deep_enough(self) -> bool:
         """Return whether the cost of attention shows, or took too long to look for."""

@@ -1,5 +1,8 @@
 """How large a chunk of a prompt may be beside running streams."""
 
+from contextlib import closing
+from itertools import islice
+
 import pytest
 
 from provider.engine.pace import FIRST_CHUNK, MAX_CHUNK, MAX_TRIAL, MIN_CHUNK, Pace
@@ -210,3 +213,19 @@ def test_no_pass_after_more_tokens_is_timed_where_each_is_a_dear_new_shape():
     pace = Pace(0.1, 2.0)
     tried(pace, new_shape=0.08)
     assert not list(pace.depths())
+
+
+def some(passes, count):
+    """Yield the first of the passes to time, as where there is no room for the next ones."""
+    with closing(passes):
+        yield from islice(passes, count)
+
+
+def test_passes_count_although_a_short_context_has_no_room_for_the_next_ones():
+    pace, small = Pace(0.1, 2.0), Pace(0.1, 2.0)
+    for one in (pace, small):
+        for tokens in some(one.trials(), 4):
+            one.tried(tokens, [pass_time(tokens)] * 3)
+    for tokens, done in some(small.depths(), 2):
+        small.deepened(tokens, done, pass_time(tokens) + tokens * done * 1e-5)
+    assert small.budget(500) < pace.budget(500) / 2
