@@ -58,16 +58,11 @@ def may_go_on(run: Reading, limit: int) -> bool:
 class Scheduler(Generic[Key]):
     """The runs in the queue, those whose prompt is being read, and those that decode.
 
-    `client_of` returns the client of a run; by default all runs are of one client. `share` says how
-    many of one client there may be beside others'.
+    `client_of` returns the client of a run. `share` says how many of one client there may be
+    beside others'.
     """
 
-    def __init__(
-        self,
-        max_batch: int,
-        client_of: Callable[[Key], Hashable] = lambda key: "",
-        share: StepShare | None = None,
-    ):
+    def __init__(self, max_batch: int, client_of: Callable[[Key], Hashable], share: StepShare):
         self.max_batch = max_batch
         self._share = share
         self._places: Counter[Hashable] = Counter()  # in the batch, by client
@@ -176,7 +171,7 @@ class Scheduler(Generic[Key]):
         return most if lead[most] > 1 else None
 
     def _slowing(self) -> Key | None:
-        if len(self._places) + len(self._left) < 2 or self._share is None:
+        if len(self._places) + len(self._left) < 2:
             return None
         client = max(self._places, key=self._places.__getitem__, default=None)
         if client is None or self._share.allows(*self._rows_with(client, 0), PATIENCE):
@@ -199,7 +194,7 @@ class Scheduler(Generic[Key]):
 
     def _may_enter(self, key: Key) -> bool:
         """Return whether a run's client may have another place beside others."""
-        if self._share is None or not (self._places or self._left):
+        if not self._places and not self._left:
             return True
         return self._share.allows(*self._rows_with(self._client_of(key), 1))
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from provider.engine.pace import MAX_CHUNK, Pace
 from provider.engine.scheduler import Scheduler
+from provider.engine.step_share import StepShare
 
 MS = 1e-3
 TIMES = (5, 11, 35, 55, 100)  # milliseconds of a decode step, and of a pass whatever its chunk
@@ -192,7 +193,7 @@ class Reader:
         self.pace = None if informed else loaded(case, self.clock)
         self.clock.random.seed(seed + 100)
         self.clock.passes = 0
-        self.scheduler = Scheduler(case.streams + 1)
+        self.scheduler = Scheduler(case.streams + 1, lambda key: "", StepShare(1.15))
         for stream in range(case.streams):
             self._begin(stream, 0)
             self.scheduler.stream(stream)

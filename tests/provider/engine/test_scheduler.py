@@ -16,8 +16,12 @@ from provider.engine.scheduler import (
 from provider.engine.step_share import CURVE, LEAST, StepShare
 
 
+def of_one_client(max_batch):
+    return Scheduler(max_batch, lambda key: "", StepShare(1.15))
+
+
 def with_prompts(lengths, max_batch=64):
-    scheduler = Scheduler(max_batch)
+    scheduler = of_one_client(max_batch)
     for key in lengths:
         scheduler.submit(key)
     for key in scheduler.admit():
@@ -26,7 +30,7 @@ def with_prompts(lengths, max_batch=64):
 
 
 def test_first_come_first_served_up_to_the_batch():
-    scheduler = Scheduler(2)
+    scheduler = of_one_client(2)
     for key in "abc":
         scheduler.submit(key)
     assert scheduler.admit() == ["a", "b"]
@@ -37,7 +41,7 @@ def test_first_come_first_served_up_to_the_batch():
 
 
 def test_a_deferred_run_leaves_the_queue_until_it_comes_back_first():
-    scheduler = Scheduler(1)
+    scheduler = of_one_client(1)
     for key in "abc":
         scheduler.submit(key)
     deferred = {"a"}
@@ -52,7 +56,7 @@ def test_a_deferred_run_leaves_the_queue_until_it_comes_back_first():
 
 
 def test_a_run_is_not_deferred_before_there_is_a_place_for_it():
-    scheduler, asked = Scheduler(1), []
+    scheduler, asked = of_one_client(1), []
     for key in "ab":
         scheduler.submit(key)
     scheduler.admit(deferred=asked.append)
@@ -95,7 +99,7 @@ def test_runs_of_a_bounded_number_of_clients_are_tried_in_a_step():
 
 def of_clients(max_batch, *keys):
     """Return a scheduler with runs of the client that the first letter of each names."""
-    scheduler = Scheduler(max_batch, client_of=lambda key: key[0])
+    scheduler = Scheduler(max_batch, lambda key: key[0], StepShare(1.15))
     for key in keys:
         scheduler.submit(key)
     return scheduler
@@ -153,7 +157,7 @@ def costly_rows(*clients):
     for rows in (1, 2, 4, 8, 16):
         for _ in range(CURVE + LEAST):
             share.took(rows, 8.0 + rows)
-    scheduler = Scheduler(16, client_of=lambda key: key[0], share=share)
+    scheduler = Scheduler(16, lambda key: key[0], share)
     for key in clients:
         scheduler.submit(key)
     return scheduler
@@ -240,7 +244,7 @@ def test_the_prompts_of_clients_are_read_in_turn():
 
 
 def test_few_changed_places_are_told_at_once_and_the_others_soon():
-    scheduler = Scheduler(1)
+    scheduler = of_one_client(1)
     keys = range(3 * MAX_TOLD)
     for key in keys:
         scheduler.submit(key)
@@ -255,7 +259,7 @@ def test_few_changed_places_are_told_at_once_and_the_others_soon():
 
 
 def test_a_position_is_told_once_and_again_when_it_changes():
-    scheduler = Scheduler(1)
+    scheduler = of_one_client(1)
     for key in "abcd":
         scheduler.submit(key)
     scheduler.admit()
@@ -275,7 +279,7 @@ def test_removing_twice_does_no_harm():
 
 
 def test_a_run_that_is_read_again_can_be_parked():
-    scheduler = Scheduler(1)
+    scheduler = of_one_client(1)
     scheduler.submit("first")
     scheduler.admit()
     scheduler.read("first", 0)
@@ -376,7 +380,7 @@ def test_a_short_prompt_waits_for_one_chunk_of_a_long_one_at_most(lengths, budge
 
 @given(st.integers(1, 4), st.lists(st.sampled_from(["submit", "admit", "first", "last", "park"])))
 def test_the_batch_is_never_overfull_and_order_is_kept(max_batch, actions):
-    scheduler: Scheduler[int] = Scheduler(max_batch)
+    scheduler = of_one_client(max_batch)
     submitted, admitted, live = 0, [], []
     for action in actions:
         if action == "submit":
