@@ -68,9 +68,10 @@ class PrefillProgress:
 
 @dataclass(frozen=True)
 class AnswerTokens:
-    """The ids of tokens of the answer, of which the number `first` is the first; 0 is the answer's.
+    """The ids of consecutive tokens of the answer; `first` is the place of their first, from 0.
 
-    Sent now and then if the option `tell_tokens` is set, for `begun_answer` elsewhere.
+    Sent now and then if the option `tell_tokens` is set. With the option `begun_answer`, another
+    provider can go on after them.
     """
 
     first: int

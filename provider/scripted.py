@@ -59,7 +59,7 @@ DEFAULT_TOKENS_PER_SECOND = 60.0  # about the speed of a mid-sized model on a la
 class Say:
     """Step: generate text, one delta per word.
 
-    With `top_logprobs`, each word has a log-probability, and so many likely ones beside it.
+    With `top_logprobs`, each word has a log-probability, and that many likely words beside it.
     """
 
     text: str

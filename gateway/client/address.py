@@ -18,7 +18,7 @@ class Address:
 
     url: str
     token: str | None = None
-    socket_file: str | None = None  # the path of a Unix socket, which `url` is requested from
+    socket_file: str | None = None  # path of the Unix socket on which `url` is requested
 
 
 def address_of(text: str) -> Address:

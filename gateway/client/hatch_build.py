@@ -37,7 +37,7 @@ class ClientBuild(BuildHookInterface[Any]):
         build_data["force_include"][str(self._folder / NAME)] = NAME
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Remove that folder."""
+        """Remove the folder that `initialize` has made."""
         if hasattr(self, "_folder"):
             shutil.rmtree(self._folder)
 

@@ -40,7 +40,7 @@ class Screen(Protocol):
         """Show more of the answer."""
 
     def thinking(self, piece: str) -> None:
-        """Show more of the thinking before it."""
+        """Show more of what the model thinks before it answers."""
 
     def call(self, part: ToolCall) -> None:
         """Show a part of a tool call."""
@@ -49,7 +49,7 @@ class Screen(Protocol):
         """Show what a tool has returned."""
 
     def status(self, said: str) -> None:
-        """Show what the answer is at, if there is a place for it."""
+        """Show what is being done for the answer, if there is a place for it."""
 
     def end(self) -> None:
         """Show all that is left."""
@@ -154,7 +154,7 @@ class MarkdownScreen:
         self._paused = False
 
     def status(self, said: str) -> None:
-        """Draw what the answer is at."""
+        """Draw what is being done for the answer."""
         self._status = said
         if not self._paused:
             self._draw(at_once=True)

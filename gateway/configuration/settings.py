@@ -371,9 +371,9 @@ class Settings:
     )
 
     def of_a_replica(self) -> Settings:
-        """Return the settings with the limits of one client lifted, as for the gateway in front.
+        """Return the settings of a replica, whose only client is the gateway in front of it.
 
-        What its own clients may have, that gateway sees to.
+        The limits of one client are lifted; that gateway applies them to its own clients.
         """
         return replace(
             self,

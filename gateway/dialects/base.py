@@ -51,13 +51,13 @@ class RouteLimits:
 
 
 class Budget(Protocol):
-    """Bytes of requests in memory, of which each client may have a share."""
+    """The bytes of requests in memory, of which each client may have a share."""
 
     def fits(self, client: str | None, size: int) -> bool:
         """Return whether a client may have so many bytes more."""
 
     def add(self, client: str | None, size: int) -> None:
-        """Count bytes of a client, or with a negative size no longer count them."""
+        """Add to the bytes that are counted for a client; a negative size takes from them."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ class Opening:
     be told apart. `owner` names the token that was shown in the handshake.
     """
 
-    subprotocol: str | None = None  # that was agreed
-    query: str = ""  # of the address that was dialled
+    subprotocol: str | None = None  # the subprotocol that was agreed on
+    query: str = ""  # the query of the address that the client has opened
     client: str | None = None
     owner: str | None = None
-    waiting: Budget | None = None  # of requests that are held in memory; None for no bound
+    waiting: Budget | None = None  # counts requests that are held in memory; None for no bound
 
 
 class Dialect(Protocol):
@@ -84,11 +84,12 @@ class Dialect(Protocol):
     # Makes one message of several, in a language whose messages may be joined; None in others.
     join: Callable[[Sequence[Message]], Message] | None = None
 
-    asks: bool = False  # whether `next_requests` has some that follow an event of what goes on
+    # Whether an event of a running generation may make `next_requests` return some.
+    asks: bool = False
 
     @property
     def waiting_bytes(self) -> int:
-        """The size of what it answers by itself and has not sent yet."""
+        """How many bytes of answers that need no generation are not sent yet."""
         return 0
 
     def greet(self, ready: Ready) -> Sequence[Message]:

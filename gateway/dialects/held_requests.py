@@ -12,7 +12,7 @@ __all__ = ["HeldRequest", "HeldRequests"]
 class HeldRequest(Protocol):
     """A request that may be counted."""
 
-    size: int  # bytes that are counted: of its message, and of what it makes the language keep
+    size: int  # bytes of its message, and of what the language keeps because of it
 
 
 class HeldRequests:

@@ -39,7 +39,7 @@ class KeptBytes:
         return size <= 0 or own + size <= (left if client is None else left // 2)
 
     def need(self, client: str | None, size: int) -> None:
-        """Count bytes that a client needs, or with a negative size no longer count them."""
+        """Add to the bytes that a client needs; a negative size takes from them."""
         self._needed += size
         self._needed_by[client] += size
         if not self._needed_by[client]:
@@ -47,7 +47,7 @@ class KeptBytes:
         self.keep(size)
 
     def keep(self, size: int) -> None:
-        """Count bytes that can be forgotten, or with a negative size no longer count them."""
+        """Add to the bytes that can be forgotten; a negative size takes from them."""
         self.held += size
 
     def reduce(self) -> None:

@@ -24,7 +24,7 @@ __all__ = ["KeptRun", "KeptRuns", "Reading", "new_id"]
 
 MAX_RUNS = 4096
 MAX_RUNS_BYTES = 16 << 20
-RUN_BYTES = 1024  # of an answer beside what its language keeps, about
+RUN_BYTES = 1024  # about what an answer takes beside what its language keeps
 
 
 def new_id(kind: str) -> str:
@@ -147,7 +147,7 @@ class KeptRuns:
         return None if of_client is None else of_client.get(name)
 
     def forget(self, run: KeptRun) -> None:
-        """Let an answer no longer be resumed; nothing happens if it is not kept."""
+        """Forget an answer, which can then not be resumed; do nothing if it is not kept."""
         if self.find(run.client, run.name) is not run:
             return
         of_client = self._by_client[run.client]
@@ -159,7 +159,7 @@ class KeptRuns:
         self.held_bytes -= run.size
 
     def leave(self, reader: object, runs: Iterable[KeptRun]) -> None:
-        """Note that a connection has ended; `runs` are those that it may be the first reader of."""
+        """Note that a connection has ended; it may be the first reader of any of the `runs`."""
         for run in runs:
             if run.reader is reader:
                 run.reader = None
@@ -169,8 +169,8 @@ class KeptRuns:
     ) -> tuple[Reading, Resume] | None:
         """Return how a connection reads an answer from its beginning, None if it is not kept.
 
-        It follows what it reads first already; `held` are the ids of what it has or is about to
-        lose.
+        It follows an answer of which it is the first reader already, and one whose id is in `held`:
+        ids of generations that the connection has, or is about to lose.
         """
         run = self.find(client, name)
         if run is None:

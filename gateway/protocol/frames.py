@@ -91,7 +91,7 @@ class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Relayed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a gateway in front says of a client's generation to one that runs `--as-replica`."""
 
-    client: Text = None  # whom it is for
+    client: Text = None  # the name of the client that has asked for it
     tell_tokens: bool = False  # whether `progress` has the answer's tokens now and then
     answer: list[int] | None = None  # the tokens with which the answer begins
 

@@ -36,9 +36,9 @@ def deepen(sockets: Iterable[Any]) -> None:
     """Lengthen the kernel's queues of connections that wait to be accepted on these sockets.
 
     asyncio takes its argument `backlog` for the length of that queue, and also for the number of
-    connections that it accepts in one turn of the event loop. It is 1 here, so that many new
-    connections delay nobody else, and so that a failed accept is tried again once a second; with
-    a larger one, each failed try would start as many new ones.
+    connections that it accepts in one turn of the event loop. The gateway gives asyncio 1, so that
+    many new connections delay no other one, and a failed accept is tried again once a second; with
+    a larger number, each failed try would start as many new ones. So the queue is set here.
     """
     for one in sockets:
         with socket.socket(fileno=os.dup(one.fileno())) as same:
@@ -88,9 +88,9 @@ class Guests:
         self._refusals: dict[_Refusal, None] = {}  # those that are open, the oldest first
 
     def enter(self, peer: str, made: int) -> str | None:
-        """Count a socket of a peer, while so many connections are made.
+        """Count a socket of a peer beside the connections that are `made`.
 
-        Return what it is counted as, None if it is one too many.
+        Return the name under which it is counted, None if it is one too many.
         """
         in_all = made + len(self.handshakes)
         address = counted_as(client_address(peer, (), ()))

@@ -107,7 +107,7 @@ class Connection:
         self._last_busy = self._loop.time()
         self._joins = dialect.join is not None
         self._write_is_due = False  # whether `_write_joined` is about to be called
-        self._noted: list[GenerationTask] = []  # those whose text is counted after that
+        self._noted: list[GenerationTask] = []  # whose text is counted once it is written
         self._turn_is_full = False  # whether the rest is for the next turn of the event loop
         self._rest: asyncio.TimerHandle | None = None  # while its followers rest
 

@@ -518,7 +518,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
             self._slices.add(self._inflate_on)
 
     def _inflate_slice(self) -> bool:
-        """Inflate a slice; return whether no other one is to follow."""
+        """Inflate a slice; return whether it was the last one."""
         if self._inflation is None:
             return True  # the connection is closed
         try:

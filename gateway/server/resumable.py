@@ -26,7 +26,7 @@ __all__ = ["ResumeStore"]
 
 
 MIN_HELD = 64 * 1024  # bytes that each may hold, however many there are
-ENDED_BYTES = 4096  # of a generation that has ended beside its frames, about
+ENDED_BYTES = 4096  # about what a generation that has ended takes beside its frames
 NO_LONGER = Refusal(ErrorCode.NOT_RESUMABLE, "the generation is no longer kept")
 
 

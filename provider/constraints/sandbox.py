@@ -29,8 +29,9 @@ __all__ = ["Check", "Sandbox"]
 
 log = logging.getLogger(__name__)
 
-# Of the process of long trials, which then hold up neither answers nor first trials on a machine of
-# few processors. It gets half of what others get, so that it ends well within MAX_WALL_SECONDS.
+# How nice the process of long trials is, so that these delay neither answers nor first trials on a
+# machine of few processors. It gets half the time that others get, so that it ends well within
+# MAX_WALL_SECONDS.
 NICENESS = 3
 FIRST_SECONDS = 0.05  # processor time of a first trial; 3,000 choices or 200 fields take 0.013
 MAX_WAITING = 256  # waiting trials; each waits for others of FIRST_SECONDS, a costly one of 2 s

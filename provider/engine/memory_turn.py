@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 __all__ = ["MemoryTurn"]
 
 MAX_PASSED = 32  # runs, as many as a batch has
-MAX_PASSED_S = 10.0  # time for some short answers, a small part of what a run this large takes
+MAX_PASSED_S = 10.0  # seconds, in which short answers end; a run this large takes far longer
 
 
 @dataclass

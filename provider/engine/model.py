@@ -151,7 +151,7 @@ class TextModel:
         return {}
 
     def failed(self, error: Exception) -> None:
-        """Do nothing, because nobody else has made the pass."""
+        """Do nothing: no other process has made the pass."""
 
 
 def as_model(model: Any) -> Model:

@@ -24,7 +24,7 @@ MAX_PADDING = 32  # tokens of padding per prompt, on average; more costs as much
 # ends changes the place of every run that waits.
 MAX_TOLD = 64
 MAX_ASKED = 32  # clients whose first run is tried before each step while runs wait for memory
-LINGER = 64  # turns for which a client that has ended its last run counts as one that has another
+LINGER = 64  # turns for which a client whose last run has ended counts as one with a run
 PATIENCE = 1.05  # times as long as a run may make a step before it is let in, before it must leave
 
 Key = TypeVar("Key", bound=Hashable)
@@ -58,8 +58,8 @@ def may_go_on(run: Reading, limit: int) -> bool:
 class Scheduler(Generic[Key]):
     """The runs in the queue, those whose prompt is being read, and those that decode.
 
-    `client_of` returns the client of a run. `share` says how many of one client there may be
-    beside others'.
+    `client_of` returns the client of a run. `share` says how many runs of one client may be in the
+    batch beside those of others.
     """
 
     def __init__(self, max_batch: int, client_of: Callable[[Key], Hashable], share: StepShare):
@@ -72,7 +72,7 @@ class Scheduler(Generic[Key]):
         self._waiting: RunQueue[Key] = RunQueue()
         self._in_batch: dict[Key, Hashable] = {}  # with the client of each run
         self._prefilling: dict[Key, int] = {}  # prompt tokens left to read, in order of admission
-        self._decoding: dict[Key, None] = {}  # in the order in which they began to
+        self._decoding: dict[Key, None] = {}  # in the order in which they began to decode
         self._streaming: set[Key] = set()  # decoding runs whose first token was delivered
         self._unfit: set[Key] = set()  # runs that did not fit when there was a place for them
         self._told: dict[Key, int] = {}  # last reported position of each waiting run
@@ -101,7 +101,7 @@ class Scheduler(Generic[Key]):
 
     @property
     def streaming(self) -> bool:
-        """Whether a decoding run has delivered a token; a long chunk would delay its next one."""
+        """Whether a decoding run has delivered a token, whose next one a long chunk would delay."""
         return bool(self._streaming)
 
     @property
@@ -124,7 +124,7 @@ class Scheduler(Generic[Key]):
         self._untold = True
 
     def stream(self, *keys: Key) -> None:
-        """Note that runs have delivered a token, of which those that decode are meant."""
+        """Note that runs have delivered a token; those that don't decode are ignored."""
         self._streaming.update(self._decoding.keys() & keys)
 
     def park(self, key: Key) -> None:
@@ -153,10 +153,10 @@ class Scheduler(Generic[Key]):
     def must_yield(self) -> Key | None:
         """Return the run that must leave the batch for other clients, None if none must.
 
-        One must while its client's make the step much longer for others; it is the last that began
-        to decode. And one must while the batch is full and its client has at least two places more
-        than a client with a waiting run, which fits as far as is known; of such a client's runs it
-        is the one that has decoded longest, so that they give way in turn.
+        While the runs of one client make the step much longer for others, one of them must: the
+        last that began to decode. While the batch is full and a client has at least two places more
+        than a client with a waiting run, which fits as far as is known, one of its runs must: the
+        one that has decoded longest, so that they give way in turn.
         """
         if (slows := self._slowing()) is not None:
             return slows
@@ -180,9 +180,9 @@ class Scheduler(Generic[Key]):
         return next(own, None)
 
     def _rows_with(self, client: Hashable, more: int) -> tuple[int, int]:
-        """Return how many rows there are with `more` of a client, and would be in equal parts.
+        """Return the rows there are with `more` of a client, and if it had no more than others.
 
-        A client that has none now, and has had one some turns ago, is about to have one again.
+        A client whose last run ended a few turns ago counts as one with a row.
         """
         for gone in [one for one, turn in self._left.items() if turn < self._turn - LINGER]:
             del self._left[gone]
@@ -206,10 +206,11 @@ class Scheduler(Generic[Key]):
     ) -> list[Key]:
         """Move runs from the queue into the batch, in turn, while they fit; return them.
 
-        A run that does not fit, or whose client's would slow others', keeps its client's other runs
-        waiting; those of up to MAX_ASKED clients may go past it. The run that `awaited` returns
-        comes before all others. One that is `deferred` leaves the queue until `resume`. The caller
-        must call `read` for each returned run with the tokens that remain of its prompt.
+        A run that does not fit, or would make the step much longer for other clients, keeps its
+        client's other runs waiting; runs of up to MAX_ASKED clients may go past it. The run that
+        `awaited` returns comes before all others. One that is `deferred` leaves the queue until
+        `resume`. The caller must call `read` for each returned run with the tokens that remain of
+        its prompt.
         """
         admitted = []
         self._turn += 1

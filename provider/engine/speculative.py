@@ -218,7 +218,7 @@ class SpeculativeGroup:
 
     @property
     def _masks_are_cheap(self) -> bool:
-        """Whether the masks of the row, as far as is known, take no time to speak of."""
+        """Whether the masks of the row take hardly any time, as far as is known."""
         constraint = self._row.constraint
         return constraint is None or constraint.simple or constraint.shared.trusted
 

@@ -1,7 +1,7 @@
-"""How many runs one client may have in the batch beside others, which each of them slows.
+"""How many runs one client may have in the batch beside the runs of others.
 
-A decode step takes longer with each row, more so on a CPU. Clients may have equally many in any
-case; those by which one has more must not make the step much longer for the others.
+A decode step takes longer with each row, more so on a CPU. Clients may have equally many rows in
+any case. A client may have more than that, if these don't make the step much longer for others.
 
 Pure policy: no clock, no library. The worker reports the time of each step.
 """
@@ -13,13 +13,15 @@ from collections import deque
 
 __all__ = ["StepShare"]
 
-# Steps whose time counts, and fewer than which say nothing. Three of four may be longer than what
-# is taken from them: other programs make steps longer, and none makes them shorter.
-KEPT, LEAST, PART = 32, 16, 4
+KEPT = 32  # newest steps of a number of rows whose times count
+LEAST = 16  # steps of a number of rows without which its time is unknown
+# The lower quartile of those times counts, since one in PART is shorter: other programs make steps
+# longer, and none makes them shorter.
+PART = 4
 AGAIN = 2048  # steps in which a number of rows must come again, or else its time is forgotten
 CURVE = 16  # steps after which the times are looked at again
-FEW = 8  # rows whose time need not be known
-FIXED = 0.5  # least part of a step's time that fewer rows are believed to take as well
+FEW = 8  # rows that are allowed as long as no time is known
+FIXED = 0.5  # part of a step's time that fewer rows than were ever seen are assumed to take too
 
 
 class StepShare:
@@ -49,8 +51,8 @@ class StepShare:
     def allows(self, rows: int, fair: int, patience: float = 1.0) -> bool:
         """Return whether a step of `rows` rows takes little longer than one of `fair` rows.
 
-        Twice as many rows as were seen are tried, so that their time is known soon. `patience` is
-        a factor of what is little.
+        The slowdown that counts as little is multiplied by `patience`. More than FEW rows, and more
+        than twice as many as were seen, are not allowed, since their time can't be estimated.
         """
         if rows <= fair or rows <= 1:
             return True

@@ -15,7 +15,7 @@ MAX_PIXELS = 64_000_000  # per image; a larger one is a decompression bomb or a 
 MAX_PIXELS_TOGETHER = 4 * MAX_PIXELS  # per conversation: 20 photographs, 768 MB when unpacked
 MAX_RATIO = 64  # of an image's sides; processors enlarge an image until its shorter side is enough
 # Larger images are made smaller for a model's processor, which may take 40 bytes a pixel.
-MAX_SHOWN = 12_600_000  # pixels per image, which no model looks at all of
+MAX_SHOWN = 12_600_000  # pixels per image; models look at fewer
 MAX_SHOWN_TOGETHER = 2 * MAX_SHOWN  # per conversation: 20 images of a million pixels
 # The formats that PIL decodes itself; for others it would start external programs.
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "HEIF")

@@ -62,7 +62,7 @@ class ServedModel:
         pinned: bool = False,
         sharded: Sharded | None = None,
     ):
-        self._sharded = sharded  # where other processes have parts of the model
+        self._sharded = sharded  # how it is loaded if other processes have parts of it
         self.source = source
         self.pinned = pinned
         self.last_used = time.monotonic()  # in seconds

@@ -213,7 +213,7 @@ class VisionModel:
         return {"position_ids": _places(row, row.fed, count, count)[:, None]}
 
     def failed(self, error: Exception) -> None:
-        """Do nothing, because nobody else has made the pass."""
+        """Do nothing: no other process has made the pass."""
 
 
 def _delta(row: Row) -> int:

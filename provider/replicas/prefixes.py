@@ -18,7 +18,7 @@ from gateway.protocol.frames import Generate
 __all__ = ["MAX_PREFIXES", "Prefix", "prefixes_of"]
 
 PIECE = 2048  # bytes of a message or a prompt that have a prefix of their own
-MAX_PREFIXES = 256  # of one conversation; what is beyond half a megabyte is not looked at
+MAX_PREFIXES = 256  # prefixes of one conversation, those of its first half megabyte
 
 
 class Prefix(NamedTuple):

@@ -137,7 +137,7 @@ def _die_with_parent() -> None:
 
 
 class Serve:
-    """The deployment as the gateway in front has it. Its methods block, except those of leases."""
+    """The deployment, as the gateway in front uses it; only the methods of leases never block."""
 
     def __init__(self, address: str | None, started: Started):
         self._address = address

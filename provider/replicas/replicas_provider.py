@@ -46,7 +46,7 @@ __all__ = ["ReplicasProvider"]
 
 MAX_MOVES = 3  # replicas that one generation may lose before it ends
 NEXT_PLACE_S = 10.0  # seconds that a generation which was moved waits for a place
-LOOK_S = 0.05  # seconds between looks for one
+LOOK_S = 0.05  # seconds between two looks for such a place
 
 Files = Optional[List[Union[str, Path]]]
 Tools = Optional[List[Union[Dict[str, Any], Callable[..., Any]]]]

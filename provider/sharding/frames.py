@@ -58,7 +58,7 @@ class Leave(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Say because of what error this process ends."""
+    """Say that this process ends because of an error, and which."""
 
     reason: str
 

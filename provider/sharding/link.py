@@ -64,7 +64,7 @@ class Link:
             self._end(f"it takes nothing: {error}")
 
     def close(self) -> None:
-        """Close the connection, once all that was sent has arrived, without losing the other."""
+        """Close the connection once all that was sent has arrived; no rank is lost by that."""
         self._closed.set()
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)

@@ -1,7 +1,7 @@
 """Tells a process that hangs from one that is slow, by the time of its forward passes.
 
-The links of a model's processes show that these live; a pass that never ends shows in nothing but
-the time since it began.
+The links of a model's processes show only that these live. That a pass never ends shows in nothing
+but the time since it began.
 """
 
 from __future__ import annotations

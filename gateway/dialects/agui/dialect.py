@@ -286,9 +286,10 @@ def _error(message: str, code: ErrorCode, run_id: Any) -> dict[str, Any]:
 
 
 def _of_no_run(event: Event) -> Sequence[Message]:
-    """Return the error for a message that was too much to decode.
+    """Return the error for an event of no run: a message was too much to decode.
 
-    What was taken over to be stopped, and can't be, is nothing that the client asked for.
+    There is none for an earlier run that was to be stopped and is no longer kept, since the client
+    did not ask for that.
     """
     if not isinstance(event, Failed) or event.code is ErrorCode.NOT_RESUMABLE:
         return ()

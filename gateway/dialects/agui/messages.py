@@ -97,7 +97,7 @@ def _calls(message: dict[str, Any], at: str, results: Mapping[str, str]) -> list
 
 
 def _arguments(given: Any) -> str:
-    """Return a call's arguments as JSON; those that can't be read are of no use to a model."""
+    """Return a call's arguments as a JSON object, an empty one if they can't be read."""
     try:
         value = json_text.value_in(given) if isinstance(given, str) else given
     except ValueError:

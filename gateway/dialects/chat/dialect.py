@@ -68,10 +68,10 @@ class ChatStream(Stream):
     writer: Writer
     answer: Continued
     resumes: bool = False
-    before_bytes: int = 0  # of what is kept to continue a message
-    size: int = 0  # those that are counted
-    paths: dict[str, str] = field(default_factory=dict)  # of the options
-    messages: list[str] = field(default_factory=list)  # the path of each
+    before_bytes: int = 0  # size of what is kept to continue a message
+    size: int = 0  # bytes that are counted for the client
+    paths: dict[str, str] = field(default_factory=dict)  # the path of each option
+    messages: list[str] = field(default_factory=list)  # the path of each message
 
 
 class ChatDialect(ResumingDialect[ChatStream]):

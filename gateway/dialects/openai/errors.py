@@ -77,7 +77,7 @@ class Refused(Exception):  # noqa: N818 - a message for the client, not a fault 
 
 
 def overloaded(said: str) -> Refused:
-    """Return the refusal of what may succeed later."""
+    """Return the refusal of a request that may succeed when it is made again later."""
     status, kind, code = KINDS[ErrorCode.OVERLOADED]
     return Refused(said, code=code, status=status, kind=kind, retry_after="1")
 
@@ -106,7 +106,7 @@ def of_failure(
 
 
 def code_of_failure(status: int) -> str:
-    """Return the code that a response has that failed after it had begun."""
+    """Return the error code of a response that failed after it had begun, by its status."""
     return {400: "invalid_prompt", 429: "rate_limit_exceeded"}.get(status, "server_error")
 
 

@@ -117,7 +117,7 @@ class RealtimeDialect(Dialect):
 
     @property
     def waiting_bytes(self) -> int:
-        """The size of what it answers by itself and has not sent yet."""
+        """How many bytes of answers that need no generation are not sent yet."""
         return self._own.waiting_bytes
 
     def greet(self, ready: Ready) -> Sequence[Message]:

@@ -23,7 +23,7 @@ __all__ = ["ROOT", "Items"]
 
 ROOT = "root"  # names the place before all items
 MAX_ID = 64  # characters
-ITEM_BYTES = 512  # of an item beside its content, about
+ITEM_BYTES = 512  # about what an item takes beside its content
 # Items and parts of their contents; each takes some microseconds when a response is asked for.
 MAX_PARTS = 4096
 # What is kept of an item beside its id, by its type.

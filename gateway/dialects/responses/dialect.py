@@ -61,7 +61,7 @@ MAX_TOLD = 64  # types of tools that are logged of a connection
 MAX_QUOTED = 64  # characters of a field's name in an error
 # Bytes of log-probabilities in one response, which has them in four events at its end.
 MAX_LOGPROBS = 2 << 20
-STEP = 64 * 1024  # bytes of them that may have come before they are counted
+STEP = 64 * 1024  # bytes of log-probabilities after which they are counted
 MAX_STEER = 4096  # characters of a `response.steer` that are sent back, and wait for the client
 
 
@@ -94,7 +94,7 @@ class ResponsesDialect(Dialect):
 
     @property
     def waiting_bytes(self) -> int:
-        """The size of what it answers by itself and has not sent yet."""
+        """How many bytes of answers that need no generation are not sent yet."""
         return self._own.waiting_bytes
 
     def greet(self, ready: Ready) -> Sequence[Message]:

@@ -27,9 +27,9 @@ from gateway.dialects.values import in_data
 
 __all__ = ["Kept", "Memory", "Place"]
 
-KEPT_BYTES = 1024  # of a response beside its messages and items, about
-ITEM_BYTES = 256  # of an item beside its content, about
-MAX_BYTES = 8 << 20  # of the part of a conversation that can be continued
+KEPT_BYTES = 1024  # about what a response takes beside its messages and items
+ITEM_BYTES = 256  # about what an item takes beside its content
+MAX_BYTES = 8 << 20  # size of the part of a conversation that can be continued
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ def joke_case(rng: random.Random) -> Case:
 
 
 def beyond_case(rng: random.Random) -> Case:
-    """Ask what the model can't know: right if it says so, and what it can."""
+    """Ask what the model can't know; right is an answer that says so, and says what it can do."""
     return Case(rng.choice(held_out.BEYOND), {}, _says_what_it_can)
 
 

@@ -127,7 +127,7 @@ def _matrix(rows: int, columns: int, scale: float = 1.0) -> nn.Parameter:
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Mix values causally: plainly where that is faster on a CPU, which is on short rows."""
+    """Return causal attention, written out for short rows, for which that is faster on a CPU."""
     length, width = q.shape[-2:]
     if length > PLAIN_UP_TO:
         return functional.scaled_dot_product_attention(q, k, v, is_causal=True)

@@ -83,7 +83,7 @@ class UnreadModel:
         }
 
     def _parameters(self, tensor: Tensor, raw: np.ndarray[Any, Any]) -> dict[str, Any]:
-        """Return the parameters that a tensor is, of as many of its rows as `raw` has."""
+        """Return the parameters that a tensor becomes, for those of its rows that `raw` holds."""
         place, name = self._places[tensor.name]
         module, columns = self._modules[place], tensor.shape[-1]
         if name == "weight" and "scales" in module:
