@@ -51,11 +51,6 @@ class Readings(Generic[S]):
         """Return how an answer is read from its beginning, None if it is not kept."""
         return self._kept.begin(self._connection, client, name, self._streams)
 
-    def remove(self, stream: S) -> None:
-        """Remove a stream that has ended."""
-        self._streams.pop(stream.reading.id, None)
-        self._moving.discard(stream)
-
     def of(self, event: Event) -> S | None:
         """Return the stream that an event is for, None if there is none."""
         stream = self._streams.get(event.id) if not isinstance(event, Pong) and event.id else None
@@ -78,12 +73,22 @@ class Readings(Generic[S]):
         self._moving.add(stream)
         return True
 
+    def end(self, stream: S, *, forget: bool) -> None:
+        """Remove a stream whose answer has ended; with `forget`, that can't be resumed."""
+        if stream.reading.run is not None:
+            stream.reading.run.ended = True
+        self._remove(stream, forget=forget)
+
     def fail(self, stream: S, *, forget: bool) -> None:
-        """Remove a stream that has failed; with `forget`, nobody resumes its answer."""
-        self.remove(stream)
+        """Remove a stream that has failed; with `forget`, its answer can't be resumed."""
+        self._remove(stream, forget=forget)
+        stream.reading.refused(self._connection)
+
+    def _remove(self, stream: S, *, forget: bool) -> None:
+        self._streams.pop(stream.reading.id, None)
+        self._moving.discard(stream)
         if stream.reading.run is not None and forget:
             self._kept.forget(stream.reading.run)
-        stream.reading.refused(self._connection)
 
     def stop(self, stream: S) -> Sequence[Request]:
         """Return the requests that stop the model."""

@@ -209,12 +209,7 @@ class AguiDialect(ResumingDialect[RunStream]):
         return list(stream.writer.start(event.model))
 
     def _end(self, stream: RunStream, event: Done) -> list[Message]:
-        run = stream.reading.run
-        if run is not None:
-            run.ended = True
-            if event.finish_reason == "cancelled":
-                self._kept.forget(run)
-        self._readings.remove(stream)
+        self._readings.end(stream, forget=event.finish_reason == "cancelled")
         self._close_reader(READ_ALL)
         return list(stream.writer.end(event))
 

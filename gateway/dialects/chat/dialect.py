@@ -264,12 +264,7 @@ class ChatDialect(ResumingDialect[ChatStream]):
         return [*first, *stream.writer.start(event)]
 
     def _end(self, stream: ChatStream, event: Done) -> Sequence[Message]:
-        run = stream.reading.run
-        if run is not None:
-            run.ended = True
-            if event.finish_reason == "cancelled":
-                self._kept.forget(run)
-        self._readings.remove(stream)
+        self._readings.end(stream, forget=event.finish_reason == "cancelled")
         self._remove(stream)
         return list(stream.writer.end(event))
 

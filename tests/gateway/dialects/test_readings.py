@@ -72,6 +72,15 @@ def test_what_is_about_to_be_lost_is_followed_and_not_taken_back():
     assert readings.next_requests() == [Resume(id="g", ticket="ticket", after=0)]
 
 
+def test_what_has_ended_can_be_read_again_unless_it_is_forgotten():
+    for forget in (True, False):
+        readings, stream, kept, run = reading()
+        readings.end(stream, forget=forget)
+        assert readings.all == []
+        assert run.ended
+        assert len(kept) == (0 if forget else 1)
+
+
 def test_what_failed_is_forgotten_or_left_to_others():
     for forget in (True, False):
         readings, stream, kept, run = reading()
