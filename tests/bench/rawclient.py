@@ -146,23 +146,27 @@ def asked(messages, words, number):
     return [text.replace("CHAT", f"chat-{number}").encode() for text in texts]
 
 
-async def run(port, connections, words, language):
+async def timed(port, counters):
+    """Connect each, then start all at once; return the seconds until all have ended."""
     loop = asyncio.get_running_loop()
-    path, messages, last = LANGUAGES[language]
-    made = []
-    for number in range(connections):
-        one = Counter(path, asked(messages, words, number), last)
+    for one in counters:
         await loop.create_connection(lambda one=one: one, "127.0.0.1", port)
         await one.open
-        made.append(one)
     begin = time.perf_counter()
-    for one in made:
+    for one in counters:
         one.start()
-    await asyncio.gather(*(one.ended for one in made))
+    await asyncio.gather(*(one.ended for one in counters))
     seconds = time.perf_counter() - begin
-    frames, size = sum(one.frames for one in made), sum(one.bytes for one in made)
-    for one in made:
+    for one in counters:
         one.transport.abort()
+    return seconds
+
+
+async def run(port, connections, words, language):
+    path, messages, last = LANGUAGES[language]
+    made = [Counter(path, asked(messages, words, number), last) for number in range(connections)]
+    seconds = await timed(port, made)
+    frames, size = sum(one.frames for one in made), sum(one.bytes for one in made)
     return {"seconds": seconds, "frames": frames, "bytes": size}
 
 

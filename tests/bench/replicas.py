@@ -20,7 +20,7 @@ from pathlib import Path
 
 from gateway.client import GatewayClient, GatewayError
 from provider.replicas.probe import get
-from tests.bench.rawclient import Counter
+from tests.bench.rawclient import Counter, timed
 from tests.bench.report import Figure, publish, said
 
 STREAMS = 32
@@ -108,21 +108,8 @@ async def burst(served, streams, tokens):
         "max_tokens": tokens,
     }
     body = json.dumps(message, separators=(",", ":")).encode()
-    loop, made = asyncio.get_running_loop(), []
-    for _ in range(streams):
-        _, one = await loop.create_connection(
-            lambda: Counter("/v1/stream", [body], b'"type":"done"'), "127.0.0.1", served.port
-        )
-        await one.open
-        made.append(one)
-    begin = time.perf_counter()
-    for one in made:
-        one.start()
-    await asyncio.gather(*(one.ended for one in made))
-    seconds = time.perf_counter() - begin
-    for one in made:
-        one.transport.abort()
-    return streams * tokens / seconds
+    made = [Counter("/v1/stream", [body], b'"type":"done"') for _ in range(streams)]
+    return streams * tokens / await timed(served.port, made)
 
 
 async def throughput(given):

@@ -61,6 +61,15 @@ def again(seconds=0.1):
     return asyncio.sleep(seconds)
 
 
+def many(one, count):
+    """Return what makes an attack `count` times at once; `one` makes it once."""
+
+    async def run(told):
+        await asyncio.gather(*(one(told) for _ in range(count)))
+
+    return run
+
+
 # The event loop.
 
 
@@ -145,10 +154,7 @@ def _flood(who, connections=4):
                 socket.abort()
                 await again()
 
-        async def run(told):
-            await asyncio.gather(*(one(told) for _ in range(connections)))
-
-        return run
+        return many(one, connections)
 
     return prepare
 
@@ -178,10 +184,7 @@ def pings_of_many(target):
         except GONE as error:
             told[type(error).__name__] += 1
 
-    async def run(told):
-        await asyncio.gather(*(one(told) for _ in range(100)))
-
-    return run
+    return many(one, 100)
 
 
 STRANGE_ADDRESS = "127.0.0.2"  # whose rate is not that of the polite clients
@@ -240,10 +243,7 @@ def _bombs(who, connections=12, messages=16):
             except GONE as error:
                 told[type(error).__name__] += 1
 
-        async def run(told):
-            await asyncio.gather(*(one(told) for _ in range(connections)))
-
-        return run
+        return many(one, connections)
 
     return prepare
 
@@ -261,10 +261,7 @@ def _gets(path, who, parallel=8):
                 if status not in {200, 429}:
                     await again(0.01)
 
-        async def run(told):
-            await asyncio.gather(*(one(told) for _ in range(parallel)))
-
-        return run
+        return many(one, parallel)
 
     return prepare
 
@@ -298,10 +295,7 @@ def oversized_headers(target):
                 if time.monotonic() < deadline:
                     told[type(error).__name__] += 1
 
-    async def run(told):
-        await asyncio.gather(*(one(told) for _ in range(8)))
-
-    return run
+    return many(one, 8)
 
 
 @attack
@@ -321,10 +315,7 @@ def unread_pages(target):
             await asyncio.sleep(target.seconds)
             told[(await loop.sock_recv(raw, 64)).decode()[9:12]] += 1
 
-    async def run(told):
-        await asyncio.gather(*(one(told) for _ in range(600)))
-
-    return run
+    return many(one, 600)
 
 
 @attack
@@ -346,10 +337,7 @@ def silent_sockets(target):
                 told["kept"] += time.monotonic() >= deadline
             await again()
 
-    async def run(told):
-        await asyncio.gather(*(one(told) for _ in range(400)))
-
-    return run
+    return many(one, 400)
 
 
 @attack
@@ -518,10 +506,7 @@ def unread_nonces(target):
                     told["frames sent"] += 1
                 await asyncio.sleep(target.seconds)
 
-    async def run(told):
-        await asyncio.gather(*(one(told) for _ in range(8)))
-
-    return run
+    return many(one, 8)
 
 
 @attack
@@ -543,10 +528,7 @@ def unread_items(target):
                     told["asked for"] += 1
                 await asyncio.sleep(target.seconds)
 
-    async def run(told):
-        await asyncio.gather(*(one(told) for _ in range(8)))
-
-    return run
+    return many(one, 8)
 
 
 @attack
@@ -701,10 +683,7 @@ def connections(target):
                 told[type(error).__name__] += 1
             await again(0.2)
 
-    async def run(told):
-        await asyncio.gather(*(one(told) for _ in range(320)))
-
-    return run
+    return many(one, 320)
 
 
 # What holds.
@@ -762,10 +741,7 @@ def left_answers(target):
                     told[str(end.get("code") or end["type"])] += 1
                 left.abort()
 
-    async def run(told):
-        await asyncio.gather(*(one(told) for _ in range(4)))
-
-    return run
+    return many(one, 4)
 
 
 @attack
@@ -782,10 +758,7 @@ def stalled_log_probabilities(target):
             await asyncio.sleep(target.seconds)
             stalled.abort()
 
-    async def run(told):
-        await asyncio.gather(*(one(told) for _ in range(30)))
-
-    return run
+    return many(one, 30)
 
 
 @attack
@@ -857,10 +830,7 @@ def slow_http(target):
         except GONE:
             told["closed"] += 1
 
-    async def run(told):
-        await asyncio.gather(*(one(told) for _ in range(200)))
-
-    return run
+    return many(one, 200)
 
 
 @attack
@@ -877,10 +847,7 @@ def stalled_readers(target):
             await asyncio.sleep(target.seconds)
             socket.abort()
 
-    async def run(told):
-        await asyncio.gather(*(one(told) for _ in range(30)))
-
-    return run
+    return many(one, 30)
 
 
 @attack
