@@ -65,14 +65,8 @@ def serve(
     if settings.as_replica:
         settings = settings.of_a_replica()
     tokens = _tokens_at_start(values["token_file"].value)
-    local = settings.unix is not None or is_loopback(settings.host)
-    if not (tokens or local or values["insecure"].value):
-        raise Failure(
-            f"`{settings.host}` can be reached from other machines, and there are no tokens",
-            "make a token with `mlx-gateway token new NAME` and pass `--token-file tokens.toml`, "
-            "or pass `--insecure`",
-            ExitStatus.USAGE,
-        )
+    if not (tokens or values["insecure"].value):
+        _refuse_if_open(settings)
     if browse and settings.unix is not None:
         hint = "serve on a port instead of `--unix`"
         raise Failure("`--open` finds no page on a socket file", hint, ExitStatus.USAGE)
@@ -94,6 +88,17 @@ def serve(
         raise Failure(str(error), hint, ExitStatus.USAGE) from error
     service = Service(gateway, values, errors, began=began, browse=browse, rank=rank)
     return asyncio.run(service.run())
+
+
+def _refuse_if_open(settings: Settings) -> None:
+    """Raise Failure if other machines reach the gateway, which asks for no token."""
+    if settings.unix is None and not is_loopback(settings.host):
+        raise Failure(
+            f"`{settings.host}` can be reached from other machines, and there are no tokens",
+            "make a token with `mlx-gateway token new NAME` and pass `--token-file tokens.toml`, "
+            "or pass `--insecure`",
+            ExitStatus.USAGE,
+        )
 
 
 class Service:

@@ -108,16 +108,10 @@ class RequestBuilder:
             prompt.tokens = processed.tokens
         else:
             yield from prompt.tokenizing(longest.refuse_from)
-        # A constraint determines by itself where the answer ends.
-        constrained = (options.response_format or PLAIN) != PLAIN
-        if not options.raw and not constrained:
-            options = replace(options, stop=(*options.stop, *self.template.stop))
         if not prompt.tokens:
             raise InvalidParameterError("prompt", call.prompt, "the prompt is empty")
-        window, length = self.context_window, len(prompt.tokens)
-        longest.refuse(length)
-        if window is not None:
-            options = replace(options, max_tokens=min(options.max_tokens, window - length))
+        longest.refuse(len(prompt.tokens))
+        options = self._with_ends(options, len(prompt.tokens))
         self._check_begun(options)
         keeps = self.keep_boundaries and processed is None
         boundaries = (yield from prompt.finding_boundaries()) if keeps else ()
@@ -134,6 +128,17 @@ class RequestBuilder:
             images=processed,
             kind=_digest(images) if images else "",
         )
+
+    def _with_ends(self, options: GenerationOptions, prompt_tokens: int) -> GenerationOptions:
+        """Return the options with where the answer ends: at a stop, or with the context window."""
+        # A constraint determines by itself where the answer ends.
+        constrained = (options.response_format or PLAIN) != PLAIN
+        if not options.raw and not constrained:
+            options = replace(options, stop=(*options.stop, *self.template.stop))
+        if self.context_window is None:
+            return options
+        left = self.context_window - prompt_tokens
+        return replace(options, max_tokens=min(options.max_tokens, left))
 
     def _check_begun(self, options: GenerationOptions) -> None:
         """Raise InvalidParameterError if the answer can't begin with what is given."""

@@ -300,12 +300,7 @@ class ServedModel:
             tools=template.knows_tools,
             thinking=bool(template.format.thinking(template.tokenizer).end),
         )
-        if template.stop:
-            log.warning(
-                "`%s` has no chat template; turns are marked User: and Assistant:", self.name
-            )
-        if missing := what_is_missing(template.tokenizer):
-            log.warning("`%s`: %s", self.name, missing)
+        self._warn_of(template)
         self.loaded_at = time.monotonic()
         return RequestBuilder(
             template,
@@ -316,6 +311,14 @@ class ServedModel:
             image_processor=image_processor,
             why_text_only=why_text_only(path),
         )
+
+    def _warn_of(self, template: ChatTemplate) -> None:
+        """Log what the model's files lack for a chat."""
+        if template.stop:
+            said = "`%s` has no chat template; turns are marked User: and Assistant:"
+            log.warning(said, self.name)
+        if missing := what_is_missing(template.tokenizer):
+            log.warning("`%s`: %s", self.name, missing)
 
     def _tell_download(self, done: int, total: int) -> None:
         """Report a download's progress; raise EngineClosedError once closed, which stops it."""
