@@ -61,7 +61,7 @@ class Worker:
     """A model, the runs on it, and the batch that they share.
 
     `disk_done` is called on another thread when `collect_prefix` or `save_one` may have something
-    to do.
+    to do. `clock` returns seconds, by which passes and turns are timed.
     """
 
     def __init__(
@@ -72,11 +72,13 @@ class Worker:
         sampling: Sampling,
         memory: MemoryPool,
         disk_done: Callable[[], None],
+        clock: Callable[[], float] = time.perf_counter,
     ):
         self.counters = Counters()
         self.runs = Runs()
         self._sampling = sampling
         self._settings = settings
+        self._clock = clock
         self._batch: Batch | None = None
         self._share = StepShare(settings.client_slowdown)
         self._scheduler = self._new_scheduler()
@@ -85,7 +87,9 @@ class Worker:
         self.prefixes = PrefixCache(smallest_limit().room // PREFIX_SHARE if size is None else size)
         self._reuse = PromptReuse(self.prefixes)
         self._stored = StoredPrefixes(self._reuse, disk_done)
-        self._slot = ModelSlot(name, loader, settings, memory, self._reuse, self._pace, disk_done)
+        self._slot = ModelSlot(
+            name, loader, settings, memory, self._reuse, self._pace, disk_done, clock=clock
+        )
         self._delivery: EventDelivery[Run] = EventDelivery()
         self._tuner = ThreadTuner((1, BLAS_THREADS))
         self._launched: float | None = None  # when a decode step of a stream began, if it may run
@@ -162,7 +166,7 @@ class Worker:
         `active_models` is the number of models that take turns on the thread, this one included.
         """
         assert self._batch is not None
-        begin = time.perf_counter()
+        begin = self._clock()
         self.counters.steps += 1
         self._admit()
         # The device finishes a launched decode step before it begins a chunk anyway, so its tokens
@@ -172,7 +176,7 @@ class Worker:
             self._receive(self._batch.collect())
             self._flush()
             if self._launched is not None and active_models == 1:
-                self._pace.decoded(time.perf_counter() - self._launched)
+                self._pace.decoded(self._clock() - self._launched)
             self._prefill(active_models)
         rows, waits = self._scheduler.decoding, self._batch.waits
         self._decode(rows, alone=not first and not waits and active_models == 1)
@@ -180,7 +184,7 @@ class Worker:
         if self._batch.waits and self._scheduler.oldest is None:
             self._slot.masks.wait(MASK_WAIT_S if active_models == 1 else MASK_WAIT_S / 10)
             waits = True
-        seconds = time.perf_counter() - begin
+        seconds = self._clock() - begin
         self.counters.step_seconds.add(seconds)
         if first or waits or active_models > 1:
             self._tuner.disturbed()
@@ -412,9 +416,9 @@ class Worker:
         plan = self._reuse.in_few_shapes(self._reuse.up_to_boundary(plan, runs), runs)
         before = [self._row(key).done for key, _ in plan]
         set_blas_threads(BLAS_THREADS)
-        begin = time.perf_counter()
+        begin = self._clock()
         result = self._batch.prefill(plan)
-        seconds = time.perf_counter() - begin
+        seconds = self._clock() - begin
         if not result.failed:
             context = sum(before) // len(plan)
             self._pace.prefilled(result.computed, context, seconds, len(plan))
@@ -441,12 +445,12 @@ class Worker:
         """
         assert self._batch is not None
         set_blas_threads(self._tuner.choose(rows))
-        begin = time.perf_counter()
+        begin = self._clock()
         self._receive(self._batch.decode())
         streaming = self._scheduler.streaming
         self._launched = begin if streaming and not self._batch.waits else None
         if alone and streaming:
-            self._pace.decoded(time.perf_counter() - begin)
+            self._pace.decoded(self._clock() - begin)
 
     def _receive(self, result: StepResult) -> None:
         self.counters.decode_tokens += len(result.tokens)

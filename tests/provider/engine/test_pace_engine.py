@@ -1,6 +1,5 @@
 """A long prompt beside a stream, with a model whose passes take as long as a large model's."""
 
-import time
 from statistics import median
 
 import pytest
@@ -16,6 +15,7 @@ from provider.engine.worker import Worker
 from provider.models.loading import load
 from provider.options import GenerationOptions
 from provider.settings import EngineSettings
+from tests.support.clock import Clock
 from tests.support.tiny_models import LLAMA, write_model
 
 PASS_S = 0.04  # what a pass takes, whatever it reads
@@ -23,15 +23,19 @@ PROMPT = 8000
 
 
 class Large:
-    """A small model, each forward pass of which takes as if it read many gigabytes of weights."""
+    """A small model, each forward pass of which takes as if it read many gigabytes of weights.
+
+    It takes that by a clock of its own, so that a busy machine makes no difference.
+    """
 
     def __init__(self, model):
         self.model = model
+        self.clock = Clock()
         self.passes = []  # tokens a row
 
     def __call__(self, tokens, **options):
         self.passes.append(tokens.shape[1])
-        time.sleep(PASS_S)
+        self.clock.now += PASS_S
         return self.model(tokens, **options)
 
     def __getattr__(self, name):
@@ -55,13 +59,13 @@ def submitted(worker, key, prompt, max_tokens):
     return run
 
 
-def read(worker, run):
+def read(worker, run, clock):
     """Make turns until a prompt is read; return the seconds of each."""
     times = []
     while run.state in (RunState.WAITING, RunState.READING):
-        begin = time.perf_counter()
+        begin = clock.now
         worker.turn()
-        times.append(time.perf_counter() - begin)
+        times.append(clock.now - begin)
     return times
 
 
@@ -69,17 +73,18 @@ def test_a_long_prompt_beside_a_stream_takes_few_chunks_and_short_gaps(loaded):
     settings = EngineSettings(
         max_unread=100_000, prefix_cache_bytes=0, warmup=False, few_shapes="off"
     )
-    worker = Worker("m", lambda: loaded, settings, Sampling(), MemoryPool(1 << 40), lambda: None)
+    clock, passes = loaded.model.model.clock, loaded.model.model.passes
+    memory = MemoryPool(1 << 40)
+    worker = Worker("m", lambda: loaded, settings, Sampling(), memory, lambda: None, clock)
     for _ in worker.loading():
         pass
-    passes = loaded.model.model.passes
-    alone = read(worker, quiet := submitted(worker, 1, [7] * PROMPT, 1))
+    alone = read(worker, quiet := submitted(worker, 1, [7] * PROMPT, 1), clock)
     worker.cancel(quiet)
     stream = submitted(worker, 2, [5] * 20, 10_000)
     for _ in range(10):
         worker.turn()
     passes.clear()
-    beside = read(worker, late := submitted(worker, 3, [9] * PROMPT, 1))
+    beside = read(worker, late := submitted(worker, 3, [9] * PROMPT, 1), clock)
     assert stream.state is RunState.DECODING
     worker.cancel(stream)
     worker.cancel(late)
