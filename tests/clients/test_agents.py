@@ -1,20 +1,16 @@
 """Other clients of /v1/responses: libraries of agents, with tools that run, and Node."""
 
-import hashlib
 import json
 from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.server.tokens import Token, Tokens
 from provider.scripted import Call, Reason, Say
 from tests.clients.programs import LIMIT, told
 from tests.clients.providers import Dropping, cut_when_asked, steps_stopped
 from tests.support.proxy import proxied
-from tests.support.servers import running
+from tests.support.servers import TOKENS, running
 from tests.support.timeouts import TIMEOUT
-
-TOKENS = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(LIMIT + TIMEOUT)]
 

@@ -5,11 +5,10 @@ import asyncio
 import pytest
 
 from provider import MLXProvider
-from provider.scripted import Gate, Pause, Say, ScriptedProvider
+from provider.scripted import Gate, Pause, Say
 from tests.clients.programs import LIMIT, told
 from tests.clients.providers import Scripted, echo, meanwhile, steps_stopped
-from tests.clients.test_openai_responses import TOKENS
-from tests.support.servers import eventually, running
+from tests.support.servers import TOKENS, eventually, running, scripted
 from tests.support.timeouts import TIMEOUT
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(LIMIT + TIMEOUT)]
@@ -20,10 +19,6 @@ def provider():
     provider = MLXProvider({"temperature": 0.0, "max_tokens": 200})
     yield provider
     provider.close()
-
-
-def scripted(*script):
-    return ScriptedProvider(script=script, tokens_per_second=None)
 
 
 async def chat(gateway, task):

@@ -1,18 +1,15 @@
 """Codex on /v1/responses: a turn with a tool that writes a file."""
 
 import asyncio
-import hashlib
 from asyncio.subprocess import DEVNULL, PIPE
 
 import pytest
 
-from gateway.server.tokens import Token, Tokens
 from provider.scripted import Call, Say, ScriptedProvider
 from tests.clients.programs import ELSEWHERE, LIMIT, NODE, environment_of
-from tests.support.servers import running
+from tests.support.servers import TOKENS, running
 from tests.support.timeouts import TIMEOUT
 
-TOKENS = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
 CONFIG = """
 model = "scripted"
 model_provider = "here"

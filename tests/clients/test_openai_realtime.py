@@ -1,20 +1,16 @@
 """OpenAI's Python SDK on /v1/realtime, each event checked against its types."""
 
-import hashlib
-
 import pytest
 import trustme
 
-from gateway.server.tokens import Token, Tokens
 from provider import MLXProvider
-from provider.scripted import Call, Fail, Queue, Reason, Say, ScriptedProvider
+from provider.scripted import Call, Fail, Queue, Reason, Say
 from tests.clients.programs import LIMIT, told
 from tests.clients.providers import Dropping, Scripted, cut_when_asked, echo, steps_stopped
 from tests.support.proxy import proxied
-from tests.support.servers import eventually, running
+from tests.support.servers import TOKENS, eventually, running, scripted
 from tests.support.timeouts import TIMEOUT
 
-TOKENS = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
 PROGRAM = "openai_realtime.py"
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(LIMIT + TIMEOUT)]
@@ -25,10 +21,6 @@ def provider():
     provider = MLXProvider({"temperature": 0.0, "max_tokens": 200})
     yield provider
     provider.close()
-
-
-def scripted(*script):
-    return ScriptedProvider(script=script, tokens_per_second=None)
 
 
 async def answers(provider, task):

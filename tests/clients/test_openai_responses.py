@@ -1,19 +1,15 @@
 """OpenAI's Python SDK on /v1/responses, each event checked against its types."""
 
-import hashlib
-
 import pytest
 
-from gateway.server.tokens import Token, Tokens
 from provider import MLXProvider
-from provider.scripted import Call, Queue, Reason, Say, ScriptedProvider
+from provider.scripted import Call, Queue, Reason, Say
 from tests.clients.programs import LIMIT, told
 from tests.clients.providers import Dropping, Scripted, cut_when_asked, echo, steps_stopped
 from tests.support.proxy import proxied
-from tests.support.servers import running
+from tests.support.servers import TOKENS, running, scripted
 from tests.support.timeouts import TIMEOUT
 
-TOKENS = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
 PROGRAM = "openai_responses.py"
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(LIMIT + TIMEOUT)]
@@ -24,10 +20,6 @@ def provider():
     provider = MLXProvider({"temperature": 0.0, "max_tokens": 200})
     yield provider
     provider.close()
-
-
-def scripted(*script):
-    return ScriptedProvider(script=script, tokens_per_second=None)
 
 
 async def answers(provider, task):

@@ -1,6 +1,7 @@
 """Gateways for tests: in this process over real sockets, or as the command in its own process."""
 
 import asyncio
+import hashlib
 import os
 import random
 import re
@@ -19,10 +20,20 @@ from websockets.frames import Opcode
 
 from gateway.configuration.settings import Settings
 from gateway.dialects.native import codec_for
-from gateway.protocol.frames import JSON_PROTOCOL
+from gateway.protocol.frames import JSON_PROTOCOL, Generate
 from gateway.server.server import Gateway
+from gateway.server.tokens import Token, Tokens
+from provider.scripted import ScriptedProvider
 from tests.support.programs import GATEWAY, Program, interpreter
 from tests.support.timeouts import STARTING, TIMEOUT
+
+# Of one client, whose secret is `sesame`.
+TOKENS = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
+
+
+def scripted(*script):
+    """Return a provider that plays a script at once."""
+    return ScriptedProvider(script=script, tokens_per_second=None)
 
 
 def settings(**changes):
@@ -255,3 +266,10 @@ def served(*arguments, **options):
     finally:
         if command.process.poll() is None:
             command.finish(signal.SIGTERM)
+
+
+async def native(gateway, messages, max_tokens):
+    """Return the `done` of a request in the native language."""
+    async with wired(gateway) as wire:
+        await wire.send(Generate(id="a", messages=messages, max_tokens=max_tokens, stream=False))
+        return (await wire.until("done"))[-1]

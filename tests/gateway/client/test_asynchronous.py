@@ -37,11 +37,7 @@ from provider import MLXProvider
 from provider.interface import GenerationError
 from provider.scripted import Call, Fail, Gate, Pause, Reason, Say, ScriptedProvider
 from tests.support.proxy import proxied
-from tests.support.servers import TIMEOUT, eventually, running, stream_url
-
-
-def scripted(*script):
-    return ScriptedProvider(script=script, tokens_per_second=None)
+from tests.support.servers import TIMEOUT, eventually, running, scripted, stream_url
 
 
 @pytest.mark.parametrize("protocol", [JSON_PROTOCOL, MSGPACK_PROTOCOL, JOINED_PROTOCOL])

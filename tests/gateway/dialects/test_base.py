@@ -1,7 +1,6 @@
 """A second wire language over the same sessions, added by a file and a line."""
 
 import asyncio
-import hashlib
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -12,17 +11,19 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from gateway.dialects.routes import ROUTES
 from gateway.protocol.codes import CloseCode
 from gateway.server.server import Gateway
-from gateway.server.tokens import Token, Tokens
 from provider.interface import InvalidParameterError
-from provider.scripted import Fail, Pause, Prefill, Queue, Reason, Say, ScriptedProvider
+from provider.scripted import Fail, Pause, Prefill, Queue, Reason, Say
 from tests.gateway.dialects import toy
-from tests.support.servers import TIMEOUT, eventually, get, settings, stream_url, wired
-
-TOKENS = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
-
-
-def scripted(*script):
-    return ScriptedProvider(script=script, tokens_per_second=None)
+from tests.support.servers import (
+    TIMEOUT,
+    TOKENS,
+    eventually,
+    get,
+    scripted,
+    settings,
+    stream_url,
+    wired,
+)
 
 
 @asynccontextmanager

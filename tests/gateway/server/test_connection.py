@@ -37,6 +37,7 @@ from tests.support.servers import (
     raw,
     raw_frame,
     running,
+    scripted,
     settings,
     stream_url,
     watched_turns,
@@ -48,10 +49,6 @@ MSGPACK = f"Sec-WebSocket-Protocol: {MSGPACK_PROTOCOL}"
 
 SECRET = "open sesame"
 TOKENS = Tokens([Token("alice", hashlib.sha256(SECRET.encode()).hexdigest())])
-
-
-def scripted(*script):
-    return ScriptedProvider(script=script, tokens_per_second=None)
 
 
 async def test_the_greeting_comes_before_the_answer_to_what_was_sent_early():

@@ -23,8 +23,8 @@ from provider.interface import (
     QuotaExceededError,
     ResourceExceededError,
 )
-from provider.scripted import Fail, Pause, Say, ScriptedProvider
-from tests.support.servers import TIMEOUT, eventually, running, wired
+from provider.scripted import Fail, Pause, Say
+from tests.support.servers import TIMEOUT, eventually, running, scripted, wired
 
 LARGE = 4 << 20  # bytes of a prompt
 
@@ -88,10 +88,6 @@ def begun(provider, listener, prompt="hi", **options):
     task = GenerationTask(generation, listener, Metrics(), **options)
     task.start(provider, frame, lambda ended: None)
     return task
-
-
-def scripted(*script):
-    return ScriptedProvider(script=script, tokens_per_second=None)
 
 
 async def ended(task):

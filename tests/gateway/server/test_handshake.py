@@ -18,7 +18,7 @@ from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Generate, Hello, Ping
 from gateway.server.handshake import MAX_TOLD, UNREAD_SHARE, Handshake
 from gateway.server.tokens import Token, Tokens
-from provider.scripted import Pause, Say, ScriptedProvider
+from provider.scripted import Pause, Say
 from tests.support.servers import (
     UPGRADE,
     Wire,
@@ -26,6 +26,7 @@ from tests.support.servers import (
     eventually,
     get,
     running,
+    scripted,
     stream_url,
     wired,
 )
@@ -34,10 +35,6 @@ SECRET = "open sesame"
 DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()
 BOTH = [Token("other", "0" * 64), Token("alice", DIGEST)]
 TOKENS = Tokens(BOTH)
-
-
-def scripted(*script):
-    return ScriptedProvider(script=script, tokens_per_second=None)
 
 
 def bearer(secret):

@@ -16,13 +16,9 @@ from provider import MLXProvider
 from provider.engine.statistics import Counters, EngineStatistics
 from provider.interface import COUNTER, GenerationError
 from provider.scripted import Fail, Gate, Pause, Say, ScriptedProvider
-from tests.support.servers import eventually, get, running, wired
+from tests.support.servers import eventually, get, running, scripted, wired
 
 DASHBOARD = Path(__file__).parents[3] / "gateway" / "grafana.json"
-
-
-def scripted(*script):
-    return ScriptedProvider(script=script, tokens_per_second=None)
 
 
 async def scrape(gateway):

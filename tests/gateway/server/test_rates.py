@@ -28,6 +28,7 @@ from tests.support.servers import (
     eventually,
     get,
     running,
+    scripted,
     stream_url,
     wired,
 )
@@ -35,10 +36,6 @@ from tests.support.servers import (
 SECRET = "sesame"
 DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()
 BEARER = {"Authorization": f"Bearer {SECRET}"}
-
-
-def scripted(*script):
-    return ScriptedProvider(script=script, tokens_per_second=None)
 
 
 async def close_code(socket):

@@ -45,6 +45,7 @@ from tests.support.servers import (
     get,
     raw_frame,
     running,
+    scripted,
     stream_url,
     wired,
 )
@@ -59,10 +60,6 @@ TOKENS = Tokens(BOTH)
 
 def authorized(secret):
     return {"Authorization": f"Bearer {secret}"}
-
-
-def scripted(*script):
-    return ScriptedProvider(script=script, tokens_per_second=None)
 
 
 def text_of(frames):

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import hashlib
 import json
 
 import pytest
@@ -13,13 +12,11 @@ from gateway.dialects.base import Opening, RouteLimits
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import Cancel, Generate, Pong
 from gateway.server.byte_budget import ByteBudget
-from gateway.server.tokens import Token, Tokens
 from provider import MLXProvider
-from provider.scripted import Gate, Pause, Queue, Reason, Say, ScriptedProvider
+from provider.scripted import Gate, Pause, Queue, Reason, Say
 from tests.gateway.dialects.agui.clients import kinds, running_agui, text_of, user
-from tests.support.servers import close_code, eventually, get, running, wired
+from tests.support.servers import TOKENS, close_code, eventually, get, running, scripted, wired
 
-TOKENS = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
 SHOWN = base64.urlsafe_b64encode(b"sesame").decode().rstrip("=")
 PAGE = {"subprotocols": ["ag-ui.v1", f"mlx-gateway.bearer.{SHOWN}"]}
 STORY = "Tell me a story about a fox"
@@ -43,10 +40,6 @@ def provider():
     provider = MLXProvider({"temperature": 0.0, "max_tokens": 32})
     yield provider
     provider.close()
-
-
-def scripted(*script):
-    return ScriptedProvider(script=script, tokens_per_second=None)
 
 
 # Runs. -------------------------------------------------------------------------------------------

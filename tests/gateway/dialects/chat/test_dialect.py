@@ -13,7 +13,7 @@ from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import Generate
 from gateway.server.tokens import Token, Tokens
 from provider import MLXProvider
-from provider.scripted import Call, Gate, Pause, Prefill, Queue, Reason, Say, ScriptedProvider
+from provider.scripted import Call, Gate, Pause, Prefill, Queue, Reason, Say
 from tests.gateway.dialects.chat.clients import (
     chatting,
     chunks,
@@ -22,9 +22,8 @@ from tests.gateway.dialects.chat.clients import (
     text_of,
     user,
 )
-from tests.support.servers import eventually, get, running, wired
+from tests.support.servers import TOKENS, eventually, get, running, scripted, wired
 
-TOKENS = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
 STORY = "Tell me a story about a fox"
 WHOLE = ["start", "start-step", "text-start", "text-delta", "text-end", "finish-step"]
 
@@ -34,10 +33,6 @@ def provider():
     provider = MLXProvider({"temperature": 0.0, "max_tokens": 32})
     yield provider
     provider.close()
-
-
-def scripted(*script):
-    return ScriptedProvider(script=script, tokens_per_second=None)
 
 
 async def metric(gateway, name):

@@ -1,7 +1,6 @@
 """Realtime over real sockets, on the model in the package where a model matters."""
 
 import asyncio
-import hashlib
 import json
 import logging
 
@@ -10,14 +9,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.dialects.realtime.dialect import secret_in
 from gateway.protocol.codes import CloseCode
-from gateway.protocol.frames import Generate
-from gateway.server.tokens import Token, Tokens
 from provider import MLXProvider
 from provider.scripted import Call, Fail, Gate, Pause, Queue, Reason, Say, ScriptedProvider
 from tests.gateway.dialects.realtime.clients import kinds, output, realtime, text_of, user
-from tests.support.servers import eventually, get, running, wired
+from tests.support.servers import TOKENS, eventually, get, native, running, scripted
 
-TOKENS = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
 STORY = "Tell me a story about a fox"
 ADD = {
     "type": "function",
@@ -51,10 +47,6 @@ def provider():
     provider.close()
 
 
-def scripted(*script):
-    return ScriptedProvider(script=script, tokens_per_second=None)
-
-
 def echoing():
     """Return a provider that says the last message, and waits for ever after "wait"."""
 
@@ -63,13 +55,6 @@ def echoing():
         return [Say(said), Pause(3600 if said == "wait" else 0)]
 
     return ScriptedProvider(script=script, tokens_per_second=None)
-
-
-async def native(gateway, messages, max_tokens):
-    """Return the `done` of the same request in the native language."""
-    async with wired(gateway) as wire:
-        await wire.send(Generate(id="a", messages=messages, max_tokens=max_tokens, stream=False))
-        return (await wire.until("done"))[-1]
 
 
 # A conversation.

@@ -11,13 +11,9 @@ from gateway.server.tokens import Token, Tokens
 from provider.interface import GenerationError, InvalidRequestError
 from provider.scripted import Call, Fail, Reason, Say, ScriptedProvider
 from tests.gateway.dialects.responses.clients import kinds, responding, text_of
-from tests.support.servers import eventually, running
+from tests.support.servers import eventually, running, scripted
 
 STORY = "Tell me a story about a fox"
-
-
-def scripted(*script):
-    return ScriptedProvider(script=script, tokens_per_second=None)
 
 
 def said(provider):

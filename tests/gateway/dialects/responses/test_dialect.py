@@ -1,20 +1,16 @@
 """Responses over real sockets, on the model in the package where a model matters."""
 
 import asyncio
-import hashlib
 import json
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.protocol.codes import CloseCode
-from gateway.protocol.frames import Generate
-from gateway.server.tokens import Token, Tokens
-from provider.scripted import Gate, Pause, Queue, Say, ScriptedProvider
+from provider.scripted import Gate, Pause, Queue, Say
 from tests.gateway.dialects.responses.clients import kinds, responding, text_of
-from tests.support.servers import eventually, get, running, wired
+from tests.support.servers import TOKENS, eventually, get, native, running, scripted
 
-TOKENS = Tokens([Token("alice", hashlib.sha256(b"sesame").hexdigest())])
 STORY = "Tell me a story about a fox"
 TEXT_EVENTS = [
     "created",
@@ -27,17 +23,6 @@ TEXT_EVENTS = [
     "output_item.done",
     "completed",
 ]
-
-
-def scripted(*script):
-    return ScriptedProvider(script=script, tokens_per_second=None)
-
-
-async def native(gateway, messages, max_tokens):
-    """Return the `done` of the same request in the native language."""
-    async with wired(gateway) as wire:
-        await wire.send(Generate(id="a", messages=messages, max_tokens=max_tokens, stream=False))
-        return (await wire.until("done"))[-1]
 
 
 async def test_a_text_is_streamed_as_the_whole_sequence_of_events(provider):

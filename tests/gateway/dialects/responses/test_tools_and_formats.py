@@ -7,7 +7,7 @@ import pytest
 
 from provider.scripted import Call, Reason, Say, ScriptedProvider
 from tests.gateway.dialects.responses.clients import kinds, responding, text_of
-from tests.support.servers import eventually, running
+from tests.support.servers import eventually, running, scripted
 
 ADD = {
     "type": "function",
@@ -27,10 +27,6 @@ SUM = {
     "required": ["sum"],
     "additionalProperties": False,
 }
-
-
-def scripted(*script):
-    return ScriptedProvider(script=script, tokens_per_second=None)
 
 
 async def test_a_function_is_called_with_arguments_that_fit_and_its_output_is_read(provider):
