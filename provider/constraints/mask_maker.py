@@ -110,7 +110,7 @@ class MaskMaker:
         self._slow: FairQueue[MaskJob] = FairQueue(MAX_SLOW, MAX_SLOW)
         self._slow_thread: threading.Thread | None = None
         self._closed = False
-        self._ripe = threading.Event()  # set when a late mask is done
+        self._late_done = threading.Event()  # set when a late mask is done
 
     def make(self, jobs: Sequence[MaskJob]) -> None:
         """Make masks; return when they are done, or late. Raises RuntimeError without a thread."""
@@ -137,8 +137,8 @@ class MaskMaker:
 
     def wait(self, seconds: float) -> None:
         """Wait until a late mask is done, for so long at most."""
-        self._ripe.wait(seconds)
-        self._ripe.clear()
+        self._late_done.wait(seconds)
+        self._late_done.clear()
 
     def close(self) -> None:
         """End the threads; a mask that is being made is waited for. Idempotent."""
@@ -190,7 +190,7 @@ class MaskMaker:
             with self._lock:
                 self._held -= 1
             step.end()
-            self._ripe.set()
+            self._late_done.set()
 
     def _make_at_once(self, job: MaskJob) -> None:
         """Make a mask, unless a slow one of the same grammar is being made."""
@@ -211,7 +211,7 @@ class MaskMaker:
             if not job.dropped:
                 with job.constraint.shared.lock:
                     job.make()
-                self._ripe.set()
+                self._late_done.set()
             with self._changed:
                 self._slow.took(job.client, time.thread_time() - begin)
 

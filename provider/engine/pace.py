@@ -161,9 +161,8 @@ class Pace:
         if self._size / 1.5 < tokens < self._size * 1.5:
             self._alike += 1
         elif surprising and tokens < self._size and self._alike < EXPLORE + 2:
-            self._alike = (
-                max(self._alike, EXPLORE) + 1
-            )  # one or two more tell whether it was chance
+            # One or two more smaller chunks tell whether it was chance.
+            self._alike = max(self._alike, EXPLORE) + 1
         else:
             self._alike = 0
 

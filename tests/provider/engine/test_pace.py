@@ -7,11 +7,8 @@ import pytest
 
 from provider.engine.pace import FIRST_CHUNK, MAX_CHUNK, MAX_TRIAL, MIN_CHUNK, Pace
 
-FIXED, TOKEN, STEP = (
-    0.03,
-    0.0005,
-    0.02,
-)  # seconds of a pass, of each of its tokens, of a decode step
+# Seconds of a pass, of each of its tokens, and of a decode step.
+FIXED, TOKEN, STEP = 0.03, 0.0005, 0.02
 
 
 def pass_time(tokens, fixed=FIXED, token=TOKEN):
