@@ -81,7 +81,7 @@
  * @typedef {{type: "resume", id: string, ticket?: string, after: number, follow?: boolean, window?: number}} Resume
  * @typedef {"connecting" | "open" | "waiting" | "closed"} ConnectionState
  * @typedef {{
- *   protocol: string, server: string, epoch: string, connection: string, models: string[],
+ *   protocol: string, server: string, epoch: string, connection: string, models: string[], node?: string,
  *   limits: {max_frame_bytes: number, max_generations: number, resume_ttl: number,
  *     max_prompt_tokens?: number, max_answer_tokens?: number, max_batch?: number},
  * }} Ready What the gateway says first
@@ -256,7 +256,7 @@ export function connect(url, options = {}) {
       }
     }
     if (number !== opening) return;
-    const current = new Socket(target, protocols);
+    const current = new Socket(addressOf(target), protocols);
     socket = current;
     // After a `hello` without a token, a gateway that requires one refuses at once.
     if (options.token === undefined) current.onopen = () => current.send('{"type":"hello"}');
@@ -264,6 +264,17 @@ export function connect(url, options = {}) {
     current.onclose = (/** @type {{code: number, reason: string}} */ event) =>
       lost(current, event.code, event.reason);
     current.onerror = () => {}; // `onclose` follows
+  }
+
+  /** Return the address of the gateway that has the runs, if their tickets name it. @param {string} target */
+  function addressOf(target) {
+    const [run] = [...runs.values(), ...leaving.values()].filter(({ hasTicket }) => hasTicket);
+    const ticket = run?.handle.ticket?.ticket ?? "";
+    const end = ticket.lastIndexOf(".");
+    if (end < 0) return target;
+    const full = new URL(target);
+    full.searchParams.set("node", ticket.slice(0, end));
+    return full.href;
   }
 
   /** Return the error of a run that has no connection any more. @param {string} text */

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import SplitResult, parse_qs, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qs, quote, urlsplit, urlunsplit
 
 __all__ = ["Address", "address_of"]
 
@@ -19,6 +19,12 @@ class Address:
     url: str
     token: str | None = None
     socket_file: str | None = None  # path of the Unix socket on which `url` is requested
+
+    def url_of(self, ticket: str) -> str:
+        """Return the URL where a ticket's generation is; a load balancer looks for its `node`."""
+        node, named, _ = ticket.rpartition(".")
+        path, _, query = self.url.partition("?")
+        return f"{path}?node={quote(node)}&{query}".rstrip("&") if named else self.url
 
 
 def address_of(text: str) -> Address:

@@ -316,11 +316,12 @@ class GatewayClient:
                 f"{name}={value}" for name, value in self._cookies.items()
             )
         made = partial(WatchedConnection, write_timeout_s=self._write_timeout_s)
+        tickets = (run.ticket for run in self._runs.values())
         file = self._address.socket_file
         place: dict[str, Any] = {} if file is None else {"unix": True, "path": file}
         try:
             socket = await connect_socket(
-                self._address.url,
+                self._address.url_of(next(filter(None, tickets), "")),
                 subprotocols=[Subprotocol(self._protocol)],
                 additional_headers=headers,
                 compression=None,

@@ -1,7 +1,8 @@
 """Every setting of the gateway, with its default and a line of help.
 
-A field's metadata has `why` (the line of help), `group`, and optionally `min`, `max` and
-`choices`. A field whose name ends in `_s` is in seconds; users write the name without the ending.
+A field's metadata has `why` (the line of help), `group`, and optionally `min`, `max`, `choices`
+and `matches`, a pattern. A field whose name ends in `_s` is in seconds; users write the name
+without the ending.
 """
 
 from __future__ import annotations
@@ -128,6 +129,13 @@ class Settings:
         why="serve the gateway that has this one as `--replica`: believe it for which of its "
         "clients a generation is, and let it have as many as there may be in all",
         group="Server",
+    )
+    node: str | None = _setting(
+        None,
+        "name of this gateway among several behind a load balancer: tickets begin with it, and "
+        "clients that come back add it to the address, as `?node=NAME`",
+        group="Server",
+        matches=r"[A-Za-z0-9._-]{1,64}",
     )
     hosts: str | None = _setting(
         None, "host names to accept in `Host` besides the address, separated by commas", "Access"

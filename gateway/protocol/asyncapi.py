@@ -28,6 +28,15 @@ DESCRIPTION = (
     f"subprotocol `{MSGPACK_PROTOCOL}`, binary frames hold the same fields as a msgpack array, the "
     "number of the type first (`x-msgpack-number`). The normative text is at /protocol."
 )
+QUERY = {
+    "type": "object",
+    "properties": {
+        "node": {
+            "type": "string",
+            "description": "what stands before the last `.` of a ticket, for load balancers",
+        }
+    },
+}
 EXAMPLES: dict[str, dict[str, Any]] = {
     "hello": {"token": "…", "client": "my-page/1.0"},
     "generate": {"id": "a", "prompt": "Count from 1 to 3", "temperature": 0, "resumable": True},
@@ -73,7 +82,7 @@ def document(server: str, version: str, *, tls: bool = False) -> dict[str, Any]:
                 "messages": {
                     name: {"$ref": f"#/components/messages/{name}"} for name in (*sent, *received)
                 },
-                "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
+                "bindings": {"ws": {"method": "GET", "query": QUERY, "bindingVersion": "0.1.0"}},
             }
         },
         "operations": {

@@ -211,6 +211,7 @@ class Ready(_FromServer, tag="ready", frozen=True, kw_only=True):
     limits: dict[str, int]
     relays: bool = False
     replicas: int | None = None
+    node: str | None = None
 
 
 class Queued(_FromServer, tag="queued", frozen=True, kw_only=True):

@@ -85,7 +85,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._session = Session(
             default_model=ready.models[0] if ready.models else "",
-            new_ticket=lambda: secrets.token_urlsafe(16),
+            new_ticket=self._new_ticket,
             keep_bytes=self._settings.resume_bytes,
             max_bytes=self._settings.max_frame_bytes,
             admit=lambda request, live: generations.refusal(
@@ -352,6 +352,11 @@ class Connection:
         why = Refusal(ErrorCode.NOT_RESUMABLE, "another connection has taken it over")
         self._session.lose(task.generation, why)
         self._wake_writer.set()
+
+    def _new_ticket(self) -> str:
+        """Return a secret, behind the name of this gateway if it has one."""
+        secret, node = secrets.token_urlsafe(16), self._settings.node
+        return secret if node is None else f"{node}.{secret}"
 
     async def _release_generations(self) -> None:
         """Give resumable generations to the resume store; stop the others, and wait for them.

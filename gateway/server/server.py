@@ -359,6 +359,7 @@ class Gateway:
             models=[model.id for model in self.provider.models()],
             relays=settings.as_replica,
             replicas=self.provider.replicas(),
+            node=settings.node,
             limits={name: limit for name, limit in limits.items() if limit is not None},
         )
 

@@ -83,8 +83,8 @@ async def scene(folder):
     async with AsyncExitStack() as stack:
         changes = {"hosts": "app.example", "trusted_proxies": "127.0.0.1"}
         one.gateways = [
-            await stack.enter_async_context(running(provider, **changes))
-            for provider in one.providers
+            await stack.enter_async_context(running(provider, node=node, **changes))
+            for provider, node in zip(one.providers, ("one", "two"), strict=True)
         ]
         one.front = await stack.enter_async_context(balanced(folder, one.gateways))
         yield one
@@ -137,6 +137,24 @@ async def test_a_client_without_cookies_comes_back_from_its_address(tmp_path):
                 await wire.send(Resume(id="a", ticket=ticket, after=numbers_of(frames)[-1]))
                 rest = await wire.until("done")
         assert text_of(frames + rest).endswith("end")
+
+
+@behind
+async def test_a_ticket_finds_its_gateway_whatever_the_address_or_a_cookie_say(tmp_path):
+    """All come from one address, which alone would send them to one gateway."""
+    async with scene(tmp_path) as one:
+        for node, other in (("one", "two"), ("two", "one")):
+            query = f"?node={node}"
+            async with wired(one.front, query=query) as wire:
+                frames, ticket = await begin(wire)
+                assert ticket.startswith(f"{node}.")
+                await lose(wire)
+            cookie = {"Cookie": f"gateway={other}"}
+            async with wired(one.front, query=query, additional_headers=cookie) as wire:
+                await wire.send(Resume(id="a", ticket=ticket, after=numbers_of(frames)[-1]))
+                one.gate.set()
+                assert text_of(frames + await wire.until("done")).endswith("end")
+            one.gate.clear()
 
 
 @behind

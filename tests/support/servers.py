@@ -172,9 +172,9 @@ class Wire:
 
 
 @asynccontextmanager
-async def wired(gateway, protocol=JSON_PROTOCOL, **options):
+async def wired(gateway, protocol=JSON_PROTOCOL, query="", **options):
     async with connect(
-        stream_url(gateway), subprotocols=[protocol] if protocol else None, **options
+        stream_url(gateway) + query, subprotocols=[protocol] if protocol else None, **options
     ) as socket:
         wire = Wire(socket)
         assert (await wire.receive())["type"] == "ready"

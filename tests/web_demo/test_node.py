@@ -103,3 +103,35 @@ async def test_another_client_follows_a_run_which_it_cannot_stop():
         assert (seen, text, rest) == (["a ", "b ", "b "], "a b c d", "b c d")
         assert usage == same
         assert usage["completion_tokens"] > 0
+
+
+async def test_a_client_connects_to_the_gateway_that_its_ticket_names():
+    async with scripted_gateway(Say("x"), Pause(3600), node="one") as gateway:
+        said = await run_in_node(
+            """
+            const sockets = [];
+            class Noted extends WebSocket {
+                constructor(...given) {
+                    super(...given);
+                    sockets.push(this);
+                }
+            }
+            const options = {WebSocket: Noted, lazy: true};
+            const owner = m.connect(url, options);
+            const other = m.connect(`${url}?a=b&node=two`, options);
+            const run = owner.generate({prompt: "hi"});
+            await run[Symbol.asyncIterator]().next();
+            const lost = new Promise((resolve) => sockets[0].addEventListener("close", resolve));
+            sockets[0].close(4000);
+            await lost;
+            const {node} = await owner.ready;
+            for await (const {text} of other.follow(run.ticket)) break;
+            run.cancel();
+            await run.result;
+            owner.close();
+            other.close();
+            console.log(JSON.stringify([node, ...sockets.map(({url}) => new URL(url).search)]));
+            """,
+            stream_url(gateway),
+        )
+        assert said == ["one", "", "?node=one", "?a=b&node=one"]

@@ -33,6 +33,13 @@ def test_an_address_of_any_form_has_its_websocket(text, url):
     assert address_of(text) == Address(url)
 
 
+def test_a_ticket_says_at_which_of_several_gateways_its_generation_is():
+    assert address_of("localhost:8765").url_of("a.local.x_y-") == f"{STREAM}?node=a.local"
+    several = address_of("localhost:8765/?team=a")
+    assert several.url_of("one.xy") == f"{STREAM}?node=one&team=a"
+    assert several.url_of("xy") == several.url_of("") == f"{STREAM}?team=a"
+
+
 def test_the_address_of_the_page_has_a_token():
     assert address_of("http://localhost:8765/#token=se%2Dsame") == Address(STREAM, "se-same")
     assert address_of("http://localhost:8765/#top") == Address(STREAM)

@@ -264,6 +264,21 @@ async def test_a_generation_goes_on_over_a_new_connection():
     assert len(provider.requests) == 1
 
 
+async def test_a_client_that_comes_back_names_the_gateway_that_has_its_generation():
+    gate = asyncio.Event()
+    script = [Say("x"), Gate(gate), Say("y")]
+    async with running(scripted(*script), node="one.local") as gateway, proxied(gateway) as proxy:
+        async with connect(proxy.url) as client, client.generate(prompt="hi") as run:
+            await eventually(lambda: run.text)
+            assert client.ready.node == "one.local"
+            assert "node" not in client._socket.request.path
+            proxy.cut()
+            gate.set()
+            await run.result()
+            assert run.text == "xy"
+            assert client._socket.request.path.endswith("?node=one.local")
+
+
 async def test_a_gateway_that_was_started_anew_knows_no_tickets():
     provider = scripted(Say("x"), Pause(3600))
     async with running(provider) as first:

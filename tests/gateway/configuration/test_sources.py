@@ -62,6 +62,7 @@ def test_bytes_may_have_a_unit(text, size):
         ("write_timeout_s", "nan", "`--write-timeout` must be a number, not 'nan'"),
         ("write_timeout_s", "soon", "`--write-timeout` must be a number, not 'soon'"),
         ("host", "", "`--host` must be a string, not ''"),
+        ("node", "a/b", "`--node` must match [A-Za-z0-9._-]{1,64}"),
         (
             "memory_bytes",
             "8MB",

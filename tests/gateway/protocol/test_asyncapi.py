@@ -52,6 +52,7 @@ async def test_every_frame_is_in_it_with_its_number():
     }
     assert made["asyncapi"] == "3.1.0"
     assert made["channels"]["stream"]["address"] == "/stream"
+    assert set(made["channels"]["stream"]["bindings"]["ws"]["query"]["properties"]) == {"node"}
 
 
 def test_null_is_what_nobody_sends():
