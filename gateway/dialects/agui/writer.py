@@ -13,7 +13,7 @@ from typing import Any
 from gateway.dialects import json_text
 from gateway.dialects.agui.messages import CLIENT_TOOL
 from gateway.dialects.base import Message
-from gateway.protocol.frames import Chunk, Done, ToolCall
+from gateway.protocol.frames import Chunk, Done, ToolCall, Usage
 
 __all__ = ["RunIds", "Writer", "bare"]
 
@@ -104,15 +104,8 @@ class Writer:
             about = {"threadId": self._ids.thread, "runId": self._ids.run}
             yield from self._event("RUN_ERROR", message="aborted", code="aborted", **about)
             return
-        usage = event.usage
         told: dict[str, Any] = {
-            "usage": [
-                {
-                    "inputTokens": usage.prompt_tokens,
-                    "outputTokens": usage.completion_tokens,
-                    "totalTokens": usage.total_tokens,
-                }
-            ],
+            "usage": [_usage(self._model, event.usage)],
             "metadata": {"tanstack": {"finishReason": event.finish_reason, "model": self._model}},
         }
         interrupts = [_interrupt(own, call) for own, call in self._calls.items() if call.complete]
@@ -149,6 +142,17 @@ def bare(fields: dict[str, Any]) -> Message:
 
 def _message(fields: dict[str, Any]) -> Message:
     return Message(json_text.encode(fields), text=True)
+
+
+def _usage(model: str, usage: Usage) -> dict[str, Any]:
+    return {
+        "model": model,
+        "inputTokens": usage.prompt_tokens,
+        "cachedInputTokens": usage.cached_tokens,
+        "outputTokens": usage.completion_tokens,
+        "reasoningTokens": usage.reasoning_tokens,
+        "totalTokens": usage.total_tokens,
+    }
 
 
 def _interrupt(own: str, call: _Call) -> dict[str, Any]:

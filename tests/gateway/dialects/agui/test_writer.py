@@ -10,8 +10,8 @@ def frames(messages):
     return [json.loads(message.data) for message in messages]
 
 
-def done(reason):
-    return Done(id="g", seq=9, finish_reason=reason, usage=Usage(), timing=Timing())
+def done(reason, usage=None):
+    return Done(id="g", seq=9, finish_reason=reason, usage=usage or Usage(), timing=Timing())
 
 
 def call(**fields):
@@ -48,6 +48,25 @@ def test_a_broken_call_has_an_error_as_its_result_and_no_interrupt():
     said = json.loads(events[-1]["chunk"]["content"])
     assert said == {"error": "the call is malformed", "text": "<f>"}
     assert "outcome" not in frames(writer.end(done("stop")))[-1]["chunk"]
+
+
+def test_the_usage_has_all_counts():
+    writer = Writer(IDS)
+    list(writer.start("m"))
+    used = Usage(
+        prompt_tokens=7, completion_tokens=5, total_tokens=12, cached_tokens=4, reasoning_tokens=3
+    )
+    (end,) = frames(writer.end(done("stop", used)))
+    assert end["chunk"]["usage"] == [
+        {
+            "model": "m",
+            "inputTokens": 7,
+            "cachedInputTokens": 4,
+            "outputTokens": 5,
+            "reasoningTokens": 3,
+            "totalTokens": 12,
+        }
+    ]
 
 
 def test_what_was_cancelled_ends_as_aborted():
