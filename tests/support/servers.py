@@ -1,6 +1,7 @@
 """Gateways for tests: in this process over real sockets, or as the command in its own process."""
 
 import asyncio
+import gc
 import hashlib
 import os
 import random
@@ -141,11 +142,14 @@ class Turns:
 
 @asynccontextmanager
 async def watched_turns():
+    """Measure turns, without those in which the garbage of other tests would be looked for."""
     turns = Turns()
     task = asyncio.create_task(turns.watch())
+    gc.disable()
     try:
         yield turns
     finally:
+        gc.enable()
         task.cancel()
 
 

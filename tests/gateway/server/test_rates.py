@@ -21,7 +21,7 @@ from gateway.protocol.frames import (
 from gateway.server.handshake import MAX_DELAYED, REFUSED_AFTER_S
 from gateway.server.rates import Counts, Rate, Rates
 from gateway.server.tokens import Token, Tokens
-from provider.scripted import Pause, Prefill, Say, ScriptedProvider
+from provider.scripted import Gate, Pause, Prefill, Say, ScriptedProvider
 from tests.support.servers import (
     TIMEOUT,
     Wire,
@@ -324,10 +324,12 @@ async def test_a_client_that_lets_the_time_run_out_is_told_that_it_was_slow():
 
 
 async def test_an_idle_connection_is_closed_if_that_is_set():
-    provider = scripted(Say("x"), Pause(1.2))
-    async with running(provider, idle_timeout_s=0.6) as gateway:
-        async with wired(gateway) as wire, wired(gateway) as busy:
+    gate = asyncio.Event()
+    async with running(scripted(Say("x"), Gate(gate)), idle_timeout_s=0.6) as gateway:
+        async with wired(gateway) as busy:
             await busy.send(Generate(id="a", prompt="x"))
-            assert await close_code(wire.socket) == CloseCode.NORMAL
+            async with wired(gateway) as wire:
+                assert await close_code(wire.socket) == CloseCode.NORMAL
+            gate.set()
             assert (await busy.until("done"))[-1]["finish_reason"] == "stop"
             assert await close_code(busy.socket) == CloseCode.NORMAL
