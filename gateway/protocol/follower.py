@@ -12,12 +12,10 @@ from msgspec.structs import replace
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.events import Event, Failed, Refusal
 from gateway.protocol.frames import Done, Resume, Timing, Usage
-from gateway.protocol.generation import Generation
+from gateway.protocol.generation import AT_ONCE, Generation
 from gateway.protocol.outbox import Numbered
 
-__all__ = ["AT_ONCE", "Follower"]
-
-AT_ONCE = 64  # frames; the next ones wait until these are written
+__all__ = ["Follower"]
 
 BEHIND = "read too slowly: the frames after {} are no longer kept"
 

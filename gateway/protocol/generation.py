@@ -54,8 +54,9 @@ from provider.interface import (
     ToolCallDelta,
 )
 
-__all__ = ["TERMINAL", "TRANSITIONS", "Generation", "NotResumable", "State"]
+__all__ = ["AT_ONCE", "TERMINAL", "TRANSITIONS", "Generation", "NotResumable", "State"]
 
+AT_ONCE = 64  # events that are sent again at once; others have turns before the next ones
 MAX_ANSWERS = 1024  # bound on `n` here, for memory; the provider has its own, smaller limit
 USAGE_FIELDS = frozenset(Usage.__struct_fields__)
 
@@ -137,6 +138,7 @@ class Generation:
         self._max_bytes = max_bytes
         # The sent events before `_next_seq`, in order and without a gap, each with its size.
         self._kept: deque[tuple[Numbered, int]] = deque()
+        self.more_again = False  # whether others are to be sent again in turns to come
         self.kept_bytes = 0  # size of the events that can be sent again
         self.followed = False  # whether there are other readers of what is kept
         self._answers = [Answer() for _ in range(self.answers)]
@@ -304,7 +306,11 @@ class Generation:
     def pop_events(self) -> list[Event]:
         """Remove and return the events that may be sent now, numbered, in order."""
         # Runs for almost every token: no property is called where an attribute will do.
-        frames: list[Event] = self._again() if self._sent_seq < self._next_seq - 1 else []
+        frames: list[Event] = []
+        if self._sent_seq < self._next_seq - 1:
+            frames += self._again()
+            if self.more_again:
+                return frames
         waiting = self._waiting
         while waiting:
             first = waiting[0]
@@ -321,13 +327,15 @@ class Generation:
             self._drop_kept(lambda first: self.kept_bytes > self._keep_bytes // 2)
         return frames
 
-    def _again(self) -> list[Event]:
-        frames: list[Event] = []
-        for frame, _ in list(self._kept)[self._sent_seq + 1 - self._next_seq :]:
-            if self.window_closed:
-                break
+    def _again(self) -> list[Numbered]:
+        """Return events that are sent again, AT_ONCE at most."""
+        frames: list[Numbered] = []
+        while self._behind and not self.window_closed and len(frames) < AT_ONCE:
+            frame = self.kept(self._sent_seq + 1)
+            assert frame is not None, "what is yet to be sent again is kept"
             frames.append(frame)
             self._sent_seq += 1
+        self.more_again = self._behind and not self.window_closed
         return frames
 
     def _leave(self, item: Waiting) -> Event:

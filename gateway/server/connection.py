@@ -26,9 +26,9 @@ from websockets.exceptions import ConnectionClosed
 from gateway.dialects.base import Dialect, Message
 from gateway.protocol.codes import BadFrame, CloseCode, ErrorCode, NotAFrame
 from gateway.protocol.events import Refusal, Request
-from gateway.protocol.follower import AT_ONCE, Follower
+from gateway.protocol.follower import Follower
 from gateway.protocol.frames import Hello, Ready, Resume
-from gateway.protocol.generation import Generation
+from gateway.protocol.generation import AT_ONCE, Generation
 from gateway.protocol.session import Begin, Command, Session, Stop, TakeOver
 from gateway.server.closing import all_end, close, ended_within
 from gateway.server.generation_task import GenerationTask

@@ -4,9 +4,9 @@ import pytest
 
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.events import Refusal
-from gateway.protocol.follower import AT_ONCE, Follower
+from gateway.protocol.follower import Follower
 from gateway.protocol.frames import Chunk, Done, Generate, Resume
-from gateway.protocol.generation import Generation, NotResumable
+from gateway.protocol.generation import AT_ONCE, Generation, NotResumable
 from provider.interface import GenerateResponse
 
 KEEP = 1 << 20

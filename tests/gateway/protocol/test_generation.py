@@ -16,7 +16,14 @@ from gateway.protocol.frames import (
     Started,
     ToolCall,
 )
-from gateway.protocol.generation import TERMINAL, TRANSITIONS, Generation, NotResumable, State
+from gateway.protocol.generation import (
+    AT_ONCE,
+    TERMINAL,
+    TRANSITIONS,
+    Generation,
+    NotResumable,
+    State,
+)
 from provider.interface import (
     AnswerTokens,
     ChoiceResponse,
@@ -145,6 +152,21 @@ def test_what_has_left_leaves_again_in_order():
     with pytest.raises(NotResumable, match="no frame 9") as caught:
         one.replay(9)
     assert caught.value.fields == ("after",)
+
+
+def test_many_leave_again_in_several_turns_before_what_is_new():
+    one = Generation(Generate(id="a", prompt="hi"), 0.0, ticket="t", keep_bytes=1 << 20)
+    for _ in range(2 * AT_ONCE + 9):
+        say(one, "x")
+        one.pop_events()
+    one.replay(-1)
+    say(one, "new")
+    turns = [one.pop_events()]
+    while one.more_again:
+        turns.append(one.pop_events())
+    assert [len(turn) for turn in turns] == [AT_ONCE, AT_ONCE, 9 + len(["started", "new"])]
+    assert [frame.seq for turn in turns for frame in turn] == list(range(2 * AT_ONCE + 11))
+    assert turns[-1][-1].text == "new"
 
 
 def test_the_model_is_the_providers_word_or_the_default():

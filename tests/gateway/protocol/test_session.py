@@ -16,7 +16,7 @@ from gateway.protocol.frames import (
     Resume,
     Started,
 )
-from gateway.protocol.generation import TERMINAL, TRANSITIONS, State
+from gateway.protocol.generation import AT_ONCE, TERMINAL, TRANSITIONS, State
 from gateway.protocol.session import Begin, Session, Stop, TakeOver
 from provider.interface import (
     GenerateResponse,
@@ -313,6 +313,26 @@ def test_what_has_left_leaves_again_on_another_connection(after):
     made.session.lose(generation, Refusal(ErrorCode.NOT_RESUMABLE, "taken over"))
     assert [frame.code for frame in made.pop_events()] == [ErrorCode.NOT_RESUMABLE]
     assert list(made.session.generations) == []
+
+
+def test_others_have_turns_between_what_leaves_again():
+    made = session(new_ticket=lambda: "t", keep_bytes=1 << 20)
+    made.receive(Generate(id="a", prompt="hi", resumable=True), 10.0)
+    for _ in range(AT_ONCE + 9):
+        made.respond("a", text("x"), 11.0)
+        made.pop_events()
+    other = session()
+    [generation] = made.session.generations
+    assert other.session.adopt(generation, -1) is None
+    other.receive(Generate(id="b", prompt="hi"), 12.0)
+    other.respond("b", text("b"), 12.0)
+    turns = [other.session.pop_events() for _ in range(3)]
+    assert [(one.id, len(events)) for events, one in turns] == [
+        ("a", AT_ONCE),
+        ("b", len(["started", "b"])),
+        ("a", 9 + len(["started"])),
+    ]
+    assert not other.session.waiting
 
 
 def test_what_is_not_kept_or_was_never_sent_cannot_be_resumed():

@@ -5,8 +5,8 @@ import hashlib
 
 import pytest
 
-from gateway.protocol.follower import AT_ONCE
 from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Ack, Cancel, Generate, Resume
+from gateway.protocol.generation import AT_ONCE
 from gateway.server.connection import MAX_AT_ONCE, MAX_FOLLOWERS, STEP
 from gateway.server.resumable import ENDED_BYTES, MIN_HELD
 from gateway.server.tokens import Token, Tokens
