@@ -84,6 +84,7 @@ class Dialect(Protocol):
     # Makes one message of several, in a language whose messages may be joined; None in others.
     join: Callable[[Sequence[Message]], Message] | None = None
 
+    binary: bool = False  # whether log-probabilities of a whole answer are sent as msgpack
     # Whether an event of a running generation may make `next_requests` return some.
     asks: bool = False
 

@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.dialects.values import too_deep
 from gateway.protocol.codes import NotAFrame
+from gateway.protocol.outbox import PackedLogprobs
 
 __all__ = ["MALFORMED", "decode", "encode", "value_in", "without_surrogates"]
 
@@ -21,7 +22,14 @@ MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)  # raised by de
 
 MAX_DEPTH = 64  # of JSON inside a message
 
-ENCODER = msgspec.json.Encoder()
+
+def _in_json(value: Any) -> Any:
+    if isinstance(value, PackedLogprobs):
+        return value.raw(binary=False)
+    raise NotImplementedError
+
+
+ENCODER = msgspec.json.Encoder(enc_hook=_in_json)
 
 
 def encode(value: Any) -> bytes:
@@ -29,7 +37,7 @@ def encode(value: Any) -> bytes:
     try:
         return ENCODER.encode(value)
     except UnicodeEncodeError:
-        plain = msgspec.to_builtins(value, builtin_types=(msgspec.Raw,))
+        plain = msgspec.to_builtins(value, builtin_types=(msgspec.Raw,), enc_hook=_in_json)
         return ENCODER.encode(without_surrogates(plain))
 
 

@@ -39,6 +39,7 @@ from gateway.protocol.frames import (
     ServerFrame,
     name_of,
 )
+from gateway.protocol.outbox import PackedLogprobs
 
 __all__ = [
     "BEARER_PROTOCOL",
@@ -55,7 +56,14 @@ __all__ = [
 STREAM_PATH = "/v1/stream"
 BEARER_PROTOCOL = "mlx-gateway.bearer."  # followed by the token in base64url; used by browsers
 
-TO_MSGPACK = msgspec.msgpack.Encoder()
+
+def _in_msgpack(value: Any) -> Any:
+    if isinstance(value, PackedLogprobs):
+        return value.raw(binary=True)
+    raise NotImplementedError
+
+
+TO_MSGPACK = msgspec.msgpack.Encoder(enc_hook=_in_msgpack)
 # The id of a client's frame, found before decoding, where clients put it: after other short fields.
 EARLY = 4096  # characters that are searched
 STRING = r'"(?:[^"\\]|\\.)*+"'
@@ -166,7 +174,8 @@ class MsgpackCodec(_Codec):
         try:
             return TO_MSGPACK.encode([NUMBERS[kind], *values])
         except UnicodeEncodeError:
-            plain = msgspec.to_builtins(values, builtin_types=(bytes,))
+            kept = (bytes, msgspec.Raw)
+            plain = msgspec.to_builtins(values, builtin_types=kept, enc_hook=_in_msgpack)
             return msgspec.msgpack.encode(json_text.without_surrogates([NUMBERS[kind], *plain]))
 
     def decode(self, data: bytes | str) -> ClientFrame:
@@ -254,6 +263,7 @@ class NativeDialect(Dialect):
         self._codec = codec
         self._encode: Callable[[ServerFrame], bytes] = codec.encode  # bound once, for each token
         self._text = codec.text
+        self.binary = not codec.text
         if isinstance(codec, JoinedCodec):
             self.join = codec.join
 

@@ -37,6 +37,7 @@ from gateway.protocol.outbox import (
     FRAME_BYTES,
     Channel,
     Numbered,
+    PackedLogprobs,
     Waiting,
     WaitingCall,
     WaitingFrame,
@@ -94,7 +95,7 @@ class Generation:
 
     Responses after its end are ignored. A generation with a `ticket` can be resumed, and keeps up
     to `keep_bytes` of sent and waiting events. Without streaming, it ends with the reason `length`
-    when its answers exceed `max_bytes`.
+    when its answers exceed `max_bytes`, and keeps their log-probabilities as msgpack if `binary`.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Generation:
         ticket: str | None = None,
         keep_bytes: int = 0,
         max_bytes: int | None = None,
+        binary: bool = False,
     ):
         self.id = frame.id
         self.answers = max(1, min(frame.n or 1, MAX_ANSWERS))  # how many, ended ones included
@@ -141,7 +143,9 @@ class Generation:
         self.more_again = False  # whether others are to be sent again in turns to come
         self.kept_bytes = 0  # size of the events that can be sent again
         self.followed = False  # whether there are other readers of what is kept
-        self._answers = [Answer() for _ in range(self.answers)]
+        self._answers = [
+            Answer(logprobs=PackedLogprobs(binary=binary)) for _ in range(self.answers)
+        ]
 
     # State.
 
@@ -347,9 +351,8 @@ class Generation:
         frame = item.frame(self.id, self._next_seq)
         self._next_seq += 1
         if self.ticket is not None:
-            size = item.sent_size if isinstance(item, WaitingFrame) else item.size
-            self._kept.append((frame, FRAME_BYTES + size))  # type: ignore[arg-type]
-            self.kept_bytes += FRAME_BYTES + size
+            self._kept.append((frame, FRAME_BYTES + item.size))  # type: ignore[arg-type]
+            self.kept_bytes += FRAME_BYTES + item.size
         return frame
 
     def _drop_kept(self, may_go: Callable[[Numbered], bool]) -> None:

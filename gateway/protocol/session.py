@@ -65,7 +65,8 @@ class Session:
     """The generations of one connection, and the events that wait to be sent.
 
     `started` names `default_model` if the provider does not say which model runs. `new_ticket`
-    makes the tickets of resumable generations; `keep_bytes` and `max_bytes` are as in Generation.
+    makes the tickets of resumable generations; `keep_bytes`, `max_bytes` and `binary` are as in
+    Generation.
     `admit(request, live)` may refuse to begin or take over a generation; `live` is the number of
     answers that the generations on this connection have together.
     """
@@ -77,12 +78,14 @@ class Session:
         new_ticket: Callable[[], str] | None = None,
         keep_bytes: int = 0,
         max_bytes: int | None = None,
+        binary: bool = False,
         admit: Admit = lambda request, live: None,
     ):
         self._default_model = default_model
         self._new_ticket = new_ticket
         self._keep_bytes = keep_bytes
         self._max_bytes = max_bytes
+        self._binary = binary
         self._admit = admit
         self._generations: dict[str, Generation | Follower] = {}
         self._line: deque[Event | Generation | Follower] = deque()
@@ -192,6 +195,7 @@ class Session:
             ticket=ticket,
             keep_bytes=self._keep_bytes,
             max_bytes=self._max_bytes,
+            binary=self._binary,
         )
         self._generations[frame.id] = generation
         return [Begin(generation, frame)]

@@ -88,6 +88,7 @@ class Connection:
             new_ticket=self._new_ticket,
             keep_bytes=self._settings.resume_bytes,
             max_bytes=self._settings.max_frame_bytes,
+            binary=dialect.binary,
             admit=lambda request, live: generations.refusal(
                 request, live, self.token, address, socket.taken
             ),

@@ -48,6 +48,7 @@ from gateway.protocol.frames import (
     Usage,
     name_of,
 )
+from gateway.protocol.outbox import PackedLogprobs
 from gateway.protocol.session import Session
 
 PROTOCOL = (Path(gateway.__file__).parent / "PROTOCOL.md").read_text(encoding="utf-8")
@@ -88,6 +89,21 @@ def test_both_codecs_say_the_same_of_a_servers_frame(frame):
     from_json, from_msgpack = (codec.decode_fields(codec.encode(frame)) for codec in CODECS)
     present = {k: v for k, v in from_msgpack.items() if v is not None or k in from_json}
     assert present == from_json
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+@pytest.mark.parametrize("text", ["a", "a\ud800"])
+@pytest.mark.parametrize("binary", [True, False])
+def test_packed_log_probabilities_are_sent_as_they_came(codec, text, binary):
+    token = {"token": "é", "logprob": -0.5, "bytes": [195, 169], "top_logprobs": []}
+    packed = PackedLogprobs(binary=binary)
+    packed.add([token, token])
+    end = {"finish_reason": "stop", "usage": Usage(), "timing": Timing()}
+    choices = [{"text": text, "logprobs": packed}]
+    frame = Done(id="a", seq=3, text=text, logprobs=packed, choices=choices, **end)
+    sent = codec.decode_fields(codec.encode(frame))
+    assert sent["text"] == text.replace("\ud800", "?")
+    assert sent["logprobs"] == sent["choices"][0]["logprobs"] == [token, token]
 
 
 def test_every_frame_is_tested():

@@ -1,9 +1,17 @@
+import msgspec
 import pytest
 
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.events import Failed
 from gateway.protocol.frames import Chunk, Progress, ToolCall
-from gateway.protocol.outbox import MAX_PARTS, WaitingCall, WaitingFrame, WaitingText
+from gateway.protocol.outbox import (
+    MAX_PARTS,
+    PAIR_BYTES,
+    PackedLogprobs,
+    WaitingCall,
+    WaitingFrame,
+    WaitingText,
+)
 from provider.interface import ToolCallDelta
 
 LOGPROB = {"token": "a", "logprob": -1.0, "bytes": [97], "top_logprobs": []}
@@ -38,6 +46,20 @@ def test_log_probabilities_are_counted_and_kept_in_order():
     size = text.add("a", [LOGPROB]) + text.add("b", ()) + text.add("c", [LOGPROB, LOGPROB])
     assert size == text.size > 3
     assert text.frame("a", 0).logprobs == [LOGPROB] * 3
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_packed_log_probabilities_are_part_of_a_message_in_both_formats(binary):
+    packed = PackedLogprobs(binary=binary)
+    assert not packed
+    assert packed.add([LOGPROB, LOGPROB]) >= 2 * PAIR_BYTES
+    other = {**LOGPROB, "token": "é" * 500}
+    assert packed.add([other]) > 1000
+    assert packed.unpacked() == [LOGPROB, LOGPROB, other]
+    whole = [{"logprobs": packed.unpacked()}]
+    in_json = msgspec.json.encode([{"logprobs": packed.raw(binary=False)}])
+    in_msgpack = msgspec.msgpack.encode([{"logprobs": packed.raw(binary=True)}])
+    assert msgspec.json.decode(in_json) == msgspec.msgpack.decode(in_msgpack) == whole
 
 
 def test_parts_of_a_call_join_and_the_first_name_stays():
