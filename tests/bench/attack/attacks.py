@@ -745,6 +745,40 @@ def left_answers(target):
 
 
 @attack
+def followers(target):
+    """Second readers of a long answer, who read it from its beginning and leave, over and over."""
+    asked = {"prompt": "Tell me a story", "max_tokens": 4000, "resumable": True}
+    leave = framed(b'{"type":"cancel","id":"f"}')
+
+    async def one(told, ticket, deadline):
+        follow = {"type": "resume", "id": "f", "ticket": ticket, "after": -1, "follow": True}
+        frame = framed(msgspec.json.encode(follow))
+        while time.monotonic() < deadline:
+            with suppress(*GONE):
+                socket = await Socket.open(target)
+                while time.monotonic() < deadline:
+                    await socket.send(frame)
+                    end = await socket.until("started", "error", deadline=deadline)
+                    told[str(end.get("code") or end["type"])] += 1
+                    if end["type"] == "started":
+                        await again(0.05)
+                        await socket.send(leave)
+                        await socket.until("done", "error", deadline=deadline)
+                    else:
+                        await again()
+
+    async def run(told):
+        deadline = target.deadline()
+        first = await Socket.open(target)
+        await first.send(generate("l", **asked))
+        ticket = (await first.until("started", deadline=deadline))["ticket"]
+        reader = asyncio.create_task(first.ignore(deadline))
+        await asyncio.gather(*(one(told, ticket, deadline) for _ in range(24)), reader)
+
+    return run
+
+
+@attack
 def stalled_log_probabilities(target):
     """Thirty readers that ask for long answers with log-probabilities, and stop reading."""
     asked = {"prompt": "Tell me a story", "logprobs": True, "top_logprobs": 20, "max_tokens": 4000}

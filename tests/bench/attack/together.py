@@ -160,6 +160,18 @@ async def left_answers(bench):
     ]
 
 
+@case("counting", "24 second readers of one answer, who read it from its beginning over and over")
+async def followers(bench):
+    quiet, seen, answers = await bench.under(SCRIPTED, "followers")
+    begun, refused = answers.get("started", 0), answers.get("rate_limited", 0)
+    return [
+        *beside(quiet, seen, share=BESIDE_A_FLOOD, memory=64),
+        Check("followed", begun, begun > 0, "some"),
+        Check("rate_limited", refused, refused > 0, "some, as there are more than may follow"),
+        told(answers),
+    ]
+
+
 @case("counting", "pings with nonces of 8 MiB on 8 connections that never read")
 async def unread_nonces(bench):
     quiet, seen, answers = await bench.under(SCRIPTED, "unread_nonces")
