@@ -289,6 +289,15 @@ class Settings:
         "Limits",
         min=1024,
     )
+    client_loop_share: float = _setting(
+        0.1,
+        "part of the event loop's processor time that may go into what one client sends, by its "
+        "token or else by its address, while others are answered; beyond it the client is read "
+        "more slowly, since a busy loop slows their answers",
+        "Limits",
+        min=0.01,
+        max=1,
+    )
     request_bytes: int = _setting(
         256 << 20,
         "large messages in memory, of all clients: half of it for those that are on their way, "
@@ -392,4 +401,5 @@ class Settings:
             client_frame_rate=UNBOUNDED,
             rate_bytes=int(UNBOUNDED),
             client_rate_bytes=int(UNBOUNDED),
+            client_loop_share=1.0,
         )

@@ -109,6 +109,11 @@ class Session:
         return len(self._line)
 
     @property
+    def answers_alone(self) -> bool:
+        """Whether events wait, and all of them belong to no generation."""
+        return bool(self._line) and not self._in_line
+
+    @property
     def waiting_bytes(self) -> int:
         """The size of the waiting events that belong to no generation, see `_size`."""
         return self._line_bytes

@@ -103,6 +103,12 @@ class Guests:
         self._by_address.add(address)
         return address
 
+    def account(self, address: str | None) -> str | None:
+        """Return what a socket's processor time is counted as, None for one of many clients."""
+        if not address or is_trusted(address, self._trusted):
+            return None
+        return f"guest {address}"
+
     def leave(self, address: str) -> None:
         """Stop counting a socket, because it is let in or closed."""
         self._by_address.remove(address)

@@ -20,6 +20,7 @@ from gateway.server.closing import all_end
 from gateway.server.generation_task import GenerationTask, Subscriber
 from gateway.server.limits import RETRY_AFTER_S, Load, refusal
 from gateway.server.logs import fields
+from gateway.server.loop_share import LoopShare
 from gateway.server.metrics import KeptText, Metrics, exposition
 from gateway.server.rates import Counts
 from gateway.server.resumable import ResumeStore
@@ -55,6 +56,7 @@ class Generations:
         self._tasks: set[GenerationTask] = set()  # tasks whose generator is not closed yet
         self._answers = 0  # of all live generations
         self._by_client = Counts()  # answers of live generations
+        self.loop_share = LoopShare(settings.client_loop_share, self._serves_others)
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -62,6 +64,9 @@ class Generations:
     def live(self) -> int:
         """The number of live generations."""
         return len(self._tasks)
+
+    def _serves_others(self, client: str) -> bool:
+        return self._answers > self._by_client[client]
 
     def refusal(
         self,

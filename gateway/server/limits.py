@@ -36,6 +36,7 @@ ENFORCERS: dict[str, str] = {
     "frame_rate": "reading.MeteredConnection.__init__",
     "client_frame_rate": "reading.ClientRates.__init__",
     "client_rate_bytes": "reading.ClientRates.__init__",
+    "client_loop_share": "generations.Generations.__init__",
     "request_bytes": "generations.Generations.__init__",
     "page_rate": "handshake.Handshake.__init__",
     "rate_bytes": "reading.MeteredConnection.__init__",

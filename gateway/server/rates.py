@@ -53,10 +53,14 @@ class Rate:
 
 
 class Rates:
-    """A rate for each key; those that would allow a whole burst again are forgotten."""
+    """A rate for each key; those that would allow a whole burst again are forgotten.
 
-    def __init__(self, per_second: float, burst: float, now: float):
+    One that is overdrawn is not forgotten for `kept` seconds after it was used.
+    """
+
+    def __init__(self, per_second: float, burst: float, now: float, kept: float = 0.0):
         self._per_second, self._burst = per_second, burst
+        self._kept = max(kept, burst / per_second)
         self._recent: dict[Hashable, Rate] = {}
         self._older: dict[Hashable, Rate] = {}
         self._begin = now  # of the recent ones
@@ -79,7 +83,7 @@ class Rates:
         return rate.debt
 
     def _of(self, key: Hashable, now: float) -> Rate:
-        if now - self._begin > self._burst / self._per_second:
+        if now - self._begin > self._kept:
             self._older, self._recent, self._begin = self._recent, {}, now
         rate = self._recent.get(key) or self._older.pop(key, None)
         if rate is None:

@@ -14,6 +14,7 @@ connections together. While there is no room for a frame, its connection is not 
 Rule 5: compressed messages are inflated in slices, one of all connections in a turn. Meanwhile a
 connection is not read, and what it has sent behind the message waits.
 Rule 6: a client has a rate on all its connections together; beyond it they are read more slowly.
+Rule 7: what reading takes of the event loop's time counts for the client, see `LoopShare`.
 
 The library has no hooks for this. Of its inside this module uses `Protocol.reader`, `parser` and
 `max_message_size`, `Assembler.resume` and `paused`, and `Connection.process_event` and `send_data`.
@@ -25,6 +26,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable, Generator
+from time import thread_time
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
@@ -41,6 +43,7 @@ from gateway.protocol.codes import CloseCode
 from gateway.server.accepting import Guests
 from gateway.server.byte_budget import ByteBudget, Claim
 from gateway.server.inflating import Deflate, Inflation, Packed, Slices
+from gateway.server.loop_share import LoopShare, Rest, timed
 from gateway.server.rates import Rate, Rates
 
 __all__ = ["MAX_FIRST_BYTES", "ClientRates", "MeteredConnection", "Secure", "Turn"]
@@ -167,11 +170,14 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
 
     # The library's own attributes fill a dictionary, which more would make three times as large.
     __slots__ = (
+        "_account",
+        "_begin",
         "_budget",
         "_bytes",
         "_claim",
         "_client",
         "_closing",
+        "_cost",
         "_counted",
         "_cut_off",
         "_ended",
@@ -179,18 +185,22 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         "_frames",
         "_guests",
         "_handshaking",
+        "_inflates",
         "_inflation",
         "_later",
         "_let_in",
         "_lingering",
         "_max_bytes",
         "_message_timeout_s",
+        "_owes",
         "_part",
         "_pause",
         "_piece",
         "_rates",
         "_reader",
+        "_rest",
         "_secure",
+        "_share",
         "_slices",
         "_slow",
         "_taken",
@@ -208,6 +218,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         turn: Turn,
         budget: ByteBudget,
         rates: ClientRates,
+        share: LoopShare,
         slices: Slices,
         guests: Guests,
         secure: Secure | None = None,
@@ -217,7 +228,14 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self._turn = turn
         self._budget = budget
         self._rates = rates
+        self._share = share
+        self._account: str | None = None  # whose share of the event loop's time is used
+        self._begin = 0.0  # when the next piece was begun to be read, by the thread's time
+        self._cost = 0.0  # seconds of that time that it took until it was let in
+        self._rest: Rest | None = None  # while its client has used up its share
+        self._owes = False  # whether it may only be read a little
         self._slices = slices
+        self._inflates = False  # whether it is among those
         self._guests = guests
         self.guest: str | None = None  # the address as which it counts until it is let in
         self._secure = secure
@@ -254,7 +272,10 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         """Accept messages of all sizes that are allowed, and count them for this client."""
         self._let_in = True
         self._leave_guests()
-        self._client = client
+        now = self.loop.time()
+        self._share.give_back(self._account, self._cost, now)
+        self._account = self._client = client
+        self._share.spend(client, self._cost, now)
         self.protocol.max_message_size = self._max_bytes
 
     def forget_headers(self) -> None:
@@ -277,6 +298,27 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
             return 0.0
         return self._rates.charge(self._client, frames, self.loop.time())
 
+    def spend(self, seconds: float) -> None:
+        """Count processor time of the event loop; beyond its client's share it is read later."""
+        if not self._let_in:
+            self._cost += seconds
+        account = self._account
+        self._owes = self._share.spend(account, seconds, self.loop.time())
+        rests = self._rest or self._closing or self.transport.is_closing()
+        if self._owes and account is not None and not rests:
+            self._rest = self._share.rest(account, self._end_rest, self.loop)
+            self.transport.pause_reading()
+
+    def _end_rest(self, owes: bool) -> None:
+        self._rest, self._owes = None, owes
+        if self._inflation is not None and not self._inflates:
+            self._inflate_later()
+        self._go_on()
+
+    async def handshake(self, *given: Any, **options: Any) -> None:
+        """Shake hands, which counts for the client's address."""
+        await timed(super().handshake(*given, **options), self.spend)
+
     async def recv(self, decode: bool | None = None) -> Data:  # type: ignore[override]
         """Return the next message; the one before is no longer counted."""
         self._budget.add(self._client, -self._taken)
@@ -297,6 +339,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
 
         With TLS, asyncio reads several records into slices of it, which must not be copies.
         """
+        self._begin = thread_time()
         self._piece = bytearray(self._piece_size())
         return memoryview(self._piece)
 
@@ -308,7 +351,8 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
             return max(1, min(missing, LARGE_PIECE))  # so that it ends with the message
         if missing > SMALL_PIECE:
             return min(missing, LARGE_PIECE)
-        return MIN_PIECE if self._throttled else self._turn.piece(self._client)
+        slow = self._throttled or self._owes
+        return MIN_PIECE if slow else self._turn.piece(self._client)
 
     def buffer_updated(self, nbytes: int) -> None:
         """Parse a piece."""
@@ -319,6 +363,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self._make_room()
         if self.protocol.close_expected():
             self._linger(self.close_timeout or 0)
+        self.spend(thread_time() - self._begin)
 
     def _linger(self, seconds: float) -> None:
         """Abort the connection later; a client that goes on sending is not discarded for ever."""
@@ -357,6 +402,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         peer = transport.get_extra_info("peername")
         address = str(peer[0]) if isinstance(peer, tuple) and peer else ""
         self.guest = self._guests.enter(address, len(self.server.handler_tasks))
+        self._account = self._guests.account(self.guest)
         return self.guest is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -372,8 +418,10 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
             self._guests.refuse(transport)
             return
         self._handshaking = False
+        begin = thread_time()
         super().connection_made(transport)
         self.recv_messages.resume = self._go_on
+        self.spend(thread_time() - begin)
 
     def _begin_handshake(self, secure: Secure, transport: asyncio.Transport) -> None:
         if self._enter(transport):
@@ -396,7 +444,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
 
     def _go_on(self) -> None:
         waits = self._inflation or (self._claim is not None and self._claim.waits)
-        if not (self.recv_messages.paused or waits or self._pause is not None):
+        if not (self.recv_messages.paused or waits or self._pause or self._rest):
             self.transport.resume_reading()
 
     def _throttle(self, seconds: float) -> None:
@@ -439,6 +487,9 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
+        if self._rest is not None:
+            self._share.withdraw(self._rest)
+            self._rest = None
 
     def _forget_frame(self) -> None:
         if self._claim is not None:
@@ -471,7 +522,8 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         """Cut off a client that takes long for a message, for which others wait."""
         self._slow = None
         claim = self._claim
-        if self._budget.contended and (self._counted or (claim is not None and not claim.waits)):
+        has_room = bool(self._counted) or (claim is not None and not claim.waits)
+        if self._budget.contended and has_room and self._rest is None:
             self._cut_off = True
             self._end("a large message came too slowly while others waited")
             self._linger(LAST_S)
@@ -515,7 +567,11 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self._inflation = Inflation(deflate, frame, most - self._part)
         if not self._inflate_slice():
             self.transport.pause_reading()
-            self._slices.add(self._inflate_on)
+            self._inflate_later()
+
+    def _inflate_later(self) -> None:
+        self._inflates = True
+        self._slices.add(self._inflate_on)
 
     def _inflate_slice(self) -> bool:
         """Inflate a slice; return whether it was the last one."""
@@ -533,12 +589,18 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         return frame is not None
 
     def _inflate_on(self) -> bool:
+        """Inflate a slice; return whether no other one is to follow now."""
+        begin = thread_time()
         over = self._inflate_slice()
         if over:
+            self._inflates = False
             self._process_later()
             self._make_room()
             self._go_on()
-        return over
+        self.spend(thread_time() - begin)
+        if self._rest is not None and not over:
+            self._inflates = False
+        return over or not self._inflates
 
     def _process_later(self) -> None:
         while self._later and self._inflation is None:

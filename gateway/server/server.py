@@ -45,6 +45,7 @@ from gateway.server.generations import Generations, client_name
 from gateway.server.handshake import TOO_MANY_PAGES, Handshake, too_much_unread, unauthorized
 from gateway.server.inflating import DeflateFactory, Slices
 from gateway.server.logs import LIBRARY, fields, unexpected
+from gateway.server.loop_share import LoopShare, timed
 from gateway.server.origins import proxies
 from gateway.server.pages import (
     PROBES,
@@ -119,7 +120,8 @@ class Gateway:
         settings = self.settings
         guests = Guests(self._sockets.all, proxies(settings.trusted_proxies))
         secure = None if self._tls is None else self._tls.begin
-        options = options_of(settings, self._generations.arriving, guests, secure)
+        generations = self._generations
+        options = options_of(settings, generations.arriving, generations.loop_share, guests, secure)
         self._door = Door(self._sockets.all, guests, options["create_connection"])
         options |= {
             "process_request": self._process_request,
@@ -260,7 +262,7 @@ class Gateway:
             await self._turn_away(client, full, "too many connections")
             return
         try:
-            await self._serve(client, address, secret)
+            await timed(self._serve(client, address, secret), client.spend)
         except asyncio.CancelledError:
             client.transport.abort()  # a close frame would wait behind unread bytes
             raise
@@ -437,13 +439,18 @@ def _route_limits(settings: Settings) -> RouteLimits:
 
 
 def options_of(
-    settings: Settings, arriving: ByteBudget, guests: Guests, secure: Secure | None = None
+    settings: Settings,
+    arriving: ByteBudget,
+    loop_share: LoopShare,
+    guests: Guests,
+    secure: Secure | None = None,
 ) -> dict[str, Any]:
     """Return the arguments of websockets' `serve` that come from the settings."""
     shared: dict[str, Any] = {
         "turn": Turn(),
         "budget": arriving,
         "rates": ClientRates(settings),
+        "share": loop_share,
         "guests": guests,
         "secure": secure,
     }

@@ -59,4 +59,5 @@ def test_a_replica_has_no_limits_of_one_client_and_all_others():
         "client_frame_rate",
         "rate_bytes",
         "client_rate_bytes",
+        "client_loop_share",
     }
