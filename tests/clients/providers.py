@@ -15,7 +15,7 @@ from provider.errors import (
     ResourceExceededError,
 )
 from provider.scripted import Fail, Pause, Say, ScriptedProvider
-from tests.support.servers import eventually, get
+from tests.support.servers import eventually, metrics_of
 
 STORY = [{"role": "user", "content": "Tell me a story about a fox"}]
 NEVER = 65_536  # tokens, more than are made before a client that stops has done so
@@ -81,8 +81,20 @@ class Dropping(Scripted):
 async def cut_when_asked(proxy, gateway, program):
     """Run a program, and cut its connections when it says `drop`; return what it says."""
     async with meanwhile(program, gateway.provider.dropped.is_set) as task:
+        await eventually(lambda: task.done() or has_begun(gateway))
+        for _ in range(20):  # turns of the loop, in which the proxy passes on what was sent
+            await asyncio.sleep(0)
         proxy.cut()
         return await task
+
+
+def has_begun(gateway):
+    """Return whether a client has been sent the beginning of an answer that goes on."""
+    return any(
+        generation._sent_seq >= 0
+        for connection in gateway._connections
+        for generation in connection._session.generations
+    )
 
 
 @asynccontextmanager
@@ -110,7 +122,7 @@ def _text(content):
 
 async def metric(gateway, name):
     """Return a number of `/metrics`, by its name and labels; 0 if it is not there."""
-    _, text, _ = await get(gateway, "/metrics", Authorization="Bearer sesame")
+    _, text, _ = await metrics_of(gateway, Authorization="Bearer sesame")
     found = re.search(rf"^mlx_gateway_{re.escape(name)} (\S+)$", text.decode(), re.MULTILINE)
     return float(found[1]) if found else 0.0
 

@@ -18,7 +18,7 @@ import pytest_asyncio
 from provider.scripted import Call, Gate, Pause, Say, ScriptedProvider
 from tests.front_ends.pages import ChromiumPage, FirefoxPage
 from tests.support.firefox import find_firefox, firefox
-from tests.support.servers import get, running
+from tests.support.servers import metrics_of, running
 from tests.support.timeouts import STARTING, TIMEOUT
 
 HERE = Path(__file__).parent
@@ -83,7 +83,7 @@ class Served:
 
     async def metric(self, name):
         """Return a number of `/metrics`, by its name and labels; 0 if it is not there."""
-        _, text, _ = await get(self.gateway, "/metrics")
+        _, text, _ = await metrics_of(self.gateway)
         found = re.search(rf"^mlx_gateway_{re.escape(name)} (\S+)$", text.decode(), re.MULTILINE)
         return float(found[1]) if found else 0.0
 

@@ -22,6 +22,7 @@ from websockets.frames import Opcode
 from gateway.configuration.settings import Settings
 from gateway.dialects.native import codec_for
 from gateway.protocol.frames import JSON_PROTOCOL, Generate
+from gateway.server.metrics import BURST
 from gateway.server.server import Gateway
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import ScriptedProvider
@@ -64,6 +65,12 @@ async def get(gateway, path, **headers):
                 return error.code, error.read(), dict(error.headers)
 
     return await asyncio.to_thread(fetch)
+
+
+async def metrics_of(gateway, **headers):
+    """Return the answer of `/metrics` as of now; many requests would get an earlier one."""
+    gateway._generations._metrics_text._left = BURST
+    return await get(gateway, "/metrics", **headers)
 
 
 UPGRADE = """GET /v1/stream HTTP/1.1\r

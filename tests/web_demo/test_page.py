@@ -64,7 +64,7 @@ async def test_a_gateway_with_tokens_asks_for_one_and_remembers_it_for_the_tab(n
 
 
 async def test_a_message_streams_in_and_does_not_appear_whole(new_page):
-    async with scripted_gateway(tokens_per_second=60) as gateway:
+    async with scripted_gateway(tokens_per_second=15) as gateway:
         page = await new_page(gateway.url)
         assert await page.title() == "mlx-gateway"
         assert await page.locator("#model").text_content() == "scripted"

@@ -16,14 +16,14 @@ from provider import MLXProvider
 from provider.engine.statistics import Counters, EngineStatistics
 from provider.interface import COUNTER, GenerationError
 from provider.scripted import Fail, Gate, Pause, Say, ScriptedProvider
-from tests.support.servers import eventually, get, running, scripted, wired
+from tests.support.servers import eventually, get, metrics_of, running, scripted, wired
 
 DASHBOARD = Path(__file__).parents[3] / "gateway" / "grafana.json"
 
 
 async def scrape(gateway):
     """Return every sample by its name and labels."""
-    status, body, headers = await get(gateway, "/metrics")
+    status, body, headers = await metrics_of(gateway)
     assert status == 200
     assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
     return {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers import get
+from tests.support.servers import metrics_of
 from tests.support.timeouts import STARTING
 
 ROOT = Path(__file__).parents[3]
@@ -91,7 +91,7 @@ def run(program, *arguments, cwd=None):
 
 async def when_resumed(gateway, gate):
     """Open a gate once an answer is resumed."""
-    while b"\nmlx_gateway_resumed_total 1" not in (await get(gateway, "/metrics"))[1]:
+    while b"\nmlx_gateway_resumed_total 1" not in (await metrics_of(gateway))[1]:
         await asyncio.sleep(0.02)
     gate.set()
 

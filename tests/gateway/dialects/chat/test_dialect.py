@@ -22,7 +22,7 @@ from tests.gateway.dialects.chat.clients import (
     text_of,
     user,
 )
-from tests.support.servers import TOKENS, eventually, get, running, scripted, wired
+from tests.support.servers import TOKENS, eventually, get, metrics_of, running, scripted, wired
 
 STORY = "Tell me a story about a fox"
 WHOLE = ["start", "start-step", "text-start", "text-delta", "text-end", "finish-step"]
@@ -36,7 +36,7 @@ def provider():
 
 
 async def metric(gateway, name):
-    _, text, _ = await get(gateway, "/metrics")
+    _, text, _ = await metrics_of(gateway)
     lines = [line for line in text.decode().splitlines() if line.startswith(f"{name} ")]
     return float(lines[0].split()[-1])
 
