@@ -122,12 +122,16 @@ class Router:
         if best is None:
             return None
         total = prefixes[-1].size if prefixes else 1
-        cost, known = best.busy + WORTH_OF_PREFIX, 0.0
-        for replica, size in self._that_have(prefixes):
-            its_cost = replica.busy + WORTH_OF_PREFIX * (1 - size / total)
-            allowed = group in replica.models and replica.name not in avoid
-            if its_cost <= cost and allowed and replica.has_room(answers):
-                best, cost, known = replica, its_cost, size / total
+        least, cost, known = best.busy, best.busy + WORTH_OF_PREFIX, 0.0
+        for digest, size in reversed(prefixes):
+            rest = WORTH_OF_PREFIX * (1 - size / total)
+            if least + rest > cost:
+                break  # none that has read as little is better, however idle it is
+            for replica in reversed(self._holders.get(digest, ())):
+                its_cost = replica.busy + rest
+                allowed = group in replica.models and replica.name not in avoid
+                if its_cost <= cost and allowed and replica.has_room(answers):
+                    best, cost, known = replica, its_cost, size / total
         self._remember(prefixes, best)
         best.live += answers
         self._changed(best)
@@ -140,23 +144,14 @@ class Router:
             replica.live = max(0, replica.live - answers)
             self._changed(replica)
 
-    def _that_have(self, prefixes: Sequence[Prefix]) -> Iterator[tuple[_Replica, int]]:
-        """Yield each replica that has read a prefix, with the length of its longest one."""
-        seen: set[_Replica] = set()
-        for prefix in reversed(prefixes):
-            for replica in reversed(self._holders.get(prefix.digest, ())):
-                if replica not in seen:
-                    seen.add(replica)
-                    yield replica, prefix.size
-
     def _remember(self, prefixes: Sequence[Prefix], replica: _Replica) -> None:
         holders = self._holders
-        for prefix in prefixes:
-            before = holders.pop(prefix.digest, ())
+        for digest, _ in prefixes:
+            before = holders.get(digest, ())
             if not before or before[-1] is not replica:
                 others = [one for one in before if one is not replica and self._is_known(one)]
-                before = (*others[1 - HOLDERS :], replica)
-            holders[prefix.digest] = before
+                holders[digest] = (*others[1 - HOLDERS :], replica)
+            holders.move_to_end(digest)
         while len(holders) > self.kept_prefixes:
             holders.popitem(last=False)
 

@@ -3,7 +3,7 @@
 import random
 
 from provider.replicas.prefixes import Prefix
-from provider.replicas.routing import HOLDERS, Router
+from provider.replicas.routing import HOLDERS, WORTH_OF_PREFIX, Router
 
 
 def prefixes(*names):
@@ -112,6 +112,26 @@ def test_what_is_remembered_is_bounded():
     assert len(made._holders) == 10
     assert len(made._holders[b"common"]) == HOLDERS
     assert all(len(heap) < 100 for heap in made._heaps.values())
+
+
+def test_no_other_replica_would_have_been_better():
+    chance, places = random.Random(3), 6
+    made, live = router(count=HOLDERS, places=places), []
+    has_read = {f"r{n}": set() for n in range(HOLDERS)}
+    for _ in range(500):
+        own = prefixes(*[str(chance.randrange(4)) for _ in range(chance.randrange(1, 9))])
+
+        def cost(name, own=own):
+            longest = max((one.size for one in own if one.digest in has_read[name]), default=0)
+            return made.live(name) / places + WORTH_OF_PREFIX * (1 - longest / own[-1].size)
+
+        costs = {name: cost(name) for name in has_read}
+        found = made.place(own).name
+        assert costs[found] == min(costs.values())
+        has_read[found] |= {one.digest for one in own}
+        live.append(found)
+        while live and chance.random() < len(live) / 20:
+            made.leave(live.pop(chance.randrange(len(live))))
 
 
 def test_counts_are_right_whatever_happens():
