@@ -1,7 +1,7 @@
 """A fleet of replicas, simulated by discrete events, with the policy that places generations.
 
     python -m tests.bench.fleet                          1, 10, 100 replicas, 20,000 conversations
-    python -m tests.bench.fleet --replicas 1000 --conversations 1000000 --fronts 40
+    python -m tests.bench.fleet --replicas 1000 --conversations 1000000 --fronts 250 --own
 
 The policy is the real one (`provider/replicas/routing.py`), beside three others that show what it
 is worth. Arrivals come in bursts, replicas fail, and caches are as small as told. A replica has one
@@ -35,12 +35,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from provider.replicas.prefixes import Prefix
 from provider.replicas.routing import Router
 
 POLICIES = ("ours", "least busy", "sticky", "random")
 BYTES = 4  # of text, for each token
+MOMENTS = 10  # in a second, whose events are put in order together
 Happens = Callable[[float, object], None]  # what an event does, given the time and what it is of
+Event = tuple[float, int, Happens, object, int]
 LIMITS = ("thread", "connections", "generations", "tickets", "controller")
 HEADINGS = (
     "replicas", "fronts", "policy", "turns", "cached", "of best", "TTFT p50", "p99", "answer p99",
@@ -105,13 +109,16 @@ class Turn:
     arrived: float
     prompt: int  # tokens to be read, the conversation before it included
     left: int  # tokens to be made
+    digests: list[bytes]  # of the conversation's prefixes so far
+    front: Front  # where the conversation's client is connected
+    engine: Engine | None = None  # where the conversation's newest turn was placed
     life: int = 0  # changes when its replica fails, so that its events are void
     first: float | None = None
     counted: bool = False  # by the front's router
     rate: float = 0.0  # tokens a second that it asks of its front, while it runs
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Engine:
     """A replica: who waits, how many rows there are, until when it reads, what is cached."""
 
@@ -120,18 +127,18 @@ class Engine:
     running: dict[Turn, float] = field(default_factory=dict)  # and when it began to decode
     reads_until: float = 0.0
     up: bool = True
-    cache: OrderedDict[tuple[str, int], int] = field(default_factory=OrderedDict)
+    # Conversations by number, and system prompts by a negative one.
+    cache: OrderedDict[int, int] = field(default_factory=OrderedDict)
     cached: int = 0
     busy_s: float = 0.0  # seconds of rows
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Front:
     """One gateway in front, with the policy's memory, and what it has of each limit."""
 
     names: list[str]  # of its replicas
     router: Router = field(default_factory=Router)
-    homes: dict[int, str] = field(default_factory=dict)  # of the policy `sticky`
     open: int = 0  # conversations, each with a connection
     live: int = 0  # turns, waiting ones included
     rate: float = 0.0  # tokens a second that its running turns ask for
@@ -165,7 +172,8 @@ class Result:
 
     def use(self, limit: str, share: float) -> None:
         """Note how much of a limit is used."""
-        self.used[limit] = max(self.used[limit], share)
+        if share > self.used[limit]:
+            self.used[limit] = share
 
     @property
     def cached_share(self) -> float:
@@ -179,7 +187,43 @@ class Result:
 
 
 def _percentile(values: array[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+    return float(np.sort(values)[min(len(values) - 1, int(share * len(values)))])
+
+
+class Agenda:
+    """Events in the order of their times, and of their number where those are equal.
+
+    Only the events of one moment are in a heap; those to come, hundreds of thousands, are in lists.
+    """
+
+    def __init__(self) -> None:
+        self._order = itertools.count()
+        self._moment = 0  # up to which all events are in `_now`
+        self._now: list[Event] = []
+        self._moments: list[int] = []  # of the events to come, as a heap
+        self._to_come: dict[int, list[Event]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._now or self._moments)
+
+    def add(self, time: float, happens: Happens, what: object) -> None:
+        event = (time, next(self._order), happens, what, what.life if type(what) is Turn else 0)
+        moment = int(time * MOMENTS)
+        if moment <= self._moment:
+            heapq.heappush(self._now, event)
+        elif (others := self._to_come.get(moment)) is not None:
+            others.append(event)
+        else:
+            self._to_come[moment] = [event]
+            heapq.heappush(self._moments, moment)
+
+    def pop(self) -> Event:
+        """Remove and return the next event."""
+        if not self._now:
+            self._moment = heapq.heappop(self._moments)
+            self._now = self._to_come.pop(self._moment)
+            heapq.heapify(self._now)
+        return heapq.heappop(self._now)
 
 
 class Simulation:
@@ -194,9 +238,8 @@ class Simulation:
         self.fronts = [Front(names[number % apart :: apart]) for number in range(world.fronts)]
         for engine in self.engines.values():
             self._put(engine)
-        self.front_of: dict[int, Front] = {}  # by conversation, while it is open
-        self.events: list[tuple[float, int, Happens, object, int]] = []
-        self.order = itertools.count()
+        self.events = Agenda()
+        self._at = self.events.add
         self.left = world.conversations
         self.open = 0  # conversations
         a_turn = world.answer / world.tokens_per_s
@@ -209,8 +252,8 @@ class Simulation:
             self._at(self._next_failure(), self._fail, None)
         now = 0.0
         while self.events and (self.left or self.open):
-            now, _, happens, what, life = heapq.heappop(self.events)
-            if isinstance(what, Turn) and what.life != life:
+            now, _, happens, what, life = self.events.pop()
+            if type(what) is Turn and what.life != life:
                 continue
             happens(now, what)
         return self._summed(now)
@@ -222,10 +265,6 @@ class Simulation:
         result.busiest = max(rows) * len(rows) / max(1e-9, sum(rows))
         return result
 
-    def _at(self, time: float, happens: Happens, what: object) -> None:
-        life = what.life if isinstance(what, Turn) else 0
-        heapq.heappush(self.events, (time, next(self.order), happens, what, life))
-
     # Events.
 
     def _arrive(self, now: float, _: object) -> None:
@@ -233,32 +272,32 @@ class Simulation:
         world = self.world
         number = world.conversations - self.left
         self.left -= 1
-        turn = Turn(number, 0, now, world.system + world.question, self._length())
-        if self._connects(number):
-            self._turn(now, turn)
+        seen, length = [b"s%d" % (number % world.systems), b"%d.0" % number], self._length()
+        if (front := self._connects(number)) is not None:
+            prompt = world.system + world.question
+            self._turn(now, Turn(number, 0, now, prompt, length, seen, front))
         if self.left:
             in_burst = now % world.burst_every_s < world.burst_s
             mean = 1 + (world.burst - 1) * world.burst_s / world.burst_every_s
             rate = self.rate / mean * (world.burst if in_burst else 1)
             self._at(now + self.chance.expovariate(rate), self._arrive, None)
 
-    def _connects(self, conversation: int) -> bool:
-        """Connect a conversation's client to the next front that has room; False if none has."""
+    def _connects(self, conversation: int) -> Front | None:
+        """Connect a conversation's client to the next front that has room; None if none has."""
         for number in range(len(self.fronts)):
             front = self.fronts[(conversation + number) % len(self.fronts)]
             if front.open < self.world.connections:
-                self.front_of[conversation] = front
                 self.open += 1
                 front.open += 1
                 self.result.use("connections", front.open / self.world.connections)
-                return True
+                return front
         self.result.refused += 1
-        return False
+        return None
 
     def _turn(self, now: float, turn: object) -> None:
         """Place a turn, and let it begin or wait there."""
         assert isinstance(turn, Turn)
-        front = self.front_of[turn.conversation]
+        front = turn.front
         full = front.live >= self.world.generations
         engine = None if full else self._placed(turn)
         self.result.refused += full
@@ -274,7 +313,7 @@ class Simulation:
             engine.waiting.append(turn)
 
     def _begin(self, now: float, engine: Engine, turn: Turn) -> None:
-        world, result, front = self.world, self.result, self.front_of[turn.conversation]
+        world, result, front = self.world, self.result, turn.front
         known = self._take_cached(engine, turn)
         result.prompt_tokens += turn.prompt
         result.cached_tokens += known
@@ -293,11 +332,12 @@ class Simulation:
     def _end(self, now: float, what: object) -> None:
         """End a turn; the conversation goes on later, or ends."""
         assert isinstance(what, Turn)
-        world, turn, engine = self.world, what, self._engine_of(what)
+        world, turn, engine = self.world, what, what.engine
+        assert engine is not None
         engine.busy_s += now - engine.running.pop(turn)
         self._leave(turn, engine)
         self._keep_answer(now, turn)
-        self._keep(engine, ("conversation", turn.conversation), turn.prompt + turn.left)
+        self._keep(engine, turn.conversation, turn.prompt + turn.left)
         self.result.turns += 1
         self.result.answer_tokens += turn.left
         assert turn.first is not None
@@ -308,14 +348,15 @@ class Simulation:
         if self.chance.random() < 1 - 1 / world.turns:
             later = now + self.chance.expovariate(1 / world.think_s)
             longer = turn.prompt + turn.left + world.question
-            more = Turn(turn.conversation, turn.number + 1, later, longer, self._length())
+            number = turn.number + 1
+            turn.digests.append(b"%d.%d" % (turn.conversation, number))
+            length, seen = self._length(), turn.digests
+            more = Turn(turn.conversation, number, later, longer, length, seen, turn.front, engine)
             self._at(later, self._turn, more)
         else:
             self.open -= 1
             self.result.ended += 1
-            front = self.front_of.pop(turn.conversation)
-            front.open -= 1
-            front.homes.pop(turn.conversation, None)
+            turn.front.open -= 1
 
     def _fail(self, now: float, _: object) -> None:
         """End a replica; what it had goes on elsewhere, and it comes back with nothing."""
@@ -360,14 +401,14 @@ class Simulation:
     # The fronts.
 
     def _leave_front(self, turn: Turn) -> None:
-        front = self.front_of[turn.conversation]
+        front = turn.front
         front.live -= 1
         front.rate -= turn.rate
         turn.rate = 0.0
 
     def _keep_answer(self, now: float, turn: Turn) -> None:
         """Keep an answer that has ended, and forget those that are too old or too many."""
-        world, front = self.world, self.front_of[turn.conversation]
+        world, front = self.world, turn.front
         size = world.ended_bytes + turn.left * world.token_bytes
         front.kept.append((now, size))
         front.kept_bytes += size
@@ -382,54 +423,45 @@ class Simulation:
     # The policies.
 
     def _placed(self, turn: Turn) -> Engine | None:
-        front, policy = self.front_of[turn.conversation], self.world.policy
+        front, policy = turn.front, self.world.policy
         if policy == "random":
             up = [name for name in front.names if self.engines[name].up]
             name = self.chance.choice(up) if up else None
-        elif policy == "sticky" and self._is_up(front.homes.get(turn.conversation)):
-            name = front.homes[turn.conversation]
+        elif policy == "sticky" and turn.engine is not None and turn.engine.up:
+            return turn.engine
         else:
             found = front.router.place(self._prefixes(turn) if policy == "ours" else ())
             name = None if found is None else found.name
             turn.counted = True
         if name is None:
             return None
-        front.homes[turn.conversation] = name
-        return self.engines[name]
-
-    def _is_up(self, name: str | None) -> bool:
-        return name is not None and self.engines[name].up
+        turn.engine = self.engines[name]
+        return turn.engine
 
     def _leave(self, turn: Turn, engine: Engine) -> None:
         self._leave_front(turn)
         if turn.counted:
-            self.front_of[turn.conversation].router.leave(engine.name)
+            turn.front.router.leave(engine.name)
 
-    def _engine_of(self, turn: Turn) -> Engine:
-        return self.engines[self.front_of[turn.conversation].homes[turn.conversation]]
-
-    def _prefixes(self, turn: Turn) -> tuple[Prefix, ...]:
+    def _prefixes(self, turn: Turn) -> list[Prefix]:
         """Return what the policy sees of a conversation: its system prompt and each turn."""
-        world = self.world
-        found = [Prefix(b"s%d" % (turn.conversation % world.systems), world.system * BYTES)]
-        each = (turn.prompt - world.system) * BYTES // (turn.number + 1)
-        for number in range(turn.number + 1):
-            digest = b"%d.%d" % (turn.conversation, number)
-            found.append(Prefix(digest, world.system * BYTES + each * (number + 1)))
-        return tuple(found)
+        system = self.world.system
+        each = (turn.prompt - system) * BYTES // (turn.number + 1)
+        sizes = itertools.count(system * BYTES, each)
+        return [Prefix(digest, size) for digest, size in zip(turn.digests, sizes, strict=False)]
 
     # The caches.
 
     def _take_cached(self, engine: Engine, turn: Turn) -> int:
-        own = engine.cache.get(("conversation", turn.conversation), 0)
-        system = ("system", turn.conversation % self.world.systems)
+        own = engine.cache.get(turn.conversation, 0)
+        system = -1 - turn.conversation % self.world.systems
         shared = engine.cache.get(system, 0)
         if own:
-            engine.cache.move_to_end(("conversation", turn.conversation))
+            engine.cache.move_to_end(turn.conversation)
         self._keep(engine, system, self.world.system)
         return min(turn.prompt - 1, max(own, shared))
 
-    def _keep(self, engine: Engine, key: tuple[str, int], size: int) -> None:
+    def _keep(self, engine: Engine, key: int, size: int) -> None:
         engine.cached += size - engine.cache.pop(key, 0)
         engine.cache[key] = size
         while engine.cached > self.world.cache:
