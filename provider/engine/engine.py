@@ -22,7 +22,7 @@ from typing import assert_never
 
 from provider.engine.delivery import EventDelivery
 from provider.engine.inbox import Inbox
-from provider.engine.loading import Loader
+from provider.engine.loading import KeptCosts, Loader
 from provider.engine.mailbox import Cancel, CollectPrefix, Load, Message, Resume, Submit
 from provider.engine.memory_pool import MemoryPool
 from provider.engine.messages import RunFailed, RunRequest
@@ -64,6 +64,7 @@ class Engine:
         sampling: Sampling | None = None,
         thread: MlxThread | None = None,
         memory: MemoryPool | None = None,
+        costs: KeptCosts | None = None,
     ):
         self.name = name
         self.settings = settings or EngineSettings()
@@ -78,6 +79,7 @@ class Engine:
             sampling or Sampling(),
             memory,
             disk_done=lambda: self._post(CollectPrefix()),
+            costs=costs,
         )
         self._owns_thread = thread is None
         self._thread = thread or MlxThread()

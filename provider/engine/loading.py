@@ -6,9 +6,12 @@ Rule: only the MLX thread calls it, except for `wait_for_disk`.
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from contextlib import closing
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
@@ -18,6 +21,7 @@ from provider.caches.prefix_store import PrefixStore
 from provider.constraints.mask_maker import MaskMaker
 from provider.engine.admission import Admission
 from provider.engine.batch import Batch
+from provider.engine.chunk_cost import ChunkCost
 from provider.engine.memory_pool import MemoryPool
 from provider.engine.model import LoadedModel, Loading, LoadProgress, ModelFacts
 from provider.engine.pace import DEEPEST, Pace
@@ -40,12 +44,13 @@ from provider.runtime.mlx import (
 )
 from provider.settings import EngineSettings
 
-__all__ = ["RECHECK_S", "Loader", "ModelSlot"]
+__all__ = ["RECHECK_S", "KeptCosts", "Loader", "ModelSlot"]
 
 FREED_AT_ONCE = 64 << 20  # bytes; giving them back to the system takes some 10 ms
 LONG_S = 0.5  # seconds of a pass that is not timed three times without need
 LONG_PREPARED_S = 0.005  # the same where mlx prepares nothing
 MARGIN = 1.1  # times as long as its tokens explain, up to which a pass is so explained
+MAX_KEPT = 64  # models whose costs are kept
 RECHECK_S = 0.01  # seconds between two attempts to get memory that no run will free
 
 # Returns the model, or the steps of loading it, between which other models have their turns.
@@ -53,6 +58,30 @@ Loader = Callable[[], LoadedModel | Loading]
 Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
+
+
+class KeptCosts:
+    """What passes of models cost when they were loaded, for their next loading. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[Hashable, tuple[ChunkCost, list[Timing]]] = {}
+
+    def __len__(self) -> int:
+        """Return of how many models something is kept."""
+        return len(self._kept)
+
+    def find(self, key: Hashable) -> tuple[ChunkCost, list[Timing]] | None:
+        """Return a copy of what was kept, None if nothing was."""
+        with self._lock:
+            return deepcopy(self._kept.get(key))
+
+    def keep(self, key: Hashable, cost: ChunkCost, timings: list[Timing]) -> None:
+        """Keep a copy of these, and forget the oldest where there are too many."""
+        with self._lock:
+            self._kept[key] = deepcopy((cost, timings))
+            while len(self._kept) > MAX_KEPT:
+                del self._kept[next(iter(self._kept))]
 
 
 class ModelSlot:
@@ -67,6 +96,7 @@ class ModelSlot:
         reuse: PromptReuse,
         pace: Pace,
         disk_done: Callable[[], None] = lambda: None,
+        costs: KeptCosts | None = None,
         open_store: Callable[[Path, int, str], PrefixStore] = PrefixStore,
         clock: Callable[[], float] = time.perf_counter,
         prepares: Callable[[], bool] = prepares_kernels,
@@ -79,6 +109,7 @@ class ModelSlot:
         self._memory = memory
         self._reuse = reuse
         self._pace = pace  # gets its first timings when the model is loaded
+        self._costs = KeptCosts() if costs is None else costs
         self._disk_done = disk_done  # called on another thread when a KV cache was written
         self._open_store = open_store
         self._clock = clock  # returns seconds
@@ -273,8 +304,16 @@ class ModelSlot:
         return budget.lacking(sequences * budget.need(tokens), others) == 0
 
     def _measure(self, model: LoadedModel) -> Generator[LoadProgress, None, list[Timing]]:
-        """Time passes over prompts of several sizes, in steps; return what they took."""
+        """Return what passes over prompts of several sizes took, after timing them in steps.
+
+        If this very model was loaded before, they are not timed again.
+        """
+        kept = self._costs.find(key := self._cost_key(model))
+        if kept is not None:
+            self._pace.begin_with(kept[0])
+            return kept[1]
         found: list[Timing] = []
+        complete = bool(model.identity)
         with closing(self._pace.trials()) as trials:
             for tokens in trials:
                 if model.context_window is not None and tokens >= model.context_window:
@@ -285,11 +324,19 @@ class ModelSlot:
                     computed, times = yield from _told(timed, model.weights)
                 except Exception:
                     log.warning("a prompt of %d tokens can't be read", tokens, exc_info=True)
+                    complete = False
                     break
                 self._pace.tried(computed, times)
                 found.append(Timing(tokens, times[0], median(times)))
         yield from _told(self._measure_depths(model.context_window), model.weights)
+        if complete:
+            self._costs.keep(key, self._pace.cost, found)
         return found
+
+    def _cost_key(self, model: LoadedModel) -> Hashable:
+        """Return what the costs of passes depend on, on this machine."""
+        row = replace(self._single_row, draft=None)  # which is part of the identity
+        return model.identity, row, self._settings.few_shapes
 
     def _measure_depths(self, window: int | None) -> Generator[None, None, None]:
         """Time passes after more and more tokens, in steps, as far as these fit."""

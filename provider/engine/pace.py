@@ -127,6 +127,15 @@ class Pace:
         seconds = [seconds for *_, seconds in self._deep]
         return min(seconds[-2:]) > STEEP * seconds[0] or sum(seconds) > DEEP_S
 
+    @property
+    def cost(self) -> ChunkCost:
+        """What passes cost, as far as it is known now."""
+        return self._cost
+
+    def begin_with(self, cost: ChunkCost) -> None:
+        """Begin with costs that are known from elsewhere, instead of trials."""
+        self._cost = cost
+
     def deepened(self, tokens: int, done: int, seconds: float) -> None:
         """Record the time of a pass that `depths` asked for."""
         self._deep.append((tokens, done, seconds))

@@ -22,7 +22,7 @@ from provider.engine.batch import Batch
 from provider.engine.blas_threads import ThreadTuner
 from provider.engine.delivery import EventDelivery
 from provider.engine.ends import failure_of, finished
-from provider.engine.loading import RECHECK_S, Loader, ModelSlot
+from provider.engine.loading import RECHECK_S, KeptCosts, Loader, ModelSlot
 from provider.engine.logprobs import LogprobRecorder
 from provider.engine.memory_pool import MemoryPool
 from provider.engine.messages import RunEvent, RunFailed, RunRequest
@@ -72,6 +72,7 @@ class Worker:
         sampling: Sampling,
         memory: MemoryPool,
         disk_done: Callable[[], None],
+        costs: KeptCosts | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ):
         self.counters = Counters()
@@ -88,7 +89,15 @@ class Worker:
         self._reuse = PromptReuse(self.prefixes)
         self._stored = StoredPrefixes(self._reuse, disk_done)
         self._slot = ModelSlot(
-            name, loader, settings, memory, self._reuse, self._pace, disk_done, clock=clock
+            name,
+            loader,
+            settings,
+            memory,
+            self._reuse,
+            self._pace,
+            disk_done,
+            costs,
+            clock=clock,
         )
         self._delivery: EventDelivery[Run] = EventDelivery()
         self._tuner = ThreadTuner((1, BLAS_THREADS))

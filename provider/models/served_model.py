@@ -17,6 +17,7 @@ from typing import Any
 
 from provider.constraints.compiler import GrammarCompiler
 from provider.engine.engine import Engine, EngineClosedError
+from provider.engine.loading import KeptCosts
 from provider.engine.memory_pool import MemoryPool
 from provider.engine.messages import RunRequest
 from provider.engine.mlx_thread import MlxThread
@@ -44,6 +45,7 @@ __all__ = [
 
 BETWEEN_CALLS_S = 0.25  # seconds, longer than a client needs from one answer to its next call
 LOG_EVERY_S = 10.0  # seconds between log lines on a download
+COSTS = KeptCosts()  # of all models of the process, which share one device
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +89,12 @@ class ServedModel:
     def _create_engine(self) -> None:
         self._unloaded = False
         self.engine = Engine(
-            self.name, self._steps, self._settings, thread=self._thread, memory=self._memory
+            self.name,
+            self._steps,
+            self._settings,
+            thread=self._thread,
+            memory=self._memory,
+            costs=COSTS,
         )
         self._prompts = PromptThread(self._settings.max_prompt_seconds)
         self._preparing: Future[RequestBuilder] | None = None

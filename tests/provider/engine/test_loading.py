@@ -10,7 +10,8 @@ import pytest
 from provider.caches.prefix_cache import PrefixCache
 from provider.caches.prefix_store import PrefixStore
 from provider.embedded import MODEL_PATH
-from provider.engine.loading import ModelSlot
+from provider.engine.chunk_cost import ChunkCost
+from provider.engine.loading import MAX_KEPT, KeptCosts, ModelSlot
 from provider.engine.memory_pool import MemoryPool
 from provider.engine.model import LoadedModel, LoadProgress
 from provider.engine.pace import Pace
@@ -41,7 +42,7 @@ SELF_TEST = 68  # tokens of its longest pass
 
 
 def slot_of(loader, limit=1 << 40, **settings):
-    own = ("open_store", "clock", "prepares")
+    own = ("open_store", "clock", "prepares", "costs")
     given = {name: settings.pop(name) for name in own if name in settings}
     reuse, pace = PromptReuse(PrefixCache(1 << 20)), Pace(0.1)
     memory, settings = MemoryPool(limit), EngineSettings(**settings)
@@ -227,6 +228,37 @@ def test_prompts_that_are_timed_are_no_longer_than_the_context(embedded):
     slot_of(lambda: loaded).load()
     assert 16 in model.read
     assert not [n for n in model.read if n > 16 and n != SELF_TEST]
+
+
+def test_a_model_that_is_loaded_again_is_not_timed_again(embedded):
+    costs = KeptCosts()
+    first, again, quantised = (Recording(embedded.model) for _ in range(3))
+    loaded = slot_of(lambda: with_model(embedded, first), costs=costs)
+    loaded.load()
+    reloaded = slot_of(lambda: with_model(embedded, again), costs=costs)
+    reloaded.load()
+    assert first.timed()
+    assert again.timed() == []
+    assert again.deep == 0
+    assert reloaded._pace.budget(0) == loaded._pace.budget(0)
+    reloaded._pace.prefilled(2048, 0, 60.0)  # what one of them learns the other doesn't
+    assert reloaded._pace.cost.seconds(2048, 0) > loaded._pace.cost.seconds(2048, 0)
+    slot_of(
+        lambda: with_model(embedded, quantised), costs=costs, kv_bits=8, kv_group_size=32
+    ).load()
+    assert quantised.timed()
+
+
+def test_costs_are_kept_of_so_many_models_and_of_none_that_is_not_known_again(embedded):
+    costs = KeptCosts()
+    nameless = LoadedModel(**{**vars(embedded), "identity": ""})
+    slot_of(lambda: nameless, costs=costs).load()
+    assert len(costs) == 0
+    for number in range(MAX_KEPT + 1):
+        costs.keep(number, ChunkCost(), [])
+    assert len(costs) == MAX_KEPT
+    assert costs.find(0) is None
+    assert costs.find(1) is not None
 
 
 def test_a_model_without_room_is_refused_before_its_weights_are_read():
