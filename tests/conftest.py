@@ -7,11 +7,19 @@ import signal
 
 import pytest
 import pytest_asyncio
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.loop import CheckedLoop
 
-settings.register_profile("default", deadline=None, max_examples=100)
+# The same examples each time, so that a change is not refused for what another one has brought.
+settings.register_profile(
+    "default",
+    deadline=None,
+    max_examples=100,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],  # a busy machine is slow
+)
 settings.load_profile("default")
 
 # What a shell starts in the background ignores Ctrl-C, and so would the programs under test.

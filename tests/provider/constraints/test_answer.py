@@ -428,7 +428,7 @@ def composed(inner):
 
 
 SCHEMAS = st.recursive(LEAVES, composed, max_leaves=5)
-SHARED = [HealthCheck.function_scoped_fixture]
+SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
 def check_schema(provider, schema, seed):

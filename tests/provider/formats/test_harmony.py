@@ -133,7 +133,7 @@ PIECES = [
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=10), st.booleans())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_split_into_tokens_gives_the_same(tokenizer, parts, stopping):
     text, text_format = "".join(parts), TextFormat(tokenizer)
     options = {
