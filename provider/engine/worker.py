@@ -72,8 +72,8 @@ class Worker:
         sampling: Sampling,
         memory: MemoryPool,
         disk_done: Callable[[], None],
-        costs: KeptCosts | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        costs: KeptCosts | None = None,
     ):
         self.counters = Counters()
         self.runs = Runs()
