@@ -83,10 +83,13 @@ function kept(database) {
       change((made) => {
         const all = made.objectStore("conversations");
         for (const one of conversations) all.put(one);
+        const known = new Set(conversations.map(({ id }) => id));
         for (const one of turns) {
-          const found = all.getKey(one.conversation);
-          found.onsuccess = () => found.result !== undefined && made.objectStore("turns").put(one);
+          const put = () => made.objectStore("turns").put(one);
+          if (known.has(one.conversation)) put();
+          else all.getKey(one.conversation).onsuccess = ({ target }) => /** @type {any} */ (target).result !== undefined && put();
         }
+        if (turns.every((one) => known.has(one.conversation))) made.commit(); // so that a page may be left now
       }),
     /** Remove a conversation with its turns. @param {string} id */
     remove: (id) =>
