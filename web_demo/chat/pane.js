@@ -12,7 +12,6 @@ import { showChanged } from "./chips.js";
 import { showContext } from "./context.js";
 import { createTalk } from "./talk.js";
 import { createFollower } from "./follow.js";
-import { tapeOf } from "./recording.js";
 import { createThread } from "./thread.js";
 
 const EXAMPLES = ["What is this gateway?", "Count from 3 to 40", "Write a haiku about rain", "Tell me a joke"];
@@ -56,7 +55,7 @@ export function createPane(app, row, store, hooks) {
     },
     share: async (turn, close) => {
       const question = talk.path().find(({ id }) => id === turn.parent) ?? null;
-      return (await import("./panels.js")).sharePanel(tapeOf(turn, question), close);
+      return (await import("./panels.js")).sharePanel(turn, question, close);
     },
     code: async (turn, close) => {
       const request = turn.request ?? (await chosen())?.options;

@@ -6,12 +6,17 @@ import { say } from "../shell/speaker.js";
 import { download, hand } from "../tapes/room.js";
 import { toLink } from "../tapes/tape.js";
 import { javascript, python, react } from "../wire/code.js";
+import { tapeOf } from "./answer_tape.js";
 
 const COPIED_MS = 1500;
 const PROGRAMS = { JavaScript: javascript, React: react, Python: python };
 
-/** Return a panel that gives a tape away. @param {import("../tapes/tape.js").Tape} tape @param {() => void} close */
-export async function sharePanel(tape, close) {
+/**
+ * Return a panel that gives an answer away as a tape.
+ * @param {import("../store/tree.js").Turn} turn @param {import("../store/tree.js").Turn | null} question @param {() => void} close
+ */
+export async function sharePanel(turn, question, close) {
+  const tape = tapeOf(turn, question);
   const link = await toLink(tape);
   const address = link && `${location.origin}${location.pathname}#tape/${link}`;
   const copy = address

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from gateway.server.pages import web_root
 from provider.scripted import Gate, Reason, Say
 from tests.web_demo.conftest import (
     answered,
@@ -122,9 +123,10 @@ async def test_an_answer_that_is_written_offers_neither(new_page):
 @wants_node
 async def test_a_tape_has_the_pace_of_the_answer_and_a_usual_one_where_none_is_known():
     paced, plain, failed = await in_node(
-        "chat/recording.js",
+        "chat/answer_tape.js",
         """
-        const one = m.createRecording();
+        const { createRecording } = await import(url);
+        const one = createRecording();
         const chunk = (text, channel = "answer", choice = 0) => ({ text, channel, choice });
         one.add(100, chunk("Hm. ", "reasoning"));
         one.add(130, chunk("One "));
@@ -141,6 +143,7 @@ async def test_a_tape_has_the_pace_of_the_answer_and_a_usual_one_where_none_is_k
             m.tapeOf({ ...turn, ended: "error", error }, null).frames.at(-1)[2],
         ]));
         """,
+        (web_root() / "chat/recording.js").as_uri(),
     )
     assert paced == [
         [0, "generate", "", ""],
