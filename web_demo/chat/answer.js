@@ -5,13 +5,14 @@ import { ConnectionLostError, GatewayError } from "../client.js";
 import { copyOf, find, make } from "../shell/dom.js";
 import { plan, unplan } from "../shell/frames.js";
 import { HEARD, preferred } from "../shell/preferences.js";
+import { cameAt } from "../shell/socket.js";
 import { say } from "../shell/speaker.js";
 import { createColumn } from "./column.js";
 import { createLifeline } from "./lifeline.js";
 import { createRecording } from "./recording.js";
 import { remedyOf } from "./remedies.js";
 
-const PAINT_MS = 100; // between two paintings of new text: faster than anybody reads, and each frame costs
+export const PAINT_MS = 100; // between two paintings of new text: faster than anybody reads, and each frame costs
 const IDLE_MS = 700; // without new text, after which the caret says that more may come
 let groups = 0; // number of groups of radio buttons; each group needs a name of its own
 
@@ -196,7 +197,7 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
     },
     /** @param {import("../client.js").Chunk} chunk */
     add(chunk) {
-      const now = performance.now();
+      const now = cameAt();
       life.record.token(now, chunk.text.length);
       recording.add(now, chunk);
       columns[chunk.choice ?? 0]?.add(chunk);

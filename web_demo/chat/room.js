@@ -3,6 +3,8 @@
 
 import { addressed } from "../shell/rooms.js";
 import { find, make } from "../shell/dom.js";
+import { FRAME_MS, holdText } from "../shell/socket.js";
+import { PAINT_MS } from "./answer.js";
 import { CARDS } from "./cards.js";
 import { createPane } from "./pane.js";
 import { createSidebar } from "./sidebar.js";
@@ -83,6 +85,7 @@ export async function open(root, app) {
   /** @param {string} id */
   async function show(id) {
     here = true;
+    holdText(PAINT_MS);
     showButtons(true);
     showTalks(false);
     if (id && id !== pane.id()) await pane.open(id);
@@ -95,6 +98,7 @@ export async function open(root, app) {
 
   function hide() {
     here = false;
+    holdText(FRAME_MS);
     showButtons(false);
     if (app.drawers.shown() === "settings") app.drawers.close();
   }

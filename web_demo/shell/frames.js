@@ -1,6 +1,7 @@
 // @ts-check
 /** Plans what changes the page while text comes: together, because each frame costs, even if little changes in it. */
 
+const SOON_MS = 10; // in which a frame comes without a timer
 const TOGETHER_MS = 100; // by which something may be earlier than it is due, to be done with something else
 
 /** What is planned, and when it is due. @type {Map<() => void, number>} */
@@ -28,11 +29,15 @@ export const unplan = (does) => void planned.delete(does);
 /** @param {number} due */
 function wait(due) {
   clearTimeout(timer);
+  const left = due - performance.now();
+  if (left <= SOON_MS) return ask();
   timerAt = due;
-  timer = setTimeout(() => {
-    timer = undefined;
-    frame = requestAnimationFrame(show);
-  }, due - performance.now());
+  timer = setTimeout(ask, left);
+}
+
+function ask() {
+  timer = undefined;
+  frame = requestAnimationFrame(show);
 }
 
 function show() {

@@ -5,6 +5,9 @@ import { createTraffic } from "./traffic.js";
 
 /** What the page closes a connection with that it means to resume. */
 const CUT = 4000;
+export const FRAME_MS = 16;
+/** How often who reads an answer may wait before a frame of it is taken. */
+const STEPS = 12;
 
 /**
  * @typedef {"in" | "out" | "opened" | "closed"} Way `in` is from the gateway; the others have a text that is no frame
@@ -25,32 +28,82 @@ export function tellWatchers(text, way) {
   for (const watcher of watchers) watcher(text, way);
 }
 
-/** @param {MessageEvent} event */
-const received = ({ data }) => tellWatchers(data, "in");
+/** The thread that has the sockets, null where it has failed. @type {Worker | null} */
+let worker = null;
+/** The sockets that are not closed. @type {Map<number, PageSocket>} */
+const sockets = new Map();
+let made = 0;
+let every = FRAME_MS; // milliseconds for which text is held
+let came = 0; // when the frame came that is taken, 0 while none is
 
-export class PageSocket extends WebSocket {
+/** Return the time, or that of the frame which is being taken: it came a little earlier. */
+export const cameAt = () => came || performance.now();
+
+/** Let text come at once, or together with what comes in so many milliseconds. @param {number} ms */
+export function holdText(ms) {
+  every = ms;
+  worker?.postMessage([0, "every", ms]);
+}
+
+/** Return the thread, a new one if there is none. */
+function threadOf() {
+  if (worker) return worker;
+  const started = new Worker("/shell/socket_worker.js");
+  started.onmessage = ({ data: [id, what, first, second] }) => sockets.get(id)?.told(what, first, second);
+  started.onerror = () => {
+    worker = null; // the next connection tries again
+    started.terminate();
+    for (const one of [...sockets.values()]) one.told("close", 1006, "");
+  };
+  started.postMessage([0, "every", every]);
+  return (worker = started);
+}
+
+/** What `connect` of client.js needs of a WebSocket. */
+export class PageSocket {
+  readyState = 0;
+  protocol = "";
+  /** @type {((event: {}) => void) | null} */
+  onopen = null;
+  /** @type {((event: {data: string}) => void) | null} */
+  onmessage = null;
+  /** @type {((event: {code: number, reason: string}) => void) | null} */
+  onclose = null;
+
   /** @param {string} url @param {string[]} protocols */
   constructor(url, protocols) {
-    super(url, protocols);
+    this.id = made += 1;
     newest = this;
-    this.addEventListener("open", () => tellWatchers(this.protocol, "opened"));
-    this.addEventListener("close", ({ code, reason }) => {
-      traffic.closed();
-      tellWatchers(reason ? `${code}, ${reason}` : `${code}`, "closed");
-    });
-    if (watchers.size) this.addEventListener("message", received);
+    sockets.set(this.id, this);
+    threadOf().postMessage([this.id, "open", url, protocols]);
   }
 
-  /** The client's listener counts too: a second one for each frame would cost more than both do. @param {((event: MessageEvent) => void) | null} listener */
-  set onmessage(listener) {
-    super.onmessage = listener && ((event) => {
-      traffic.received(event.data);
-      listener(event);
-    });
+  /** @param {"open" | "frames" | "close"} what @param {any} first @param {any} second */
+  told(what, first, second) {
+    if (what === "frames") return this.take(first, second);
+    if (what === "open") {
+      this.readyState = 1;
+      this.protocol = first;
+      tellWatchers(first, "opened");
+      return this.onopen?.({});
+    }
+    this.readyState = 3;
+    sockets.delete(this.id);
+    traffic.closed();
+    tellWatchers(second ? `${first}, ${second}` : `${first}`, "closed");
+    this.onclose?.({ code: first, reason: second });
   }
 
-  get onmessage() {
-    return super.onmessage;
+  /** @param {string[]} texts @param {number[]} times */
+  async take(texts, times) {
+    for (const [index, data] of texts.entries()) {
+      came = times[index] - performance.timeOrigin;
+      traffic.received(data);
+      if (watchers.size) tellWatchers(data, "in");
+      this.onmessage?.({ data });
+      for (let step = 0; step < STEPS; step += 1) await null;
+    }
+    came = 0;
   }
 
   /** @param {string} text */
@@ -58,7 +111,13 @@ export class PageSocket extends WebSocket {
     if (text.startsWith('{"type":"generate"')) asked = text;
     traffic.sent(text);
     if (watchers.size) tellWatchers(text, "out");
-    super.send(text);
+    threadOf().postMessage([this.id, "send", text]);
+  }
+
+  /** @param {number} [code] @param {string} [reason] */
+  close(code, reason) {
+    this.readyState = Math.max(2, this.readyState);
+    worker?.postMessage([this.id, "close", code, reason]);
   }
 }
 
@@ -68,11 +127,7 @@ export class PageSocket extends WebSocket {
  */
 export function watchSocket(watcher) {
   watchers.add(watcher);
-  newest?.addEventListener("message", received);
-  return () => {
-    watchers.delete(watcher);
-    if (!watchers.size) newest?.removeEventListener("message", received);
-  };
+  return () => void watchers.delete(watcher);
 }
 
 /** Return the newest `generate` frame of this page, null if there was none. */
