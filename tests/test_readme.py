@@ -18,7 +18,7 @@ from gateway.configuration.sources import settings
 from provider import MLXProvider
 from provider.settings import EngineSettings
 from tests.support.servers import running
-from tests.support.timeouts import TIMEOUT
+from tests.support.timeouts import STARTING, TIMEOUT
 
 # Flags of the commands that are no settings.
 OTHER_FLAGS = {
@@ -59,7 +59,7 @@ async def run_python(code, folder=ROOT):
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, cwd=folder, stdout=PIPE, stderr=PIPE
     )
-    out, err = await asyncio.wait_for(process.communicate(), TIMEOUT * 2)
+    out, err = await asyncio.wait_for(process.communicate(), STARTING)
     assert process.returncode == 0, err.decode()
     return out.decode()
 

@@ -14,7 +14,7 @@ from gateway.server.pages import web_root
 from provider import MLXProvider
 from provider.scripted import Call, Say, ScriptedProvider
 from tests.support.servers import running
-from tests.support.timeouts import TIMEOUT
+from tests.support.timeouts import STARTING, TIMEOUT
 
 TIMEOUT_MS = 20_000
 ANSWER = ".assistant .text"
@@ -193,7 +193,7 @@ async def in_node(module, body, url=""):
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(STARTING):
             said, errors = await process.communicate()
     finally:
         if process.returncode is None:
