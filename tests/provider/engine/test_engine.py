@@ -11,7 +11,7 @@ import pytest
 
 from provider.embedded import MODEL_PATH
 from provider.engine.engine import Engine
-from provider.engine.inbox import AsyncInbox
+from provider.engine.inbox import AsyncInbox, SyncInbox
 from provider.engine.memory_budget import MemoryBudget
 from provider.engine.memory_pool import MemoryPool
 from provider.engine.messages import RunFailed, RunFinished, RunRequest
@@ -268,18 +268,42 @@ async def test_a_client_may_use_the_whole_batch_while_nobody_else_does(made):
         assert isinstance((await read(inbox))[-1], RunFinished)
 
 
+class ToldAtOnce(SyncInbox):
+    """An inbox whose events are told on the MLX thread, which waits for that."""
+
+    def __init__(self, tell):
+        super().__init__()
+        self._tell = tell
+
+    def put(self, events):
+        super().put(events)
+        for event in events:
+            self._tell(event)
+
+    async def get(self):
+        return await asyncio.to_thread(super().get)
+
+
 async def test_a_newcomer_waits_for_no_run_of_a_client_that_has_the_whole_batch(made):
     engine = made(max_batch=3, prefix_cache_bytes=0)
     alone = text_of(await whole(engine, max_tokens=100))
-    inboxes = [AsyncInbox() for _ in range(5)]
+    runs, seen = [], []
+
+    def come(_event):
+        if not runs and engine.statistics().decoding == 3:
+            runs.append(engine.submit(request(max_tokens=10, client="b"), newcomer))
+
+    def look(event):
+        if isinstance(event, RunFinished):
+            seen.append(engine.statistics())
+
+    newcomer = ToldAtOnce(look)
+    inboxes = [ToldAtOnce(come) for _ in range(5)]
     for inbox in inboxes:
         engine.submit(request(max_tokens=100, client="a"), inbox)
-    await until(lambda: engine.statistics().decoding == 3)
-    newcomer = AsyncInbox()
-    engine.submit(request(max_tokens=10, client="b"), newcomer)
     assert isinstance((await read(newcomer))[-1], RunFinished)
-    statistics = engine.statistics()
-    assert (statistics.finished, statistics.parkings) == (2, 1)  # the one before, the newcomer
+    (now,) = seen
+    assert (now.finished, now.parkings) == (2, 1)  # the one before, the newcomer
     for inbox in inboxes:
         events = await read(inbox)
         assert isinstance(events[-1], RunFinished)
