@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 from provider.constraints.answer import AnswerConstraint
 from provider.constraints.mask_maker import MaskJob, MaskMaker
 from provider.constraints.masks import Masks
-from provider.engine.logprobs import LogprobRecorder
+from provider.engine.logprobs import LogprobRecorder, note_all
 from provider.options import GenerationOptions
 from provider.runtime.mlx import mx
 from provider.runtime.mlx_lm import (
@@ -209,9 +209,13 @@ def _chosen(logits: mx.array, rows: Sequence[Draws | None], failures: Failures) 
         if row is not None:
             groups.setdefault(row.sampler, []).append(index)
     chosen = _drawn(logits, groups, failures, len(rows))
-    for index, row in enumerate(rows):
-        if row is not None and row.recorder is not None:
-            row.recorder.note(row.drawn, logits[index], chosen[index])
+    noting = [
+        (row.recorder, row.drawn, index)
+        for index, row in enumerate(rows)
+        if row is not None and row.recorder is not None
+    ]
+    if noting:
+        note_all(logits, chosen, noting)
     return chosen
 
 

@@ -18,6 +18,7 @@ from provider.caches.kinds import can_be_drafted_over, can_be_quantised
 from provider.caches.single import SingleRowCaches
 from provider.constraints.mask_maker import MaskJob, MaskMaker
 from provider.constraints.masks import Masks
+from provider.engine.logprobs import note_all
 from provider.engine.model import Model, PromptEmbeddings
 from provider.engine.rows import Keep, Row, StepResult, Token, finish_of
 from provider.engine.sampling import Late, draw
@@ -320,7 +321,7 @@ class SpeculativeGroup:
         row = self._row
         drawn = draw(logits, row.sampler)
         if row.recorder is not None:
-            row.recorder.note(row.generated + proposed, logits[0], drawn[0])
+            note_all(logits, drawn, [(row.recorder, row.generated + proposed, 0)])
         return drawn
 
     def _append(self, drawn: Sequence[int]) -> list[Token]:

@@ -27,6 +27,7 @@ __all__ = ["ANSWER_STATE", "REASONING_STATE", "TextFormat", "TextStream", "initi
 
 ANSWER_STATE, REASONING_STATE, TOOL_STATE = "normal", "reasoning", "tool"
 MAX_PLAIN = 1 << 15  # tokens whose deltas are kept for each channel, some 8 MiB
+MAX_ALONE = 1 << 15  # tokens whose text by itself is kept, some 6 MiB
 
 
 class TextFormat:
@@ -43,6 +44,24 @@ class TextFormat:
             channels = ((ANSWER_STATE, False), (REASONING_STATE, True))
             self.plain = {state: PlainDeltas(self, reasoning=it) for state, it in channels}
         self._before = tokenizer.encode("a", add_special_tokens=False)  # any text
+        self._alone: dict[int, tuple[str, bytes | None]] = {}
+
+    def alone(self, token: int) -> tuple[str, bytes | None]:
+        """Return the text of a token by itself, and its bytes, None for a part of a character.
+
+        The likeliest tokens are mostly the same ones, and decoding takes ten times as long as
+        looking them up.
+        """
+        found = self._alone.get(token)
+        if found is None:
+            text: str = self.tokenizer.decode([token])
+            # A token that is only a part of a character decodes to U+FFFD.
+            whole = "\ufffd" not in text
+            found = text, text.encode("utf-8", "surrogatepass") if whole else None
+            if len(self._alone) >= MAX_ALONE:
+                self._alone.clear()
+            self._alone[token] = found
+        return found
 
     def plain_text(self, token: int) -> str:
         """Return the text that a token has after any other text, "" if it depends on that text.
@@ -186,10 +205,8 @@ class TextStream:
         return {**self._one(token, drawn.logprob), "top_logprobs": top}
 
     def _one(self, token: int, logprob: float) -> dict[str, Any]:
-        text = self._text_format.tokenizer.decode([token])
-        # A token that is only a part of a character decodes to U+FFFD.
-        whole = "\ufffd" not in text
-        bytes_of = list(text.encode("utf-8", "surrogatepass")) if whole else None
+        text, content = self._text_format.alone(token)
+        bytes_of = None if content is None else [*content]
         return {"token": text, "logprob": logprob, "bytes": bytes_of}
 
     def finish(self, *, cut: bool = False) -> list[Delta]:

@@ -10,6 +10,7 @@ from mlx_lm.utils import load
 from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Generate
 from provider import MLXProvider
 from provider.embedded import MODEL_PATH
+from provider.engine.logprobs import LogprobRecorder, note_all
 from provider.interface import TokenLogprobs
 from provider.models.loading import tokenizer_of
 from provider.runtime.mlx import mx
@@ -72,6 +73,22 @@ async def test_they_are_the_same_beside_others(provider, reference):
     others = [provider.generate_async(f"Count from {n} to 40", max_tokens=60) for n in range(5)]
     (_, tokens), *_ = await asyncio.gather(drawn(provider), *others)
     close(tokens, reference)
+
+
+def test_each_row_of_a_step_has_its_own_beside_rows_that_ask_for_more_or_for_none():
+    logits = mx.random.normal((5, 30), key=mx.random.key(3))
+    chosen = [4, 7, 9, 1, 2]
+    recorders = {0: LogprobRecorder(2), 2: LogprobRecorder(5), 4: LogprobRecorder(0)}
+    noting = [(recorder, 6, row) for row, recorder in recorders.items()]
+    note_all(logits, mx.array(chosen, mx.uint32), noting)
+    for row, recorder in recorders.items():
+        noted, right = recorder.read(6), (logits[row] - mx.logsumexp(logits[row])).tolist()
+        best = sorted(range(30), key=lambda token: -right[token])[: recorder.top]
+        assert noted.logprob == pytest.approx(right[chosen[row]], abs=1e-5)
+        assert [token for token, _ in noted.top] == best
+        assert [logprob for _, logprob in noted.top] == pytest.approx(
+            [right[token] for token in best], abs=1e-5
+        )
 
 
 async def test_a_whole_answer_has_them_too(provider, reference):

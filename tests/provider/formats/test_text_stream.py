@@ -15,7 +15,7 @@ from mlx_lm.tokenizer_utils import (
 )
 
 from provider.embedded import MODEL_PATH
-from provider.events import CallDelta, TextDelta
+from provider.events import CallDelta, TextDelta, TokenLogprob
 from provider.formats.text_stream import PlainDeltas, TextFormat, TextStream, initial_state
 from provider.models.loading import tokenizer_of
 
@@ -277,6 +277,19 @@ def test_few_deltas_are_kept():
     texts = [TOKENIZER.decode([token]) for token in tokens]
     assert [kept[token] for token in tokens] == [TextDelta(text, True) for text in texts]
     assert 0 < len(kept) <= 3
+
+
+def test_the_text_of_a_token_by_itself_is_the_same_again_and_few_are_kept(monkeypatch):
+    monkeypatch.setattr("provider.formats.text_stream.MAX_ALONE", 3)
+    text_format = TextFormat(TOKENIZER)
+    tokens = encode("Some é words")
+    drawn = TokenLogprob(-1.0, tuple((token, -2.0) for token in tokens))
+    first, again = (TextStream(text_format).described(tokens[0], drawn) for _ in range(2))
+    assert first == again
+    assert [one["token"] for one in first["top_logprobs"]] == [
+        TOKENIZER.decode([token]) for token in tokens
+    ]
+    assert 0 < len(text_format._alone) <= 3
 
 
 def test_a_repeated_end_of_thinking_is_not_shown():
