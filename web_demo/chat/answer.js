@@ -201,7 +201,7 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
       life.record.token(now, chunk.text.length);
       recording.add(now, chunk);
       columns[chunk.choice ?? 0]?.add(chunk);
-      plan(paint, paintedAt + PAINT_MS - now); // and the life line with it
+      plan(paint, paintedAt + PAINT_MS - performance.now()); // and the life line with it
     },
     /** @param {import("../client.js").ToolCall} call @param {string} delta */
     call(call, delta) {
