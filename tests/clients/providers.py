@@ -120,23 +120,26 @@ def _text(content):
     return "".join(str(part.get("text", "")) for part in parts)
 
 
-async def metric(gateway, name):
+async def metric(gateway, name, tls=None):
     """Return a number of `/metrics`, by its name and labels; 0 if it is not there."""
-    _, text, _ = await metrics_of(gateway, Authorization="Bearer sesame")
+    _, text, _ = await metrics_of(gateway, tls=tls, Authorization="Bearer sesame")
     found = re.search(rf"^mlx_gateway_{re.escape(name)} (\S+)$", text.decode(), re.MULTILINE)
     return float(found[1]) if found else 0.0
 
 
 @asynccontextmanager
-async def steps_stopped(gateway, times=1):
-    """Check in `/metrics` that what begins in the block is cancelled, and that its steps stop."""
-    cancelled = 'generations_ended_total{reason="cancelled"}'
-    before = await metric(gateway, "engine_decode_tokens_total")
-    ended = await metric(gateway, cancelled)
+async def steps_stopped(gateway, times=1, tls=None):
+    """Check in `/metrics` that what begins in the block is cancelled, and that its steps stop.
+
+    `tls` is the context of a gateway that speaks TLS.
+    """
+    cancelled, tokens = 'generations_ended_total{reason="cancelled"}', "engine_decode_tokens_total"
+    before = await metric(gateway, tokens, tls)
+    ended = await metric(gateway, cancelled, tls)
     yield
     await eventually(lambda: not gateway.provider.statistics().decoding and not gateway.live)
-    assert await metric(gateway, cancelled) == ended + times
-    made = await metric(gateway, "engine_decode_tokens_total")
+    assert await metric(gateway, cancelled, tls) == ended + times
+    made = await metric(gateway, tokens, tls)
     assert before < made < before + NEVER / 2
     for _ in range(3):
-        assert await metric(gateway, "engine_decode_tokens_total") == made
+        assert await metric(gateway, tokens, tls) == made

@@ -1,5 +1,7 @@
 """OpenAI's Python SDK on /v1/realtime, each event checked against its types."""
 
+import ssl
+
 import pytest
 import trustme
 
@@ -8,7 +10,7 @@ from provider.scripted import Call, Fail, Queue, Reason, Say
 from tests.clients.programs import LIMIT, told
 from tests.clients.providers import Dropping, Scripted, cut_when_asked, echo, steps_stopped
 from tests.support.proxy import proxied
-from tests.support.servers import TOKENS, eventually, running, scripted
+from tests.support.servers import TOKENS, running, scripted
 from tests.support.timeouts import TIMEOUT
 
 PROGRAM = "openai_realtime.py"
@@ -119,10 +121,11 @@ async def test_the_classes_for_node_and_for_browsers_over_tls(module, tmp_path, 
     files = {"tls_cert": str(tmp_path / "cert.pem"), "tls_key": str(tmp_path / "key.pem")}
     issued.cert_chain_pems[0].write_to_path(files["tls_cert"])
     issued.private_key_pem.write_to_path(files["tls_key"])
+    tls = ssl.create_default_context(cafile=trusted)
     async with running(Scripted(echo, endless), TOKENS, **files) as gateway:
         program, url = "openai_realtime_node.mjs", f"{gateway.url}v1"
-        said = await told("openai-node", program, url, module, NODE_EXTRA_CA_CERTS=str(trusted))
-        await eventually(lambda: not (gateway.live or gateway.provider.statistics().decoding))
+        async with steps_stopped(gateway, tls=tls):
+            said = await told("openai-node", program, url, module, NODE_EXTRA_CA_CERTS=str(trusted))
     assert said == [
         ["realtime", "scripted"],
         ["completed", "hello"],

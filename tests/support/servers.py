@@ -52,13 +52,15 @@ def stream_url(gateway):
     return f"ws://127.0.0.1:{gateway.port}/v1/stream"
 
 
-async def get(gateway, path, **headers):
-    """Return status, body and headers of a plain GET."""
+async def get(gateway, path, *, tls=None, **headers):
+    """Return status, body and headers of a plain GET; `tls` is the context for one by HTTPS."""
 
     def fetch():
-        request = urllib.request.Request(f"http://127.0.0.1:{gateway.port}{path}", headers=headers)
+        scheme = "https" if tls else "http"
+        address = f"{scheme}://127.0.0.1:{gateway.port}{path}"
+        request = urllib.request.Request(address, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            with urllib.request.urlopen(request, timeout=TIMEOUT, context=tls) as response:
                 return response.status, response.read(), dict(response.headers)
         except urllib.error.HTTPError as error:
             with error:
