@@ -123,6 +123,30 @@ const TASKS = {
     say([stranger.status, stranger.error.name]);
     transport.close();
   },
+  async limits() {
+    const transport = transportOf();
+    const stays = new Chat({ id: "stays", transport });
+    void stays.sendMessage({ text: "stay" });
+    await until(() => stays.messages.length === 2 && stays.text);
+    /** Asks in another chat; returns its answer, or why there is none. */
+    const told = async (said, by = transport) => {
+      const chat = new Chat({ id: "other", transport: by });
+      await chat.sendMessage({ text: said });
+      return chat.error ? chat.error.message : chat.text;
+    };
+    const limited = await told("echo x");
+    say(limited);
+    say(await told("echo x", transportOf())); // by a connection too many
+    let stopping = limited;
+    while (stopping === limited) stopping = await told("echo x");
+    say(stopping);
+    say(await told("echo x", transportOf()));
+    await until(() => stays.status !== "streaming");
+    say([stays.status, stays.text]);
+    // The socket may not know yet that it is closed, and hears of it in another turn of the loop.
+    while ((await told("echo back")) !== "back") await new Promise((resolve) => setTimeout(resolve, 2));
+    transport.close();
+  },
 };
 
 await TASKS[task]();

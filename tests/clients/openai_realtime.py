@@ -139,8 +139,7 @@ async def reconnect(client):
         codes.append(event.close_code)
         later.append(asyncio.create_task(ask("echo back")))
 
-    policy = {"on_reconnecting": on_reconnecting, "initial_delay": 0.01}
-    async with client.realtime.connect(model="scripted", **policy) as conn:
+    async with client.realtime.connect(model="scripted", **policy(on_reconnecting)) as conn:
         await ask("drop")
         end = await anext(event async for event in conn if event.type == "response.done")
         await asyncio.gather(*later)
@@ -151,7 +150,45 @@ def say_error(event):
     say([event.error.param, event.error.event_id])
 
 
+async def stop(client):
+    """Say what is refused over a limit and by a gateway that stops; go on with the next one."""
+    codes, later = [], []
+
+    def on_reconnecting(event):
+        codes.append(event.close_code)
+        asked = {"conversation": "none", "input": [question("echo back")]}
+        later.append(asyncio.create_task(conn.response.create(response=asked)))
+
+    async def end(*kinds):
+        return await anext(event async for event in conn if event.type in kinds)
+
+    async def refusal():
+        asked = {"conversation": "none", "input": [question("echo x")]}
+        await conn.response.create(response=asked)
+        return (await end("error")).error.code
+
+    async with client.realtime.connect(model="scripted", **policy(on_reconnecting)) as conn:
+        await conn.conversation.item.create(item=question("stay"))
+        await conn.response.create()
+        say(await refusal())
+        await unauthorized(client)
+        while (code := await refusal()) == "rate_limit_exceeded":
+            pass
+        say(code)
+        await unauthorized(client)
+        cut = (await end("response.done")).response
+        say([cut.status, cut.output[0].content[0].text])
+        back = (await end("response.done")).response
+        await asyncio.gather(*later)
+        say([codes, back.output[0].content[0].text])
+
+
+def policy(on_reconnecting):
+    return {"on_reconnecting": on_reconnecting, "initial_delay": 0.01}
+
+
 async def unauthorized(client):
+    """Say why a connection is refused."""
     try:
         async with client.realtime.connect(model="embedded"):
             pass

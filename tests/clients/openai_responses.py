@@ -156,8 +156,7 @@ async def reconnect(client):
         more = {"input": "echo back", "previous_response_id": first.id}
         later.append(asyncio.create_task(conn.response.create(**more)))
 
-    policy = {"on_reconnecting": on_reconnecting, "initial_delay": 0.01}
-    async with client.responses.connect(**policy) as conn:
+    async with client.responses.connect(**policy(on_reconnecting)) as conn:
         _, first = await answer(conn, input="echo one")
         await conn.response.create(input="drop")
         end = await anext(event async for event in conn if event.type in ENDS)
@@ -166,11 +165,53 @@ async def reconnect(client):
 
 
 async def unauthorized(client):
+    """Say why a connection is refused."""
     try:
         async with client.responses.connect():
             pass
     except Exception as error:  # noqa: BLE001 - its type is websockets' own
         say(str(error))
+
+
+async def stop(client):
+    """Say what is refused over a limit and by a gateway that stops; go on with the next one."""
+    codes, later = [], []
+
+    def on_reconnecting(event):
+        codes.append(event.close_code)
+        later.append(asyncio.create_task(conn.response.create(input="echo back")))
+
+    async def end(lane=None):
+        """Return the next end of a response in a lane."""
+        ends = (event async for event in conn if event.type in ENDS)
+        return await anext(event async for event in ends if lane_of(event) == lane)
+
+    async def refusal():
+        await conn.response.create(input="echo x")
+        refused = await end()
+        return [refused.status, refused.error.code, refused.error.headers]
+
+    async with client.responses.connect(**policy(on_reconnecting)) as conn:
+        await conn.response.create(input="stay", stream_id="stays")
+        say(await refusal())
+        await unauthorized(client)
+        while (said := await refusal())[1] == "rate_limit_exceeded":
+            pass
+        say(said)
+        await unauthorized(client)
+        cut = (await end("stays")).response
+        say([cut.status, cut.output_text])
+        back = (await end()).response
+        await asyncio.gather(*later)
+        say([codes, back.output_text])
+
+
+def lane_of(event):
+    return getattr(event, "stream_id", None)
+
+
+def policy(on_reconnecting):
+    return {"on_reconnecting": on_reconnecting, "initial_delay": 0.01}
 
 
 def sync():

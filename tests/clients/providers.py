@@ -15,7 +15,8 @@ from provider.errors import (
     ResourceExceededError,
 )
 from provider.scripted import Fail, Pause, Say, ScriptedProvider
-from tests.support.servers import eventually, metrics_of
+from tests.support.proxy import proxied
+from tests.support.servers import TOKENS, eventually, metrics_of, running
 
 STORY = [{"role": "user", "content": "Tell me a story about a fox"}]
 NEVER = 65_536  # tokens, more than are made before a client that stops has done so
@@ -95,6 +96,39 @@ def has_begun(gateway):
         for connection in gateway._connections
         for generation in connection._session.generations
     )
+
+
+def staying(request):
+    """Answer as `echo` does, but for `stay` with what does not end by itself."""
+    stays = _text(request.options["messages"][-1]["content"]) == "stay"
+    return [Say("so far"), Pause(3600)] if stays else echo(request)
+
+
+async def told_of_a_stop(program, connections=1):
+    """Run a program against a gateway that stops, and then another one; return what it says.
+
+    `program` makes it, of an address. The first gateway allows one generation and so many
+    connections. It refuses work once a connection more has been tried, and is closed once another
+    has been tried after that.
+    """
+    limits = {"max_generations_per_token": 1, "max_connections_per_token": connections}
+    provider = ScriptedProvider(script=staying, tokens_per_second=None)
+    async with (
+        running(provider, TOKENS, **limits) as first,
+        running(provider, TOKENS) as second,
+        proxied(first) as proxy,
+    ):
+        refused = first._generations.metrics.refused
+        told = program(proxy.address)
+        async with meanwhile(told, lambda: refused["429"] or refused["4429"]) as task:
+            draining = asyncio.create_task(first.drain())
+            while not (task.done() or refused["503"]):
+                await asyncio.sleep(0.005)
+            draining.cancel()
+            await asyncio.wait([draining])
+            proxy.port = second.port
+            await first.close()
+            return await task
 
 
 @asynccontextmanager

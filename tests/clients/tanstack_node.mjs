@@ -97,6 +97,30 @@ const TASKS = {
     await new ChatClient({ connection: stranger, onError }).sendMessage("hi");
     say(errors);
   },
+  async limits() {
+    const stays = new ChatClient({ connection: connect() });
+    void stays.sendMessage("stay");
+    await until(() => stays.getMessages().length === 2 && textIn(stays));
+    /** Asks in another chat; returns its answer, or why there is none. */
+    const told = async (said, connection) => {
+      let failed;
+      const chat = new ChatClient({ connection, onError: (error) => (failed = error.message) });
+      await chat.sendMessage(said);
+      return failed ?? textIn(chat);
+    };
+    const other = connect();
+    const limited = await told("echo x", other);
+    say(limited);
+    say(await told("echo x", connect())); // by a connection too many
+    let stopping = limited;
+    while (stopping === limited) stopping = await told("echo x", other);
+    say(stopping);
+    say(await told("echo x", connect()));
+    await until(() => stays.getStatus() !== "streaming");
+    say([stays.getStatus(), textIn(stays)]);
+    // The socket may not know yet that it is closed, and hears of it in another turn of the loop.
+    while ((await told("echo back", other)) !== "back") await new Promise((resolve) => setTimeout(resolve, 2));
+  },
 };
 
 await TASKS[task]();

@@ -7,7 +7,7 @@ import pytest
 from provider import MLXProvider
 from provider.scripted import Gate, Pause, Say
 from tests.clients.programs import LIMIT, told
-from tests.clients.providers import Scripted, echo, meanwhile, steps_stopped
+from tests.clients.providers import Scripted, echo, meanwhile, steps_stopped, told_of_a_stop
 from tests.support.servers import TOKENS, eventually, running, scripted
 from tests.support.timeouts import TIMEOUT
 
@@ -22,11 +22,19 @@ def provider():
 
 
 async def chat(gateway, task):
-    return await told("ai-node", "ai_node.mjs", f"ws://127.0.0.1:{gateway.port}/v1/chat", task)
+    return await chat_at(f"http://127.0.0.1:{gateway.port}", task)
+
+
+async def chat_at(address, task):
+    return await told("ai-node", "ai_node.mjs", f"{address}/v1/chat", task)
 
 
 async def agui(gateway, task):
-    url = f"ws://127.0.0.1:{gateway.port}/v1/agui"
+    return await agui_at(f"http://127.0.0.1:{gateway.port}", task)
+
+
+async def agui_at(address, task):
+    url = f"{address.replace('http', 'ws')}/v1/agui"
     return await told("tanstack-node", "tanstack_node.mjs", url, task)
 
 
@@ -71,6 +79,16 @@ async def test_usechat_shows_refusals(endless):
     codes = [said.partition(":")[0] for _, said in faults]
     assert codes == ["context_too_long", "overloaded", "model_error"]
     assert stranger == ["error", "TypeError"]
+
+
+async def test_usechat_is_told_of_limits_and_of_a_gateway_that_stops():
+    said = await told_of_a_stop(lambda address: chat_at(address, "limits"))
+    limited, dialled, stopping, redialled, cut = said
+    assert limited.startswith("rate_limited: at most 1 generations")
+    assert stopping.startswith("shutting_down: ")
+    assert "4429: too many connections with this token" in dialled
+    assert "network connection failed" in redialled
+    assert cut == ["ready", "so far"]
 
 
 async def test_tanstack_streams_several_turns_on_one_connection(provider):
@@ -126,3 +144,13 @@ async def test_tanstack_shows_refusals(endless):
     assert "exceeds maximum context window" in large
     assert "the queue is full" in full
     assert (bad, bool(stranger)) == ("broken", True)
+
+
+async def test_tanstack_is_told_of_limits_and_of_a_gateway_that_stops():
+    said = await told_of_a_stop(lambda address: agui_at(address, "limits"), connections=2)
+    limited, dialled, stopping, redialled, cut = said
+    assert "at most 1 generations" in limited
+    assert "too many connections" in dialled
+    assert "stopping" in stopping
+    assert redialled  # without a reason, since its own socket hides the status of a handshake
+    assert cut == ["error", "so far"]

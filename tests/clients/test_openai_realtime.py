@@ -8,7 +8,14 @@ import trustme
 from provider import MLXProvider
 from provider.scripted import Call, Fail, Queue, Reason, Say
 from tests.clients.programs import LIMIT, told
-from tests.clients.providers import Dropping, Scripted, cut_when_asked, echo, steps_stopped
+from tests.clients.providers import (
+    Dropping,
+    Scripted,
+    cut_when_asked,
+    echo,
+    steps_stopped,
+    told_of_a_stop,
+)
 from tests.support.proxy import proxied
 from tests.support.servers import TOKENS, running, scripted
 from tests.support.timeouts import TIMEOUT
@@ -101,6 +108,17 @@ async def test_the_client_dials_again_after_a_lost_connection(endless):
     async with running(Dropping(echo, endless), TOKENS) as gateway, proxied(gateway) as proxy:
         program = told("openai", PROGRAM, "reconnect", f"{proxy.address}/v1")
         assert await cut_when_asked(proxy, gateway, program) == [[[1006], "back"]]
+
+
+async def test_limits_and_a_gateway_that_stops_are_told():
+    def program(address):
+        return told("openai", PROGRAM, "stop", f"{address}/v1")
+
+    limited, dialled, stopping, redialled, cut, back = await told_of_a_stop(program)
+    assert (limited, stopping) == ("rate_limit_exceeded", "server_shutting_down")
+    assert "429" in dialled
+    assert "503" in redialled
+    assert (cut, back) == (["cancelled", "so far"], [[1012], "back"])
 
 
 async def test_a_wrong_key_is_refused(provider):

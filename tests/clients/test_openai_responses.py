@@ -5,7 +5,14 @@ import pytest
 from provider import MLXProvider
 from provider.scripted import Call, Queue, Reason, Say
 from tests.clients.programs import LIMIT, told
-from tests.clients.providers import Dropping, Scripted, cut_when_asked, echo, steps_stopped
+from tests.clients.providers import (
+    Dropping,
+    Scripted,
+    cut_when_asked,
+    echo,
+    steps_stopped,
+    told_of_a_stop,
+)
 from tests.support.proxy import proxied
 from tests.support.servers import TOKENS, running, scripted
 from tests.support.timeouts import TIMEOUT
@@ -107,6 +114,18 @@ async def test_a_conversation_goes_on_after_a_lost_connection(endless):
 async def test_a_wrong_key_is_refused(provider):
     [said] = await answers(provider, "unauthorized")
     assert "401" in said
+
+
+async def test_limits_and_a_gateway_that_stops_are_told():
+    def program(address):
+        return told("openai", PROGRAM, "stop", f"{address}/v1")
+
+    limited, dialled, stopping, redialled, cut, back = await told_of_a_stop(program)
+    assert limited == [429, "rate_limit_exceeded", {"retry-after": "1"}]
+    assert "429" in dialled
+    assert stopping == [503, "server_shutting_down", None]
+    assert "503" in redialled
+    assert (cut, back) == (["cancelled", "so far"], [[1012], "back"])
 
 
 async def test_the_client_without_asyncio(endless):
