@@ -104,7 +104,7 @@ class Fail:
 
 @dataclass(frozen=True)
 class Queue:
-    """Step: report a place in the queue."""
+    """Step: report a place in the queue; a wait that follows is a wait there."""
 
     position: int
 
@@ -266,8 +266,10 @@ class ScriptedProvider(AbstractLLMInterface):
         started = GenerationStarted(MODEL_NAME, _count_words(request.last_user_text), 0)
         events = bool(request.options.get("events"))
         announced = not events
+        queued = False
         for step in script:
-            if not announced and not isinstance(step, Queue):
+            queued = isinstance(step, Queue) or (queued and isinstance(step, Gate | Pause))
+            if not announced and not queued:
                 announced = True
                 yield GenerateResponse(raw_response=started)
             match step:

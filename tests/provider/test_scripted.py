@@ -52,6 +52,16 @@ async def test_events_come_only_when_asked_for():
     ]
 
 
+async def test_a_wait_in_the_queue_comes_before_the_start():
+    gate = asyncio.Event()
+    script = (Queue(2), Gate(gate), Queue(1), Say("a"))
+    stream = await scripted(*script).generate_async("hi", stream=True, events=True)
+    assert (await anext(stream)).raw_response == QueuePosition(2)
+    gate.set()
+    events = [response.raw_response async for response in stream]
+    assert events[:2] == [QueuePosition(1), GenerationStarted("scripted", 1, 0)]
+
+
 async def test_each_word_has_the_log_probabilities_that_are_asked_for():
     async def logprobs(**options):
         provider = ScriptedProvider(tokens_per_second=None)

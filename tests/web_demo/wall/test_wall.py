@@ -1,6 +1,7 @@
 """The room with many streams at once."""
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -96,6 +97,35 @@ async def test_a_wall_that_fails_says_why_and_comes_to_rest(new_page):
         await (
             page.locator(".wall-figure b").first.and_(page.get_by_text("0", exact=True)).wait_for()
         )
+
+
+@pytest.mark.browser
+async def test_a_wall_of_64_begins_by_its_address_and_its_queue_counts_down(new_page):
+    asked = itertools.count(-31)
+    place, end = asyncio.Event(), asyncio.Event()
+
+    def script(_):
+        queue = [Queue(at), Gate(place)] if (at := next(asked)) > 0 else []
+        return [*queue, Say("A story."), Gate(end)]
+
+    async with scripted_gateway(script=script) as gateway:
+        page = await new_page(f"{gateway.url}#wall/64/start")
+        await in_state(page, "queued").get_by_text("queue 32").wait_for()
+        await wait_for_text(page, ".wall-said", "32 writing · 32 queued")
+        places = await in_state(page, "queued").locator(".tile-state").all_text_contents()
+        assert sorted(places) == sorted(f"queue {at}" for at in range(1, 33))
+        assert await page.locator(".cell").count() == 64
+        boxes = await page.evaluate(
+            """() => [...document.querySelectorAll(".tile")]
+                .map((tile) => tile.getBoundingClientRect().bottom)"""
+        )
+        assert max(boxes) <= 800, "they are not all seen at once"
+        place.set()
+        await count_of(page, "writing", 64)
+        end.set()
+        await count_of(page, "done", 64)
+        await page.get_by_role("button", name="Start 64").wait_for()
+        assert len(gateway.provider.requests) == 64
 
 
 async def middle_of(locator):
