@@ -174,12 +174,10 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
     /** Begin anew, because all of the answer comes again. */
     again() {
       recording.clear();
-      columns = columns.map((old) => {
-        const made = createColumn(json, logprobs);
-        old.clear();
-        old.root.replaceWith(made.root);
-        return made;
-      });
+      columns.forEach((old) => old.clear());
+      columns = columns.map(() => createColumn(json, logprobs));
+      find(".columns", root).replaceChildren(...columns.map((one) => one.root));
+      find(".legend", root).hidden = !logprobs;
       if (n > 1) showChoices();
       note.hidden = true;
     },

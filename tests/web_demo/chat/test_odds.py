@@ -1,12 +1,20 @@
 """How sure the model was of each piece of a text, on the demo page and the real model."""
 
+import asyncio
 import math
 
 import pytest
 
-from provider.scripted import Say
+from provider.scripted import Gate, Say
 from tests.support.servers import running
-from tests.web_demo.conftest import answered, ask, scripted_gateway, settings_of, wait_for_text
+from tests.web_demo.conftest import (
+    ANSWER,
+    answered,
+    ask,
+    scripted_gateway,
+    settings_of,
+    wait_for_text,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -141,6 +149,24 @@ async def test_several_answers_are_marked_each_and_so_is_the_text_after_a_call(n
         turn = await answered(page, "What is 734 plus 58?")
         assert await turn.locator(".call .returned").text_content() == '{"result": 792}'
         assert await turn.locator(".call + .text[tabindex='0']").count() == 1
+
+
+async def test_an_answer_that_goes_on_after_a_reload_is_marked_whole(new_page):
+    gate = asyncio.Event()
+    before, after = Say("One two ", top_logprobs=2), Say("three.", top_logprobs=2)
+    async with scripted_gateway(before, Gate(gate), after) as gateway:
+        page = await new_page(gateway.url)
+        await show_sureness(page)
+        await ask(page, "Hi")
+        await wait_for_text(page, ANSWER, "One two")
+        await page.reload()
+        await wait_for_text(page, ANSWER, "One two")
+        gate.set()
+        turn = page.locator(".assistant:not(.streaming)", has_text="One two three.")
+        await turn.wait_for()
+        marked = [piece for piece, _, _ in await page.evaluate(MARKED)]
+        assert marked == ["One", "two", "three."]
+        assert await turn.locator(".legend").is_visible()
 
 
 async def test_without_the_api_each_piece_is_an_element(new_page):

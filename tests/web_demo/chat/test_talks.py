@@ -5,7 +5,10 @@ import json
 
 import pytest
 
-from provider.interface import GenerationError
+from provider.interface import (
+    ChoiceResponse,
+    GenerationError,
+)
 from provider.scripted import Call, Fail, Gate, Say, ScriptedProvider
 from tests.support.servers import eventually, running
 from tests.web_demo.conftest import (
@@ -170,6 +173,38 @@ async def test_a_failed_answer_says_its_code_and_is_asked_again(new_page):
         await page.get_by_role("button", name="Retry").click()
         await wait_for_text(page, ANSWER, "There.")
         assert await last_prompt(gateway) == ["Tell"]
+
+
+class Choosing(ScriptedProvider):
+    """Writes two answers at once, each up to a gate and after it."""
+
+    async def _events(self, request, script, calls):
+        async for response in super()._events(request, script, calls):
+            if not response.content:
+                yield response
+                continue
+            for choice in range(2):
+                yield ChoiceResponse(content=f"{response.content}{choice} ", choice=choice)
+
+
+async def test_a_reload_goes_on_with_each_of_several_answers(new_page):
+    gate = asyncio.Event()
+    script = [Say("Before "), Gate(gate), Say("after ")]
+    async with running(Choosing(script=script, tokens_per_second=None)) as gateway:
+        page = await new_page(gateway.url)
+        async with settings_of(page) as settings:
+            await settings.get_by_label("Answers to choose from").select_option("2")
+        await ask(page, "Tell")
+        await wait_for_text(page, ANSWER, "Before 1")
+        await page.reload()
+        await wait_for_text(page, ANSWER, "Before 1")
+        gate.set()
+        await page.locator(".assistant:not(.streaming)").wait_for()
+        texts = await page.locator(ANSWER).all_text_contents()
+        assert texts == ["Before 0 after 0 ", "Before 1 after 1 "]
+        await page.get_by_label("Keep this one").nth(1).check()
+        await answered(page, "And then?")
+        assert (await last_prompt(gateway))[1] == "Before 1 after 1 "
 
 
 async def test_conversations_go_to_a_file_and_come_back(new_page, counted, tmp_path):
