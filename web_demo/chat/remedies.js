@@ -12,6 +12,11 @@ const REMEDIES = {
   unsupported: "This model can't do that; the settings say what it can.",
   model_error: "The server's log says more.",
   internal: "The server's log says more.",
+  forbidden: "Your token doesn't allow it; another one may.",
+  invalid_frame: "The page and the server may be of different versions. Load the page again.",
+  duplicate_id: "Ask again.",
+  slow_client: "The connection was too slow for the answer. Ask again.",
+  not_resumable: "The server has forgotten it meanwhile. Ask again.",
   shutting_down: "The server is being stopped; ask again when it is back.",
 };
 

@@ -5,9 +5,13 @@ import json
 
 import pytest
 
+from gateway.protocol.codes import ErrorCode
 from provider.interface import (
     ChoiceResponse,
+    ContextWindowExceededError,
     GenerationError,
+    ModelNotFoundError,
+    ResourceExceededError,
 )
 from provider.scripted import Call, Fail, Gate, Say, ScriptedProvider
 from tests.support.servers import eventually, running
@@ -15,11 +19,13 @@ from tests.web_demo.conftest import (
     ANSWER,
     answered,
     ask,
+    in_node,
     load_again,
     scripted_gateway,
     settings_of,
     wait_for_text,
     wait_until_kept,
+    wants_node,
 )
 
 pytestmark = pytest.mark.browser
@@ -205,6 +211,35 @@ async def test_a_reload_goes_on_with_each_of_several_answers(new_page):
         await page.get_by_label("Keep this one").nth(1).check()
         await answered(page, "And then?")
         assert (await last_prompt(gateway))[1] == "Before 1 after 1 "
+
+
+FAILURES = [
+    (ContextWindowExceededError(9, 12), "context_too_long", "Begin a new conversation, or ask"),
+    (ResourceExceededError("full"), "overloaded", "Try again in a moment."),
+    (ModelNotFoundError("lost"), "unknown_model", "Choose another model at the upper edge"),
+    (GenerationError("out of breath"), "model_error", "The server's log says more."),
+]
+
+
+async def test_an_error_says_what_a_person_can_do_about_it(new_page):
+    errors = (error for error, *_ in FAILURES)
+    async with scripted_gateway(script=lambda _: [Fail(next(errors))]) as gateway:
+        page = await new_page(gateway.url)
+        for index, (_, code, remedy) in enumerate(FAILURES):
+            await ask(page, "Tell")
+            note = page.locator(".note").nth(index)
+            await note.locator("code", has_text=code).wait_for()
+            assert remedy in await note.locator(".remedy").first.text_content()
+        await wait_until_kept(page, "out of breath")
+        await page.reload()
+        await wait_for_text(page, ".note .remedy", "The server's log says more.")
+
+
+@wants_node
+async def test_each_error_code_has_a_remedy():
+    codes = json.dumps([str(code) for code in ErrorCode])
+    without = f"{codes}.filter((code) => !m.remedyOf(code))"
+    assert await in_node("chat/remedies.js", f"console.log(JSON.stringify({without}));") == []
 
 
 async def test_conversations_go_to_a_file_and_come_back(new_page, counted, tmp_path):
