@@ -137,6 +137,16 @@ export function createLane(name, given, hooks) {
       hooks.dirty();
     },
     stop: () => run?.cancel(),
+    /** Let it be removed, or not. @param {boolean} may */
+    removable(may) {
+      remove.disabled = !may;
+      remove.title = may ? "" : "A race has two lanes at least";
+    },
+    /** Go to the button that removes it; false if it can't be removed. */
+    reach() {
+      remove.focus();
+      return document.activeElement === remove;
+    },
     get live() {
       return LIVE.has(state);
     },

@@ -133,8 +133,11 @@ export async function open(root, app) {
   function remove(lane) {
     if (lanes.length <= LEAST) return;
     const before = lanes;
+    const at = lanes.indexOf(lane);
     show(lanes.filter((one) => one !== lane));
     offerBack(before, [lane], `Lane ${lane.name} is removed.`);
+    bound();
+    if (!lanes[Math.min(at, lanes.length - 1)].reach()) parts.add.focus();
     request();
   }
 
@@ -165,10 +168,16 @@ export async function open(root, app) {
     const running = lanes.some(({ live }) => live);
     parts.go.textContent = running ? "Stop all" : "Race";
     parts.go.classList.toggle("stop", running);
-    parts.add.disabled = lanes.length >= MOST;
+    bound();
     mark(running);
     if (!running && asked) say();
     else if (running) parts.news.textContent = "";
+  }
+
+  /** Let lanes be added and removed as far as there may be more and fewer. */
+  function bound() {
+    parts.add.disabled = lanes.length >= MOST;
+    for (const lane of lanes) lane.removable(lanes.length > LEAST);
   }
 
   /** Mark what the other lanes say and the first one does not. @param {boolean} running */

@@ -100,6 +100,37 @@ async def test_what_is_removed_comes_back_with_its_answers(new_page):
         await wait_for_text(page, ".race-news", "2 lanes say the same.")
 
 
+@pytest.mark.browser
+async def test_a_race_has_two_lanes_at_least_and_eight_at_most(new_page):
+    async with scripted_gateway(Say("The fox ran.")) as gateway:
+        page = await new_page(f"{gateway.url}#race/A%20fox")
+        removes = page.get_by_role("button", name="Remove lane")
+        names = page.locator(".lane-head > b")
+        await page.get_by_role("button", name="Remove lane B").focus()
+        await page.keyboard.press("Enter")
+        assert await names.all_text_contents() == ["A", "C"]
+        await page.wait_for_function("() => document.querySelectorAll('.lane-head :disabled')[1]")
+        add = page.get_by_role("button", name="+ Lane")
+        assert await add.evaluate("(one) => one === document.activeElement")
+        for _ in range(6):
+            await page.keyboard.press("Enter")
+        assert await names.all_text_contents() == list("ABCDEFGH")
+        await page.locator(".race-tools .quiet:disabled", has_text="+ Lane").wait_for()
+        assert await removes.nth(7).is_enabled()
+        await page.keyboard.press("+")
+        assert await names.count() == 8
+        await page.get_by_role("button", name="Race", exact=True).click()
+        await wait_for_text(page, ".race-news", "All lanes say the same.")
+        assert await page.locator(".lane-text").all_text_contents() == ["The fox ran."] * 8
+        badges = await page.locator(".badge").all_text_contents()
+        assert sorted(badges) == ["first to end", "first token"]
+        assert len(gateway.provider.requests) == 8
+        await page.get_by_role("button", name="Remove lane D").focus()
+        await page.keyboard.press("Enter")
+        await page.wait_for_function("() => document.activeElement.ariaLabel === 'Remove lane E'")
+        await add.and_(page.locator(":enabled")).wait_for()
+
+
 class Two(ScriptedProvider):
     """It has two models."""
 
