@@ -109,6 +109,7 @@ function kept(database) {
         const values = made.objectStore("values");
         if (value === undefined) values.delete(key);
         else values.put(value, key);
+        made.commit();
       }),
     close: () => database.close(),
   };

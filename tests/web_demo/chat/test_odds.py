@@ -11,6 +11,7 @@ from tests.web_demo.conftest import (
     ANSWER,
     answered,
     ask,
+    load_again,
     scripted_gateway,
     settings_of,
     wait_for_text,
@@ -159,7 +160,7 @@ async def test_an_answer_that_goes_on_after_a_reload_is_marked_whole(new_page):
         await show_sureness(page)
         await ask(page, "Hi")
         await wait_for_text(page, ANSWER, "One two")
-        await page.reload()
+        await load_again(page)
         await wait_for_text(page, ANSWER, "One two")
         gate.set()
         turn = page.locator(".assistant:not(.streaming)", has_text="One two three.")

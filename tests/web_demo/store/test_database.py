@@ -1,7 +1,10 @@
 """What the page keeps in the browser."""
 
+from contextlib import suppress
+
 import pytest
 import pytest_asyncio
+from playwright.async_api import Error
 
 from provider.scripted import Say
 from tests.web_demo.conftest import scripted_gateway
@@ -64,10 +67,28 @@ async def test_conversations_turns_and_values_are_kept_changed_and_removed(page,
 
 
 async def test_what_is_kept_is_there_after_a_reload(page):
-    await says(page, 'const store = await openStore("test-reload"); await store.save([talk("a")]);')
-    await page.reload()
-    said = await says(page, 'return ids(await (await openStore("test-reload")).conversations());')
-    assert said == "a"
+    async with page.expect_navigation():
+        with suppress(Error):  # the page may be gone before it has answered
+            await says(
+                page,
+                """
+                const store = await openStore("test-reload");
+                setTimeout(() => {
+                    store.save([talk("a")], [turn("t1", "a")]);
+                    store.keep("draft", "Hi");
+                    location.reload(); // nobody waits until it is kept
+                });
+                """,
+            )
+    said = await says(
+        page,
+        """
+        const store = await openStore("test-reload");
+        const [talks, turns] = await Promise.all([store.conversations(), store.turns()]);
+        return [ids(talks), ids(turns), await store.value("draft")];
+        """,
+    )
+    assert said == ["a", "t1", "Hi"]
 
 
 async def test_a_change_that_fails_changes_nothing(page):
