@@ -554,6 +554,8 @@ export function createPane(app, row, store, hooks) {
     id: () => talk.id,
     rename: talk.rename,
     drop,
+    /** Whether an answer of a conversation is being written. @param {string} id */
+    runs: (id) => [...live.values()].some(({ turn }) => turn.conversation === id),
     running: () => current() !== undefined,
     focus,
     hasFocus: () => root.contains(document.activeElement),

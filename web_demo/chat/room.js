@@ -16,6 +16,7 @@ export async function open(root, app) {
   const sidebar = createSidebar(store, {
     begin,
     current: () => pane.id(),
+    runs: (id) => pane.runs(id),
     removed: (id) => pane.drop(id),
     renamed: (id, title) => void (pane.id() === id && pane.rename(title)),
   });

@@ -14,8 +14,8 @@ const SEARCH_MS = 120; // after the last key
 
 /**
  * @param {import("../store/database.js").Store} store
- * @param {{begin: () => void, current: () => string | null, renamed: (id: string, title: string) => void,
- *   removed: (id: string) => void}} does `begin` leaves the conversation for a new one
+ * @param {{begin: () => void, current: () => string | null, runs: (id: string) => boolean, renamed: (id: string, title: string) => void,
+ *   removed: (id: string) => void}} does `begin` leaves the conversation for a new one, `runs` tells whether one is being answered
  */
 export function createSidebar(store, does) {
   const list = make("ul", { class: "talks", "aria-label": "Conversations" });
@@ -60,11 +60,13 @@ export function createSidebar(store, does) {
     const found = searched(all, turns, query);
     // A list that is replaced while somebody points at it loses the click; it is saved often while an answer is written.
     const now = JSON.stringify([query, does.current(), found.map(({ id, title }) => [id, title])]);
-    if (now === shown) return;
+    if (now !== shown) list.replaceChildren(...(found.length ? found.map(item) : [nothing(query)]));
     shown = now;
-    if (found.length) list.replaceChildren(...found.map(item));
-    else list.replaceChildren(make("li", { class: "none" }, query ? "Nothing found." : "What you ask is kept here, in this browser."));
+    for (const link of list.querySelectorAll("a")) link.classList.toggle("live", does.runs(link.hash.slice("#chat/".length)));
   }
+
+  /** @param {string} query */
+  const nothing = (query) => make("li", { class: "none" }, query ? "Nothing found." : "What you ask is kept here, in this browser.");
 
   /** @param {Conversation} talk */
   function item(talk) {

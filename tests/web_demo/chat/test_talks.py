@@ -145,9 +145,11 @@ async def test_a_reload_goes_on_with_the_running_answer(new_page):
         await wait_for_text(page, ANSWER, "Before.")
         await load_again(page)
         await wait_for_text(page, ANSWER, "Before.")
+        await page.locator(".talks .live", has_text="Tell").wait_for()
         gate.set()
         await wait_for_text(page, ANSWER, "Before. After.")
         await page.locator(".assistant:not(.streaming)").wait_for()
+        await page.locator(".talks a:not(.live)").wait_for()
         assert len(gateway.provider.requests) == 1
 
 
@@ -202,7 +204,7 @@ async def test_a_reload_goes_on_with_each_of_several_answers(new_page):
             await settings.get_by_label("Answers to choose from").select_option("2")
         await ask(page, "Tell")
         await wait_for_text(page, ANSWER, "Before 1")
-        await page.reload()
+        await load_again(page)
         await wait_for_text(page, ANSWER, "Before 1")
         gate.set()
         await page.locator(".assistant:not(.streaming)").wait_for()
