@@ -385,6 +385,14 @@ async def test_nothing_is_cut_off_at_any_width(new_page, width):
         assert box["y"] + box["height"] <= 800, "the input is off the screen"
 
 
+# The names in the bars that have no room.
+CUT = """() => [...document.querySelectorAll(".foot span, #model .name")]
+    .filter((one) => one.checkVisibility())
+    .filter((one) => one.offsetWidth > one.parentElement.clientWidth
+        || one.scrollWidth > one.clientWidth)
+    .map(({ textContent }) => textContent)"""
+
+
 async def test_a_phone_has_its_rooms_below_until_something_is_written(new_page):
     async with scripted_gateway(Say("There.")) as gateway:
         phone = {"viewport": {"width": 320, "height": 640}, "has_touch": True, "is_mobile": True}
@@ -399,7 +407,12 @@ async def test_a_phone_has_its_rooms_below_until_something_is_written(new_page):
         assert await page.evaluate("document.documentElement.scrollWidth") <= 320
         await page.locator("#settings-button").tap()
         await page.locator("#settings .field").first.wait_for()
+        assert await page.evaluate(CUT) == []
         await page.get_by_role("button", name="Close Settings").tap()
+        for room in ("race", "wall", "tape", "chat"):
+            await page.locator(f"#rooms [href='#{room}']").tap()
+            await page.locator(f"#room-{room}:visible").wait_for()
+            assert await page.evaluate("document.documentElement.scrollWidth") <= 320
         await page.get_by_label("Message", exact=True).tap()
         assert not await page.locator("#rooms a").first.is_visible()
 

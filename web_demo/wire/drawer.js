@@ -24,7 +24,7 @@ export function open(root, app) {
   const list = make("div", { class: "wire-list", tabindex: "0", role: "listbox", "aria-label": "Frames" });
   const space = make("div", { class: "wire-space", role: "presentation" });
   const empty = make("p", { class: "wire-empty" }, "Frames appear here as they pass. Ask something, or open the wall.");
-  const filter = make("input", { type: "search", placeholder: "Filter: chunk, an id, a word", "aria-label": "Filter frames", input: choose });
+  const filter = make("input", { type: "search", placeholder: "Filter by a word", "aria-label": "Filter frames", input: choose });
   const way = make(
     "select",
     { "aria-label": "Direction", change: choose },
