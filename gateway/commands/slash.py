@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,9 @@ def _help(conversation: Conversation, rest: str) -> str:
 
 
 def _new(conversation: Conversation, rest: str) -> str:
-    count = len(conversation.turns)
+    said = len(conversation.turns)
     conversation.turns.clear()
-    return f"a new conversation; {count} messages are forgotten" if count else "nothing was said"
+    return f"a new conversation; {said} messages are forgotten" if said else "nothing was said"
 
 
 def _system(conversation: Conversation, rest: str) -> str:
@@ -90,13 +91,21 @@ def _model(conversation: Conversation, rest: str) -> str:
 def _save(conversation: Conversation, rest: str) -> str:
     if not conversation.turns:
         raise _Refused("nothing was said yet")
-    path = Path(rest or f"chat-{datetime.now().astimezone():%Y-%m-%d-%H%M}.json").expanduser()
+    path = Path(rest).expanduser() if rest else _unused(conversation)
     if path.exists() and path not in conversation.saved:
         raise _Refused(f"{path} is there already; name another file")
     path.write_text(_as_text(conversation, as_json=path.suffix == ".json"), "utf-8")
     conversation.saved.add(path)
     again = f"; `/load {path}` goes on with it" if path.suffix == ".json" else ""
     return f"saved to {path}{again}"
+
+
+def _unused(conversation: Conversation) -> Path:
+    """Return a file named after the time that nobody else has written."""
+    name = f"chat-{datetime.now().astimezone():%Y-%m-%d-%H%M}"
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    paths = (Path(f"{one}.json") for one in names)
+    return next(path for path in paths if path in conversation.saved or not path.exists())
 
 
 def _as_text(conversation: Conversation, *, as_json: bool) -> str:

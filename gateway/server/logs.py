@@ -32,7 +32,7 @@ def set_up(level: str, line_format: str, stream: TextIO | None = None) -> None:
     """
     handler = _ToStandardError() if stream is None else logging.StreamHandler(stream)
     as_json = line_format == "json" or (line_format == "auto" and not handler.stream.isatty())
-    handler.setFormatter(_Json() if as_json else _Text())
+    handler.setFormatter(_Json() if as_json else _Text(dated=not handler.stream.isatty()))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -93,8 +93,10 @@ class _ToStandardError(logging.StreamHandler[TextIO]):
 
 
 class _Text(logging.Formatter):
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s")
+    """A line of text; on a terminal, whose lines are short, it begins with the time alone."""
+
+    def __init__(self, *, dated: bool) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s", None if dated else "%H:%M:%S")
 
 
 class _Json(logging.Formatter):

@@ -214,7 +214,7 @@ def test_a_terminal_is_greeted_in_lines_of_their_own_and_the_page_is_opened(tmp_
     lines = lines_of(terminal)
     logged = [line for line in lines if " INFO " in line]
     assert any("loaded `embedded`" in line for line in logged)
-    assert all(re.match(r"\d{4}-\d\d-\d\d ", line) for line in logged), logged
+    assert all(re.match(r"\d\d:\d\d:\d\d [A-Z]+ ", line) for line in logged), logged
     shown = {line[:10].strip(): line[10:] for line in lines}
     assert any(re.fullmatch(r"mlx-gateway \S+ is ready, after \d+\.\d s", line) for line in lines)
     assert shown["page"].startswith("http://127.0.0.1:")

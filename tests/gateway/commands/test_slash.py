@@ -112,6 +112,15 @@ def test_a_file_of_others_is_not_written_over(talk, tmp_path):
     assert file.read_text() == "mine"
 
 
+def test_a_file_without_a_name_gets_one_that_is_not_taken(talk, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    conversation, say = talk
+    for count in (1, 2, 3):
+        assert say("/save").startswith("saved to chat-")
+        conversation.saved.clear()  # as another chat has none
+        assert len([*tmp_path.glob("chat-*.json")]) == count
+
+
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"messages": 3}', json.dumps({"a": 1})])
 def test_what_cannot_be_loaded_changes_nothing(talk, tmp_path, text):
     conversation, say = talk
