@@ -77,14 +77,14 @@ def pull_model(model: str, errors: Console) -> None:
     except ModelLoadingError as error:
         hint = "delete the model from the cache with `hf cache rm`, and download it again"
         raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
-    errors.print(f"verified {right} files; serve the model with `{_flag(model, path)}`")
+    errors.print(f"verified {right} files; `mlx-gateway serve {_argument(model, path)}` serves it")
     print(path)  # noqa: T201 - this is the data
 
 
-def _flag(model: str, path: Path) -> str:
-    """Return the flag that serves a downloaded model. Raises Failure if it can't be served."""
+def _argument(model: str, path: Path) -> str:
+    """Return the argument that serves a downloaded model. Raises Failure if it can't be served."""
     if hub.holds_model(path):
-        return f"--model {model}"
+        return model
     if hub.holds_adapter(path):
         return f"--adapter NAME=BASE:{model}"
     said = f"`{model}` was downloaded but holds no model: no config.json and model*.safetensors"

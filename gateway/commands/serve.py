@@ -280,11 +280,17 @@ def _read_tokens(token_file: str | None) -> Tokens:
 def _address_failure(settings: Settings, error: OSError) -> Failure:
     if settings.unix is not None:
         hint = "pass `--unix` a path in a folder that you can write to"
-        return Failure(f"cannot listen on `{settings.unix}`: {error}", hint, ExitStatus.FAILED)
+        said = f"cannot listen on `{settings.unix}`: {_reason(error)}"
+        return Failure(said, hint, ExitStatus.FAILED)
     address = f"`{settings.host}:{settings.port}`"
     if error.errno == errno.EADDRINUSE:
         hint = "stop the other process, or pass `--port 0` to take a free one"
         return Failure(f"port already in use: {address}", hint, ExitStatus.ADDRESS_IN_USE)
     hint = "pass `--host` an address of this machine, and `--port` a port that you may use"
-    reason = error.strerror or str(error)
-    return Failure(f"cannot listen on {address}: {reason}", hint, ExitStatus.FAILED)
+    return Failure(f"cannot listen on {address}: {_reason(error)}", hint, ExitStatus.FAILED)
+
+
+def _reason(error: OSError) -> str:
+    """Return what the system says; asyncio's own text repeats the address as a tuple."""
+    number = error.errno or 0
+    return os.strerror(number) if number > 0 else error.strerror or str(error)

@@ -27,7 +27,10 @@ token_app = typer.Typer(
     cls=PlainGroup,
 )
 Name = Annotated[
-    str, typer.Argument(help="Name of the token's owner, for logs and limits.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="NAME", help="Name of the token's owner, for logs and limits.", show_default=False
+    ),
 ]
 TokenFile = Annotated[
     Path, typer.Option(metavar="FILE", help="Token file; pass the same to `serve --token-file`.")

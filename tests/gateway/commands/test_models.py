@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from gateway.commands.failure import ExitStatus, Failure
-from gateway.commands.models import _context, _flag, _size, _state, list_models
+from gateway.commands.models import _argument, _context, _size, _state, list_models
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import ScriptedProvider
 from tests.support.servers import running
@@ -33,10 +33,10 @@ def test_a_context_that_is_unknown_is_left_out():
 
 def test_a_folder_is_served_by_what_is_in_it(tmp_path):
     with pytest.raises(Failure, match="owner/x"):
-        _flag("owner/x", tmp_path)
+        _argument("owner/x", tmp_path)
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"")
-    assert _flag("owner/x", tmp_path) == "--model owner/x"
+    assert _argument("owner/x", tmp_path) == "owner/x"
 
 
 async def test_models_that_a_gateway_serves_are_listed(capsys):

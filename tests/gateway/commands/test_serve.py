@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import hashlib
 import io
@@ -181,9 +182,13 @@ async def test_an_address_that_cannot_be_had_is_a_failure(tmp_path):
         with pytest.raises(Failure, match="port already in use") as caught:
             await one.run()
         assert caught.value.status is ExitStatus.ADDRESS_IN_USE
-    for changes in ({"host": "192.0.2.1"}, {"unix": str(tmp_path / "none" / "socket")}):
+    path = str(tmp_path / "none" / "socket")
+    for changes, said in (
+        ({"host": "192.0.2.1"}, f"`192.0.2.1:0`: {os.strerror(errno.EADDRNOTAVAIL)}"),
+        ({"unix": path}, f"`{path}`: {os.strerror(errno.ENOENT)}"),
+    ):
         _, one = service(ScriptedProvider(), **changes)
-        with pytest.raises(Failure, match="cannot listen on") as caught:
+        with pytest.raises(Failure, match=f"^cannot listen on {said}$") as caught:
             await one.run()
         assert caught.value.status is ExitStatus.FAILED
 
