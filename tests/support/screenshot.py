@@ -4,6 +4,9 @@ The wall with stories of the embedded model in the middle of their streams, some
 """
 
 import asyncio
+import io
+
+from PIL import Image
 
 from gateway.server.pages import web_root
 from provider import MLXProvider
@@ -14,6 +17,8 @@ STOPPED = (3, 13, 22)
 SLOW = (17,)
 FIRST_WORDS = 330  # characters of each story, when some are stopped
 TEXT_ENOUGH = 560  # when the picture is taken
+
+COLOURS = 128  # of the picture: a third of its bytes, and nobody sees it
 
 LONG_ENOUGH = """(enough) => [...document.querySelectorAll(".tile[data-state=writing] .tile-text")]
     .every((text) => text.textContent.length > enough)"""
@@ -36,8 +41,11 @@ async def main():
         await page.mouse.move(0, 0)
         await page.evaluate("() => document.activeElement.blur()")
         await page.wait_for_function(LONG_ENOUGH, arg=TEXT_ENOUGH, polling=20)
-        await page.screenshot(path=web_root() / "screenshot.png")
+        taken = await page.screenshot()
     await provider.aclose()
+    picture = Image.open(io.BytesIO(taken)).convert("RGB")
+    few = picture.quantize(COLOURS, dither=Image.Dither.NONE)
+    few.save(web_root() / "screenshot.png", optimize=True)
 
 
 if __name__ == "__main__":
