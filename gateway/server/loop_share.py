@@ -151,6 +151,7 @@ def timed(
             result: Result = end.value
             return result
         finally:
+            given = None  # an error would hold its own traceback
             spend(thread_time() - begin)
         try:
             resume, given = work.send, (yield awaited)

@@ -1,11 +1,13 @@
 """What a client may have of the event loop's time, by a scripted clock, and over real sockets."""
 
 import asyncio
+import gc
 import hashlib
 import heapq
 import itertools
 import json
 import time
+import weakref
 import zlib
 from contextlib import asynccontextmanager
 
@@ -227,6 +229,28 @@ async def test_errors_and_cancelling_pass_through_what_is_timed():
 
     with pytest.raises(TimeoutError):
         await timed(times_out(), lambda seconds: None)
+
+
+async def test_an_error_that_passed_through_is_freed_at_once():
+    freed = []
+
+    async def fails():
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(timed_as_task(fails()))
+    await asyncio.sleep(0)
+    gc.disable()
+    try:
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError as error:
+            weakref.finalize(error, freed.append, True)
+        del task
+        await asyncio.sleep(0)
+        assert freed
+    finally:
+        gc.enable()
 
 
 async def timed_as_task(work):
