@@ -13,7 +13,6 @@ from contextlib import closing
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import Any, TypeVar
 
 from provider.caches.prefix_cache import PrefixCache
@@ -327,7 +326,7 @@ class ModelSlot:
                     complete = False
                     break
                 self._pace.tried(computed, times)
-                found.append(Timing(tokens, times[0], median(times)))
+                found.append(Timing.of(tokens, times))
         yield from _told(self._measure_depths(model.context_window), model.weights)
         if complete:
             self._costs.keep(key, self._pace.cost, found)

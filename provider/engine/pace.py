@@ -16,6 +16,7 @@ from collections.abc import Generator, Sequence
 from statistics import median
 
 from provider.engine.chunk_cost import ChunkCost, Pass
+from provider.engine.shapes import Timing
 
 __all__ = [
     "DEEPEST",
@@ -142,7 +143,8 @@ class Pace:
 
     def tried(self, tokens: int, seconds: Sequence[float]) -> None:
         """Record passes at the beginning of a prompt: the first of its shape, and the next ones."""
-        first, usual, sure = seconds[0], median(seconds), len(seconds) > 1
+        timing, sure = Timing.of(tokens, seconds), len(seconds) > 1
+        first, usual = timing.first, timing.again
         self._trials.append(usual)
         self._tried.append((tokens, sure))
         self._cost.learn(tokens, 0, usual, repeated=True, sure=sure)

@@ -10,7 +10,8 @@ Pure policy: no thread, no clock, no tensor.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median
 
 __all__ = [
     "ANY_SHAPE",
@@ -104,6 +105,16 @@ class Timing:
     tokens: int
     first: float
     again: float
+
+    @classmethod
+    def of(cls, tokens: int, seconds: Sequence[float]) -> Timing:
+        """Return the timing of such passes one after another, some of which others may have slowed.
+
+        Where the first was slower, the shortest of the later ones counts: with one that was slow by
+        chance, a new shape would seem to cost nothing.
+        """
+        timing = cls(tokens, seconds[0], min(seconds[1:] or seconds))
+        return timing if timing.slower_at_first else replace(timing, again=median(seconds))
 
     @property
     def dear(self) -> bool:

@@ -19,6 +19,7 @@ MS = 1e-3
 TIMES = (5, 11, 35, 55, 100)  # milliseconds of a decode step, and of a pass whatever its chunk
 TOKENS = (0.02, 0.1, 0.4, 1.5, 6)  # milliseconds of a token of a chunk
 SIZES = np.arange(1, MAX_CHUNK + 1)
+NEW_SHAPE = 55 * MS, 110 * MS
 WORST = 1.3  # how many times the best a prompt may take, and how many times the allowed a gap
 SURPRISES = 3  # longer gaps that nobody can foresee, when a machine gets slower all at once
 
@@ -52,12 +53,13 @@ def variants(machine):
     return {
         "as modelled": machine,
         "overlap": replace(machine, overlap=True, noise=0.03),
-        "new shapes": replace(machine, new_shape=(55 * MS, 110 * MS)),
+        "new shapes": replace(machine, new_shape=NEW_SHAPE),
+        "new shapes, spikes": replace(machine, new_shape=NEW_SHAPE, noise=0.03, spikes=0.03),
         "noise": replace(machine, noise=0.05),
         "spikes": replace(machine, noise=0.03, spikes=0.03),
         "dear attention": replace(machine, pairs=_dear_pairs(machine), noise=0.03),
         "drift": replace(machine, drift=2.0, noise=0.02),
-        "sudden drift": replace(machine, drift=2.0, sudden=True),
+        "sudden drift": replace(machine, drift=3.0, sudden=True),
     }
 
 
@@ -285,7 +287,7 @@ def by_load():
 # Machines of real_machines, for the README: what a pass costs, and whether new shapes are dear.
 KNOWN = {
     "8B, bf16, on an M4 Max": Machine(35 * MS, 35 * MS, 1.5 * MS, overlap=True),
-    "8B, bf16, on an H100": Machine(7 * MS, 10 * MS, 0.02 * MS, new_shape=(55 * MS, 110 * MS)),
+    "8B, bf16, on an H100": Machine(7 * MS, 10 * MS, 0.02 * MS, new_shape=NEW_SHAPE),
     "0.6B, bf16, on an M4 Max": Machine(5 * MS, 5 * MS, 0.12 * MS, overlap=True),
     "70B, 4 bits, on an M4 Max": Machine(90 * MS, 90 * MS, 13 * MS, overlap=True),
     "135M, float32, on two x86 cores": Machine(55 * MS, 35 * MS, 6 * MS),

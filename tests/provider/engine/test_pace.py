@@ -226,3 +226,16 @@ def test_passes_count_although_a_short_context_has_no_room_for_the_next_ones():
     for tokens, done in some(small.depths(), 2):
         small.deepened(tokens, done, pass_time(tokens) + tokens * done * 1e-5)
     assert small.budget(500) < pace.budget(500) / 2
+
+
+@pytest.mark.parametrize("slow", [1, 2])
+def test_a_repeated_pass_that_others_slowed_does_not_hide_that_new_shapes_are_dear(slow):
+    pace, quiet = Pace(0.1), Pace(0.1)
+    for one in (pace, quiet):
+        for number, tokens in enumerate(one.trials()):
+            seconds = [pass_time(tokens) + 0.08 * (tokens > 1), *[pass_time(tokens)] * 2]
+            if one is pace and number == 2:
+                seconds[slow] *= 5
+            one.tried(tokens, seconds)
+    assert pace._cost.new_shape == quiet._cost.new_shape > 0.05
+    assert pace.budget(0) == quiet.budget(0)

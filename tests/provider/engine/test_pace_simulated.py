@@ -8,6 +8,7 @@ import pytest
 from provider.engine.pace import MAX_CHUNK
 from tests.support.pace_simulator import (
     MS,
+    NEW_SHAPE,
     SURPRISES,
     TIMES,
     TOKENS,
@@ -65,7 +66,7 @@ def test_it_is_so_for_short_and_for_long_prompts(prompt):
 
 
 def test_a_second_prompt_is_read_faster_where_new_shapes_are_dear():
-    machine = Machine(7 * MS, 10 * MS, 0.02 * MS, new_shape=(55 * MS, 110 * MS))
+    machine = Machine(7 * MS, 10 * MS, 0.02 * MS, new_shape=NEW_SHAPE)
     first, second = (simulate(Case(machine, prompts=prompts)) for prompts in (1, 2))
     assert second.seconds < 0.8 * first.seconds
 
