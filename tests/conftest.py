@@ -28,7 +28,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 STARTED = pytest.StashKey[bool]()
-LONG = ("clients", "front_ends", "ray", "real", "slow")
+LONG = ("browser", "clients", "front_ends", "ray", "real", "slow")
 PATIENT = pytest.mark.timeout(600)  # for a machine that is many times as slow
 SHARED = pytest.mark.asyncio(loop_scope="session")
 

@@ -16,7 +16,7 @@ from provider.scripted import Call, Say, ScriptedProvider
 from tests.support.servers import running
 from tests.support.timeouts import STARTING, TIMEOUT
 
-TIMEOUT_MS = 20_000
+TIMEOUT_MS = 60_000  # a page may be one of several on a processor, and wait for a model
 ANSWER = ".assistant .text"
 FIGURES = ".assistant .figures"
 # Keeps what the page says to screen readers.
