@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from websockets.asyncio.client import connect
 
-from tests.support.timeouts import STARTING, TIMEOUT
+from tests.support.timeouts import STARTING
 
 NAMES = ("firefox-esr", "firefox")
 ENTER = "\ue007"
@@ -67,7 +67,7 @@ class Tab:
 
     async def wait_for(self, expression):
         """Wait until an expression is true."""
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(STARTING):
             while not await self.evaluate(expression):
                 await asyncio.sleep(0.05)
 
