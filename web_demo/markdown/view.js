@@ -9,21 +9,30 @@ import { elementsOf } from "./elements.js";
 /** @typedef {import("./blocks.js").Block} Block */
 /** @typedef {{root: HTMLElement, code: ReturnType<typeof createCode> | null}} Shown */
 
+const SOME = 16; // blocks that the browser is told of together: each time, it looks twice
+
 /** Show a text in an element. `write` takes more of it, and `paint` shows what was written. @param {HTMLElement} root */
 export function createView(root) {
   const splitter = createSplitter();
   /** The shown blocks; the first `fixed` of them have ended. @type {Shown[]} */
   const shown = [];
   let fixed = 0;
+  let past = 0; // blocks that are laid out and painted only while they are near
 
   function paint() {
     for (; fixed < splitter.closed.length; fixed += 1) place(fixed, splitter.closed[fixed]);
+    if (fixed - past >= 2 * SOME) leave(fixed - SOME);
     const open = splitter.open();
     for (const [index, block] of open.entries()) place(fixed + index, block);
     for (const { root: gone, code } of shown.splice(fixed + open.length)) {
       code?.clear();
       gone.remove();
     }
+  }
+
+  /** @param {number} end of the blocks that are left to the browser */
+  function leave(end) {
+    for (; past < end; past += 1) shown[past].root.classList.add("past");
   }
 
   /** @param {number} index @param {Block} block */
@@ -68,6 +77,7 @@ export function createView(root) {
     end() {
       splitter.end();
       paint();
+      leave(fixed - 1);
     },
     /** Give up what is kept for it outside of its element. */
     clear() {

@@ -1,7 +1,7 @@
 // @ts-check
 /** Plans what changes the page while text comes: together, because each frame costs, even if little changes in it. */
 
-const SOON_MS = 10; // in which a frame comes without a timer
+const SOON_MS = 16; // in which a frame comes without a timer
 const TOGETHER_MS = 100; // by which something may be earlier than it is due, to be done with something else
 
 /** What is planned, and when it is due. @type {Map<() => void, number>} */
