@@ -9,7 +9,7 @@ Rule 1: nothing is counted while nobody else has an answer made.
 Rule 2: a client beyond its share is read later, and nothing of it is lost. Its connections are read
 one after the other, the one that has waited longest first.
 Rule 3: no connection waits longer than MAX_REST_S, well below the time in which it must answer a
-ping; then it is read a little.
+ping; then it is read a little. Its answer may wait behind what is read late, which counts as one.
 Rule 4: before a connection is let in, it counts for its address. What it had cost until then is no
 fault of that address.
 """

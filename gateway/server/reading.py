@@ -17,7 +17,8 @@ Rule 6: a client has a rate on all its connections together; beyond it they are 
 Rule 7: what reading takes of the event loop's time counts for the client, see `LoopShare`.
 
 The library has no hooks for this. Of its inside this module uses `Protocol.reader`, `parser` and
-`max_message_size`, `Assembler.resume` and `paused`, and `Connection.process_event` and `send_data`.
+`max_message_size`, `Assembler.resume` and `paused`, and of `Connection` `process_event`,
+`send_data`, `pending_pings` and `acknowledge_pings`.
 """
 
 from __future__ import annotations
@@ -199,6 +200,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         "_rates",
         "_reader",
         "_rest",
+        "_rested",
         "_secure",
         "_share",
         "_slices",
@@ -234,6 +236,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self._cost = 0.0  # seconds of that time that it took until it was let in
         self._rest: Rest | None = None  # while its client has used up its share
         self._owes = False  # whether it may only be read a little
+        self._rested = False  # whether nothing was read since it has waited
         self._slices = slices
         self._inflates = False  # whether it is among those
         self._guests = guests
@@ -310,7 +313,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
             self.transport.pause_reading()
 
     def _end_rest(self, owes: bool) -> None:
-        self._rest, self._owes = None, owes
+        self._rest, self._owes, self._rested = None, owes, True
         if self._inflation is not None and not self._inflates:
             self._inflate_later()
         self._go_on()
@@ -361,9 +364,17 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
             self._turn.spend(nbytes, self._client, self.loop)
         self.data_received(memoryview(piece)[:nbytes].tobytes())
         self._make_room()
+        if self._rested:
+            self._rested = False
+            self._take_for_pong()
         if self.protocol.close_expected():
             self._linger(self.close_timeout or 0)
         self.spend(thread_time() - self._begin)
+
+    def _take_for_pong(self) -> None:
+        """Take what is read late for the answer to a ping, which may wait behind it."""
+        if self.pending_pings:
+            self.acknowledge_pings(list(self.pending_pings)[-1])
 
     def _linger(self, seconds: float) -> None:
         """Abort the connection later; a client that goes on sending is not discarded for ever."""

@@ -318,6 +318,24 @@ async def test_a_client_beyond_its_share_is_read_later_and_nothing_is_lost():
         assert not share._lines
 
 
+async def test_what_is_read_late_counts_as_the_answer_to_a_ping():
+    async with beside_an_answer() as (gateway, share, end), raw(gateway, GREEDY) as wire:
+        await wire.receive()
+        [socket] = sockets_of(gateway, "token greedy")
+        answered = await socket.ping()  # which this client never answers
+        assert (await wire.receive())[0] == Opcode.PING
+        wire.writer.write(raw_frame(PING))
+        await pongs(wire, 1)
+        assert not answered.done()
+        use_up(share, "token greedy", 100.0)
+        wire.writer.write(raw_frame(PING))
+        await eventually(lambda: socket._rest)
+        wire.writer.write(raw_frame(PING))
+        await end()
+        await pongs(wire, 2)
+        assert answered.done()
+
+
 async def test_beside_nobody_a_client_is_read_as_fast_as_it_sends():
     async with running(ScriptedProvider(), TOKENS, client_loop_share=LEAST) as gateway:
         async with raw(gateway, GREEDY) as wire:
