@@ -18,7 +18,8 @@ from provider.settings import EngineSettings
 from tests.support.clock import Clock
 from tests.support.tiny_models import LLAMA, write_model
 
-PASS_S = 0.04  # what a pass takes, whatever it reads
+PASS_S = 0.04  # seconds that a pass takes, whatever it reads
+TOKEN_S = 0.0001  # seconds more for each token
 PROMPT = 8000
 
 
@@ -35,7 +36,7 @@ class Large:
 
     def __call__(self, tokens, **options):
         self.passes.append(tokens.shape[1])
-        self.clock.now += PASS_S
+        self.clock.now += PASS_S + TOKEN_S * tokens.size
         return self.model(tokens, **options)
 
     def __getattr__(self, name):
@@ -95,7 +96,7 @@ def test_a_long_prompt_beside_a_stream_takes_few_chunks_and_short_gaps(loaded):
     assert len(chunks) < 40
     assert median(chunks) > 150
     # Twice as long as alone is what the setting says.
-    assert sum(beside) < 1.6 * settings.max_prompt_slowdown * sum(alone)
+    assert sum(beside) < 1.1 * settings.max_prompt_slowdown * sum(alone)
     # The shortest gap that there can be is a pass over a chunk and a decode step.
     shortest = 2 * PASS_S
-    assert median(beside) < 1.6 * max(2 * shortest, settings.max_token_gap)
+    assert max(beside) < 1.1 * max(2 * shortest, settings.max_token_gap)
