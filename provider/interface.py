@@ -465,7 +465,7 @@ class AbstractLLMInterface(ABC):
         return None
 
     def places(self) -> Optional[int]:
-        """Return how many answers are made at once at most, None if that is not known."""
+        """Return how many answers at most are made at once, None if that is not known."""
         return None
 
     def device(self) -> str:

@@ -83,12 +83,12 @@ class ResponsesDialect(Dialect):
         self._place = Place(object(), opening.owner, opening.client)
         self._clock = clock  # seconds since 1970
         self._lanes: Lanes[Turn] = Lanes(min(MAX_ACTIVE, limits.generations))
-        self._running: dict[str, tuple[Turn, Answer]] = {}  # by their ids
-        self._again: list[Turn] = []  # those whose prompt was too long, and is shorter now
+        self._running: dict[str, tuple[Turn, Answer]] = {}  # by the ids of turns
+        self._again: list[Turn] = []  # turns whose prompt was too long, and is shorter now
         self._own = OwnAnswers()
-        self._to_stop: list[Request] = []  # cancels of those that were cut
-        self._cut: set[str] = set()  # their ids, until nothing more comes of them
-        self._model = ""  # the one that answers if none is named
+        self._to_stop: list[Request] = []  # cancels of turns that this language has ended
+        self._cut: set[str] = set()  # ids of these turns, until their last event
+        self._model = ""  # the model that answers if none is named
         self._told: set[str] = set()  # types of tools that were logged
         self._closed = False
 
@@ -316,7 +316,7 @@ class ResponsesDialect(Dialect):
         return _messages([ErrorEvent(status=status, error=why, stream_id=lane)])
 
     def _say(self, events: Sequence[ServerEvent], own: str | None = None) -> Ping:
-        """Return the request after which the events are sent."""
+        """Return the request for a pong, in whose place the events are sent."""
         return self._own.say(_messages(events), own)
 
     # What is kept.
