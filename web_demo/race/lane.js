@@ -30,7 +30,7 @@ export function createLane(name, given, hooks) {
   const badges = make("span", { class: "lane-badges" });
   const bar = make("i");
   const stop = make("button", { type: "button", class: "quiet", hidden: true, click: () => run?.cancel() }, "Stop");
-  const keep = make("button", { type: "button", class: "quiet", hidden: true, click: () => hooks.keep(self) }, "Keep in chat");
+  const keep = make("button", { type: "button", class: "quiet", hidden: true, "aria-label": "Keep in chat", title: "Keep in chat", click: () => hooks.keep(self) }, "Keep");
   const remove = make("button", { type: "button", class: "quiet", "aria-label": `Remove lane ${name}`, click: () => hooks.remove(self) }, "×");
   const more = make("details", { class: "lane-more" }, make("summary", {}, "More"), thinking.label, form.label, system.label);
   const root = make(

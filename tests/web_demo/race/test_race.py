@@ -100,6 +100,18 @@ async def test_what_is_removed_comes_back_with_its_answers(new_page):
         await wait_for_text(page, ".race-news", "2 lanes say the same.")
 
 
+# How many lanes stand in each row, and the heads that have no room.
+LAID_OUT = """() => {
+    const tops = [...document.querySelectorAll(".lane")].map(
+        (lane) => lane.getBoundingClientRect().top);
+    const heads = [...document.querySelectorAll(".lane-head")];
+    return [
+        [...new Set(tops)].map((top) => tops.filter((one) => one === top).length),
+        heads.filter((head) => head.scrollWidth > head.clientWidth).map((head) => head.textContent),
+    ];
+}"""
+
+
 @pytest.mark.browser
 async def test_a_race_has_two_lanes_at_least_and_eight_at_most(new_page):
     async with scripted_gateway(Say("The fox ran.")) as gateway:
@@ -125,6 +137,7 @@ async def test_a_race_has_two_lanes_at_least_and_eight_at_most(new_page):
         badges = await page.locator(".badge").all_text_contents()
         assert sorted(badges) == ["first to end", "first token"]
         assert len(gateway.provider.requests) == 8
+        assert await page.evaluate(LAID_OUT) == [[4, 4], []]
         await page.get_by_role("button", name="Remove lane D").focus()
         await page.keyboard.press("Enter")
         await page.wait_for_function("() => document.activeElement.ariaLabel === 'Remove lane E'")
