@@ -1,7 +1,8 @@
 """The process of `serve`: start a provider and a gateway, handle signals, stop both.
 
 The first SIGINT or SIGTERM stops it in order, a second one at once; SIGHUP reloads the tokens and
-the certificate.
+the certificate. SIGUSR1, which a lost parent leaves (the kernel sends it for each of its threads),
+stops it in order however often it comes.
 """
 
 from __future__ import annotations
@@ -203,6 +204,7 @@ class Service:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._end, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop.add_signal_handler(signal.SIGUSR1, self._stop.set)
 
     def _end(self, number: signal.Signals) -> None:
         self._signals += 1

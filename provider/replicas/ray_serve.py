@@ -95,6 +95,9 @@ class GatewayReplica:
             stdout=asyncio.subprocess.PIPE,
             env={**_without_settings(os.environ), **environment},
             preexec_fn=_die_with_parent,
+            # Where a replica's process is lost, Ray kills its group, and the kernel tells this one
+            # to stop, so that it ends what it has.
+            start_new_session=sys.platform == "linux",
         )
         assert self._process.stdout is not None
         async with asyncio.timeout(START_S):
@@ -133,7 +136,7 @@ def _without_settings(environment: Mapping[str, str]) -> dict[str, str]:
 def _die_with_parent() -> None:
     """Let the kernel end this process with the replica's, however that ends; on Linux alone."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGUSR1)
 
 
 class Serve:

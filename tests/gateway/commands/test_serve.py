@@ -18,6 +18,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from gateway.client import connect
 from gateway.commands.failure import ExitStatus, Failure
 from gateway.commands.serve import Service, serve
 from gateway.configuration.settings import ServeSettings, Settings
@@ -33,9 +34,9 @@ from provider.errors import (
     ModelLoadingError,
     ModelNotFoundError,
 )
-from provider.scripted import ScriptedProvider
+from provider.scripted import Gate, Say, ScriptedProvider
 from provider.settings import EngineSettings
-from tests.support.servers import TIMEOUT, eventually, get, settings
+from tests.support.servers import TIMEOUT, eventually, get, settings, stream_url
 
 ALL = settings_of(ServeSettings, Settings, EngineSettings)
 
@@ -216,3 +217,21 @@ async def test_a_hangup_signal_reads_the_tokens_again_and_keeps_the_old_ones_if_
     os.kill(os.getpid(), signal.SIGTERM)
     async with asyncio.timeout(TIMEOUT):
         assert await running in {ExitStatus.OK, ExitStatus.TERMINATED}
+
+
+async def test_the_signals_of_a_lost_parent_stop_it_in_order_however_many_come(capsys):
+    gate = asyncio.Event()
+    script = [Say("begin "), Gate(gate), Say("end")]
+    gateway, one = service(ScriptedProvider(script=script, tokens_per_second=None))
+    serving = asyncio.create_task(one.run())
+    await eventually(lambda: "Open http://" in capsys.readouterr().out)
+    async with connect(stream_url(gateway)) as client, client.generate(prompt="hi") as run:
+        await eventually(lambda: run.text)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await eventually(lambda: gateway._handshake.draining)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        gate.set()
+        await run.result()
+    assert run.text == "begin end"
+    async with asyncio.timeout(TIMEOUT):
+        assert await serving is ExitStatus.OK
