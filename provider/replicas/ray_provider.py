@@ -15,8 +15,8 @@ class RayProvider(ReplicasProvider):
     """Generates on replicas that it has Ray Serve start when it is loaded.
 
     `config` has `ray`, the address of a cluster, None for Ray on this machine; `replicas`, a number
-    or a range such as "1-3", in which Serve scales by load; and with what replicas are started:
-    `arguments` of `mlx-gateway serve`, and `environment`.
+    or a range such as "1-3", in which Serve scales by load; with what replicas are started:
+    `arguments` of `mlx-gateway serve`, and `environment`; and `scaling`, what `Started` has of it.
     """
 
     _grows = True
@@ -29,7 +29,8 @@ class RayProvider(ReplicasProvider):
         from provider.replicas.ray_serve import Serve, Started  # noqa: PLC0415
 
         arguments, environment = config.get("arguments", ()), config.get("environment", {})
-        started = Started(tuple(arguments), dict(environment), least, most)
+        scaling = config.get("scaling", {})
+        started = Started(tuple(arguments), dict(environment), least, most, **scaling)
         self._serve = Serve(config.get("ray"), started)
 
     async def load(self) -> None:
@@ -49,7 +50,7 @@ class RayProvider(ReplicasProvider):
         await asyncio.to_thread(self._serve.stop)
 
 
-OF_RAY = frozenset({"arguments", "environment", "ray", "replicas"})
+OF_RAY = frozenset({"arguments", "environment", "ray", "replicas", "scaling"})
 
 
 def counts(text: str) -> tuple[int, int | None]:

@@ -16,6 +16,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -31,11 +32,13 @@ from provider.replicas import ray_news
 
 __all__ = ["GatewayReplica", "NamedReplicaRouter", "Serve", "Started"]
 
-APPLICATION = "mlx-gateway"
+# One of each machine with a gateway in front: it replaces what one that was killed has left.
+APPLICATION = f"mlx-gateway-{socket.gethostname()}"
 ONGOING = 1 << 16  # calls that Serve lets a replica have; the gateways have limits of their own
 HEALTH_S = 1.0  # seconds between Serve's looks at a replica
 STOP_S = 600.0  # seconds that a replica may take to end its generations: `generation_timeout`
 START_S = 600.0  # seconds that a replica may take to load its model
+OBJECT_BYTES = 1 << 27  # of Ray's store of objects, through which next to nothing goes
 PR_SET_PDEATHSIG = 1
 URL = "url"
 SETTINGS = "MLX_GATEWAY_"
@@ -49,7 +52,10 @@ class Started:
     environment: Mapping[str, str]
     replicas: int = 1
     most_replicas: int | None = None  # to scale to by load, None for a fixed number
-    target: int = 24  # answers that a replica should have
+    target: float = 24.0  # answers that a replica should have
+    grow_s: float = 5.0  # seconds of too much load before replicas are added
+    shrink_s: float = 60.0  # seconds of too little load before some are removed
+    look_s: float = 8.0  # seconds over which Serve averages the load
 
 
 class NamedReplicaRouter(RequestRouter):
@@ -146,19 +152,16 @@ class Serve:
         self._address = address
         self._started = started
         self._handle: Any = None
+        self._joined = False  # whether this process was connected to Ray here
 
     def start(self, tell: ray_news.Listener) -> None:
         """Start the replicas and wait until they run; `tell` hears of all that come and go."""
         ray_news.listener = tell
         local = self._address is None
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
-        ray.init(
-            address=self._address,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            ignore_reinit_error=True,
-        )
+        self._joined = not ray.is_initialized()
+        if self._joined:
+            self._join()
         serve.start(proxy_location="Disabled")
         token = {"MLX_GATEWAY_TOKENS": f"front:{secrets.token_urlsafe(24)}"}
         environment = {
@@ -173,6 +176,15 @@ class Serve:
         )
         self._handle.broadcast("check_health").results()  # makes the router, which tells
 
+    def _join(self) -> None:
+        """Connect to the cluster, or start Ray on this machine, without its reports of usage."""
+        of_own: dict[str, Any] = {}
+        if self._address is None:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            os.environ.setdefault("RAY_raylet_start_wait_time_s", f"{START_S:.0f}")
+            of_own = {"include_dashboard": False, "object_store_memory": OBJECT_BYTES}
+        ray.init(address=self._address, log_to_driver=False, logging_level="ERROR", **of_own)
+
     def _deployment(self) -> Any:
         started = self._started
         count: dict[str, Any] = {"num_replicas": started.replicas}
@@ -182,8 +194,10 @@ class Serve:
                     min_replicas=started.replicas,
                     max_replicas=started.most_replicas,
                     target_ongoing_requests=started.target,
-                    upscale_delay_s=5,
-                    downscale_delay_s=60,
+                    upscale_delay_s=started.grow_s,
+                    downscale_delay_s=started.shrink_s,
+                    look_back_period_s=started.look_s,
+                    metrics_interval_s=started.look_s / 4,
                 )
             }
         return serve.deployment(
@@ -204,9 +218,12 @@ class Serve:
         return end
 
     def stop(self) -> None:
-        """End the replicas, and Ray if it was started here."""
+        """End the replicas, leave the cluster, and end Ray if it was started here."""
         ray_news.listener = None
-        with suppress(Exception):
-            serve.delete(APPLICATION)
-        if self._address is None:
+        if ray.is_initialized():  # else the call would start it
+            with suppress(Exception):
+                serve.delete(APPLICATION)
+        if self._handle is not None:
+            self._handle.shutdown()  # so that it tells Serve no more of its load
+        if self._joined:
             ray.shutdown()

@@ -1,18 +1,56 @@
-"""Replicas that Ray Serve starts, watches and ends; `make test-ray`."""
+"""Replicas that Ray Serve starts, watches, scales and ends; `make test-ray`."""
 
 import asyncio
 import os
 import signal
-from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
+from provider.interface import ProviderConnectionError
 from provider.replicas.ray_provider import RayProvider
+from provider.scripted import Request, default_script
+from tests.support.ray_cluster import START, head_node, own_folder, processes
 from tests.support.replicas import all_of, text_of
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(2 * START),
+    pytest.mark.filterwarnings("ignore"),  # Ray leaves files and sockets open
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
-START = 120.0  # seconds, for a cluster on a busy machine
+# What is stopped has to wait for its readers, who are as slow as the machine.
+ARGUMENTS = ("--provider", "scripted", "--log-level", "error", "--shutdown-grace", "500")
+MARK = f"GATEWAY_OF_A_TEST={os.getpid()}"  # in the environment of these tests' gateways
+
+
+@pytest.fixture(scope="module")
+def folder():
+    with own_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def cluster(folder):
+    with head_node(folder) as address:
+        yield address
+
+
+def provider_of(**config):
+    environment = dict([MARK.split("=")])
+    return RayProvider({"arguments": ARGUMENTS, "environment": environment, **config})
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def two(cluster):
+    """Return a provider with two replicas on the cluster."""
+    provider = provider_of(replicas="2", ray=cluster)
+    try:
+        await provider.load()
+        yield provider
+    finally:
+        await provider.aclose()
 
 
 async def until(condition):
@@ -22,21 +60,12 @@ async def until(condition):
 
 
 def gateways():
-    """Return the processes of replicas' gateways, by their ids."""
-    found = []
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit():
-            try:
-                line = (path / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"--as-replica" in line:
-                found.append(int(path.name))
-    return found
+    """Return the processes of these replicas' gateways."""
+    return sorted(set(processes(MARK, "environ")) & set(processes("--as-replica")))
 
 
 def held():
-    """Return how many calls Serve counts on each replica."""
+    """Return how many calls Serve counts on all replicas."""
     import ray
     from ray.serve._private.constants import SERVE_NAMESPACE
 
@@ -44,34 +73,111 @@ def held():
     actors = [
         ray.get_actor(name, namespace=SERVE_NAMESPACE) for name in names if "#Gateway#" in name
     ]
-    return sorted(ray.get([actor.get_num_ongoing_requests.remote() for actor in actors]))
+    return sum(ray.get([actor.get_num_ongoing_requests.remote() for actor in actors]))
 
 
-@pytest.mark.filterwarnings("ignore")
-async def test_serve_starts_counts_and_brings_back_what_answers(monkeypatch):
-    monkeypatch.setenv("RAY_TMPDIR", "/tmp")  # the path of a socket has at most 107 bytes
-    before = set(gateways())
-    arguments = ["--provider", "scripted", "--log-level", "error"]
-    provider = RayProvider({"replicas": "2", "arguments": arguments})
+def said_to(prompt):
+    """Return the whole text of an answer."""
+    return default_script(Request(prompt, None, [], [], {}))[-1].text
+
+
+class Held:
+    """A stream of which one response is read: its window closes, so it can't end."""
+
+    def __init__(self, prompt):
+        self.prompt, self.stream, self.read = prompt, None, []
+
+    @classmethod
+    async def begin(cls, provider, prompt, **options):
+        held = cls(prompt)
+        held.stream = await provider.generate_async(prompt, stream=True, **options)
+        held.read.append(await anext(held.stream))
+        return held
+
+    async def rest(self):
+        """Read to the end; return the text."""
+        self.read += [response async for response in self.stream]
+        return text_of(self.read)
+
+
+async def begin(provider, name, count, **options):
+    """Begin streams that no replica has read the prompts of: they are spread evenly."""
+    return [await Held.begin(provider, f"{name} {n}", **options) for n in range(count)]
+
+
+async def all_whole(streams):
+    """Read streams to their ends, and tell whether each has its whole text."""
+    texts = await asyncio.gather(*(one.rest() for one in streams))
+    return texts == [said_to(one.prompt) for one in streams]
+
+
+async def test_ray_on_this_machine_is_started_and_leaves_nothing(folder):
+    provider = provider_of(replicas="1")
     try:
         await provider.load()
-        await until(lambda: provider.fleet.ready == 2)
         assert {model.id for model in provider.models()} == {"scripted"}
-        asked = [all_of(provider, f"{number}", temperature=0) for number in range(6)]
-        going = [asyncio.ensure_future(one) for one in asked]
-        await until(lambda: sum(held()) == 6)
-        first, *_ = sorted(set(gateways()) - before)
-        os.kill(first, signal.SIGKILL)
-        texts = [text_of(one) for one in await asyncio.gather(*going)]
-        assert [text.split(chr(10))[0] for text in texts] == [f"You said: {n}" for n in range(6)]
-        assert all(text.endswith("The end.") for text in texts)
-        await until(lambda: provider.fleet.ready == 2)  # another one was started
-        await until(lambda: sum(held()) == 0)
-        stream = await provider.generate_async("stop", stream=True)
-        await anext(stream)
-        await until(lambda: sum(held()) == 1)
-        await stream.aclose()
-        await until(lambda: sum(held()) == 0)
+        assert processes(str(folder))
+        assert text_of(await all_of(provider, "a")) == said_to("a")
     finally:
         await provider.aclose()
-    await until(lambda: set(gateways()) <= before)
+    await until(lambda: not gateways() and not processes(str(folder)))
+
+
+async def test_replicas_come_and_go_with_the_load_and_no_answer_is_lost(cluster):
+    scaling = {"target": 3, "grow_s": 0.1, "shrink_s": 0.1, "look_s": 2}
+    provider = provider_of(replicas="1-3", ray=cluster, scaling=scaling)
+    try:
+        await provider.load()
+        assert provider.fleet.ready == 1
+        first = await begin(provider, "first", 7)
+        await until(lambda: provider.fleet.ready == 3)
+        others = await begin(provider, "more", 2)
+        assert sorted(provider.statistics().replica_answers.values()) == [1, 1, 7]
+        assert await all_whole(first[1:])
+        await until(lambda: provider.fleet.ready == 1)
+        assert sorted(provider.statistics().replica_answers.values()) == [1, 1, 1]
+        assert await all_whole([first[0], *others])
+        await until(lambda: len(provider.fleet.replicas) == len(gateways()) == 1)
+        assert provider.statistics().generations_moved == 0
+    finally:
+        await provider.aclose()
+    await until(lambda: not gateways())
+
+
+async def test_serve_counts_what_runs_and_sees_each_cancel(two):
+    await until(lambda: two.fleet.ready == 2)
+    streams = await begin(two, "cancel", 20)
+    await until(lambda: held() == 20)
+    for one in streams:
+        await one.stream.aclose()
+    await until(lambda: held() == 0)
+    assert set(two.statistics().replica_answers.values()) == {0}
+
+
+async def test_of_a_killed_replica_each_stream_ends_once_and_another_is_started(two):
+    await until(lambda: two.fleet.ready == 2)
+    kinds = ({"temperature": 0}, {"temperature": 1.0, "seed": 5}, {"temperature": 1.0})
+    streams = [await Held.begin(two, f"kill {n}", **kinds[n % 3]) for n in range(64)]
+    assert sorted(two.statistics().replica_answers.values()) == [32, 32]
+    before = gateways()
+    os.kill(before[0], signal.SIGKILL)
+    ends = await asyncio.gather(*(one.rest() for one in streams), return_exceptions=True)
+    lost = {n for n, end in enumerate(ends) if isinstance(end, ProviderConnectionError)}
+    assert 10 <= len(lost) <= 11
+    assert {n % 3 for n in lost} == {2}
+    assert all(end == said_to(f"kill {n}") for n, end in enumerate(ends) if n not in lost)
+    await until(lambda: two.fleet.ready == 2 and len(gateways()) == 2 and gateways() != before)
+    await until(lambda: held() == 0)
+
+
+async def test_a_replica_that_stops_ends_what_it_has_and_another_is_started(two):
+    await until(lambda: two.fleet.ready == 2)
+    moved, before = two.statistics().generations_moved, gateways()
+    replicas = list(two.fleet.replicas)
+    streams = await begin(two, "stop", 8, temperature=1.0)
+    assert sorted(two.statistics().replica_answers.values()) == [4, 4]
+    os.kill(before[0], signal.SIGTERM)
+    await until(lambda: not all(one.takes for one in replicas))
+    assert await all_whole(streams)
+    await until(lambda: two.fleet.ready == 2 and before[0] not in gateways())
+    assert two.statistics().generations_moved == moved
