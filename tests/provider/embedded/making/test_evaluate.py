@@ -1,5 +1,6 @@
 """The embedded model does what its card says."""
 
+import asyncio
 import json
 import random
 import re
@@ -57,17 +58,37 @@ def test_the_card_says_how_much_of_each_kind_is_right_with_samples_and_failures(
 
 
 LENGTHY = ("stories", "changes of subject")
-FEW = [(kind, 2 if any(word in kind for word in LENGTHY) else 6, 3) for kind in KINDS]
 MANY = [(kind, 24 if any(word in kind for word in LENGTHY) else 80, 2) for kind in KINDS]
 LONG = pytest.mark.slow("ten times the prompts take a minute")
 
 
-@pytest.mark.parametrize(
-    ("kind", "count", "seed"), [*FEW, *(pytest.param(*case, marks=LONG) for case in MANY)]
-)
-async def test_held_out_prompts_are_answered(provider, kind, count, seed):
+@pytest.fixture(scope="module")
+def few_of_each(provider):
+    """The shares of a few prompts of each kind, which are all answered in common passes."""
+    few = {kind: 2 if any(word in kind for word in LENGTHY) else 6 for kind in KINDS}
+
+    async def asked():
+        cases = [drawn(kind, count, 3) for kind, count in few.items()]
+        return await asyncio.gather(*(share_right(provider, some) for some in cases))
+
+    return dict(zip(few, asyncio.run(asked()), strict=True))
+
+
+def drawn(kind, count, seed):
     rng = random.Random(seed)
-    share, wrong = await share_right(provider, [KINDS[kind](rng) for _ in range(count)])
+    return [KINDS[kind](rng) for _ in range(count)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_held_out_prompts_are_answered(few_of_each, kind):
+    share, wrong = few_of_each[kind]
+    assert share >= claimed()[kind][0] - 0.3, wrong
+
+
+@LONG
+@pytest.mark.parametrize(("kind", "count", "seed"), MANY)
+async def test_many_held_out_prompts_are_answered(provider, kind, count, seed):
+    share, wrong = await share_right(provider, drawn(kind, count, seed))
     assert share >= claimed()[kind][0] - 0.3, wrong
 
 
