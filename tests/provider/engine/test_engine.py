@@ -12,6 +12,7 @@ import pytest
 from provider.embedded import MODEL_PATH
 from provider.engine.engine import Engine
 from provider.engine.inbox import AsyncInbox, SyncInbox
+from provider.engine.loading import KeptCosts
 from provider.engine.memory_budget import MemoryBudget
 from provider.engine.memory_pool import MemoryPool
 from provider.engine.messages import RunFailed, RunFinished, RunRequest
@@ -29,6 +30,7 @@ from provider.settings import EngineSettings
 from tests.support.timeouts import TIMEOUT
 
 PROMPT = list(range(40, 60))
+COSTS = KeptCosts()  # what passes of the embedded model cost, measured by the first engine here
 
 
 def request(max_tokens=8, prompt=PROMPT, seed=1, stop=(), client=None):
@@ -89,7 +91,8 @@ def made():
     engines = []
 
     def make(loader=lambda: load(MODEL_PATH), sampling=None, **settings):
-        engines.append(Engine("m", loader, EngineSettings(close_grace=0.0, **settings), sampling))
+        given = EngineSettings(close_grace=0.0, **settings)
+        engines.append(Engine("m", loader, given, sampling, costs=COSTS))
         engines[-1].load().result()
         return engines[-1]
 
