@@ -219,14 +219,17 @@ async def test_an_expensive_constraint_is_refused_without_delaying_other_request
     provider = MLXProvider({"temperature": 0.0})
     try:
         await provider.load()
+        held = Held(provider._sandbox)
         constraint = {"type": "json_schema", "schema": REMAINDERS}
         refused = asyncio.create_task(provider.generate_async("x", response_format=constraint))
         tool = {"name": "f", "parameters": {"properties": {"a": PATTERNS}}}
         called = asyncio.create_task(
             provider.generate_async("x", tools=[tool], tool_choice="required")
         )
+        await eventually(lambda: len(provider._sandbox._quick) == 2)
         assert (await provider.generate_async("Count from 3 to 5", max_tokens=20)).content
         assert not refused.done()
+        held.free.set()
         with pytest.raises(InvalidParameterError, match="too much time or memory") as caught:
             await refused
         assert caught.value.parameter == "response_format"
