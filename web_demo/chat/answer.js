@@ -13,6 +13,7 @@ import { createRecording } from "./recording.js";
 import { remedyOf } from "./remedies.js";
 
 export const PAINT_MS = 100; // between two paintings of new text: faster than anybody reads, and each frame costs
+const MARKED_PAINT_MS = 150; // the same where pieces are marked: the browser looks at every mark in each frame
 const IDLE_MS = 700; // without new text, after which the caret says that more may come
 let groups = 0; // number of groups of radio buttons; each group needs a name of its own
 
@@ -32,7 +33,8 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
   let columns = Array.from({ length: n }, () => createColumn(json, logprobs));
   const recording = createRecording();
   const life = createLifeline(find(".figures", root), n, !find("#models").hidden);
-  let paintedAt = -PAINT_MS;
+  const every = logprobs ? MARKED_PAINT_MS : PAINT_MS;
+  let paintedAt = -every;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let idle;
   for (const column of columns) find(".columns", root).append(column.root);
@@ -199,7 +201,7 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
       life.record.token(now, chunk.text.length);
       recording.add(now, chunk);
       columns[chunk.choice ?? 0]?.add(chunk);
-      plan(paint, paintedAt + PAINT_MS - performance.now()); // and the life line with it
+      plan(paint, paintedAt + every - performance.now()); // and the life line with it
     },
     /** @param {import("../client.js").ToolCall} call @param {string} delta */
     call(call, delta) {
