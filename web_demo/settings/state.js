@@ -1,7 +1,6 @@
 // @ts-check
 /** The settings of this visit: kept in the browser, held to what the server offers, read by who asks the model. */
 
-import { functionsOf } from "../tools/functions.js";
 import { parseTools, toolsOf } from "../tools/tools.js";
 import { constraintOf, parseBiases, parseVariables } from "./constraints.js";
 import { PRESETS, SETTINGS } from "./table.js";
@@ -20,7 +19,7 @@ const KEEP_MS = 250; // after the last change
  */
 const READERS = {
   form: (values) => constraintOf(values.form, values.texts[values.form] ?? ""),
-  functions: (values) => functionsOf(values.functions),
+  functions: async ({ functions }) => (functions.trim() ? (await import("../tools/functions.js")).functionsOf(functions) : []),
   tools: (values) => parseTools(values.tools),
   biases: (values) => parseBiases(values.biases),
   variables: (values) => parseVariables(values.variables),
