@@ -100,3 +100,9 @@ def processes(part, where="cmdline"):
             except OSError:  # it has ended
                 continue
     return sorted(found)
+
+
+def parent(process):
+    """Return the id of a process' parent."""
+    stat = Path(f"/proc/{process}/stat").read_text()
+    return int(stat.rpartition(")")[2].split()[1])

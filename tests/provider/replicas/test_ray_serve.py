@@ -10,7 +10,7 @@ import pytest_asyncio
 from provider.interface import ProviderConnectionError
 from provider.replicas.ray_provider import RayProvider
 from provider.scripted import Request, default_script
-from tests.support.ray_cluster import START, head_node, own_folder, processes
+from tests.support.ray_cluster import START, head_node, own_folder, parent, processes
 from tests.support.replicas import all_of, text_of
 
 pytestmark = [
@@ -170,13 +170,18 @@ async def test_of_a_killed_replica_each_stream_ends_once_and_another_is_started(
     await until(lambda: held() == 0)
 
 
-async def test_a_replica_that_stops_ends_what_it_has_and_another_is_started(two):
+@pytest.mark.parametrize(
+    ("whose", "number"),
+    [(int, signal.SIGTERM), (parent, signal.SIGKILL)],
+    ids=["a gateway is told to stop", "Serve's process of a replica is killed"],
+)
+async def test_a_replica_that_stops_ends_what_it_has_and_another_is_started(two, whose, number):
     await until(lambda: two.fleet.ready == 2)
     moved, before = two.statistics().generations_moved, gateways()
     replicas = list(two.fleet.replicas)
-    streams = await begin(two, "stop", 8, temperature=1.0)
+    streams = await begin(two, number.name, 8, temperature=1.0)
     assert sorted(two.statistics().replica_answers.values()) == [4, 4]
-    os.kill(before[0], signal.SIGTERM)
+    os.kill(whose(before[0]), number)
     await until(lambda: not all(one.takes for one in replicas))
     assert await all_whole(streams)
     await until(lambda: two.fleet.ready == 2 and before[0] not in gateways())
