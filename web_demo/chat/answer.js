@@ -10,12 +10,13 @@ import { say } from "../shell/speaker.js";
 import { createColumn } from "./column.js";
 import { createLifeline } from "./lifeline.js";
 import { createRecording } from "./recording.js";
-import { remedyOf } from "./remedies.js";
 
 export const PAINT_MS = 100; // between two paintings of new text: faster than anybody reads, and each frame costs
 const MARKED_PAINT_MS = 150; // the same where pieces are marked: the browser looks at every mark in each frame
 const IDLE_MS = 700; // without new text, after which the caret says that more may come
 let groups = 0; // number of groups of radio buttons; each group needs a name of its own
+
+const remedies = () => import("./remedies.js").catch(() => null); // asked for when an answer begins, while the gateway is there
 
 /** @typedef {ReturnType<typeof addAnswer>} Answer */
 
@@ -117,8 +118,11 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
     note.hidden = false;
     note.replaceChildren(text);
     if (code) note.append(" ", make("code", {}, code));
-    const remedy = code ? remedyOf(code) : "";
-    if (remedy) note.append(" ", make("span", { class: "remedy" }, remedy));
+    if (code) {
+      const remedy = make("span", { class: "remedy" });
+      note.append(" ", remedy);
+      remedies().then((all) => remedy.append(all?.remedyOf(code) ?? ""));
+    }
     if (leftOut) note.append(" ", make("span", { class: "remedy" }, "It is left out of what the model reads next."));
     if (retry) note.append(" ", make("button", { type: "button", class: "quiet", click: retry }, "Retry"));
   }
@@ -143,6 +147,7 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
       root.classList.add("streaming", "idle");
       root.ariaBusy = "true";
       note.hidden = true;
+      remedies();
       this.connection(connected);
       say("The model is answering.");
       follower.toEnd();
