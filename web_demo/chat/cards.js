@@ -43,7 +43,7 @@ export const CARDS = [
   },
   {
     id: "plug", title: "Pull the plug", says: "The connection is cut in the middle of a word. Nothing is lost.",
-    icon: "M9 3v5m6-5v5M6 8h12v3a6 6 0 0 1-12 0zm6 9v4", ask: "Tell me a story about a clockmaker", cut: 60,
+    icon: "M9 3v5m6-5v5M6 8h12v3a6 6 0 0 1-12 0zm6 9v4", ask: "Tell me a story about a clockmaker", cut: 20,
     tip: "The connection is cut while it writes; the life line below the answer shows the gap.",
   },
 ];
