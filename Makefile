@@ -51,7 +51,7 @@ chat: $(VENV)/serve.ready  ## Chat in the terminal with a gateway that is runnin
 	@$(BIN)/mlx-gateway chat $(ARGS)
 
 test: $(VENV)/dev.ready  ## Run the tests: ARGS="tests/provider -k cancel"
-	@$(MAKE) --no-print-directory --jobs=3 $(VENV)/asyncapi.ready $(VENV)/bytecode.ready browser
+	@$(MAKE) --no-print-directory --jobs=4 $(VENV)/asyncapi.ready $(BYTECODE) browser
 	$(UNFUSED) $(PYTEST) -m "not slow and not real and not front_ends and not clients and not ray" $(ARGS)
 
 test-slow: $(VENV)/dev.ready npm-package browser  ## Run more of what `test` does a little of
@@ -157,9 +157,13 @@ $(VENV)/dev.ready: $(VENV)/uv.ready pyproject.toml requirements.lock
 	$(INSTALL) --editable . --group dev
 	@touch $@ $(VENV)/serve.ready
 
-# What is compiled here for the first time is not compiled by each worker of the tests.
-$(VENV)/bytecode.ready: $(VENV)/dev.ready
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --collect-only -qq >/dev/null 2>&1 || true
+# What is compiled here for the first time is not compiled by each worker of the tests. It comes in
+# halves, so that it keeps two cores busy.
+BYTECODE := $(VENV)/bytecode-provider.ready $(VENV)/bytecode-rest.ready
+$(VENV)/bytecode-provider.ready: COLLECTED := tests/provider
+$(VENV)/bytecode-rest.ready: COLLECTED := --ignore=tests/provider
+$(BYTECODE): $(VENV)/dev.ready
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --collect-only -qq $(COLLECTED) >/dev/null 2>&1 || true
 	@touch $@
 
 # The suite is written for Python 2.7, and these are the last that can still make it an environment.
