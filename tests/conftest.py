@@ -37,6 +37,10 @@ def pytest_configure(config):
     """Import mlx-lm before a test imports mlx, or mlx-lm, itself; xdist's controller runs none."""
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         import provider.runtime.mlx_lm  # noqa: F401
+        from provider.runtime.mlx import TOO_LATE
+
+        # pytest imports the conftest.py of a folder that it is given before it calls this.
+        assert not TOO_LATE, "a conftest.py imports mlx before provider, which leaves the slow BLAS"
 
 
 def share_loop(item):

@@ -1,8 +1,6 @@
 """One provider with SmolLM2 for all tests, and the same weights for mlx-lm's own loop."""
 
 import pytest
-from mlx_lm.generate import stream_generate
-from mlx_lm.sample_utils import make_sampler
 
 from provider import MLXProvider
 from provider.formats.chat_template import ChatTemplate
@@ -40,6 +38,9 @@ class Reference:
         return self.template.tokens(conversation(prompt, None, messages), [])
 
     def text(self, prompt=None, messages=None):
+        from mlx_lm.generate import stream_generate  # here, since provider must import mlx first
+        from mlx_lm.sample_utils import make_sampler
+
         key = prompt or str(messages)
         if key not in self._texts:
             answers = stream_generate(
