@@ -44,7 +44,7 @@ export async function open(root, app) {
   let askedAgain = 0; // of those below, because they had not begun
   /** Stories that ran when the connection was lost. @type {Tile[]} */
   let wereLive = [];
-  let fair = 0; // tokens a second of a story before a reader was slow
+  let fair = 0; // tokens a second of a story before a reader was slow, or of others as soon as they have a rate
   let regroup = true;
   let runs = false; // whether one was live since all had ended
   const live = () => tiles.filter(({ state }) => LIVE.has(state));
@@ -160,7 +160,8 @@ export async function open(root, app) {
   function showOthers() {
     const rates = tiles.filter(({ state, rate }) => state === "writing" && rate).map(({ rate }) => rate);
     const slow = tiles.some(({ state }) => state === "slow");
-    if (!slow && rates.length) fair = middleOf(rates); // where no text came for a while, as it was before
+    // Where no text came for a while, it is as it was before; a reader may be slow before there is any rate.
+    if (rates.length && !(slow && fair)) fair = middleOf(rates);
     parts.others.hidden = !slow || !fair || !rates.length;
     find("b", parts.others).textContent = `${(middleOf(rates) / fair).toFixed(2)}×`;
   }

@@ -137,10 +137,8 @@ async def middle_of(locator):
 async def test_a_tile_is_dragged_to_a_slow_reader_and_the_others_go_on(new_page):
     async with scripted_gateway(Say("word " * 6000), tokens_per_second=20) as gateway:
         page = await new_page(f"{gateway.url}#wall/8/start")
-        await page.wait_for_function(
-            """() => [...document.querySelectorAll(".tile-state")]
-                .every(({ textContent }) => textContent.endsWith("tok/s"))"""
-        )
+        # No tile has a rate yet, with which the others' speed could be compared.
+        await wait_for_text(page, ".wall-said", "8 writing")
         place = page.locator(".wall-slowing")
         assert not await place.is_visible()
         await page.mouse.move(*await middle_of(page.locator(".tile").nth(2)))
