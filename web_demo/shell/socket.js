@@ -6,7 +6,7 @@ import { createTraffic } from "./traffic.js";
 /** What the page closes a connection with that it means to resume. */
 const CUT = 4000;
 export const FRAME_MS = 16;
-/** How often who reads an answer may wait before a frame of it is taken. */
+/** Rounds of microtasks in which the reader of an answer takes a frame, while `cameAt` still tells of this frame. */
 const STEPS = 12;
 
 /**
