@@ -43,6 +43,13 @@ class EngineSettings:
         "in the batch than others; its further ones wait while others' are made",
         min=1.0,
     )
+    client_prompt_share: float = _setting(
+        0.2,
+        "part of the engine's time that one client's prompts may take while others' answers are "
+        "made, once they have taken 15 seconds; those of a client that is alone take all of it",
+        min=0.01,
+        max=1.0,
+    )
     max_token_gap: float = _setting(
         0.1, "seconds between two tokens of a stream while another prompt is read", min=0.001
     )

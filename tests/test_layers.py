@@ -113,6 +113,7 @@ PURE = (
     "provider/engine/shapes.py",
     "provider/engine/shared_prompt.py",
     "provider/engine/statistics.py",
+    "provider/engine/prompt_share.py",
     "provider/engine/step_share.py",
     "provider/formats/pieces.py",
 )

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
+from provider.engine.prompt_share import PromptShare
 from provider.engine.run_queue import RunQueue
 from provider.engine.step_share import StepShare
 
@@ -59,12 +60,20 @@ class Scheduler(Generic[Key]):
     """The runs in the queue, those whose prompt is being read, and those that decode.
 
     `client_of` returns the client of a run. `share` says how many runs of one client may be in the
-    batch beside those of others.
+    batch beside those of others, `prompts` whose prompts wait while others' runs decode.
     """
 
-    def __init__(self, max_batch: int, client_of: Callable[[Key], Hashable], share: StepShare):
+    def __init__(
+        self,
+        max_batch: int,
+        client_of: Callable[[Key], Hashable],
+        share: StepShare,
+        prompts: PromptShare,
+    ):
         self.max_batch = max_batch
         self._share = share
+        self._prompts = prompts
+        self._held: set[Hashable] = set()  # clients whose prompts wait
         self._places: Counter[Hashable] = Counter()  # in the batch, by client
         self._left: dict[Hashable, int] = {}  # clients without one, by the turn of their last
         self._turn = 0
@@ -108,15 +117,36 @@ class Scheduler(Generic[Key]):
     def oldest(self) -> Key | None:
         """The run whose prompt is next in turn to be read, None if there is none.
 
-        It is the oldest of the client that has waited longest for a chunk.
+        It is the oldest of the client that has waited longest for a chunk, and need not wait.
         """
         return next(iter(self._turns()), None)
 
     def _turns(self) -> list[Key]:
-        """Return the runs whose prompts are being read; clients that have waited longest first."""
-        if len(self._prefilling) < 2:
-            return list(self._prefilling)
-        return sorted(self._prefilling, key=lambda key: self._chunks.get(self._in_batch[key], 0))
+        """Return the runs whose prompts may be read; clients that have waited longest first."""
+        turns = [key for key in self._prefilling if self._in_batch[key] not in self._held]
+        if len(turns) < 2:
+            return turns
+        return sorted(turns, key=lambda key: self._chunks.get(self._in_batch[key], 0))
+
+    def hold(self, now: float) -> None:
+        """Let prompts wait of clients that have used up their share beside others' runs."""
+        if not self._prefilling:
+            return
+        self._held.clear()
+        for client in {self._in_batch[key] for key in self._prefilling}:
+            if self._prompts.owes(client, now) and self._decodes_beside(client):
+                self._held.add(client)
+
+    def prefilled(self, plan: Sequence[tuple[Key, int]], seconds: float, now: float) -> None:
+        """Count a chunk that has just been read for the clients that it was for."""
+        total = sum(tokens for _, tokens in plan)
+        for key, tokens in plan:
+            client = self._in_batch[key]
+            if self._decodes_beside(client):
+                self._prompts.took(client, seconds * tokens / total, now)
+
+    def _decodes_beside(self, client: Hashable) -> bool:
+        return any(self._in_batch[key] != client for key in self._decoding)
 
     def submit(self, key: Key) -> None:
         """Put a run at the end of its client's queue."""

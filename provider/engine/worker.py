@@ -29,6 +29,7 @@ from provider.engine.messages import RunEvent, RunFailed, RunRequest
 from provider.engine.model import LoadedModel, LoadProgress, ModelFacts
 from provider.engine.pace import Pace
 from provider.engine.prompt_reuse import PromptReuse
+from provider.engine.prompt_share import PromptShare
 from provider.engine.rows import Parked, Row, StepResult, Token, without_frames
 from provider.engine.run import Run, Runs
 from provider.engine.run_states import RunState, Transition
@@ -82,6 +83,7 @@ class Worker:
         self._clock = clock
         self._batch: Batch | None = None
         self._share = StepShare(settings.client_slowdown)
+        self._prompts = PromptShare(settings.client_prompt_share)
         self._scheduler = self._new_scheduler()
         self._pace = Pace(settings.max_token_gap, settings.max_prompt_slowdown)
         size = settings.prefix_cache_bytes
@@ -178,6 +180,7 @@ class Worker:
         begin = self._clock()
         self.counters.steps += 1
         self._admit()
+        self._scheduler.hold(begin)
         # The device finishes a launched decode step before it begins a chunk anyway, so its tokens
         # are delivered first. A first token is delivered now and not a step later, for the TTFT.
         first = self._scheduler.oldest is not None or self._batch.first_token_pending
@@ -282,6 +285,7 @@ class Worker:
             self._settings.max_batch,
             lambda key: runs[key].client if key in runs else "",
             self._share,
+            self._prompts,
         )
 
     def _admit(self) -> None:
@@ -427,8 +431,10 @@ class Worker:
         set_blas_threads(BLAS_THREADS)
         begin = self._clock()
         result = self._batch.prefill(plan)
-        seconds = self._clock() - begin
+        end = self._clock()
+        seconds = end - begin
         if not result.failed:
+            self._scheduler.prefilled(plan, seconds, end)
             context = sum(before) // len(plan)
             self._pace.prefilled(result.computed, context, seconds, len(plan))
             self._keep_what_was_read(plan)

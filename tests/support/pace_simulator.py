@@ -12,6 +12,7 @@ from itertools import product
 import numpy as np
 
 from provider.engine.pace import MAX_CHUNK, Pace
+from provider.engine.prompt_share import PromptShare
 from provider.engine.scheduler import Scheduler
 from provider.engine.step_share import StepShare
 
@@ -195,7 +196,9 @@ class Reader:
         self.pace = None if informed else loaded(case, self.clock)
         self.clock.random.seed(seed + 100)
         self.clock.passes = 0
-        self.scheduler = Scheduler(case.streams + 1, lambda key: "", StepShare(1.15))
+        self.scheduler = Scheduler(
+            case.streams + 1, lambda key: "", StepShare(1.15), PromptShare(1.0)
+        )
         for stream in range(case.streams):
             self._begin(stream, 0)
             self.scheduler.stream(stream)

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provider.engine.pace import MAX_CHUNK, MIN_CHUNK
+from provider.engine.prompt_share import BURST_S, PromptShare
 from provider.engine.scheduler import (
     LINGER,
     MAX_ASKED,
@@ -17,7 +18,7 @@ from provider.engine.step_share import CURVE, LEAST, StepShare
 
 
 def of_one_client(max_batch):
-    return Scheduler(max_batch, lambda key: "", StepShare(1.15))
+    return Scheduler(max_batch, lambda key: "", StepShare(1.15), PromptShare(0.2))
 
 
 def with_prompts(lengths, max_batch=64):
@@ -99,7 +100,7 @@ def test_runs_of_a_bounded_number_of_clients_are_tried_in_a_step():
 
 def of_clients(max_batch, *keys):
     """Return a scheduler with runs of the client that the first letter of each names."""
-    scheduler = Scheduler(max_batch, lambda key: key[0], StepShare(1.15))
+    scheduler = Scheduler(max_batch, lambda key: key[0], StepShare(1.15), PromptShare(0.2))
     for key in keys:
         scheduler.submit(key)
     return scheduler
@@ -157,7 +158,7 @@ def costly_rows(*clients):
     for rows in (1, 2, 4, 8, 16):
         for _ in range(CURVE + LEAST):
             share.took(rows, 8.0 + rows)
-    scheduler = Scheduler(16, lambda key: key[0], share)
+    scheduler = Scheduler(16, lambda key: key[0], share, PromptShare(0.2))
     for key in clients:
         scheduler.submit(key)
     return scheduler
@@ -241,6 +242,52 @@ def test_the_prompts_of_clients_are_read_in_turn():
             scheduler.read(key, left[key])
         read.append([key for key, _ in plan])
     assert read == [["a1"], ["c1", "a3"], ["b1"], ["a1"]]
+
+
+def test_prompts_of_a_client_that_have_taken_long_wait_while_anothers_run_decodes():
+    scheduler = of_clients(8, "a1", "b1", "c1")
+    for key, left in zip(scheduler.admit(), (1000, 0, 30), strict=True):
+        scheduler.read(key, left)
+    scheduler.prefilled([("a1", 100)], 2 * BURST_S, 100.0)
+    assert scheduler.oldest == "a1", "as `hold` has not been called yet"
+    scheduler.hold(100.0)
+    assert scheduler.plan(50) == [("c1", 30)]
+    scheduler.read("c1", 0)
+    assert scheduler.oldest is None
+    assert scheduler.plan(50) == []
+    scheduler.hold(101.0 + 2 * BURST_S / 0.2)
+    assert scheduler.oldest == "a1"
+
+
+def test_prompts_wait_for_nobody_while_only_their_clients_runs_decode():
+    scheduler = of_clients(8, "a1", "a2", "b1")
+    for key, left in zip(scheduler.admit(), (1000, 0, 0), strict=True):
+        scheduler.read(key, left)
+    scheduler.prefilled([("a1", 100)], 2 * BURST_S, 100.0)
+    scheduler.remove("b1")
+    scheduler.hold(100.0)
+    assert scheduler.oldest == "a1"
+
+
+def test_a_client_that_is_alone_is_not_counted():
+    scheduler = of_clients(8, "a1", "a2")
+    for key, left in zip(scheduler.admit(), (1000, 0), strict=True):
+        scheduler.read(key, left)
+    scheduler.prefilled([("a1", 100)], 2 * BURST_S, 100.0)
+    scheduler.submit("b1")
+    for key in scheduler.admit():
+        scheduler.read(key, 0)
+    scheduler.hold(100.0)
+    assert scheduler.oldest == "a1"
+
+
+def test_a_common_chunk_counts_for_each_client_by_its_tokens():
+    scheduler = of_clients(8, "a1", "b1", "c1")
+    for key, left in zip(scheduler.admit(), (1000, 1000, 0), strict=True):
+        scheduler.read(key, left)
+    scheduler.prefilled([("a1", 90), ("b1", 10)], 1.5 * BURST_S, 100.0)
+    scheduler.hold(100.0)
+    assert scheduler.oldest == "b1"
 
 
 def test_few_changed_places_are_told_at_once_and_the_others_soon():

@@ -12,6 +12,7 @@ from provider.engine.memory_pool import MemoryPool
 from provider.engine.memory_turn import MAX_PASSED
 from provider.engine.messages import RunFailed, RunFinished, RunRequest
 from provider.engine.model import LoadedModel
+from provider.engine.prompt_share import BURST_S
 from provider.engine.run import Run
 from provider.engine.run_states import RunState
 from provider.engine.sampling import Sampling
@@ -168,6 +169,48 @@ def test_runs_of_one_client_that_slow_others_wait_and_go_on_with_the_same_text(e
         "".join(event.text for event in events(run) if isinstance(event, TextDelta))
         for run in again
     ]
+    made.free()
+
+
+class Slow:
+    """The model, whose clock moves on by 50 ms for each token of a chunk, and for a step."""
+
+    def __init__(self, model):
+        self._model = model
+        self.now = self.reading = 0.0
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def __call__(self, tokens, cache=None, **extras):
+        seconds = 0.05 * tokens.shape[1]
+        self.now += seconds
+        self.reading += seconds * (tokens.shape[1] > 1)
+        return self._model(tokens, cache=cache, **extras)
+
+
+@pytest.mark.parametrize("other", ["b", "a"])
+def test_prompt_after_prompt_leaves_others_most_of_the_engines_time(embedded, other):
+    slow, rng = Slow(embedded.model), random.Random(3)
+    settings = EngineSettings(max_token_gap=1.0, warmup=False, max_unread=10**6)
+    loaded = LoadedModel(**{**vars(embedded), "model": slow})
+    memory = MemoryPool(1 << 40)
+    made = Worker("m", lambda: loaded, settings, Sampling(), memory, lambda: None, lambda: slow.now)
+    for _ in made.loading():
+        pass
+    stream = submitted(made, 1, max_tokens=400, client=other)
+    while not stream.tokens:
+        made.turn()
+    begin, slow.reading, key = slow.now, 0.0, 2
+    while not stream.ended:
+        prompt = [rng.randrange(40, 1400) for _ in range(100)]
+        run = submitted(made, key, max_tokens=1, prompt=prompt, client="a")
+        while not (run.ended or stream.ended):
+            made.turn()
+        key += 1
+    share = settings.client_prompt_share
+    bounded = slow.reading <= BURST_S + share * (slow.now - begin) + 2 * settings.max_token_gap
+    assert bounded is (other == "b"), "a client that is alone is not bounded"
     made.free()
 
 
