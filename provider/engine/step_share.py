@@ -21,7 +21,9 @@ PART = 4
 AGAIN = 2048  # steps in which a number of rows must come again, or else its time is forgotten
 CURVE = 16  # steps after which the times are looked at again
 FEW = 8  # rows that are allowed as long as no time is known
-FIXED = 0.5  # part of a step's time that fewer rows than were ever seen are assumed to take too
+# Part of a step's time that is assumed to be the same for other numbers of rows: for fewer than
+# were ever seen, and for more while only one number was.
+FIXED = 0.5
 
 
 class StepShare:
@@ -77,8 +79,10 @@ class StepShare:
         (first, least), (last, most) = curve[0], curve[-1]
         if place == 0:
             return least * (FIXED + (1 - FIXED) * rows / first)
+        if place == len(curve) and last == first:
+            return most * (FIXED + (1 - FIXED) * rows / last)
         if place == len(curve):
-            growth = max(0.0, most - least) / max(1, last - first)
+            growth = max(0.0, most - least) / (last - first)
             return most + growth * (rows - last)
         (below, shorter), (above, longer) = curve[place - 1 : place + 1]
         return shorter + (longer - shorter) * (rows - below) / (above - below)

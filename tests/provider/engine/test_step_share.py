@@ -57,6 +57,14 @@ def test_a_few_steps_say_nothing():
     assert most(share, 4) == FEW
 
 
+def test_where_one_number_of_rows_was_seen_others_are_tried_one_after_the_other():
+    share = learnt(on_a_cpu, 3)
+    assert most(share, 4) == 5, "half of a step's time may be its rows'"
+    for _ in range(CURVE + LEAST):
+        share.took(5, on_a_cpu(3))
+    assert most(share, 4) == 10, "they cost nothing"
+
+
 def test_where_only_many_rows_were_seen_fewer_are_tried():
     assert not learnt(on_a_cpu, 30).allows(30, 4)
 
