@@ -74,24 +74,30 @@ class Metrics:
 class KeptText:
     """A text that is made anew for each request, unless that takes too much of the time.
 
-    BURST seconds may go into it at once, and the part SHARE of the time in the long run; beyond
-    that, a request gets the text of an earlier one.
+    BURST seconds of processor time may go into it at once, and the part SHARE of the time in the
+    long run; beyond that, a request gets the text of an earlier one.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter):
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.perf_counter,
+        used: Callable[[], float] = time.thread_time,
+    ):
         self._clock = clock  # returns seconds
+        self._used = used  # returns seconds of processor time
         self._text = b""
         self._left = BURST  # seconds
         self._at = clock()
 
     def get(self, make: Callable[[], bytes]) -> bytes:
         """Return what `make` returns, or what it returned some hundredths of a second ago."""
-        begin = self._clock()
-        self._left = min(BURST, self._left + (begin - self._at) * SHARE)
-        self._at = begin
+        now = self._clock()
+        self._left = min(BURST, self._left + (now - self._at) * SHARE)
+        self._at = now
         if self._left > 0 or not self._text:
+            begin = self._used()
             self._text = make()
-            self._left -= self._clock() - begin
+            self._left -= self._used() - begin
         return self._text
 
 

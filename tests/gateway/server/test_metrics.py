@@ -110,24 +110,29 @@ def test_a_histogram_counts_by_magnitude():
 
 
 class Writer:
-    """Makes a text in 2 ms, on a clock of its own."""
+    """Makes a text in 2 ms of a processor's time, on clocks of its own."""
 
-    def __init__(self):
-        self.now = 0.0
+    def __init__(self, waits=0.0):
+        self.now = self.processor = 0.0
         self.made = 0
+        self._waits = waits  # seconds for a processor
 
     def clock(self):
         return self.now
 
+    def used(self):
+        return self.processor
+
     def make(self):
-        self.now += 0.002
+        self.processor += 0.002
+        self.now += 0.002 + self._waits
         self.made += 1
         return str(self.made).encode()
 
 
 def test_requests_without_end_take_a_twentieth_of_the_time():
     writer = Writer()
-    kept = KeptText(writer.clock)
+    kept = KeptText(writer.clock, writer.used)
     while writer.now < 1:
         kept.get(writer.make)
         writer.now += 0.0001
@@ -136,11 +141,18 @@ def test_requests_without_end_take_a_twentieth_of_the_time():
 
 def test_a_request_gets_what_is_true_now_if_there_are_few():
     writer = Writer()
-    kept = KeptText(writer.clock)
+    kept = KeptText(writer.clock, writer.used)
     for number in range(1, 20):
         assert kept.get(writer.make) == str(number).encode()
     writer.now += 10
     assert kept.get(writer.make) == b"20"
+
+
+def test_what_a_busy_machine_adds_to_the_time_does_not_count():
+    writer = Writer(waits=0.2)
+    kept = KeptText(writer.clock, writer.used)
+    for number in range(1, 20):
+        assert kept.get(writer.make) == str(number).encode()
 
 
 @dataclasses.dataclass(frozen=True)
