@@ -16,11 +16,12 @@ fault of that address.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
 from time import thread_time
 from types import coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from gateway.server.rates import Rates
 
@@ -33,23 +34,6 @@ STEP_S = 0.001  # between two connections of a client that are read again
 LOOK_S = 0.1  # after which it is seen that a client no longer has to wait
 
 Result = TypeVar("Result")
-
-
-class Timer(Protocol):
-    """What a clock returns for a call to come."""
-
-    def cancel(self) -> None:
-        """Don't make the call."""
-
-
-class Clock(Protocol):
-    """What is used of an event loop."""
-
-    def time(self) -> float:
-        """Return the time in seconds."""
-
-    def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
-        """Call a function after so many seconds."""
 
 
 @dataclass(eq=False, slots=True)
@@ -65,7 +49,7 @@ class Rest:
 class _Line:
     """The connections of one client that aren't read, the one that has waited longest first."""
 
-    timer: Timer
+    timer: asyncio.TimerHandle
     rests: dict[Rest, None]
 
 
@@ -95,13 +79,15 @@ class LoopShare:
         if client is not None and self._counts and self._beside(client):
             self._rates.overdraw(client, -seconds, now)
 
-    def rest(self, client: str, over: Callable[[bool], None], clock: Clock) -> Rest:
+    def rest(
+        self, client: str, over: Callable[[bool], None], loop: asyncio.AbstractEventLoop
+    ) -> Rest:
         """Let a connection of a client wait until it may be read."""
-        now = clock.time()
+        now = loop.time()
         rest = Rest(client, now, over)
         line = self._lines.get(client)
         if line is None:
-            timer = clock.call_later(self._debt(client, now), lambda: self._next(client, clock))
+            timer = loop.call_later(self._debt(client, now), lambda: self._next(client, loop))
             self._lines[client] = _Line(timer, {rest: None})
         else:
             line.rests[rest] = None
@@ -121,9 +107,9 @@ class LoopShare:
             return 0.0
         return min(LOOK_S, self._rates.overdraw(client, 0.0, now))
 
-    def _next(self, client: str, clock: Clock) -> None:
+    def _next(self, client: str, loop: asyncio.AbstractEventLoop) -> None:
         """Let the next connection be read if its client may, or if it has waited for long."""
-        line, now = self._lines[client], clock.time()
+        line, now = self._lines[client], loop.time()
         debt = self._debt(client, now)
         first = next(iter(line.rests))
         if not debt or now - first.since >= MAX_REST_S:
@@ -131,7 +117,7 @@ class LoopShare:
             first.over(debt > 0)
             debt = 0.0
         if line.rests:
-            line.timer = clock.call_later(max(debt, STEP_S), lambda: self._next(client, clock))
+            line.timer = loop.call_later(max(debt, STEP_S), lambda: self._next(client, loop))
         else:
             del self._lines[client]
 
