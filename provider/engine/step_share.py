@@ -8,8 +8,10 @@ Pure policy: no clock, no library. The worker reports the time of each step.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Iterable
 
 __all__ = ["StepShare"]
 
@@ -69,7 +71,7 @@ class StepShare:
         if self._steps >= self._looked + CURVE:
             self._looked = self._steps
             times = self._older | {n: some for n, some in self._recent.items() if _tells(some)}
-            self._curve = sorted((n, _usual(some)) for n, some in times.items() if _tells(some))
+            self._curve = _sound((n, _usual(some)) for n, some in times.items() if _tells(some))
         return self._curve
 
     def _seconds(self, rows: int) -> float:
@@ -86,6 +88,19 @@ class StepShare:
             return most + growth * (rows - last)
         (below, shorter), (above, longer) = curve[place - 1 : place + 1]
         return shorter + (longer - shorter) * (rows - below) / (above - below)
+
+
+def _sound(curve: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Return rows and times in order, no row costing more than where there are fewer of them.
+
+    A time that was taken while other programs had the processors would else count for as long as
+    there are other numbers of rows instead.
+    """
+    found, a_row = [], math.inf
+    for rows, seconds in sorted(curve):
+        a_row = min(a_row, seconds / rows)
+        found.append((rows, a_row * rows))
+    return found
 
 
 def _usual(times: deque[float]) -> float:

@@ -76,6 +76,13 @@ def test_steps_that_other_programs_made_longer_say_nothing_even_if_they_are_most
     assert share.allows(8, 4)
 
 
+def test_a_row_costs_no_more_than_where_there_are_fewer():
+    share = learnt(lambda rows: 1.0 + rows, 2, 3, 8)
+    for _ in range(LEAST):
+        share.took(4, 100.0)  # other programs had the processors
+    assert not share.allows(8, 4)
+
+
 def test_times_that_no_longer_hold_are_forgotten():
     share = learnt(on_a_cpu, 4, 32)
     assert not share.allows(32, 4)
