@@ -33,7 +33,7 @@ class Placement:
     known: float  # of its bytes, from 0 to 1
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Replica:
     """What the router knows of one replica."""
 
@@ -42,12 +42,9 @@ class _Replica:
     most: int  # answers that it accepts at once
     models: tuple[str, ...]
     live: int = 0  # answers that run there
+    busy: float = 0.0  # the part of its places that these take
     takes: bool = True  # whether it gets new generations
     change: int = 0  # the number of its newest entry in the heaps
-
-    @property
-    def busy(self) -> float:
-        return self.live / self.places
 
     def has_room(self, answers: int) -> bool:
         return self.takes and self.live + answers <= self.most
@@ -121,36 +118,43 @@ class Router:
         best = self._least_busy(group, answers, avoid)
         if best is None:
             return None
-        total = prefixes[-1].size if prefixes else 1
+        holders, total = self._holders, prefixes[-1].size if prefixes else 1
         least, cost, known = best.busy, best.busy + WORTH_OF_PREFIX, 0.0
         for digest, size in reversed(prefixes):
             rest = WORTH_OF_PREFIX * (1 - size / total)
             if least + rest > cost:
                 break  # none that has read as little is better, however idle it is
-            for replica in reversed(self._holders.get(digest, ())):
+            for replica in reversed(holders.get(digest, ())):
                 its_cost = replica.busy + rest
                 allowed = group in replica.models and replica.name not in avoid
                 if its_cost <= cost and allowed and replica.has_room(answers):
                     best, cost, known = replica, its_cost, size / total
         self._remember(prefixes, best)
-        best.live += answers
-        self._changed(best)
+        self._count(best, answers)
         return Placement(best.name, known)
 
     def leave(self, name: str, answers: int = 1) -> None:
         """Note that a generation of so many answers has ended on a replica."""
         replica = self._replicas.get(name)
         if replica is not None:
-            replica.live = max(0, replica.live - answers)
-            self._changed(replica)
+            self._count(replica, -answers)
+
+    def _count(self, replica: _Replica, answers: int) -> None:
+        """Note that so many more answers run on a replica."""
+        replica.live = max(0, replica.live + answers)
+        replica.busy = replica.live / replica.places
+        self._changed(replica)
 
     def _remember(self, prefixes: Sequence[Prefix], replica: _Replica) -> None:
+        """Note that a replica reads these prefixes."""
         holders = self._holders
-        for digest, _ in prefixes:
+        for digest, _ in reversed(prefixes):
             before = holders.get(digest, ())
-            if not before or before[-1] is not replica:
-                others = [one for one in before if one is not replica and self._is_known(one)]
-                holders[digest] = (*others[1 - HOLDERS :], replica)
+            if before and before[-1] is replica:
+                holders.move_to_end(digest)
+                break  # it has read the shorter ones too
+            others = [one for one in before if one is not replica and self._is_known(one)]
+            holders[digest] = (*others[1 - HOLDERS :], replica)
             holders.move_to_end(digest)
         while len(holders) > self.kept_prefixes:
             holders.popitem(last=False)
@@ -178,11 +182,12 @@ class Router:
 
     def _changed(self, replica: _Replica) -> None:
         """Put a replica where it belongs among those of its models."""
-        if not replica.takes or not self._is_known(replica):
+        if not replica.takes:
             return
         replica.change = next(self._changes)
         for model in replica.models:
-            heap = self._heaps.setdefault(model, [])
+            if (heap := self._heaps.get(model)) is None:
+                heap = self._heaps[model] = []
             heapq.heappush(heap, (replica.busy, replica.change, replica))
             if len(heap) > SPARE_ENTRIES * (len(self._replicas) + SPARE_ENTRIES):
                 current = [one for one in heap if one[1] == one[2].change and one[2].takes]

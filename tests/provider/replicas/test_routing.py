@@ -114,6 +114,34 @@ def test_what_is_remembered_is_bounded():
     assert all(len(heap) < 100 for heap in made._heaps.values())
 
 
+class Counted(list):
+    """Prefixes that count how often one of them is looked at."""
+
+    looks = 0
+
+    def __iter__(self):
+        for one in super().__iter__():
+            self.looks += 1
+            yield one
+
+    def __reversed__(self):
+        for one in super().__reversed__():
+            self.looks += 1
+            yield one
+
+
+def test_a_turn_of_a_long_conversation_costs_no_more_than_of_a_short_one():
+    made, names = router(), [str(n) for n in range(200)]
+    first = made.place(prefixes(*names))
+    made.leave(first.name)
+    turn = Counted(prefixes(*names, "answer", "more"))
+    assert made.place(turn).name == first.name
+    assert turn.looks <= 8
+    early = made.place(prefixes(*names[:100], "fork"))
+    assert early.name == first.name
+    assert early.known > 0.9
+
+
 def test_no_other_replica_would_have_been_better():
     chance, places = random.Random(3), 6
     made, live = router(count=HOLDERS, places=places), []
