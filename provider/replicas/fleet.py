@@ -42,6 +42,8 @@ class Fleet:
         # Called with the name of a replica that `keep` was given, for each generation there.
         self.lease: Callable[[str], Callable[[], None]] | None = None
         self._names: dict[str, Replica] = {}  # by the names of `keep`
+        self._named: dict[Replica, str] = {}  # the other way around
+        self._served: frozenset[str] | None = None  # models, None until they are looked up again
         self._router = Router()
         self._links: dict[str, Link] = {}  # those that the router knows, by key
         self._keys: dict[Replica, str] = {}
@@ -52,9 +54,12 @@ class Fleet:
     def keep(self, urls: Mapping[str, str]) -> None:
         """Have the replicas at these addresses, by name; others end what they have and go."""
         for name in set(self._names) - set(urls):
-            self._names.pop(name).retire()
+            replica = self._names.pop(name)
+            del self._named[replica]
+            replica.retire()
         for name in set(urls) - set(self._names):
             replica = self._names[name] = Replica(urls[name], None, self._changed)
+            self._named[replica] = name
             self.replicas.append(replica)
             task = asyncio.create_task(replica.run())
             self._tasks.append(task)
@@ -62,6 +67,7 @@ class Fleet:
 
     def _forget(self, replica: Replica, task: asyncio.Task[None]) -> None:
         if not self.closed:
+            self._served = None
             self.replicas.remove(replica)
             self._tasks.remove(task)
 
@@ -125,12 +131,14 @@ class Fleet:
 
     def _group(self, model: str | None) -> str:
         """Return the router's name for the replicas that a request may go to."""
-        served = (one.id for replica in self.replicas for one in replica.models)
-        return model if model is not None and model in served else f"{FIRST}{self._default}"
+        if self._served is None:
+            models = (one.id for replica in self.replicas for one in replica.models)
+            self._served = frozenset(models)
+        return model if model in self._served else f"{FIRST}{self._default}"
 
     def _lease(self, replica: Replica) -> Callable[[], None]:
         """Tell whoever watches the replicas of a generation there; return what tells of its end."""
-        name = next((name for name, one in self._names.items() if one is replica), None)
+        name = self._named.get(replica)
         return _nothing if self.lease is None or name is None else self.lease(name)
 
     def _leave(self, link: Link, answers: int, end: Callable[[], None]) -> None:
@@ -162,6 +170,7 @@ class Fleet:
 
     def _changed(self, replica: Replica) -> None:
         """Tell the router of a replica's new link, or that it is lost, or takes no generations."""
+        self._served = None
         key, link = self._keys.get(replica), replica.link
         if key is not None and (link is None or link.key != key):
             self._router.remove(key)
