@@ -52,7 +52,12 @@ class Fleet:
         self._tasks: list[asyncio.Task[None]] = []
 
     def keep(self, urls: Mapping[str, str]) -> None:
-        """Have the replicas at these addresses, by name; others end what they have and go."""
+        """Have the replicas at these addresses, by name; others end what they have and go.
+
+        Does nothing once it is closed.
+        """
+        if self.closed:
+            return
         for name in set(self._names) - set(urls):
             replica = self._names.pop(name)
             del self._named[replica]
@@ -123,11 +128,16 @@ class Fleet:
         found = self._router.place(prefixes_of(frame), group, answers=answers, avoid=avoid)
         if found is None:
             return None
+        link = self._links[found.name]
+        try:
+            end = self._lease(link.replica)
+        except BaseException:
+            self._router.leave(link.key, answers)
+            raise
         self.counters.placed += 1
         self.counters.known_parts += found.known
-        link = self._links[found.name]
         link.live += 1
-        return Place(link, partial(self._leave, link, answers, self._lease(link.replica)))
+        return Place(link, partial(self._leave, link, answers, end))
 
     def _group(self, model: str | None) -> str:
         """Return the router's name for the replicas that a request may go to."""

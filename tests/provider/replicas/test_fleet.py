@@ -149,3 +149,32 @@ async def test_replicas_that_go_end_what_they_have_and_those_that_come_get_the_r
             assert told == ["one", "two", "one ends"]
         finally:
             await fleet.close()
+
+
+async def test_a_fleet_that_is_closed_connects_to_nobody():
+    """Serve may tell of replicas until it has ended, which is later."""
+    fleet = Fleet([])
+    await fleet.close()
+    fleet.keep({"one": "http://127.0.0.1:9/"})
+    assert fleet.replicas == []
+
+
+async def test_a_place_that_could_not_be_leased_is_not_kept():
+    def refuse(name):
+        raise RuntimeError(f"{name} is stopping")
+
+    async with running(Named("a")) as gateway:
+        fleet = Fleet([])
+        fleet.lease = refuse
+        try:
+            fleet.keep({"one": gateway.url})
+            await eventually(lambda: fleet.ready == 1)
+            with pytest.raises(RuntimeError, match="one is stopping"):
+                fleet.place(Generate(id="x", prompt="p"))
+            statistics = fleet.statistics()
+            assert (list(statistics.replica_answers.values()), statistics.generations_placed) == (
+                [0],
+                0,
+            )
+        finally:
+            await fleet.close()
