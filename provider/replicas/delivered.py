@@ -99,10 +99,13 @@ class Delivered:
     def rewind(self) -> None:
         """Expect the answer from its beginning."""
         self._made_again, self._told = self.began, self._started
-        for text in [*self._texts.values(), *(call.arguments for call in self._calls.values())]:
+        for text in self._all_texts():
             text.rewind()
         for count in self._logprobs.values():
             count.seen = 0
+
+    def _all_texts(self) -> list[_Text]:
+        return [*self._texts.values(), *(call.arguments for call in self._calls.values())]
 
     def new_in(self, response: GenerateResponse) -> GenerateResponse | None:
         """Return what the caller does not have of a response, None if it has all of it.
@@ -156,7 +159,7 @@ class Delivered:
 
     def _last(self, response: GenerateResponse, choice: int) -> GenerateResponse:
         """Return the end of an answer, with the ids that the caller knows its calls by."""
-        if any(text.compared < len(text.text) for text in self._texts.values()):
+        if any(text.compared < len(text.text) for text in self._all_texts()):
             raise DifferentAnswerError
         calls = response.tool_calls
         if not self._made_again or not calls:

@@ -130,6 +130,14 @@ def test_a_call_keeps_its_first_id_and_gets_each_part_once():
     assert rest[-1].tool_calls[0]["id"] == "c"
 
 
+def test_an_answer_without_a_call_that_the_caller_has_is_another_answer():
+    delivered = Delivered(again=True)
+    through(delivered, part(name="f"), part('{"a"'))
+    delivered.rewind()
+    with pytest.raises(DifferentAnswerError):
+        through(delivered, GenerateResponse(content="", finish_reason="stop"))
+
+
 def test_an_answer_by_chance_can_only_begin_again_before_it_has_begun():
     delivered = Delivered(again=False)
     through(delivered, event(GenerationStarted("m", 3, 0)))
