@@ -226,6 +226,7 @@ class ReplicasProvider(AbstractLLMInterface):
                     counters.failed += 1
                     raise lost(place.link.replica.name) from error
                 counters.moved += 1
+                refusals.clear()  # a replica that was busy then may have room now
                 delivered.rewind()
                 if len(relay.tokens) > len(relayed.answer or ()):
                     relayed = msgspec.structs.replace(relayed, answer=relay.tokens)

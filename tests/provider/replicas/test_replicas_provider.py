@@ -148,6 +148,25 @@ async def test_a_busy_replica_is_passed_over():
             assert text_of(await all_of(replicas.provider, f"{number}")) == "hello"
 
 
+async def test_a_replica_that_was_busy_is_asked_again_when_another_one_is_lost():
+    calls, gate = [], asyncio.Event()
+
+    class BusyAtFirst(ScriptedProvider):
+        async def generate_async(self, *given, **options):
+            calls.append(self)
+            if len(calls) == 1:
+                raise ResourceExceededError("full")
+            return await super().generate_async(*given, **options)
+
+    backs = [BusyAtFirst(script=(Say("a "), Gate(gate), Say("b"))) for _ in range(2)]
+    async with replicated(*backs) as replicas:
+        stream, first, at = await one_of_two(replicas, seed=1)
+        assert calls == [backs[1 - at], backs[at]]
+        await replicas.kill(at)
+        gate.set()
+        assert text_of([first] + [one async for one in stream]) == "a b"
+
+
 async def test_without_a_replica_a_retryable_error_comes_at_once():
     async with replicated(scripted(Say("hello"))) as replicas:
         await replicas.kill(0)
