@@ -28,6 +28,7 @@ from provider.sharding.ranks import LOST, USUAL, FollowingRank, Group, LeadingRa
 __all__ = ["NoRanksError", "join", "leader_address"]
 
 KEY_BYTES = 16
+RANK_BYTES = 4
 INVITATION = 256  # bytes
 GRACE_S = 5.0  # seconds that a process has to say why it ends
 SHOWN_S = 5.0  # seconds in which a connection must show the secret
@@ -127,7 +128,12 @@ def _rank_of(connected: socket.socket, key: bytes) -> int | None:
     """Return the rank that a connection shows with the secret, None if it doesn't."""
     connected.settimeout(SHOWN_S)
     with suppress(OSError):
-        shown = connected.recv(KEY_BYTES + 4, socket.MSG_WAITALL)
+        shown = b""
+        while len(shown) < KEY_BYTES + RANK_BYTES:
+            # A socket with a time limit may have less than it is asked for, whatever the flags.
+            if not (piece := connected.recv(KEY_BYTES + RANK_BYTES - len(shown))):
+                return None
+            shown += piece
         if hmac.compare_digest(shown[:KEY_BYTES], key):
             return int.from_bytes(shown[KEY_BYTES:], "big")
     return None
@@ -136,7 +142,7 @@ def _rank_of(connected: socket.socket, key: bytes) -> int | None:
 def _accept_invitation(rank: int, spread: Spread, seconds: float) -> socket.socket:
     host, port, key = json.loads(spread(b""))
     connected = socket.create_connection((host, port), timeout=seconds)
-    connected.sendall(bytes.fromhex(key) + rank.to_bytes(4, "big"))
+    connected.sendall(bytes.fromhex(key) + rank.to_bytes(RANK_BYTES, "big"))
     return connected
 
 

@@ -1,6 +1,7 @@
 """How the processes of one model find one another."""
 
 import json
+import select
 import signal
 import socket
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -73,6 +74,18 @@ def test_only_who_shows_the_secret_is_let_in(shown, rank):
         one.sendall(shown)
         one.shutdown(socket.SHUT_WR)
         assert _rank_of(other, b"k" * 16) == rank
+
+
+def test_a_secret_that_comes_in_pieces_is_waited_for():
+    one, other = socket.socketpair()
+    with one, other, ThreadPoolExecutor(1) as thread:
+        one.sendall(b"k" * 16)
+        shown = thread.submit(_rank_of, other, b"k" * 16)
+        # The rank is only sent when the secret has been taken.
+        while select.select([other], [], [], 0)[0]:
+            pass
+        one.sendall(b"\0\0\0\2")
+        assert shown.result() == 2
 
 
 def test_the_first_ranks_address_is_what_mlx_launch_says(tmp_path):
