@@ -1,8 +1,8 @@
 """Every setting of the gateway, with its default and a line of help.
 
 A field's metadata has `why` (the line of help), `group`, and optionally `min`, `max`, `choices`
-and `matches`, a pattern. A field whose name ends in `_s` is in seconds; users write the name
-without the ending.
+and `matches`, a pattern, with `form`, what it allows in words. A field whose name ends in `_s` is
+in seconds; users write the name without the ending.
 """
 
 from __future__ import annotations
@@ -136,6 +136,7 @@ class Settings:
         "clients that come back add it to the address, as `?node=NAME`",
         group="Server",
         matches=r"[A-Za-z0-9._-]{1,64}",
+        form="1 to 64 of the characters A-Z, a-z, 0-9, `.`, `_` and `-`",
     )
     hosts: str | None = _setting(
         None, "host names to accept in `Host` besides the address, separated by commas", "Access"

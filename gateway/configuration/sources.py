@@ -105,7 +105,7 @@ class Setting:
         if value not in bounds.get("choices", (value,)):
             raise ValueError(f"must be one of {', '.join(map(str, bounds['choices']))}")
         if "matches" in bounds and not re.fullmatch(bounds["matches"], value):
-            raise ValueError(f"must match {bounds['matches']}")
+            raise ValueError(f"must be {bounds['form']}")
         if value < bounds.get("min", value):
             raise ValueError(f"must be at least {bounds['min']}")
         if value > bounds.get("max", value):

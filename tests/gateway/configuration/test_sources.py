@@ -62,7 +62,11 @@ def test_bytes_may_have_a_unit(text, size):
         ("write_timeout_s", "nan", "`--write-timeout` must be a number, not 'nan'"),
         ("write_timeout_s", "soon", "`--write-timeout` must be a number, not 'soon'"),
         ("host", "", "`--host` must be a string, not ''"),
-        ("node", "a/b", "`--node` must match [A-Za-z0-9._-]{1,64}"),
+        (
+            "node",
+            "a/b",
+            "`--node` must be 1 to 64 of the characters A-Z, a-z, 0-9, `.`, `_` and `-`",
+        ),
         (
             "memory_bytes",
             "8MB",
