@@ -31,9 +31,12 @@ MAX_ALONE = 1 << 15  # tokens whose text by itself is kept, some 6 MiB
 
 
 class TextFormat:
-    """The markers in one model's text; all text streams of the model share one object."""
+    """The markers in one model's text; all text streams of the model share one object.
 
-    def __init__(self, tokenizer: Any):
+    It keeps the text by itself of `most_alone` tokens.
+    """
+
+    def __init__(self, tokenizer: Any, most_alone: int = MAX_ALONE):
         self.tokenizer = tokenizer
         self.markers = make_text_state_machine(tokenizer)
         # A model may close its thinking once more after the engine has closed it.
@@ -45,6 +48,7 @@ class TextFormat:
             self.plain = {state: PlainDeltas(self, reasoning=it) for state, it in channels}
         self._before = tokenizer.encode("a", add_special_tokens=False)  # any text
         self._alone: dict[int, tuple[str, bytes | None]] = {}
+        self._most_alone = most_alone
 
     def alone(self, token: int) -> tuple[str, bytes | None]:
         """Return the text of a token by itself, and its bytes, None for a part of a character.
@@ -58,7 +62,7 @@ class TextFormat:
             # A token that is only a part of a character decodes to U+FFFD.
             whole = "\ufffd" not in text
             found = text, text.encode("utf-8", "surrogatepass") if whole else None
-            if len(self._alone) >= MAX_ALONE:
+            if len(self._alone) >= self._most_alone:
                 self._alone.clear()
             self._alone[token] = found
         return found

@@ -279,9 +279,8 @@ def test_few_deltas_are_kept():
     assert 0 < len(kept) <= 3
 
 
-def test_the_text_of_a_token_by_itself_is_the_same_again_and_few_are_kept(monkeypatch):
-    monkeypatch.setattr("provider.formats.text_stream.MAX_ALONE", 3)
-    text_format = TextFormat(TOKENIZER)
+def test_the_text_of_a_token_by_itself_is_the_same_again_and_few_are_kept():
+    text_format = TextFormat(TOKENIZER, most_alone=3)
     tokens = encode("Some é words")
     drawn = TokenLogprob(-1.0, tuple((token, -2.0) for token in tokens))
     first, again = (TextStream(text_format).described(tokens[0], drawn) for _ in range(2))
