@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qs, quote, urlsplit, urlunsplit
 
-__all__ = ["Address", "address_of"]
+__all__ = ["Address", "address_of", "node_of"]
 
 STREAM_PATH = "/v1/stream"
 SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
@@ -22,9 +22,17 @@ class Address:
 
     def url_of(self, ticket: str) -> str:
         """Return the URL where a ticket's generation is; a load balancer looks for its `node`."""
-        node, named, _ = ticket.rpartition(".")
+        node = node_of(ticket)
+        if not node:
+            return self.url
         path, _, query = self.url.partition("?")
-        return f"{path}?node={quote(node)}&{query}".rstrip("&") if named else self.url
+        rest = [part for part in query.split("&") if part and not part.startswith("node=")]
+        return f"{path}?{'&'.join([f'node={quote(node)}', *rest])}"
+
+
+def node_of(ticket: str) -> str:
+    """Return the name of the gateway that has a ticket's generation, "" if it has none."""
+    return ticket.rpartition(".")[0]
 
 
 def address_of(text: str) -> Address:

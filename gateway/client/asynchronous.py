@@ -20,6 +20,7 @@ after its `generation_timeout`. So each generation should be read, cancelled or 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import random
 from collections.abc import Callable, Coroutine, Iterator
@@ -35,9 +36,10 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 
-from gateway.client.address import address_of
+from gateway.client.address import Address, address_of, node_of
+from gateway.client.elsewhere import Elsewhere
 from gateway.client.errors import ConnectionLostError, GatewayError, UnauthorizedError
-from gateway.client.run import Run
+from gateway.client.run import Run, Sender
 from gateway.client.watched_connection import WatchedConnection
 from gateway.dialects.native import codec_for, server_frame
 from gateway.protocol.codes import CloseCode, ErrorCode, NotAFrame
@@ -100,7 +102,7 @@ class GatewayClient:
 
     def __init__(
         self,
-        url: str,
+        url: str | Address,
         protocol: str = JSON_PROTOCOL,
         token: str | None = None,
         *,
@@ -115,7 +117,7 @@ class GatewayClient:
         self.ready = Ready(protocol="", server="", epoch="", connection="", models=[], limits={})
         self.connections = 0  # connections made so far
         self.resumed = 0  # generations resumed so far
-        self._address = address_of(url)
+        self._address = url if isinstance(url, Address) else address_of(url)
         self._protocol = protocol
         self._token = token or self._address.token
         self._wait_s = wait_s
@@ -132,6 +134,7 @@ class GatewayClient:
         self._failure: GatewayError | None = None  # the reason why reconnecting was given up
         self._runs: dict[str, Run] = {}
         self._to_cancel: set[str] = set()  # generations to cancel once there is a connection
+        self._elsewhere: dict[str, Elsewhere] = {}  # by the names of other gateways
         self._ids = itertools.count(1)
 
     async def __aenter__(self) -> Self:
@@ -145,6 +148,7 @@ class GatewayClient:
 
         If that takes longer than `close_timeout_s`, the connection is aborted.
         """
+        await asyncio.gather(*(other.close() for other in self._elsewhere.values()))
         socket = self._socket
         self._living.cancel()
         await asyncio.gather(self._living, return_exceptions=True)
@@ -175,10 +179,35 @@ class GatewayClient:
         """Return a generation that another client has, from the frame after the number `after`.
 
         It is only read: cancelling or leaving it ends the reading, and the generation goes on. A
-        reader that is too slow gets a GatewayError with the code `slow_client`.
+        reader that is too slow gets a GatewayError with the code `slow_client`. If the ticket names
+        another gateway than the one of this connection, that is connected to beside it, by the same
+        address with `?node=`.
         """
-        number = f"g{next(self._ids)}"
-        return Run(self, Resume(id=number, ticket=ticket, after=after, follow=True, window=window))
+        frame = Resume(
+            id=f"g{next(self._ids)}", ticket=ticket, after=after, follow=True, window=window
+        )
+        return Run(self._sender_to(ticket), frame)
+
+    def _sender_to(self, ticket: str) -> Sender:
+        """Return what sends to the gateway that has a ticket's generation."""
+        node = node_of(ticket)
+        if not node or self.ready.node in {None, node}:
+            return self
+        if node not in self._elsewhere:
+            self._elsewhere[node] = Elsewhere(partial(self._another, ticket))
+        return self._elsewhere[node]
+
+    def _another(self, ticket: str) -> GatewayClient:
+        """Return a client like this one for the gateway that has a ticket's generation."""
+        return GatewayClient(
+            dataclasses.replace(self._address, url=self._address.url_of(ticket)),
+            self._protocol,
+            self._token,
+            give_up_s=self._give_up_s,
+            open_timeout_s=self._open_timeout_s,
+            close_timeout_s=self._close_timeout_s,
+            write_timeout_s=self._write_timeout_s,
+        )
 
     async def start(self, run: Run) -> None:
         """Send a generation's first frame, unless it was sent before.

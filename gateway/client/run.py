@@ -24,9 +24,7 @@ from gateway.protocol.frames import (
     ToolCall,
 )
 
-__all__ = [
-    "Run",
-]
+__all__ = ["Run", "Sender"]
 
 
 class Sender(Protocol):

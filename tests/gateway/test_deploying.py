@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from gateway.client import connect
 from gateway.protocol.frames import Generate, Resume
 from provider.scripted import Gate, Say, ScriptedProvider
 from tests.gateway.server.test_resumable import begin, lose, numbers_of, text_of
@@ -155,6 +156,24 @@ async def test_a_ticket_finds_its_gateway_whatever_the_address_or_a_cookie_say(t
                 one.gate.set()
                 assert text_of(frames + await wire.until("done")).endswith("end")
             one.gate.clear()
+
+
+@behind
+async def test_a_client_follows_a_ticket_of_another_gateway_than_its_own(tmp_path):
+    async with scene(tmp_path) as one:
+        url = f"ws://127.0.0.1:{one.front.port}/v1/stream"
+        clients = [connect(f"{url}?node={node}") for node in ("one", "two")]
+        async with clients[0] as client, clients[1] as other:
+            assert (client.ready.node, other.ready.node) == ("one", "two")
+            run = client.generate(prompt="hi")
+            reading = asyncio.create_task(run.result())
+            await eventually(lambda: run.ticket)
+            follower = other.follow(run.ticket)
+            following = asyncio.create_task(follower.result())
+            await eventually(lambda: follower.text)
+            one.gate.set()
+            await asyncio.gather(reading, following)
+            assert follower.text == run.text == "begin end"
 
 
 @behind

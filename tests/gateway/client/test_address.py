@@ -37,6 +37,7 @@ def test_a_ticket_says_at_which_of_several_gateways_its_generation_is():
     assert address_of("localhost:8765").url_of("a.local.x_y-") == f"{STREAM}?node=a.local"
     several = address_of("localhost:8765/?team=a")
     assert several.url_of("one.xy") == f"{STREAM}?node=one&team=a"
+    assert address_of(several.url_of("two.z")).url_of("one.xy") == several.url_of("one.xy")
     assert several.url_of("xy") == several.url_of("") == f"{STREAM}?team=a"
 
 

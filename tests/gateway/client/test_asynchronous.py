@@ -8,6 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from http import HTTPStatus
 
 import pytest
+from msgspec.structs import replace
 from websockets.asyncio.server import serve as listen
 from websockets.exceptions import InvalidStatus
 
@@ -496,6 +497,27 @@ async def test_another_client_follows_a_generation_over_a_new_connection_too():
             assert ("".join(got), follower.text) == ("a b c", run.text)
             assert (follower.done.seq, follower.done.usage) == (done.seq, done.usage)
             assert (other.connections, other.resumed) == (2, 1)
+
+
+async def test_a_ticket_of_another_gateway_is_followed_on_a_connection_of_its_own():
+    """The gateway stands for both, since a load balancer alone would tell them apart."""
+    gate = asyncio.Event()
+    async with running(scripted(Say("a"), Gate(gate), Say(" b")), node="one") as gateway:
+        async with connect(gateway.url) as client, connect(gateway.url) as other:
+            run = client.generate(prompt="hi")
+            reading = asyncio.create_task(run.result())
+            await eventually(lambda: run.ticket)
+            other.ready = replace(other.ready, node="two")  # as if it were there
+            followers = [other.follow(run.ticket) for _ in range(2)]
+            results = [asyncio.create_task(follower.result()) for follower in followers]
+            await eventually(lambda: all(follower.text for follower in followers))
+            beside = other._elsewhere["one"]._client
+            assert beside._socket.request.path.endswith("?node=one")
+            assert len(gateway._connections) == 3
+            gate.set()
+            await asyncio.gather(reading, *results)
+            assert [follower.text for follower in followers] == ["a b", "a b"]
+        await eventually(lambda: not gateway._connections)
 
 
 async def test_a_follower_that_leaves_its_loop_stops_nothing():

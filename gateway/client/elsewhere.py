@@ -1,0 +1,80 @@
+"""Generations that another gateway of several has, read on a connection of their own to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from gateway.client.errors import ConnectionLostError
+from gateway.client.run import Run, Sender
+from gateway.protocol.codes import NotAFrame
+from gateway.protocol.frames import ServerFrame
+
+__all__ = ["Elsewhere"]
+
+
+class Client(Sender, Protocol):
+    """What is needed of a client: a context manager that connects when it is entered."""
+
+    @property
+    def state(self) -> str:
+        """Whether it is connected: `closed` if it connects no more."""
+
+    async def __aenter__(self) -> object:
+        """Connect. Raises OSError, InvalidHandshake, UnauthorizedError."""
+
+    async def __aexit__(self, *details: object) -> None:
+        """Close the connection."""
+
+
+class Elsewhere:
+    """Sends for runs by a client of its own, which `connect` makes when the first one starts."""
+
+    def __init__(self, connect: Callable[[], Client]):
+        self._connect = connect
+        self._client: Client | None = None
+        self._opening = asyncio.Lock()
+
+    async def start(self, run: Run) -> None:
+        """Connect if need be, and send the run's frame.
+
+        Raises ConnectionLostError if the gateway can't be reached, and GatewayError.
+        """
+        await (await self._connected()).start(run)
+
+    async def _connected(self) -> Client:
+        async with self._opening:
+            if self._client is None or self._client.state == "closed":
+                await self.close()
+                client = self._connect()
+                try:
+                    await client.__aenter__()
+                except (OSError, InvalidHandshake, ConnectionClosed, NotAFrame) as error:
+                    said = f"the gateway that has the generation can't be reached: {error}"
+                    raise ConnectionLostError(said) from error
+                self._client = client
+            return self._client
+
+    async def acknowledge(self, run: Run, frame: ServerFrame) -> None:
+        """Note that the run's frames up to this one were read."""
+        if self._client is not None:
+            await self._client.acknowledge(run, frame)
+
+    async def cancel(self, run: Run) -> None:
+        """End the reading."""
+        if self._client is not None:
+            await self._client.cancel(run)
+
+    async def leave(self, run: Run) -> None:
+        """End the reading, and wait for its end."""
+        if self._client is not None:
+            await self._client.leave(run)
+
+    async def close(self) -> None:
+        """Close the connection, if there is one; runs that still read end."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.__aexit__(None, None, None)

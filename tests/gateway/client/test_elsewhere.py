@@ -1,0 +1,73 @@
+"""Connections to other gateways beside a client's own."""
+
+import asyncio
+
+import pytest
+
+from gateway.client.elsewhere import Elsewhere
+from gateway.client.errors import ConnectionLostError
+
+
+class Noting:
+    """A client that notes what is asked of it, and connects unless it is told what to raise."""
+
+    def __init__(self, error=None):
+        self.error, self.state, self.told = error, "closed", []
+
+    async def __aenter__(self):
+        await asyncio.sleep(0)
+        if self.error is not None:
+            raise self.error
+        self.state = "open"
+
+    async def __aexit__(self, *details):
+        self.state = "closed"
+        self.told.append("closed")
+
+    async def start(self, run):
+        self.told.append(f"start {run}")
+
+    async def cancel(self, run):
+        self.told.append(f"cancel {run}")
+
+    async def leave(self, run):
+        self.told.append(f"leave {run}")
+
+    async def acknowledge(self, run, frame):
+        self.told.append(f"{run} has read {frame}")
+
+
+def elsewhere(*clients):
+    left = list(clients)
+    return Elsewhere(lambda: left.pop(0))
+
+
+async def test_runs_share_a_connection_which_is_made_for_the_first():
+    client = Noting()
+    made = elsewhere(client)
+    await made.cancel("a")
+    await made.leave("a")
+    await made.acknowledge("a", 0)
+    await asyncio.gather(made.start("a"), made.start("b"))
+    await made.acknowledge("a", 1)
+    await made.cancel("a")
+    await made.leave("b")
+    await made.close()
+    await made.close()
+    assert client.told == ["start a", "start b", "a has read 1", "cancel a", "leave b", "closed"]
+
+
+async def test_a_connection_that_has_ended_for_good_is_made_anew():
+    first, second = Noting(), Noting()
+    made = elsewhere(first, second)
+    await made.start("a")
+    first.state = "closed"
+    await made.start("b")
+    assert (first.told, second.told) == (["start a", "closed"], ["start b"])
+
+
+async def test_a_gateway_that_cannot_be_reached_is_a_lost_connection():
+    made = elsewhere(Noting(OSError("no route")), Noting())
+    with pytest.raises(ConnectionLostError, match="can't be reached: no route"):
+        await made.start("a")
+    await made.start("a")
