@@ -189,7 +189,11 @@ export function connect(url, options = {}) {
   let waiting = [];
   /** Cancelled runs whose end has not come from the gateway. @type {Map<string, ReturnType<typeof createRun>>} */
   const leaving = new Map();
+  /** Clients of the other gateways whose runs are followed. @type {Set<Client>} */
+  const beside = new Set();
   let epoch = "";
+  /** The gateway's name among several. @type {string | undefined} */
+  let node;
   let maxFrameBytes = Infinity; // until the gateway has sent its limits
   /** @type {WebSocket | null} */
   let socket = null;
@@ -269,11 +273,10 @@ export function connect(url, options = {}) {
   /** Return the address of the gateway that has the runs, if their tickets name it. @param {string} target */
   function addressOf(target) {
     const [run] = [...runs.values(), ...leaving.values()].filter(({ hasTicket }) => hasTicket);
-    const ticket = run?.handle.ticket?.ticket ?? "";
-    const end = ticket.lastIndexOf(".");
-    if (end < 0) return target;
+    const name = nodeOf(run?.handle.ticket?.ticket ?? "");
+    if (!name) return target;
     const full = new URL(target);
-    full.searchParams.set("node", ticket.slice(0, end));
+    full.searchParams.set("node", name);
     return full.href;
   }
 
@@ -293,7 +296,7 @@ export function connect(url, options = {}) {
       maxFrameBytes = frame.limits?.max_frame_bytes ?? Infinity;
       ready.resolve(frame);
       resumeRuns(!epoch || frame.epoch === epoch);
-      epoch = frame.epoch;
+      ({ epoch, node } = frame);
       const frames = waiting;
       waiting = [];
       for (const text of frames) sendLate(text);
@@ -474,11 +477,30 @@ export function connect(url, options = {}) {
 
   /**
    * @param {Pick<Ticket, "ticket">} ticket
-   * @param {FollowOptions} [options]
+   * @param {FollowOptions} [asked]
+   * @returns {Run}
    */
-  function follow({ ticket }, options) {
+  function follow({ ticket }, asked) {
+    const name = nodeOf(ticket);
+    if (state === "open" && node && name && name !== node) return followBeside({ ticket }, asked);
     lastId += 1;
-    return join(`${ownName}-${lastId}`, { window: WINDOW, ...options, ticket, follow: true });
+    return join(`${ownName}-${lastId}`, { window: WINDOW, ...asked, ticket, follow: true });
+  }
+
+  /**
+   * Follow a run of another gateway on a connection of its own.
+   * @param {Pick<Ticket, "ticket">} ticket @param {FollowOptions} [asked] @returns {Run}
+   */
+  function followBeside(ticket, asked) {
+    const other = connect(url, { ...options, lazy: true, onstate: undefined });
+    beside.add(other);
+    const run = other.follow(ticket, asked);
+    const end = () => {
+      beside.delete(other);
+      other.close();
+    };
+    run.result.then(end, end);
+    return run;
   }
 
   /**
@@ -563,6 +585,7 @@ export function connect(url, options = {}) {
     open,
     /** End every run with an AbortError, and close the connection until the next run. */
     close() {
+      for (const other of beside) other.close();
       if (state === "closed") return;
       closedByCaller = true;
       opening += 1;
@@ -812,6 +835,11 @@ function streamOf(iterator, stop) {
     },
     { highWaterMark: 0 },
   );
+}
+
+/** Return the name of the gateway that has a ticket's run, "" if it has none. @param {string} ticket */
+function nodeOf(ticket) {
+  return ticket.slice(0, Math.max(0, ticket.lastIndexOf(".")));
 }
 
 /** Return an event if it is a chunk. @param {{type: string}} event */

@@ -105,6 +105,52 @@ async def test_another_client_follows_a_run_which_it_cannot_stop():
         assert usage["completion_tokens"] > 0
 
 
+async def test_a_ticket_of_another_gateway_is_followed_on_a_connection_of_its_own():
+    """The gateway stands for both, and what it says of itself reaches one client changed."""
+    async with scripted_gateway(Say("x"), Pause(3600), node="one") as gateway:
+        said = await run_in_node(
+            """
+            const sockets = [];
+            class Elsewhere extends WebSocket {
+                constructor(...given) {
+                    super(...given);
+                    sockets.push(this);
+                }
+                set onmessage(take) {
+                    const changed = (text) => text.replace('"node":"one"', '"node":"two"');
+                    super.onmessage = ({data}) => take({data: changed(data)});
+                }
+            }
+            const owner = m.connect(url), other = m.connect(url, {WebSocket: Elsewhere});
+            const run = owner.generate({prompt: "hi"});
+            await run[Symbol.asyncIterator]().next();
+            const {node} = await other.ready;
+            const seen = [];
+            for await (const {text} of other.follow(run.ticket)) {
+                seen.push(text);
+                break;
+            }
+            const [, beside] = sockets;
+            await new Promise((resolve) => beside.addEventListener("close", resolve));
+            try {
+                for await (const {text} of other.follow(run.ticket)) {
+                    seen.push(text);
+                    other.close();
+                }
+            } catch (error) {
+                seen.push(error.name);
+            }
+            run.cancel();
+            await run.result;
+            owner.close();
+            const asked = sockets.map(({url}) => new URL(url).search);
+            console.log(JSON.stringify([node, seen, asked]));
+            """,
+            stream_url(gateway),
+        )
+        assert said == ["two", ["x", "x", "AbortError"], ["", "?node=one", "?node=one"]]
+
+
 async def test_a_client_connects_to_the_gateway_that_its_ticket_names():
     async with scripted_gateway(Say("x"), Pause(3600), node="one") as gateway:
         said = await run_in_node(
