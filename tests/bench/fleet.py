@@ -102,15 +102,15 @@ class World:
 
 @dataclass(eq=False, slots=True)
 class Turn:
-    """One turn of a conversation, or what is left of it after its replica has failed."""
+    """A conversation's newest turn, or what is left of it after its replica has failed."""
 
     conversation: int
-    number: int
     arrived: float
     prompt: int  # tokens to be read, the conversation before it included
     left: int  # tokens to be made
-    digests: list[bytes]  # of the conversation's prefixes so far
+    prefixes: list[Prefix]  # what the policy sees: the system prompt, and each turn
     front: Front  # where the conversation's client is connected
+    number: int = 0
     engine: Engine | None = None  # where the conversation's newest turn was placed
     life: int = 0  # changes when its replica fails, so that its events are void
     first: float | None = None
@@ -137,11 +137,15 @@ class Engine:
 class Front:
     """One gateway in front, with the policy's memory, and what it has of each limit."""
 
-    names: list[str]  # of its replicas
+    engines: list[Engine]  # its replicas
     router: Router = field(default_factory=Router)
     open: int = 0  # conversations, each with a connection
     live: int = 0  # turns, waiting ones included
     rate: float = 0.0  # tokens a second that its running turns ask for
+    most_open: int = 0
+    most_live: int = 0
+    most_rate: float = 0.0
+    most_kept: int = 0  # bytes
     kept: deque[tuple[float, int]] = field(default_factory=deque)  # ended answers: when, bytes
     kept_bytes: int = 0
 
@@ -233,11 +237,15 @@ class Simulation:
         self.world, self.chance = world, random.Random(world.seed)
         self.result = Result(kept_s=world.ticket_s)
         self.result.use("controller", world.controller_share)
-        self.engines = {f"r{n}": Engine(f"r{n}") for n in range(world.replicas)}
-        names, apart = list(self.engines), world.fronts if world.own else 1
-        self.fronts = [Front(names[number % apart :: apart]) for number in range(world.fronts)]
-        for engine in self.engines.values():
+        self.engines = [Engine(f"r{n}") for n in range(world.replicas)]
+        self._named = {engine.name: engine for engine in self.engines}
+        apart = world.fronts if world.own else 1
+        self.fronts = [Front(self.engines[n % apart :: apart]) for n in range(world.fronts)]
+        for engine in self.engines:
             self._put(engine)
+        sizes = world.system * BYTES
+        self._systems = [Prefix(b"s%d" % number, sizes) for number in range(world.systems)]
+        self._front_s = (world.front_us + world.lease_us / world.answer) / 1e6  # for each token
         self.events = Agenda()
         self._at = self.events.add
         self.left = world.conversations
@@ -261,8 +269,13 @@ class Simulation:
     def _summed(self, now: float) -> Result:
         result = self.result
         result.seconds = now
-        rows = [engine.busy_s for engine in self.engines.values()]
+        rows = [engine.busy_s for engine in self.engines]
         result.busiest = max(rows) * len(rows) / max(1e-9, sum(rows))
+        for front in self.fronts:
+            result.use("thread", front.most_rate * self._front_s)
+            result.use("connections", front.most_open / self.world.connections)
+            result.use("generations", front.most_live / self.world.generations)
+            result.use("tickets", front.most_kept / self.world.ticket_bytes)
         return result
 
     # Events.
@@ -272,10 +285,11 @@ class Simulation:
         world = self.world
         number = world.conversations - self.left
         self.left -= 1
-        seen, length = [b"s%d" % (number % world.systems), b"%d.0" % number], self._length()
+        length = self._length()
         if (front := self._connects(number)) is not None:
-            prompt = world.system + world.question
-            self._turn(now, Turn(number, 0, now, prompt, length, seen, front))
+            turn = Turn(number, now, 0, length, [self._systems[number % world.systems]], front)
+            self._ask(turn, world.system)
+            self._turn(now, turn)
         if self.left:
             in_burst = now % world.burst_every_s < world.burst_s
             mean = 1 + (world.burst - 1) * world.burst_s / world.burst_every_s
@@ -289,10 +303,16 @@ class Simulation:
             if front.open < self.world.connections:
                 self.open += 1
                 front.open += 1
-                self.result.use("connections", front.open / self.world.connections)
+                front.most_open = max(front.most_open, front.open)
                 return front
         self.result.refused += 1
         return None
+
+    def _ask(self, turn: Turn, before: int) -> None:
+        """Add a question to a conversation of so many tokens."""
+        turn.prompt = before + self.world.question
+        digest = b"%d.%d" % (turn.conversation, turn.number)
+        turn.prefixes.append(Prefix(digest, turn.prompt * BYTES))
 
     def _turn(self, now: float, turn: object) -> None:
         """Place a turn, and let it begin or wait there."""
@@ -305,7 +325,8 @@ class Simulation:
             self._at(now + 1.0, self._turn, turn)
             return
         front.live += 1
-        self.result.use("generations", front.live / self.world.generations)
+        if front.live > front.most_live:
+            front.most_live = front.live
         if len(engine.running) < self.world.places:
             self._begin(now, engine, turn)
         else:
@@ -323,9 +344,9 @@ class Simulation:
         step = world.step_s + world.row_s * len(engine.running)
         turn.rate = 1 / step
         front.rate += turn.rate
-        asked = front.rate * (world.front_us + world.lease_us / world.answer) / 1e6
-        result.use("thread", asked)
-        step *= max(1.0, asked)
+        if front.rate > front.most_rate:
+            front.most_rate = front.rate
+        step *= max(1.0, front.rate * self._front_s)
         turn.first = turn.first or engine.reads_until + step
         self._at(engine.reads_until + step * turn.left, self._end, turn)
 
@@ -346,13 +367,11 @@ class Simulation:
         if engine.waiting and engine.up:
             self._begin(now, engine, engine.waiting.popleft())
         if self.chance.random() < 1 - 1 / world.turns:
-            later = now + self.chance.expovariate(1 / world.think_s)
-            longer = turn.prompt + turn.left + world.question
-            number = turn.number + 1
-            turn.digests.append(b"%d.%d" % (turn.conversation, number))
-            length, seen = self._length(), turn.digests
-            more = Turn(turn.conversation, number, later, longer, length, seen, turn.front, engine)
-            self._at(later, self._turn, more)
+            turn.arrived = now + self.chance.expovariate(1 / world.think_s)
+            turn.number += 1
+            self._ask(turn, turn.prompt + turn.left)
+            turn.left, turn.first, turn.counted = self._length(), None, False
+            self._at(turn.arrived, self._turn, turn)
         else:
             self.open -= 1
             self.result.ended += 1
@@ -360,7 +379,7 @@ class Simulation:
 
     def _fail(self, now: float, _: object) -> None:
         """End a replica; what it had goes on elsewhere, and it comes back with nothing."""
-        engine = self.chance.choice(list(self.engines.values()))
+        engine = self.chance.choice(self.engines)
         if engine.up:
             engine.up, moved = False, [*engine.running, *engine.waiting]
             began = dict(engine.running)
@@ -414,7 +433,8 @@ class Simulation:
         front.kept_bytes += size
         while front.kept and front.kept[0][0] < now - world.ticket_s:
             front.kept_bytes -= front.kept.popleft()[1]
-        self.result.use("tickets", front.kept_bytes / world.ticket_bytes)
+        if front.kept_bytes > front.most_kept:
+            front.most_kept = front.kept_bytes
         while front.kept_bytes > world.ticket_bytes:
             ended, size = front.kept.popleft()
             front.kept_bytes -= size
@@ -423,32 +443,27 @@ class Simulation:
     # The policies.
 
     def _placed(self, turn: Turn) -> Engine | None:
-        front, policy = turn.front, self.world.policy
+        """Choose a turn's replica; None if all are down."""
+        policy, front = self.world.policy, turn.front
         if policy == "random":
-            up = [name for name in front.names if self.engines[name].up]
-            name = self.chance.choice(up) if up else None
-        elif policy == "sticky" and turn.engine is not None and turn.engine.up:
-            return turn.engine
-        else:
-            found = front.router.place(self._prefixes(turn) if policy == "ours" else ())
-            name = None if found is None else found.name
+            turn.engine = self._any_of(front.engines)
+        elif policy != "sticky" or turn.engine is None or not turn.engine.up:
+            found = front.router.place(turn.prefixes if policy == "ours" else ())
+            turn.engine = None if found is None else self._named[found.name]
             turn.counted = True
-        if name is None:
-            return None
-        turn.engine = self.engines[name]
         return turn.engine
+
+    def _any_of(self, engines: list[Engine]) -> Engine | None:
+        engine = self.chance.choice(engines)
+        if engine.up:
+            return engine
+        up = [one for one in engines if one.up]
+        return self.chance.choice(up) if up else None
 
     def _leave(self, turn: Turn, engine: Engine) -> None:
         self._leave_front(turn)
         if turn.counted:
             turn.front.router.leave(engine.name)
-
-    def _prefixes(self, turn: Turn) -> list[Prefix]:
-        """Return what the policy sees of a conversation: its system prompt and each turn."""
-        system = self.world.system
-        each = (turn.prompt - system) * BYTES // (turn.number + 1)
-        sizes = itertools.count(system * BYTES, each)
-        return [Prefix(digest, size) for digest, size in zip(turn.digests, sizes, strict=False)]
 
     # The caches.
 
