@@ -1,7 +1,7 @@
 """Makes the forward passes of a model's first requests when it is loaded, where that pays.
 
 The first use of a kernel may be compiled for seconds, the first pass of a shape planned for a tenth
-of one. Whether it is shows by measuring, not by the name of a device: a pass is made twice, and
+of one. Whether it is shows by measuring, not by the name of a device: a pass is made again, and
 where the first takes hardly longer, no more of its sort are made.
 Rule: only the MLX thread calls it; every pass is a step, between which other models may decode.
 """
@@ -35,6 +35,7 @@ __all__ = ["BUDGET_S", "WarmUp"]
 # Seconds after which no further pass is begun. A first load on a new machine with CUDA compiles for
 # some 40 s, and has the kernels of the other passes to go; a later one needs a few seconds.
 BUDGET_S = 60.0
+MEASURED = 3  # passes of a shape that show what it costs, as others may slow one of them
 IN_VAIN = 2  # passes of one sort that were no slower than repeated ones, after which no more come
 # Seconds that a step may be expected to take, by that of one row, to be made at all. Where steps
 # are as slow as that, what compiling adds is hardly noticed.
@@ -112,8 +113,8 @@ class WarmUp:
         for tokens in NEW:
             if not self._fits(_Prefill(tokens)):
                 return ANY_SHAPE
-            first, again = self._prefill_twice(_Prefill(tokens))
-            timings.append(Timing(tokens, first, again))
+            seconds = [self._prefill(_Prefill(tokens)) for _ in range(MEASURED)]
+            timings.append(Timing.of(tokens, seconds))
             yield
         return shapes_for(timings, self._window)
 
