@@ -11,12 +11,13 @@ gap no shorter; more chunks before a step are slower than one larger chunk.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Generator, Sequence
 from statistics import median
 
 from provider.engine.chunk_cost import ChunkCost, Pass
-from provider.engine.shapes import Timing
+from provider.engine.shapes import SLOWED, Timing
 
 __all__ = [
     "DEEPEST",
@@ -54,6 +55,9 @@ BRIEF_S = 0.01  # such passes get larger as long as they take less
 # own; or, from the third on, after so many seconds.
 LARGE = 2.0
 DEPTH, MORE, DEEP_S = 256, 3, 0.8
+# Two passes show what attention costs if neither shows so many times as much as the other. Where
+# they don't, others have slowed one of them, and more are timed, for so many seconds at most.
+AGREE, MOST_DEEP_S = 1.3, 3.0
 DEEPEST = (MORE + 1) * MAX_TRIAL  # tokens that such passes may have read in all
 FLAT, STEEP = 1.1, 1.5  # or until two take so much longer than a pass of one token
 
@@ -77,6 +81,7 @@ class Pace:
         self._trials: list[float] = []  # seconds of the passes that were timed at loading
         self._tried: list[tuple[int, bool]] = []  # tokens of these, and if none can be an outlier
         self._deep: list[Pass] = []  # passes after more and more tokens, timed at loading
+        self._alone = math.inf  # seconds of such a pass at the beginning of a prompt
         self._first: list[float] = []  # seconds that the first pass of each took longer
         self._cost = ChunkCost()
         self._size = FIRST_CHUNK  # tokens of the last chunk that was chosen for its time
@@ -98,9 +103,19 @@ class Pace:
                 steep += last > max(BRIEF_S, STEEP * first)
                 tokens *= 16 if tokens == 1 else 4 if last <= FLAT * first else 2
         finally:
-            # What larger passes have shown says of smaller ones how much of them was fixed.
-            for (tokens, sure), seconds in zip(self._tried, self._trials, strict=True):
-                self._cost.learn(tokens, 0, seconds, repeated=True, sure=sure)
+            self._learn_trials()
+
+    def _learn_trials(self) -> None:
+        """Learn the trials again, since the larger ones tell how much of the smaller was fixed."""
+        new_shape, slowed = self._cost.new_shape, _slowed(self._trials)
+        if any(slowed):
+            self._cost = ChunkCost()
+        for _ in range(1 + any(slowed)):
+            for (tokens, sure), seconds, out in zip(self._tried, self._trials, slowed, strict=True):
+                if not out:
+                    self._cost.learn(tokens, 0, seconds, repeated=True, sure=sure)
+        if any(slowed):
+            self._cost.new_shape = new_shape
 
     def depths(self) -> Generator[tuple[int, int], None, None]:
         """Yield passes to time after the trials, as tokens and tokens before them.
@@ -113,20 +128,26 @@ class Pace:
         largest = max((tokens for tokens, _ in self._tried), default=0)
         if not largest or self._cost.new_shape or not self._cost.depends_on(largest, 0):
             return
-        trials = zip(self._tried, self._trials, strict=True)
+        trials = [*zip(self._tried, self._trials, strict=True)]
         large = (tokens for (tokens, _), s in trials if s > LARGE * self._trials[0])
         tokens = min(large, default=largest)
+        self._alone = next(s for (n, _), s in trials if n == tokens)
         try:
             for done in range(0, max(DEPTH, MORE * tokens) + 1, tokens):
                 if done <= tokens or not self._is_deep_enough():
                     yield tokens, done
         finally:
-            self._cost.learn_pairs(self._deep)
+            self._cost.learn_pairs(_growing(self._deep, self._alone))
 
     def _is_deep_enough(self) -> bool:
         """Return whether the cost of attention shows, or took too long to look for."""
         seconds = [seconds for *_, seconds in self._deep]
-        return min(seconds[-2:]) > STEEP * seconds[0] or sum(seconds) > DEEP_S
+        alone = min(seconds[0], self._alone)
+        if seconds[-1] <= STEEP * alone:
+            return sum(seconds) > DEEP_S
+        slopes = _slopes(self._deep[-2:], alone)
+        agree = len(slopes) > 1 and 0 < max(slopes) < AGREE * min(slopes)
+        return agree or sum(seconds) > MOST_DEEP_S
 
     @property
     def cost(self) -> ChunkCost:
@@ -236,3 +257,31 @@ class Pace:
         fast = {n: seconds for n, seconds in known.items() if seconds <= room}
         fast.setdefault(chunk, cost.seconds(chunk, context) + new)
         return min(fast, key=lambda n: (fast[n] + step) / n)
+
+
+def _slowed(times: Sequence[float]) -> list[bool]:
+    """Return which passes of more and more tokens took far longer than one with more to do."""
+    return [any(one > SLOWED * later for later in times[at:]) for at, one in enumerate(times)]
+
+
+def _growing(passes: Sequence[Pass], alone: float) -> list[Pass]:
+    """Return passes of one size after more and more tokens, without what others have slowed.
+
+    The first has no tokens before it, and takes no longer than `alone`. What another takes longer
+    grows with the tokens before it, at least in proportion, which the later ones show. The last
+    one is left out where it is far slower than that, since none follows that would show it too.
+    """
+    alone = min([alone, *(seconds for _, done, seconds in passes if not done)])
+    slopes = [max(0.0, slope) for slope in _slopes(passes, alone)]
+    if len(slopes) > 1 and passes[-1][2] > STEEP * alone and slopes[-1] > AGREE * slopes[-2]:
+        return _growing(passes[:-1], alone)
+    found: list[Pass] = []
+    for at, (tokens, done, seconds) in enumerate(passes):
+        most = alone + done * min(slopes[max(0, at - 1) :], default=0.0)
+        found.append((tokens, done, most if seconds > SLOWED * most else seconds))
+    return found
+
+
+def _slopes(passes: Sequence[Pass], alone: float) -> list[float]:
+    """Return by how much each pass took longer than `alone`, for each token before it."""
+    return [(seconds - alone) / done for _, done, seconds in passes if done]

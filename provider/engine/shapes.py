@@ -33,6 +33,7 @@ NEW = (37, 45)  # tokens of passes that show what a new shape costs, because no 
 DEAR_S = 0.005  # seconds by which a first pass must take longer to count as dear
 DEAR = 0.5  # the same, as part of the time of a repeated pass
 NOTICED = 0.1  # the same part of a pass of any size
+SLOWED = 1.25  # times the shortest of equal passes, from which others have slowed one
 MAX_WASTE = 4  # a larger size is taken for a chunk if padding adds less than its part of so many
 
 
@@ -111,10 +112,14 @@ class Timing:
         """Return the timing of such passes one after another, some of which others may have slowed.
 
         Where the first was slower, the shortest of the later ones counts: with one that was slow by
-        chance, a new shape would seem to cost nothing.
+        chance, a new shape would seem to cost nothing. Else it is the median, unless that is so
+        much longer than the shortest that most of them were slowed.
         """
         timing = cls(tokens, seconds[0], min(seconds[1:] or seconds))
-        return timing if timing.slower_at_first else replace(timing, again=median(seconds))
+        if timing.slower_at_first:
+            return timing
+        usual, shortest = median(seconds), min(seconds)
+        return replace(timing, again=shortest if usual > SLOWED * shortest else usual)
 
     @property
     def dear(self) -> bool:

@@ -239,3 +239,28 @@ def test_a_repeated_pass_that_others_slowed_does_not_hide_that_new_shapes_are_de
             one.tried(tokens, seconds)
     assert pace._cost.new_shape == quiet._cost.new_shape > 0.05
     assert pace.budget(0) == quiet.budget(0)
+
+
+@pytest.mark.parametrize("slow", [{0, 1}, {1, 2}, {0, 1, 2}])
+def test_a_trial_that_others_slowed_does_not_count(slow):
+    pace, quiet = Pace(0.1), Pace(0.1)
+    for one in (pace, quiet):
+        for number, tokens in enumerate(one.trials()):
+            ran = one is pace and number == 1
+            one.tried(
+                tokens, [pass_time(tokens) * (4 if ran and n in slow else 1) for n in range(3)]
+            )
+    for tokens in (1, 16, 64):
+        assert pace.cost.seconds(tokens, 0) == pytest.approx(quiet.cost.seconds(tokens, 0), rel=0.1)
+
+
+@pytest.mark.parametrize("slow", [{0}, {1}, {1, 2}, {2, 3}])
+def test_passes_after_more_tokens_that_others_slowed_show_no_cost_of_attention(slow):
+    pace, quiet = Pace(0.1), Pace(0.1)
+    for one in (pace, quiet):
+        tried(one)
+        for number, (tokens, done) in enumerate(one.depths()):
+            slowed = 3 + number if one is pace and number in slow else 1
+            one.deepened(tokens, done, pass_time(tokens) * slowed)
+    for context in (0, 4000):
+        assert pace.budget(context) == pytest.approx(quiet.budget(context), rel=0.1)

@@ -11,6 +11,7 @@ from provider.engine.shapes import (
     STEP,
     UNPLANNED,
     Shapes,
+    Timing,
 )
 
 FEW = Shapes(STEP)
@@ -105,3 +106,10 @@ def test_padding_stays_within_the_models_context():
 
 def test_prompts_are_read_together_in_powers_of_two():
     assert [FEW.rows(n) for n in (1, 2, 3, 4, 5, 31, 32)] == [1, 2, 2, 4, 4, 16, 32]
+
+
+def test_equal_passes_take_their_median_unless_others_slowed_most_of_them():
+    assert Timing.of(64, [0.010, 0.011, 0.012]).again == 0.011
+    assert Timing.of(64, [0.010, 0.011, 0.050]).again == 0.011
+    assert Timing.of(64, [0.010, 0.030, 0.050]).again == 0.010
+    assert Timing.of(64, [0.090, 0.050, 0.010]).again == 0.010
