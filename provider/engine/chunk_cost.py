@@ -6,22 +6,31 @@ A pass takes as long as the device reads the weights, whatever the chunk; or, wi
 fixed time, a time for each token, and a time for each pair of a token and a token before it. These
 costs are fitted by recursive least squares: a Kalman filter whose state may drift, mostly in all
 costs at once, as when the machine gets slower. A pass that takes far longer than expected counts
-for little, unless several in a row do. About what a shape that comes for the first time costs more
-must be known from elsewhere: nothing tells it from a fixed time while all shapes are new.
+for little, unless several in a row do, all about as far. About what a shape that comes for the
+first time costs more must be known from elsewhere: nothing tells it from a fixed time while all
+shapes are new.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
+from statistics import median
 
 __all__ = ["ChunkCost", "Pass"]
 
 DRIFT = 0.02  # relative change of all costs together that is expected from one pass to the next
 WANDER = 0.003  # the same, of each cost by itself
 MIN_NOISE = 0.02  # relative deviation of a pass's time that is always allowed for
-NOISE_RATE = 0.05  # weight of the newest pass in the usual deviation
+DEVIATIONS = 25  # passes of whose deviations the median tells the usual one
+# Times that median, the mean of the deviations; half as many again where a third are outliers.
+MEAN_TO_MEDIAN = 1.18
 OUTLIER = 3.0  # deviations after which a pass counts for less
+# Times the expected, from which a pass was slowed by others and counts for hardly anything, unless
+# the one before was an outlier too.
+SLOWED = 2.0
+ALIKE = 1.5  # times one outlier's deviation, up to which the next is alike
 STREAK = 3  # consecutive outliers on one side, which show that the costs have changed
 JOLT = 0.5  # relative uncertainty of all costs after such a streak
 NEAR = 1.1  # times the least that a pass takes, up to which its tokens may have cost nothing
@@ -55,6 +64,8 @@ class ChunkCost:
         self._costs: Vector = []
         self._variance: list[Vector] = []  # covariance matrix of the costs
         self._contexts_timed = False  # whether a pass after other tokens was timed
+        self._ratio = 1.0  # of the last outlier to the expected time
+        self._deviations = deque([MIN_NOISE / MEAN_TO_MEDIAN] * DEVIATIONS, DEVIATIONS)
         self._streak = 0  # consecutive outliers; negative if they were too fast
         self._shapes: dict[int, dict[tuple[int, int], None]] = {}  # (tokens, rows) by context
         self._shape_count = 0
@@ -163,6 +174,7 @@ class ChunkCost:
         found.__dict__.update(self.__dict__)
         found._costs, found._variance = [*self._costs], [[*row] for row in self._variance]
         found._variance[PAIRS][PAIRS] += (PAIRS_DOUBT * self._costs[PAIRS]) ** 2
+        found._deviations = self._deviations.copy()
         found._contexts_timed, found._drift = True, DRIFT / 2  # as hardly any time goes by
         for tokens, context, seconds in passes:
             found.learn(tokens, context, seconds, repeated=True)
@@ -245,30 +257,33 @@ class ChunkCost:
         new = features[NEW] * self._costs[NEW]
         noise = math.hypot(self.noise * (expected - new), NEW_NOISE * new)
         gains, total = self._gains(features, noise)
-        if not sure and self._is_streak(error / math.sqrt(total)):
+        if not sure and self._is_streak(error / math.sqrt(total), seconds / expected):
             self._loosen(JOLT)
             for i, cost in enumerate(self._costs):
                 self._variance[i][i] += (JOLT * cost / 2) ** 2
             gains, total = self._gains(features, noise)
         if not sure:
-            total *= max(1.0, error / (OUTLIER * math.sqrt(total)))
+            alone = seconds > SLOWED * expected and self._streak == 1
+            total *= max(1.0, error / (OUTLIER * math.sqrt(total))) ** (2 if alone else 1)
         self._correct(gains, error, total)
         if not new:
-            deviation = min(abs(error) / expected, OUTLIER * self.noise)
-            self.noise += NOISE_RATE * (max(deviation, MIN_NOISE) - self.noise)
+            self._deviations.append(min(abs(error) / expected, OUTLIER * self.noise))
+            self.noise = max(MIN_NOISE, MEAN_TO_MEDIAN * median(self._deviations))
 
     def _gains(self, features: Vector, noise: float) -> tuple[Vector, float]:
         """Return the covariances of the costs with a pass's time, and the variance of that time."""
         gains = [_dot(row, features) for row in self._variance]
         return gains, _dot(gains, features) + noise * noise
 
-    def _is_streak(self, deviations: float) -> bool:
-        """Count consecutive outliers on one side; return whether there are enough of them."""
+    def _is_streak(self, deviations: float, ratio: float) -> bool:
+        """Count consecutive outliers that deviate alike; return whether there are enough."""
         if abs(deviations) <= OUTLIER:
             self._streak = 0
             return False
         side = 1 if deviations > 0 else -1
-        self._streak = self._streak + side if self._streak * side > 0 else side
+        alike = self._streak * side > 0 and 1 / ALIKE < ratio / self._ratio < ALIKE
+        self._streak = self._streak + side if alike else side
+        self._ratio = ratio
         return abs(self._streak) >= STREAK
 
     def _correct(self, gains: Vector, error: float, total: float) -> None:

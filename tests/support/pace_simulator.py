@@ -22,7 +22,7 @@ TOKENS = (0.02, 0.1, 0.4, 1.5, 6)  # milliseconds of a token of a chunk
 SIZES = np.arange(1, MAX_CHUNK + 1)
 NEW_SHAPE = 55 * MS, 110 * MS
 WORST = 1.3  # how many times the best a prompt may take, and how many times the allowed a gap
-SURPRISES = 3  # longer gaps that nobody can foresee, when a machine gets slower all at once
+SURPRISES = 3  # longer gaps that nobody can foresee, on a machine that is `surprising`
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class Machine:
     drift: float = 1.0  # how many times slower it gets
     sudden: bool = False  # whether it gets so all at once
     overlap: bool = False  # whether the fixed cost and the tokens' overlap
+
+    @property
+    def surprising(self):
+        """Whether it gets slower all at once, or seems to as several passes in a row do."""
+        return self.sudden or self.spikes > 0.1
 
     def costs(self, sizes, context):
         """Return the time of a pass of each size, of a shape that comes again."""
@@ -58,6 +63,7 @@ def variants(machine):
         "new shapes, spikes": replace(machine, new_shape=NEW_SHAPE, noise=0.03, spikes=0.03),
         "noise": replace(machine, noise=0.05),
         "spikes": replace(machine, noise=0.03, spikes=0.03),
+        "many spikes": replace(machine, noise=0.03, spikes=0.3),
         "dear attention": replace(machine, pairs=_dear_pairs(machine), noise=0.03),
         "drift": replace(machine, drift=2.0, noise=0.02),
         "sudden drift": replace(machine, drift=3.0, sudden=True),

@@ -1,6 +1,7 @@
 """What a forward pass over a chunk costs, by those that were timed."""
 
 import random
+from statistics import median
 
 import pytest
 
@@ -140,3 +141,15 @@ def test_passes_that_take_no_longer_after_more_tokens_leave_what_was_assumed():
     before = cost.seconds(2048, 8000)
     cost.learn_pairs([(128, done, seconds(128)) for done in range(0, 512, 128)])
     assert cost.seconds(2048, 8000) == pytest.approx(before, rel=0.1)
+
+
+def test_many_passes_that_others_slowed_change_neither_the_costs_nor_the_noise():
+    cost, numbers, noises = taught(ChunkCost(), *SHORT, *LONG), random.Random(2), []
+    for tokens, context in LONG * 10:
+        slowed = numbers.uniform(2, 7) if numbers.random() < 0.3 else 1.0
+        noisy = seconds(tokens, context) * numbers.lognormvariate(0, 0.03)
+        cost.learn(tokens, context, slowed * noisy, repeated=True)
+        noises.append(cost.noise)
+    assert median(noises) < 0.06
+    for tokens, context in ((100, 0), (300, 10_000)):
+        assert cost.seconds(tokens, context) == pytest.approx(seconds(tokens, context), rel=0.15)

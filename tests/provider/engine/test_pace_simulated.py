@@ -36,13 +36,24 @@ def prompt_for(machine, most=8192):
 def holds(case, seed=1):
     ours, best = compared(case, seed)
     assert ours.seconds <= WORST * best.seconds, (case, seed, ours, best)
-    assert ours.late <= (SURPRISES if case.machine.sudden else 0), (case, seed, ours, best)
+    assert ours.late <= (SURPRISES if case.machine.surprising else 0), (case, seed, ours, best)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_prompt_is_read_nearly_as_fast_as_can_be_within_the_allowed_gap(name):
     for seed, machine in enumerate(MACHINES):
         holds(Case(variants(machine)[name], prompt_for(machine)), seed)
+
+
+def test_hardly_any_prompt_takes_longer_where_others_slow_three_passes_in_ten():
+    machines = [variants(machine)["many spikes"] for machine in MACHINES]
+    cases = [Case(machine, prompt_for(machine)) for machine in machines]
+    ratios = []
+    for seed, case in enumerate(4 * cases, 100):
+        ours, best = compared(case, seed)
+        ratios.append(ours.seconds / best.seconds)
+    assert sum(ratio <= WORST for ratio in ratios) >= 0.95 * len(ratios)
+    assert max(ratios) < 2
 
 
 TYPICAL = [
