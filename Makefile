@@ -188,10 +188,11 @@ $(FRAMEWORKS)/ready: $(VENV)/dev.ready $(wildcard gateway/client/* gateway/proto
 		--python $(FRAMEWORKS)/bin/python ./gateway/client
 	@touch $@
 
-# The gateway with Ray Serve, which is not among what is locked.
+# The gateway with Ray Serve, which is not among what is locked. Ray starts nine processes that import
+# it, and its node gives up if they take half a minute, as they do where each compiles it.
 $(RAY)/ready: $(VENV)/dev.ready pyproject.toml
 	$(BIN)/uv venv --quiet --clear $(RAY)
-	$(BIN)/uv pip install --quiet --constraint requirements.lock --python $(RAY)/bin/python \
+	$(BIN)/uv pip install --quiet --compile-bytecode --constraint requirements.lock --python $(RAY)/bin/python \
 		--editable '.[ray]' --group test
 	@touch $@
 

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+from importlib.util import cache_from_source, find_spec
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -109,6 +111,11 @@ async def all_whole(streams):
     """Read streams to their ends, and tell whether each has its whole text."""
     texts = await asyncio.gather(*(one.rest() for one in streams))
     return texts == [said_to(one.prompt) for one in streams]
+
+
+def test_what_each_process_of_ray_imports_is_compiled():
+    # Its node gives up after half a minute, which they need where each of them compiles it.
+    assert Path(cache_from_source(find_spec("ray.serve").origin)).exists()
 
 
 async def test_ray_on_this_machine_is_started_and_leaves_nothing(folder):
