@@ -183,7 +183,8 @@ class Serve:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_raylet_start_wait_time_s", f"{START_S:.0f}")
             of_own = {"include_dashboard": False, "object_store_memory": OBJECT_BYTES}
-        ray.init(address=self._address, log_to_driver=False, logging_level="ERROR", **of_own)
+        address = self._address or "local"  # not one that somebody has started here
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **of_own)
 
     def _deployment(self) -> Any:
         started = self._started

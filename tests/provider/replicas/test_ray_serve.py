@@ -119,6 +119,9 @@ def test_what_each_process_of_ray_imports_is_compiled():
 
 
 async def test_ray_on_this_machine_is_started_and_leaves_nothing(folder):
+    of_another = folder / "ray" / "ray_current_cluster"  # that somebody started, and is not asked
+    of_another.parent.mkdir()
+    of_another.write_text("127.0.0.1:1")
     provider = provider_of(replicas="1")
     try:
         await provider.load()
