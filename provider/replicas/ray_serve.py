@@ -182,7 +182,13 @@ class Serve:
         if self._address is None:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_raylet_start_wait_time_s", f"{START_S:.0f}")
-            of_own = {"include_dashboard": False, "object_store_memory": OBJECT_BYTES}
+            # Ray gives itself half a minute to start, with a worker for each CPU; replicas ask for
+            # none.
+            of_own = {
+                "include_dashboard": False,
+                "num_cpus": 0,
+                "object_store_memory": OBJECT_BYTES,
+            }
         address = self._address or "local"  # not one that somebody has started here
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **of_own)
 

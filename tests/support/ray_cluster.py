@@ -50,7 +50,7 @@ def head_node(folder):
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
         *("--node-ip-address", "127.0.0.1", "--port", "0", "--temp-dir", str(folder)),
-        *("--num-cpus", "1", "--object-store-memory", str(STORE_BYTES)),
+        *("--num-cpus", "0", "--object-store-memory", str(STORE_BYTES)),
         *("--include-dashboard", "false", "--disable-usage-stats"),
         # A raylet gives its agents little time to choose their ports, and dies without them.
         *(word for flag, port in zip(AGENTS, free_ports(), strict=True) for word in (flag, port)),
