@@ -9,7 +9,7 @@ import pytest
 
 from gateway.server.tokens import Token, Tokens
 from provider.interface import GenerationError, InvalidRequestError
-from provider.scripted import Call, Fail, Reason, Say, ScriptedProvider
+from provider.scripted import Call, Fail, Pause, Reason, Say, ScriptedProvider
 from tests.gateway.dialects.responses.clients import kinds, responding, text_of
 from tests.support.servers import eventually, running, scripted
 
@@ -126,6 +126,23 @@ async def test_a_response_that_failed_is_not_continued():
         assert end["type"] == "response.failed"
         assert end["response"]["error"] == {"code": "server_error", "message": "broken"}
         await is_not_found(client, end["response"]["id"])
+
+
+async def test_a_continuation_that_breaks_evicts_and_one_that_is_cancelled_does_not():
+    ways = {"break": Fail(GenerationError("broken")), "stop": Pause(3600)}
+
+    def script(request):
+        return [Say("a"), *filter(None, [ways.get(request.last_user_text)])]
+
+    provider = ScriptedProvider(script=script, tokens_per_second=None)
+    async with running(provider) as gateway, responding(gateway) as client:
+        own = {"previous_response_id": (await ended(client, "hi", store=False))["id"]}
+        await client.send("response.create", input="stop", **own)
+        await client.until("response.output_text.delta")
+        await client.send("response.cancel")
+        assert (await client.until_end())[-1]["type"] == "response.incomplete"
+        assert (await client.create("break", **own))[-1]["type"] == "response.failed"
+        await is_not_found(client, own["previous_response_id"])
 
 
 async def test_several_continue_one():
