@@ -27,6 +27,17 @@ def say(value):
     print(json.dumps(value), flush=True)
 
 
+async def leave(stream):
+    """Cancel a run until it has ended.
+
+    Before Python 3.12 `asyncio.wait_for`, by which this client waits for a frame, loses a cancel
+    that comes together with one.
+    """
+    while not stream.run_loop_task.done():
+        stream.cancel()
+        await asyncio.sleep(0)
+
+
 async def main():
     set_tracing_disabled(True)
     provider = OpenAIProvider(api_key="sesame", base_url=sys.argv[1], use_responses_websocket=True)
@@ -56,7 +67,7 @@ async def main():
     stream = Runner.run_streamed(agent, "long", run_config=config)
     async for event in stream.stream_events():
         if isinstance(getattr(event, "data", None), ResponseTextDeltaEvent):
-            stream.cancel()
+            await leave(stream)
     say("left")
     try:
         hot = Agent("c", model="scripted", model_settings=ModelSettings(temperature=9))
