@@ -6,6 +6,8 @@ import re
 import shutil
 from contextlib import asynccontextmanager
 
+from websockets.asyncio.client import connect
+
 from provider import MLXProvider
 from provider.embedded import MODEL_PATH
 from provider.errors import (
@@ -14,7 +16,7 @@ from provider.errors import (
     InvalidParameterError,
     ResourceExceededError,
 )
-from provider.scripted import Fail, Pause, Say, ScriptedProvider
+from provider.scripted import MODEL_NAME, Fail, Pause, Say, ScriptedProvider
 from tests.support.proxy import proxied
 from tests.support.servers import TOKENS, eventually, metrics_of, running
 
@@ -57,9 +59,12 @@ class Scripted(ScriptedProvider):
         said = _text(options["messages"][-1]["content"])
         if said in REFUSALS:
             raise REFUSALS[said]
-        if said != "long":
+        named = options.get("model", MODEL_NAME)
+        if named == MODEL_NAME and said != "long":
             return await super().generate_async(*given, **options)
         kept = {name: options[name] for name in ("stream", "events") if name in options}
+        if named != MODEL_NAME:
+            kept["model"] = named  # which is not served
         more = {"messages": STORY, "max_tokens": NEVER - 1000, "logit_bias": {self._end: -100.0}}
         return await self._model.generate_async("", temperature=0.0, **kept, **more)
 
@@ -90,12 +95,10 @@ async def cut_when_asked(proxy, gateway, program):
 
 
 def has_begun(gateway):
-    """Return whether a client has been sent the beginning of an answer that goes on."""
-    return any(
-        generation._sent_seq >= 0
-        for connection in gateway._connections
-        for generation in connection._session.generations
-    )
+    """Return whether clients have been sent the beginning of each answer that goes on."""
+    connections = gateway._connections
+    going_on = [one for connection in connections for one in connection._session.generations]
+    return bool(going_on) and all(one._sent_seq >= 0 for one in going_on)
 
 
 def staying(request):
@@ -129,6 +132,22 @@ async def told_of_a_stop(program, connections=1):
             proxy.port = second.port
             await first.close()
             return await task
+
+
+@asynccontextmanager
+async def doors(path=""):
+    """Run gateways; yield addresses at which a client is not let in, each for another reason."""
+    key = {"Authorization": "Bearer sesame"}
+    async with (
+        running(ScriptedProvider(script=echo), TOKENS) as gateway,
+        running(ScriptedProvider(script=echo), TOKENS, max_connections=1) as full,
+        connect(f"ws://127.0.0.1:{full.port}/v1/responses", additional_headers=key),
+    ):
+        yield [
+            f"http://0.0.0.0:{gateway.port}/v1{path}",  # this machine, by none of the Hosts
+            f"http://127.0.0.1:{gateway.port}/v2{path}",
+            f"http://127.0.0.1:{full.port}/v1{path}",
+        ]
 
 
 @asynccontextmanager
