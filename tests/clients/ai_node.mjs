@@ -1,17 +1,17 @@
-// The AI SDK's own transport, unmodified, under its chat: `ai_node.mjs FOLDER URL TASK`, where FOLDER has its packages.
+// The AI SDK's own transport, unmodified, under its chat: `ai_node.mjs FOLDER TASK URL…`, where FOLDER has its packages.
 // It prints JSON, a line a value.
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
-const [folder, url, task] = process.argv.slice(2);
+const [folder, task, url, ...others] = process.argv.slice(2);
 const { AbstractChat, WebSocketChatTransport, lastAssistantMessageIsCompleteWithToolCalls } = await import(
   pathToFileURL(createRequire(`${folder}/package.json`).resolve("ai"))
 );
 
 const say = (value) => console.log(JSON.stringify(value));
 const token = `mlx-gateway.bearer.${Buffer.from("sesame").toString("base64url")}`;
-const transportOf = (body = {}) =>
-  new WebSocketChatTransport({ url, protocols: ["ai-sdk.v1", token], body });
+const transportOf = (body = {}, at = url) =>
+  new WebSocketChatTransport({ url: at, protocols: ["ai-sdk.v1", token], body });
 const textOf = (message) => message.parts.map((part) => (part.type === "text" ? part.text : "")).join("");
 
 /** What `useChat` is in Node: its chat, with a state of plain fields. */
@@ -108,6 +108,11 @@ const TASKS = {
     await refused.sendMessage({ text: "hi" });
     say([refused.status, refused.error.message]);
     hot.close();
+    const nobody = transportOf({ model: "nobody" });
+    const unknown = new Chat({ id: "unknown", transport: nobody });
+    await unknown.sendMessage({ text: "hi" });
+    say([unknown.status, unknown.error.message]);
+    nobody.close();
     const transport = transportOf();
     const chat = new Chat({ transport });
     const files = [{ type: "file", mediaType: "image/png", url: "https://a.example/x.png" }];
@@ -121,6 +126,24 @@ const TASKS = {
     const stranger = new Chat({ transport: new WebSocketChatTransport({ url }) });
     await stranger.sendMessage({ text: "hi" });
     say([stranger.status, stranger.error.name]);
+    transport.close();
+  },
+  async stranger() {
+    for (const at of [url, ...others]) {
+      const chat = new Chat({ transport: transportOf({}, at) });
+      await chat.sendMessage({ text: "hi" });
+      say([chat.status, chat.error.name, chat.error.message]);
+    }
+  },
+  async cut() {
+    const transport = transportOf();
+    const chat = new Chat({ transport });
+    await chat.sendMessage({ text: "hi" });
+    say([chat.status, chat.error.name]);
+    await chat.resumeStream(); // as `useChat` does by itself when its page is looked at again
+    say([chat.status, chat.text, chat.messages.length]);
+    await chat.sendMessage({ text: "again" });
+    say([chat.status, chat.text, chat.messages.length]);
     transport.close();
   },
   async limits() {

@@ -1,8 +1,8 @@
-// TanStack AI's `webSocket()`, unmodified, under its chat client: `tanstack_node.mjs FOLDER URL TASK`, where FOLDER has
+// TanStack AI's `webSocket()`, unmodified, under its chat client: `tanstack_node.mjs FOLDER TASK URL…`, where FOLDER has
 // its packages. It prints JSON, a line a value.
 import { pathToFileURL } from "node:url";
 
-const [folder, url, task] = process.argv.slice(2);
+const [folder, task, url, ...others] = process.argv.slice(2);
 const { ChatClient, webSocket } = await import(pathToFileURL(`${folder}/node_modules/@tanstack/ai-client/dist/esm/index.js`));
 
 const say = (value) => console.log(JSON.stringify(value));
@@ -15,7 +15,7 @@ class Watched extends WebSocket {
     sockets.push(this);
   }
 }
-const connect = (body = {}) => webSocket(url, { protocols, body, WebSocketImpl: Watched });
+const connect = (body = {}, at = url) => webSocket(at, { protocols, body, WebSocketImpl: Watched });
 const textOf = (message) => message.parts.map((part) => (part.type === "text" ? part.content : "")).join("");
 const textIn = (chat) => textOf(chat.getMessages().at(-1));
 
@@ -25,9 +25,17 @@ const until = async (found) => {
 
 const TASKS = {
   async text() {
-    const chat = new ChatClient({ connection: connect({ maxOutputTokens: 20 }) });
+    const connection = connect({ maxOutputTokens: 20 });
+    const chat = new ChatClient({ connection });
+    const ends = [];
+    const seen = connection.subscribe();
+    void (async () => {
+      for await (const chunk of seen) if (chunk.type === "RUN_FINISHED") ends.push(chunk);
+    })();
     await chat.sendMessage("Tell me a story");
     say([chat.getStatus(), textIn(chat)]);
+    await until(() => ends.length);
+    say([ends[0].usage, ends[0].metadata.tanstack]);
     await chat.sendMessage("Tell me another");
     say([chat.getMessages().length, sockets.length]);
   },
@@ -89,6 +97,7 @@ const TASKS = {
     const errors = [];
     const onError = (error) => errors.push(error.message);
     await new ChatClient({ connection: connect({ temperature: 9 }), onError }).sendMessage("hi");
+    await new ChatClient({ connection: connect({ model: "nobody" }), onError }).sendMessage("hi");
     for (const word of ["large", "full", "bad"]) {
       await new ChatClient({ connection: connect(), onError }).sendMessage(word);
     }
@@ -96,6 +105,14 @@ const TASKS = {
     const stranger = webSocket(url, { protocols: protocolsOf("wrong") });
     await new ChatClient({ connection: stranger, onError }).sendMessage("hi");
     say(errors);
+  },
+  async stranger() {
+    for (const at of [url, ...others]) {
+      let failed;
+      const onError = (error) => (failed = error.message);
+      await new ChatClient({ connection: connect({}, at), onError }).sendMessage("hi");
+      say(failed);
+    }
   },
   async limits() {
     const stays = new ChatClient({ connection: connect() });

@@ -7,7 +7,15 @@ import pytest
 from provider import MLXProvider
 from provider.scripted import Gate, Pause, Say
 from tests.clients.programs import LIMIT, told
-from tests.clients.providers import Scripted, echo, meanwhile, steps_stopped, told_of_a_stop
+from tests.clients.providers import (
+    Scripted,
+    echo,
+    has_begun,
+    meanwhile,
+    steps_stopped,
+    told_of_a_stop,
+)
+from tests.support.proxy import proxied
 from tests.support.servers import TOKENS, eventually, running, scripted
 from tests.support.timeouts import TIMEOUT
 
@@ -26,7 +34,7 @@ async def chat(gateway, task):
 
 
 async def chat_at(address, task):
-    return await told("ai-node", "ai_node.mjs", f"{address}/v1/chat", task)
+    return await told("ai-node", "ai_node.mjs", task, f"{address}/v1/chat")
 
 
 async def agui(gateway, task):
@@ -35,7 +43,7 @@ async def agui(gateway, task):
 
 async def agui_at(address, task):
     url = f"{address.replace('http', 'ws')}/v1/agui"
-    return await told("tanstack-node", "tanstack_node.mjs", url, task)
+    return await told("tanstack-node", "tanstack_node.mjs", task, url)
 
 
 async def test_usechat_streams_regenerates_and_resumes_a_text(provider):
@@ -70,11 +78,29 @@ async def test_usechat_resumes_what_another_page_began_and_stops_it():
         await eventually(lambda: not provider.live)
 
 
+async def test_usechat_resumes_an_answer_whose_connection_was_cut():
+    lost = asyncio.Event()
+    provider = scripted(Say("a"), Gate(lost), Say("b"))
+    async with running(provider, TOKENS) as gateway, proxied(gateway) as proxy:
+        opened = gateway._generations.metrics.opened
+        program = chat_at(proxy.address, "cut")
+        async with meanwhile(program, lambda: has_begun(gateway)) as task:
+            proxy.cut()
+            await eventually(lambda: task.done() or opened["chat"] == 2)
+            lost.set()
+            cut, resumed, again = await task
+    assert cut == ["error", "TypeError"]
+    assert resumed == ["ready", "ab", 2]
+    assert again == ["ready", "ab", 4]
+    assert len(provider.requests) == 2
+
+
 async def test_usechat_shows_refusals(endless):
     async with running(Scripted(echo, endless), TOKENS) as gateway:
-        value, file, *faults, stranger = await chat(gateway, "refused")
-    assert value[0] == file[0] == "error"
+        value, unknown, file, *faults, stranger = await chat(gateway, "refused")
+    assert value[0] == unknown[0] == file[0] == "error"
     assert value[1].startswith("invalid_request: `body.temperature`: must be")
+    assert unknown[1].startswith("unknown_model: `nobody` is not served")
     assert "`messages[0].parts[0].url`: must be a data URL" in file[1]
     codes = [said.partition(":")[0] for _, said in faults]
     assert codes == ["context_too_long", "overloaded", "model_error"]
@@ -93,7 +119,13 @@ async def test_usechat_is_told_of_limits_and_of_a_gateway_that_stops():
 
 async def test_tanstack_streams_several_turns_on_one_connection(provider):
     async with running(provider, TOKENS) as gateway:
-        (status, text), turns = await agui(gateway, "text")
+        (status, text), end, turns = await agui(gateway, "text")
+    usage, metadata = end  # by the names that the client gives to AG-UI's
+    prompt = usage["promptTokens"]
+    assert (usage["completionTokens"], usage["totalTokens"]) == (20, prompt + 20)
+    assert 0 <= usage["promptTokensDetails"]["cachedTokens"] < prompt
+    assert usage["completionTokensDetails"] == {"reasoningTokens": 0}
+    assert metadata == {"finishReason": "length", "model": "embedded"}
     assert status == "ready"
     assert len(text) > 50
     assert turns == [4, 1]
@@ -139,7 +171,8 @@ async def test_tanstack_joins_a_run_that_another_page_began():
 async def test_tanstack_shows_refusals(endless):
     async with running(Scripted(echo, endless), TOKENS) as gateway:
         (errors,) = await agui(gateway, "refused")
-    value, large, full, bad, stranger = errors
+    value, unknown, large, full, bad, stranger = errors
+    assert "`nobody` is not served" in unknown
     assert "`forwardedProps.temperature`: must be" in value
     assert "exceeds maximum context window" in large
     assert "the queue is full" in full
