@@ -1,23 +1,24 @@
-// OpenAI's Node SDK, unmodified: `openai_realtime_node.mjs FOLDER BASE_URL MODULE`, where FOLDER has its
+// OpenAI's Node SDK, unmodified: `openai_realtime_node.mjs FOLDER MODULE TASK BASE_URL…`, where FOLDER has its
 // packages, and MODULE is `ws`, with the class for Node, or `websocket`, with that for browsers.
 // It prints JSON, a line a value.
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
-const [folder, baseURL, kind] = process.argv.slice(2);
+const [folder, kind, task, baseURL, ...others] = process.argv.slice(2);
 const require = createRequire(`${folder}/package.json`);
 const load = (name) => import(pathToFileURL(require.resolve(name)));
 const { default: OpenAI } = await load("openai");
 const { OpenAIRealtimeWS, OpenAIRealtimeWebSocket } = await load(`openai/realtime/${kind}`);
 
 const say = (value) => console.log(JSON.stringify(value));
-const client = new OpenAI({ apiKey: "sesame", baseURL });
 const Realtime = OpenAIRealtimeWS ?? OpenAIRealtimeWebSocket;
-const socket = new Realtime({ model: "scripted" }, client);
-const next = (type) => new Promise((resolve) => socket.once(type, resolve));
+const recovery = { reconnect: true, reconnectInitialDelay: 10 };
+const dial = (options = {}, as = {}) =>
+  new Realtime({ model: "scripted", ...options }, new OpenAI({ apiKey: "sesame", baseURL, ...as }));
+const next = (socket, type) => new Promise((resolve) => socket.once(type, resolve));
 
-/** Puts a question, and returns the texts and the end of its response. */
-const answer = async (text, onText = () => {}) => {
+/** Puts a question, and returns the texts and the end of its response, or why it has none. */
+const answer = async (socket, text, onText = () => {}) => {
   const texts = [];
   const heard = (event) => {
     texts.push(event.delta);
@@ -25,21 +26,65 @@ const answer = async (text, onText = () => {}) => {
   };
   socket.on("response.output_text.delta", heard);
   const content = [{ type: "input_text", text }];
-  socket.send({ type: "conversation.item.create", item: { type: "message", role: "user", content } });
-  socket.send({ type: "response.create" });
-  const { response } = await next("response.done");
+  const input = [{ type: "message", role: "user", content }];
+  const ended = next(socket, "response.done").then(({ response }) => ({ texts, response }));
+  const refused = next(socket, "error").then(({ error }) => ({ error }));
+  socket.send({ type: "response.create", response: { conversation: "none", input } });
+  const told = await Promise.race([ended, refused]);
   socket.off("response.output_text.delta", heard);
-  return { texts, response };
+  return told;
 };
 
-const { session } = await next("session.created");
-say([session.type, session.model]);
-const first = await answer("echo hello");
-say([first.response.status, first.texts.join("")]);
-const cut = await answer("long", () => socket.send({ type: "response.cancel" }));
-say([cut.response.status, cut.response.status_details.reason]);
-const refused = next("error");
-socket.send({ type: "input_audio_buffer.commit", event_id: "e" });
-const { error } = await refused;
-say([error.param, error.event_id]);
-socket.close();
+/** Returns why a client is not let in: what its class says, and how its socket is closed. */
+const refusalOf = async (as) => {
+  const socket = dial({}, as);
+  socket.on("error", () => {}); // told by its socket's close, where there is no answer to show
+  const reason = new Promise((resolve) => {
+    socket.socket.addEventListener("error", ({ message }) => message && resolve(message));
+    socket.socket.addEventListener("close", ({ code, reason }) => resolve(`${code} ${reason}`));
+  });
+  return reason;
+};
+
+const TASKS = {
+  async work() {
+    const socket = dial(recovery);
+    const { session } = await next(socket, "session.created");
+    say([session.type, session.model]);
+    const first = await answer(socket, "echo hello");
+    say([first.response.status, first.texts.join("")]);
+    const cut = await new Promise((resolve) => {
+      const told = answer(socket, "long", () => {
+        socket.send({ type: "response.cancel", response_id: own });
+      });
+      let own;
+      socket.once("response.created", ({ response }) => (own = response.id));
+      resolve(told);
+    });
+    say([cut.response.status, cut.response.status_details.reason]);
+    const refused = next(socket, "error");
+    socket.send({ type: "input_audio_buffer.commit", event_id: "e" });
+    const { error } = await refused;
+    say([error.param, error.event_id]);
+    void answer(socket, "drop");
+    const { closeCode } = await next(socket, "reconnecting");
+    await next(socket, "session.created");
+    say([closeCode, (await answer(socket, "echo back")).texts.join("")]);
+    socket.close();
+  },
+  async refused() {
+    const socket = dial();
+    await next(socket, "session.created");
+    for (const text of ["hot", "large", "full", "bad"]) {
+      const { error, response } = await answer(socket, text);
+      say(error ? error.code : [response.status, response.status_details.error.code]);
+    }
+    socket.close();
+    say(await refusalOf({ apiKey: "wrong" }));
+  },
+  async stranger() {
+    for (const url of [baseURL, ...others]) say(await refusalOf({ baseURL: url }));
+  },
+};
+
+await TASKS[task]();

@@ -130,8 +130,9 @@ async def test_the_client_without_asyncio(provider):
     assert await answers(provider, "sync") == [["incomplete", 9]]
 
 
-@pytest.mark.parametrize("module", ["ws", "websocket"])
-async def test_the_classes_for_node_and_for_browsers_over_tls(module, tmp_path, endless):
+@pytest.fixture
+def secure(tmp_path):
+    """Return the settings of a gateway with TLS, and the file by which it is trusted."""
     authority = trustme.CA()
     trusted = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(trusted)
@@ -139,14 +140,48 @@ async def test_the_classes_for_node_and_for_browsers_over_tls(module, tmp_path, 
     files = {"tls_cert": str(tmp_path / "cert.pem"), "tls_key": str(tmp_path / "key.pem")}
     issued.cert_chain_pems[0].write_to_path(files["tls_cert"])
     issued.private_key_pem.write_to_path(files["tls_key"])
+    return files, trusted
+
+
+async def in_node(module, task, port, trusted):
+    """Run the class for Node or that for browsers, which take no address but one with TLS."""
+    program, url = "openai_realtime_node.mjs", f"https://127.0.0.1:{port}/v1"
+    variables = {"NODE_EXTRA_CA_CERTS": str(trusted)}
+    return await told("openai-node", program, module, task, url, **variables)
+
+
+MODULES = pytest.mark.parametrize("module", ["ws", "websocket"])
+
+
+@MODULES
+async def test_the_classes_for_node_and_for_browsers_over_tls(module, secure, endless):
+    files, trusted = secure
     tls = ssl.create_default_context(cafile=trusted)
-    async with running(Scripted(echo, endless), TOKENS, **files) as gateway:
-        program, url = "openai_realtime_node.mjs", f"{gateway.url}v1"
-        async with steps_stopped(gateway, tls=tls):
-            said = await told("openai-node", program, url, module, NODE_EXTRA_CA_CERTS=str(trusted))
+    provider = Dropping(echo, endless)
+    async with running(provider, TOKENS, **files) as gateway, proxied(gateway) as proxy:
+        port = proxy.address.rpartition(":")[2]
+        async with steps_stopped(gateway, times=2, tls=tls):
+            program = in_node(module, "work", port, trusted)
+            said = await cut_when_asked(proxy, gateway, program)
     assert said == [
         ["realtime", "scripted"],
         ["completed", "hello"],
         ["cancelled", "client_cancelled"],
         ["type", "e"],
+        [1006, "back"],
     ]
+
+
+@MODULES
+async def test_refusals_in_node_and_in_browsers(module, secure, endless):
+    files, trusted = secure
+    async with running(Scripted(echo, endless), TOKENS, **files) as gateway:
+        *faults, wrong = await in_node(module, "refused", gateway.port, trusted)
+    assert faults == [
+        "invalid_value",
+        "context_length_exceeded",
+        "server_is_overloaded",
+        ["failed", "model_error"],
+    ]
+    # A socket as browsers have it hides the status of a handshake.
+    assert wrong == {"ws": "Unexpected server response: 401", "websocket": "1006 "}[module]
