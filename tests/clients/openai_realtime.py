@@ -1,4 +1,4 @@
-"""OpenAI's SDK, unmodified: `openai_realtime.py TASK BASE_URL`. It prints JSON, a line a value."""
+"""OpenAI's SDK, unmodified: `openai_realtime.py TASK BASE_URL…`. It prints JSON, a line a value."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from openai.types.realtime.realtime_server_event import RealtimeServerEvent
 from openai_checks import WEATHER, say, strictly
 from pydantic import TypeAdapter
 
-TASK, URL = sys.argv[1:]
+TASK, URL, *OTHERS = sys.argv[1:]
 EVENTS = TypeAdapter(RealtimeServerEvent)
 OF_SESSION = {"id", "object"}  # which OpenAI sends too, though the types of events don't have them
 TEXT = {"type": "realtime", "output_modalities": ["text"]}
@@ -194,6 +194,12 @@ async def unauthorized(client):
             pass
     except Exception as error:  # noqa: BLE001 - its type is websockets' own
         say(str(error))
+
+
+async def stranger(client):
+    """Say why it is not let in at each address."""
+    for url in (URL, *OTHERS):
+        await unauthorized(client.with_options(base_url=url))
 
 
 def sync():

@@ -1,10 +1,10 @@
-"""OpenAI's SDK, unmodified: `openai_responses.py TASK BASE_URL`. It prints JSON, a line a value."""
+"""OpenAI's SDK, unmodified: `openai_responses.py TASK BASE_URL…`. It prints JSON lines."""
 
 import asyncio
 import json
 import sys
 
-from openai import AsyncOpenAI, OpenAI
+from openai import APIStatusError, AsyncOpenAI, OpenAI
 from openai.lib.responses_websocket import (
     AsyncResponsesWebSocketSession,
     ResponsesWebSocketAccumulator,
@@ -16,7 +16,7 @@ from openai.types.responses.responses_server_event import ResponsesServerEvent
 from openai_checks import WEATHER, say, strictly
 from pydantic import TypeAdapter
 
-TASK, URL = sys.argv[1:]
+TASK, URL, *OTHERS = sys.argv[1:]
 EVENTS = TypeAdapter(ResponsesServerEvent)
 ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
 # What Open Responses' types require, and OpenAI's don't have.
@@ -171,6 +171,20 @@ async def unauthorized(client):
             pass
     except Exception as error:  # noqa: BLE001 - its type is websockets' own
         say(str(error))
+
+
+async def stranger(client):
+    """Say why it is not let in at each address."""
+    for url in (URL, *OTHERS):
+        await unauthorized(client.with_options(base_url=url))
+
+
+async def posted(client):
+    """Say what the client that has no WebSocket is told."""
+    try:
+        await client.responses.create(model="embedded", input="hi")
+    except APIStatusError as error:
+        say([error.status_code, error.response.text])
 
 
 async def stop(client):

@@ -1,16 +1,19 @@
-"""pydantic-ai, unmodified: `pydantic_ai_agents.py BASE_URL`. It prints JSON, a line a value."""
+"""pydantic-ai, unmodified: `pydantic_ai_agents.py TASK BASE_URL…`. It prints JSON lines."""
 
 import asyncio
 import json
 import sys
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from openai import AsyncOpenAI
 from pydantic import BaseModel
-from pydantic_ai import Agent, ModelHTTPError
+from pydantic_ai import Agent
 from pydantic_ai.models.openai import OpenAIResponsesModel, OpenAIResponsesModelSettings
 from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers.openai import OpenAIProvider
 
+TASK, URL, *OTHERS = sys.argv[1:]
 calls = []
 
 
@@ -22,8 +25,9 @@ def say(value):
     print(json.dumps(value), flush=True)
 
 
-def model(name, *, lanes=False):
-    client = AsyncOpenAI(api_key="sesame", base_url=sys.argv[1], max_retries=0)
+def model(name="scripted", *, lanes=False, key="sesame", url=URL):
+    """Return a model with a connection of its own."""
+    client = AsyncOpenAI(api_key=key, base_url=url, max_retries=0)
     return OpenAIResponsesModel(
         name,
         provider=OpenAIProvider(openai_client=client),
@@ -38,8 +42,22 @@ def double(number: int) -> int:
     return 2 * number
 
 
-async def main():
-    async with Agent(model("scripted"), instructions="Be brief.", tools=[double]) as agent:
+async def failure(agent, said, **settings):
+    """Return what the error is with which a run ends."""
+    try:
+        return ["none", (await agent.run(said, model_settings=settings)).output]
+    except Exception as error:  # noqa: BLE001 - its type is the client's own
+        return [type(error).__name__, getattr(error, "status_code", None), body_of(error)]
+
+
+def body_of(error):
+    """Return the code and the field that an error's body has, or its text."""
+    body = getattr(error, "body", None)
+    return [body.get("code"), body.get("param")] if isinstance(body, dict) else body
+
+
+async def work():
+    async with Agent(model(), instructions="Be brief.", tools=[double]) as agent:
         result = await agent.run("double 21")
         say([result.output, calls])
         again = await agent.run("again", message_history=result.all_messages())
@@ -52,26 +70,71 @@ async def main():
                 say(text)
                 break
 
-    async with Agent(model("scripted", lanes=True)) as agent:
+    async with Agent(model(lanes=True)) as agent:
         results = await asyncio.gather(*(agent.run(f"echo {n}") for n in range(4)))
         say([result.output for result in results])
 
-    async with Agent(model("scripted"), output_type=Answer) as agent:
+    async with Agent(model(), output_type=Answer) as agent:
         say((await agent.run("form")).output.number)
 
-    async with Agent(model("scripted")) as agent:
-        try:
-            await agent.run("hi", model_settings={"temperature": 9})
-        except ModelHTTPError as error:
-            say([error.status_code, error.body["code"], error.body["param"]])
-        for word in ("large", "full", "bad", "drop"):
-            try:
-                say((await agent.run(word)).output)
-            except Exception as error:  # noqa: BLE001 - its type is the client's own
-                say([type(error).__name__, getattr(error, "status_code", None)])
+    async with Agent(model()) as agent:
+        say(await failure(agent, "drop"))
         say((await agent.run("echo again")).output)
         thoughts = (await agent.run("think")).all_messages()[-1].parts
         say([part.content or part.provider_details["raw_content"] for part in thoughts])
 
 
-asyncio.run(main())
+async def refused():
+    async with Agent(model()) as agent:
+        say(await failure(agent, "hi", temperature=9))
+        for word in ("large", "full", "bad"):
+            say(await failure(agent, word))
+        say((await agent.run("echo again")).output)
+    async with Agent(model("nobody")) as agent:
+        say(await failure(agent, "hi"))
+    async with Agent(model(key="wrong")) as agent:
+        say(await failure(agent, "hi"))
+    say(await failure(Agent(model()), "hi", openai_transport="http"))  # by a POST
+
+
+async def stranger():
+    """Say why it is not let in at each address."""
+    for url in (URL, *OTHERS):
+        async with Agent(model(url=url)) as agent:
+            say(await failure(agent, "hi"))
+
+
+async def stop():
+    """Say what is refused over a limit and by a gateway that stops; go on with the next one."""
+    async with Agent(model()) as other, Agent(model()) as agent:
+        say((await other.run("echo first")).output)
+        async with agent.run_stream("stay") as stream:
+            texts = stream.stream_text()
+            await anext(texts)
+            say(await failure(other, "echo x"))
+            async with Agent(model()) as third:
+                say(await failure(third, "echo x"))
+            while await asyncio.to_thread(is_ready):
+                await asyncio.sleep(0.005)
+            say(await failure(other, "echo x"))
+            async with Agent(model()) as fourth:
+                say(await failure(fourth, "echo x"))
+            async for _ in texts:
+                pass
+            say([stream.response.text, stream.response.finish_reason])
+        while (await failure(other, "echo back"))[1] != "back":
+            pass
+        say((await agent.run("echo back")).output)
+
+
+def is_ready():
+    """Return whether the gateway takes new work."""
+    try:
+        with urlopen(URL.replace("/v1", "/readyz")) as answered:
+            return answered.status == 200
+    except HTTPError as error:
+        error.close()
+        return False
+
+
+asyncio.run(globals()[TASK]())

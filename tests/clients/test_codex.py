@@ -4,12 +4,22 @@ import asyncio
 import json
 import signal
 from asyncio.subprocess import DEVNULL, PIPE
+from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
+from websockets.asyncio.client import connect
 
-from provider.scripted import Call, Pause, Say, ScriptedProvider
+from provider.scripted import Call, Gate, Pause, Say, ScriptedProvider
 from tests.clients.programs import ELSEWHERE, LIMIT, NODE, environment_of
-from tests.clients.providers import Scripted, meanwhile, steps_stopped
+from tests.clients.providers import (
+    Scripted,
+    doors,
+    has_begun,
+    meanwhile,
+    staying,
+    steps_stopped,
+)
 from tests.support.proxy import proxied
 from tests.support.servers import TOKENS, eventually, running
 from tests.support.timeouts import TIMEOUT
@@ -25,7 +35,9 @@ env_key = "KEY"
 wire_api = "responses"
 supports_websockets = true
 """
-ONCE = ["-c", "model_providers.here.stream_max_retries=0"]  # by the socket, then by a POST
+HERE = "model_providers.here"
+# By the socket, then by a POST.
+ONCE = ["-c", f"{HERE}.stream_max_retries=0", "-c", f"{HERE}.request_max_retries=0"]
 SCHEMA = {
     "type": "object",
     "properties": {"number": {"type": "integer"}},
@@ -143,17 +155,82 @@ async def test_ctrl_c_stops_the_models_steps(codex, endless):
     assert status == 1
 
 
-async def test_codex_shows_refusals(codex, endless):
-    async def error(*options, said="hi", **more):
-        out, err, status = await codex.told(f"{gateway.url}v1", said, *ONCE, *options, **more)
-        assert (out, status) == ("", 1), err
-        return err
+async def error_of(codex, url, *options, said="hi", **more):
+    """Return what Codex says of a turn that fails."""
+    out, err, status = await codex.told(url, said, *ONCE, *options, **more)
+    assert (out, status) == ("", 1), err
+    return err
 
+
+async def test_codex_shows_refusals(codex, endless):
     async with running(Scripted(lambda request: [Say("ready")], endless), TOKENS) as gateway:
+        error = partial(error_of, codex, f"{gateway.url}v1")
         assert "`temperature`: must be in [0, 2]" in await error(said="hot")
         assert "out of room in the model's context window" in await error(said="large")
         assert "model is at capacity" in await error(said="full")
         assert "401 Unauthorized: a valid token is required" in await error(key="wrong")
-    model, _ = endless
-    async with running(model, TOKENS) as gateway:
         assert "`nobody` is not served" in await error("--model", "nobody")
+
+
+async def test_codex_is_told_why_it_is_not_let_in(codex):
+    async with doors() as addresses:
+        host, path, full = [await error_of(codex, url) for url in addresses]
+    assert "403 Forbidden: this Host is not allowed" in host
+    assert "404 Not Found" in path
+    assert "503 Service Unavailable: too many connections" in full
+
+
+async def test_codex_is_told_of_limits(codex):
+    provider = ScriptedProvider(script=staying, tokens_per_second=None)
+    for limits in ({"max_generations_per_token": 1}, {"max_connections_per_token": 1}):
+        async with running(provider, TOKENS, **limits) as gateway, asking(gateway, "stay"):
+            await eventually(lambda: provider.live)
+            said = await error_of(codex, f"{gateway.url}v1")
+        assert "last status: 429 Too Many Requests" in said
+
+
+@asynccontextmanager
+async def asking(gateway, said):
+    """Ask for a response over another connection, which ends with the block."""
+    url, key = f"ws://127.0.0.1:{gateway.port}/v1/responses", {"Authorization": "Bearer sesame"}
+    async with connect(url, additional_headers=key) as socket:
+        await socket.send(json.dumps({"type": "response.create", "input": said}))
+        yield
+
+
+async def test_codex_is_told_of_a_gateway_that_stops(codex):
+    warm, stopping = asyncio.Event(), asyncio.Event()
+
+    def script(request):
+        if not warms_up(request):
+            return [Say("so far"), Pause(3600)]
+        warm.set()
+        return [Gate(stopping)]
+
+    provider = ScriptedProvider(script=script, tokens_per_second=None)
+    async with running(provider, TOKENS) as gateway:
+        turn = error_of(codex, f"{gateway.url}v1")
+        async with meanwhile(turn, warm.is_set) as task:
+            draining = asyncio.create_task(gateway.drain())
+            await asyncio.sleep(0)
+            stopping.set()
+            said = [await task, await error_of(codex, f"{gateway.url}v1")]
+            await draining
+    # One whose socket was open already, and one that comes anew.
+    assert ["503 Service Unavailable: the gateway is stopping" in one for one in said] == [True] * 2
+    assert ["failed to connect" in one for one in said] == [False, True]
+
+
+async def test_codex_shows_what_a_gateway_that_stops_has_cut(codex):
+    def script(request):
+        return [Say("so far"), *([] if warms_up(request) else [Pause(3600)])]
+
+    provider = ScriptedProvider(script=script, tokens_per_second=None)
+    async with running(provider, TOKENS) as gateway:
+        asked = lambda: len(provider.requests) == 2 and has_begun(gateway)  # noqa: E731
+        async with meanwhile(codex.told(f"{gateway.url}v1", "Which?"), asked) as task:
+            await gateway.close()
+            out, err, status = await task
+    assert (out, status) == ("", 1)
+    assert "so far\n" in err
+    assert "Incomplete response returned" in err

@@ -116,6 +116,12 @@ async def test_a_wrong_key_is_refused(provider):
     assert "401" in said
 
 
+async def test_a_post_is_answered(provider):
+    ((status, said),) = await answers(provider, "posted")
+    assert status == 405
+    assert "text is generated over a WebSocket" in said
+
+
 async def test_limits_and_a_gateway_that_stops_are_told():
     def program(address):
         return told("openai", PROGRAM, "stop", f"{address}/v1")
