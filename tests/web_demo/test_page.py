@@ -18,6 +18,7 @@ from tests.web_demo.conftest import (
     ANSWER,
     FIGURES,
     TIMEOUT_MS,
+    answered,
     ask,
     scripted_gateway,
     settings_of,
@@ -237,11 +238,11 @@ async def test_stopping_while_a_tool_waits_for_its_answer(new_page):
         assert len(gateway.provider.requests) == 1
 
 
-@pytest.mark.parametrize(("text", "said"), [("{", "not JSON"), ("[{}]", 'tool 1 needs a "name"')])
-async def test_tools_that_are_none_are_said_to_be(new_page, text, said):
+async def test_tools_that_are_none_are_said_to_be(new_page):
     async with scripted_gateway(Say("x")) as gateway:
         page = await new_page(gateway.url)
-        assert said in await write_tools(page, text)
+        assert "not JSON" in await write_tools(page, "{")
+        assert 'tool 1 needs a "name"' in await write_tools(page, "[{}]")
 
 
 async def write_functions(page, code):
@@ -255,23 +256,25 @@ FUNCTION = """{
 }"""
 
 
-@pytest.mark.parametrize(
-    ("body", "returned"),
-    [
-        ('({city, sky: "rainy"})', '{"city": "Ulm", "sky": "rainy"}'),
-        ("{ throw new TypeError(city); }", '{"error": "TypeError: Ulm"}'),
-        ("typeof document + typeof sessionStorage", "undefinedundefined"),
-    ],
-)
-async def test_a_function_that_the_user_writes_answers_a_call(new_page, body, returned):
+RETURNED = {
+    '({city, sky: "rainy"})': '{"city": "Ulm", "sky": "rainy"}',
+    "{ throw new TypeError(city); }": '{"error": "TypeError: Ulm"}',
+    "typeof document + typeof sessionStorage": "undefinedundefined",
+}
+
+
+async def test_a_function_that_the_user_writes_answers_a_call(new_page):
     async with running(with_tool(Call("get_weather", {"city": "Ulm"}))) as gateway:
         page = await new_page(gateway.url)
-        await write_functions(page, FUNCTION % body)
-        await ask(page, "What is the weather in Ulm?")
-        await wait_for_text(page, ANSWER, "It is")
-        assert await page.locator(".call .returned").text_content() == returned
-        (tool,) = gateway.provider.requests[0].tools
-        assert (tool["name"], "run" in tool) == ("get_weather", False)
+        for body, returned in RETURNED.items():
+            gateway.provider.requests.clear()
+            await page.get_by_role("button", name="New chat").click()
+            await write_functions(page, FUNCTION % body)
+            await ask(page, "What is the weather in Ulm?")
+            await wait_for_text(page, ANSWER, "It is")
+            assert await page.locator(".call .returned").text_content() == returned
+            (tool,) = gateway.provider.requests[0].tools
+            assert (tool["name"], "run" in tool) == ("get_weather", False)
 
 
 async def test_a_function_that_does_not_end_is_stopped(new_page):
@@ -349,20 +352,21 @@ async def test_a_lost_connection_is_said_beside_all_else_on_a_phone(new_page):
             await page.wait_for_selector('#state[data-state="open"]')
 
 
-@pytest.mark.parametrize(("thinks", "sent"), [(None, None), ("yes", True), ("no", False)])
-async def test_the_settings_reach_the_model(new_page, thinks, sent):
+async def test_the_settings_reach_the_model(new_page):
     async with scripted_gateway(Say("x")) as gateway:
         page = await new_page(gateway.url)
         async with settings_of(page) as settings:
             await settings.get_by_label("Repeatable").fill("7")
             await settings.get_by_label("Instructions").fill("Your name is Marlo.")
-            if thinks:
+        await answered(page, "Hi")
+        for thinks in ("yes", "no"):
+            async with settings_of(page) as settings:
                 await settings.get_by_label("Thinks first").select_option(thinks)
-        await ask(page, "Hi")
-        await eventually(lambda: gateway.provider.requests)
-    (request,) = gateway.provider.requests
-    assert (request.options["seed"], request.options.get("enable_thinking")) == (7, sent)
-    assert request.system_prompt == "Your name is Marlo."
+            await answered(page, "Hi")
+    requests = gateway.provider.requests
+    assert [one.options.get("enable_thinking") for one in requests] == [None, True, False]
+    assert [one.options["seed"] for one in requests] == [7, 7, 7]
+    assert [one.system_prompt for one in requests] == ["Your name is Marlo."] * 3
 
 
 async def test_model_text_is_text_and_never_markup(new_page):
@@ -374,15 +378,17 @@ async def test_model_text_is_text_and_never_markup(new_page):
         assert await page.evaluate("window.hacked") is None
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1280])
-async def test_nothing_is_cut_off_at_any_width(new_page, width):
+async def test_nothing_is_cut_off_at_any_width(new_page):
+    widths = (320, 390, 768, 1280)
     async with scripted_gateway(Say("word " * 30 + "x" * 200)) as gateway:
-        page = await new_page(gateway.url, viewport={"width": width, "height": 800})
-        await ask(page, "y" * 200)
-        await wait_for_text(page, ANSWER, "xxx")
-        assert await page.evaluate("document.documentElement.scrollWidth") <= width
-        box = await page.get_by_label("Message", exact=True).bounding_box()
-        assert box["y"] + box["height"] <= 800, "the input is off the screen"
+        page = await new_page(gateway.url, viewport={"width": widths[0], "height": 800})
+        for width in widths:
+            await page.set_viewport_size({"width": width, "height": 800})
+            turn = await answered(page, "y" * 200)
+            await turn.locator(".text", has_text="xxx").wait_for()
+            assert await page.evaluate("document.documentElement.scrollWidth") <= width, width
+            box = await page.get_by_label("Message", exact=True).bounding_box()
+            assert box["y"] + box["height"] <= 800, f"the input is off the screen at {width}"
 
 
 # The names in the bars that have no room.
