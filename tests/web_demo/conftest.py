@@ -105,9 +105,9 @@ async def scripted_gateway(*steps, script=None, tokens_per_second=None, **change
         yield gateway
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def embedded():
-    """The small model, loaded once for the tests of a file."""
+    """The small model, loaded once for the page's tests."""
     provider = MLXProvider()
     yield provider
     await provider.aclose()
