@@ -1,4 +1,4 @@
-"""What all tests share: property tests without deadlines, Ctrl-C, and a browser."""
+"""What all tests share: property tests without deadlines, Ctrl-C, a browser and its profile."""
 
 import gc
 import inspect
@@ -78,12 +78,27 @@ async def browser(request):
     request.config.stash[STARTED] = True
     from playwright.async_api import Error
 
-    from tests.support.browser import chromium
+    from tests.support.browser import SHARING, chromium
 
     try:
-        async with chromium() as browser:
+        async with chromium(*SHARING) as browser:
             yield browser
     except Error:
         if os.environ.get("CI"):
             raise
         pytest.skip("no Chromium: `make browser` gets one")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_profile(browser):
+    from tests.support.browser import profile_of
+
+    async with profile_of(browser) as profile:
+        yield profile
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def profile(shared_profile):
+    """A browser's profile in which nothing is kept; see `Profile`."""
+    yield shared_profile
+    await shared_profile.clear()

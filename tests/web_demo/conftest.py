@@ -13,6 +13,7 @@ import pytest_asyncio
 from gateway.server.pages import web_root
 from provider import MLXProvider
 from provider.scripted import Call, Say, ScriptedProvider
+from tests.support.browser import WINDOW
 from tests.support.servers import running
 from tests.support.timeouts import STARTING, TIMEOUT
 
@@ -32,16 +33,26 @@ wants_node = pytest.mark.skipif(not NODE.exists(), reason="no Node: `make lint` 
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def new_page(browser):
-    """Open the demo page, with storage of its own; what goes wrong in it fails the test."""
-    problems, contexts = [], []
+async def new_page(browser, profile):
+    """Open the demo page; what goes wrong in it fails the test.
+
+    A further page, and one with `options` of a context, has storage and a process of its own.
+    """
+    problems, contexts, pages = [], [], []
+
+    async def page_of(viewport=None, **options):
+        if pages or options:
+            context = await browser.new_context(viewport=viewport or WINDOW, **options)
+            contexts.append(context)
+            return await context.new_page()
+        page = await profile.new_page()
+        if viewport:
+            await page.set_viewport_size(viewport)
+        return page
 
     async def open_page(url, *, ready=True, **options):
-        context = await browser.new_context(
-            **{"viewport": {"width": 1280, "height": 800}, **options}
-        )
-        contexts.append(context)
-        page = watched(await context.new_page(), problems)
+        page = watched(await page_of(**options), problems)
+        pages.append(page)
         await page.goto(url)
         if ready:
             await page.wait_for_selector('#state[data-state="open"]')
@@ -53,27 +64,17 @@ async def new_page(browser):
     assert problems == []
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def blank_context(browser):
-    context = await browser.new_context()
-    yield context
-    await context.close()
-
-
 @pytest_asyncio.fixture(loop_scope="session")
-async def blank_page(blank_context):
+async def blank_page(profile):
     """Open an empty page of a gateway, which takes less time than the demo page."""
-    problems, pages = [], []
+    problems = []
 
     async def open_page(gateway):
-        page = watched(await blank_context.new_page(), problems)
-        pages.append(page)
+        page = watched(await profile.new_page(), problems)
         await page.goto(f"{gateway.url}healthz")
         return page
 
     yield open_page
-    for page in pages:
-        await page.close()
     assert problems == []
 
 
