@@ -50,8 +50,9 @@
  * @typedef {ResumeOptions & {window?: number}} FollowOptions
  * @typedef {{
  *   type: "text" | "reasoning", text: string, channel: "answer" | "reasoning",
- *   logprobs?: TokenLogprob[], choice?: number,
- * }} Chunk `choice` is the index of its answer among `n`; absent for the first one
+ *   logprobs?: TokenLogprob[], choice?: number, at?: number,
+ * }} Chunk `choice` is the index of its answer among `n`; absent for the first one. `at` is when it came, where a
+ *   WebSocket of the caller's tells that
  * @typedef {Chunk | {type: "progress", progress: Progress}
  *   | {type: "call", call: ToolCall, delta: string} | {type: "resumed"} | {type: "done", result: Result}
  * } RunEvent `delta` is what was added to the arguments of the call
@@ -264,7 +265,7 @@ export function connect(url, options = {}) {
     socket = current;
     // After a `hello` without a token, a gateway that requires one refuses at once.
     if (options.token === undefined) current.onopen = () => current.send('{"type":"hello"}');
-    current.onmessage = (/** @type {{data: string}} */ event) => receive(JSON.parse(event.data));
+    current.onmessage = (/** @type {{data: string, at?: number}} */ { data, at }) => receive(JSON.parse(data), at);
     current.onclose = (/** @type {{code: number, reason: string}} */ event) =>
       lost(current, event.code, event.reason);
     current.onerror = () => {}; // `onclose` follows
@@ -286,8 +287,8 @@ export function connect(url, options = {}) {
     return closedByCaller ? new DOMException("the client was closed", "AbortError") : new ConnectionLostError(text);
   }
 
-  /** @param {any} frame */
-  function receive(frame) {
+  /** @param {any} frame @param {number} [at] */
+  function receive(frame, at) {
     options.onframe?.(frame, "in");
     if (frame.type === "ready") {
       attempts = 0;
@@ -304,7 +305,7 @@ export function connect(url, options = {}) {
     }
     if (leaving.has(frame.id)) passEnd(frame);
     // Frames of runs that have ended, and frames of later protocol versions, are ignored.
-    runs.get(frame.id)?.receive(frame);
+    runs.get(frame.id)?.receive(frame, at);
   }
 
   /** Acknowledge a frame of a cancelled run, because its `done` must pass a closed window. @param {any} frame */
@@ -654,6 +655,7 @@ function createRun(id, hooks) {
   function resume(after = windowed ? read : last) {
     rewound = after < last;
     acked = after;
+    output.came();
     output.add({ type: "resumed" });
     const bound = windowed ? { window: hooks.window } : {};
     return { type: "resume", id, ticket, after, ...(hooks.follow ? { follow: true, ...bound } : {}) };
@@ -694,9 +696,10 @@ function createRun(id, hooks) {
     return { text: given.text ?? said ?? "", finishReason: given.finish_reason };
   }
 
-  /** @param {any} frame */
-  function receive(frame) {
+  /** @param {any} frame @param {number} [at] when it came, where the WebSocket tells */
+  function receive(frame, at) {
     if (over) return;
+    output.came(at);
     // The gateway no longer keeps all frames that wait here.
     const forgotten = rewound && frame.code === "not_resumable";
     rewound = false;
@@ -863,6 +866,8 @@ export function createOutput(cancel, used = () => {}) {
   let over = false;
   /** @type {Error | undefined} */
   let failure;
+  /** When that came which is added. @type {number | undefined} */
+  let at;
   let wake = () => {};
   /** @type {ReturnType<typeof deferred<R>>} */
   const result = deferred();
@@ -870,7 +875,7 @@ export function createOutput(cancel, used = () => {}) {
 
   /** @param {E | null} event @param {number} [seq] */
   function add(event, seq) {
-    waiting.push([event, seq]);
+    waiting.push([event && at !== undefined ? { ...event, at } : event, seq]);
     if (!loops && seq !== undefined) used(seq);
     wake();
   }
@@ -901,6 +906,10 @@ export function createOutput(cancel, used = () => {}) {
 
   return {
     add,
+    /** Say when what is added from now on came, if that is known. @param {number} [time] */
+    came(time) {
+      at = time;
+    },
     /** End the run. @param {R} answer */
     resolve(answer) {
       over = true;

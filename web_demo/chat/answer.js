@@ -5,7 +5,6 @@ import { ConnectionLostError, GatewayError } from "../client.js";
 import { copyOf, find, make } from "../shell/dom.js";
 import { plan, unplan } from "../shell/frames.js";
 import { HEARD, preferred } from "../shell/preferences.js";
-import { cameAt } from "../shell/socket.js";
 import { say } from "../shell/speaker.js";
 import { createColumn } from "./column.js";
 import { createLifeline } from "./lifeline.js";
@@ -202,7 +201,7 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
     },
     /** @param {import("../client.js").Chunk} chunk */
     add(chunk) {
-      const now = cameAt();
+      const now = chunk.at ?? performance.now();
       life.record.token(now, chunk.text.length);
       recording.add(now, chunk);
       columns[chunk.choice ?? 0]?.add(chunk);

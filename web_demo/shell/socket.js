@@ -6,8 +6,6 @@ import { createTraffic } from "./traffic.js";
 /** What the page closes a connection with that it means to resume. */
 const CUT = 4000;
 export const FRAME_MS = 16;
-/** Rounds of microtasks in which the reader of an answer takes a frame, while `cameAt` still tells of this frame. */
-const STEPS = 12;
 
 /**
  * @typedef {"in" | "out" | "opened" | "closed"} Way `in` is from the gateway; the others have a text that is no frame
@@ -34,10 +32,6 @@ let worker = null;
 const sockets = new Map();
 let made = 0;
 let every = FRAME_MS; // milliseconds for which text is held
-let came = 0; // when the frame came that is taken, 0 while none is
-
-/** Return the time, or that of the frame which is being taken: it came a little earlier. */
-export const cameAt = () => came || performance.now();
 
 /** Let text come at once, or together with what comes in so many milliseconds. @param {number} ms */
 export function holdText(ms) {
@@ -65,7 +59,7 @@ export class PageSocket {
   protocol = "";
   /** @type {((event: {}) => void) | null} */
   onopen = null;
-  /** @type {((event: {data: string}) => void) | null} */
+  /** @type {((event: {data: string, at: number}) => void) | null} `at` is when it came, which was a little earlier */
   onmessage = null;
   /** @type {((event: {code: number, reason: string}) => void) | null} */
   onclose = null;
@@ -95,15 +89,12 @@ export class PageSocket {
   }
 
   /** @param {string[]} texts @param {number[]} times */
-  async take(texts, times) {
+  take(texts, times) {
     for (const [index, data] of texts.entries()) {
-      came = times[index] - performance.timeOrigin;
       traffic.received(data);
       if (watchers.size) tellWatchers(data, "in");
-      this.onmessage?.({ data });
-      for (let step = 0; step < STEPS; step += 1) await null;
+      this.onmessage?.({ data, at: times[index] - performance.timeOrigin });
     }
-    came = 0;
   }
 
   /** @param {string} text */
