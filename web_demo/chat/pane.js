@@ -427,7 +427,7 @@ export function createPane(app, row, store, hooks) {
   function showPath() {
     const path = talk.path();
     thread.show(path);
-    find(".empty", root).hidden = path.length > 0;
+    showWelcome();
     const last = path.at(-1);
     if (last && !last.ended && (last.ticket || last.asked) && !live.has(last.id)) resume(last);
     showRunning();
@@ -455,11 +455,17 @@ export function createPane(app, row, store, hooks) {
   }
 
   function showRunning() {
+  function showWelcome() {
+    const begun = talk.path().length > 0;
+    find(".empty", root).hidden = begun;
+    root.classList.toggle("new-talk", !begun); // a :has() of what is in it would look at each change of a text
+  }
+
     const running = Boolean(current());
     const focused = document.activeElement;
     find(".send", root).hidden = running;
     find(".stop", root).hidden = !running;
-    find(".empty", root).hidden = talk.path().length > 0;
+    showWelcome();
     measure();
     // The focused button may be hidden now.
     if (root.contains(focused) && !focused?.checkVisibility()) focus();

@@ -7,9 +7,13 @@ import { createCode } from "./code.js";
 import { elementsOf } from "./elements.js";
 
 /** @typedef {import("./blocks.js").Block} Block */
-/** @typedef {{root: HTMLElement, code: ReturnType<typeof createCode> | null}} Shown */
+/** @typedef {{root: HTMLElement, code: ReturnType<typeof createCode> | null, text: string}} Shown `text` is the source that it shows */
 
 const SOME = 16; // blocks that the browser is told of together: each time, it looks twice
+const WORDS = /^[\p{L}\p{M}\p{N} ,.!?'’]+$/u; // what no rule of Markdown looks at within a line
+/** The end of a line that goes on: its last word, which has a letter, with a space before and perhaps one behind. */
+const LAST_WORD = /\S ([\p{L}\p{M}\p{N},.!?'’]*\p{L}[\p{L}\p{M}\p{N},.!?'’]* ?)$/u;
+const ADDRESS = /www/i; // becomes a link as it grows
 
 /** Show a text in an element. `write` takes more of it, and `paint` shows what was written. @param {HTMLElement} root */
 export function createView(root) {
@@ -45,8 +49,11 @@ export function createView(root) {
       one.code?.show(block.text, !block.open);
       return;
     }
-    const one = before && !before.code ? before : replace(index, { root: make("div", { class: "block" }), code: null });
+    const { text } = block;
+    if (before && !before.code && block.open && goesOn(before, text)) return;
+    const one = before && !before.code ? before : replace(index, { root: make("div", { class: "block" }), code: null, text });
     const made = make("div", {}, ...elementsOf(block));
+    one.text = text;
     adjust(one.root, made);
   }
 
@@ -55,7 +62,7 @@ export function createView(root) {
     const code = createCode(language);
     const made = make("div", { class: "block" }, code.root);
     made.dataset.language = language;
-    return { root: made, code };
+    return { root: made, code, text: "" };
   }
 
   /** @param {number} index @param {Shown} next */
@@ -84,6 +91,27 @@ export function createView(root) {
       for (const { code } of shown) code?.clear();
     },
   };
+}
+
+/**
+ * Add words to the last text of a block, where they can be nothing but more of it, and return whether that was done.
+ * A block is read anew at its end in any case.
+ * @param {Shown} one @param {string} text its source as it is now
+ */
+function goesOn(one, text) {
+  if (!text.startsWith(one.text)) return false;
+  const more = text.slice(one.text.length);
+  if (!more) return true;
+  const [, word = ""] = (WORDS.test(more) && LAST_WORD.exec(one.text)) || [];
+  if (!word || ADDRESS.test(word + more)) return false;
+  /** @type {Node} */
+  let last = one.root;
+  while (last.lastChild) last = last.lastChild;
+  if (!(last instanceof Text) || !last.data.endsWith(` ${word}`)) return false;
+  if (text.endsWith(" ") && last.parentNode?.parentNode !== one.root) return false; // at the end of an item or a cell it is not shown
+  last.appendData(more);
+  one.text = text;
+  return true;
 }
 
 /**

@@ -167,6 +167,72 @@ async def test_a_streamed_text_becomes_the_same_elements_as_a_whole_one(page):
         assert await page.evaluate(SHOW, [TEXT, sizes]) == whole
 
 
+# Lines in which words are more than more text, or only seem to be.
+LINES = """He said *no way and _never_ ever_ again, a_b c_d_ e **bold words** after it, and so on.
+1. 2. three 4. five
+1 2. three
+- [ ] to do, or not to do
+- a - b
+See www.example.org/a b, http://example.org c and a@example.org, WWW.example.org too.
+[a link with words](https://example.org/a b "title words") `code of words` and $a b$ 5 words.
+| a b c | d e
+> said once, and said again
+
+a word, 5  two  spaces
+and a line &amp more &amp; end. It's here! Isn't it?
+Not a title
+===
+a b | c d
+--- | ---
+e f g h | i j k
+
+    code with words in it
+"""
+
+# At each step: what is shown of a text that came so far, and of the same text at once.
+STEPS = """async ([text, size]) => {
+    const { createView } = await import("/markdown/view.js");
+    const [root, fresh] = [document.createElement("div"), document.createElement("div")];
+    const view = createView(root);
+    const wrong = [];
+    for (let at = 0; at < text.length; at += size) {
+        view.write(text.slice(at, at + size));
+        view.paint();
+        fresh.replaceChildren();
+        const whole = createView(fresh);
+        whole.write(text.slice(0, at + size));
+        whole.paint();
+        root.normalize();
+        fresh.normalize();
+        if (root.innerHTML !== fresh.innerHTML) wrong.push([root.innerHTML, fresh.innerHTML]);
+    }
+    return wrong;
+}"""
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
+async def test_a_text_looks_at_each_step_as_if_it_had_come_at_once(page, size):
+    assert await page.evaluate(STEPS, [LINES, size]) == []
+
+
+async def test_words_that_follow_words_leave_all_elements_alone(page):
+    changes = await page.evaluate(
+        """async () => {
+            const { createView } = await import("/markdown/view.js");
+            const root = document.createElement("div");
+            const view = createView(root);
+            view.write("A **bold** beginning, and");
+            view.paint();
+            const seen = new MutationObserver(() => {});
+            seen.observe(root, { childList: true, characterData: true, subtree: true });
+            view.write(" more of it.");
+            view.paint();
+            return seen.takeRecords().map(({ type, target }) => [type, target.data]);
+        }"""
+    )
+    assert changes == [["characterData", " beginning, and more of it."]]
+
+
 async def test_what_has_ended_is_not_touched_by_what_follows(page):
     kept = await page.evaluate(
         """async (text) => {
