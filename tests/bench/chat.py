@@ -1,13 +1,15 @@
 """Measure the page's chat in a Chromium: `python -m tests.bench.chat [tokens|turns]`.
 
 Prints how long the page's main thread works for each token that it shows, with and without how
-sure the model was, and for each turn of a short and of a long conversation. Rendering is by
-software.
+sure the model was, and for each turn of a short and of a long conversation; then of what a frame of
+the page consists, by a trace, and how many there are a second. Rendering is by software.
 """
 
 import asyncio
 import json
 import sys
+from collections import Counter
+from operator import itemgetter
 
 from provider.scripted import Say, ScriptedProvider
 from tests.bench.wall import KINDS, durations
@@ -24,6 +26,22 @@ TEXT = (
 ANSWER = "Wolves hunt in packs, and a pack is mostly a family. " * 8
 LENGTHS = (10, 500)  # turns that are there before
 TURNS = 8  # that are measured
+
+# The parts of a frame by the events of a trace; those within others of the same part count once.
+PARTS = {
+    "script": ("FunctionCall", "HandlePostMessage"),
+    "style": ("UpdateLayoutTree",),
+    "layout": ("Layout",),
+    "before paint": ("PrePaint",),
+    "paint": ("Paint",),
+    "layers": ("Layerize",),
+    "commit": ("Commit",),
+    "pointer": ("HitTest",),
+}
+FRAME = "ProxyMain::BeginMainFrame"
+TASK = "RunTask"
+CATEGORIES = ("devtools.timeline", "disabled-by-default-devtools.timeline", "cc", "benchmark")
+TRACED_S = 3  # a trace makes all slower, so what is measured before has none
 
 SEED = """async (turns) => {
     const { openStore } = await import("/store/database.js");
@@ -42,6 +60,35 @@ def spent(before, after, count):
     """Say what was done between two readings, for each of `count`, in milliseconds."""
     each = {kind: 1000 * (after[kind] - before[kind]) / max(1, count) for kind in KINDS}
     return ", ".join(f"{kind} {taken:.3f}" for kind, taken in each.items())
+
+
+async def traced(session, seconds):
+    """Return the events of a page's main thread in that time."""
+    events, ended = [], asyncio.Event()
+    session.on("Tracing.dataCollected", lambda told: events.extend(told["value"]))
+    session.on("Tracing.tracingComplete", lambda told: ended.set())
+    config = {"includedCategories": [*CATEGORIES]}
+    await session.send("Tracing.start", {"transferMode": "ReportEvents", "traceConfig": config})
+    await asyncio.sleep(seconds)
+    await session.send("Tracing.end")
+    await ended.wait()
+    threads = Counter((one["pid"], one["tid"]) for one in events if one["name"] == FRAME)
+    ((page, _),) = threads.most_common(1)
+    return [one for one in events if (one["pid"], one["tid"]) == page and one["ph"] == "X"]
+
+
+def frames(events, seconds):
+    """Say how many frames there were a second, and how long each part of one took."""
+    count = sum(one["name"] == FRAME for one in events)
+    said = []
+    for part, names in [*PARTS.items(), ("all", (TASK,))]:
+        took = end = 0
+        for one in sorted((one for one in events if one["name"] in names), key=itemgetter("ts")):
+            if one["ts"] >= end:
+                took += one.get("tdur", one["dur"])
+                end = one["ts"] + one["dur"]
+        said.append(f"{part} {took / 1000 / max(1, count):.2f}")
+    return f"{count / seconds:.1f} frames/s, each: {', '.join(said)} ms"
 
 
 async def watched(browser, url):
@@ -75,9 +122,11 @@ async def tokens(browser, rate, odds):
         before, produced = await durations(session), request.produced
         await page.wait_for_timeout(1000 * SECONDS)
         after, count = await durations(session), request.produced - produced
+        parts = frames(await traced(session, TRACED_S), TRACED_S)
         await page.close()
     name = f"{rate} tokens/s{', odds' if odds else ''}"
     print(f"{name:>18}: {spent(before, after, count)} ms a token", flush=True)
+    print(f"{'':>18}  {parts}", flush=True)
 
 
 async def turns(browser, length):
