@@ -18,6 +18,7 @@ let groups = 0; // number of groups of radio buttons; each group needs a name of
 const remedies = () => import("./remedies.js").catch(() => null); // asked for when an answer begins, while the gateway is there
 
 /** @typedef {ReturnType<typeof addAnswer>} Answer */
+/** @typedef {import("../store/tree.js").Turn} Turn */
 
 /**
  * Add an empty turn to the page; return the functions that fill it.
@@ -91,6 +92,15 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
     root.classList.remove("streaming", "idle", "cut");
   }
 
+  /** Show how sure the model was of an answer that has ended. @param {Turn} turn */
+  async function mark(turn) {
+    const made = await import("./marked_again.js").then((all) => all.columnOf(turn, json)).catch(() => null); // it stays without
+    if (!made || !root.isConnected) return made?.clear();
+    columns[0].root.replaceWith(made.root);
+    columns = [made];
+    find(".legend", root).hidden = false;
+  }
+
   /** Show the messages of an answer with tools. @param {import("../client.js").Message[]} messages */
   function showRounds(messages) {
     const [column] = columns;
@@ -159,13 +169,15 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
       root.classList.toggle("cut", !open);
       life.later();
     },
-    /** Show an answer that has ended. @param {import("../store/tree.js").Turn} turn */
-    restore({ content, reasoning, thought, messages, figures: told, life: lived, error, ended, ticket }) {
+    /** Show an answer that has ended. @param {Turn} turn */
+    restore(turn) {
+      const { content, reasoning, thought, messages, figures: told, life: lived, error, ended, ticket } = turn;
       if (messages) showRounds(messages);
       else {
         if (reasoning) columns[0].add({ type: "reasoning", channel: "reasoning", text: reasoning });
         if (typeof content === "string" && content) columns[0].add({ type: "text", channel: "answer", text: content });
       }
+      if (turn.odds && !messages) mark(turn);
       settle();
       if (thought) columns[0].thoughtFor(thought);
       root.classList.remove("several");
@@ -224,6 +236,8 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
     stopping: () => life.record.stopping(performance.now()),
     /** The text so far of the answer that the user has chosen to keep. */
     kept: () => columns[chosen()].said(),
+    /** How sure the model was of it, undefined where that isn't known. */
+    odds: () => columns[chosen()].odds(),
     /** The pace of that answer. */
     pace: () => recording.of(chosen()),
     /** For how long it has thought, in milliseconds. */

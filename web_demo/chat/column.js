@@ -13,7 +13,7 @@ let marks = null;
 
 /** Load what marks pieces of text; an answer that is made before has no marks. */
 export async function loadMarks() {
-  marks ??= await import("./odds.js");
+  return (marks ??= await import("./odds.js"));
 }
 
 /**
@@ -45,6 +45,8 @@ export function createColumn(verbatim, sureness) {
   const cards = [];
   /** @type {Waiting[]} */
   let waiting = [];
+  /** All of the text, where it is marked. @type {import("./sureness.js").Piece[]} */
+  const pieces = [];
   let thought = "";
   let thoughtAt = 0; // when the shown thinking began; 0 once it has ended
   let thoughtFor = 0; // milliseconds, of all thinking that has ended
@@ -161,7 +163,13 @@ export function createColumn(verbatim, sureness) {
       else waiting[last] += chunk.text;
       return;
     }
-    for (const piece of sure.piecesOf(chunk.text, chunk.logprobs ?? [])) {
+    put(sure.piecesOf(chunk.text, chunk.logprobs ?? []));
+  }
+
+  /** Add pieces of text. @param {import("./sureness.js").Piece[]} more */
+  function put(more) {
+    pieces.push(...more);
+    for (const piece of more) {
       const last = waiting.length - 1;
       if (piece.tokens.length) waiting.push(piece);
       else if (typeof waiting[last] === "string") waiting[last] += piece.text;
@@ -196,6 +204,13 @@ export function createColumn(verbatim, sureness) {
     },
     /** The text of the answer so far. */
     said: () => said,
+    /** How sure the model was of it, as it is kept; undefined where nothing is known. */
+    odds: () => (pieces.some(({ tokens }) => tokens.length) ? sure?.keptOf(pieces) : undefined),
+    /** Add pieces of which that is known. @param {import("./sureness.js").Piece[]} more */
+    put(more) {
+      for (const { text: one } of more) said += one;
+      put(more);
+    },
     cardOf,
     /** The newest card with this index. @param {number} index */
     card: (index) => cards[index],

@@ -8,6 +8,7 @@ import { addRuns, rangeOf } from "../markdown/places.js";
 import { say } from "../shell/speaker.js";
 import { hideOdds, markOf, saidOf, showOdds } from "./sureness.js";
 
+export { keptOf, piecesFrom } from "./kept_odds.js";
 export { marked, piecesOf, watchPieces } from "./sureness.js";
 
 /** @typedef {import("./sureness.js").Piece} Piece */

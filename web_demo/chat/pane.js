@@ -256,7 +256,7 @@ export function createPane(app, row, store, hooks) {
     const last = talk.path().at(-1);
     if (last?.role !== "assistant") return;
     const answer = thread.answerOf(last);
-    if (answer && !last.messages && answer.kept() !== last.content) talk.change(last, { content: answer.kept() });
+    if (answer && !last.messages && answer.kept() !== last.content) talk.change(last, { content: answer.kept(), odds: answer.odds() });
     answer?.close();
   }
 
@@ -327,7 +327,8 @@ export function createPane(app, row, store, hooks) {
     cutAfter = 0;
     find(".tip", root).hidden = true;
     const { life, figures, pace } = answer;
-    talk.change(turn, { content: answer.kept() || before, figures: figures(), life: life(), pace: pace(), ticket: null, ...end });
+    const odds = end.messages ? undefined : answer.odds(); // one text is marked, not those between calls
+    talk.change(turn, { content: answer.kept() || before, figures: figures(), life: life(), pace: pace(), odds, ticket: null, ...end });
     thread.renew(turn);
     showRunning();
     measure();
@@ -454,13 +455,13 @@ export function createPane(app, row, store, hooks) {
     follow({ turn, run, answer }, textOf(turn), ticket ? anew : undefined);
   }
 
-  function showRunning() {
   function showWelcome() {
     const begun = talk.path().length > 0;
     find(".empty", root).hidden = begun;
     root.classList.toggle("new-talk", !begun); // a :has() of what is in it would look at each change of a text
   }
 
+  function showRunning() {
     const running = Boolean(current());
     const focused = document.activeElement;
     find(".send", root).hidden = running;

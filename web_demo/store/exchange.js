@@ -13,7 +13,7 @@ const ENDS = ["stop", "length", "tool_calls", "cancelled", "error"];
 
 /** @param {Conversation[]} conversations @param {Turn[]} turns */
 export function toJson(conversations, turns) {
-  const kept = turns.map(({ ticket, ...turn }) => turn); // a ticket is a secret, and soon of no use
+  const kept = turns.map(({ ticket, odds, ...turn }) => turn); // a ticket is a secret, and soon of no use; odds are larger than all else
   return JSON.stringify({ format: FORMAT, version: VERSION, conversations, turns: kept }, null, 1);
 }
 

@@ -9,7 +9,7 @@
  *   content: string | import("../client.js").Part[], reasoning?: string,
  *   messages?: import("../client.js").Message[], figures?: string, life?: import("../chat/life.js").Life, thought?: number, model?: string, tokens?: number,
  *   ended?: "stop" | "length" | "tool_calls" | "cancelled" | "error", error?: Fault, options?: object,
- *   asked?: import("../settings/values.js").Values, request?: object, pace?: number[],
+ *   asked?: import("../settings/values.js").Values, request?: object, pace?: number[], odds?: import("../chat/kept_odds.js").KeptPiece[],
  *   ticket?: import("../client.js").Ticket | null,
  * }} Turn `messages` are what an answer with tools adds to a prompt; `ticket` is of an answer that is
  *   still being written; `thought` is the time of its thinking, in milliseconds; `tokens` are those of the

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from provider.scripted import Gate, Say
+from provider.scripted import Gate, Reason, Say
 from tests.support.servers import running
 from tests.web_demo.conftest import (
     ANSWER,
@@ -168,6 +168,48 @@ async def test_an_answer_that_goes_on_after_a_reload_is_marked_whole(new_page):
         marked = [piece for piece, _, _ in await page.evaluate(MARKED)]
         assert marked == ["One", "two", "three."]
         assert await turn.locator(".legend").is_visible()
+
+
+async def test_an_answer_that_has_ended_is_marked_after_a_reload_too(new_page):
+    script = Reason("Hm."), Say("One **two** three.", top_logprobs=2)
+    async with scripted_gateway(*script) as gateway:
+        page = await new_page(gateway.url)
+        await show_sureness(page)
+        turn = await answered(page, "Hi")
+        await turn.locator(".text").focus()
+        await page.keyboard.press("ArrowRight")
+        before = [piece[:2] for piece in await page.evaluate(MARKED)], await odds(page)
+        assert all(before)
+        await load_again(page)
+        await turn.locator(".text[tabindex]").focus()
+        await page.keyboard.press("ArrowRight")
+        assert ([piece[:2] for piece in await page.evaluate(MARKED)], await odds(page)) == before
+        assert await turn.locator(".text strong").text_content() == "two"
+        assert await turn.locator(".legend").is_visible()
+        assert "Thought for" in await turn.locator(".reasoning summary").text_content()
+
+
+async def test_of_a_long_answer_as_much_is_kept_as_a_browser_can_bear(blank_page):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await blank_page(gateway)
+        kept, same, other = await page.evaluate(
+            """async () => {
+                const { keptOf, piecesFrom } = await import("/chat/kept_odds.js");
+                const top = [{ token: "a", logprob: -1, bytes: [97] }];
+                const tokens = [{ token: "a", logprob: -0.123456, bytes: [97], top_logprobs: top }];
+                const text = "a".repeat(10_000);
+                const kept = keptOf([...text].map((one) => ({ text: one, tokens })));
+                const again = piecesFrom(kept, text);
+                return [
+                    kept.filter(([, some]) => some.length).length,
+                    again.map((one) => one.text).join("") === text && again[0].tokens,
+                    piecesFrom(kept, "another"),
+                ];
+            }"""
+        )
+    assert kept == 2000
+    assert [(one["token"], one["logprob"]) for one in same] == [("a", -0.1235)]
+    assert other is None
 
 
 async def test_without_the_api_each_piece_is_an_element(new_page):
