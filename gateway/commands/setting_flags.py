@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -13,6 +14,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from gateway.commands.console import tell
 from gateway.commands.failure import ExitStatus, Failure
+from gateway.commands.usage import usage_failure
 from gateway.configuration import sources as configuration
 from gateway.configuration.settings import ServeSettings, Settings
 from gateway.configuration.sources import BadSetting, Setting, Value
@@ -28,6 +30,7 @@ __all__ = [
     "with_settings",
 ]
 
+UsageError: Any = typer.BadParameter.__base__  # typer has no name for it
 SETTINGS = configuration.settings(ServeSettings, Settings, EngineSettings)
 COMMON = (
     "model",
@@ -57,7 +60,25 @@ class PlainCommand(TyperCommand):
 
 
 class PlainGroup(TyperGroup):
-    """A group of commands whose help shows no type beside a switch."""
+    """A group of commands whose help shows no type beside a switch, and whose errors are lines."""
+
+    def main(self, args: Any = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
+        """Run the command that the arguments name; raises SystemExit with its exit status."""
+        try:
+            status = super().main(args, standalone_mode=False, **extra)
+        except UsageError as error:
+            if not standalone_mode:
+                raise
+            if type(error).__name__ == "NoArgsIsHelpError":
+                sys.exit(ExitStatus.USAGE)  # the help is printed
+            sys.exit(tell(usage_failure(error)).exit_code)
+        except typer.Abort:
+            if not standalone_mode:
+                raise
+            sys.exit(ExitStatus.FAILED)  # a prompt has no input any more
+        if standalone_mode:
+            sys.exit(status or ExitStatus.OK)
+        return status
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, `--help` included."""
