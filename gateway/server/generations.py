@@ -171,7 +171,7 @@ class Generations:
         if task.stopped_at is not None:
             metrics.cancels.add(now - task.stopped_at)
         log.info(
-            "generation %r: %s, %d tokens for %d, first after %.0f ms, %.0f ms in all",
+            "generation %r: %s, %d tokens for %d, first %.0f ms, all %.0f ms",
             one.id,
             one.reason,
             one.usage.completion_tokens,

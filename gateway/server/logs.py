@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import textwrap
 import time
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -22,6 +25,11 @@ __all__ = ["LIBRARY", "LOG_EVERY_S", "Rare", "fields", "set_up", "unexpected"]
 
 OWN = ("gateway", "provider")
 LIBRARY = "gateway.websockets"  # logger of the websockets library, mostly on handshakes
+CLOCK = "%H:%M:%S"
+STANDARD_ERROR = 2  # its file descriptor
+COLUMNS = 80  # of a terminal that doesn't tell
+BELOW = len("00:00:00 ")  # columns before what a long line goes on with
+LEAST_COLUMNS = 40  # a narrower terminal is not written for
 LOG_EVERY_S = 60.0  # seconds between two log lines on the same shortage
 
 
@@ -32,7 +40,8 @@ def set_up(level: str, line_format: str, stream: TextIO | None = None) -> None:
     """
     handler = _ToStandardError() if stream is None else logging.StreamHandler(stream)
     as_json = line_format == "json" or (line_format == "auto" and not handler.stream.isatty())
-    handler.setFormatter(_Json() if as_json else _Text(dated=not handler.stream.isatty()))
+    text = _Terminal(_columns) if handler.stream.isatty() else _Text()
+    handler.setFormatter(_Json() if as_json else text)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -93,10 +102,43 @@ class _ToStandardError(logging.StreamHandler[TextIO]):
 
 
 class _Text(logging.Formatter):
-    """A line of text; on a terminal, whose lines are short, it begins with the time alone."""
+    """A line of text with its date."""
 
-    def __init__(self, *, dated: bool) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s", None if dated else "%H:%M:%S")
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+
+class _Terminal(logging.Formatter):
+    """A line that begins with the time alone; a long one goes on between words, below its text."""
+
+    def __init__(self, columns: Callable[[], int]) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s", CLOCK)
+        self._columns = columns
+
+    def format(self, record: logging.LogRecord) -> str:
+        first, *trace = super().format(record).split("\n")
+        return "\n".join([self._wrapped(first), *trace])
+
+    def _wrapped(self, line: str) -> str:
+        columns = self._columns()
+        if len(line) <= columns:
+            return line
+        inset = " " * BELOW
+        return textwrap.fill(
+            line,
+            max(columns, LEAST_COLUMNS),
+            subsequent_indent=inset,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+
+
+def _columns() -> int:
+    """Return the width of the terminal, also while a spinner has replaced `sys.stderr`."""
+    try:
+        return os.get_terminal_size(STANDARD_ERROR).columns or COLUMNS
+    except OSError:
+        return COLUMNS
 
 
 class _Json(logging.Formatter):

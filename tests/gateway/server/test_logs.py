@@ -1,10 +1,17 @@
 """What is logged, and what never is."""
 
 import asyncio
+import fcntl
 import io
 import json
 import logging
+import os
+import pty
 import re
+import struct
+import subprocess
+import sys
+import termios
 from hashlib import sha256
 
 import pytest
@@ -16,6 +23,7 @@ from gateway.server import logs
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import Fail, Pause, Say, ScriptedProvider
 from tests.support.servers import Wire, eventually, get, running, stream_url, wired
+from tests.support.timeouts import TIMEOUT
 
 SECRET = "a-secret-prompt"
 TOKEN = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -144,6 +152,21 @@ def test_lines_are_for_people_where_that_is_asked_for(logged):
     stream = logged(line_format="text")
     logging.getLogger("gateway.server").info("hello", extra=logs.fields(n=1))
     assert re.fullmatch(r"\d{4}-\S+ \S+ INFO hello\n", stream.getvalue())
+
+
+def test_a_long_line_on_a_terminal_goes_on_between_words_below_its_text():
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("4H", 24, 60, 0, 0))
+    said = "logging.getLogger('gateway').info('a-word and %s', 'more words ' * 12)"
+    code = f"import logging; from gateway.server import logs; logs.set_up('info', 'auto'); {said}"
+    subprocess.run([sys.executable, "-c", code], stderr=child, check=True, timeout=TIMEOUT)
+    os.close(child)
+    with os.fdopen(parent, "rb", buffering=0) as screen:
+        lines = screen.read(4096).decode().splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d INFO a-word and more( more| words)+", lines[0])
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= 60
+    assert all(line.startswith(" " * len("00:00:00 ")) for line in lines[1:])
 
 
 def test_debugging_tells_all(logged):
