@@ -31,7 +31,7 @@ UNFUSED := MLX_DISABLE_COMPILE=1
 
 .DEFAULT_GOAL := check
 
-.PHONY: check serve smollm2 chat test test-slow test-front-ends test-clients test-ray test-real coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser haproxy wheel npm-package vendor screenshot lock clean help
+.PHONY: check serve smollm2 chat test test-slow test-front-ends test-clients test-ray test-real coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser haproxy wheel npm-package vendor sample-tape screenshot lock clean help
 
 check: lint test  ## Run the linters and the tests
 
@@ -127,6 +127,9 @@ npm-package: $(NPM)/ready  ## Build dist/*.tgz, the JavaScript client with its a
 
 vendor: $(VENV)/dev.ready  ## Fetch other people's code for the page, as web_demo/vendor/vendored.json has it
 	@$(BIN)/python -m tests.support.vendor
+
+sample-tape: $(VENV)/dev.ready browser  ## Record the tape that the page's Tape room has
+	$(BIN)/python -m tests.support.sample_tape
 
 screenshot: $(VENV)/dev.ready browser  ## Take the README's picture: the page's wall with the embedded model
 	$(BIN)/python -m tests.support.screenshot

@@ -9,6 +9,7 @@ import { askedIn, fromLink, fromText, lengthOf, toLink, toText } from "./tape.js
 
 const LONGEST_PAUSE_MS = 1200; // where pauses are skipped
 const COPIED_MS = 1500;
+const SAMPLE = "/tapes/sample.json"; // `make sample-tape` records it
 
 /** @typedef {import("./tape.js").Tape} Tape */
 /** @typedef {import("../wall/tile.js").Tile} Tile */
@@ -78,10 +79,17 @@ export function open(root, app) {
     }
   }
 
-  /** @param {Tape} next */
-  function begin(next) {
+  /** Play the tape that comes with the page, unless another one is there by then. */
+  async function sample() {
+    const text = await fetch(SAMPLE).then((answer) => (answer.ok ? answer.text() : "")).catch(() => "");
+    if (text && !tape) begin(fromText(text), true);
+  }
+
+  /** @param {Tape} next @param {boolean} [isSample] */
+  function begin(next, isSample = false) {
     tape = next;
     root.classList.add("loaded");
+    root.classList.toggle("sample", isSample);
     put(parts.title, next.title);
     parts.line.max = String(Math.ceil(lengthOf(next)));
     for (const one of [parts.play, parts.line, parts.save, parts.share]) one.disabled = false;
@@ -202,6 +210,7 @@ export function open(root, app) {
       handed = null;
       if (given) begin(given);
       else if (link && link !== linked) await load(() => fromLink(link));
+      else if (!link && !tape) await sample();
       linked = link;
       grid.fit();
       request();

@@ -1,6 +1,7 @@
 """Tapes: sessions that are played back, from files and links that anybody may have made."""
 
 import functools
+import gzip
 import http.server
 import json
 import threading
@@ -115,6 +116,7 @@ async def test_what_is_on_a_tape_is_text_and_never_markup(new_page, tmp_path):
     path.write_text(tape_of(HOSTILE))
     async with scripted_gateway(Say("x")) as gateway:
         page = await new_page(f"{gateway.url}#tape")
+        await page.locator(".tapes .tile").nth(7).wait_for()  # of the package's own tape
         elsewhere = []
         page.on("request", lambda request: elsewhere.append(request.url))
         await page.get_by_role("button", name="Wire", exact=True).click()
@@ -204,3 +206,30 @@ async def test_a_tape_is_read_as_it_was_written_and_a_damaged_one_says_so():
         "this tape was made by another version of this page",
     ]
     assert set(wrong[3:]) == {"this tape is damaged"}
+
+
+@pytest.mark.browser
+async def test_at_a_first_visit_the_tape_of_the_package_plays_without_a_gateway(new_page, tmp_path):
+    mine = tmp_path / "mine.json"
+    mine.write_text(tape_of(["mine", "yours"]))
+    with plain_files(web_root()) as url:
+        page = await new_page(f"{url}#tape", ready=False)
+        tiles = page.locator(".tapes .tile")
+        await tiles.nth(7).wait_for()
+        assert await page.locator(".tape-about p").is_visible(), "what a tape is"
+        await page.get_by_label("Time", exact=True).fill("1000000")
+        await page.locator(".tapes .tile[data-state=done]").nth(6).wait_for()
+        await page.locator(".tapes .tile[data-state=stopped]").wait_for()
+        assert min(map(len, await page.locator(".tile-text").all_text_contents())) > 100
+        await page.locator(".tapes input[type=file]").set_input_files(mine)
+        await page.locator(".tile-title", has_text="mine").wait_for()
+        assert await tiles.count() == 2
+        assert not await page.locator(".tape-about").is_visible()
+
+
+def test_the_tape_of_the_package_is_small_and_has_no_secret():
+    text = (web_root() / "tapes" / "sample.json").read_text()
+    assert len(gzip.compress(text.encode())) < 20_000
+    kinds = {frame["type"] for _, _, frame in json.loads(text)["frames"]}
+    assert kinds <= {"generate", "cancel", "queued", "started", "progress", "chunk", "done"}
+    assert "ticket" not in text
