@@ -301,12 +301,32 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
             return 0.0
         return self._rates.charge(self._client, frames, self.loop.time())
 
-    def spend(self, seconds: float) -> None:
-        """Count processor time of the event loop; beyond its client's share it is read later."""
+    def count(self, seconds: float) -> None:
+        """Count processor time of the event loop."""
         if not self._let_in:
             self._cost += seconds
+        self._owes = self._share.spend(self._account, seconds, self.loop.time())
+
+    def await_share(self, go_on: Callable[[], None]) -> None:
+        """Call a function once its client has not used more than its share, or after a while.
+
+        It is for a connection that isn't made yet, and not called once that is lost.
+        """
+
+        def over(_owes: bool) -> None:
+            self._rest = None
+            go_on()
+
+        self.count(0.0)
+        if self._owes and self._account is not None:
+            self._rest = self._share.rest(self._account, over, self.loop)
+        else:
+            go_on()
+
+    def spend(self, seconds: float) -> None:
+        """Count processor time of the event loop; beyond its client's share it is read later."""
+        self.count(seconds)
         account = self._account
-        self._owes = self._share.spend(account, seconds, self.loop.time())
         rests = self._rest or self._closing or self.transport.is_closing()
         if self._owes and account is not None and not rests:
             self._rest = self._share.rest(account, self._end_rest, self.loop)
@@ -447,6 +467,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self._guests.handshakes.pop(self, None)
         if self._handshaking:
             self._leave_guests()
+            self._forget_pause()
 
     def _leave_guests(self) -> None:
         if self.guest is not None:

@@ -8,6 +8,8 @@ Rule 1: a socket counts from its first moment, and is closed if its handshake is
 HANDSHAKE_S.
 Rule 2: one socket takes a step of its handshake in a turn of the event loop, because that may take
 two milliseconds; addresses take turns.
+Rule 3: steps count for their address, which takes them later once it has used up its share of the
+event loop's time.
 
 Of asyncio's inside this module uses `SSLProtocol`, with which it makes its own TLS connections.
 """
@@ -20,6 +22,7 @@ from asyncio.sslproto import SSLProtocol
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
+from time import thread_time
 
 from gateway.server.reading import MeteredConnection
 
@@ -102,12 +105,15 @@ class _Handshake(SSLProtocol):
             return
         assert isinstance(self._transport, asyncio.Transport)
         self._transport.pause_reading()
-        self._turns.add(self._connection.guest, partial(self._step, nbytes))
+        step = partial(self._step, nbytes)
+        self._connection.await_share(partial(self._turns.add, self._connection.guest, step))
 
     def _step(self, nbytes: int) -> None:
         if isinstance(self._transport, asyncio.Transport):  # else it was lost meanwhile
+            begin = thread_time()
             self._transport.resume_reading()
             super().buffer_updated(nbytes)
+            self._connection.count(thread_time() - begin)
 
     def _ended(self, ends: asyncio.Future[None]) -> None:
         self._turns = None

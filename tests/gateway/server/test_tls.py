@@ -11,10 +11,11 @@ import trustme
 from websockets.asyncio.client import connect
 
 from gateway.configuration.settings import Settings
+from gateway.protocol.frames import Cancel, Generate
 from gateway.server.descriptors import Sockets
 from gateway.server.server import Gateway
 from gateway.server.tls import _Turns
-from provider.scripted import ScriptedProvider
+from provider.scripted import Pause, Say, ScriptedProvider
 from tests.support.servers import Wire, eventually, running, settings, stream_url
 
 AUTHORITY = trustme.CA()
@@ -112,6 +113,33 @@ async def test_handshakes_that_begin_at_once_are_all_done(files):
     async with running(ScriptedProvider(), **files) as gateway:
         assert await asyncio.gather(*(greeted(gateway) for _ in range(8))) == ["ready"] * 8
         await eventually(lambda: not (handshakes(gateway) or guests(gateway)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.1 alone is this machine")
+async def test_handshakes_of_an_address_beyond_its_share_are_made_later(files):
+    provider = ScriptedProvider(script=[Say("x"), Pause(1000)], tokens_per_second=None)
+    async with running(provider, client_loop_share=0.01, **files) as gateway:
+        share = gateway._generations.loop_share
+        context = ssl.create_default_context()
+        AUTHORITY.configure_trust(context)
+        url = stream_url(gateway).replace("ws:", "wss:")
+        async with connect(url, ssl=context, local_addr=("127.0.0.2", 0)) as client:
+            wire = Wire(client)
+            await wire.receive()
+            await wire.send(Generate(id="a", prompt="x"))
+            await wire.until("chunk")
+            share.spend("guest 127.0.0.1", 100.0, asyncio.get_running_loop().time())
+            made = [asyncio.create_task(greeted(gateway)) for _ in range(2)]
+            await eventually(lambda: [len(line.rests) for line in share._lines.values()] == [2])
+            first = next(iter(gateway._door._guests.handshakes.values()))
+            first.abort()  # which is how the server notes that a paused socket is gone
+            await eventually(lambda: handshakes(gateway) == 1)
+            assert len(share._lines["guest 127.0.0.1"].rests) == 1
+            await wire.send(Cancel(id="a"))
+            await wire.until("done")
+            ends = await asyncio.gather(*made, return_exceptions=True)
+            assert sorted(map(repr, ends)) == ["'ready'", "ConnectionResetError()"]
+        assert not share._lines
 
 
 async def test_records_that_come_together_are_all_read(files):
