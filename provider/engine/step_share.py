@@ -65,6 +65,8 @@ class StepShare:
             return rows <= FEW
         if rows > max(FEW, 2 * curve[-1][0]):
             return False
+        if len(curve) == 1 and rows == curve[0][0] + 1:
+            return True  # so that it is known what a row takes
         return self._seconds(rows) <= patience * self._slowdown * self._seconds(fair)
 
     def _looked_up(self) -> list[tuple[int, float]]:

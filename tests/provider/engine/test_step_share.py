@@ -65,6 +65,14 @@ def test_where_one_number_of_rows_was_seen_others_are_tried_one_after_the_other(
     assert most(share, 4) == 10, "they cost nothing"
 
 
+def test_where_one_number_of_rows_was_seen_one_more_is_tried_whatever_it_may_take():
+    share = learnt(lambda rows: 1.0, 2)
+    assert most(share, 2) == 3
+    for _ in range(CURVE + LEAST):
+        share.took(3, 1.0)
+    assert most(share, 2) == FEW
+
+
 def test_where_only_many_rows_were_seen_fewer_are_tried():
     assert not learnt(on_a_cpu, 30).allows(30, 4)
 
