@@ -383,7 +383,7 @@ def test_a_terminal_says_what_comes_next(tmp_path):
     assert "stop a running gateway" in shown("token", "revoke", "alice", "--file", str(file))[1]
     assert "no tokens in" in shown("token", "list", "--file", str(file))[1]
     assert "mlx-gateway pull" in shown("models", "--url", "http://127.0.0.1:9/")[1]
-    assert "Did you mean 'serve'" in shown("serv")[1]
+    assert "did you mean `serve`?" in shown("serv")[1]
     assert "Examples" in shown()[1]
     status, said = shown("serve", str(tmp_path / "none"), "--port", "0")
     assert (status, "there is no such folder" in said) == (ExitStatus.NO_MODEL, True)
