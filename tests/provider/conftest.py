@@ -1,4 +1,4 @@
-"""One provider with the embedded model for all tests of a module, which loads quickly."""
+"""One provider with the embedded model for all tests of a module, and a model that is lighter."""
 
 import pytest
 
@@ -10,3 +10,11 @@ def provider():
     provider = MLXProvider({"temperature": 0.0, "max_tokens": 64})
     yield provider
     provider.close()
+
+
+@pytest.fixture(scope="session")
+def light(tmp_path_factory):
+    """The folder of a model for tests of what is done with a model, whatever it says."""
+    from tests.support.tiny_models import LIGHT, write_model
+
+    return write_model(tmp_path_factory.mktemp("models") / "light", LIGHT, seed=1, markers=False)

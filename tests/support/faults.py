@@ -153,20 +153,21 @@ class Outcome:
 
 
 class FaultyEngine:
-    """The real engine on the embedded model, and dice in every place that can throw."""
+    """The real engine, and dice in every place that can throw."""
 
-    def __init__(self, seed=0, prompts=24, **chance):
+    def __init__(self, seed=0, prompts=24, path=MODEL_PATH, **chance):
         common = {"sampler": 0.002, "processor": 0.003, "detokenizer": 0.002, "model": 0.01}
         self.dice = Dice(seed, {**common, **chance})
         self._random = random.Random(seed)
         self._prompts = prompts
+        self._path = path
         self._expected = []
         settings = EngineSettings(max_batch=16, max_unread=6, prefix_cache_bytes=0, close_grace=0)
         self.engine = Engine("m", self._load, settings, FaultySampling(self.dice))
         self.engine.load().result()
 
     def _load(self):
-        loaded = copy(load(MODEL_PATH))
+        loaded = copy(load(self._path))
         loaded.model = FaultyModel(loaded.model, self.dice)
         loaded.tokenizer = FaultyTokenizer(loaded.tokenizer, self.dice)
         return loaded

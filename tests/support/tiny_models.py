@@ -58,6 +58,15 @@ GEMMA = {
     "sliding_window_pattern": 2,
     "max_position_embeddings": 2048,
 }
+# In place of the embedded model, a pass of which takes ten times as long. With tied embeddings it
+# would say one word again and again, and such a text would hide a token of another run.
+LIGHT = {
+    **LLAMA,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 8192,
+}
 QWEN3 = {**LLAMA, "model_type": "qwen3", "head_dim": 16}
 QWEN3_MOE = {
     **QWEN3,

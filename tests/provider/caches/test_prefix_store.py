@@ -159,12 +159,12 @@ def test_files_that_changed_places_are_misses(store, tmp_path):
     assert [loaded(store, one), loaded(store, other)] == [None, None]
 
 
-async def test_damaged_files_change_no_answer(tmp_path, caplog):
+async def test_damaged_files_change_no_answer(light, tmp_path, caplog):
     prompts = [f"{number} times a fox said {damage}." for number, damage in enumerate(DAMAGE)]
     prompts.append("This prompt's file is left as it is.")
 
     async def answers(**config):
-        provider = MLXProvider({"temperature": 0.0, "max_tokens": 4, **config})
+        provider = MLXProvider({"model": str(light), "temperature": 0.0, "max_tokens": 4, **config})
         try:
             made = [provider.generate_async(prompt) for prompt in prompts]
             return await asyncio.gather(*made)
@@ -245,9 +245,9 @@ def test_queued_writes_are_done_after_the_store_is_closed(slow, tmp_path):
     assert len(files(tmp_path)) == 1
 
 
-async def test_a_model_is_unloaded_while_the_disk_writes_and_others_go_on(slow, tmp_path):
+async def test_a_model_is_unloaded_while_the_disk_writes_and_others_go_on(light, slow, tmp_path):
     options = {"temperature": 0.0, "max_tokens": 12}
-    models = [f"a={MODEL_PATH}", f"b={MODEL_PATH}"]
+    models = [f"a={light}", f"b={light}"]
     provider = MLXProvider({**options, "model": models, "close_grace": 0})
     try:
         await provider.generate_async(PROMPT, model="a")
@@ -270,8 +270,13 @@ async def test_a_model_is_unloaded_while_the_disk_writes_and_others_go_on(slow, 
         await provider.aclose()
 
 
-async def test_what_the_queue_had_no_room_for_is_saved_later(slow, tmp_path):
-    settings = {"max_tokens": 4, "temperature": 0.0, "prefix_cache_dir": tmp_path}
+async def test_what_the_queue_had_no_room_for_is_saved_later(light, slow, tmp_path):
+    settings = {
+        "model": str(light),
+        "max_tokens": 4,
+        "temperature": 0.0,
+        "prefix_cache_dir": tmp_path,
+    }
     provider = MLXProvider(settings)
     try:
         await provider.load()

@@ -29,7 +29,7 @@ from provider.settings import EngineSettings
 from tests.support.timeouts import TIMEOUT
 
 PROMPT = list(range(40, 60))
-COSTS = KeptCosts()  # what passes of the embedded model cost, measured by the first engine here
+COSTS = KeptCosts()  # what passes of a model cost, measured by the first engine here
 
 
 def request(max_tokens=8, prompt=PROMPT, seed=1, stop=(), client=None):
@@ -70,26 +70,27 @@ class Switchable:
 
 
 class Loader:
-    """Loads the embedded model anew each time, wrapped; fails if told to."""
+    """Loads a model anew each time, wrapped; fails if told to."""
 
-    def __init__(self):
+    def __init__(self, path):
+        self.path = path
         self.models = []
         self.error = None
 
     def __call__(self):
         if self.error is not None:
             raise self.error
-        loaded = load(MODEL_PATH)
+        loaded = load(self.path)
         self.models.append(Switchable(loaded))
         loaded.model, self.models[-1].loaded = self.models[-1], type(loaded)(**vars(loaded))
         return loaded
 
 
 @pytest.fixture
-def made():
+def made(light):
     engines = []
 
-    def make(loader=lambda: load(MODEL_PATH), sampling=None, **settings):
+    def make(loader=lambda: load(light), sampling=None, **settings):
         given = EngineSettings(close_grace=0.0, **settings)
         engines.append(Engine("m", loader, given, sampling, costs=COSTS))
         engines[-1].load().result()
@@ -115,8 +116,8 @@ async def until(condition):
 # Recovery. --------------------------------------------------------------------------------------
 
 
-async def test_what_is_no_runs_fault_ends_each_run_once_and_the_next_finds_a_new_batch(made):
-    loader = Loader()
+async def test_what_is_no_runs_fault_ends_each_run_once_and_the_next_finds_a_new_batch(made, light):
+    loader = Loader(light)
     engine = made(loader)
     expected = text_of(await whole(engine))
     inboxes = [AsyncInbox() for _ in range(3)]
@@ -133,8 +134,8 @@ async def test_what_is_no_runs_fault_ends_each_run_once_and_the_next_finds_a_new
     assert engine.trouble is None
 
 
-async def test_a_model_that_stays_broken_is_loaded_again(made):
-    loader = Loader()
+async def test_a_model_that_stays_broken_is_loaded_again(made, light):
+    loader = Loader(light)
     engine = made(loader)
     expected = text_of(await whole(engine))
     loader.models[-1].error = RuntimeError("the device is lost")
@@ -145,8 +146,8 @@ async def test_a_model_that_stays_broken_is_loaded_again(made):
     assert len(loader.models) == 2
 
 
-async def test_an_engine_that_cannot_recover_says_so_and_tries_again_with_the_next_run(made):
-    loader = Loader()
+async def test_an_engine_that_cannot_recover_says_so_and_tries_again_with_the_next_run(made, light):
+    loader = Loader(light)
     engine = made(loader)
     loader.models[-1].error = RuntimeError("the device is lost")
     loader.error = RuntimeError("no memory")
@@ -333,11 +334,11 @@ class Blocker:
 
 
 @pytest.fixture
-def blocked():
+def blocked(light):
     """An engine whose thread is busy elsewhere until `let_go` is set."""
     thread = MlxThread()
     settings = EngineSettings(close_grace=0.0, max_batch=3, max_queue=4, prefix_cache_bytes=0)
-    engine = Engine("m", lambda: load(MODEL_PATH), settings, thread=thread)
+    engine = Engine("m", lambda: load(light), settings, thread=thread, costs=COSTS)
     engine.load().result()
     blocker = Blocker(thread)
     yield engine, blocker.let_go
@@ -519,7 +520,7 @@ async def test_statistics_count_what_happened(made):
 async def test_nothing_is_held_after_a_recovery_nor_at_the_end():
     gc.collect()
     before = active_memory()
-    engine = Engine("m", lambda: load(MODEL_PATH), EngineSettings(close_grace=0))
+    engine = Engine("m", lambda: load(MODEL_PATH), EngineSettings(close_grace=0), costs=COSTS)
     engine.load().result()
     await whole(engine)
     with_one = active_memory()
@@ -563,11 +564,11 @@ class FailsLate:
         return getattr(self.model, name)
 
 
-async def test_nothing_is_kept_of_a_prompt_whose_reading_failed(made):
+async def test_nothing_is_kept_of_a_prompt_whose_reading_failed(made, light):
     models = []
 
     def loader():
-        loaded = copy(load(MODEL_PATH))
+        loaded = copy(load(light))
         models.append(FailsLate(loaded.model))
         loaded.model = models[-1]
         return loaded
@@ -586,8 +587,8 @@ async def test_nothing_is_kept_of_a_prompt_whose_reading_failed(made):
 # Its end. ---------------------------------------------------------------------------------------
 
 
-async def test_close_lets_runs_finish_within_the_grace_and_takes_no_new_ones():
-    engine = Engine("m", lambda: load(MODEL_PATH))
+async def test_close_lets_runs_finish_within_the_grace_and_takes_no_new_ones(light):
+    engine = Engine("m", lambda: load(light))
     engine.load().result()
     inbox = AsyncInbox()
     engine.submit(request(max_tokens=100), inbox)
@@ -604,9 +605,9 @@ async def test_close_lets_runs_finish_within_the_grace_and_takes_no_new_ones():
     assert not closing.is_alive(), "it waited for the end of the grace"
 
 
-async def test_close_ends_what_outlasts_the_grace_with_one_error_each():
+async def test_close_ends_what_outlasts_the_grace_with_one_error_each(light):
     before = set(threading.enumerate())
-    engine = Engine("m", lambda: load(MODEL_PATH), EngineSettings(max_unread=8))
+    engine = Engine("m", lambda: load(light), EngineSettings(max_unread=8))
     engine.load().result()
     inboxes = [AsyncInbox(), AsyncInbox()]  # nobody reads: both are parked and would stay so
     for inbox in inboxes:
@@ -621,7 +622,7 @@ async def test_close_ends_what_outlasts_the_grace_with_one_error_each():
     assert not [thread for thread in own if thread.name.startswith("mlx-engine")]
 
 
-def test_close_stops_a_loading_and_the_thread_rests():
+def test_close_stops_a_loading_and_the_thread_rests(light):
     begun = threading.Event()
 
     def loading():
@@ -636,7 +637,7 @@ def test_close_stops_a_loading_and_the_thread_rests():
     engine.close(0)
     with pytest.raises(GenerationError, match="closed"):
         loaded.result()
-    other = Engine("embedded", lambda: load(MODEL_PATH), thread=thread)
+    other = Engine("embedded", lambda: load(light), thread=thread)
     assert other.load().result().vocabulary > 0
     other.close(0)
     thread.close()  # waits for every lane
@@ -669,13 +670,13 @@ def test_a_loading_that_fails_says_so_even_if_freeing_fails_too():
     engine.close()
 
 
-async def test_a_watcher_that_raises_harms_nobody_and_is_logged_once(caplog):
+async def test_a_watcher_that_raises_harms_nobody_and_is_logged_once(caplog, light):
     loaded, seen = [], {"first": [], "bad": [], "last": []}
 
     def loader():
         yield LoadProgress(0, 2)
         yield LoadProgress(1, 2)
-        loaded.append(load(MODEL_PATH))
+        loaded.append(load(light))
         return loaded[-1]
 
     def bad(progress):
@@ -720,10 +721,10 @@ class Neighbour:
         pass
 
 
-def test_other_models_have_turns_while_one_is_freed(monkeypatch):
+def test_other_models_have_turns_while_one_is_freed(monkeypatch, light):
     monkeypatch.setattr("provider.engine.loading.FREED_AT_ONCE", 1)
     thread = MlxThread()
-    engine = Engine("m", Loader(), thread=thread)
+    engine = Engine("m", Loader(light), thread=thread)
     try:
         engine.load().result(TIMEOUT)
         arrays = len(tree_flatten(engine.model.parameters))
@@ -736,10 +737,12 @@ def test_other_models_have_turns_while_one_is_freed(monkeypatch):
         thread.close()
 
 
-def test_a_model_that_is_unloaded_for_another_leaves_its_memory_and_frees_it_in_turns(monkeypatch):
+def test_a_model_that_is_unloaded_for_another_leaves_its_memory_and_frees_it_in_turns(
+    monkeypatch, light
+):
     monkeypatch.setattr("provider.engine.loading.FREED_AT_ONCE", 1)
     thread, pool = MlxThread(), MemoryPool(1 << 40)
-    engine = Engine("m", Loader(), thread=thread, memory=pool)
+    engine = Engine("m", Loader(light), thread=thread, memory=pool)
     seen = []
 
     def unload():

@@ -25,9 +25,9 @@ LONG = pytest.mark.slow("a hundred faults and more take a minute")
     ("seed", "count"),
     [(2, 30), pytest.param(0, 120, marks=LONG), pytest.param(1, 120, marks=LONG)],
 )
-async def test_faults_everywhere_end_the_runs_at_fault_and_no_others(seed, count, caplog):
+async def test_faults_everywhere_end_the_runs_at_fault_and_no_others(light, seed, count, caplog):
     caplog.set_level(logging.CRITICAL, "provider")  # what is captured holds on to whole frames
-    faulty = FaultyEngine(seed, prompts=min(24, count // 4))
+    faulty = FaultyEngine(seed, prompts=min(24, count // 4), path=light)
     thrown, least = faulty.dice.thrown, count // 30
 
     def enough(outcome):
@@ -52,10 +52,16 @@ async def test_faults_everywhere_end_the_runs_at_fault_and_no_others(seed, count
 
 
 @pytest.mark.parametrize("count", [15, pytest.param(60, marks=LONG)])
-async def test_a_model_that_often_fails_still_harms_few(count):
+async def test_a_model_that_often_fails_still_harms_few(light, count):
     """Most passes that fail are of many rows: each is read again alone and goes on."""
     faulty = FaultyEngine(
-        3, prompts=min(24, count // 3), model=0.02, sampler=0, processor=0, detokenizer=0
+        3,
+        prompts=min(24, count // 3),
+        path=light,
+        model=0.02,
+        sampler=0,
+        processor=0,
+        detokenizer=0,
     )
 
     def harmless(outcome):

@@ -9,7 +9,6 @@ import pytest
 
 from provider.caches.prefix_cache import PrefixCache
 from provider.caches.prefix_store import PrefixStore
-from provider.embedded import MODEL_PATH
 from provider.engine.chunk_cost import ChunkCost
 from provider.engine.loading import MAX_KEPT, KeptCosts, ModelSlot
 from provider.engine.memory_pool import MemoryPool
@@ -34,8 +33,8 @@ def never():
 
 
 @pytest.fixture(scope="module")
-def embedded():
-    return load(MODEL_PATH)
+def small(light):
+    return load(light)
 
 
 SELF_TEST = 68  # tokens of its longest pass
@@ -69,10 +68,10 @@ def with_model(loaded, model):
     return LoadedModel(**{**vars(loaded), "model": model})
 
 
-def test_a_loaded_model_is_counted_and_its_speed_known(embedded):
-    slot = slot_of(lambda: embedded)
-    assert slot.load() == embedded.facts
-    assert slot.admission.weights == embedded.weights
+def test_a_loaded_model_is_counted_and_its_speed_known(small):
+    slot = slot_of(lambda: small)
+    assert slot.load() == small.facts
+    assert slot.admission.weights == small.weights
     assert slot.admission.budget.per_token > 0
     assert slot._pace._cost.known
     assert slot._pace._cost._contexts_timed  # so passes after other tokens were timed too
@@ -81,14 +80,14 @@ def test_a_loaded_model_is_counted_and_its_speed_known(embedded):
     assert slot.model is None
 
 
-def test_steps_are_handed_on_and_the_weights_reserved_before_they_are_read(embedded):
+def test_steps_are_handed_on_and_the_weights_reserved_before_they_are_read(small):
     held = []
 
     def loader():
         yield LoadProgress(0, 1000)
         held.append(slot.admission.weights)
         yield LoadProgress(500, 1000)
-        return embedded
+        return small
 
     slot = slot_of(loader)
     steps = list(slot.steps())
@@ -96,8 +95,8 @@ def test_steps_are_handed_on_and_the_weights_reserved_before_they_are_read(embed
     assert held == [1000]
 
 
-def test_a_loaded_model_is_warmed_up_which_is_told_by_passes(embedded):
-    slot = slot_of(lambda: embedded, max_batch=4, prepares=always)
+def test_a_loaded_model_is_warmed_up_which_is_told_by_passes(small):
+    slot = slot_of(lambda: small, max_batch=4, prepares=always)
     told = [step for step in slot.steps() if step.warming_up]
     assert [step.done for step in told] == list(range(1, len(told) + 1))
     assert len(told) >= 4
@@ -106,21 +105,21 @@ def test_a_loaded_model_is_warmed_up_which_is_told_by_passes(embedded):
 
 
 @pytest.mark.parametrize("few", ["on", "off"])
-def test_without_a_warm_up_no_more_is_computed_than_a_trial(embedded, few):
-    slot = slot_of(lambda: embedded, warmup=False, few_shapes=few)
+def test_without_a_warm_up_no_more_is_computed_than_a_trial(small, few):
+    slot = slot_of(lambda: small, warmup=False, few_shapes=few)
     assert not [step for step in slot.steps() if step.warming_up]
     assert slot._reuse.shapes.few is (few == "on")
     slot.free()
 
 
-def test_where_mlx_prepares_nothing_nothing_is_warmed_up(embedded):
-    slot = slot_of(lambda: embedded, prepares=never)
+def test_where_mlx_prepares_nothing_nothing_is_warmed_up(small):
+    slot = slot_of(lambda: small, prepares=never)
     assert not [step for step in slot.steps() if step.warming_up]
     slot.free()
 
 
-def test_a_warm_up_takes_no_memory_that_others_hold(embedded):
-    slot = slot_of(lambda: embedded, limit=embedded.weights + (1 << 20), prepares=always)
+def test_a_warm_up_takes_no_memory_that_others_hold(small):
+    slot = slot_of(lambda: small, limit=small.weights + (1 << 20), prepares=always)
     steps = slot.steps()
     first = next(step for step in steps if step.warming_up)
     assert first.done == 1
@@ -165,9 +164,9 @@ class Recording:
         return [counts[n] for n in sorted(counts)]
 
 
-def test_loading_times_prompts_of_several_sizes_each_three_times(embedded):
-    model = Recording(embedded.model)
-    slot = slot_of(lambda: with_model(embedded, model), prepares=always)
+def test_loading_times_prompts_of_several_sizes_each_three_times(small):
+    model = Recording(small.model)
+    slot = slot_of(lambda: with_model(small, model), prepares=always)
     slot.load()
     assert set(model.timed()) == {3}
     assert model.deep >= 2  # which show what attention costs
@@ -189,10 +188,10 @@ class Slow(Recording):
 @pytest.mark.parametrize(
     ("token_s", "new_s", "passes"), [(0.1, 0.0, [1, 1]), (0.1, 1.0, [3, 3]), (1e-4, 0.0, [3, 3])]
 )
-def test_slow_passes_are_timed_once_if_their_tokens_explain_them(embedded, token_s, new_s, passes):
-    model = Slow(embedded.model, token_s, new_s)
+def test_slow_passes_are_timed_once_if_their_tokens_explain_them(small, token_s, new_s, passes):
+    model = Slow(small.model, token_s, new_s)
     slot = slot_of(
-        lambda: with_model(embedded, model),
+        lambda: with_model(small, model),
         warmup=False,
         clock=lambda: model.now,
         prepares=always,
@@ -204,17 +203,17 @@ def test_slow_passes_are_timed_once_if_their_tokens_explain_them(embedded, token
 
 
 @pytest.mark.parametrize(("new_s", "passes"), [(0.0, [3, 1, 1]), (1.0, [3, 3, 3])])
-def test_where_mlx_prepares_nothing_long_passes_are_timed_once(embedded, new_s, passes):
+def test_where_mlx_prepares_nothing_long_passes_are_timed_once(small, new_s, passes):
     """Those of 16 tokens are brief; nothing explains a second more."""
-    model = Slow(embedded.model, 2e-4, new_s)
-    slot = slot_of(lambda: with_model(embedded, model), clock=lambda: model.now, prepares=never)
+    model = Slow(small.model, 2e-4, new_s)
+    slot = slot_of(lambda: with_model(small, model), clock=lambda: model.now, prepares=never)
     slot.load()
     assert model.timed()[:3] == passes
     slot.free()
 
 
-def test_a_model_without_memory_for_a_long_prompt_is_loaded_all_the_same(embedded, caplog):
-    slot = slot_of(lambda: with_model(embedded, Recording(embedded.model, fails=16)))
+def test_a_model_without_memory_for_a_long_prompt_is_loaded_all_the_same(small, caplog):
+    slot = slot_of(lambda: with_model(small, Recording(small.model, fails=16)))
     with caplog.at_level(logging.WARNING):
         slot.load()
     # A pass over one token has told what there is to know.
@@ -222,20 +221,20 @@ def test_a_model_without_memory_for_a_long_prompt_is_loaded_all_the_same(embedde
     assert "can't be read" in caplog.text
 
 
-def test_prompts_that_are_timed_are_no_longer_than_the_context(embedded):
-    model = Recording(embedded.model)
-    loaded = LoadedModel(**{**vars(embedded), "model": model, "context_window": 20})
+def test_prompts_that_are_timed_are_no_longer_than_the_context(small):
+    model = Recording(small.model)
+    loaded = LoadedModel(**{**vars(small), "model": model, "context_window": 20})
     slot_of(lambda: loaded).load()
     assert 16 in model.read
     assert not [n for n in model.read if n > 16 and n != SELF_TEST]
 
 
-def test_a_model_that_is_loaded_again_is_not_timed_again(embedded):
+def test_a_model_that_is_loaded_again_is_not_timed_again(small):
     costs = KeptCosts()
-    first, again, quantised = (Recording(embedded.model) for _ in range(3))
-    loaded = slot_of(lambda: with_model(embedded, first), costs=costs)
+    first, again, quantised = (Recording(small.model) for _ in range(3))
+    loaded = slot_of(lambda: with_model(small, first), costs=costs)
     loaded.load()
-    reloaded = slot_of(lambda: with_model(embedded, again), costs=costs)
+    reloaded = slot_of(lambda: with_model(small, again), costs=costs)
     reloaded.load()
     assert first.timed()
     assert again.timed() == []
@@ -243,15 +242,13 @@ def test_a_model_that_is_loaded_again_is_not_timed_again(embedded):
     assert reloaded._pace.budget(0) == loaded._pace.budget(0)
     reloaded._pace.prefilled(2048, 0, 60.0)  # what one of them learns the other doesn't
     assert reloaded._pace.cost.seconds(2048, 0) > loaded._pace.cost.seconds(2048, 0)
-    slot_of(
-        lambda: with_model(embedded, quantised), costs=costs, kv_bits=8, kv_group_size=32
-    ).load()
+    slot_of(lambda: with_model(small, quantised), costs=costs, kv_bits=8, kv_group_size=32).load()
     assert quantised.timed()
 
 
-def test_costs_are_kept_of_so_many_models_and_of_none_that_is_not_known_again(embedded):
+def test_costs_are_kept_of_so_many_models_and_of_none_that_is_not_known_again(small):
     costs = KeptCosts()
-    nameless = LoadedModel(**{**vars(embedded), "identity": ""})
+    nameless = LoadedModel(**{**vars(small), "identity": ""})
     slot_of(lambda: nameless, costs=costs).load()
     assert len(costs) == 0
     for number in range(MAX_KEPT + 1):
@@ -270,20 +267,20 @@ def test_a_model_without_room_is_refused_before_its_weights_are_read():
         slot_of(loader, limit=999).load()
 
 
-def test_a_model_that_raises_can_not_be_loaded_and_says_why(embedded):
-    broken = Broken(embedded.model)
+def test_a_model_that_raises_can_not_be_loaded_and_says_why(small):
+    broken = Broken(small.model)
     broken.on = True
     with pytest.raises(ModelLoadingError, match="the device is lost") as caught:
-        slot_of(lambda: with_model(embedded, broken)).load()
+        slot_of(lambda: with_model(small, broken)).load()
     assert isinstance(caught.value.original_exception, RuntimeError)
 
 
-def test_a_model_that_works_is_kept_and_a_broken_one_is_loaded_again(embedded):
+def test_a_model_that_works_is_kept_and_a_broken_one_is_loaded_again(small):
     made = []
 
     def loader():
-        made.append(Broken(embedded.model))
-        return with_model(embedded, made[-1])
+        made.append(Broken(small.model))
+        return with_model(small, made[-1])
 
     slot = slot_of(loader)
     slot.load()
@@ -294,9 +291,9 @@ def test_a_model_that_works_is_kept_and_a_broken_one_is_loaded_again(embedded):
     assert len(made) == 2
 
 
-def test_a_model_is_freed_a_part_at_a_time(monkeypatch):
+def test_a_model_is_freed_a_part_at_a_time(light, monkeypatch):
     monkeypatch.setattr("provider.engine.loading.FREED_AT_ONCE", 100_000)
-    slot = slot_of(lambda: load(MODEL_PATH))
+    slot = slot_of(lambda: load(light))
     slot.load()
     for number in range(4):
         slot.prefixes.put("", [number] * 20, [filled(20_000), filled(20_000)])
@@ -319,15 +316,15 @@ def filled(nbytes):
     return cache
 
 
-def test_no_more_waits_for_the_disk_than_may_be_kept(embedded, tmp_path):
-    slot = slot_of(lambda: embedded, prefix_cache_dir=str(tmp_path))
+def test_no_more_waits_for_the_disk_than_may_be_kept(small, tmp_path):
+    slot = slot_of(lambda: small, prefix_cache_dir=str(tmp_path))
     slot.load()
     assert slot.prefixes.store.max_queued == slot.prefixes.max_bytes
     slot.free()
 
 
-def test_what_was_read_is_found_in_its_folder_by_the_next_slot(embedded, tmp_path):
-    slot = slot_of(lambda: embedded, prefix_cache_dir=str(tmp_path))
+def test_what_was_read_is_found_in_its_folder_by_the_next_slot(small, tmp_path):
+    slot = slot_of(lambda: small, prefix_cache_dir=str(tmp_path))
     slot.load()
     assert slot.prefixes.store is not None
     slot.free()
@@ -363,10 +360,10 @@ class SlowScan(PrefixStore):
         return super()._scan()
 
 
-def test_others_have_their_turns_while_a_slow_disk_is_searched(embedded, tmp_path):
+def test_others_have_their_turns_while_a_slow_disk_is_searched(small, tmp_path):
     goes_on = threading.Event()
     opened = partial(SlowScan, goes_on)
-    slot = slot_of(lambda: embedded, open_store=opened, prefix_cache_dir=tmp_path)
+    slot = slot_of(lambda: small, open_store=opened, prefix_cache_dir=tmp_path)
     steps = slot.steps()
     for _ in range(3):
         assert isinstance(next(steps), LoadProgress)
@@ -380,9 +377,9 @@ def test_others_have_their_turns_while_a_slow_disk_is_searched(embedded, tmp_pat
 
 @pytest.mark.parametrize(("entries", "lost"), [(1, 0), (3, 2)])
 def test_kept_caches_that_are_lost_at_the_unloading_are_counted_in_the_log(
-    embedded, caplog, entries, lost
+    small, caplog, entries, lost
 ):
-    slot = slot_of(lambda: embedded)
+    slot = slot_of(lambda: small)
     slot.load()
     slot.prefixes.store = FullQueue()
     for number in range(entries):

@@ -11,7 +11,6 @@ from provider import MLXProvider
 from provider.caches.prefix_cache import PrefixCache
 from provider.caches.prefix_index import PrefixIndex, pack
 from provider.caches.prefix_store import PrefixStore, Stored
-from provider.embedded import MODEL_PATH
 from provider.engine.inbox import SyncInbox
 from provider.engine.messages import RunRequest
 from provider.engine.prompt_reuse import PromptReuse
@@ -161,10 +160,10 @@ class SlowDisk(PrefixStore):
 
 
 @pytest.fixture
-async def slow(tmp_path):
+async def slow(light, tmp_path):
     """Yield a provider of models `a` and `b`, and the slow disk that has a story for `b`."""
     options = {"temperature": 0.0, "max_tokens": 12, "close_grace": 0}
-    provider = MLXProvider({**options, "model": [f"a={MODEL_PATH}", f"b={MODEL_PATH}"]})
+    provider = MLXProvider({**options, "model": [f"a={light}", f"b={light}"]})
     store = SlowDisk(tmp_path, 1 << 30, "a model")
     try:
         for model in "ab":

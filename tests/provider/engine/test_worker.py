@@ -29,15 +29,15 @@ PROMPT = list(range(40, 60))
 
 
 @pytest.fixture(scope="module")
-def embedded():
-    return load(MODEL_PATH)
+def small(light):
+    return load(light)
 
 
 @pytest.fixture
-def worker(embedded):
+def worker(small):
     settings = EngineSettings(max_batch=2, max_unread=4)
     memory = MemoryPool(1 << 40)
-    made = Worker("m", lambda: embedded, settings, Sampling(), memory, lambda: None)
+    made = Worker("m", lambda: small, settings, Sampling(), memory, lambda: None)
     for _ in made.loading():
         pass
     yield made
@@ -143,9 +143,9 @@ def test_giving_the_batch_up_ends_what_was_taken_and_leaves_what_is_posted(worke
     assert isinstance(events(posted)[-1], RunFinished)
 
 
-def test_runs_of_one_client_that_slow_others_wait_and_go_on_with_the_same_text(embedded):
+def test_runs_of_one_client_that_slow_others_wait_and_go_on_with_the_same_text(small):
     settings = EngineSettings(max_batch=8, max_unread=10**6, client_slowdown=1.0)
-    made = Worker("m", lambda: embedded, settings, Sampling(), MemoryPool(1 << 40), lambda: None)
+    made = Worker("m", lambda: small, settings, Sampling(), MemoryPool(1 << 40), lambda: None)
     for _ in made.loading():
         pass
     prompts = [[40 + key, *PROMPT] for key in range(6)]
@@ -272,10 +272,10 @@ class Measured:
         return self._model(tokens, cache=cache, **extras)
 
 
-def test_prompts_of_random_lengths_are_read_in_few_shapes_beside_a_stream(embedded):
-    measured, rng = Measured(embedded.model), random.Random(2)
+def test_prompts_of_random_lengths_are_read_in_few_shapes_beside_a_stream(small):
+    measured, rng = Measured(small.model), random.Random(2)
     settings = EngineSettings(max_batch=2, few_shapes="on", warmup=False, max_unread=10**6)
-    loaded = LoadedModel(**{**vars(embedded), "model": measured})
+    loaded = LoadedModel(**{**vars(small), "model": measured})
     made = Worker("m", lambda: loaded, settings, Sampling(), MemoryPool(1 << 40), lambda: None)
     for _ in made.loading():
         pass
@@ -316,7 +316,8 @@ CALLS, CALLS_OF_C = 335, 175  # in a step of one stream
 MORE_CALLS, MORE_CALLS_OF_C = 18, 27  # for each further one
 
 
-async def test_a_decode_step_calls_no_more_functions_than_before(embedded):
+async def test_a_decode_step_calls_no_more_functions_than_before():
+    embedded = load(MODEL_PATH)
     settings = EngineSettings(max_batch=8, max_unread=10**6, warmup=False)
     made = Worker("m", lambda: embedded, settings, Sampling(), MemoryPool(1 << 40), lambda: None)
     for _ in made.loading():

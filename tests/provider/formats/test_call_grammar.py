@@ -4,7 +4,6 @@ import importlib
 import json
 import random
 import re
-import shutil
 from functools import cache
 
 import jsonschema
@@ -19,6 +18,7 @@ from provider.inputs.tools import normalise_tools
 from provider.interface import UnsupportedFeatureError
 from provider.mlx_provider import MLXProvider
 from tests.provider.formats.test_tool_calls import NAMES, TOOLS, WRITTEN
+from tests.support.tiny_models import LIGHT, write_model
 
 # Texts that are single tokens in the models' own vocabularies.
 MARKS = re.findall(
@@ -276,9 +276,8 @@ def test_a_tool_that_a_format_cannot_express_is_an_error(name, tool, said):
 
 @pytest.fixture(params=NAMES)
 def calling(request, tmp_path):
-    """The embedded model, which must write calls in a format that it was not trained on."""
-    path = tmp_path / "model"
-    shutil.copytree(MODEL_PATH, path)
+    """A model that must write calls in a format that it was not trained on."""
+    path = write_model(tmp_path / "model", LIGHT, seed=1)
     file = path / "tokenizer_config.json"
     config = {**json.loads(file.read_text()), "tool_parser_type": request.param}
     file.write_text(json.dumps(config))

@@ -36,6 +36,12 @@ WEIGHTS = load(MODEL_PATH).weights
 SAY = {"temperature": 0.0, "max_tokens": 12}
 
 
+@pytest.fixture(scope="module")
+def weights(light):
+    """The bytes of the light model's weights."""
+    return load(light).weights
+
+
 @pytest.fixture
 def made():
     providers = []
@@ -257,9 +263,9 @@ async def test_cancelling_a_call_does_not_stop_the_loading(made):
 # Memory. ----------------------------------------------------------------------------------------
 
 
-async def test_the_least_recently_used_model_is_unloaded_if_memory_is_short(made):
-    models = [f"{name}={MODEL_PATH}" for name in "abc"]
-    provider = made(model=models, memory_bytes=int(2.6 * WEIGHTS))
+async def test_the_least_recently_used_model_is_unloaded_if_memory_is_short(made, light, weights):
+    models = [f"{name}={light}" for name in "abc"]
+    provider = made(model=models, memory_bytes=int(2.6 * weights))
     expected = (await say(provider, "a")).content
     await say(provider, "b")
     await say(provider, "a")
@@ -269,20 +275,22 @@ async def test_the_least_recently_used_model_is_unloaded_if_memory_is_short(made
     assert loaded(provider) == ["b", "c"]
     statistics = provider.statistics()
     assert statistics.finished == 5
-    assert statistics.weights_bytes == 2 * WEIGHTS
+    assert statistics.weights_bytes == 2 * weights
 
 
-async def test_a_pinned_model_is_never_unloaded(made):
-    models = [f"{name}={MODEL_PATH}" for name in "abc"]
-    provider = made(model=models, pin=["a"], memory_bytes=int(2.6 * WEIGHTS))
+async def test_a_pinned_model_is_never_unloaded(made, light, weights):
+    models = [f"{name}={light}" for name in "abc"]
+    provider = made(model=models, pin=["a"], memory_bytes=int(2.6 * weights))
     for name in "abc":
         await say(provider, name)
     assert loaded(provider) == ["a", "c"]
 
 
-async def test_models_in_use_are_not_unloaded_and_other_calls_get_a_retry_time(made):
-    models = [f"{name}={MODEL_PATH}" for name in "ab"]
-    provider = made(model=models, memory_bytes=int(1.8 * WEIGHTS), max_unread=8)
+async def test_models_in_use_are_not_unloaded_and_other_calls_get_a_retry_time(
+    made, light, weights
+):
+    models = [f"{name}={light}" for name in "ab"]
+    provider = made(model=models, memory_bytes=int(1.8 * weights), max_unread=8)
     provider._library._memory.wait_s = 0.6
     stream = await provider.generate_async("Count from 3 to 40", stream=True, max_tokens=200)
     await anext(stream)
@@ -294,10 +302,8 @@ async def test_models_in_use_are_not_unloaded_and_other_calls_get_a_retry_time(m
     assert loaded(provider) == ["b"]
 
 
-async def test_a_model_beside_steady_traffic_on_another_gets_its_turn(made):
-    provider = made(
-        model=[f"{name}={MODEL_PATH}" for name in "ab"], memory_bytes=int(1.9 * WEIGHTS)
-    )
+async def test_a_model_beside_steady_traffic_on_another_gets_its_turn(made, light, weights):
+    provider = made(model=[f"{name}={light}" for name in "ab"], memory_bytes=int(1.9 * weights))
     provider._library._memory.stay_s = 0.05
     expected = (await say(provider, "a", max_tokens=30)).content
     answered = {"a": 0, "b": 0}
@@ -321,9 +327,9 @@ async def test_a_model_beside_steady_traffic_on_another_gets_its_turn(made):
         await asyncio.gather(*asking, return_exceptions=True)
 
 
-async def test_a_model_in_demand_is_not_unloaded_between_two_calls(made):
-    models = [f"{name}={MODEL_PATH}" for name in "ab"]
-    provider = made(model=models, memory_bytes=int(1.9 * WEIGHTS))
+async def test_a_model_in_demand_is_not_unloaded_between_two_calls(made, light, weights):
+    models = [f"{name}={light}" for name in "ab"]
+    provider = made(model=models, memory_bytes=int(1.9 * weights))
     provider._library._memory.wait_s = 0.0
     await say(provider, "a")
     provider._library.find("a").last_used = time.monotonic() + 60  # just now, on a slow machine too
@@ -335,9 +341,9 @@ async def test_a_model_in_demand_is_not_unloaded_between_two_calls(made):
     assert loaded(provider) == ["b"]
 
 
-async def test_a_model_that_need_not_make_way_accepts_calls_again(made):
-    models = [f"{name}={MODEL_PATH}" for name in "ab"]
-    provider = made(model=models, memory_bytes=int(1.9 * WEIGHTS), max_unread=2)
+async def test_a_model_that_need_not_make_way_accepts_calls_again(made, light, weights):
+    models = [f"{name}={light}" for name in "ab"]
+    provider = made(model=models, memory_bytes=int(1.9 * weights), max_unread=2)
     memory = provider._library._memory
     memory.stay_s, memory.wait_s = 0.0, 0.3
     stream = await provider.generate_async("Count from 3 to 40", model="a", stream=True)
@@ -390,16 +396,16 @@ async def test_an_idle_model_is_unloaded_and_loaded_again_by_the_next_call(made)
     assert provider.statistics().finished == 2
 
 
-async def test_a_stream_that_has_not_begun_loads_its_model_again(made):
-    provider = made(idle_unload=0.1)
+async def test_a_stream_that_has_not_begun_loads_its_model_again(made, light):
+    provider = made(model=str(light), idle_unload=0.1)
     stream = await provider.generate_async("Tell me a story", stream=True)
     await until(lambda: loaded(provider) == [])
     assert "".join([delta.content async for delta in stream])
 
 
-async def test_no_answer_is_lost_when_models_are_unloaded_under_load(made):
-    models = [f"{name}={MODEL_PATH}" for name in "abc"]
-    provider = made(model=models, memory_bytes=int(2.6 * WEIGHTS), idle_unload=0.05)
+async def test_no_answer_is_lost_when_models_are_unloaded_under_load(made, light, weights):
+    models = [f"{name}={light}" for name in "abc"]
+    provider = made(model=models, memory_bytes=int(2.6 * weights), idle_unload=0.05)
     provider._library._memory.stay_s = 0.3
     expected = (await say(provider, "a")).content
     answered = dict.fromkeys("abc", 0)
@@ -420,23 +426,25 @@ async def test_no_answer_is_lost_when_models_are_unloaded_under_load(made):
 # Adapters. --------------------------------------------------------------------------------------
 
 
-async def test_an_adapter_is_a_model_of_its_own_that_shares_the_weights(made, tmp_path):
-    folder = write_adapter(tmp_path / "adapter", MODEL_PATH)
-    provider = made(model="base=embedded", adapter=f"odd=base:{folder}")
+async def test_an_adapter_is_a_model_of_its_own_that_shares_the_weights(
+    made, tmp_path, light, weights
+):
+    folder = write_adapter(tmp_path / "adapter", light)
+    provider = made(model=f"base={light}", adapter=f"odd=base:{folder}")
     base = await say(provider)
     odd = await say(provider, "odd")
     assert odd.model == "odd"
     assert odd.content != base.content
     assert (await say(provider)).content == base.content
-    whole = load(MODEL_PATH, adapter=folder)
-    assert provider.statistics().weights_bytes < WEIGHTS + (whole.weights - WEIGHTS) + 4096
+    whole = load(light, adapter=folder)
+    assert provider.statistics().weights_bytes < weights + (whole.weights - weights) + 4096
     assert provider.models()[1].base == "base"
 
 
-async def test_a_base_stays_as_long_as_its_adapter_is_loaded(made, tmp_path):
-    folder = write_adapter(tmp_path / "adapter", MODEL_PATH)
-    models = [f"base={MODEL_PATH}", f"other={MODEL_PATH}"]
-    provider = made(model=models, adapter=[f"odd=base:{folder}"], memory_bytes=int(1.9 * WEIGHTS))
+async def test_a_base_stays_as_long_as_its_adapter_is_loaded(made, tmp_path, light, weights):
+    folder = write_adapter(tmp_path / "adapter", light)
+    models = [f"base={light}", f"other={light}"]
+    provider = made(model=models, adapter=[f"odd=base:{folder}"], memory_bytes=int(1.9 * weights))
     expected = (await say(provider, "odd")).content
     assert loaded(provider) == ["base", "odd"]
     await say(provider, "other")
@@ -444,9 +452,9 @@ async def test_a_base_stays_as_long_as_its_adapter_is_loaded(made, tmp_path):
     assert (await say(provider, "odd")).content == expected
 
 
-async def test_an_invalid_adapter_is_refused(made, tmp_path):
+async def test_an_invalid_adapter_is_refused(made, tmp_path, light):
     (tmp_path / "empty").mkdir()
-    provider = made(model="base=embedded", adapter=[f"odd=base:{tmp_path / 'empty'}"])
+    provider = made(model=f"base={light}", adapter=[f"odd=base:{tmp_path / 'empty'}"])
     with pytest.raises(
         ModelLoadingError, match=r"is not an adapter: it has no adapter_config\.json"
     ):
@@ -457,22 +465,22 @@ async def test_an_invalid_adapter_is_refused(made, tmp_path):
 # What can't be, and what is counted. -------------------------------------------------------------
 
 
-async def room_for(made, tokens, models):
+async def room_for(made, light, tokens, models):
     """Return a memory limit for weights and the KV cache of one run of this many tokens."""
-    provider = made()
+    provider = made(model=str(light))
     await say(provider)
     engine = provider.engine
-    return models * WEIGHTS + engine._worker._admission.budget.need(tokens)
+    return models * load(light).weights + engine._worker._admission.budget.need(tokens)
 
 
 async def test_a_run_that_never_fits_beside_a_pinned_model_is_told_and_holds_up_nobody(
-    made, monkeypatch
+    made, monkeypatch, light
 ):
     monkeypatch.setattr(admission, "RETRY_AFTER_S", 0.5)
     provider = made(
-        model=[f"a={MODEL_PATH}", f"b={MODEL_PATH}"],
+        model=[f"a={light}", f"b={light}"],
         pin=["a"],
-        memory_bytes=await room_for(made, 300, 2),
+        memory_bytes=await room_for(made, light, 300, 2),
         prefix_cache_bytes=0,
     )
     await provider.load()
@@ -486,11 +494,11 @@ async def test_a_run_that_never_fits_beside_a_pinned_model_is_told_and_holds_up_
     assert caught.value.details["retry_after"] > 0
 
 
-async def test_models_whose_runs_wait_for_each_other_are_not_deadlocked(made, monkeypatch):
+async def test_models_whose_runs_wait_for_each_other_are_not_deadlocked(made, monkeypatch, light):
     monkeypatch.setattr(admission, "RETRY_AFTER_S", 0.5)
     provider = made(
-        model=[f"a={MODEL_PATH}", f"b={MODEL_PATH}"],
-        memory_bytes=await room_for(made, 300, 2),
+        model=[f"a={light}", f"b={light}"],
+        memory_bytes=await room_for(made, light, 300, 2),
         prefix_cache_bytes=0,
     )
     short = [say(provider, name, max_tokens=5) for name in "ab"]
@@ -526,8 +534,8 @@ async def test_counters_keep_the_counts_of_forgotten_models(made, tmp_path):
     assert provider.statistics().finished == 1
 
 
-async def test_a_model_that_was_unloaded_because_it_was_idle_is_ready(made):
-    provider = made(idle_unload=0.1)
+async def test_a_model_that_was_unloaded_because_it_was_idle_is_ready(made, light):
+    provider = made(model=str(light), idle_unload=0.1)
     assert not provider.health().ready
     await provider.load()
     await until(lambda: not loaded(provider))

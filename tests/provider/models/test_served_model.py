@@ -31,10 +31,10 @@ class NeverLoaded(ServedModel):
 
 
 @pytest.fixture
-def serve():
+def serve(light):
     thread, made = MlxThread(), []
 
-    def one(kind=ServedModel, path=None, draft=None, **options):
+    def one(kind=ServedModel, path=str(light), draft=None, **options):
         source = ModelSource("m", path, draft)
         memory = MemoryPool(1 << 34)
         made.append(kind(source, EngineSettings(close_grace=0), thread, memory, **options))
@@ -47,7 +47,7 @@ def serve():
 
 
 def test_a_model_is_loaded_once_for_many_callers(serve):
-    served = serve()
+    served = serve(path=None)
     assert served.loaded() is None
     assert not served.in_use
     first, second = served.ready(), served.ready()
