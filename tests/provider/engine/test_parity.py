@@ -36,15 +36,23 @@ SAMPLED_TWICE = dict.fromkeys(
 )
 
 
-def combined(name, kind):
-    reason = TWICE.get(name) or (SAMPLED_TWICE.get(name) if kind == "sampled" else None)
+SAMPLED_HIT = dict.fromkeys(ARCHITECTURES, "a hit leaves what greedy runs read from it too")
+
+
+def combined(name, kind, sampled_twice):
+    reason = TWICE.get(name) or (sampled_twice.get(name) if kind == "sampled" else None)
     return pytest.param(name, kind, marks=[pytest.mark.slow(reason)] if reason else [])
 
 
-COMBINATIONS = [combined(name, kind) for name in ARCHITECTURES for kind in OPTIONS]
-each = pytest.mark.parametrize(
-    ("folder", "kind"), COMBINATIONS, indirect=["folder"], scope="module"
-)
+def each_but(sampled_twice):
+    """Return the mark of a test of every model and kind; these sampled ones are slow tests."""
+    combinations = [combined(n, kind, sampled_twice) for n in ARCHITECTURES for kind in OPTIONS]
+    return pytest.mark.parametrize(
+        ("folder", "kind"), combinations, indirect=["folder"], scope="module"
+    )
+
+
+each = each_but(SAMPLED_TWICE)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +163,7 @@ async def test_after_parking(provider, expected, kind):
 SYSTEM = "You are a patient assistant who answers in full sentences and never hurries. " * 2
 
 
-@each
+@each_but(SAMPLED_HIT)
 async def test_with_a_prefix_hit(provider, kind):
     """Another question under the same system prompt, the same one again, and a next turn."""
     long = SYSTEM * (10 if kind == "padded" else 1)  # a hit of a chunk's size at least

@@ -40,12 +40,15 @@ def test_a_thread_can_compute_after_another_has_ended() -> None:
             assert thread.submit(_compute).result() == 6.0
 
 
+INTERPRETER = pytest.mark.slow("an interpreter each, to import what imports the provider")
+
+
 @pytest.mark.parametrize(
     "imports",
     [
         "provider.mlx_provider",
-        "gateway.commands.serve",
-        "tests.bench.engine",
+        pytest.param("gateway.commands.serve", marks=INTERPRETER),
+        pytest.param("tests.bench.engine", marks=INTERPRETER),
     ],
 )
 def test_imports_look_for_a_fast_blas_before_mlx_is_there_and_print_nothing(imports: str) -> None:
