@@ -59,13 +59,13 @@ def test_the_card_says_how_much_of_each_kind_is_right_with_samples_and_failures(
 
 LENGTHY = ("stories", "changes of subject")
 MANY = [(kind, 24 if any(word in kind for word in LENGTHY) else 80, 2) for kind in KINDS]
-LONG = pytest.mark.slow("ten times the prompts take a minute")
+LONG = pytest.mark.slow("twenty times the prompts take a minute")
 
 
 @pytest.fixture(scope="module")
 def few_of_each(provider):
     """The shares of a few prompts of each kind, which are all answered in common passes."""
-    few = {kind: 2 if any(word in kind for word in LENGTHY) else 6 for kind in KINDS}
+    few = {kind: 1 if any(word in kind for word in LENGTHY) else 3 for kind in KINDS}
 
     async def asked():
         cases = [drawn(kind, count, 3) for kind, count in few.items()]
