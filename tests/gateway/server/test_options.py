@@ -54,14 +54,14 @@ EXAMPLES = {
     "repetition_penalty": {"repetition_penalty": 1.3},
     "response_format": {"response_format": {"type": "choice", "choices": ["one", "two"]}},
     "seed": {"seed": 11},
-    "stop": {"stop": ["the"]},
+    "stop": {"stop": ["the"], "max_tokens": 24},
     "temperature": {"temperature": 0.0},
-    "tool_choice": {"tools": [ADD], "tool_choice": "required"},
+    "tool_choice": {"tools": [ADD], "tool_choice": "required", "max_tokens": 24},
     "top_k": {"top_k": 3},
     "top_logprobs": {"logprobs": True, "top_logprobs": 2},
     "top_p": {"top_p": 0.5},
 }
-USUAL = {"temperature": 1.0, "seed": 5, "max_tokens": 24, "messages": STORY}
+USUAL = {"temperature": 1.0, "seed": 5, "max_tokens": 12, "messages": STORY}
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +213,7 @@ def test_an_option_does_the_same_in_a_chat(provider, address):
         if name not in {"temperature", "max_tokens", "messages"}
         for part in ("-o", f"{name}={json.dumps(value)}")
     ]
-    flags += ["--temperature", "1.0", "--max-tokens", "24"]
+    flags += ["--temperature", "1.0", "--max-tokens", "12"]
     done = run_chat(address, flags, f"{STORY[0]['content']}\n")
     assert done == f"{whole.content}\n"
 

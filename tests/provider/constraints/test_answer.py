@@ -166,7 +166,7 @@ async def test_rows_with_and_without_a_constraint_run_together_and_keep_their_te
     def asks(n):
         constraint = FORMATS[n % 3][0] if n % 2 else None
         given = {"response_format": constraint} if constraint else {}
-        return {"prompt": f"Count from {n} to 30", "seed": n, **HOT, **given}
+        return {"prompt": f"Count from {n} to 30", "seed": n, **HOT, "max_tokens": 60, **given}
 
     alone = [(await provider.generate_async(**asks(n))).content for n in range(8)]
     together = await asyncio.gather(*(provider.generate_async(**asks(n)) for n in range(8)))

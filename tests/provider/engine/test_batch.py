@@ -20,7 +20,7 @@ from provider.interface import GenerationError
 from provider.runtime.mlx import mx
 from tests.support.tiny_models import ARCHITECTURES, write_model
 
-TOKENS = 24
+TOKENS = 16
 
 
 @pytest.fixture(scope="module", params=["llama", "gemma3", "qwen3_next"])

@@ -26,7 +26,7 @@ PROMPTS = [
     "word " * 90,  # longer than the window of the sliding caches
     "Who was it, and where, and why?",
 ]
-TOKENS = 24
+TOKENS = 16
 SAMPLED = {"temperature": 0.9, "top_p": 0.9, "seed": 7}
 OPTIONS = {"greedy": {"temperature": 0.0}, "sampled": SAMPLED, "padded": {"temperature": 0.0}}
 FEW_SHAPES = {"greedy": "off", "sampled": "off", "padded": "on"}

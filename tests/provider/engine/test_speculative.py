@@ -52,7 +52,7 @@ def random_draft(tmp_path_factory):
 @pytest.fixture(scope="module", params=["itself", "random"])
 def drafted(request, random_draft):
     draft = str(MODEL_PATH) if request.param == "itself" else str(random_draft)
-    provider = MLXProvider({"draft_model": draft, "max_tokens": 60, "max_unread": 8})
+    provider = MLXProvider({"draft_model": draft, "max_tokens": 32, "max_unread": 8})
     yield provider
     provider.close()
 
@@ -89,7 +89,7 @@ async def test_a_drafted_run_is_parked_and_goes_on(drafted, provider):
         while not drafted.statistics().parked:
             await asyncio.sleep(0.005)
     text = first.content + "".join([delta.content async for delta in stream])
-    assert text == (await whole(provider, PROMPTS[1], max_tokens=60))[0]
+    assert text == (await whole(provider, PROMPTS[1], max_tokens=32))[0]
 
 
 async def test_a_drafted_conversation_is_read_from_the_prefix_cache(drafted):
@@ -165,13 +165,13 @@ async def test_quantised_caches_give_the_text_of_mlx_lm(bits):
             loaded.model,
             loaded.tokenizer,
             tokens,
-            max_tokens=40,
+            max_tokens=24,
             sampler=make_sampler(0.0),
             quantized_kv_start=0,
             **settings,
         )
         expected.append("".join(answer.text for answer in answers))
-    provider = MLXProvider({"temperature": 0.0, "max_tokens": 40, **settings})
+    provider = MLXProvider({"temperature": 0.0, "max_tokens": 24, **settings})
     try:
         texts = await asyncio.gather(*(whole(provider, prompt) for prompt in PROMPTS))
         memory = provider.statistics().prefix_bytes
