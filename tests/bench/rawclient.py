@@ -14,8 +14,9 @@ import time
 class Counter(asyncio.Protocol):
     """One connection: upgrades, sends messages, counts messages until one holds `last`."""
 
-    def __init__(self, path, messages, last):
+    def __init__(self, path, messages, last, token=None):
         self.path = path
+        self.access = f"Authorization: Bearer {token}\r\n" if token else ""
         self.messages = messages
         self.last = last  # what the last message holds
         self.open = asyncio.get_running_loop().create_future()
@@ -28,7 +29,7 @@ class Counter(asyncio.Protocol):
         key = base64.b64encode(os.urandom(16)).decode()
         host = "{}:{}".format(*transport.get_extra_info("peername"))
         transport.write(
-            f"GET {self.path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n"
+            f"GET {self.path} HTTP/1.1\r\nHost: {host}\r\n{self.access}Upgrade: websocket\r\n"
             f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
             f"Sec-WebSocket-Version: 13\r\n\r\n".encode()
         )

@@ -19,12 +19,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from gateway.client import GatewayClient, GatewayError
+from gateway.client.address import address_of
 from provider.replicas.probe import get
 from tests.bench.rawclient import Counter, timed
 from tests.bench.report import Figure, publish, said
 
 STREAMS = 32
 SOME = 12  # characters of an answer that is under way
+LATER_S = 0.5  # seconds in which an engine that still has a run makes many steps
 COUNT = "Count from 3 to 90"
 QUESTIONS = (
     "Tell me a story about a fox.",
@@ -40,15 +42,18 @@ class Served:
 
     def __init__(self, process, url):
         self.process, self.url = process, url
+        self.address = address_of(url)
         self.port = int(re.search(r":(\d+)/", url)[1])
 
     def client(self, **options):
         return GatewayClient(self.url, **options)
 
+    def kill(self):
+        self.process.kill()
+
     async def metric(self, name):
         """Return a metric's value, summed over its labels."""
-        async with self.client() as client:
-            _, body = await get(client._address, "/metrics")
+        _, body = await get(self.address, "/metrics", self.address.token)
         found = re.findall(rf"^mlx_gateway_{name}(?:{{.*}})? (\S+)$", body.decode(), re.MULTILINE)
         return sum(map(float, found))
 
@@ -63,10 +68,11 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(*arguments):
+async def started(*command, **environment):
+    """Start a module that prints the address of its gateway; yield that, and end it."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway", "serve", "--port", "0", "--log-level", "error", *arguments,
-        stdout=asyncio.subprocess.PIPE, env={**os.environ, "NO_COLOR": "1"},
+        sys.executable, "-m", *command,
+        stdout=asyncio.subprocess.PIPE, env={**os.environ, "NO_COLOR": "1", **environment},
     )  # fmt: skip
     try:
         line = (await process.stdout.readline()).decode()
@@ -77,28 +83,41 @@ async def serving(*arguments):
         await process.wait()
 
 
+def serving(*arguments, **environment):
+    """Start a gateway."""
+    options = ["--port", "0", "--log-level", "error"]
+    return started("gateway", "serve", *options, *arguments, **environment)
+
+
+def model_of(given):
+    return [given.model] if given.model else []
+
+
 @asynccontextmanager
 async def fleet(given, count):
     """Start replicas and a gateway in front; yield it and them."""
     async with AsyncExitStack() as stack:
-        model = [given.model] if given.model else []
         backs = [
-            await stack.enter_async_context(serving(*model, "--as-replica")) for _ in range(count)
+            await stack.enter_async_context(serving(*model_of(given), "--as-replica"))
+            for _ in range(count)
         ]
         flags = [flag for back in backs for flag in ("--replica", back.url)]
         front = await stack.enter_async_context(serving(*flags))
-        while await front.metric("engine_replicas_ready") < count:
-            await asyncio.sleep(0.05)
+        await ready(front, count)
         yield front, backs
 
 
-@asynccontextmanager
-async def alone(given):
-    async with serving(*([given.model] if given.model else [])) as one:
-        yield one
+async def ready(front, count):
+    """Wait until so many replicas, and no others, are there and take generations."""
+    while {await front.metric(f"engine_replicas{one}") for one in ("", "_ready")} != {count}:
+        await asyncio.sleep(0.05)
 
 
-async def burst(served, streams, tokens):
+def alone(given):
+    return serving(*model_of(given))
+
+
+async def burst(servers, streams, tokens):
     """Return the tokens a second of so many streams, each on a connection of its own."""
     message = {
         "type": "generate",
@@ -108,64 +127,98 @@ async def burst(served, streams, tokens):
         "max_tokens": tokens,
     }
     body = json.dumps(message, separators=(",", ":")).encode()
-    made = [Counter("/v1/stream", [body], b'"type":"done"') for _ in range(streams)]
-    return streams * tokens / await timed(served.port, made)
+    made = {
+        one.port: [
+            Counter("/v1/stream", [body], b'"type":"done"', one.address.token)
+            for _ in range(streams // len(servers))
+        ]
+        for one in servers
+    }
+    return streams * tokens / max(await asyncio.gather(*(timed(*each) for each in made.items())))
+
+
+async def rates(given, ways):
+    """Return the tokens a second of rounds of bursts on each list of servers, in turns."""
+    tokens, rounds = (48, 2) if given.quick else (128, 7)
+    found = [[await burst(servers, STREAMS, tokens) for servers in ways] for _ in range(rounds + 1)]
+    return list(zip(*found[1:], strict=True))
+
+
+def share(what, base, other, unit="of one process"):
+    """Return the figure of the rates of one way beside those of another, round by round."""
+    value = statistics.median(b / a for a, b in zip(base, other, strict=True))
+    detail = f"{statistics.median(other):,.0f} beside {statistics.median(base):,.0f} tokens/s"
+    return said(Figure(what, value, unit, ">= 0.95", value >= 0.95, detail))
 
 
 async def throughput(given):
-    tokens, rounds = (48, 2) if given.quick else (128, 7)
     async with alone(given) as one, fleet(given, 1) as (front, _):
-        direct, through = [], []
-        for _ in range(rounds + 1):
-            direct.append(await burst(one, STREAMS, tokens))
-            through.append(await burst(front, STREAMS, tokens))
-    before, after = statistics.median(direct[1:]), statistics.median(through[1:])
-    share = statistics.median(b / a for a, b in zip(direct[1:], through[1:], strict=True))
-    detail = f"{after:,.0f} beside {before:,.0f} tokens/s"
-    yield said(
-        Figure(
-            f"{STREAMS} streams through", share, "of one process", ">= 0.95", share >= 0.95, detail
-        )
-    )
+        direct, through = await rates(given, [[one], [front]])
+    yield share(f"{STREAMS} streams through", direct, through)
+
+
+async def first_tokens(given, servers):
+    """Return the median milliseconds to the first token of each server, asked in turns."""
+    rounds = 10 if given.quick else 60
+    times = [[] for _ in servers]
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(one.client()) for one in servers]
+        for number in range(rounds * len(clients)):
+            begin = time.perf_counter()
+            client = clients[number % len(clients)]
+            async with client.generate(prompt=COUNT, temperature=0, max_tokens=4) as run:
+                async for _ in run:
+                    seconds = time.perf_counter() - begin
+                    times[number % len(clients)].append(1000 * seconds)
+                    break
+    return [statistics.median(one[2:]) for one in times]
+
+
+def later(what, base, other):
+    """Return the figure of a first token that comes later than another."""
+    more, detail = other - base, f"{other:.1f}, {base:.1f} ms"
+    return said(Figure(what, more, "ms more", "<= 3", more <= 3, detail))
 
 
 async def first_token(given):
-    rounds = 10 if given.quick else 60
     async with alone(given) as one, fleet(given, 1) as (front, _):
-        async with one.client() as direct, front.client() as through:
-            times = {direct: [], through: []}
-            for number in range(2 * rounds):
-                client = (direct, through)[number % 2]
-                begin = time.perf_counter()
-                async with client.generate(prompt=COUNT, temperature=0, max_tokens=4) as run:
-                    async for _ in run:
-                        times[client].append(1000 * (time.perf_counter() - begin))
-                        break
-    a, b = (statistics.median(times[one][2:]) for one in (direct, through))
-    yield said(
-        Figure("first token through", b - a, "ms more", "<= 3", b - a <= 3, f"{b:.1f}, {a:.1f} ms")
-    )
+        yield later("first token through", *await first_tokens(given, [one, front]))
 
 
 async def cancels(given):
-    count = 60 if given.quick else 1000
     async with fleet(given, 2) as (front, backs):
-        async with front.client() as client:
-            begun, slowest = 0, 0.0
-            while begun < count:
-                runs = [
-                    client.generate(prompt=COUNT, temperature=0, max_tokens=2000) for _ in range(20)
-                ]
-                for run in runs:
-                    await client.start(run)
-                await asyncio.gather(*(anext(run.frames()) for run in runs))
-                await asyncio.gather(*(run.cancel() for run in runs))
-                slowest = max(slowest, *[await back.idle() for back in backs])
-                begun += len(runs)
-            cancelled = sum([await back.metric("engine_cancelled_total") for back in backs])
-    yield said(
-        Figure("runs that went on", begun - cancelled, f"of {begun}", "0", begun == cancelled)
-    )
+        async for figure in cancelled(given, front, backs):
+            yield figure
+
+
+async def total(backs, metric):
+    return sum([await back.metric(metric) for back in backs])
+
+
+async def cancelled(given, front, backs):
+    """Yield the figures of generations that are cancelled at their first frames."""
+    count = 60 if given.quick else 1000
+    for back in backs:
+        await back.idle()
+    before = await total(backs, "engine_cancelled_total")
+    async with front.client() as client:
+        begun, slowest = 0, 0.0
+        while begun < count:
+            runs = [
+                client.generate(prompt=COUNT, temperature=0, max_tokens=2000) for _ in range(20)
+            ]
+            for run in runs:
+                await client.start(run)
+            await asyncio.gather(*(anext(run.frames()) for run in runs))
+            await asyncio.gather(*(run.cancel() for run in runs))
+            slowest = max(slowest, *[await back.idle() for back in backs])
+            begun += len(runs)
+        steps = await total(backs, "engine_steps_total")
+        seen = await total(backs, "engine_cancelled_total") - before
+        await asyncio.sleep(LATER_S)
+        steps = await total(backs, "engine_steps_total") - steps
+    yield said(Figure("runs that went on", begun - seen, f"of {begun}", "0", begun == seen))
+    yield said(Figure("steps after the last cancel", steps, "", "0", steps == 0))
     yield said(
         Figure("until 20 runs were gone", 1000 * slowest, "ms at most", detail="by /metrics")
     )
@@ -189,45 +242,59 @@ async def ended(run):
         return error
 
 
+async def expected_of(client, streams):
+    """Return what the streams say where nothing happens to them."""
+    return await asyncio.gather(*(ended(client.generate(**asked(n))) for n in range(streams)))
+
+
+async def under_way(client, streams):
+    """Begin streams; return tasks for their ends when most are on their way, and few have ended."""
+    runs = [client.generate(**asked(n)) for n in range(streams)]
+    going = [asyncio.ensure_future(ended(run)) for run in runs]
+    while sum(len(run.text) >= SOME for run in runs) < streams / 2:
+        await asyncio.sleep(0.002)
+    return going
+
+
 async def killing(given):
-    streams = 16 if given.quick else 64
     async with fleet(given, 2) as (front, backs):
-        async with front.client() as client:
-            expected = await asyncio.gather(
-                *(ended(client.generate(**asked(n))) for n in range(streams))
-            )
-            before = await front.metric("generations_ended_total")
-            runs = [client.generate(**asked(n)) for n in range(streams)]
-            going = [asyncio.ensure_future(ended(run)) for run in runs]
-            # Most are on their way then, and few have ended.
-            while sum(len(run.text) >= SOME for run in runs) < streams / 2:
-                await asyncio.sleep(0.002)
-            backs[0].process.kill()
-            begin = time.perf_counter()
-            got = await asyncio.gather(*going)
-            seconds = time.perf_counter() - begin
-        moved = await front.metric("engine_generations_moved_total")
-        ends = await front.metric("generations_ended_total") - before
+        async for figure in killed(given, front, backs):
+            yield figure
+
+
+async def killed(given, front, backs):
+    """Yield the figures of streams one of whose replicas is killed."""
+    streams = 16 if given.quick else 64
+    moved = await front.metric("engine_generations_moved_total")
+    async with front.client() as client:
+        expected = await expected_of(client, streams)
+        before = await front.metric("generations_ended_total")
+        going = await under_way(client, streams)
+        backs[0].kill()
+        begin = time.perf_counter()
+        got = await asyncio.gather(*going)
+        seconds = time.perf_counter() - begin
+    moved = await front.metric("engine_generations_moved_total") - moved
+    ends = await front.metric("generations_ended_total") - before
     sure = [number for number in range(streams) if number % 3 != 2]
     wrong = sum(got[number] != expected[number] for number in sure)
     errors = [one for one in got if isinstance(one, GatewayError)]
     yield said(Figure("ends of streams", ends, f"of {streams}", f"{streams}", ends == streams))
     detail = f"{moved:.0f} moved, all ended after {seconds:.1f} s"
+    holds = not wrong and moved > 0  # where nothing was under way, nothing is shown
     yield said(
-        Figure(
-            "greedy and seeded texts that differ", wrong, f"of {len(sure)}", "0", not wrong, detail
-        )
+        Figure("greedy and seeded texts that differ", wrong, f"of {len(sure)}", "0", holds, detail)
     )
     bad = sum(not error.retryable for error in errors)
     yield said(Figure("others with an error", len(errors), "streams", "retryable", not bad))
 
 
-async def conversations(client, count):
+async def conversations(front, count):
     """Return the share of cached tokens of conversations of five turns, 8 at a time."""
     prompts = cached = 0
     limit = asyncio.Semaphore(8)
 
-    async def talk(number):
+    async def talk(client, number):
         nonlocal prompts, cached
         messages = [{"role": "system", "content": f"You are kind. {number % 3}"}]
         async with limit:
@@ -239,19 +306,23 @@ async def conversations(client, count):
                 prompts += done.usage.prompt_tokens
                 cached += done.usage.cached_tokens
 
-    await asyncio.gather(*(talk(number) for number in range(count)))
+    async with front.client() as client:
+        await asyncio.gather(*(talk(client, number) for number in range(count)))
     return cached / prompts
 
 
 async def affinity(given):
+    async with fleet(given, 1) as (one, _), fleet(given, 4) as (front, _):
+        yield await kept_together(given, one, front, 4)
+
+
+async def kept_together(given, one, front, replicas):
+    """Return the figure of conversations over replicas, beside those over one."""
     count = 8 if given.quick else 48
-    shares = []
-    for replicas in (1, 4):
-        async with fleet(given, replicas) as (front, _), front.client() as client:
-            shares.append(await conversations(client, count))
-    share = shares[1] / shares[0]
-    detail = f"{shares[1]:.3f} beside {shares[0]:.3f} of all prompt tokens"
-    yield said(Figure("cached over 4 replicas", share, "of one's", ">= 0.9", share >= 0.9, detail))
+    base, other = [await conversations(each, count) for each in (one, front)]
+    value, detail = other / base, f"{other:.3f} beside {base:.3f} of all prompt tokens"
+    what = f"cached over {replicas} replicas"
+    return said(Figure(what, value, "of one's", ">= 0.9", value >= 0.9, detail))
 
 
 WHAT = {
