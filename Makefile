@@ -66,7 +66,7 @@ test-clients: $(patsubst %,$(CLIENTS)/%/ready,openai openai-agents openai-node p
 	$(PYTEST) -m clients tests/clients $(ARGS)
 
 test-ray: $(RAY)/ready  ## Run the tests of replicas that Ray Serve starts
-	$(RAY)/bin/python -m pytest -m ray tests/provider/replicas $(ARGS)
+	$(RAY)/bin/python -m pytest -m ray tests/provider/replicas tests/bench $(ARGS)
 
 test-real: $(VENV)/dev.ready browser  ## Run the tests that want a real model, on SmolLM2
 	@$(BIN)/python -m tests.support.smollm2 >/dev/null; fetched=$$?; \

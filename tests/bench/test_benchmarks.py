@@ -10,12 +10,18 @@ import pytest
 
 from tests.support.timeouts import TIMEOUT
 
+SLOW = pytest.mark.slow("one round of a benchmark takes up to minutes")
 
-@pytest.mark.slow("one round of a benchmark takes up to minutes")
+
 @pytest.mark.timeout(1000)
 @pytest.mark.parametrize(
     ("module", "least"),
-    [("tests.bench.gateway", 8), ("tests.bench.replicas", 8), ("tests.bench.sharded", 3)],
+    [
+        pytest.param("tests.bench.gateway", 8, marks=SLOW),
+        pytest.param("tests.bench.replicas", 9, marks=SLOW),
+        pytest.param("tests.bench.sharded", 3, marks=SLOW),
+        pytest.param("tests.bench.ray_serve", 22, marks=pytest.mark.ray),
+    ],
 )
 def test_a_benchmark_runs_through(module, least, tmp_path):
     figures = tmp_path / "figures.json"
