@@ -1,9 +1,12 @@
 """The adapters that need no library to run, in Node; under their libraries they are in npm/."""
 
+import asyncio
 import json
 
+import pytest
+
 from gateway.server.pages import web_root
-from provider.scripted import Call, Reason, Say
+from provider.scripted import Call, Gate, Reason, Say
 from tests.support.servers import get, stream_url
 from tests.web_demo.conftest import adding, in_node, scripted_gateway, wants_node
 
@@ -105,3 +108,53 @@ async def test_the_gateway_does_not_serve_what_only_the_package_needs():
     async with scripted_gateway() as gateway:
         for path in ("/adapters/react.js", "/npm/package.json", "/package.json", "/react.js"):
             assert (await get(gateway, path))[0] == 404
+
+
+# In a page: what is shown of an answer, and what another page of the same storage may resume.
+PAGE = """async () => {
+    const { GatewayTransport } = await import("/adapters/ai-sdk.js");
+    const transport = new GatewayTransport(
+        location.origin, { keep_on_close: true, storage: localStorage });
+    const text = { type: "text", text: "Hi" };
+    globalThis.said = globalThis.ended = "";
+    const read = async (stream) => {
+        for await (const { type, delta = "" } of stream) said += type === "text-delta" ? delta : "";
+        ended = "ended";
+    };
+    globalThis.send = async () => void read(await transport.sendMessages(
+        { chatId: "one", messages: [{ id: "1", role: "user", parts: [text] }] }));
+    globalThis.resume = async () => {
+        const stream = await transport.reconnectToStream({ chatId: "one" });
+        if (stream) read(stream);
+        return stream !== null;
+    };
+}"""
+
+
+async def adapter_of_the_npm_package(route):
+    """Answer as an app's own server does: a gateway doesn't serve them."""
+    path = web_root() / "adapters" / route.request.url.rpartition("/")[2]
+    await route.fulfill(path=path, content_type="text/javascript")
+
+
+@pytest.mark.browser
+async def test_a_page_takes_no_answer_from_another_one_that_is_open(blank_page):
+    gate = asyncio.Event()
+    async with scripted_gateway(Say("one "), Gate(gate), Say("two three")) as gateway:
+        first = await blank_page(gateway)
+        await first.context.route("**/adapters/*", adapter_of_the_npm_package)
+        second = await first.context.new_page()
+        await second.goto(first.url)
+        for page in (first, second):
+            await page.evaluate(PAGE)
+        await first.evaluate("() => send()")
+        await first.wait_for_function("() => said === 'one '")
+        assert not await second.evaluate("() => resume()"), "the first page would lose the rest"
+        await first.reload()
+        await first.evaluate(PAGE)
+        assert await first.evaluate("() => resume()")
+        await first.wait_for_function("() => said === 'one '")
+        await first.close()
+        assert await second.evaluate("() => resume()")
+        gate.set()
+        await second.wait_for_function("() => ended && said === 'one two three'")

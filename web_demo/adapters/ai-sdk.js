@@ -8,7 +8,7 @@
  * `keep_on_close`, `useChat({ id, transport, resume: true })` goes on with an answer when its page is loaded again.
  */
 
-import { answerTurns, clientOf, createKeeper, parsed, resumedEvents, streamOf, userTurn } from "./shared.js";
+import { answerTurns, clientOf, createKeeper, disown, own, parsed, resumedEvents, streamOf, userTurn } from "./shared.js";
 
 /**
  * @import { ChatTransport, FinishReason, UIMessage, UIMessageChunk } from "ai"
@@ -55,6 +55,7 @@ export class GatewayTransport {
     /** @param {Progress} progress */
     const onprogress = (progress) => {
       if (!("started" in progress) || !run.ticket || !request.keep_on_close) return;
+      own(run.id);
       this.#tickets.keep(chatId, { ticket: run.ticket, messageId: before?.id ?? run.id, before: before?.parts ?? [] });
     };
     const run = this.#client.generate({ ...request, onprogress, ...(signal ? { signal } : {}) });
@@ -70,12 +71,13 @@ export class GatewayTransport {
     // In StrictMode a first call is aborted at once, and that must not stop the model.
     await null;
     const kept = this.#tickets.kept(chatId);
-    if (!kept || signal?.aborted) return null;
+    if (!kept || signal?.aborted || !(await own(kept.ticket.id)) || signal?.aborted) return null;
     const run = this.#client.resume(kept.ticket, signal ? { signal } : {});
     try {
       const events = await resumedEvents(run);
       return streamOf(this.#chunks(chatId, run, events, kept.messageId, kept.before));
     } catch {
+      disown(run.id);
       this.#tickets.forget(chatId);
       return null; // the gateway has forgotten it
     }
@@ -110,6 +112,7 @@ export class GatewayTransport {
       throw lost ? new TypeError("network error: the connection to the gateway was lost", { cause: error }) : error;
     } finally {
       run.cancel();
+      if (!lost) disown(run.id);
       if (!lost) this.#tickets.forget(chatId);
     }
   }

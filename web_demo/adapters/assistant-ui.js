@@ -12,7 +12,7 @@
  */
 
 import { runTools } from "../tool_loop.js";
-import { answerTurns, clientOf, createKeeper, parsed, userTurn } from "./shared.js";
+import { answerTurns, clientOf, createKeeper, disown, own, parsed, userTurn } from "./shared.js";
 
 /**
  * @import {
@@ -74,6 +74,7 @@ export function gatewayModel(gateway, { tools: _, id = "thread", storage, ...fie
       for await (const event of run.events()) {
         if (event.type === "progress" && "started" in event.progress && run.ticket && fields.keep_on_close) {
           const parentId = messages.at(-1)?.id ?? null;
+          own(run.ticket.id);
           tickets.keep(id, { ticket: run.ticket, parentId, before: kept ? content : [...before, ...content] });
         }
         const more = changed(content, event);
@@ -90,6 +91,7 @@ export function gatewayModel(gateway, { tools: _, id = "thread", storage, ...fie
       // Thrown, it would be an unhandled rejection of the runtime too.
       yield { content, status: { type: "incomplete", reason: "error", error: error.message } };
     } finally {
+      if (!lost && run.ticket) disown(run.ticket.id);
       // A later answer may have been begun.
       if (!lost && tickets.kept(id)?.ticket.id === run.ticket?.id) tickets.forget(id);
     }
@@ -145,7 +147,7 @@ function createThread(id, storage, resumable) {
         return { ...item, message: { ...message, createdAt } };
       });
       const kept = resumable();
-      return { messages, ...(kept ? { headId: kept.parentId, unstable_resume: true } : {}) };
+      return { messages, ...(kept && (await own(kept.ticket.id)) ? { headId: kept.parentId, unstable_resume: true } : {}) };
     },
     append: put,
     update: put,

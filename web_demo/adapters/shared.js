@@ -111,6 +111,34 @@ export function createKeeper(storage = globalThis.sessionStorage) {
   };
 }
 
+/** How this page gives back what it owns, by the ids of the runs. @type {Map<string, () => void>} */
+const owned = new Map();
+const LEAVING_MS = 1000; // in which a page that is left, or loaded again, gives back what it owned
+
+/**
+ * Let this page be the one that receives a run; resolves to false if another page that is open does, which would lose
+ * the rest of the answer. Without locks, as in a page without https, no page knows of another.
+ * @param {string} id @returns {Promise<boolean>}
+ */
+export async function own(id) {
+  const locks = globalThis.navigator?.locks;
+  if (!locks || owned.has(id)) return true;
+  return new Promise((resolve) => {
+    const held = () =>
+      new Promise((release) => {
+        owned.set(id, () => release(undefined));
+        resolve(true);
+      });
+    locks.request(`mlx-gateway:${id}`, { signal: AbortSignal.timeout(LEAVING_MS) }, held).catch(() => resolve(false));
+  });
+}
+
+/** Let other pages receive a run, which has ended here. @param {string} id */
+export function disown(id) {
+  owned.get(id)?.();
+  owned.delete(id);
+}
+
 /**
  * Return the events of a resumed run once the gateway has sent the first. Raises GatewayError if it has it no more.
  * @param {Run} run

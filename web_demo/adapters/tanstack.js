@@ -9,7 +9,7 @@
  */
 
 import { convertMessagesToModelMessages, EventType } from "@tanstack/ai/client";
-import { clientOf, createKeeper, parsed, resultText, resumedEvents, userTurn } from "./shared.js";
+import { clientOf, createKeeper, disown, own, parsed, resultText, resumedEvents, userTurn } from "./shared.js";
 
 /**
  * @import { ConnectConnectionAdapter } from "@tanstack/ai-client"
@@ -43,20 +43,24 @@ export function gatewayConnection(gateway, { storage, ...fields } = {}) {
       /** @param {Progress} progress */
       const onprogress = (progress) => {
         if ("started" in progress && run.ticket && request.keep_on_close) {
+          own(run.id);
           tickets.keep(runId, { ticket: run.ticket, threadId });
         }
       };
       const run = client.generate({ ...request, onprogress, ...(signal ? { signal } : {}) });
       const { threadId = "gateway", runId = run.id } = context ?? {};
       yield* chunks(run, run.events(), { threadId, runId, messageId: run.id }, signal);
+      disown(run.id);
       tickets.forget(runId);
     },
     async *joinRun(runId, signal) {
       const kept = tickets.kept(runId);
       if (!kept) throw new Error("the answer can't be resumed");
+      if (!(await own(kept.ticket.id))) throw new Error("another page receives the answer");
       const run = client.resume(kept.ticket, signal ? { signal } : {});
       const events = await resumedEvents(run);
       yield* chunks(run, events, { threadId: kept.threadId, runId, messageId: run.id }, signal);
+      disown(run.id);
       tickets.forget(runId);
     },
   };
