@@ -2,7 +2,7 @@
 /** One answer while it is received, with its thinking and its tool calls. */
 
 import { createView } from "../markdown/view.js";
-import { copyOf, find } from "../shell/dom.js";
+import { copyOf, find, useStyle } from "../shell/dom.js";
 import { createCard } from "../tools/tools.js";
 import { duration } from "./life.js";
 
@@ -13,7 +13,8 @@ let marks = null;
 
 /** Load what marks pieces of text; an answer that is made before has no marks. */
 export async function loadMarks() {
-  return (marks ??= await import("./odds.js"));
+  const [loaded] = await Promise.all([import("./odds.js"), useStyle("/chat/odds.css")]);
+  return (marks ??= loaded);
 }
 
 /**
