@@ -190,9 +190,9 @@ async def busy_states(page):
     await page.get_by_role("button", name="Start 8").click()
     await page.locator(".tile[data-state=writing]").nth(7).wait_for()
     await page.locator(".tile-act").nth(1).click()
-    await page.locator(".tile[data-state=stopped]").wait_for()
+    await page.locator("#room-wall .tile[data-state=stopped]").wait_for()
     await page.locator(".tile-act").nth(2).press("s")
-    await page.locator(".tile[data-state=slow]").wait_for()
+    await page.locator("#room-wall .tile[data-state=slow]").wait_for()
     yield "a wall of streams, and their frames"
     await page.locator(".wire-row:visible").last.click()
     yield "a frame"
