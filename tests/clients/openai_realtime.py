@@ -113,6 +113,11 @@ async def refused(client):
         say_error(await event_of(conn))
         await conn.input_audio_buffer.append(audio="AA")
         say_error(await event_of(conn))
+    async with client.realtime.connect(model="gpt") as conn:
+        await event_of(conn)
+        asked = {"conversation": "none", "input": [question("x")]}
+        await conn.response.create(response=asked, event_id="m")
+        say_error(await event_of(conn))
 
 
 async def faults(client):

@@ -80,10 +80,39 @@ const TASKS = {
       say(error ? error.code : [response.status, response.status_details.error.code]);
     }
     socket.close();
+    const other = dial({ model: "gpt" });
+    await next(other, "session.created");
+    const { error } = await answer(other, "hello");
+    say([error.code, error.param]);
+    other.close();
     say(await refusalOf({ apiKey: "wrong" }));
   },
   async stranger() {
     for (const url of [baseURL, ...others]) say(await refusalOf({ baseURL: url }));
+  },
+  async stop() {
+    const socket = dial(recovery);
+    const lost = next(socket, "reconnecting");
+    await next(socket, "session.created");
+    const cut = next(socket, "response.done");
+    const content = [{ type: "input_text", text: "stay" }];
+    const input = [{ type: "message", role: "user", content }];
+    socket.send({ type: "response.create", response: { conversation: "none", input } });
+    await next(socket, "response.output_text.delta");
+    const refusal = async () => (await answer(socket, "echo x")).error.code;
+    const limited = await refusal();
+    say(limited);
+    say(await refusalOf()); // for a connection too many
+    let stopping = limited;
+    while (stopping === limited) stopping = await refusal();
+    say(stopping);
+    say(await refusalOf());
+    const { response } = await cut;
+    say([response.status, response.output[0].content[0].text]);
+    const { closeCode } = await lost;
+    await next(socket, "session.created");
+    say([closeCode, (await answer(socket, "echo back")).texts.join("")]);
+    socket.close();
   },
 };
 

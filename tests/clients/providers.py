@@ -107,18 +107,18 @@ def staying(request):
     return [Say("so far"), Pause(3600)] if stays else echo(request)
 
 
-async def told_of_a_stop(program, connections=1):
+async def told_of_a_stop(program, connections=1, **settings):
     """Run a program against a gateway that stops, and then another one; return what it says.
 
     `program` makes it, of an address. The first gateway allows one generation and so many
     connections. It refuses work once a connection more has been tried, and is closed once another
-    has been tried after that.
+    has been tried after that. `settings` are those of both gateways.
     """
     limits = {"max_generations_per_token": 1, "max_connections_per_token": connections}
     provider = ScriptedProvider(script=staying, tokens_per_second=None)
     async with (
-        running(provider, TOKENS, **limits) as first,
-        running(provider, TOKENS) as second,
+        running(provider, TOKENS, **limits, **settings) as first,
+        running(provider, TOKENS, **settings) as second,
         proxied(first) as proxy,
     ):
         refused = first._generations.metrics.refused
@@ -135,18 +135,21 @@ async def told_of_a_stop(program, connections=1):
 
 
 @asynccontextmanager
-async def doors(path=""):
-    """Run gateways; yield addresses at which a client is not let in, each for another reason."""
-    key = {"Authorization": "Bearer sesame"}
+async def doors(path="", tls=None, **settings):
+    """Run gateways; yield addresses at which a client is not let in, each for another reason.
+
+    `tls` is the context of gateways whose `settings` have them speak TLS.
+    """
+    key, s = {"Authorization": "Bearer sesame"}, "s" if tls else ""
     async with (
-        running(ScriptedProvider(script=echo), TOKENS) as gateway,
-        running(ScriptedProvider(script=echo), TOKENS, max_connections=1) as full,
-        connect(f"ws://127.0.0.1:{full.port}/v1/responses", additional_headers=key),
+        running(ScriptedProvider(script=echo), TOKENS, **settings) as gateway,
+        running(ScriptedProvider(script=echo), TOKENS, max_connections=1, **settings) as full,
+        connect(f"ws{s}://127.0.0.1:{full.port}/v1/responses", additional_headers=key, ssl=tls),
     ):
         yield [
-            f"http://0.0.0.0:{gateway.port}/v1{path}",  # this machine, by none of the Hosts
-            f"http://127.0.0.1:{gateway.port}/v2{path}",
-            f"http://127.0.0.1:{full.port}/v1{path}",
+            f"http{s}://0.0.0.0:{gateway.port}/v1{path}",  # this machine, by none of the Hosts
+            f"http{s}://127.0.0.1:{gateway.port}/v2{path}",
+            f"http{s}://127.0.0.1:{full.port}/v1{path}",
         ]
 
 

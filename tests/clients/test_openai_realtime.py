@@ -12,6 +12,7 @@ from tests.clients.providers import (
     Dropping,
     Scripted,
     cut_when_asked,
+    doors,
     echo,
     steps_stopped,
     told_of_a_stop,
@@ -92,6 +93,7 @@ async def test_refusals_name_their_fields(provider):
         ["session.output_modalities", "1"],
         ["response.max_output_tokens", None],
         ["type", None],
+        ["session.model", "m"],
     ]
 
 
@@ -136,18 +138,27 @@ def secure(tmp_path):
     authority = trustme.CA()
     trusted = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(trusted)
-    issued = authority.issue_cert("127.0.0.1")
+    issued = authority.issue_cert("127.0.0.1", "0.0.0.0")
     files = {"tls_cert": str(tmp_path / "cert.pem"), "tls_key": str(tmp_path / "key.pem")}
     issued.cert_chain_pems[0].write_to_path(files["tls_cert"])
     issued.private_key_pem.write_to_path(files["tls_key"])
     return files, trusted
 
 
-async def in_node(module, task, port, trusted):
+async def in_node(module, task, trusted, *addresses):
     """Run the class for Node or that for browsers, which take no address but one with TLS."""
-    program, url = "openai_realtime_node.mjs", f"https://127.0.0.1:{port}/v1"
     variables = {"NODE_EXTRA_CA_CERTS": str(trusted)}
-    return await told("openai-node", program, module, task, url, **variables)
+    program = "openai_realtime_node.mjs"
+    return await told("openai-node", program, module, task, *addresses, **variables)
+
+
+def secured(address):
+    return f"{address.replace('http:', 'https:').rstrip('/')}/v1"
+
+
+def hidden(module, status):
+    """Return how a class shows the status of a handshake, which a browser's socket hides."""
+    return {"ws": f"Unexpected server response: {status}", "websocket": "1006 "}[module]
 
 
 MODULES = pytest.mark.parametrize("module", ["ws", "websocket"])
@@ -159,9 +170,8 @@ async def test_the_classes_for_node_and_for_browsers_over_tls(module, secure, en
     tls = ssl.create_default_context(cafile=trusted)
     provider = Dropping(echo, endless)
     async with running(provider, TOKENS, **files) as gateway, proxied(gateway) as proxy:
-        port = proxy.address.rpartition(":")[2]
         async with steps_stopped(gateway, times=2, tls=tls):
-            program = in_node(module, "work", port, trusted)
+            program = in_node(module, "work", trusted, secured(proxy.address))
             said = await cut_when_asked(proxy, gateway, program)
     assert said == [
         ["realtime", "scripted"],
@@ -176,12 +186,42 @@ async def test_the_classes_for_node_and_for_browsers_over_tls(module, secure, en
 async def test_refusals_in_node_and_in_browsers(module, secure, endless):
     files, trusted = secure
     async with running(Scripted(echo, endless), TOKENS, **files) as gateway:
-        *faults, wrong = await in_node(module, "refused", gateway.port, trusted)
+        url = f"https://127.0.0.1:{gateway.port}/v1"
+        *faults, wrong = await in_node(module, "refused", trusted, url)
     assert faults == [
         "invalid_value",
         "context_length_exceeded",
         "server_is_overloaded",
         ["failed", "model_error"],
+        ["model_not_found", "session.model"],
     ]
-    # A socket as browsers have it hides the status of a handshake.
-    assert wrong == {"ws": "Unexpected server response: 401", "websocket": "1006 "}[module]
+    assert wrong == hidden(module, 401)
+
+
+@MODULES
+async def test_who_is_not_let_in_in_node_and_in_browsers(module, secure):
+    files, trusted = secure
+    tls = ssl.create_default_context(cafile=trusted)
+    async with doors(tls=tls, **files) as addresses:
+        said = await in_node(module, "stranger", trusted, *addresses)
+    assert said == [hidden(module, status) for status in (403, 404, 503)]
+
+
+@MODULES
+async def test_limits_and_a_gateway_that_stops_in_node_and_in_browsers(module, secure):
+    files, trusted = secure
+
+    def program(address):
+        return in_node(module, "stop", trusted, secured(address))
+
+    # A page, which shows its token as a subprotocol, is told by a close.
+    closed = "4429 too many connections with this token"
+    said = await told_of_a_stop(program, **files)
+    assert said == [
+        "rate_limit_exceeded",
+        closed if module == "websocket" else hidden(module, 429),
+        "server_shutting_down",
+        hidden(module, 503),
+        ["cancelled", "so far"],
+        [1012, "back"],
+    ]
