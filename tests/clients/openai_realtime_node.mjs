@@ -18,12 +18,9 @@ const dial = (options = {}, as = {}) =>
 const next = (socket, type) => new Promise((resolve) => socket.once(type, resolve));
 
 /** Puts a question, and returns the texts and the end of its response, or why it has none. */
-const answer = async (socket, text, onText = () => {}) => {
+const answer = async (socket, text) => {
   const texts = [];
-  const heard = (event) => {
-    texts.push(event.delta);
-    onText();
-  };
+  const heard = (event) => texts.push(event.delta);
   socket.on("response.output_text.delta", heard);
   const content = [{ type: "input_text", text }];
   const input = [{ type: "message", role: "user", content }];
@@ -53,14 +50,12 @@ const TASKS = {
     say([session.type, session.model]);
     const first = await answer(socket, "echo hello");
     say([first.response.status, first.texts.join("")]);
-    const cut = await new Promise((resolve) => {
-      const told = answer(socket, "long", () => {
-        socket.send({ type: "response.cancel", response_id: own });
-      });
-      let own;
-      socket.once("response.created", ({ response }) => (own = response.id));
-      resolve(told);
-    });
+    const created = next(socket, "response.created");
+    const begun = next(socket, "response.output_text.delta"); // one cancel: a late one is an error
+    const told = answer(socket, "long");
+    await begun;
+    socket.send({ type: "response.cancel", response_id: (await created).response.id });
+    const cut = await told;
     say([cut.response.status, cut.response.status_details.reason]);
     const refused = next(socket, "error");
     socket.send({ type: "input_audio_buffer.commit", event_id: "e" });
