@@ -151,6 +151,24 @@ async def reconnect(client):
         say([codes, end.response.output[0].content[0].text])
 
 
+def reconnect_sync(client):
+    """Ask for more on the connection that takes the place of one that is lost."""
+    codes = []
+
+    def ask(text):
+        asked = {"conversation": "none", "input": [question(text)]}
+        conn.response.create(response=asked)
+
+    def on_reconnecting(event):
+        codes.append(event.close_code)
+        ask("echo back")
+
+    with client.realtime.connect(model="scripted", **policy(on_reconnecting)) as conn:
+        ask("drop")
+        end = next(event for event in conn if event.type == "response.done")
+        say([codes, end.response.output[0].content[0].text])
+
+
 def say_error(event):
     say([event.error.param, event.error.event_id])
 
@@ -207,8 +225,8 @@ async def stranger(client):
         await unauthorized(client.with_options(base_url=url))
 
 
-def sync():
-    with OpenAI(api_key="sesame", base_url=URL).realtime.connect(model="embedded") as conn:
+def sync(client):
+    with client.realtime.connect(model="embedded") as conn:
         conn.conversation.item.create(item=question("Tell me a story"))
         conn.response.create(response={"max_output_tokens": 9})
         end = next(event for event in conn if event.type == "response.done")
@@ -221,7 +239,8 @@ async def main():
         await globals()[TASK](client)
 
 
-if TASK == "sync":
-    sync()
+if TASK in ("sync", "reconnect_sync"):
+    with OpenAI(api_key="sesame", base_url=URL) as client:
+        globals()[TASK](client)
 else:
     asyncio.run(main())

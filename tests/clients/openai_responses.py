@@ -164,6 +164,22 @@ async def reconnect(client):
         say([codes, end.response.output_text])
 
 
+def reconnect_sync(client):
+    """Ask for more on the connection that takes the place of one that is lost."""
+    codes = []
+
+    def on_reconnecting(event):
+        codes.append(event.close_code)
+        conn.response.create(input="echo back", previous_response_id=first.id)
+
+    with client.responses.connect(**policy(on_reconnecting)) as conn:
+        conn.response.create(input="echo one")
+        first = next(event for event in conn if event.type in ENDS).response
+        conn.response.create(input="drop")
+        end = next(event for event in conn if event.type in ENDS)
+        say([codes, end.response.output_text])
+
+
 async def unauthorized(client):
     """Say why a connection is refused."""
     try:
@@ -228,8 +244,8 @@ def policy(on_reconnecting):
     return {"on_reconnecting": on_reconnecting, "initial_delay": 0.01}
 
 
-def sync():
-    with OpenAI(api_key="sesame", base_url=URL).responses.connect() as conn:
+def sync(client):
+    with client.responses.connect() as conn:
         conn.response.create(input="echo one two three", max_output_tokens=2)
         end = next(event for event in conn if event.type in ENDS)
         say([end.type, end.response.usage.output_tokens])
@@ -250,7 +266,8 @@ async def main():
         await globals()[TASK](client)
 
 
-if TASK == "sync":
-    sync()
+if TASK in ("sync", "reconnect_sync"):
+    with OpenAI(api_key="sesame", base_url=URL) as client:
+        globals()[TASK](client)
 else:
     asyncio.run(main())

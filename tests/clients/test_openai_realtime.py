@@ -106,9 +106,10 @@ async def test_what_can_not_be_done_is_told(endless):
     ]
 
 
-async def test_the_client_dials_again_after_a_lost_connection(endless):
+@pytest.mark.parametrize("task", ["reconnect", "reconnect_sync"])
+async def test_the_client_dials_again_after_a_lost_connection(task, endless):
     async with running(Dropping(echo, endless), TOKENS) as gateway, proxied(gateway) as proxy:
-        program = told("openai", PROGRAM, "reconnect", f"{proxy.address}/v1")
+        program = told("openai", PROGRAM, task, f"{proxy.address}/v1")
         assert await cut_when_asked(proxy, gateway, program) == [[[1006], "back"]]
 
 

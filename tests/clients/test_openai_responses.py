@@ -102,9 +102,10 @@ async def test_what_can_not_be_done_is_told(endless):
     ]
 
 
-async def test_a_conversation_goes_on_after_a_lost_connection(endless):
+@pytest.mark.parametrize("task", ["reconnect", "reconnect_sync"])
+async def test_a_conversation_goes_on_after_a_lost_connection(task, endless):
     async with running(Dropping(echo, endless), TOKENS) as gateway, proxied(gateway) as proxy:
-        program = told("openai", PROGRAM, "reconnect", f"{proxy.address}/v1")
+        program = told("openai", PROGRAM, task, f"{proxy.address}/v1")
         said = await cut_when_asked(proxy, gateway, program)
         *_, last = gateway.provider.requests
     assert said == [[[1006], "back"]]
