@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 
 import pytest
+from mlx_lm import tokenizer_utils
 
 from provider.embedded import MODEL_PATH
 from provider.engine.inbox import AsyncInbox, SyncInbox
@@ -190,10 +191,10 @@ class Slow:
 
 
 @pytest.mark.parametrize("other", ["b", "a"])
-def test_prompt_after_prompt_leaves_others_most_of_the_engines_time(embedded, other):
-    slow, rng = Slow(embedded.model), random.Random(3)
+def test_prompt_after_prompt_leaves_others_most_of_the_engines_time(small, other):
+    slow, rng = Slow(small.model), random.Random(3)
     settings = EngineSettings(max_token_gap=1.0, warmup=False, max_unread=10**6)
-    loaded = LoadedModel(**{**vars(embedded), "model": slow})
+    loaded = LoadedModel(**{**vars(small), "model": slow})
     memory = MemoryPool(1 << 40)
     made = Worker("m", lambda: loaded, settings, Sampling(), memory, lambda: None, lambda: slow.now)
     for _ in made.loading():
@@ -296,13 +297,17 @@ def test_prompts_of_random_lengths_are_read_in_few_shapes_beside_a_stream(small)
 
 
 def calls_of_a_step(worker, runs, steps=10):
-    """Return the calls of Python's functions and of C's in a decode step of streams."""
+    """Return the calls of Python's functions and of C's in a decode step of streams.
+
+    Those of mlx-lm's detokenizer are left out, since they depend on the text that comes.
+    """
     while any(run.tokens < 3 for run in runs):
         worker.turn()
     calls = Counter()
 
-    def count(_frame, event, _argument):
-        calls[event] += 1
+    def count(frame, event, _argument):
+        if frame.f_code.co_filename != tokenizer_utils.__file__:
+            calls[event] += 1
 
     sys.setprofile(count)
     for _ in range(steps):
@@ -312,8 +317,8 @@ def calls_of_a_step(worker, runs, steps=10):
 
 
 # A little more than was counted on the embedded model with Python 3.11; the model's pass is in it.
-CALLS, CALLS_OF_C = 335, 175  # in a step of one stream
-MORE_CALLS, MORE_CALLS_OF_C = 18, 27  # for each further one
+CALLS, CALLS_OF_C = 328, 172  # in a step of one stream
+MORE_CALLS, MORE_CALLS_OF_C = 14, 14  # for each further one
 
 
 async def test_a_decode_step_calls_no_more_functions_than_before():
