@@ -44,7 +44,7 @@ class EngineSettings:
         min=1.0,
     )
     client_prompt_share: float = _setting(
-        0.2,
+        0.5,
         "part of the engine's time that one client's prompts may take while others' answers are "
         "made, once they have taken 15 seconds; those of a client that is alone take all of it",
         min=0.01,
