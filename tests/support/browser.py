@@ -45,28 +45,34 @@ class Profile:
     pages have kept, and what they were allowed, is gone for the next test.
     """
 
-    def __init__(self, context, devtools):
-        self._context, self._devtools = context, devtools
+    def __init__(self, context, empty, devtools):
+        self._context, self._empty, self._devtools = context, empty, devtools
         self._origins = set()
-        self._pages = []
+        context.on("page", self._watch)
+
+    def _watch(self, page):
+        page.on("framenavigated", lambda frame: self._origins.add(origin_of(frame.url)))
 
     async def new_page(self):
-        page = await self._context.new_page()
-        self._pages.append(page)
-        page.on("framenavigated", lambda frame: self._origins.add(origin_of(frame.url)))
-        return page
+        return await self._context.new_page()
 
     async def clear(self):
-        """Close the pages; a gateway that comes to the same port finds nothing of them."""
-        for page in self._pages:
-            await page.close()
-        self._pages.clear()
+        """Close the pages; a gateway that comes to the same port finds nothing of them.
+
+        Raises AssertionError if a page has set the clock, which all pages of the context then have.
+        """
+        for page in self._context.pages:
+            if page is not self._empty:
+                await page.close()
         await self._context.clear_permissions()
+        await self._context.unroute_all()
         for origin in self._origins - {None}:
             await self._devtools.send(
                 "Storage.clearDataForOrigin", {"origin": origin, "storageTypes": "all"}
             )
         self._origins.clear()
+        clock = await self._empty.evaluate("() => String(setTimeout)")
+        assert "[native code]" in clock, "a page that sets the clock is to be opened `alone`"
 
 
 def origin_of(url):
@@ -79,6 +85,6 @@ def origin_of(url):
 async def profile_of(browser):
     """A profile, with an empty page that keeps its process between tests."""
     context = await browser.new_context(viewport=WINDOW)
-    devtools = await context.new_cdp_session(await context.new_page())
-    yield Profile(context, devtools)
+    empty = await context.new_page()
+    yield Profile(context, empty, await context.new_cdp_session(empty))
     await context.close()

@@ -36,12 +36,12 @@ wants_node = pytest.mark.skipif(not NODE.exists(), reason="no Node: `make lint` 
 async def new_page(browser, profile):
     """Open the demo page; what goes wrong in it fails the test.
 
-    A further page, and one with `options` of a context, has storage and a process of its own.
+    A further page, and one that is `alone` or has `options` of a context, has a context of its own.
     """
     problems, contexts, pages = [], [], []
 
-    async def page_of(viewport=None, **options):
-        if pages or options:
+    async def page_of(viewport=None, *, alone=False, **options):
+        if pages or alone or options:
             context = await browser.new_context(viewport=viewport or WINDOW, **options)
             contexts.append(context)
             return await context.new_page()

@@ -60,7 +60,7 @@ async def test_metrics_become_rates_means_and_quantiles():
 @pytest.mark.browser
 async def test_the_drawer_shows_the_batch_and_asks_only_while_it_is_open(new_page):
     async with scripted_gateway(Say("x")) as gateway:
-        page = await new_page(gateway.url)
+        page = await new_page(gateway.url, alone=True)
         asked = []
         statistics = engine(
             decoding=3, prefilling=1, waiting=2, weights_bytes=4_500_000, decode_tokens=10

@@ -108,7 +108,7 @@ async def hurry(page, condition):
 
 async def test_a_gateway_that_is_away_is_spoken_of_once_and_so_is_its_return(new_page):
     async with scripted_gateway(Say("x")) as gateway:
-        page = await new_page(gateway.url)
+        page = await new_page(gateway.url, alone=True)
         await page.evaluate(LISTEN)
         await page.clock.install()
         port, tries = gateway.port, []
