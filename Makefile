@@ -31,7 +31,7 @@ UNFUSED := MLX_DISABLE_COMPILE=1
 
 .DEFAULT_GOAL := check
 
-.PHONY: check serve smollm2 chat test test-slow test-front-ends test-clients test-ray test-real coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser haproxy wheel npm-package vendor sample-tape screenshot lock clean help
+.PHONY: check serve smollm2 chat test test-slow test-front-ends test-clients test-ray test-real coverage lint format bench-engine bench-device bench-gateway bench-compare attack autobahn fuzz soak browser blas haproxy wheel npm-package vendor sample-tape screenshot lock clean help
 
 check: lint test  ## Run the linters and the tests
 
@@ -62,10 +62,10 @@ test-front-ends: $(FRAMEWORKS)/ready $(APPS)/ready browser  ## Build and drive t
 	@sh tests/support/get_firefox.sh
 	$(PYTEST) -m front_ends tests/front_ends $(ARGS)
 
-test-clients: $(patsubst %,$(CLIENTS)/%/ready,openai openai-agents openai-node pydantic-ai codex ai-node tanstack-node)  ## Run other people's clients, unmodified, against a gateway
+test-clients: $(patsubst %,$(CLIENTS)/%/ready,openai openai-agents openai-node pydantic-ai codex ai-node tanstack-node) blas  ## Run other people's clients, unmodified, against a gateway
 	$(PYTEST) -m clients tests/clients $(ARGS)
 
-test-ray: $(RAY)/ready  ## Run the tests of replicas that Ray Serve starts
+test-ray: $(RAY)/ready blas  ## Run the tests of replicas that Ray Serve starts
 	$(RAY)/bin/python -m pytest -m ray tests/provider/replicas tests/bench $(ARGS)
 
 test-real: $(VENV)/dev.ready browser  ## Run the tests that want a real model, on SmolLM2
@@ -88,19 +88,19 @@ format: $(VENV)/dev.ready  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench-engine: $(VENV)/dev.ready  ## Measure the engine beside mlx-lm: ARGS="--quick"
+bench-engine: $(VENV)/dev.ready blas  ## Measure the engine beside mlx-lm: ARGS="--quick"
 	$(BIN)/python -m tests.bench.engine --json .build/bench-engine.json $(ARGS)
 
 bench-device: $(VENV)/dev.ready  ## Measure models of real shapes on this machine's GPU: ARGS=--small
 	$(BIN)/python -m tests.bench.device $(ARGS)
 
-bench-gateway: $(VENV)/dev.ready  ## Measure the gateway alone, beside a bare loop: ARGS="--quick"
+bench-gateway: $(VENV)/dev.ready blas  ## Measure the gateway alone, beside a bare loop: ARGS="--quick"
 	$(BIN)/python -m tests.bench.gateway --json .build/bench-gateway.json $(ARGS)
 
-bench-compare: $(VENV)/dev.ready  ## Compare decoding with another checkout, in turns: TREE=../before
+bench-compare: $(VENV)/dev.ready blas  ## Compare decoding with another checkout, in turns: TREE=../before
 	$(BIN)/python -m tests.bench.compare $(TREE) $(ARGS)
 
-attack: $(VENV)/dev.ready  ## Attack a gateway, three minutes: ARGS="--only pings", ARGS="--list"
+attack: $(VENV)/dev.ready blas  ## Attack a gateway, three minutes: ARGS="--only pings", ARGS="--list"
 	$(BIN)/python -m tests.bench.attack --json .build/attack.json $(ARGS)
 
 autobahn: $(VENV)/autobahn.ready  ## Autobahn's fuzzing client, with a Python 2.7: PYTHON2=… ARGS="--all"
@@ -109,11 +109,14 @@ autobahn: $(VENV)/autobahn.ready  ## Autobahn's fuzzing client, with a Python 2.
 fuzz: $(VENV)/dev.ready  ## Feed 100,000 odd messages to each language: ARGS="--inputs 1000000"
 	$(BIN)/python -m tests.gateway.dialects.fuzz $(ARGS)
 
-soak: $(VENV)/dev.ready  ## Ten minutes of clients that come, cancel, vanish and come back
+soak: $(VENV)/dev.ready blas  ## Ten minutes of clients that come, cancel, vanish and come back
 	$(BIN)/python -m tests.bench.soak --json .build/soak.json $(ARGS)
 
-browser: $(VENV)/dev.ready  ## Get a Chromium for the page's tests
+browser: $(VENV)/dev.ready blas  ## Get a Chromium for the page's tests
 	@PYTHON=$(BIN)/python sh tests/support/get_chromium.sh
+
+blas: $(VENV)/dev.ready  ## Get Debian's OpenBLAS, with which the tests take half as long
+	@PYTHON=$(BIN)/python sh tests/support/get_openblas.sh
 
 haproxy:  ## Get Debian's HAProxy for the test of gateways behind one
 	@sh tests/support/get_haproxy.sh
