@@ -20,6 +20,7 @@ __all__ = [
     "plan",
     "request",
     "span",
+    "write",
 ]
 
 HIGHEST = 150
@@ -194,10 +195,10 @@ def ask(rng: random.Random, a: int, b: int) -> str:
     if a < b:
         if rng.random() < 0.35:
             return _in_other_words(rng, a, b)
-        return _write(rng, rng.choice([*ASKS, *UP]), a, b)
+        return write(rng, rng.choice([*ASKS, *UP]), a, b)
     if rng.random() < 0.35:
         return _in_other_words(rng, a, b)
-    return _write(rng, rng.choice([*(ASKS if b <= LAST_DOWN else []), *DOWN * 6]), a, b)
+    return write(rng, rng.choice([*(ASKS if b <= LAST_DOWN else []), *DOWN * 6]), a, b)
 
 
 def _in_other_words(rng: random.Random, a: int, b: int) -> str:
@@ -207,7 +208,8 @@ def _in_other_words(rng: random.Random, a: int, b: int) -> str:
     return asked_for(rng, rng.choice(things).format(a=a, b=b))
 
 
-def _write(rng: random.Random, text: str, a: int, b: int) -> str:
+def write(rng: random.Random, text: str, a: int, b: int) -> str:
+    """Return a phrase with its two numbers, now and then as words or with words around it."""
     if max(a, b) < len(WORDS) and "-" not in text and rng.random() < 0.12:
         return text.format(a=WORDS[a], b=WORDS[b])
     return in_passing(rng, text.format(a=a, b=b))
@@ -230,7 +232,7 @@ def request(rng: random.Random, *, longest: int = LONGEST) -> Count:
         text = rng.choice(["count to {b}", "count up to {b}", "count from one to {b}"])
         if rng.random() < 0.35:
             return Count(told_to(rng, text.format(b=b)), 1, b)
-        return Count(_write(rng, rng.choice(TO), 1, b), 1, b)
+        return Count(write(rng, rng.choice(TO), 1, b), 1, b)
     if kind < 0.84:
         b, a = (
             span(rng, longest=longest)
@@ -240,7 +242,7 @@ def request(rng: random.Random, *, longest: int = LONGEST) -> Count:
         return count_of(rng, a, b)
     if kind < 0.95:
         a = rng.choice([3, 5, 10, 10, 10, 20, rng.randint(3, 30)])
-        return Count(_write(rng, rng.choice(DOWN_TO_ONE), a, 1), a, 1)
+        return Count(write(rng, rng.choice(DOWN_TO_ONE), a, 1), a, 1)
     if kind < 0.97:
         return _by_steps(rng)
     return Count(rng.choice(BARE), 1, 10)
@@ -285,7 +287,7 @@ def drill(rng: random.Random) -> Document:
             continue
         a, b = (b, a) if rng.random() < 0.3 else (a, b)
         same = b <= LAST_DOWN and rng.random() < 0.5
-        doc.user(_write(rng, rng.choice(ASKS), a, b) if same else ask(rng, a, b))
+        doc.user(write(rng, rng.choice(ASKS), a, b) if same else ask(rng, a, b))
         doc.assistant(count(a, b))
     return doc if doc.messages else drill(rng)
 
