@@ -37,6 +37,7 @@ COUNTS = {  # kinds with a number of their own
 }
 QUICK = 40  # of each kind at most, with `--quick`
 AT_ONCE = 32
+UNSAID_TOKENS = 80  # more than any right answer has; one that goes the wrong way may never end
 SHOWN = 8  # failures that the card shows
 CARD = Path(__file__).parents[1] / "MODEL_CARD.md"
 MARK = "<!-- measured by provider.embedded.making.evaluate -->"
@@ -79,6 +80,16 @@ def phrased_count_case(rng: random.Random) -> Case:
             return _counted(rng.choice(held_out.COUNT_TO).format(b=b), 1, b)
         case _:
             return _counted(rng.choice(held_out.COUNT_DOWN).format(a=b, b=a), b, a)
+
+
+def unsaid_count_case(rng: random.Random) -> Case:
+    """Ask for a count that goes down by its numbers alone: right if the text is exact."""
+    while True:
+        low, high = counting.span(rng, test=True, longest=12)
+        if low > counting.LAST_DOWN:
+            break
+    case = _counted(rng.choice(held_out.COUNT_EITHER_WAY).format(a=high, b=low), high, low)
+    return replace(case, options={"max_tokens": UNSAID_TOKENS})
 
 
 def call_case(rng: random.Random) -> Case:
@@ -287,6 +298,7 @@ KINDS: dict[str, Callable[[random.Random], Case]] = {
     "answers from a tool's result, spaced or compact": result_case,
     "counts without a mistake": count_case,
     "counts up and down in other words": phrased_count_case,
+    "counts down that no word says": unsaid_count_case,
     "stories that hold the named subject": story_case,
     "haiku on a topic": haiku_case,
     "poems on a topic": poem_case,

@@ -13,6 +13,7 @@ from provider.embedded.making.corpus.words import listed
 __all__ = [
     "BEYOND",
     "COUNT_DOWN",
+    "COUNT_EITHER_WAY",
     "COUNT_TO",
     "COUNT_UP",
     "HAIKU",
@@ -118,6 +119,14 @@ COUNT_DOWN = [
     "Do a countdown from {a} to {b}",
     "please count backwards from {a} to {b}",
     "Please count from {a} down to {b}",
+]
+COUNT_EITHER_WAY = [
+    "Count from {a} to {b}",
+    "count from {a} to {b}",
+    "Count from {a} to {b}!",
+    "Would you please count from {a} to {b}?",
+    "I'd like you to count from {a} to {b}.",
+    "Please count from {a} all the way to {b}",
 ]
 TOPICS = listed("""
 rain autumn love the_ocean mountains my_cat a_candle spring the_moon bridges an_owl winter coffee friendship

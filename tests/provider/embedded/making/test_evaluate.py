@@ -9,7 +9,7 @@ import pytest
 
 from provider import GenerateResponse, MLXProvider
 from provider.embedded import MODEL_PATH
-from provider.embedded.making.corpus import talk
+from provider.embedded.making.corpus import counting, talk, words
 from provider.embedded.making.evaluate import (
     CARD,
     KINDS,
@@ -24,6 +24,7 @@ from provider.embedded.making.evaluate import (
     speed,
     write_into,
 )
+from provider.models.loading import tokenizer_of
 
 MEGABYTE = 1_000_000
 
@@ -33,6 +34,11 @@ def provider():
     provider = MLXProvider({"temperature": 0.0, "max_tokens": 600})
     yield provider
     provider.close()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tokenizer_of(MODEL_PATH)
 
 
 def claimed() -> dict[str, tuple[float, int]]:
@@ -183,6 +189,18 @@ def test_a_case_is_the_same_for_a_seed_and_an_empty_answer_is_wrong(kind):
     first, again = (KINDS[kind](random.Random(4)) for _ in range(2))
     assert (first.prompt, first.options, first.after) == (again.prompt, again.options, again.after)
     assert not first.right(GenerateResponse(content="", finish_reason="stop"))
+
+
+def test_a_count_down_that_no_word_says_is_of_held_out_numbers_and_fits_its_tokens(tokenizer):
+    rng = random.Random(6)
+    for _ in range(400):
+        case = KINDS["counts down that no word says"](rng)
+        high, low = map(int, re.findall(r"\d+", case.prompt))
+        assert high > low > counting.LAST_DOWN
+        assert words.held_out(f"{low} to {high}")
+        answer = counting.count(high, low)
+        assert case.right(GenerateResponse(content=answer, finish_reason="stop"))
+        assert len(tokenizer.encode(answer)) < case.options["max_tokens"]
 
 
 async def test_the_speed_is_that_of_one_stream(provider):

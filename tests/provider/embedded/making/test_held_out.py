@@ -39,6 +39,7 @@ def test_the_corpus_has_none_of_the_names():
         (held_out.COUNT_UP, counting.ASKS + counting.UP, 3),
         (held_out.COUNT_TO, counting.TO, 2),
         (held_out.COUNT_DOWN, counting.DOWN, 2),
+        (held_out.COUNT_EITHER_WAY, counting.ASKS, 2),
         (held_out.INTRODUCED, recall.INTRODUCTIONS, 1),
         (held_out.NAME_ASKED, recall.USER_NAME_ASKS, 3),
         (held_out.JOKE, talk.JOKE_ASKS, 1),
