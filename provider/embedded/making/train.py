@@ -11,9 +11,9 @@ may be another one.
 
 With `--drills` each step adds to the batch of the corpus one of `drills`, by whose weights the loss
 is taken; each of the two is a mean by itself. It is meant for weights that can count already:
-`--start provider/embedded/model --folder MADE --state STATE --steps 800 --rate 0.3 --drills 48`, then
-the same from MADE for fewer steps at a smaller rate and another seed, and last an `average` with the
-weights at the start, because names are copied worse after it.
+`--start provider/embedded/model --folder MADE --state STATE --steps 800 --rate 0.3 --drills 48
+--sizes 2`, then the same without `--sizes` from MADE for fewer steps at a smaller rate and another
+seed, and last an `average` with the weights at the start, because names are copied worse after it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -123,6 +123,14 @@ class Encoder:
             tokens, weights = [row.tokens for row in rows], [row.weights for row in rows]
             yield Batch(torch.tensor(tokens), torch.tensor(weights))
 
+    def numbers(self) -> Iterator[tuple[int, int]]:
+        """Yield each number of one or two digits with its token; `7` and `07` are two."""
+        for number in range(100):
+            for text in sorted({f"{number}", f"{number:02d}"}):
+                token = self._tokenizer.token_to_id(text)
+                if token is not None:
+                    yield number, token
+
     def _mask(self, tokens: list[int]) -> list[int]:
         mask, width = [0] * len(tokens), len(self._header)
         for start in range(len(tokens) - width):
@@ -166,6 +174,20 @@ def loss_of(network: Network, batch: Batch, total: float) -> Tensor:
 def rate_at(step: int, steps: int) -> float:
     """Return a step's share of the peak learning rate: warm-up, plateau, long fall to zero."""
     return min(1.0, step / 50, (steps - step) / (steps * FALLING))
+
+
+@torch.no_grad()
+def put_in_sizes(network: Network, numbers: Iterable[tuple[int, int]], reach: float) -> None:
+    """Add to the embeddings of numbers their size: -reach for 0, 0 for 50, almost reach for 99.
+
+    A count's direction is a comparison of two numbers, but what was trained to say the next one
+    has no order in its embeddings. The axis is the one along which all embeddings differ least, so
+    that hardly anything else changes.
+    """
+    embeddings = network.embed.data
+    axis = torch.linalg.svd(embeddings - embeddings.mean(0), full_matrices=False).Vh[-1]
+    for number, token in numbers:
+        embeddings[token] += reach * (number - 50) / 50 * axis
 
 
 class Workers:
@@ -223,6 +245,8 @@ class Training:
         self.drills = options.drills
         if start is not None:
             self.network.load(load_file(start / "model.safetensors"))
+        if options.sizes:
+            put_in_sizes(self.network, self.encoder.numbers(), options.sizes)
         self.optimizers = _optimizers(self.network)
         self.progress = Progress()
 
@@ -345,6 +369,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--drills", type=int, default=0, help="rows of counting drills that each step adds, e.g. 48"
+    )
+    parser.add_argument(
+        "--sizes", type=float, default=0.0, help="reach of the sizes put into numbers' embeddings"
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
