@@ -261,8 +261,7 @@ async def test_what_the_conversation_has_already_counts_too(new_page):
         await wait_for_text(page, WRONG, "“b.txt” is too large: it has 146 kB")
         await ask(page, "c" * 150_000)
         await wait_for_text(page, WRONG, "larger than the gateway allows")
-        await ask(page, "Well then")
-        await page.locator(".assistant .text").nth(1).wait_for()
+        await answered(page, "Well then")
         assert await page.locator("#state").get_attribute("data-state") == "open"
     assert len(gateway.provider.requests) == 2
 
