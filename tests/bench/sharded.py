@@ -69,7 +69,7 @@ async def measure(given):
     async with running(*SERVE, *given.model) as one, ranks(given) as two:
         for streams in (1, 8):
             pairs = [
-                (await burst(one, streams, tokens), await burst(two, streams, tokens))
+                (await burst([one], streams, tokens), await burst([two], streams, tokens))
                 for _ in range(rounds + 1)
             ][1:]
             figures.append(compared(f"{streams} streams on two ranks", pairs, "tokens/s"))
