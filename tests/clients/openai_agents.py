@@ -4,13 +4,12 @@ import asyncio
 import json
 import sys
 from contextlib import asynccontextmanager
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 from agents import Agent, ModelSettings, OpenAIProvider, RunConfig, Runner, function_tool
 from agents.tracing import set_tracing_disabled
 from openai.types.responses import ResponseTextDeltaEvent
 from pydantic import BaseModel
+from readiness import is_ready
 
 TASK, URL, *OTHERS = sys.argv[1:]
 PLAIN = Agent("plain", model="scripted")
@@ -142,7 +141,7 @@ async def stop():
         stream, events = await begin("stay", one)
         async with client() as third:
             say(await failure(PLAIN, "echo x", third))
-        while await asyncio.to_thread(is_ready):
+        while await asyncio.to_thread(is_ready, URL):
             await asyncio.sleep(0.005)
         say(await failure(PLAIN, "echo x", another))
         say(await failure(PLAIN, "echo x", another))
@@ -155,16 +154,6 @@ async def stop():
         while (await failure(PLAIN, "echo back", another))[1] != "back":
             pass
         say(await answer(PLAIN, "echo back", one))
-
-
-def is_ready():
-    """Return whether the gateway takes new work."""
-    try:
-        with urlopen(URL.replace("/v1", "/readyz")) as answered:
-            return answered.status == 200
-    except HTTPError as error:
-        error.close()
-        return False
 
 
 set_tracing_disabled(True)

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import sys
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 from openai import AsyncOpenAI
 from pydantic import BaseModel
@@ -12,6 +10,7 @@ from pydantic_ai import Agent
 from pydantic_ai.models.openai import OpenAIResponsesModel, OpenAIResponsesModelSettings
 from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers.openai import OpenAIProvider
+from readiness import is_ready
 
 TASK, URL, *OTHERS = sys.argv[1:]
 calls = []
@@ -114,7 +113,7 @@ async def stop():
             say(await failure(other, "echo x"))
             async with Agent(model()) as third:
                 say(await failure(third, "echo x"))
-            while await asyncio.to_thread(is_ready):
+            while await asyncio.to_thread(is_ready, URL):
                 await asyncio.sleep(0.005)
             say(await failure(other, "echo x"))
             async with Agent(model()) as fourth:
@@ -125,16 +124,6 @@ async def stop():
         while (await failure(other, "echo back"))[1] != "back":
             pass
         say((await agent.run("echo back")).output)
-
-
-def is_ready():
-    """Return whether the gateway takes new work."""
-    try:
-        with urlopen(URL.replace("/v1", "/readyz")) as answered:
-            return answered.status == 200
-    except HTTPError as error:
-        error.close()
-        return False
 
 
 asyncio.run(globals()[TASK]())
