@@ -115,7 +115,7 @@ soak: $(VENV)/dev.ready blas  ## Ten minutes of clients that come, cancel, vanis
 browser: $(VENV)/dev.ready blas  ## Get a Chromium for the page's tests
 	@PYTHON=$(BIN)/python sh tests/support/get_chromium.sh
 
-blas: $(VENV)/dev.ready  ## Get Debian's OpenBLAS, with which the tests take half as long
+blas: $(VENV)/dev.ready  ## Get Debian's OpenBLAS, with which the tests compute faster
 	@PYTHON=$(BIN)/python sh tests/support/get_openblas.sh
 
 haproxy:  ## Get Debian's HAProxy for the test of gateways behind one

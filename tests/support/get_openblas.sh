@@ -1,6 +1,6 @@
 #!/bin/sh
 # Gets Debian's OpenBLAS, where apt and root are and the system has none. Says plainly if it could not;
-# the tests then pass too, but take about twice as long.
+# the tests then pass too, but take longer, most of all those of a real model.
 python=${PYTHON:-python3}
 has_openblas() {
     "$python" -c "import ctypes; ctypes.CDLL('libopenblas.so.0')" 2>/dev/null
