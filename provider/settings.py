@@ -45,8 +45,9 @@ class EngineSettings:
     )
     client_prompt_share: float = _setting(
         0.5,
-        "part of the engine's time that one client's prompts may take while others' answers are "
-        "made, once they have taken 15 seconds; those of a client that is alone take all of it",
+        "part of the engine's time that one client's prompts may take while another's answers are "
+        "made, once they have taken 15 seconds; it is divided among more clients, down to half of "
+        "it; those of a client that is alone take all of it",
         min=0.01,
         max=1.0,
     )

@@ -134,7 +134,8 @@ class Scheduler(Generic[Key]):
             return
         self._held.clear()
         for client in {self._in_batch[key] for key in self._prefilling}:
-            if self._prompts.owes(client, now) and self._decodes_beside(client):
+            others = self._decoding_beside(client)
+            if others and self._prompts.owes(client, now, others):
                 self._held.add(client)
 
     def prefilled(self, plan: Sequence[tuple[Key, int]], seconds: float, now: float) -> None:
@@ -142,11 +143,12 @@ class Scheduler(Generic[Key]):
         total = sum(tokens for _, tokens in plan)
         for key, tokens in plan:
             client = self._in_batch[key]
-            if self._decodes_beside(client):
-                self._prompts.took(client, seconds * tokens / total, now)
+            if others := self._decoding_beside(client):
+                self._prompts.took(client, seconds * tokens / total, now, others)
 
-    def _decodes_beside(self, client: Hashable) -> bool:
-        return any(self._in_batch[key] != client for key in self._decoding)
+    def _decoding_beside(self, client: Hashable) -> int:
+        """Return how many other clients have a run that decodes."""
+        return len({self._in_batch[key] for key in self._decoding} - {client})
 
     def submit(self, key: Key) -> None:
         """Put a run at the end of its client's queue."""
