@@ -109,6 +109,19 @@ class Fleet:
         said = (f"{replica.name}: {replica.trouble}" for replica in self.replicas)
         return f"no replica is ready ({'; '.join(said)})"
 
+    def why_none(self, model: str | None) -> str:
+        """Return why no replica takes a generation with this model now."""
+        if not self.ready:
+            return self.why_not()
+        group = self._group(model)
+        having = [one for one in self.replicas if group in _groups(one)]
+        if any(one.takes for one in having):
+            return "all replicas are busy"
+        said = (f"{one.name}: {one.trouble or 'it is stopping'}" for one in having)
+        return (
+            f"no replica with the model `{group.removeprefix(FIRST)}` is ready ({'; '.join(said)})"
+        )
+
     def models(self) -> list[ModelInfo]:
         """Return the models of all replicas, each once, the default model first."""
         found: dict[str, ModelInfo] = {}
@@ -188,10 +201,7 @@ class Fleet:
             key = None
         if link is not None and key is None and replica.takes:
             self._keys[replica], self._links[link.key] = link.key, link
-            served = [model.id for model in replica.models]
-            self._router.put(
-                link.key, link.places, [f"{FIRST}{_default(replica)}", *served], link.most
-            )
+            self._router.put(link.key, link.places, _groups(replica), link.most)
             self._keep_default(replica)
         elif key is not None:
             self._router.let_take(key, replica.takes)
@@ -204,6 +214,11 @@ class Fleet:
 def _default(replica: Replica) -> str:
     """Return the model of requests to a replica that name none, "" if it is not known."""
     return replica.models[0].id if replica.models else ""
+
+
+def _groups(replica: Replica) -> list[str]:
+    """Return the router's names for what a replica serves: its default model, and each by name."""
+    return [f"{FIRST}{_default(replica)}", *(model.id for model in replica.models)]
 
 
 def _nothing() -> None:

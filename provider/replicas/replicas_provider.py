@@ -253,7 +253,7 @@ class ReplicasProvider(AbstractLLMInterface):
             raise failure_of(list(refusals.values())[-1])
         if lost_links:
             self.fleet.counters.failed += 1
-        raise none_ready("all replicas are busy" if self.fleet.ready else self.fleet.why_not())
+        raise none_ready(self.fleet.why_none(frame.model))
 
     def _named(self, frame: Generate, relayed: Optional[Relayed]) -> Generate:
         """Return the frame for one replica."""

@@ -93,6 +93,12 @@ async def test_a_model_whose_replicas_are_lost_is_not_another_model():
         assert fleet.place(Generate(id="x", prompt="p", model="b")) is not None
         default = fleet.models()[0].id
         assert (fleet.place(Generate(id="x", prompt="p")) is None) == (default == "a")
+        gone = fleet.replicas[names.index("a")].name
+        assert f"no replica with the model `a` is ready ({gone}: " in fleet.why_none("a")
+        assert fleet.why_none("b") == "all replicas are busy"
+        await replicas.kill(names.index("b"))
+        await eventually(lambda: fleet.ready == 0)
+        assert fleet.why_none("b") == fleet.why_not()
 
 
 class Places(Named):
