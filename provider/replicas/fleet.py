@@ -9,6 +9,7 @@ from functools import partial
 
 from gateway.protocol.frames import Generate
 from provider.interface import ModelInfo
+from provider.replicas.lease import Lease
 from provider.replicas.prefixes import prefixes_of
 from provider.replicas.relay import Relay
 from provider.replicas.replica import Link, Replica
@@ -142,14 +143,10 @@ class Fleet:
         if found is None:
             return None
         link = self._links[found.name]
-        try:
-            end = self._lease(link.replica)
-        except BaseException:
-            self._router.leave(link.key, answers)
-            raise
         self.counters.placed += 1
         self.counters.known_parts += found.known
         link.live += 1
+        end = self._counted(link.replica)
         return Place(link, partial(self._leave, link, answers, end))
 
     def _group(self, model: str | None) -> str:
@@ -159,10 +156,12 @@ class Fleet:
             self._served = frozenset(models)
         return model if model in self._served else f"{FIRST}{self._default}"
 
-    def _lease(self, replica: Replica) -> Callable[[], None]:
+    def _counted(self, replica: Replica) -> Callable[[], None]:
         """Tell whoever watches the replicas of a generation there; return what tells of its end."""
         name = self._named.get(replica)
-        return _nothing if self.lease is None or name is None else self.lease(name)
+        if self.lease is None or name is None:
+            return _nothing
+        return Lease(partial(self.lease, name)).end
 
     def _leave(self, link: Link, answers: int, end: Callable[[], None]) -> None:
         link.live -= 1

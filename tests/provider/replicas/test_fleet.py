@@ -145,9 +145,11 @@ async def test_replicas_that_go_end_what_they_have_and_those_that_come_get_the_r
             fleet.keep({"one": first.url})
             await eventually(lambda: fleet.ready == 1)
             place = fleet.place(frame)
+            await eventually(lambda: told == ["one"])
             fleet.keep({"two": second.url})
             await eventually(lambda: fleet.ready == 1)
             assert fleet.place(frame).link.replica is not place.link.replica
+            await eventually(lambda: told == ["one", "two"])
             assert place.link.client.state == "open"
             place.leave()
             await eventually(lambda: len(fleet.replicas) == 1)
@@ -163,24 +165,3 @@ async def test_a_fleet_that_is_closed_connects_to_nobody():
     await fleet.close()
     fleet.keep({"one": "http://127.0.0.1:9/"})
     assert fleet.replicas == []
-
-
-async def test_a_place_that_could_not_be_leased_is_not_kept():
-    def refuse(name):
-        raise RuntimeError(f"{name} is stopping")
-
-    async with running(Named("a")) as gateway:
-        fleet = Fleet([])
-        fleet.lease = refuse
-        try:
-            fleet.keep({"one": gateway.url})
-            await eventually(lambda: fleet.ready == 1)
-            with pytest.raises(RuntimeError, match="one is stopping"):
-                fleet.place(Generate(id="x", prompt="p"))
-            statistics = fleet.statistics()
-            assert (list(statistics.replica_answers.values()), statistics.generations_placed) == (
-                [0],
-                0,
-            )
-        finally:
-            await fleet.close()
