@@ -26,7 +26,7 @@ class Conversation:
     fields: dict[str, Any]
     models: Sequence[str] = ()  # that the gateway serves, the default model first
     turns: list[dict[str, Any]] = field(default_factory=list)
-    saved: set[Path] = field(default_factory=set)  # files that this chat has written
+    saved: set[Path] = field(default_factory=set)  # files that hold this conversation
 
 
 class _Refused(Exception):  # noqa: N818 - what the user is told
@@ -67,6 +67,7 @@ def _help(conversation: Conversation, rest: str) -> str:
 def _new(conversation: Conversation, rest: str) -> str:
     said = len(conversation.turns)
     conversation.turns.clear()
+    conversation.saved.clear()  # they hold the conversation that ends here
     return f"a new conversation; {said} messages are forgotten" if said else "nothing was said"
 
 
@@ -141,7 +142,7 @@ def _load(conversation: Conversation, rest: str) -> str:
     for name in ("system_prompt", "model"):
         if whole.get(name):
             conversation.fields[name] = str(whole[name])
-    conversation.saved.add(path)
+    conversation.saved = {path}  # the others hold the conversation that this one replaces
     return f"{len(turns)} messages are back"
 
 

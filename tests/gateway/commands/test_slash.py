@@ -121,6 +121,33 @@ def test_a_file_without_a_name_gets_one_that_is_not_taken(talk, tmp_path, monkey
         assert len([*tmp_path.glob("chat-*.json")]) == count
 
 
+def test_a_new_conversation_leaves_the_file_of_the_one_before(talk, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    conversation, say = talk
+    other = [{"role": "user", "content": "Bears?"}]
+    for saving in ("/save", "/save kept.json"):
+        say("/new")
+        conversation.turns[:] = [{"role": "user", "content": "Foxes?"}]
+        assert say(saving).startswith("saved to ")
+        before = {file: file.read_text() for file in tmp_path.iterdir()}
+        say("/new")
+        conversation.turns[:] = other
+        say(saving)
+        assert before == {file: file.read_text() for file in before}
+
+
+def test_a_conversation_that_was_loaded_leaves_the_files_of_the_one_before(talk, tmp_path):
+    _, say = talk
+    first, second = (tmp_path / f"{name}.json" for name in ("first", "second"))
+    second.write_text(json.dumps({"messages": [{"role": "user", "content": "Bears?"}]}))
+    say(f"/save {first}")
+    before = first.read_text()
+    say(f"/load {second}")
+    assert "is there already" in say(f"/save {first}")
+    assert first.read_text() == before
+    assert say(f"/save {second}").startswith("saved")  # which it goes on with
+
+
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"messages": 3}', json.dumps({"a": 1})])
 def test_what_cannot_be_loaded_changes_nothing(talk, tmp_path, text):
     conversation, say = talk
