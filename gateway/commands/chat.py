@@ -31,6 +31,7 @@ from gateway.protocol.frames import ToolCall
 __all__ = ["ask_user", "chat_with", "connected", "screen_for"]
 
 GIVE_UP_S = 10.0  # time for reconnecting before the user is told of a lost connection
+KEPT_FILES = "the files of `--file` go with your next message; /new leaves them out"
 notes = Console(stderr=True, highlight=False)
 
 
@@ -55,9 +56,10 @@ def chat_with(
     restore_at_sigterm(typed)
     with LoopThread() as loop, connected(loop, url, token) as client:
         fields = {"system_prompt": system, **sampling}
-        conversation = Conversation(fields, list(client.ready.models or ()))
+        models = list(client.ready.models or ())
+        conversation = Conversation(fields, models, attachments=attachments)
         chat = _Chat(loop, client, conversation, typed, toolbox or Toolbox(), plain=plain)
-        return chat.run(attachments)
+        return chat.run()
 
 
 @contextmanager
@@ -126,7 +128,7 @@ class _Chat:
         self._interactive = typed.isatty()
         self._failed = False
 
-    def run(self, attachments: Sequence[dict[str, Any]]) -> bool:
+    def run(self) -> bool:
         """Take turns until the input ends; return whether every turn was answered."""
         if self._interactive:
             models = ", ".join(self._conversation.models or ["?"])
@@ -140,10 +142,9 @@ class _Chat:
             if not text.strip():
                 continue
             try:
-                self._take_turn(user_turn(text, attachments))
+                self._take_turn(user_turn(text, self._conversation.attachments))
             except ConnectionLostError:
                 return self._offer_to_save()
-            attachments = ()
         return self._interactive or not self._failed
 
     def _take_turn(self, turn: dict[str, Any]) -> None:
@@ -161,8 +162,11 @@ class _Chat:
             self._failed = True
             if isinstance(error, ConnectionLostError):
                 raise
+            if self._interactive and self._conversation.attachments:
+                notes.print(KEPT_FILES, style="dim", markup=False)
         else:
             turns += answer.run.messages
+            self._conversation.attachments = ()
 
     def _offer_to_save(self) -> bool:
         """Keep a conversation whose gateway is gone; return False."""

@@ -27,6 +27,7 @@ class Conversation:
     models: Sequence[str] = ()  # that the gateway serves, the default model first
     turns: list[dict[str, Any]] = field(default_factory=list)
     saved: set[Path] = field(default_factory=set)  # files that hold this conversation
+    attachments: Sequence[dict[str, Any]] = ()  # parts that begin the next message
 
 
 class _Refused(Exception):  # noqa: N818 - what the user is told
@@ -68,6 +69,9 @@ def _new(conversation: Conversation, rest: str) -> str:
     said = len(conversation.turns)
     conversation.turns.clear()
     conversation.saved.clear()  # they hold the conversation that ends here
+    if conversation.attachments:  # a message with them was refused, if anything was said
+        conversation.attachments = ()
+        return "a new conversation, without the files of `--file`"
     return f"a new conversation; {said} messages are forgotten" if said else "nothing was said"
 
 

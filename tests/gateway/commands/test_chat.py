@@ -56,6 +56,31 @@ async def test_attachments_come_with_the_first_turn_alone():
     assert second.last_user_text == "Why?"
 
 
+async def test_attachments_come_again_after_a_turn_that_failed():
+    def script(request):
+        bad = request.last_user_text.endswith("Bad?")
+        return [Fail(InvalidParameterError("seed", 7))] if bad else [Say("So.")]
+
+    note = {"type": "text", "text": "Buy bread."}
+    _, requests = await chat(lines("Bad?", "What?", "Why?"), script, attachments=[note])
+    asked = [request.last_user_text for request in requests]
+    assert asked == ["Buy bread.Bad?", "Buy bread.What?", "Why?"]
+
+
+async def test_attachments_that_are_refused_can_be_left_out(capsys):
+    def script(request):
+        bad = "Buy bread." in request.last_user_text
+        return [Fail(InvalidParameterError("seed", 7))] if bad else [Say("So.")]
+
+    note = {"type": "text", "text": "Buy bread."}
+    with terminal("What?\n/new\nWhy?\n/quit\n") as (typed, _):
+        _, requests = await chat(typed, script, attachments=[note])
+    assert [request.last_user_text for request in requests] == ["Buy bread.What?", "Why?"]
+    said = capsys.readouterr().err
+    assert "go with your next message; /new leaves them out" in said
+    assert "a new conversation, without the files" in said
+
+
 async def test_a_turn_that_fails_is_said_and_is_none_of_the_conversation(capsys):
     def script(request):
         bad = request.last_user_text == "Bad"
