@@ -20,7 +20,7 @@ const SEARCH_MS = 120; // after the last key
 export function createSidebar(store, does) {
   const list = make("ul", { class: "talks", "aria-label": "Conversations" });
   const search = make("input", { type: "search", placeholder: "Search", "aria-label": "Search conversations", input: later });
-  const file = make("input", { type: "file", accept: ".json,application/json", hidden: true, change: read });
+  const file = make("input", { type: "file", accept: ".json,.md", hidden: true, change: read });
   const undo = make("p", { class: "undo", role: "status" });
   const root = make(
     "aside",
@@ -155,8 +155,8 @@ export function createSidebar(store, does) {
     file.value = "";
     if (!given) return;
     try {
-      const { fromJson } = await exchange();
-      const { conversations, turns } = fromJson(await given.text(), newId);
+      const { fromFile } = await exchange();
+      const { conversations, turns } = fromFile(await given.text(), newId, Date.now());
       await store.save(conversations, turns);
       undo.replaceChildren(`Imported ${conversations.length} ${conversations.length === 1 ? "conversation" : "conversations"}.`);
     } catch (error) {

@@ -1,5 +1,5 @@
 // @ts-check
-/** Conversations as files: JSON that can be read again, and Markdown for people. No I/O. */
+/** Conversations as files, which can be read again: JSON has all of them, Markdown what a person reads. No I/O. */
 
 import { pathTo, textOf } from "./tree.js";
 
@@ -9,6 +9,7 @@ import { pathTo, textOf } from "./tree.js";
 const FORMAT = "mlx-gateway.conversations";
 const VERSION = 1;
 const MOST_TURNS = 20_000;
+const USER = "You"; // in Markdown
 const ENDS = ["stop", "length", "tool_calls", "cancelled", "error"];
 
 /** @param {Conversation[]} conversations @param {Turn[]} turns */
@@ -20,7 +21,7 @@ export function toJson(conversations, turns) {
 /** Return the shown turns of a conversation as Markdown. @param {Conversation} conversation @param {Turn[]} turns */
 export function toMarkdown({ title, leaf }, turns) {
   const shown = pathTo(turns, leaf).map((turn) => {
-    const name = turn.role === "user" ? "You" : (turn.model ?? "Model");
+    const name = turn.role === "user" ? USER : (turn.model ?? "Model");
     const files = typeof turn.content === "string" ? 0 : turn.content.length - (textOf(turn) ? 1 : 0);
     const attached = files ? `*${files} ${files === 1 ? "attachment" : "attachments"}*\n\n` : "";
     return `**${name}**\n\n${attached}${textOf(turn)}\n`;
@@ -29,13 +30,47 @@ export function toMarkdown({ title, leaf }, turns) {
 }
 
 /**
- * Return the conversations and turns of a file, with new ids, so that nothing that is there is replaced.
+ * Return the conversations and turns of a file of either kind, with new ids, so that nothing that is there is replaced.
  * Throws an Error that says what is wrong.
+ * @param {string} text @param {() => string} newId @param {number} now
+ */
+export const fromFile = (text, newId, now) => (text.startsWith("# ") ? fromMarkdown(text, newId, now) : fromJson(text, newId));
+
+/**
+ * Return the conversation that toMarkdown wrote. A question and an answer follow each other, and an answer may have
+ * lines in bold that look like the name of one: only the user's name ends it.
+ * @param {string} text @param {() => string} newId @param {number} now
+ * @returns {{conversations: Conversation[], turns: Turn[]}}
+ */
+function fromMarkdown(text, newId, now) {
+  const [first = "", ...lines] = text.replaceAll("\r\n", "\n").split("\n");
+  const conversation = newId();
+  /** @type {(Turn & {content: string})[]} */
+  const turns = [];
+  for (const line of lines) {
+    const name = /^\*\*(.+)\*\*$/.exec(line)?.[1];
+    const last = turns.at(-1);
+    if (name && (last?.role === "user" ? name !== USER : name === USER)) {
+      /** @type {Pick<Turn, "role" | "model" | "ended">} */
+      const said = name === USER ? { role: "user" } : { role: "assistant", model: name, ended: "stop" };
+      turns.push({ id: newId(), conversation, parent: last?.id ?? null, made: now + turns.length, content: "", ...said });
+    } else if (last) last.content += `${line}\n`;
+    else if (line.trim()) return notOurs();
+  }
+  if (!turns.length) return notOurs();
+  for (const turn of turns) turn.content = turn.content.trim();
+  const title = first.slice(2).trim().slice(0, 200);
+  const made = { made: now, changed: now, leaf: turns.at(-1)?.id ?? null };
+  return { conversations: [{ id: conversation, title, named: true, ...made }], turns };
+}
+
+/**
+ * Return the conversations and turns of a JSON file as fromFile does.
  * @param {string} text @param {() => string} newId
  */
 export function fromJson(text, newId) {
   const file = parsed(text);
-  if (file?.format !== FORMAT) throw new Error("this file has no conversations of this page");
+  if (file?.format !== FORMAT) return notOurs();
   if (file.version !== VERSION) throw new Error("this file was written by another version of this page");
   const given = [file.conversations, file.turns];
   if (!given.every(Array.isArray) || file.turns.length > MOST_TURNS) throw new Error("this file is damaged");
@@ -55,8 +90,13 @@ function parsed(text) {
   try {
     return JSON.parse(text);
   } catch {
-    throw new Error("this file is not JSON");
+    throw new Error("this file is neither JSON nor Markdown of this page");
   }
+}
+
+/** @returns {never} */
+function notOurs() {
+  throw new Error("this file has no conversations of this page");
 }
 
 /** @returns {never} */

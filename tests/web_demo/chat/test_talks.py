@@ -263,6 +263,10 @@ async def test_conversations_go_to_a_file_and_come_back(new_page, counted, tmp_p
         assert "answer 1 to Question" in path.read_text()
         await page.locator(TALKS).nth(1).wait_for()
         assert await page.locator(TALKS).all_text_contents() == ["Question", "Question"]
+        path.write_text(path.read_text().replace("# Question", "# From Markdown"))
+        await page.locator(".sidebar input[type=file]").set_input_files(path)
+        await page.locator(TALKS, has_text="From Markdown").click()
+        await wait_for_text(page, ".assistant", "answer 1 to Question")
 
 
 # Takes down what is copied, where a page has no clipboard because it came without https.

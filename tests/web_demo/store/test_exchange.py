@@ -1,5 +1,7 @@
 """Conversations are written to files and read again."""
 
+import json
+
 import pytest
 
 from tests.web_demo.conftest import in_node, wants_node
@@ -52,10 +54,65 @@ async def test_markdown_has_the_shown_turns():
     assert said == ["# Fox\n\n**You**\n\n*1 attachment*\n\nLook\n\n**small**\n\nA **fox**\n"]
 
 
+async def test_markdown_is_read_as_it_was_written():
+    text = "Steps:\n\n**First**\n\nLook.\n\n    **You**, said the fox"
+    written, read = await in_node(
+        "store/exchange.js",
+        f"""
+        let last = 0;
+        const newId = () => `new${{(last += 1)}}`;
+        const turns = [
+            {{ id: "1", parent: null, role: "user", made: 1, content: "How?\\n\\n# Title" }},
+            {{ id: "2", parent: "1", role: "assistant", made: 2, content: {json.dumps(text)} }},
+            {{ id: "3", parent: "2", role: "user", made: 3, content: "And then?" }},
+            {{ id: "4", parent: "3", role: "assistant", made: 4, content: "", model: "small" }},
+        ];
+        const text = m.toMarkdown({{ title: "A *fox*", leaf: "4" }}, turns);
+        const read = m.fromFile(text.replaceAll("\\n", "\\r\\n"), newId, 100);
+        const again = m.toMarkdown(read.conversations[0], read.turns);
+        console.log(JSON.stringify([[text, again], read]));
+        """,
+    )
+    assert written[0] == written[1]
+    (talk,) = read["conversations"]
+    assert (talk["title"], talk["leaf"], talk["named"]) == ("A *fox*", "new5", True)
+    said = [(turn["role"], turn["content"]) for turn in read["turns"]]
+    assert said == [
+        ("user", "How?\n\n# Title"),
+        ("assistant", text),
+        ("user", "And then?"),
+        ("assistant", ""),
+    ]
+    assert [turn["parent"] for turn in read["turns"]] == [None, "new2", "new3", "new4"]
+    assert {turn["conversation"] for turn in read["turns"]} == {"new1"}
+    assert [turn["made"] for turn in read["turns"]] == [100, 101, 102, 103]
+
+
+@pytest.mark.parametrize("text", ["# Notes", "# Notes\n\nBuy milk.\n\n**You**\n\nHi\n", "Notes"])
+async def test_other_markdown_is_refused(text):
+    (error,) = await in_node(
+        "store/exchange.js",
+        f"""
+        let said = "";
+        try {{
+            m.fromFile({json.dumps(text)}, () => "new", 1);
+        }} catch (error) {{
+            said = error.message;
+        }}
+        console.log(JSON.stringify([said]));
+        """,
+    )
+    assert error == (
+        "this file has no conversations of this page"
+        if text[0] == "#"
+        else "this file is neither JSON nor Markdown of this page"
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("text = '{'", "not JSON"),
+        ("text = '{'", "neither JSON"),
         ("text = '[]'", "no conversations of this page"),
         ("file.version = 2", "another version"),
         ("file.turns = 3", "damaged"),
