@@ -41,6 +41,7 @@ export async function open(root, app) {
   let script = 0; // milliseconds of the page's own work in a frame, lately
   let shownAt = 0;
   let cutAt = 0;
+  let asked = 0; // times that all were begun or stopped
   let askedAgain = 0; // of those below, because they had not begun
   /** Stories that ran when the connection was lost. @type {Tile[]} */
   let wereLive = [];
@@ -189,13 +190,19 @@ export async function open(root, app) {
     return /** @type {HTMLElement[]} */ ([...cells.children]);
   }
 
-  function startAll() {
+  /** Begin all stories; those that run make place first, because a connection may have only so many. */
+  async function startAll() {
+    asked += 1;
+    const mine = asked;
+    await Promise.all(live().map((tile) => tile.stop()));
+    if (mine !== asked) return;
     curve.clear();
     parts.news.textContent = `${tiles.length} streams on one connection.`;
     for (const [index, tile] of tiles.entries()) begin(tile, index);
   }
 
   function stopAll() {
+    asked += 1;
     const running = live();
     for (const tile of running) tile.stop();
     if (running.length) parts.news.textContent = `Stopped ${running.length}.`;
@@ -203,6 +210,7 @@ export async function open(root, app) {
 
   /** @param {Tile} tile @param {number} index */
   async function begin(tile, index) {
+    if (LIVE.has(tile.state)) return;
     const { prompt } = storyOf(index, parts.prompt.value.trim());
     runs = true;
     const models = find("#models");

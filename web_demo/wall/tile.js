@@ -58,6 +58,8 @@ export function createTile(title, hooks) {
   let ratePieces = 0;
   /** @type {Run | null} */
   let run = null;
+  /** Resolves when the run has ended. @type {Promise<unknown>} */
+  let over = Promise.resolve();
 
   /** @param {State} next @param {string} [words] */
   function become(next, words = "") {
@@ -130,6 +132,33 @@ export function createTile(title, hooks) {
     }
   }
 
+  /** @param {Run} next */
+  async function fill(next) {
+    run = next;
+    emptied = true;
+    waiting = wrong = "";
+    pieces = ratePieces = read = cached = rate = rateAt = stopAt = stopped = promptTokens = cachedTokens = 0;
+    isSlow = false;
+    become("queued");
+    try {
+      for await (const event of next.events()) await happened(event);
+      const { finishReason, usage, timing } = await next.result;
+      rate = timing.tokens_per_second || rate;
+      pieces = usage.completion_tokens || pieces;
+      stopped = finishReason === "cancelled" && stopAt ? performance.now() - stopAt : 0;
+      if (finishReason !== "cancelled") become("done", finishReason === "length" ? "cut at the limit" : "done");
+      else become("stopped", stopped ? `${stopped.toFixed(stopped < 10 ? 1 : 0)} ms` : "");
+    } catch (error) {
+      const { code, message } = /** @type {import("../client.js").GatewayError} */ (error);
+      run = null;
+      wrong = message;
+      become("failed", code ?? message);
+      return code === "connection_lost" && !pieces;
+    }
+    run = null;
+    return false;
+  }
+
   function measure() {
     const now = performance.now();
     if (!pieces || now - rateAt < RATE_MS) return; // the wait for the first one is none of its rate
@@ -172,42 +201,23 @@ export function createTile(title, hooks) {
     act,
     paint,
     /**
-     * Fill the tile from a run, until it ends. Returns whether it was lost before it had begun.
+     * Fill the tile from a run, until it ends; the one before must have ended. Resolves to whether it was lost before
+     * it had begun.
      * @param {Run} next
      */
-    async follow(next) {
-      run = next;
-      emptied = true;
-      waiting = wrong = "";
-      pieces = ratePieces = read = cached = rate = rateAt = stopAt = stopped = promptTokens = cachedTokens = 0;
-      isSlow = false;
-      become("queued");
-      try {
-        for await (const event of next.events()) await happened(event);
-        const { finishReason, usage, timing } = await next.result;
-        rate = timing.tokens_per_second || rate;
-        pieces = usage.completion_tokens || pieces;
-        stopped = finishReason === "cancelled" && stopAt ? performance.now() - stopAt : 0;
-        if (finishReason !== "cancelled") become("done", finishReason === "length" ? "cut at the limit" : "done");
-        else become("stopped", stopped ? `${stopped.toFixed(stopped < 10 ? 1 : 0)} ms` : "");
-      } catch (error) {
-        const { code, message } = /** @type {import("../client.js").GatewayError} */ (error);
-        run = null;
-        wrong = message;
-        become("failed", code ?? message);
-        return code === "connection_lost" && !pieces;
-      }
-      run = null;
-      return false;
+    follow(next) {
+      const end = fill(next);
+      over = end;
+      return end;
     },
-    /** Stop the story. Returns whether it was live. */
+    /** Stop the story. Resolves when it has ended. */
     stop() {
-      if (!run) return false;
+      if (!run) return over;
       stopAt = performance.now();
       isSlow = false;
       run.cancel();
       hurry();
-      return true;
+      return over;
     },
     /** Read slowly from now on, or fast again. @param {boolean} [slow] */
     slow(slow = !isSlow) {

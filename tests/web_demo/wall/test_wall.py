@@ -193,3 +193,25 @@ async def test_a_wall_whose_plug_is_pulled_loses_nothing(new_page):
         await page.get_by_role("link", name="Chat").click()
         await page.get_by_label("Message", exact=True).wait_for()
         assert not await page.locator(".tiles").is_visible()
+
+
+@pytest.mark.browser
+async def test_stories_that_are_begun_anew_take_the_place_of_those_that_ran(new_page):
+    asked = itertools.count()
+
+    def script(_):
+        return [Say("First. " if next(asked) < 8 else "Second. "), Gate(asyncio.Event())]
+
+    async with scripted_gateway(script=script, max_generations=8) as gateway:
+        page = await new_page(f"{gateway.url}#wall/8/start")
+        await wait_for_text(page, ".wall-said", "8 writing")
+        await page.keyboard.press("b")
+        await page.wait_for_function(
+            "() => [...document.querySelectorAll('.tile-text')]"
+            ".every(({ textContent }) => textContent === 'Second. ')"
+        )
+        await eventually(lambda: len(gateway.provider.live) == 8)
+        assert len(gateway.provider.requests) == 16
+        await page.keyboard.press("Escape")
+        await count_of(page, "stopped", 8)
+        await eventually(lambda: not gateway.provider.live)
