@@ -59,6 +59,8 @@ export function createLane(name, given, hooks) {
   let rate = 0;
   /** @type {import("../client.js").Run | null} */
   let run = null;
+  /** Resolves when the run has ended. @type {Promise<unknown>} */
+  let over = Promise.resolve();
 
   /** @param {State} next @param {string} [words] */
   function become(next, words = "") {
@@ -112,31 +114,18 @@ export function createLane(name, given, hooks) {
         ...(set.system ? { system_prompt: set.system } : {}),
       };
     },
-    /** @param {import("../client.js").Run} next */
-    async follow(next) {
-      run = next;
-      began = performance.now();
-      emptied = true;
-      waiting = thoughts = "";
-      pieces = firstAt = endedAt = rate = 0;
-      become("waiting", "asked");
-      try {
-        for await (const event of next.events()) happened(event);
-        const result = await next.result;
-        rate = result.timing.tokens_per_second;
-        pieces = result.usage.completion_tokens || pieces;
-        endedAt = performance.now();
-        const cut = result.finishReason === "length" ? "cut at the limit" : "";
-        become(result.finishReason === "cancelled" ? "stopped" : "done", cut);
-      } catch (error) {
-        endedAt = performance.now();
-        const { code, message } = /** @type {import("../client.js").GatewayError} */ (error);
-        become("failed", code ? `${code}: ${message}` : message);
-      }
-      run = null;
-      hooks.dirty();
+    /** Show the answer of a run; the one before must have ended. @param {import("../client.js").Run} next */
+    follow: (next) => void (over = fill(next)),
+    /** Stop the answer. Resolves when it has ended. */
+    stop() {
+      run?.cancel();
+      return over;
     },
-    stop: () => run?.cancel(),
+    /** Show the settings that are folded at first, or hide them. @param {boolean} open */
+    unfold: (open) => void (more.open = open),
+    get unfolded() {
+      return more.open;
+    },
     /** Let it be removed, or not. @param {boolean} may */
     removable(may) {
       remove.disabled = !may;
@@ -152,6 +141,10 @@ export function createLane(name, given, hooks) {
     },
     get state() {
       return state;
+    },
+    /** Whether it has an answer, or may still get one. */
+    get answers() {
+      return self.live || Boolean(all || waiting || thought.data || thoughts);
     },
     /** What the answer is so far, as the model wrote it. */
     get said() {
@@ -188,6 +181,31 @@ export function createLane(name, given, hooks) {
       if (badges.textContent !== flags) badges.replaceChildren(...won.map((one) => make("span", { class: "badge" }, one)));
     },
   };
+
+  /** @param {import("../client.js").Run} next */
+  async function fill(next) {
+    run = next;
+    began = performance.now();
+    emptied = true;
+    waiting = thoughts = "";
+    pieces = firstAt = endedAt = rate = 0;
+    become("waiting", "asked");
+    try {
+      for await (const event of next.events()) happened(event);
+      const result = await next.result;
+      rate = result.timing.tokens_per_second;
+      pieces = result.usage.completion_tokens || pieces;
+      endedAt = performance.now();
+      const cut = result.finishReason === "length" ? "cut at the limit" : "";
+      become(result.finishReason === "cancelled" ? "stopped" : "done", cut);
+    } catch (error) {
+      endedAt = performance.now();
+      const { code, message } = /** @type {import("../client.js").GatewayError} */ (error);
+      become("failed", code ? `${code}: ${message}` : message);
+    }
+    run = null;
+    hooks.dirty();
+  }
 
   function empty() {
     view?.clear();

@@ -10,6 +10,7 @@ import { rangesOf, textIn } from "./places.js";
 
 const LEAST = 2;
 const MOST = 8;
+const MOST_UNDONE = 16; // changes that can be undone
 const MAX_TOKENS = 1024;
 const NAMES = "ABCDEFGH";
 const EXAMPLE = "Tell me a story about a fox named Zorvan";
@@ -17,6 +18,7 @@ const HIGHLIGHT = "race-difference"; // also in race.css
 
 /** @typedef {import("./lane.js").Lane} Lane */
 /** @typedef {import("./lane.js").LaneSettings} LaneSettings */
+/** @typedef {{lanes: Lane[], asked: string, said: string}} Moment what was shown before a change, or after one that was undone; `said` tells of it */
 
 /**
  * Settings for all lanes, by one click.
@@ -37,6 +39,11 @@ export async function open(root, app) {
   let lanes = [];
   let frame = 0;
   let asked = ""; // the prompt of the answers that are shown
+  let begun = 0; // times that all lanes were begun or stopped
+  /** @type {Moment[]} */
+  let past = [];
+  /** @type {Moment[]} */
+  let undone = [];
 
   parts.form.addEventListener("submit", (/** @type {Event} */ event) => {
     event.preventDefault();
@@ -89,7 +96,7 @@ export async function open(root, app) {
     const before = lanes;
     show([]);
     for (const settings of all) addLane({ ...USUAL, ...settings });
-    offerBack(before, before, "Other lanes.");
+    remember(before, before, "Other lanes.");
     asked = "";
     request();
   }
@@ -105,28 +112,38 @@ export async function open(root, app) {
    * Offer the lanes that were there before some were removed, unless those had no answer.
    * @param {Lane[]} before @param {Lane[]} gone @param {string} said
    */
-  function offerBack(before, gone, said) {
-    parts.undo.replaceChildren();
-    if (!gone.some((lane) => lane.said || lane.live)) return;
-    const question = asked;
-    const back = () => {
-      show(before);
-      asked = question;
-      parts.undo.replaceChildren();
-      parts.input.focus();
-      request();
-    };
-    parts.undo.append(`${said} `, make("button", { type: "button", click: back }, "Undo"));
+  function remember(before, gone, said) {
+    if (!gone.some(({ answers }) => answers)) return;
+    past = [...past, { lanes: before, asked, said }].slice(-MOST_UNDONE);
+    undone = [];
+    offerBack();
   }
 
-  /** @param {LaneSettings} settings */
-  function addLane(settings) {
-    const name = [...NAMES].find((letter) => lanes.every((lane) => lane.name !== letter));
+  function offerBack() {
+    const button = (/** @type {string} */ label, /** @type {Moment[]} */ from, /** @type {Moment[]} */ to) =>
+      from.length ? [make("button", { type: "button", click: () => goBack(from, to) }, label)] : [];
+    parts.undo.replaceChildren(past.at(-1)?.said ?? "", ...button("Undo", past, undone), ...button("Redo", undone, past));
+  }
+
+  /** Show the lanes of the newest moment, and keep those that go for it. @param {Moment[]} from @param {Moment[]} to */
+  function goBack(from, to) {
+    const moment = /** @type {Moment} */ (from.pop());
+    if (lanes.some((lane) => lane.answers && !moment.lanes.includes(lane))) to.push({ lanes, asked, said: moment.said });
+    show(moment.lanes);
+    asked = moment.asked;
+    offerBack();
+    parts.input.focus();
+    request();
+  }
+
+  /** @param {LaneSettings} settings @param {string} [name] */
+  function addLane(settings, name = [...NAMES].find((letter) => lanes.every((lane) => lane.name !== letter))) {
     if (!name) return;
     const lane = createLane(name, settings, { dirty: request, keep, remove, models: () => app.ready?.models ?? [] });
     const after = lanes.findLastIndex((one) => one.name < name);
     lanes = lanes.toSpliced(after + 1, 0, lane);
     parts.lanes.insertBefore(lane.root, parts.lanes.children[after + 1] ?? null);
+    return lane;
   }
 
   /** @param {Lane} lane */
@@ -135,16 +152,31 @@ export async function open(root, app) {
     const before = lanes;
     const at = lanes.indexOf(lane);
     show(lanes.filter((one) => one !== lane));
-    offerBack(before, [lane], `Lane ${lane.name} is removed.`);
+    remember(before, [lane], `Lane ${lane.name} is removed.`);
     bound();
     if (!lanes[Math.min(at, lanes.length - 1)].reach()) parts.add.focus();
     request();
   }
 
-  function start() {
+  /** Have new lanes with the same settings, where there are answers. */
+  function renew() {
+    const before = lanes;
+    if (!before.some(({ answers }) => answers)) return;
+    if (parts.lanes.contains(document.activeElement)) parts.input.focus();
+    show([]);
+    for (const lane of before) addLane(lane.settings(), lane.name)?.unfold(lane.unfolded);
+    remember(before, before, "Raced again.");
+  }
+
+  /** Begin all lanes; those that run make place first, because a connection may have only so many. */
+  async function start() {
+    begun += 1;
+    const mine = begun;
+    await Promise.all(lanes.map((lane) => lane.stop()));
+    if (mine !== begun) return;
+    renew();
     asked = parts.input.value.trim() || EXAMPLE;
     parts.input.value = asked;
-    parts.undo.replaceChildren();
     speak(`${lanes.length} lanes are answering.`);
     for (const lane of lanes) {
       const messages = [{ role: /** @type {const} */ ("user"), content: asked }];
@@ -153,6 +185,7 @@ export async function open(root, app) {
   }
 
   function stopAll() {
+    begun += 1;
     for (const lane of lanes) lane.stop();
   }
 

@@ -1,13 +1,14 @@
 """The room in which one prompt is answered with several settings at once."""
 
 import asyncio
+import itertools
 import json
 
 import pytest
 
 from provider.interface import GenerationError, ModelInfo
 from provider.scripted import Fail, Gate, Reason, Say, ScriptedProvider
-from tests.support.servers import running
+from tests.support.servers import eventually, running
 from tests.web_demo.conftest import LISTEN, in_node, scripted_gateway, wait_for_text, wants_node
 
 
@@ -98,6 +99,66 @@ async def test_what_is_removed_comes_back_with_its_answers(new_page):
         assert await page.locator(".lane-head > b").all_text_contents() == ["A", "B", "C"]
         assert await texts.all_text_contents() == ["The fox ran.", "The fox ran.", ""]
         await wait_for_text(page, ".race-news", "2 lanes say the same.")
+
+
+@pytest.mark.browser
+async def test_a_race_begun_anew_takes_the_place_of_one_that_runs_and_is_undone(new_page):
+    asked = itertools.count()
+    ends = asyncio.Event()
+
+    def script(_):
+        return [Say("First. " if next(asked) < 2 else "Second. "), Gate(ends)]
+
+    async with scripted_gateway(script=script, max_generations=2) as gateway:
+        page = await new_page(f"{gateway.url}#race/A%20fox")
+        texts, undo = page.locator(".lane-text"), page.locator(".race-undo")
+        await page.get_by_role("button", name="Remove lane B").click()
+        await page.get_by_role("region", name="Lane C", exact=True).get_by_label("Seed").fill("9")
+        await page.get_by_role("button", name="Race", exact=True).click()
+        await page.locator(".lane[data-state=writing]").nth(1).wait_for()
+        await page.keyboard.press("Control+k")
+        await page.keyboard.type("race race")
+        await page.locator("#palette [aria-selected=true]", has_text="Race").wait_for()
+        await page.keyboard.press("Enter")
+        await wait_for_text(page, ".lane-text", "Second.", 1)
+        assert await texts.all_text_contents() == ["Second. "] * 2
+        await eventually(lambda: len(gateway.provider.live) == 2)
+        assert gateway.provider.requests[3].options["seed"] == 9
+        await page.keyboard.press("Escape")
+        await page.locator(".lane[data-state=stopped]").nth(1).wait_for()
+        await eventually(lambda: not gateway.provider.live)
+
+        await undo.get_by_role("button", name="Undo").click()
+        assert await texts.all_text_contents() == ["First. "] * 2
+        assert await page.locator(".lane-head > b").all_text_contents() == ["A", "C"]
+        await undo.get_by_role("button", name="Redo").click()
+        assert await texts.all_text_contents() == ["Second. "] * 2
+        assert await undo.get_by_role("button", name="Redo").count() == 0
+        await undo.get_by_role("button", name="Undo").click()
+        ends.set()
+        await page.get_by_role("button", name="Race", exact=True).click()
+        await page.locator(".lane[data-state=done]").nth(1).wait_for()
+        await wait_for_text(page, ".race-undo", "Raced again.")
+
+
+@pytest.mark.browser
+async def test_each_of_several_lanes_that_were_removed_comes_back(new_page):
+    async with scripted_gateway(Say("The fox ran.")) as gateway:
+        page = await new_page(f"{gateway.url}#race/A%20fox")
+        names, undo = page.locator(".lane-head > b"), page.get_by_role("button", name="Undo")
+        await page.get_by_role("button", name="Seeds").click()
+        await page.get_by_role("button", name="Race", exact=True).click()
+        await page.locator(".lane[data-state=done]").nth(3).wait_for()
+        for name in "BC":
+            await page.get_by_role("button", name=f"Remove lane {name}").click()
+        await wait_for_text(page, ".race-undo", "Lane C is removed.")
+        await undo.click()
+        assert await names.all_text_contents() == ["A", "C", "D"]
+        await wait_for_text(page, ".race-undo", "Lane B is removed.")
+        await undo.click()
+        assert await names.all_text_contents() == ["A", "B", "C", "D"]
+        assert await page.locator(".lane-text").all_text_contents() == ["The fox ran."] * 4
+        assert not await page.locator(".race-undo").is_visible()
 
 
 # How many lanes stand in each row, and the heads that have no room.
