@@ -198,6 +198,7 @@ class Generation:
         """Send all events after the number `after` again. Raises NotResumable."""
         self.check_kept(after)
         self._sent_seq = self._acked = after
+        self.more_again = False  # what a connection before may have left
 
     def check_kept(self, after: int) -> None:
         """Raise NotResumable unless all events after the number `after` are kept."""

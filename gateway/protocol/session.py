@@ -128,7 +128,7 @@ class Session:
         if isinstance(first, Generation):  # for almost every token, so that it comes first
             self._in_line.discard(first)
             events = first.pop_events()
-            if first.more_again:
+            if first.more_again and events:  # without any, no other turn would have some either
                 self.enqueue(first)
             if not first.live and first.over and self._generations.get(first.id) is first:
                 del self._generations[first.id]

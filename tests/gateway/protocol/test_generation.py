@@ -169,6 +169,18 @@ def test_many_leave_again_in_several_turns_before_what_is_new():
     assert turns[-1][-1].text == "new"
 
 
+def test_nothing_more_is_to_leave_again_once_another_replay_begins_behind_it_all():
+    one = Generation(Generate(id="a", prompt="hi"), 0.0, ticket="t", keep_bytes=1 << 20)
+    for _ in range(AT_ONCE + 9):
+        say(one, "x")
+        one.pop_events()
+    one.replay(-1)
+    one.pop_events()
+    assert one.more_again
+    one.replay(one.newest)
+    assert (one.pop_events(), one.more_again) == ([], False)
+
+
 def test_the_model_is_the_providers_word_or_the_default():
     one, other = generation(), generation()
     one.respond(GenerateResponse(raw_response=GenerationStarted("own", 3, 1)), 0.0)

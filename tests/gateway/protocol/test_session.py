@@ -335,6 +335,21 @@ def test_others_have_turns_between_what_leaves_again():
     assert not other.session.waiting
 
 
+def test_a_resume_with_nothing_left_takes_one_turn_also_where_the_one_before_was_cut_off():
+    made = session(new_ticket=lambda: "t", keep_bytes=1 << 20)
+    made.receive(Generate(id="a", prompt="hi", resumable=True), 10.0)
+    for _ in range(AT_ONCE + 9):
+        made.respond("a", text("x"), 11.0)
+        made.pop_events()
+    [generation] = made.session.generations
+    cut_off, other = session(), session()
+    assert cut_off.session.adopt(generation, -1) is None
+    assert len(cut_off.session.pop_events()[0]) == AT_ONCE
+    assert other.session.adopt(generation, generation.newest) is None
+    assert other.session.pop_events() == ([], generation)
+    assert not other.session.waiting
+
+
 def test_what_is_not_kept_or_was_never_sent_cannot_be_resumed():
     made = resumable()
     for _ in range(40):

@@ -292,6 +292,29 @@ async def test_a_window_goes_on_where_it_was_after_a_resume():
     assert text_of(frames) == "word " * 50
 
 
+async def test_a_second_resume_with_nothing_left_amid_the_first_one_holds_up_nobody():
+    gate = asyncio.Event()
+    provider = scripted(*[Say("x" * 16_000)] * (3 * AT_ONCE), Gate(gate), Say("end"))
+    limits = {"resume_bytes": 8 << 20, "kernel_buffer_bytes": 1024}
+    async with running(provider, **limits) as gateway:
+        async with wired(gateway) as wire:
+            frames, ticket = await begin(wire)
+            while text_of(frames) != "x" * 16_000 * 3 * AT_ONCE:
+                frames.append(await wire.receive())
+            newest = numbers_of(frames)[-1]
+        async with wired(gateway, max_queue=1) as wire:
+            await wire.send(Resume(id="a", ticket=ticket, after=-1))
+            (generation,) = (task.generation for task in gateway._generations._tasks)
+            await eventually(lambda: generation.more_again)
+            await wire.send(Resume(id="a", ticket=ticket, after=newest))
+            await eventually(lambda: gateway._generations.metrics.resumed == 2)
+            assert not generation.more_again, "the writer would ask for it for ever"
+            gate.set()
+            again = await wire.until("done")
+    assert text_of(again).endswith("xend")
+    assert len(numbers_of(again)) < newest
+
+
 # Followers.
 
 
