@@ -3,17 +3,25 @@
 Rule 1: every MLX call is made on the executor's one thread. Other threads only wake a lane.
 Rule 2: lanes with work take turns, so that no model waits until another has finished.
 Rule 3: without work, the thread waits in its executor, so that the interpreter can exit.
+Rule 4: an error that a lane raises against its contract is logged, and the others go on. A lane
+that raises in MAX_RAISED turns in a row has no more turns until it is woken again.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from provider.runtime.mlx import clear_streams_at_thread_end
 
 __all__ = ["Lane", "MlxThread"]
+
+log = logging.getLogger(__name__)
+
+MAX_RAISED = 3  # turns in a row, after which a further one would most likely raise too
 
 
 class Lane(Protocol):
@@ -41,6 +49,7 @@ class MlxThread:
         self._lock = threading.Lock()
         # Lanes with work, in the order in which they were woken.
         self._active: dict[Lane, None] = {}
+        self._raised: Counter[Lane] = Counter()  # turns in a row that have raised, since woken
         self._working = False
 
     def wake(self, lane: Lane) -> None:
@@ -50,6 +59,7 @@ class MlxThread:
         """
         with self._lock:
             self._active[lane] = None
+            self._raised.pop(lane, None)
             if self._working:
                 return
             self._working = True
@@ -68,13 +78,26 @@ class MlxThread:
             with self._lock:
                 lanes = list(self._active)
             for lane in lanes:
-                lane.turn(len(lanes))
+                self._turn(lane, len(lanes))
             with self._lock:
                 for lane in lanes:
-                    if lane.idle():
+                    if self._raised[lane] >= MAX_RAISED or lane.idle():
                         del self._active[lane]
+                        self._raised.pop(lane, None)
                 if not self._active:
                     self._working = False
                     return
         for lane in list(self._active):  # the program is exiting while runs are live
             lane.end()
+
+    def _turn(self, lane: Lane, active_models: int) -> None:
+        try:
+            lane.turn(active_models)
+        except BaseException:  # as the executor would: nobody reads the future of `_work`
+            log.exception("a user of the MLX thread failed; the others go on")
+            with self._lock:
+                self._raised[lane] += 1
+        else:
+            if self._raised:
+                with self._lock:
+                    self._raised.pop(lane, None)

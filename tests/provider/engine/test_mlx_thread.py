@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from provider.engine.mlx_thread import MlxThread
+from provider.engine.mlx_thread import MAX_RAISED, MlxThread
 
 
 class Turns:
@@ -90,3 +90,53 @@ def test_a_closed_thread_takes_nothing_and_closes_twice():
     thread.close()
     with pytest.raises(RuntimeError):
         thread.wake(Turns("a", 1, []))
+
+
+class Raising(First):
+    """A lane each of whose first `raises` turns raises, against the contract."""
+
+    def __init__(self, name, count, log, raises):
+        super().__init__(name, count, log)
+        self.raises = raises
+
+    def turn(self, active_models):
+        super().turn(active_models)
+        if self.raises:
+            self.raises -= 1
+            raise AssertionError(f"of {self.name}")
+
+
+def test_a_lane_that_raises_harms_no_other_and_has_its_next_turns(thread, caplog):
+    log = []
+    bad, good = Raising("bad", 4, log, raises=1), Turns("good", 6, log)
+    thread.wake(bad)
+    thread.wake(good)
+    bad.others_woken.set()
+    assert good.done.wait(10)
+    assert bad.done.wait(10)
+    assert [name for name, _, _ in log].count("bad") == 4
+    assert caplog.text.count("AssertionError: of bad") == 1
+
+
+def test_a_lane_that_always_raises_is_left_alone_until_it_is_woken(thread):
+    log = []
+    bad, good = Raising("bad", 10**6, log, raises=10**6), Turns("good", 20, log)
+    thread.wake(bad)
+    thread.wake(good)
+    bad.others_woken.set()
+    assert good.done.wait(10)
+    thread.close()
+    assert [name for name, _, _ in log].count("bad") == MAX_RAISED
+    assert not thread.works_for(bad)
+
+
+def test_a_lane_that_was_left_alone_gets_turns_when_it_is_woken(thread):
+    bad = Raising("bad", MAX_RAISED + 2, [], raises=MAX_RAISED)
+    bad.others_woken.set()
+    thread.wake(bad)
+    last = Turns("last", MAX_RAISED + 3, [])
+    thread.wake(last)
+    assert last.done.wait(10)
+    assert not bad.done.is_set()
+    thread.wake(bad)
+    assert bad.done.wait(10)
