@@ -75,7 +75,8 @@ class Batch:
         self._model = target if draft is None else ModelWithDraft(target, draft)
         self._ends = frozenset(ends)
         self._masks = masks or MaskMaker()
-        self._keep = keep  # called for each row that leaves, so that its caches can be reused
+        # Called for each row that leaves, so that its caches can be reused.
+        self._keep = None if keep is None else _if_possible(keep)
         self._batching = Batching.ALONE if self._single_row.needed else batching_of(model)
         if on_cpu():
             let_caches_attend(model)
@@ -113,7 +114,8 @@ class Batch:
     def remove(self, keys: Iterable[int], *, faulty: bool = False) -> None:
         """Take rows out before the next forward pass; unknown keys are ignored.
 
-        Their caches are offered for reuse, unless the rows are `faulty`.
+        Their caches are offered for reuse, unless the rows are `faulty`. Those that can't be kept,
+        as for lack of memory, are dropped; the rows leave all the same.
         """
         for key in keys:
             row = self._rows.pop(key, None)
@@ -342,3 +344,16 @@ class Batch:
     def _drop_empty(self) -> None:
         if not all(group.alive for group in self._groups):
             self._groups = [group for group in self._groups if group.alive]
+
+
+def _if_possible(keep: Keep) -> Keep:
+    """Return `keep` as a function that logs errors: caches that can't be kept are read again."""
+
+    def kept(row: Row, make: Callable[[], list[Any]], tokens: int) -> None:
+        try:
+            keep(row, make, tokens)
+        except Exception as error:  # mostly a copy that memory has no room for
+            log.warning("the KV caches of a run that leaves can't be kept", exc_info=error)
+            without_frames(error)
+
+    return kept

@@ -217,7 +217,9 @@ class Worker:
     def fail_all(self, error: Exception) -> None:
         """End every run with an error, except those still in the mailbox; discard the batch."""
         for run in self.runs:
-            if run.state is not RunState.POSTED:
+            if run.ended:  # it was being taken out when the error came
+                self._let_go(run)
+            elif run.state is not RunState.POSTED:
                 self._fail(run, error)
         self._flush()
         self._batch = None
@@ -303,7 +305,9 @@ class Worker:
             run = self.runs[key]
             try:
                 self._begin(run)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
+            except Exception as error:
+                if run.ended:
+                    raise  # not its own fault: what failed is how it was taken out
                 self._fail(run, error)
         if not admitted and admission.awaited is not None:
             self._refuse_if_deadlocked(self.runs[admission.awaited])
@@ -555,8 +559,13 @@ class Worker:
         self._queue_again(self._reuse.forget(run))
         run.move(end)
         run.parked, run.row = None, None
-        if self._batch is not None:
-            self._batch.remove([run.key], faulty=faulty)
+        try:
+            if self._batch is not None:
+                self._batch.remove([run.key], faulty=faulty)
+        finally:
+            self._let_go(run)
+
+    def _let_go(self, run: Run) -> None:
         self._admission.release(run.key)
         self._scheduler.remove(run.key)
         self.runs.remove(run)

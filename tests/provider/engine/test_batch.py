@@ -50,8 +50,8 @@ def row(key, *, tokens=TOKENS, sampler=greedy_sampler, processors=(), text=None)
 class Scene:
     """A batch, what waits to be read in it, and what came out."""
 
-    def __init__(self, model, ends=(), single_row=None, shapes=ANY_SHAPE):
-        self.batch = Batch(model, ends, single_row=single_row, shapes=shapes)
+    def __init__(self, model, ends=(), single_row=None, shapes=ANY_SHAPE, keep=None):
+        self.batch = Batch(model, ends, keep, single_row=single_row, shapes=shapes)
         self.left = {}
         self.tokens = {}
         self.faults = {}
@@ -261,6 +261,27 @@ def test_a_removed_row_takes_part_in_no_later_pass(llama):
     counted.rows.clear()
     scene.finish()
     assert set(counted.rows) == {1}
+
+
+def test_caches_that_cannot_be_kept_are_dropped_and_every_row_ends_as_it_should(model, caplog):
+    def keep(_row, _make, _tokens):
+        raise MemoryError("no room for a copy")
+
+    scene, undisturbed = Scene(model, keep=keep), Scene(model)
+    for one in (scene, undisturbed):
+        one.add(row(1), row(2), row(3, tokens=4), row(4))
+        while len(one.tokens[1]) < 2:
+            one.step()
+        one.batch.remove([2])
+        one.add(row(9))
+        one.batch.prefill([(9, 10)])
+        one.batch.remove([9])
+        del one.left[9]
+        one.finish()
+    assert scene.tokens == undisturbed.tokens
+    assert scene.faults == {}
+    assert len(scene.batch) == 0
+    assert caplog.text.count("no room for a copy") >= 4
 
 
 class Counted:

@@ -25,6 +25,7 @@ from provider.interface import GenerationError, MemoryExceededError, ResourceExc
 from provider.models.loading import load
 from provider.options import GenerationOptions
 from provider.runtime.mlx import active_memory, tree_flatten
+from provider.runtime.mlx_lm import KVCache
 from provider.settings import EngineSettings
 from tests.support.timeouts import TIMEOUT
 
@@ -72,8 +73,9 @@ class Switchable:
 class Loader:
     """Loads a model anew each time, wrapped; fails if told to."""
 
-    def __init__(self, path):
+    def __init__(self, path, wrapper=Switchable):
         self.path = path
+        self.wrapper = wrapper
         self.models = []
         self.error = None
 
@@ -81,7 +83,7 @@ class Loader:
         if self.error is not None:
             raise self.error
         loaded = load(self.path)
-        self.models.append(Switchable(loaded))
+        self.models.append(self.wrapper(loaded))
         loaded.model, self.models[-1].loaded = self.models[-1], type(loaded)(**vars(loaded))
         return loaded
 
@@ -161,6 +163,43 @@ async def test_an_engine_that_cannot_recover_says_so_and_tries_again_with_the_ne
     *_, last = await whole(engine)
     assert isinstance(last, RunFinished)
     assert engine.trouble is None
+
+
+class Uncopied(KVCache):
+    """A KV cache of an unknown class, which can't be kept while memory is short."""
+
+    short = threading.Event()
+
+    @property
+    def nbytes(self):
+        if self.short.is_set():
+            raise MemoryError("no room for a copy")
+        return super().nbytes
+
+
+class OfUncopied(Switchable):
+    """A model with such caches."""
+
+    def make_cache(self):
+        return [Uncopied() for _ in self.loaded.model.layers]
+
+
+async def test_caches_that_cannot_be_kept_end_neither_the_thread_nor_other_runs(made, light):
+    engine = made(Loader(light, OfUncopied), max_batch=4)
+    other, cancelled = AsyncInbox(), AsyncInbox()
+    alone = text_of(await whole(engine, max_tokens=60))
+    engine.submit(request(max_tokens=60), other)
+    run = engine.submit(request(max_tokens=500), cancelled)
+    await read(cancelled, until=TextDelta)
+    Uncopied.short.set()
+    try:
+        engine.cancel(run)
+        assert text_of(await read(other)) == alone
+        assert text_of(await whole(engine, max_tokens=60)) == alone
+    finally:
+        Uncopied.short.clear()
+    assert engine.runs == []
+    assert (engine.restarts, engine.statistics().committed_bytes) == (0, 0)
 
 
 # A run's own faults. ----------------------------------------------------------------------------

@@ -144,6 +144,40 @@ def test_giving_the_batch_up_ends_what_was_taken_and_leaves_what_is_posted(worke
     assert isinstance(events(posted)[-1], RunFinished)
 
 
+class Clinging:
+    """The worker's batch, from which a row can't be taken out."""
+
+    def __init__(self, batch):
+        self._batch = batch
+
+    def remove(self, keys, *, faulty=False):
+        raise RuntimeError("the row stays")
+
+    def __getattr__(self, name):
+        return getattr(self._batch, name)
+
+
+@pytest.mark.parametrize("end", ["cancelled", "finished"])
+def test_a_run_that_cannot_be_taken_out_has_ended_once_and_the_next_goes_on(worker, end):
+    run = submitted(worker, 1, max_tokens=5)
+    while run.state is not RunState.PARKED:  # with its last token unread
+        worker.turn()
+    worker._batch = Clinging(worker._batch)
+    events(run)
+    if end == "finished":
+        worker.resume(run)
+    with pytest.raises(RuntimeError, match="the row stays"):
+        worker.turn() if end == "finished" else worker.cancel(run)
+    assert run.ended
+    assert (len(worker.runs), worker.statistics(0).committed_bytes) == (0, 0)
+    worker.fail_all(GenerationError("the engine failed"))
+    assert [type(one) for one in events(run)[-1:]] == [RunFinished] * (end == "finished")
+    worker.revive()
+    after = submitted(worker, 2, max_tokens=3)
+    turns(worker)
+    assert isinstance(events(after)[-1], RunFinished)
+
+
 def test_runs_of_one_client_that_slow_others_wait_and_go_on_with_the_same_text(small):
     settings = EngineSettings(max_batch=8, max_unread=10**6, client_slowdown=1.0)
     made = Worker("m", lambda: small, settings, Sampling(), MemoryPool(1 << 40), lambda: None)
