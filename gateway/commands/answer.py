@@ -12,6 +12,7 @@ from rich.console import Console
 from gateway.client.run import Run
 from gateway.client.tool_loop import ToolResult, ToolRun
 from gateway.commands.conversation import Completion
+from gateway.commands.counts import counted, rate
 from gateway.commands.screens import Screen
 from gateway.protocol.frames import Chunk, Done, ToolCall
 
@@ -87,8 +88,10 @@ def stage(told: Tellable, pieces: int, seconds: float) -> str:
     if told.stopped:
         return "stopping"
     if pieces:
-        rate = f" · about {pieces / seconds:.0f} tokens/s" if seconds > 2 * TOLD_EVERY_S else ""
-        return f"{pieces} tokens{rate} · Ctrl-C stops"
+        later = pieces - 1  # than the first, at which the time begins
+        lasted = later and seconds > 2 * TOLD_EVERY_S
+        speed = f" · about {rate(later / seconds)}" if lasted else ""
+        return f"{counted(pieces, 'token')}{speed} · Ctrl-C stops"
     return f"{_before_the_first(told.run)} · Ctrl-C stops"
 
 
@@ -98,7 +101,7 @@ def _before_the_first(run: Run | None) -> str:
     if run.started is not None:
         total, cached = run.started.prompt_tokens, run.started.cached_tokens
         done = run.progress.done if run.progress is not None else cached
-        return f"reading the prompt: {done:,} of {total:,} tokens{_of_which(cached)}"
+        return f"reading the prompt: {done:,} of {counted(total, 'token')}{_of_which(cached)}"
     if run.loading is not None:
         one = run.loading
         part = f", {100 * one.done // one.total} %" if one.total else ""
@@ -111,9 +114,9 @@ def _before_the_first(run: Run | None) -> str:
 def footer(done: Done, *, stopped: bool) -> str:
     """Return what an answer took, and who stopped it."""
     usage, timing = done.usage, done.timing
-    parts = [f"{usage.completion_tokens} tokens"]
+    parts = [counted(usage.completion_tokens, "token")]
     if timing.tokens_per_second:
-        parts.append(f"{timing.tokens_per_second:.0f} tokens/s")
+        parts.append(rate(timing.tokens_per_second))
     if timing.first_token:
         parts.append(f"first token after {timing.first_token:.0f} ms")
     if timing.queue >= QUEUED_MS:

@@ -25,6 +25,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from gateway.commands.counts import counted
 from gateway.commands.failure import ExitStatus, Failure
 from provider.interface import HubUnreachableError, ModelLoadingError, ModelNotFoundError
 from provider.models import hub
@@ -77,7 +78,8 @@ def pull_model(model: str, errors: Console) -> None:
     except ModelLoadingError as error:
         hint = "delete the model from the cache with `hf cache rm`, and download it again"
         raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
-    errors.print(f"verified {right} files; `mlx-gateway serve {_argument(model, path)}` serves it")
+    command = f"mlx-gateway serve {_argument(model, path)}"
+    errors.print(f"verified {counted(right, 'file')}; `{command}` serves it", markup=False)
     print(path)  # noqa: T201 - this is the data
 
 

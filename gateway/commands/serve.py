@@ -26,6 +26,7 @@ from typing import Any
 from rich.console import Console
 
 from gateway.commands.banner import banner, finishing
+from gateway.commands.counts import counted
 from gateway.commands.failure import STOPPED_EARLY, ExitStatus, Failure
 from gateway.commands.provider_start import load_failure, open_provider, progress
 from gateway.commands.shards import attend, follow, join_ranks
@@ -222,9 +223,8 @@ class Service:
         except (BadTokens, OSError) as error:
             log.error("reload failed, old tokens or certificate stay in use: %s", error)  # noqa: TRY400 - said, not traced
         else:
-            log.info(
-                "reloaded certificate and tokens; %d tokens are accepted", len(self._gateway.tokens)
-            )
+            accepted = counted(len(self._gateway.tokens), "token")
+            log.info("reloaded the certificate, and %s in all", accepted)
 
     def _tokens(self) -> Tokens:
         tokens = _read_tokens(self._token_file)

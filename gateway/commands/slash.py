@@ -14,6 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from gateway.commands.counts import counted
+
 __all__ = ["COMMANDS", "Conversation", "is_command", "obey"]
 
 COMMAND = re.compile(r"/[a-z]+(?=\s|$)")
@@ -72,7 +74,13 @@ def _new(conversation: Conversation, rest: str) -> str:
     if conversation.attachments:  # a message with them was refused, if anything was said
         conversation.attachments = ()
         return "a new conversation, without the files of `--file`"
-    return f"a new conversation; {said} messages are forgotten" if said else "nothing was said"
+    if not said:
+        return "nothing was said"
+    return f"a new conversation; {counted(said, 'message')} {_are(said)} forgotten"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _system(conversation: Conversation, rest: str) -> str:
@@ -147,7 +155,7 @@ def _load(conversation: Conversation, rest: str) -> str:
         if whole.get(name):
             conversation.fields[name] = str(whole[name])
     conversation.saved = {path}  # the others hold the conversation that this one replaces
-    return f"{len(turns)} messages are back"
+    return f"{counted(len(turns), 'message')} {_are(len(turns))} back"
 
 
 def _quit(conversation: Conversation, rest: str) -> str:

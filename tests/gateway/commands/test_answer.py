@@ -45,7 +45,7 @@ def done(reason, tokens=12, usage=None, **timing):
         (
             done("stop", usage=Usage(completion_tokens=1, prompt_tokens=1612, cached_tokens=540)),
             False,
-            "1 tokens · prompt 1,612 (540 cached)",
+            "1 token · prompt 1,612 (540 cached)",
         ),
     ],
 )
@@ -64,6 +64,10 @@ STARTED = Started(id="a", seq=0, model="m", prompt_tokens=2048, cached_tokens=54
         ((Loading(id="a", model="m", warming_up=True),), "warming up m"),
         ((Queued(id="a", position=3),), "in the queue: 2 before this one"),
         ((STARTED,), "reading the prompt: 540 of 2,048 tokens (540 cached)"),
+        (
+            (Started(id="a", seq=0, model="m", prompt_tokens=1, cached_tokens=0),),
+            "reading the prompt: 0 of 1 token",
+        ),
         ((STARTED, Progress(id="a", done=812, total=2048)), "reading the prompt: 812 of 2,048"),
     ],
 )
@@ -74,7 +78,8 @@ def test_the_line_of_status_says_what_the_answer_waits_for(frames, said):
         run._use(frame)
     told = SimpleNamespace(run=run, stopped=False)
     assert stage(told, 0, 0.0).startswith(said)
-    assert stage(told, 30, 2.0) == "30 tokens · about 15 tokens/s · Ctrl-C stops"
+    assert stage(told, 31, 2.0) == "31 tokens · about 15 tokens/s · Ctrl-C stops"
+    assert stage(told, 1, 2.0) == "1 token · Ctrl-C stops"  # it has taken no time
     assert stage(SimpleNamespace(run=run, stopped=True), 30, 2.0) == "stopping"
 
 

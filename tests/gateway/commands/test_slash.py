@@ -53,6 +53,8 @@ def test_a_new_conversation_has_no_turns(talk):
     assert say("/new") == "a new conversation; 2 messages are forgotten"
     assert conversation.turns == []
     assert say("/new") == "nothing was said"
+    conversation.turns.append({"role": "user", "content": "Foxes?"})
+    assert say("/new") == "a new conversation; 1 message is forgotten"
 
 
 def test_the_system_prompt_is_shown_and_set(talk):
@@ -82,6 +84,9 @@ def test_a_conversation_is_saved_and_loaded(talk, tmp_path):
     say("/system Be long.")
     assert say(f"/load {file}") == "2 messages are back"
     assert conversation.turns == before
+    del conversation.turns[1:]
+    say(f"/save {file}")
+    assert say(f"/load {file}") == "1 message is back"
     assert conversation.fields["system_prompt"] == "Be brief."
     assert say(f"/save {file}").startswith("saved")  # its own file may be written again
 
