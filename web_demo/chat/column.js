@@ -75,10 +75,11 @@ export function createColumn(verbatim, sureness) {
 
   /** Show the text that was added since the last call. */
   function paint() {
+    const given = waiting;
+    waiting = []; // at once, so that nothing is shown twice
     if (thought) think();
-    if (waiting.length) show();
     thought = "";
-    waiting = [];
+    if (given.length) show(given);
   }
 
   function think() {
@@ -106,25 +107,26 @@ export function createColumn(verbatim, sureness) {
     thoughtAt = 0;
   }
 
-  function show() {
+  /** @param {Waiting[]} given */
+  function show(given) {
     fold();
     if (sure && !spans) {
       odds ??= sure.createOdds(text);
-      for (const one of waiting) odds.add(typeof one === "string" ? { text: one, tokens: [] } : one);
+      for (const one of given) odds.add(typeof one === "string" ? { text: one, tokens: [] } : one);
     }
     if (!plain) {
       view ??= createView(text);
-      for (const one of waiting) view.write(typeof one === "string" ? one : one.text);
+      for (const one of given) view.write(typeof one === "string" ? one : one.text);
       view.paint();
       return place();
     }
     if (!sure || !spans) {
-      const more = waiting.map((one) => (typeof one === "string" ? one : one.text)).join("");
+      const more = given.map((one) => (typeof one === "string" ? one : one.text)).join("");
       if (text.firstChild instanceof Text) text.firstChild.appendData(more);
       else text.append(more);
       return place();
     }
-    const made = waiting.flatMap((one) => (typeof one === "string" ? one : sure.marked(one)));
+    const made = given.flatMap((one) => (typeof one === "string" ? one : sure.marked(one)));
     text.append(...made);
     const first = made.find((one) => one instanceof HTMLElement);
     if (!first || watched === text) return;

@@ -322,8 +322,9 @@ export function createPane(app, row, store, hooks) {
       const { code = "internal", message } = /** @type {import("../client.js").GatewayError} */ (error);
       answer.fail(/** @type {Error} */ (error), () => regenerate(turn));
       end = { ended: "error", error: { code, message } };
+    } finally {
+      live.delete(turn.id);
     }
-    live.delete(turn.id);
     cutAfter = 0;
     find(".tip", root).hidden = true;
     const { life, figures, pace } = answer;

@@ -7,13 +7,21 @@ import { formula } from "./math.js";
 
 /** @typedef {any} Token one of marked's, or of lexer.js */
 
+const DEEPEST = 100; // lists and quotes in each other; a thousand end the page in some browsers
+let depth = 0;
+
 /**
  * Return the elements of a block that is no fence.
  * @param {import("./blocks.js").Block} block
  */
 export function elementsOf(block) {
   if (block.kind === "math") return [formula(block.text, true)];
-  return tokensOf(block.text).map(blockElement).filter((made) => made !== null);
+  depth = 0;
+  try {
+    return blocks(tokensOf(block.text));
+  } catch {
+    return [make("p", {}, block.text.trimEnd())]; // it is nested too deeply
+  }
 }
 
 /** @param {Token} token @returns {Node | null} */
@@ -48,7 +56,13 @@ function blockElement(token) {
 const checkbox = (checked) => make("input", { type: "checkbox", disabled: true, checked, "aria-label": checked ? "Done" : "To do" });
 
 /** @param {Token[]} tokens */
-const blocks = (tokens) => tokens.map(blockElement).filter((made) => made !== null);
+function blocks(tokens) {
+  depth += 1;
+  if (depth > DEEPEST) throw new RangeError();
+  const made = tokens.map(blockElement).filter((one) => one !== null);
+  depth -= 1;
+  return made;
+}
 
 /** @param {Node[]} nodes */
 function fragmentOf(nodes) {

@@ -153,6 +153,17 @@ async def test_a_reload_goes_on_with_the_running_answer(new_page):
         assert len(gateway.provider.requests) == 1
 
 
+async def test_an_answer_that_is_nested_too_deeply_ends_and_is_there_again(new_page):
+    async with scripted_gateway(Say(">" * 1950), Say(" deep.")) as gateway:
+        page = await new_page(gateway.url)
+        turn = await answered(page, "Tell")
+        assert await turn.locator(".text").text_content() == ">" * 1950 + " deep."
+        await load_again(page)
+        await wait_for_text(page, ANSWER, "deep.")
+        assert await page.locator(ANSWER).text_content() == ">" * 1950 + " deep."
+        await page.locator(".talks a:not(.live)").wait_for()
+
+
 async def test_a_message_that_is_sent_too_early_waits_and_can_be_taken_back(new_page):
     gate = asyncio.Event()
     async with scripted_gateway(Say("One. "), Gate(gate)) as gateway:

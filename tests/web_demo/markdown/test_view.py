@@ -298,6 +298,20 @@ async def test_code_has_its_language_a_button_that_copies_and_colours(page):
     assert '"Zorvan"' in words
 
 
+@pytest.mark.parametrize("marks", [">" * 1900, ">" * 5000, "- " * 1500, "> - " * 2000])
+async def test_what_is_nested_too_deeply_is_shown_as_it_was_written(page, marks):
+    for sizes in ([], [300] * 20):
+        await page.evaluate(SHOW, [f"Before\n\n{marks} deep\n\nAfter", sizes])
+        root = page.locator(".markdown").last
+        assert await root.locator(".block").all_text_contents() == [
+            "Before",
+            f"{marks} deep",
+            "After",
+        ]
+    await page.evaluate(SHOW, ["> " * 50 + "deep", []])
+    assert await page.locator(".markdown").last.locator("blockquote").count() == 50
+
+
 async def test_a_formula_that_is_none_stays_as_it_was_written(page):
     await page.evaluate(SHOW, ["$$\\frac{1$$", []])
     formula = page.locator(".markdown .formula").last
