@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from gateway.commands import chat_file
 from gateway.commands.counts import counted
 
 __all__ = ["COMMANDS", "Conversation", "is_command", "obey"]
@@ -53,10 +53,10 @@ def obey(line: str, conversation: Conversation, notes: Console) -> bool:
         return True
     try:
         notes.print(command.do(conversation, rest.strip()), style="dim", markup=False)
-    except _Refused as refusal:
+    except (_Refused, chat_file.BadFile) as refusal:
         notes.print(escape(str(refusal)), style="red")
-    except OSError as error:
-        notes.print(escape(f"{error.filename}: {error.strerror}"), style="red")
+    except KeyboardInterrupt:  # a file may be a pipe, which has nobody at its other end
+        notes.print("\nstopped", style="dim")
     return True
 
 
@@ -104,12 +104,12 @@ def _model(conversation: Conversation, rest: str) -> str:
 def _save(conversation: Conversation, rest: str) -> str:
     if not conversation.turns:
         raise _Refused("nothing was said yet")
-    path = Path(rest).expanduser() if rest else _unused(conversation)
-    if path.exists() and path not in conversation.saved:
-        raise _Refused(f"{path} is there already; name another file")
-    path.write_text(_as_text(conversation, as_json=path.suffix == ".json"), "utf-8")
+    path = chat_file.path_of(rest) if rest else _unused(conversation)
+    fields = conversation.fields
+    kept = chat_file.Kept(conversation.turns, fields.get("system_prompt"), fields.get("model"))
+    chat_file.write(kept, path, over=path in conversation.saved)
     conversation.saved.add(path)
-    again = f"; `/load {path}` goes on with it" if path.suffix == ".json" else ""
+    again = f"; `/load {path}` goes on with it" if chat_file.is_json(path) else ""
     return f"saved to {path}{again}"
 
 
@@ -121,41 +121,19 @@ def _unused(conversation: Conversation) -> Path:
     return next(path for path in paths if path in conversation.saved or not path.exists())
 
 
-def _as_text(conversation: Conversation, *, as_json: bool) -> str:
-    kept = {name: conversation.fields.get(name) for name in ("system_prompt", "model")}
-    if as_json:
-        found = {name: value for name, value in kept.items() if value}
-        whole = {**found, "messages": conversation.turns}
-        return f"{json.dumps(whole, ensure_ascii=False, indent=2)}\n"
-    turns = [*conversation.turns]
-    if kept["system_prompt"]:
-        turns.insert(0, {"role": "system", "content": kept["system_prompt"]})
-    return "\n".join(f"**{turn['role']}**\n\n{_content(turn)}\n" for turn in turns)
-
-
-def _content(turn: dict[str, Any]) -> str:
-    content = turn["content"]
-    if isinstance(content, str):
-        calls = [call["function"] for call in turn.get("tool_calls") or ()]
-        return "\n".join([content, *(f"`{one['name']} {one['arguments']}`" for one in calls)])
-    return "\n\n".join(part.get("text") or f"({part['type']})" for part in content)
-
-
 def _load(conversation: Conversation, rest: str) -> str:
     if not rest:
         raise _Refused("`/load FILE` takes a file that `/save FILE.json` has written")
-    path = Path(rest).expanduser()
-    try:
-        whole = json.loads(path.read_text("utf-8"))
-        turns = [{**turn, "role": str(turn["role"])} for turn in whole["messages"]]
-    except (ValueError, KeyError, TypeError):
-        raise _Refused(f"{path} is no conversation that `/save FILE.json` has written") from None
-    conversation.turns[:] = turns
-    for name in ("system_prompt", "model"):
-        if whole.get(name):
-            conversation.fields[name] = str(whole[name])
+    path = chat_file.path_of(rest)
+    kept = chat_file.read(path)
+    conversation.turns[:] = kept.messages
     conversation.saved = {path}  # the others hold the conversation that this one replaces
-    return f"{counted(len(turns), 'message')} {_are(len(turns))} back"
+    if kept.system_prompt:
+        conversation.fields["system_prompt"] = kept.system_prompt
+    if kept.model:
+        conversation.fields["model"] = kept.model
+    number = len(kept.messages)
+    return f"{counted(number, 'message')} {_are(number)} back"
 
 
 def _quit(conversation: Conversation, rest: str) -> str:

@@ -2,11 +2,13 @@
 
 import io
 import json
+import os
 
 import pytest
 from rich.console import Console
 
 from gateway.commands.slash import COMMANDS, Conversation, is_command, obey
+from tests.support.terminal import Terminal
 
 
 @pytest.fixture
@@ -91,25 +93,6 @@ def test_a_conversation_is_saved_and_loaded(talk, tmp_path):
     assert say(f"/save {file}").startswith("saved")  # its own file may be written again
 
 
-def test_markdown_is_for_reading(talk, tmp_path):
-    conversation, say = talk
-    conversation.turns.append(
-        {
-            "role": "assistant",
-            "content": "",
-            "tool_calls": [{"function": {"name": "add", "arguments": "{}"}}],
-        }
-    )
-    part = [{"type": "image", "data": "…"}, {"type": "text", "text": "And?"}]
-    conversation.turns.append({"role": "user", "content": part})
-    say("/system Be brief.")
-    say(f"/save {tmp_path / 'kept.md'}")
-    text = (tmp_path / "kept.md").read_text()
-    assert text.startswith("**system**\n\nBe brief.\n\n**user**\n\nFoxes?\n")
-    assert "`add {}`" in text
-    assert text.endswith("(image)\n\nAnd?\n")
-
-
 def test_a_file_of_others_is_not_written_over(talk, tmp_path):
     file = tmp_path / "kept.json"
     file.write_text("mine")
@@ -153,6 +136,18 @@ def test_a_conversation_that_was_loaded_leaves_the_files_of_the_one_before(talk,
     assert say(f"/save {second}").startswith("saved")  # which it goes on with
 
 
+def test_ctrl_c_ends_a_command_that_waits_and_not_the_chat(scripted, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    terminal = Terminal("chat", "--url", scripted)
+    at = terminal.wait_for("you >")
+    terminal.type(f"/load {tmp_path / 'pipe'}\r")
+    at = terminal.wait_for("\n", terminal.wait_for("pipe", at))
+    terminal.press_ctrl_c()
+    at = terminal.wait_for("you >", terminal.wait_for("stopped", at))
+    terminal.type("/quit\r")
+    assert terminal.close() == 0
+
+
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"messages": 3}', json.dumps({"a": 1})])
 def test_what_cannot_be_loaded_changes_nothing(talk, tmp_path, text):
     conversation, say = talk
@@ -163,6 +158,12 @@ def test_what_cannot_be_loaded_changes_nothing(talk, tmp_path, text):
     assert str(file) in said
     assert len(conversation.turns) == 2
     assert "takes a file" in say("/load")
+
+
+def test_a_name_that_no_file_can_have_is_said(talk):
+    _, say = talk
+    for command in ("/save", "/load"):
+        assert say(f"{command} a\0b.json") == "a\0b.json: embedded null byte"
 
 
 def test_quitting_ends_the_chat():
