@@ -121,18 +121,23 @@ class Slices:
 
     def __init__(self) -> None:
         self._steps: deque[Callable[[], bool]] = deque()
+        self._is_due = False  # whether `_go_on` is about to be called
 
     def add(self, step: Callable[[], bool]) -> None:
-        """Call `step` in turns to come, until it returns True."""
+        """Call `step` in turns to come, until it returns True or raises."""
         self._steps.append(step)
-        if len(self._steps) == 1:
+        self._go_on_soon()
+
+    def _go_on_soon(self) -> None:
+        if self._steps and not self._is_due:
+            self._is_due = True
             asyncio.get_running_loop().call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        step = self._steps[0]
-        over = step()
-        self._steps.popleft()
-        if not over:
-            self._steps.append(step)
-        if self._steps:
-            asyncio.get_running_loop().call_soon(self._go_on)
+        self._is_due = False
+        step = self._steps.popleft()
+        try:
+            if not step():
+                self._steps.append(step)
+        finally:
+            self._go_on_soon()  # also where one has failed: the others have nothing to do with it

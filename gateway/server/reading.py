@@ -408,7 +408,9 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self._leave_guests()
         self._forget_frame()
         self._forget_pause()
+        self._cut_off = True  # what is not inflated yet would only be counted, and never taken
         self._inflation = None
+        self._later.clear()
         self._budget.add(self._client, -self._counted - sum(self._ended) - self._taken)
         self._counted = self._taken = 0
         self._ended = [0] * len(self._ended)
@@ -607,8 +609,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
 
     def _inflate_slice(self) -> bool:
         """Inflate a slice; return whether it was the last one."""
-        if self._inflation is None:
-            return True  # the connection is closed
+        assert self._inflation is not None
         try:
             frame = self._inflation.step()
         except (PayloadTooBig, ProtocolError) as error:
@@ -622,6 +623,9 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
 
     def _inflate_on(self) -> bool:
         """Inflate a slice; return whether no other one is to follow now."""
+        if self._inflation is None:  # the connection is closed
+            self._inflates = False
+            return True
         begin = thread_time()
         over = self._inflate_slice()
         if over:

@@ -111,3 +111,24 @@ async def test_all_have_one_slice_in_a_turn_of_the_loop_together():
     slices.add(steps("c", 1))
     await asyncio.sleep(0)
     assert done[5:] == ["c"]
+
+
+async def test_a_step_that_fails_ends_and_the_others_go_on():
+    slices, done, failed = Slices(), [], []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: failed.append(context["exception"]))
+
+    def broken():
+        slices.add(lambda: done.append("added") or True)
+        raise ValueError
+
+    slices.add(broken)
+    slices.add(lambda: done.append("other") or True)
+    for turn in range(3):
+        assert len(done) == max(0, turn - 1), "one in a turn"
+        await asyncio.sleep(0)
+    assert done == ["other", "added"]
+    slices.add(lambda: done.append("later") or True)
+    await asyncio.sleep(0)
+    assert done[2:] == ["later"]
+    assert [type(error) for error in failed] == [ValueError]

@@ -335,6 +335,31 @@ async def test_a_client_that_leaves_while_its_message_is_inflated_leaves_nothing
         assert gateway._generations.arriving.held == 0
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+async def test_a_connection_that_is_lost_while_a_frame_waits_behind_what_is_inflated(compressed):
+    bomb = raw_frame(deflated(BLANKS), compressed=True)
+    large = deflated(PING + b" " * 50_000)
+    behind = raw_frame(large if compressed else PING, compressed=compressed)
+    async with running(scripted(), compression=True) as gateway:
+        async with raw(gateway, DEFLATE) as wire:
+            await wire.receive()
+            socket = connection_of(gateway)
+            wire.writer.write(bomb[:-99])
+            await eventually(lambda: socket._reader.missing == 99)
+            wire.writer.write(bomb[-99:] + behind)  # which are read in one piece
+            async with asyncio.timeout(TIMEOUT):
+                while not socket._later:
+                    await asyncio.sleep(0)
+            socket.transport.abort()
+            await eventually(lambda: not gateway.connections)
+            await eventually(lambda: not socket._slices._steps)
+        assert gateway._generations.arriving.held == 0
+        async with raw(gateway, DEFLATE) as other:
+            await other.receive()
+            other.writer.write(raw_frame(deflated(BLANKS[: -len(PING)] + PING), compressed=True))
+            assert (await other.receive())[0] == Opcode.TEXT, "others are inflated"
+
+
 async def test_while_a_close_is_awaited_frames_count_as_before():
     limits = {"frame_rate": 10.0, "close_timeout_s": 60.0}
     async with running(scripted(), **limits) as gateway, raw(gateway) as wire:
