@@ -5,7 +5,7 @@ import { copyText, find, make } from "../shell/dom.js";
 import { say } from "../shell/speaker.js";
 import { textOf } from "../store/tree.js";
 import { addAnswer } from "./answer.js";
-import { attachedTo, viewsOf } from "./attachments.js";
+import { viewsOf } from "./attachments.js";
 
 /** @typedef {import("../store/tree.js").Turn} Turn */
 /** @typedef {import("./answer.js").Answer} Answer */
@@ -100,6 +100,7 @@ export function createThread(list, follower, actions) {
 
   /** @param {Turn} turn @param {HTMLElement[]} views what shows its attachments */
   function addQuestion(turn, views) {
+    editing().catch(() => {}); // whoever changes it tries again
     const text = make("div", { class: "turn user" });
     if (views.length) text.append(make("div", { class: "sent" }, ...views));
     text.append(textOf(turn));
@@ -178,61 +179,8 @@ export function createThread(list, follower, actions) {
   }
 
   /** Let a person change a question. @param {Turn} turn @param {HTMLElement} root */
-  function edit(turn, root) {
-    const field = make("textarea", { "aria-label": "Edit message", rows: 1, input: fit, keydown: onKey });
-    field.value = textOf(turn);
-    const close = () => {
-      form.remove();
-      root.classList.remove("editing");
-    };
-    /** Attachments that are taken away. @type {Set<Part>} */
-    const without = new Set();
-    const files = attachedTo(turn.content).map(({ part, name, view }) => {
-      const away = () => {
-        without.add(part);
-        chip.remove();
-        field.focus();
-      };
-      const chip = make("li", {}, view, make("button", { type: "button", "aria-label": `Remove ${name}`, click: away }, "×"));
-      return chip;
-    });
-    const form = make(
-      "form",
-      { class: "edit", submit: send },
-      ...(files.length ? [make("ul", { class: "attached", "aria-label": "Files of this message" }, ...files)] : []),
-      field,
-      make("button", { type: "button", class: "quiet", click: close }, "Cancel"),
-      make("button", { type: "submit", class: "send" }, "Send"),
-    );
-
-    function fit() {
-      field.style.height = "auto";
-      field.style.height = `${field.scrollHeight + 2}px`;
-    }
-
-    /** @param {KeyboardEvent} event */
-    function onKey(event) {
-      if (event.isComposing) return;
-      if (event.key === "Enter" && !event.shiftKey) send(event);
-      else if (event.key === "Escape") {
-        event.stopPropagation();
-        close();
-      }
-    }
-
-    /** @param {Event} event */
-    function send(event) {
-      event.preventDefault();
-      const text = field.value;
-      close();
-      if (text.trim() || typeof turn.content !== "string") actions.edit(turn, text, without);
-    }
-
-    root.classList.add("editing");
-    root.append(form);
-    fit();
-    field.focus();
-    form.scrollIntoView({ block: "nearest" });
+  async function edit(turn, root) {
+    (await editing()).openEdit(turn, root, actions.edit);
   }
 
   return {
@@ -244,7 +192,7 @@ export function createThread(list, follower, actions) {
     /** Let a person change a question. @param {Turn} turn */
     edit(turn) {
       const one = shown.find((other) => other.turn === turn);
-      if (one && !one.root.classList.contains("editing")) edit(turn, one.root);
+      if (one) edit(turn, one.root);
     },
     /** Copy a turn. @param {Turn} turn */
     copy(turn) {
@@ -265,6 +213,8 @@ export function createThread(list, follower, actions) {
     },
   };
 }
+
+const editing = () => import("./edit.js"); // a first visit has nothing to change
 
 /** @param {string} label @param {() => void} click */
 const button = (label, click) => make("button", { type: "button", class: "quiet", click }, label);
