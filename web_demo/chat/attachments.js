@@ -226,13 +226,12 @@ export function createAttachments(pane, form, room, blind) {
     const most = image ? (left * 3) / 4 : left; // base64 makes four bytes out of three
     if (file.size > most) throw tooBig(file, most, "this conversation has room for");
     const { part, view } = await read(file);
-    const attachment = { name: file.name, part, bytes: bytesOf(part), view };
-    waiting.push(attachment);
-    showOne(attachment);
+    put({ name: file.name, part, bytes: bytesOf(part), view });
   }
 
   /** @param {Attachment} attachment */
-  function showOne(attachment) {
+  function put(attachment) {
+    waiting.push(attachment);
     const chip = copyOf("#chip");
     const button = find("button", chip);
     button.ariaLabel = `Remove ${attachment.name}`;
@@ -257,7 +256,7 @@ export function createAttachments(pane, form, room, blind) {
     say,
     /** Resolves when all files given so far are read. */
     read: () => reading,
-    any: () => waiting.length > 0,
+    put,
     waiting: () => waiting,
     /** Remove all files, because they were sent. */
     clear() {

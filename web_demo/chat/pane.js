@@ -19,12 +19,14 @@ const EXAMPLES = ["What is this gateway?", "Count from 3 to 40", "Write a haiku 
 const RESERVED_BYTES = 64 * 1024;
 const SAVE_MS = 3000; // between two times that an answer is kept while it is written; a reload has it from the gateway
 const DRAFT_MS = 400; // after the last key
+/** @type {Message} */
+const NOTHING = { text: "", files: [] };
 
-/** @typedef {import("../client.js").Message} Message */
 /** @typedef {import("../client.js").Run | ReturnType<typeof import("./tool_run.js").createToolRun>} Run */
 /** @typedef {import("../store/tree.js").Turn} Turn */
 /** @typedef {import("./answer.js").Answer} Answer */
 /** @typedef {{turn: Turn, run: Run, answer: Answer}} Live an answer that is being written */
+/** @typedef {{text: string, files: import("./attachments.js").Attachment[]}} Message */
 
 /**
  * Add a conversation to the page.
@@ -87,7 +89,8 @@ export function createPane(app, row, store, hooks) {
 
   let busy = false;
   let cutAfter = 0; // pieces of the next answer after which the connection is cut
-  let next = ""; // the message that waits for the running answer
+  /** The message that waits for the running answer; it is empty while none does. @type {Message} */
+  let next = NOTHING;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let drafting;
 
@@ -95,12 +98,12 @@ export function createPane(app, row, store, hooks) {
   find(".examples", root).append(...EXAMPLES.map(exampleOf));
   form.addEventListener("submit", (/** @type {Event} */ event) => {
     event.preventDefault();
-    send(input.value);
+    submit();
   });
   input.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
-      send(input.value);
+      submit();
     }
     if (event.key === "ArrowUp" && !input.value && !current()) {
       const last = talk.path().findLast(({ role }) => role === "user");
@@ -114,7 +117,7 @@ export function createPane(app, row, store, hooks) {
     drafting = setTimeout(keepDraft, DRAFT_MS);
   });
   find(".stop", root).addEventListener("click", stop);
-  find("button", queued).addEventListener("click", () => takeBack());
+  find("button", queued).addEventListener("click", takeBack);
   latest.addEventListener("click", follower.toEnd);
   row.append(root);
   client.events.addEventListener("state", showConnection);
@@ -126,7 +129,7 @@ export function createPane(app, row, store, hooks) {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = text;
-    button.addEventListener("click", () => send(text));
+    button.addEventListener("click", () => send({ ...NOTHING, text }));
     const item = document.createElement("li");
     item.append(button);
     return item;
@@ -156,9 +159,10 @@ export function createPane(app, row, store, hooks) {
 
   const draftKey = () => `draft ${talk.id ?? "new"}`;
 
-  function keepDraft() {
-    store.keep(draftKey(), input.value || undefined);
-  }
+  const keepDraft = () => store.keep(draftKey(), drafted() || undefined);
+
+  /** What is not sent yet. */
+  const drafted = () => [next.text, input.value].filter(Boolean).join("\n");
 
   async function takeDraft() {
     const draft = await store.value(draftKey());
@@ -186,69 +190,76 @@ export function createPane(app, row, store, hooks) {
     if (talk.path().length) await open(null);
     all.change(setBy(card));
     cutAfter = card.cut ?? 0;
-    await send(card.ask ?? "");
+    await send({ ...NOTHING, text: card.ask ?? "" });
     const tip = find(".tip", root);
     tip.textContent = card.tip ?? "";
     tip.hidden = !card.tip;
     focus();
   }
 
-  /** @param {string} text */
-  async function send(text) {
-    if (current() && text.trim()) {
-      next = next ? `${next}\n${text}` : text;
-      find("span", queued).textContent = next;
-      queued.hidden = false;
-      clearInput();
-      return;
-    }
-    if (busy || current()) return;
-    busy = true;
-    try {
-      await attachments.read();
-      await ask(text);
-    } finally {
-      busy = false;
-    }
+  /** Send what the composer holds; it holds that until it is taken. */
+  async function submit() {
+    await attachments.read();
+    const text = input.value;
+    send({ text, files: attachments.waiting() }, () => {
+      attachments.clear();
+      if (input.value === text) input.value = "";
+      fitInput();
+    });
   }
 
-  function clearInput() {
-    input.value = "";
-    fitInput();
-    clearTimeout(drafting);
+  /** Send a message now or after the running answer; resolves to whether. @param {Message} message @param {() => void} [taken] */
+  async function send(message, taken = () => {}) {
+    const { text, files } = message;
+    if (busy || !(text.trim() || files.length)) return false;
+    if (current()) {
+      taken();
+      setNext({ text: next.text ? `${next.text}\n${text}` : text, files: [...next.files, ...files] });
+      return true;
+    }
+    busy = true;
+    return ask(message, taken).finally(() => (busy = false));
+  }
+
+  /** @param {Message} message */
+  function setNext(message) {
+    next = message;
+    const names = next.files.map(({ name }) => name).join(", ");
+    find("span", queued).textContent = names ? `${next.text} (${names})` : next.text;
+    queued.hidden = !next.text && !names;
     keepDraft();
   }
 
   /** Put the message that waits back into the input. */
   function takeBack() {
-    if (!next) return;
-    input.value = input.value ? `${next}\n${input.value}` : next;
-    next = "";
-    queued.hidden = true;
+    if (queued.hidden) return;
+    input.value = drafted();
+    next.files.forEach(attachments.put);
+    setNext(NOTHING);
     fitInput();
     input.focus();
   }
 
-  /** @param {string} text */
-  async function ask(text) {
-    if (!text.trim() && !attachments.any()) return;
+  /** @param {Message} message @param {() => void} taken */
+  async function ask({ text, files }, taken) {
     const settings = await chosen();
-    if (!settings) return;
-    const content = contentOf(attachments.waiting(), text);
+    if (!settings) return false;
+    const content = contentOf(files, text);
     settle();
     if (bytesOf({ role: "user", content }) > room()) {
       attachments.say(new Error("With this message, the conversation is larger than the gateway allows."));
-      return;
+      return false;
     }
     const isNew = talk.id === null;
     const parent = talk.path().at(-1)?.id ?? null;
-    const views = attachments.waiting().map(({ view }) => view);
-    clearInput();
-    const question = talk.add({ role: "user", content, parent }, text || attachments.waiting()[0].name);
-    attachments.clear();
-    thread.addQuestion(question, views);
+    store.keep(draftKey(), undefined);
+    const question = talk.add({ role: "user", content, parent }, text || files[0].name);
+    taken();
+    keepDraft();
+    thread.addQuestion(question, files.map(({ view }) => view));
     if (isNew) hooks.moved(talk.id);
     begin(question.id, settings);
+    return true;
   }
 
   /** Keep the chosen one of several answers, because the conversation goes on. */
@@ -355,13 +366,9 @@ export function createPane(app, row, store, hooks) {
   }
 
   /** Send the message that waits, or give it back after a stop or an error. @param {boolean} broken */
-  function goToNext(broken) {
-    if (!next || current()) return;
-    if (broken) return takeBack();
-    const text = next;
-    next = "";
-    queued.hidden = true;
-    send(text);
+  async function goToNext(broken) {
+    if (queued.hidden || current()) return;
+    if (broken || !(await send(next, () => setNext(NOTHING)))) takeBack();
   }
 
   /** Return what asks a person for the result of a call. @param {Answer} answer */
