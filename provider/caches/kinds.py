@@ -82,6 +82,7 @@ class CacheKind:
     quantised: bool = False  # whether it has a method `to_quantized`
     drafted_over: bool = False  # whether rejected draft tokens can be trimmed after every step
     counts: bool = True  # whether its `offset` is the number of tokens that it has processed
+    grows: bool = False  # whether its keys have a position for each token, and some to spare
     layer: type[SlotLayer] | None = None  # class that holds its rows in slots
     parts: Callable[[Any], Sequence[Any]] | None = None  # returns the caches that it consists of
     # Makes an empty cache of the equivalent class of mlx-lm.
@@ -134,9 +135,10 @@ _PLAIN = CacheKind(
     stored=True,
     quantised=True,
     drafted_over=True,
+    grows=True,
     layer=SlotKVCache,
 )
-_WINDOW = CacheKind(Batching.MERGED, Trimming.WHILE_WHOLE, _cost_of_window, stored=True)
+_WINDOW = CacheKind(Batching.MERGED, Trimming.WHILE_WHOLE, _cost_of_window, stored=True, grows=True)
 _LIST = CacheKind(Batching.MERGED, Trimming.ALWAYS, _cost_of_parts, parts=_parts, counts=False)
 # This class claims to be trimmable although it drops the oldest tokens of its chunk.
 _CHUNKED = CacheKind(Batching.ALONE, Trimming.NEVER, _cost_by_tokens)
@@ -147,7 +149,12 @@ _CONCATENATED = CacheKind(Batching.ALONE, Trimming.NEVER, _cost_by_tokens)
 KINDS: dict[str, CacheKind] = {
     _name(KVCache): _PLAIN,
     _name(QuantizedKVCache): CacheKind(
-        Batching.ALONE, Trimming.ALWAYS, _cost_by_positions, stored=True, drafted_over=True
+        Batching.ALONE,
+        Trimming.ALWAYS,
+        _cost_by_positions,
+        stored=True,
+        drafted_over=True,
+        grows=True,
     ),
     _name(RotatingKVCache): _WINDOW,
     _name(ArraysCache): CacheKind(
@@ -166,12 +173,17 @@ KINDS: dict[str, CacheKind] = {
     ),
     # mlx-vlm's language models also work with the equivalent caches of mlx-lm, where there are any.
     "mlx_vlm.models.cache.KVCache": CacheKind(
-        Batching.MERGED, Trimming.ALWAYS, _cost_by_positions, in_mlx_lm=lambda _cache: KVCache()
+        Batching.MERGED,
+        Trimming.ALWAYS,
+        _cost_by_positions,
+        grows=True,
+        in_mlx_lm=lambda _cache: KVCache(),
     ),
     "mlx_vlm.models.cache.RotatingKVCache": CacheKind(
         Batching.MERGED,
         Trimming.WHILE_WHOLE,
         _cost_of_window,
+        grows=True,
         in_mlx_lm=lambda cache: RotatingKVCache(max_size=cache.max_size, keep=cache.keep),
     ),
     "mlx_vlm.models.cache.ArraysCache": CacheKind(
@@ -267,21 +279,29 @@ def trim(caches: Iterable[Any], tokens: int) -> None:
     They are left with the positions that caches have which have only grown.
     """
     for cache in caches:
+        kind = kind_of(cache)
+        if kind.parts is not None:
+            trim(kind.parts(cache), tokens)
+            continue
         cache.trim(tokens)
-        if kind_of(cache) is _PLAIN and cache.keys is not None:
-            _fit(cache, -(-cache.offset // GROWTH) * GROWTH)
+        if kind.grows and cache.keys is not None:
+            positions = -(-cache.offset // GROWTH) * GROWTH
+            # A window is not made wider, since it may end between two such sizes.
+            grow = kind.trimming is Trimming.ALWAYS
+            cache.keys = _fitted(cache.keys, positions, grow=grow)
+            cache.values = _fitted(cache.values, positions, grow=grow)
 
 
-def _fit(cache: Any, positions: int) -> None:
-    have = cache.keys.shape[2]
+def _fitted(array: Any, positions: int, *, grow: bool) -> Any:
+    """Return an array, or the several of a quantised cache, with so many positions."""
+    if not hasattr(array, "shape"):
+        return [_fitted(one, positions, grow=grow) for one in array]
+    have = array.shape[2]
     if have > positions:
-        cache.keys = cache.keys[..., :positions, :]
-        cache.values = cache.values[..., :positions, :]
-    elif have < positions:
-        cache.keys, cache.values = (
-            mx.pad(array, [(0, 0), (0, 0), (0, positions - have), (0, 0)])
-            for array in (cache.keys, cache.values)
-        )
+        return array[..., :positions, :]
+    if have < positions and grow:
+        return mx.pad(array, [(0, 0), (0, 0), (0, positions - have), (0, 0)])
+    return array
 
 
 def as_mlx_lm_cache(cache: Any) -> Any:

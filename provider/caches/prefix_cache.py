@@ -1,7 +1,8 @@
 """KV caches of earlier prompts, reused by later prompts that begin with the same tokens.
 
 Rule 1: all entries belong to one model (and adapter); they are evaluated and never changed. A hit
-is a copy, which shares memory with its entry until it is written to.
+is a copy, which shares memory with its entry until it is written to; then it has the positions of
+its own tokens, not those of the whole entry.
 Rule 2: entries take at most `max_bytes`. The least recently used is evicted first; a hit counts as
 a use.
 Rule 3: with a store on disk, entries are saved while the engine is idle, and found again after a
@@ -19,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from provider.caches.kinds import can_be_trimmed, size_of
+from provider.caches.kinds import can_be_trimmed, size_of, trim
 from provider.caches.prefix_index import WIDTH, PrefixIndex, pack, shared
 from provider.caches.prefix_store import PrefixStore, Stored
 
@@ -131,8 +132,8 @@ class PrefixCache:
         self.hits += 1
         self._entries.move_to_end(entry.number)
         caches = copy.deepcopy(entry.caches)
-        for cache in caches if length < entry.length else []:
-            cache.trim(entry.length - length)
+        if length < entry.length:
+            trim(caches, entry.length - length)
         return Hit(caches, length)
 
     def _longest(self, key: str, packed: bytes) -> tuple[int, _Entry | None]:
@@ -173,7 +174,7 @@ class PrefixCache:
     def take(self, number: int, tokens: Sequence[int]) -> Hit:
         """Evict an entry; return its caches, cut to what they have in common with `tokens`.
 
-        As with `find`, the last token is never part of it. No memory is copied.
+        As with `find`, the last token is never part of it.
         """
         entry = self._entries[number]
         self._drop(entry)
@@ -181,8 +182,8 @@ class PrefixCache:
         length = entry.length
         if entry.trimmable:
             length = shared(entry.tokens, pack(tokens[:-1]))
-            for cache in entry.caches if length < entry.length else []:
-                cache.trim(entry.length - length)
+            if length < entry.length:
+                trim(entry.caches, entry.length - length)
         return Hit(entry.caches, length)
 
     def shrink(self, nbytes: int, spared: int | None = None) -> None:

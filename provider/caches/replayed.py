@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any, assert_never, cast
 
-from provider.caches.kinds import state_of
+from provider.caches.kinds import state_of, trim
 from provider.caches.merged import MergedCaches
 from provider.caches.operations import (
     Copy,
@@ -60,8 +60,7 @@ class ReplayedCaches:
             case Copy(number, new):
                 self._add(new, copy.deepcopy(self.layers(number)))
             case Trim(number, tokens):
-                for layer in self.layers(number):
-                    layer.trim(tokens)
+                trim(self.layers(number), tokens)
             case Gather(sequences, new, slots):
                 rows = [self.layers(number) for number in sequences]
                 known[new] = SlotCaches(rows) if slots else MergedCaches(rows)

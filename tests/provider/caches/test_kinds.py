@@ -265,3 +265,56 @@ def test_a_trimmed_cache_has_the_positions_of_one_that_has_only_grown(positions)
     assert cache.offset == 60
     assert cache.keys.shape == cache.values.shape == (1, 1, 256, 1)
     assert cache.keys[0, 0, :60, 0].tolist() == list(range(60))
+
+
+def numbered(first, last):
+    """Keys of these tokens, none like another's, `(1, 2, tokens, 64)`."""
+    return mx.arange(first, last, dtype=mx.float32)[None, None, :, None] * mx.ones((1, 2, 1, 64))
+
+
+def fed(cache, first, last, chunk):
+    for begin in range(first, last, chunk):
+        keys = numbered(begin, min(begin + chunk, last))
+        for part in getattr(cache, "caches", [cache]):
+            part.update_and_fetch(keys, keys)
+    return cache
+
+
+def contents(cache):
+    """The keys and values of all tokens, of one cache after the other."""
+    found = []
+    for part in getattr(cache, "caches", [cache]):
+        for arrays in (part.keys, part.values):
+            each = arrays if isinstance(arrays, (list, tuple)) else [arrays]
+            found += [one[..., : part.offset, :].astype(mx.float32) for one in each]
+    return found
+
+
+GROWING = [
+    KVCache,
+    lambda: QuantizedKVCache(64, 4),
+    lambda: RotatingKVCache(1000),
+    lambda: CacheList(KVCache(), RotatingKVCache(1000)),
+    of_mlx_vlm.KVCache,
+    lambda: of_mlx_vlm.RotatingKVCache(1000),
+    lambda: of_mlx_vlm.CacheList(of_mlx_vlm.KVCache(), of_mlx_vlm.KVCache()),
+]
+
+
+@pytest.mark.parametrize("chunk", [1, 70])
+@pytest.mark.parametrize("make", GROWING)
+def test_a_cache_that_is_cut_short_keeps_few_positions_and_goes_on_as_if_it_were_new(make, chunk):
+    cut, new = fed(make(), 0, 700, 70), fed(make(), 0, 40, 40)
+    trim([cut], 660)
+    assert size_of([cut]) < size_of([fed(make(), 0, 700, 70)]) / 2
+    for cache in (cut, new):
+        fed(cache, 2000, 2210, chunk)
+    for one, other in zip(contents(cut), contents(new), strict=True):
+        assert mx.array_equal(one, other)
+
+
+def test_every_class_that_has_positions_to_spare_loses_them():
+    made = [make() for make in GROWING]
+    parts = [part for one in made for part in getattr(one, "caches", [one])]
+    tried = {f"{type(part).__module__}.{type(part).__qualname__}" for part in parts}
+    assert tried == {name for name, kind in KINDS.items() if kind.grows}

@@ -1,8 +1,12 @@
+import gc
+
+import pytest
 from mlx_lm.models.cache import ArraysCache, KVCache
 
+from provider.caches.kinds import size_of
 from provider.caches.prefix_cache import MIN_TOKENS, PrefixCache
 from provider.caches.prefix_store import PrefixStore
-from provider.runtime.mlx import mx
+from provider.runtime.mlx import active_memory, mx
 
 BYTES = 1 << 30
 
@@ -17,6 +21,12 @@ def caches_of(tokens, *, trimmable=True):
     state = ArraysCache(1)
     state[0] = mx.array([[float(sum(tokens))]])
     return [cache, state]
+
+
+def add(caches, tokens):
+    """Feed further tokens, as a forward pass does."""
+    keys = mx.array(tokens, mx.float32).reshape(1, 1, -1, 1)
+    caches[0].update_and_fetch(keys, keys)
 
 
 def held(hit):
@@ -61,6 +71,32 @@ def test_an_entry_that_is_taken_is_cut_like_a_hit_and_no_longer_kept():
         hit = kept.take(next(iter(kept._entries)), asked)
         assert (hit.length, held(hit)) == (length, tokens[:length])
         assert (len(kept), kept.nbytes, kept.find("m", asked)) == (0, 0, None)
+
+
+@pytest.mark.parametrize("how", ["found", "taken"])
+def test_a_short_prefix_of_a_long_entry_takes_the_memory_of_its_own_tokens(how):
+    tokens, asked = list(range(30_000)), [*range(40), 0, 0]
+    gc.collect()
+    before = active_memory()
+    kept = PrefixCache(BYTES)
+    kept.put("m", tokens, caches_of(tokens))
+    entry = next(iter(kept._entries.values()))
+    mx.eval(entry.caches[0].keys, entry.caches[0].values)
+    hit = kept.find("m", asked) if how == "found" else kept.take(entry.number, asked)
+    assert (hit.length, held(hit)) == (40, tokens[:40])
+    assert hit.caches[0].keys.shape[2] == hit.caches[0].values.shape[2] == 256
+    if how == "found":
+        assert held(kept.find("m", [*tokens, 0])) == tokens
+        assert kept.nbytes == size_of(entry.caches) > 30_000 * 8
+    add(hit.caches, asked[40:])
+    mx.eval(hit.caches[0].keys, hit.caches[0].values)
+    kept.put("m", asked, hit.caches)
+    assert kept.nbytes == size_of(hit.caches) + (size_of(entry.caches) if how == "found" else 0)
+    del entry
+    kept.shrink(size_of(hit.caches))  # the older one goes
+    assert held(kept.find("m", [*asked, 0])) == asked
+    gc.collect()
+    assert active_memory() - before < 30_000 * 4
 
 
 def test_models_never_mix():

@@ -53,6 +53,13 @@ def test_a_sequence_is_read_copied_and_cut(replay):
     assert (replay.tokens(1), replay.tokens(2)) == ([5, 6, 7], [5])
 
 
+def test_a_sequence_that_is_cut_short_keeps_few_positions(replay):
+    replay.read(1, list(range(600)))
+    replay.do(Copy(1, 2), Trim(2, 560))
+    assert replay.tokens(2) == list(range(40))
+    assert [replay.caches.layers(n)[0].keys.shape[2] for n in (1, 2)] == [768, 256]
+
+
 def test_rows_decode_in_slots_and_leave_them(replay):
     replay.read(1, [5, 6, 7])
     replay.read(2, [8])

@@ -190,3 +190,18 @@ async def test_with_a_prefix_hit(provider, kind):
     assert cached["warm"][0] == 0
     assert all(n > 20 for n in cached["warm"][1:])
     assert [a.content for a in answers["warm"]] == [a.content for a in answers["cold"]]
+
+
+@each_but(SAMPLED_HIT)
+async def test_with_a_short_prefix_of_a_long_prompt(provider, kind):
+    """Other questions under a system prompt of which a much longer one was read before."""
+    short, long = {"system_prompt": SYSTEM}, {"system_prompt": SYSTEM * 20}
+
+    async def answers(*asked):
+        await forget_prefixes(provider)
+        return [await provider.generate_async(p, **OPTIONS[kind], **more) for p, more in asked]
+
+    (cold,) = await answers((PROMPTS[1], short))
+    _, warm, again = await answers((PROMPTS[2], long), (PROMPTS[1], short), (PROMPTS[1], short))
+    assert [warm.content, again.content] == [cold.content] * 2
+    assert again.usage["cached_tokens"] >= warm.usage["cached_tokens"]
