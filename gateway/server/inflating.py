@@ -57,6 +57,10 @@ class Deflate(PerMessageDeflate):
             self.decode_cont_data = not frame.fin
         return Packed(frame.opcode, frame.data, frame.fin, rsv2=frame.rsv2, rsv3=frame.rsv3)
 
+    def renew(self) -> None:
+        """Begin a new stream of what comes in."""
+        self.decoder = zlib.decompressobj(wbits=-self.remote_max_window_bits)
+
 
 class DeflateFactory(ServerPerMessageDeflateFactory):
     """Makes the extension of each connection that a client offers compression for."""
@@ -80,17 +84,19 @@ class DeflateFactory(ServerPerMessageDeflateFactory):
 
 
 class Inflation:
-    """The inflating of one frame to at most `max_size` bytes."""
+    """The inflating of one frame to at most `max_size` bytes, with one final block at most."""
 
     def __init__(self, deflate: Deflate, frame: Packed, max_size: int):
         if frame.opcode is not Opcode.CONT and deflate.remote_no_context_takeover:
-            deflate.decoder = zlib.decompressobj(wbits=-deflate.remote_max_window_bits)
+            deflate.renew()
+        self.size = len(frame.data)  # of what came in, in bytes
         self._frame = frame
         self._deflate = deflate
         self._data = memoryview(bytes(frame.data) + END if frame.fin else frame.data)
         self._at = 0  # where what was not fed yet begins
         self._tail: bytes | memoryview = b""  # what was fed and not consumed
         self._parts: list[bytes] = []
+        self._is_final = False  # whether a stream has ended in this frame
         self._max_size = self._left = max_size
 
     def step(self) -> Frame | None:
@@ -104,6 +110,8 @@ class Inflation:
         except zlib.error as error:
             raise ProtocolError("decompression failed") from error
         self._tail = self._deflate.decoder.unconsumed_tail
+        if self._deflate.decoder.eof:
+            self._go_on_behind_final(self._deflate.decoder.unused_data)
         self._left -= len(part)
         if self._left < 0:
             raise PayloadTooBig(None, self._max_size)
@@ -114,6 +122,17 @@ class Inflation:
         if self._frame.fin and self._deflate.remote_no_context_takeover:
             del self._deflate.decoder  # its memory, until there is another message
         return Frame(self._frame.opcode, b"".join(self._parts), self._frame.fin)
+
+    def _go_on_behind_final(self, rest: bytes) -> None:
+        """Inflate what follows in a new stream; the one that is over would only keep it.
+
+        A client needs one for a message; each costs more than the two bytes that it takes.
+        """
+        if self._is_final:
+            raise ProtocolError("more than one final block in a frame")
+        self._is_final = True
+        self._deflate.renew()
+        self._tail = rest
 
 
 class Slices:

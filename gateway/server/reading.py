@@ -576,12 +576,13 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         else:
             self._process(event)
 
-    def _process(self, event: Frame | Request | Response) -> None:
+    def _process(self, event: Frame | Request | Response, sent: int = 0) -> None:
+        """Act on a frame, for which so many bytes were sent if it was compressed."""
         if self._cut_off:
             return
         if not isinstance(event, Frame):
             super().process_event(event)
-        elif not self._may_send(event):
+        elif not self._may_send(event, max(sent, len(event.data))):
             self._cut_off = True
             self._end("too many frames or bytes a second")
         elif event.opcode not in DATA_OPCODES:
@@ -617,8 +618,8 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
             self._fail(CloseCode.TOO_BIG if large else PROTOCOL_ERROR, str(error))
             return True
         if frame is not None:
-            self._inflation = None
-            self._process(frame)
+            sent, self._inflation = self._inflation.size, None
+            self._process(frame, sent)
         return frame is not None
 
     def _inflate_on(self) -> bool:
@@ -649,8 +650,8 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self.send_data()
         self._linger(self.close_timeout or 0)
 
-    def _may_send(self, frame: Frame) -> bool:
-        now, size = self.loop.time(), len(frame.data)
+    def _may_send(self, frame: Frame, size: int) -> bool:
+        now = self.loop.time()
         if not (self._frames.spend(1, now) and self._bytes.spend(size, now)):
             return False
         if not self._let_in:

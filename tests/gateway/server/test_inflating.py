@@ -70,6 +70,37 @@ def test_what_cannot_be_inflated_is_a_protocol_error():
         inflated(deflate(), Packed(Opcode.TEXT, b"\xff" * 10))
 
 
+def final(data):
+    """Return a stream that is over, as RFC 7692 allows it within a message."""
+    by = sender()
+    return by.compress(data) + by.flush(zlib.Z_FINISH)
+
+
+@pytest.mark.parametrize("cut", [None, 3, -1])
+@pytest.mark.parametrize("data", [b"Hello", NOISE])
+@pytest.mark.parametrize("keeps", [True, False])
+def test_blocks_go_on_behind_a_final_one(keeps, data, cut):
+    extension = deflate(keeps=keeps)
+    for _ in range(2):
+        sent = final(data) + b"\0"
+        parts = [Packed(Opcode.TEXT, sent[:cut], fin=cut is None)]
+        parts += [Packed(Opcode.CONT, sent[cut:])] * (cut is not None)
+        whole = b"".join(bytes(inflated(extension, part)[0].data) for part in parts)
+        assert whole == data
+    more = Packed(Opcode.TEXT, final(data) + packed(b"more").data)
+    assert inflated(extension, more)[0].data == data + b"more"
+    assert inflated(extension, packed(data))[0].data == data
+
+
+def test_a_second_final_block_is_refused():
+    extension = deflate()
+    for behind in (final(b"y"), NOISE):
+        inflation = Inflation(extension, Packed(Opcode.TEXT, final(b"x") + behind * 99), 2**30)
+        with pytest.raises(ProtocolError):
+            while inflation.step() is None:
+                assert not extension.decoder.unused_data, "it would be kept"
+
+
 def test_frames_are_marked_where_their_message_is_compressed():
     extension = deflate()
     plain, ping = Frame(Opcode.TEXT, b"x"), Frame(Opcode.PING, b"")

@@ -163,6 +163,17 @@ async def test_a_compressed_message_counts_by_what_it_becomes():
         assert await wire.close_code() == CloseCode.TOO_MANY
 
 
+async def test_a_compressed_message_that_becomes_less_counts_by_what_was_sent():
+    nothing = (b"\0" + END) * 10_000  # blocks without content
+    limits = {"compression": True, "rate_bytes": 10_000}
+    async with running(scripted(), **limits) as gateway, raw(gateway, DEFLATE) as wire:
+        wire.writer.write(raw_frame(nothing + deflated(PING), compressed=True))
+        for _ in ("ready", "pong"):
+            assert (await wire.receive())[0] == Opcode.TEXT
+        wire.writer.write(raw_frame(nothing * 2 + deflated(PING), compressed=True))
+        assert await wire.close_code() == CloseCode.TOO_MANY
+
+
 async def test_a_client_that_is_cut_off_and_goes_on_sending_is_aborted():
     async with running(scripted(), frame_rate=10.0, close_timeout_s=0.1) as gateway:
         async with raw(gateway) as wire:
@@ -320,6 +331,17 @@ async def test_what_cannot_be_inflated_is_a_protocol_error():
     async with running(scripted(), compression=True) as gateway, raw(gateway, DEFLATE) as wire:
         wire.writer.write(raw_frame(b"\xff" * 100, compressed=True) + raw_frame(PING))
         assert await wire.close_code() == reading.PROTOCOL_ERROR
+
+
+async def test_a_client_may_end_each_message_with_a_final_block():
+    by = zlib.compressobj(wbits=-12)
+    final = raw_frame(by.compress(PING) + by.flush(zlib.Z_FINISH) + b"\0", compressed=True)
+    keeps = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+    async with running(scripted(), compression=True) as gateway, raw(gateway, keeps) as wire:
+        await wire.receive()
+        wire.writer.write(final * 3)
+        for _ in range(3):
+            assert (await wire.receive())[0] == Opcode.TEXT
 
 
 async def test_a_client_that_leaves_while_its_message_is_inflated_leaves_nothing():
