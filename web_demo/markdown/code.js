@@ -1,109 +1,68 @@
 // @ts-check
-/** A block of code with its language, a button that copies it, and colours by the Highlight API. */
+/** A block of code with its language, a button that copies it, and colours, which are loaded with the first one. */
 
-import { copyText, make } from "../shell/dom.js";
+import { copyText, find, make } from "../shell/dom.js";
 
-const WORKER = "/markdown/highlight_worker.js";
-const EVERY_MS = 250; // between two readings of code that still grows
-const MOST = 60_000; // characters; longer code has no colours
 const COPIED_MS = 1500;
 
-/** @type {Worker | null} */
-let worker = null;
-let asked = 0;
-/** What to do with the answers of the worker, by the number of the question. @type {Map<number, (spans: Span[]) => void>} */
-const answers = new Map();
-
-/** @typedef {[number, number, string]} Span begin, end, and the name of its colour */
-
-/** @param {string} code @param {string} language @param {(spans: Span[]) => void} then */
-function spansOf(code, language, then) {
-  if (!worker) {
-    worker = new Worker(WORKER, { type: "module" });
-    worker.onmessage = ({ data: [number, spans] }) => {
-      answers.get(number)?.(spans);
-      answers.delete(number);
-    };
-    worker.onerror = () => answers.clear();
-  }
-  asked += 1;
-  answers.set(asked, then);
-  worker.postMessage([asked, code, language]);
+/** Return a block of code; its text may be changed. @param {string} language @param {string} text */
+export function codeElement(language, text) {
+  const name = make("span", { class: "language" }, language || "code");
+  const button = make("button", { type: "button", class: "quiet", click: copy }, "Copy");
+  const code = make("code", { "data-language": language || undefined }, text);
+  return make("div", { class: "code" }, make("p", { class: "code-bar" }, name, button), make("pre", { tabindex: 0 }, code));
 }
 
-/** @param {string} name @returns {any} */
-function highlightOf(name) {
-  const { highlights } = /** @type {any} */ (CSS);
-  const made = highlights.get(name) ?? new /** @type {any} */ (globalThis).Highlight();
-  highlights.set(name, made);
-  return made;
+/** @param {{currentTarget: HTMLElement}} event */
+async function copy({ currentTarget: button }) {
+  if (!(await copyText(find("code", /** @type {Element} */ (button.closest(".code"))).textContent))) return;
+  button.textContent = "Copied";
+  setTimeout(() => (button.textContent = "Copy"), COPIED_MS);
+}
+
+/** @typedef {ReturnType<typeof coloursOf>} Colours */
+
+/** Return what colours an element of code that has its language. @param {HTMLElement} code */
+export function coloursOf(code) {
+  /** @type {ReturnType<typeof import("./colours.js").createColours> | null} */
+  let made = null;
+  let over = false;
+  let gone = false;
+  const language = code.dataset.language;
+  if (language)
+    import("./colours.js").then(({ createColours }) => {
+      if (gone) return;
+      made = createColours(/** @type {Text} */ (code.firstChild), language);
+      made.follow(over);
+    }, () => {}); // it has none
+  return {
+    /** @param {boolean} ended whether the code grows no more */
+    follow(ended) {
+      over = ended;
+      made?.follow(ended);
+    },
+    /** Give the colours back. */
+    clear() {
+      gone = true;
+      made?.clear();
+    },
+  };
 }
 
 /** Return a block of code that may grow. @param {string} language */
 export function createCode(language) {
-  const text = document.createTextNode("");
-  const name = make("span", { class: "language" }, language || "code");
-  const button = make("button", { type: "button", class: "quiet", click: copy }, "Copy");
-  const pre = make("pre", { tabindex: 0 }, make("code", {}, text));
-  const root = make("div", { class: "code" }, make("p", { class: "code-bar" }, name, button), pre);
-  /** @type {[any, StaticRange][]} */
-  let coloured = [];
-  let at = 0; // when its colours were asked for
-  let waits = false;
-
-  async function copy() {
-    if (!(await copyText(text.data))) return;
-    button.textContent = "Copied";
-    setTimeout(() => (button.textContent = "Copy"), COPIED_MS);
-  }
-
-  /** @param {boolean} ended */
-  function colour(ended) {
-    // With forced colours, what is coloured would look selected.
-    if (!language || !("highlights" in CSS) || text.length > MOST || matchMedia("(forced-colors: active)").matches) return;
-    if (waits || (!ended && performance.now() - at < EVERY_MS)) return;
-    at = performance.now();
-    waits = true;
-    const { data } = text;
-    spansOf(data, language, (spans) => {
-      waits = false;
-      paint(spans);
-      if (ended && data !== text.data) colour(true);
-    });
-  }
-
-  /** @param {Span[]} spans */
-  function paint(spans) {
-    clear();
-    coloured = spans
-      .filter(([, end]) => end <= text.length)
-      .map(([startOffset, endOffset, scope]) => {
-        const range = new StaticRange({ startContainer: text, startOffset, endContainer: text, endOffset });
-        const highlight = highlightOf(`code-${scope}`);
-        highlight.add(range);
-        return [highlight, range];
-      });
-  }
-
-  function clear() {
-    for (const [highlight, range] of coloured) highlight.delete(range);
-    coloured = [];
-  }
-
-  let over = false;
+  const root = codeElement(language, "");
+  const code = find("code", root);
+  const text = code.firstChild;
+  const { follow, clear } = coloursOf(code);
   return {
     root,
-    /** @param {string} code all of it so far @param {boolean} ended */
-    show(code, ended) {
-      if (code.startsWith(text.data)) text.appendData(code.slice(text.length));
-      else text.data = code;
-      if (ended && !over) {
-        waits = false;
-        colour(true);
-      } else colour(false);
-      over = ended;
+    /** @param {string} given all of it so far @param {boolean} ended */
+    show(given, ended) {
+      if (given.startsWith(text.data)) text.appendData(given.slice(text.length));
+      else text.data = given;
+      follow(ended);
     },
-    /** Give its colours back. */
     clear,
   };
 }

@@ -2,6 +2,7 @@
 /** Makes elements of Markdown's tokens, each by its name; text is only ever text. */
 
 import { make } from "../shell/dom.js";
+import { codeElement } from "./code.js";
 import { safeAddress, tokensOf, unescaped } from "./lexer.js";
 import { formula } from "./math.js";
 
@@ -40,7 +41,7 @@ function blockElement(token) {
     case "table":
       return tableElement(token);
     case "code":
-      return make("pre", {}, make("code", {}, token.text));
+      return codeElement(token.lang?.split(/\s/)[0] ?? "", token.text);
     case "paragraph":
       return make("p", {}, ...inline(token.tokens));
     case "text": // of an item without blank lines

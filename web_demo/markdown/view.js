@@ -3,11 +3,12 @@
 
 import { make } from "../shell/dom.js";
 import { createSplitter } from "./blocks.js";
-import { createCode } from "./code.js";
+import { coloursOf, createCode } from "./code.js";
 import { elementsOf } from "./elements.js";
 
 /** @typedef {import("./blocks.js").Block} Block */
 /** @typedef {{root: HTMLElement, code: ReturnType<typeof createCode> | null, text: string}} Shown `text` is the source that it shows */
+/** @typedef {import("./code.js").Colours} Colours */
 
 const SOME = 16; // blocks that the browser is told of together: each time, it looks twice
 const WORDS = /^[\p{L}\p{M}\p{N} ,.!?'’]+$/u; // what no rule of Markdown looks at within a line
@@ -21,6 +22,8 @@ export function createView(root) {
   /** The shown blocks; the first `fixed` of them have ended. @type {Shown[]} */
   const shown = [];
   let fixed = 0;
+  /** Of code within other blocks. @type {Map<Node, Colours>} */
+  const inner = new Map();
   let past = 0; // blocks that are laid out and painted only while they are near
 
   function paint() {
@@ -55,6 +58,19 @@ export function createView(root) {
     const made = make("div", {}, ...elementsOf(block));
     one.text = text;
     adjust(one.root, made);
+    colour(one.root, block.open);
+  }
+
+  /** Colour code that has ended, as all has that something follows. @param {HTMLElement} within @param {boolean} open */
+  function colour(within, open) {
+    const last = lastOf(within);
+    for (const code of within.querySelectorAll("code[data-language]")) {
+      const text = /** @type {Node} */ (code.firstChild);
+      if ((open && code.contains(last)) || inner.has(text)) continue;
+      const colours = coloursOf(/** @type {HTMLElement} */ (code));
+      inner.set(text, colours);
+      colours.follow(true);
+    }
   }
 
   /** @param {string} language @returns {Shown} */
@@ -88,7 +104,7 @@ export function createView(root) {
     },
     /** Give up what is kept for it outside of its element. */
     clear() {
-      for (const { code } of shown) code?.clear();
+      for (const one of [...shown.map(({ code }) => code), ...inner.values()]) one?.clear();
     },
   };
 }
@@ -104,15 +120,16 @@ function goesOn(one, text) {
   if (!more) return true;
   const [, word = ""] = (WORDS.test(more) && LAST_WORD.exec(one.text)) || [];
   if (!word || ADDRESS.test(word + more)) return false;
-  /** @type {Node} */
-  let last = one.root;
-  while (last.lastChild) last = last.lastChild;
+  const last = lastOf(one.root);
   if (!(last instanceof Text) || !last.data.endsWith(` ${word}`)) return false;
   if (text.endsWith(" ") && last.parentNode?.parentNode !== one.root) return false; // at the end of an item or a cell it is not shown
   last.appendData(more);
   one.text = text;
   return true;
 }
+
+/** Return the last node within a node. @param {Node} node @returns {Node} */
+const lastOf = (node) => (node.lastChild ? lastOf(node.lastChild) : node);
 
 /**
  * Give a node the children of another one, keeping those that are alike, so that a selection stays.

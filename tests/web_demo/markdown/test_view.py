@@ -4,7 +4,7 @@ import pytest
 import pytest_asyncio
 
 from provider.scripted import Say
-from tests.web_demo.conftest import scripted_gateway
+from tests.web_demo.conftest import TIMEOUT_MS, scripted_gateway
 
 pytestmark = pytest.mark.browser
 
@@ -188,6 +188,67 @@ e f g h | i j k
 
     code with words in it
 """
+
+# Code as models put it: into an item, into another one, and into a quote.
+NESTED = """1. Install it:
+
+   ```bash
+   pip install "fox"
+   ```
+
+2. Write:
+   - this
+     ```python title=a
+     def fox(): return "nested"
+     ```
+
+> ```python
+> class Quoted: pass
+> ```
+
+    indented = code
+"""
+
+
+async def test_code_within_a_list_or_a_quote_is_as_good_as_any_other(page):
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    whole = await page.evaluate(SHOW, [NESTED, []])
+    for size in (1, 7):
+        assert await page.evaluate(SHOW, [NESTED, [size] * (len(NESTED) // size)]) == whole
+    code = page.locator(".markdown").last.locator(".code")
+    languages = await code.locator(".language").all_text_contents()
+    assert languages == ["bash", "python", "python", "code"]
+    assert await code.locator("pre[tabindex='0']").count() == 4
+    for index, text in enumerate(['pip install "fox"', 'def fox(): return "nested"']):
+        await code.nth(index).get_by_role("button", name="Copy").click()
+        await code.nth(index).get_by_role("button", name="Copied").wait_for()
+        assert await page.evaluate("() => navigator.clipboard.readText()") == text
+    await page.wait_for_function(
+        """() => [["string", '"nested"'], ["keyword", "class"]].every(([name, text]) =>
+            [...(CSS.highlights.get(`code-${name}`) ?? [])].some((range) => text ===
+                range.startContainer.data.slice(range.startOffset, range.endOffset)))"""
+    )
+
+
+COLOURED = """() => [...(CSS.highlights.get("code-string") ?? [])].some(
+    ({ startContainer }) => growing.root.contains(startContainer))"""
+
+
+async def test_code_in_a_list_has_its_colours_once_something_follows_and_gives_them_back(page):
+    await page.evaluate(
+        """async (text) => {
+            const { createView } = await import("/markdown/view.js");
+            const root = document.createElement("div");
+            document.body.append(root);
+            globalThis.growing = { root, view: createView(root) };
+            growing.view.write(text);
+            growing.view.paint();
+        }""",
+        '- First\n\n  ```python\n  print("in a list")\n  ```\n\n  and',
+    )
+    await page.wait_for_function(COLOURED, timeout=TIMEOUT_MS)
+    assert await page.evaluate(f"() => {{ growing.view.clear(); return ({COLOURED})(); }}") is False
+
 
 # At each step: what is shown of a text that came so far, and of the same text at once.
 STEPS = """async ([text, size]) => {
