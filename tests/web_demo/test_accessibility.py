@@ -292,7 +292,8 @@ async def test_every_room_and_drawer_fits_into_320_pixels(new_page):
             await page.locator(f"#room-{room.partition('/')[0]}:visible").wait_for()
             found[room] = await page.evaluate(OUTSIDE)
             assert await page.evaluate("document.documentElement.scrollWidth") <= 320, room
-        await page.locator(".tile[data-state=done]").nth(7).wait_for(state="attached")
+            if room == "wall/8/start":  # a wall that is hidden is not painted
+                await page.locator(".tile[data-state=done]").nth(7).wait_for()
         await page.evaluate("() => { location.hash = 'chat'; }")
         for drawer in ("settings", "wire", "engine"):
             await page.locator(f"#{drawer}-button").click()
