@@ -262,13 +262,10 @@ export function createPane(app, row, store, hooks) {
     return true;
   }
 
-  /** Keep the chosen one of several answers, because the conversation goes on. */
+  /** End the choice between several answers, because the conversation goes on. */
   function settle() {
     const last = talk.path().at(-1);
-    if (last?.role !== "assistant") return;
-    const answer = thread.answerOf(last);
-    if (answer && !last.messages && answer.kept() !== last.content) talk.change(last, { content: answer.kept(), odds: answer.odds() });
-    answer?.close();
+    if (last) thread.answerOf(last)?.close();
   }
 
   /** @typedef {NonNullable<Awaited<ReturnType<import("../settings/state.js").Settings["chosen"]>>>} Settings */
@@ -311,8 +308,9 @@ export function createPane(app, row, store, hooks) {
   async function follow(one, before, anew) {
     const { turn, run, answer } = one;
     live.set(turn.id, one);
+    answer.root.onchange = () => live.has(turn.id) || turn.messages || talk.change(turn, keptOf(answer)); // another was chosen
     showRunning();
-    let kept = performance.now();
+    let keptAt = performance.now();
     /** @type {Partial<Turn>} */
     let end;
     try {
@@ -322,8 +320,8 @@ export function createPane(app, row, store, hooks) {
           anew = undefined;
         }
         take(one, event);
-        if (performance.now() - kept < SAVE_MS) continue;
-        kept = performance.now();
+        if (performance.now() - keptAt < SAVE_MS) continue;
+        keptAt = performance.now();
         talk.change(turn, { content: answer.kept() });
       }
       const result = await run.result;
@@ -338,9 +336,10 @@ export function createPane(app, row, store, hooks) {
     }
     cutAfter = 0;
     find(".tip", root).hidden = true;
-    const { life, figures, pace } = answer;
-    const odds = end.messages ? undefined : answer.odds(); // one text is marked, not those between calls
-    talk.change(turn, { content: answer.kept() || before, figures: figures(), life: life(), pace: pace(), odds, ticket: null, ...end });
+    const kept = keptOf(answer);
+    kept.content ||= before;
+    if (end.messages) kept.odds = undefined; // one text is marked, not those between calls
+    talk.change(turn, { ...kept, figures: answer.figures(), life: answer.life(), ticket: null, ...end });
     thread.renew(turn);
     showRunning();
     measure();
@@ -585,6 +584,9 @@ export function createPane(app, row, store, hooks) {
 
 /** @param {Error} error */
 const notKept = (error) => new Error(`This browser can't keep the conversation: ${error.message}`);
+
+/** Return what is kept of the chosen one of several answers. @param {Answer} answer */
+const keptOf = (answer) => ({ content: answer.kept(), pace: answer.pace(), odds: answer.odds() });
 
 /**
  * Return what is kept of an answer that has ended.
