@@ -26,13 +26,14 @@ class Shortening:
     def applied_to(
         self, messages: list[dict[str, Any]], paths: list[str]
     ) -> tuple[list[dict[str, Any]], list[str]]:
-        """Return a prompt without the messages that are left out.
+        """Return a prompt without the messages that are left out; it may be another one each time.
 
         What stays begins with a user's message, after that of the system, if there is one.
         """
         users = [place for place, one in enumerate(messages) if one["role"] == "user"]
         begin = 1 if messages and messages[0]["role"] == "system" else 0
         self.may_leave_out = max(0, users[-1] - begin) if users else 0
+        self.left_out = min(self.left_out, self.may_leave_out)  # some may have been deleted
         if not self.left_out:
             return messages, paths
         first = next(place for place in users if place >= begin + self.left_out)

@@ -29,3 +29,14 @@ def test_a_prompt_of_one_question_or_none_stays_whole():
         shortening = Shortening()
         shortening.applied_to(talk, [str(place) for place in range(len(talk))])
         assert not shortening.more()
+
+
+def test_no_more_is_left_out_than_a_conversation_has_that_has_become_shorter():
+    shortening = Shortening()
+    shortening.applied_to(TALK, PATHS)
+    while shortening.more():
+        shortening.applied_to(TALK, PATHS)
+    for talk, left in ((TALK[:4], "03"), (TALK[:2], "01"), (TALK[:1], "0"), ([], "")):
+        messages, paths = shortening.applied_to(talk, PATHS[: len(talk)])
+        assert paths == [message["content"] for message in messages] == list(left)
+        assert not shortening.more()

@@ -10,6 +10,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from gateway.dialects.realtime.dialect import secret_in
 from gateway.protocol.codes import CloseCode
 from provider import MLXProvider
+from provider.interface import ContextWindowExceededError
 from provider.scripted import Call, Fail, Gate, Pause, Queue, Reason, Say, ScriptedProvider
 from tests.gateway.dialects.realtime.clients import kinds, output, realtime, text_of, user
 from tests.support.servers import TOKENS, eventually, get, native, running, scripted
@@ -161,6 +162,28 @@ async def test_a_conversation_that_is_too_long_is_shortened_unless_that_is_forbi
         (error,) = await client.create()
         assert error["error"]["code"] == "context_length_exceeded"
         assert error["error"]["param"] == "conversation"
+
+
+async def test_items_may_be_deleted_while_a_prompt_that_was_too_long_is_shortened():
+    gate = asyncio.Event()
+
+    def script(request):
+        given = [message["content"] for message in request.options["messages"]]
+        too_long = ContextWindowExceededError(2, len(given))
+        return [Say(" ".join(given))] if len(given) <= 2 else [Gate(gate), Fail(too_long)]
+
+    provider = ScriptedProvider(script=script, tokens_per_second=None)
+    async with running(provider) as gateway, realtime(gateway) as client:
+        for name in "abcdef":
+            await client.add(user(name, id=name))
+        await client.send("response.create", response={"truncation": "auto"})
+        await eventually(lambda: provider.live)
+        for name in "abcde":
+            await client.send("conversation.item.delete", item_id=name)
+            await client.until("conversation.item.deleted")
+        gate.set()
+        assert text_of((await client.until("response.done"))[-1]) == "f"
+        assert text_of((await client.ask("g"))[-1]).endswith("g")
 
 
 # Refusals.
