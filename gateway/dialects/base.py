@@ -116,7 +116,8 @@ class Dialect(Protocol):
         """Return the requests that waited until now, in order.
 
         Called once the connection is open, after events of a follower were encoded, after one that
-        ends a generation or belongs to none, and after each when `asks` is true.
+        ends a generation or belongs to none, and after each when `asks` is true. Raising anything
+        ends the connection.
         """
         return ()
 

@@ -567,8 +567,18 @@ class Connection:
             self._ask_dialect()
 
     def _ask_dialect(self) -> None:
-        """Carry out what the language asks for now, and close the connection if it says so."""
-        requests = self._dialect.next_requests()
+        """Carry out what the language asks for now, and close the connection if it says so.
+
+        It is closed, too, where the language can't say: what it was about to begin would never end.
+        The caller may be the task of another generation, which has no part in that.
+        """
+        try:
+            requests = self._dialect.next_requests()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the connection is lost
+            unexpected(log, "a language cannot go on", error)
+            if not self._closing:
+                self._close_soon(CloseCode.INTERNAL, "internal error")
+            return
         if requests:
             self._act(requests)
             self._wake_writer.set()

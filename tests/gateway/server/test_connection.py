@@ -20,6 +20,7 @@ from gateway.protocol.frames import (
     MSGPACK_PROTOCOL,
     Ack,
     Cancel,
+    Done,
     Generate,
     Hello,
     Ping,
@@ -272,6 +273,46 @@ async def test_large_frames_are_decoded_one_at_a_time_and_small_ones_meanwhile()
             for wire in (one, two):
                 await wire.until("done")
     assert notes == ["check", "small", "large", "check", "large"]
+
+
+class Stuck(NativeDialect):
+    """Cannot say what to do next once a generation has ended."""
+
+    def __init__(self):
+        super().__init__(codec_for(None))
+        self._ended = False
+
+    def encode(self, event):
+        self._ended = self._ended or isinstance(event, Done)
+        return super().encode(event)
+
+    def next_requests(self):
+        if self._ended:
+            raise LookupError("next")
+        return ()
+
+
+async def test_a_language_that_cannot_go_on_ends_its_connection_and_no_other(caplog):
+    gate = asyncio.Event()
+    route = Route("/v1/stream", lambda limits: lambda opening: Stuck())
+    provider = ScriptedProvider(
+        script=lambda request: [Say("x"), Gate(gate)] * (request.prompt == "wait"),
+        tokens_per_second=None,
+    )
+    async with Gateway(provider, settings(), routes=[route]) as gateway:
+        async with wired(gateway) as other, wired(gateway) as wire:
+            for one in (other, wire):
+                await one.send(Generate(id="a", prompt="wait"))
+                await one.until("chunk")
+            await wire.send(Generate(id="b", prompt="end"))
+            (*_, done) = await wire.until("done")
+            assert done["id"] == "b"
+            assert await close_code(wire.socket) == CloseCode.INTERNAL
+            await eventually(lambda: len(provider.live) == 1)
+            gate.set()
+            (*_, done) = await other.until("done")
+            assert (done["id"], done["finish_reason"]) == ("a", "stop")
+    assert "a language cannot go on: LookupError" in caplog.text
 
 
 @pytest.mark.parametrize("first", [Hello(token="wrong"), Hello(), Ping(), "nonsense frame"])
