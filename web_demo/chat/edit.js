@@ -1,7 +1,7 @@
 // @ts-check
 /** The form in which a person changes a question. */
 
-import { make } from "../shell/dom.js";
+import { composes, make } from "../shell/dom.js";
 import { textOf } from "../store/tree.js";
 import { attachedTo } from "./attachments.js";
 
@@ -49,7 +49,7 @@ export function openEdit(turn, root, changed) {
 
   /** @param {KeyboardEvent} event */
   function onKey(event) {
-    if (event.isComposing) return;
+    if (composes(event)) return;
     if (event.key === "Enter" && !event.shiftKey) send(event);
     else if (event.key === "Escape") {
       event.stopPropagation();

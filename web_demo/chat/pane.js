@@ -3,7 +3,7 @@
 
 import { bytesOf, contentOf, createAttachments } from "./attachments.js";
 import { loadMarks } from "./column.js";
-import { copyOf, find } from "../shell/dom.js";
+import { composes, copyOf, find } from "../shell/dom.js";
 import { say } from "../shell/speaker.js";
 import { textOf } from "../store/tree.js";
 import { answeredBy } from "../tools/tools.js";
@@ -101,7 +101,7 @@ export function createPane(app, row, store, hooks) {
     submit();
   });
   input.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    if (event.key === "Enter" && !event.shiftKey && !composes(event)) {
       event.preventDefault();
       submit();
     }

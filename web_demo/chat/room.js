@@ -2,7 +2,7 @@
 /** The room with the conversations: their list, and one of them. */
 
 import { addressed } from "../shell/rooms.js";
-import { find, make } from "../shell/dom.js";
+import { escapes, find, make } from "../shell/dom.js";
 import { FRAME_MS, holdText } from "../shell/socket.js";
 import { PAINT_MS } from "./answer.js";
 import { CARDS } from "./cards.js";
@@ -73,7 +73,7 @@ export async function open(root, app) {
 
   /** @param {KeyboardEvent} event */
   function onKey(event) {
-    if (event.key !== "Escape" || root.hidden || event.defaultPrevented) return;
+    if (root.hidden || !escapes(event)) return;
     if (root.classList.contains("talks-open")) showTalks(false);
     else pane.stop();
   }

@@ -2,7 +2,7 @@
 /** The list of conversations: search, rename, delete with undo, export and import. */
 
 import { searched } from "../store/tree.js";
-import { find, make } from "../shell/dom.js";
+import { composes, find, make } from "../shell/dom.js";
 import { newId } from "./talk.js";
 
 /** @typedef {import("../store/tree.js").Conversation} Conversation */
@@ -96,6 +96,7 @@ export function createSidebar(store, does) {
 
     /** @param {KeyboardEvent} event */
     function onKey(event) {
+      if (composes(event)) return;
       if (event.key === "Escape") field.value = talk.title;
       if (event.key !== "Enter" && event.key !== "Escape") return;
       event.preventDefault();

@@ -1,7 +1,7 @@
 // @ts-check
 /** The room in which one prompt is answered several times at once, each time with other settings. */
 
-import { find, make } from "../shell/dom.js";
+import { composes, escapes, find, make } from "../shell/dom.js";
 import { say as speak } from "../shell/speaker.js";
 import { titleOf } from "../store/tree.js";
 import { onlyIn } from "./differences.js";
@@ -51,7 +51,7 @@ export async function open(root, app) {
     else start();
   });
   parts.input.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    if (event.key !== "Enter" || event.shiftKey || composes(event)) return;
     event.preventDefault();
     if (!lanes.some(({ live }) => live)) start();
   });
@@ -61,7 +61,7 @@ export async function open(root, app) {
   });
   parts.marks.addEventListener("change", request);
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && !root.hidden && !event.defaultPrevented) stopAll();
+    if (!root.hidden && escapes(event)) stopAll();
   });
   client.events.addEventListener("state", () => client.state === "open" && setTimeout(offer));
   parts.setups.append(...SETUPS.map(setupButton));

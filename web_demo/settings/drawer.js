@@ -1,7 +1,7 @@
 // @ts-check
 /** The drawer with the settings: presets, what is known of the model, and a field for each setting. */
 
-import { find, make } from "../shell/dom.js";
+import { composes, find, make } from "../shell/dom.js";
 import { CONSTRAINTS } from "./constraints.js";
 import { factsOf } from "./models.js";
 import { GROUPS, PRESETS, SETTINGS } from "./table.js";
@@ -111,7 +111,7 @@ function keeping(settings) {
 
   /** @param {KeyboardEvent} event */
   function onKey(event) {
-    if (event.key !== "Enter" && event.key !== "Escape") return;
+    if (composes(event) || (event.key !== "Enter" && event.key !== "Escape")) return;
     event.preventDefault();
     event.stopPropagation();
     if (event.key === "Enter") keep();

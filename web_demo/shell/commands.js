@@ -1,6 +1,7 @@
 // @ts-check
 /** What can be done on the page by a key or from the palette. */
 
+import { composes } from "./dom.js";
 import { preferred, SINGLE_KEYS } from "./preferences.js";
 
 /**
@@ -22,7 +23,7 @@ export function createCommands() {
   const all = () => sources.flatMap((source) => source());
 
   document.addEventListener("keydown", (event) => {
-    if (event.defaultPrevented || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.defaultPrevented || composes(event) || event.ctrlKey || event.metaKey || event.altKey) return;
     if (!preferred(SINGLE_KEYS, true) || isTyped(event.target) || document.querySelector("dialog[open]")) return;
     const command = all().find(({ keys, run }) => run && keys?.includes(event.key));
     if (!command) return;

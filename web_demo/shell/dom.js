@@ -27,6 +27,15 @@ export function make(tag, attributes = {}, ...children) {
   return made;
 }
 
+/** Whether a key is part of composing a word; Safari tells by its code alone. @param {KeyboardEvent} event */
+export const composes = ({ isComposing, keyCode }) => isComposing || keyCode === 229;
+
+/** Whether a key is an Escape that is of no other use. @param {KeyboardEvent} event */
+export function escapes(event) {
+  const { type, value } = /** @type {any} */ (event.target);
+  return event.key === "Escape" && !event.defaultPrevented && !composes(event) && !(type === "search" && value);
+}
+
 /** Stylesheets that are being loaded, or are in effect. @type {Map<string, Promise<void>>} */
 const styles = new Map();
 

@@ -1,7 +1,7 @@
 // @ts-check
 /** The page's drawers: what stands beside a room, one at a time. A drawer is loaded when it is first opened. */
 
-import { icon, make, useStyle } from "./dom.js";
+import { escapes, icon, make, useStyle } from "./dom.js";
 
 /**
  * @typedef {{show: () => void, hide: () => void, [more: string]: any}} Drawer
@@ -51,7 +51,7 @@ export function startDrawers(drawers, bar, aside, app) {
   );
   bar.replaceChildren(...buttons);
   aside.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || event.defaultPrevented) return;
+    if (!escapes(event)) return;
     event.preventDefault();
     event.stopPropagation();
     close();

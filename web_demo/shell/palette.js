@@ -1,7 +1,7 @@
 // @ts-check
 /** The palette: everything that can be done, found by a few letters. */
 
-import { make } from "./dom.js";
+import { composes, make } from "./dom.js";
 
 /** @typedef {import("./commands.js").Command} Command */
 
@@ -55,6 +55,7 @@ export function createPalette(dialog, commands, more) {
 
   /** @param {KeyboardEvent} event */
   function onKey(event) {
+    if (composes(event)) return;
     const to = { ArrowDown: at + 1, ArrowUp: at - 1 }[event.key];
     if (to !== undefined) go(to);
     else if (event.key === "Enter") run(found[at]);

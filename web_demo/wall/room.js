@@ -2,7 +2,7 @@
 /** The room with many streams at once, all on the page's one connection. */
 
 import { createCurve, curveRoot } from "../shell/curve.js";
-import { find, make } from "../shell/dom.js";
+import { escapes, find, make } from "../shell/dom.js";
 import { createRate } from "../shell/rate.js";
 import { cutSocket } from "../shell/socket.js";
 import { say } from "../shell/speaker.js";
@@ -62,7 +62,7 @@ export async function open(root, app) {
   parts.plug.addEventListener("click", cutSocket);
   client.events.addEventListener("state", connectionChanged);
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && !root.hidden && !event.defaultPrevented) stopAll();
+    if (!root.hidden && escapes(event)) stopAll();
   });
   fill(FIRST);
   app.commands.add(() => (root.hidden ? [] : commands()));

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.configuration.settings import Settings
 from gateway.server.server import Gateway
-from provider.scripted import Say
+from provider.scripted import Gate, Say
 from tests.support.timeouts import TIMEOUT
 from tests.web_demo.conftest import (
     ANSWER,
@@ -137,3 +137,75 @@ async def test_a_screen_reader_hears_who_speaks_and_that_an_answer_began_and_end
         await page.locator(".scroll").focus()
         await page.keyboard.press("h")
         await page.wait_for_function("() => heard.at(-1) === 'one two'")
+
+
+# Keeps the keys that belong to a word that is being composed.
+COMPOSED = """() => {
+    globalThis.composed = [];
+    const keep = (event) => event.keyCode === 229 && composed.push(event);
+    addEventListener("keydown", keep, true);
+}"""
+
+
+async def compose(page, *keys):
+    """Press keys as Safari tells of them when they end a word: after `compositionend`."""
+    session = await page.context.new_cdp_session(page)
+    for key in keys:
+        of_word = {"key": key, "code": key, "windowsVirtualKeyCode": 229}
+        for kind in ("rawKeyDown", "keyUp"):
+            await session.send("Input.dispatchKeyEvent", {"type": kind, **of_word})
+    await session.detach()
+
+
+async def test_keys_that_end_a_composed_word_do_nothing_else(new_page):
+    gate = asyncio.Event()
+    async with scripted_gateway(Say("one "), Gate(gate), Say("two")) as gateway:
+        page = await new_page(gateway.url)
+        await page.evaluate(COMPOSED)
+        await page.get_by_label("Message", exact=True).fill("Hi")
+        await compose(page, "Enter")
+        await page.keyboard.press("Enter")
+        await wait_for_text(page, ANSWER, "one")
+        await compose(page, "Escape")
+        gate.set()
+        await wait_for_text(page, ANSWER, "one two")
+        await page.locator(".assistant:not(.streaming)").wait_for()
+
+        await page.get_by_role("button", name="Edit").click()
+        await compose(page, "Enter", "Escape")
+        assert await page.get_by_label("Edit message").is_visible()
+        await page.keyboard.press("Escape")
+        await page.locator(".talks a").first.hover()
+        await page.get_by_role("button", name="Rename “Hi”").click()
+        await compose(page, "Enter", "Escape")
+        assert await page.get_by_label("Title").is_visible()
+        await page.keyboard.press("Escape")
+        await page.keyboard.press("Control+k")
+        await page.locator("#palette input:focus").wait_for()
+        await compose(page, "ArrowDown", "Enter")
+        assert await page.locator("#palette").is_visible()
+        await page.keyboard.press("Escape")
+        await page.locator("#settings-button").click()
+        await page.get_by_role("button", name="Keep these as a preset…").click()
+        await compose(page, "Enter", "Escape")
+        assert await page.get_by_label("Name of the preset").is_visible()
+        await page.get_by_role("link", name="Race").click()
+        await page.get_by_label("Prompt for all lanes").click()
+        await compose(page, "Enter")
+        taken = await page.evaluate("() => composed.map((event) => event.defaultPrevented)")
+        assert taken == [False] * 11
+        assert len(gateway.provider.requests) == 1
+
+
+async def test_escape_that_empties_a_search_does_not_stop_an_answer(new_page):
+    gate = asyncio.Event()
+    async with scripted_gateway(Say("one "), Gate(gate), Say("two")) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "Hi")
+        await wait_for_text(page, ANSWER, "one")
+        search = page.get_by_label("Search conversations")
+        await search.fill("foxes")
+        await search.press("Escape")
+        assert await search.input_value() == ""
+        gate.set()
+        await wait_for_text(page, ANSWER, "one two")
