@@ -6,6 +6,8 @@ Rule 2: of the clients that hold more than their share, the one that holds most 
 of its runs, the one that has decoded longest.
 Rule 3: a run gives its memory back after `turn_s` seconds of decoding, and no sooner than after as
 many as its prompt took to read, so that runs in turns get on.
+Rule 4: if no run of that client has decoded so long, the one that has begun last gives its memory
+back while its prompt is read. The run that has begun first keeps it, so that the client gets on.
 
 Pure policy: the clock is an argument; sizes are in bytes.
 """
@@ -69,4 +71,8 @@ class MemoryShare:
             if one.client == most and one.decodes is not None
             if now - one.decodes >= max(turn_s, one.decodes - one.begun)
         }
-        return max(had, key=lambda key: had[key], default=None)
+        return max(had, key=lambda key: had[key], default=self._last_read(most))
+
+    def _last_read(self, client: str) -> Hashable | None:
+        runs = [(key, one) for key, one in self._holding.items() if one.client == client]
+        return next((key for key, one in reversed(runs[1:]) if one.decodes is None), None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
 from provider.engine.prompt_share import PromptShare
@@ -188,18 +189,20 @@ class Scheduler(Generic[Key]):
         While the runs of one client make the step much longer for others, one of them must: the
         last that began to decode. While the batch is full and a client has at least two places more
         than a client with a waiting run, which fits as far as is known, one of its runs must: the
-        one that has decoded longest, so that they give way in turn.
+        one that has decoded longest, so that they give way in turn. If none of its runs decodes, it
+        is the one that came last, of whose prompt least is read.
         """
         if (slows := self._slowing()) is not None:
             return slows
-        if not self._waiting or self.running < self.max_batch or not self._decoding:
+        if not self._waiting or self.running < self.max_batch:
             return None
         heads = self._waiting.heads(MAX_ASKED)
         first = next((key for key in heads if key not in self._unfit), None)
         if first is None:
             return None
-        lead = {key: self._waiting.lead(self._in_batch[key], first) for key in self._decoding}
-        most = max(lead, key=lead.__getitem__)
+        runs = chain(self._decoding, reversed(self._prefilling))
+        lead = {key: self._waiting.lead(self._in_batch[key], first) for key in runs}
+        most = max(lead, key=lead.__getitem__)  # of the client's runs, the first of these
         return most if lead[most] > 1 else None
 
     def _slowing(self) -> Key | None:

@@ -402,6 +402,8 @@ class Worker:
         # A parked run's caches may have been evicted for memory.
         taken, run.taken_prefix = run.taken_prefix, None
         hit = self._reuse.find(row, taken) if row.caches is None else None
+        if hit is not None:  # it may end where the answers to one prompt begin to differ
+            self._queue_again(self._reuse.release(run, hit.caches, hit.length))
         self._note_left(run, self._batch.add(row, hit))
 
     def _queue_again(self, keys: Sequence[int]) -> None:

@@ -72,6 +72,41 @@ def test_a_run_decodes_as_long_as_its_prompt_took_to_read(clock):
     assert share.yielding("b", ROOM, TURN_S) == "a"
 
 
+def test_of_prompts_that_are_read_the_last_gives_its_memory_and_the_first_keeps_it(clock):
+    share = MemoryShare(clock)
+    for key in ("a1", "a2", "a3"):
+        share.hold(key, "a", 30)
+    assert share.yielding("b", ROOM, TURN_S) == "a3"
+    share.decode("a1")
+    share.release("a3")
+    assert share.yielding("b", ROOM, TURN_S) == "a2"
+    clock.now = TURN_S
+    assert share.yielding("b", ROOM, TURN_S) == "a1", "it has had its turn"
+    share.release("a1")
+    assert share.yielding("b", ROOM / 2, TURN_S) is None, "it is the first now"
+
+
+def test_two_clients_whose_prompts_fill_the_memory_both_get_on(clock):
+    """Each has a run that keeps its memory, whichever of the others give theirs to each other."""
+    share, waiting = MemoryShare(clock), ["b1", "b2", "b3"]
+    for key in ("a1", "a2", "a3"):
+        share.hold(key, "a", 30)
+    kept = {"a1"}
+    for _ in range(20):
+        key = waiting.pop(0)
+        gives = share.yielding(key[0], 90, TURN_S)
+        if gives is None:
+            waiting.append(key)
+            continue
+        assert gives not in kept
+        share.release(gives)
+        share.hold(key, key[0], 30)
+        if not any(one[0] == key[0] for one in kept):
+            kept.add(key)
+        waiting.append(gives)
+    assert kept == {"a1", "b1"}
+
+
 def test_a_run_that_holds_nothing_is_not_noted_when_it_decodes(share):
     share.decode("gone")
     share.release("gone")

@@ -135,15 +135,53 @@ def test_a_client_with_more_places_gives_one_to_a_newcomer():
     assert scheduler.moved() == [("a2", 1), ("a1", 2), ("a4", 3)]
 
 
-def test_the_longest_in_the_batch_gives_way_and_no_prompt_does():
-    scheduler = of_clients(2, "a1", "a2")
+def test_the_longest_in_the_batch_gives_way_before_prompts_do():
+    scheduler = of_clients(3, "a1", "a2", "a3")
     for key in scheduler.admit():
         scheduler.read(key, 5)
     scheduler.submit("b1")
-    assert scheduler.must_yield() is None
     scheduler.read("a2", 0)
     scheduler.read("a1", 0)
     assert scheduler.must_yield() == "a2"
+
+
+def test_of_a_client_whose_prompts_are_all_read_the_last_one_gives_way():
+    scheduler = of_clients(4, "a1", "a2", "a3", "b1")
+    for key in scheduler.admit():
+        scheduler.read(key, 5)
+    scheduler.read("b1", 0)
+    scheduler.submit("c1")
+    assert scheduler.must_yield() == "a3"
+
+
+@given(st.integers(1, 8), st.lists(st.integers(1, 12), min_size=2, max_size=4), st.data())
+def test_prompts_that_give_way_come_and_go_not_and_each_client_keeps_its_first(
+    max_batch, counts, data
+):
+    scheduler = of_clients(max_batch)
+    clients, kept = iter("abcd"), {}
+    for count in counts:
+        client = next(clients)
+        for n in range(count):
+            scheduler.submit(f"{client}{n}")
+        yielded = 0
+        while True:
+            for key in scheduler.admit():
+                scheduler.read(key, data.draw(st.integers(1, 3000)))
+                kept.setdefault(key[0], key)
+            key = scheduler.must_yield()
+            if key is None:
+                break
+            assert key != kept[key[0]]
+            assert key[0] != client
+            scheduler.park(key)
+            scheduler.resume(key)
+            yielded += 1
+        assert yielded <= count
+        places = [clients_in(scheduler).count(one) for one in {key[0] for key in kept}]
+        waiting = {key[0] for key in scheduler._waiting._keys}
+        least = min((clients_in(scheduler).count(one) for one in waiting), default=max_batch)
+        assert max(places) <= least + 1
 
 
 def test_a_nearly_equal_share_of_the_batch_is_left_as_it_is():

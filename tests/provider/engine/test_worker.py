@@ -18,6 +18,7 @@ from provider.engine.run import Run
 from provider.engine.run_states import RunState
 from provider.engine.sampling import Sampling
 from provider.engine.shapes import UNPLANNED
+from provider.engine.shared_prompt import SharedPrompt
 from provider.engine.step_share import CURVE, LEAST
 from provider.engine.worker import Worker
 from provider.events import TextDelta
@@ -288,6 +289,96 @@ def test_a_run_that_needs_all_memory_is_not_starved_by_small_ones(worker, limit)
     while worker.busy:
         turn_read_by(worker, small[-3:])
     assert all(one.ended for one in small)
+
+
+def long_prompts(count):
+    """Return requests' prompts, and boundaries by which each is read in several chunks."""
+    rng = random.Random(5)
+    prompts = [[rng.randrange(40, 1400) for _ in range(400)] for _ in range(count)]
+    return prompts, {"boundaries": tuple(range(50, 400, 50))}
+
+
+def worker_of(small, **settings):
+    settings = EngineSettings(max_unread=10**6, warmup=False, **settings)
+    made = Worker("m", lambda: small, settings, Sampling(), MemoryPool(1 << 40), lambda: None)
+    for _ in made.loading():
+        pass
+    return made
+
+
+def said(run):
+    return "".join(one.text for one in events(run) if isinstance(one, TextDelta))
+
+
+def test_a_question_does_not_wait_until_a_prompt_of_a_full_batch_is_read(small):
+    made, (prompts, chunks) = worker_of(small, max_batch=3), long_prompts(3)
+    many = [submitted(made, key, 6, "a", one, **chunks) for key, one in enumerate(prompts, 1)]
+    made.turn()
+    question = submitted(made, 9, 2, "b")
+    while not question.tokens:
+        made.turn()
+    assert [run.state for run in many] == [RunState.READING] * 2 + [RunState.WAITING]
+    turns(made)
+    total = sum(len(prompt) - 1 for prompt in [*prompts, PROMPT])
+    assert made.counters.prefill_tokens == total, "a prompt was read again"
+    again = [submitted(made, 20 + key, 6, "a", one) for key, one in enumerate(prompts)]
+    turns(made)
+    assert [said(run) for run in many] == [said(run) for run in again]
+    made.free()
+
+
+def test_short_questions_one_after_the_other_let_long_prompts_get_on(small):
+    made, (prompts, chunks) = worker_of(small, max_batch=2), long_prompts(3)
+    many = [submitted(made, key, 2, "a", one, **chunks) for key, one in enumerate(prompts, 1)]
+    made.turn()
+    key, question = 10, submitted(made, 10, 2, "b")
+    while not all(run.ended for run in many):
+        made.turn()
+        if question.ended:
+            key += 1
+            question = submitted(made, key, 2, "b", prompt=[key, *PROMPT])
+    turns(made)
+    of_questions = (key - 9) * len(PROMPT)
+    assert made.counters.prefill_tokens <= sum(map(len, prompts)) + of_questions
+    made.free()
+
+
+def test_a_prompt_that_gave_its_place_away_and_is_found_read_is_shared_at_once(small):
+    made, ((prompt, other), chunks) = worker_of(small, max_batch=2), long_prompts(2)
+    first, shared = submitted(made, 1, 30, "a", other, **chunks), SharedPrompt()
+    answers = [submitted(made, key, 30, "a", prompt, shared_prompt=shared) for key in (2, 3)]
+    made.turn()
+    same = submitted(made, 4, 2, "b", prompt)
+    while not same.ended:
+        made.turn()
+    assert (answers[0].state, answers[0].cached) == (RunState.WAITING, 0)
+    made.cancel(first)
+    while answers[1].state is RunState.WAITING:
+        made.turn()
+    assert not answers[0].ended
+    made.turn()
+    assert made.counters.prefill_tokens < 2 * len(prompt)
+    turns(made)
+    assert said(answers[0]) == said(answers[1])
+    made.free()
+
+
+def test_a_question_that_does_not_fit_gets_the_memory_of_a_prompt_that_is_hardly_read(small):
+    made, (prompts, chunks) = worker_of(small, max_batch=8, memory_turn=0.01), long_prompts(4)
+    budget = made._admission.budget
+    budget.limit = 4 * budget.need(406)
+    made._slot._memory.limit = budget.limit + made._admission.weights
+    many = [submitted(made, key, 6, "a", one, **chunks) for key, one in enumerate(prompts, 1)]
+    made.turn()
+    question = submitted(made, 9, 2, "b")
+    while not question.tokens:
+        made.turn()
+    assert [run.state for run in many[1:]] == [RunState.READING] * 2 + [RunState.WAITING]
+    turns(made, 1000)
+    again = submitted(made, 20, 6, "a", prompts[-1])
+    turns(made)
+    assert said(many[-1]) == said(again)
+    made.free()
 
 
 class Measured:
