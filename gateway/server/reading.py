@@ -193,6 +193,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         "_lingering",
         "_max_bytes",
         "_message_timeout_s",
+        "_on_lost",
         "_owes",
         "_part",
         "_pause",
@@ -210,7 +211,6 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         "_turn",
         "_unread_pongs",
         "guest",
-        "on_lost",
     )
 
     def __init__(
@@ -262,7 +262,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self._max_bytes = settings.max_frame_bytes
         self._message_timeout_s = settings.message_timeout_s
         self._unread_pongs = 0
-        self.on_lost: Callable[[], None] | None = None  # called when the connection has ended
+        self._on_lost: Callable[[], None] | None = None  # called when the connection has ended
         self._closing = self._cut_off = False
         self._piece = bytearray()
         self._lingering: asyncio.TimerHandle | None = None
@@ -415,8 +415,15 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self._counted = self._taken = 0
         self._ended = [0] * len(self._ended)
         super().connection_lost(exc)
-        if self.on_lost is not None:
-            self.on_lost()
+        if self._on_lost is not None:
+            self._on_lost()
+
+    def call_once_lost(self, function: Callable[[], None]) -> None:
+        """Call one function when the connection has ended, at once if it has."""
+        if self.connection_lost_waiter.done():
+            function()
+        else:
+            self._on_lost = function
 
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close the connection; of what the client still sends, only its close frame counts."""

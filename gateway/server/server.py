@@ -388,10 +388,12 @@ class Gateway:
         if page is TOO_MANY_PAGES:
             await self._handshake.delay()
         head = request.method == "HEAD"
-        client.on_lost = self._handshake.hold(request, _peer(client), 0 if head else len(page.body))
-        if client.on_lost is None:
+        give_back = self._handshake.hold(request, _peer(client), 0 if head else len(page.body))
+        if give_back is None:
             page = too_much_unread()
             self._refused(page.status)
+        else:
+            client.call_once_lost(give_back)
         if path_of(request) in SHARED:
             page = shared(page, self._handshake.reader(request))
         return _response(page, head=head)

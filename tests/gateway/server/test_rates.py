@@ -156,6 +156,18 @@ async def test_one_get_too_many_waits_before_it_is_refused_and_others_do_not():
         assert gateway._handshake._delayed == MAX_DELAYED, "it did not wait"
 
 
+async def test_an_answer_that_is_abandoned_while_it_is_delayed_is_not_counted():
+    async with running(scripted()) as gateway:
+        allow_pages(gateway, 0)
+        handshake = gateway._handshake
+        _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await eventually(lambda: handshake._delayed == 1)
+        writer.transport.abort()
+        await eventually(lambda: handshake._delayed == 0)
+        await eventually(lambda: not handshake._unread.held)
+
+
 async def status_of(gateway, **options):
     """Return the status with which a WebSocket is refused, None if it is made."""
     try:
