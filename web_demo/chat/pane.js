@@ -27,6 +27,7 @@ const NOTHING = { text: "", files: [] };
 /** @typedef {import("./answer.js").Answer} Answer */
 /** @typedef {{turn: Turn, run: Run, answer: Answer}} Live an answer that is being written */
 /** @typedef {{text: string, files: import("./attachments.js").Attachment[]}} Message */
+/** @typedef {NonNullable<Awaited<ReturnType<import("../settings/state.js").Settings["chosen"]>>>} Settings */
 
 /**
  * Add a conversation to the page.
@@ -268,8 +269,6 @@ export function createPane(app, row, store, hooks) {
     if (last) thread.answerOf(last)?.close();
   }
 
-  /** @typedef {NonNullable<Awaited<ReturnType<import("../settings/state.js").Settings["chosen"]>>>} Settings */
-
   /**
    * Begin an answer below a turn.
    * @param {string | null} parent @param {Settings} settings
@@ -304,13 +303,15 @@ export function createPane(app, row, store, hooks) {
    * @param {Live} one
    * @param {string} before what the answer continues
    * @param {() => void} [anew] called before the first part of the answer is shown
+   * @param {Promise<(() => void) | null>} [owning] how the turn is given back, which this page alone writes
    */
-  async function follow(one, before, anew) {
+  async function follow(one, before, anew, owning = goingOn().then(({ own }) => own(one.turn.id)).catch(() => null)) {
     const { turn, run, answer } = one;
     live.set(turn.id, one);
     answer.root.onchange = () => live.has(turn.id) || turn.messages || talk.change(turn, keptOf(answer)); // another was chosen
     showRunning();
     let keptAt = performance.now();
+    let heard = "";
     /** @type {Partial<Turn>} */
     let end;
     try {
@@ -319,6 +320,7 @@ export function createPane(app, row, store, hooks) {
           anew?.();
           anew = undefined;
         }
+        heard = event.type;
         take(one, event);
         if (performance.now() - keptAt < SAVE_MS) continue;
         keptAt = performance.now();
@@ -329,6 +331,7 @@ export function createPane(app, row, store, hooks) {
       end = endOf(result, answer);
     } catch (error) {
       const { code = "internal", message } = /** @type {import("../client.js").GatewayError} */ (error);
+      if (code === "not_resumable" && heard !== "resumed") return lose(one); // another page has taken it over
       answer.fail(/** @type {Error} */ (error), () => regenerate(turn));
       end = { ended: "error", error: { code, message } };
     } finally {
@@ -339,12 +342,21 @@ export function createPane(app, row, store, hooks) {
     const kept = keptOf(answer);
     kept.content ||= before;
     if (end.messages) kept.odds = undefined; // one text is marked, not those between calls
-    talk.change(turn, { ...kept, figures: answer.figures(), life: answer.life(), ticket: null, ...end });
+    const saved = talk.change(turn, { ...kept, figures: answer.figures(), life: answer.life(), ticket: null, ...end });
+    Promise.all([owning, saved]).then(([free]) => free?.());
     thread.renew(turn);
     showRunning();
     measure();
     app.models.refresh();
     if (turn.conversation === talk.id) goToNext(turn.ended === "cancelled" || turn.ended === "error");
+  }
+
+  /** Leave an answer to another page. @param {Live} one */
+  function lose({ turn, answer }) {
+    live.delete(turn.id);
+    answer.elsewhere();
+    takeBack();
+    showRunning();
   }
 
   /** @param {Live} one @param {import("../tool_loop.js").ToolRunEvent | import("../client.js").RunEvent} event */
@@ -437,29 +449,9 @@ export function createPane(app, row, store, hooks) {
     thread.show(path);
     showWelcome();
     const last = path.at(-1);
-    if (last && !last.ended && (last.ticket || last.asked) && !live.has(last.id)) resume(last);
+    if (last && !last.ended && (last.ticket || last.asked) && !live.has(last.id))
+      goingOn().then((all) => all.goOnWith(last, { client, talk, thread, live, showPath, chosen, toolRun, follow })).catch(() => {});
     showRunning();
-  }
-
-  /** Go on with an answer that was being written when the page was left. @param {Turn} turn */
-  async function resume(turn) {
-    const { ticket = null, messages: rounds = [], asked } = turn;
-    const { before = "", logprobs } = /** @type {{before?: string, logprobs?: boolean}} */ (turn.options ?? {});
-    const settings = asked ? await chosen(asked) : null;
-    if (logprobs) await loadMarks().catch(() => {}); // it goes on without
-    const answer = thread.answerOf(turn);
-    if (!answer || live.has(turn.id) || (asked && !settings)) return;
-    answer.start(client.state === "open");
-    const run = settings
-      ? toolRun(turn, answer, { ...settings, messages: talk.messages(turn.parent), rounds, ticket })
-      : client.resume(/** @type {import("../client.js").Ticket} */ (ticket));
-    const anew = () => {
-      answer.again();
-      answer.rounds(rounds);
-      if (before) answer.begin(before);
-    };
-    if (!ticket) anew();
-    follow({ turn, run, answer }, textOf(turn), ticket ? anew : undefined);
   }
 
   function showWelcome() {
@@ -581,6 +573,8 @@ export function createPane(app, row, store, hooks) {
     },
   };
 }
+
+const goingOn = () => import("./going_on.js");
 
 /** @param {Error} error */
 const notKept = (error) => new Error(`This browser can't keep the conversation: ${error.message}`);

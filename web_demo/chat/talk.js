@@ -33,9 +33,8 @@ export function createTalk(store, onchange, onfail) {
   const sizes = new WeakMap();
 
   /** @param {Turn[]} changed */
-  function save(...changed) {
-    if (!conversation) return;
-    store.save([conversation], changed).then(onchange, onfail);
+  async function save(...changed) {
+    if (conversation) await store.save([conversation], changed).then(onchange, onfail);
   }
 
   /** @param {Turn} turn */
@@ -95,11 +94,10 @@ export function createTalk(store, onchange, onfail) {
       save(turn);
       return turn;
     },
-    /** Change a turn in place; its conversation may be another one by now. @param {Turn} turn @param {Partial<Turn>} changes */
+    /** Change a turn in place; its conversation may be another one by now. Resolves once it is kept. @param {Turn} turn @param {Partial<Turn>} changes */
     change(turn, changes) {
       Object.assign(turn, changes);
-      if (turn.conversation === conversation?.id) save(turn);
-      else store.save([], [turn]).catch(onfail);
+      return turn.conversation === conversation?.id ? save(turn) : store.save([], [turn]).catch(onfail);
     },
     /** Show a version of a turn, with what was said last below it. @param {Turn} turn */
     choose(turn) {

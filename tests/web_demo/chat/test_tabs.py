@@ -1,0 +1,110 @@
+"""A conversation that is open in two tabs while an answer of it is written in one of them."""
+
+import asyncio
+
+import pytest
+
+from provider.scripted import Gate, Say, ScriptedProvider
+from tests.support.servers import running
+from tests.web_demo.chat.test_talks import tool_script
+from tests.web_demo.conftest import (
+    ANSWER,
+    ask,
+    load_again,
+    scripted_gateway,
+    settings_of,
+    wait_for_text,
+    wait_until_kept,
+    watched,
+)
+
+pytestmark = pytest.mark.browser
+
+NOTE = ".assistant .note"
+ELSEWHERE = "written in another tab"
+ENDED = ".assistant:not(.streaming)"
+# What a page of plain http has, which knows of no other tab.
+WITHOUT_LOCKS = "Object.defineProperty(navigator, 'locks', { value: undefined })"
+
+
+async def second_tab(page, problems, script=None):
+    """Open what a page shows in another tab of its browser."""
+    other = watched(await page.context.new_page(), problems)
+    if script:
+        await other.add_init_script(script)
+    await other.goto(page.url)
+    return other
+
+
+async def test_a_second_tab_leaves_the_answer_to_the_first_and_shows_its_end(new_page):
+    gate, problems = asyncio.Event(), []
+    async with scripted_gateway(Say("Before. "), Gate(gate), Say("After.")) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "Tell")
+        await wait_for_text(page, ANSWER, "Before.")
+        await wait_until_kept(page, '"ticket":{')
+        other = await second_tab(page, problems)
+        await wait_for_text(other, NOTE, ELSEWHERE)
+        gate.set()
+        for tab in (page, other):
+            await wait_for_text(tab, ANSWER, "Before. After.")
+            await tab.locator(ENDED).wait_for()
+            assert not await tab.locator(NOTE).is_visible()
+        assert len(gateway.provider.requests) == 1
+    assert problems == []
+
+
+async def test_a_second_tab_goes_on_with_the_answer_when_the_first_is_closed(new_page):
+    gate, problems = asyncio.Event(), []
+    async with scripted_gateway(Say("Before. "), Gate(gate), Say("After.")) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "Tell")
+        await wait_for_text(page, ANSWER, "Before.")
+        await wait_until_kept(page, '"ticket":{')
+        other = await second_tab(page, problems)
+        await wait_for_text(other, NOTE, ELSEWHERE)
+        await page.close()
+        await wait_for_text(other, ANSWER, "Before.")
+        gate.set()
+        await wait_for_text(other, ANSWER, "Before. After.")
+        await other.locator(ENDED).wait_for()
+        assert len(gateway.provider.requests) == 1
+    assert problems == []
+
+
+async def test_two_tabs_run_the_functions_of_an_answer_once(new_page):
+    gates, problems = [asyncio.Event(), asyncio.Event()], []
+    provider = ScriptedProvider(script=tool_script(gates), tokens_per_second=None)
+    async with running(provider) as gateway:
+        page = await new_page(gateway.url)
+        async with settings_of(page) as settings:
+            await settings.get_by_label("Calculator").check()
+        await ask(page, "What is 734 plus 58?")
+        await wait_for_text(page, ANSWER, "Let me see.")
+        other = await second_tab(page, problems)
+        await wait_for_text(other, NOTE, ELSEWHERE)
+        for gate in gates:
+            gate.set()
+        for tab in (page, other):
+            await wait_for_text(tab, ANSWER, 'It is {"result": 792}')
+        assert len(gateway.provider.requests) == 2
+    assert problems == []
+
+
+async def test_an_answer_that_another_page_takes_over_has_not_ended(new_page):
+    gate, problems = asyncio.Event(), []
+    async with scripted_gateway(Say("Before. "), Gate(gate), Say("After.")) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "Tell")
+        await wait_for_text(page, ANSWER, "Before.")
+        await wait_until_kept(page, '"ticket":{')
+        other = await second_tab(page, problems, WITHOUT_LOCKS)
+        await wait_for_text(other, ANSWER, "Before.")
+        await wait_for_text(page, NOTE, ELSEWHERE)
+        await load_again(other)
+        await wait_for_text(other, ANSWER, "Before.")
+        gate.set()
+        await wait_for_text(other, ANSWER, "Before. After.")
+        await other.locator(ENDED).wait_for()
+        assert len(gateway.provider.requests) == 1
+    assert problems == []

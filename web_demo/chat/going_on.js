@@ -1,0 +1,70 @@
+// @ts-check
+/** Goes on with an answer whose page was left; of all pages that show it, one writes it. */
+
+import { textOf } from "../store/tree.js";
+import { loadMarks } from "./column.js";
+
+/** @typedef {import("../store/tree.js").Turn} Turn */
+/** @typedef {import("./pane.js").Live} Live */
+/**
+ * What it needs of the pane.
+ * @typedef {{
+ *   client: import("../client.js").Client, talk: ReturnType<typeof import("./talk.js").createTalk>, live: Map<string, Live>,
+ *   thread: ReturnType<typeof import("./thread.js").createThread>, showPath: () => void,
+ *   chosen: (values: import("../settings/values.js").Values) => Promise<import("./pane.js").Settings | null>,
+ *   toolRun: (turn: Turn, answer: import("./answer.js").Answer, request: import("./tool_run.js").ToolRequest) => import("./pane.js").Run,
+ *   follow: (one: Live, before: string, anew?: () => void, owning?: Promise<(() => void) | null>) => void,
+ * }} Pane
+ */
+
+const LEAVING_MS = 1000; // in which a page that is left, or loaded again, gives back what it had
+
+/**
+ * Let this page be the one that writes an answer; resolves to what gives it back, or to null if another page has it for
+ * longer than a page takes that is left. Without locks, as in a page without https, no page knows of another.
+ * @param {string} id of the turn @param {LockOptions} [options] @returns {Promise<(() => void) | null>}
+ */
+export function own(id, options = { signal: AbortSignal.timeout(LEAVING_MS) }) {
+  const { locks } = navigator;
+  if (!locks) return Promise.resolve(() => {});
+  return new Promise((resolve) => {
+    const held = () => new Promise((release) => resolve(() => release(undefined)));
+    locks.request(`turn ${id}`, options, held).catch(() => resolve(null));
+  });
+}
+
+/**
+ * Go on with an answer that the gateway still writes. Where another page has it, its end is shown, and if that page is
+ * left, this one goes on.
+ * @param {Turn} turn @param {Pane} pane
+ */
+export async function goOnWith(turn, pane) {
+  const { client, talk, thread, live } = pane;
+  const { ticket = null, messages: rounds = [], asked } = turn;
+  const { before = "", logprobs } = /** @type {{before?: string, logprobs?: boolean}} */ (turn.options ?? {});
+  const free = await own(turn.id);
+  if (!free) return watch(turn, pane);
+  const settings = asked ? await pane.chosen(asked) : null;
+  if (logprobs) await loadMarks().catch(() => {}); // it goes on without
+  const answer = thread.answerOf(turn);
+  if (!answer || live.has(turn.id) || (asked && !settings)) return free();
+  answer.start(client.state === "open");
+  const run = settings
+    ? pane.toolRun(turn, answer, { ...settings, messages: talk.messages(turn.parent), rounds, ticket })
+    : client.resume(/** @type {import("../client.js").Ticket} */ (ticket));
+  const anew = () => {
+    answer.again();
+    answer.rounds(rounds);
+    if (before) answer.begin(before);
+  };
+  if (!ticket) anew();
+  pane.follow({ turn, run, answer }, textOf(turn), ticket ? anew : undefined, Promise.resolve(free));
+}
+
+/** Wait until another page has written an answer, or is left; then show what is kept. @param {Turn} turn @param {Pane} pane */
+async function watch(turn, { talk, thread, live, showPath }) {
+  if (live.has(turn.id)) return;
+  thread.answerOf(turn)?.elsewhere();
+  (await own(turn.id, {}))?.();
+  if (talk.path().at(-1) === turn && (await talk.load(turn.conversation, live))) showPath();
+}
