@@ -223,6 +223,7 @@ class GatewayClient:
             message = self._encode(run.frame)
         except BaseException:
             run.started_here = False
+            self._to_cancel.discard(run.id)
             raise
         self._runs[run.id] = run  # only now, so that a lost connection can't end an unsent one
         try:
@@ -231,6 +232,8 @@ class GatewayClient:
             lost = ConnectionLostError(f"the connection was lost: {error}")
             self._fail(run, lost)
             raise lost from error
+        if run.id in self._to_cancel:  # since before it was sent, when the gateway did not know it
+            await self.cancel(run)
 
     def _encode(self, frame: Generate | Resume) -> bytes:
         """Return a frame as bytes. Raises GatewayError if it is over the gateway's size limit."""

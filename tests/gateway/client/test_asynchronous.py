@@ -357,6 +357,44 @@ async def test_a_generation_waits_for_a_gateway_that_is_away_for_a_while():
     assert len(provider.requests) == 1
 
 
+async def test_a_generation_cancelled_while_it_waits_for_a_connection_is_cancelled_there():
+    provider = scripted(Say("x"), Pause(3600))
+    async with running(provider) as gateway, proxied(gateway) as proxy:
+        there = proxy.port
+        async with connect(proxy.url) as client:
+            proxy.port = 9
+            proxy.cut()
+            await eventually(lambda: client.state == "waiting")
+            run = client.generate(prompt="hi")
+            waiting = asyncio.create_task(run.result())
+            await eventually(lambda: run.started_here)
+            await run.cancel()
+            proxy.port = there
+            async with asyncio.timeout(TIMEOUT):
+                assert (await waiting).finish_reason == "cancelled"
+            await eventually(lambda: not provider.live)
+            assert client._to_cancel == set()
+
+
+async def test_a_generation_cancelled_while_it_waits_in_vain_is_forgotten():
+    async with running(scripted(Say("x"))) as gateway, proxied(gateway) as proxy:
+        there = proxy.port
+        async with connect(proxy.url, give_up_s=0.1) as client:
+            proxy.port = 9
+            proxy.cut()
+            await eventually(lambda: client.state == "waiting")
+            run = client.generate(prompt="hi")
+            waiting = asyncio.create_task(run.result())
+            await eventually(lambda: run.started_here)
+            await run.cancel()
+            with pytest.raises(ConnectionLostError, match="no connection"):
+                await waiting
+            proxy.port = there
+            await eventually(lambda: client.state == "open")
+            assert client._to_cancel == set()
+            assert (await run.result()).finish_reason == "stop"
+
+
 async def test_a_first_connection_waits_for_a_gateway_that_starts_later(tmp_path):
     states, file = [], str(tmp_path / "socket")
     options = {"wait_s": TIMEOUT, "on_state": lambda *state: states.append(state)}
