@@ -5,8 +5,6 @@ Rule: only the MLX thread calls it, except for `refuse_if_too_large`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from provider.caches.kinds import cost_of, size_of
 from provider.caches.prefix_cache import PrefixCache
 from provider.engine.memory_budget import MemoryBudget
@@ -32,7 +30,7 @@ class Admission:
         self._prefixes = prefixes
         self._keep = keep
         self._deadlocked_since: float | None = None  # time in seconds, None if not deadlocked
-        self._parked_bytes = 0  # bytes of parked runs' caches when a run was last admitted
+        self._parked: dict[int, Run] = {}  # the longest parked first
 
     @property
     def committed(self) -> int:
@@ -42,7 +40,8 @@ class Admission:
     @property
     def held(self) -> int:
         """How many bytes are in use: weights, promises, caches of parked runs, kept caches."""
-        return self.weights + self.budget.committed + self._parked_bytes + self._prefixes.nbytes
+        parked = sum(map(_caches_of, self._parked.values()))
+        return self.weights + self.budget.committed + parked + self._prefixes.nbytes
 
     @property
     def promised(self) -> int:
@@ -91,15 +90,15 @@ class Admission:
                 return key
         return None
 
-    def make(self, run: Run, parked: Iterable[Run]) -> bool:
+    def make(self, run: Run) -> bool:
         """Promise a run the most memory that it may need; return False if it must wait for that.
 
         It waits while there is not enough, or what is free is reserved for a run that has waited
         longer. As long as only the ends of runs can make enough free, nothing is freed for it. Else
-        memory is freed in this order: caches of the runs in `parked`, which will be prefilled
-        again; this model's kept caches; other models' kept caches; other models that are idle.
-        The prefix that was read from disk for the run is not evicted: it counts as part of what
-        the run needs, and where that is necessary, the run takes it from the prefix cache.
+        memory is freed in this order: caches of parked runs, which will be prefilled again; this
+        model's kept caches; other models' kept caches; other models that are idle. The prefix that
+        was read from disk for the run is not evicted: it counts as part of what the run needs, and
+        where that is necessary, the run takes it from the prefix cache.
         """
         need = self._need(run.request)
         turn, name = self._shared.turn, (self, run.key)
@@ -108,13 +107,13 @@ class Admission:
         if self.budget.lacking(need, self._shared.promised - self.committed):
             turn.wait(name, need, run.client)
             return False
-        parked = list(parked)
+        parked = [one for one in self._parked.values() if one.key != run.key]
         evictable = [one for one in parked if one.key != self.awaited]
         own = self._prefixes.entry_bytes(run.read_prefix)
         if not own or own > need:
             run.read_prefix, own = None, 0
         while True:
-            held = sum(size_of(one.parked.row.caches or []) for one in parked if one.parked)
+            held = sum(map(_caches_of, parked))
             others = self._shared.held_by_others(self)
             lacking = self.budget.lacking(need, held + self._prefixes.nbytes + others)
             if 0 < lacking <= own:
@@ -122,7 +121,8 @@ class Admission:
                 lacking = 0
             if not lacking:
                 run.read_prefix = None
-                self._parked_bytes, self._deadlocked_since = held, None
+                self._deadlocked_since = None
+                self._parked.pop(run.key, None)  # what it keeps is a part of its promise now
                 self.budget.commit(run.key, need)
                 turn.begin(name, need)
                 self._shared.share.hold(name, run.client, need)
@@ -159,8 +159,14 @@ class Admission:
                 details={"retry_after": RETRY_AFTER_S},
             )
 
+    def park(self, run: Run) -> None:
+        """Withdraw the promise to a run that is parked, and count the caches that it keeps."""
+        self.release(run.key)
+        self._parked[run.key] = run
+
     def release(self, key: int) -> None:
-        """Withdraw the promise to a run, if it has one."""
+        """Withdraw the promise to a run, if it has one, and count nothing of it any more."""
+        self._parked.pop(key, None)
         self.budget.release(key)
         self._shared.turn.end((self, key))
         self._shared.share.release((self, key))
@@ -197,3 +203,8 @@ class Admission:
         caches, done = run.parked.evict_caches()
         if caches is not None:
             self._keep(run.parked.row, lambda: caches, done)
+
+
+def _caches_of(run: Run) -> int:
+    """Return the size in bytes of the caches that a run keeps while it is parked."""
+    return 0 if run.parked is None else size_of(run.parked.row.caches or [])

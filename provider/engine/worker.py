@@ -318,8 +318,7 @@ class Worker:
         return self._stored.defers(self.runs[key])
 
     def _has_room(self, key: int) -> bool:
-        waiting = (run for run in self.runs if run.parked is not None and run.key != key)
-        return self._admission.make(self.runs[key], waiting)
+        return self._admission.make(self.runs[key])
 
     def _refuse_if_deadlocked(self, run: Run) -> None:
         """End a run whose memory can't be freed by waiting, in the end."""
@@ -536,7 +535,7 @@ class Worker:
         run.move(Transition.PARK)
         run.parked = self._batch.park(run.key)
         run.sought_on_disk = False
-        self._admission.release(run.key)
+        self._admission.park(run)
         self.counters.parkings += 1
         self._scheduler.park(run.key)
 

@@ -62,29 +62,29 @@ def test_what_a_constraint_may_hold_counts_as_memory_of_its_run(make):
     admission = make(3 * 256 * BYTES).admission
     with pytest.raises(MemoryExceededError):
         admission.refuse_if_too_large(run_of(1, constraint_bytes=2 * 256 * BYTES + 1).request)
-    assert admission.make(run_of(1, constraint_bytes=256 * BYTES), [])
+    assert admission.make(run_of(1, constraint_bytes=256 * BYTES))
     assert admission.committed == 2 * 256 * BYTES
-    assert not admission.make(run_of(2, constraint_bytes=1), [])
-    assert admission.make(run_of(3), [])
+    assert not admission.make(run_of(2, constraint_bytes=1))
+    assert admission.make(run_of(3))
     admission.release(1)
     assert admission.committed == 256 * BYTES
 
 
 def test_runs_begin_until_the_memory_is_promised(make):
     admission = make(2 * 256 * BYTES).admission
-    assert admission.make(run_of(1), [])
-    assert admission.make(run_of(2), [])
-    assert not admission.make(run_of(3), [])
+    assert admission.make(run_of(1))
+    assert admission.make(run_of(2))
+    assert not admission.make(run_of(3))
     assert admission.committed == admission.promised == 2 * 256 * BYTES
     admission.release(1)
-    assert admission.make(run_of(3), [])
+    assert admission.make(run_of(3))
 
 
 def test_weights_count_as_taken(make):
     admission = make(2 * 256 * BYTES, weights=256 * BYTES).admission
     assert admission.held == 256 * BYTES
-    assert admission.make(run_of(1), [])
-    assert not admission.make(run_of(2), [])
+    assert admission.make(run_of(1))
+    assert not admission.make(run_of(2))
 
 
 def test_what_can_never_fit_is_refused_with_both_sizes(make):
@@ -100,7 +100,7 @@ def test_what_is_kept_for_prompts_to_come_goes_first(make):
     made = make(256 * BYTES)
     made.prefixes.put("", list(range(20)), [cache_of(list(range(20)))])
     assert made.admission.held == 256 * BYTES
-    assert made.admission.make(run_of(1), [])
+    assert made.admission.make(run_of(1))
     assert len(made.prefixes) == 0
 
 
@@ -108,11 +108,52 @@ def test_a_parked_run_gives_its_caches_to_what_is_kept(make):
     made = make(2 * 256 * BYTES)
     row = Row()
     caches = row.caches
-    assert made.admission.make(run_of(1), [run_of(9, row=row)])
+    made.admission.park(run_of(9, row=row))
+    assert made.admission.make(run_of(1))
     assert row.caches is caches, "there was room beside it"
-    assert made.admission.make(run_of(2), [run_of(9, row=row)])
+    assert made.admission.make(run_of(2))
     assert (row.caches, row.done) == (None, 0)
     assert made.kept == [caches]
+
+
+def test_what_parked_runs_keep_counts_for_other_models_as_long_as_they_keep_it(make):
+    pool = MemoryPool(2 * UNIT)
+    mine, other = make(0, pool=pool).admission, make(0, pool=pool).admission
+    run = run_of(1)
+    assert mine.make(run)
+    run.parked = Parked(Row(), None)
+    mine.park(run)
+    assert (mine.committed, mine.held) == (0, UNIT)
+    assert not other.make(run_of(1, 2 * 256)), "there is half of it"
+    run.parked.evict_caches()
+    assert mine.held == 0
+    assert other.make(run_of(1, 2 * 256))
+    other.release(1)
+    run.parked = Parked(Row(), None)
+    assert mine.make(run)
+    run.parked = None
+    assert mine.held == mine.committed == UNIT
+    mine.release(1)
+
+
+@pytest.mark.parametrize("end", ["ended", "goes on"])
+def test_a_parked_run_that_is_gone_holds_nothing_that_another_model_lacks(make, end):
+    pool = MemoryPool(2 * UNIT)
+    mine, other = make(0, pool=pool).admission, make(0, pool=pool).admission
+    run = run_of(1, row=Row())
+    mine.park(run)
+    assert mine.make(run_of(2)), "another run of the model, admitted while it was parked"
+    if end == "goes on":
+        mine.release(2)
+        assert mine.make(run)
+        mine.release(1)
+    else:
+        mine.release(1)
+        mine.release(2)
+    assert mine.held == 0
+    assert other.make(run_of(1, 2 * 256))
+    other.release(1)
+    pool.reserve("a model to be loaded", 2 * UNIT)
 
 
 def test_other_models_give_up_what_they_keep(make):
@@ -120,7 +161,7 @@ def test_other_models_give_up_what_they_keep(make):
     other = make(0, pool=pool)
     other.prefixes.put("", list(range(20)), [cache_of(list(range(20)))])
     mine = make(0, pool=pool)
-    assert mine.admission.make(run_of(1), [])
+    assert mine.admission.make(run_of(1))
     assert len(other.prefixes) == 0
     other.admission.leave()
     mine.admission.leave()
@@ -131,7 +172,7 @@ def test_a_run_that_waits_for_nobody_s_end_is_refused_after_a_while(make):
     pool = MemoryPool(256 * BYTES)
     pinned = make(0, weights=200 * BYTES, pool=pool)
     admission = make(0, pool=pool).admission
-    assert not admission.make(run_of(1), [])
+    assert not admission.make(run_of(1))
     assert admission.deadlocked
     admission.refuse_if_deadlocked(100.0)
     admission.refuse_if_deadlocked(100.0 + RETRY_AFTER_S / 2)
@@ -139,13 +180,13 @@ def test_a_run_that_waits_for_nobody_s_end_is_refused_after_a_while(make):
         admission.refuse_if_deadlocked(100.0 + RETRY_AFTER_S)
     assert caught.value.details["retry_after"] == RETRY_AFTER_S
     pinned.admission.leave()
-    assert admission.make(run_of(1), [])
+    assert admission.make(run_of(1))
 
 
 def test_a_run_that_waits_for_another_s_end_is_not_refused(make):
     admission = make(256 * BYTES).admission
-    assert admission.make(run_of(1), [])
-    assert not admission.make(run_of(2), [])
+    assert admission.make(run_of(1))
+    assert not admission.make(run_of(2))
     assert not admission.deadlocked
     for now in (0.0, 2 * RETRY_AFTER_S):
         admission.refuse_if_deadlocked(now)
@@ -163,9 +204,9 @@ def reading_run(made, key, tokens=256):
 
 def test_a_run_takes_the_prefix_that_was_read_for_it_where_memory_is_short(make):
     made = make(2 * UNIT)
-    assert made.admission.make(run_of(1), [])
+    assert made.admission.make(run_of(1))
     run = reading_run(made, 2)
-    assert made.admission.make(run, [])
+    assert made.admission.make(run)
     assert run.taken_prefix.length == 20
     assert run.taken_prefix.caches[0].offset == 20
     assert (made.prefixes.nbytes, made.admission.held) == (0, 2 * UNIT)
@@ -173,14 +214,14 @@ def test_a_run_takes_the_prefix_that_was_read_for_it_where_memory_is_short(make)
 
 def test_the_prefix_that_was_read_for_a_run_stays_while_the_run_waits(make):
     made = make(4 * UNIT)
-    assert made.admission.make(run_of(1), [])
-    assert made.admission.make(run_of(2), [])
+    assert made.admission.make(run_of(1))
+    assert made.admission.make(run_of(2))
     run = reading_run(made, 3, 3 * 256)
     made.prefixes.put("", list(range(50, 70)), [cache_of(list(range(50, 70)))])
-    assert not made.admission.make(run, [])
+    assert not made.admission.make(run)
     assert made.prefixes.nbytes == 2 * UNIT, "eviction would not be enough"
     made.admission.release(1)
-    assert made.admission.make(run, [])
+    assert made.admission.make(run)
     assert made.prefixes.nbytes == 0, "the other one is evicted"
     assert run.taken_prefix.length == 20
 
@@ -188,7 +229,7 @@ def test_the_prefix_that_was_read_for_a_run_stays_while_the_run_waits(make):
 def test_a_prefix_stays_in_the_cache_where_there_is_memory_for_it_too(make):
     made = make(4 * UNIT)
     run = reading_run(made, 1)
-    assert made.admission.make(run, [])
+    assert made.admission.make(run)
     assert run.taken_prefix is None
     assert made.prefixes.nbytes == UNIT
 
@@ -197,7 +238,7 @@ def test_other_models_may_evict_a_prefix_whose_run_waits(make):
     made = make(2 * UNIT)
     run = reading_run(made, 1)
     assert made.admission.forget(1) == UNIT
-    assert made.admission.make(run, [])
+    assert made.admission.make(run)
     assert run.taken_prefix is None
 
 
@@ -206,8 +247,9 @@ def test_a_run_that_waits_for_the_ends_of_others_evicts_nothing(make):
     made.prefixes.put("", list(range(20)), [cache_of(list(range(20)))])
     row = Row()
     caches = row.caches
-    assert made.admission.make(run_of(1), [])
-    assert not made.admission.make(run_of(2, 3 * 256), [run_of(9, row=row)])
+    assert made.admission.make(run_of(1))
+    made.admission.park(run_of(9, row=row))
+    assert not made.admission.make(run_of(2, 3 * 256))
     assert made.prefixes.nbytes == UNIT
     assert row.caches is caches
 
@@ -217,56 +259,57 @@ def test_the_caches_of_the_run_that_is_waited_for_stay(make):
     row = Row()
     caches = row.caches
     large = run_of(9, 3 * 256, row=row)
-    assert made.admission.make(run_of(1), [])
-    assert not made.admission.make(large, [])
+    made.admission.park(large)
+    assert made.admission.make(run_of(1))
+    assert not made.admission.make(large)
     assert made.admission.awaited == 9
-    assert made.admission.make(run_of(2), [large])
-    assert not made.admission.make(run_of(3), [large])
+    assert made.admission.make(run_of(2))
+    assert not made.admission.make(run_of(3))
     assert row.caches is caches
 
 
 def test_runs_that_fit_go_past_one_that_does_not_until_its_memory_is_reserved(make):
     made = make(4 * UNIT)
     admission = made.admission
-    assert admission.make(run_of(1), [])
+    assert admission.make(run_of(1))
     assert admission.awaited is None
-    assert not admission.make(run_of(2, 4 * 256), [])
+    assert not admission.make(run_of(2, 4 * 256))
     for key in range(3, 3 + MAX_PASSED):
-        assert admission.make(run_of(key), [])
+        assert admission.make(run_of(key))
         admission.release(key)
-    assert not admission.make(run_of(100), []), "there would be memory"
-    assert not admission.make(run_of(2, 4 * 256), [])
+    assert not admission.make(run_of(100)), "there would be memory"
+    assert not admission.make(run_of(2, 4 * 256))
     admission.release(1)
-    assert admission.make(run_of(2, 4 * 256), [])
+    assert admission.make(run_of(2, 4 * 256))
     assert admission.awaited is None
 
 
 def test_memory_is_reserved_against_other_models_too(make):
     pool = MemoryPool(4 * UNIT)
     mine, other = make(0, pool=pool).admission, make(0, pool=pool).admission
-    assert mine.make(run_of(1), [])
-    assert not mine.make(run_of(2, 4 * 256), [])
+    assert mine.make(run_of(1))
+    assert not mine.make(run_of(2, 4 * 256))
     for key in range(3, 3 + MAX_PASSED):
-        assert other.make(run_of(key), [])
+        assert other.make(run_of(key))
         other.release(key)
-    assert not other.make(run_of(100), [])
+    assert not other.make(run_of(100))
     assert other.awaited is None
     mine.leave()
-    assert other.make(run_of(100), []), "a model that is unloaded waits for nothing"
+    assert other.make(run_of(100)), "a model that is unloaded waits for nothing"
 
 
 def test_a_run_of_any_model_gives_its_memory_to_one_of_another_client(make):
     pool = MemoryPool(4 * UNIT)
     mine, other = make(0, pool=pool).admission, make(0, pool=pool).admission
-    assert mine.make(run_of(1, 3 * 256, client="a"), [])
+    assert mine.make(run_of(1, 3 * 256, client="a"))
     mine.decode(1)
     assert mine.yielding(0.0) is None, "nobody waits"
     waiting = run_of(1, 2 * 256, client="b")
-    assert not other.make(waiting, [])
+    assert not other.make(waiting)
     assert mine.yielding(3600.0) is None
     assert other.yielding(0.0) is None, "the run is of the other model"
     assert mine.yielding(0.0) == 1
     mine.release(1)
-    assert not mine.make(run_of(1, 3 * 256, client="a"), []), "memory is reserved"
-    assert other.make(waiting, [])
+    assert not mine.make(run_of(1, 3 * 256, client="a")), "memory is reserved"
+    assert other.make(waiting)
     assert mine.yielding(0.0) is None

@@ -130,6 +130,33 @@ def test_a_run_whose_reader_is_slow_is_parked_and_goes_on_with_the_same_text(wor
     assert worker.statistics(0).parkings > 1
 
 
+@pytest.mark.parametrize("end", ["cancelled", "read", "failed"])
+def test_what_a_parked_run_keeps_is_held_until_it_goes_on_or_ends(worker, end):
+    def others_lack():
+        seen = worker.statistics(0)
+        now = seen.weights_bytes + seen.committed_bytes + seen.parked_bytes + seen.prefix_bytes
+        assert worker._slot._memory.held_by_others(None) == now
+        return seen.parked_bytes
+
+    slow, other = submitted(worker, 1, max_tokens=6), submitted(worker, 2, max_tokens=60)
+    while slow.state is not RunState.PARKED:
+        turn_read_by(worker, [other])
+    assert others_lack() > 0
+    submitted(worker, 3, max_tokens=2)  # admitted while the other one is parked
+    while not other.ended:
+        turn_read_by(worker, [other])
+        assert others_lack() > 0
+    if end == "read":
+        events(slow)
+        worker.resume(slow)
+        turns(worker)
+    elif end == "cancelled":
+        worker.cancel(slow)
+    else:
+        worker.fail_all(GenerationError("the engine failed"))
+    assert others_lack() == 0
+
+
 def test_giving_the_batch_up_ends_what_was_taken_and_leaves_what_is_posted(worker):
     taken = submitted(worker, 1, max_tokens=3)
     posted = Run(2, "m", taken.request, SyncInbox())
