@@ -34,13 +34,13 @@ export function own(id, options = { signal: AbortSignal.timeout(LEAVING_MS) }) {
 }
 
 /**
- * Go on with an answer that the gateway still writes. Where another page has it, its end is shown, and if that page is
- * left, this one goes on.
+ * Go on with an answer: with what the gateway writes, or by asking for what it had not begun. Where another page writes
+ * it, its end is shown, and if that page is left, this one goes on.
  * @param {Turn} turn @param {Pane} pane
  */
 export async function goOnWith(turn, pane) {
   const { client, talk, thread, live } = pane;
-  const { ticket = null, messages: rounds = [], asked } = turn;
+  const { ticket = null, messages: rounds = [], asked, request } = turn;
   const { before = "", logprobs } = /** @type {{before?: string, logprobs?: boolean}} */ (turn.options ?? {});
   const free = await own(turn.id);
   if (!free) return watch(turn, pane);
@@ -49,9 +49,13 @@ export async function goOnWith(turn, pane) {
   const answer = thread.answerOf(turn);
   if (!answer || live.has(turn.id) || (asked && !settings)) return free();
   answer.start(client.state === "open");
+  const messages = talk.messages(turn.parent);
+  if (before) messages.push({ role: "assistant", content: before });
   const run = settings
-    ? pane.toolRun(turn, answer, { ...settings, messages: talk.messages(turn.parent), rounds, ticket })
-    : client.resume(/** @type {import("../client.js").Ticket} */ (ticket));
+    ? pane.toolRun(turn, answer, { ...settings, messages, rounds, ticket })
+    : ticket
+      ? client.resume(ticket)
+      : client.generate({ ...request, messages, ...(before ? { continue_final_message: true } : {}), keep_on_close: true });
   const anew = () => {
     answer.again();
     answer.rounds(rounds);

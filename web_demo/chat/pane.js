@@ -449,7 +449,9 @@ export function createPane(app, row, store, hooks) {
     thread.show(path);
     showWelcome();
     const last = path.at(-1);
-    if (last && !last.ended && (last.ticket || last.asked) && !live.has(last.id))
+    const { ended, ticket, asked, request, model } = last ?? {};
+    // A model is known once an answer has begun.
+    if (last && !ended && (ticket || asked || (request && !model)) && !live.has(last.id))
       goingOn().then((all) => all.goOnWith(last, { client, talk, thread, live, showPath, chosen, toolRun, follow })).catch(() => {});
     showRunning();
   }

@@ -13,10 +13,11 @@ from provider.interface import (
     ModelNotFoundError,
     ResourceExceededError,
 )
-from provider.scripted import Call, Fail, Gate, Say, ScriptedProvider
+from provider.scripted import Call, Fail, Gate, Queue, Say, ScriptedProvider
 from tests.support.servers import eventually, running
 from tests.web_demo.conftest import (
     ANSWER,
+    FIGURES,
     answered,
     ask,
     in_node,
@@ -396,3 +397,45 @@ async def test_a_call_that_waits_for_a_person_still_does_after_a_reload(new_page
         await box.press("Enter")
         await wait_for_text(page, ANSWER, "It is rainy.")
         assert len(gateway.provider.requests) == 2
+
+
+async def test_an_answer_that_had_not_begun_is_asked_for_again_after_a_reload(new_page):
+    gate = asyncio.Event()
+    async with scripted_gateway(Queue(3), Gate(gate), Say("There.")) as gateway:
+        page = await new_page(gateway.url)
+        async with settings_of(page) as settings:
+            await settings.get_by_label("Repeatable").fill("7")
+        await ask(page, "Tell")
+        await wait_for_text(page, FIGURES, "number 3 in the queue")
+        await load_again(page)
+        await wait_for_text(page, FIGURES, "number 3 in the queue")
+        gate.set()
+        await wait_for_text(page, ANSWER, "There.")
+        await eventually(lambda: not gateway.provider.live)
+        assert [one.options["seed"] for one in gateway.provider.requests] == [7, 7]
+        assert await last_prompt(gateway) == ["Tell"]
+        await load_again(page)
+        await wait_for_text(page, ANSWER, "There.")
+        assert len(gateway.provider.requests) == 2
+
+
+async def test_what_was_to_go_on_is_asked_for_again_where_it_was(new_page):
+    gate = asyncio.Event()
+
+    def script(request):
+        if request.options.get("continue_final_message"):
+            return [Queue(2), Gate(gate), Say(" and the end.")]
+        return [Say("The beginning"), Gate(gate)]
+
+    async with running(ScriptedProvider(script=script, tokens_per_second=None)) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "Tell")
+        await wait_for_text(page, ANSWER, "The beginning")
+        await page.keyboard.press("Escape")
+        await page.get_by_role("button", name="Continue").click()
+        await wait_for_text(page, FIGURES, "number 2 in the queue")
+        await load_again(page)
+        await wait_for_text(page, FIGURES, "number 2 in the queue")
+        gate.set()
+        await wait_for_text(page, ANSWER, "The beginning and the end.")
+        assert await last_prompt(gateway) == ["Tell", "The beginning"]
