@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from rich.markup import escape
 
 from gateway import __version__
+from gateway.commands.provider_start import EXAMPLE
 from provider.interface import ModelInfo
 
 __all__ = ["banner", "finishing"]
 
 EMBEDDED = "embedded"  # the id of the small model in the package
-REAL = "mlx-community/Qwen3-0.6B-4bit"  # a model that most machines can serve
 MOST = 3  # models that are named
 
 
@@ -47,7 +47,7 @@ def _facts(
     yield "stop", "Ctrl-C"
     if [model.id for model in models] == [EMBEDDED]:
         yield "", ""
-        yield "next", f"a larger model: mlx-gateway serve {REAL}"
+        yield "next", f"a larger model: mlx-gateway serve {EXAMPLE}"
 
 
 def _said_of(model: ModelInfo) -> str:

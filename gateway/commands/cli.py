@@ -10,6 +10,7 @@ times as long to import as all else, and the other commands and `--help` need no
 from __future__ import annotations
 
 import os
+import sys
 from typing import Annotated, Any, Optional
 
 import typer
@@ -40,6 +41,11 @@ HELP = """Serve MLX language models over a WebSocket, and talk to them.
   mlx-gateway chat                   talk to it, from another terminal
   mlx-gateway run "Tell me a joke"   one answer, with or without a gateway
 """
+
+AS_A_FILE = (
+    "`mlx-gateway config > gateway.toml` writes them to a file to change, and `mlx-gateway serve "
+    "--config gateway.toml` reads it; `mlx-gateway serve --help-all` explains each"
+)
 
 app = typer.Typer(
     name="mlx-gateway",
@@ -162,6 +168,8 @@ def config(
     """Print the settings in force, with where each comes from, as a file for `--config`."""
     for line in configuration.as_toml(SETTINGS, in_force(flags, config_file)):
         print(line)  # noqa: T201 - this is the data
+    if sys.stdout.isatty():
+        errors().print(f"\n[dim]{AS_A_FILE}[/]")
 
 
 app.add_typer(token_app, name="token")

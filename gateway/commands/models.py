@@ -27,6 +27,7 @@ from rich.table import Table
 
 from gateway.commands.counts import counted
 from gateway.commands.failure import ExitStatus, Failure
+from gateway.commands.provider_start import EXAMPLE, missing_model
 from provider.interface import HubUnreachableError, ModelLoadingError, ModelNotFoundError
 from provider.models import hub
 
@@ -71,10 +72,10 @@ def pull_model(model: str, errors: Console) -> None:
         with errors.status("verifying checksums"):
             right = hub.check(model)
     except HubUnreachableError as error:
-        raise Failure(str(error), OFFLINE, ExitStatus.NO_MODEL) from error
+        raise Failure(missing_model(error), OFFLINE, ExitStatus.NO_MODEL) from error
     except ModelNotFoundError as error:
-        hint = "check the id; for a private or gated model, set the variable `HF_TOKEN`"
-        raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error
+        hint = f"pass OWNER/NAME, such as `{EXAMPLE}`; a private or gated one wants `HF_TOKEN` set"
+        raise Failure(missing_model(error), hint, ExitStatus.NO_MODEL) from error
     except ModelLoadingError as error:
         hint = "delete the model from the cache with `hf cache rm`, and download it again"
         raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error

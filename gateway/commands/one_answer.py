@@ -58,7 +58,8 @@ class Question:
         text = "\n\n".join(part for part in (self.prompt, piped) if part)
         if text.strip():
             return text
-        hint = 'pass it: `mlx-gateway run "Why is the sky blue?"`, or pipe it in; to talk, `chat`'
+        asked = '`mlx-gateway run "Why is the sky blue?"`'
+        hint = f"pass it: {asked}, or pipe it in; for a conversation, `mlx-gateway chat`"
         raise Failure("there is no prompt", hint, ExitStatus.USAGE)
 
 

@@ -20,8 +20,9 @@ from provider.interface import (
 )
 from provider.settings import EngineSettings
 
-__all__ = ["load_failure", "open_provider", "progress"]
+__all__ = ["EXAMPLE", "load_failure", "missing_model", "open_provider", "progress"]
 
+EXAMPLE = "mlx-community/Qwen3-0.6B-4bit"  # a model that most machines can serve
 OF_MODELS = ("model", "adapter", "pin", "allow_any_model", "idle_unload_s", "draft_model")
 
 
@@ -106,8 +107,14 @@ def progress(loading: str, event: ModelLoading) -> str:
     return f"{loading}, {100 * event.done // event.total} %" if event.total else loading
 
 
+def missing_model(error: ModelNotFoundError) -> str:
+    """Return the line of a model that is neither here nor on the hub."""
+    return f"cannot get the model `{error.model_name}`: {error.reason}"
+
+
 def load_failure(error: AbstractLLMError) -> Failure:
     """Return what the user is told of a model that was not loaded."""
+    said = missing_model(error) if isinstance(error, ModelNotFoundError) else str(error)
     match error:
         case HubUnreachableError():
             hint = (
@@ -116,8 +123,8 @@ def load_failure(error: AbstractLLMError) -> Failure:
             )
         case ModelNotFoundError():
             hint = (
-                "a model is a folder, a GGUF file, or the OWNER/NAME of a model on the "
-                "Hugging Face hub"
+                "pass the path of a folder or of a GGUF file, or OWNER/NAME on the Hugging Face "
+                f"hub, such as `{EXAMPLE}`"
             )
         case ModelLoadingError():
             hint = (
@@ -131,4 +138,4 @@ def load_failure(error: AbstractLLMError) -> Failure:
             )
         case _:
             return Failure(str(error), "see the log above for the cause", ExitStatus.FAILED)
-    return Failure(str(error), hint, ExitStatus.NO_MODEL)
+    return Failure(said, hint, ExitStatus.NO_MODEL)

@@ -90,10 +90,7 @@ class Setting:
         if value is True:
             return "true"
         if self.name.endswith("_bytes"):
-            for unit in ("GiB", "MiB", "KiB"):
-                size = UNITS[unit.lower()]
-                if value >= size and value % size == 0:
-                    return f"{value // size}{unit}"
+            return _size(value)
         return f"{value:g}" if self.kind == "float" else str(value)
 
     def value_of(self, given: Any) -> Any:
@@ -151,6 +148,15 @@ class Value:
 
     value: Any
     source: str  # "default", or the name of a flag, a variable or a file
+
+
+def _size(nbytes: int) -> str:
+    """Return a number of bytes in the largest unit of which it is a multiple."""
+    for unit in ("GiB", "MiB", "KiB"):
+        size = UNITS[unit.lower()]
+        if nbytes >= size and nbytes % size == 0:
+            return f"{nbytes // size}{unit}"
+    return str(nbytes)
 
 
 def _texts(given: Any, expected: str) -> tuple[str, ...]:
@@ -211,9 +217,10 @@ def as_toml(known: Iterable[Setting], values: Mapping[str, Value]) -> Iterator[s
             group = setting.group
         value, source = values[setting.field.name].value, values[setting.field.name].source
         if value is None or value == ():
-            yield f"# {setting.name} =  # not set"
-        else:
-            yield f"{setting.name} = {_toml(value)}  # {source}"
+            yield f"# {setting.name} = …  # not set; {KINDS[setting.kind]}"
+            continue
+        sized = setting.name.endswith("_bytes") and not _size(value).isdecimal()
+        yield f"{setting.name} = {_toml(_size(value) if sized else value)}  # {source}"
 
 
 def _toml(value: Any) -> str:

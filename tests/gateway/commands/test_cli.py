@@ -278,9 +278,9 @@ def test_an_address_of_another_machine_is_one_clear_line():
     [
         (
             ["--model", "./no/such/model"],
-            "Model './no/such/model' not found: there is no such folder",
+            "cannot get the model `./no/such/model`: there is no such folder",
         ),
-        (["./none.gguf"], "Model './none.gguf' not found: there is no such file"),
+        (["./none.gguf"], "cannot get the model `./none.gguf`: there is no such file"),
     ],
 )
 def test_a_model_that_is_not_there_is_one_clear_line(model, said):
@@ -435,7 +435,8 @@ def test_a_setting_may_come_from_a_file_a_variable_or_a_flag(tmp_path):
     assert f"max_generations = 7  # {file}\n" in printed.stdout
     assert "max_batch = 4  # --max-batch\n" in printed.stdout
     assert "max_queue = 1024  # default\n" in printed.stdout
-    assert "# idle_unload =  # not set\n" in printed.stdout
+    assert "# idle_unload = …  # not set; a number\n" in printed.stdout
+    assert 'max_frame_bytes = "8MiB"  # default\n' in printed.stdout
     environment = {**os.environ, "MLX_GATEWAY_CONFIG": str(file)}
     command = Command("--provider", "scripted", env=environment)
     assert command.wait_for_address() != "http://127.0.0.1:8765/"
@@ -655,4 +656,14 @@ def test_what_cannot_be_downloaded_is_said(capsys):
         app(["pull", "no/such/id"])
     assert caught.value.code == ExitStatus.NO_MODEL
     said = capsys.readouterr()
-    assert (said.out, "no/such/id" in said.err) == ("", True)
+    assert said.out == ""
+    assert said.err.startswith("error: cannot get the model `no/such/id`: not a hub id of the form")
+    assert "hint: pass OWNER/NAME, such as `mlx-community/" in said.err
+
+
+def test_settings_on_a_terminal_come_with_what_to_do_with_them():
+    terminal = Terminal("config")
+    assert terminal.close() == ExitStatus.OK
+    said = " ".join(terminal.text.split())
+    assert "`mlx-gateway config > gateway.toml`" in said
+    assert "`mlx-gateway serve --config gateway.toml`" in said

@@ -31,18 +31,18 @@ def test_the_terminal_tells_what_the_loading_is_at(event, said):
 
 
 @pytest.mark.parametrize(
-    ("error", "hint"),
+    ("error", "said", "hint"),
     [
-        (HubUnreachableError("a/b", "the hub cannot be reached"), "check the network"),
-        (ModelNotFoundError("m", "there is no such folder"), "a model is a folder"),
-        (ModelLoadingError("it is broken"), "holds config.json"),
-        (MemoryExceededError("too large"), "take a smaller model"),
-        (GenerationError("it went wrong"), "see the log"),
+        (HubUnreachableError("a/b", "no hub"), "cannot get the model `a/b`: no hub", "the network"),
+        (ModelNotFoundError("m", "no folder"), "cannot get the model `m`: no folder", "pass the"),
+        (ModelLoadingError("it is broken"), "it is broken", "holds config.json"),
+        (MemoryExceededError("too large"), "too large", "take a smaller model"),
+        (GenerationError("it went wrong"), "it went wrong", "see the log"),
     ],
 )
-def test_each_way_not_to_load_has_a_hint_of_its_own(error, hint):
+def test_each_way_not_to_load_has_a_hint_of_its_own(error, said, hint):
     failure = load_failure(error)
-    assert str(failure) == str(error)
+    assert str(failure) == said
     assert hint in failure.hint
     other = isinstance(error, GenerationError)
     assert failure.status is (ExitStatus.FAILED if other else ExitStatus.NO_MODEL)

@@ -260,7 +260,7 @@ def test_a_cached_model_is_used_while_the_hub_cannot_be_reached(hub):
     nobody = {"HF_ENDPOINT": "http://127.0.0.1:9"}
     done = run_alone(hub, *GATEWAY, "pull", MODEL, **nobody)
     assert done.returncode == ExitStatus.NO_MODEL
-    assert "not found: the hub cannot be reached" in done.stderr
+    assert f"error: cannot get the model `{MODEL}`: the hub cannot be reached" in done.stderr
     assert "hint: check the network" in done.stderr
     assert run(hub, "pull", MODEL).returncode == ExitStatus.OK
     assert run_alone(hub, "-c", GENERATE % {"model": MODEL}, **nobody).stdout.strip() == "3"
