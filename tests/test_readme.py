@@ -39,6 +39,7 @@ OTHER_FLAGS = {
 }
 SETTINGS = settings(ServeSettings, Settings, EngineSettings)
 ROOT = Path(__file__).parent.parent
+PLACES = ("README.md", "gateway", "provider", "web_demo", "tests")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ALONE = (ROOT / "gateway/client/README.md").read_text(encoding="utf-8")
 CLIENTS = (ROOT / "gateway/client/CLIENTS.md").read_text(encoding="utf-8")
@@ -144,6 +145,15 @@ async def test_the_javascript_with_functions_works_as_pasted(browser):
     (code,) = [code for code in blocks("js", CLIENTS) if "runTools" in code]
     provider = MLXProvider()
     await logged(browser, provider, code, lambda lines: "17 degrees" in "".join(lines))
+
+
+PAGES = [page for page in ROOT.rglob("*.md") if page.relative_to(ROOT).parts[0] in PLACES]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_are_copied_as_they_are(page):
+    for block in blocks("console", page.read_text(encoding="utf-8")):
+        assert "$ " not in [line[:2] for line in block.splitlines()], block
 
 
 def test_the_readme_is_short():
