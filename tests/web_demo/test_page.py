@@ -23,6 +23,7 @@ from tests.web_demo.conftest import (
     scripted_gateway,
     settings_of,
     wait_for_text,
+    wait_until_kept,
 )
 
 pytestmark = pytest.mark.browser
@@ -198,6 +199,10 @@ async def test_the_page_answers_its_own_tools(new_page):
         await ask(page, "What is 734 plus 58?")
         await wait_for_text(page, ANSWER, 'It is {"result": 792}')
         assert await page.locator(".call .returned").text_content() == '{"result": 792}'
+        await page.locator(".assistant:not(.streaming)").wait_for()
+        written = sum(request.produced for request in gateway.provider.requests)
+        figures = page.locator(f"{FIGURES} span")
+        assert await figures.get_by_text(f"{written} tokens", exact=True).count() == 1
         order = await page.locator(".said").evaluate(
             "(element) => [...element.children].map((child) => child.className)"
         )
@@ -235,6 +240,10 @@ async def test_stopping_while_a_tool_waits_for_its_answer(new_page):
         await page.get_by_label("What the tool returns").wait_for()
         await page.get_by_role("button", name="Stop").click()
         await wait_for_text(page, FIGURES, "stopped by you")
+        written = gateway.provider.requests[0].produced
+        figures = page.locator(f"{FIGURES} span")
+        assert await figures.get_by_text(f"{written} tokens", exact=True).count() == 1
+        await wait_until_kept(page, '"model":"scripted"')
         assert len(gateway.provider.requests) == 1
 
 

@@ -253,7 +253,7 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
         find(".keep label span", column).textContent = "Kept";
       }
     },
-    /** @param {import("../client.js").Result} result */
+    /** @param {Parameters<typeof life.record.finish>[0]} result */
     finish(result) {
       settle();
       root.ariaBusy = "false";

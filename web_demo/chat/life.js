@@ -135,15 +135,15 @@ export function createLife(now, answers) {
     stopping(time) {
       askedToStop ||= time;
     },
-    /** @param {import("../client.js").Result} result @param {number} time */
-    finish({ finishReason, usage, timing, model }, time) {
+    /** @param {import("../client.js").Result & {written?: number}} result `written` are all tokens of several rounds @param {number} time */
+    finish({ finishReason, usage, timing, model, written = usage.completion_tokens }, time) {
       state = "";
       life.ended = finishReason;
       life.byUser = askedToStop > 0;
       if (askedToStop && finishReason === "cancelled") life.stopped = time - askedToStop;
       life.prompt = usage.prompt_tokens || life.prompt;
       life.cached = usage.cached_tokens ?? life.cached;
-      life.tokens = usage.completion_tokens ?? life.tokens;
+      life.tokens = written || life.tokens; // a stop without a connection has no usage
       life.queued = timing.queue >= SHORT_MS ? timing.queue : 0;
       if (life.answers === 1 && timing.tokens_per_second) life.rate = timing.tokens_per_second;
       life.model = model;

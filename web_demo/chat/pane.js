@@ -594,7 +594,7 @@ function endOf(result, answer) {
   const kept = Math.round(written / (result.choices?.length || 1));
   return {
     ended: result.finishReason,
-    model: result.model,
+    ...(result.model && { model: result.model }),
     ...(read ? { tokens: read + kept } : {}),
     ...(result.reasoning ? { reasoning: result.reasoning, thought: answer.thought() } : {}),
     messages: "messages" in result && result.messages.length > 1 ? result.messages : undefined,

@@ -17,6 +17,8 @@ import { assistantTurn, toolTurn } from "../tool_loop.js";
  *   onrounds?: (rounds: Message[]) => void, onresult?: (call: ToolCall, content: string) => void,
  * }} ToolRequest `rounds` are the messages that an earlier page has added, `ticket` is of what it was receiving;
  *   `onrounds` is called with all messages that are added, whenever there are more of them
+ * @typedef {import("../tool_loop.js").ToolResult & {written: number}} Ended `usage` is of the last round, `written` are the
+ *   tokens of all
  */
 
 const MAX_ROUNDS = 8; // the most answers in a row that may call tools
@@ -32,7 +34,10 @@ export function createToolRun(client, { options, messages, tools, rounds = [], t
   const added = [...rounds];
   /** @type {import("../client.js").Run | null} */
   let current = null;
-  /** @type {PromiseWithResolvers<import("../tool_loop.js").ToolResult>} */
+  /** What the round that is over has said. @type {import("../client.js").Result | null} */
+  let last = null;
+  let written = 0; // tokens, in all rounds of this page
+  /** @type {PromiseWithResolvers<Ended>} */
   const result = Promise.withResolvers();
   result.promise.catch(() => {});
 
@@ -63,21 +68,22 @@ export function createToolRun(client, { options, messages, tools, rounds = [], t
     return toolTurn(call, content);
   }
 
-  /** @returns {AsyncGenerator<ToolRunEvent, import("../tool_loop.js").ToolResult>} */
+  /** @returns {AsyncGenerator<ToolRunEvent, Ended>} */
   async function* drive() {
     const left = unanswered(added);
     if (left.length) await answer(left);
     for (let round = 1 + added.filter(({ role }) => role === "assistant").length; ; round += 1) {
-      if (controller.signal.aborted) return stopped(added);
+      if (controller.signal.aborted) return { ...(last ?? unknown(added)), toolCalls: [], finishReason: "cancelled", messages: added, written };
       current = generate();
       ticket = null;
       for await (const event of current.events()) if (event.type !== "done") yield event;
-      const said = await current.result;
+      const said = (last = await current.result);
+      written += said.usage.completion_tokens;
       const calls = said.toolCalls;
       // Calls of unknown tools get an error; there is nobody to answer where there are no tools.
       const goesOn = calls.length > 0 && tools.length > 0 && round < MAX_ROUNDS && !controller.signal.aborted;
       add(assistantTurn(said));
-      if (!goesOn) return { ...said, messages: added };
+      if (!goesOn) return { ...said, messages: added, written };
       await answer(calls);
     }
   }
@@ -149,11 +155,9 @@ function spaced(value) {
   return lines.replace(/([[{])?\n *([\]}])?/g, (_, open = "", close = "") => open + close || " ");
 }
 
-/** Return the result of a run that was stopped between two answers. @param {Message[]} messages @returns {import("../tool_loop.js").ToolResult} */
-function stopped(messages) {
+/** Return what is said of a run of which an earlier page has received all that came. @param {Message[]} messages @returns {import("../client.js").Result} */
+function unknown(messages) {
   const last = messages.findLast(({ role }) => role === "assistant");
   const text = typeof last?.content === "string" ? last.content : "";
-  return {
-    text, reasoning: "", model: "", toolCalls: [], brokenCalls: [], finishReason: "cancelled", usage: NOTHING, timing: AT_ONCE, messages,
-  };
+  return { text, reasoning: "", model: "", toolCalls: [], brokenCalls: [], finishReason: "cancelled", usage: NOTHING, timing: AT_ONCE };
 }

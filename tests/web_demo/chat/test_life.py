@@ -77,6 +77,14 @@ async def test_an_end_before_the_end_says_whose_it_was(before, end, expected):
     assert expected in text
 
 
+async def test_a_stop_without_a_connection_says_what_was_written():
+    nothing = RESULT.replace("end,", "'cancelled',").replace(
+        "completion_tokens: 40", "completion_tokens: 0"
+    )
+    text = await said(f"started(); tokens(31, 12, 20); one.finish({nothing}, 900.5);")
+    assert "· 12 tokens ·" in text
+
+
 async def test_the_rate_of_several_answers_is_said_to_be_of_all_of_them():
     text = await life(
         f"""
