@@ -3,11 +3,10 @@
 
 import { searched } from "../store/tree.js";
 import { composes, find, make } from "../shell/dom.js";
-import { newId } from "./talk.js";
 
 /** @typedef {import("../store/tree.js").Conversation} Conversation */
 
-const exchange = () => import("../store/exchange.js"); // few people need it
+const files = () => import("./files.js"); // few people need it
 
 const UNDO_MS = 8000;
 const SEARCH_MS = 120; // after the last key
@@ -32,7 +31,7 @@ export function createSidebar(store, does) {
       "div",
       { class: "sidebar-end" },
       make("button", { type: "button", class: "quiet", title: "A new chat, with cards that each show a feature", click: () => does.begin() }, "Try things"),
-      make("button", { type: "button", class: "quiet", click: exportAll }, "Export all"),
+      make("button", { type: "button", class: "quiet", click: async () => (await files()).exportAll(store) }, "Export all"),
       make("button", { type: "button", class: "quiet", click: () => file.click() }, "Import"),
       file,
     ),
@@ -82,7 +81,7 @@ export function createSidebar(store, does) {
         "span",
         { class: "talk-acts" },
         act("Rename", "✎", () => rename(talk, name)),
-        act("Export", "↓", () => exportOne(talk)),
+        act("Export", "↓", async () => (await files()).exportOne(store, await fresh(talk))),
         act("Delete", "×", () => remove(talk)),
       ),
     );
@@ -140,43 +139,13 @@ export function createSidebar(store, does) {
     setTimeout(() => undo.firstChild === said && undo.replaceChildren(), UNDO_MS);
   }
 
-  /** @param {Conversation} talk */
-  async function exportOne(talk) {
-    const { toMarkdown } = await exchange();
-    save(`${fileName(talk.title)}.md`, "text/markdown", toMarkdown(await fresh(talk), await store.turns(talk.id)));
-  }
-
-  async function exportAll() {
-    const { toJson } = await exchange();
-    save("conversations.json", "application/json", toJson(await store.conversations(), await store.turns()));
-  }
-
   async function read() {
     const [given] = file.files ?? [];
     file.value = "";
     if (!given) return;
-    try {
-      const { fromFile } = await exchange();
-      const { conversations, turns } = fromFile(await given.text(), newId, Date.now());
-      await store.save(conversations, turns);
-      undo.replaceChildren(`Imported ${conversations.length} ${conversations.length === 1 ? "conversation" : "conversations"}.`);
-    } catch (error) {
-      undo.replaceChildren(`“${given.name}”: ${/** @type {Error} */ (error).message}.`);
-    }
+    undo.replaceChildren(await (await files()).imported(store, given));
     show();
   }
 
   return { root, show, focusSearch: () => find("input", root).focus() };
-}
-
-/** @param {string} title */
-function fileName(title) {
-  return title.replace(/[^\p{L}\p{N} _-]+/gu, "").trim().slice(0, 60) || "conversation";
-}
-
-/** Offer a text as a file. @param {string} name @param {string} type @param {string} text */
-function save(name, type, text) {
-  const href = URL.createObjectURL(new Blob([text], { type }));
-  make("a", { href, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(href), 10_000);
 }
