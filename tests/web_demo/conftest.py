@@ -157,6 +157,15 @@ async def load_again(page):
     await page.reload()
 
 
+async def tab_beside(page):
+    """Open the address of a page once more, in another tab of its browser."""
+    tab = await page.context.new_page()
+    tab.set_default_timeout(TIMEOUT_MS)
+    await tab.goto(page.url)
+    await tab.wait_for_selector('#state[data-state="open"]')
+    return tab
+
+
 @asynccontextmanager
 async def settings_of(page):
     """Open the settings, and close them again."""

@@ -560,7 +560,6 @@ export function createPane(app, row, store, hooks) {
     /** Show a conversation; a new one if there is none with this id. Resolves to whether there was. */
     open,
     id: () => talk.id,
-    rename: talk.rename,
     drop,
     /** Whether an answer of a conversation is being written. @param {string} id */
     runs: (id) => [...live.values()].some(({ turn }) => turn.conversation === id),

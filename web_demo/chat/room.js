@@ -18,7 +18,6 @@ export async function open(root, app) {
     current: () => pane.id(),
     runs: (id) => pane.runs(id),
     removed: (id) => pane.drop(id),
-    renamed: (id, title) => void (pane.id() === id && pane.rename(title)),
   });
   root.classList.add("chat");
   root.append(sidebar.root, row);

@@ -13,7 +13,7 @@ const SEARCH_MS = 120; // after the last key
 
 /**
  * @param {import("../store/database.js").Store} store
- * @param {{begin: () => void, current: () => string | null, runs: (id: string) => boolean, renamed: (id: string, title: string) => void,
+ * @param {{begin: () => void, current: () => string | null, runs: (id: string) => boolean,
  *   removed: (id: string) => void}} does `begin` leaves the conversation for a new one, `runs` tells whether one is being answered
  */
 export function createSidebar(store, does) {
@@ -109,8 +109,7 @@ export function createSidebar(store, does) {
       renaming = false;
       const title = field.value.trim() || talk.title;
       if (title !== talk.title) {
-        await store.save([{ ...(await fresh(talk)), title, named: true }]);
-        does.renamed(talk.id, title);
+        await store.edit("conversations", talk.id, (is) => is && { ...is, title, named: true });
       }
       shown = "";
       show();
@@ -147,5 +146,6 @@ export function createSidebar(store, does) {
     show();
   }
 
+  store.watch(later);
   return { root, show, focusSearch: () => find("input", root).focus() };
 }

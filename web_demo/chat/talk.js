@@ -32,9 +32,20 @@ export function createTalk(store, onchange, onfail) {
   /** How large turns are as messages, with what they had then. @type {WeakMap<Turn, {content: unknown, messages: unknown, bytes: number}>} */
   const sizes = new WeakMap();
 
-  /** @param {Turn[]} changed */
-  async function save(...changed) {
-    if (conversation) await store.save([conversation], changed).then(onchange, onfail);
+  /**
+   * Keep the conversation and a turn. Another tab may have given it a name, or have removed it; then it is kept as a
+   * whole, or not at all.
+   * @param {Turn[]} changed @param {boolean} [whole]
+   */
+  async function save(changed, whole) {
+    if (!conversation) return;
+    const mine = conversation;
+    const all = whole ? tree.all() : [];
+    const edited = store.edit("conversations", mine.id, (is, put) => {
+      (is ? changed : all).forEach(put);
+      return is ? { ...mine, title: is.title, named: is.named } : whole ? mine : undefined;
+    });
+    await edited.then(onchange, onfail);
   }
 
   /** @param {Turn} turn */
@@ -91,27 +102,23 @@ export function createTalk(store, onchange, onfail) {
       const turn = { ...given, id: newId(), conversation: conversation.id, made };
       tree.add(turn);
       conversation = { ...conversation, leaf: turn.id, changed: made };
-      save(turn);
+      save([turn], true);
       return turn;
     },
     /** Change a turn in place; its conversation may be another one by now. Resolves once it is kept. @param {Turn} turn @param {Partial<Turn>} changes */
     change(turn, changes) {
       Object.assign(turn, changes);
-      return turn.conversation === conversation?.id ? save(turn) : store.save([], [turn]).catch(onfail);
+      return turn.conversation === conversation?.id ? save([turn]) : store.save([], [turn]).catch(onfail);
     },
     /** Show a version of a turn, with what was said last below it. @param {Turn} turn */
     choose(turn) {
       if (!conversation) return;
       conversation = { ...conversation, leaf: tree.leafBelow(turn.id) };
-      save();
+      save([]);
     },
     /** Show everything up to a turn. @param {string | null} id */
     goBack(id) {
       if (conversation) conversation = { ...conversation, leaf: id };
-    },
-    /** @param {string} title */
-    rename(title) {
-      if (conversation) conversation = { ...conversation, title, named: true };
     },
   };
 }

@@ -25,6 +25,15 @@ const READERS = {
   variables: (values) => parseVariables(values.variables),
 };
 
+/** @param {any} kept @returns {Preset[]} */
+const presetsOf = (kept) => (Array.isArray(kept) ? kept.filter((one) => typeof one?.name === "string" && one.values) : []);
+
+/** @param {any} values @param {any} changes */
+const merged = (values, changes) => ({ ...values, ...changes, texts: { ...values?.texts, ...changes.texts } });
+
+/** Return what changes of some values, so that nothing else of another tab is. @param {any} values @param {any} changes */
+const differing = (values, changes = {}) => Object.fromEntries(Object.entries(changes).filter(([id, value]) => value !== values[id]));
+
 /** @param {Promise<import("../store/database.js").Store>} opening where the settings are kept */
 export function createSettings(opening) {
   let values = usual();
@@ -35,14 +44,21 @@ export function createSettings(opening) {
   const events = new EventTarget();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
-  let touched = false; // then what was kept comes too late
+  /** What is not kept yet. @type {Partial<Values>} */
+  let pending = {};
 
   const loaded = opening.then(async (store) => {
-    const [kept, presets] = await Promise.all([store.value("settings"), store.value("presets")]);
-    if (Array.isArray(presets)) own = presets.filter((one) => typeof one?.name === "string" && one.values);
-    if (kept && !touched) values = restored(kept);
-    tell();
+    values = merged(restored(await store.value("settings")), pending);
+    store.watch(readOwn);
+    await readOwn();
+    return store;
   });
+
+  /** Read the presets, which other tabs may change. */
+  async function readOwn() {
+    own = presetsOf(await (await opening).value("presets"));
+    tell();
+  }
 
   function tell() {
     events.dispatchEvent(new Event("change"));
@@ -50,22 +66,29 @@ export function createSettings(opening) {
 
   function keep() {
     clearTimeout(timer);
-    timer = setTimeout(async () => (await opening).keep("settings", values).catch(() => {}), KEEP_MS);
+    timer = setTimeout(async () => {
+      const store = await loaded;
+      const changes = pending;
+      pending = {};
+      store.edit("values", "settings", (is) => merged(is, changes)).catch(() => {});
+    }, KEEP_MS);
   }
 
   /** @param {Partial<Values>} changes */
   function change(changes) {
-    touched = true;
-    values = { ...values, ...changes, texts: { ...values.texts, ...changes.texts } };
+    const texts = differing(values.texts, changes.texts);
+    pending = merged(pending, { ...differing(values, changes), texts });
+    values = merged(values, changes);
     keep();
     tell();
   }
 
-  /** @param {Preset[]} presets */
-  async function keepOwn(presets) {
-    own = presets;
+  /** @param {(own: Preset[]) => Preset[]} make */
+  async function editOwn(make) {
+    own = make(own);
     tell();
-    await (await opening).keep("presets", own).catch(() => {});
+    await (await opening).edit("values", "presets", (is) => (own = make(presetsOf(is)))).catch(() => {});
+    tell();
   }
 
   /** Return what a text means, or an Error. @param {string} id of a setting @param {Values} [given] */
@@ -125,10 +148,10 @@ export function createSettings(opening) {
     keepAs(name) {
       const set = Object.fromEntries(changed(values).map(({ id }) => [id, values[id]]));
       const texts = values.form in values.texts ? { texts: { [values.form]: values.texts[values.form] } } : {};
-      return keepOwn([...own.filter((one) => one.name !== name), { name, values: { ...set, ...texts } }]);
+      return editOwn((all) => [...all.filter((one) => one.name !== name), { name, values: { ...set, ...texts } }]);
     },
     /** @param {string} name */
-    forget: (name) => keepOwn(own.filter((one) => one.name !== name)),
+    forget: (name) => editOwn((all) => all.filter((one) => one.name !== name)),
     changed: () => changed(values, offer),
     /**
      * Return the options of a generation and its tools; null if a text is wrong. "wrong" is dispatched then, and

@@ -11,12 +11,12 @@ const NAME = "mlx-gateway";
 const VERSION = 1;
 const STORES = /** @type {const} */ (["conversations", "turns", "values"]);
 
-/** @typedef {Awaited<ReturnType<typeof openStore>>} Store */
+/** @typedef {ReturnType<typeof kept>} Store */
 
 /** @param {string} [name] */
 export async function openStore(name = NAME) {
   const database = await opened(name).catch(() => null);
-  return database ? kept(database) : unkept();
+  return database ? kept(database) : (await import("./unkept.js")).unkept();
 }
 
 /** @param {string} name @returns {Promise<IDBDatabase>} */
@@ -45,6 +45,7 @@ function answered(request) {
 
 /** @param {IDBDatabase} database */
 function kept(database) {
+  const tabs = new BroadcastChannel(database.name);
   database.onversionchange = () => database.close();
 
   /** @param {"readonly" | "readwrite"} mode */
@@ -54,7 +55,10 @@ function kept(database) {
   function change(make) {
     return new Promise((resolve, reject) => {
       const made = begin("readwrite");
-      made.oncomplete = () => resolve();
+      made.oncomplete = () => {
+        tabs.postMessage(0);
+        resolve();
+      };
       made.onabort = () => reject(made.error);
       try {
         make(made);
@@ -91,6 +95,22 @@ function kept(database) {
         }
         if (turns.every((one) => known.has(one.conversation))) made.commit(); // so that a page may be left now
       }),
+    /**
+     * Change a conversation or a value by what is kept of it at that time.
+     * @param {"conversations" | "values"} name @param {string} key
+     * @param {(is: any, put: (turn: Turn) => void) => any} make returns what is to be kept, undefined to leave it; `put` keeps a turn with it
+     */
+    edit: (name, key, make) =>
+      change((made) => {
+        const all = made.objectStore(name);
+        const asked = all.get(key);
+        asked.onsuccess = () => {
+          const next = make(asked.result, (turn) => made.objectStore("turns").put(turn));
+          if (next !== undefined) all.put(next, all.keyPath ? undefined : key);
+        };
+      }),
+    /** Call a function whenever another tab has changed something. @param {() => void} listener */
+    watch: (listener) => tabs.addEventListener("message", listener),
     /** Remove a conversation with its turns. @param {string} id */
     remove: (id) =>
       change((made) => {
@@ -111,38 +131,9 @@ function kept(database) {
         else values.put(value, key);
         made.commit();
       }),
-    close: () => database.close(),
-  };
-}
-
-/** Return a store of the same form that forgets. @returns {ReturnType<typeof kept>} */
-function unkept() {
-  /** @type {Map<string, Conversation>} */
-  const conversations = new Map();
-  /** @type {Map<string, Turn>} */
-  const turns = new Map();
-  /** @type {Map<string, unknown>} */
-  const values = new Map();
-  return {
-    lasting: false,
-    conversations: async () => structuredClone([...conversations.values()]),
-    turns: async (conversation) => {
-      const all = structuredClone([...turns.values()]);
-      return conversation === undefined ? all : all.filter((turn) => turn.conversation === conversation);
+    close() {
+      tabs.close();
+      database.close();
     },
-    save: async (some, more = []) => {
-      for (const one of some) conversations.set(one.id, structuredClone(one));
-      for (const one of more) if (conversations.has(one.conversation)) turns.set(one.id, structuredClone(one));
-    },
-    remove: async (id) => {
-      conversations.delete(id);
-      for (const turn of turns.values()) if (turn.conversation === id) turns.delete(turn.id);
-    },
-    value: async (key) => values.get(key),
-    keep: async (key, value) => {
-      if (value === undefined) values.delete(key);
-      else values.set(key, structuredClone(value));
-    },
-    close: () => {},
   };
 }

@@ -65,6 +65,7 @@ export function createTree(given = []) {
 
   return {
     add,
+    all: () => [...byId.values()],
     /** The turns from the first one to a leaf. @param {string | null} leaf */
     path(leaf) {
       if (newest.leaf !== leaf) newest = { leaf, path: pathOf(leaf) };

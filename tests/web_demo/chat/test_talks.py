@@ -24,6 +24,7 @@ from tests.web_demo.conftest import (
     load_again,
     scripted_gateway,
     settings_of,
+    tab_beside,
     wait_for_text,
     wait_until_kept,
     wants_node,
@@ -254,6 +255,59 @@ async def test_each_error_code_has_a_remedy():
     codes = json.dumps([str(code) for code in ErrorCode])
     without = f"{codes}.filter((code) => !m.remedyOf(code))"
     assert await in_node("chat/remedies.js", f"console.log(JSON.stringify({without}));") == []
+
+
+STORED = """async () => {
+    const { openStore } = await import("/store/database.js");
+    const store = (globalThis.storeOfTests ??= await openStore());
+    const [talks, turns] = [await store.conversations(), await store.turns()];
+    const ids = turns.map(({ id }) => id);
+    const orphans = turns.filter(({ parent }) => parent !== null && !ids.includes(parent));
+    return [talks.map(({ title }) => title), turns.length, orphans.length];
+}"""
+
+
+async def act(page, label, title):
+    await page.locator(".talks li", has_text=title).hover()
+    await page.get_by_role("button", name=f"{label} “{title}”").click()
+
+
+async def test_a_name_that_another_tab_has_given_stays(new_page, counted):
+    async with running(counted) as gateway:
+        page = await new_page(gateway.url)
+        await answered(page, "Foxes")
+        other = await tab_beside(page)
+        await wait_for_text(other, ANSWER, "answer 1")
+        await act(page, "Rename", "Foxes")
+        await page.get_by_label("Title").fill("Renard")
+        await page.get_by_label("Title").press("Enter")
+        await wait_for_text(other, TALKS, "Renard")
+        await answered(other, "More")
+        await wait_until_kept(other, "answer 2")
+        assert await other.evaluate(STORED) == [["Renard"], 4, 0]
+
+
+async def test_a_conversation_that_another_tab_deletes_comes_back_whole_or_not_at_all(new_page):
+    gate = asyncio.Event()
+
+    def script(request):
+        return [Say("Some text. "), Gate(gate), Say(f"To {request.last_user_text}.")]
+
+    async with scripted_gateway(script=script) as gateway:
+        page = await new_page(gateway.url)
+        other = await tab_beside(page)
+        await ask(other, "First")
+        await wait_for_text(other, ANSWER, "Some text.")
+        await act(page, "Delete", "First")
+        await other.locator(".talks .none").wait_for()
+        gate.set()
+        await wait_for_text(other, ANSWER, "To First.")
+        await other.locator(".assistant:not(.streaming)").wait_for()
+        assert await other.evaluate(STORED) == [[], 0, 0]
+        await answered(other, "Second")
+        await wait_for_text(page, TALKS, "First")
+        await wait_until_kept(page, "To Second.")
+        assert await page.evaluate(STORED) == [["First"], 4, 0]
 
 
 async def test_conversations_go_to_a_file_and_come_back(new_page, counted, tmp_path):

@@ -19,6 +19,7 @@ from tests.web_demo.conftest import (
     scripted_gateway,
     sent_by,
     settings_of,
+    tab_beside,
     wait_for_text,
     wait_until_kept,
 )
@@ -89,6 +90,39 @@ async def test_settings_are_chips_are_kept_and_are_taken_back(new_page):
     given = {"temperature": 1.2, "max_tokens": 900, "min_p": 0.05}
     assert {name: request.options.get(name) for name in given} == given
     assert request.options.get("seed") is None
+
+
+async def keep_as(settings, name):
+    await settings.get_by_role("button", name="Keep these as a preset").click()
+    await settings.get_by_label("Name of the preset").fill(name)
+    await settings.get_by_label("Name of the preset").press("Enter")
+
+
+async def test_settings_and_presets_of_two_tabs_are_all_kept(new_page):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url)
+        other = await tab_beside(page)
+        own = ".presets .own .preset"
+        async with settings_of(page) as settings, settings_of(other) as others:
+            await settings.get_by_label("Repeatable").fill("7")
+            await keep_as(settings, "First")
+            await wait_for_text(other, own, "First")
+            await others.get_by_label("Longest answer").fill("900")
+            await keep_as(others, "Second")
+            await wait_for_text(page, own, "Second")
+            await page.get_by_role("button", name="Forget the preset “First”").click()
+            await keep_as(others, "Third")
+            await wait_for_text(page, own, "Third")
+        await wait_until_kept(page, '"seed":7')
+        await wait_until_kept(other, '"max_tokens":900')
+        for tab in (page, other):
+            await tab.reload()
+            await wait_for_text(tab, ".changed .chip", "Seed 7")
+            said = await tab.locator(".changed .chip").all_text_contents()
+            assert said == ["At most 900 tokens", "Seed 7"]
+            async with settings_of(tab):
+                await wait_for_text(tab, own, "Third")
+                assert await tab.locator(own).all_text_contents() == ["Second", "Third"]
 
 
 async def test_the_use_of_the_context_is_shown_where_one_writes(new_page):

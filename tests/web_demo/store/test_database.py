@@ -66,6 +66,52 @@ async def test_conversations_turns_and_values_are_kept_changed_and_removed(page,
     ]
 
 
+@pytest.mark.parametrize("lasting", [True, False])
+async def test_what_is_kept_is_changed_by_what_it_is_then(page, lasting):
+    blocked = "" if lasting else "indexedDB.open = () => { throw new Error('not here'); };"
+    said = await says(
+        page,
+        f"""
+        const before = indexedDB.open;
+        {blocked}
+        const store = await openStore("test-edit").finally(() => (indexedDB.open = before));
+        await store.save([talk("a")], [turn("t1", "a")]);
+        await Promise.all([
+            ...[1, 2, 3].map((more) => store.edit("values", "list", (is = []) => [...is, more])),
+            store.edit("conversations", "a", (is, put) => {{
+                put(turn("t2", "a"));
+                return {{ ...is, title: "A" }};
+            }}),
+            store.edit("conversations", "b", (is) => is),
+        ]);
+        const [[kept]] = [await store.conversations()];
+        const talks = ids(await store.conversations());
+        const said = [talks, kept.title, ids(await store.turns()), await store.value("list")];
+        store.close();
+        return said;
+        """,
+    )
+    assert said == ["a", "A", "t1 t2", [1, 2, 3]]
+
+
+async def test_a_store_hears_of_changes_by_other_pages_and_not_of_its_own(page):
+    said = await says(
+        page,
+        """
+        const [one, other] = [await openStore("test-two"), await openStore("test-two")];
+        let own = 0;
+        one.watch(() => (own += 1));
+        const heard = new Promise((resolve) => other.watch(resolve));
+        await one.save([talk("a")]);
+        await heard;
+        one.close();
+        other.close();
+        return own;
+        """,
+    )
+    assert said == 0
+
+
 async def test_what_is_kept_is_there_after_a_reload(page):
     async with page.expect_event("load"):
         with suppress(Error):  # the page may be gone before it has answered
