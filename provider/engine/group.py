@@ -191,20 +191,21 @@ class Group:
 
     def collect(self, result: StepResult) -> None:
         """Read the tokens of the launched forward pass, without launching another."""
-        launched, self._launched = self._launched, None
-        if launched is not None:
-            self._append(*launched, result)
+        if self._launched is not None:
+            self._append(*self._launched, result)
+            self._launched = None
 
     def step(self, result: StepResult) -> None:
         """Launch the next forward pass, then read the tokens of the previous one."""
-        before, self._launched = self._launched, None
-        failure: Exception | None = None
+        launched, failure = None, None
         try:
-            self._launched = self._launch(result)
+            launched = self._launch(result)
         except Exception as error:  # noqa: BLE001 - raised after the previous tokens are read
             failure = error
-        if before is not None:
-            self._append(*before, result)
+        # A row whose last token was launched has left its slot: it is a member by that pass alone.
+        if self._launched is not None:
+            self._append(*self._launched, result)
+        self._launched = launched
         if failure is not None:
             raise failure
 
@@ -281,10 +282,10 @@ class Group:
             except GenerationError as error:
                 result.blame(row.key, error)
                 continue
+            result.tokens.append(row.given(token, finish))
             if finish:
                 row.gone = True
                 self.leave(row)
-            result.tokens.append(row.given(token, finish))
 
     def _compact(self, max_dead: float) -> None:
         living = [slot for slot, row in enumerate(self._rows) if row is not None]

@@ -284,6 +284,36 @@ def test_caches_that_cannot_be_kept_are_dropped_and_every_row_ends_as_it_should(
     assert caplog.text.count("no room for a copy") >= 4
 
 
+class Unread:
+    """Tokens of a launched pass that can't be read."""
+
+    def tolist(self):
+        raise RuntimeError("the device is lost")
+
+
+def without_last_token(model, *rows):
+    """Return a scene in which the first row's last token, and the others' beside it, are lost."""
+    scene = Scene(model)
+    scene.add(*rows)
+    while rows[0].drawn < rows[0].max_tokens:
+        scene.step()
+    (group,) = scene.batch._groups
+    group._launched = (Unread(), group._launched[1])
+    return scene
+
+
+def test_a_last_token_that_cannot_be_read_is_drawn_again(model, alone):
+    scene = without_last_token(model, row(1, tokens=5), row(2))
+    assert scene.finish() == {1: alone[1][:5], 2: alone[2]}
+    assert scene.faults == {}
+
+
+def test_a_row_alone_whose_last_token_cannot_be_read_fails(model):
+    scene = without_last_token(model, row(1, tokens=5))
+    scene.finish()
+    assert "the device is lost" in str(scene.faults[1])
+
+
 class Counted:
     """A model that notes how many rows each pass had."""
 

@@ -203,6 +203,25 @@ def test_an_error_in_a_pass_is_raised_after_the_tokens_of_the_pass_before_are_re
     assert row.generated == 1
 
 
+class Unread:
+    """Tokens of a launched pass that can't be read."""
+
+    def tolist(self):
+        raise RuntimeError("the device is lost")
+
+
+@pytest.mark.parametrize("read", [Group.step, Group.collect])
+def test_a_row_whose_last_token_cannot_be_read_stays_a_member(model, read):
+    row, group = group_of(model, max_tokens=3)
+    while row.drawn < 3:
+        step(group)
+    group._launched = (Unread(), group._launched[1])
+    with pytest.raises(RuntimeError, match="the device is lost"):
+        read(group, StepResult())
+    assert group.members == [row]
+    assert group.alive
+
+
 def test_a_group_is_alive_as_long_as_it_has_members(model):
     row, group = group_of(model, 3)
     while group.members:
