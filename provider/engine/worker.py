@@ -507,11 +507,11 @@ class Worker:
             self._fail(run, error)
             return
         self._delivery.add(run, deltas)
-        if run.told is not None and run.tokens - run.told >= TOLD_AT_ONCE:
-            self._tell_tokens(run, run.told)
         assert run.text is not None
         if token.finish or run.text.stopped:
             self._finish(run, "stop" if run.text.stopped else token.finish or "stop")
+        elif run.told is not None and run.tokens - run.told >= TOLD_AT_ONCE:
+            self._tell_tokens(run, run.told)  # an answer that has ended goes on nowhere
 
     def _tell_tokens(self, run: Run, told: int) -> None:
         row = self._row(run.key)

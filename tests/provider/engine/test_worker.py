@@ -20,11 +20,12 @@ from provider.engine.sampling import Sampling
 from provider.engine.shapes import UNPLANNED
 from provider.engine.shared_prompt import SharedPrompt
 from provider.engine.step_share import CURVE, LEAST
-from provider.engine.worker import Worker
+from provider.engine.worker import TOLD_AT_ONCE, Worker
 from provider.events import TextDelta
-from provider.interface import GenerationError, GenerationStarted, PrefillProgress
+from provider.interface import AnswerTokens, GenerationError, GenerationStarted, PrefillProgress
 from provider.models.loading import load
 from provider.options import GenerationOptions
+from provider.runtime.mlx import mx
 from provider.settings import EngineSettings
 
 PROMPT = list(range(40, 60))
@@ -131,6 +132,60 @@ def test_a_run_whose_reader_is_slow_is_parked_and_goes_on_with_the_same_text(wor
 
 
 @pytest.mark.parametrize("end", ["cancelled", "read", "failed"])
+class Drawing(Sampling):
+    """Sampling that draws these tokens, whatever the model says."""
+
+    def __init__(self, tokens):
+        self.tokens = tokens
+
+    def sampler(self, options, vocabulary):
+        return Scripted(self.tokens)
+
+
+class Scripted:
+    """The sampler of one run."""
+
+    def __init__(self, tokens):
+        self._tokens = tokens
+        self._drawn = 0
+
+    def seek(self, drawn):
+        self._drawn = drawn
+
+    def __call__(self, logprobs):
+        self._drawn += 1
+        return mx.array([self._tokens[self._drawn - 1]] * logprobs.shape[0], mx.uint32)
+
+
+@pytest.mark.parametrize("end", ["length", "end token", "stop text"])
+@pytest.mark.parametrize("count", [TOLD_AT_ONCE - 1, TOLD_AT_ONCE, 2 * TOLD_AT_ONCE])
+def test_the_token_that_ends_an_answer_is_not_told_to_whoever_would_let_it_go_on(small, end, count):
+    usual, last = (small.tokenizer.encode(text)[-1] for text in ("and", "X"))
+    last = min(small.tokenizer.eos_token_ids) if end == "end token" else last
+    tokens = [*[usual] * (count - 1), last, *[usual] * 9]
+    settings = EngineSettings(max_unread=10**6, warmup=False)
+    sampling, memory = Drawing(tokens), MemoryPool(1 << 40)
+    made = Worker("m", lambda: small, settings, sampling, memory, lambda: None)
+    for _ in made.loading():
+        pass
+    options = GenerationOptions(
+        temperature=0.0,
+        max_tokens=count if end == "length" else 200,
+        stop=(small.tokenizer.decode([last]),) if end == "stop text" else (),
+        tell_tokens=True,
+    )
+    run = Run(1, "m", RunRequest(PROMPT, options), SyncInbox())
+    made.runs.add(run)
+    made.submit(run)
+    turns(made)
+    found = events(run)
+    told = [token for one in found if isinstance(one, AnswerTokens) for token in one.tokens]
+    assert found[-1].usage["completion_tokens"] == count
+    assert found[-1].finish_reason == ("length" if end == "length" else "stop")
+    assert told == tokens[: (count - 1) // TOLD_AT_ONCE * TOLD_AT_ONCE]
+    made.free()
+
+
 def test_what_a_parked_run_keeps_is_held_until_it_goes_on_or_ends(worker, end):
     def others_lack():
         seen = worker.statistics(0)
