@@ -283,7 +283,10 @@ class MLXProvider(AbstractLLMInterface):
     async def _after_loading(
         self, served: ServedModel, call: Call
     ) -> AsyncGenerator[GenerateResponse, None]:
-        """Yield events on the loading of the model, then generate."""
+        """Yield events on the loading of the model, then generate; raise what the loading raised.
+
+        A model that was unloaded meanwhile is loaded again.
+        """
         loop = asyncio.get_running_loop()
         told: asyncio.Queue[LoadProgress | None] = asyncio.Queue()
         preparing = served.ready()
@@ -301,6 +304,9 @@ class MLXProvider(AbstractLLMInterface):
         while progress is not None:
             yield GenerateResponse(raw_response=_loading(served.name, progress))
             progress = await told.get()
+        failure = preparing.exception()
+        if failure is not None and not isinstance(failure, EngineClosedError):
+            raise failure  # what follows would load the model once more
         deltas = self._deltas_async(served, await self._requests_async(served, call))
         async with aclosing(deltas):
             async for delta in deltas:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import logging
 import sys
 import threading
 import time
@@ -250,6 +251,21 @@ async def test_a_model_that_cannot_be_loaded_fails_only_its_own_calls(made, tmp_
         [response async for response in stream]
     assert (await say(provider)).content
     assert provider.health().ready
+
+
+async def test_a_loading_that_fails_is_not_tried_again_for_those_who_waited_for_it(made, caplog):
+    caplog.set_level(logging.INFO, "provider.models.served_model")
+    provider = made(model=["embedded", "missing=/nowhere"])
+    calls = [
+        await provider.generate_async("Hi", stream=True, events=True, model="missing")
+        for _ in range(3)
+    ]
+    for call in calls:
+        assert isinstance((await anext(call)).raw_response, ModelLoading)
+        with pytest.raises(ModelNotFoundError):
+            [response async for response in call]
+    begun = [message for message in caplog.messages if message.startswith("mlx on")]
+    assert len(begun) == 3, "each call begins one, as the one before has failed"
 
 
 async def test_cancelling_a_call_does_not_stop_the_loading(made):
