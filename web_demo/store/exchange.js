@@ -10,6 +10,9 @@ const FORMAT = "mlx-gateway.conversations";
 const VERSION = 1;
 const MOST_TURNS = 20_000;
 const USER = "You"; // in Markdown
+const MOST_BUCKETS = 60; // of the pace that is drawn
+const COUNTS = ["answers", "waited", "queued", "prompt", "cached", "tokens", "rate", "bucket"]; // of a life
+const CUT = ["at", "for", "replayed"];
 const ENDS = ["stop", "length", "tool_calls", "cancelled", "error"];
 
 /** @param {Conversation[]} conversations @param {Turn[]} turns */
@@ -135,7 +138,38 @@ function turnOf(one, known, orNull) {
     ...Object.fromEntries(texts.map((name) => [name, one[name]])),
     ...(ENDS.includes(one.ended) ? { ended: one.ended } : {}),
     ...(Array.isArray(one.messages) ? { messages: one.messages } : {}),
+    ...writtenOf(one),
   };
+}
+
+/** @param {unknown} value @returns {value is number} */
+const isCount = (value) => Number.isFinite(value) && Number(value) >= 0;
+
+/** Return what is known of how an answer was written; what the page could not have written of it is left out. @param {any} one @returns {Partial<Turn>} */
+function writtenOf({ life, tokens, thought, pace, error }) {
+  return {
+    ...(isLife(life) ? { life } : {}),
+    ...(isCount(tokens) ? { tokens } : {}),
+    ...(isCount(thought) ? { thought } : {}),
+    ...(isPace(pace) ? { pace } : {}),
+    ...(typeof error?.code === "string" && typeof error.message === "string" ? { error: { code: error.code, message: error.message } } : {}),
+  };
+}
+
+/** @param {any} pace @returns {pace is number[]} */
+const isPace = (pace) => Array.isArray(pace) && pace.length % 2 === 0 && pace.every((one, index) => (index % 2 ? Number.isFinite(one) : isCount(one)));
+
+/** @param {any} life @returns {life is import("../chat/life.js").Life} */
+function isLife(life) {
+  const { first, stopped, pace, cuts, ended, byUser } = life ?? {};
+  return (
+    COUNTS.every((name) => isCount(life?.[name])) &&
+    [life.model, life.note].every((text) => typeof text === "string") &&
+    [first, stopped].every((time) => time === null || isCount(time)) &&
+    typeof byUser === "boolean" && (ended === null || ENDS.includes(ended)) &&
+    Array.isArray(pace) && pace.length <= MOST_BUCKETS && pace.every((count) => count === null || isCount(count)) &&
+    Array.isArray(cuts) && cuts.every((cut) => CUT.every((name) => isCount(cut?.[name])))
+  );
 }
 
 /** @param {any} parts @returns {import("../client.js").Part[]} */

@@ -141,3 +141,59 @@ async def test_a_file_that_is_wrong_is_refused_as_a_whole(change, said):
         """,
     )
     assert said in error
+
+
+LIVED = """
+    const life = { answers: 1, waited: 0, queued: 120, prompt: 612, cached: 540, first: 31.5,
+        tokens: 40, rate: 56.4, bucket: 200, pace: [3, null, 4], cuts: [{ at: 1, for: 300,
+        replayed: 12 }], ended: "length", byUser: false, stopped: null, model: "small", note: "" };
+    const more = { life, tokens: 652, thought: 1200.5, pace: [0, -5, 31, 3, 20, 6],
+        error: { code: "model_error", message: "out of breath" } };
+"""
+
+
+async def test_what_is_known_of_how_an_answer_was_written_comes_back():
+    given, read = await in_node(
+        "store/exchange.js",
+        f"""{GIVEN}{LIVED}
+        Object.assign(turns[1], more);
+        const [, turn] = m.fromFile(m.toJson(conversations, turns), newId, 0).turns;
+        console.log(JSON.stringify([more, turn]));
+        """,
+    )
+    assert {name: read[name] for name in given} == given
+
+
+WRONG = [
+    ("life", "7"),
+    ("life", "{ ...life, cuts: 3 }"),
+    ("life", "{ ...life, cuts: [{ at: 1 }] }"),
+    ("life", "{ ...life, tokens: 'many' }"),
+    ("life", "{ ...life, ended: {} }"),
+    ("life", "{ ...life, pace: Array.from({ length: 1000 }, () => 1) }"),
+    ("tokens", "-1"),
+    ("thought", "'long'"),
+    ("pace", "[0, 1, 2]"),
+    ("pace", "[-1, 1]"),
+    ("pace", "[null, 1]"),
+    ("error", "{ code: 3, message: 'x' }"),
+    ("error", "null"),
+]
+
+
+async def test_what_the_page_could_not_have_written_of_an_answer_is_left_out():
+    changes = ", ".join(f"{{ {name}: {value} }}" for name, value in WRONG)
+    read = await in_node(
+        "store/exchange.js",
+        f"""{GIVEN}{LIVED}
+        const read = [{changes}].map((change) => {{
+            const changed = turns.map((turn) => ({{ ...turn, ...more, ...change }}));
+            return m.fromFile(m.toJson(conversations, changed), newId, 0).turns[1];
+        }});
+        console.log(JSON.stringify(read));
+        """,
+    )
+    names = {"life", "tokens", "thought", "pace", "error"}
+    for (wrong, value), turn in zip(WRONG, read, strict=True):
+        assert names - turn.keys() == {wrong}, value
+        assert turn["content"] == "A **fox**"
