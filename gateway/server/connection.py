@@ -329,18 +329,21 @@ class Connection:
             self._session.enqueue(follower)
             self._write_now()
 
-    def _charge(self, frames: int) -> None:
-        """Count frames of followers, which rest once the client's rate is used up."""
+    def _charge(self, follower: Follower, frames: int) -> None:
+        """Count frames of a follower; all of them rest once the client's rate is used up."""
         seconds = self._socket.charge(frames)
         if seconds and self._rest is None:
             self._rest = self._loop.call_later(seconds, self._end_rest)
-            for follower in self._followed:
-                follower.resting = True
+            if follower in self._followed:  # it comes last after the rest
+                self._followed[follower] = self._followed.pop(follower)
+            for one in self._followed:
+                one.resting = True
 
     def _end_rest(self) -> None:
         self._rest = None
-        for follower in list(self._followed):
+        for follower in self._followed:
             follower.resting = False
+        for follower in list(self._followed):  # the first may use the rate up again
             self._notify_follower(follower)
 
     def _part(self, follower: Follower) -> None:
@@ -545,7 +548,7 @@ class Connection:
         task = self._tasks.get(generation)  # type: ignore[arg-type]
         if task is None:
             if isinstance(generation, Follower):
-                self._charge(count)
+                self._charge(generation, count)
                 if generation.over:
                     self._part(generation)
             self._ask_dialect()

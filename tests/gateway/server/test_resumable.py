@@ -503,6 +503,33 @@ async def test_followers_rest_once_the_rate_of_their_client_is_used_up():
                 await lose(one)  # what they send is read slowly now
 
 
+async def test_all_followers_rest_once_one_has_used_the_rate_up_and_take_turns():
+    gate = asyncio.Event()
+    provider = scripted(Say("x"), Gate(gate), Say("word " * 6 * AT_ONCE))
+    async with running(provider, client_frame_rate=1.0) as gateway:
+        async with wired(gateway) as wire, wired(gateway) as other:
+            _, ticket = await begin(wire)
+            for name in ("b", "c"):
+                await follow(other, ticket, name=name)
+                await other.until("chunk")
+            (reader,) = (one for one in gateway._connections if one._followed)
+            followers, served = list(reader._followed), []
+            gate.set()
+            await wire.until("done")
+            for _ in range(4):
+                assert all(one.resting for one in followers)
+                before = [one._sent for one in followers]
+                reader._rest.cancel()
+                reader._end_rest()
+                await eventually(lambda: reader._rest and not reader._session.waiting)
+                served.append(
+                    [one._sent > sent for one, sent in zip(followers, before, strict=True)]
+                )
+            assert sorted(served[:2]) == sorted(served[2:]) == [[False, True], [True, False]]
+            for one in (wire, other):
+                await lose(one)  # what they send is read slowly now
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
