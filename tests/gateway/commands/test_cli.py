@@ -597,11 +597,11 @@ def test_ctrl_c_at_a_tool_leaves_the_next_line_to_the_chat(embedded):
     at = terminal.wait_for("get_weather returns >")
     terminal.type("\x03")
     at = terminal.wait_for("you >", terminal.wait_for("stopped by you", at))
-    terminal.type("Count from 3 to 9\n")
-    at = terminal.wait_for("3, 4, 5, 6", at)
+    terminal.type("Count from 12 to 19\n")
+    at = terminal.wait_for("12, 13, 14, 15", at)
     at = terminal.wait_for("you >", at)
     terminal.type("\x1b[A\x7f8\n")  # the line before, with another end
-    at = terminal.wait_for("6, 7, 8.", at)
+    at = terminal.wait_for("16, 17, 18.", at)
     terminal.wait_for("you >", at)
     terminal.type("\x04")
     assert terminal.close() == 0
