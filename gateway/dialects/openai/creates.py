@@ -164,13 +164,9 @@ def response_format(text: Text | None) -> dict[str, Any] | None:
 
 
 class Tools(Struct, frozen=True, kw_only=True):
-    """The tools that the model may call, and the choice among them.
+    """The tools of a request, and the choice among them."""
 
-    `places` are their places in the request, where others are left out.
-    """
-
-    given: list[dict[str, Any]]
-    places: list[int]
+    given: dict[int, dict[str, Any]]  # by their places in the request, where others are left out
     choice: str | dict[str, Any]
     left_out: list[str]  # the types of the others
 
@@ -178,7 +174,9 @@ class Tools(Struct, frozen=True, kw_only=True):
     def shown(self) -> list[dict[str, Any]]:
         """The tools as a response has them."""
         names = ("name", "description", "parameters", "strict")
-        return [{"type": "function", **{n: tool.get(n) for n in names}} for tool in self.given]
+        return [
+            {"type": "function", **{n: tool.get(n) for n in names}} for tool in self.given.values()
+        ]
 
     @property
     def called(self) -> str | dict[str, Any] | None:
@@ -190,10 +188,19 @@ class Tools(Struct, frozen=True, kw_only=True):
     @property
     def asked(self) -> list[dict[str, Any]]:
         """The tools as a `generate` has them."""
-        allowed = _allowed(self.choice)
+        tools = [self.given[place] for place in self.places]
         return [
             {"type": "function", **{n: tool[n] for n in FUNCTION if tool.get(n) is not None}}
-            for tool in self.given
+            for tool in tools
+        ]
+
+    @property
+    def places(self) -> list[int]:
+        """The place in the request of each tool that is asked with."""
+        allowed = _allowed(self.choice)
+        return [
+            place
+            for place, tool in self.given.items()
             if allowed is None or tool.get("name") in allowed
         ]
 
@@ -203,17 +210,17 @@ FUNCTION = ("name", "description", "parameters")
 
 def read_tools(create: Create) -> Tools:
     """Return the tools and the choice among them. Raises Refused."""
-    given, places, left_out = [], [], []
+    given: dict[int, dict[str, Any]] = {}
+    left_out = []
     for place, tool in enumerate(create.tools or ()):
         kind = tool.get("type", "function")
         if kind != "function":
             left_out.append(str(kind)[:64])
             continue
         nested = tool.get("function")  # as Chat Completions have it
-        given.append(nested if isinstance(nested, dict) else tool)
-        places.append(place)
+        given[place] = nested if isinstance(nested, dict) else tool
     choice = _choice(create.tool_choice)
-    return Tools(given=given, places=places, choice=choice, left_out=left_out)
+    return Tools(given=given, choice=choice, left_out=left_out)
 
 
 def _choice(given: str | dict[str, Any] | None) -> str | dict[str, Any]:

@@ -25,7 +25,7 @@ from gateway.protocol.frames import Generate
 
 __all__ = ["Turn"]
 
-NO_TOOLS = Tools(given=[], places=[], choice="auto", left_out=[])
+NO_TOOLS = Tools(given={}, choice="auto", left_out=[])
 PLAIN_TEXT: dict[str, Any] = {"format": {"type": "text"}}
 NO_REASONING: dict[str, Any] = {"effort": None, "summary": None}
 

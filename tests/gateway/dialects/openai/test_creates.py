@@ -146,6 +146,7 @@ def test_a_choice_among_tools(choice, called, names):
     tools = read_tools(read_create({"tools": [ADD, SUB], "tool_choice": choice}))
     assert tools.called == called
     assert [tool["name"] for tool in tools.asked] == names
+    assert [[ADD, SUB][place]["name"] for place in tools.places] == names
 
 
 def test_a_tool_with_an_odd_name_is_not_among_the_allowed():

@@ -27,6 +27,8 @@ ADD = {
         "additionalProperties": False,
     },
 }
+ODD = {**ADD, "parameters": {"type": "odd"}}
+ONLY_ADD = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "add"}]}
 TEXT_EVENTS = [
     "created",
     "output_item.added",
@@ -212,7 +214,8 @@ async def test_audio_is_refused_by_its_field():
         ({"input": []}, "missing_required_parameter", None),
         ({"input": [user("x " * 9000)]}, "context_length_exceeded", "response.input"),
         ({"tool_choice": "required"}, "invalid_value", "response.tool_choice"),
-        ({"tools": [{"type": "mcp"}, {**ADD, "parameters": {"type": "odd"}}]}, "invalid_value", 0),
+        ({"tools": [{"type": "mcp"}, ODD]}, "invalid_value", 0),
+        ({"tools": [{**ADD, "name": "sub"}, ODD], "tool_choice": ONLY_ADD}, "invalid_value", 0),
     ],
 )
 async def test_a_response_that_is_refused_names_its_field(provider, response, code, param):

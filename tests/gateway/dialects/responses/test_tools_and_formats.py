@@ -77,8 +77,10 @@ async def test_tools_of_other_types_are_left_out_and_the_log_says_which(caplog):
 async def test_a_tool_at_fault_has_its_place_in_the_request(provider):
     wrong = {**ADD, "parameters": {"type": "strange"}}
     async with running(provider) as gateway, responding(gateway) as client:
-        (error,) = await client.create("hi", tools=[{"type": "web_search"}, wrong])
-        assert error["error"]["param"].startswith("tools[1].parameters")
+        only = {"type": "allowed_tools", "mode": "auto", "tools": [{"name": "add"}]}
+        for other in ({"type": "web_search"}, {**ADD, "name": "sub"}):
+            (error,) = await client.create("hi", tools=[other, wrong], tool_choice=only)
+            assert error["error"]["param"].startswith("tools[1].parameters")
         (error,) = await client.create("hi", tool_choice="required")
         assert error["error"]["param"] == "tool_choice"
 
