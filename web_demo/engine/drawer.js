@@ -8,13 +8,18 @@ import { meanOf, quantileOf, rateOf, readMetrics } from "./metrics.js";
 const EVERY_MS = 1000;
 const LATER_MS = 5000; // after a refusal
 const POINTS = 300; // five minutes
+const USUAL_PLACES = 32; // of a batch
+const MOST_CELLS = 96;
 const OVER = 10; // readings over which times are taken
 const ENGINE = "mlx_gateway_engine_";
 const GATEWAY = "mlx_gateway_";
 
 /** @typedef {import("./metrics.js").Reading} Reading */
 /** @typedef {{value: number | null, text: string, note?: string}} Shown `value` is null where there is none to draw */
-/** @typedef {(now: Reading, before: Reading | null, long: Reading | null) => Shown} Read `long` is an older reading */
+/**
+ * `long` is an older reading, `places` how many answers the only model may have in its batch, null with several.
+ * @typedef {(now: Reading, before: Reading | null, long: Reading | null, places: number | null) => Shown} Read
+ */
 
 /** The curves, in their order. @type {{title: string, engine: boolean, read: Read}[]} */
 const CURVES = [
@@ -36,9 +41,9 @@ const CURVES = [
   },
   {
     title: "Answers in the batch", engine: true,
-    read: (now) => {
+    read: (now, _, __, places) => {
       const value = number(now, `${ENGINE}decoding`);
-      return { value, text: count(value), note: "each step writes a token for every one" };
+      return { value, text: places ? `${count(value)} of ${count(places)}` : count(value), note: "each step writes a token for every one" };
     },
   },
   {
@@ -162,17 +167,24 @@ export function open(root, app) {
     const long = readings.at(-OVER) ?? readings[0] ?? null;
     readings = [...readings.slice(1 - OVER), now];
     const engine = now.numbers.has(`${ENGINE}decoding`);
-    for (const [index, card] of cards.entries()) card.show(CURVES[index].read(now, before, long), engine);
+    for (const [index, card] of cards.entries()) card.show(CURVES[index].read(now, before, long, places()), engine);
     showRows(now, engine);
+  }
+
+  /** How many answers the batch has room for, null where each of several models has its own. @returns {number | null} */
+  function places() {
+    const { ready } = app;
+    return ready?.models.length === 1 ? (ready.limits.max_batch ?? null) : null;
   }
 
   /** @param {Reading} now @param {boolean} engine whether the provider has one */
   function showRows(now, engine) {
+    const least = Math.max(Math.min(places() ?? USUAL_PLACES, MOST_CELLS), 1);
     const states = ["decoding", "prefilling", "parked", "waiting"];
     const counts = engine ? states.map((name) => number(now, `${ENGINE}${name}`)) : [number(now, `${GATEWAY}generations`), 0, 0, 0];
-    const cells = counts.flatMap((some, index) => Array.from({ length: Math.min(some, 64) }, () => states[index])).slice(0, 96);
-    while (rows.childElementCount > Math.max(32, cells.length)) rows.lastElementChild?.remove();
-    while (rows.childElementCount < Math.max(32, cells.length)) rows.append(make("i"));
+    const cells = counts.flatMap((some, index) => Array.from({ length: Math.min(some, 64) }, () => states[index])).slice(0, MOST_CELLS);
+    while (rows.childElementCount > Math.max(least, cells.length)) rows.lastElementChild?.remove();
+    while (rows.childElementCount < Math.max(least, cells.length)) rows.append(make("i"));
     for (const [index, cell] of /** @type {HTMLElement[]} */ ([...rows.children]).entries()) cell.dataset.state = cells[index] ?? "free";
     const words = ["being written", "being read", "parked", "queued"];
     const parts = counts.map((some, index) => (some ? `${some} ${words[index]}` : "")).filter(Boolean);

@@ -7,7 +7,9 @@ import pytest
 
 from gateway.server.metrics import Metrics, exposition
 from provider.engine.statistics import EngineStatistics, HistogramSnapshot
-from provider.scripted import Say
+from provider.interface import ModelInfo
+from provider.scripted import Say, ScriptedProvider
+from tests.support.servers import running
 from tests.web_demo.conftest import in_node, scripted_gateway, wait_for_text, wants_node
 
 NOW = {"connections": 1, "generations": 0, "tickets": 0, "lost_generations": 0, "ready": 1}
@@ -91,3 +93,34 @@ async def test_the_drawer_shows_the_batch_and_asks_only_while_it_is_open(new_pag
         await page.get_by_role("button", name="Engine", exact=True).click()
         await wait_for_text(page, ".engine-wrong", "answers no more requests")
         assert len(asked) == 2
+
+
+class Places(ScriptedProvider):
+    """Makes eight answers of each of its models at once."""
+
+    def __init__(self, *names):
+        super().__init__(script=[Say("x")], tokens_per_second=None)
+        self.names = names
+
+    def models(self):
+        return [ModelInfo(name, 8192) for name in self.names]
+
+    def places(self):
+        return 8
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("names", "said", "free"), [(["a"], "3 of 8", 4), (["a", "b"], "3", 28)])
+async def test_the_batch_is_shown_beside_the_places_of_the_only_model(new_page, names, said, free):
+    async def answer(route):
+        body = text_of(engine(decoding=3, prefilling=1))
+        await route.fulfill(body=body, content_type="text/plain")
+
+    async with running(Places(*names)) as gateway:
+        page = await new_page(gateway.url)
+        await page.route("**/metrics", answer)
+        await page.get_by_role("button", name="Engine", exact=True).click()
+        batch = page.get_by_role("region", name="Answers in the batch", exact=True).locator("b")
+        await batch.filter(has_text="3").wait_for()
+        assert await batch.text_content() == said
+        assert await page.locator(".rows [data-state=free]").count() == free
