@@ -51,12 +51,15 @@ export function createSettings(opening) {
     values = merged(restored(await store.value("settings")), pending);
     store.watch(readOwn);
     await readOwn();
+    tell();
     return store;
   });
 
   /** Read the presets, which other tabs may change. */
   async function readOwn() {
-    own = presetsOf(await (await opening).value("presets"));
+    const kept = presetsOf(await (await opening).value("presets"));
+    if (JSON.stringify(kept) === JSON.stringify(own)) return;
+    own = kept;
     tell();
   }
 

@@ -125,6 +125,19 @@ async def test_settings_and_presets_of_two_tabs_are_all_kept(new_page):
                 assert await tab.locator(own).all_text_contents() == ["Second", "Third"]
 
 
+async def test_what_another_tab_keeps_leaves_the_focus_on_a_preset(new_page):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url)
+        other = await tab_beside(page)
+        async with settings_of(page) as settings:
+            await settings.get_by_role("button", name="Creative").focus()
+            await answered(other, "Hi")
+            await wait_for_text(page, ".talks a", "Hi")
+            await wait_until_kept(other, "ended")
+            await page.evaluate("() => new Promise((resolve) => setTimeout(resolve))")
+            assert await page.evaluate("() => document.activeElement.textContent") == "Creative"
+
+
 async def test_the_use_of_the_context_is_shown_where_one_writes(new_page):
     async with scripted_gateway(Say("one two three")) as gateway:
         page = await new_page(gateway.url)
