@@ -12,6 +12,7 @@ from provider.engine.memory_pool import RETRY_AFTER_S, MemoryPool
 from provider.engine.messages import RunRequest
 from provider.engine.rows import Keep, Row
 from provider.engine.run import Run
+from provider.engine.shared_prompt import SharedPrompt, SharedPrompts
 from provider.interface import MemoryExceededError, ResourceExceededError
 
 __all__ = ["Admission"]
@@ -20,14 +21,24 @@ __all__ = ["Admission"]
 class Admission:
     """One model's memory: its weights, promises to runs in the batch, and kept KV caches.
 
+    The latter are those in `prefixes`, those of `prompts` with further answers, and parked runs'.
+
     A PoolMember of the memory that all models share. `weights` is in bytes.
     """
 
-    def __init__(self, shared: MemoryPool, weights: int, prefixes: PrefixCache, keep: Keep):
+    def __init__(
+        self,
+        shared: MemoryPool,
+        weights: int,
+        prefixes: PrefixCache,
+        keep: Keep,
+        prompts: SharedPrompts,
+    ):
         self.weights = weights
         self.budget: MemoryBudget[int] = MemoryBudget(max(0, shared.limit - weights))
         self._shared = shared
         self._prefixes = prefixes
+        self._prompts = prompts
         self._keep = keep
         self._deadlocked_since: float | None = None  # time in seconds, None if not deadlocked
         self._parked: dict[int, Run] = {}  # the longest parked first
@@ -41,7 +52,11 @@ class Admission:
     def held(self) -> int:
         """How many bytes are in use: weights, promises, caches of parked runs, kept caches."""
         parked = sum(map(_caches_of, self._parked.values()))
-        return self.weights + self.budget.committed + parked + self._prefixes.nbytes
+        return self.weights + self.budget.committed + parked + self._kept
+
+    @property
+    def _kept(self) -> int:
+        return self._prefixes.nbytes + self._prompts.nbytes
 
     @property
     def promised(self) -> int:
@@ -52,14 +67,20 @@ class Admission:
         """Add the model to those that share the memory."""
         self._shared.enter(self)
 
-    def forget(self, nbytes: int, spared: int | None = None) -> int:
-        """Evict about `nbytes` of KV caches kept for later prompts; return how many were freed.
+    def forget(
+        self, nbytes: int, spared: int | None = None, prompt: SharedPrompt | None = None
+    ) -> int:
+        """Evict about `nbytes` of kept KV caches; return how many were freed.
 
-        The entry of the prefix cache with the number `spared` stays.
+        Those kept for later prompts go before those kept for further answers to a prompt. The entry
+        of the prefix cache with the number `spared` stays, and so do the caches of `prompt`.
         """
-        before = self._prefixes.nbytes
-        self._prefixes.shrink(max(0, before - nbytes), spared)
-        return before - self._prefixes.nbytes
+        before = self._kept
+        self._prefixes.shrink(max(0, self._prefixes.nbytes - nbytes), spared)
+        lacking = nbytes - (before - self._kept)
+        if lacking > 0:
+            self._prompts.shrink(max(0, self._prompts.nbytes - lacking), prompt)
+        return before - self._kept
 
     def leave(self) -> None:
         """Remove the model from those that share the memory."""
@@ -98,7 +119,8 @@ class Admission:
         memory is freed in this order: caches of parked runs, which will be prefilled again; this
         model's kept caches; other models' kept caches; other models that are idle. The prefix that
         was read from disk for the run is not evicted: it counts as part of what the run needs, and
-        where that is necessary, the run takes it from the prefix cache.
+        where that is necessary, the run takes it from the prefix cache. Caches that are kept for
+        this further answer to a prompt alone are a part of what it needs too.
         """
         need = self._need(run.request)
         turn, name = self._shared.turn, (self, run.key)
@@ -112,10 +134,12 @@ class Admission:
         own = self._prefixes.entry_bytes(run.read_prefix)
         if not own or own > need:
             run.read_prefix, own = None, 0
+        prompt = run.request.shared_prompt
+        begun_with = 0 if prompt is None else prompt.left_to(run.key)
         while True:
             held = sum(map(_caches_of, parked))
             others = self._shared.held_by_others(self)
-            lacking = self.budget.lacking(need, held + self._prefixes.nbytes + others)
+            lacking = self.budget.lacking(need, held + self._kept - begun_with + others)
             if 0 < lacking <= own:
                 self._take_prefix(run)
                 lacking = 0
@@ -130,7 +154,7 @@ class Admission:
             if evictable:
                 self._evict_caches(evictable.pop(0))
             elif not (
-                self.forget(lacking - own, run.read_prefix)
+                self.forget(lacking - own, run.read_prefix, prompt if begun_with else None)
                 or self._shared.make_room(lacking - own, self)
             ):
                 turn.wait(name, need, run.client)

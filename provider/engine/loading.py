@@ -414,7 +414,8 @@ class ModelSlot:
         self.admission.enter()
 
     def _admission(self, weights: int) -> Admission:
-        return Admission(self._memory, weights, self._reuse.prefixes, self._reuse.keep)
+        reuse = self._reuse
+        return Admission(self._memory, weights, reuse.prefixes, reuse.keep, reuse.shared_prompts)
 
     def _store(self, model: LoadedModel) -> Generator[LoadProgress, None, PrefixStore | None]:
         """Open the model's prefix store, in steps while the disk is read."""

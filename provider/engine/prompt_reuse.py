@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from provider.caches.kinds import is_always_trimmable, trim
+from provider.caches.kinds import is_always_trimmable, size_of, trim
 from provider.caches.prefix_cache import MIN_TOKENS, Hit, PrefixCache
 from provider.caches.prefix_store import Stored
 from provider.engine.rows import Row
 from provider.engine.run import Run
 from provider.engine.shapes import ANY_SHAPE, SMALLEST
+from provider.engine.shared_prompt import SharedPrompts
 
 __all__ = ["PromptReuse"]
 
@@ -31,6 +32,7 @@ class PromptReuse:
 
     def __init__(self, prefixes: PrefixCache):
         self.prefixes = prefixes
+        self.shared_prompts = SharedPrompts()
         self.shapes = ANY_SHAPE
         self._reads_images_whole = False  # whether a prompt with images can reuse no prefix
 
@@ -111,7 +113,7 @@ class PromptReuse:
         if shared is None or shared.ready or shared.leader != run.key or done < run.shared:
             return []
         if caches is not None and done and shared.others:
-            shared.caches, shared.length = copy.deepcopy(caches), done
+            self.shared_prompts.keep(shared, copy.deepcopy(caches), done, size_of(caches))
         shared.ready = True
         return sorted(shared.others)
 

@@ -11,6 +11,7 @@ from provider.engine.memory_pool import RETRY_AFTER_S, MemoryPool
 from provider.engine.memory_turn import MAX_PASSED
 from provider.engine.messages import RunRequest
 from provider.engine.rows import Parked
+from provider.engine.shared_prompt import SharedPrompt, SharedPrompts
 from provider.interface import MemoryExceededError, ResourceExceededError
 from provider.options import GenerationOptions
 from tests.support.cache_rows import cache_of
@@ -50,10 +51,15 @@ def make():
         pool = pool or MemoryPool(limit)
         kept = []
         prefixes = PrefixCache(1 << 20)
-        made = Admission(pool, weights, prefixes, lambda row, copy, done: kept.append(copy()))
+        prompts = SharedPrompts()
+        made = Admission(
+            pool, weights, prefixes, lambda row, copy, done: kept.append(copy()), prompts
+        )
         made.learn(Row())
         made.enter()
-        return SimpleNamespace(admission=made, prefixes=prefixes, kept=kept, pool=pool)
+        return SimpleNamespace(
+            admission=made, prefixes=prefixes, prompts=prompts, kept=kept, pool=pool
+        )
 
     return admission
 
@@ -313,3 +319,51 @@ def test_a_run_of_any_model_gives_its_memory_to_one_of_another_client(make):
     assert not mine.make(run_of(1, 3 * 256, client="a")), "memory is reserved"
     assert other.make(waiting)
     assert mine.yielding(0.0) is None
+
+
+def answers_to_one_prompt(made, *keys):
+    """Return the further answers to a prompt that was read, whose caches are kept for them."""
+    shared = SharedPrompt(leader=100, ready=True, others=set(keys))
+    made.prompts.keep(shared, [cache_of(list(range(20)))], 20, UNIT)
+    return shared, [
+        Run(key, RunRequest([1], GenerationOptions(max_tokens=255), shared_prompt=shared))
+        for key in keys
+    ]
+
+
+def test_caches_kept_for_further_answers_are_counted_and_go_where_memory_is_short(make):
+    made = make(3 * UNIT)
+    shared, (second, third) = answers_to_one_prompt(made, 2, 3)
+    assert made.admission.held == UNIT
+    assert made.admission.make(run_of(1))
+    assert made.admission.make(second)
+    assert shared.caches is not None
+    assert made.admission.make(third), "it reads the prompt itself"
+    assert (shared.caches, made.admission.held) == (None, 3 * UNIT)
+
+
+def test_other_models_get_the_memory_of_caches_kept_for_further_answers(make):
+    pool = MemoryPool(UNIT)
+    shared, _ = answers_to_one_prompt(make(0, pool=pool), 2, 3)
+    assert make(0, pool=pool).admission.make(run_of(1))
+    assert shared.caches is None
+
+
+def test_what_is_kept_for_later_prompts_goes_before_what_is_kept_for_further_answers(make):
+    made = make(3 * UNIT)
+    shared, (second, _) = answers_to_one_prompt(made, 2, 3)
+    made.prefixes.put("", list(range(20)), [cache_of(list(range(20)))])
+    assert made.admission.make(run_of(1))
+    assert made.admission.make(second)
+    assert (made.prefixes.nbytes, made.admission.held) == (0, 3 * UNIT)
+    assert shared.caches is not None
+
+
+def test_the_last_answer_to_a_prompt_begins_in_the_memory_of_its_caches(make):
+    made = make(2 * UNIT)
+    shared, (last,) = answers_to_one_prompt(made, 2)
+    assert made.admission.make(run_of(1))
+    assert made.admission.make(last)
+    assert shared.caches is not None
+    shared.begun(2)
+    assert made.admission.held == 2 * UNIT

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 from mlx_lm import tokenizer_utils
 
+from provider.caches.kinds import size_of
 from provider.embedded import MODEL_PATH
 from provider.engine.inbox import AsyncInbox, SyncInbox
 from provider.engine.memory_pool import MemoryPool
@@ -442,6 +443,28 @@ def test_a_prompt_that_gave_its_place_away_and_is_found_read_is_shared_at_once(s
     assert made.counters.prefill_tokens < 2 * len(prompt)
     turns(made)
     assert said(answers[0]) == said(answers[1])
+    made.free()
+
+
+def test_what_is_kept_for_further_answers_is_counted_and_given_up_for_other_runs(small):
+    made, ((prompt, other), _) = worker_of(small, max_batch=2), long_prompts(2)
+    stream, shared = submitted(made, 1, 200, "a", prompt=other), SharedPrompt()
+    answers = [submitted(made, key, 60, "a", prompt, shared_prompt=shared) for key in (2, 3, 4)]
+    while answers[0].tokens < 3:
+        made.turn()
+    seen = made.statistics(0)
+    counted = seen.weights_bytes + seen.committed_bytes + seen.parked_bytes + seen.prefix_bytes
+    kept = size_of(shared.caches)
+    assert kept > 0
+    assert made._slot._memory.held_by_others(None) == counted + kept
+    budget, pool = made._admission.budget, made._slot._memory
+    budget.limit = budget.committed
+    pool.limit = budget.limit + made._admission.weights
+    turns(made, 1000)
+    assert stream.ended
+    texts = [said(run) for run in answers]
+    assert texts == texts[:1] * 3
+    assert made._admission.held == made._admission.weights + made.prefixes.nbytes
     made.free()
 
 
