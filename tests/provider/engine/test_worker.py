@@ -132,7 +132,6 @@ def test_a_run_whose_reader_is_slow_is_parked_and_goes_on_with_the_same_text(wor
     assert worker.statistics(0).parkings > 1
 
 
-@pytest.mark.parametrize("end", ["cancelled", "read", "failed"])
 class Drawing(Sampling):
     """Sampling that draws these tokens, whatever the model says."""
 
@@ -187,6 +186,7 @@ def test_the_token_that_ends_an_answer_is_not_told_to_whoever_would_let_it_go_on
     made.free()
 
 
+@pytest.mark.parametrize("end", ["cancelled", "read", "failed"])
 def test_what_a_parked_run_keeps_is_held_until_it_goes_on_or_ends(worker, end):
     def others_lack():
         seen = worker.statistics(0)
