@@ -15,6 +15,7 @@ import { attachedTo } from "./attachments.js";
  */
 export function openEdit(turn, root, changed) {
   if (root.classList.contains("editing")) return;
+  const before = /** @type {HTMLElement | null} */ (document.activeElement);
   const field = make("textarea", { "aria-label": "Edit message", rows: 1, input: fit, keydown: onKey });
   field.value = textOf(turn);
   /** Attachments that are taken away. @type {Set<Part>} */
@@ -40,6 +41,7 @@ export function openEdit(turn, root, changed) {
   function close() {
     form.remove();
     root.classList.remove("editing");
+    before?.focus();
   }
 
   function fit() {

@@ -65,6 +65,7 @@ export function createPane(app, row, store, hooks) {
       return (await import("./panels.js")).codePanel({ ...request, messages: talk.messages(turn.parent) }, close);
     },
     versions: talk.siblings,
+    focus,
     answerOf: (turn) => live.get(turn.id)?.answer ?? null,
   });
   /** Answers that are being written, by the ids of their turns. @type {Map<string, Live>} */
@@ -517,15 +518,8 @@ export function createPane(app, row, store, hooks) {
     if (turn) act(turn);
   };
 
-  /** @param {number} by */
-  function toVersion(by) {
-    const turn = turnAtHand("assistant");
-    const versions = turn ? talk.siblings(turn) : [];
-    const other = versions[versions.indexOf(/** @type {Turn} */ (turn)) + by];
-    if (!other) return;
-    talk.choose(other);
-    showPath();
-  }
+  /** @param {string} button */
+  const pressing = (button) => withTurn("assistant", (turn) => thread.press(turn, button));
 
   /** Go from turn to turn. @param {number} by */
   function walk(by) {
@@ -546,11 +540,11 @@ export function createPane(app, row, store, hooks) {
       { id: "message", label: "Write a message", group: "Chat", keys: ["/"], run: () => input.focus() },
       { id: "regenerate", label: "Answer once more", group: "Chat", keys: ["r"], run: withTurn("assistant", regenerate) },
       { id: "edit", label: "Change the question", group: "Chat", keys: ["e"], run: withTurn("user", thread.edit) },
-      { id: "copy", label: "Copy the answer", group: "Chat", keys: ["c"], run: withTurn("assistant", thread.copy) },
+      { id: "copy", label: "Copy the answer", group: "Chat", keys: ["c"], run: pressing(".copy") },
       { id: "hear", label: "Hear the answer, by a screen reader", group: "Chat", keys: ["h"], run: withTurn("assistant", (turn) => say(textOf(turn) || "There is no text.")) },
       { id: "versions", label: "Earlier and later version", group: "Chat", keys: ["[", "]"] },
-      { id: "earlier", label: "Earlier version of the answer", group: "Chat", keys: ["["], hidden: true, run: () => toVersion(-1) },
-      { id: "later", label: "Later version of the answer", group: "Chat", keys: ["]"], hidden: true, run: () => toVersion(1) },
+      { id: "earlier", label: "Earlier version of the answer", group: "Chat", keys: ["["], hidden: true, run: pressing("[aria-label^=E]") },
+      { id: "later", label: "Later version of the answer", group: "Chat", keys: ["]"], hidden: true, run: pressing("[aria-label^=L]") },
       { id: "turns", label: "Previous and next message", group: "Chat", keys: ["k", "j"] },
       { id: "previous", label: "Previous message", group: "Chat", keys: ["k"], hidden: true, run: () => walk(-1) },
       { id: "next", label: "Next message", group: "Chat", keys: ["j"], hidden: true, run: () => walk(1) },

@@ -2,11 +2,12 @@
 /** The list of conversations: search, rename, delete with undo, export and import. */
 
 import { searched } from "../store/tree.js";
-import { composes, find, make } from "../shell/dom.js";
+import { find, make } from "../shell/dom.js";
 
 /** @typedef {import("../store/tree.js").Conversation} Conversation */
 
 const files = () => import("./files.js"); // few people need it
+const titles = () => import("./rename.js");
 
 const UNDO_MS = 8000;
 const SEARCH_MS = 120; // after the last key
@@ -59,9 +60,17 @@ export function createSidebar(store, does) {
     const found = searched(all, turns, query);
     // A list that is replaced while somebody points at it loses the click; it is saved often while an answer is written.
     const now = JSON.stringify([query, does.current(), found.map(({ id, title }) => [id, title])]);
-    if (now !== shown) list.replaceChildren(...(found.length ? found.map(item) : [nothing(query)]));
+    if (now !== shown) put(found.length ? found.map(item) : [nothing(query)]);
     shown = now;
     for (const link of list.querySelectorAll("a")) link.classList.toggle("live", does.runs(link.hash.slice("#chat/".length)));
+  }
+
+  /** Show items; the focus stays at its own, or where that was. @param {HTMLElement[]} items */
+  function put(items) {
+    const held = document.activeElement?.closest(".talks li");
+    const at = [...list.children].findIndex((one) => one === held);
+    list.replaceChildren(...items);
+    if (held) (find(`[href="${find("a", held)?.hash}"]`, list) ?? find("a", items[at] ?? items.at(-1)) ?? search).focus();
   }
 
   /** @param {string} query */
@@ -69,6 +78,7 @@ export function createSidebar(store, does) {
 
   /** @param {Conversation} talk */
   function item(talk) {
+    titles().catch(() => {});
     const here = talk.id === does.current();
     const name = make("a", { href: `#chat/${talk.id}`, "aria-current": here ? "page" : undefined, title: talk.title }, talk.title);
     const act = (/** @type {string} */ label, /** @type {string} */ sign, /** @type {() => void} */ click) =>
@@ -88,36 +98,15 @@ export function createSidebar(store, does) {
   }
 
   /** @param {Conversation} talk @param {HTMLElement} name */
-  function rename(talk, name) {
-    const field = make("input", { value: talk.title, "aria-label": "Title", maxlength: 200, blur: done, keydown: onKey });
-    let over = false;
+  async function rename(talk, name) {
+    const { titleOf } = await titles();
+    if (!name.isConnected) return;
     renaming = true;
-
-    /** @param {KeyboardEvent} event */
-    function onKey(event) {
-      if (composes(event)) return;
-      if (event.key === "Escape") field.value = talk.title;
-      if (event.key !== "Enter" && event.key !== "Escape") return;
-      event.preventDefault();
-      event.stopPropagation();
-      done();
-    }
-
-    async function done() {
-      if (over) return;
-      over = true;
-      renaming = false;
-      const title = field.value.trim() || talk.title;
-      if (title !== talk.title) {
-        await store.edit("conversations", talk.id, (is) => is && { ...is, title, named: true });
-      }
-      shown = "";
-      show();
-    }
-
-    name.replaceWith(field);
-    field.focus();
-    field.select();
+    const title = await titleOf(name, talk.title);
+    renaming = false;
+    if (title !== talk.title) await store.edit("conversations", talk.id, (is) => is && { ...is, title, named: true });
+    shown = "";
+    show();
   }
 
   /** @param {Conversation} listed */
@@ -131,7 +120,8 @@ export function createSidebar(store, does) {
     const back = async () => {
       undo.replaceChildren();
       await store.save([talk], turns);
-      show();
+      await show();
+      find(`[href="#chat/${talk.id}"]`, list)?.focus();
     };
     undo.replaceChildren(`Deleted “${talk.title}”. `, make("button", { type: "button", click: back }, "Undo"));
     const said = undo.firstChild;

@@ -15,11 +15,11 @@ import { viewsOf } from "./attachments.js";
 
 /**
  * What a person can do with a turn, and what must be known of it: its versions, and its answer if that is
- * being written.
+ * being written. `focus` is called when what had the focus is gone.
  * @typedef {{
  *   edit: (turn: Turn, text: string, without: Set<Part>) => void, regenerate: (turn: Turn) => void, goOn: (turn: Turn) => void,
  *   choose: (turn: Turn) => void, share: Opener, code: Opener, versions: (turn: Turn) => Turn[],
- *   answerOf: (turn: Turn) => Answer | null,
+ *   answerOf: (turn: Turn) => Answer | null, focus: () => void,
  * }} Actions
  */
 
@@ -69,7 +69,9 @@ export function createThread(list, follower, actions) {
   /** @param {Shown} one */
   function takeAway({ turn, root, answer }) {
     if (!actions.answerOf(turn)) answer?.clear();
+    const focused = root.contains(document.activeElement);
     root.remove();
+    if (focused) actions.focus();
   }
 
   /** Add a turn below the others. @param {Turn} turn */
@@ -100,7 +102,7 @@ export function createThread(list, follower, actions) {
 
   /** @param {Turn} turn @param {HTMLElement[]} views what shows its attachments */
   function addQuestion(turn, views) {
-    editing().catch(() => {}); // whoever changes it tries again
+    editing().catch(() => {});
     const text = make("div", { class: "turn user" });
     if (views.length) text.append(make("div", { class: "sent" }, ...views));
     text.append(textOf(turn));
@@ -166,7 +168,13 @@ export function createThread(list, follower, actions) {
     const at = all.indexOf(turn);
     if (all.length < 2) return [];
     const step = (/** @type {string} */ label, /** @type {string} */ sign, /** @type {number} */ to) => {
-      const made = button(sign, () => actions.choose(all[to]));
+      const made = button(sign, () => {
+        const held = shown.find((one) => one.turn === turn)?.root.contains(document.activeElement);
+        actions.choose(all[to]);
+        if (!held) return;
+        const acts = shown.find((one) => one.turn === all[to])?.acts;
+        (find(`[aria-label="${label}"]:enabled`, acts) ?? find("[aria-label$=version]:enabled", acts))?.focus();
+      });
       made.ariaLabel = label;
       made.disabled = !all[to];
       return made;
@@ -194,10 +202,10 @@ export function createThread(list, follower, actions) {
       const one = shown.find((other) => other.turn === turn);
       if (one) edit(turn, one.root);
     },
-    /** Copy a turn. @param {Turn} turn */
-    copy(turn) {
+    /** Press one of the buttons of a turn. @param {Turn} turn @param {string} selector */
+    press(turn, selector) {
       const one = shown.find((other) => other.turn === turn);
-      if (one) find(".copy", one.acts)?.click();
+      if (one) find(selector, one.acts)?.click();
     },
     /** @param {Turn} turn */
     answerOf: (turn) => shown.find((one) => one.turn === turn)?.answer ?? null,
