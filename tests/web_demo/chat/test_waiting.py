@@ -20,7 +20,7 @@ pytestmark = pytest.mark.browser
 
 WAITS = ".queued:visible"
 CHIPS = ".attached li"
-HOLDS = "(text) => document.querySelector('.ask textarea').value === text"
+HOLDS = "(text) => document.querySelector('.ask textarea')?.value === text"
 
 
 def message(page):
