@@ -27,6 +27,7 @@ from gateway.commands.setting_flags import (
     in_force,
     with_settings,
 )
+from gateway.commands.streams import make_usable
 from gateway.commands.token_commands import token_app
 from gateway.configuration import sources as configuration
 
@@ -180,5 +181,6 @@ def run(began: float) -> None:
 
     `began` is the time at which the process did, by the monotonic clock.
     """
+    make_usable()
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # this command line shows its own
     app(prog_name="mlx-gateway", obj=began)

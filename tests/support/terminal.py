@@ -50,7 +50,7 @@ class Terminal:
             return reading.read()
 
     def type(self, text):
-        os.write(self._parent, text.encode())
+        os.write(self._parent, text if isinstance(text, bytes) else text.encode())
 
     def press_ctrl_c(self):
         """Press Ctrl-C at a prompt, once the program waits for a key: before, `input` misses it."""
