@@ -32,7 +32,7 @@ __all__ = ["ask_user", "chat_with", "connected", "screen_for"]
 
 GIVE_UP_S = 10.0  # time for reconnecting before the user is told of a lost connection
 KEPT_FILES = "the files of `--file` go with your next message; /new leaves them out"
-notes = Console(stderr=True, highlight=False)
+notes = Console(stderr=True, highlight=False, emoji=False)
 
 
 def chat_with(
@@ -100,7 +100,7 @@ async def ask_user(typed: TextIO, call: ToolCall) -> str:
 
 def screen_for(typed: TextIO, *, plain: bool) -> Screen:
     """Return where an answer is shown: with Markdown on a terminal, unless it is to be plain."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if plain or not sys.stdout.isatty() or console.is_dumb_terminal:
         return PlainScreen(notes)
     return MarkdownScreen(console, typed)

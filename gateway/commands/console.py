@@ -20,7 +20,7 @@ def errors() -> Console:
     """Return the console of standard error; on a terminal it breaks lines between words."""
     from rich.console import Console  # noqa: PLC0415 - takes long, and most commands need none
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     console.soft_wrap = not console.is_terminal
     return console
 

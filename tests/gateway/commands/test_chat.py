@@ -114,6 +114,19 @@ async def test_a_function_answers_the_model_and_its_result_is_a_note(capsys):
     ]
 
 
+async def test_a_colon_between_letters_is_no_emoji(capsys):
+    def part(a: str) -> str:
+        """Take a part."""
+        return f"x[{a}]"
+
+    def script(request):
+        told = any(turn["role"] == "tool" for turn in request.options["messages"])
+        return [Reason("x[a:b:c]"), Say("So.")] if told else [Call("part", {"a": "a:b:c"})]
+
+    await chat(lines("What?"), script, toolbox=Toolbox([part]))
+    assert capsys.readouterr().err.count("a:b:c") == 3
+
+
 @contextlib.contextmanager
 def terminal(text=""):
     """Yield a terminal into which a text has been typed, and a function to type more."""

@@ -12,9 +12,9 @@ def fresh():
 
 
 def test_a_failure_is_a_line_and_a_hint_on_standard_error(capsys):
-    end = console.tell(Failure("no [gateway]", "start one", ExitStatus.NO_GATEWAY))
+    end = console.tell(Failure("no [gateway] a:b:c", "start one", ExitStatus.NO_GATEWAY))
     assert end.exit_code == ExitStatus.NO_GATEWAY
-    assert capsys.readouterr() == ("", "error: no [gateway]\n\nhint: start one\n")
+    assert capsys.readouterr() == ("", "error: no [gateway] a:b:c\n\nhint: start one\n")
 
 
 def test_a_long_line_is_broken_on_a_terminal_alone_and_between_words(capsys, monkeypatch):
