@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
+import socket
 import sys
 import urllib.error
 import urllib.request
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from rich.console import Console
 from rich.progress import (
@@ -33,6 +36,7 @@ from provider.models import hub
 
 __all__ = ["list_models", "pull_model"]
 
+LIST, STREAM, UNIX = "/v1/models", "/v1/stream", "unix:"
 TIMEOUT_S = 5.0  # wait for a gateway that may not answer
 OFFLINE = "check the network, and the variable `HF_ENDPOINT` if it is set"
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -46,7 +50,7 @@ def list_models(url: str, token: str | None, errors: Console) -> None:
     """
     served = _served(url, token)
     if served is None:
-        errors.print(f"[dim]no gateway at {url}[/]")
+        errors.print(f"no gateway at {_shown(url)}", style="dim", markup=False)
     rows = [(one["id"], _state(one), "", _context(one)) for one in served or ()]
     rows += [(one.id, "in the cache", _size(one.size), "") for one in hub.cached()]
     if not sys.stdout.isatty():
@@ -127,20 +131,68 @@ def _ending_at_once(model: str, progress: Progress, errors: Console) -> Iterator
 
 def _served(url: str, token: str | None) -> list[dict[str, Any]] | None:
     """Return the models that a gateway serves, None if no gateway answers."""
-    base = url if "://" in url else f"http://{url}"
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    request = urllib.request.Request(f"{base.rstrip('/')}/v1/models", headers=headers)  # noqa: S310 - the user's own
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
+        asked, of_url, socket_file = _address(url)
+    except ValueError as error:
+        hint = "pass the address that `mlx-gateway serve` prints"
+        raise Failure(f"`{_shown(url)}` is no address: {error}", hint, ExitStatus.USAGE) from None
+    token = token or of_url
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(asked, headers=headers)  # noqa: S310 - the user's own
+    opener = urllib.request.build_opener(*([_SocketFile(socket_file)] if socket_file else []))
+    try:
+        with opener.open(request, timeout=TIMEOUT_S) as answer:
             listed: list[dict[str, Any]] = json.load(answer)["data"]
             return listed
     except urllib.error.HTTPError as error:
         error.close()
         hint = "set the variable `MLX_GATEWAY_TOKEN` to a token that the gateway accepts"
-        said = f"`{url}` refused to list its models (HTTP {error.code})"
+        said = f"`{_shown(url)}` refused to list its models (HTTP {error.code})"
         raise Failure(said, hint, ExitStatus.UNAUTHORIZED) from error
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, http.client.HTTPException):
         return None
+
+
+def _shown(url: str) -> str:
+    """Return an address without the token that it may have."""
+    return url.partition("#")[0]
+
+
+def _address(url: str) -> tuple[str, str | None, str]:
+    """Return the URL of the list, and the token and the socket file that an address has, if any.
+
+    It is read as the clients read it, whose package takes long to import.
+    """
+    if url.startswith(UNIX):
+        return f"http://localhost{LIST}", None, url.removeprefix(UNIX)
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
+    path = parts.path.removesuffix(STREAM).rstrip("/")
+    [token] = parse_qs(parts.fragment).get("token", [None])
+    return urlunsplit((scheme, parts.netloc, f"{path}{LIST}", "", "")), token, ""
+
+
+class _SocketFile(urllib.request.HTTPHandler):
+    """Opens HTTP on a socket file."""
+
+    def __init__(self, path: str):
+        super().__init__()
+        self._path = path
+
+    def http_open(self, req: urllib.request.Request) -> Any:
+        """Return the answer to a request. Raises OSError."""
+        return self.do_open(self._connection, req)  # type: ignore[arg-type]
+
+    def _connection(self, host: str, *, timeout: float) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection(host, timeout=timeout)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(timeout)
+        try:
+            connection.sock.connect(self._path)
+        except OSError:
+            connection.close()
+            raise
+        return connection
 
 
 def _state(model: dict[str, Any]) -> str:
