@@ -28,11 +28,15 @@ from gateway.commands.screens import MarkdownScreen, PlainScreen, Screen, restor
 from gateway.commands.slash import COMMANDS, Conversation, is_command, obey
 from gateway.protocol.frames import ToolCall
 
-__all__ = ["ask_user", "chat_with", "connected", "screen_for"]
+__all__ = ["NoGatewayError", "ask_user", "chat_with", "connected", "screen_for"]
 
 GIVE_UP_S = 10.0  # time for reconnecting before the user is told of a lost connection
 KEPT_FILES = "the files of `--file` go with your next message; /new leaves them out"
 notes = Console(stderr=True, highlight=False, emoji=False)
+
+
+class NoGatewayError(OSError):
+    """No gateway answers at an address."""
 
 
 def chat_with(
@@ -50,7 +54,7 @@ def chat_with(
 
     In a terminal, where the user has seen each error, return True. `attachments`, made by `attach`,
     begin the first message; `toolbox` answers tool calls; with `plain`, Markdown is not rendered.
-    Raises OSError if there is no gateway at `url`, and UnauthorizedError if it refuses the token.
+    Raises NoGatewayError if none is at `url`, and UnauthorizedError if it refuses the token.
     The connection has a thread of its own, so that it answers pings while the user types.
     """
     restore_at_sigterm(typed)
@@ -64,12 +68,12 @@ def chat_with(
 
 @contextmanager
 def connected(loop: LoopThread, url: str, token: str | None) -> Iterator[GatewayClient]:
-    """Connect on a loop's thread. Raises OSError, UnauthorizedError."""
+    """Connect on a loop's thread. Raises NoGatewayError, UnauthorizedError."""
     connection = connect(url, token=token, give_up_s=GIVE_UP_S)
     try:
         client = loop.wait(connection.__aenter__())
-    except (InvalidHandshake, InvalidURI, ConnectionClosed, TimeoutError) as error:
-        raise OSError(str(error)) from error
+    except (InvalidHandshake, InvalidURI, ConnectionClosed, OSError) as error:
+        raise NoGatewayError(str(error)) from error
     try:
         yield client
     finally:

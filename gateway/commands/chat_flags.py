@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from gateway.client import UnauthorizedError
 from gateway.client.address import address_of
 from gateway.client.tool_loop import Toolbox
-from gateway.commands.chat import ask_user, chat_with
+from gateway.commands.chat import NoGatewayError, ask_user, chat_with
 from gateway.commands.conversation import attach
 from gateway.commands.failure import ExitStatus, Failure
 from gateway.configuration.sources import TOKEN_VARIABLE
@@ -73,7 +73,7 @@ def chat_by_flags(
         return chat_with(url, system, given, typed, token, toolbox, attached, plain=plain)
     except UnauthorizedError:
         raise refused(url, token) from None
-    except OSError:
+    except NoGatewayError:
         raise no_gateway(url) from None
 
 
@@ -81,13 +81,18 @@ def refused(url: str, token: str | None) -> Failure:
     """Return what the user is told of a gateway that wants a token, or another one."""
     what = "another token" if token else "a token"
     hint = f"put it into the variable `{TOKEN_VARIABLE}`"
-    return Failure(f"`{url}` wants {what}", hint, ExitStatus.UNAUTHORIZED)
+    return Failure(f"`{_shown(url)}` wants {what}", hint, ExitStatus.UNAUTHORIZED)
 
 
 def no_gateway(url: str) -> Failure:
     """Return what the user is told of an address without a gateway."""
     hint = "start one with `mlx-gateway serve`, or pass its address with `--url`"
-    return Failure(f"no gateway at `{url}`", hint, ExitStatus.NO_GATEWAY)
+    return Failure(f"no gateway at `{_shown(url)}`", hint, ExitStatus.NO_GATEWAY)
+
+
+def _shown(url: str) -> str:
+    """Return an address without the token that it may have."""
+    return url.partition("#")[0]
 
 
 def options_of(given: Iterable[str]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from gateway.client import GatewayClient, GatewayError, UnauthorizedError
 from gateway.client.blocking import LoopThread
 from gateway.client.tool_loop import Toolbox
 from gateway.commands.answer import Answer
-from gateway.commands.chat import connected, notes, screen_for
+from gateway.commands.chat import NoGatewayError, connected, notes, screen_for
 from gateway.commands.chat_flags import attachments_of, no_gateway, options_of, refused
 from gateway.commands.conversation import ask, user_turn
 from gateway.commands.failure import ExitStatus, Failure
@@ -116,7 +116,7 @@ def _running(
         return opened.enter_context(connected(loop, url, token))
     except UnauthorizedError:
         raise refused(url, token) from None
-    except OSError:
+    except NoGatewayError:
         if needed:
             raise no_gateway(url) from None
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import sys
@@ -14,6 +15,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from gateway.commands.console import tell
 from gateway.commands.failure import ExitStatus, Failure
+from gateway.commands.streams import usable
 from gateway.commands.usage import usage_failure
 from gateway.configuration import sources as configuration
 from gateway.configuration.settings import ServeSettings, Settings
@@ -48,6 +50,7 @@ COMMON = (
 )
 # Values of other kinds are taken as strings and checked later.
 FLAGS: dict[str, Any] = {"bool": bool, "list": list[str]}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 METAVARS = {"bool": "", "int": "N", "float": "N", "str": "TEXT", "list": "TEXT"}
 
 
@@ -76,6 +79,13 @@ class PlainGroup(TyperGroup):
             if not standalone_mode:
                 raise
             sys.exit(ExitStatus.FAILED)  # a prompt has no input any more
+        except OSError as error:
+            if not standalone_mode or error.errno not in NO_ROOM:
+                raise
+            sys.stdout = usable(None, "w")  # what is left can't be written either
+            said = f"the output can't be written: {error.strerror}"
+            hint = "free some space, or write to another disk"
+            sys.exit(tell(Failure(said, hint, ExitStatus.FAILED)).exit_code)
         if standalone_mode:
             sys.exit(status or ExitStatus.OK)
         return status

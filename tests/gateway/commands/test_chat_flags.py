@@ -4,7 +4,14 @@ import io
 
 import pytest
 
-from gateway.commands.chat_flags import NOT_OF_A_CHAT, OPTIONS, _option, _toolbox, chat_by_flags
+from gateway.commands.chat_flags import (
+    NOT_OF_A_CHAT,
+    OPTIONS,
+    _option,
+    _toolbox,
+    chat_by_flags,
+    refused,
+)
 from gateway.commands.failure import ExitStatus, Failure
 from gateway.protocol.frames import Generate
 
@@ -78,6 +85,11 @@ def test_a_gateway_that_is_not_there_is_one_clear_line():
     failure = refusal()
     assert str(failure) == f"no gateway at `{NOBODY}`"
     assert failure.status is ExitStatus.NO_GATEWAY
+
+
+def test_the_token_of_an_address_is_not_shown():
+    assert str(refusal(f"{NOBODY}#token=secret")) == f"no gateway at `{NOBODY}`"
+    assert str(refused(f"{NOBODY}#token=secret", "secret")) == f"`{NOBODY}` wants another token"
 
 
 def test_a_text_that_is_no_address_is_refused_with_the_reason():

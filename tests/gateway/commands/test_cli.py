@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -22,7 +23,7 @@ from gateway.commands.cli import app
 from gateway.commands.failure import ExitStatus
 from gateway.commands.setting_flags import SETTINGS
 from tests.gateway.commands.conftest import lines_of, run
-from tests.support.programs import GATEWAY, interpreter
+from tests.support.programs import GATEWAY, Program, interpreter
 from tests.support.servers import Command, eventually, served
 from tests.support.terminal import Terminal
 from tests.support.timeouts import STARTING, TIMEOUT
@@ -333,6 +334,39 @@ def test_a_chat_brings_files_along(tmp_path, scripted, embedded):
         assert wrong.returncode == ExitStatus.USAGE
         assert said in wrong.stderr
         assert "hint: " in wrong.stderr
+
+
+def answer_into(out, *arguments, typed):
+    """Run a command that reads a text and writes into a descriptor; return status and errors."""
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as err:
+        given.write(typed.encode())
+        given.seek(0)
+        program = Program([*GATEWAY, *arguments], [given.fileno(), out, err.fileno()])
+        status = program.wait()
+        err.seek(0)
+        return status, err.read().decode()
+
+
+COMMANDS = [("chat", "--max-tokens", "3"), ("run", "--max-tokens", "3")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_answer_that_nobody_reads_ends_the_program_quietly(scripted, command):
+    reading, writing = os.pipe()
+    os.close(reading)
+    said = answer_into(writing, *command, "--url", scripted, typed="Foxes?\n")
+    os.close(writing)
+    assert said == (ExitStatus.FAILED, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_answer_on_a_full_disk_is_one_clear_line(scripted, command):
+    with Path("/dev/full").open("w") as full:
+        status, err = answer_into(full.fileno(), *command, "--url", scripted, typed="Foxes?\n")
+    assert status == ExitStatus.FAILED
+    assert err.startswith("error: the output can't be written: No space left on device\n\nhint: ")
+    assert err.count("\n") == 3
 
 
 def test_listening_to_other_machines_without_tokens_is_refused():
