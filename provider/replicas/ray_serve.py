@@ -42,6 +42,9 @@ OBJECT_BYTES = 1 << 27  # of Ray's store of objects, through which next to nothi
 PR_SET_PDEATHSIG = 1
 URL = "url"
 SETTINGS = "MLX_GATEWAY_"
+# Ray sets it to 1 for an actor that asks for no CPU, and a prompt is read by one thread then. The
+# engine finds out by itself how many are best, unless whoever started the gateway in front says.
+THREADS = "OMP_NUM_THREADS"
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class GatewayReplica:
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
-            env={**_without_settings(os.environ), **environment},
+            env={**_of_own(os.environ), **environment},
             preexec_fn=_die_with_parent,
             # Where a replica's process is lost, Ray kills its group, and the kernel tells this one
             # to stop, so that it ends what it has.
@@ -134,9 +137,13 @@ class GatewayReplica:
             await self._process.wait()
 
 
-def _without_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without the settings of the gateway in front."""
-    return {name: value for name, value in environment.items() if not name.startswith(SETTINGS)}
+def _of_own(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without settings of the gateway in front, and without Ray's THREADS."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(SETTINGS) and name != THREADS
+    }
 
 
 def _die_with_parent() -> None:
@@ -158,6 +165,7 @@ class Serve:
         """Start the replicas and wait until they run; `tell` hears of all that come and go."""
         ray_news.listener = tell
         local = self._address is None
+        threads = {THREADS: os.environ[THREADS]} if THREADS in os.environ else {}
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         self._joined = not ray.is_initialized()
         if self._joined:
@@ -165,6 +173,7 @@ class Serve:
         serve.start(proxy_location="Disabled")
         token = {"MLX_GATEWAY_TOKENS": f"front:{secrets.token_urlsafe(24)}"}
         environment = {
+            **threads,
             **self._started.environment,
             **token,
             **({"RAY_LOCAL": "1"} if local else {}),
@@ -182,6 +191,9 @@ class Serve:
         if self._address is None:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_raylet_start_wait_time_s", f"{START_S:.0f}")
+            # Else Ray gives its processes a priority of 15, the last to get a processor.
+            nice = os.getpriority(os.PRIO_PROCESS, 0)
+            os.environ.setdefault("RAY_worker_niceness", str(nice))
             # Ray gives itself half a minute to start, with a worker for each CPU; replicas ask for
             # none.
             of_own = {

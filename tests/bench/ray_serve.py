@@ -216,7 +216,7 @@ async def handle(given):
     """Yield the figures of tokens by a streaming handle, beside those by our own protocol."""
     flags = ["--model", given.model] if given.model else []
     count = given.counts[0]
-    with head_node(given.folder) as cluster:
+    with head_node(given.folder, RAY_worker_niceness="0") as cluster:  # as ours
         async with (
             alone(given) as one,
             under_ray(given, count, count) as fleet,

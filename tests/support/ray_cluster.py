@@ -45,8 +45,11 @@ def own_folder():
 
 
 @contextmanager
-def head_node(folder):
-    """Start a head node on 127.0.0.1, yield its address, and end all that it has started."""
+def head_node(folder, **environment):
+    """Start a head node on 127.0.0.1, yield its address, and end all that it has started.
+
+    It gets the variables of `environment` too.
+    """
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
         *("--node-ip-address", "127.0.0.1", "--port", "0", "--temp-dir", str(folder)),
@@ -56,7 +59,13 @@ def head_node(folder):
         *(word for flag, port in zip(AGENTS, free_ports(), strict=True) for word in (flag, port)),
     ]
     with (folder / "said").open("wb") as said:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            env={**os.environ, **environment},
+        )
     try:
         yield _address_in(folder, process)
     finally:

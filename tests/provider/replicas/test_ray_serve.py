@@ -24,6 +24,7 @@ pytestmark = [
 
 # What is stopped has to wait for its readers, who are as slow as the machine.
 ARGUMENTS = ("--provider", "scripted", "--log-level", "error", "--shutdown-grace", "500")
+THREADS = os.environ.get("OMP_NUM_THREADS")
 MARK = f"GATEWAY_OF_A_TEST={os.getpid()}"  # in the environment of these tests' gateways
 
 
@@ -64,6 +65,11 @@ async def until(condition):
 def gateways():
     """Return the processes of these replicas' gateways."""
     return sorted(set(processes(MARK, "environ")) & set(processes("--as-replica")))
+
+
+def environment_of(process):
+    text = Path(f"/proc/{process}/environ").read_text()
+    return dict(one.split("=", 1) for one in text.split("\0") if "=" in one)
 
 
 def held():
@@ -127,6 +133,10 @@ async def test_ray_on_this_machine_is_started_and_leaves_nothing(folder):
         await provider.load()
         assert {model.id for model in provider.models()} == {"scripted"}
         assert processes(str(folder))
+        (gateway,) = gateways()
+        assert environment_of(gateway).get("OMP_NUM_THREADS") == THREADS
+        here = os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.getpriority(os.PRIO_PROCESS, gateway) == here
         assert text_of(await all_of(provider, "a")) == said_to("a")
     finally:
         await provider.aclose()
