@@ -476,7 +476,7 @@ async def test_a_bias_forbids_and_forces_tokens(provider):
 async def test_penalties_make_for_fewer_repetitions(provider, name):
     async def distinct(**options):
         letters = {"type": "regex", "regex": "( [a-z]){24}"}
-        response = await answer(provider, letters, "Hello", temperature=0.0, **options)
+        response = await answer(provider, letters, "Hi", temperature=0.0, **options)
         return len(set(response.content))
 
     penalised, plain = await asyncio.gather(distinct(**{name: 2.0}), distinct())

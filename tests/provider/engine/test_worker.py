@@ -23,8 +23,10 @@ from provider.engine.shared_prompt import SharedPrompt
 from provider.engine.step_share import CURVE, LEAST
 from provider.engine.worker import TOLD_AT_ONCE, Worker
 from provider.events import TextDelta
+from provider.formats.chat_template import ChatTemplate
+from provider.inputs.messages import conversation
 from provider.interface import AnswerTokens, GenerationError, GenerationStarted, PrefillProgress
-from provider.models.loading import load
+from provider.models.loading import load, tokenizer_of
 from provider.options import GenerationOptions
 from provider.runtime.mlx import mx
 from provider.settings import EngineSettings
@@ -557,7 +559,10 @@ async def test_a_decode_step_calls_no_more_functions_than_before():
     made = Worker("m", lambda: embedded, settings, Sampling(), MemoryPool(1 << 40), lambda: None)
     for _ in made.loading():
         pass
-    prompts = [[40 + key, *PROMPT] for key in range(8)]
+    # Of counts, how much text a token makes is no matter of chance.
+    template = ChatTemplate(tokenizer_of(MODEL_PATH))
+    asked = [conversation(f"Count from {11 + key} to 90", None, None) for key in range(8)]
+    prompts = [template.tokens(one, [], variables={"enable_thinking": False}) for one in asked]
     runs = [submitted(made, 0, 60, None, prompts[0], AsyncInbox)]
     one, one_of_c = calls_of_a_step(made, runs)
     assert one < CALLS
