@@ -160,18 +160,26 @@ def service(provider, token_file=None, tokens=None, **changes):
 
 
 @pytest.mark.parametrize(
-    ("error", "status"),
+    ("error", "said", "status"),
     [
-        (ModelNotFoundError("m", "no such folder"), ExitStatus.NO_MODEL),
-        (HubUnreachableError("a/b", "the hub cannot be reached"), ExitStatus.NO_MODEL),
-        (ModelLoadingError("it is broken"), ExitStatus.NO_MODEL),
-        (MemoryExceededError("`m` needs 9 MiB, and the limit is 8 MiB"), ExitStatus.NO_MODEL),
-        (GenerationError("it went wrong"), ExitStatus.FAILED),
+        (
+            ModelNotFoundError("m", "no such folder"),
+            "cannot get the model `m`: no such folder",
+            ExitStatus.NO_MODEL,
+        ),
+        (
+            HubUnreachableError("a/b", "the hub cannot be reached"),
+            "cannot get the model `a/b`: the hub cannot be reached",
+            ExitStatus.NO_MODEL,
+        ),
+        (ModelLoadingError("it is broken"), "it is broken", ExitStatus.NO_MODEL),
+        (MemoryExceededError("`m` needs 9 MiB"), "`m` needs 9 MiB", ExitStatus.NO_MODEL),
+        (GenerationError("it went wrong"), "it went wrong", ExitStatus.FAILED),
     ],
 )
-async def test_a_model_that_does_not_load_ends_the_process_with_a_status(error, status):
+async def test_a_model_that_does_not_load_ends_the_process_with_a_status(error, said, status):
     _, one = service(Unloadable(error))
-    with pytest.raises(Failure, match=re.escape(str(error))) as caught:
+    with pytest.raises(Failure, match=re.escape(said)) as caught:
         await one.run()
     assert caught.value.status is status
 
