@@ -135,10 +135,9 @@ export function open(root, app) {
       advance(true);
       if (player.over) pause();
     }
-    for (const tile of dirty) tile.paint();
-    dirty.clear();
+    for (const tile of dirty) if (tile.paint()) dirty.delete(tile);
     showTime();
-    if (playing) request();
+    if (playing || dirty.size) request();
   }
 
   /** Leave out a pause in which nothing happens. */

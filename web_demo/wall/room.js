@@ -114,11 +114,10 @@ export async function open(root, app) {
     frame = 0;
     const begin = performance.now();
     frames.add();
-    for (const tile of dirty) tile.paint();
-    dirty.clear();
+    for (const tile of dirty) if (tile.paint()) dirty.delete(tile);
     if (begin - shownAt > FIGURES_MS) showFigures(begin);
     script += (performance.now() - begin - script) / 20;
-    if (live().length || regroup) request();
+    if (live().length || regroup || dirty.size) request();
     else rest();
   }
 

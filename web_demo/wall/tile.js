@@ -11,6 +11,7 @@ import { make } from "../shell/dom.js";
 export const LIVE = new Set(["queued", "loading", "reading", "writing", "slow", "cut"]);
 const SLOW_MS = 400; // between two pieces of text that a slow reader takes
 const RATE_MS = 1500; // over which a tile's rate is measured
+const TEXT_MS = 100; // between two times that a tile's text is shown: a browser takes longer to lay out a tile than to add words to it
 const COUNT_MS = 200; // between two times that a tile's count is shown
 const BLOCK = 240; // characters of a block of text after which a sentence's end begins another one
 const LONGEST = 600; // characters of a block; laying one out takes time with its length
@@ -43,6 +44,8 @@ export function createTile(title, hooks) {
   let kept = 0; // characters that are shown
   let pieces = 0;
   let countAt = 0;
+  let paintedAt = 0;
+  let urgent = true; // whether more than text is to be shown
   let emptied = false; // whether the shown text is of the run before
   let read = 0; // of the prompt, from 0 to 1
   let cached = 0;
@@ -64,6 +67,7 @@ export function createTile(title, hooks) {
   /** @param {State} next @param {string} [words] */
   function become(next, words = "") {
     const other = next !== state;
+    urgent = true;
     state = next;
     note = words;
     hooks.dirty(self);
@@ -167,8 +171,12 @@ export function createTile(title, hooks) {
     ratePieces = pieces;
   }
 
-  /** Show what has changed; called at most once a frame. */
+  /** Show what has changed, if it is time for it; called at most once a frame. Returns whether it has. */
   function paint() {
+    const now = performance.now();
+    if (!urgent && now - paintedAt < TEXT_MS) return false;
+    urgent = false;
+    paintedAt = now;
     if (emptied) {
       text.replaceChildren(make("p", {}, (words = document.createTextNode(""))));
       all = "";
@@ -180,7 +188,6 @@ export function createTile(title, hooks) {
     if (root.dataset.state !== state) root.dataset.state = state;
     measure();
     put(said, SAID[state](note, rate));
-    const now = performance.now();
     if (state !== "writing" || now - countAt > COUNT_MS) {
       put(count, pieces && state !== "stopped" ? `${pieces}` : "");
       countAt = now;
@@ -193,6 +200,7 @@ export function createTile(title, hooks) {
     if (act.ariaLabel !== label) act.ariaLabel = label;
     const hint = run ? "" : wrong || all;
     if (act.title !== hint) act.title = hint;
+    return true;
   }
 
   const self = {

@@ -215,3 +215,32 @@ async def test_stories_that_are_begun_anew_take_the_place_of_those_that_ran(new_
         await page.keyboard.press("Escape")
         await count_of(page, "stopped", 8)
         await eventually(lambda: not gateway.provider.live)
+
+
+# Returns the milliseconds between changes of a tile's text.
+GAPS = """(times) => new Promise((done) => {
+    const seen = [];
+    const watch = new MutationObserver(() => {
+        seen.push(performance.now());
+        if (seen.length <= times) return;
+        watch.disconnect();
+        done(seen.slice(1).map((at, index) => at - seen[index]));
+    });
+    const tile = document.querySelector(".tile-text");
+    watch.observe(tile, { characterData: true, childList: true, subtree: true });
+})"""
+LEAST_MS = 80  # of the 100 between two, without what others take in a frame
+
+
+@pytest.mark.browser
+async def test_words_come_to_a_tile_several_at_a_time_and_a_new_state_at_once(new_page):
+    text = "Once more. " * 400
+    async with scripted_gateway(Say(text), tokens_per_second=300) as gateway:
+        page = await new_page(f"{gateway.url}#wall/8/start")
+        await count_of(page, "writing", 8)
+        assert min(await page.evaluate(GAPS, 8)) > LEAST_MS
+        await page.keyboard.press("Escape")
+        await count_of(page, "stopped", 8)
+        shown = await page.locator(".tile-text").first.text_content()
+        await page.evaluate("() => new Promise(requestAnimationFrame)")
+        assert await page.locator(".tile-text").first.text_content() == shown
