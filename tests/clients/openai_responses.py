@@ -121,7 +121,7 @@ async def lanes(client):
     async with connection as conn, AsyncResponsesWebSocketSession(conn, limits=LIMITS) as session:
         opened = [*(session.lane(name) for name in "abc"), session.default]
         for turn in range(2):
-            asked = {"input": f"Count to {turn}", "max_output_tokens": 8}
+            asked = {"input": f"Count to {40 + turn}", "max_output_tokens": 8}
             for lane in opened:
                 await lane.send({"type": "response.create", **asked})
             ends = [await lane.get_final_response() for lane in opened]
