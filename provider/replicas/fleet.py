@@ -40,7 +40,8 @@ class Fleet:
         self.counters = Counters()
         self.closed = False
         self.replicas = [Replica(url, token, self._changed) for url in urls]
-        # Called with the name of a replica that `keep` was given, for each generation there.
+        # Called with the name of a replica that `keep` was given, for each generation there that
+        # runs for a while (see Lease).
         self.lease: Callable[[str], Callable[[], None]] | None = None
         self._names: dict[str, Replica] = {}  # by the names of `keep`
         self._named: dict[Replica, str] = {}  # the other way around

@@ -1,8 +1,8 @@
 """Ray Serve's half of replicas: it places, starts, watches and scales them.
 
 Each replica of the deployment holds a process of its own with a whole gateway. Tokens go by our own
-protocol from there. What goes through Serve is a call for each generation, which stays open as long
-as the generation runs, so that Serve's counts are true, by which it scales and drains.
+protocol from there. What goes through Serve is a call for each generation that isn't over at once,
+which stays open until it is, so that Serve's counts are true, by which it scales and drains.
 
 This is the only module that imports ray. RequestRouter is alpha there.
 """
