@@ -307,6 +307,19 @@ class Engine:
                 self._drained.set()
             return not self._worker.busy
 
+    def fail(self, error: BaseException) -> None:
+        """End all runs and the loading with an error, those in the mailbox too."""
+        self.restarts += 1
+        self._trouble = "recovering from an error"
+        while self._mailbox:
+            try:
+                self._empty_mailbox()
+            except BaseException:
+                log.exception("a message to the engine failed")
+        self._worker.fail_all(_failed(error))
+        if self._loads:
+            self._loading_failed(_failed(error))
+
     def end(self) -> None:
         """End all runs with an error and free the model."""
         self._end_step()
@@ -385,8 +398,7 @@ class Engine:
         log.error("the engine failed, and ended all runs of its batch", exc_info=error)
         self.restarts += 1
         self._trouble = "recovering from an error"
-        cause = error if isinstance(error, Exception) else RuntimeError(repr(error))
-        self._worker.fail_all(GenerationError("the engine failed", original_exception=cause))
+        self._worker.fail_all(_failed(error))
         try:
             self._worker.revive()
         except BaseException as again:
@@ -423,6 +435,11 @@ class Engine:
             self._empty_mailbox()
             if time.monotonic() > latest:
                 return
+
+
+def _failed(error: BaseException) -> GenerationError:
+    cause = error if isinstance(error, Exception) else RuntimeError(repr(error))
+    return GenerationError("the engine failed", original_exception=cause)
 
 
 def memory_limit(settings: EngineSettings) -> int:

@@ -4,7 +4,7 @@ Rule 1: every MLX call is made on the executor's one thread. Other threads only 
 Rule 2: lanes with work take turns, so that no model waits until another has finished.
 Rule 3: without work, the thread waits in its executor, so that the interpreter can exit.
 Rule 4: an error that a lane raises against its contract is logged, and the others go on. A lane
-that raises in MAX_RAISED turns in a row has no more turns until it is woken again.
+that raises in MAX_RAISED turns in a row is told to fail, and has no more turns until it is woken.
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ class Lane(Protocol):
 
     def idle(self) -> bool:
         """Return whether there is no work until the lane is woken; must not wake a lane."""
+
+    def fail(self, error: BaseException) -> None:
+        """End all work that was posted, because MAX_RAISED turns in a row have raised.
+
+        `error` is what the last of them has raised. The lane can be woken again.
+        """
 
     def end(self) -> None:
         """End all work, because the program is exiting."""
@@ -81,7 +87,7 @@ class MlxThread:
                 self._turn(lane, len(lanes))
             with self._lock:
                 for lane in lanes:
-                    if self._raised[lane] >= MAX_RAISED or lane.idle():
+                    if lane.idle() or self._raised[lane] >= MAX_RAISED:
                         del self._active[lane]
                         self._raised.pop(lane, None)
                 if not self._active:
@@ -93,11 +99,20 @@ class MlxThread:
     def _turn(self, lane: Lane, active_models: int) -> None:
         try:
             lane.turn(active_models)
-        except BaseException:  # as the executor would: nobody reads the future of `_work`
+        except BaseException as error:  # as the executor would: nobody reads the future of `_work`
             log.exception("a user of the MLX thread failed; the others go on")
             with self._lock:
                 self._raised[lane] += 1
+                given_up = self._raised[lane] >= MAX_RAISED
+            if given_up:
+                self._fail(lane, error)
         else:
             if self._raised:
                 with self._lock:
                     self._raised.pop(lane, None)
+
+    def _fail(self, lane: Lane, error: BaseException) -> None:
+        try:
+            lane.fail(error)
+        except BaseException:
+            log.exception("a user of the MLX thread can't end its work")

@@ -12,6 +12,7 @@ its place or its memory to another client's leaves in the same way, and is queue
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Generator, Sequence
 
@@ -51,6 +52,8 @@ from provider.runtime.mlx import BLAS_THREADS, set_blas_threads, smallest_limit
 from provider.settings import EngineSettings
 
 __all__ = ["Worker"]
+
+log = logging.getLogger(__name__)
 
 MASK_WAIT_S = 0.01  # longest wait of a turn in which all rows wait for their masks
 TOLD_AT_ONCE = 32  # tokens of an answer whose ids are told together
@@ -216,15 +219,23 @@ class Worker:
 
     def fail_all(self, error: Exception) -> None:
         """End every run with an error, except those still in the mailbox; discard the batch."""
+        self._discard_batch()
         for run in self.runs:
             if run.ended:  # it was being taken out when the error came
                 self._let_go(run)
             elif run.state is not RunState.POSTED:
                 self._fail(run, error)
         self._flush()
-        self._batch = None
+
+    def _discard_batch(self) -> None:
+        """Replace the batch and its order by empty ones: they may raise again and again."""
+        batch, self._batch = self._batch, None
         self._scheduler = self._new_scheduler()
-        self._delivery = EventDelivery()
+        try:
+            if batch is not None:
+                batch.remove([run.key for run in self.runs], faulty=True)
+        except Exception:
+            log.exception("the rows of a batch that is discarded can't be taken out")
 
     def revive(self) -> None:
         """Make an empty batch after a failure; reload the model if it fails its self-test.

@@ -165,6 +165,68 @@ async def test_an_engine_that_cannot_recover_says_so_and_tries_again_with_the_ne
     assert engine.trouble is None
 
 
+class Clinging:
+    """An engine's batch, from which no row can be taken out."""
+
+    def __init__(self, batch):
+        self._batch = batch
+
+    def remove(self, keys, *, faulty=False):
+        raise RuntimeError("the row stays")
+
+    def __getattr__(self, name):
+        return getattr(self._batch, name)
+
+
+@pytest.mark.parametrize("end", ["cancel", "close"])
+async def test_rows_that_cannot_be_taken_out_leave_no_run_without_an_end(made, end):
+    engine = made(max_unread=10**6)
+    inboxes = [AsyncInbox() for _ in range(4)]
+    runs = [engine.submit(request(max_tokens=4000), inbox) for inbox in inboxes]
+    for inbox in inboxes:
+        await read(inbox, until=TextDelta)
+    engine._worker._batch = Clinging(engine._worker._batch)
+    if end == "cancel":
+        engine.cancel(runs[0])
+    else:
+        await asyncio.to_thread(engine.close, 0)
+    for inbox in inboxes[end == "cancel" :]:
+        assert isinstance((await read(inbox))[-1], RunFailed)
+    await until(lambda: not engine.busy)
+    assert (engine.runs, engine.statistics().committed_bytes) == ([], 0)
+    if end == "cancel":
+        assert isinstance((await whole(engine))[-1], RunFinished)
+        assert (engine.trouble, engine.restarts) == (None, 1)
+
+
+class Unrecovered(Engine):
+    """An engine that can't recover from what a turn raises."""
+
+    def _recover(self, error):
+        raise error
+
+
+async def test_runs_end_at_once_when_turn_after_turn_raises(light):
+    loader = Loader(light)
+    engine = Unrecovered("m", loader, EngineSettings(close_grace=0), costs=COSTS)
+    try:
+        engine.load().result()
+        inboxes = [AsyncInbox() for _ in range(3)]
+        for inbox in inboxes:
+            engine.submit(request(max_tokens=4000), inbox)
+            await read(inbox, until=TextDelta)
+        loader.models[-1].error = SystemExit("not an Exception: nothing on the way down catches it")
+        for inbox in inboxes:
+            assert isinstance((await read(inbox))[-1], RunFailed)
+        await until(lambda: not engine.busy)
+        assert (engine.runs, engine.statistics().committed_bytes) == ([], 0)
+        loader.models[-1].error = None
+        assert isinstance((await whole(engine))[-1], RunFinished)
+        assert (engine.trouble, engine.restarts) == (None, 1)
+    finally:
+        engine.close()
+
+
 class Uncopied(KVCache):
     """A KV cache of an unknown class, which can't be kept while memory is short."""
 
@@ -368,6 +430,9 @@ class Blocker:
 
     def idle(self):
         return True
+
+    def fail(self, error):
+        raise AssertionError("no turn raised three times") from error
 
     def end(self):
         pass
@@ -756,6 +821,9 @@ class Neighbour:
 
     def idle(self):
         return self.engine._freed.is_set()
+
+    def fail(self, error):
+        raise AssertionError("no turn raised three times") from error
 
     def end(self):
         pass

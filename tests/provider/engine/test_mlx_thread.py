@@ -15,6 +15,7 @@ class Turns:
         self.name = name
         self.left = count
         self.log = log
+        self.failed = []
         self.done = threading.Event()
 
     def turn(self, active_models):
@@ -25,6 +26,9 @@ class Turns:
 
     def idle(self):
         return self.left <= 0
+
+    def fail(self, error):
+        self.failed.append(str(error))
 
     def end(self):
         pass
@@ -128,6 +132,26 @@ def test_a_lane_that_always_raises_is_left_alone_until_it_is_woken(thread):
     thread.close()
     assert [name for name, _, _ in log].count("bad") == MAX_RAISED
     assert not thread.works_for(bad)
+    assert (bad.failed, good.failed) == (["of bad"], [])  # nothing of it waits for a next message
+
+
+class Unfailing(Raising):
+    """A lane that can't even end its work."""
+
+    def fail(self, error):
+        super().fail(error)
+        raise ValueError("nor can it fail")
+
+
+def test_a_lane_that_cannot_end_its_work_harms_no_other(thread, caplog):
+    bad, good = Unfailing("bad", 10**6, [], raises=10**6), Turns("good", 20, [])
+    thread.wake(bad)
+    thread.wake(good)
+    bad.others_woken.set()
+    assert good.done.wait(10)
+    thread.close()
+    assert bad.failed == ["of bad"]
+    assert "nor can it fail" in caplog.text
 
 
 def test_a_lane_that_was_left_alone_gets_turns_when_it_is_woken(thread):
