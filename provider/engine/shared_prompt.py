@@ -52,12 +52,12 @@ class SharedPrompts:
     @property
     def nbytes(self) -> int:
         """How many bytes the caches of all prompts take."""
-        self._kept = [one for one in self._kept if one.caches is not None]
-        return sum(one.nbytes for one in self._kept)
+        return sum(one.nbytes for one in self._kept if one.caches is not None)
 
     def keep(self, shared: SharedPrompt, caches: list[Any], length: int, nbytes: int) -> None:
         """Keep caches of a prompt's first `length` tokens until its last answer begins."""
         shared.caches, shared.length, shared.nbytes = caches, length, nbytes
+        self._tidy()
         self._kept.append(shared)
 
     def shrink(self, nbytes: int, spared: SharedPrompt | None = None) -> None:
@@ -70,3 +70,7 @@ class SharedPrompts:
                 return
             if one is not spared:
                 one.caches = None
+
+    def _tidy(self) -> None:
+        """Forget the prompts whose last answer has begun, or whose caches were dropped."""
+        self._kept = [one for one in self._kept if one.caches is not None]

@@ -39,6 +39,17 @@ def test_the_caches_of_prompts_count_until_the_last_answer_has_begun():
     assert prompts.nbytes == 5
 
 
+def test_asking_for_the_size_changes_nothing_and_prompts_that_have_begun_are_not_remembered():
+    prompts = SharedPrompts()
+    for key in range(10):
+        one = kept(prompts, 10, key)
+        before = list(prompts._kept)
+        one.begun(key)
+        assert prompts.nbytes == 0
+        assert prompts._kept == before
+    assert prompts._kept == [one]
+
+
 def test_the_caches_kept_longest_go_first_and_spared_ones_stay():
     prompts = SharedPrompts()
     first, second, third = (kept(prompts, 10, 2) for _ in range(3))
