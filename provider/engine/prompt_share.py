@@ -35,7 +35,7 @@ class PromptShare:
         self._share = share
         self._taken: dict[Hashable, tuple[float, float]] = {}  # seconds not made up for, and when
 
-    def took(self, client: Hashable, seconds: float, now: float, others: int = 1) -> None:
+    def took(self, client: Hashable, seconds: float, now: float, others: int) -> None:
         """Record that a client's prompts took so long, until now, beside so many other clients."""
         if self._share >= 1.0:
             return
@@ -43,7 +43,7 @@ class PromptShare:
         if len(self._taken) > TIDY:
             self._taken = {one: self._taken[one] for one in self._taken if self._debt(one, now, 1)}
 
-    def owes(self, client: Hashable, now: float, others: int = 1) -> bool:
+    def owes(self, client: Hashable, now: float, others: int) -> bool:
         """Return whether a client's prompts have taken more than their share and BURST_S."""
         return self._debt(client, now, others) > BURST_S
 

@@ -53,8 +53,8 @@ def test_each_client_has_a_share():
 def test_what_a_client_owed_is_forgotten_once_it_has_waited():
     share = PromptShare(0.2)
     read(share, 100.0)
-    assert share.owes("a", 100.0)
-    assert not share.owes("b", 100.0)
+    assert share.owes("a", 100.0, 1)
+    assert not share.owes("b", 100.0, 1)
     later = 101.0 + BURST_S / 0.2
     assert read(share, BURST_S, now=later)["a"] >= 0.9 * BURST_S
 
@@ -67,5 +67,5 @@ def test_a_whole_share_is_no_bound():
 def test_clients_that_owe_nothing_are_not_remembered():
     share = PromptShare(0.2)
     for number in range(10 * TIDY):
-        share.took(number, 0.001, float(number))
+        share.took(number, 0.001, float(number), 1)
     assert len(share._taken) <= TIDY + 1
