@@ -107,15 +107,19 @@ class Pace:
 
     def _learn_trials(self) -> None:
         """Learn the trials again, since the larger ones tell how much of the smaller was fixed."""
-        new_shape, slowed = self._cost.new_shape, _slowed(self._trials)
-        if any(slowed):
-            self._cost = ChunkCost()
-        for _ in range(1 + any(slowed)):
-            for (tokens, sure), seconds, out in zip(self._tried, self._trials, slowed, strict=True):
-                if not out:
-                    self._cost.learn(tokens, 0, seconds, repeated=True, sure=sure)
-        if any(slowed):
-            self._cost.new_shape = new_shape
+        slowed = _slowed(self._trials)
+        if not any(slowed):
+            self._learn_again(slowed)
+            return
+        new_shape, self._cost = self._cost.new_shape, ChunkCost()
+        self._learn_again(slowed)  # as if `tried` had learned no other
+        self._learn_again(slowed)
+        self._cost.new_shape = new_shape
+
+    def _learn_again(self, left_out: Sequence[bool]) -> None:
+        for (tokens, sure), seconds, out in zip(self._tried, self._trials, left_out, strict=True):
+            if not out:
+                self._cost.learn(tokens, 0, seconds, repeated=True, sure=sure)
 
     def depths(self) -> Generator[tuple[int, int], None, None]:
         """Yield passes to time after the trials, as tokens and tokens before them.
