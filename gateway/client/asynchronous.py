@@ -36,12 +36,12 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 
-from gateway.client.address import Address, address_of, node_of
 from gateway.client.elsewhere import Elsewhere
 from gateway.client.errors import ConnectionLostError, GatewayError, UnauthorizedError
 from gateway.client.run import Run, Sender
 from gateway.client.watched_connection import WatchedConnection
 from gateway.dialects.native import codec_for, server_frame
+from gateway.protocol.address import Address, address_of, node_of
 from gateway.protocol.codes import CloseCode, ErrorCode, NotAFrame
 from gateway.protocol.frames import (
     JSON_PROTOCOL,

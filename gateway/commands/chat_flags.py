@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from gateway.client import UnauthorizedError
-from gateway.client.address import address_of
 from gateway.client.tool_loop import Toolbox
 from gateway.commands.chat import NoGatewayError, ask_user, chat_with
 from gateway.commands.conversation import attach
-from gateway.commands.failure import ExitStatus, Failure
+from gateway.commands.failure import ExitStatus, Failure, address_given
 from gateway.configuration.sources import TOKEN_VARIABLE
+from gateway.protocol.address import without_token
 from gateway.protocol.frames import Generate
 from provider.interface import FileProcessingError, InvalidParameterError
 
@@ -65,7 +65,7 @@ def chat_by_flags(
     `options` are strings NAME=VALUE, `tools` is a Python file of functions, `files` go with the
     first message. Raises Failure.
     """
-    _check_address(url)
+    address_given(url)
     given = sampling | options_of(options)
     toolbox = _toolbox(tools, given.pop("tools", None) or [], typed)
     try:
@@ -81,31 +81,18 @@ def refused(url: str, token: str | None) -> Failure:
     """Return what the user is told of a gateway that wants a token, or another one."""
     what = "another token" if token else "a token"
     hint = f"put it into the variable `{TOKEN_VARIABLE}`"
-    return Failure(f"`{_shown(url)}` wants {what}", hint, ExitStatus.UNAUTHORIZED)
+    return Failure(f"`{without_token(url)}` wants {what}", hint, ExitStatus.UNAUTHORIZED)
 
 
 def no_gateway(url: str) -> Failure:
     """Return what the user is told of an address without a gateway."""
     hint = "start one with `mlx-gateway serve`, or pass its address with `--url`"
-    return Failure(f"no gateway at `{_shown(url)}`", hint, ExitStatus.NO_GATEWAY)
-
-
-def _shown(url: str) -> str:
-    """Return an address without the token that it may have."""
-    return url.partition("#")[0]
+    return Failure(f"no gateway at `{without_token(url)}`", hint, ExitStatus.NO_GATEWAY)
 
 
 def options_of(given: Iterable[str]) -> dict[str, Any]:
     """Return the fields of `generate` that strings NAME=VALUE set. Raises Failure."""
     return dict(_option(text) for text in given)
-
-
-def _check_address(url: str) -> None:
-    try:
-        address_of(url)
-    except ValueError as error:
-        hint = "pass the address that `mlx-gateway serve` prints"
-        raise Failure(str(error), hint, ExitStatus.USAGE) from None
 
 
 def attachments_of(files: Sequence[Path]) -> list[dict[str, Any]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["STOPPED_EARLY", "ExitStatus", "Failure"]
+from gateway.protocol.address import Address, address_of
+
+__all__ = ["STOPPED_EARLY", "ExitStatus", "Failure", "address_given"]
 
 STOPPED_EARLY = "stopped before it served"
 
@@ -30,3 +32,12 @@ class Failure(Exception):  # noqa: N818 - what the user is told, not a fault of 
         super().__init__(message)
         self.hint = hint
         self.status = status
+
+
+def address_given(url: str) -> Address:
+    """Return the address of a gateway that the user has given. Raises Failure."""
+    try:
+        return address_of(url)
+    except ValueError as error:
+        hint = "pass the address that `mlx-gateway serve` prints"
+        raise Failure(str(error), hint, ExitStatus.USAGE) from None

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
-from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from rich.console import Console
 from rich.progress import (
@@ -29,14 +28,14 @@ from rich.progress import (
 from rich.table import Table
 
 from gateway.commands.counts import counted
-from gateway.commands.failure import ExitStatus, Failure
+from gateway.commands.failure import ExitStatus, Failure, address_given
 from gateway.commands.provider_start import EXAMPLE, missing_model
+from gateway.protocol.address import without_token
 from provider.interface import HubUnreachableError, ModelLoadingError, ModelNotFoundError
 from provider.models import hub
 
 __all__ = ["list_models", "pull_model"]
 
-LIST, STREAM, UNIX = "/v1/models", "/v1/stream", "unix:"
 TIMEOUT_S = 5.0  # wait for a gateway that may not answer
 OFFLINE = "check the network, and the variable `HF_ENDPOINT` if it is set"
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -50,7 +49,7 @@ def list_models(url: str, token: str | None, errors: Console) -> None:
     """
     served = _served(url, token)
     if served is None:
-        errors.print(f"no gateway at {_shown(url)}", style="dim", markup=False)
+        errors.print(f"no gateway at {without_token(url)}", style="dim", markup=False)
     rows = [(one["id"], _state(one), "", _context(one)) for one in served or ()]
     rows += [(one.id, "in the cache", _size(one.size), "") for one in hub.cached()]
     if not sys.stdout.isatty():
@@ -131,15 +130,12 @@ def _ending_at_once(model: str, progress: Progress, errors: Console) -> Iterator
 
 def _served(url: str, token: str | None) -> list[dict[str, Any]] | None:
     """Return the models that a gateway serves, None if no gateway answers."""
-    try:
-        asked, of_url, socket_file = _address(url)
-    except ValueError as error:
-        hint = "pass the address that `mlx-gateway serve` prints"
-        raise Failure(f"`{_shown(url)}` is no address: {error}", hint, ExitStatus.USAGE) from None
-    token = token or of_url
+    address = address_given(url)
+    token = token or address.token
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    request = urllib.request.Request(asked, headers=headers)  # noqa: S310 - the user's own
-    opener = urllib.request.build_opener(*([_SocketFile(socket_file)] if socket_file else []))
+    request = urllib.request.Request(address.page("/v1/models"), headers=headers)  # noqa: S310
+    file = address.socket_file
+    opener = urllib.request.build_opener(*([] if file is None else [_SocketFile(file)]))
     try:
         with opener.open(request, timeout=TIMEOUT_S) as answer:
             listed: list[dict[str, Any]] = json.load(answer)["data"]
@@ -147,29 +143,10 @@ def _served(url: str, token: str | None) -> list[dict[str, Any]] | None:
     except urllib.error.HTTPError as error:
         error.close()
         hint = "set the variable `MLX_GATEWAY_TOKEN` to a token that the gateway accepts"
-        said = f"`{_shown(url)}` refused to list its models (HTTP {error.code})"
+        said = f"`{without_token(url)}` refused to list its models (HTTP {error.code})"
         raise Failure(said, hint, ExitStatus.UNAUTHORIZED) from error
     except (OSError, ValueError, KeyError, http.client.HTTPException):
         return None
-
-
-def _shown(url: str) -> str:
-    """Return an address without the token that it may have."""
-    return url.partition("#")[0]
-
-
-def _address(url: str) -> tuple[str, str | None, str]:
-    """Return the URL of the list, and the token and the socket file that an address has, if any.
-
-    It is read as the clients read it, whose package takes long to import.
-    """
-    if url.startswith(UNIX):
-        return f"http://localhost{LIST}", None, url.removeprefix(UNIX)
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
-    path = parts.path.removesuffix(STREAM).rstrip("/")
-    [token] = parse_qs(parts.fragment).get("token", [None])
-    return urlunsplit((scheme, parts.netloc, f"{path}{LIST}", "", "")), token, ""
 
 
 class _SocketFile(urllib.request.HTTPHandler):

@@ -23,6 +23,7 @@ from msgspec.structs import astuple
 from gateway.dialects import json_text, values
 from gateway.dialects.base import Dialect, FrameLimits, Message, Opening, Route, RouteLimits
 from gateway.dialects.json_text import MALFORMED
+from gateway.protocol.address import STREAM_PATH
 from gateway.protocol.codes import BadFrame, ErrorCode, NotAFrame
 from gateway.protocol.events import Event, Failed
 from gateway.protocol.frames import (
@@ -53,7 +54,6 @@ __all__ = [
     "worded",
 ]
 
-STREAM_PATH = "/v1/stream"
 BEARER_PROTOCOL = "mlx-gateway.bearer."  # followed by the token in base64url; used by browsers
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.client.address import Address
+from gateway.protocol.address import Address
 from provider.interface import ModelInfo
 
 __all__ = ["get", "models_of", "readiness"]

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import msgspec
 
 from gateway.client import GatewayClient, UnauthorizedError
-from gateway.client.address import Address, address_of
 from gateway.client.asynchronous import ConnectionState, pauses
+from gateway.protocol.address import Address, address_of
 from gateway.protocol.frames import JOINED_PROTOCOL
 from provider.interface import ModelInfo
 from provider.replicas import probe

@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from gateway.client import GatewayClient, GatewayError
-from gateway.client.address import address_of
+from gateway.protocol.address import address_of
 from provider.replicas.probe import get
 from tests.bench.rawclient import Counter, timed
 from tests.bench.report import Figure, publish, said

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from gateway.client.address import address_of
+from gateway.protocol.address import address_of
 from gateway.server.tokens import Token, Tokens
 from provider.interface import ModelInfo
 from provider.replicas.probe import MAX_BYTES, get, models_of, readiness

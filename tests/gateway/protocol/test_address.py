@@ -3,8 +3,8 @@ import hashlib
 import pytest
 
 from gateway.client import UnauthorizedError, connect
-from gateway.client.address import Address, address_of
 from gateway.client.blocking import SyncClient
+from gateway.protocol.address import Address, address_of, without_token
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import Say, ScriptedProvider
 from tests.support.servers import running
@@ -44,6 +44,26 @@ def test_a_ticket_says_at_which_of_several_gateways_its_generation_is():
 def test_the_address_of_the_page_has_a_token():
     assert address_of("http://localhost:8765/#token=se%2Dsame") == Address(STREAM, "se-same")
     assert address_of("http://localhost:8765/#top") == Address(STREAM)
+
+
+def test_an_address_is_shown_without_its_token():
+    assert without_token("http://localhost:8765/#token=sesame") == "http://localhost:8765/"
+    assert without_token("localhost:8765") == "localhost:8765"
+
+
+@pytest.mark.parametrize(
+    ("text", "page"),
+    [
+        ("localhost:8765", "http://localhost:8765/v1/models"),
+        (f"{STREAM}#token=sesame", "http://localhost:8765/v1/models"),
+        ("https://example.com/?team=a", "https://example.com/v1/models"),
+        ("wss://example.com/behind/", "https://example.com/behind/v1/models"),
+        ("https://example.com/behind/v1/stream", "https://example.com/behind/v1/models"),
+        ("unix:/run/gateway", "http://localhost/v1/models"),
+    ],
+)
+def test_a_page_is_beside_the_stream(text, page):
+    assert address_of(text).page("/v1/models") == page
 
 
 @pytest.mark.parametrize(

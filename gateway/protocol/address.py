@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qs, quote, urlsplit, urlunsplit
 
-__all__ = ["Address", "address_of", "node_of"]
+__all__ = ["STREAM_PATH", "Address", "address_of", "node_of", "without_token"]
 
 STREAM_PATH = "/v1/stream"
 SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+OF_PAGES = {"ws": "http", "wss": "https"}
 UNIX = "unix:"
 
 
@@ -29,10 +30,21 @@ class Address:
         rest = [part for part in query.split("&") if part and not part.startswith("node=")]
         return f"{path}?{'&'.join([f'node={quote(node)}', *rest])}"
 
+    def page(self, path: str) -> str:
+        """Return the URL, by HTTP, of a page of the gateway such as `/v1/models`."""
+        parts = urlsplit(self.url)
+        above = parts.path.removesuffix(STREAM_PATH).rstrip("/")
+        return urlunsplit((OF_PAGES[parts.scheme], parts.netloc, f"{above}{path}", "", ""))
+
 
 def node_of(ticket: str) -> str:
     """Return the name of the gateway that has a ticket's generation, "" if it has none."""
     return ticket.rpartition(".")[0]
+
+
+def without_token(text: str) -> str:
+    """Return an address as it may be shown: without the token that it may have."""
+    return text.partition("#")[0]
 
 
 def address_of(text: str) -> Address:
@@ -45,7 +57,7 @@ def address_of(text: str) -> Address:
         if not (path := text.removeprefix(UNIX)):
             raise _wrong(text, "the path of the socket file is missing")
         return Address(f"ws://localhost{STREAM_PATH}", socket_file=path)
-    shown = text.partition("#")[0]
+    shown = without_token(text)
     if not text.isprintable() or " " in text:
         raise _wrong(shown, "it has a blank in it")
     try:
