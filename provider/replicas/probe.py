@@ -16,7 +16,7 @@ __all__ = ["get", "models_of", "readiness"]
 
 MAX_BYTES = 4 << 20  # of an answer
 PIECE = 1 << 16  # bytes of it that are read at once
-PORTS = {"ws": 80, "wss": 443}
+PORTS = {"http": 80, "https": 443}
 
 
 class _Listed(msgspec.Struct):
@@ -39,15 +39,15 @@ async def models_of(address: Address, token: str | None) -> list[ModelInfo]:
 
 async def get(address: Address, path: str, token: str | None = None) -> tuple[int, bytes]:
     """Return the status and the body of a GET. Raises OSError, ValueError."""
-    parts = urlsplit(address.url)
+    parts = urlsplit(address.page(path))
     if address.socket_file is not None:
         reader, writer = await asyncio.open_unix_connection(address.socket_file)
     else:
-        tls = ssl.create_default_context() if parts.scheme == "wss" else None
+        tls = ssl.create_default_context() if parts.scheme == "https" else None
         port = parts.port or PORTS[parts.scheme]
         reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=tls)
     try:
-        lines = [f"GET {path} HTTP/1.1", f"Host: {parts.netloc}", "Connection: close"]
+        lines = [f"GET {parts.path} HTTP/1.1", f"Host: {parts.netloc}", "Connection: close"]
         lines += [f"Authorization: Bearer {token}"] if token else []
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
         head, _, body = (await _all_of(reader)).partition(b"\r\n\r\n")

@@ -32,6 +32,21 @@ async def test_a_socket_file_is_asked_too(tmp_path):
         assert await readiness(address_of(f"unix:{path}")) == ""
 
 
+@pytest.mark.parametrize("path", ["/behind", "/behind/v1/stream"])
+async def test_a_gateway_behind_a_path_is_asked_there(path):
+    asked = []
+
+    async def answer(reader, writer):
+        asked.append((await reader.readuntil(b"\r\n")).decode().split()[1])
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await readiness(address_of(f"127.0.0.1:{port}{path}")) == ""
+    assert asked == ["/behind/readyz"]
+
+
 async def test_what_is_no_gateway_raises():
     async def answer(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
