@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.text import Text
 
 from gateway.commands import chat_file
 from gateway.commands.counts import counted
@@ -19,6 +21,8 @@ from gateway.commands.counts import counted
 __all__ = ["COMMANDS", "Conversation", "is_command", "obey"]
 
 COMMAND = re.compile(r"/[a-z]+(?=\s|$)")
+NAMES = 18  # columns of the list of commands that their names take
+LEAST = 2 * NAMES  # columns, below which the list is not made narrower
 
 
 @dataclass
@@ -29,6 +33,9 @@ class Conversation:
     models: Sequence[str] = ()  # that the gateway serves, the default model first
     turns: list[dict[str, Any]] = field(default_factory=list)
     saved: set[Path] = field(default_factory=set)  # files that hold this conversation
+    kept: int = 0  # how many of its turns they hold
+    # The file whose `/load` was put off, and how many turns it would have lost.
+    put_off: tuple[Path, int] | None = None
     attachments: Sequence[dict[str, Any]] = ()  # parts that begin the next message
 
 
@@ -60,17 +67,34 @@ def obey(line: str, conversation: Conversation, notes: Console) -> bool:
     return True
 
 
-def _help(conversation: Conversation, rest: str) -> str:
+@dataclass(frozen=True)
+class _Listed:
+    """Rows of a name and a text, which wraps beside the names."""
+
+    rows: Sequence[tuple[str, str]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        width, indent = max(options.max_width, LEAST), " " * NAMES
+        for name, text in self.rows:
+            yield Text(
+                textwrap.fill(
+                    text, width, initial_indent=f"  {name}".ljust(NAMES), subsequent_indent=indent
+                )
+            )
+
+
+def _help(conversation: Conversation, rest: str) -> _Listed:
     rows = [(f"{name} {one.argument}".strip(), one.does) for name, one in COMMANDS.items()]
     rows += [("Alt-Enter", "a new line; pasted lines are one message too")]
     rows += [("Ctrl-C", "stops an answer, or clears the line"), ("Ctrl-D", "ends the chat")]
-    return "\n".join(f"  {name:<16}{does}" for name, does in rows)
+    return _Listed(rows)
 
 
 def _new(conversation: Conversation, rest: str) -> str:
     said = len(conversation.turns)
     conversation.turns.clear()
     conversation.saved.clear()  # they hold the conversation that ends here
+    conversation.kept = 0
     if conversation.attachments:  # a message with them was refused, if anything was said
         conversation.attachments = ()
         return "a new conversation, without the files of `--file`"
@@ -81,6 +105,10 @@ def _new(conversation: Conversation, rest: str) -> str:
 
 def _are(number: int) -> str:
     return "is" if number == 1 else "are"
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
 
 
 def _system(conversation: Conversation, rest: str) -> str:
@@ -109,6 +137,7 @@ def _save(conversation: Conversation, rest: str) -> str:
     kept = chat_file.Kept(conversation.turns, fields.get("system_prompt"), fields.get("model"))
     chat_file.write(kept, path, over=path in conversation.saved)
     conversation.saved.add(path)
+    conversation.kept = len(conversation.turns)
     again = f"; `/load {path}` goes on with it" if chat_file.is_json(path) else ""
     return f"saved to {path}{again}"
 
@@ -126,14 +155,22 @@ def _load(conversation: Conversation, rest: str) -> str:
         raise _Refused("`/load FILE` takes a file that `/save FILE.json` has written")
     path = chat_file.path_of(rest)
     kept = chat_file.read(path)
+    lost = len(conversation.turns) - conversation.kept
+    if lost and conversation.put_off != (path, lost):
+        conversation.put_off = path, lost
+        it = "it" if lost == 1 else "them"
+        said = f"{counted(lost, 'message')} {_are(lost)} not saved"
+        raise _Refused(f"{said}: /save keeps {it}, and the same line again forgets {it}")
     conversation.turns[:] = kept.messages
+    conversation.kept, conversation.put_off = len(kept.messages), None
     conversation.saved = {path}  # the others hold the conversation that this one replaces
     if kept.system_prompt:
         conversation.fields["system_prompt"] = kept.system_prompt
     if kept.model:
         conversation.fields["model"] = kept.model
     number = len(kept.messages)
-    return f"{counted(number, 'message')} {_are(number)} back"
+    forgotten = f"; {lost} that {_were(lost)} not saved {_are(lost)} forgotten" if lost else ""
+    return f"{counted(number, 'message')} {_are(number)} back{forgotten}"
 
 
 def _quit(conversation: Conversation, rest: str) -> str:
@@ -144,7 +181,7 @@ def _quit(conversation: Conversation, rest: str) -> str:
 class _Command:
     argument: str
     does: str
-    do: Callable[[Conversation, str], str]
+    do: Callable[[Conversation, str], RenderableType]
 
 
 COMMANDS = {
@@ -153,6 +190,8 @@ COMMANDS = {
     "/system": _Command("TEXT", "tells the model how to answer", _system),
     "/model": _Command("NAME", "has another model answer; without a name, lists them", _model),
     "/save": _Command("FILE", "keeps the conversation, as .json or .md", _save),
-    "/load": _Command("FILE", "goes on with one that was saved as .json", _load),
+    "/load": _Command(
+        "FILE", "goes on with one that was saved as .json, in place of this one", _load
+    ),
     "/quit": _Command("", "ends the chat", _quit),
 }

@@ -46,6 +46,26 @@ def test_help_lists_every_command(talk):
     assert all(name in say("/help") for name in COMMANDS)
 
 
+@pytest.mark.parametrize("width", [40, 50, 60, 69, 70, 80, 200])
+def test_help_wraps_beside_the_names_and_never_between_letters(width):
+    notes = Console(file=io.StringIO(), highlight=False, width=width)
+    assert obey("/help", Conversation({}), notes)
+    lines = notes.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert [line for line in lines if line != line.rstrip()] == []
+    begun = [line for line in lines if not line.startswith(" " * 3)]
+    assert len(begun) == len(COMMANDS) + 3
+    assert {line[:18].rstrip() for line in lines if line not in begun} <= {""}
+    words = " ".join(line[18:] for line in lines).split()
+    assert words == " ".join(one[18:] for one in in_one_line_each()).split()
+
+
+def in_one_line_each():
+    notes = Console(file=io.StringIO(), highlight=False, width=1000)
+    obey("/help", Conversation({}), notes)
+    return notes.file.getvalue().splitlines()
+
+
 def test_an_unknown_command_is_said(talk):
     assert "no command /nonsense" in talk[1]("/nonsense")
 
@@ -91,6 +111,28 @@ def test_a_conversation_is_saved_and_loaded(talk, tmp_path):
     assert say(f"/load {file}") == "1 message is back"
     assert conversation.fields["system_prompt"] == "Be brief."
     assert say(f"/save {file}").startswith("saved")  # its own file may be written again
+
+
+def test_loading_asks_before_it_replaces_what_was_not_saved(talk, tmp_path):
+    conversation, say = talk
+    file, other = tmp_path / "kept.json", tmp_path / "other.json"
+    say(f"/save {file}")
+    other.write_bytes(file.read_bytes())
+    assert say(f"/load {file}") == "2 messages are back"  # all of it was saved
+    conversation.turns.append({"role": "user", "content": "Bears?"})
+    asked = "1 message is not saved: /save keeps it, and the same line again forgets it"
+    assert say(f"/load {file}") == asked
+    conversation.turns.append({"role": "assistant", "content": "No."})
+    asked = asked.replace("1 message is", "2 messages are").replace(" it", " them")
+    for one in (file, other, file):  # another line, or more to lose, is asked about again
+        assert say(f"/load {one}").replace("\n", " ") == asked
+    assert len(conversation.turns) == 4
+    assert say(f"/load {file}") == "2 messages are back; 2 that were not saved are forgotten"
+    assert len(conversation.turns) == 2
+    say("/new")
+    conversation.turns.append({"role": "user", "content": "Bears?"})
+    assert say(f"/load {file}").startswith("1 message is not saved")
+    assert say(f"/load {file}") == "2 messages are back; 1 that was not saved is forgotten"
 
 
 def test_a_file_of_others_is_not_written_over(talk, tmp_path):
