@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
+from tests.support.alarm import pytest_runtest_call, pytest_timeout_set_timer  # noqa: F401
 from tests.support.loop import CheckedLoop
 
 # The same examples each time, so that a change is not refused for what another one has brought.
