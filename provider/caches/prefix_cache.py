@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import copy
 from array import array
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from provider.caches.kinds import can_be_trimmed, size_of, trim
-from provider.caches.prefix_index import WIDTH, PrefixIndex, pack, shared
+from provider.caches.prefix_index import WIDTH, PrefixIndexes, pack, shared
 from provider.caches.prefix_store import PrefixStore, Stored
 
 __all__ = ["MIN_TOKENS", "Hit", "PrefixCache"]
@@ -61,7 +61,7 @@ class PrefixCache:
         self.hits = 0
         self.misses = 0
         self._entries: OrderedDict[int, _Entry] = OrderedDict()  # least recently used first
-        self._indexes: defaultdict[str, PrefixIndex[_Entry]] = defaultdict(PrefixIndex)  # by key
+        self._indexes: PrefixIndexes[_Entry] = PrefixIndexes()
         self._next = 0
         self._unsaved: list[int] = []  # numbers of entries not yet in the store, oldest first
 
@@ -83,7 +83,7 @@ class PrefixCache:
         if len(tokens) < MIN_TOKENS or self.max_bytes <= 0:
             return
         packed = pack(tokens)
-        covering = self._indexes[key].covering(packed)
+        covering = self._indexes.of(key).covering(packed)
         if covering is not None:
             self._entries.move_to_end(covering.number)
             return
@@ -93,10 +93,10 @@ class PrefixCache:
             return
         self._next += 1
         entry = _Entry(key, packed, caches, size, can_be_trimmed(caches), self._next)
-        for other in self._indexes[key].covered_by(packed) if entry.trimmable else []:
+        for other in self._indexes.of(key).covered_by(packed) if entry.trimmable else []:
             self._drop(other)
         self._entries[entry.number] = entry
-        self._indexes[key].add(packed, entry, trimmable=entry.trimmable)
+        self._indexes.add(key, packed, entry, trimmable=entry.trimmable)
         self.nbytes += size
         if self.store is not None and not saved:
             self._unsaved.append(entry.number)
@@ -137,7 +137,7 @@ class PrefixCache:
         return Hit(caches, length)
 
     def _longest(self, key: str, packed: bytes) -> tuple[int, _Entry | None]:
-        found = self._indexes[key].longest(packed)
+        found = self._indexes.of(key).longest(packed)
         return (0, None) if found is None or found[0] < MIN_TOKENS else found
 
     def on_disk(self, key: str, tokens: Sequence[int]) -> Stored | None:
@@ -163,7 +163,7 @@ class PrefixCache:
         if caches is None:
             return None
         self.offer(stored.kind, array("I", stored.tokens), lambda: caches, saved=True)
-        entry = self._indexes[stored.kind].covering(stored.tokens)
+        entry = self._indexes.of(stored.kind).covering(stored.tokens)
         return None if entry is None else entry.number
 
     def entry_bytes(self, number: int | None) -> int:
@@ -205,5 +205,5 @@ class PrefixCache:
 
     def _drop(self, entry: _Entry) -> None:
         del self._entries[entry.number]
-        self._indexes[entry.key].remove(entry.tokens, trimmable=entry.trimmable)
+        self._indexes.remove(entry.key, entry.tokens, trimmable=entry.trimmable)
         self.nbytes -= entry.nbytes

@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
-__all__ = ["WIDTH", "PrefixIndex", "pack", "shared"]
+__all__ = ["WIDTH", "PrefixIndex", "PrefixIndexes", "pack", "shared"]
 
 WIDTH = array("I").itemsize  # bytes of a token
 
@@ -112,3 +112,28 @@ class PrefixIndex(Generic[Item]):
         """Return the items whose sequences are prefixes of these tokens, or equal to them."""
         both = (self._trimmable, self._whole)
         return [half.items[key] for half in both for key in list(half.prefixes(tokens))]
+
+
+class PrefixIndexes(Generic[Item]):
+    """An index for each key, such as the digest of a prompt's images; an empty one is not kept."""
+
+    def __init__(self) -> None:
+        self._indexes: dict[str, PrefixIndex[Item]] = {}
+
+    def __len__(self) -> int:
+        return len(self._indexes)
+
+    def of(self, key: str) -> PrefixIndex[Item]:
+        """Return the index of a key, to look things up in it."""
+        return self._indexes.get(key) or PrefixIndex()
+
+    def add(self, key: str, tokens: bytes, item: Item, *, trimmable: bool) -> None:
+        """Add an item to the index of a key."""
+        self._indexes.setdefault(key, PrefixIndex()).add(tokens, item, trimmable=trimmable)
+
+    def remove(self, key: str, tokens: bytes, *, trimmable: bool) -> None:
+        """Remove the item with these tokens from the index of a key, if there is one."""
+        if (index := self._indexes.get(key)) is not None:
+            index.remove(tokens, trimmable=trimmable)
+            if not index:
+                del self._indexes[key]

@@ -22,7 +22,6 @@ import logging
 import os
 import stat
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -32,7 +31,7 @@ from typing import Any
 
 from provider.caches.cache_file import Snapshot, caches_in, check_body, read_header
 from provider.caches.kinds import Trimming, can_be_stored, kind_of, size_of, stored_kind
-from provider.caches.prefix_index import WIDTH, PrefixIndex
+from provider.caches.prefix_index import WIDTH, PrefixIndexes
 from provider.runtime.folders import make_private, refuse_others
 
 __all__ = ["PrefixStore", "Stored"]
@@ -81,7 +80,7 @@ class PrefixStore:
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefix-reader")
         self._lock = threading.Lock()  # guards the attributes below
         self._entries: dict[Path, Stored] = {}
-        self._indexes: defaultdict[str, PrefixIndex[Stored]] = defaultdict(PrefixIndex)  # by kind
+        self._indexes: PrefixIndexes[Stored] = PrefixIndexes()  # by kind
         self._queued: dict[Path, int] = {}  # bytes of each file waiting to be written
         self._opened = self._writer.submit(self._open)
 
@@ -95,7 +94,7 @@ class PrefixStore:
     def longest(self, kind: str, tokens: bytes) -> tuple[int, Stored] | None:
         """Return the length of the longest stored prefix, in tokens, and the file that has it."""
         with self._lock:
-            return self._indexes[kind].longest(tokens)
+            return self._indexes.of(kind).longest(tokens)
 
     def opened(self, timeout_s: float) -> bool:
         """Wait at most `timeout_s`; return whether the files that were there before are known."""
@@ -214,7 +213,7 @@ class PrefixStore:
             self._write_failed(path, error)
             return
         with self._lock:
-            index = self._indexes[entry.kind]
+            index = self._indexes.of(entry.kind)
             covered = index.covered_by(entry.tokens) if entry.trimmable else []
             self._queued.pop(path, None)
         for other in covered:
@@ -284,7 +283,7 @@ class PrefixStore:
     def _add(self, entry: Stored) -> None:
         with self._lock:
             self._entries[entry.path] = entry
-            self._indexes[entry.kind].add(entry.tokens, entry, trimmable=entry.trimmable)
+            self._indexes.add(entry.kind, entry.tokens, entry, trimmable=entry.trimmable)
 
     def _reject(self, path: Path, error: Exception) -> None:
         """Log why a file can't be used, and remove it if it is damaged or foreign."""
@@ -298,7 +297,7 @@ class PrefixStore:
         with self._lock:
             entry = self._entries.pop(path, None)
             if entry is not None:
-                self._indexes[entry.kind].remove(entry.tokens, trimmable=entry.trimmable)
+                self._indexes.remove(entry.kind, entry.tokens, trimmable=entry.trimmable)
 
 
 def _file_name(tokens: bytes, kind: str) -> str:

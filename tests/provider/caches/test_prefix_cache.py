@@ -105,6 +105,15 @@ def test_models_never_mix():
     assert kept.find("other", list(range(60))) is None
 
 
+def test_nothing_is_kept_of_keys_that_were_only_asked_for_or_whose_entries_are_gone():
+    kept = PrefixCache(100 * size_of(caches_of(range(50))))
+    for number in range(300):
+        assert kept.find(f"picture {number}", list(range(60))) is None
+        if number % 2:
+            kept.put(f"picture {number}", list(range(50)), caches_of(range(50)))
+    assert len(kept._indexes) == len(kept) == 100
+
+
 def test_using_a_hit_does_not_change_its_entry():
     kept = PrefixCache(BYTES)
     tokens = list(range(50))

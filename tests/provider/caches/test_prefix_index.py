@@ -6,7 +6,7 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provider.caches.prefix_index import PrefixIndex, pack, shared
+from provider.caches.prefix_index import PrefixIndex, PrefixIndexes, pack, shared
 
 TOKENS = st.lists(st.integers(0, 2) | st.sampled_from([255, 256, 1 << 24]), max_size=8)
 ENTRIES = st.lists(st.tuples(TOKENS.filter(len), st.booleans()), max_size=12)
@@ -61,6 +61,21 @@ def test_removed_items_are_not_found(entries):
         index.remove(pack(tokens), trimmable=trimmable)
     assert len(index) == 0
     assert all(index.longest(pack(tokens)) is None for tokens, _ in entries)
+
+
+def test_a_key_has_an_index_while_there_is_an_item_in_it():
+    indexes, tokens = PrefixIndexes(), pack([1, 2, 3])
+    assert indexes.of("a").longest(tokens) is None
+    assert len(indexes) == 0
+    for item, trimmable in (("whole", False), ("cut", True)):
+        indexes.add("a", tokens, item, trimmable=trimmable)
+    assert indexes.of("a").longest(pack([1, 2, 4])) == (2, "cut")
+    assert indexes.of("b").longest(tokens) is None
+    indexes.remove("a", tokens, trimmable=True)
+    assert indexes.of("a").longest(tokens) == (3, "whole")
+    indexes.remove("b", tokens, trimmable=False)
+    indexes.remove("a", tokens, trimmable=False)
+    assert len(indexes) == 0
 
 
 class Counted(bytes):

@@ -214,6 +214,7 @@ def test_a_file_is_found_by_its_kind_and_its_tokens(store, tmp_path):
         assert one.longest("a red picture", packed(range(30)))[0] == 20
         assert one.longest("a blue picture", packed(range(30))) is None
         assert one.longest("", packed(range(30))) is None
+        assert len(one._indexes) == 1  # what was only asked for is not remembered
 
 
 def test_saving_never_waits_for_the_disk(slow, tmp_path):
