@@ -21,7 +21,7 @@ from provider.engine.loading import KeptCosts
 from provider.engine.memory_pool import MemoryPool
 from provider.engine.messages import RunRequest
 from provider.engine.mlx_thread import MlxThread
-from provider.engine.model import LoadedModel, Loading, LoadProgress
+from provider.engine.model import LoadedModel, Loading, LoadProgress, ModelFacts
 from provider.engine.statistics import EngineStatistics, total_of
 from provider.formats.chat_template import ChatTemplate
 from provider.formats.families import what_is_missing
@@ -293,11 +293,18 @@ class ServedModel:
         self._files = (path, draft, adapter, tokenizer_of(path, header))
         weights = self.engine.load()
         try:
-            template = ChatTemplate(tokenizer_of(path, header))
-            image_processor = None if self._sharded else image_processor_of(path)
-        except ModelLoadingError:
-            self.engine.close(0)  # frees the weights, which could be neither used nor unloaded
+            return self._builder(path, header, weights)
+        except Exception:
+            if not weights.done() or weights.exception() is None:
+                self.engine.close(0)  # frees the weights, which could be neither used nor unloaded
             raise
+
+    def _builder(
+        self, path: Path, header: Header | None, weights: Future[ModelFacts]
+    ) -> RequestBuilder:
+        """Make what builds prompts, while the weights are loaded."""
+        template = ChatTemplate(tokenizer_of(path, header))
+        image_processor = None if self._sharded else image_processor_of(path)
         template.warm_up()
         model = weights.result()
         self._facts = replace(

@@ -113,6 +113,22 @@ def test_a_loading_that_failed_is_tried_again(serve, tmp_path):
         assert not served.in_use
 
 
+NESTED = 25  # loops, more than Python compiles
+
+
+def test_a_model_whose_template_cannot_be_compiled_leaves_no_weights_in_memory(serve, tmp_path):
+    path = write_model(tmp_path / "model", QWEN3)
+    loops = (f"{{% for a{n} in messages %}}" for n in range(NESTED))
+    template = "".join(loops) + "{% endfor %}" * NESTED
+    (path / "chat_template.jinja").write_text(template)
+    served = serve(path=str(path))
+    for _ in range(2):
+        with pytest.raises(SyntaxError):
+            served.ready().result()
+        assert served.engine.model is None
+        assert served._memory.held_by_others(None) == 0
+
+
 def test_a_closed_model_accepts_no_calls(serve):
     served = serve()
     builder, asked = served.ready().result(), Call("Hi", None, [], [], GenerationOptions())
