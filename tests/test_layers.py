@@ -108,6 +108,7 @@ PURE = (
     "provider/engine/memory_pool.py",
     "provider/engine/memory_turn.py",
     "provider/engine/pace.py",
+    "provider/engine/padding.py",
     "provider/engine/run_queue.py",
     "provider/engine/scheduler.py",
     "provider/engine/shapes.py",

@@ -5,6 +5,9 @@ Rule: only the MLX thread calls it, except for `refuse_if_too_large`.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 from provider.caches.kinds import cost_of, size_of
 from provider.caches.prefix_cache import PrefixCache
 from provider.engine.memory_budget import MemoryBudget
@@ -22,6 +25,8 @@ class Admission:
     """One model's memory: its weights, promises to runs in the batch, and kept KV caches.
 
     The latter are those in `prefixes`, those of `prompts` with further answers, and parked runs'.
+    `padding` returns how many positions the batch has to spare, since its rows are not equally
+    long.
 
     A PoolMember of the memory that all models share. `weights` is in bytes.
     """
@@ -33,6 +38,7 @@ class Admission:
         prefixes: PrefixCache,
         keep: Keep,
         prompts: SharedPrompts,
+        padding: Callable[[], int] = lambda: 0,
     ):
         self.weights = weights
         self.budget: MemoryBudget[int] = MemoryBudget(max(0, shared.limit - weights))
@@ -40,6 +46,7 @@ class Admission:
         self._prefixes = prefixes
         self._prompts = prompts
         self._keep = keep
+        self._padding = padding
         self._deadlocked_since: float | None = None  # time in seconds, None if not deadlocked
         self._parked: dict[int, Run] = {}  # the longest parked first
 
@@ -50,9 +57,20 @@ class Admission:
 
     @property
     def held(self) -> int:
-        """How many bytes are in use: weights, promises, caches of parked runs, kept caches."""
+        """The bytes in use: weights, promises, padding, caches of parked runs, kept caches."""
         parked = sum(map(_caches_of, self._parked.values()))
-        return self.weights + self.budget.committed + parked + self._kept
+        return self.weights + self.budget.committed + self._padded + parked + self._kept
+
+    @property
+    def free(self) -> float:
+        """How many tokens' KV caches memory has room for now, without anything evicted."""
+        nbytes = self._shared.limit - self._shared.held_by_others(None)
+        per_token = self.budget.per_token
+        return math.inf if not per_token else max(0, nbytes) / per_token
+
+    @property
+    def _padded(self) -> int:
+        return int(self._padding() * self.budget.per_token)
 
     @property
     def _kept(self) -> int:
@@ -138,7 +156,7 @@ class Admission:
         begun_with = 0 if prompt is None else prompt.left_to(run.key)
         while True:
             held = sum(map(_caches_of, parked))
-            others = self._shared.held_by_others(self)
+            others = self._shared.held_by_others(self) + self._padded
             lacking = self.budget.lacking(need, held + self._kept - begun_with + others)
             if 0 < lacking <= own:
                 self._take_prefix(run)

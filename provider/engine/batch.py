@@ -12,6 +12,7 @@ with the same text.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,6 +28,7 @@ from provider.caches.slots import SlotCaches
 from provider.constraints.mask_maker import MaskMaker
 from provider.engine.group import Group
 from provider.engine.model import as_model
+from provider.engine.padding import padding
 from provider.engine.rows import (
     Chunk,
     Keep,
@@ -52,6 +54,10 @@ log = logging.getLogger(__name__)
 
 CLEAR_EVERY = 512  # steps after which the buffers that mlx keeps for reuse are freed
 MAX_KEPT = 1 << 30  # bytes of such buffers that may remain after a prefill chunk
+LOOK_EVERY = 64  # steps after which groups that were left apart, for their memory, may be merged
+# Part of the positions that are promised to rows, and not used yet, which padding may take. Rows
+# grow into the others.
+BORROWED = 1 / 4
 
 
 Decoding = Group | SpeculativeGroup
@@ -68,8 +74,10 @@ class Batch:
         single_row: SingleRowSettings | None = None,
         masks: MaskMaker | None = None,
         shapes: Shapes = ANY_SHAPE,
+        free: Callable[[], float] = lambda: math.inf,
     ):
         self._shapes = shapes
+        self._free = free  # returns how many positions memory has room for
         self._single_row = single_row or SingleRowSettings()
         target, draft = as_model(model), self._single_row.draft
         self._model = target if draft is None else ModelWithDraft(target, draft)
@@ -83,6 +91,7 @@ class Batch:
         self._rows: dict[int, Row] = {}
         self._groups: list[Decoding] = []
         self._steps = 0
+        self._apart: list[int] = []  # ids of groups that were not merged, for their memory
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -221,6 +230,30 @@ class Batch:
         return result
 
     @property
+    def padding(self) -> int:
+        """How many positions the rows that decode have beyond their own, see `padding`."""
+        return sum(padding(_lengths(group.members)) for group in self._groups)
+
+    def affordable(self, plan: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return the part of a plan for `prefill` whose rows memory has room for in one pass."""
+        chosen: list[tuple[int, int]] = []
+        lengths: list[int] = []
+        for key, tokens in plan:
+            with_it = [*lengths, len(self._rows[key].sequence)]
+            if not chosen or self._affords(padding(with_it)):
+                chosen.append((key, tokens))
+                lengths = with_it
+        return chosen
+
+    def _affords(self, more: int) -> bool:
+        """Return whether memory has room for so many more positions of padding."""
+        if not more or more <= self._free():
+            return True
+        rows = self._rows.values()
+        unused = sum(row.prompt_tokens + row.max_tokens - len(row.sequence) for row in rows)
+        return self.padding + more <= BORROWED * unused
+
+    @property
     def waits(self) -> bool:
         """Whether no decode step is possible before a late mask is done."""
         return bool(self._groups) and all(group.waits for group in self._groups)
@@ -337,13 +370,32 @@ class Batch:
             for group in self._groups
             if isinstance(group, Group) and not group.suspect and not group.apart
         ]
+        if self._apart and self._apart == [*map(id, sound)] and self._steps % LOOK_EVERY:
+            return
+        apart = sound[:1]
         for group in sound[1:]:
-            sound[0].join(group, self._together)
-            self._groups.remove(group)
+            more, beside = min(
+                ((self._padding_together(one, group), one) for one in apart), key=lambda it: it[0]
+            )
+            if self._affords(more):
+                beside.join(group, self._together)
+                self._groups.remove(group)
+            else:
+                apart.append(group)
+        self._apart = [*map(id, apart)]
+
+    def _padding_together(self, one: Group, other: Group) -> int:
+        """Return how many more positions of padding two groups have as one."""
+        mine, theirs = _lengths(one.members), _lengths(other.members)
+        return padding([*mine, *theirs]) - padding(mine) - padding(theirs)
 
     def _drop_empty(self) -> None:
         if not all(group.alive for group in self._groups):
             self._groups = [group for group in self._groups if group.alive]
+
+
+def _lengths(rows: Iterable[Row]) -> list[int]:
+    return [len(row.sequence) for row in rows]
 
 
 def _if_possible(keep: Keep) -> Keep:

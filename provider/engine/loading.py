@@ -99,6 +99,7 @@ class ModelSlot:
         open_store: Callable[[Path, int, str], PrefixStore] = PrefixStore,
         clock: Callable[[], float] = time.perf_counter,
         prepares: Callable[[], bool] = prepares_kernels,
+        padding: Callable[[], int] = lambda: 0,
     ):
         self.name = name
         self.model: LoadedModel | None = None
@@ -113,6 +114,7 @@ class ModelSlot:
         self._open_store = open_store
         self._clock = clock  # returns seconds
         self._prepares = prepares  # whether mlx may take longer for what it computes first
+        self._padding = padding  # see Admission
         self._single_row = SingleRowSettings()
         self.masks = MaskMaker()
         self.admission = self._admission(0)
@@ -160,7 +162,15 @@ class ModelSlot:
 
     def _batch(self, ends: Iterable[int], keep: Keep | None, shapes: Shapes) -> Batch:
         assert self.model is not None
-        return Batch(self.model.model, ends, keep, self._single_row, self.masks, shapes)
+        return Batch(
+            self.model.model,
+            ends,
+            keep,
+            self._single_row,
+            self.masks,
+            shapes,
+            lambda: self.admission.free,
+        )
 
     def revived(self) -> Batch:
         """Return an empty batch, after reloading the model if it fails `try_out`.
@@ -415,7 +425,14 @@ class ModelSlot:
 
     def _admission(self, weights: int) -> Admission:
         reuse = self._reuse
-        return Admission(self._memory, weights, reuse.prefixes, reuse.keep, reuse.shared_prompts)
+        return Admission(
+            self._memory,
+            weights,
+            reuse.prefixes,
+            reuse.keep,
+            reuse.shared_prompts,
+            self._padding,
+        )
 
     def _store(self, model: LoadedModel) -> Generator[LoadProgress, None, PrefixStore | None]:
         """Open the model's prefix store, in steps while the disk is read."""

@@ -103,6 +103,7 @@ class Worker:
             disk_done,
             costs,
             clock=clock,
+            padding=lambda: 0 if self._batch is None else self._batch.padding,
         )
         self._delivery: EventDelivery[Run] = EventDelivery()
         self._tuner = ThreadTuner((1, BLAS_THREADS))
@@ -441,6 +442,7 @@ class Worker:
             self._row(oldest).done, active_models, streaming=self._scheduler.streaming
         )
         plan = self._scheduler.plan(budget, together=self._batch.together)
+        plan = self._batch.affordable(plan)
         runs = [(self.runs[key], self._row(key)) for key, _ in plan]
         plan = self._reuse.in_few_shapes(self._reuse.up_to_boundary(plan, runs), runs)
         before = [self._row(key).done for key, _ in plan]

@@ -47,13 +47,13 @@ def run_of(key, tokens=256, row=None, constraint_bytes=0, client=""):
 
 @pytest.fixture
 def make():
-    def admission(limit, weights=0, pool=None):
+    def admission(limit, weights=0, pool=None, padding=lambda: 0):
         pool = pool or MemoryPool(limit)
         kept = []
         prefixes = PrefixCache(1 << 20)
         prompts = SharedPrompts()
         made = Admission(
-            pool, weights, prefixes, lambda row, copy, done: kept.append(copy()), prompts
+            pool, weights, prefixes, lambda row, copy, done: kept.append(copy()), prompts, padding
         )
         made.learn(Row())
         made.enter()
@@ -91,6 +91,20 @@ def test_weights_count_as_taken(make):
     assert admission.held == 256 * BYTES
     assert admission.make(run_of(1))
     assert not admission.make(run_of(2))
+
+
+def test_what_uneven_rows_have_to_spare_counts_as_taken(make):
+    padded = [0]
+    made = make(3 * 256 * BYTES, padding=lambda: padded[0])
+    assert made.admission.free == 3 * 256
+    assert made.admission.make(run_of(1))
+    padded[0] = 256 + 1
+    assert made.admission.held == made.pool.held_by_others(None) == (2 * 256 + 1) * BYTES
+    assert made.admission.free == 256 - 1
+    assert not made.admission.make(run_of(2))
+    padded[0] = 256
+    assert made.admission.make(run_of(2))
+    assert made.admission.free == 0
 
 
 def test_what_can_never_fit_is_refused_with_both_sizes(make):

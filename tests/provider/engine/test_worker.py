@@ -215,6 +215,52 @@ def test_what_a_parked_run_keeps_is_held_until_it_goes_on_or_ends(worker, end):
     assert others_lack() == 0
 
 
+def bytes_in_batch(worker):
+    """Return the size of the KV caches of the rows that decode."""
+    layers = [layer for group in worker._batch._groups for layer in group._caches.layers]
+    return sum(
+        layer.keys.nbytes + layer.values.nbytes for layer in layers if layer.keys is not None
+    )
+
+
+def texts_together(worker, prompts):
+    """Answer prompts in one batch; return the texts and the most bytes that it has taken."""
+    runs = [
+        submitted(worker, number, max_tokens=40 + number, prompt=one)
+        for number, one in enumerate(prompts)
+    ]
+    most = 0
+    while worker.busy:
+        worker.turn()
+        most = max(most, bytes_in_batch(worker))
+    said = [[one.text for one in events(run) if isinstance(one, TextDelta)] for run in runs]
+    return ["".join(one) for one in said], most
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["read", "kept"])
+def test_short_rows_beside_a_long_one_take_no_more_memory_than_was_promised(small, kept):
+    """With slots as long as the longest row's, seven short rows would take that seven times."""
+    drawn = random.Random(1)
+    prompts = [[drawn.randrange(20, 1500) for _ in range(n)] for n in (2000, *range(20, 90, 10))]
+    settings = EngineSettings(
+        max_batch=8, max_unread=10**6, warmup=False, prefix_cache_bytes=(1 << 40) * kept
+    )
+    pool = MemoryPool(1 << 40)
+    made = Worker("m", lambda: small, settings, Sampling(), pool, lambda: None)
+    for _ in made.loading():
+        pass
+    budget = made._admission.budget
+    needs = sum(budget.need(len(one) + 40 + number) for number, one in enumerate(prompts))
+    expected, most = texts_together(made, prompts)
+    assert most > 2 * needs  # as long as memory is plentiful, there is one pass for all of them
+    pool.limit = made._admission.held + needs
+    budget.limit = pool.limit - made._admission.weights
+    said, most = texts_together(made, prompts)
+    assert said == expected
+    assert most <= needs
+    made.free()
+
+
 def test_giving_the_batch_up_ends_what_was_taken_and_leaves_what_is_posted(worker):
     taken = submitted(worker, 1, max_tokens=3)
     posted = Run(2, "m", taken.request, SyncInbox())
