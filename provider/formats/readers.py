@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 __all__ = ["HeadedCalls", "JsonCall", "Piece", "Reader", "WholeText", "as_json", "is_name"]
 
 JSON = json.JSONDecoder()
+NOT_NUMBERS = ("NaN", "Infinity")  # as Python writes and reads them, and JSON does not
 
 
 def is_name(value: Any) -> bool:
@@ -21,8 +22,13 @@ def is_name(value: Any) -> bool:
 
 
 def as_json(value: Any) -> str:
-    """Return a parser's value as JSON; objects that JSON does not support become strings."""
+    """Return a parser's value as JSON; what JSON does not support becomes a string.
+
+    That is any other object, and a number that is infinite or none.
+    """
     text = json.dumps(value, ensure_ascii=False, default=str)
+    if any(name in text for name in NOT_NUMBERS):  # perhaps only in a string
+        text = json.dumps(json.loads(text, parse_constant=str), ensure_ascii=False)
     return text.encode(errors="replace").decode()  # UTF-8 can't encode a lone surrogate
 
 

@@ -182,6 +182,10 @@ def _plain(value: Any) -> Any:
         return {"value": str(value)}
 
 
+def _refuse(name: str) -> Any:
+    raise ValueError(f"JSON has no {name}")
+
+
 class _Shown(NamedTuple):
     """The parts of a call that were shown."""
 
@@ -194,9 +198,9 @@ class _Shown(NamedTuple):
         return "".join(self.arguments)
 
     def is_call(self, call: Mapping[str, Any]) -> bool:
-        """Return whether the shown parts are those of that call."""
+        """Return whether the shown parts are those of that call, in JSON."""
         try:
-            arguments = _plain(json.loads(self.text))
+            arguments = _plain(json.loads(self.text, parse_constant=_refuse))
         except (ValueError, RecursionError):
             return False
         return bool(self.name == call["name"] and arguments == call["arguments"])

@@ -154,14 +154,19 @@ def test_calls_of_two_answers_have_different_ids(name):
         ("glm47", "f<arg_key>a</arg_key><arg_value>{1}</arg_value>", {"a": "{1}"}),
         ("pythonic", "[f(a=(1, 2), b=b'x')]", {"a": [1, 2], "b": "b'x'"}),
         ("pythonic", "[f(a={(1, 2): 3})]", {"value": "{'a': {(1, 2): 3}}"}),
+        ("pythonic", "[f(a=[1e999, 1])]", {"a": ["Infinity", 1]}),
+        ("glm47", "f<arg_key>a</arg_key><arg_value>NaN</arg_value>", {"a": "NaN"}),
+        ("json_tools", '{"name": "f", "arguments": {"a": -1e999}}', {"a": "-Infinity"}),
     ],
 )
 def test_arguments_that_json_does_not_support_become_strings(name, written, arguments):
     text, deltas = read(name, [*written])
     (call,) = text.calls
     assert call["arguments"] == arguments
-    json.dumps(call, ensure_ascii=False).encode()
-    assert "".join(delta.arguments or "" for delta in deltas).encode()
+    json.dumps(call, ensure_ascii=False, allow_nan=False).encode()
+    shown = "".join(delta.arguments or "" for delta in deltas)
+    assert shown.encode()
+    json.loads(shown, parse_constant=pytest.fail)
 
 
 SHOWN = [
@@ -249,6 +254,14 @@ def test_a_call_whose_arguments_come_twice_is_malformed():
     text, _ = read("json_tools", written)
     assert text.calls == []
     assert text.broken[0].error == "malformed"
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_a_call_is_malformed_if_what_was_shown_of_it_is_no_json(number):
+    written = f'{{"name": "weather", "arguments": {{"days": {number}}}}}'
+    text, deltas = read("json_tools", [*written])
+    assert text.calls == []
+    assert [delta.error for delta in deltas if delta.complete] == ["malformed"]
 
 
 def test_a_complete_call_counts_even_if_the_next_one_is_cut_off():
