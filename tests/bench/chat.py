@@ -2,13 +2,14 @@
 
 Prints how long the page's main thread works for each token that it shows, with and without how
 sure the model was, and for each turn of a short and of a long conversation; then of what a frame of
-the page consists, by a trace, and how many there are a second. Rendering is by software.
+the page, or a turn, consists, by a trace. Rendering is by software.
 """
 
 import asyncio
 import json
 import sys
 from collections import Counter
+from contextlib import asynccontextmanager
 from operator import itemgetter
 
 from provider.scripted import Say, ScriptedProvider
@@ -37,12 +38,14 @@ PARTS = {
     "layers": ("Layerize",),
     "commit": ("Commit",),
     "pointer": ("HitTest",),
+    "garbage": ("MinorGC", "MajorGC"),
 }
 FRAME = "ProxyMain::BeginMainFrame"
 TASK = "RunTask"
 CATEGORIES = ("devtools.timeline", "disabled-by-default-devtools.timeline", "cc", "benchmark")
 TRACED_S = 3  # a trace makes all slower, so what is measured before has none
 
+STREAMS = "() => document.querySelector('.streaming') !== null"
 SEED = """async (turns) => {
     const { openStore } = await import("/store/database.js");
     const store = await openStore();
@@ -62,24 +65,28 @@ def spent(before, after, count):
     return ", ".join(f"{kind} {taken:.3f}" for kind, taken in each.items())
 
 
-async def traced(session, seconds):
-    """Return the events of a page's main thread in that time."""
-    events, ended = [], asyncio.Event()
-    session.on("Tracing.dataCollected", lambda told: events.extend(told["value"]))
+@asynccontextmanager
+async def traced(session):
+    """Give the list that gets the events of the page's main thread, once the block is left."""
+    events, all_of_them, ended = [], [], asyncio.Event()
+    session.on("Tracing.dataCollected", lambda told: all_of_them.extend(told["value"]))
     session.on("Tracing.tracingComplete", lambda told: ended.set())
     config = {"includedCategories": [*CATEGORIES]}
     await session.send("Tracing.start", {"transferMode": "ReportEvents", "traceConfig": config})
-    await asyncio.sleep(seconds)
+    yield events
     await session.send("Tracing.end")
     await ended.wait()
-    threads = Counter((one["pid"], one["tid"]) for one in events if one["name"] == FRAME)
+    threads = Counter((one["pid"], one["tid"]) for one in all_of_them if one["name"] == FRAME)
     ((page, _),) = threads.most_common(1)
-    return [one for one in events if (one["pid"], one["tid"]) == page and one["ph"] == "X"]
+    events += [one for one in all_of_them if (one["pid"], one["tid"]) == page and one["ph"] == "X"]
 
 
-def frames(events, seconds):
-    """Say how many frames there were a second, and how long each part of one took."""
-    count = sum(one["name"] == FRAME for one in events)
+def frames_of(events):
+    return sum(one["name"] == FRAME for one in events)
+
+
+def parts_of(events, count):
+    """Say how long each part took in all, for each of `count`."""
     said = []
     for part, names in [*PARTS.items(), ("all", (TASK,))]:
         took = end = 0
@@ -88,7 +95,7 @@ def frames(events, seconds):
                 took += one.get("tdur", one["dur"])
                 end = one["ts"] + one["dur"]
         said.append(f"{part} {took / 1000 / max(1, count):.2f}")
-    return f"{count / seconds:.1f} frames/s, each: {', '.join(said)} ms"
+    return f"{', '.join(said)} ms"
 
 
 async def watched(browser, url):
@@ -101,9 +108,18 @@ async def watched(browser, url):
 
 
 async def ask(page):
-    box = page.get_by_label("Message", exact=True)
-    await box.fill("Tell me about wolves")
-    await box.press("Enter")
+    """Ask by the focused text field: what looks for it by its label looks at the whole page."""
+    await page.keyboard.insert_text("Tell me about wolves")
+    await page.keyboard.press("Enter")
+
+
+async def take_turns(page, provider):
+    """Take some turns, and ask the page nothing that takes longer with what it shows."""
+    for _ in range(TURNS):
+        asked = len(provider.requests)
+        await ask(page)
+        while len(provider.requests) == asked or provider.live or await page.evaluate(STREAMS):
+            await asyncio.sleep(0.02)
 
 
 async def tokens(browser, rate, odds):
@@ -122,11 +138,14 @@ async def tokens(browser, rate, odds):
         before, produced = await durations(session), request.produced
         await page.wait_for_timeout(1000 * SECONDS)
         after, count = await durations(session), request.produced - produced
-        parts = frames(await traced(session, TRACED_S), TRACED_S)
+        async with traced(session) as events:
+            await asyncio.sleep(TRACED_S)
         await page.close()
     name = f"{rate} tokens/s{', odds' if odds else ''}"
     print(f"{name:>18}: {spent(before, after, count)} ms a token", flush=True)
-    print(f"{'':>18}  {parts}", flush=True)
+    shown = frames_of(events)
+    rate = shown / TRACED_S
+    print(f"{'':>18}  {rate:.1f} frames/s, each: {parts_of(events, shown)}", flush=True)
 
 
 async def turns(browser, length):
@@ -140,17 +159,17 @@ async def turns(browser, length):
         await page.locator(".assistant").last.wait_for()
         await page.locator('#state[data-state="open"]').wait_for()
         before = await durations(session)
-        for number in range(TURNS):
-            await ask(page)
-            while len(provider.requests) <= number or provider.live:
-                await asyncio.sleep(0.02)
-            await page.locator(".assistant.streaming").wait_for(state="detached")
+        await take_turns(page, provider)
         after = await durations(session)
+        async with traced(session) as events:
+            await take_turns(page, provider)
         nodes = await page.evaluate("document.querySelectorAll('*').length")
         sent = len(json.dumps(provider.requests[-1].options["messages"]))
         await page.close()
     print(f"{length:>4} turns before: {spent(before, after, TURNS)} ms a turn", end="; ")
     print(f"{nodes} elements, {sent / 1000:.0f} kB sent", flush=True)
+    told = f"{frames_of(events) / TURNS:.1f} frames a turn, in all: {parts_of(events, TURNS)}"
+    print(f"{'':>18}  {told} a turn", flush=True)
 
 
 async def main(wanted="all"):
