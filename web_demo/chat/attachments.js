@@ -1,16 +1,11 @@
 // @ts-check
-/** The files attached to a message: read, checked and shown. */
+/** The files attached to a message, and how they are shown. */
 
 import { copyOf, find } from "../shell/dom.js";
 
 /** @typedef {import("../client.js").Part} Part */
 /** @typedef {{name: string, part: Part, bytes: number, view: HTMLElement}} Attachment */
 
-/** The image types that both browsers and the gateway can read. */
-const IMAGES = ["image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp"];
-const NEVER_TEXT = /^(image\/(?!svg)|audio\/|video\/|font\/)/;
-/** The gateway's limit for a text file; about 250,000 tokens. */
-const MAX_TEXT_BYTES = 1024 * 1024;
 const MAX_FILES = 16; // per message; more are probably a folder that was dropped by mistake
 const THUMBNAIL = 480; // device pixels of the longer side, sharp on a display with a ratio of 2
 
@@ -59,7 +54,7 @@ function imageAgain(data) {
 }
 
 /** @param {string} name */
-function fileView(name) {
+export function fileView(name) {
   const view = document.createElement("span");
   view.className = "file";
   view.textContent = view.title = name;
@@ -69,95 +64,14 @@ function fileView(name) {
 /** Return the size of a value as JSON, in bytes. @param {unknown} value */
 export const bytesOf = (value) => new TextEncoder().encode(JSON.stringify(value)).length;
 
-/** Return a file as part of a message, and an element that shows it. @param {File} file @throws {Error} */
-async function read(file) {
-  if (IMAGES.includes(file.type)) return readImage(file);
-  if (NEVER_TEXT.test(file.type)) throw unknownKind(file);
-  return readText(file);
-}
-
-/** @param {File} file */
-async function readImage(file) {
-  const view = await thumbnailOf(file);
-  const data = (await dataUrlOf(file)).split(",")[1];
-  return { part: /** @type {Part} */ ({ type: "image", data }), view };
-}
-
-/**
- * Return a small canvas with the image. An `img` element would need a URL that the page's security
- * policy allows; a canvas needs none.
- * @param {File} file
- */
-async function thumbnailOf(file) {
-  const canvas = document.createElement("canvas");
-  await drawInto(canvas, file).catch(() => {
-    throw new Error(`“${file.name}” can't be read as an image.`);
-  });
-  canvas.role = "img";
-  canvas.ariaLabel = canvas.title = file.name;
-  return canvas;
-}
-
 /** Draw an image into a canvas, as small as it is shown. @param {HTMLCanvasElement} canvas @param {Blob} file */
-async function drawInto(canvas, file) {
+export async function drawInto(canvas, file) {
   const image = await createImageBitmap(file);
   const scale = Math.min(1, THUMBNAIL / Math.max(image.width, image.height));
   canvas.width = Math.max(1, Math.round(image.width * scale));
   canvas.height = Math.max(1, Math.round(image.height * scale));
   canvas.getContext("2d")?.drawImage(image, 0, 0, canvas.width, canvas.height);
   image.close();
-}
-
-/** @param {File} file @returns {Promise<string>} */
-function dataUrlOf(file) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(String(reader.result));
-    reader.onerror = () => reject(new Error(`“${file.name}” can't be read.`));
-    reader.readAsDataURL(file);
-  });
-}
-
-/** @param {File} file */
-async function readText(file) {
-  if (file.size > MAX_TEXT_BYTES) throw tooBig(file, MAX_TEXT_BYTES, "a text file may have");
-  const bytes = await file.arrayBuffer().catch(() => {
-    throw new Error(`“${file.name}” can't be read.`); // it is a folder, or was deleted
-  });
-  const text = decoded(bytes);
-  if (text === null) throw unknownKind(file);
-  const view = fileView(file.name);
-  view.title = `${file.name}, ${sizeOf(file.size)}`;
-  // The same layout as that of the gateway for `files`.
-  const part = { type: "text", text: `${file.name}:\n${text.trimEnd()}\n\n` };
-  return { part: /** @type {Part} */ (part), view };
-}
-
-/** Return bytes as text, null if they are not UTF-8 text. @param {ArrayBuffer} bytes */
-function decoded(bytes) {
-  try {
-    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-    return text.includes("\0") ? null : text;
-  } catch {
-    return null;
-  }
-}
-
-/** @param {File} file */
-function unknownKind(file) {
-  return new Error(`“${file.name}” is neither a supported image nor UTF-8 text.`);
-}
-
-/** @param {File} file @param {number} most @param {string} what */
-function tooBig(file, most, what) {
-  return new Error(`“${file.name}” is too large: it has ${sizeOf(file.size)}, and ${what} ${sizeOf(most)}.`);
-}
-
-/** @param {number} bytes */
-function sizeOf(bytes) {
-  if (bytes < 1024) return `${Math.max(0, Math.floor(bytes))} bytes`;
-  const [size, unit] = bytes < 1024 ** 2 ? [bytes / 1024, "kB"] : [bytes / 1024 ** 2, "MB"];
-  return `${size < 10 ? size.toFixed(1) : Math.round(size)} ${unit}`;
 }
 
 /**
@@ -220,13 +134,11 @@ export function createAttachments(pane, form, room, blind) {
   /** @param {File} file */
   async function attach(file) {
     if (waiting.length >= MAX_FILES) throw new Error(`At most ${MAX_FILES} files go with one message.`);
+    const { readFile } = await import("./reading.js").catch(() => {
+      throw new Error("Files can't be read now. Try again once the gateway is there.");
+    });
     const left = room() - waiting.reduce((sum, { bytes }) => sum + bytes, 0);
-    const image = IMAGES.includes(file.type);
-    if (image && blind()) throw new Error(`“${file.name}” is a picture, and this model reads text only.`);
-    const most = image ? (left * 3) / 4 : left; // base64 makes four bytes out of three
-    if (file.size > most) throw tooBig(file, most, "this conversation has room for");
-    const { part, view } = await read(file);
-    put({ name: file.name, part, bytes: bytesOf(part), view });
+    put(await readFile(file, left, blind()));
   }
 
   /** @param {Attachment} attachment */
