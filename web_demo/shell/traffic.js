@@ -4,6 +4,8 @@
 const CHUNK = '{"type":"chunk"';
 const BEGINS = /^\{"type":"(?:generate|resume)"/;
 const ABOUT_ONE = /^\{"type":"(\w+)","id":"([^"\\]*)"/;
+const ID_LAST = /"id":"([^"\\]*)"\}$/; // of a request, which may be long
+const LONGEST_ID = 80;
 
 export function createTraffic() {
   /** The ids of the answers that run, and whether each has begun. @type {Map<string, boolean>} */
@@ -15,7 +17,8 @@ export function createTraffic() {
     /** @param {string} text of a frame to the gateway */
     sent(text) {
       if (!BEGINS.test(text)) return;
-      answers.set(JSON.parse(text).id, text.startsWith('{"type":"resume"'));
+      const id = ID_LAST.exec(text.slice(-LONGEST_ID))?.[1] ?? JSON.parse(text).id;
+      answers.set(id, text.startsWith('{"type":"resume"'));
       begun();
     },
     /** Count a frame of the gateway; most are chunks, which are told by their first characters. @param {string} text */

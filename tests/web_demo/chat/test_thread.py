@@ -22,9 +22,14 @@ SEED = """async (count) => {
     await store.save([{ id: "long", title, named: true, made: 1, changed: 1, leaf }], turns);
     location.hash = "#chat/long";
 }"""
-# Counts what is encoded and kept again: `counted()` returns characters and earlier turns.
+# Counts what is encoded, read and kept again: `counted()` has characters, and earlier turns.
 COUNT = """() => {
-    let [encoded, kept] = [0, 0];
+    let [encoded, read, kept] = [0, 0, 0];
+    const { parse } = JSON;
+    JSON.parse = (text, ...more) => {
+        read += text.length;
+        return parse(text, ...more);
+    };
     const { encode } = TextEncoder.prototype;
     TextEncoder.prototype.encode = function (text) {
         encoded += text.length;
@@ -35,7 +40,7 @@ COUNT = """() => {
         if (/^t\\d+$/.test(value.id)) kept += 1;
         return put.call(this, value, ...key);
     };
-    globalThis.counted = () => [encoded, kept];
+    globalThis.counted = () => [encoded, read, kept];
 }"""
 
 
@@ -63,9 +68,10 @@ async def test_what_a_turn_takes_does_not_grow_with_the_conversation(new_page):
             assert await shown(page) <= MOST
             sent = gateway.provider.requests[-1].options["messages"]
             assert len(sent) == count + 3, "the model gets all of it"
-    short, long = costs
-    assert short == long == [long[0], 0]
-    assert long[0] < 1000
+    (short, _, _), (long, read, kept) = costs
+    assert short == long < 1000
+    assert read < 10_000, "the frames of the gateway"
+    assert kept == 0
 
 
 async def test_earlier_turns_come_as_a_reader_goes_up_and_what_is_in_sight_stays(new_page):
