@@ -138,8 +138,7 @@ async def wait_for_text(page, selector, text, which=0):
 KEPT = """async () => {
     const { openStore } = await import("/store/database.js");
     const store = (globalThis.storeOfTests ??= await openStore());
-    const names = ["settings", "draft new", `draft ${location.hash.slice("#chat/".length)}`];
-    const values = await Promise.all(names.map((name) => store.value(name)));
+    const values = await Promise.all([store.value("settings"), store.value("drafts")]);
     return JSON.stringify([await store.turns(), values]);
 }"""
 
@@ -148,6 +147,13 @@ async def wait_until_kept(page, text):
     """Wait until the browser keeps something with a text in it: a turn, a draft, a setting."""
     async with asyncio.timeout(TIMEOUT):
         while text not in await page.evaluate(KEPT):
+            await asyncio.sleep(0.02)
+
+
+async def wait_until_gone(page, text):
+    """Wait until the browser keeps nothing with a text in it any more."""
+    async with asyncio.timeout(TIMEOUT):
+        while text in await page.evaluate(KEPT):
             await asyncio.sleep(0.02)
 
 

@@ -13,25 +13,28 @@ import { loadMarks } from "./column.js";
  *   thread: ReturnType<typeof import("./thread.js").createThread>, showPath: () => void,
  *   chosen: (values: import("../settings/values.js").Values) => Promise<import("./pane.js").Settings | null>,
  *   toolRun: (turn: Turn, answer: import("./answer.js").Answer, request: import("./tool_run.js").ToolRequest) => import("./pane.js").Run,
- *   follow: (one: Live, before: string, anew?: () => void, owning?: Promise<(() => void) | null>) => void,
+ *   follow: (one: Live, before: string, anew?: () => void, owning?: Promise<(() => void) | null>) => void, goToNext: (broken: boolean) => void,
  * }} Pane
  */
 
 const LEAVING_MS = 1000; // in which a page that is left, or loaded again, gives back what it had
 
 /**
- * Let this page be the one that writes an answer; resolves to what gives it back, or to null if another page has it for
- * longer than a page takes that is left. Without locks, as in a page without https, no page knows of another.
- * @param {string} id of the turn @param {LockOptions} [options] @returns {Promise<(() => void) | null>}
+ * Let this page be the one that has something, such as `turn` with an id; resolves to what gives it back, or to null if another
+ * page has it for longer than a page takes that is left. Without locks, as in a page without https, no page knows of another.
+ * @param {string} name @param {LockOptions} [options] @returns {Promise<(() => void) | null>}
  */
-export function own(id, options = { signal: AbortSignal.timeout(LEAVING_MS) }) {
+export function own(name, options = { signal: AbortSignal.timeout(LEAVING_MS) }) {
   const { locks } = navigator;
   if (!locks) return Promise.resolve(() => {});
   return new Promise((resolve) => {
     const held = () => new Promise((release) => resolve(() => release(undefined)));
-    locks.request(`turn ${id}`, options, held).catch(() => resolve(null));
+    locks.request(name, options, held).catch(() => resolve(null));
   });
 }
+
+/** @param {Turn} turn */
+export const lockOf = ({ id }) => `turn ${id}`;
 
 /**
  * Go on with an answer: with what the gateway writes, or by asking for what it had not begun. Where another page writes
@@ -42,7 +45,7 @@ export async function goOnWith(turn, pane) {
   const { client, talk, thread, live } = pane;
   const { ticket = null, messages: rounds = [], asked, request } = turn;
   const { before = "", logprobs } = /** @type {{before?: string, logprobs?: boolean}} */ (turn.options ?? {});
-  const free = await own(turn.id);
+  const free = await own(lockOf(turn));
   if (!free) return watch(turn, pane);
   const settings = asked ? await pane.chosen(asked) : null;
   if (logprobs) await loadMarks().catch(() => {}); // it goes on without
@@ -65,10 +68,32 @@ export async function goOnWith(turn, pane) {
   pane.follow({ turn, run, answer }, textOf(turn), ticket ? anew : undefined, Promise.resolve(free));
 }
 
+/**
+ * Let the model write on where an answer was stopped or cut off; both answers stay.
+ * @param {Turn} turn @param {import("./pane.js").Settings["options"]} asked @param {Pane} pane
+ */
+export function writeOn(turn, asked, { client, talk, thread, follow }) {
+  const before = textOf(turn);
+  talk.goBack(turn.parent);
+  thread.show(talk.path());
+  const { n, logprobs, top_logprobs, response_format, ...options } = asked;
+  const messages = [...talk.messages(turn.parent), { role: /** @type {const} */ ("assistant"), content: before }];
+  const made = talk.add({ role: "assistant", content: before, parent: turn.parent, options: { before }, request: JSON.parse(JSON.stringify(options)) });
+  const answer = thread.addRunning(made, {});
+  answer.start(client.state === "open");
+  answer.begin(before);
+  const run = client.generate({ ...options, messages, continue_final_message: true, keep_on_close: true });
+  follow({ turn: made, run, answer }, before);
+  thread.renewAll();
+}
+
 /** Wait until another page has written an answer, or is left; then show what is kept. @param {Turn} turn @param {Pane} pane */
-async function watch(turn, { talk, thread, live, showPath }) {
+async function watch(turn, { talk, thread, live, showPath, goToNext }) {
   if (live.has(turn.id)) return;
   thread.answerOf(turn)?.elsewhere();
-  (await own(turn.id, {}))?.();
-  if (talk.path().at(-1) === turn && (await talk.load(turn.conversation, live))) showPath();
+  (await own(lockOf(turn), {}))?.();
+  if (talk.path().at(-1) !== turn || !(await talk.load(turn.conversation, live))) return;
+  showPath();
+  const ended = talk.path().at(-1)?.ended;
+  if (ended) goToNext(ended === "cancelled" || ended === "error");
 }

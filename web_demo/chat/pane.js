@@ -84,11 +84,17 @@ export function createPane(app, row, store, hooks) {
       if (settings?.options.logprobs) await loadMarks();
       return settings;
     } catch {
-      attachments.say(new Error("What this needs of the page can't be loaded now. Try again once the gateway is there."));
-      return null;
+      return missing();
     }
   }
 
+  /** Say that a part of the page is not there. */
+  function missing() {
+    attachments.say(new Error("What this needs of the page can't be loaded now. Try again once the gateway is there."));
+    return null;
+  }
+
+  const itself = { client, talk, thread, live, showPath, chosen, toolRun, follow, goToNext };
   let busy = false;
   let cutAfter = 0; // pieces of the next answer after which the connection is cut
   /** The message that waits for the running answer; it is empty while none does. @type {Message} */
@@ -116,7 +122,7 @@ export function createPane(app, row, store, hooks) {
   input.addEventListener("input", () => {
     fitInput();
     clearTimeout(drafting);
-    drafting = setTimeout(keepDraft, DRAFT_MS);
+    drafting = setTimeout(() => keepDraft(), DRAFT_MS);
   });
   find(".stop", root).addEventListener("click", stop);
   find("button", queued).addEventListener("click", takeBack);
@@ -159,19 +165,22 @@ export function createPane(app, row, store, hooks) {
     showContext(find(".context", root), talk.path(), input.value, all.offer.model?.context_window ?? null);
   }
 
-  const draftKey = () => `draft ${talk.id ?? "new"}`;
-
-  const keepDraft = () => store.keep(draftKey(), drafted() || undefined);
-
-  /** What is not sent yet. */
-  const drafted = () => [next.text, input.value].filter(Boolean).join("\n");
+  /** Keep what is not sent yet. @param {string} [text] @param {Message} [waits] */
+  function keepDraft(text = input.value, waits = next) {
+    const { id } = talk;
+    drafts().then((all) => all.keep(store, id, text, waits)).catch(() => {}); // the next change tries again
+  }
 
   async function takeDraft() {
-    const draft = await store.value(draftKey());
-    if (draft && !input.value) {
-      input.value = draft;
-      fitInput();
-    }
+    const { id } = talk;
+    const wanted = () => talk.id === id && !input.value && queued.hidden;
+    const kept = await store.value("drafts");
+    const draft = kept?.some((/** @type {{talk: string | null}} */ one) => one.talk === id) && (await (await drafts()).take(store, id, wanted));
+    if (!draft) return;
+    input.value = draft.text;
+    fitInput();
+    setNext(draft.waits);
+    if (!goesOn(talk.path().at(-1))) takeBack();
   }
 
   /** The answer that is being written at the end of the shown turns. */
@@ -217,6 +226,7 @@ export function createPane(app, row, store, hooks) {
     if (current()) {
       taken();
       setNext({ text: next.text ? `${next.text}\n${text}` : text, files: [...next.files, ...files] });
+      keepDraft();
       return true;
     }
     busy = true;
@@ -229,15 +239,15 @@ export function createPane(app, row, store, hooks) {
     const names = next.files.map(({ name }) => name).join(", ");
     find("span", queued).textContent = names ? `${next.text} (${names})` : next.text;
     queued.hidden = !next.text && !names;
-    keepDraft();
   }
 
   /** Put the message that waits back into the input. */
   function takeBack() {
     if (queued.hidden) return;
-    input.value = drafted();
+    input.value = [next.text, input.value].filter(Boolean).join("\n");
     next.files.forEach(attachments.put);
     setNext(NOTHING);
+    keepDraft();
     fitInput();
     input.focus();
   }
@@ -254,7 +264,7 @@ export function createPane(app, row, store, hooks) {
     }
     const isNew = talk.id === null;
     const parent = talk.path().at(-1)?.id ?? null;
-    store.keep(draftKey(), undefined);
+    if (isNew) keepDraft("", NOTHING);
     const question = talk.add({ role: "user", content, parent }, text || files[0].name);
     taken();
     keepDraft();
@@ -306,7 +316,7 @@ export function createPane(app, row, store, hooks) {
    * @param {() => void} [anew] called before the first part of the answer is shown
    * @param {Promise<(() => void) | null>} [owning] how the turn is given back, which this page alone writes
    */
-  async function follow(one, before, anew, owning = goingOn().then(({ own }) => own(one.turn.id)).catch(() => null)) {
+  async function follow(one, before, anew, owning = goingOn().then(({ own, lockOf }) => own(lockOf(one.turn))).catch(() => null)) {
     const { turn, run, answer } = one;
     live.set(turn.id, one);
     answer.root.onchange = () => live.has(turn.id) || turn.messages || talk.change(turn, keptOf(answer)); // another was chosen
@@ -408,21 +418,8 @@ export function createPane(app, row, store, hooks) {
 
   /** Let the model go on writing an answer that was stopped or cut off. @param {Turn} turn */
   async function goOn(turn) {
-    if (current()) return;
-    const settings = await chosen();
-    if (!settings) return;
-    const before = textOf(turn);
-    talk.goBack(turn.parent);
-    thread.show(talk.path());
-    const { n, logprobs, top_logprobs, response_format, ...options } = settings.options;
-    const messages = [...talk.messages(turn.parent), { role: /** @type {const} */ ("assistant"), content: before }];
-    const made = talk.add({ role: "assistant", content: before, parent: turn.parent, options: { before }, request: JSON.parse(JSON.stringify(options)) });
-    const answer = thread.addRunning(made, {});
-    answer.start(client.state === "open");
-    answer.begin(before);
-    const run = client.generate({ ...options, messages, continue_final_message: true, keep_on_close: true });
-    follow({ turn: made, run, answer }, before);
-    thread.renewAll();
+    const [settings, all] = await Promise.all([chosen(), goingOn().catch(missing)]);
+    if (settings && !current()) all?.writeOn(turn, settings.options, itself);
   }
 
   /**
@@ -450,10 +447,8 @@ export function createPane(app, row, store, hooks) {
     thread.show(path);
     showWelcome();
     const last = path.at(-1);
-    const { ended, ticket, asked, request, model } = last ?? {};
-    // A model is known once an answer has begun.
-    if (last && !ended && (ticket || asked || (request && !model)) && !live.has(last.id))
-      goingOn().then((all) => all.goOnWith(last, { client, talk, thread, live, showPath, chosen, toolRun, follow })).catch(() => {});
+    if (last && goesOn(last) && !live.has(last.id))
+      goingOn().then((all) => all.goOnWith(last, itself)).catch(() => {});
     showRunning();
   }
 
@@ -492,10 +487,10 @@ export function createPane(app, row, store, hooks) {
 
   /** @param {string | null} id */
   async function open(id) {
-    takeBack();
     clearTimeout(drafting);
-    if (input.value) keepDraft();
+    if (input.value || !queued.hidden) keepDraft();
     input.value = "";
+    setNext(NOTHING);
     const found = id !== null && (await talk.load(id, live));
     if (!found) talk.begin();
     showPath();
@@ -557,19 +552,15 @@ export function createPane(app, row, store, hooks) {
     drop,
     /** Whether an answer of a conversation is being written. @param {string} id */
     runs: (id) => [...live.values()].some(({ turn }) => turn.conversation === id),
-    running: () => current() !== undefined,
     focus,
-    hasFocus: () => root.contains(document.activeElement),
-    remove() {
-      for (const { run } of live.values()) run.cancel();
-      client.events.removeEventListener("state", showConnection);
-      for (const events of [all.events, app.models.events]) events.removeEventListener("change", showAround);
-      root.remove();
-    },
   };
 }
 
 const goingOn = () => import("./going_on.js");
+const drafts = () => import("./drafts.js"); // a first visit has none
+
+/** Whether a page goes on with a turn; a model is known once an answer has begun. @param {Turn | undefined} turn */
+const goesOn = (turn) => Boolean(turn && !turn.ended && (turn.ticket || turn.asked || (turn.request && !turn.model)));
 
 /** @param {Error} error */
 const notKept = (error) => new Error(`This browser can't keep the conversation: ${error.message}`);

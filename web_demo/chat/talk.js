@@ -108,7 +108,7 @@ export function createTalk(store, onchange, onfail) {
     /** Change a turn in place; its conversation may be another one by now. Resolves once it is kept. @param {Turn} turn @param {Partial<Turn>} changes */
     change(turn, changes) {
       Object.assign(turn, changes);
-      return turn.conversation === conversation?.id ? save([turn]) : store.save([], [turn]).catch(onfail);
+      return turn.conversation === conversation?.id ? save([turn]) : store.save([], [turn]).then(onchange, onfail);
     },
     /** Show a version of a turn, with what was said last below it. @param {Turn} turn */
     choose(turn) {

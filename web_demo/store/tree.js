@@ -108,7 +108,7 @@ export function messagesOf(path) {
 /** Whether an answer has something that can be part of a prompt. @param {Turn} turn */
 const answers = (turn) => Boolean(turn.messages?.length || textOf(turn));
 
-/** Return the text of a turn, without its attachments. @param {Turn} turn */
+/** Return the text of a turn, without its attachments. @param {Pick<Turn, "content">} turn */
 export function textOf({ content }) {
   if (typeof content === "string") return content;
   const last = content.at(-1);
