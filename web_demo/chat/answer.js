@@ -189,8 +189,9 @@ export function addAnswer(turns, follower, { n = 1, logprobs = false, response_f
       if (error) showNote(error.message, error.code, undefined, !content && !messages);
       else if (!ended && !ticket) showNote("The page was left before this answer had ended.");
     },
-    elsewhere() {
-      settle();
+    /** Say that another page writes it. @param {boolean} [seen] whether it is shown meanwhile */
+    elsewhere(seen) {
+      if (!seen) settle();
       showNote("It is written in another tab.");
     },
     /** Begin anew, because all of the answer comes again. */

@@ -87,13 +87,43 @@ export function writeOn(turn, asked, { client, talk, thread, follow }) {
   thread.renewAll();
 }
 
-/** Wait until another page has written an answer, or is left; then show what is kept. @param {Turn} turn @param {Pane} pane */
-async function watch(turn, { talk, thread, live, showPath, goToNext }) {
+/** Show what another page writes, until its end or that page is left; then show what is kept. @param {Turn} turn @param {Pane} pane */
+async function watch(turn, { client, talk, thread, live, showPath, goToNext }) {
   if (live.has(turn.id)) return;
-  thread.answerOf(turn)?.elsewhere();
+  const answer = thread.answerOf(turn);
+  const { ticket, asked, options } = turn;
+  answer?.elsewhere();
+  // An answer with calls is of several generations, and of several answers the other page keeps one.
+  const read = answer && ticket && !asked && !(/** @type {any} */ (options)?.n > 1) ? client.follow(ticket) : null;
+  if (answer && read) showRead(read, turn, answer).catch(() => answer.elsewhere());
   (await own(lockOf(turn), {}))?.();
+  read?.cancel();
   if (talk.path().at(-1) !== turn || !(await talk.load(turn.conversation, live))) return;
   showPath();
   const ended = talk.path().at(-1)?.ended;
   if (ended) goToNext(ended === "cancelled" || ended === "error");
+}
+
+/**
+ * Show an answer that this page only reads; nothing of it is kept.
+ * @param {import("../client.js").Run} run @param {Turn} turn @param {import("./answer.js").Answer} answer
+ */
+async function showRead(run, turn, answer) {
+  const { before = "", logprobs } = /** @type {{before?: string, logprobs?: boolean}} */ (turn.options ?? {});
+  if (logprobs) await loadMarks().catch(() => {}); // it is shown without
+  let shown = false;
+  for await (const event of run.events()) {
+    if (!answer.root.isConnected) return;
+    if (!shown) {
+      answer.again();
+      answer.start(true);
+      answer.elsewhere(true);
+      if (before) answer.begin(before);
+    }
+    shown = true;
+    if (event.type === "text" || event.type === "reasoning") answer.add(event);
+    else if (event.type === "call") answer.call(event.call, event.delta);
+    else if (event.type === "progress") answer.progress(event.progress);
+    else if (event.type === "resumed") answer.resumed();
+  }
 }

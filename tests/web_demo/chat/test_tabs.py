@@ -54,6 +54,30 @@ async def test_a_second_tab_leaves_the_answer_to_the_first_and_shows_its_end(new
     assert problems == []
 
 
+async def test_a_second_tab_shows_an_answer_while_the_first_one_writes_it(new_page):
+    gates, problems = [asyncio.Event(), asyncio.Event()], []
+    script = [Say("Before. "), Gate(gates[0]), Say("Then. "), Gate(gates[1]), Say("After.")]
+    async with scripted_gateway(script=script) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "Tell")
+        await wait_for_text(page, ANSWER, "Before.")
+        await wait_until_kept(page, '"ticket":{')
+        other = await second_tab(page, problems)
+        await wait_for_text(other, NOTE, ELSEWHERE)
+        gates[0].set()
+        for tab in (page, other):
+            await wait_for_text(tab, ANSWER, "Before. Then.")
+            await tab.locator(".assistant.streaming").wait_for()
+        assert await other.locator(NOTE).is_visible()
+        gates[1].set()
+        await wait_for_text(page, ANSWER, "Before. Then. After.")
+        await wait_for_text(other, ANSWER, "Before. Then. After.")
+        await other.locator(ENDED).wait_for()
+        assert not await other.locator(NOTE).is_visible()
+        assert len(gateway.provider.requests) == 1
+    assert problems == []
+
+
 async def test_a_second_tab_goes_on_with_the_answer_when_the_first_is_closed(new_page):
     gate, problems = asyncio.Event(), []
     async with scripted_gateway(Say("Before. "), Gate(gate), Say("After.")) as gateway:
