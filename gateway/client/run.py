@@ -115,13 +115,20 @@ class Run:
         await self._client.cancel(self)
 
     async def frames(self) -> AsyncGenerator[Chunk | ToolCall, None]:
-        """Iterate over chunks and parts of tool calls; leaving cancels. Raises GatewayError."""
+        """Iterate over chunks and parts of tool calls; leaving cancels.
+
+        Raises GatewayError, again each time that a generation which has failed is read.
+        """
         await self._client.start(self)
         try:
             while self.done is None:
                 frame = await self._frames.get()
+                if isinstance(frame, Done | GatewayError):
+                    self._frames.put_nowait(frame)  # for whoever else reads, now or later
                 if isinstance(frame, GatewayError):
                     raise frame
+                if self.done is not None:  # another reader has taken the end meanwhile
+                    break
                 if isinstance(frame, Chunk | ToolCall):
                     yield frame
                 self._use(frame)

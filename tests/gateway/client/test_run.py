@@ -1,5 +1,6 @@
 """One run by itself: frames in, and what can be read of it."""
 
+import asyncio
 from contextlib import aclosing
 
 import pytest
@@ -20,6 +21,7 @@ from gateway.protocol.frames import (
     ToolCall,
     Usage,
 )
+from tests.support.timeouts import TIMEOUT
 
 
 class Connection:
@@ -121,6 +123,36 @@ async def test_an_error_is_raised_where_it_is_read():
     with pytest.raises(GatewayError, match="full"):
         await run.result()
     assert run.over
+
+
+@pytest.mark.parametrize("received", [True, False])
+async def test_a_failed_run_raises_its_error_each_time_it_is_read(received):
+    run = heard(STARTED, Chunk(id="a", seq=1, text="x"))
+    if received:
+        code = ErrorCode.OVERLOADED
+        run.receive(Error(id="a", seq=2, code=code, message="full", retryable=True))
+    else:
+        run.fail(ConnectionLostError("full"))
+    async with asyncio.timeout(TIMEOUT):
+        for _ in range(3):
+            with pytest.raises(GatewayError, match="full"):
+                await run.result()
+    assert run.text == "x"
+
+
+async def test_two_that_wait_for_the_end_both_get_it():
+    ended, failed = heard(STARTED), heard(STARTED)
+    ends = [asyncio.ensure_future(run.result()) for run in (ended, ended, failed, failed)]
+    while not all(run.started for run in (ended, failed)):
+        await asyncio.sleep(0)
+    ended.receive(done(1, tool_calls=[{"id": "c", "name": "add", "arguments": {}}]))
+    failed.fail(ConnectionLostError("gone"))
+    async with asyncio.timeout(TIMEOUT):
+        *good, first, second = await asyncio.gather(*ends, return_exceptions=True)
+    assert good == [ended.done] * 2
+    assert isinstance(first, ConnectionLostError)
+    assert isinstance(second, ConnectionLostError)
+    assert len(ended.tool_calls) == 1
 
 
 async def test_leaving_the_iteration_cancels_what_still_runs_and_nothing_else():
