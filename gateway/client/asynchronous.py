@@ -212,8 +212,9 @@ class GatewayClient:
     async def start(self, run: Run) -> None:
         """Send a generation's first frame, unless it was sent before.
 
-        Raises ConnectionLostError, and GatewayError for a frame over the gateway's size limit,
-        which would end the connection with all its generations.
+        Raises ConnectionLostError, and GatewayError for an id that another one has, and for a
+        frame over the gateway's size limit, which would end the connection with all its
+        generations. Cancelling it cancels one that was sent.
         """
         if run.started_here:
             return
@@ -223,7 +224,7 @@ class GatewayClient:
             message = self._encode(run.frame)
         except BaseException:
             run.started_here = False
-            self._to_cancel.discard(run.id)
+            self._forget(run)
             raise
         self._runs[run.id] = run  # only now, so that a lost connection can't end an unsent one
         try:
@@ -236,7 +237,13 @@ class GatewayClient:
             await self.cancel(run)
 
     def _encode(self, frame: Generate | Resume) -> bytes:
-        """Return a frame as bytes. Raises GatewayError if it is over the gateway's size limit."""
+        """Return a run's first frame as bytes.
+
+        Raises GatewayError for an id that another run has, because the gateway's refusal could not
+        say of which one it is, and for a frame over the gateway's size limit.
+        """
+        if frame.id in self._runs:
+            raise GatewayError(ErrorCode.DUPLICATE_ID, f"`{frame.id}` is already running")
         message = self._codec.encode(frame)
         size, most = len(message), self.ready.limits.get("max_frame_bytes")
         if most is not None and size > most:
@@ -317,8 +324,9 @@ class GatewayClient:
                 self._forget(run)
 
     def _forget(self, run: Run) -> None:
-        self._runs.pop(run.id, None)
-        self._to_cancel.discard(run.id)
+        if self._runs.get(run.id, run) is run:  # and no other one has its id
+            self._runs.pop(run.id, None)
+            self._to_cancel.discard(run.id)
 
     # The connection.
 

@@ -180,6 +180,24 @@ async def test_two_runs_on_one_connection_keep_apart():
         assert await asyncio.gather(ask("one"), ask("two")) == ["one", "two"]
 
 
+async def test_an_id_that_another_run_has_is_refused_and_that_run_goes_on():
+    gate = asyncio.Event()
+    async with running(scripted(Say("x"), Gate(gate), Say("y"))) as gateway:
+        async with connect(stream_url(gateway)) as client, asyncio.timeout(TIMEOUT):
+            async with client.generate(id="a", prompt="hi") as run:
+                second = client.generate(id="a", prompt="hi")
+                for _ in range(2):
+                    with pytest.raises(GatewayError, match="already running") as caught:
+                        await second.result()
+                    assert caught.value.code == "duplicate_id"
+                    await client.leave(second)
+                gate.set()
+                await run.result()
+                assert run.text == "xy"
+            await second.result()
+            assert second.text == "xy"
+
+
 async def test_an_error_is_raised_with_its_code():
     async with running(scripted(Say("x"), Fail(GenerationError("broken")))) as gateway:
         async with connect(stream_url(gateway)) as client, client.generate(prompt="hi") as run:
