@@ -233,6 +233,9 @@ class GatewayClient:
             lost = ConnectionLostError(f"the connection was lost: {error}")
             self._fail(run, lost)
             raise lost from error
+        except BaseException:  # its bytes are on their way, so the gateway will begin it
+            await self.cancel(run)
+            raise
         if run.id in self._to_cancel:  # since before it was sent, when the gateway did not know it
             await self.cancel(run)
 

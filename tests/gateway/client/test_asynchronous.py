@@ -692,6 +692,22 @@ async def test_a_cancel_is_sent_though_its_task_is_cancelled_while_the_socket_is
         await eventually(lambda: run.over and client._runs == {})
 
 
+@pytest.mark.parametrize("enters", [True, False])
+async def test_a_generation_that_is_cancelled_while_it_is_sent_is_cancelled_there(enters):
+    provider = scripted(Say("x"), Pause(3600))
+    async with running(provider) as gateway, connect(stream_url(gateway)) as client:
+        client._socket.pause_writing()  # every write waits, as it does behind many bytes
+        run = client.generate(prompt="hi")
+        asking = asyncio.create_task(entered(run) if enters else run.result())
+        await eventually(lambda: provider.live)
+        asking.cancel()
+        await eventually(lambda: not provider.live)
+        client._socket.resume_writing()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await eventually(lambda: run.over and client._runs == {})
+
+
 async def test_acknowledgements_are_few():
     async with running(scripted(Say("word " * 1000))) as gateway:
         async with connect(stream_url(gateway)) as client:
