@@ -510,12 +510,15 @@ class GatewayClient:
         """Resume a run after its last received frame, if `frame` says that it can't be resumed.
 
         That happens when its unread frames were requested again, and the gateway no longer keeps
-        all of them. Returns whether the run was resumed.
+        all of them. A cancel meanwhile was of a generation that the connection did not have, so it
+        is sent again. Returns whether the run was resumed.
         """
         run.rewound = False
         if not isinstance(frame, Error) or frame.code != ErrorCode.NOT_RESUMABLE:
             return False
         await self._resume_after(socket, run, run.last)
+        if run.id in self._to_cancel:
+            await self._write(socket, Cancel(id=run.id))
         return True
 
     async def _open_again(self) -> bool:

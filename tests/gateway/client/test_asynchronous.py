@@ -664,6 +664,31 @@ async def test_a_reader_that_stops_has_no_more_to_read_after_each_new_connection
             assert (run.text, run.reasoning) == ("word " * 200, "hm " * 200)
 
 
+async def test_a_cancel_is_sent_again_where_unread_frames_were_asked_for_in_vain():
+    provider = scripted(*[Reason("hm "), Say("word ")] * 200)  # which no gateway merges
+    states, cancels = [], []
+
+    def cancel(state, reason):
+        """Cancel after the gateway was asked for the frames, and before it has answered."""
+        states.append(state)
+        if states == ["open", "waiting", "open"]:
+            cancels.append(asyncio.create_task(run.cancel()))
+
+    async with running(provider, outbox_bytes=1, resume_bytes=2048) as gateway:
+        async with proxied(gateway) as proxy, connect(proxy.url, on_state=cancel) as client:
+            run = client.generate(prompt="long")
+            async with aclosing(run.frames()) as frames:
+                for _ in range(10):
+                    await anext(frames)
+                await eventually(lambda: all_came(gateway, run))
+                proxy.cut()
+                await eventually(lambda: cancels and not provider.live)
+                async for _ in frames:
+                    pass
+            assert run.done.finish_reason == "cancelled"
+            assert len(cancels) == 1
+
+
 async def test_a_run_that_nobody_reads_can_be_cancelled_and_is_forgotten():
     provider = scripted(Say("word " * 2_000))
     async with running(provider) as gateway, connect(stream_url(gateway)) as client:
