@@ -314,12 +314,12 @@ class GatewayClient:
         await socket.send(self._codec.encode(frame), text=self._codec.text)
 
     async def leave(self, run: Run) -> None:
-        """Cancel a generation if it still runs, and wait for its end.
+        """Cancel a generation if it was sent and still runs, and wait for its end.
 
         While there is no connection, it does not wait, and cancels after reconnecting.
         """
         try:
-            if not run.over:
+            if run.started_here and not run.over:
                 await self.cancel(run)
                 await _first_of(run.result(), self._down.wait())
         finally:

@@ -114,8 +114,10 @@ class SyncClient:
         return self
 
     def __exit__(self, *details: object) -> None:
-        self._thread.wait(_exit(self._connection))
-        self._thread.__exit__()
+        try:
+            self._thread.wait(_exit(self._connection))
+        finally:
+            self._thread.__exit__()
 
     @property
     def ready(self) -> Ready:
@@ -131,14 +133,14 @@ class SyncClient:
 
     def frames(self, **fields: Any) -> Generator[Chunk | ToolCall, None, None]:
         """Yield chunks and parts of tool calls. Raises GatewayError; closing it cancels."""
-        manager = self._client.generate(**fields)
-        run = self._thread.wait(_enter(manager))
-        frames = run.frames()
-        try:
+        run = self._client.generate(**fields)
+        try:  # Ctrl-C may come once it has started, and before that is known here
+            self._thread.wait(_enter(run))
+            frames = run.frames()
             while (frame := self._thread.wait(_next(frames))) is not None:
                 yield frame
         finally:
-            self._thread.wait(_exit(manager))
+            self._thread.wait(_exit(run))
 
     def answer(self, **fields: Any) -> Run:
         """Return a generation that has ended: `text`, `reasoning`, `tool_calls`, `done`.

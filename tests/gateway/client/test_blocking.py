@@ -169,6 +169,55 @@ async def test_the_client_without_asyncio():
             await asyncio.to_thread(script, stream_url(gateway))
 
 
+class InterruptedLate:
+    """A loop for whose first work Ctrl-C comes when it is done, and nobody has its value yet."""
+
+    def __init__(self, loop):
+        self._loop = loop
+        self._came = False
+
+    def call_soon_threadsafe(self, callback, *arguments):
+        self._loop.call_soon_threadsafe(callback, *arguments)
+        if not self._came:
+            self._came = True
+            callback.__self__.future.result(TIMEOUT)
+            raise KeyboardInterrupt
+
+    def __getattr__(self, name):
+        return getattr(self._loop, name)
+
+
+async def test_ctrl_c_ends_a_generation_that_has_just_been_sent():
+    provider = ScriptedProvider(script=[Say("a"), Pause(3600)], tokens_per_second=None)
+
+    def script(url):
+        with SyncClient(url) as client:
+            client._thread.loop = InterruptedLate(client._thread.loop)
+            with pytest.raises(KeyboardInterrupt):
+                list(client.generate(prompt="hi"))
+
+    async with running(provider) as gateway:
+        await asyncio.to_thread(script, gateway.url)
+        await eventually(lambda: not provider.live)
+        assert len(provider.requests) == 1
+
+
+def test_the_thread_ends_even_if_leaving_is_interrupted():
+    class Connection:
+        async def __aenter__(self):
+            return self
+
+        async def __aexit__(self, *details):
+            raise LookupError("here")
+
+    before = set(threading.enumerate())
+    client = SyncClient("http://127.0.0.1:9/")
+    client._connection = Connection()
+    with pytest.raises(LookupError), client:
+        pass
+    assert set(threading.enumerate()) == before
+
+
 async def test_the_client_without_asyncio_waits_for_a_gateway_that_starts_later(tmp_path):
     waiting, file = threading.Event(), str(tmp_path / "socket")
 
