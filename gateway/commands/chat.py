@@ -26,6 +26,7 @@ from gateway.commands.conversation import ask, user_turn
 from gateway.commands.prompt import Prompt
 from gateway.commands.screens import MarkdownScreen, PlainScreen, Screen, restore_at_sigterm
 from gateway.commands.slash import COMMANDS, Conversation, is_command, obey
+from gateway.protocol.codes import NotAFrame
 from gateway.protocol.frames import ToolCall
 
 __all__ = ["NoGatewayError", "ask_user", "chat_with", "connected", "screen_for"]
@@ -72,7 +73,7 @@ def connected(loop: LoopThread, url: str, token: str | None) -> Iterator[Gateway
     connection = connect(url, token=token, give_up_s=GIVE_UP_S)
     try:
         client = loop.wait(connection.__aenter__())
-    except (InvalidHandshake, InvalidURI, ConnectionClosed, OSError) as error:
+    except (InvalidHandshake, InvalidURI, ConnectionClosed, NotAFrame, OSError) as error:
         raise NoGatewayError(str(error)) from error
     try:
         yield client

@@ -8,11 +8,12 @@ import os
 import pty
 
 import pytest
+from websockets.asyncio.server import serve as listen
 
 from gateway.client.tool_loop import Toolbox
-from gateway.commands.chat import ask_user, chat_with, screen_for
+from gateway.commands.chat import NoGatewayError, ask_user, chat_with, screen_for
 from gateway.commands.screens import PlainScreen
-from gateway.protocol.frames import ToolCall
+from gateway.protocol.frames import JSON_PROTOCOL, ToolCall
 from provider.errors import InvalidParameterError
 from provider.scripted import Call, Fail, Reason, Say, ScriptedProvider
 from tests.support.servers import running
@@ -22,6 +23,19 @@ from tests.support.timeouts import TIMEOUT
 def test_a_gateway_that_is_not_there_is_an_oserror():
     with pytest.raises(OSError, match="9"):
         chat_with("http://127.0.0.1:9/", None, {}, io.StringIO())
+
+
+async def echo(socket):
+    async for message in socket:
+        await socket.send(message)
+
+
+@pytest.mark.parametrize("subprotocols", [None, [JSON_PROTOCOL]])
+async def test_another_server_than_a_gateway_is_an_oserror_too(subprotocols):
+    async with listen(echo, "127.0.0.1", 0, subprotocols=subprotocols) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        with pytest.raises(NoGatewayError, match="not an mlx-gateway"):
+            await asyncio.to_thread(chat_with, url, None, {}, io.StringIO())
 
 
 async def chat(typed, script, system=None, toolbox=None, attachments=()):
