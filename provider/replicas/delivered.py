@@ -138,7 +138,7 @@ class Delivered:
             raw = TokenLogprobs(own) if own else None
         if not text and raw is None:
             return None
-        if text == given:
+        if text == given and raw == response.raw_response:
             return response
         changed: dict[str, Any] = {"reasoning_trace" if reasoning else "content": text}
         return replace(response, raw_response=raw, **changed)

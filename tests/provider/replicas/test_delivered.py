@@ -109,6 +109,19 @@ def test_log_probabilities_go_with_their_tokens():
     assert (rest.content, [one["token"] for one in rest.raw_response.tokens]) == ("c", ["c"])
 
 
+@pytest.mark.parametrize("tokens", [("t1", "t2"), ("t1",)])
+def test_those_of_a_part_of_a_character_are_not_given_again_with_its_text(tokens):
+    def drawn(content, *names):
+        return GenerateResponse(content, TokenLogprobs(tuple({"token": name} for name in names)))
+
+    delivered = Delivered(again=True)
+    through(delivered, drawn("", "t1"))
+    delivered.rewind()
+    (rest,) = through(delivered, drawn("\u00e9", *tokens))
+    given = rest.raw_response.tokens if rest.raw_response else ()
+    assert (rest.content, [one["token"] for one in given]) == ("\u00e9", [*tokens[1:]])
+
+
 def test_a_call_keeps_its_first_id_and_gets_each_part_once():
     delivered = Delivered(again=True)
     first = through(delivered, part(name="f"), part('{"a"'))
