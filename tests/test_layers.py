@@ -97,6 +97,7 @@ PURE = (
     "provider/replicas/prefixes.py",
     "provider/replicas/responses.py",
     "provider/replicas/routing.py",
+    "provider/replicas/search.py",
     "provider/replicas/statistics.py",
     "provider/caches/operations.py",
     "provider/sharding/frames.py",

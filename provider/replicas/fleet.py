@@ -10,7 +10,7 @@ from functools import partial
 from gateway.protocol.frames import Generate
 from provider.interface import ModelInfo
 from provider.replicas.lease import Lease
-from provider.replicas.prefixes import prefixes_of
+from provider.replicas.prefixes import Prefix, prefixes_of
 from provider.replicas.relay import Relay
 from provider.replicas.replica import Link, Replica
 from provider.replicas.routing import Router
@@ -133,14 +133,21 @@ class Fleet:
                 found[model.id] = model
         return sorted(found.values(), key=lambda model: model.id != self._default)
 
-    def place(self, frame: Generate, avoid: Collection[str] = ()) -> Place | None:
+    def place(
+        self,
+        frame: Generate,
+        prefixes: Sequence[Prefix] | None = None,
+        avoid: Collection[str] = (),
+    ) -> Place | None:
         """Return a place for a generation on a replica that is none of `avoid`, None without one.
 
-        The replicas to avoid are given by the keys of their links.
+        `prefixes` are those of its conversation, for a caller that looks several times. The
+        replicas to avoid are given by the keys of their links.
         """
         answers = max(1, frame.n or 1)
         group = self._group(frame.model)
-        found = self._router.place(prefixes_of(frame), group, answers=answers, avoid=avoid)
+        known = prefixes_of(frame) if prefixes is None else prefixes
+        found = self._router.place(known, group, answers=answers, avoid=avoid)
         if found is None:
             return None
         link = self._links[found.name]

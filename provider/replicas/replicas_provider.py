@@ -37,16 +37,17 @@ from provider.interface import (
 from provider.replicas.delivered import Delivered, DifferentAnswerError
 from provider.replicas.failures import BUSY, failure_of, lost, none_ready
 from provider.replicas.fleet import Fleet, Place
+from provider.replicas.prefixes import prefixes_of
 from provider.replicas.relay import Relay
 from provider.replicas.requests import frame_of
 from provider.replicas.responses import Responses
+from provider.replicas.search import Search
 from provider.replicas.statistics import FleetStatistics
 
 __all__ = ["ReplicasProvider"]
 
 MAX_MOVES = 3  # replicas that one generation may lose before it ends
-NEXT_PLACE_S = 10.0  # seconds that a generation which was moved waits for a place
-LOOK_S = 0.05  # seconds between two looks for such a place
+LOOK_S = 0.05  # seconds between two looks for a place
 
 Files = Optional[List[Union[str, Path]]]
 Tools = Optional[List[Union[Dict[str, Any], Callable[..., Any]]]]
@@ -204,10 +205,9 @@ class ReplicasProvider(AbstractLLMInterface):
         tells = repeatable and not frame.logprobs and (frame.n or 1) == 1
         relayed = Relayed(client=client, tell_tokens=tells)
         counters = self.fleet.counters
-        lost_links: list[str] = []
-        refusals: dict[str, GatewayError] = {}
+        search = Search(prefixes_of(frame))
         while True:
-            place = await self._place(frame, lost_links, refusals)
+            place = await self._place(frame, search)
             key = place.link.key
             relay = place.relay(self._named(frame, relayed if place.link.relays else None))
             try:
@@ -218,40 +218,37 @@ class ReplicasProvider(AbstractLLMInterface):
                             yield delta
             except _RefusedError as refused:
                 counters.passed_on += 1
-                refusals[key] = refused.error
+                search.refused(key, refused.error, time.monotonic())
             except (_LostError, DifferentAnswerError) as error:
-                lost_links.append(key)
+                search.was_lost(key, time.monotonic())
                 again = isinstance(error, _LostError) and delivered.may_begin_again
-                if not again or len(lost_links) > MAX_MOVES:
+                if not again or len(search.lost) > MAX_MOVES:
                     counters.failed += 1
                     raise lost(place.link.replica.name) from error
                 counters.moved += 1
-                refusals.clear()  # a replica that was busy then may have room now
                 delivered.rewind()
                 if len(relay.tokens) > len(relayed.answer or ()):
                     relayed = msgspec.structs.replace(relayed, answer=relay.tokens)
             else:
                 return
 
-    async def _place(
-        self, frame: Generate, lost_links: list[str], refusals: dict[str, GatewayError]
-    ) -> Place:
-        """Return a place on a replica that has neither been lost nor refused the generation.
+    async def _place(self, frame: Generate, search: Search) -> Place:
+        """Return a place on a replica that was not lost, and does not refuse the generation now.
 
         A generation whose replica was lost waits for one. Raises the last refusal, or
         ResourceExceededError.
         """
-        end = time.monotonic() + (NEXT_PLACE_S if lost_links else 0.0)
         while True:
-            place = self.fleet.place(frame, [*lost_links, *refusals])
+            now = time.monotonic()
+            place = self.fleet.place(frame, search.prefixes, search.avoided(now))
             if place is not None:
                 return place
-            if self.fleet.closed or time.monotonic() >= end:
+            if self.fleet.closed or not search.waits(now):
                 break
             await asyncio.sleep(LOOK_S)
-        if refusals:
-            raise failure_of(list(refusals.values())[-1])
-        if lost_links:
+        if search.refusal is not None:
+            raise failure_of(search.refusal)
+        if search.lost:
             self.fleet.counters.failed += 1
         raise none_ready(self.fleet.why_none(frame.model))
 

@@ -7,6 +7,7 @@ import pytest
 from gateway.protocol.frames import Generate
 from provider.interface import ModelInfo
 from provider.replicas.fleet import Fleet
+from provider.replicas.prefixes import prefixes_of
 from provider.replicas.replica import PLACES
 from provider.scripted import ScriptedProvider
 from tests.support.replicas import replicated
@@ -48,6 +49,14 @@ async def test_a_place_counts_until_it_is_left():
         place.leave()
         assert fleet.place(frame) is not None
         assert fleet.statistics().generations_placed == 2
+
+
+async def test_the_prefixes_of_a_conversation_may_be_given():
+    async with replicated(Named("a")) as replicas:
+        fleet, frame = replicas.fleet, Generate(id="x", prompt="p")
+        fleet.place(frame)
+        fleet.place(Generate(id="x", prompt="another"), prefixes_of(frame))
+        assert fleet.statistics().conversations_known == 1
 
 
 async def test_a_lost_replica_takes_nothing_and_another_one_is_not_touched():

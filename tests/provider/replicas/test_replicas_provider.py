@@ -167,6 +167,28 @@ async def test_a_replica_that_was_busy_is_asked_again_when_another_one_is_lost()
         assert text_of([first] + [one async for one in stream]) == "a b"
 
 
+async def test_an_answer_that_was_moved_asks_a_replica_again_that_was_busy():
+    gate = asyncio.Event()
+
+    class BusyForTwo(ScriptedProvider):
+        left = 0
+
+        async def generate_async(self, *given, **options):
+            if self.left:
+                self.left -= 1
+                raise ResourceExceededError("full", details={"retry_after": 0.01})
+            return await super().generate_async(*given, **options)
+
+    backs = [BusyForTwo(script=(Say("a "), Gate(gate), Say("b"))) for _ in range(2)]
+    async with replicated(*backs) as replicas:
+        stream, first, at = await one_of_two(replicas, seed=1)
+        backs[1 - at].left = 2
+        await replicas.kill(at)
+        gate.set()
+        assert text_of([first] + [one async for one in stream]) == "a b"
+        assert replicas.fleet.statistics().generations_passed_on == 2
+
+
 async def test_without_a_replica_a_retryable_error_comes_at_once():
     async with replicated(scripted(Say("hello"))) as replicas:
         await replicas.kill(0)
