@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+from weakref import WeakSet
 
 from gateway.dialects import incoming
 from gateway.dialects.base import Dialect, Message, Opening, RouteLimits
-from gateway.dialects.kept_runs import KeptRuns, Reading
+from gateway.dialects.kept_runs import KeptRun, KeptRuns, Reading
 from gateway.dialects.own_answers import OwnAnswers
 from gateway.protocol.events import Event, Request
 from gateway.protocol.frames import Pong, Ready, Resume, Started
@@ -37,6 +38,7 @@ class Readings(Generic[S]):
         self._kept = kept
         self._streams: dict[str, S] = {}
         self._moving: set[S] = set()  # those that `next_requests` reads on
+        self._ended: WeakSet[KeptRun] = WeakSet()  # answers that were read to their end
 
     @property
     def all(self) -> Sequence[S]:
@@ -77,6 +79,7 @@ class Readings(Generic[S]):
         """Remove a stream whose answer has ended; with `forget`, that can't be resumed."""
         if stream.reading.run is not None:
             stream.reading.run.ended = True
+            self._ended.add(stream.reading.run)
         self._remove(stream, forget=forget)
 
     def fail(self, stream: S, *, forget: bool) -> None:
@@ -111,9 +114,13 @@ class Readings(Generic[S]):
         return requests
 
     def close(self) -> None:
-        """Leave what goes on without the connection."""
+        """Leave what goes on without the connection, and what has ended and is still kept.
+
+        An answer that has ended would keep its first reader, with all that it has, in memory.
+        """
         runs = [stream.reading.run for stream in self._streams.values()]
         self._kept.leave(self._connection, [run for run in runs if run is not None])
+        self._kept.leave(self._connection, self._ended)
 
 
 class ResumingDialect(Dialect, Generic[S]):

@@ -104,6 +104,15 @@ def test_a_connection_that_ends_leaves_its_answers():
     assert len(kept) == 1
 
 
+def test_an_answer_that_has_ended_does_not_keep_its_reader():
+    readings, stream, kept, run = reading()
+    readings.end(stream, forget=False)
+    assert run.reader is SELF  # which follows it, if it reads it once more
+    readings.close()
+    assert run.reader is None
+    assert len(kept) == 1
+
+
 class Silent(ResumingDialect[Stream]):
     early_id = re.compile('"own": "(.)"')
 
