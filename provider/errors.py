@@ -89,6 +89,10 @@ class ModelLoadingError(AbstractLLMError):
         super().__init__(message, provider, original_exception, details)
 
 
+class ModelStorageError(ModelLoadingError):
+    """The model's files cannot be kept on this machine, as for lack of space."""
+
+
 class InvalidRequestError(AbstractLLMError):
     """The request cannot be carried out as it was made."""
 

@@ -29,9 +29,14 @@ from rich.table import Table
 
 from gateway.commands.counts import counted
 from gateway.commands.failure import ExitStatus, Failure, address_given
-from gateway.commands.provider_start import EXAMPLE, missing_model
+from gateway.commands.provider_start import EXAMPLE, ROOM, missing_model
 from gateway.protocol.address import without_token
-from provider.interface import HubUnreachableError, ModelLoadingError, ModelNotFoundError
+from provider.interface import (
+    HubUnreachableError,
+    ModelLoadingError,
+    ModelNotFoundError,
+    ModelStorageError,
+)
 from provider.models import hub
 
 __all__ = ["list_models", "pull_model"]
@@ -79,6 +84,8 @@ def pull_model(model: str, errors: Console) -> None:
     except ModelNotFoundError as error:
         hint = f"pass OWNER/NAME, such as `{EXAMPLE}`; a private or gated one wants `HF_TOKEN` set"
         raise Failure(missing_model(error), hint, ExitStatus.NO_MODEL) from error
+    except ModelStorageError as error:
+        raise Failure(str(error), ROOM, ExitStatus.NO_MODEL) from error
     except ModelLoadingError as error:
         hint = "delete the model from the cache with `hf cache rm`, and download it again"
         raise Failure(str(error), hint, ExitStatus.NO_MODEL) from error

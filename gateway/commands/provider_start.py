@@ -17,12 +17,14 @@ from provider.interface import (
     ModelLoading,
     ModelLoadingError,
     ModelNotFoundError,
+    ModelStorageError,
 )
 from provider.settings import EngineSettings
 
-__all__ = ["EXAMPLE", "load_failure", "missing_model", "open_provider", "progress"]
+__all__ = ["EXAMPLE", "ROOM", "load_failure", "missing_model", "open_provider", "progress"]
 
 EXAMPLE = "mlx-community/Qwen3-0.6B-4bit"  # a model that most machines can serve
+ROOM = "make room there, or set the variable `HF_HOME` to a folder on another disk"
 OF_MODELS = ("model", "adapter", "pin", "allow_any_model", "idle_unload_s", "draft_model")
 
 
@@ -126,6 +128,8 @@ def load_failure(error: AbstractLLMError) -> Failure:
                 "pass the path of a folder or of a GGUF file, or OWNER/NAME on the Hugging Face "
                 f"hub, such as `{EXAMPLE}`"
             )
+        case ModelStorageError():
+            hint = ROOM
         case ModelLoadingError():
             hint = (
                 "a model folder for mlx-lm holds config.json, *.safetensors and tokenizer.json; "

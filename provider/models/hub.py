@@ -7,6 +7,7 @@ the hub's address, the token and the cache.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from provider.interface import (
     HubUnreachableError,
     ModelLoadingError,
     ModelNotFoundError,
+    ModelStorageError,
 )
 
 __all__ = [
@@ -39,6 +41,8 @@ __all__ = [
 
 Tell = Callable[[int, int], None]  # called with the bytes so far, and the total of the begun files
 
+# Errors of a disk that name no file.
+OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # The files of a model or adapter that mlx-lm reads; none of them is code.
 PATTERNS = [
@@ -68,7 +72,8 @@ def download(model: str, *, token: str | None = None, tell: Tell | None = None) 
 
     `tell` is called with the progress, on the threads that download; an AbstractLLMError that it
     raises stops the download. Raises ModelNotFoundError, whose message says whether there is no
-    such model or it needs a token, and HubUnreachableError.
+    such model or it needs a token, HubUnreachableError, and ModelStorageError if the files can't be
+    kept here.
     """
     if not HUB_ID.fullmatch(model):
         raise ModelNotFoundError(model, "not a hub id of the form OWNER/NAME")
@@ -83,8 +88,16 @@ def download(model: str, *, token: str | None = None, tell: Tell | None = None) 
         said = "no such model on the hub, or one that needs a token"
         raise _not_found(model, said, error) from error
     except Exception as error:  # the HTTP client may raise errors of many classes
+        if _is_of_disk(error):
+            said = f"`{model}` cannot be kept in {HF_HUB_CACHE}: {error}"
+            raise ModelStorageError(said, model_name=model, original_exception=error) from error
         said = "the hub cannot be reached"
         raise HubUnreachableError(model, said, original_exception=error) from error
+
+
+def _is_of_disk(error: Exception) -> bool:
+    """Return whether an error is about a file or a disk, and not about a connection."""
+    return isinstance(error, OSError) and (error.filename is not None or error.errno in OF_DISKS)
 
 
 def incomplete(model: str) -> set[Path]:

@@ -13,6 +13,7 @@ from provider.errors import (
     MemoryExceededError,
     ModelLoadingError,
     ModelNotFoundError,
+    ModelStorageError,
 )
 from provider.interface import ModelLoading
 from provider.scripted import ScriptedProvider
@@ -35,6 +36,7 @@ def test_the_terminal_tells_what_the_loading_is_at(event, said):
     [
         (HubUnreachableError("a/b", "no hub"), "cannot get the model `a/b`: no hub", "the network"),
         (ModelNotFoundError("m", "no folder"), "cannot get the model `m`: no folder", "pass the"),
+        (ModelStorageError("no space"), "no space", "`HF_HOME`"),
         (ModelLoadingError("it is broken"), "it is broken", "holds config.json"),
         (MemoryExceededError("too large"), "too large", "take a smaller model"),
         (GenerationError("it went wrong"), "it went wrong", "see the log"),

@@ -4,6 +4,7 @@ In processes of their own: where the hub is, is read from the environment when t
 imported. They are forked from one that has imported it.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from gateway.commands.failure import ExitStatus
+from provider.models.hub import _is_of_disk
 from tests.support import programs
 from tests.support.hub import TOKEN, standing_in
 from tests.support.programs import GATEWAY, ForkServer, Program, interpreter
@@ -264,6 +266,30 @@ def test_a_cached_model_is_used_while_the_hub_cannot_be_reached(hub):
     assert "hint: check the network" in done.stderr
     assert run(hub, "pull", MODEL).returncode == ExitStatus.OK
     assert run_alone(hub, "-c", GENERATE % {"model": MODEL}, **nobody).stdout.strip() == "3"
+
+
+def test_a_cache_that_cannot_be_written_is_no_fault_of_the_network(hub):
+    hub.home.mkdir()
+    (hub.home / "hub").write_text("where the cache should be")
+    done = run(hub, "pull", MODEL)
+    assert done.returncode == ExitStatus.NO_MODEL
+    assert f"`{MODEL}` cannot be kept in {hub.home}/hub: " in done.stderr
+    assert "hint: make room there" in done.stderr
+    assert "the network" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "is_of_disk"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (PermissionError(errno.EACCES, "Permission denied", "/cache/hub"), True),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), False),
+        (FileNotFoundError("it is not in the cache, and the hub cannot be reached"), False),
+        (ValueError("no JSON"), False),
+    ],
+)
+def test_a_disk_and_a_network_are_told_apart(error, is_of_disk):
+    assert _is_of_disk(error) is is_of_disk
 
 
 def test_damaged_files_are_named(hub):
