@@ -8,19 +8,54 @@ connection. UTF-8 can't encode a lone surrogate, so it becomes a "?".
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from gateway.dialects.values import too_deep
+from gateway.dialects.values import in_json, too_deep
 from gateway.protocol.codes import NotAFrame
 from gateway.protocol.outbox import PackedLogprobs
 
-__all__ = ["MALFORMED", "decode", "encode", "value_in", "without_surrogates"]
+__all__ = [
+    "MALFORMED",
+    "LargeJsonError",
+    "Room",
+    "decode",
+    "encode",
+    "value_in",
+    "without_surrogates",
+]
 
 MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)  # raised by decoders
 
-MAX_DEPTH = 64  # of JSON inside a message
+# Of JSON inside a message:
+MAX_DEPTH = 64
+MAX_VALUES = 16_384  # keys and values; each takes some hundred nanoseconds and bytes
+MAX_CHARACTERS = 1024 * 1024  # more than most context windows hold; counting takes milliseconds
+
+
+class LargeJsonError(ValueError):
+    """JSON inside a message that is too large to be read."""
+
+
+@dataclass
+class Room:
+    """How much the JSON inside one message may have from here on, in all its strings together."""
+
+    values: int = MAX_VALUES
+    characters: int = MAX_CHARACTERS
+
+    def take(self, text: str) -> None:
+        """Count a text that is about to be read. Raises LargeJsonError."""
+        self.characters -= len(text)
+        if self.characters < 0:
+            raise LargeJsonError(
+                f"JSON in strings may have {MAX_CHARACTERS} characters in a message"
+            )
+        self.values -= max(in_json(text), default=0)
+        if self.values < 0:
+            raise LargeJsonError("there are too many keys and values in the JSON of strings")
 
 
 def _in_json(value: Any) -> Any:
@@ -49,8 +84,12 @@ def decode(data: bytes | str) -> Any:
         return _decode_odd(data)
 
 
-def value_in(text: str) -> Any:
-    """Return the value of JSON inside a message, a call's arguments. Raises ValueError."""
+def value_in(text: str, room: Room | None = None) -> Any:
+    """Return the value of JSON inside a message, a call's arguments.
+
+    Raises ValueError, and LargeJsonError for more than there is `room` for; that is not built.
+    """
+    (room or Room()).take(text)
     try:
         value = json.loads(text)
     except RecursionError as error:

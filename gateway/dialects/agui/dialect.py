@@ -20,7 +20,7 @@ from urllib.parse import parse_qs
 from gateway.dialects import native, values
 from gateway.dialects.agui.messages import read_messages
 from gateway.dialects.agui.writer import RunIds, Writer, bare
-from gateway.dialects.base import Message, Opening, Route, RouteLimits
+from gateway.dialects.base import FrameLimits, Message, Opening, Route, RouteLimits
 from gateway.dialects.held_requests import HeldRequests
 from gateway.dialects.incoming import object_in
 from gateway.dialects.kept_runs import KeptRun, KeptRuns, Reading, new_id
@@ -99,7 +99,7 @@ class AguiDialect(ResumingDialect[RunStream]):
             if fields.get(name):
                 raise Refused(WITHOUT_PLACE, name)
         ids = RunIds(_id(fields, "threadId"), _id(fields, "runId"), new_id("msg"))
-        stream = _stream(fields, ids)
+        stream = _stream(fields, ids, self._limits)
         stopped = self._stop_earlier(ids.run)
         try:
             self._hold(stream, size)
@@ -226,14 +226,14 @@ class AguiDialect(ResumingDialect[RunStream]):
             self.farewell = code, "" if code == READ_ALL else UNKNOWN
 
 
-def _stream(fields: dict[str, Any], ids: RunIds) -> RunStream:
+def _stream(fields: dict[str, Any], ids: RunIds, limits: FrameLimits) -> RunStream:
     """Return the run that a client asks for. Raises Refused."""
     given, path = fields.get("forwardedProps"), "forwardedProps"
     if given is None:
         given, path = fields.get("data") or {}, "data"
     if not isinstance(given, dict):
         raise Refused("must be an object", path)
-    prompt = read_messages(fields.get("messages"), fields.get("resume"))
+    prompt = read_messages(fields.get("messages"), fields.get("resume"), limits)
     options, paths = read_options(given, path)
     if fields.get("tools"):
         if "tools" in options:

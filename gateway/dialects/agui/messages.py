@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.dialects import json_text
+from gateway.dialects.base import FrameLimits
 from gateway.dialects.prompt import Call, Prompt, Turn, result_text
 from gateway.dialects.refusals import Refused
 
@@ -22,8 +23,11 @@ CANCELLED = "the user has cancelled the call"
 MEDIA = ("image", "audio", "video", "document")
 
 
-def read_messages(given: Any, resume: Any = None) -> Prompt:
-    """Return the prompt that messages make. Raises Refused with the path of the fault."""
+def read_messages(given: Any, resume: Any = None, limits: FrameLimits | None = None) -> Prompt:
+    """Return the prompt that messages make. Raises Refused with the path of the fault.
+
+    The JSON inside their strings may have as many keys and values as a message.
+    """
     if not isinstance(given, list) or not given:
         raise Refused("must be a list of messages", "messages")
     for i, message in enumerate(given):
@@ -36,12 +40,13 @@ def read_messages(given: Any, resume: Any = None) -> Prompt:
             at = f"messages[{i}]"
             results[_string(message, "toolCallId", at)] = _result(message, at)
     prompt, thoughts = Prompt(), ""
+    room = json_text.Room(values=(limits or FrameLimits()).values)
     for i, message in enumerate(given):
         at, role = f"messages[{i}]", message["role"]
         if role == "reasoning":
             thoughts += _string(message, "content", at)
         elif role == "assistant":
-            calls = _calls(message, f"{at}.toolCalls", results)
+            calls = _calls(message, f"{at}.toolCalls", results, room)
             text = _string({"content": message.get("content") or ""}, "content", at)
             prompt.add_answer(at, text, thoughts, calls)
             thoughts = ""
@@ -82,7 +87,9 @@ def _result(message: dict[str, Any], at: str) -> str:
     return _string(message, "content", at)
 
 
-def _calls(message: dict[str, Any], at: str, results: Mapping[str, str]) -> list[Call]:
+def _calls(
+    message: dict[str, Any], at: str, results: Mapping[str, str], room: json_text.Room
+) -> list[Call]:
     calls = []
     given = message.get("toolCalls") or []
     if not isinstance(given, list):
@@ -92,14 +99,23 @@ def _calls(message: dict[str, Any], at: str, results: Mapping[str, str]) -> list
         if not isinstance(function, dict):
             raise Refused("must be a call of a function", f"{at}[{j}]")
         own, name = _string(one, "id", f"{at}[{j}]"), _string(function, "name", f"{at}[{j}]")
-        calls.append(Call(own, name, _arguments(function.get("arguments")), results.get(own)))
+        try:
+            arguments = _arguments(function.get("arguments"), room)
+        except json_text.LargeJsonError as error:
+            raise Refused(str(error), f"{at}[{j}].function.arguments") from error
+        calls.append(Call(own, name, arguments, results.get(own)))
     return calls
 
 
-def _arguments(given: Any) -> str:
-    """Return a call's arguments as a JSON object, an empty one if they can't be read."""
+def _arguments(given: Any, room: json_text.Room) -> str:
+    """Return a call's arguments as a JSON object, an empty one if they can't be read.
+
+    Raises LargeJsonError.
+    """
     try:
-        value = json_text.value_in(given) if isinstance(given, str) else given
+        value = json_text.value_in(given, room) if isinstance(given, str) else given
+    except json_text.LargeJsonError:
+        raise
     except ValueError:
         value = None
     return json.dumps(value if isinstance(value, dict) else {}, ensure_ascii=False)

@@ -8,7 +8,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.dialects.agui.dialect import ROUTE
-from gateway.dialects.base import Opening, RouteLimits
+from gateway.dialects.base import FrameLimits, Opening, RouteLimits
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import Cancel, Generate, Pong
 from gateway.server.byte_budget import ByteBudget
@@ -235,6 +235,19 @@ def test_a_run_that_is_sent_again_and_refused_stops_the_earlier_one_too():
     assert (stop, begun.messages[0]["content"]) == (Cancel(id=again.id), "b")
     (error,) = dialect.encode(Pong(nonce=refused.nonce))
     assert json.loads(error.data)["code"] == "overloaded"
+
+
+def test_values_inside_a_call_s_arguments_are_bounded_as_a_message_s_own():
+    limits = RouteLimits(frames=FrameLimits(values=40))
+    dialect = ROUTE.prepare(limits)(Opening(client="c"))
+    function = {"name": "f", "arguments": json.dumps({"a": [[]] * 40})}
+    call = {"id": "1", "type": "function", "function": function}
+    messages = [user("hi"), {"role": "assistant", "toolCalls": [call]}]
+    sent = json.dumps({"threadId": "t", "runId": "r", "messages": messages})
+    (refused,) = dialect.decode(sent)
+    (error,) = dialect.encode(Pong(nonce=refused.nonce))
+    assert json.loads(error.data)["code"] == "invalid_request"
+    assert "`messages[1].toolCalls[0].function.arguments`" in json.loads(error.data)["message"]
 
 
 @pytest.mark.parametrize("query", ["", "?runId=r&offset=-1"])

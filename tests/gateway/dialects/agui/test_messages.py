@@ -3,6 +3,7 @@ import json
 import pytest
 
 from gateway.dialects.agui.messages import read_messages
+from gateway.dialects.base import FrameLimits
 from gateway.dialects.refusals import Refused
 from tests.gateway.dialects.agui.clients import user
 
@@ -57,6 +58,24 @@ def test_arguments_that_cannot_be_read_are_none(arguments):
     (made,) = read_messages(turns).messages[1]["tool_calls"]
     expected = arguments if isinstance(arguments, dict) else {}
     assert json.loads(made["function"]["arguments"]) == expected
+
+
+def test_arguments_with_too_many_values_are_refused_by_their_path():
+    few, many = (json.dumps({"a": [[]] * count}) for count in (8, 40))
+    turns = [user("hi"), {"role": "assistant", "toolCalls": [call("1", few), call("2", many)]}]
+    with pytest.raises(
+        Refused, match=r"`messages\[1\].toolCalls\[1\].function.arguments`: .* values"
+    ):
+        read_messages(turns, limits=FrameLimits(values=40))
+    assert read_messages([*turns[:1], {"role": "assistant", "toolCalls": [call("1", few)]}])
+
+
+def test_the_arguments_of_all_calls_share_one_bound():
+    calls = [call(str(n), json.dumps({"a": "x" * 300_000})) for n in range(4)]
+    turns = [user("hi"), *({"role": "assistant", "toolCalls": [one]} for one in calls)]
+    with pytest.raises(Refused, match=r"`messages\[4\].toolCalls\[0\].* characters"):
+        read_messages(turns)
+    assert read_messages(turns[:4])
 
 
 def test_images_and_documents_are_taken_as_data():
