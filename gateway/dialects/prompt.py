@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.dialects.data_urls import data_of
+from gateway.dialects.data_urls import DataRoom, data_of, kind_of
 from gateway.dialects.refusals import Refused
 from gateway.protocol.frames import File
 
@@ -53,6 +53,7 @@ class Prompt:
     messages: list[dict[str, Any]] = field(default_factory=list)
     files: list[File] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)  # of each message
+    _room: DataRoom = field(default_factory=DataRoom)
 
     def add(self, path: str, role: str, content: Any, **more: Any) -> None:
         """Add a message."""
@@ -75,15 +76,19 @@ class Prompt:
             self.add(path, "tool", call.result, tool_call_id=call.id, name=call.name)
 
     def add_file(self, turn: Turn, url: str, kind: str, name: str, path: str) -> None:
-        """Add a file: an image to a turn, a text beside the messages. Raises Refused."""
+        """Add a file: an image to a turn, a text beside the messages. Raises Refused.
+
+        An image is not decoded here, but where it is opened.
+        """
         try:
-            own, data = data_of(url)
+            own = kind_of(url)
+            if (kind or own).startswith("image/"):
+                turn.parts.append({"type": "image_url", "image_url": {"url": url}})
+                return
+            _, data = data_of(url, self._room)
         except ValueError as error:
             raise Refused(str(error), path) from error
-        if (kind or own).startswith("image/"):
-            turn.parts.append({"type": "image_url", "image_url": {"url": url}})
-        else:
-            self.files.append(File(name=name[:255] or "file.txt", mime=kind or own, data=data))
+        self.files.append(File(name=name[:255] or "file.txt", mime=kind or own, data=data))
 
 
 def result_text(value: Any) -> str:

@@ -1,5 +1,6 @@
 import pytest
 
+from gateway.dialects.data_urls import MAX_BYTES
 from gateway.dialects.prompt import Call, Prompt, Turn, result_text
 from gateway.dialects.refusals import Refused
 
@@ -28,6 +29,16 @@ def test_images_are_parts_of_a_turn_and_other_files_are_beside():
     assert (file.name, file.mime, file.data) == ("file.txt", "text/plain", b"x")
     with pytest.raises(Refused, match="`url`: must be a data URL"):
         prompt.add_file(turn, "https://a.example", "image/png", "", "url")
+
+
+def test_an_image_is_not_decoded_and_files_have_a_bound_together():
+    prompt, turn = Prompt(), Turn("messages[0]")
+    for _ in range(3):
+        prompt.add_file(turn, f"data:image/png;base64,{'%' * MAX_BYTES}", "", "", "url")
+    prompt.add_file(turn, f"data:,{'x' * MAX_BYTES}", "text/plain", "", "url")
+    assert (len(turn.parts), len(prompt.files)) == (3, 1)
+    with pytest.raises(Refused, match=rf"`messages\[0\].url`: .* {MAX_BYTES} bytes together"):
+        prompt.add_file(turn, "data:,x", "text/plain", "", "messages[0].url")
 
 
 def test_a_result_is_text_as_it_is_or_json():
