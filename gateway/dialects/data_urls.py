@@ -11,7 +11,7 @@ import binascii
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-__all__ = ["NOT_DATA", "DataRoom", "data_of", "kind_of"]
+__all__ = ["NOT_DATA", "DataRoom", "data_of", "decoded_size", "kind_of"]
 
 NOT_DATA = "must be a data URL: the gateway fetches nothing"
 MAX_HEAD = 4096  # characters of the type and its parameters
@@ -26,7 +26,7 @@ class DataRoom:
     bytes: int = MAX_BYTES
     escapes: int = MAX_ESCAPES
 
-    def take(self, size: int, escapes: int) -> None:
+    def take(self, size: int, escapes: int = 0) -> None:
         """Count what is about to be decoded, in bytes. Raises ValueError."""
         self.bytes -= size
         self.escapes -= escapes
@@ -47,17 +47,22 @@ def data_of(url: str, room: DataRoom) -> tuple[str, bytes]:
     Raises ValueError, also if there is no room for the data; that is not decoded then.
     """
     kind, *parameters = _head(url)
-    begin, escapes = url.index(",") + 1, url.count("%")
     in_base64 = "base64" in parameters
-    size = len(url) - begin - 2 * escapes
-    room.take(size // 4 * 3 if in_base64 else size, escapes)
-    data = unquote_to_bytes(url[begin:]) if escapes else url[begin:].encode()
+    text = url[url.index(",") + 1 :]
+    escapes = text.count("%")
+    room.take(decoded_size(text) if in_base64 else len(text) - 2 * escapes, escapes)
+    data = unquote_to_bytes(text) if escapes else text.encode()
     if not in_base64:
         return kind, data
     try:
         return kind, base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError("its base64 text can't be read") from error
+
+
+def decoded_size(text: str) -> int:
+    """Return how many bytes a base64 text has at most."""
+    return len(text) // 4 * 3
 
 
 def _head(url: str) -> list[str]:

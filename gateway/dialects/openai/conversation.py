@@ -11,6 +11,7 @@ import binascii
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from gateway.dialects.data_urls import DataRoom, decoded_size
 from gateway.dialects.openai.errors import Refused
 
 __all__ = ["REFERENCE", "Conversation", "FindItem"]
@@ -41,6 +42,7 @@ class Conversation:
     ):
         self.earlier = list(earlier)
         self._find = find
+        self._room = DataRoom()  # for the files of its items
         self._referred: set[str] = set()  # ids of items that are in the input already
         self.new: list[Message] = []
         self.paths: list[str] = []
@@ -101,7 +103,7 @@ class Conversation:
         if role is None:
             said = f"`{path}.role`: must be one of {', '.join(ROLES)}"
             raise Refused(said, f"{path}.role", "invalid_value")
-        content = _content(f"{path}.content", item.get("content"))
+        content = _content(f"{path}.content", item.get("content"), self._room)
         last = self.new[-1] if self.new else None
         open_one = last is not None and last["role"] == "assistant" and not last["content"]
         if role == "assistant" and last is not None and open_one and not last.get("tool_calls"):
@@ -144,7 +146,7 @@ class Conversation:
         if own not in self._calls:
             said = f"No tool call found for function call output with call_id {own[:256]}."
             raise Refused(said, "input")
-        content = _content(f"{path}.output", item.get("output"))
+        content = _content(f"{path}.output", item.get("output"), self._room)
         self._add(path, {"role": "tool", "tool_call_id": own, "content": content})
 
 
@@ -165,26 +167,26 @@ def _plain_system(message: Message) -> bool:
     return message["role"] == "system" and isinstance(message["content"], str)
 
 
-def _content(path: str, given: Any) -> str | list[Part]:
+def _content(path: str, given: Any, room: DataRoom) -> str | list[Part]:
     """Return a message's content: a text, or the parts of one with images. Raises Refused."""
     if isinstance(given, str):
         return given
     if not isinstance(given, list):
         raise Refused(f"`{path}`: must be a string or a list of parts", path, "invalid_type")
-    parts = [_part(f"{path}[{place}]", part) for place, part in enumerate(given)]
+    parts = [_part(f"{path}[{place}]", part, room) for place, part in enumerate(given)]
     if all(part["type"] == "text" for part in parts):
         return "".join(part["text"] for part in parts)
     return parts
 
 
-def _part(path: str, part: Any) -> Part:
+def _part(path: str, part: Any, room: DataRoom) -> Part:
     kind = part.get("type") if isinstance(part, dict) else None
     if isinstance(kind, str) and kind in TEXTS:
         return {"type": "text", "text": _text(f"{path}.{TEXTS[kind]}", part.get(TEXTS[kind]))}
     if kind == "input_image":
         return _image(f"{path}.image_url", part.get("image_url"))
     if kind == "input_file":
-        return {"type": "text", "text": _file(path, part)}
+        return {"type": "text", "text": _file(path, part, room)}
     said = f"`{path}.type`: must be one of {', '.join(TEXTS)}, input_image, input_file"
     raise Refused(said, f"{path}.type", "unsupported_value")
 
@@ -196,14 +198,22 @@ def _image(path: str, url: Any) -> Part:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
-def _file(path: str, part: Part) -> str:
-    """Return a file's text after its name. Raises Refused for one that is not text, or no data."""
+def _file(path: str, part: Part, room: DataRoom) -> str:
+    """Return a file's text after its name. Raises Refused for one that is not text, or no data.
+
+    Also for one that there is no room for.
+    """
     data, at = part.get("file_data"), f"{path}.file_data"
     if not isinstance(data, str):
         said = f"`{at}`: must be the file in base64; none is fetched or kept"
         raise Refused(said, at, "invalid_value")
+    encoded = data.rpartition(",")[2]
     try:
-        text = base64.b64decode(data.rpartition(",")[2], validate=True).decode("utf-8-sig")
+        room.take(decoded_size(encoded))
+    except ValueError as error:
+        raise Refused(f"`{at}`: {error}", at, "invalid_value") from error
+    try:
+        text = base64.b64decode(encoded, validate=True).decode("utf-8-sig")
     except (binascii.Error, ValueError) as error:
         raise Refused(f"`{at}`: must be UTF-8 text in base64", at, "invalid_value") from error
     name = part.get("filename") or "file"

@@ -2,6 +2,7 @@ import base64
 
 import pytest
 
+from gateway.dialects.data_urls import MAX_BYTES
 from gateway.dialects.openai.conversation import Conversation
 from gateway.dialects.openai.errors import Refused
 
@@ -92,6 +93,19 @@ def test_a_file_of_text_is_put_in_after_its_name():
     data = "data:text/plain;base64," + base64.b64encode("Füchse\n".encode()).decode()
     part = {"type": "input_file", "filename": "a.txt", "file_data": data}
     assert read([said("user", [part])])[0] == [said("user", "a.txt:\nFüchse\n\n")]
+
+
+def test_the_files_of_a_conversation_have_a_bound_together():
+    def file(data):
+        return {"type": "input_file", "filename": "a.txt", "file_data": data}
+
+    half = base64.b64encode(b"x" * (MAX_BYTES // 2 - 2)).decode()
+    items = [said("user", [file(half)]), said("user", [file(half), file("!" * 8)])]
+    with pytest.raises(Refused, match=f"{MAX_BYTES} bytes together") as raised:
+        read(items)
+    assert raised.value.error.param == "input[1].content[1].file_data"
+    items[1]["content"].pop()
+    assert [len(one["content"]) > MAX_BYTES // 2 for one in read(items)[0]] == [True, True]
 
 
 def test_an_output_may_answer_a_call_of_an_earlier_response():
