@@ -7,6 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from provider.inputs.json_texts import (
+    MAX_CHARACTERS,
+    MAX_VALUES,
+    MAX_VALUES_TOGETHER,
+    JsonRoom,
+)
 from provider.interface import InvalidParameterError
 from provider.message_types import THOUGHTS
 
@@ -15,6 +21,10 @@ __all__ = [
 ]
 
 MAX_SPACED = 256 * 1024  # characters; a longer text would take milliseconds without others' turns
+TOO_LARGE = (
+    f"must have at most {MAX_CHARACTERS} characters and {MAX_VALUES} keys and values, "
+    f"and the arguments of all calls {MAX_VALUES_TOGETHER} of these"
+)
 MARKS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[,:](?!\s)')
 
 
@@ -31,9 +41,10 @@ def conversation(
     already the last one. `system_prompt` goes before the system message that `messages` may begin
     with. `attachments` (text) and `images` go before the text of the last user turn. Tool results
     that are JSON get blanks between their values.
-    Raises InvalidParameterError if there is neither a prompt nor a message.
+    Raises InvalidParameterError if there is neither a prompt nor a message, and with the path of
+    the arguments of a call that are too large.
     """
-    turns = [_with_blanks(message) for message in messages or ()]
+    turns = _turns(messages or ())
     last = turns[-1] if turns else None
     if prompt and not (last and last["role"] == "user" and last["content"] == prompt):
         turns.append({"role": "user", "content": prompt})
@@ -47,33 +58,42 @@ def conversation(
             turns.insert(0, {"role": "system", "content": system_prompt})
     if attachments or images:
         _attach(turns, attachments, images)
-    return _with_names([_with_thoughts(_with_nested_calls(turn)) for turn in turns])
+    return _with_names([_with_thoughts(turn) for turn in turns])
 
 
-def _with_blanks(message: Mapping[str, Any]) -> dict[str, Any]:
+def _turns(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    results, arguments = JsonRoom(), JsonRoom()
+    turns = (_with_blanks(message, results) for message in messages)
+    return [_with_nested_calls(f"messages[{i}]", turn, arguments) for i, turn in enumerate(turns)]
+
+
+def _with_blanks(message: Mapping[str, Any], room: JsonRoom) -> dict[str, Any]:
     """Return a message, its JSON with blanks if it is a tool's result; models err without them."""
     turn = dict(message)
     if turn["role"] == "tool":
         content = turn["content"]
-        turn["content"] = _spaced(content) if isinstance(content, str) else _spaced_parts(content)
+        turn["content"] = (
+            _spaced(content, room) if isinstance(content, str) else _spaced_parts(content, room)
+        )
     return turn
 
 
-def _spaced_parts(parts: Any) -> Any:
+def _spaced_parts(parts: Any, room: JsonRoom) -> Any:
     if not isinstance(parts, list):
         return parts
     return [
-        {**part, "text": _spaced(part["text"])} if isinstance(part.get("text"), str) else part
+        {**part, "text": _spaced(part["text"], room)} if isinstance(part.get("text"), str) else part
         for part in parts
     ]
 
 
-def _spaced(text: str) -> str:
+def _spaced(text: str, room: JsonRoom) -> str:
     """Return an object or array in JSON with a blank after each comma and colon, else `text`.
 
-    All else of it stays: the form of its numbers, and the order and number of its keys.
+    All else of it stays: the form of its numbers, and the order and number of its keys. So does
+    what there is no room for.
     """
-    if not text.lstrip().startswith(("{", "[")) or len(text) > MAX_SPACED:
+    if not text.lstrip().startswith(("{", "[")) or len(text) > MAX_SPACED or not room.take(text):
         return text
     try:
         json.loads(text)
@@ -104,16 +124,17 @@ def _attach(turns: list[dict[str, Any]], attachments: str, images: Sequence[byte
         users[-1]["content"] = (attachments + content) if content else attachments.rstrip()
 
 
-def _with_nested_calls(turn: dict[str, Any]) -> dict[str, Any]:
+def _with_nested_calls(path: str, turn: dict[str, Any], room: JsonRoom) -> dict[str, Any]:
     """Return a turn whose tool calls have the form that templates read: arguments as a dict."""
     if not turn.get("tool_calls"):  # a null must go, because templates check only for the key
         return {key: value for key, value in turn.items() if key != "tool_calls"}
     calls = []
-    for call in turn["tool_calls"]:
+    for i, call in enumerate(turn["tool_calls"]):
         function = dict(call.get("function") or call)
         arguments = function.get("arguments")
         if isinstance(arguments, str):
-            arguments = _loads(arguments)
+            inside = ".function" if call.get("function") else ""
+            arguments = _loads(f"{path}.tool_calls[{i}]{inside}.arguments", arguments, room)
         inner = {"name": function.get("name"), "arguments": arguments or {}}
         calls.append({"type": "function", "id": call.get("id"), "function": inner})
     return {**turn, "tool_calls": calls}
@@ -141,7 +162,9 @@ def _with_names(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return turns
 
 
-def _loads(text: str) -> Any:
+def _loads(path: str, text: str, room: JsonRoom) -> Any:
+    if not room.take(text):
+        raise InvalidParameterError(path, text, f"`{path}` {TOO_LARGE}")
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

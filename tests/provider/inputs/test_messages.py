@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from provider.inputs.json_texts import MAX_CHARACTERS, MAX_VALUES, MAX_VALUES_TOGETHER
 from provider.inputs.messages import MAX_SPACED, conversation
 from provider.interface import InvalidParameterError
 
@@ -65,6 +66,32 @@ def test_arguments_that_cannot_be_read_stay_text(arguments):
     assert turn["tool_calls"][0]["function"]["arguments"] == arguments
 
 
+@pytest.mark.parametrize("nested", [True, False])
+def test_arguments_of_too_many_values_are_refused_by_their_path(nested):
+    def said(count):
+        inner = {"name": "add", "arguments": json.dumps({"a": [[]] * count})}
+        call = {"id": "1", **({"function": inner} if nested else inner)}
+        return {"role": "assistant", "content": "", "tool_calls": [call]}
+
+    most = MAX_VALUES // 2 - 2
+    with pytest.raises(InvalidParameterError, match=f"{MAX_VALUES} keys and values") as raised:
+        conversation("", None, [said(1), said(most + 1)])
+    inside = ".function" if nested else ""
+    assert raised.value.parameter == f"messages[1].tool_calls[0]{inside}.arguments"
+    with pytest.raises(InvalidParameterError, match=f"{MAX_VALUES_TOGETHER} of these") as raised:
+        conversation("", None, [said(most)] * 5)
+    assert raised.value.parameter == f"messages[4].tool_calls[0]{inside}.arguments"
+    turn = conversation("", None, [said(most)] * 4)[-1]
+    assert len(turn["tool_calls"][0]["function"]["arguments"]["a"]) == most
+
+
+def test_arguments_that_are_a_very_long_text_are_refused():
+    arguments = json.dumps({"text": "x" * MAX_CHARACTERS})
+    call = {"id": "1", "name": "write", "arguments": arguments}
+    with pytest.raises(InvalidParameterError, match=f"{MAX_CHARACTERS} characters"):
+        conversation("", None, [{"role": "assistant", "content": "", "tool_calls": [call]}])
+
+
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
 def test_earlier_thinking_reaches_the_template_by_every_name(name):
     call = {"id": "1", "name": "add", "arguments": {}}
@@ -110,6 +137,15 @@ def test_a_tools_result_in_compact_json_gets_blanks(content, told):
         assert message["content"] == one
         for role in ("user", "assistant", "system"):
             assert conversation("", None, [{**message, "role": role}])[0]["content"] == one
+
+
+def test_results_with_too_many_values_together_stay_as_they_are():
+    content = json.dumps([1] * (MAX_VALUES - 1), separators=(",", ":"))
+    turns = conversation("", None, [{"role": "tool", "content": content}] * 5)
+    assert [turn["content"] == content for turn in turns] == [False] * 4 + [True]
+    content = content.replace("[", "[[],")
+    (turn,) = conversation("", None, [{"role": "tool", "content": content}])
+    assert turn["content"] == content
 
 
 def test_a_very_long_result_stays_as_it_is():
