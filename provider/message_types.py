@@ -2,23 +2,24 @@
 
 An image is a part `{"type": "image", "data": …}` (bytes, or base64 text) or OpenAI's
 `{"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}`. Paths and other URLs are
-refused, because the provider must not read files or fetch URLs for a client.
+refused, because the provider must not read files or fetch URLs for a client. Base64 is not decoded
+here, on the caller's thread, but where images are opened (`provider/inputs/images.py`).
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from provider.errors import InvalidParameterError, unlike
 
-__all__ = ["THOUGHTS", "checked_messages", "image_part", "is_image_part"]
+__all__ = ["THOUGHTS", "checked_messages", "image_part", "is_image_part", "not_an_image"]
 
 ROLES = ("system", "user", "assistant", "tool")
 # The keys under which templates look for the thinking of earlier turns.
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+BASE64, BEGINNING = re.compile("[A-Za-z0-9+/]*={0,2}"), 64  # characters
 KINDS = ("image", "image_url", "input_image")
 
 
@@ -94,23 +95,30 @@ def is_image_part(part: Any) -> bool:
 
 
 def image_part(path: str, part: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an image part with its data as bytes. Raises InvalidParameterError."""
+    """Return an image part with its data: bytes, or the text of them in base64.
+
+    Raises InvalidParameterError; of a text, the length and the beginning are checked.
+    """
     given = part.get("data", part.get("image_url", part.get("image")))
     if isinstance(given, Mapping):
         given = given.get("url")
     if isinstance(given, bytes | bytearray):
         return {"type": "image", "data": bytes(given)}
-    expected = 'base64 text, bytes, or a URL "data:image/…;base64,…"; not a path or another URL'
-    said = f"`{path}` must be an image as data: {expected}"
     if not isinstance(given, str) or not given:
-        raise InvalidParameterError(path, given, said)
+        raise not_an_image(path, given)
     head, comma, rest = given.partition(",")
     if comma and not (head.startswith("data:image/") and head.endswith(";base64")):
-        raise InvalidParameterError(path, head[:40], said)
-    try:
-        return {"type": "image", "data": base64.b64decode(rest if comma else given, validate=True)}
-    except (binascii.Error, ValueError) as error:
-        raise InvalidParameterError(path, given[:40], said) from error
+        raise not_an_image(path, head[:40])
+    text = rest if comma else given
+    if len(text) % 4 or not BASE64.fullmatch(text, endpos=BEGINNING):
+        raise not_an_image(path, text[:40])
+    return {"type": "image", "data": text}
+
+
+def not_an_image(path: str, given: Any) -> InvalidParameterError:
+    """Return the error for a part that has no image as data."""
+    expected = 'base64 text, bytes, or a URL "data:image/…;base64,…"; not a path or another URL'
+    return InvalidParameterError(path, given, f"`{path}` must be an image as data: {expected}")
 
 
 def _name(path: str, value: Any) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import io
 import math
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from provider.interface import ImageProcessingError
+from provider.message_types import not_an_image
 
-__all__ = ["extract_images", "open_image", "open_images"]
+__all__ = ["decoding_images", "extract_images", "open_image", "open_images"]
+
+PIECE = 256 * 1024  # characters of base64 that are decoded in one go, in a millisecond
 
 MAX_PIXELS = 64_000_000  # per image; a larger one is a decompression bomb or a mistake
 MAX_PIXELS_TOGETHER = 4 * MAX_PIXELS  # per conversation: 20 photographs, 768 MB when unpacked
@@ -19,6 +24,43 @@ MAX_SHOWN = 12_600_000  # pixels per image; models look at fewer
 MAX_SHOWN_TOGETHER = 2 * MAX_SHOWN  # per conversation: 20 images of a million pixels
 # The formats that PIL decodes itself; for others it would start external programs.
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "HEIF")
+
+
+def decoding_images(
+    name: str, messages: Sequence[Mapping[str, Any]]
+) -> Generator[None, None, tuple[dict[str, Any], ...]]:
+    """Return checked messages with all images as bytes, in steps of PIECE characters of base64.
+
+    Raises InvalidParameterError with the path of an image; that of the messages is `name`.
+    """
+    decoded = []
+    for i, message in enumerate(messages):
+        content = message.get("content")
+        if isinstance(content, list):
+            parts = []
+            for j, part in enumerate(content):
+                if isinstance(part.get("data"), str):
+                    data = yield from _decoding(f"{name}[{i}].content[{j}]", part["data"])
+                    parts.append({**part, "data": data})
+                else:
+                    parts.append(part)
+            decoded.append({**message, "content": parts})
+        else:
+            decoded.append(dict(message))
+    return tuple(decoded)
+
+
+def _decoding(path: str, text: str) -> Generator[None, None, bytes]:
+    pieces = []
+    if text.find("=", 0, -2) >= 0:  # which the decoder would take at the end of each piece
+        raise not_an_image(path, text[:40])
+    try:
+        for begin in range(0, len(text), PIECE):
+            pieces.append(base64.b64decode(text[begin : begin + PIECE], validate=True))
+            yield
+    except (binascii.Error, ValueError) as error:
+        raise not_an_image(path, text[:40]) from error
+    return b"".join(pieces)
 
 
 def extract_images(

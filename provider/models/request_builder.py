@@ -20,7 +20,7 @@ from provider.formats.pieces import Steps
 from provider.formats.rendered_prompt import RenderedPrompt
 from provider.formats.text_stream import ANSWER_STATE, REASONING_STATE
 from provider.inputs.files import files_to_text, images_of
-from provider.inputs.images import extract_images
+from provider.inputs.images import decoding_images, extract_images
 from provider.inputs.messages import conversation
 from provider.interface import (
     ContextWindowExceededError,
@@ -86,7 +86,7 @@ class RequestBuilder:
         ]
 
     def _building_first(self, call: Call) -> Steps[RunRequest]:
-        call = _with_choice(call)
+        call = yield from _with_images(_with_choice(call))
         options = call.options
         if call.tools and not self.template.knows_tools:
             raise ToolsUnsupportedError(
@@ -248,6 +248,14 @@ class _LongestPrompt:
         if self.allowed is not None and length > self.allowed:
             said = f"the prompt has {about}{length} tokens, and {self.allowed} are allowed"
             raise ContextWindowExceededError(self.allowed, length, said)
+
+
+def _with_images(call: Call) -> Steps[Call]:
+    """Return a call with the images of its messages as bytes. Raises InvalidParameterError."""
+    if call.options.messages is None:
+        return call
+    messages = yield from decoding_images("messages", call.options.messages)
+    return replace(call, options=replace(call.options, messages=messages))
 
 
 def _names(images: Sequence[bytes], call: Call) -> list[str]:

@@ -10,15 +10,20 @@ from provider.message_types import checked_messages, image_part, is_image_part
 
 def test_images_come_as_bytes_base64_or_a_data_url():
     text = base64.b64encode(b"x").decode()
-    for given in (
-        {"type": "image", "data": b"x"},
-        {"type": "image", "data": text},
-        {"type": "input_image", "image_url": f"data:image/png;base64,{text}"},
-        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{text}"}},
+    for given, data in (
+        ({"type": "image", "data": b"x"}, b"x"),
+        ({"type": "image", "data": text}, text),
+        ({"type": "input_image", "image_url": f"data:image/png;base64,{text}"}, text),
+        ({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{text}"}}, text),
     ):
         assert is_image_part(given)
-        assert image_part("p", given) == {"type": "image", "data": b"x"}
+        assert image_part("p", given) == {"type": "image", "data": data}
     assert not is_image_part({"type": "text", "text": "image"})
+
+
+def test_base64_is_not_decoded_here():
+    text = "A" * 1000 + "!" * 1000
+    assert image_part("p", {"type": "image", "data": text}) == {"type": "image", "data": text}
 
 
 @pytest.mark.parametrize(

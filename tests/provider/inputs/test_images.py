@@ -1,16 +1,61 @@
 """Images are taken out of messages, opened, and refused beyond the limits."""
 
+import base64
 import io
 
 import pytest
 from PIL import Image
 
 from provider.formats.pieces import at_once
-from provider.inputs.images import MAX_SHOWN_TOGETHER, extract_images, open_image, open_images
-from provider.interface import ImageProcessingError
+from provider.inputs.images import (
+    MAX_SHOWN_TOGETHER,
+    PIECE,
+    decoding_images,
+    extract_images,
+    open_image,
+    open_images,
+)
+from provider.interface import ImageProcessingError, InvalidParameterError
 from tests.support.tiny_vision import picture
 
 ORIENTATION, TURN_RIGHT = 274, 6  # an EXIF tag, and a value of it
+
+
+def shown(data):
+    return {"type": "image", "data": data}
+
+
+def test_images_in_base64_are_decoded_in_pieces():
+    data = bytes(range(256)) * 3001
+    said = {"type": "text", "text": "Which?"}
+    text = base64.b64encode(data).decode()
+    messages = [{"role": "user", "content": [shown(text), said, shown(b"x")]}, {"content": "b"}]
+    steps = decoding_images("messages", messages)
+    pieces = sum(1 for _ in steps)
+    assert pieces == -(-len(text) // PIECE) > 3
+    decoded = at_once(decoding_images("messages", messages))
+    assert decoded == ({"role": "user", "content": [shown(data), said, shown(b"x")]}, messages[1])
+    assert messages[0]["content"][0] == shown(text)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "/etc/passwd",
+        "not base64!",
+        "AAAAA",
+        "AA=A",
+        "A" * (PIECE - 4) + "AA==" + "AAAA",
+        "A" * PIECE + "=",
+        "A" * PIECE + "A===",
+        "Füchse==",
+    ],
+)
+def test_what_is_no_base64_is_refused_by_its_path(given):
+    messages = [{"role": "user", "content": [{"type": "text", "text": "a"}, shown(given)]}]
+    with pytest.raises(InvalidParameterError, match="must be an image as data") as caught:
+        at_once(decoding_images("messages", messages))
+    assert caught.value.parameter == "messages[0].content[1]"
 
 
 def test_images_leave_empty_parts_in_the_messages():
