@@ -12,7 +12,6 @@ from mlx_lm.utils import load_model
 from provider import MLXProvider
 from provider.constraints.mask_maker import MaskMaker
 from provider.constraints.matcher import PROVEN
-from provider.embedded import MODEL_PATH
 from provider.engine.batch import Batch
 from provider.engine.model import as_model
 from provider.engine.rows import Row, StepResult
@@ -38,7 +37,7 @@ OPTIONS = {
     "seeded": {"temperature": 0.9, "seed": 5},
     "filtered": {"temperature": 1.1, "top_p": 0.9, "min_p": 0.02, "top_k": 40, "seed": 6},
     "penalised": {"temperature": 0.0, "repetition_penalty": 1.3},
-    "stopped": {"temperature": 0.0, "stop": ["12", "fox"], "max_tokens": 40},
+    "stopped": {"temperature": 0.0, "stop": ["ing", "qu"], "max_tokens": 40},
     "short": {"temperature": 0.0, "max_tokens": 2},
 }
 
@@ -49,10 +48,18 @@ def random_draft(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("draft") / "draft", {**LLAMA, "vocab_size": 1536})
 
 
+@pytest.fixture(scope="module")
+def provider(light):
+    provider = MLXProvider({"model": str(light), "temperature": 0.0, "max_tokens": 64})
+    yield provider
+    provider.close()
+
+
 @pytest.fixture(scope="module", params=["itself", "random"])
-def drafted(request, random_draft):
-    draft = str(MODEL_PATH) if request.param == "itself" else str(random_draft)
-    provider = MLXProvider({"draft_model": draft, "max_tokens": 32, "max_unread": 8})
+def drafted(request, light, random_draft):
+    draft = str(light if request.param == "itself" else random_draft)
+    config = {"model": str(light), "draft_model": draft, "max_tokens": 32, "max_unread": 8}
+    provider = MLXProvider(config)
     yield provider
     provider.close()
 
@@ -80,6 +87,7 @@ async def test_a_draft_changes_nothing(drafted, provider, undrafted, kind):
     if kind not in undrafted:
         undrafted[kind] = [await whole(provider, prompt, **options) for prompt in PROMPTS]
     assert texts == undrafted[kind]
+    assert kind != "stopped" or any(reason == "stop" for _, reason, _ in texts)
 
 
 async def test_a_drafted_run_is_parked_and_goes_on(drafted, provider):
@@ -114,8 +122,8 @@ class CountedModel:
 
 
 @pytest.mark.parametrize("seed", [None, 3])
-def test_a_perfect_draft_saves_three_of_four_passes(seed):
-    model = load(MODEL_PATH).model
+def test_a_perfect_draft_saves_three_of_four_passes(light, seed):
+    model = load(light).model
     sampler = greedy_sampler if seed is None else SeededSampler(seed, 0.8, 1.0, 0.0, 0)
     counted = CountedModel(model)
     batch = Batch(counted, (), single_row=SingleRowSettings(draft=model, draft_tokens=3))
@@ -129,9 +137,9 @@ def test_a_perfect_draft_saves_three_of_four_passes(seed):
     assert counted.passes == 10
 
 
-def test_caches_hold_the_sequence_but_for_its_last_token(random_draft):
+def test_caches_hold_the_sequence_but_for_its_last_token(light, random_draft):
     """Whatever was proposed: what is kept is what reading the sequence anew would give."""
-    model, kept = load(MODEL_PATH).model, []
+    model, kept = load(light).model, []
     draft, _ = load_model(random_draft)
     single_row = SingleRowSettings(draft=draft, draft_tokens=5)
     batch = Batch(
@@ -152,8 +160,8 @@ def test_caches_hold_the_sequence_but_for_its_last_token(random_draft):
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-async def test_quantised_caches_give_the_text_of_mlx_lm(bits):
-    loaded = load(MODEL_PATH)
+async def test_quantised_caches_give_the_text_of_mlx_lm(light, bits):
+    loaded = load(light)
     template = ChatTemplate(loaded.tokenizer)
     settings = {"kv_bits": bits, "kv_group_size": 32}
     expected = []
@@ -171,7 +179,8 @@ async def test_quantised_caches_give_the_text_of_mlx_lm(bits):
             **settings,
         )
         expected.append("".join(answer.text for answer in answers))
-    provider = MLXProvider({"temperature": 0.0, "max_tokens": 24, **settings})
+    config = {"model": str(light), "temperature": 0.0, "max_tokens": 24}
+    provider = MLXProvider({**config, **settings})
     try:
         texts = await asyncio.gather(*(whole(provider, prompt) for prompt in PROMPTS))
         memory = provider.statistics().prefix_bytes
@@ -223,11 +232,11 @@ def sequence_of(model, prompt, settings):
     return row.sequence
 
 
-def test_rejected_tokens_leave_nothing_in_quantised_caches(tmp_path):
+def test_rejected_tokens_leave_nothing_in_quantised_caches(light, tmp_path):
     wide = {**LLAMA, "num_attention_heads": 2, "num_key_value_heads": 1}  # 32 values a head
     draft, _ = load_model(write_model(tmp_path / "draft", wide))
     model, prompt = (
-        load(MODEL_PATH).model,
+        load(light).model,
         [random.Random(2).randrange(20, 1500) for _ in range(20)],
     )
     quantised = {"kv_bits": 8, "kv_group_size": 32}
