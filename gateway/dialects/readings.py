@@ -12,8 +12,9 @@ from gateway.dialects import incoming
 from gateway.dialects.base import Dialect, Message, Opening, RouteLimits
 from gateway.dialects.kept_runs import KeptRun, KeptRuns, Reading
 from gateway.dialects.own_answers import OwnAnswers
-from gateway.protocol.events import Event, Request
-from gateway.protocol.frames import Pong, Ready, Resume, Started
+from gateway.protocol.codes import ErrorCode
+from gateway.protocol.events import Event, Failed, Request
+from gateway.protocol.frames import Done, Pong, Ready, Resume, Started
 
 __all__ = ["Readings", "ResumingDialect", "Stream"]
 
@@ -38,6 +39,7 @@ class Readings(Generic[S]):
         self._kept = kept
         self._streams: dict[str, S] = {}
         self._moving: set[S] = set()  # those that `next_requests` reads on
+        self._stopping: dict[str, KeptRun] = {}  # answers that no stream reads
         self._ended: WeakSet[KeptRun] = WeakSet()  # answers that were read to their end
 
     @property
@@ -96,9 +98,35 @@ class Readings(Generic[S]):
     def stop(self, stream: S) -> Sequence[Request]:
         """Return the requests that stop the model."""
         stream.stopped = True
-        if stream.reading.run is not None:
-            self._kept.forget(stream.reading.run)
+        run = stream.reading.run
+        if run is not None:
+            self._kept.forget(run)
+            if stream.reading.follows:
+                self._stopping[run.id] = run
         return stream.reading.stop(self._connection)
+
+    def stop_unread(self, run: KeptRun) -> Sequence[Request]:
+        """Return the requests that stop an answer which no stream of the connection reads."""
+        self._kept.forget(run)
+        self._stopping[run.id] = run
+        return run.stop(self._connection)
+
+    def stopped_unread(self, event: Event) -> bool:
+        """Return whether an event is of an answer that is stopped without a stream.
+
+        No client has asked for it. One that can't be stopped, because the connection has too many
+        generations, is kept, so that it can be stopped later.
+        """
+        run = None if isinstance(event, Pong) or event.id is None else self._stopping.get(event.id)
+        if run is None:
+            return False
+        if isinstance(event, Done | Failed):
+            del self._stopping[run.id]
+        if isinstance(event, Failed) and event.code is ErrorCode.RATE_LIMITED:
+            run.reader, run.ended = None, False
+            if self._kept.find(run.client, run.name) is None:
+                self._kept.add(run)
+        return True
 
     def next_requests(self) -> Sequence[Request]:
         """Return the requests that read on where the first reader is another one now."""

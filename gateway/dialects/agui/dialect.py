@@ -113,8 +113,10 @@ class AguiDialect(ResumingDialect[RunStream]):
         run = self._kept.find(self._client, run_id)
         if run is None:
             return stopped
-        self._kept.forget(run)
-        return stopped if run.ended else [*stopped, *run.stop(self)]
+        if run.ended:
+            self._kept.forget(run)
+            return stopped
+        return [*stopped, *self._readings.stop_unread(run)]
 
     def _abort(self, run_id: Any) -> Sequence[Request]:
         for waiting in [one for one in self._waiting if one.ids.run == run_id]:
@@ -182,7 +184,7 @@ class AguiDialect(ResumingDialect[RunStream]):
             return self._own.take(event)
         stream = self._readings.of(event)
         if stream is None:
-            return _of_no_run(event)
+            return () if self._readings.stopped_unread(event) else _of_no_run(event)
         match event:
             case Chunk():
                 told = list(stream.writer.text(event))
@@ -281,12 +283,8 @@ def _error(message: str, code: ErrorCode, run_id: Any) -> dict[str, Any]:
 
 
 def _of_no_run(event: Event) -> Sequence[Message]:
-    """Return the error for an event of no run: a message was too much to decode.
-
-    There is none for an earlier run that was to be stopped and is no longer kept, since the client
-    did not ask for that.
-    """
-    if not isinstance(event, Failed) or event.code is ErrorCode.NOT_RESUMABLE:
+    """Return the error for an event of no run: a message was too much to decode."""
+    if not isinstance(event, Failed):
         return ()
     return [bare(_error(event.message, event.code, None))]
 

@@ -172,8 +172,7 @@ class ChatDialect(ResumingDialect[ChatStream]):
             return ()
         if run.reader is not None:
             raise Refused(RUNNING, code=ErrorCode.DUPLICATE_ID)
-        self._kept.forget(run)
-        return run.stop(self)
+        return self._readings.stop_unread(run)
 
     def _resume(self, fields: dict[str, Any], request_id: str, chat_id: str) -> Sequence[Request]:
         if fields.get("lastSequence") is not None:
@@ -231,7 +230,7 @@ class ChatDialect(ResumingDialect[ChatStream]):
             return self._own.take(event)
         stream = self._readings.of(event)
         if stream is None:
-            return _of_no_stream(event)
+            return () if self._readings.stopped_unread(event) else _of_no_stream(event)
         writer = stream.writer
         match event:
             case Chunk():

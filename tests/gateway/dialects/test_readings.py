@@ -5,12 +5,17 @@ import pytest
 from gateway.dialects.base import FrameLimits, Opening, RouteLimits
 from gateway.dialects.kept_runs import KeptRun, KeptRuns, Reading
 from gateway.dialects.readings import Readings, ResumingDialect, Stream
-from gateway.protocol.codes import BadFrame
+from gateway.protocol.codes import BadFrame, ErrorCode
+from gateway.protocol.events import Failed
 from gateway.protocol.frames import Cancel, Chunk, Pong, Ready, Resume, Started
 
 READY = Ready(protocol="p", server="s", epoch="e", connection="c", models=["m"], limits={})
 SELF, OTHER = object(), object()
 BEGIN = Started(id="g", seq=0, model="m", prompt_tokens=1, cached_tokens=0)
+
+
+def failed(code):
+    return Failed(id="g", code=code, message="m")
 
 
 def reading(reader=SELF, **more):
@@ -95,6 +100,31 @@ def test_what_is_stopped_is_not_resumed():
     assert readings.stop(stream) == [Cancel(id="g")]
     assert stream.stopped
     assert len(kept) == 0
+
+
+def test_nobody_is_told_of_what_is_stopped_without_a_stream():
+    readings, stream, kept, _ = reading(OTHER, own="f", follows=True)
+    assert not readings.stopped_unread(BEGIN)
+    assert readings.stop(stream)[-1] == Cancel(id="g")
+    assert readings.stopped_unread(BEGIN)
+    assert readings.stopped_unread(failed(ErrorCode.NOT_RESUMABLE))
+    assert not readings.stopped_unread(BEGIN)
+    assert not readings.stopped_unread(Pong(nonce=1))
+    assert len(kept) == 0
+
+
+def test_what_can_not_be_stopped_is_kept_unless_another_has_its_name():
+    for other in (None, KeptRun("a", "c", "h", "ticket", OTHER)):
+        readings, _, kept, run = reading(OTHER)
+        assert readings.stop_unread(run) == [
+            Resume(id="g", ticket="ticket", after=0),
+            Cancel(id="g"),
+        ]
+        if other is not None:
+            kept.add(other)
+        assert readings.stopped_unread(failed(ErrorCode.RATE_LIMITED))
+        assert kept.find("a", "c") is (other or run)
+        assert (run.reader, run.ended) == (None, False)
 
 
 def test_a_connection_that_ends_leaves_its_answers():

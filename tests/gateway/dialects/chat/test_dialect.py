@@ -438,6 +438,43 @@ async def test_an_answer_that_nobody_reads_is_stopped_by_the_next_of_its_chat():
             assert gateway._generations.metrics.ended["cancelled"] == 1
 
 
+async def test_no_error_is_told_of_an_answer_that_can_no_longer_be_stopped():
+    provider = scripted(Say("a"), Pause(3600))
+    async with running(provider, resume_ttl_s=0.0) as gateway:
+        async with chatting(gateway) as client:
+            await client.ask("hi")
+            await client.until_text()
+        await eventually(lambda: not gateway._generations.live)
+        provider.script = [Say("a")]
+        async with chatting(gateway) as client:
+            frames = await client.answer("again")
+    assert frames[-1]["type"] == "end"
+    assert {frame["requestId"] for frame in frames} == {"r0"}
+
+
+async def test_an_answer_that_a_full_connection_can_not_stop_is_stopped_later():
+    provider = scripted(Say("a"), Pause(3600))
+    async with running(provider, max_generations=2) as gateway:
+        async with chatting(gateway) as client:
+            await client.ask("hi")
+            await client.until_text()
+        await eventually(lambda: not gateway._generations.connections)
+        async with chatting(gateway) as client:
+            others = [await client.ask("hello", chat=chat) for chat in ("d", "e")]
+            await client.until_text(2)
+            (refused,) = await client.answer("again")
+            assert (refused["requestId"], refused["type"]) == ("r2", "error")
+            assert "rate_limited" in refused["errorText"]
+            assert len(provider.live) == 3
+            for other in others:
+                await client.abort(other)
+                await client.until_end()
+            await client.ask("again")
+            await client.until_text()
+            await eventually(lambda: len(provider.live) == 1)
+            assert gateway._generations.metrics.ended["cancelled"] == 3
+
+
 async def test_a_message_that_went_on_is_told_again_as_a_whole():
     part = {
         "type": "tool-f",
