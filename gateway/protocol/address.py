@@ -65,10 +65,15 @@ def address_of(text: str) -> Address:
     except ValueError as error:
         raise _wrong(shown, str(error)) from None
     _check(shown, parts)
-    [token] = parse_qs(parts.fragment).get("token", [None])
     path = parts.path if parts.path not in {"", "/"} else STREAM_PATH
     url = urlunsplit((SCHEMES[parts.scheme], parts.netloc, path, parts.query, ""))
-    return Address(url, token)
+    return Address(url, _token_in(parts.fragment))
+
+
+def _token_in(fragment: str) -> str | None:
+    """Return the first token of a fragment; a plus is one, and no blank as in a form's fields."""
+    found = parse_qs(fragment.replace("+", "%2B")).get("token")
+    return found[0] if found else None
 
 
 def _check(shown: str, parts: SplitResult) -> None:

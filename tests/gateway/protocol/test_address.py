@@ -89,6 +89,22 @@ def test_another_text_is_refused_with_the_reason_and_without_the_token(text, why
         assert "sesame" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("fragment", "token"),
+    [
+        ("", None),
+        ("token=", None),
+        ("chat/1", None),
+        ("token=a+b/c==", "a+b/c=="),
+        ("token=a%2Bb%20c", "a+b c"),
+        ("token=a&token=b", "a"),
+        ("room=wall&token=a", "a"),
+    ],
+)
+def test_the_token_is_the_first_of_the_fragment_as_it_stands(fragment, token):
+    assert address_of(f"http://localhost:8765/#{fragment}").token == token
+
+
 async def said(url, **options):
     async with connect(url, **options) as client:
         run = client.generate(prompt="hi")
