@@ -1,19 +1,16 @@
 /**
  * A client for mlx-gateway: no dependencies, no build step.
  *
- *     const client = connect();
- *     const run = client.generate({messages: [{role: "user", content: "Hello"}]});
+ *     const run = connect().generate({messages: [{role: "user", content: "Hello"}]});
  *     for await (const chunk of run) show(chunk.text);
  *     const result = await run.result;
  *
- * `runTools(client, {messages, tools})` of tool_loop.js also runs the functions that the model calls, and goes on
- * until the model has answered.
+ * `runTools` of tool_loop.js also runs the functions that the model calls.
  *
  * Leaving the loop, `run.cancel()` and an AbortSignal each stop the model at once. After a lost
- * connection the client reconnects and resumes its runs, and no chunk is lost or repeated. A run that
- * can't be resumed (because the gateway was restarted, had not begun it, or was unreachable for a
- * minute) fails with ConnectionLostError, which has the text so far. The client never sends a prompt
- * a second time.
+ * connection the client resumes its runs, and no chunk is lost or repeated. A run that can't be resumed
+ * (because the gateway was restarted, had not begun it, or was unreachable for a minute) fails with
+ * ConnectionLostError, which has the text so far. No prompt is sent a second time.
  */
 
 /**
@@ -79,7 +76,6 @@
  *   reasoning_tokens: number}} Usage
  * @typedef {{queue: number, prefill: number, first_token: number, total: number, tokens_per_second: number}
  * } Timing In milliseconds
- * @typedef {{type: "resume", id: string, ticket?: string, after: number, follow?: boolean, window?: number}} Resume
  * @typedef {"connecting" | "open" | "waiting" | "closed"} ConnectionState
  * @typedef {{
  *   protocol: string, server: string, epoch: string, connection: string, models: string[], node?: string,
@@ -100,7 +96,7 @@
 
 export const PROTOCOL = "mlx-gateway.v1.json";
 
-/** Whether the same request may succeed later, by error code; the same table as the server's. */
+/** Whether the same request may succeed later, by error code. */
 export const RETRYABLE = Object.freeze({
   invalid_frame: false,
   unauthorized: false,
@@ -119,10 +115,7 @@ export const RETRYABLE = Object.freeze({
   internal: false,
 });
 
-/**
- * Errors by close codes after which the client does not reconnect, because it would be refused again.
- * @type {Map<number, ErrorCode>}
- */
+/** Errors by close codes after which a client would be refused again. @type {Map<number, ErrorCode>} */
 const FATAL_CLOSES = new Map([
   [4400, "invalid_frame"],
   [4401, "unauthorized"],
@@ -130,10 +123,8 @@ const FATAL_CLOSES = new Map([
 ]);
 const BACKOFF_FIRST_MS = 250;
 const BACKOFF_MAX_MS = 10_000;
-/** The gateway's default time for keeping a run without a connection. */
-const GIVE_UP_MS = 60_000;
-/** The most frames that wait for a connection; a further one raises an error. */
-const MAX_WAITING = 64;
+const GIVE_UP_MS = 60_000; // for which gateways keep a run by default
+const MAX_WAITING = 64; // requests without a connection
 /** Of a run that was cancelled without a connection. */
 const NO_USAGE = {
   prompt_tokens: 0,
@@ -143,7 +134,6 @@ const NO_USAGE = {
   reasoning_tokens: 0,
 };
 const NO_TIMING = { queue: 0, prefill: 0, first_token: 0, total: 0, tokens_per_second: 0 };
-/** The most frames of one run that its loop has not used; the model waits for a loop that is slower. */
 const WINDOW = 64;
 
 /** The gateway refused a request or ended a generation. */
@@ -175,9 +165,8 @@ export class ConnectionLostError extends GatewayError {
 }
 
 /**
- * Connect to a gateway. Returns a client at once; its promise `ready` settles when it is connected. A client
- * that was closed connects again for its next run. Throws TypeError for a wrong URL, and where there is no
- * WebSocket.
+ * Return a client, whose `ready` settles when it is connected. One that was closed connects again for its
+ * next run. Throws TypeError for a wrong URL, and where there is no WebSocket.
  *
  * @param {string} [url] ws://, wss://, http://, https://, or nothing for the page's own origin
  * @param {ConnectOptions} [options]
@@ -186,11 +175,11 @@ export function connect(url, options = {}) {
   const { lazy = false, giveUpMs = GIVE_UP_MS } = options;
   /** @type {Map<string, ReturnType<typeof createRun>>} */
   const runs = new Map();
-  /** @type {string[]} */
-  let waiting = [];
+  /** The requests that wait for a connection, by id. @type {Map<string, string>} */
+  const waiting = new Map();
   /** Cancelled runs whose end has not come from the gateway. @type {Map<string, ReturnType<typeof createRun>>} */
   const leaving = new Map();
-  /** Clients of the other gateways whose runs are followed. @type {Set<Client>} */
+  /** Clients of other gateways. @type {Set<Client>} */
   const beside = new Set();
   let epoch = "";
   /** The gateway's name among several. @type {string | undefined} */
@@ -254,7 +243,7 @@ export function connect(url, options = {}) {
         const token = typeof options.token === "function" ? await options.token() : options.token;
         protocols.push(`mlx-gateway.bearer.${base64url(token)}`);
       } catch (error) {
-        // The source of tokens may be unreachable, as the gateway may be.
+        // The source of tokens may be unreachable.
         console.error(error);
         if (number === opening) retryLater();
         return;
@@ -271,7 +260,7 @@ export function connect(url, options = {}) {
     current.onerror = () => {}; // `onclose` follows
   }
 
-  /** Return the address of the gateway that has the runs, if their tickets name it. @param {string} target */
+  /** Return the address of the gateway that the runs' tickets name, if any. @param {string} target */
   function addressOf(target) {
     const [run] = [...runs.values(), ...leaving.values()].filter(({ hasTicket }) => hasTicket);
     const name = nodeOf(run?.handle.ticket?.ticket ?? "");
@@ -281,7 +270,7 @@ export function connect(url, options = {}) {
     return full.href;
   }
 
-  /** Return the error of a run that has no connection any more. @param {string} text */
+  /** @param {string} text */
   function ending(text) {
     if (refusal) return refusal(text);
     return closedByCaller ? new DOMException("the client was closed", "AbortError") : new ConnectionLostError(text);
@@ -298,9 +287,8 @@ export function connect(url, options = {}) {
       ready.resolve(frame);
       resumeRuns(!epoch || frame.epoch === epoch);
       ({ epoch, node } = frame);
-      const frames = waiting;
-      waiting = [];
-      for (const text of frames) sendLate(text);
+      waiting.forEach(sendLate);
+      waiting.clear();
       return;
     }
     if (leaving.has(frame.id)) passEnd(frame);
@@ -308,16 +296,16 @@ export function connect(url, options = {}) {
     runs.get(frame.id)?.receive(frame, at);
   }
 
-  /** Acknowledge a frame of a cancelled run, because its `done` must pass a closed window. @param {any} frame */
+  /** Acknowledge a frame of a cancelled run, whose `done` must pass its window. @param {any} frame */
   function passEnd({ type, id, seq }) {
     if (type === "done" || type === "error") leaving.delete(id);
     else if (seq !== undefined) send({ type: "ack", id, seq });
   }
 
-  /** Resume all runs; fail them if the gateway was restarted. @param {boolean} same whether it was not */
+  /** Resume all runs, or fail them. @param {boolean} same whether the gateway was not restarted */
   function resumeRuns(same) {
     for (const run of [...runs.values()]) {
-      if (!run.resumable) continue;
+      if (!run.hasTicket) continue;
       if (!same) run.fail((text) => new ConnectionLostError(text));
       else if (!leaving.has(run.handle.id)) send(run.resume());
     }
@@ -335,7 +323,7 @@ export function connect(url, options = {}) {
     }
   }
 
-  /** Say what ended the connection for good, because the gateway would refuse it again. @param {number} code @param {string} reason */
+  /** Say what ended the connection for good. @param {number} code @param {string} reason */
   function refused(code, reason) {
     const error = FATAL_CLOSES.get(code) ?? "internal";
     console.error(`mlx-gateway has closed the connection (${code}): ${reason}`);
@@ -343,7 +331,7 @@ export function connect(url, options = {}) {
   }
 
   /**
-   * @param {WebSocket} which
+   * @param {WebSocket | null} which
    * @param {number} code
    * @param {string} [reason]
    */
@@ -352,20 +340,18 @@ export function connect(url, options = {}) {
     socket = null;
     if (FATAL_CLOSES.has(code)) refused(code, reason);
     // Unsent frames keep waiting, and runs with a ticket are resumed later.
-    const frames = waiting.map((text) => JSON.parse(text));
-    const unsent = new Set(frames.filter(({ type }) => type === "generate").map(({ id }) => id));
     const over = closedByCaller || FATAL_CLOSES.has(code);
-    failRuns((run) => over || !(unsent.has(run.handle.id) || run.resumable));
+    failRuns((run) => over || !(waiting.has(run.handle.id) || run.hasTicket));
     for (const [id, run] of leaving) if (over || !run.hasTicket) leaving.delete(id);
     if (over) {
-      waiting = [];
+      waiting.clear();
       become("closed", code, reason);
       ready.reject(ending(""));
       return;
     }
     givingUp ??= setTimeout(() => {
       leaving.clear();
-      failRuns((run) => run.resumable);
+      failRuns((run) => run.hasTicket);
     }, giveUpMs);
     retryLater();
   }
@@ -394,8 +380,7 @@ export function connect(url, options = {}) {
   }
 
   /**
-   * Send a text. Throws GatewayError if it is over the gateway's limit: it would end the connection, and
-   * so all its runs.
+   * Send a text. Throws GatewayError for one over the gateway's limit, which would end the connection.
    * @param {WebSocket} open
    * @param {string} text
    */
@@ -410,50 +395,50 @@ export function connect(url, options = {}) {
     open.send(text);
   }
 
-  /** Send a frame that waited for a connection. @param {string} text */
-  function sendLate(text) {
+  /** Send a request that waited for a connection. @param {string} text @param {string} id */
+  function sendLate(text, id) {
     try {
       if (socket) put(socket, text);
     } catch (error) {
-      runs.get(JSON.parse(text).id)?.fail(() => /** @type {Error} */ (error));
+      runs.get(id)?.fail(() => /** @type {Error} */ (error));
     }
   }
 
-  /** @param {{type: string, [field: string]: any}} frame */
+  /** Send a frame; only a request waits for a connection. @param {{type: string, [field: string]: any}} frame */
   function send(frame) {
     const text = JSON.stringify(frame);
     if (state === "open" && socket?.readyState === 1) put(socket, text);
     else if (state === "closed") throw ending("");
-    else if (waiting.length >= MAX_WAITING) {
-      throw new GatewayError("overloaded", "too many requests wait for a connection", {
-        retryable: true,
-      });
-    } else {
-      waiting.push(text);
-      /** @type {any} */ (setTimeout(expire, giveUpMs, text)).unref?.(); // a program may end before
-    }
+    else if (frame.type === "generate") wait(frame.id, text);
   }
 
-  /** Fail a run whose frame still waits for a connection. @param {string} text */
-  function expire(text) {
-    const index = waiting.indexOf(text);
-    if (index < 0) return;
-    waiting.splice(index, 1);
-    runs.get(JSON.parse(text).id)?.fail((soFar) => new ConnectionLostError(soFar, "the gateway can't be reached"));
+  /** @param {string} id @param {string} text */
+  function wait(id, text) {
+    if (waiting.size >= MAX_WAITING) {
+      throw new GatewayError("overloaded", "too many requests wait for a connection", { retryable: true });
+    }
+    waiting.set(id, text);
+    /** @type {any} */ (setTimeout(expire, giveUpMs, id, text)).unref?.(); // a program may end before
+  }
+
+  /** Fail a run whose request still waits for a connection. @param {string} id @param {string} text */
+  function expire(id, text) {
+    if (waiting.get(id) !== text) return;
+    waiting.delete(id);
+    runs.get(id)?.fail((soFar) => new ConnectionLostError(soFar, "the gateway can't be reached"));
   }
 
   /** @param {string} id */
   function cancel(id) {
     const run = runs.get(id);
-    if (state === "open") {
+    const unsent = waiting.delete(id); // so the gateway has nothing to cancel
+    if (state === "open" && !unsent) {
       if (run) leaving.set(id, run);
       if (run?.windowed) send({ type: "ack", id, seq: Math.max(run.last, 0) });
       send({ type: "cancel", id });
       return;
     }
-    const index = waiting.findIndex((text) => JSON.parse(text).id === id);
-    if (index >= 0) waiting.splice(index, 1); // it was never sent, so the gateway has nothing to cancel
-    else if (run?.hasTicket) leaving.set(id, run);
+    if (!unsent && run?.hasTicket) leaving.set(id, run);
     run?.receive({ type: "done", finish_reason: "cancelled", usage: NO_USAGE, timing: NO_TIMING });
   }
 
@@ -463,9 +448,9 @@ export function connect(url, options = {}) {
   function generate({ signal, onprogress, oncall, resumable = true, window = WINDOW, ...fields }) {
     lastId += 1;
     const id = fields.id ?? `${ownName}-${lastId}`;
-    const run = addRun(id, { signal, onprogress, oncall, window });
     const bound = window === Infinity ? {} : { window };
-    return begin(run, () => send({ type: "generate", resumable, ...bound, ...fields, id }), signal);
+    const start = () => send({ type: "generate", resumable, ...bound, ...fields, id });
+    return begin(id, { signal, onprogress, oncall, window }, start);
   }
 
   /**
@@ -488,10 +473,7 @@ export function connect(url, options = {}) {
     return join(`${ownName}-${lastId}`, { window: WINDOW, ...asked, ticket, follow: true });
   }
 
-  /**
-   * Follow a run of another gateway on a connection of its own.
-   * @param {Pick<Ticket, "ticket">} ticket @param {FollowOptions} [asked] @returns {Run}
-   */
+  /** Follow a run of another gateway. @type {typeof follow} */
   function followBeside(ticket, asked) {
     const other = connect(url, { ...options, lazy: true, onstate: undefined });
     beside.add(other);
@@ -509,17 +491,21 @@ export function connect(url, options = {}) {
    * @param {FollowOptions & {ticket: string, follow?: boolean}} options
    */
   function join(id, { after = -1, ...options }) {
-    const run = addRun(id, { ...options, after });
     // Without a connection, it is resumed with the others once there is one.
-    const start = () => (state === "open" || state === "closed") && send(run.resume());
-    return begin(run, start, options.signal);
+    return begin(
+      id,
+      { ...options, after },
+      (run) => (state === "open" || state === "closed") && send(run.resume()),
+    );
   }
 
   /**
+   * Start a run by `start`, unless it is aborted already.
    * @param {string} id
    * @param {FollowOptions & {ticket?: string, follow?: boolean}} options
+   * @param {(run: ReturnType<typeof createRun>) => unknown} start
    */
-  function addRun(id, { window, ...options }) {
+  function begin(id, { window, signal, ...options }, start) {
     /** @type {ReturnType<typeof createRun>} */
     const run = createRun(id, {
       ...options,
@@ -529,22 +515,11 @@ export function connect(url, options = {}) {
       window: window ?? Infinity,
       ack: (seq) => state === "open" && send({ type: "ack", id, seq }),
     });
-    return run;
-  }
-
-  /**
-   * Start a run by `start`, unless it is aborted already.
-   * @param {ReturnType<typeof createRun>} run
-   * @param {() => void} start
-   * @param {AbortSignal} [signal]
-   */
-  function begin(run, start, signal) {
     if (signal?.aborted) {
       run.fail(() => abortError(signal));
       return run.handle;
     }
     signal?.addEventListener("abort", () => run.abort(abortError(signal)), { once: true });
-    const { id } = run.handle;
     if (runs.has(id) || leaving.has(id)) {
       run.fail(() => new GatewayError("duplicate_id", `\`${id}\` is already running`));
       return run.handle;
@@ -552,7 +527,7 @@ export function connect(url, options = {}) {
     runs.set(id, run);
     try {
       if (!refusal) open();
-      start();
+      start(run);
     } catch (error) {
       run.fail(() => /** @type {Error} */ (error));
     }
@@ -573,16 +548,16 @@ export function connect(url, options = {}) {
     /** Start a generation. */
     generate,
     /**
-     * Take over a generation that another page, or this one before it was loaded again, has started: its
-     * frames come again, then new ones. A page that still has it gets a GatewayError `not_resumable`.
+     * Take over a generation of another page, or of this one before it was loaded again: its frames come again,
+     * then new ones. A page that still has it gets a GatewayError `not_resumable`.
      */
     resume,
     /**
-     * Read a generation that another page has, without an effect on it: `cancel` and leaving the loop end
-     * only the reading. A reader slower than the gateway's memory gets a GatewayError `slow_client`.
+     * Read a generation of another page: `cancel` and leaving the loop end only the reading. A reader slower than
+     * the gateway's memory gets a GatewayError `slow_client`.
      */
     follow,
-    /** Connect for `ready` after a `close`, a refusal, or with `lazy`; a run does so by itself. */
+    /** Connect after a `close`, a refusal, or with `lazy`; a run does so by itself. */
     open,
     /** End every run with an AbortError, and close the connection until the next run. */
     close() {
@@ -593,31 +568,22 @@ export function connect(url, options = {}) {
       clearTimeout(timer);
       stopGivingUp();
       globalThis.document?.removeEventListener("visibilitychange", retry);
-      const current = socket;
-      if (current) {
-        if (state === "open") for (const id of runs.keys()) send({ type: "cancel", id });
-        current.close(1000);
-        lost(current, 1000);
-      } else {
-        waiting = [];
-        leaving.clear();
-        failRuns(() => true);
-        become("closed");
-        ready.reject(ending(""));
-      }
+      if (state === "open") for (const id of runs.keys()) send({ type: "cancel", id });
+      socket?.close(1000);
+      lost(socket, 1000);
     },
   };
 }
 
 /**
- * Return a run: `receive` takes the frames of one generation, and its `handle` gives chunks and a result.
+ * Return a run: it receives the frames of one generation, and its `handle` gives chunks and a result.
  *
  * @param {string} id
  * @param {{
  *   onprogress?: (progress: Progress) => void, oncall?: (call: ToolCall) => void,
- *   cancel: () => void, ended: () => void, resume: (frame: Resume) => void, ack: (seq: number) => void,
+ *   cancel: () => void, ended: () => void, resume: (frame: {type: string}) => void, ack: (seq: number) => void,
  *   window: number, ticket?: string, after?: number, follow?: boolean,
- * }} hooks `ack` is called for each half of the window that the caller has processed; `ticket` and `after` are of a run that another client has started
+ * }} hooks `ack` is called for each half of the window that the caller has processed
  */
 function createRun(id, hooks) {
   const windowed = hooks.window !== Infinity;
@@ -648,9 +614,8 @@ function createRun(id, hooks) {
   }
 
   /**
-   * Return the frame that resumes the run on another connection. A window counts from `after`, so frames
-   * that wait for the caller are requested again; else a whole window could come on top of them.
-   * @param {number} [after] @returns {Resume}
+   * Return the frame that resumes the run. A window counts from `after`, so frames that wait for the caller are
+   * requested again; else a whole window could come on top of them. @param {number} [after]
    */
   function resume(after = windowed ? read : last) {
     rewound = after < last;
@@ -787,12 +752,9 @@ function createRun(id, hooks) {
     get last() {
       return last;
     },
+    /** Whether it can be resumed on another connection. */
     get hasTicket() {
       return ticket !== undefined;
-    },
-    /** Whether it has not ended, and can be resumed on another connection. */
-    get resumable() {
-      return ticket !== undefined && !over;
     },
     /** @param {Error} reason */
     abort(reason) {
@@ -823,24 +785,20 @@ function createRun(id, hooks) {
  * Return an iterator as a stream, which takes nothing in advance.
  * @template I
  * @param {AsyncGenerator<I, void, void>} iterator
- * @param {() => void} stop called when the stream is cancelled
+ * @param {() => void} cancel
  * @returns {ReadableStream<I>}
  */
-function streamOf(iterator, stop) {
-  return new ReadableStream(
-    {
-      async pull(controller) {
-        const { done, value } = await iterator.next();
-        if (done) controller.close();
-        else controller.enqueue(/** @type {I} */ (value));
-      },
-      cancel: stop,
-    },
-    { highWaterMark: 0 },
-  );
+function streamOf(iterator, cancel) {
+  /** @param {ReadableStreamDefaultController<I>} controller */
+  async function pull(controller) {
+    const { done, value } = await iterator.next();
+    if (done) controller.close();
+    else controller.enqueue(value);
+  }
+  return new ReadableStream({ pull, cancel }, { highWaterMark: 0 });
 }
 
-/** Return the name of the gateway that has a ticket's run, "" if it has none. @param {string} ticket */
+/** Return the name of a ticket's gateway, "" if it has none. @param {string} ticket */
 function nodeOf(ticket) {
   return ticket.slice(0, Math.max(0, ticket.lastIndexOf(".")));
 }
@@ -851,13 +809,13 @@ function chunkOf(event) {
 }
 
 /**
- * Return the output of a run: the events that it adds until its end, and `views` of them for its caller.
+ * Return the events that a run adds until its end, and `views` of them for its caller.
  *
  * @template {{type: string}} E
  * @template R
  * @param {() => void} cancel stops the run; called until its end only
- * @param {(seq: number) => void} [used] called with the number of each event that the loop has processed, and
- *   of each one that is added without a loop, because a caller may await only the result
+ * @param {(seq: number) => void} [used] called with the number of each event that the loop has processed, and of
+ *   each that comes before a loop, since a caller may await only the result
  */
 export function createOutput(cancel, used = () => {}) {
   /** Events, null for what no loop gets, with their numbers. @type {[E | null, number | undefined][]} */
@@ -966,17 +924,10 @@ function abortError(signal) {
     : new DOMException("The generation was aborted", "AbortError");
 }
 
-/** Return a promise with `resolve` and `reject`; its rejection need not be handled. @template T */
+/** Return a promise whose rejection need not be handled. @template T */
 function deferred() {
-  /** @type {(value: T) => void} */
-  let resolve = () => {};
-  /** @type {(reason: Error) => void} */
-  let reject = () => {};
-  /** @type {Promise<T>} */
-  const promise = new Promise((yes, no) => {
-    resolve = yes;
-    reject = no;
-  });
-  promise.catch(() => {});
-  return { promise, resolve, reject };
+  const made = /** @type {{promise: Promise<T>, resolve: (value: T) => void, reject: (reason: Error) => void}} */ ({});
+  made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
+  made.promise.catch(() => {});
+  return made;
 }
