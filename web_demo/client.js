@@ -291,9 +291,18 @@ export function connect(url, options = {}) {
       waiting.clear();
       return;
     }
+    const run = leaving.get(frame.id) ?? runs.get(frame.id);
+    if (!run) return; // it has ended, or the frame is of a later version of the protocol
+    if (run.forgotten(frame)) return resumeAfter(run);
     if (leaving.has(frame.id)) passEnd(frame);
-    // Frames of runs that have ended, and frames of later protocol versions, are ignored.
-    runs.get(frame.id)?.receive(frame, at);
+    run.receive(frame, at);
+  }
+
+  /** Resume a run after its newest frame. @param {ReturnType<typeof createRun>} run */
+  function resumeAfter(run) {
+    const { id } = run.handle;
+    send(run.resume(run.last));
+    if (leaving.has(id)) send({ type: "cancel", id });
   }
 
   /** Acknowledge a frame of a cancelled run, whose `done` must pass its window. @param {any} frame */
@@ -309,11 +318,8 @@ export function connect(url, options = {}) {
       if (!same) run.fail((text) => new ConnectionLostError(text));
       else if (!leaving.has(run.handle.id)) send(run.resume());
     }
-    for (const [id, run] of same ? leaving : []) {
-      send(run.resume(run.last));
-      send({ type: "cancel", id });
-    }
-    if (!same) leaving.clear();
+    if (same) leaving.forEach(resumeAfter);
+    else leaving.clear();
   }
 
   /** Fail some of the runs. @param {(run: ReturnType<typeof createRun>) => boolean} which */
@@ -511,7 +517,6 @@ export function connect(url, options = {}) {
       ...options,
       cancel: () => cancel(id),
       ended: () => runs.get(id) === run && runs.delete(id),
-      resume: send,
       window: window ?? Infinity,
       ack: (seq) => state === "open" && send({ type: "ack", id, seq }),
     });
@@ -581,7 +586,7 @@ export function connect(url, options = {}) {
  * @param {string} id
  * @param {{
  *   onprogress?: (progress: Progress) => void, oncall?: (call: ToolCall) => void,
- *   cancel: () => void, ended: () => void, resume: (frame: {type: string}) => void, ack: (seq: number) => void,
+ *   cancel: () => void, ended: () => void, ack: (seq: number) => void,
  *   window: number, ticket?: string, after?: number, follow?: boolean,
  * }} hooks `ack` is called for each half of the window that the caller has processed
  */
@@ -626,6 +631,13 @@ function createRun(id, hooks) {
     return { type: "resume", id, ticket, after, ...(hooks.follow ? { follow: true, ...bound } : {}) };
   }
 
+  /** Return whether the gateway no longer keeps all frames that wait here. @param {any} frame */
+  function forgotten({ code }) {
+    const again = rewound;
+    rewound = false;
+    return again && code === "not_resumable";
+  }
+
   /** @param {Progress} progress @param {number} [seq] */
   function tell(progress, seq) {
     output.add({ type: "progress", progress }, seq);
@@ -665,10 +677,6 @@ function createRun(id, hooks) {
   function receive(frame, at) {
     if (over) return;
     output.came(at);
-    // The gateway no longer keeps all frames that wait here.
-    const forgotten = rewound && frame.code === "not_resumable";
-    rewound = false;
-    if (forgotten) return hooks.resume(resume(last));
     if (frame.seq <= last) return;
     last = frame.seq ?? last;
     switch (frame.type) {
@@ -748,6 +756,7 @@ function createRun(id, hooks) {
     receive,
     fail,
     resume,
+    forgotten,
     windowed,
     get last() {
       return last;

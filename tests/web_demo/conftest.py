@@ -114,6 +114,15 @@ async def embedded():
     await provider.aclose()
 
 
+def closed_at(gateway, seq):
+    """Return whether a window is closed after the frame `seq`."""
+    return any(
+        generation.window_closed and generation._sent_seq == seq
+        for connection in gateway._connections
+        for generation in connection._session.generations
+    )
+
+
 def adding(*before, after=()):
     """Return a script whose answer calls `add`, and says the sum once it has the result."""
 

@@ -22,7 +22,7 @@ from provider.scripted import (
     Say,
 )
 from tests.support.servers import eventually, running, stream_url
-from tests.web_demo.conftest import evaluate, scripted_gateway
+from tests.web_demo.conftest import closed_at, evaluate, scripted_gateway
 
 pytestmark = pytest.mark.browser
 
@@ -463,15 +463,6 @@ async def test_a_window_holds_the_model_back_for_a_loop_that_is_slow(blank_page)
         assert text.count("word") == 50
         whole = "return (await client.generate({prompt: 'hi', window: 2}).result).text"
         assert await evaluate(page, whole) == text
-
-
-def closed_at(gateway, seq):
-    """Return whether a window is closed after the frame `seq`."""
-    return any(
-        generation.window_closed and generation._sent_seq == seq
-        for connection in gateway._connections
-        for generation in connection._session.generations
-    )
 
 
 HELD = """

@@ -1,10 +1,53 @@
 """client.js where connections are lost, and signals that outlive runs, in Node."""
 
-from provider.scripted import Say
-from tests.support.servers import stream_url
-from tests.web_demo.conftest import in_node, scripted_gateway, wants_node
+import asyncio
+
+import pytest
+
+from provider.scripted import Reason, Say
+from tests.support.servers import eventually, stream_url
+from tests.web_demo.conftest import closed_at, in_node, scripted_gateway, wants_node
 
 pytestmark = wants_node
+
+
+@pytest.mark.parametrize(
+    ("stop", "end"), [("run.cancel()", "cancelled"), ("controller.abort()", "AbortError")]
+)
+async def test_a_cancel_is_sent_again_where_unread_frames_were_asked_for_in_vain(stop, end):
+    words = [Reason("hm "), Say("word ")] * 50  # which no gateway merges
+    async with scripted_gateway(*words, outbox_bytes=1, resume_bytes=600) as gateway:
+        asking = asyncio.ensure_future(
+            in_node(
+                "client.js",
+                """
+                let go, over, asked = 0;
+                const held = new Promise((resolve) => (go = resolve));
+                const ended = new Promise((resolve) => (over = resolve));
+                const controller = new AbortController(), {signal} = controller;
+                const onframe = ({type}, way) => {
+                    if (type === "done") over();
+                    if (type !== "resume" || asked++) return;
+                    queueMicrotask(() => { %s; go(); }); // before the gateway has answered
+                };
+                Math.random = () => 0; // so that it tries again at once
+                const client = m.connect(url, {onframe});
+                const run = client.generate({prompt: "hi", window: 4, signal});
+                try { for await (const chunk of run) await held; } catch {}
+                const end = await run.result.then((r) => r.finishReason, (e) => e.name);
+                await ended;
+                client.close();
+                console.log(JSON.stringify([end, asked]));
+                """
+                % stop,
+                stream_url(gateway),
+            )
+        )
+        await eventually(lambda: closed_at(gateway, 3))
+        for connection in list(gateway._connections):
+            connection._socket.transport.abort()
+        assert await asking == [end, 2]
+        await eventually(lambda: not gateway.provider.live)
 
 
 async def test_a_run_that_was_cancelled_before_it_could_be_sent_never_is():
