@@ -355,11 +355,17 @@ export function connect(url, options = {}) {
       ready.reject(ending(""));
       return;
     }
+    giveUpLater();
+    retryLater();
+  }
+
+  /** Fail the runs that wait for a connection by then. */
+  function giveUpLater() {
     givingUp ??= setTimeout(() => {
+      givingUp = undefined;
       leaving.clear();
       failRuns((run) => run.hasTicket);
     }, giveUpMs);
-    retryLater();
   }
 
   function stopGivingUp() {
@@ -498,10 +504,8 @@ export function connect(url, options = {}) {
    */
   function join(id, { after = -1, ...options }) {
     // Without a connection, it is resumed with the others once there is one.
-    return begin(
-      id,
-      { ...options, after },
-      (run) => (state === "open" || state === "closed") && send(run.resume()),
+    return begin(id, { ...options, after }, (run) =>
+      state === "open" || state === "closed" ? send(run.resume()) : giveUpLater(),
     );
   }
 
@@ -509,7 +513,7 @@ export function connect(url, options = {}) {
    * Start a run by `start`, unless it is aborted already.
    * @param {string} id
    * @param {FollowOptions & {ticket?: string, follow?: boolean}} options
-   * @param {(run: ReturnType<typeof createRun>) => unknown} start
+   * @param {(run: ReturnType<typeof createRun>) => void} start
    */
   function begin(id, { window, signal, ...options }, start) {
     /** @type {ReturnType<typeof createRun>} */

@@ -76,3 +76,20 @@ async def test_a_run_that_was_cancelled_before_it_could_be_sent_never_is():
         )
     assert ends == ["cancelled", "stop"]
     assert [request.prompt for request in gateway.provider.requests] == ["second"]
+
+
+async def test_a_run_that_is_joined_after_the_client_has_given_up_fails_in_its_turn():
+    said = await in_node(
+        "client.js",
+        """
+        const client = m.connect("ws://127.0.0.1:9/v1/stream", {giveUpMs: 50});
+        const ends = [];
+        for (const join of ["follow", "resume", "follow"]) {
+            const run = client[join]({id: "a", ticket: "t"});
+            ends.push(await run.result.catch((error) => error.name));
+        }
+        client.close();
+        console.log(JSON.stringify(ends));
+        """,
+    )
+    assert said == ["ConnectionLostError"] * 3
