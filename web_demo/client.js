@@ -528,7 +528,12 @@ export function connect(url, options = {}) {
       run.fail(() => abortError(signal));
       return run.handle;
     }
-    signal?.addEventListener("abort", () => run.abort(abortError(signal)), { once: true });
+    if (signal) {
+      const abort = () => run.abort(abortError(signal));
+      const end = () => signal.removeEventListener("abort", abort);
+      signal.addEventListener("abort", abort);
+      run.handle.result.then(end, end); // because signals may outlive runs
+    }
     if (runs.has(id) || leaving.has(id)) {
       run.fail(() => new GatewayError("duplicate_id", `\`${id}\` is already running`));
       return run.handle;

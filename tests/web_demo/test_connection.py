@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from provider.scripted import Reason, Say
+from provider.scripted import Pause, Reason, Say
 from tests.support.servers import eventually, stream_url
 from tests.web_demo.conftest import closed_at, in_node, scripted_gateway, wants_node
 
@@ -93,3 +93,25 @@ async def test_a_run_that_is_joined_after_the_client_has_given_up_fails_in_its_t
         """,
     )
     assert said == ["ConnectionLostError"] * 3
+
+
+async def test_a_signal_does_not_keep_the_runs_that_it_could_have_stopped():
+    async with scripted_gateway(Say("a"), Pause(0.01)) as gateway:
+        listeners = await in_node(
+            "client.js",
+            """
+            const {getEventListeners} = await import("node:events");
+            const client = m.connect(url), {signal} = new AbortController(), counts = [];
+            for (const id of ["a", "b", "b"]) {
+                const run = client.generate({id, prompt: "hi", signal});
+                counts.push(getEventListeners(signal, "abort").length);
+                const again = client.generate({id, prompt: "hi", signal}); // which is refused
+                await Promise.allSettled([run.result, again.result]);
+            }
+            counts.push(getEventListeners(signal, "abort").length);
+            client.close();
+            console.log(JSON.stringify(counts));
+            """,
+            stream_url(gateway),
+        )
+    assert listeners == [1, 1, 1, 0]
