@@ -88,10 +88,11 @@
  * @typedef {{
  *   token?: string | (() => string | Promise<string>),
  *   WebSocket?: new (url: string, protocols: string[]) => any,
- *   lazy?: boolean, giveUpMs?: number, onframe?: (frame: object, way: "in" | "out") => void,
+ *   lazy?: boolean, giveUpMs?: number, quietMs?: number, onframe?: (frame: object, way: "in" | "out") => void,
  *   onstate?: (state: ConnectionState, closeCode?: number, reason?: string) => void,
  * }} ConnectOptions `reason` is what the gateway said when it closed the connection. With `lazy`,
- *   the client connects for its first run. `giveUpMs` is for how long runs wait for a lost gateway
+ *   the client connects for its first run. `giveUpMs` is for how long runs wait for a lost gateway, `quietMs` for how
+ *   long for one that says nothing until it is pinged
  */
 
 export const PROTOCOL = "mlx-gateway.v1.json";
@@ -121,6 +122,8 @@ const FATAL_CLOSES = new Map([
   [4401, "unauthorized"],
   [4403, "forbidden"],
 ]);
+const QUIET_MS = 15_000; // after two of these without a frame comes a ping; after four the connection is lost
+const SLOW_BYTES = 32; // that a slow line takes in a millisecond
 const BACKOFF_FIRST_MS = 250;
 const BACKOFF_MAX_MS = 10_000;
 const GIVE_UP_MS = 60_000; // for which gateways keep a run by default
@@ -172,7 +175,7 @@ export class ConnectionLostError extends GatewayError {
  * @param {ConnectOptions} [options]
  */
 export function connect(url, options = {}) {
-  const { lazy = false, giveUpMs = GIVE_UP_MS } = options;
+  const { lazy = false, giveUpMs = GIVE_UP_MS, quietMs = QUIET_MS } = options;
   /** @type {Map<string, ReturnType<typeof createRun>>} */
   const runs = new Map();
   /** The requests that wait for a connection, by id. @type {Map<string, string>} */
@@ -200,7 +203,11 @@ export function connect(url, options = {}) {
   let timer;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let givingUp;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let looking;
   let again = () => {}; // makes the next attempt
+  let quiet = 0; // looks since a frame came
+  let takenBy = 0; // when a slow line has taken what was sent
   const events = new EventTarget();
   /** @type {ReturnType<typeof deferred<Ready>>} */
   let ready = deferred();
@@ -279,7 +286,9 @@ export function connect(url, options = {}) {
   /** @param {any} frame @param {number} [at] */
   function receive(frame, at) {
     options.onframe?.(frame, "in");
+    quiet = 0;
     if (frame.type === "ready") {
+      look();
       attempts = 0;
       stopGivingUp();
       become("open");
@@ -344,6 +353,7 @@ export function connect(url, options = {}) {
   function lost(which, code, reason = "") {
     if (which !== socket) return;
     socket = null;
+    clearTimeout(looking);
     if (FATAL_CLOSES.has(code)) refused(code, reason);
     // Unsent frames keep waiting, and runs with a ticket are resumed later.
     const over = closedByCaller || FATAL_CLOSES.has(code);
@@ -366,6 +376,19 @@ export function connect(url, options = {}) {
       leaving.clear();
       failRuns((run) => run.hasTicket);
     }, giveUpMs);
+  }
+
+  /** Ping a gateway that says nothing while runs wait; without a pong the connection is gone. */
+  function look() {
+    quiet = runs.size && Date.now() > takenBy ? quiet + 1 : 0;
+    const open = /** @type {WebSocket} */ (socket);
+    if (quiet > 1) put(open, '{"type":"ping"}');
+    // Once is not enough: the timer of a page that was asleep comes before the pong that waits.
+    if (quiet < 4) looking = setTimeout(look, quietMs);
+    else {
+      lost(open, 1006);
+      open.close();
+    }
   }
 
   function stopGivingUp() {
@@ -404,6 +427,7 @@ export function connect(url, options = {}) {
       throw new GatewayError("invalid_request", `${said} (its max_frame_bytes)`);
     }
     options.onframe?.(JSON.parse(text), "out");
+    takenBy = Math.max(takenBy, Date.now()) + text.length / SLOW_BYTES;
     open.send(text);
   }
 

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from provider.scripted import Pause, Reason, Say
+from provider.scripted import Gate, Pause, Reason, Say
+from tests.support.proxy import proxied
 from tests.support.servers import eventually, stream_url
 from tests.web_demo.conftest import closed_at, in_node, scripted_gateway, wants_node
 
@@ -93,6 +94,67 @@ async def test_a_run_that_is_joined_after_the_client_has_given_up_fails_in_its_t
         """,
     )
     assert said == ["ConnectionLostError"] * 3
+
+
+LOOKING = """
+    let blocked = false;
+    const onframe = ({type}, way) => {
+        if (type !== "ping" || blocked) return;
+        blocked = true;
+        queueMicrotask(() => { %s });
+    };
+    Math.random = () => 0; // so that it tries again at once
+    const states = [], onstate = (state) => states.push(state);
+    const client = m.connect(url, {quietMs: %d, onframe, onstate});
+    const {text} = await client.generate({prompt: "hi"}).result;
+    client.close();
+    console.log(JSON.stringify([text, states]));
+"""
+ASLEEP = "Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2000)"
+
+
+async def test_a_connection_that_is_gone_without_a_word_is_left_and_the_run_goes_on():
+    gate = asyncio.Event()
+    async with scripted_gateway(Say("a "), Gate(gate), Say("b")) as gateway:
+        async with proxied(gateway) as proxy:
+            program = LOOKING % ("", 100)
+            asking = asyncio.ensure_future(in_node("client.js", program, proxy.url))
+            metrics = gateway._generations.metrics
+            await eventually(lambda: gateway.provider.live and metrics.received_frames >= 3)
+            proxy.stall()
+            await eventually(lambda: len(proxy._pairs) == 2)
+            proxy.go_on()
+            await eventually(lambda: metrics.resumed == 1)
+            gate.set()
+            text, states = await asking
+    assert text == "a b"
+    assert states == ["open", "waiting", "connecting", "open", "closed"]
+
+
+async def test_a_gateway_that_only_answers_pings_is_there_also_for_a_program_that_slept():
+    gate = asyncio.Event()
+    async with scripted_gateway(Say("a "), Gate(gate), Say("b")) as gateway:
+        program = LOOKING % (ASLEEP, 500)
+        asking = asyncio.ensure_future(in_node("client.js", program, stream_url(gateway)))
+        await eventually(lambda: gateway._generations.metrics.received_frames >= 5)
+        gate.set()
+        assert await asking == ["a b", ["open", "closed"]]
+
+
+async def test_a_gateway_is_not_asked_for_no_run():
+    async with scripted_gateway(Say("a")) as gateway:
+        await in_node(
+            "client.js",
+            """
+            const client = m.connect(url, {quietMs: 10});
+            await client.generate({prompt: "hi"}).result;
+            await new Promise((resolve) => setTimeout(resolve, 200));
+            client.close();
+            console.log("0");
+            """,
+            stream_url(gateway),
+        )
+        assert gateway._generations.metrics.received_frames == 2  # `hello` and the request
 
 
 async def test_a_signal_does_not_keep_the_runs_that_it_could_have_stopped():

@@ -27,6 +27,7 @@ const client: Client = connect("http://127.0.0.1:8765", {
   WebSocket: OtherSocket,
   lazy: true,
   giveUpMs: 1000,
+  quietMs: 1000,
   onstate: (state, closeCode, reason) => console.log(state === "closed", closeCode?.toFixed(), reason?.trim()),
   onframe: (frame, way) => console.log(frame, way === "in"),
 });
