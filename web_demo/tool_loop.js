@@ -50,10 +50,34 @@ export function runTools(client, request) {
   /** The run of the answer which is being made. @type {Run} */
   let current;
   /** @type {ReturnType<typeof createOutput<ToolRunEvent, ToolResult>>} */
-  const output = createOutput(() => {
-    controller.abort();
-    current.cancel();
-  });
+  const output = createOutput(
+    () => {
+      controller.abort();
+      current.cancel();
+    },
+    (number) => {
+      used = number;
+      wake();
+    },
+  );
+  let added = 0; // events of answers
+  let used = 0; // the number of the newest that the loop has processed
+  let wake = () => {};
+
+  /** Pass an answer on as fast as the loop takes it, so that its window holds the model back. @param {Run} run */
+  async function pass(run) {
+    let over = false;
+    const end = () => {
+      over = true;
+      wake();
+    };
+    run.result.then(end, end);
+    for await (const event of run.events()) {
+      if (event.type === "text" && !event.choice) text += event.text;
+      if (event.type !== "done") output.add(event, (added += 1));
+      while (used < added && !over) await new Promise((go) => (wake = () => go(undefined)));
+    }
+  }
 
   /** @returns {Promise<ToolResult>} */
   async function drive() {
@@ -62,10 +86,7 @@ export function runTools(client, request) {
       // If each round forced a call, the model could never answer in text.
       const choice = round === 1 || tool_choice === "none" ? tool_choice : undefined;
       current = client.generate({ ...options, signal, messages: asked, tools: definitions, tool_choice: choice });
-      for await (const event of current.events()) {
-        if (event.type === "text" && !event.choice) text += event.text;
-        if (event.type !== "done") output.add(event);
-      }
+      await pass(current);
       const answer = await current.result;
       const calls = answer.toolCalls;
       turns.push(assistantTurn(answer));

@@ -42,6 +42,35 @@ async def test_a_program_streams_calls_functions_stops_the_model_and_ends():
         await eventually(lambda: not gateway.provider.live)
 
 
+async def test_a_loop_that_does_not_go_on_holds_the_model_back_that_may_call_functions():
+    async with scripted_gateway(Say("word " * 50)) as gateway:
+        seen, text, end = await run_in_node(
+            """
+            const {runTools} = await import(%s), client = m.connect(url);
+            const request = {messages: [{role: "user", content: "hi"}], tools: [], window: 4};
+            const run = runTools(client, request);
+            let seen = "";
+            for await (const chunk of run) {
+                if (!seen) await client.generate({prompt: "another"}).result;
+                seen ||= run.text;
+            }
+            const stopped = runTools(client, request);
+            for await (const chunk of stopped) {
+                stopped.cancel();
+                const {finishReason} = await stopped.result; // though the loop takes no more
+                client.close();
+                console.log(JSON.stringify([seen, (await run.result).text, finishReason]));
+                break;
+            }
+            """
+            % TOOL_LOOP,
+            stream_url(gateway),
+        )
+    assert seen.count("word") <= 4
+    assert text == "word " * 50
+    assert end == "cancelled"
+
+
 async def test_what_can_not_connect_is_said_at_once_and_can_be_caught():
     said = await run_in_node(
         """
