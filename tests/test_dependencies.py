@@ -1,6 +1,7 @@
 """What is imported is declared in pyproject.toml, and what is declared is imported."""
 
 import ast
+import functools
 import importlib.metadata
 import re
 import sys
@@ -38,6 +39,7 @@ def allowed(path):
     return names
 
 
+@functools.cache
 def imported(path):
     """Return the distributions that a file imports anywhere in it."""
     roots = set()
@@ -47,7 +49,7 @@ def imported(path):
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             roots.add(node.module.partition(".")[0])
     foreign = roots - OWN - sys.stdlib_module_names
-    return {ALIASES.get(root, root.lower().replace("_", "-")) for root in foreign}
+    return frozenset(ALIASES.get(root, root.lower().replace("_", "-")) for root in foreign)
 
 
 FILES = {

@@ -1,6 +1,7 @@
 """Who may import whom: the layers of ARCHITECTURE.md, held against the code's own imports."""
 
 import ast
+import functools
 import subprocess
 from pathlib import Path
 
@@ -132,6 +133,7 @@ def module_of(path):
 MODULES = {module_of(path): path for path in FILES}
 
 
+@functools.cache
 def imported(path):
     """Return the dotted names that a file imports anywhere in it."""
     names = set()
@@ -140,7 +142,7 @@ def imported(path):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
 def modules_in(names):
