@@ -1,4 +1,4 @@
-"""The real engine on the embedded model, through AbstractLLMInterface alone."""
+"""The real engine on the embedded model or a lighter one, through AbstractLLMInterface alone."""
 
 import asyncio
 import collections.abc
@@ -78,43 +78,41 @@ async def test_a_stream_is_an_async_generator_of_deltas_with_one_last(provider):
     assert last.model == EMBEDDED
 
 
-async def test_whole_and_streamed_async_and_sync_give_the_same(provider):
+async def test_whole_and_streamed_async_and_sync_give_the_same(quick):
     few = {"max_tokens": 24}
-    streamed = text_of(await deltas(provider, **few))
-    whole = await provider.generate_async(STORY, **few)
-    sync = await asyncio.to_thread(provider.generate, STORY, **few)
-    sync_streamed = await asyncio.to_thread(
-        lambda: list(provider.generate(STORY, stream=True, **few))
-    )
+    streamed = text_of(await deltas(quick, **few))
+    whole = await quick.generate_async(STORY, **few)
+    sync = await asyncio.to_thread(quick.generate, STORY, **few)
+    sync_streamed = await asyncio.to_thread(lambda: list(quick.generate(STORY, stream=True, **few)))
     assert streamed == whole.content == sync.content == text_of(sync_streamed)
     assert whole.usage == sync.usage
     assert whole.finish_reason == sync.finish_reason == "length"
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": 1.0, "seed": 11}])
-async def test_alone_and_in_a_batch_of_eight_give_the_same(provider, options):
+async def test_alone_and_in_a_batch_of_eight_give_the_same(quick, options):
     prompts = [COUNT, STORY] * 4
     options = {"max_tokens": 32, **options}
-    alone = [text_of(await deltas(provider, prompt, **options)) for prompt in prompts[:2]]
-    together = await asyncio.gather(*(deltas(provider, p, **options) for p in prompts))
+    alone = [text_of(await deltas(quick, prompt, **options)) for prompt in prompts[:2]]
+    together = await asyncio.gather(*(deltas(quick, p, **options) for p in prompts))
     assert [text_of(responses) for responses in together] == alone * 4
 
 
-async def test_a_seeded_run_is_the_same_among_unseeded_ones(provider):
+async def test_a_seeded_run_is_the_same_among_unseeded_ones(quick):
     hot = {"temperature": 1.2, "top_p": 0.95, "top_k": 50, "min_p": 0.01, "max_tokens": 32}
-    alone = text_of(await deltas(provider, seed=3, **hot))
+    alone = text_of(await deltas(quick, seed=3, **hot))
     mixed = await asyncio.gather(
-        deltas(provider, seed=3, **hot), *(deltas(provider, **hot) for _ in range(3))
+        deltas(quick, seed=3, **hot), *(deltas(quick, **hot) for _ in range(3))
     )
     assert text_of(mixed[0]) == alone
     assert len({text_of(responses) for responses in mixed}) > 1
-    assert text_of(await deltas(provider, seed=4, **hot)) != alone
+    assert text_of(await deltas(quick, seed=4, **hot)) != alone
 
 
-async def test_events_come_only_when_asked_for(provider):
-    plain = await deltas(provider)
+async def test_events_come_only_when_asked_for(quick):
+    plain = await deltas(quick)
     assert all(isinstance(r.content, str) for r in plain)
-    events = [r.raw_response for r in await deltas(provider, events=True) if r.content is None]
+    events = [r.raw_response for r in await deltas(quick, events=True) if r.content is None]
     assert isinstance(events[0], GenerationStarted)
     assert events[0].prompt_tokens == plain[-1].usage["prompt_tokens"]
     progress = [event for event in events if isinstance(event, PrefillProgress)]
@@ -161,12 +159,12 @@ async def test_messages_carry_the_turns_before(provider):
     assert same.content == whole.content
 
 
-async def test_files_are_read_into_the_prompt(provider, tmp_path):
+async def test_files_are_read_into_the_prompt(quick, tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("one two three")
-    without = await provider.generate_async("Hello")
-    with_file = await provider.generate_async("Hello", files=[path])
-    as_data = await provider.generate_async(
+    without = await quick.generate_async("Hello")
+    with_file = await quick.generate_async("Hello", files=[path])
+    as_data = await quick.generate_async(
         "Hello", files=[FileData("notes.txt", None, b"one two three")]
     )
     assert with_file.usage["prompt_tokens"] > without.usage["prompt_tokens"]
@@ -196,11 +194,11 @@ async def test_a_tool_that_fits_is_called(provider):
 # Several answers to one prompt. ------------------------------------------------------------------
 
 
-async def test_several_answers_share_one_prefill_of_the_prompt(provider):
+async def test_several_answers_share_one_prefill_of_the_prompt(quick):
     prompt = "Tell me a story about a fox named " + "Zorvan " * 60
-    begin = provider.statistics()
-    whole = await provider.generate_async(prompt, n=4, temperature=1.0, seed=3, max_tokens=16)
-    after = provider.statistics()
+    begin = quick.statistics()
+    whole = await quick.generate_async(prompt, n=4, temperature=1.0, seed=3, max_tokens=16)
+    after = quick.statistics()
     length = whole.usage["prompt_tokens"]
     assert length > 100
     assert after.prefill_tokens - begin.prefill_tokens < length + 8
@@ -208,7 +206,7 @@ async def test_several_answers_share_one_prefill_of_the_prompt(provider):
     assert len(set(texts)) == 4
     assert whole.content == texts[0]
     alone = [
-        await provider.generate_async(prompt, temperature=1.0, seed=3 + i, max_tokens=16)
+        await quick.generate_async(prompt, temperature=1.0, seed=3 + i, max_tokens=16)
         for i in range(4)
     ]
     assert [one.content for one in alone] == texts
@@ -462,10 +460,10 @@ async def test_a_generator_that_is_never_started_costs_nothing(provider):
     assert provider.engine.steps == steps
 
 
-async def test_a_cancel_in_a_batch_leaves_the_others_alone(provider):
-    expected = text_of(await deltas(provider, max_tokens=32))
-    cancelled = await stream(provider, COUNT, max_tokens=2000)
-    others = asyncio.gather(*(deltas(provider, max_tokens=32) for _ in range(3)))
+async def test_a_cancel_in_a_batch_leaves_the_others_alone(quick):
+    expected = text_of(await deltas(quick, max_tokens=32))
+    cancelled = await stream(quick, COUNT, max_tokens=2000)
+    others = asyncio.gather(*(deltas(quick, max_tokens=32) for _ in range(3)))
     for _ in range(5):
         await anext(cancelled)
     await cancelled.aclose()
@@ -571,14 +569,14 @@ def test_a_synchronous_generator_left_open_does_not_keep_the_interpreter():
         {"seed": 5, "response_format": {"type": "regex", "regex": "[a-f ]{300,}"}},
     ],
 )
-async def test_an_answer_goes_on_after_tokens_that_were_made_elsewhere(provider, options):
+async def test_an_answer_goes_on_after_tokens_that_were_made_elsewhere(quick, options):
     asked = {"max_tokens": 70, **options}
-    whole = await deltas(provider, COUNT, events=True, tell_tokens=True, **asked)
+    whole = await deltas(quick, COUNT, events=True, tell_tokens=True, **asked)
     told = [one.raw_response for one in whole if isinstance(one.raw_response, AnswerTokens)]
     tokens = [token for one in told for token in one.tokens]
     assert [one.first for one in told] == [0, 32]
     for begun in (tokens[:1], tokens[:33], tokens):
-        again = await deltas(provider, COUNT, begun_answer=begun, **asked)
+        again = await deltas(quick, COUNT, begun_answer=begun, **asked)
         assert text_of(again) == text_of(whole)
         assert again[-1].finish_reason == whole[-1].finish_reason
         same = ("prompt_tokens", "completion_tokens")

@@ -43,14 +43,6 @@ def provider():
     made.close()
 
 
-@pytest.fixture(scope="module")
-def quick(light):
-    """A model a pass of which takes a tenth of the time, for what is asked of any model."""
-    made = MLXProvider({"model": str(light), "temperature": 0.0})
-    yield made
-    made.close()
-
-
 async def answer(provider, response_format, prompt="Tell me about a fox", **options):
     return await provider.generate_async(
         prompt, response_format=response_format, **{**HOT, **options}

@@ -48,13 +48,6 @@ def random_draft(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("draft") / "draft", {**LLAMA, "vocab_size": 1536})
 
 
-@pytest.fixture(scope="module")
-def provider(light):
-    provider = MLXProvider({"model": str(light), "temperature": 0.0, "max_tokens": 64})
-    yield provider
-    provider.close()
-
-
 @pytest.fixture(scope="module", params=["itself", "random"])
 def drafted(request, light, random_draft):
     draft = str(light if request.param == "itself" else random_draft)
@@ -81,23 +74,23 @@ FILTERED = pytest.mark.slow("a seeded run draws from the same sampler, without i
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=[FILTERED] * (kind == "filtered")) for kind in OPTIONS]
 )
-async def test_a_draft_changes_nothing(drafted, provider, undrafted, kind):
+async def test_a_draft_changes_nothing(drafted, quick, undrafted, kind):
     options = {"max_tokens": 16, **OPTIONS[kind]}
     texts = await asyncio.gather(*(whole(drafted, prompt, **options) for prompt in PROMPTS))
     if kind not in undrafted:
-        undrafted[kind] = [await whole(provider, prompt, **options) for prompt in PROMPTS]
+        undrafted[kind] = [await whole(quick, prompt, **options) for prompt in PROMPTS]
     assert texts == undrafted[kind]
     assert kind != "stopped" or any(reason == "stop" for _, reason, _ in texts)
 
 
-async def test_a_drafted_run_is_parked_and_goes_on(drafted, provider):
+async def test_a_drafted_run_is_parked_and_goes_on(drafted, quick):
     stream = await drafted.generate_async(PROMPTS[1], stream=True, temperature=0.0)
     first = await anext(stream)
     async with asyncio.timeout(TIMEOUT * 2):
         while not drafted.statistics().parked:
             await asyncio.sleep(0.005)
     text = first.content + "".join([delta.content async for delta in stream])
-    assert text == (await whole(provider, PROMPTS[1], max_tokens=32))[0]
+    assert text == (await whole(quick, PROMPTS[1], max_tokens=32))[0]
 
 
 async def test_a_drafted_conversation_is_read_from_the_prefix_cache(drafted):
