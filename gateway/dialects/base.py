@@ -11,7 +11,7 @@ Rule 4: a request that has to wait for an event is returned by `next_requests`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from msgspec import Struct
 from gateway.dialects.kept_bytes import KeptBytes
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.events import Event, Request
-from gateway.protocol.frames import Ready
+from gateway.protocol.frames import Done, Ready
 
 __all__ = ["Budget", "Dialect", "FrameLimits", "Message", "Opening", "Route", "RouteLimits"]
 
@@ -108,6 +108,13 @@ class Dialect(Protocol):
 
         Raises NotAFrame, which ends the connection, or BadFrame, which refuses the whole message.
         """
+
+    def prepare(self, event: Done) -> Generator[None, None, Done] | None:
+        """Return what makes an event that `encode` would take long for, in pieces.
+
+        None where it takes no time. Other work may be done between two pieces.
+        """
+        return None
 
     def encode(self, event: Event) -> Sequence[Message]:
         """Return the messages for an event."""

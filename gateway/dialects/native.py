@@ -13,7 +13,7 @@ import binascii
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Union
 
 import msgspec
@@ -24,6 +24,7 @@ from gateway.dialects import json_text, values
 from gateway.dialects.base import Dialect, FrameLimits, Message, Opening, Route, RouteLimits
 from gateway.dialects.json_text import MALFORMED
 from gateway.protocol.address import STREAM_PATH
+from gateway.protocol.answer import is_packed_as, repack
 from gateway.protocol.codes import BadFrame, ErrorCode, NotAFrame
 from gateway.protocol.events import Event, Failed
 from gateway.protocol.frames import (
@@ -35,6 +36,7 @@ from gateway.protocol.frames import (
     NUMBERS,
     Chunk,
     ClientFrame,
+    Done,
     Error,
     Ready,
     ServerFrame,
@@ -278,6 +280,11 @@ class NativeDialect(Dialect):
     def decode(self, message: str | bytes) -> Sequence[ClientFrame]:
         """Return the one frame in a message. Raises NotAFrame or BadFrame."""
         return (self._codec.decode(message),)
+
+    def prepare(self, event: Done) -> Generator[None, None, Done] | None:
+        """Return what packs log-probabilities anew that are not in this format, None for none."""
+        packed = is_packed_as(event, binary=self.binary)
+        return None if packed else repack(event, binary=self.binary)
 
     def encode(self, event: Event) -> Sequence[Message]:
         """Return the event's frame; an `error` frame names the fields at fault as `$.field`."""

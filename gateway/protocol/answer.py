@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from gateway.protocol.frames import Done
 from gateway.protocol.outbox import Channel, PackedLogprobs, WaitingCall, WaitingText
 from provider.interface import GenerateResponse, ToolCallDelta, new_call_id
 
-__all__ = ["Answer", "whole_call"]
+__all__ = ["Answer", "is_packed_as", "repack", "whole_call"]
 
 REASONS = frozenset({"stop", "length", "tool_calls"})
 
@@ -58,6 +59,36 @@ class Answer:
 
     def _text(self, channel: Channel) -> str:
         return "".join(self.texts[channel].parts) if channel in self.texts else ""
+
+
+def is_packed_as(done: Done, *, binary: bool) -> bool:
+    """Whether all log-probabilities of whole answers are in a format already."""
+    return all(packed.is_packed_as(binary=binary) for packed in _packed_in(done))
+
+
+def _packed_in(done: Done) -> Iterator[PackedLogprobs]:
+    held = [done.logprobs, *(choice.get("logprobs") for choice in done.choices or ())]
+    return (one for one in held if isinstance(one, PackedLogprobs))
+
+
+def repack(done: Done, *, binary: bool) -> Generator[None, None, Done]:
+    """Return the end of a generation with its log-probabilities in a format, ready to be sent.
+
+    Yields after each piece that was packed anew, so that others can be served meanwhile.
+    """
+    choices: list[dict[str, Any]] = []
+    for choice in done.choices or ():
+        choices.append({**choice})
+        if (logprobs := choice.get("logprobs")) is not None:
+            choices[-1]["logprobs"] = yield from _repacked(logprobs, binary=binary)
+    logprobs = yield from _repacked(done.logprobs, binary=binary)
+    return msgspec.structs.replace(done, logprobs=logprobs, choices=choices or done.choices)
+
+
+def _repacked(logprobs: Any, *, binary: bool) -> Generator[None, None, Any]:
+    if isinstance(logprobs, PackedLogprobs):
+        return (yield from logprobs.repack(binary=binary))
+    return logprobs
 
 
 def whole_call(number: int, call: dict[str, Any]) -> ToolCallDelta:

@@ -152,7 +152,7 @@ class Generation:
     @property
     def over(self) -> bool:
         """Whether its terminal event has been sent on this connection."""
-        return not (self.live or self._waiting or self._behind)
+        return not (self.live or self._waiting or self.behind)
 
     @property
     def resumable(self) -> bool:
@@ -175,7 +175,8 @@ class Generation:
         return self.held_bytes >= self._keep_bytes
 
     @property
-    def _behind(self) -> bool:
+    def behind(self) -> bool:
+        """Whether events are yet to be sent again."""
         return self._sent_seq < self._next_seq - 1
 
     # Requests of the client.
@@ -221,7 +222,7 @@ class Generation:
 
     def keep_at_most(self, size: int) -> None:
         """Forget the oldest events beyond a size, except those that are yet to be sent again."""
-        if not self._behind:
+        if not self.behind:
             self._drop_kept(lambda first: self.kept_bytes > size)
 
     def number(self) -> None:
@@ -328,19 +329,19 @@ class Generation:
             if first.numbered:
                 self._sent_seq = self._next_seq - 1
         # The other half is left for events that come while the client is away.
-        if self.kept_bytes > self._keep_bytes // 2 and not self._behind:
+        if self.kept_bytes > self._keep_bytes // 2 and not self.behind:
             self._drop_kept(lambda first: self.kept_bytes > self._keep_bytes // 2)
         return frames
 
     def _again(self) -> list[Numbered]:
         """Return events that are sent again, AT_ONCE at most."""
         frames: list[Numbered] = []
-        while self._behind and not self.window_closed and len(frames) < AT_ONCE:
+        while self.behind and not self.window_closed and len(frames) < AT_ONCE:
             frame = self.kept(self._sent_seq + 1)
             assert frame is not None, "what is yet to be sent again is kept"
             frames.append(frame)
             self._sent_seq += 1
-        self.more_again = self._behind and not self.window_closed
+        self.more_again = self.behind and not self.window_closed
         return frames
 
     def _leave(self, item: Waiting) -> Event:

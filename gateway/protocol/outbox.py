@@ -7,7 +7,7 @@ tool call. A frame is made and numbered when it is sent.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -19,6 +19,7 @@ from provider.interface import ToolCallDelta
 
 __all__ = [
     "FRAME_BYTES",
+    "PIECE",
     "Channel",
     "Numbered",
     "PackedLogprobs",
@@ -33,6 +34,7 @@ MAX_PARTS = 128  # strings collected before they are joined into one, which take
 PAIR_BYTES = 64  # estimated size of a token and its log-probability on the wire
 PAIR_MEMORY = 640  # measured size of the same as Python objects
 FRAME_BYTES = 128  # estimated size of a kept frame without its text
+PIECE = 64 * 1024  # bytes of log-probabilities that are packed anew at once, in about a millisecond
 
 Channel = Literal["reasoning"] | None
 Numbered = Started | Chunk | ToolCall | Done | Failed
@@ -98,19 +100,41 @@ class PackedLogprobs:
         size = sum(map(sys.getsizeof, packed))
         return max(size, PAIR_BYTES * _pairs(logprobs))
 
+    def is_packed_as(self, *, binary: bool) -> bool:
+        """Whether they are in a format already."""
+        return binary == self._binary
+
     def raw(self, *, binary: bool) -> list[msgspec.Raw]:
         """Return all of them as a part of a message.
 
-        In the other format than that in which they are packed, 8 MiB take a tenth of a second.
+        In the other format than that in which they are packed, 8 MiB take a tenth of a second; see
+        `repack`.
         """
         if binary == self._binary:
             return list(map(msgspec.Raw, self._packed))
         return list(map(msgspec.Raw, map(_encode(binary), self.unpacked())))
 
+    def repack(self, *, binary: bool) -> Generator[None, None, list[msgspec.Raw]]:
+        """Return what `raw` does; yield after each PIECE of bytes that was packed anew."""
+        if binary == self._binary:
+            return self.raw(binary=binary)
+        decode, encode = _decode(self._binary), _encode(binary)
+        raw, size = [], 0
+        for one in self._packed:
+            raw.append(msgspec.Raw(encode(decode(one))))
+            size += len(one)
+            if size >= PIECE:
+                size = 0
+                yield
+        return raw
+
     def unpacked(self) -> list[dict[str, Any]]:
         """Return all log-probabilities as they were added."""
-        decode = msgspec.msgpack.decode if self._binary else msgspec.json.decode
-        return list(map(decode, self._packed))
+        return list(map(_decode(self._binary), self._packed))
+
+
+def _decode(binary: bool) -> Callable[[bytes], Any]:
+    return msgspec.msgpack.decode if binary else msgspec.json.decode
 
 
 def _encode(binary: bool) -> Callable[[Any], bytes]:

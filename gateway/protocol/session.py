@@ -118,6 +118,12 @@ class Session:
         """The size of the waiting events that belong to no generation, see `_size`."""
         return self._line_bytes
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the first in line has events that others have, or had before."""
+        first = self._line[0]
+        return isinstance(first, Follower) or (isinstance(first, Generation) and first.behind)
+
     def pop_events(self) -> tuple[list[Event], Generation | Follower | None]:
         """Return the events that may be sent for the first in line, and remove it from the line.
 

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -25,10 +25,10 @@ from websockets.exceptions import ConnectionClosed
 
 from gateway.dialects.base import Dialect, Message
 from gateway.protocol.codes import BadFrame, CloseCode, ErrorCode, NotAFrame
-from gateway.protocol.events import Refusal, Request
+from gateway.protocol.events import Event, Refusal, Request
 from gateway.protocol.follower import Follower
-from gateway.protocol.frames import Hello, Ready, Resume
-from gateway.protocol.generation import AT_ONCE, Generation
+from gateway.protocol.frames import Done, Hello, Ready, Resume
+from gateway.protocol.generation import Generation
 from gateway.protocol.session import Begin, Command, Session, Stop, TakeOver
 from gateway.server.closing import all_end, close, ended_within
 from gateway.server.generation_task import GenerationTask
@@ -36,6 +36,7 @@ from gateway.server.generations import Generations, client_name
 from gateway.server.limits import RETRY_AFTER_S
 from gateway.server.logs import unexpected
 from gateway.server.reading import MeteredConnection
+from gateway.server.send_turns import MAX_AT_ONCE
 from gateway.server.tokens import Token
 
 __all__ = ["Connection"]
@@ -45,7 +46,8 @@ log = logging.getLogger(__name__)
 LARGE = 8 * 1024  # bytes of a message; smaller ones are decoded within two milliseconds
 MAX_WAITING = 256  # events; bounds the memory for a client that sends and never reads
 MAX_WAITING_BYTES = 64 * 1024  # of pongs and refusals, which may quote what the client sent
-MAX_AT_ONCE = 256  # events that are written in one turn of the loop, in some 2 ms
+# As how many frames a piece counts of an event that is prepared to be sent. Each takes as long.
+PIECE_FRAMES = 32
 MIN_SHARE = 1024  # bytes of waiting text allowed to each generation, however many there are
 MAX_FOLLOWERS = 16  # of one generation
 # Bytes by which an answer that is not streamed, or what is kept to be sent again, may have grown
@@ -109,7 +111,9 @@ class Connection:
         self._joins = dialect.join is not None
         self._write_is_due = False  # whether `_write_joined` is about to be called
         self._noted: list[GenerationTask] = []  # whose text is counted once it is written
-        self._turn_is_full = False  # whether the rest is for the next turn of the event loop
+        # What is taken out of the line, and the writer is to write before all else.
+        self._taken: tuple[list[Event], Generation | Follower | None] | None = None
+        self._sent_in_turn = 0  # of many frames, since the writer has waited for its turn
         self._rest: asyncio.TimerHandle | None = None  # while its followers rest
 
     async def run(self) -> None:
@@ -435,16 +439,17 @@ class Connection:
         """
         session, transport = self._session, self._socket.transport
         encode, alone = self._dialect.encode, (self._socket,)
-        metrics, written = self._generations.metrics, 0
+        metrics, turns = self._generations.metrics, self._generations.send_turns
         while session.waiting and self._writing and not self._sending:
-            if transport.get_write_buffer_size() or self._turn_is_full:
+            if transport.get_write_buffer_size() or (turns.is_full and session.is_behind):
                 self._wake_writer.set()
                 return
             events, generation = session.pop_events()
-            written += len(events)
-            if written >= AT_ONCE:  # frames that are sent again, and there may be many
-                self._turn_is_full = True
-                self._loop.call_soon(self._end_turn)
+            if events and type(events[-1]) is Done and self._is_slow(events[-1]):
+                self._leave_to_writer(events, generation)
+                return
+            if len(events) > 1:
+                turns.spend(len(events))
             for event in events:
                 messages = encode(event)
                 metrics.sent_frames += len(messages)
@@ -453,8 +458,18 @@ class Connection:
                     broadcast(alone, message.data, text=message.text)
             self._after_write(generation, len(events))
 
-    def _end_turn(self) -> None:
-        self._turn_is_full = False
+    def _is_slow(self, end: Done) -> bool:
+        """Whether the end of a generation is to be prepared before it is encoded."""
+        return self._dialect.prepare(end) is not None
+
+    def _leave_to_writer(
+        self, events: list[Event], generation: Generation | Follower | None
+    ) -> None:
+        """Let the writer write what is taken out of the line, and nobody else until then."""
+        self._note_leaving(generation)
+        self._taken = events, generation
+        self._sending = True
+        self._wake_writer.set()
 
     def _write_soon(self) -> None:
         """Write what waits together with what the generations that wake now have."""
@@ -472,15 +487,23 @@ class Connection:
     def _write_several(self) -> None:
         """Do what `_write_now` does, with one message for the events of all generations."""
         session, transport, join = self._session, self._socket.transport, self._dialect.join
+        turns = self._generations.send_turns
         while session.waiting and self._writing and not self._sending:
-            if transport.get_write_buffer_size():
+            if transport.get_write_buffer_size() or (turns.is_full and session.is_behind):
                 self._wake_writer.set()
                 return
             assert join is not None
             messages: list[Message] = []
             written: list[tuple[Generation | Follower | None, int]] = []
             while session.waiting and len(messages) < MAX_AT_ONCE:
+                if messages and turns.is_full and session.is_behind:
+                    break
                 events, generation = session.pop_events()
+                if events and type(events[-1]) is Done and self._is_slow(events[-1]):
+                    self._leave_to_writer(events, generation)
+                    break
+                if len(events) > 1:
+                    turns.spend(len(events))
                 for event in events:
                     messages += self._dialect.encode(event)
                 written.append((generation, len(events)))
@@ -500,11 +523,12 @@ class Connection:
             await self._send(self._greeting)
             sent = 0
             while True:
-                while self._session.waiting:
-                    events, generation = self._session.pop_events()
-                    self._note_leaving(generation)
+                while self._taken or self._session.waiting:
+                    events, generation = self._next_events()
                     for event in events:
-                        await self._send(self._dialect.encode(event))
+                        if len(events) > 1:
+                            await self._take_turn()
+                        await self._send(await self._encoded(event))
                         sent += 1
                         if not sent % MAX_AT_ONCE:
                             await self._let_others_run()
@@ -520,6 +544,46 @@ class Connection:
         finally:
             self._writing = False  # so that `_flush` does not wait for a writer that has ended
             self._flushed.set()
+
+    def _next_events(self) -> tuple[list[Event], Generation | Follower | None]:
+        if self._taken is not None:
+            taken, self._taken = self._taken, None
+            return taken
+        events, generation = self._session.pop_events()
+        self._note_leaving(generation)
+        return events, generation
+
+    async def _take_turn(self) -> None:
+        """Wait until one of many frames may be sent."""
+        turns = self._generations.send_turns
+        while turns.must_wait(self._sent_in_turn):
+            self._sent_in_turn = 0
+            self._sending = True  # so that nothing is written between these events
+            await turns.wait()
+        turns.spend(1)
+        self._sent_in_turn += 1
+
+    async def _encoded(self, event: Event) -> Sequence[Message]:
+        """Return the messages for an event, which is prepared in pieces before if that takes long.
+
+        One piece of all connections is made in a turn of the event loop, and counts against the
+        client's rate.
+        """
+        steps = self._dialect.prepare(event) if type(event) is Done else None
+        if steps is None:
+            return self._dialect.encode(event)
+        self._sending = True
+        return self._dialect.encode(await self._prepared(steps))
+
+    async def _prepared(self, steps: Generator[None, None, Done]) -> Done:
+        while True:
+            async with self._generations.preparing:
+                self._socket.charge(PIECE_FRAMES)
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    return end.value  # type: ignore[no-any-return]
+                await asyncio.sleep(0)
 
     def _note_leaving(self, generation: Generation | Follower | None) -> None:
         """Note what was taken out of a generation's waiting text, which counts until written."""

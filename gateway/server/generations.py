@@ -24,6 +24,7 @@ from gateway.server.loop_share import LoopShare
 from gateway.server.metrics import KeptText, Metrics, exposition
 from gateway.server.rates import Counts
 from gateway.server.resumable import ResumeStore
+from gateway.server.send_turns import SendTurns
 from gateway.server.tokens import Token
 from provider.interface import AbstractLLMInterface, ModelParameter, with_defaults
 from provider.options import GenerationOptions
@@ -48,6 +49,8 @@ class Generations:
         # Text that waits for all clients.
         self.outbox = SharedBuffer(settings.outbox_total_bytes, share)
         self.decoding = asyncio.Lock()  # of large messages, one at a time
+        self.preparing = asyncio.Lock()  # of large events, a piece of one at a time
+        self.send_turns = SendTurns()
         # Bytes of large messages that are on their way, and of those whose prompts are not built.
         half = settings.request_bytes // 2
         self.arriving = ByteBudget(half, share)

@@ -1,6 +1,9 @@
 import pytest
+from msgspec.structs import replace
 
-from gateway.protocol.answer import Answer, whole_call
+from gateway.protocol.answer import Answer, is_packed_as, repack, whole_call
+from gateway.protocol.frames import Done, Timing, Usage
+from gateway.protocol.outbox import PackedLogprobs
 from provider.interface import GenerateResponse, ToolCallDelta
 
 
@@ -62,3 +65,39 @@ def test_a_whole_call_has_its_arguments_as_text_and_an_id(call, arguments):
     assert part.id
     assert part.id != other.id
     assert whole_call(3, {**call, "id": "own"}).id == "own"
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_all_answers_of_an_end_are_packed_anew_and_nothing_else_of_it_changes(binary):
+    one = {"token": "a", "logprob": -1.0, "bytes": [97], "top_logprobs": []}
+    packed = [PackedLogprobs(binary=binary) for _ in range(2)]
+    for number, logprobs in enumerate(packed):
+        logprobs.add([one] * (number + 1))
+    choices = [{"finish_reason": "stop", "logprobs": packed[0]}, {"finish_reason": "length"}]
+    done = Done(
+        id="a",
+        seq=1,
+        finish_reason="stop",
+        usage=Usage(),
+        timing=Timing(),
+        text="x",
+        logprobs=packed[1],
+        choices=choices,
+    )
+    assert is_packed_as(done, binary=binary)
+    assert not is_packed_as(done, binary=not binary)
+    made = []
+
+    def steps():
+        made.append((yield from repack(done, binary=not binary)))
+
+    assert list(steps()) == []
+    (ready,) = made
+    assert is_packed_as(ready, binary=not binary)
+    assert ready.logprobs == packed[1].raw(binary=not binary)
+    assert ready.choices == [
+        {**choices[0], "logprobs": packed[0].raw(binary=not binary)},
+        choices[1],
+    ]
+    assert replace(ready, logprobs=None, choices=None) == replace(done, logprobs=None, choices=None)
+    assert choices[0]["logprobs"] is packed[0]

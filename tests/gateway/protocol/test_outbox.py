@@ -7,6 +7,7 @@ from gateway.protocol.frames import Chunk, Progress, ToolCall
 from gateway.protocol.outbox import (
     MAX_PARTS,
     PAIR_BYTES,
+    PIECE,
     PackedLogprobs,
     WaitingCall,
     WaitingFrame,
@@ -60,6 +61,24 @@ def test_packed_log_probabilities_are_part_of_a_message_in_both_formats(binary):
     in_json = msgspec.json.encode([{"logprobs": packed.raw(binary=False)}])
     in_msgpack = msgspec.msgpack.encode([{"logprobs": packed.raw(binary=True)}])
     assert msgspec.json.decode(in_json) == msgspec.msgpack.decode(in_msgpack) == whole
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_many_log_probabilities_are_packed_anew_in_pieces(binary):
+    packed = PackedLogprobs(binary=binary)
+    long = {**LOGPROB, "token": "é" * 500}
+    packed.add([long] * (4 * PIECE // 1000))
+    assert packed.is_packed_as(binary=binary)
+    assert not packed.is_packed_as(binary=not binary)
+    steps, made = packed.repack(binary=not binary), []
+    assert list(_until_its_end(steps, made)) == [None] * 4
+    assert made == [packed.raw(binary=not binary)]
+    assert list(_until_its_end(packed.repack(binary=binary), made)) == []
+    assert made[1] == packed.raw(binary=binary)
+
+
+def _until_its_end(steps, made):
+    made.append((yield from steps))
 
 
 def test_parts_of_a_call_join_and_the_first_name_stays():

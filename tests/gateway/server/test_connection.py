@@ -12,7 +12,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Opcode
 
 from gateway.dialects.base import Route
-from gateway.dialects.native import NativeDialect, codec_for
+from gateway.dialects.native import CODECS, NativeDialect, codec_for
+from gateway.protocol.answer import is_packed_as
 from gateway.protocol.codes import CloseCode
 from gateway.protocol.frames import (
     JOINED_PROTOCOL,
@@ -488,6 +489,95 @@ async def test_frames_that_are_sent_again_leave_the_event_loop_to_others():
             counting.cancel()
     assert again == sent
     assert len(set(seen)) >= len(sent) // MAX_AT_ONCE
+
+
+class Noting(NativeDialect):
+    """Notes in which turn of the event loop it prepares a piece of an event, or a whole one."""
+
+    turn = 0
+
+    def __init__(self, codec, turns):
+        super().__init__(codec)
+        self._turns = turns
+
+    def prepare(self, event):
+        steps = super().prepare(event)
+        return None if steps is None else self._noted(steps)
+
+    def _noted(self, steps):
+        while True:
+            self._turns.append(Noting.turn)
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
+            yield
+
+    def encode(self, event):
+        if isinstance(event, Done):
+            assert is_packed_as(event, binary=self.binary), "this takes a whole event's time"
+        return super().encode(event)
+
+    @classmethod
+    async def count(cls):
+        while True:
+            await asyncio.sleep(0)
+            cls.turn += 1
+
+
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (JSON_PROTOCOL, MSGPACK_PROTOCOL),
+        (MSGPACK_PROTOCOL, JSON_PROTOCOL),
+        (JSON_PROTOCOL, JOINED_PROTOCOL),
+        (JOINED_PROTOCOL, JSON_PROTOCOL),
+    ],
+)
+async def test_an_answer_in_another_encoding_is_transcoded_in_pieces(before, after, ended):
+    gate, turns, words = asyncio.Event(), [], 200
+    provider = scripted(Say("word " * words, 20), Gate(gate))
+    route = Route(
+        "/v1/stream",
+        lambda limits: lambda opening: Noting(codec_for(opening.subprotocol), turns),
+        subprotocols=tuple(CODECS),
+    )
+    async with Gateway(provider, settings(), routes=[route]) as gateway:
+        async with wired(gateway, before) as first, AsyncExitStack() as others:
+            await first.send(Generate(id="a", prompt="hi", stream=False, resumable=True))
+            started = (await first.until("started"))[-1]
+            (task,) = gateway._generations._tasks
+            await eventually(lambda: task.generation.unsent_bytes >= words * 21 * 64)
+            if ended:
+                gate.set()
+                (whole,) = await first.until("done")
+            counting = asyncio.create_task(Noting.count())
+            second = await others.enter_async_context(wired(gateway, after))
+            third = await others.enter_async_context(wired(gateway, after))
+            await second.send(Resume(id="a", ticket=started["ticket"], after=-1))
+            assert (await second.receive())["type"] == "started"
+            await third.send(Resume(id="b", ticket=started["ticket"], after=-1, follow=True))
+            assert (await third.receive())["type"] == "started"
+            for wire in (second, third):
+                await wire.send(Ping(nonce="n"))
+            if not ended:
+                gate.set()
+            for wire, name in ((second, "a"), (third, "b")):
+                frames = [await wire.receive(), await wire.receive()]
+                done, pong = sorted(frames, key=lambda frame: frame["type"])
+                assert (done["id"], done["seq"], pong["nonce"]) == (name, 1, "n")
+                assert len(done["logprobs"]) == words
+                if ended:
+                    assert given(done) == given({**whole, "id": name})
+            counting.cancel()
+    assert len(turns) > 2 * 2
+    assert len(set(turns)) == len(turns), "one piece of all connections in a turn"
+
+
+def given(frame):
+    """Return a frame without fields of null, which msgpack has."""
+    return {name: value for name, value in frame.items() if value is not None}
 
 
 async def test_little_text_that_waits_for_a_joined_connection_is_counted_until_it_leaves():

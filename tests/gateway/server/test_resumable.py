@@ -2,16 +2,27 @@
 
 import asyncio
 import hashlib
+from contextlib import AsyncExitStack
 
 import pytest
+from websockets.asyncio.client import connect
 
-from gateway.protocol.frames import JSON_PROTOCOL, MSGPACK_PROTOCOL, Ack, Cancel, Generate, Resume
+from gateway.dialects.native import codec_for
+from gateway.protocol.frames import (
+    JOINED_PROTOCOL,
+    JSON_PROTOCOL,
+    MSGPACK_PROTOCOL,
+    Ack,
+    Cancel,
+    Generate,
+    Resume,
+)
 from gateway.protocol.generation import AT_ONCE
 from gateway.server.connection import MAX_AT_ONCE, MAX_FOLLOWERS, STEP
 from gateway.server.resumable import ENDED_BYTES, MIN_HELD
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import Call, Gate, Pause, Reason, Say, ScriptedProvider
-from tests.support.servers import eventually, running, wired
+from tests.support.servers import TIMEOUT, eventually, running, stream_url, wired
 
 WORDS = "".join(f"word{n} " for n in range(200))
 
@@ -474,6 +485,43 @@ async def test_what_followers_are_sent_takes_few_frames_of_each_turn():
                 await other.until("done")
             watching.cancel()
     assert most <= MAX_AT_ONCE + AT_ONCE
+
+
+@pytest.mark.parametrize("protocol", [JSON_PROTOCOL, JOINED_PROTOCOL])
+async def test_what_many_connections_are_sent_again_takes_few_frames_of_each_turn(protocol):
+    words, readers, most = 3 * MAX_AT_ONCE, 8, 0
+
+    async def watch(metrics):
+        nonlocal most
+        before = metrics.sent_frames
+        while True:
+            await asyncio.sleep(0)
+            most, before = max(most, metrics.sent_frames - before), metrics.sent_frames
+
+    async with running(scripted(Say("word " * words))) as gateway, AsyncExitStack() as others:
+        async with wired(gateway) as wire:
+            frames, ticket = await begin(wire, "done")
+            sockets = [
+                await others.enter_async_context(
+                    connect(stream_url(gateway), subprotocols=[protocol])
+                )
+                for _ in range(readers)
+            ]
+            for socket in sockets:
+                await socket.recv()
+            codec = codec_for(protocol)
+            watching = asyncio.create_task(watch(gateway._generations.metrics))
+            for socket in sockets:
+                ask = Resume(id="b", ticket=ticket, after=-1, follow=True)
+                await socket.send(codec.encode(ask), text=codec.text)
+            for socket in sockets:
+                again = []
+                while not again or again[-1]["type"] != "done":
+                    async with asyncio.timeout(TIMEOUT):
+                        again += codec.frames_in(await socket.recv())
+                assert given(again) == told_to("b", frames)
+            watching.cancel()
+    assert most <= 2 * MAX_AT_ONCE  # the end of what a turn has, and what the next one has
 
 
 async def test_followers_rest_once_the_rate_of_their_client_is_used_up():
