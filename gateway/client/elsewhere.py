@@ -31,19 +31,31 @@ class Client(Sender, Protocol):
 
 
 class Elsewhere:
-    """Sends for runs by a client of its own, which `connect` makes when the first one starts."""
+    """Sends for runs by a client of its own, which `connect` makes when the first one starts.
+
+    A run that is cancelled or left while the connection is being made is cancelled once it is.
+    """
 
     def __init__(self, connect: Callable[[], Client]):
         self._connect = connect
         self._client: Client | None = None
         self._opening = asyncio.Lock()
+        # The runs that wait for the connection, each with whether it was cancelled meanwhile.
+        self._waiting: dict[Run, bool] = {}
 
     async def start(self, run: Run) -> None:
         """Connect if need be, and send the run's frame.
 
         Raises ConnectionLostError if the gateway can't be reached, and GatewayError.
         """
-        await (await self._connected()).start(run)
+        self._waiting.setdefault(run, False)
+        try:
+            client = await self._connected()
+        finally:
+            cancelled = self._waiting.pop(run, False)
+        await client.start(run)
+        if cancelled:  # only now, because the gateway did not know of it before
+            await client.cancel(run)
 
     async def _connected(self) -> Client:
         async with self._opening:
@@ -65,12 +77,16 @@ class Elsewhere:
 
     async def cancel(self, run: Run) -> None:
         """End the reading."""
-        if self._client is not None:
+        if run in self._waiting:
+            self._waiting[run] = True
+        elif self._client is not None:
             await self._client.cancel(run)
 
     async def leave(self, run: Run) -> None:
-        """End the reading, and wait for its end."""
-        if self._client is not None:
+        """End the reading, and wait for its end if there is a connection."""
+        if run in self._waiting:
+            self._waiting[run] = True
+        elif self._client is not None:
             await self._client.leave(run)
 
     async def close(self) -> None:

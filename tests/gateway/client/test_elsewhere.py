@@ -9,13 +9,20 @@ from gateway.client.errors import ConnectionLostError
 
 
 class Noting:
-    """A client that notes what is asked of it, and connects unless it is told what to raise."""
+    """A client that notes what is asked of it, and connects unless it is told what to raise.
 
-    def __init__(self, error=None):
+    With a `gate` it connects once that is open.
+    """
+
+    def __init__(self, error=None, gate=None):
         self.error, self.state, self.told = error, "closed", []
+        self.gate, self.entered = gate, asyncio.Event()
 
     async def __aenter__(self):
+        self.entered.set()
         await asyncio.sleep(0)
+        if self.gate is not None:
+            await self.gate.wait()
         if self.error is not None:
             raise self.error
         self.state = "open"
@@ -71,3 +78,46 @@ async def test_a_gateway_that_cannot_be_reached_is_a_lost_connection():
     with pytest.raises(ConnectionLostError, match="can't be reached: no route"):
         await made.start("a")
     await made.start("a")
+
+
+@pytest.mark.parametrize("end", [Elsewhere.cancel, Elsewhere.leave])
+async def test_a_run_that_is_ended_while_its_connection_is_made_is_cancelled_once_it_is(end):
+    gate = asyncio.Event()
+    client = Noting(gate=gate)
+    made = elsewhere(client)
+    starting = asyncio.gather(made.start("a"), made.start("b"))
+    await client.entered.wait()
+    await end(made, "a")
+    await end(made, "a")
+    gate.set()
+    await starting
+    assert sorted(client.told) == ["cancel a", "start a", "start b"]
+    assert client.told.index("start a") < client.told.index("cancel a")
+
+
+async def test_a_run_that_is_cancelled_while_a_connection_is_made_anew_is_not_told_to_the_old_one():
+    gate = asyncio.Event()
+    first, second = Noting(), Noting(gate=gate)
+    made = elsewhere(first, second)
+    await made.start("a")
+    first.state = "closed"
+    starting = asyncio.create_task(made.start("b"))
+    await second.entered.wait()
+    await made.cancel("b")
+    gate.set()
+    await starting
+    assert (first.told, second.told) == (["start a", "closed"], ["start b", "cancel b"])
+
+
+async def test_a_run_that_could_not_be_sent_is_not_cancelled_when_it_is_later():
+    gate = asyncio.Event()
+    first, second = Noting(OSError("no route"), gate), Noting()
+    made = elsewhere(first, second)
+    starting = asyncio.create_task(made.start("a"))
+    await first.entered.wait()
+    await made.cancel("a")
+    gate.set()
+    with pytest.raises(ConnectionLostError):
+        await starting
+    await made.start("a")
+    assert second.told == ["start a"]
