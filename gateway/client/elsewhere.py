@@ -40,6 +40,7 @@ class Elsewhere:
         self._connect = connect
         self._client: Client | None = None
         self._opening = asyncio.Lock()
+        self._closed = False
         # The runs that wait for the connection, each with whether it was cancelled meanwhile.
         self._waiting: dict[Run, bool] = {}
 
@@ -60,7 +61,8 @@ class Elsewhere:
     async def _connected(self) -> Client:
         async with self._opening:
             if self._client is None or self._client.state == "closed":
-                await self.close()
+                await self._disconnect()
+                self._check_open()
                 client = self._connect()
                 try:
                     await client.__aenter__()
@@ -68,7 +70,14 @@ class Elsewhere:
                     said = f"the gateway that has the generation can't be reached: {error}"
                     raise ConnectionLostError(said) from error
                 self._client = client
+                if self._closed:
+                    await self._disconnect()
+            self._check_open()
             return self._client
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConnectionLostError("the client was closed")
 
     async def acknowledge(self, run: Run, frame: ServerFrame) -> None:
         """Note that the run's frames up to this one were read."""
@@ -90,7 +99,14 @@ class Elsewhere:
             await self._client.leave(run)
 
     async def close(self) -> None:
-        """Close the connection, if there is one; runs that still read end."""
+        """Close the connection, if there is one, and make no other; runs that still read end.
+
+        One that is being made is closed once it is.
+        """
+        self._closed = True
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             await client.__aexit__(None, None, None)

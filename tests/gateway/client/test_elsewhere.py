@@ -121,3 +121,16 @@ async def test_a_run_that_could_not_be_sent_is_not_cancelled_when_it_is_later():
         await starting
     await made.start("a")
     assert second.told == ["start a"]
+
+
+async def test_a_connection_that_is_being_made_at_the_end_is_closed_and_its_run_ends():
+    gate = asyncio.Event()
+    client = Noting(gate=gate)
+    made = elsewhere(client)
+    starting = asyncio.create_task(made.start("a"))
+    await client.entered.wait()
+    await made.close()
+    gate.set()
+    with pytest.raises(ConnectionLostError, match="closed"):
+        await starting
+    assert (client.told, client.state) == (["closed"], "closed")
