@@ -95,7 +95,7 @@ class SessionFields:
             id=self.id,
             model=self.model,
             instructions=create.instructions or "",
-            tools=[{k: v for k, v in tool.items() if v is not None} for tool in tools.asked],
+            tools=[{k: v for k, v in tool.items() if v is not None} for tool in tools.shown],
             tool_choice=tools.choice,
             max_output_tokens=create.max_output_tokens or ALL,
             truncation=create.truncation or "auto",

@@ -45,6 +45,14 @@ def test_a_session_shows_what_it_is_set_to():
     }
 
 
+def test_a_session_shows_the_tools_that_are_not_allowed_too():
+    other = {**TOOL, "name": "g", "strict": True}
+    only = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}
+    fields = session(tools=[TOOL, other], tool_choice=only)
+    assert (shown(fields)["tools"], shown(fields)["tool_choice"]) == ([TOOL, other], only)
+    assert [tool["name"] for tool in fields.asked({}).tools.asked] == ["f"]
+
+
 def test_an_update_changes_what_it_names_and_null_undoes_it():
     fields = session(instructions="a", max_output_tokens=9, tools=[TOOL])
     changes = {"instructions": "b", "max_output_tokens": "inf", "tools": None}
