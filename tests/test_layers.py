@@ -42,18 +42,28 @@ PROVIDER_BESIDE = {
 # A provider that is a client of other gateways, which nothing but the command line opens.
 CLIENT_OF_GATEWAYS = "provider.replicas"
 OF_GATEWAY = {"client", "protocol"}
-CONTRACT = {"interface", "errors", "tool_types", "message_types", "events", "options", "settings"}
+CONTRACT = {
+    "interface",
+    "errors",
+    "tool_types",
+    "message_types",
+    "events",
+    "options",
+    "settings",
+    "wording",
+}
 
 # What the gateway's packages may import of the provider, by its first names.
 OF_PROVIDER = {
     "protocol": {"interface", "events"},
     "dialects": set(),
-    "server": {"interface", "options", "settings"},
+    "server": {"interface", "options", "settings", "wording"},
     "client": {"inputs.tools"},
     "configuration": set(),
     "commands": {
         "interface",
         "settings",
+        "wording",
         "inputs.files",
         "MLXProvider",
         "replicas",
@@ -83,6 +93,7 @@ PURE = (
     "provider/options.py",
     "provider/settings.py",
     "provider/tool_types.py",
+    "provider/wording.py",
     "provider/formats/call_grammar.py",
     "provider/formats/call_history.py",
     "provider/formats/families.py",

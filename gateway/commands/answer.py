@@ -12,9 +12,10 @@ from rich.console import Console
 from gateway.client.run import Run
 from gateway.client.tool_loop import ToolResult, ToolRun
 from gateway.commands.conversation import Completion
-from gateway.commands.counts import counted, rate
 from gateway.commands.screens import Screen
+from gateway.commands.speed import rate
 from gateway.protocol.frames import Chunk, Done, ToolCall
+from provider.wording import counted
 
 __all__ = ["Answer", "Tellable", "footer", "stage"]
 

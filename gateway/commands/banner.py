@@ -9,6 +9,7 @@ from rich.markup import escape
 from gateway import __version__
 from gateway.commands.provider_start import EXAMPLE
 from provider.interface import ModelInfo
+from provider.wording import counted
 
 __all__ = ["banner", "finishing"]
 
@@ -63,5 +64,5 @@ def finishing(answers: int, seconds: float) -> str:
     """Return what a gateway that stops waits for."""
     if not answers:
         return "stopping"
-    who = "1 answer is" if answers == 1 else f"{answers} answers are"
+    who = counted(answers, "answer", are=True)
     return f"{who} finishing, up to {max(0, round(seconds))} s; Ctrl-C again ends them"

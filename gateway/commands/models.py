@@ -27,7 +27,6 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from gateway.commands.counts import counted
 from gateway.commands.failure import ExitStatus, Failure, address_given
 from gateway.commands.provider_start import EXAMPLE, ROOM, missing_model
 from gateway.protocol.address import without_token
@@ -38,6 +37,7 @@ from provider.interface import (
     ModelStorageError,
 )
 from provider.models import hub
+from provider.wording import counted
 
 __all__ = ["list_models", "pull_model"]
 

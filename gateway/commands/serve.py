@@ -26,7 +26,6 @@ from typing import Any
 from rich.console import Console
 
 from gateway.commands.banner import banner, finishing
-from gateway.commands.counts import counted
 from gateway.commands.failure import STOPPED_EARLY, ExitStatus, Failure
 from gateway.commands.provider_start import load_failure, open_provider, progress
 from gateway.commands.shards import attend, follow, join_ranks
@@ -40,6 +39,7 @@ from gateway.server.origins import is_loopback
 from gateway.server.server import Gateway
 from gateway.server.tokens import BadTokens, Tokens, from_environment, from_file, text_of_file
 from provider.interface import AbstractLLMError
+from provider.wording import counted
 
 __all__ = ["Service", "serve"]
 

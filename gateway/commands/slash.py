@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from gateway.commands import chat_file
-from gateway.commands.counts import counted
+from provider.wording import counted
 
 __all__ = ["COMMANDS", "Conversation", "is_command", "obey"]
 
@@ -100,7 +100,7 @@ def _new(conversation: Conversation, rest: str) -> str:
         return "a new conversation, without the files of `--file`"
     if not said:
         return "nothing was said"
-    return f"a new conversation; {counted(said, 'message')} {_are(said)} forgotten"
+    return f"a new conversation; {counted(said, 'message', are=True)} forgotten"
 
 
 def _are(number: int) -> str:
@@ -170,7 +170,7 @@ def _load(conversation: Conversation, rest: str) -> str:
         conversation.fields["model"] = kept.model
     number = len(kept.messages)
     forgotten = f"; {lost} that {_were(lost)} not saved {_are(lost)} forgotten" if lost else ""
-    return f"{counted(number, 'message')} {_are(number)} back{forgotten}"
+    return f"{counted(number, 'message', are=True)} back{forgotten}"
 
 
 def _quit(conversation: Conversation, rest: str) -> str:

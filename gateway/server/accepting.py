@@ -20,6 +20,7 @@ from websockets.asyncio.server import ServerConnection
 from gateway.server.logs import Rare
 from gateway.server.origins import Proxies, client_address, counted_as, is_trusted
 from gateway.server.rates import Counts
+from provider.wording import counted
 
 __all__ = ["Door", "Guests", "deepen", "stop_accepting", "tell_rarely_of_accept"]
 
@@ -98,7 +99,8 @@ class Guests:
         full = own >= max(1, (self._most - in_all + own) // 2)
         if full and peer and not is_trusted(peer, self._trusted):
             if self._rare.now():
-                log.warning("%s has %d sockets that are not let in, and gets no more", peer, own)
+                said = counted(own, "socket")
+                log.warning("%s has %s not let in yet, and gets no more", peer, said)
             return None
         self._by_address.add(address)
         return address
@@ -152,7 +154,8 @@ class Door:
             self._made.add(connection)
             return connection
         if self._rare.now():
-            log.warning("%d sockets are open, the most that the process may have", self._most)
+            said = counted(self._most, "socket", are=True)
+            log.warning("%s open, the most that the process may have", said)
         return self._guests.refusal()
 
     async def end_silent(self) -> None:

@@ -28,6 +28,7 @@ from gateway.server.send_turns import SendTurns
 from gateway.server.tokens import Token
 from provider.interface import AbstractLLMInterface, ModelParameter, with_defaults
 from provider.options import GenerationOptions
+from provider.wording import counted
 
 __all__ = ["Generations", "client_name"]
 
@@ -150,7 +151,7 @@ class Generations:
             task.generation.cancel(time.monotonic())
             task.stop()
         if not await all_end(tasks, self.settings.close_timeout_s):
-            log.warning("%d generations did not close in time", self.live)
+            log.warning("%s did not close in time", counted(self.live, "generation"))
 
     def _ended(self, task: GenerationTask) -> None:
         task.built()
@@ -174,10 +175,10 @@ class Generations:
         if task.stopped_at is not None:
             metrics.cancels.add(now - task.stopped_at)
         log.info(
-            "generation %r: %s, %d tokens for %d, first %.0f ms, all %.0f ms",
+            "generation %r: %s, %s for %d, first %.0f ms, all %.0f ms",
             one.id,
             one.reason,
-            one.usage.completion_tokens,
+            counted(one.usage.completion_tokens, "token"),
             one.usage.prompt_tokens,
             one.timing.first_token,
             one.timing.total,

@@ -36,6 +36,7 @@ from gateway.server.origins import (
 from gateway.server.pages import Page, text_page
 from gateway.server.rates import Counts, Rates
 from gateway.server.tokens import Token, Tokens, from_header
+from provider.wording import counted
 
 __all__ = ["TOO_MANY_PAGES", "Handshake", "too_much_unread", "unauthorized"]
 
@@ -173,7 +174,8 @@ class Handshake:
             return _later(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway is stopping")
         if self._all >= self._max_connections:
             if self._rare.now():
-                log.warning("%d connections are open, and no more may be", self._all)
+                said = counted(self._all, "connection", are=True)
+                log.warning("%s open, and no more may be", said)
             return _later(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
         if self._by_address[address] >= self._settings.max_connections_per_address:
             return _later(HTTPStatus.TOO_MANY_REQUESTS, "too many connections from this address")

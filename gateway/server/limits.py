@@ -14,6 +14,7 @@ from gateway.protocol.codes import ErrorCode
 from gateway.protocol.events import Refusal
 from gateway.protocol.frames import Generate, Resume
 from gateway.server.tokens import Token
+from provider.wording import counted
 
 __all__ = ["ENFORCERS", "RETRY_AFTER_S", "Load", "answers_of", "refusal"]
 
@@ -118,7 +119,9 @@ def _of_too_many(more: int, settings: Settings, token: Token | None, load: Load)
         return _too_many(ErrorCode.OVERLOADED, in_all, "in all")
     share = _share(settings, in_all - (load.all - load.client))
     if load.client + more > share:
-        said = f"a client may have {share} generations now, the rest is for other clients"
+        said = (
+            f"a client may have {counted(share, 'generation')} now, the rest is for other clients"
+        )
         return Refusal(ErrorCode.OVERLOADED, said, RETRY_AFTER_S)
     return None
 
@@ -129,4 +132,4 @@ def _share(settings: Settings, left: int) -> int:
 
 
 def _too_many(code: ErrorCode, most: int, where: str) -> Refusal:
-    return Refusal(code, f"at most {most} generations run {where}", RETRY_AFTER_S)
+    return Refusal(code, f"at most {counted(most, 'generation')} may run {where}", RETRY_AFTER_S)

@@ -62,6 +62,7 @@ from gateway.server.routing import Routing, path_of, query_of, upgrade_required
 from gateway.server.tls import Tls
 from gateway.server.tokens import Token, Tokens
 from provider.interface import AbstractLLMInterface
+from provider.wording import counted
 
 __all__ = ["Gateway", "options_of"]
 
@@ -207,7 +208,8 @@ class Gateway:
                 await self._generations.idle()
         except TimeoutError:
             log.info(
-                "cancelling %d generations that did not finish in time", self._generations.live
+                "cancelling %s that did not finish in time",
+                counted(self._generations.live, "generation"),
             )
 
     async def close(self) -> None:
@@ -227,7 +229,8 @@ class Gateway:
             for left in server.all_connections:
                 left.transport.abort()
             if not await self._handlers_end(server):
-                log.warning("%d connections did not end in time", len(server.handler_tasks))
+                left_open = counted(len(server.handler_tasks), "connection")
+                log.warning("%s did not end in time", left_open)
         if self.settings.unix is not None:
             with suppress(FileNotFoundError):
                 os.unlink(self.settings.unix)  # noqa: PTH108 - nothing to wait for

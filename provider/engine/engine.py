@@ -35,6 +35,7 @@ from provider.engine.worker import Worker
 from provider.interface import GenerationError, ResourceExceededError
 from provider.runtime.mlx import smallest_limit
 from provider.settings import EngineSettings
+from provider.wording import counted
 
 __all__ = ["Engine", "EngineClosedError", "memory_limit"]
 
@@ -216,12 +217,12 @@ class Engine:
         settings, runs = self.settings, self._worker.runs
         places, live = settings.max_batch + settings.max_queue, len(runs)
         if live >= places:
-            return f"{settings.max_queue} generations are waiting already"
+            return f"{counted(settings.max_queue, 'generation', are=True)} waiting already"
         if client is None or live < settings.max_batch:
             return ""
         own = runs.of_client(client)
         share = max(1, int(settings.queue_share * (places - live + own)))
-        return "" if own < share else f"{own} generations of this client are live already"
+        return "" if own < share else f"this client has {counted(own, 'generation')} live already"
 
     def cancel(self, run: Run) -> None:
         """End a run before the next step, without an event; do nothing if it has ended."""

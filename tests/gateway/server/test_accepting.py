@@ -88,7 +88,7 @@ def test_a_server_out_of_descriptors_says_so_and_goes_on():
     finally:
         _, _, said = command.finish(15)
     assert "`max_connections` is cut from 4096 to" in said
-    assert said.count("sockets that are not let in, and gets no more") == 1
+    assert said.count("sockets not let in yet, and gets no more") == 1
     assert len(said.splitlines()) < 10
 
 

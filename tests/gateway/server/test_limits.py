@@ -29,18 +29,28 @@ ALICE = Token("alice", "0" * 64)
     ("load", "token", "code", "said"),
     [
         (Load(1, 0, 7), None, None, None),
-        (Load(2, 0, 2), None, ErrorCode.RATE_LIMITED, "at most 2 generations run on one"),
+        (Load(2, 0, 2), None, ErrorCode.RATE_LIMITED, "at most 2 generations may run on one"),
         (Load(1, 2, 4), None, None, None),
         (Load(1, 3, 4), ALICE, ErrorCode.OVERLOADED, "the rest is for other clients"),
         (Load(1, 3, 3), ALICE, None, None),
         (Load(0, 0, 7), ALICE, None, None),
-        (Load(1, 4, 4), ALICE, ErrorCode.RATE_LIMITED, "at most 4 generations run with one token"),
-        (Load(1, 1, 1), Token("b", "0" * 64, max_generations=1), ErrorCode.RATE_LIMITED, "at most"),
+        (
+            Load(1, 4, 4),
+            ALICE,
+            ErrorCode.RATE_LIMITED,
+            "at most 4 generations may run with one token",
+        ),
+        (
+            Load(1, 1, 1),
+            Token("b", "0" * 64, max_generations=1),
+            ErrorCode.RATE_LIMITED,
+            "at most 1 generation may",
+        ),
         (Load(0, 0, 0), Token("b", "0" * 64, NOW), ErrorCode.UNAUTHORIZED, "has expired"),
         (Load(0, 0, 0), Token("b", "0" * 64, NOW + timedelta(seconds=1)), None, None),
         (Load(0, 0, 8, draining=True), ALICE, ErrorCode.SHUTTING_DOWN, "is stopping"),
         (Load(2, 0, 0, draining=True), ALICE, ErrorCode.RATE_LIMITED, "on one connection"),
-        (Load(0, 0, 8), ALICE, ErrorCode.OVERLOADED, "at most 8 generations run in all"),
+        (Load(0, 0, 8), ALICE, ErrorCode.OVERLOADED, "at most 8 generations may run in all"),
     ],
 )
 def test_the_first_limit_that_is_reached_is_named(load, token, code, said):

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import logging
 import socket
 
 import pytest
@@ -446,7 +447,8 @@ async def test_draining_lets_what_runs_finish_and_takes_nothing_new():
             await draining
 
 
-async def test_draining_ends_after_its_grace():
+async def test_draining_ends_after_its_grace(caplog):
+    caplog.set_level(logging.INFO)
     provider = scripted(Say("a"), Pause(3600))
     async with running(provider, shutdown_grace_s=0.1) as gateway, wired(gateway) as wire:
         await wire.send(Generate(id="a", prompt="hi"))
@@ -454,6 +456,9 @@ async def test_draining_ends_after_its_grace():
         await gateway.drain()
         await gateway.close()
         assert (await wire.receive())["finish_reason"] == "cancelled"
+    said = [record.getMessage() for record in caplog.records]
+    assert "cancelling 1 generation that did not finish in time" in said
+    assert any(" cancelled, 1 token for " in one for one in said)
 
 
 async def test_closing_is_bounded_whatever_a_client_does():

@@ -345,7 +345,7 @@ async def test_a_client_leaves_room_in_the_queue_for_others(made):
         runs.append(engine.submit(request(max_tokens=500, client=client), AsyncInbox()))
 
     def submit_all(client):
-        with pytest.raises(ResourceExceededError, match="of this client are live already") as full:
+        with pytest.raises(ResourceExceededError, match="generations live already") as full:
             while True:
                 submit(client)
         assert full.value.details["retry_after"] >= 1

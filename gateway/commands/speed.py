@@ -1,15 +1,10 @@
-"""Numbers of things, in words that fit one of them too."""
+"""The speed of an answer, in words."""
 
 from __future__ import annotations
 
-__all__ = ["counted", "rate"]
+__all__ = ["rate"]
 
 EXACT = 9.5  # a second; below, a rounded figure would say too little
-
-
-def counted(number: int, thing: str) -> str:
-    """Return a number with the name of what it counts, in the singular for one."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def rate(tokens_per_second: float) -> str:
