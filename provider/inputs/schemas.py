@@ -6,7 +6,6 @@ pass unchecked; the value of a known keyword must have its proper type.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,10 +23,24 @@ Check = Callable[[str, Any], None]
 def check_schema(path: str, schema: Any) -> None:
     """Raise InvalidParameterError, with the path of the fault, unless `schema` is a JSON Schema."""
     try:
-        json.dumps(schema)
-    except (TypeError, ValueError, RecursionError) as error:
+        _require_json(schema)
+    except (TypeError, RecursionError) as error:
         raise InvalidParameterError(path, schema, f"`{path}` is not JSON: {error}") from error
     _schema(path, schema)
+
+
+def _require_json(value: Any) -> None:
+    """Raise TypeError or RecursionError unless a value is JSON, without writing it."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if not isinstance(name, str | int | float | None):
+                raise TypeError(f"a name is of type {type(name).__name__}")
+            _require_json(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _require_json(inner)
+    elif not isinstance(value, str | int | float | None):
+        raise TypeError(f"a value is of type {type(value).__name__}")
 
 
 def below(path: str, name: str) -> str:

@@ -1,6 +1,7 @@
 import json
 import re
 import time
+import tracemalloc
 
 import pytest
 
@@ -79,9 +80,19 @@ def test_a_value_that_is_no_schema_is_named_by_its_path(schema, path):
 def test_a_value_that_is_not_json_is_refused():
     ring = {"type": "object"}
     ring["properties"] = {"a": ring}
-    for schema in (ring, {"const": b"x"}):
+    for schema in (ring, {"const": b"x"}, {"const": {b"x": 1}}, {"enum": [[{1}]]}):
         with pytest.raises(InvalidParameterError, match="is not JSON"):
             check_schema("s", schema)
+
+
+def test_a_schema_is_not_written_to_be_checked():
+    schema = {"description": "x" * 1_000_000, "enum": ["é" * 1_000_000]}
+    tracemalloc.start()
+    try:
+        check_schema("s", schema)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_first_large_number_of_a_value_is_named():
