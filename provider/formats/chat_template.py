@@ -5,6 +5,7 @@ One `ChatTemplate` belongs to one thread, because Hugging Face's fast tokenizers
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ Tools = Sequence[Mapping[str, Any]]
 
 SWITCH = "thinking"  # part of the name of every template variable that turns thinking on
 QUESTION = ({"role": "user", "content": "Hi"},)
+MAX_REASON = 512  # characters of a template's reason, which may quote a message
 MAX_SWITCHES = 64  # sets of variables whose answer is kept; clients send only a few different ones
 # Labels of turns for models without a template, as in the dialogues of their training data.
 LABELS = {"system": "", "user": "User: ", "assistant": "Assistant: ", "tool": "Tool: "}
@@ -54,9 +56,8 @@ def _giving_its_reason() -> Iterator[None]:
     try:
         yield
     except REFUSALS as error:
-        raise InvalidRequestError(
-            f"the model's chat template refuses these messages: {error}", original_exception=error
-        ) from error
+        said = f"the model's chat template refuses these messages: {str(error)[:MAX_REASON]}"
+        raise InvalidRequestError(said, original_exception=error) from error
 
 
 class ChatTemplate:
@@ -69,7 +70,8 @@ class ChatTemplate:
         inner = getattr(tokenizer, "_tokenizer", None)
         backend = getattr(inner, "backend_tokenizer", None)
         self._encoder = PieceEncoder(backend, self.encode, self.raw)
-        self._switches: dict[str, bool] = {}  # results of `has_thinking_switch`, the oldest first
+        # Results of `has_thinking_switch` by digests of variables, the oldest first.
+        self._switches: dict[bytes, bool] = {}
 
     def warm_up(self) -> None:
         """Import what the first prompt needs, while files can be opened; libraries do so late.
@@ -129,7 +131,8 @@ class ChatTemplate:
         """
         if not self._tokenizer.has_chat_template or not self._mentions(SWITCH):
             return False
-        key = json.dumps([bool(tools), variables], sort_keys=True, default=str)
+        told = json.dumps([bool(tools), variables], sort_keys=True, default=str)
+        key = hashlib.sha256(told.encode()).digest()  # variables may be megabytes
         if key not in self._switches:
             if len(self._switches) == MAX_SWITCHES:
                 del self._switches[next(iter(self._switches))]

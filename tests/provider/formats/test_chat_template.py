@@ -1,5 +1,7 @@
 """A chat template is applied with its variables, or refuses with a reason."""
 
+import tracemalloc
+
 import pytest
 
 from provider.embedded import MODEL_PATH
@@ -143,6 +145,24 @@ def test_the_switch_is_looked_for_once_for_each_set_of_variables():
     for number in range(module.MAX_SWITCHES):
         assert not template.has_thinking_switch([], {"effort": f"{number}"})
     assert not template.has_thinking_switch([], {"effort": "high"}), "forgotten, as the oldest"
+
+
+def test_variables_are_not_kept_with_what_is_known_of_them():
+    template = ChatTemplate(templated(THINKING))
+    tracemalloc.start()
+    try:
+        for number in range(16):
+            assert template.has_thinking_switch([], {"effort": f"{number}" + "x" * 1_000_000})
+        assert tracemalloc.get_traced_memory()[0] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_templates_reason_is_not_quoted_without_end():
+    template = ChatTemplate(templated("{{ raise_exception(messages[0].content) }}"))
+    with pytest.raises(InvalidRequestError, match="refuses these messages: xxxxx") as raised:
+        template.text(roles_of("x" * 100_000), [])
+    assert len(str(raised.value)) < 1000
 
 
 def test_thinking_goes_by_the_name_that_the_template_reads():
