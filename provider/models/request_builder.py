@@ -35,6 +35,7 @@ __all__ = ["Call", "RequestBuilder", "ToolsUnsupportedError"]
 
 
 PLAIN = {"type": "text"}
+MAX_QUOTED = 64  # characters of a name, and tools, that an error names
 KNOWN_STATES = (ANSWER_STATE, REASONING_STATE)  # any other state is inside a message's header
 
 
@@ -298,7 +299,8 @@ def _with_choice(call: Call) -> Call:
         return call
     named = [tool for tool in call.tools if f"={tool['function']['name']}" == choice]
     if not named:
-        known = ", ".join(f"`{tool['function']['name']}`" for tool in call.tools)
-        said = f"`tool_choice`: no tool is named `{str(choice)[1:]}`; tools are {known}"
+        known = ", ".join(f"`{tool['function']['name']}`" for tool in call.tools[:MAX_QUOTED])
+        asked = str(choice)[1:MAX_QUOTED]
+        said = f"`tool_choice`: no tool is named `{asked}`; tools are {known}"
         raise InvalidParameterError("tool_choice", choice, said)
     return replace(call, tools=named)

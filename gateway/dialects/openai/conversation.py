@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from gateway.dialects.data_urls import DataRoom, decoded_size
-from gateway.dialects.openai.errors import Refused
+from gateway.dialects.openai.errors import Refused, quoted
 
 __all__ = ["REFERENCE", "Conversation", "FindItem"]
 
@@ -63,7 +63,7 @@ class Conversation:
         kind = item.get("type") or ("message" if "role" in item or "id" not in item else REFERENCE)
         add = ITEMS.get(kind) if isinstance(kind, str) else None
         if add is None:
-            said = f"`{path}.type`: `{str(kind)[:64]}` is not among {', '.join(ITEMS)}"
+            said = f"`{path}.type`: `{quoted(kind)}` is not among {', '.join(ITEMS)}"
             raise Refused(said, f"{path}.type", "unsupported_value")
         add(self, path, item)
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from gateway.dialects.openai.errors import Refused
+from gateway.dialects.openai.errors import Refused, quoted
 
 __all__ = [
     "Create",
@@ -215,7 +215,7 @@ def read_tools(create: Create) -> Tools:
     for place, tool in enumerate(create.tools or ()):
         kind = tool.get("type", "function")
         if kind != "function":
-            left_out.append(str(kind)[:64])
+            left_out.append(quoted(kind))
             continue
         nested = tool.get("function")  # as Chat Completions have it
         given[place] = nested if isinstance(nested, dict) else tool

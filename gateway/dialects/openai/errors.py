@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec import UNSET, UnsetType
 
@@ -11,7 +12,7 @@ from gateway.dialects.openai.server_events import ErrorBody
 from gateway.protocol.codes import ErrorCode
 from gateway.protocol.events import Failed
 
-__all__ = ["Refused", "code_of_failure", "of_failure", "overloaded"]
+__all__ = ["Refused", "code_of_failure", "of_failure", "overloaded", "quoted"]
 
 INVALID = "invalid_request_error"
 RETRY_AFTER = "retry-after"
@@ -74,6 +75,11 @@ class Refused(Exception):  # noqa: N818 - a message for the client, not a fault 
         param = f"{path}.{error.param}" if error.param else path
         said = error.message.replace(f"`{error.param}`", f"`{param}`", 1)
         return Refused(said, param, error.code, status=self.status, kind=error.type)
+
+
+def quoted(value: Any, most: int = 64) -> str:
+    """Return the beginning of a client's text for an error; of any other value, only its type."""
+    return value[:most] if isinstance(value, str) else type(value).__name__
 
 
 def overloaded(said: str) -> Refused:

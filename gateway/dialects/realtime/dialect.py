@@ -28,7 +28,13 @@ from gateway.dialects.openai import server_events as of
 from gateway.dialects.openai.answer import Answer, new_id
 from gateway.dialects.openai.conversation import Conversation
 from gateway.dialects.openai.creates import generation_options
-from gateway.dialects.openai.errors import Refused, code_of_failure, of_failure, overloaded
+from gateway.dialects.openai.errors import (
+    Refused,
+    code_of_failure,
+    of_failure,
+    overloaded,
+    quoted,
+)
 from gateway.dialects.own_answers import OwnAnswers
 from gateway.dialects.realtime.asked import ALL, Asked, SessionFields
 from gateway.dialects.realtime.items import Items
@@ -71,6 +77,7 @@ SUBPROTOCOL = "realtime"
 KEY_PROTOCOL = "openai-insecure-api-key."  # followed by the token; used by browsers
 EVENT_ID = re.compile(r'"event_id"\s*:\s*"([A-Za-z0-9_.-]{1,64})"')
 MAX_EVENT_ID = 512  # characters, as in OpenAI's interface
+MAX_ID = 256  # characters of a response's id; ours are shorter
 MAX_TOLD = 64  # types of tools that are logged of a connection
 AUDIO = ("input_audio_buffer.", "output_audio_buffer.", "conversation.item.truncate")
 
@@ -250,9 +257,10 @@ class RealtimeDialect(Dialect):
         )
 
     def _tell_left_out(self, new: set[str]) -> None:
-        if new and len(self._left_out) < MAX_TOLD:
-            self._left_out |= new
-            log.info("tools of the types %s are left out of prompts", ", ".join(sorted(new)))
+        told = sorted(new)[: MAX_TOLD - len(self._left_out)]
+        if told:
+            self._left_out.update(told)
+            log.info("tools of the types %s are left out of prompts", ", ".join(told))
 
     def _active(self) -> Turn | None:
         """Return the response that writes to the conversation, None if there is none."""
@@ -265,7 +273,7 @@ class RealtimeDialect(Dialect):
             self._waiting = None
             self._held.remove(waiting)
             return [self._say(waiting.writer.told(waiting.answer.cancelled()))]
-        turn = self._active() if given is None else self._running.get(str(given))
+        turn = self._active() if given is None else self._running.get(quoted(given, MAX_ID))
         if turn is None or turn.stopping:
             said = "there is no response to cancel"
             raise Refused(said, "response_id" if given else None, "response_cancel_not_active")

@@ -16,7 +16,7 @@ from gateway.dialects import json_text
 from gateway.dialects.kept_bytes import KeptBytes
 from gateway.dialects.openai.answer import new_id
 from gateway.dialects.openai.conversation import REFERENCE, Conversation
-from gateway.dialects.openai.errors import Refused, overloaded
+from gateway.dialects.openai.errors import Refused, overloaded, quoted
 from gateway.dialects.realtime.server_events import Item
 
 __all__ = ["ROOT", "Items"]
@@ -114,8 +114,8 @@ class Items:
         """Return an item by its id. Raises Refused."""
         found = self._by_id.get(own) if isinstance(own, str) else None
         if found is None or found["type"] == "reasoning":
-            named = str(own)[:MAX_ID]
-            raise Refused(f"`{param}`: no item has the id `{named}`", param, "item_not_found")
+            said = f"`{param}`: no item has the id `{quoted(own, MAX_ID)}`"
+            raise Refused(said, param, "item_not_found")
         return found
 
     def remove(self, own: Any) -> None:

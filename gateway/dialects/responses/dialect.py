@@ -228,9 +228,10 @@ class ResponsesDialect(Dialect):
 
     def _tell_left_out(self, turn: Turn) -> None:
         new = set(turn.tools.left_out) - self._told
-        if new and len(self._told) < MAX_TOLD:
-            self._told |= new
-            log.info("tools of the types %s are left out of prompts", ", ".join(sorted(new)))
+        told = sorted(new)[: MAX_TOLD - len(self._told)]
+        if told:
+            self._told.update(told)
+            log.info("tools of the types %s are left out of prompts", ", ".join(told))
 
     # To the client.
 

@@ -133,6 +133,7 @@ async def test_an_assistants_message_is_continued(provider, said, cut):
             {"tool_choice": {"name": "sub"}},
             "no tool is named `sub`; tools are `get_weather`, `add`",
         ),
+        ({"tool_choice": {"name": "x" * 1000}}, f"no tool is named `{'x' * 63}`; tools are"),
         ({"tool_choice": "required", "tools": []}, "there are no `tools`"),
         (
             {"tool_choice": "required", "response_format": {"type": "json_object"}},

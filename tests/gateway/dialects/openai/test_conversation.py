@@ -108,6 +108,11 @@ def test_the_files_of_a_conversation_have_a_bound_together():
     assert [len(one["content"]) > MAX_BYTES // 2 for one in read(items)[0]] == [True, True]
 
 
+def test_a_type_that_is_no_text_is_not_quoted():
+    with pytest.raises(Refused, match=r"`input\[0\].type`: `list` is not among"):
+        read([{"type": ["x" * 100]}])
+
+
 def test_an_output_may_answer_a_call_of_an_earlier_response():
     output = {"type": "function_call_output", "call_id": "c1", "output": "2"}
     earlier = [said("assistant", "", tool_calls=[CALLED])]

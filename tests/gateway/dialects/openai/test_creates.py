@@ -112,6 +112,11 @@ def test_what_can_not_be_honoured_is_refused_by_its_field(fields, param, code):
     assert param in refused.value.error.message
 
 
+def test_of_a_tools_type_the_beginning_is_kept():
+    tools = read_tools(read_create({"tools": [{"type": "x" * 100}, {"type": ["x" * 100]}]}))
+    assert tools.left_out == ["x" * 64, "list"]
+
+
 def test_tools_of_other_types_are_left_out():
     given = [{"type": "web_search"}, ADD, {"type": "namespace", "tools": [SUB]}, SUB]
     tools = read_tools(read_create({"tools": given}))

@@ -1,7 +1,14 @@
 import pytest
 from msgspec import UNSET
 
-from gateway.dialects.openai.errors import KINDS, Refused, code_of_failure, of_failure, overloaded
+from gateway.dialects.openai.errors import (
+    KINDS,
+    Refused,
+    code_of_failure,
+    of_failure,
+    overloaded,
+    quoted,
+)
 from gateway.protocol.codes import RETRYABLE, ErrorCode
 from gateway.protocol.events import Failed
 
@@ -52,6 +59,16 @@ def test_what_is_about_no_field_of_the_gateway_still_has_its_field():
     assert of_failure(failed(code=ErrorCode.UNKNOWN_MODEL))[1].param == "model"
     assert of_failure(failed(code=ErrorCode.CONTEXT_TOO_LONG))[1].param == "input"
     assert of_failure(failed(code=ErrorCode.MODEL_ERROR))[1].param is None
+
+
+def test_of_a_clients_value_an_error_quotes_the_beginning_of_a_text_or_the_type():
+    assert quoted("x" * 100) == "x" * 64
+    assert quoted("abc", 2) == "ab"
+    assert [quoted(value) for value in (["x" * 100], {"a": 1}, None)] == [
+        "list",
+        "dict",
+        "NoneType",
+    ]
 
 
 def test_a_retry_has_its_time():

@@ -74,6 +74,16 @@ async def test_tools_of_other_types_are_left_out_and_the_log_says_which(caplog):
     assert said == ["tools of the types namespace, web_search are left out of prompts"]
 
 
+async def test_the_log_says_only_some_of_the_types_that_are_left_out(caplog):
+    async with running(scripted(Say("a"))) as gateway, responding(gateway) as client:
+        with caplog.at_level(logging.INFO, "gateway.dialects"):
+            for first in (0, 50, 100):
+                kinds = [{"type": f"kind-{n:03}"} for n in range(first, first + 50)]
+                await client.create("hi", tools=kinds)
+    said = [r.getMessage() for r in caplog.records if r.name.startswith("gateway.dialects")]
+    assert [one.count("kind-") for one in said] == [50, 14]
+
+
 async def test_a_tool_at_fault_has_its_place_in_the_request(provider):
     wrong = {**ADD, "parameters": {"type": "strange"}}
     async with running(provider) as gateway, responding(gateway) as client:
