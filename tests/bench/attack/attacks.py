@@ -128,6 +128,39 @@ def escapes(target):
     return run
 
 
+LISTS = "[" + "[]," * (7 * MIB // 3) + "0]"  # in JSON, 230 MB of memory when they are built
+
+
+@attack
+def values_in_strings(target):
+    """Seven MiB in one string each: a call's empty lists in AG-UI, a file's escapes in the chat."""
+    call = {"id": "c", "function": {"name": "f", "arguments": LISTS}}
+    asked = [{"role": "user", "content": "x"}, {"role": "assistant", "toolCalls": [call]}]
+    run_agent = {"threadId": "t", "runId": "r", "messages": asked}
+    url = "data:text/plain," + "%41" * (7 * MIB // 3)
+    part = {"type": "file", "mediaType": "text/plain", "url": url}
+    turn = {"id": "u", "role": "user", "parts": [part]}
+    send = {"type": "send", "requestId": "r", "id": "c", "messages": [turn]}
+    sent = [
+        ("/v1/agui", "ag-ui.v1", framed(msgspec.json.encode(run_agent))),
+        ("/v1/chat", "ai-sdk.v1", framed(msgspec.json.encode(send))),
+    ]
+
+    async def run(told):
+        deadline = target.deadline()
+        for path, protocol, frame in sent:
+            try:
+                socket = await Socket.open(target, protocol=protocol, path=path)
+                await socket.send(frame)
+                async with asyncio.timeout_at(deadline):
+                    told[socket.kind_of(*await socket.receive())] += 1
+                socket.abort()
+            except GONE as error:
+                told[type(error).__name__] += 1
+
+    return run
+
+
 def _flood(who, connections=4):
     def prepare(target):
         burst = framed(bytes(125), PING) * 500
@@ -354,6 +387,18 @@ def long_prompts(target):
         await asyncio.sleep(target.seconds - 1.0)
 
     return run
+
+
+@attack
+def earlier_calls(target):
+    """Two conversations in each of which a call has 7 MiB of empty lists for its arguments."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": LISTS}}
+    asked = [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "1"},
+    ]
+    return asking(target, [generate(f"c{n}", messages=asked) for n in range(2)])
 
 
 async def answers(socket, count, told, deadline):

@@ -72,6 +72,13 @@ async def escapes(bench):
     return [*beside(quiet, seen, memory=256), told_only(answers, "ready", "error invalid_request")]
 
 
+@case("loop", "7 MiB in one string: a call's empty lists in AG-UI, a file's escapes in the chat")
+async def values_in_strings(bench):
+    quiet, seen, answers = await bench.under(SCRIPTED, "values_in_strings")
+    refused = ("RUN_ERROR invalid_request", "error")
+    return [*beside(quiet, seen, memory=128), told_only(answers, *refused)]
+
+
 @case("loop", "pings of 125 bytes on 4 connections, as fast as they go, before a token")
 async def pings_before_a_token(bench):
     quiet, seen, answers = await bench.under(SCRIPTED, "pings_before_a_token")
@@ -285,6 +292,12 @@ async def stalled_readers(bench):
 async def long_prompts(bench):
     quiet, seen, answers = await bench.under(MODEL, "long_prompts")
     return [*beside(quiet, seen, memory=256), told(answers)]
+
+
+@case("loop", "2 conversations with a call that has 7 MiB of empty lists for its arguments")
+async def earlier_calls(bench):
+    quiet, seen, answers = await bench.under(MODEL, "earlier_calls")
+    return [*beside(quiet, seen, memory=192), told_only(answers, "invalid_request")]
 
 
 @case("loop", "options with values of 2 MiB, with 16,000 items, with 7,000 fields of a long name")
