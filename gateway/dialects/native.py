@@ -130,7 +130,10 @@ class JsonCodec(_Codec):
 
     name = JSON_PROTOCOL
     text = True
-    COUNTED = f"keys and values ({values.ESCAPES} escapes are one)"
+    COUNTED = (
+        f"keys and values ({values.ESCAPES} escapes are one, "
+        f"and {values.LONG} digits where numbers are long)"
+    )
 
     encode = staticmethod(json_text.encode)
 

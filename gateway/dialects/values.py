@@ -19,6 +19,8 @@ __all__ = ["in_data", "in_json", "in_msgpack", "too_deep"]
 
 PIECE = 64 * 1024  # characters
 ESCAPES = 50  # escapes in a JSON text take as long to decode as one value
+# Digits of a number beyond the usual ones, a float's, of which so many take as long as one value.
+USUAL, LONG = 20, 16
 STEPS = 1024  # the most in a piece of msgpack; each takes a microsecond or two
 
 # Values of one byte: small integers, heads of small maps and arrays, nil, booleans.
@@ -48,9 +50,9 @@ HEADS: dict[int, tuple[int, int]] = {
 def in_json(text: str, size: int = PIECE) -> Iterator[int]:
     """Yield how many keys and values a JSON text has up to the end of each piece of `size`.
 
-    So many as ESCAPES escapes count as one value.
+    So many as ESCAPES escapes count as one value, and LONG digits where numbers are long.
     """
-    count, escapes, at, in_string = 1, 0, 0, False
+    count, escapes, digits, at, in_string = 1, 0, 0, 0, False
     while at < len(text):
         piece = text[at : at + size]
         if (len(piece) - len(piece.rstrip("\\"))) % 2:  # an escape is not cut in two
@@ -61,7 +63,9 @@ def in_json(text: str, size: int = PIECE) -> Iterator[int]:
         in_string ^= len(parts) % 2 == 0
         count += sum(map(outside.count, ",:[{"))
         escapes += piece.count("\\")
-        yield count + escapes // ESCAPES
+        raw = outside.encode("ascii", "replace")
+        digits += len(raw) - len(raw.translate(None, b"0123456789"))
+        yield count + escapes // ESCAPES + max(0, digits - USUAL * count) // LONG
 
 
 def in_msgpack(data: bytes) -> Iterator[int]:

@@ -15,6 +15,8 @@ MAX_VALUES = 65_536  # keys and values, which are built in some 5 ms
 MAX_CHARACTERS = 2 * 1024 * 1024  # which are parsed in some 7 ms if all are escapes
 # Of the texts of a conversation; some 30 MB when they are built.
 MAX_VALUES_TOGETHER = 4 * MAX_VALUES
+# Digits of a number beyond the usual ones, of which so many take as long as one value.
+USUAL, LONG = 20, 16
 PIECE = 64 * 1024  # characters that are counted without a turn of others, in a millisecond
 
 
@@ -34,8 +36,8 @@ class JsonRoom:
 
 
 def _values_in(text: str) -> int:
-    """Return how many keys and values a JSON text has."""
-    count, at, inside = 1, 0, False  # of a string
+    """Return how many keys and values a JSON text has; LONG digits of long numbers are one."""
+    count, digits, at, inside = 1, 0, 0, False  # of a string
     while at < len(text):
         piece = text[at : at + PIECE]
         at += len(piece)
@@ -43,6 +45,8 @@ def _values_in(text: str) -> int:
             piece += text[at : at + 1]
             at += 1
         parts = piece.replace("\\\\", "").replace('\\"', "").split('"')
-        count += sum(map("".join(parts[inside::2]).count, ",:[{"))
+        outside = "".join(parts[inside::2]).encode("ascii", "replace")
+        count += sum(map(outside.count, (b",", b":", b"[", b"{")))
+        digits += len(outside) - len(outside.translate(None, b"0123456789"))
         inside ^= len(parts) % 2 == 0
-    return count
+    return count + max(0, digits - USUAL * count) // LONG

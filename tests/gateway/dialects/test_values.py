@@ -122,6 +122,15 @@ def test_escapes_take_time_and_count_for_it(escape):
     assert last(in_json(escaped)) >= 5 + 100_000 // values.ESCAPES
 
 
+@pytest.mark.parametrize("number", ["1" * 4000, "0." + "1" * 800, f"1{'0' * 500}e-9"])
+def test_the_digits_of_long_numbers_take_time_and_count_for_it(number):
+    usual = json.dumps({"a": [-1.2345678901234567e-300] * 1000, "b": "1" * 100_000})
+    assert last(in_json(usual)) == 1005
+    long = f"[{','.join([number] * 1000)}]"
+    assert last(in_json(long)) > 1000 * (len(number) - 30) // values.LONG
+    assert last(in_json(long, 7)) == last(in_json(long))
+
+
 @pytest.mark.parametrize(
     ("fields", "most", "deep"),
     [

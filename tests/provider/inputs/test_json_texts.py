@@ -2,7 +2,14 @@ import json
 
 import pytest
 
-from provider.inputs.json_texts import MAX_CHARACTERS, MAX_VALUES, PIECE, JsonRoom, _values_in
+from provider.inputs.json_texts import (
+    LONG,
+    MAX_CHARACTERS,
+    MAX_VALUES,
+    PIECE,
+    JsonRoom,
+    _values_in,
+)
 
 
 @pytest.mark.parametrize(
@@ -15,6 +22,8 @@ from provider.inputs.json_texts import MAX_CHARACTERS, MAX_VALUES, PIECE, JsonRo
         (json.dumps(["\\" * PIECE, '"' * PIECE, ",[" * PIECE]), 4),
         (json.dumps(["x" + "\\" * PIECE, '"' * PIECE, ",[" * PIECE]), 4),
         (json.dumps([[]] * 40_000), 80_001),
+        (json.dumps([1.2345678901234567] * 1000), 1001),
+        (f"[{'1' * 4040}]", 2 + 4000 // LONG),
     ],
 )
 def test_keys_and_values_are_counted_but_nothing_in_strings(text, count):
