@@ -65,6 +65,13 @@ async def test_a_gateway_with_tokens_asks_for_one_and_remembers_it_for_the_tab(n
         assert "sesame" not in page.url
 
 
+async def test_a_plus_in_the_token_of_an_address_is_one(new_page):
+    tokens = Tokens([Token("alice", hashlib.sha256(b"open+sesame").hexdigest())])
+    async with running(ScriptedProvider(), tokens) as gateway:
+        page = await new_page(f"{gateway.url}#token=open+sesame")
+        assert "sesame" not in page.url
+
+
 async def test_a_message_streams_in_and_does_not_appear_whole(new_page):
     async with scripted_gateway(tokens_per_second=15) as gateway:
         page = await new_page(gateway.url)

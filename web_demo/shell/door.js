@@ -45,7 +45,7 @@ export function createDoor(root, enter) {
 
 /** Return the token of the address, and remove it there. */
 function inAddress() {
-  const found = new URLSearchParams(location.hash.slice(1)).get(KEY);
+  const found = new URLSearchParams(location.hash.slice(1).replaceAll("+", "%2B")).get(KEY);
   if (!found) return null;
   keep(found);
   history.replaceState(null, "", location.pathname + location.search);
