@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from functools import cache
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ import msgspec
 from gateway.protocol.address import Address
 from provider.interface import ModelInfo
 
-__all__ = ["get", "models_of", "readiness"]
+__all__ = ["get", "models_of", "readiness", "tls_context"]
 
 MAX_BYTES = 4 << 20  # of an answer
 PIECE = 1 << 16  # bytes of it that are read at once
@@ -43,7 +44,7 @@ async def get(address: Address, path: str, token: str | None = None) -> tuple[in
     if address.socket_file is not None:
         reader, writer = await asyncio.open_unix_connection(address.socket_file)
     else:
-        tls = ssl.create_default_context() if parts.scheme == "https" else None
+        tls = tls_context() if parts.scheme == "https" else None
         port = parts.port or PORTS[parts.scheme]
         reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=tls)
     try:
@@ -57,6 +58,12 @@ async def get(address: Address, path: str, token: str | None = None) -> tuple[in
     if not version.startswith("HTTP/"):
         raise ValueError("no answer to a plain GET")
     return int(rest[:3]), body
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """Return the context of all GETs, which the event loop makes in tens of milliseconds."""
+    return ssl.create_default_context()
 
 
 async def _all_of(reader: asyncio.StreamReader) -> bytes:

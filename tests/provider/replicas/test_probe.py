@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from hashlib import sha256
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from gateway.protocol.address import address_of
 from gateway.server.tokens import Token, Tokens
 from provider.interface import ModelInfo
-from provider.replicas.probe import MAX_BYTES, get, models_of, readiness
+from provider.replicas.probe import MAX_BYTES, get, models_of, readiness, tls_context
 from provider.scripted import CONTEXT_WINDOW, MODEL_NAME, ScriptedProvider
 from tests.support.servers import running
 
@@ -45,6 +46,12 @@ async def test_a_gateway_behind_a_path_is_asked_there(path):
         port = server.sockets[0].getsockname()[1]
         assert await readiness(address_of(f"127.0.0.1:{port}{path}")) == ""
     assert asked == ["/behind/readyz"]
+
+
+def test_a_replica_that_is_looked_at_each_second_has_one_context_for_tls():
+    context = tls_context()
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context is tls_context()
 
 
 async def test_what_is_no_gateway_raises():
