@@ -77,7 +77,7 @@ class Replica:
         self.trouble = "not connected yet"  # why it takes no generations, "" if it does
         self.lost = 0  # connections that were lost
         self.retiring = False  # whether it is given up once its generations have ended
-        self._url = url
+        self.url = url
         self._token = token or self.address.token
         self._changed = changed
         self._links = 0
@@ -117,7 +117,7 @@ class Replica:
                 down.set()
                 self._lose("the connection was lost")
 
-        client = GatewayClient(self._url, JOINED_PROTOCOL, self._token, give_up_s=0, on_state=told)
+        client = GatewayClient(self.url, JOINED_PROTOCOL, self._token, give_up_s=0, on_state=told)
         async with client:
             self.models = await self._asked_models()
             if down.is_set():

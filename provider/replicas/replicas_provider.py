@@ -157,7 +157,8 @@ class ReplicasProvider(AbstractLLMInterface):
         """
 
         async def collect() -> List[GenerateResponse]:
-            own = ReplicasProvider(self.get_config())
+            urls = [replica.url for replica in self.fleet.replicas]
+            own = ReplicasProvider({**self.get_config(), "replicas": urls})
             try:
                 await own.load()
                 deltas = await own.generate_async(

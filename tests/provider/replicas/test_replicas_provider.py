@@ -90,6 +90,23 @@ async def test_it_can_be_called_without_asyncio():
     assert whole.content == "".join(one.content for one in deltas) == "one two"
 
 
+class Growing(ReplicasProvider):
+    """Has the replicas that it is told of later."""
+
+    _grows = True
+
+
+async def test_replicas_that_came_later_can_be_called_without_asyncio_too():
+    async with running(scripted(Say("one two"))) as gateway:
+        provider = Growing()
+        try:
+            provider.fleet.keep({"a": gateway.url})
+            whole = await asyncio.to_thread(provider.generate, "Hi")
+        finally:
+            await provider.aclose()
+    assert whole.content == "one two"
+
+
 async def test_closing_a_stream_stops_it_on_the_replica():
     back = scripted(Say("one "), Gate(asyncio.Event()))
     async with replicated(back) as replicas:
