@@ -48,11 +48,11 @@ export function createMeter(root, traffic) {
   }
 }
 
-/** @param {{running: number, queued: number}} traffic */
+/** Say what runs here: of what others ask the gateway, a connection is told nothing. @param {{running: number, queued: number}} traffic */
 function saidOf({ running, queued }) {
   if (!running) return "idle";
-  if (queued) return `${running - queued} of ${running} run`;
-  return running === 1 ? "1 answer" : `${running} answers`;
+  if (queued) return `${running - queued} of ${running} run here`;
+  return running === 1 ? "1 answer here" : `${running} answers here`;
 }
 
 /** @param {HTMLElement} element @param {string} text */

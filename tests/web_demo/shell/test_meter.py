@@ -18,7 +18,7 @@ async def test_every_room_shows_how_fast_text_comes_and_what_runs(new_page):
         rate, answers = page.locator("#meter b"), page.locator(".meter-answers")
         assert await answers.text_content() == "idle"
         await ask(page, "Hi")
-        await wait_for_text(page, ".meter-answers", "1 answer")
+        await wait_for_text(page, ".meter-answers", "1 answer here")
         for room in ROOMS:
             await page.evaluate("(room) => { location.hash = room; }", room)
             await page.locator(f"#room-{room}:visible").wait_for()
@@ -27,9 +27,9 @@ async def test_every_room_shows_how_fast_text_comes_and_what_runs(new_page):
             "() => Number(document.querySelector('#meter b').textContent) > 0"
         )
         await page.evaluate("() => { location.hash = 'wall/8/start'; }")
-        await wait_for_text(page, ".meter-answers", "9 answers")
+        await wait_for_text(page, ".meter-answers", "9 answers here")
         await page.keyboard.press("Escape")
-        await wait_for_text(page, ".meter-answers", "1 answer")
+        await wait_for_text(page, ".meter-answers", "1 answer here")
         await page.evaluate("() => { location.hash = 'chat'; }")
         await page.locator("#room-chat:visible").wait_for()
         await page.keyboard.press("Escape")
