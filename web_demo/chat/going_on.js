@@ -43,10 +43,15 @@ export const lockOf = ({ id }) => `turn ${id}`;
  */
 export async function goOnWith(turn, pane) {
   const { client, talk, thread, live } = pane;
-  const { ticket = null, messages: rounds = [], asked, request } = turn;
   const { before = "", logprobs } = /** @type {{before?: string, logprobs?: boolean}} */ (turn.options ?? {});
   const free = await own(lockOf(turn));
-  if (!free) return watch(turn, pane);
+  const kept = await talk.kept(turn); // who wrote it may have got further, or to its end
+  if (!free || !kept || kept.ended) {
+    free?.();
+    return watch({ turn, ticket: kept?.ticket }, pane);
+  }
+  Object.assign(turn, kept);
+  const { ticket = null, messages: rounds = [], asked, request } = turn;
   const settings = asked ? await pane.chosen(asked) : null;
   if (logprobs) await loadMarks().catch(() => {}); // it goes on without
   const answer = thread.answerOf(turn);
@@ -87,11 +92,11 @@ export function writeOn(turn, asked, { client, talk, thread, follow }) {
   thread.renewAll();
 }
 
-/** Show what another page writes, until its end or that page is left; then show what is kept. @param {Turn} turn @param {Pane} pane */
-async function watch(turn, { client, talk, thread, live, showPath, goToNext }) {
+/** Show what another page writes, until its end or that page is left; then show what is kept. @param {{turn: Turn, ticket: Turn["ticket"]}} what @param {Pane} pane */
+async function watch({ turn, ticket }, { client, talk, thread, live, showPath, goToNext }) {
   if (live.has(turn.id)) return;
   const answer = thread.answerOf(turn);
-  const { ticket, asked, options } = turn;
+  const { asked, options } = turn;
   answer?.elsewhere();
   // An answer with calls is of several generations, and of several answers the other page keeps one.
   const read = answer && ticket && !asked && !(/** @type {any} */ (options)?.n > 1) ? client.follow(ticket) : null;

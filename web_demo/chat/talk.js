@@ -105,6 +105,8 @@ export function createTalk(store, onchange, onfail) {
       save([turn], true);
       return turn;
     },
+    /** Return a turn as it is kept: another page may have changed it. @param {Turn} turn */
+    kept: async ({ id, conversation: of }) => (await store.turns(of)).find((one) => one.id === id),
     /** Change a turn in place; its conversation may be another one by now. Resolves once it is kept. @param {Turn} turn @param {Partial<Turn>} changes */
     change(turn, changes) {
       Object.assign(turn, changes);

@@ -9,6 +9,7 @@ from tests.support.servers import running
 from tests.web_demo.chat.test_talks import tool_script
 from tests.web_demo.conftest import (
     ANSWER,
+    SENT,
     ask,
     load_again,
     scripted_gateway,
@@ -24,6 +25,11 @@ NOTE = ".assistant .note"
 ELSEWHERE = "written in another tab"
 ENDED = ".assistant:not(.streaming)"
 # What a page of plain http has, which knows of no other tab.
+WITHOUT_A_LIMIT = "AbortSignal.timeout = () => new AbortController().signal"
+WAITS_FOR_A_TURN = """async () => {
+    const { pending } = await navigator.locks.query();
+    return pending.some(({ name }) => name.startsWith("turn "));
+}"""
 WITHOUT_LOCKS = "Object.defineProperty(navigator, 'locks', { value: undefined })"
 
 
@@ -74,6 +80,24 @@ async def test_a_second_tab_shows_an_answer_while_the_first_one_writes_it(new_pa
         await wait_for_text(other, ANSWER, "Before. Then. After.")
         await other.locator(ENDED).wait_for()
         assert not await other.locator(NOTE).is_visible()
+        assert len(gateway.provider.requests) == 1
+    assert problems == []
+
+
+async def test_a_second_tab_leaves_an_answer_that_ends_while_it_asks_whose_it_is(new_page):
+    gate, problems = asyncio.Event(), []
+    async with scripted_gateway(Say("Before. "), Gate(gate), Say("After.")) as gateway:
+        page = await new_page(gateway.url)
+        await ask(page, "Tell")
+        await wait_for_text(page, ANSWER, "Before.")
+        await wait_until_kept(page, '"ticket":{')
+        other = await second_tab(page, problems, WITHOUT_A_LIMIT)
+        await other.wait_for_function(WAITS_FOR_A_TURN)
+        gate.set()
+        for tab in (page, other):
+            await wait_for_text(tab, ANSWER, "Before. After.")
+            await tab.locator(ENDED).wait_for()
+        assert not [frame for frame in SENT[other] if '"type":"resume"' in frame]
         assert len(gateway.provider.requests) == 1
     assert problems == []
 
