@@ -132,3 +132,16 @@ async function showRead(run, turn, answer) {
     else if (event.type === "resumed") answer.resumed();
   }
 }
+
+/** Show what another page has said in the shown conversation, or says now, unless this page is being answered. @param {Pane} pane */
+export async function catchUp({ talk, live, showPath }) {
+  const { conversation } = talk;
+  const busy = () => talk.conversation !== conversation || live.has(conversation?.leaf ?? "");
+  if (!conversation || busy()) return;
+  const last = await talk.further();
+  if (!last || !(last.ended || (await isHeld(lockOf(last)))) || busy()) return; // what nobody has is not ours to go on with
+  if (await talk.load(conversation.id, live)) showPath();
+}
+
+/** @param {string} name */
+const isHeld = async (name) => (await navigator.locks?.query())?.held?.some((one) => one.name === name);

@@ -131,6 +131,7 @@ export function createPane(app, row, store, hooks) {
   client.events.addEventListener("state", showConnection);
   for (const events of [all.events, app.models.events]) events.addEventListener("change", showAround);
   showAround();
+  store.watch(() => void goingOn().then((all) => all.catchUp(itself)).catch(() => {})); // the next change tries again
 
   /** @param {string} text */
   function exampleOf(text) {

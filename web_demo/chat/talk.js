@@ -79,15 +79,18 @@ export function createTalk(store, onchange, onfail) {
       tree = createTree();
     },
     /**
-     * Load a conversation; false if there is none with this id.
+     * Load a conversation; false if there is none with this id, or the shown one went on meanwhile.
      * @param {string} id @param {Map<string, {turn: Turn}>} live turns that are being written, by id
      */
     async load(id, live) {
+      const mine = conversation?.id === id ? conversation : null;
       const all = await store.conversations();
       const found = all.find((one) => one.id === id);
-      if (!found) return false;
       const kept = await store.turns(id);
-      tree = createTree(kept.map((turn) => live.get(turn.id)?.turn ?? turn));
+      if (!found || (mine && mine !== conversation)) return false;
+      // What has not changed stays what it is, and so does what shows it.
+      const same = new Map(tree.all().map((turn) => [turn.id, turn]));
+      tree = createTree(kept.map((turn) => live.get(turn.id)?.turn ?? (turn.role === "user" || same.get(turn.id)?.ended ? same.get(turn.id) : null) ?? turn));
       conversation = found;
       return true;
     },
@@ -107,6 +110,13 @@ export function createTalk(store, onchange, onfail) {
     },
     /** Return a turn as it is kept: another page may have changed it. @param {Turn} turn */
     kept: async ({ id, conversation: of }) => (await store.turns(of)).find((one) => one.id === id),
+    /** Return the last turn that another page has said here, as it is kept; undefined if there is none. */
+    async further() {
+      if (!conversation) return undefined;
+      const { id, changed } = conversation;
+      const now = (await store.conversations()).find((one) => one.id === id);
+      return now?.leaf && now.changed > changed ? this.kept(/** @type {Turn} */ ({ id: now.leaf, conversation: id })) : undefined;
+    },
     /** Change a turn in place; its conversation may be another one by now. Resolves once it is kept. @param {Turn} turn @param {Partial<Turn>} changes */
     change(turn, changes) {
       Object.assign(turn, changes);

@@ -10,6 +10,7 @@ from tests.web_demo.chat.test_talks import tool_script
 from tests.web_demo.conftest import (
     ANSWER,
     SENT,
+    answered,
     ask,
     load_again,
     scripted_gateway,
@@ -81,6 +82,30 @@ async def test_a_second_tab_shows_an_answer_while_the_first_one_writes_it(new_pa
         await other.locator(ENDED).wait_for()
         assert not await other.locator(NOTE).is_visible()
         assert len(gateway.provider.requests) == 1
+    assert problems == []
+
+
+async def test_a_second_tab_shows_what_is_said_further_in_the_first(new_page):
+    gates, problems = [asyncio.Event(), asyncio.Event()], []
+    scripts = iter([[Say("One.")], [Say("Two, "), Gate(gates[0]), Say("and "), Gate(gates[1])]])
+    async with scripted_gateway(script=lambda request: next(scripts)) as gateway:
+        page = await new_page(gateway.url)
+        await answered(page, "First")
+        other = await second_tab(page, problems)
+        await wait_for_text(other, ANSWER, "One.")
+        await other.get_by_label("Message", exact=True).fill("of the second tab")
+        first = await other.locator(".assistant").element_handle()
+        await ask(page, "Second")
+        await wait_for_text(other, ".user", "Second")
+        await wait_for_text(other, NOTE, ELSEWHERE)
+        gates[0].set()
+        await wait_for_text(other, ANSWER, "Two, and")
+        await other.locator(".assistant.streaming").wait_for()
+        gates[1].set()
+        await other.locator(ENDED).nth(1).wait_for()
+        assert await first.evaluate("(one) => one.isConnected"), "what was there stays as it is"
+        assert await other.get_by_label("Message", exact=True).input_value() == "of the second tab"
+        assert len(gateway.provider.requests) == 2
     assert problems == []
 
 
