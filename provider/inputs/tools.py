@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from provider.errors import InvalidParameterError, unlike
-from provider.inputs.schemas import check_schema
+from provider.inputs.schemas import check_schema, size_of
 from provider.tool_types import ToolDefinition
 
 __all__ = ["NAME", "normalise_tools"]
@@ -25,6 +25,9 @@ __all__ = ["NAME", "normalise_tools"]
 NAME = r"[\w.-]+"  # pattern of a tool's name
 ARGUMENT = r"^ +(\w+)(?: *\([^)\n]*\))?: *(.*?)(?=^ +\w+(?: *\([^)\n]*\))?:|\Z)"  # in a docstring
 MAX_TOOLS = 2048  # more than any context holds; each takes some microseconds of the event loop
+# Bytes of all definitions, half a million tokens. Templates write them as JSON without giving other
+# threads a turn, 2 MiB in 10 ms and more.
+MAX_BYTES = 2 * 1024 * 1024
 MAX_NAME_CHARS = 256  # several times OpenAI's; a name is part of the prompt and of a call's grammar
 
 
@@ -41,7 +44,17 @@ def normalise_tools(
     """
     if len(tools) > MAX_TOOLS:
         raise InvalidParameterError("tools", len(tools), f"`tools` must be at most {MAX_TOOLS}")
+    _check_size(tools)
     return [_nested(f"tools[{i}]", tool) for i, tool in enumerate(tools)]
+
+
+def _check_size(tools: Sequence[Any]) -> None:
+    left = MAX_BYTES
+    for i, tool in enumerate(tools):
+        left -= size_of(tool, left)
+        if left < 0:
+            said = f"`tools[{i}]` is too large: all tools may have {MAX_BYTES} bytes together"
+            raise InvalidParameterError(f"tools[{i}]", tool, said)
 
 
 def _nested(path: str, tool: Any) -> dict[str, Any]:

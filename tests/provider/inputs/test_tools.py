@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from provider.inputs.tools import _by_docstring, _by_transformers, normalise_tools
+from provider.inputs.tools import MAX_BYTES, _by_docstring, _by_transformers, normalise_tools
 from provider.interface import InvalidParameterError
 
 
@@ -152,3 +152,12 @@ def test_variadic_arguments_are_not_described():
 def test_parameters_that_are_not_an_object_or_not_json_are_named(parameters, path):
     with pytest.raises(InvalidParameterError, match=re.escape(f"`{path}`")):
         normalise_tools([{"name": "f", "parameters": parameters}])
+
+
+def test_tools_that_are_too_large_together_are_refused_by_the_one_that_is_too_much():
+    half = {"name": "a", "description": "x" * (MAX_BYTES // 2)}
+    assert len(normalise_tools([half, FLAT])) == 2
+    for large in (half, {"name": "b", "parameters": {"properties": {"é" * (MAX_BYTES // 4): {}}}}):
+        with pytest.raises(InvalidParameterError, match=f"{MAX_BYTES} bytes") as raised:
+            normalise_tools([half, FLAT, large])
+        assert raised.value.parameter == "tools[2]"
