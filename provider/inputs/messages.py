@@ -13,6 +13,7 @@ from provider.inputs.json_texts import (
     MAX_VALUES_TOGETHER,
     JsonRoom,
 )
+from provider.inputs.schemas import size_of
 from provider.interface import InvalidParameterError
 from provider.message_types import THOUGHTS
 
@@ -132,9 +133,11 @@ def _with_nested_calls(path: str, turn: dict[str, Any], room: JsonRoom) -> dict[
     for i, call in enumerate(turn["tool_calls"]):
         function = dict(call.get("function") or call)
         arguments = function.get("arguments")
+        at = f"{path}.tool_calls[{i}]{'.function' if call.get('function') else ''}.arguments"
         if isinstance(arguments, str):
-            inside = ".function" if call.get("function") else ""
-            arguments = _loads(f"{path}.tool_calls[{i}]{inside}.arguments", arguments, room)
+            arguments = _loads(at, arguments, room)
+        elif size_of(arguments, MAX_CHARACTERS) > MAX_CHARACTERS:
+            raise _too_large(at, arguments)
         inner = {"name": function.get("name"), "arguments": arguments or {}}
         calls.append({"type": "function", "id": call.get("id"), "function": inner})
     return {**turn, "tool_calls": calls}
@@ -162,9 +165,13 @@ def _with_names(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return turns
 
 
+def _too_large(path: str, arguments: Any) -> InvalidParameterError:
+    return InvalidParameterError(path, arguments, f"`{path}` {TOO_LARGE}")
+
+
 def _loads(path: str, text: str, room: JsonRoom) -> Any:
     if not room.take(text):
-        raise InvalidParameterError(path, text, f"`{path}` {TOO_LARGE}")
+        raise _too_large(path, text)
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

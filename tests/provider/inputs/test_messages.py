@@ -85,8 +85,9 @@ def test_arguments_of_too_many_values_are_refused_by_their_path(nested):
     assert len(turn["tool_calls"][0]["function"]["arguments"]["a"]) == most
 
 
-def test_arguments_that_are_a_very_long_text_are_refused():
-    arguments = json.dumps({"text": "x" * MAX_CHARACTERS})
+@pytest.mark.parametrize("written", [json.dumps, dict])
+def test_arguments_that_have_a_very_long_text_are_refused(written):
+    arguments = written({"text": "x" * MAX_CHARACTERS})
     call = {"id": "1", "name": "write", "arguments": arguments}
     with pytest.raises(InvalidParameterError, match=f"{MAX_CHARACTERS} characters"):
         conversation("", None, [{"role": "assistant", "content": "", "tool_calls": [call]}])
