@@ -14,6 +14,7 @@ needs its logits.
 from __future__ import annotations
 
 import copy
+import logging
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ from provider.caches.prefix_index import WIDTH, PrefixIndexes, pack, shared
 from provider.caches.prefix_store import PrefixStore, Stored
 
 __all__ = ["MIN_TOKENS", "Hit", "PrefixCache"]
+
+log = logging.getLogger(__name__)
 
 MIN_TOKENS = 16  # a shorter prefix is prefilled as fast as its caches are copied
 
@@ -110,13 +113,17 @@ class PrefixCache:
     def save_one(self) -> bool:
         """Hand one entry to the store; return whether another call may hand over the next one.
 
-        Never waits for the disk; see `PrefixStore.save`.
+        Never waits for the disk; see `PrefixStore.save`. An entry that can't be saved is kept in
+        memory alone, with one warning.
         """
         if self.store is None or not self._unsaved:
             return False
         entry = self._entries.get(self._unsaved[-1])
-        if entry is not None and not self.store.save(entry.tokens, entry.caches, entry.key):
-            return False
+        try:
+            if entry is not None and not self.store.save(entry.tokens, entry.caches, entry.key):
+                return False
+        except Exception:  # mostly a snapshot that memory has no room for
+            log.warning("KV caches of a prompt can't be saved to disk", exc_info=True)
         self._unsaved.pop()
         return True
 

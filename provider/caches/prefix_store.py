@@ -125,8 +125,7 @@ class PrefixStore:
         }
         try:
             self._writer.submit(self._write, path, Snapshot(caches, metadata))
-        # A closed store raises RuntimeError, and so does MLX.
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - a closed store, MLX, or a lack of memory
             self._write_failed(path, error)
         return True
 
