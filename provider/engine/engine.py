@@ -328,10 +328,16 @@ class Engine:
             self._end_step()
 
     def let_go(self) -> None:
-        """End all runs with an error and leave the memory to others; it is freed in later turns."""
-        self._end_step()
-        while self.model is not None:
+        """End all runs with an error and leave the memory to others; it is freed in later turns.
+
+        What fails is logged: the caller needs the memory for another model.
+        """
+        try:
             self._end_step()
+            while self.model is not None:
+                self._end_step()
+        except Exception:
+            log.exception("`%s` can't be freed", self.name)
         self._thread.wake(self)
 
     def _end_step(self) -> None:
@@ -400,6 +406,8 @@ class Engine:
         self.restarts += 1
         self._trouble = "recovering from an error"
         self._worker.fail_all(_failed(error))
+        if self._ending:
+            return  # a model would be loaded that nobody frees
         try:
             self._worker.revive()
         except BaseException as again:

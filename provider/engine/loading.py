@@ -217,17 +217,8 @@ class ModelSlot:
         A step saves one KV cache or frees FREED_AT_ONCE bytes. It takes time to give memory back to
         the system, and no Python thread runs meanwhile.
         """
-        self.masks.close()
-        self.masks = MaskMaker()
-        prefixes = self.prefixes
-        while prefixes.save_one():
-            yield
-        if prefixes.unsaved:
-            lost = "KV caches of `%s` that are lost, because the disk is too slow to save them: %d"
-            log.info(lost, self.name, prefixes.unsaved)
-        if prefixes.store is not None:
-            prefixes.store.close()
-        arrays = _arrays_of([cache.state for cache in prefixes.take_all()])
+        yield from self._saving()
+        arrays = _arrays_of([cache.state for cache in self.prefixes.take_all()])
         if self.model is not None:
             arrays += _arrays_of(self.model.parameters)
         self.model = self.text_format = None
@@ -239,6 +230,22 @@ class ModelSlot:
             while arrays and freed < FREED_AT_ONCE:
                 freed += arrays.pop().nbytes
             yield
+
+    def _saving(self) -> Generator[None, None, None]:
+        """Save what is kept, and close what saves it; whatever fails is logged."""
+        prefixes = self.prefixes
+        try:
+            self.masks.close()
+            self.masks = MaskMaker()
+            while prefixes.save_one():
+                yield
+            if prefixes.unsaved:
+                lost = "KV caches of `%s` that are lost, as the disk is too slow to save them: %d"
+                log.info(lost, self.name, prefixes.unsaved)
+            if prefixes.store is not None:
+                prefixes.store.close()
+        except Exception:
+            log.exception("what was kept of `%s` can't be saved", self.name)
 
     def wait_for_disk(self) -> None:
         """Wait until kept KV caches are on disk; from any thread, after the model is freed."""

@@ -281,9 +281,12 @@ class Worker:
 
     def freeing(self) -> Generator[None, None, None]:
         """Do what `free` does in steps, between which other models may decode."""
-        if self._batch is not None:
-            self._batch.close()
-        self._batch = None
+        batch, self._batch = self._batch, None
+        try:
+            if batch is not None:
+                batch.close()
+        except Exception:
+            log.exception("what was launched can't be waited for")
         set_blas_threads(BLAS_THREADS)
         yield from self._slot.freeing()
 

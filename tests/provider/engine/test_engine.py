@@ -762,6 +762,62 @@ class LeakyPool(MemoryPool):
         super().leave(member)
 
 
+class LeakyOnce(MemoryPool):
+    """A memory pool whose first model can leave it only at the second attempt."""
+
+    refusals = 1
+
+    def leave(self, member):
+        if member in self._members and self.refusals:
+            self.refusals -= 1
+            raise RuntimeError("cannot be freed")
+        super().leave(member)
+
+
+def test_an_engine_that_ends_does_not_load_its_model_again(light):
+    loader, pool = Loader(light), LeakyOnce(1 << 40)
+    pool.refusals = 0
+    engine = Engine("m", loader, EngineSettings(close_grace=0), memory=pool, costs=COSTS)
+    engine.load().result()
+    pool.refusals = 1
+    engine.close()
+    assert (len(loader.models), engine.model) == (1, None)
+
+
+class NoDisk:
+    """A store on disk for which a snapshot takes too much memory."""
+
+    def longest(self, kind, tokens):
+        return None
+
+    def save(self, tokens, caches, kind):
+        raise MemoryError("no room for a snapshot")
+
+    def close(self):
+        pass
+
+    wait_closed = close
+
+
+class Unclosed(NoDisk):
+    """A store that can't be closed either."""
+
+    def close(self):
+        raise OSError("the disk is gone")
+
+
+@pytest.mark.parametrize("store", [NoDisk, Unclosed])
+async def test_a_model_is_freed_though_what_it_has_kept_cannot_be_saved(light, store):
+    loader, pool = Loader(light), MemoryPool(1 << 40)
+    engine = Engine("m", loader, EngineSettings(close_grace=0), memory=pool, costs=COSTS)
+    engine.load().result()
+    engine._worker.prefixes.store = store()
+    await whole(engine)
+    await asyncio.to_thread(engine.close)
+    assert (len(loader.models), engine.model, len(engine._worker.prefixes)) == (1, None, 0)
+    assert pool.held_by_others(None) == 0
+
+
 def test_a_loading_that_fails_says_so_even_if_freeing_fails_too():
     def loading():
         yield LoadProgress(0, 1)
@@ -868,3 +924,23 @@ def test_a_model_that_is_unloaded_for_another_leaves_its_memory_and_frees_it_in_
     finally:
         engine.close(0)
         thread.close()
+
+
+def test_a_model_that_cannot_be_freed_harms_no_model_that_needs_its_memory(light):
+    thread, pool, after = MlxThread(), LeakyOnce(1 << 40), []
+    pool.refusals = 0
+    engine = Engine("m", Loader(light), thread=thread, memory=pool, costs=COSTS)
+
+    def unload():
+        pool.refusals = 1
+        engine.let_go()
+        after.append(engine.model)
+
+    try:
+        engine.load().result(TIMEOUT)
+        thread.wake(Neighbour(engine, unload))
+        assert engine._freed.wait(TIMEOUT)
+    finally:
+        engine.close(0)
+        thread.close()
+    assert after == [None]
