@@ -183,7 +183,7 @@ export function partsOf(life) {
   }
   if (first !== null) parts.push({ kind: "first", text: `first token ${duration(first)}`, title: "From sending the message to the first part of the answer, measured on this page." });
   if (answers > 1) parts.push({ kind: "tokens", text: `${answers} answers`, title: "They were written at the same time." });
-  if (tokens || ended) parts.push({ kind: "tokens", text: plural(tokens, "token"), title: "What the model has written; a token is about three quarters of a word." });
+  if (tokens || (ended && ended !== "error")) parts.push({ kind: "tokens", text: plural(tokens, "token"), title: "What the model has written; a token is about three quarters of a word." });
   if (rate) parts.push({ kind: "rate", text: `${rate < 10 ? rate.toFixed(1) : Math.round(rate).toLocaleString("en")} tokens/s${answers > 1 ? " together" : ""}`, title: `How fast ${answers > 1 ? "they were all" : "it was"} written, and the course of that.` });
   for (const cut of cuts)
     parts.push({ kind: "cut", text: `cut ${duration(cut.for)}, ${plural(cut.replayed, "character")} replayed`, title: "The connection was lost. The answer went on in the meantime, and nothing of it is missing. How much came again is told from its pace." });

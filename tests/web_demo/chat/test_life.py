@@ -85,6 +85,12 @@ async def test_a_stop_without_a_connection_says_what_was_written():
     assert "· 12 tokens ·" in text
 
 
+async def test_of_an_error_before_the_first_token_no_tokens_are_said():
+    assert await said("started(); one.fail();") == "read 612 (540 cached)"
+    text = await said("started(); tokens(31, 12, 20); one.fail();")
+    assert text.endswith("first token 31 ms · 12 tokens · 50 tokens/s")
+
+
 async def test_the_rate_of_several_answers_is_said_to_be_of_all_of_them():
     text = await life(
         f"""
