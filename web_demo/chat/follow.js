@@ -9,8 +9,9 @@ const FAR = 160; // from which on a way back is offered
 /**
  * @param {HTMLElement} scroll the element that scrolls
  * @param {(far: boolean) => void} onfar called with whether the end is far away
+ * @param {() => boolean} begun whether there is a conversation; a welcome is read from its top
  */
-export function createFollower(scroll, onfar) {
+export function createFollower(scroll, onfar, begun) {
   let atEnd = true;
   let far = false;
   let top = 0; // where it was looked at last
@@ -35,7 +36,7 @@ export function createFollower(scroll, onfar) {
 
   scroll.addEventListener("scroll", look, { passive: true });
   // Who asks for the height of a conversation while it changes has it laid out then; here it has just been.
-  const sizes = new ResizeObserver(() => (atEnd ? toEnd() : look()));
+  const sizes = new ResizeObserver(() => (atEnd && begun() ? toEnd() : look()));
   sizes.observe(scroll);
   for (const inside of scroll.children) sizes.observe(inside);
   return {

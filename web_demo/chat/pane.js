@@ -47,7 +47,7 @@ export function createPane(app, row, store, hooks) {
   const attachments = createAttachments(root, form, room, () => all.offer.model?.vision === false);
   const talk = createTalk(store, hooks.changed, (error) => attachments.say(notKept(error)));
   const latest = find(".latest", root);
-  const follower = createFollower(scroll, (far) => (latest.hidden = !far));
+  const follower = createFollower(scroll, (far) => (latest.hidden = !far), () => talk.path().length > 0);
   const thread = createThread(find(".turns", root), follower, {
     edit,
     regenerate: (turn) => regenerate(turn),

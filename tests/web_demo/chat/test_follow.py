@@ -32,3 +32,18 @@ async def test_who_has_gone_up_to_read_gets_back_to_the_latest_by_a_button(new_p
         await latest.click()
         await page.wait_for_function(f"() => ({LEFT})() < 5")
         await latest.wait_for(state="hidden")
+
+
+async def test_the_welcome_is_read_from_its_top_when_there_is_less_room_for_it(new_page):
+    async with scripted_gateway(Say("Hi.")) as gateway:
+        page = await new_page(gateway.url, viewport={"width": 1280, "height": 1100})
+        await page.locator(".card").first.wait_for()
+        assert await page.evaluate(LEFT) < 2, "all of it is in sight"
+        await page.set_viewport_size({"width": 1280, "height": 420})
+        await page.wait_for_function(
+            f"() => ({LEFT})() > 100 || document.querySelector('.scroll').scrollTop"
+        )
+        await page.evaluate(
+            "() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))"
+        )
+        assert await page.evaluate("() => document.querySelector('.scroll').scrollTop") == 0
