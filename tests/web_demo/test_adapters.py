@@ -6,7 +6,7 @@ import json
 import pytest
 
 from gateway.server.pages import web_root
-from provider.scripted import Call, Gate, Reason, Say
+from provider.scripted import Call, Gate, Pause, Reason, Say
 from tests.support.servers import get, stream_url
 from tests.web_demo.conftest import adding, in_node, scripted_gateway, wants_node
 
@@ -47,6 +47,34 @@ async def test_the_ai_sdk_gets_each_part_of_an_answer_as_chunks():
         "finish-step",
         "finish",
     ]
+
+
+@pytest.mark.parametrize("read", [False, True])
+async def test_a_stream_of_the_ai_sdk_that_is_cancelled_stops_the_model_at_once(read):
+    async with scripted_gateway(Say("a"), Pause(3600)) as gateway:
+        await with_adapter(
+            "ai-sdk",
+            """
+            let over;
+            const ended = new Promise((resolve) => (over = resolve));
+            const onframe = ({ type }) => type === "done" && over();
+            const client = m.connect(url, { onframe }), transport = new a.GatewayTransport(client);
+            const messages = [{ id: "1", role: "user", parts: [{ type: "text", text: "hi" }] }];
+            const reader = (await transport.sendMessages({ messages })).getReader();
+            let type = %s ? "" : "text-delta";
+            while (type !== "text-delta") ({ value: { type } } = await reader.read());
+            await client.ready;
+            const waiting = %s && reader.read();
+            await new Promise((resolve) => setTimeout(resolve)); // so that it is asked for
+            await reader.cancel();
+            await ended;
+            client.close();
+            console.log("0");
+            """
+            % (json.dumps(read), json.dumps(read)),
+            gateway,
+        )
+        assert not gateway.provider.live
 
 
 async def test_a_conversation_of_the_ai_sdk_is_sent_with_its_calls_images_and_files():

@@ -59,7 +59,7 @@ export class GatewayTransport {
       this.#tickets.keep(chatId, { ticket: run.ticket, messageId: before?.id ?? run.id, before: before?.parts ?? [] });
     };
     const run = this.#client.generate({ ...request, onprogress, ...(signal ? { signal } : {}) });
-    return streamOf(this.#chunks(chatId, run, run.events(), before?.id ?? run.id));
+    return streamOf(this.#chunks(chatId, run, run.events(), before?.id ?? run.id), run.cancel);
   }
 
   /**
@@ -75,7 +75,7 @@ export class GatewayTransport {
     const run = this.#client.resume(kept.ticket, signal ? { signal } : {});
     try {
       const events = await resumedEvents(run);
-      return streamOf(this.#chunks(chatId, run, events, kept.messageId, kept.before));
+      return streamOf(this.#chunks(chatId, run, events, kept.messageId, kept.before), run.cancel);
     } catch {
       disown(run.id);
       this.#tickets.forget(chatId);

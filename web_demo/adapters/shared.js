@@ -167,20 +167,28 @@ async function* joined(first, rest) {
 }
 
 /**
- * Return an iterator as a stream, which takes nothing in advance; cancelling it leaves the iterator.
+ * Return an iterator as a stream, which takes nothing in advance; cancelling it leaves the iterator, whose first
+ * value must come at once: a generator that was never asked for one would not run what it does in the end.
  * @template T
  * @param {AsyncIterator<T>} iterator
+ * @param {() => void} stop lets a value come that is waited for
  * @returns {ReadableStream<T>}
  */
-export function streamOf(iterator) {
+export function streamOf(iterator, stop) {
+  let begun = false;
   return new ReadableStream(
     {
       async pull(controller) {
+        begun = true;
         const { done, value } = await iterator.next();
         if (done) controller.close();
         else controller.enqueue(value);
       },
-      cancel: async () => void iterator.return?.(),
+      async cancel() {
+        stop();
+        if (!begun) await iterator.next();
+        iterator.return?.();
+      },
     },
     { highWaterMark: 0 },
   );
