@@ -37,6 +37,10 @@ class Lease:
     def end(self) -> None:
         """Note that the generation has ended."""
         self._timer.cancel()
-        if self._end is not None:
-            self._end()
-            self._end = None
+        end, self._end = self._end, None
+        try:
+            if end is not None:
+                end()
+        except Exception:
+            # What ends a generation does more after this, such as telling its replica to stop.
+            log.warning("a generation that has ended may still be counted", exc_info=True)

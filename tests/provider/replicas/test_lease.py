@@ -41,3 +41,20 @@ async def test_one_that_could_not_be_counted_runs_and_ends(caplog):
     assert "a generation is not counted" in caplog.text
     assert "Serve is stopping" in caplog.text
     lease.end()
+
+
+async def test_one_whose_end_can_not_be_told_ends(caplog):
+    begun = asyncio.Event()
+
+    def refuse():
+        raise RuntimeError("Serve is stopping")
+
+    def begin():
+        begun.set()
+        return refuse
+
+    lease = Lease(begin)
+    await begun.wait()
+    lease.end()
+    lease.end()
+    assert caplog.text.count("may still be counted") == 1
