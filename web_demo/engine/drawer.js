@@ -59,7 +59,7 @@ const CURVES = [
     read: (now, before, long) => {
       const mean = meanOf(before, now, `${ENGINE}step_seconds`);
       const most = quantileOf(long, now, `${ENGINE}step_seconds`, 0.95);
-      return { value: mean === null ? 0 : mean * 1000, text: time(mean), note: most === null ? "" : `19 of 20 under ${time(most)}` };
+      return { value: mean === null ? null : mean * 1000, text: time(mean), note: most === null ? "" : `19 of 20 under ${time(most)}` };
     },
   },
   {
@@ -219,7 +219,7 @@ function createCard(title, engine) {
       root.hidden = engine && !hasEngine;
       put(value, next.text);
       put(note, next.note ?? "");
-      curve.add(next.value ?? 0);
+      curve.add(next.value);
     },
   };
 }
@@ -231,7 +231,7 @@ const number = (reading, name) => reading.numbers.get(name) ?? 0;
 function times(now, long, name) {
   const lately = quantileOf(long, now, name, 0.5);
   const ever = quantileOf(null, now, name, 0.5);
-  return { value: (lately ?? 0) * 1000, text: time(lately), note: ever === null ? "" : `half of all under ${time(ever)}` };
+  return { value: lately === null ? null : lately * 1000, text: time(lately), note: ever === null ? "" : `half of all under ${time(ever)}` };
 }
 
 /** @param {number | null} seconds */

@@ -21,7 +21,7 @@ export function curveRoot(name = "") {
  * @param {{points?: number, least?: number}} [options] `least` is what the top stands for at least
  */
 export function createCurve(root, { points = 120, least = 1 } = {}) {
-  /** @type {number[]} */
+  /** @type {(number | null)[]} */
   let values = [];
   let box = "";
   root.setAttribute("preserveAspectRatio", "none");
@@ -35,17 +35,23 @@ export function createCurve(root, { points = 120, least = 1 } = {}) {
   function draw() {
     const width = Math.max(FEWEST, values.length) - 1;
     const first = width - values.length + 1;
-    const top = Math.max(least, ...values) * HEADROOM;
-    const steps = values.map((value, index) => `${first + index} ${(HEIGHT * (1 - value / top)).toFixed(1)}`);
-    const course = values.length > 1 ? `M${steps.join("L")}` : "";
+    const top = Math.max(least, ...values.map((value) => value ?? 0)) * HEADROOM;
+    /** Numbers that follow each other, as points. @type {[x: number, y: string][][]} */
+    const runs = [[]];
+    for (const [index, value] of values.entries()) {
+      if (value === null) runs.push([]);
+      else runs[runs.length - 1].push([first + index, (HEIGHT * (1 - value / top)).toFixed(1)]);
+    }
+    const drawn = runs.filter((run) => run.length);
+    const courses = drawn.map((run) => `M${run.map((point) => point.join(" ")).join("L")}${run.length > 1 ? "" : "h1"}`);
     const next = `0 0 ${width} ${HEIGHT}`;
     if (box !== next) root.setAttribute("viewBox", (box = next));
-    line.setAttribute("d", course);
-    area.setAttribute("d", course && `${course}L${width} ${HEIGHT}L${first} ${HEIGHT}z`);
+    line.setAttribute("d", courses.join(""));
+    area.setAttribute("d", courses.map((course, index) => `${course}V${HEIGHT}H${drawn[index][0][0]}z`).join(""));
   }
 
   return {
-    /** @param {number} value */
+    /** @param {number | null} value null where there is none, which leaves a gap */
     add(value) {
       values = [...values.slice(1 - points), value];
       draw();

@@ -124,3 +124,14 @@ async def test_the_batch_is_shown_beside_the_places_of_the_only_model(new_page, 
         await batch.filter(has_text="3").wait_for()
         assert await batch.text_content() == said
         assert await page.locator(".rows [data-state=free]").count() == free
+
+
+@pytest.mark.browser
+async def test_where_nothing_was_measured_no_curve_falls_to_zero(new_page):
+    async with scripted_gateway(Say("x")) as gateway:
+        page = await new_page(gateway.url)
+        await page.get_by_role("button", name="Engine", exact=True).click()
+        line = "document.querySelector(`[aria-label='${name}'] .line`)?.getAttribute('d')"
+        sent, first = "Sent over the sockets a second", "Time to the first token"
+        await page.wait_for_function(f"(name) => {line}?.includes('L')", arg=sent)
+        assert await page.evaluate(f"(name) => {line}", first) == ""
