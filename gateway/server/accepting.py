@@ -2,6 +2,14 @@
 
 With its descriptors in use but for those that the server keeps for itself, whoever connects is told
 so and closed. Sockets that are not let in yet are counted by address.
+
+One socket is accepted in a turn of the event loop. Accepting it, making its connection and closing
+that take some tenths of a millisecond, which count for its address. Whose a socket is shows only
+then. So after one of an address beyond its share (`LoopShare`) none is accepted for as long as what
+it took takes to be earned; others wait in the kernel's queue meanwhile.
+
+Of asyncio's inside this module uses `_start_serving` of the event loop, by which asyncio itself
+goes on accepting where it could not, and the attributes of `Server` that this takes.
 """
 
 from __future__ import annotations
@@ -22,10 +30,21 @@ from gateway.server.origins import Proxies, client_address, counted_as, is_trust
 from gateway.server.rates import Counts
 from provider.wording import counted
 
-__all__ = ["Door", "Guests", "deepen", "stop_accepting", "tell_rarely_of_accept"]
+__all__ = [
+    "ACCEPT_S",
+    "Door",
+    "Guests",
+    "Listening",
+    "deepen",
+    "stop_accepting",
+    "tell_rarely_of_accept",
+]
 
 log = logging.getLogger(__name__)
 
+# Seconds of the event loop that asyncio takes to accept a socket and to close it, beside what is
+# measured of a connection.
+ACCEPT_S = 0.0002
 LINGER_S = 0.5  # seconds a refused client has to take its answer
 MAX_LINGERING = 32  # refused clients that have this time at once
 RETRY_AFTER_S = 5
@@ -72,6 +91,57 @@ def tell_rarely_of_accept(loop: asyncio.AbstractEventLoop) -> None:
     loop.set_exception_handler(handle)
 
 
+class Listening:
+    """The sockets on which a server accepts, of which it can take a rest."""
+
+    def __init__(self) -> None:
+        self._server: Any = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, server: asyncio.AbstractServer) -> None:
+        """Note the server."""
+        self._server = server
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing is accepted for now."""
+        return self._timer is not None
+
+    def rest(self, seconds: float) -> None:
+        """Accept nothing for so long, or for so long more: some are on their way already."""
+        if self._server is None:
+            return
+        loop, begin = asyncio.get_running_loop(), None
+        if self._timer is None:
+            for one in self._server.sockets:
+                loop.remove_reader(one.fileno())
+        else:
+            begin = self._timer.when()
+            self._timer.cancel()
+        self._timer = loop.call_at((begin or loop.time()) + seconds, self._go_on)
+
+    def end(self) -> None:
+        """Go on with nothing."""
+        self._server = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _go_on(self) -> None:
+        self._timer = None
+        server, loop = self._server, asyncio.get_running_loop()
+        for one in server._sockets:  # noqa: SLF001
+            loop._start_serving(  # type: ignore[attr-defined]  # noqa: SLF001 - see above
+                server._protocol_factory,  # noqa: SLF001
+                one,
+                server._ssl_context,  # noqa: SLF001
+                server,
+                server._backlog,  # noqa: SLF001
+                server._ssl_handshake_timeout,  # noqa: SLF001
+                server._ssl_shutdown_timeout,  # noqa: SLF001
+            )
+
+
 class Guests:
     """Counts the sockets of each address that are not let in yet.
 
@@ -84,6 +154,7 @@ class Guests:
         self._trusted = trusted
         self._by_address = Counts()
         self._rare = Rare()
+        self.listening = Listening()
         # The sockets on which TLS has begun, by the connections that will be made of them.
         self.handshakes: dict[object, asyncio.Transport] = {}
         self._refusals: dict[_Refusal, None] = {}  # those that are open, the oldest first

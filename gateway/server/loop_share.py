@@ -60,6 +60,7 @@ class LoopShare:
     """
 
     def __init__(self, share: float, beside: Callable[[str], bool]):
+        self._share = share
         self._counts = share < 1
         self._beside = beside
         self._rates = Rates(share, share * BURST_S, 0.0, KEPT_S)
@@ -73,6 +74,14 @@ class LoopShare:
         if client is None or not self._counts or not self._beside(client):
             return False
         return self._rates.overdraw(client, seconds, now) > 0
+
+    def owes(self, client: str | None, now: float) -> bool:
+        """Return whether a client has used more than its share."""
+        return self.spend(client, 0.0, now)
+
+    def earned_in(self, seconds: float) -> float:
+        """Return how long one client has to wait for so much time."""
+        return seconds / self._share
 
     def give_back(self, client: str | None, seconds: float, now: float) -> None:
         """Count so much less."""

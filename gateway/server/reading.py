@@ -41,7 +41,7 @@ from websockets.typing import Data
 
 from gateway.configuration.settings import Settings
 from gateway.protocol.codes import CloseCode
-from gateway.server.accepting import Guests
+from gateway.server.accepting import ACCEPT_S, Guests
 from gateway.server.byte_budget import ByteBudget, Claim
 from gateway.server.inflating import Deflate, Inflation, Packed, Slices
 from gateway.server.loop_share import LoopShare, Rest, timed
@@ -64,6 +64,9 @@ TURN_BYTES, MIN_PIECE = 3 * SMALL_PIECE, 64
 # reads a byte, a part of a frame. Some 35 small frames of JSON, which take 2 ms: a token passes
 # through several turns on its way, each of which may be as long.
 CLIENT_BYTES = 1024
+# Seconds of the event loop that asyncio takes to read a piece, beside what is measured here. They
+# count until a connection is let in: a request may come in very many pieces.
+PIECE_S = 0.00002
 # A header line of a request that has a body. A length of zero is none.
 BODY = re.compile(rb"(?:transfer-encoding:|content-length:(?![ \t]*0[ \t]*\r?\n))", re.IGNORECASE)
 PROTOCOL_ERROR = 1002  # close code of what can't be inflated
@@ -191,6 +194,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         "_later",
         "_let_in",
         "_lingering",
+        "_made_in_s",
         "_max_bytes",
         "_message_timeout_s",
         "_on_lost",
@@ -226,6 +230,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         secure: Secure | None = None,
         **options: Any,
     ):
+        begin = thread_time()
         super().__init__(*given, **options)
         self._turn = turn
         self._budget = budget
@@ -270,6 +275,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         self.protocol.parser = self.protocol.parse()  # anew, from this reader
         next(self.protocol.parser)
         self.protocol.max_message_size = min(MAX_FIRST_BYTES, self._max_bytes)
+        self._made_in_s = thread_time() - begin
 
     def let_in(self, client: str | None = None) -> None:
         """Accept messages of all sizes that are allowed, and count them for this client."""
@@ -389,7 +395,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
             self._take_for_pong()
         if self.protocol.close_expected():
             self._linger(self.close_timeout or 0)
-        self.spend(thread_time() - self._begin)
+        self.spend(thread_time() - self._begin + (0.0 if self._let_in else PIECE_S))
 
     def _take_for_pong(self) -> None:
         """Take what is read late for the answer to a ping, which may wait behind it."""
@@ -457,14 +463,22 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         if not (self._handshaking or self._enter(transport)):
             self._guests.refuse(transport)
             return
-        self._handshaking = False
         begin = thread_time()
         super().connection_made(transport)
         self.recv_messages.resume = self._go_on
-        self.spend(thread_time() - begin)
+        self.spend(thread_time() - begin + (0.0 if self._handshaking else self._accepted()))
+        self._handshaking = False
+
+    def _accepted(self) -> float:
+        """Return the seconds that accepting it took; after one beyond its share, accept later."""
+        seconds = self._made_in_s + ACCEPT_S
+        if self._share.owes(self._account, self.loop.time()):
+            self._guests.listening.rest(self._share.earned_in(seconds))
+        return seconds
 
     def _begin_handshake(self, secure: Secure, transport: asyncio.Transport) -> None:
         if self._enter(transport):
+            self.count(self._accepted())
             self._handshaking = True
             self._guests.handshakes[self] = transport
             secure(self, transport)

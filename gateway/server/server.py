@@ -36,7 +36,7 @@ from gateway.dialects.kept_bytes import KeptBytes
 from gateway.dialects.routes import ROUTES
 from gateway.protocol.codes import CloseCode, ErrorCode
 from gateway.protocol.frames import Ready
-from gateway.server.accepting import Door, Guests, deepen, stop_accepting
+from gateway.server.accepting import Door, Guests, Listening, deepen, stop_accepting
 from gateway.server.byte_budget import ByteBudget
 from gateway.server.closing import close
 from gateway.server.connection import Connection
@@ -108,6 +108,7 @@ class Gateway:
         self._connections: set[Connection] = set()
         self._server: Server | None = None
         self._door: Door | None = None
+        self._listening: Listening | None = None
 
     async def __aenter__(self) -> Self:
         """Start to listen. Raises OSError if the address can't be used."""
@@ -136,6 +137,8 @@ class Gateway:
             self._server = await serve(self._handle, settings.host, settings.port, **options)
             self._generations.authority = urlsplit(self.url).netloc
         deepen(self._server.sockets)
+        guests.listening.begin(self._server.server)
+        self._listening = guests.listening
         return self
 
     async def __aexit__(
@@ -218,6 +221,8 @@ class Gateway:
         if server is None or self._door is None:
             return
         self._generations.draining = self._handshake.draining = True
+        if self._listening is not None:
+            self._listening.end()
         try:
             await stop_accepting(server.sockets)
         finally:

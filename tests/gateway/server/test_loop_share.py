@@ -6,16 +6,19 @@ import hashlib
 import heapq
 import itertools
 import json
+import socket
 import time
 import weakref
 import zlib
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 from websockets.frames import Opcode
 
 from gateway.protocol.frames import Cancel, Generate
+from gateway.server.accepting import ACCEPT_S
 from gateway.server.loop_share import BURST_S, LOOK_S, MAX_REST_S, LoopShare, timed
+from gateway.server.reading import PIECE_S
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import Pause, Say, ScriptedProvider
 from tests.support.servers import TIMEOUT, eventually, raw, raw_frame, running, wired
@@ -386,6 +389,41 @@ async def test_an_address_beyond_its_share_has_new_sockets_read_later():
         await end()
         async with asyncio.timeout(TIMEOUT):
             await opening
+
+
+def plain_socket(gateway):
+    return socket.create_connection(("127.0.0.1", gateway.port), TIMEOUT)
+
+
+async def test_what_it_takes_to_accept_a_socket_and_each_piece_of_its_request_counts():
+    async with running(ScriptedProvider()) as gateway:
+        with plain_socket(gateway) as own:
+            await eventually(lambda: len(gateway._door._made) == 1)
+            (made,) = gateway._door._made
+            await eventually(lambda: made._cost >= ACCEPT_S)
+            for count in range(1, 11):
+                own.sendall(b"G")
+                await eventually(lambda count=count: len(made.protocol.reader.buffer) == count)
+            assert made._cost >= ACCEPT_S + 10 * PIECE_S
+
+
+async def test_sockets_of_an_address_beyond_its_share_are_accepted_later():
+    async with beside_an_answer() as (gateway, share, _):
+        listening, server = gateway._listening, gateway._server
+        use_up(share, "guest 127.0.0.1", 100.0)
+        before = len(server.handler_tasks)
+        assert not listening.rests
+        with ExitStack() as stack:
+            for _ in range(12):
+                stack.enter_context(plain_socket(gateway))
+            await eventually(lambda: listening.rests)
+            assert len(server.handler_tasks) < before + 12
+            await eventually(lambda: len(server.handler_tasks) == before + 12)
+            await eventually(lambda: not listening.rests)
+            stack.enter_context(plain_socket(gateway))
+            await eventually(lambda: listening.rests)
+            await gateway.close()
+            assert not listening.rests
 
 
 async def opened(gateway):
