@@ -1,7 +1,8 @@
 """Inflates compressed messages in slices, one of all connections in a turn of the event loop.
 
 The library inflates a frame as soon as it has come, up to the largest message in one turn. Here its
-extension only marks frames as compressed, and a connection inflates them itself.
+extension only marks frames as compressed, and a connection inflates them itself. What is sent is
+compressed in one turn, too, so that large messages are sent as they are.
 
 Of the library's inside this module uses `PerMessageDeflate.decoder` and `decode_cont_data`.
 """
@@ -25,6 +26,7 @@ from websockets.frames import CTRL_OPCODES, Frame, Opcode
 __all__ = ["SLICE", "Deflate", "DeflateFactory", "Inflation", "Packed", "Slices"]
 
 SLICE = 64 * 1024  # bytes at most that go into, and come out of, the inflating of one turn
+LARGE = 128 * 1024  # bytes of a message that is not compressed, which would take some 5 ms
 END = b"\x00\x00\xff\xff"  # of a message, which the sender leaves out
 # Smaller windows than the largest, as the library's own setting has them, for their memory.
 OPTIONS: dict[str, Any] = {
@@ -56,6 +58,10 @@ class Deflate(PerMessageDeflate):
         else:
             self.decode_cont_data = not frame.fin
         return Packed(frame.opcode, frame.data, frame.fin, rsv2=frame.rsv2, rsv3=frame.rsv3)
+
+    def encode(self, frame: Frame) -> Frame:
+        """Compress a frame, unless it is a large message."""
+        return frame if frame.fin and len(frame.data) > LARGE else super().encode(frame)
 
     def renew(self) -> None:
         """Begin a new stream of what comes in."""

@@ -4,9 +4,10 @@ import zlib
 
 import pytest
 from websockets.exceptions import PayloadTooBig, ProtocolError
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
-from gateway.server.inflating import SLICE, Deflate, Inflation, Packed, Slices
+from gateway.server.inflating import LARGE, SLICE, Deflate, Inflation, Packed, Slices
 
 NOISE = hashlib.shake_128(b"").digest(5 * SLICE)
 
@@ -46,6 +47,16 @@ def test_a_bomb_takes_a_slice_for_each_part_of_what_it_becomes():
     frame = packed(bytes(100 * SLICE))
     assert len(frame.data) < 2 * SLICE
     assert inflated(deflate(), frame)[1] >= 100
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_large_messages_are_sent_as_they_are(keeps):
+    ours, theirs = deflate(keeps=keeps), PerMessageDeflate(not keeps, not keeps, 12, 12)
+    for size in (LARGE, LARGE + 1, LARGE):
+        sent = ours.encode(Frame(Opcode.TEXT, b"x" * size))
+        assert sent.rsv1 is (size <= LARGE)
+        assert (len(sent.data) < size) is sent.rsv1
+        assert theirs.decode(sent).data == b"x" * size
 
 
 def test_messages_in_parts_and_the_dictionary_go_on():
