@@ -42,7 +42,7 @@ from gateway.protocol.frames import (
     ServerFrame,
     name_of,
 )
-from gateway.protocol.outbox import PackedLogprobs
+from gateway.protocol.outbox import LONG_ARRAY, PackedLogprobs
 
 __all__ = [
     "BEARER_PROTOCOL",
@@ -79,7 +79,6 @@ EARLY_MSGPACK = re.compile(
 UNKNOWN = "Object contains unknown field `"
 MAX_QUOTED = 64  # characters of an unknown field's name in an error
 MAX_PATH = 256  # characters of a field's path in an error
-LONG_ARRAY = b"\xdd"  # head of a msgpack array of any length
 SHORT_TEXT = 0xD9  # head of a msgpack text of up to 255 bytes
 
 

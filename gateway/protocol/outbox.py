@@ -19,6 +19,7 @@ from provider.interface import ToolCallDelta
 
 __all__ = [
     "FRAME_BYTES",
+    "LONG_ARRAY",
     "PIECE",
     "Channel",
     "Numbered",
@@ -34,7 +35,8 @@ MAX_PARTS = 128  # strings collected before they are joined into one, which take
 PAIR_BYTES = 64  # estimated size of a token and its log-probability on the wire
 PAIR_MEMORY = 640  # measured size of the same as Python objects
 FRAME_BYTES = 128  # estimated size of a kept frame without its text
-PIECE = 64 * 1024  # bytes of log-probabilities that are packed anew at once, in about a millisecond
+PIECE = 32 * 1024  # bytes of log-probabilities that are packed anew at once, in some 2 ms
+LONG_ARRAY = b"\xdd"  # head of a msgpack array of any length
 
 Channel = Literal["reasoning"] | None
 Numbered = Started | Chunk | ToolCall | Done | Failed
@@ -104,33 +106,40 @@ class PackedLogprobs:
         """Whether they are in a format already."""
         return binary == self._binary
 
-    def raw(self, *, binary: bool) -> list[msgspec.Raw]:
+    def raw(self, *, binary: bool) -> msgspec.Raw:
         """Return all of them as a part of a message.
 
         In the other format than that in which they are packed, 8 MiB take a tenth of a second; see
         `repack`.
         """
         if binary == self._binary:
-            return list(map(msgspec.Raw, self._packed))
-        return list(map(msgspec.Raw, map(_encode(binary), self.unpacked())))
+            return _array(self._packed, binary=binary)
+        return _array(list(map(_encode(binary), self.unpacked())), binary=binary)
 
-    def repack(self, *, binary: bool) -> Generator[None, None, list[msgspec.Raw]]:
+    def repack(self, *, binary: bool) -> Generator[None, None, msgspec.Raw]:
         """Return what `raw` does; yield after each PIECE of bytes that was packed anew."""
         if binary == self._binary:
             return self.raw(binary=binary)
         decode, encode = _decode(self._binary), _encode(binary)
-        raw, size = [], 0
+        packed, size = [], 0
         for one in self._packed:
-            raw.append(msgspec.Raw(encode(decode(one))))
+            packed.append(encode(decode(one)))
             size += len(one)
             if size >= PIECE:
                 size = 0
                 yield
-        return raw
+        return _array(packed, binary=binary)
 
     def unpacked(self) -> list[dict[str, Any]]:
         """Return all log-probabilities as they were added."""
         return list(map(_decode(self._binary), self._packed))
+
+
+def _array(packed: list[bytes], *, binary: bool) -> msgspec.Raw:
+    """Return an array of packed values, which are not looked at one by one again."""
+    if binary:
+        return msgspec.Raw(b"".join([LONG_ARRAY, len(packed).to_bytes(4, "big"), *packed]))
+    return msgspec.Raw(b"".join([b"[", b",".join(packed), b"]"]))
 
 
 def _decode(binary: bool) -> Callable[[bytes], Any]:

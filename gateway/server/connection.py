@@ -576,14 +576,16 @@ class Connection:
         return self._dialect.encode(await self._prepared(steps))
 
     async def _prepared(self, steps: Generator[None, None, Done]) -> Done:
-        while True:
+        ready: Done | None = None
+        while ready is None:
             async with self._generations.preparing:
                 self._socket.charge(PIECE_FRAMES)
                 try:
                     next(steps)
                 except StopIteration as end:
-                    return end.value  # type: ignore[no-any-return]
-                await asyncio.sleep(0)
+                    ready = end.value
+                await asyncio.sleep(0)  # also after the last piece: the next is for another turn
+        return ready
 
     def _note_leaving(self, generation: Generation | Follower | None) -> None:
         """Note what was taken out of a generation's waiting text, which counts until written."""
