@@ -317,7 +317,8 @@ class Settings:
         64 << 20,
         "text that waits for all clients together: for slow ones, each of which has a quarter of "
         "what is left at most, so that those who come late have as much as the others, and in "
-        "answers that are not streamed, which end as `overloaded` beyond a client's share",
+        "answers that are not streamed, which end as `overloaded` beyond a client's share; and as "
+        "much on its way to clients that are sent it again, where it waits beyond a share",
         "Limits",
         min=1,
     )

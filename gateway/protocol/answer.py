@@ -9,11 +9,19 @@ from typing import Any
 
 import msgspec
 
-from gateway.protocol.frames import Done
-from gateway.protocol.outbox import Channel, PackedLogprobs, WaitingCall, WaitingText
+from gateway.protocol.events import Event
+from gateway.protocol.frames import Chunk, Done, ToolCall
+from gateway.protocol.outbox import (
+    PAIR_MEMORY,
+    Channel,
+    PackedLogprobs,
+    WaitingCall,
+    WaitingText,
+    pairs_of,
+)
 from provider.interface import GenerateResponse, ToolCallDelta, new_call_id
 
-__all__ = ["Answer", "is_packed_as", "repack", "whole_call"]
+__all__ = ["Answer", "is_packed_as", "repack", "size_of", "whole_call"]
 
 REASONS = frozenset({"stop", "length", "tool_calls"})
 
@@ -69,6 +77,22 @@ def is_packed_as(done: Done, *, binary: bool) -> bool:
 def _packed_in(done: Done) -> Iterator[PackedLogprobs]:
     held = [done.logprobs, *(choice.get("logprobs") for choice in done.choices or ())]
     return (one for one in held if isinstance(one, PackedLogprobs))
+
+
+def size_of(event: Event) -> int:
+    """Return the size of an event's texts and log-probabilities, the parts that may be large."""
+    match event:
+        case Chunk(text=text, logprobs=logprobs):
+            return len(text) + PAIR_MEMORY * pairs_of(logprobs or ())
+        case ToolCall(arguments=arguments, text=text):
+            return len(arguments or "") + len(text or "")
+        case Done(text=text, reasoning=reasoning, choices=choices):
+            texts = [text, reasoning]
+            for choice in choices or ():
+                texts += [choice.get("text"), choice.get("reasoning")]
+            packed = sum(logprobs.nbytes for logprobs in _packed_in(event))
+            return packed + sum(len(one) for one in texts if one)
+    return 0
 
 
 def repack(done: Done, *, binary: bool) -> Generator[None, None, Done]:

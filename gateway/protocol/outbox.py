@@ -20,6 +20,7 @@ from provider.interface import ToolCallDelta
 __all__ = [
     "FRAME_BYTES",
     "LONG_ARRAY",
+    "PAIR_MEMORY",
     "PIECE",
     "Channel",
     "Numbered",
@@ -28,6 +29,7 @@ __all__ = [
     "WaitingCall",
     "WaitingFrame",
     "WaitingText",
+    "pairs_of",
 ]
 
 TO_JSON, TO_MSGPACK = msgspec.json.Encoder(), msgspec.msgpack.Encoder()
@@ -58,7 +60,7 @@ class WaitingText:
         grown = _size(text)
         self.parts.append(text)
         if logprobs:
-            grown += PAIR_MEMORY * _pairs(logprobs)
+            grown += PAIR_MEMORY * pairs_of(logprobs)
             self.logprobs = self.logprobs or []
             self.logprobs += logprobs
         if len(self.parts) == MAX_PARTS:
@@ -86,9 +88,10 @@ class PackedLogprobs:
     They are packed as msgpack if `binary`, else as JSON.
     """
 
-    __slots__ = ("_binary", "_packed")
+    __slots__ = ("_binary", "_packed", "nbytes")
 
     def __init__(self, *, binary: bool = False) -> None:
+        self.nbytes = 0  # as they are packed
         self._binary = binary
         self._packed: list[bytes] = []
 
@@ -99,8 +102,9 @@ class PackedLogprobs:
         """Add log-probabilities; return by how many bytes the size grows, here or on the wire."""
         packed = list(map(_encode(self._binary), logprobs))
         self._packed += packed
+        self.nbytes += sum(map(len, packed))
         size = sum(map(sys.getsizeof, packed))
-        return max(size, PAIR_BYTES * _pairs(logprobs))
+        return max(size, PAIR_BYTES * pairs_of(logprobs))
 
     def is_packed_as(self, *, binary: bool) -> bool:
         """Whether they are in a format already."""
@@ -215,6 +219,6 @@ def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def _pairs(logprobs: Sequence[dict[str, Any]]) -> int:
+def pairs_of(logprobs: Sequence[dict[str, Any]]) -> int:
     """Return how many pairs of a token and its log-probability there are."""
     return sum(1 + len(one["top_logprobs"]) for one in logprobs)

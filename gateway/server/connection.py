@@ -16,7 +16,8 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 
@@ -24,6 +25,7 @@ from websockets.asyncio.server import broadcast
 from websockets.exceptions import ConnectionClosed
 
 from gateway.dialects.base import Dialect, Message
+from gateway.protocol.answer import size_of
 from gateway.protocol.codes import BadFrame, CloseCode, ErrorCode, NotAFrame
 from gateway.protocol.events import Event, Refusal, Request
 from gateway.protocol.follower import Follower
@@ -48,6 +50,7 @@ MAX_WAITING = 256  # events; bounds the memory for a client that sends and never
 MAX_WAITING_BYTES = 64 * 1024  # of pongs and refusals, which may quote what the client sent
 # As how many frames a piece counts of an event that is prepared to be sent. Each takes as long.
 PIECE_FRAMES = 32
+LARGE_AGAIN = 256 * 1024  # bytes of what is sent again, beyond which it is counted until it is sent
 MIN_SHARE = 1024  # bytes of waiting text allowed to each generation, however many there are
 MAX_FOLLOWERS = 16  # of one generation
 # Bytes by which an answer that is not streamed, or what is kept to be sent again, may have grown
@@ -112,7 +115,8 @@ class Connection:
         self._write_is_due = False  # whether `_write_joined` is about to be called
         self._noted: list[GenerationTask] = []  # whose text is counted once it is written
         # What is taken out of the line, and the writer is to write before all else.
-        self._taken: tuple[list[Event], Generation | Follower | None] | None = None
+        self._taken: tuple[list[Event], Generation | Follower | None, bool] | None = None
+        self._sent = 0  # events that the writer has written
         self._sent_in_turn = 0  # of many frames, since the writer has waited for its turn
         self._rest: asyncio.TimerHandle | None = None  # while its followers rest
 
@@ -444,9 +448,10 @@ class Connection:
             if transport.get_write_buffer_size() or (turns.is_full and session.is_behind):
                 self._wake_writer.set()
                 return
+            again = session.is_behind
             events, generation = session.pop_events()
-            if events and type(events[-1]) is Done and self._is_slow(events[-1]):
-                self._leave_to_writer(events, generation)
+            if events and self._is_for_writer(events, again=again):
+                self._leave_to_writer(events, generation, again=again)
                 return
             if len(events) > 1:
                 turns.spend(len(events))
@@ -458,16 +463,19 @@ class Connection:
                     broadcast(alone, message.data, text=message.text)
             self._after_write(generation, len(events))
 
-    def _is_slow(self, end: Done) -> bool:
-        """Whether the end of a generation is to be prepared before it is encoded."""
-        return self._dialect.prepare(end) is not None
+    def _is_for_writer(self, events: list[Event], *, again: bool) -> bool:
+        """Whether events can't be written at once: they are large, or are to be prepared."""
+        last = events[-1]
+        if type(last) is Done and self._dialect.prepare(last) is not None:
+            return True
+        return again and _large(events) > 0
 
     def _leave_to_writer(
-        self, events: list[Event], generation: Generation | Follower | None
+        self, events: list[Event], generation: Generation | Follower | None, *, again: bool
     ) -> None:
         """Let the writer write what is taken out of the line, and nobody else until then."""
         self._note_leaving(generation)
-        self._taken = events, generation
+        self._taken = events, generation, again
         self._sending = True
         self._wake_writer.set()
 
@@ -498,9 +506,10 @@ class Connection:
             while session.waiting and len(messages) < MAX_AT_ONCE:
                 if messages and turns.is_full and session.is_behind:
                     break
+                again = session.is_behind
                 events, generation = session.pop_events()
-                if events and type(events[-1]) is Done and self._is_slow(events[-1]):
-                    self._leave_to_writer(events, generation)
+                if events and self._is_for_writer(events, again=again):
+                    self._leave_to_writer(events, generation, again=again)
                     break
                 if len(events) > 1:
                     turns.spend(len(events))
@@ -521,17 +530,14 @@ class Connection:
     async def _write(self) -> None:
         try:
             await self._send(self._greeting)
-            sent = 0
             while True:
                 while self._taken or self._session.waiting:
-                    events, generation = self._next_events()
-                    for event in events:
-                        if len(events) > 1:
-                            await self._take_turn()
-                        await self._send(await self._encoded(event))
-                        sent += 1
-                        if not sent % MAX_AT_ONCE:
-                            await self._let_others_run()
+                    events, generation, again = self._next_events()
+                    if again and (size := _large(events)):
+                        async with self._room(size):
+                            await self._send_all(events)
+                    else:
+                        await self._send_all(events)
                     self._after_write(generation, len(events))
                 self._flushed.set()
                 await self._wake_writer.wait()
@@ -545,13 +551,38 @@ class Connection:
             self._writing = False  # so that `_flush` does not wait for a writer that has ended
             self._flushed.set()
 
-    def _next_events(self) -> tuple[list[Event], Generation | Follower | None]:
+    async def _send_all(self, events: list[Event]) -> None:
+        for event in events:
+            if len(events) > 1:
+                await self._take_turn()
+            await self._send(await self._encoded(event))
+            self._sent += 1
+            if not self._sent % MAX_AT_ONCE:
+                await self._let_others_run()
+
+    def _next_events(self) -> tuple[list[Event], Generation | Follower | None, bool]:
+        """Return what is to be written, and whether it is sent again."""
         if self._taken is not None:
             taken, self._taken = self._taken, None
             return taken
+        again = self._session.is_behind
         events, generation = self._session.pop_events()
         self._note_leaving(generation)
-        return events, generation
+        return events, generation, again
+
+    @asynccontextmanager
+    async def _room(self, size: int) -> AsyncIterator[None]:
+        """Wait until there is room for so many bytes on their way, and have it meanwhile."""
+        granted = asyncio.Event()
+        client = client_name(self.token, self._address)
+        claim = self._generations.again.claim(client, size, granted.set)
+        try:
+            if claim.waits:
+                self._sending = True
+                await granted.wait()
+            yield
+        finally:
+            self._generations.again.withdraw(claim)
 
     async def _take_turn(self) -> None:
         """Wait until one of many frames may be sent."""
@@ -675,3 +706,9 @@ class Connection:
             self._socket.transport.abort()
         else:
             self._watchdog = self._loop.call_later(left, self._check_write_time)
+
+
+def _large(events: Sequence[Event]) -> int:
+    """Return the size of events together in bytes, 0 if they are small."""
+    size = sum(map(size_of, events))
+    return size if size > LARGE_AGAIN else 0

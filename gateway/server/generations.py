@@ -49,6 +49,8 @@ class Generations:
         self.connections = 0
         # Text that waits for all clients.
         self.outbox = SharedBuffer(settings.outbox_total_bytes, share)
+        # What is sent again of large events, to clients that may not read it.
+        self.again = ByteBudget(settings.outbox_total_bytes, share)
         self.decoding = asyncio.Lock()  # of large messages, one at a time
         self.preparing = asyncio.Lock()  # of large events, a piece of one at a time
         self.send_turns = SendTurns()

@@ -119,9 +119,14 @@ class RawWire:
 
 
 @asynccontextmanager
-async def raw(gateway, *headers):
-    """Connect, and show the headers given as lines."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+async def raw(gateway, *headers, holds=None):
+    """Connect, and show the headers given as lines; the kernel `holds` so many unread bytes."""
+    own = socket.socket()
+    if holds is not None:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, holds)
+    own.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(own, ("127.0.0.1", gateway.port))
+    reader, writer = await asyncio.open_connection(sock=own)
     try:
         lines = "".join(f"{header}\r\n" for header in headers)
         writer.write((UPGRADE.format(port=gateway.port) + lines + "\r\n").encode())

@@ -1,8 +1,8 @@
 import pytest
 from msgspec.structs import replace
 
-from gateway.protocol.answer import Answer, is_packed_as, repack, whole_call
-from gateway.protocol.frames import Done, Timing, Usage
+from gateway.protocol.answer import Answer, is_packed_as, repack, size_of, whole_call
+from gateway.protocol.frames import Chunk, Done, Pong, Timing, ToolCall, Usage
 from gateway.protocol.outbox import PackedLogprobs
 from provider.interface import GenerateResponse, ToolCallDelta
 
@@ -101,3 +101,25 @@ def test_all_answers_of_an_end_are_packed_anew_and_nothing_else_of_it_changes(bi
     ]
     assert replace(ready, logprobs=None, choices=None) == replace(done, logprobs=None, choices=None)
     assert choices[0]["logprobs"] is packed[0]
+
+
+def test_the_size_of_an_event_is_that_of_its_texts_and_log_probabilities():
+    one = {"token": "a", "logprob": -1.0, "bytes": [97], "top_logprobs": []}
+    packed = PackedLogprobs()
+    packed.add([one] * 100)
+    done = Done(
+        id="a",
+        seq=1,
+        finish_reason="stop",
+        usage=Usage(),
+        timing=Timing(),
+        text="x" * 10,
+        reasoning="y" * 5,
+        logprobs=packed,
+        choices=[{"text": "z" * 20}, {"finish_reason": "stop"}],
+    )
+    assert size_of(done) == 35 + packed.nbytes > 35 + 100 * 40
+    assert size_of(Chunk(id="a", seq=1, text="x" * 7)) == 7
+    assert size_of(Chunk(id="a", seq=1, text="x", logprobs=[one])) > 100
+    assert size_of(ToolCall(id="a", seq=1, index=0, call_id="c", arguments="{}", text="ab")) == 4
+    assert size_of(Pong(nonce="n")) == 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 from contextlib import AsyncExitStack
 
 import pytest
@@ -22,7 +23,15 @@ from gateway.server.connection import MAX_AT_ONCE, MAX_FOLLOWERS, STEP
 from gateway.server.resumable import ENDED_BYTES, MIN_HELD
 from gateway.server.tokens import Token, Tokens
 from provider.scripted import Call, Gate, Pause, Reason, Say, ScriptedProvider
-from tests.support.servers import TIMEOUT, eventually, running, stream_url, wired
+from tests.support.servers import (
+    TIMEOUT,
+    eventually,
+    raw,
+    raw_frame,
+    running,
+    stream_url,
+    wired,
+)
 
 WORDS = "".join(f"word{n} " for n in range(200))
 
@@ -627,3 +636,34 @@ async def test_a_ticket_lets_in_with_its_own_token_alone():
                 async with wired(gateway, additional_headers=headers[name]) as other:
                     await follow(other, ticket)
                     assert (await other.receive())["type"] == kind
+
+
+async def test_large_frames_that_are_sent_again_to_clients_that_do_not_read_are_bounded():
+    most, readers, size = 8 << 20, 12, 1_000_000
+    limits = {"outbox_total_bytes": most, "client_share": 0.5}
+    async with running(scripted(Say("x" * size)), **limits) as gateway, AsyncExitStack() as others:
+        async with wired(gateway) as wire:
+            frames, ticket = await begin(wire, "done", stream=False)
+            assert len(frames[-1]["text"]) == size
+        wires = [await others.enter_async_context(raw(gateway, holds=4096)) for _ in range(readers)]
+        ask = {"type": "resume", "id": "b", "ticket": ticket, "after": 0, "follow": True}
+        for one in wires:
+            one.writer.write(raw_frame(json.dumps(ask).encode()))
+
+        def on_its_way():
+            return sum(
+                one._socket.transport.get_write_buffer_size() for one in gateway._connections
+            )
+
+        await eventually(lambda: sum(len(one._followed) for one in gateway._connections) == 12)
+        await eventually(lambda: gateway._generations.again.contended)
+        assert 0 < on_its_way() <= gateway._generations.again.held <= most // 2
+        for one in wires:
+            kinds = []
+            while "done" not in kinds:
+                _, content = await one.receive()
+                frame = json.loads(content)
+                kinds.append(frame["type"])
+            assert frame["text"] == "x" * size
+            assert kinds == ["ready", "done"]
+        await eventually(lambda: gateway._generations.again.held == 0)
