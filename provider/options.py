@@ -36,6 +36,7 @@ MAX_STOP_LENGTH = 256  # in characters; a stream holds back that much text at mo
 MAX_SEED = 2**64 - 1  # the largest seed of mlx.random.key
 MAX_BIASES = 1024  # token ids
 MAX_VARIABLES = 32  # template variables; known templates read only a few
+MAX_VARIABLE_CHARS = 256  # of a variable's name; its letters are looked up one by one
 MAX_ANSWERS = 32  # answers to one prompt; by default as many runs as decode in one batch
 MAX_TOP_K = 1_000_000  # tokens, more than any vocabulary has
 MAX_TOP_LOGPROBS = 20  # tokens, the same limit as in OpenAI's interface
@@ -189,7 +190,8 @@ def _chat_template_kwargs(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or len(value) > MAX_VARIABLES:
         raise unlike(name, value, f"an object of at most {MAX_VARIABLES} template variables")
     for key in value:
-        if not isinstance(key, str) or not key.isidentifier() or key in OF_THE_RENDERER:
+        named = isinstance(key, str) and len(key) <= MAX_VARIABLE_CHARS and key.isidentifier()
+        if not named or key in OF_THE_RENDERER:
             raise unlike(f"{name}.{str(key)[:40]}", value[key], "a variable of the template")
     return dict(value)
 

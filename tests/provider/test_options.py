@@ -133,6 +133,13 @@ def test_parameters_of_the_renderer_are_not_template_variables():
         assert caught.value.parameter == f"chat_template_kwargs.{name}"
 
 
+def test_a_long_name_of_a_template_variable_is_refused():
+    assert parse_options({"chat_template_kwargs": {"a" * 256: 1}}, {})
+    with pytest.raises(InvalidParameterError) as caught:
+        parse_options({"chat_template_kwargs": {"a" * 257: 1}}, {})
+    assert caught.value.parameter == f"chat_template_kwargs.{'a' * 40}"
+
+
 def test_the_switch_of_the_thinking_is_a_variable_of_the_template():
     given = {"enable_thinking": False, "effort": "low"}
     options = parse_options({"chat_template_kwargs": given, "enable_thinking": True}, {})
