@@ -15,7 +15,7 @@ from gateway.commands.chat_flags import OPTIONS as OF_A_CHAT
 from gateway.protocol.frames import Generate
 from gateway.server.generation_task import OPTIONS
 from provider import MLXProvider, options
-from provider.inputs import files, tools
+from provider.inputs import files, json_texts, tools
 from provider.interface import InvalidParameterError
 from provider.options import GenerationOptions, parse_options
 from tests.support import programs
@@ -125,7 +125,10 @@ def test_the_documents_other_bounds_are_those_of_the_code():
     assert f"for at most {options.MAX_BIASES:,} tokens." in said
     assert f"`stop` has at most {strings} strings of at most {length} characters," in said
     mib, image_mib = files.MAX_FILE_BYTES >> 20, files.MAX_IMAGE_BYTES >> 20
-    assert f"`tools` has at most {tools.MAX_TOOLS:,}," in said
+    tools_mib, text_mib = tools.MAX_BYTES >> 20, json_texts.MAX_CHARACTERS >> 20
+    assert f"`tools` has at most {tools.MAX_TOOLS:,}, of {tools_mib} MiB together," in said
+    assert f"`arguments` of an earlier call may have {text_mib} MiB," in said
+    assert f"as a text {json_texts.MAX_VALUES:,} keys and values." in said
     assert f"`files` at most {files.MAX_FILES} files, each of at most {mib} MiB," in said
     assert f"or {image_mib} MiB for an image." in said
 
