@@ -409,6 +409,8 @@ def _client_frame(fields: dict[str, Any], *, bytes_in: type, max_depth: int) -> 
     if deep is not None:
         message = f"nested deeper than {max_depth}"
         raise BadFrame(message, known_id, code=ErrorCode.INVALID_REQUEST, fields=(deep,))
+    if any(len(name) > MAX_PATH for name in fields):  # no field's; an error would quote it whole
+        fields = {name[:MAX_PATH]: value for name, value in fields.items()}
     try:
         builtin = (bytes,) if bytes_in is bytes else ()  # else base64 text becomes bytes
         return msgspec.convert(fields, BY_NAME[name], builtin_types=builtin)

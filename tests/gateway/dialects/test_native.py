@@ -2,6 +2,7 @@ import base64
 import difflib
 import json
 import re
+import tracemalloc
 from pathlib import Path
 
 import msgspec
@@ -187,6 +188,17 @@ def test_a_long_name_of_an_unknown_field_is_not_compared_at_length(monkeypatch):
     with pytest.raises(BadFrame) as caught:
         JsonCodec().decode(json.dumps({"type": "ping", "x - at `" + "y" * 100_000: 1}))
     assert len(caught.value.fields[0]) < 500
+
+
+def test_a_long_name_of_an_unknown_field_is_not_copied():
+    frame = json.dumps({"type": "ping", "y" * 1_000_000: 1})
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadFrame, match="unknown field"):
+            JsonCodec().decode(frame)
+        assert tracemalloc.get_traced_memory()[1] < 1_500_000  # the name as it was decoded
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("nonce", ["n" * 65, 2**63, -(2**63) - 1])
