@@ -43,7 +43,7 @@ async def test_in_time():
 def test_a_test_whose_event_loop_spins_fails_after_its_timeout(tmp_path):
     (tmp_path / "test_spinning.py").write_text(SPINNING)
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
-    options = ["-p", "tests.support.alarm", "-p", "no:cacheprovider", "--timeout", "0.2", "-rA"]
+    options = ["-p", "tests.support.alarm", "-p", "no:cacheprovider", "--timeout", "1", "-rA"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(tmp_path)],
         capture_output=True,
