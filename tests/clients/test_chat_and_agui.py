@@ -110,7 +110,7 @@ async def test_usechat_shows_refusals(endless):
 async def test_usechat_is_told_of_limits_and_of_a_gateway_that_stops():
     said = await told_of_a_stop(lambda address: chat_at(address, "limits"))
     limited, dialled, stopping, redialled, cut = said
-    assert limited.startswith("rate_limited: at most 1 generations")
+    assert limited.startswith("rate_limited: at most 1 generation")
     assert stopping.startswith("shutting_down: ")
     assert "4429: too many connections with this token" in dialled
     assert "network connection failed" in redialled
@@ -182,7 +182,7 @@ async def test_tanstack_shows_refusals(endless):
 async def test_tanstack_is_told_of_limits_and_of_a_gateway_that_stops():
     said = await told_of_a_stop(lambda address: agui_at(address, "limits"), connections=2)
     limited, dialled, stopping, redialled, cut = said
-    assert "at most 1 generations" in limited
+    assert "at most 1 generation" in limited
     assert "too many connections" in dialled
     assert "stopping" in stopping
     assert redialled  # without a reason, since its own socket hides the status of a handshake

@@ -184,7 +184,7 @@ async def test_the_limits_of_frames_and_generations_are_its_own_too():
         await heard(socket)
         await heard(socket)
         await socket.send("chat b hi")
-        assert (await heard(socket)).startswith("failed b rate_limited at most 1 generations")
+        assert (await heard(socket)).startswith("failed b rate_limited at most 1 generation")
         await socket.send("chat c " + "x" * 4096)
         with pytest.raises(ConnectionClosed):
             await heard(socket)

@@ -259,7 +259,7 @@ async def test_the_limits_of_a_gateway_hold_here_too():
             await client.ask("hi", chat="a")
             request = await client.ask("hi", chat="b")
             (frame,) = await client.until(lambda one: one["requestId"] == request)
-    assert frame["errorText"].startswith("rate_limited: at most 1 generations")
+    assert frame["errorText"].startswith("rate_limited: at most 1 generation")
     assert "retry after 1 s" in frame["errorText"]
 
 
