@@ -165,7 +165,7 @@ class Guests:
         Return the name under which it is counted, None if it is one too many.
         """
         in_all = made + len(self.handshakes)
-        address = counted_as(client_address(peer, (), ()))
+        address = self.name(peer)
         own = self._by_address[address]
         full = own >= max(1, (self._most - in_all + own) // 2)
         if full and peer and not is_trusted(peer, self._trusted):
@@ -176,7 +176,11 @@ class Guests:
         self._by_address.add(address)
         return address
 
-    def account(self, address: str | None) -> str | None:
+    def name(self, peer: str) -> str:
+        """Return the name under which a peer's sockets are counted."""
+        return counted_as(client_address(peer, (), ()))
+
+    def account(self, address: str) -> str | None:
         """Return what a socket's processor time is counted as, None for one of many clients."""
         if not address or is_trusted(address, self._trusted):
             return None

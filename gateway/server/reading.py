@@ -448,7 +448,8 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
         peer = transport.get_extra_info("peername")
         address = str(peer[0]) if isinstance(peer, tuple) and peer else ""
         self.guest = self._guests.enter(address, len(self.server.handler_tasks))
-        self._account = self._guests.account(self.guest)
+        name = self.guest if self.guest is not None else self._guests.name(address)
+        self._account = self._guests.account(name)
         return self.guest is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -461,6 +462,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
             self._begin_handshake(self._secure, transport)
             return
         if not (self._handshaking or self._enter(transport)):
+            self.count(self._accepted())
             self._guests.refuse(transport)
             return
         begin = thread_time()
@@ -483,6 +485,7 @@ class MeteredConnection(ServerConnection, asyncio.BufferedProtocol):
             self._guests.handshakes[self] = transport
             secure(self, transport)
         else:
+            self.count(self._accepted())
             transport.abort()
 
     def end_handshake(self) -> None:

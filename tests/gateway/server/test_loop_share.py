@@ -426,6 +426,20 @@ async def test_sockets_of_an_address_beyond_its_share_are_accepted_later():
             assert not listening.rests
 
 
+async def test_sockets_that_are_refused_count_for_their_address_too():
+    async with beside_an_answer() as (gateway, share, _):
+        listening = gateway._listening
+        gateway._door._guests._most = 0  # so that an address has one
+        use_up(share, "guest 127.0.0.1", 100.0)
+        with plain_socket(gateway):
+            await eventually(lambda: listening.rests)
+            await eventually(lambda: not listening.rests)
+            with plain_socket(gateway) as refused:
+                await eventually(lambda: listening.rests)
+                answer = await asyncio.to_thread(refused.recv, 1024)
+                assert answer.startswith(b"HTTP/1.1 503 ")
+
+
 async def opened(gateway):
     async with raw(gateway, GREEDY):
         pass
