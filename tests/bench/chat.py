@@ -158,6 +158,7 @@ async def turns(browser, length):
         await page.reload()
         await page.locator(".assistant").last.wait_for()
         await page.locator('#state[data-state="open"]').wait_for()
+        await take_turns(page, provider)  # with which the page comes to rest after it was loaded
         before = await durations(session)
         await take_turns(page, provider)
         after = await durations(session)
