@@ -522,19 +522,32 @@ class GatewayClient:
         return True
 
     async def _open_again(self) -> bool:
-        """Try to reconnect until it works; return False if the gateway refuses the token."""
+        """Try to reconnect until it works; return False if the gateway refuses the client."""
         giving_up = asyncio.get_running_loop().call_later(self._give_up_s, self._give_up)
         try:
             for pause in pauses():
                 await asyncio.sleep(pause)
-                with suppress(OSError, InvalidHandshake, ConnectionClosed, NotAFrame):
-                    await self.open()
-                    break
-        except UnauthorizedError as error:
+                with suppress(OSError, InvalidHandshake, NotAFrame):
+                    if await self._opened():
+                        break
+        except GatewayError as error:
             self._failure = error
             return False
         finally:
             giving_up.cancel()
+        return True
+
+    async def _opened(self) -> bool:
+        """Connect, and return whether that worked.
+
+        Raises as `open`, and ConnectionLostError where every further attempt would end the same.
+        """
+        try:
+            await self.open()
+        except ConnectionClosed as error:
+            if _may_be_starting(error):
+                return False
+            raise ConnectionLostError(f"the client is refused for good: {error}") from error
         return True
 
     def _give_up(self) -> None:

@@ -528,6 +528,28 @@ async def test_the_cookies_of_a_load_balancer_are_shown_when_the_client_comes_ba
     assert shown[:3] == [None, "gateway=1; zone=a", "gateway=2; zone=a"]
 
 
+async def test_a_client_that_is_refused_for_good_when_it_comes_back_does_not_try_again():
+    connections = []
+    ready = Ready(protocol="", server="", epoch="", connection="", models=["m"], limits={})
+
+    async def serve(socket):
+        connections.append(socket)
+        await socket.recv()
+        if len(connections) > 1:
+            await socket.close(CloseCode.FORBIDDEN, "not from here")
+            return
+        await socket.send(codec_for(JSON_PROTOCOL).encode(ready), text=True)
+        await socket.close(CloseCode.RESTART)
+
+    async with listen(serve, "127.0.0.1", 0, subprotocols=[JSON_PROTOCOL]) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with connect(url) as client:
+            await eventually(lambda: client.state == "closed")
+            with pytest.raises(ConnectionLostError, match=r"refused for good: .*not from here"):
+                await client.generate(prompt="hi").result()
+    assert len(connections) == 2
+
+
 async def test_a_gateway_that_says_nothing_is_not_waited_for():
     async with saying_nothing() as url, asyncio.timeout(TIMEOUT / 4):
         with pytest.raises(TimeoutError):
