@@ -2,8 +2,8 @@
 
 pytest-timeout raises its failure wherever the main thread is at that moment. In an event loop that
 is a callback or a task, and asyncio keeps the failure, or the loop's own code, which then loses a
-task. So a loop that runs is stopped, and the failure is raised once it has been. It is raised inside
-of the loop only if the loop doesn't stop, because a callback doesn't return.
+task. So a loop that runs is stopped, and the failure is raised once it has been. It is raised in
+the loop only if that doesn't stop, because a callback doesn't return.
 """
 
 import asyncio
@@ -48,12 +48,15 @@ def _stop_loop():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
+    result = None
     try:
-        return (yield)
-    except RuntimeError as error:  # of the loop, if it was stopped
+        result = yield
+    except RuntimeError:  # of the loop, if it was stopped
         if LATE not in item.stash:
             raise
-        pytest.fail(f"Timeout (>{item.stash[LATE]}s) of a test whose event loop ran: {error}")
     finally:
-        if (seconds := item.stash.get(LATE, 0.0)) > 0:
-            signal.setitimer(signal.ITIMER_REAL, max(seconds, FIXTURES_S))
+        if LATE in item.stash:
+            signal.setitimer(signal.ITIMER_REAL, max(item.stash[LATE], FIXTURES_S))
+    if LATE in item.stash:
+        pytest.fail(f"Timeout (>{item.stash[LATE]}s) of a test whose event loop ran")
+    return result
