@@ -76,7 +76,8 @@ export class GatewayTransport {
     try {
       const events = await resumedEvents(run);
       return streamOf(this.#chunks(chatId, run, events, kept.messageId, kept.before), run.cancel);
-    } catch {
+    } catch (error) {
+      if (isLost(error)) throw disconnect(error); // its ticket is kept for another attempt
       disown(run.id);
       this.#tickets.forget(chatId);
       return null; // the gateway has forgotten it
@@ -107,9 +108,8 @@ export class GatewayTransport {
       const more = messageMetadata === undefined ? {} : { messageMetadata };
       yield { type: "finish", finishReason: REASONS[result.finishReason], ...more };
     } catch (error) {
-      lost = /** @type {any} */ (error).code === "connection_lost";
-      // `useChat` takes an error of this kind for a disconnect, after which it tries to resume.
-      throw lost ? new TypeError("network error: the connection to the gateway was lost", { cause: error }) : error;
+      lost = isLost(error);
+      throw lost ? disconnect(error) : error;
     } finally {
       run.cancel();
       if (!lost) disown(run.id);
@@ -117,6 +117,15 @@ export class GatewayTransport {
     }
   }
 }
+
+/** @param {unknown} error */
+const isLost = (error) => /** @type {any} */ (error).code === "connection_lost";
+
+/**
+ * Return what `useChat` takes for a disconnect, after which it tries to resume.
+ * @param {unknown} cause
+ */
+const disconnect = (cause) => new TypeError("network error: the connection to the gateway was lost", { cause });
 
 /** Return what turns the events of one answer into chunks. */
 function createWriter() {

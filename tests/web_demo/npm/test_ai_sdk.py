@@ -138,14 +138,18 @@ async def test_a_lost_gateway_is_a_disconnect_after_which_the_chat_resumes(insta
             sockets.at(-1).close();
             await sent;
             const broken = [chat.status, ...ends];
+            await chat.resumeStream();
+            broken.push(chat.status, kept.size);
             reachable = true;
+            await until(() => client.state === "open");
             await chat.resumeStream();
             say([broken, said(chat), ends, chat.messages.length, kept.size]);
             """,
             installed,
             gateway,
         )
-        assert said == [["error", True], "one two three", [True, False], 2, 0]
+        broken = ["error", True, "error", 1]
+        assert said == [broken, "one two three", [True, False], 2, 0]
 
 
 async def test_a_page_that_is_loaded_again_goes_on_with_the_answer(installed):
