@@ -69,7 +69,10 @@ def obey(line: str, conversation: Conversation, notes: Console) -> bool:
 
 @dataclass(frozen=True)
 class _Listed:
-    """Rows of a name and a text, which wraps beside the names."""
+    """Rows of a name and a text, which wraps beside the names.
+
+    A table of rich would fill each line with blanks, which are copied with it.
+    """
 
     rows: Sequence[tuple[str, str]]
 
@@ -159,7 +162,7 @@ def _load(conversation: Conversation, rest: str) -> str:
     if lost and conversation.put_off != (path, lost):
         conversation.put_off = path, lost
         it = "it" if lost == 1 else "them"
-        said = f"{counted(lost, 'message')} {_are(lost)} not saved"
+        said = f"{counted(lost, 'message', are=True)} not saved"
         raise _Refused(f"{said}: /save keeps {it}, and the same line again forgets {it}")
     conversation.turns[:] = kept.messages
     conversation.kept, conversation.put_off = len(kept.messages), None
